@@ -1,0 +1,122 @@
+"""Who may hold how many sessions, and what they cost: accounts, balances and the filed session records. Pure.
+
+Source: LiveAvatar API reference, credits and limits: one minute is taken at start, then one per begun minute;
+sandbox sessions are free; a start with less than one minute of credit is refused.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import ceil
+
+from liveavatar_emulator import errors
+from liveavatar_emulator.config import Settings
+
+CREDITS_PER_MINUTE = 1.0
+"""LITE mode."""
+
+
+@dataclass(slots=True, eq=False)
+class SessionRecord:
+    """A started session as the account's history shows it. `started_s` and `ended_s` are monotonic."""
+
+    id: str
+    account: str
+    avatar_id: str
+    is_sandbox: bool
+    created_at: datetime
+    started_s: float
+    ended_s: float | None = None
+    end_reason: str | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it still runs."""
+        return self.ended_s is None
+
+    def duration_s(self, now_s: float) -> float:
+        """How long it has run, or ran."""
+        return max(0.0, (now_s if self.ended_s is None else self.ended_s) - self.started_s)
+
+    def credits_consumed(self, now_s: float) -> int:
+        """Begun minutes; the first one is taken at start. None for sandbox sessions."""
+        if self.is_sandbox:
+            return 0
+        return int(max(1, ceil(self.duration_s(now_s) / 60)) * CREDITS_PER_MINUTE)
+
+    def row(self, now_s: float) -> dict[str, object]:
+        """The service's JSON for it; `end_at` and `end_reason` only once it is over."""
+        duration_s = self.duration_s(now_s)
+        updated_at = self.created_at + timedelta(seconds=duration_s)
+        row: dict[str, object] = {
+            "id": self.id,
+            "created_at": _iso(self.created_at),
+            "updated_at": _iso(updated_at),
+            "duration": int(duration_s),
+            "source": "API",
+            "mode": "LITE",
+            "is_sandbox": self.is_sandbox,
+            "credits_consumed": self.credits_consumed(now_s),
+        }
+        if not self.active:
+            row["end_at"] = _iso(updated_at)
+            row["end_reason"] = self.end_reason
+        return row
+
+
+class Account:
+    """One customer: a balance and its sessions, newest last. Invariant: the balance is never negative."""
+
+    def __init__(self, name: str, balance: float) -> None:
+        self.name = name
+        self.balance = balance
+        self.records: dict[str, SessionRecord] = {}
+        self._occupying: dict[str, SessionRecord] = {}
+
+    def occupied_slots(self, settings: Settings, now_s: float) -> int:
+        """Sessions that count against the concurrency limit: active ones and those ended a moment ago."""
+        release_s = settings.slot_release_ms / 1000
+        freed = [
+            session_id
+            for session_id, record in self._occupying.items()
+            if record.ended_s is not None and record.ended_s + release_s <= now_s
+        ]
+        for session_id in freed:
+            del self._occupying[session_id]
+        return len(self._occupying)
+
+    def admit(self, record: SessionRecord, settings: Settings, now_s: float) -> None:
+        """Take a slot and the first minute for a session that starts now.
+
+        Raises:
+            ApiError: 403/4032 no slot, or 403/4033 less than a minute of credit.
+        """
+        if self.occupied_slots(settings, now_s) >= settings.concurrency:
+            raise errors.ApiError(403, errors.CONCURRENCY, "Session concurrency limit reached")
+        if not record.is_sandbox and not self.charge_minute():
+            raise errors.ApiError(403, errors.NO_CREDITS, "Insufficient credits for session")
+        self.records[record.id] = record
+        self._occupying[record.id] = record
+
+    def charge_minute(self) -> bool:
+        """Take one minute's credits; False, and nothing taken, when the balance does not reach."""
+        if self.balance < CREDITS_PER_MINUTE:
+            return False
+        self.balance -= CREDITS_PER_MINUTE
+        return True
+
+    def forget(self) -> None:
+        """Drop the history and free every slot."""
+        self.records.clear()
+        self._occupying.clear()
+
+    def history(self, *, active: bool, avatar_id: str | None = None) -> list[SessionRecord]:
+        """Sessions of one kind, newest first."""
+        return [
+            record
+            for record in reversed(self.records.values())
+            if record.active is active and avatar_id in (None, record.avatar_id)
+        ]
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,28 @@
+"""Wiring: REST and control API in one FastAPI application, the command sockets beside it."""
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from liveavatar_emulator import control, rest
+from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.socket import CommandSockets
+
+
+def build(emulator: Emulator) -> ASGIApp:
+    """The whole emulator as one ASGI application.
+
+    Sockets bypass the web framework: at 200 talking sessions its per-message cost would be felt.
+    """
+    http = FastAPI(title="LiveAvatar emulator", docs_url="/_emulator/docs", openapi_url="/_emulator/openapi.json")
+    http.state.emulator = emulator
+    http.include_router(rest.router)
+    http.include_router(control.router)
+    sockets = CommandSockets(emulator)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await sockets(scope, receive, send)
+        else:
+            await http(scope, receive, send)
+
+    return application

@@ -1,0 +1,78 @@
+"""Who is calling: an API key, a session's bearer token, or nobody.
+
+Source: LiveAvatar API reference, auth per endpoint. A credential of the wrong kind is a 401 like a wrong one;
+where an endpoint takes both and both are sent, the bearer token wins.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from liveavatar_emulator import errors
+from liveavatar_emulator.account import Account
+from liveavatar_emulator.service import Emulator, Ticket
+
+
+def emulator_of(request: Request) -> Emulator:
+    """The emulated service this request came to."""
+    emulator: Emulator = request.app.state.emulator
+    return emulator
+
+
+def caller_name(request: Request) -> str:
+    """Whom the rate limit counts: the bearer token, the API key, or the address of an anonymous caller."""
+    if token := _bearer(request):
+        return f"bearer {token}"
+    if key := request.headers.get("x-api-key"):
+        return f"key {key}"
+    return f"address {request.client.host if request.client else ''}"
+
+
+def key_account(request: Request) -> Account:
+    """The account of the caller's API key.
+
+    Raises:
+        ApiError: 401 without a valid key; a bearer token does not help.
+    """
+    key = request.headers.get("x-api-key")
+    if key is None:
+        raise errors.unauthorized("X-API-KEY header is missing")
+    account = emulator_of(request).account_of(key)
+    if account is None:
+        raise errors.unauthorized("Invalid API key")
+    return account
+
+
+def bearer_ticket(request: Request) -> Ticket:
+    """The session of the caller's bearer token.
+
+    Raises:
+        ApiError: 401 without a valid token; an API key does not help.
+    """
+    token = _bearer(request)
+    if token is None:
+        raise errors.unauthorized("Session token is missing")
+    ticket = emulator_of(request).ticket_of(token)
+    if ticket is None:
+        raise errors.unauthorized("Invalid session token")
+    return ticket
+
+
+def key_or_bearer(request: Request) -> Account | Ticket:
+    """The session of a bearer token if one is sent, otherwise the account of an API key.
+
+    Raises:
+        ApiError: 401 when the credential that counts is invalid, or there is none.
+    """
+    return bearer_ticket(request) if _bearer(request) is not None else key_account(request)
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+TheEmulator = Annotated[Emulator, Depends(emulator_of)]
+KeyAccount = Annotated[Account, Depends(key_account)]
+BearerTicket = Annotated[Ticket, Depends(bearer_ticket)]
+KeyOrBearer = Annotated[Account | Ticket, Depends(key_or_bearer)]

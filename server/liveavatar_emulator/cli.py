@@ -1,0 +1,159 @@
+"""The `liveavatar-emulator` command."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+import structlog
+from pydantic.fields import FieldInfo
+
+from liveavatar_emulator import server
+from liveavatar_emulator.config import InvalidSetting, ServerConfig, Settings, UnknownSetting, changed
+
+EX_CONFIG = 78
+"""Exit status for a configuration error, as in sysexits.h."""
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="liveavatar-gateway", message="%(version)s")
+def main() -> None:
+    """Stands in for HeyGen LiveAvatar (LITE mode): same REST API, same socket, no account, no bill.
+
+    Point a client at it by replacing https://api.liveavatar.com with the address it prints. Then ask it what
+    it heard: GET /_emulator/sessions.
+    """
+
+
+def _knob_options(command: Any) -> Any:
+    """One option per knob of `Settings`, so that the two can never disagree."""
+    for name, field in reversed(Settings.model_fields.items()):
+        command = _knob_option(name, field)(command)
+    return command
+
+
+def _knob_option(name: str, field: FieldInfo) -> Any:
+    flag = "--" + name.replace("_", "-")
+    text = " ".join((field.description or "").split())
+    bounds = {type(bound).__name__: getattr(bound, type(bound).__name__.lower()) for bound in field.metadata}
+    low, high = bounds.get("Ge", bounds.get("Gt")), bounds.get("Le")
+    kind: Any
+    if field.annotation is bool:
+        flag, kind = f"{flag}/--no-{flag[2:]}", None
+    elif get_origin(field.annotation) is Literal:
+        kind = click.Choice(list(get_args(field.annotation)))
+    else:
+        kind = field.annotation
+        above = "more than " if "Gt" in bounds else ""
+        text += f" Range: {above}{low:,} to {high:,}."
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return click.option(
+        flag,
+        name,
+        type=kind,
+        default=None,
+        envvar=f"EMULATOR_{name.upper()}",
+        help=f"{text} [default: {default}]",
+    )
+
+
+@main.command(epilog="Every option is also an environment variable: --ready-delay-ms is EMULATOR_READY_DELAY_MS.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, envvar="EMULATOR_HOST", help="Address to listen on."
+)
+@click.option(
+    "--port",
+    default=8787,
+    show_default=True,
+    envvar="EMULATOR_PORT",
+    help="TCP port; 0 picks a free one.",
+    type=click.IntRange(0, 65535),
+)
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    default=("emulator-key",),
+    show_default=True,
+    envvar="EMULATOR_API_KEYS",
+    help="Accepted API key; repeat for more (in the environment: separated by spaces). KEY is an account of "
+    "its own; keys given as ACCOUNT=KEY share that account's slots and credits.",
+)
+@click.option(
+    "--public-url",
+    default=None,
+    envvar="EMULATOR_PUBLIC_URL",
+    help="Base of the ws_url handed out, e.g. ws://emulator:8787. By default the host the caller used.",
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    envvar="EMULATOR_READY_FILE",
+    help='Written as {"url", "pid"} once connections are accepted.',
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(_LEVELS),
+    default="info",
+    show_default=True,
+    envvar="EMULATOR_LOG_LEVEL",
+    help="Log lines go to stderr.",
+)
+@_knob_options
+def serve(
+    *,
+    host: str,
+    port: int,
+    api_keys: tuple[str, ...],
+    public_url: str | None,
+    ready_file: Path | None,
+    log_level: str,
+    **knobs: Any,
+) -> None:
+    r"""Serve until Ctrl-C or SIGTERM.
+
+    \b
+    Examples:
+      liveavatar-emulator serve                                   as strict and slow as the real service
+      liveavatar-emulator serve --ready-delay-ms 0 --speed 20     fast, for tests
+      liveavatar-emulator serve --concurrency 500 --rate 0        for load tests
+      liveavatar-emulator serve --port 0 --ready-file ready.json  for scripts
+    """
+    try:
+        settings = changed(Settings(), {name: value for name, value in knobs.items() if value is not None})
+    except (UnknownSetting, InvalidSetting) as error:
+        origin = f"option --{error.name.replace('_', '-')} or EMULATOR_{error.name.upper()}"
+        click.echo(f"liveavatar-emulator: {error} ({origin})", err=True)
+        sys.exit(EX_CONFIG)
+    _configure_logs(log_level)
+    config = ServerConfig(
+        host=host,
+        port=port,
+        api_keys=api_keys,
+        public_url=public_url,
+        ready_file=ready_file,
+        log_level=log_level,
+    )
+    try:
+        server.run(config, settings, click.echo)
+    except OSError as error:
+        click.echo(f"liveavatar-emulator: cannot listen on {host}:{port}: {error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+def _configure_logs(level: str) -> None:
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )

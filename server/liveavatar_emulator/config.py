@@ -1,0 +1,149 @@
+"""Every knob of the emulator, with its unit, range and default.
+
+`ServerConfig` is fixed for the life of the process; `Settings` may be changed while it runs (`PATCH
+/_emulator/settings`). A running session follows a change at once, except where a knob says "for sessions
+started afterwards".
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Profile = Literal["modern", "classic", "acks_only"]
+
+
+class Settings(BaseModel):
+    """How the emulated service behaves. A value: a change makes a new one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    profile: Profile = "modern"
+    """Dialect of the socket, for sessions started afterwards. modern: all events, fresh ids. classic: speak_*
+    only, ids echoed. acks_only: buffer acks and agent state, never a speak_* event."""
+    success_code: Literal[1000, 100] = 1000
+    """`code` in the envelope of a successful answer: 1000 as the service sends it, 100 as documented."""
+
+    ready_delay_ms: float = Field(default=2500, ge=0, le=60_000)
+    """Time from the first socket to `connected`. Commands before it vanish."""
+    never_connected: bool = False
+    """Become usable after ready_delay_ms, but never say `connected`."""
+    reconnect_emits_connected: bool = True
+    """Send `connected` again to a socket that re-attaches to a ready session."""
+
+    speed: float = Field(default=1.0, ge=0.01, le=1000)
+    """Multiplier of the playback clock: 48 000 bytes per second times this. Other timers stay in real
+    time."""
+    start_delay_ms: float = Field(default=200, ge=0, le=60_000)
+    """Time from the first accepted chunk of an utterance to its first frame."""
+    start_after_ms: float = Field(default=0, ge=0, le=600_000)
+    """Audio that must be buffered before an utterance starts, unless speak_end comes first."""
+    interrupt_ack_ms: float = Field(default=190, ge=0, le=60_000)
+    """Time from `agent.interrupt` to the cut and its ack. Audio plays on until then."""
+
+    idle_s: float = Field(default=300, gt=0, le=86_400)
+    """A session without commands or keep-alives for this long ends with IDLE_TIMEOUT."""
+    reap_s: float = Field(default=200, gt=0, le=86_400)
+    """A session without a socket for this long ends with ZOMBIE_SESSION_REAP."""
+    max_duration_s: int = Field(default=3600, ge=1, le=86_400)
+    """The plan's longest session: the default of max_session_duration, and its upper limit. For sessions
+    minted afterwards."""
+    sandbox_s: int = Field(default=60, ge=1, le=86_400)
+    """The same limit for sandbox sessions."""
+    max_duration_mode: Literal["close", "mute"] = "close"
+    """At the limit: close the socket, or leave it open, silent and deaf, without any event."""
+    token_ttl_s: float = Field(default=300, gt=0, le=86_400)
+    """A session token not started within this time is refused at start."""
+
+    concurrency: int = Field(default=1, ge=0, le=100_000)
+    """Active sessions per account; one more is refused with 403/4032."""
+    slot_release_ms: float = Field(default=0, ge=0, le=60_000)
+    """How long an ended session still occupies its slot."""
+    credits: float = Field(default=1000, ge=0, le=1_000_000_000)
+    """Balance of every account; a LITE session takes one per started minute. Setting it resets every
+    balance."""
+    rate: int = Field(default=10, ge=0, le=1_000_000)
+    """Requests per second, caller and endpoint; one more is a 429. 0 switches the limit off."""
+    allow_1080p: bool = False
+    """Accept video quality very_high instead of refusing it with 403/4030."""
+    byo_livekit_fields: Literal["filled", "null", "omitted"] = "filled"
+    """The livekit_* fields of start's answer when the caller brought its own room."""
+
+    frame_limit_chars: int = Field(default=1_000_000, ge=1_000, le=12_000_000)
+    """Longest text frame the socket takes."""
+    oversize: Literal["close", "drop"] = "close"
+    """What a longer frame does: closes the socket with 1009, or vanishes."""
+    strict: bool = False
+    """Complain where the service is lenient: the `start` frame and dry buffers draw an `error`, and a
+    keep-alive body of `{}` is a 400."""
+    idle_on_underrun: bool = False
+    """Report talking to idle when the buffer runs dry inside an utterance, and back when audio follows."""
+    idle_events: bool = False
+    """Also send `agent.idle_started` and `agent.idle_ended`, as older builds do."""
+    warn_wrong_pose: bool = False
+    """Answer start_listening and stop_listening in the wrong pose with a `warning` instead of silence."""
+    session_stopped_event: bool = True
+    """Announce the end of a session with `session.stopped` (never in the classic profile)."""
+
+    keep_audio_mb: float = Field(default=64, ge=0, le=100_000)
+    """Received audio kept per session for download. Digests and sizes are always kept."""
+    keep_audio_total_mb: float = Field(default=1024, ge=0, le=100_000)
+    """The same for all sessions together."""
+    keep_sessions: int = Field(default=1000, ge=1, le=1_000_000)
+    """Recordings of ended sessions kept; the oldest are forgotten."""
+
+
+class UnknownSetting(ValueError):
+    """A knob that does not exist was named; `suggestion` is the closest existing one, if any is close."""
+
+    def __init__(self, name: str) -> None:
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        self.name = name
+        self.suggestion = close[0] if close else None
+        hint = f"; did you mean {self.suggestion!r}?" if self.suggestion else ""
+        super().__init__(f"unknown setting {name!r}{hint}")
+
+
+class InvalidSetting(ValueError):
+    """A knob was given a value outside its range; `name` says which."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        super().__init__(f"setting {name!r}: {problem}")
+
+
+def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """The settings with `changes` applied and checked.
+
+    Raises:
+        UnknownSetting: a key is no knob.
+        InvalidSetting: a value has the wrong type or is out of range.
+    """
+    for name in changes:
+        if name not in Settings.model_fields:
+            raise UnknownSetting(name)
+    try:
+        return Settings.model_validate({**settings.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidSetting(str(first["loc"][0]), str(first["msg"])) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """What the process is told once, at start."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The emulator has no TLS and an open control API: keep it on a private network."""
+    port: int = 8787
+    """TCP port; 0 picks a free one."""
+    api_keys: tuple[str, ...] = ("emulator-key",)
+    """Accepted API keys, each `KEY` (an account of its own) or `ACCOUNT=KEY` (keys that share one)."""
+    public_url: str | None = None
+    """Base of the `ws_url` handed out, e.g. `ws://emulator:8787`; by default the host the caller used."""
+    ready_file: Path | None = None
+    """Written once connections are accepted."""
+    log_level: str = "info"
+    """debug, info, warning or error."""

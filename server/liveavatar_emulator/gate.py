@@ -1,0 +1,105 @@
+"""What every REST call passes on its way in and out: rate limit, armed faults, error shapes, counters."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from liveavatar_emulator import errors
+from liveavatar_emulator.auth import caller_name, emulator_of
+from liveavatar_emulator.faults import Fault
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An `application/json` answer."""
+    return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
+
+
+class GatedRoute(APIRoute):
+    """A route whose name is the endpoint's name in faults, and whose path template is its rate limit counter."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap the framework's handler in the gate."""
+        inner = super().get_route_handler()
+        counter = f"{','.join(sorted(self.methods or ()))} {self.path_format}"
+        endpoint = self.name
+
+        async def handle(request: Request) -> Response:
+            return await _pass(request, inner, counter, endpoint)
+
+        return handle
+
+
+async def _pass(request: Request, inner: Handler, counter: str, endpoint: str) -> Response:
+    emulator = emulator_of(request)
+    headers: dict[str, str] = {}
+    if emulator.settings.rate:
+        now_s = asyncio.get_running_loop().time()
+        verdict = emulator.rate_limiter.take(
+            caller_name(request), counter, limit=emulator.settings.rate, now_s=now_s
+        )
+        headers = verdict.headers()
+        if not verdict.allowed:
+            too_many = errors.ApiError(429, errors.RATE_LIMIT, "Rate limit exceeded")
+            return _refuse(request, too_many, headers)
+    fault = emulator.faults.take(endpoint)
+    if fault is None:
+        return await _answer(request, inner, headers)
+    if fault.after_effect:
+        truth = await _answer(request, inner, headers)
+        return await _lie(request, fault, headers) or truth
+    return await _lie(request, fault, headers) or await _answer(request, inner, headers)
+
+
+async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> Response:
+    try:
+        response = await inner(request)
+    except errors.ApiError as error:
+        return _refuse(request, error, headers)
+    except RequestValidationError as error:
+        emulator_of(request).refuse(422, None)
+        response = await request_validation_exception_handler(request, error)
+    response.headers.update(headers)
+    return response
+
+
+def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -> Response:
+    emulator_of(request).refuse(error.status, error.code)
+    return json_response(error.body(), error.status, {**headers, **error.headers})
+
+
+async def _lie(request: Request, fault: Fault, headers: dict[str, str]) -> Response | None:
+    """The fault's answer; None when it only delays."""
+    if fault.delay_s:
+        await asyncio.sleep(fault.delay_s)
+    if fault.hang:
+        await _until_given_up(request)
+    if fault.retry_after_s is not None:
+        headers = {**headers, "Retry-After": f"{fault.retry_after_s:g}"}
+    if fault.body is not None:
+        media_type = "text/html" if fault.body.lstrip().startswith("<") else "text/plain"
+        return Response(fault.body, status_code=fault.status or 502, headers=headers, media_type=media_type)
+    if fault.status is None:
+        return Response(status_code=504, headers=headers) if fault.hang else None
+    return json_response(
+        {
+            "code": fault.code if fault.code is not None else fault.status,
+            "data": None,
+            "message": fault.message,
+        },
+        fault.status,
+        headers,
+    )
+
+
+async def _until_given_up(request: Request) -> None:
+    """Wait until the caller hangs up or the emulator stops."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,290 @@
+"""What the avatar has said by a given moment: a pure playback clock over a queue of utterances.
+
+Audio drains at 48 000 bytes per second. An utterance starts a little after its first chunk, plays while it
+has audio, waits when it runs dry, and ends when its audio is out and `speak_end` has come. The next one
+follows. An interrupt cuts everything queued before it, a little after it was asked for.
+
+Times are seconds of one monotonic clock; changes happen at their exact due time however late `fire` is
+called.
+
+Source: LiveAvatar API reference, `agent.speak`, `agent.speak_end`, `agent.interrupt` and the playback figures
+there.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+BYTES_PER_SECOND = 48_000
+"""PCM signed 16-bit little-endian, mono, 24 000 Hz."""
+
+_EPSILON_S = 1e-6
+
+
+class Outcome(StrEnum):
+    """How an utterance ended; OPEN also when its session ended first."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Underrun:
+    """The avatar ran dry inside an open utterance and audio followed later."""
+
+    dry_at_s: float
+    resumed_at_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Utterance:
+    """One stretch of speech. Invariant: played_bytes <= received_bytes; the playhead never moves back."""
+
+    number: int
+    source_event_id: str | None
+    task_id: str
+    opened_at_s: float
+    received_bytes: int = 0
+    enough_at_s: float | None = None
+    """When enough audio to start was buffered."""
+    started_at_s: float | None = None
+    speak_end_at_s: float | None = None
+    ended_at_s: float | None = None
+    outcome: Outcome = Outcome.OPEN
+    played_bytes: int = 0
+    underruns: list[Underrun] = field(default_factory=list)
+    anchor_s: float = 0.0
+    """When the playhead was at `anchor_bytes`, from where it moves at the clock's rate."""
+    anchor_bytes: int = 0
+    dry_noticed: bool = False
+    """Whether `RanDry` was told for the audio received so far."""
+
+    def dry_at_s(self, rate: float) -> float:
+        """When the audio received so far has been played."""
+        return self.anchor_s + (self.received_bytes - self.anchor_bytes) / rate
+
+    def playhead_bytes(self, now_s: float, rate: float) -> int:
+        """Whole samples played by `now_s`."""
+        if self.started_at_s is None:
+            return 0
+        moved = self.anchor_bytes + int(max(0.0, now_s - self.anchor_s) * rate + _EPSILON_S)
+        return self.received_bytes if moved >= self.received_bytes else moved & ~1
+
+    def anchor(self, now_s: float, position_bytes: int) -> None:
+        """From `now_s` on the playhead moves from `position_bytes`."""
+        self.anchor_s = now_s
+        self.anchor_bytes = position_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first frame of an utterance is out."""
+
+    utterance: Utterance
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An utterance was played to its end."""
+
+    utterance: Utterance
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RanDry:
+    """An open utterance has no audio left. Not an underrun until audio follows."""
+
+    utterance: Utterance
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An interrupt took effect. `head` was playing or first in the queue; None when nothing was queued."""
+
+    event_id: str | None
+    received_at_s: float
+    at_s: float
+    head: Utterance | None
+    dropped: tuple[Utterance, ...]
+    """Utterances behind the head, none of which was heard."""
+
+
+Change = Started | Ended | RanDry | Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Audio was accepted into `utterance`; `underrun` is the dry spell it ended, if any."""
+
+    utterance: Utterance
+    opened: bool
+    underrun: Underrun | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Interrupt:
+    event_id: str | None
+    received_at_s: float
+    effective_at_s: float
+    last_number: int
+
+
+class Playback:
+    """The queue and its clock.
+
+    Call `fire` until it returns None before any other input, so that changes are seen in the order of time.
+    """
+
+    def __init__(self, *, speed: float = 1.0, start_delay_s: float = 0.2, start_after_s: float = 0.0) -> None:
+        self._rate = BYTES_PER_SECOND * speed
+        self._start_delay_s = start_delay_s
+        self._start_after_bytes = int(start_after_s * BYTES_PER_SECOND)
+        self._queue: deque[Utterance] = deque()
+        self._open: Utterance | None = None
+        self._interrupts: deque[_Interrupt] = deque()
+        self._opened = 0
+        self._free_at_s = float("-inf")
+
+    @property
+    def queued(self) -> Iterable[Utterance]:
+        """Utterances not yet ended, the one playing first."""
+        return tuple(self._queue)
+
+    @property
+    def talking(self) -> bool:
+        """Whether an utterance has started and not ended."""
+        return bool(self._queue) and self._queue[0].started_at_s is not None
+
+    def configure(self, *, speed: float, start_delay_s: float, start_after_s: float, now_s: float) -> None:
+        """Follow changed settings from `now_s` on; what was played stays played."""
+        head = self._queue[0] if self._queue else None
+        if head is not None and head.started_at_s is not None and head.dry_at_s(self._rate) > now_s:
+            head.anchor(now_s, head.playhead_bytes(now_s, self._rate))
+        self._rate = BYTES_PER_SECOND * speed
+        self._start_delay_s = start_delay_s
+        self._start_after_bytes = int(start_after_s * BYTES_PER_SECOND)
+        for utterance in self._queue:
+            self._note_enough(utterance, now_s)
+
+    def append(self, size_bytes: int, event_id: str | None, now_s: float) -> Appended:
+        """Take audio into the open utterance, opening one when there is none."""
+        utterance = self._open
+        opened = utterance is None
+        if utterance is None:
+            number = self._opened
+            self._opened += 1
+            utterance = Utterance(
+                number=number, source_event_id=event_id, task_id=f"task-{number + 1}", opened_at_s=now_s
+            )
+            self._queue.append(utterance)
+            self._open = utterance
+        underrun = None
+        if utterance.started_at_s is not None:
+            dry_at_s = utterance.dry_at_s(self._rate)
+            if now_s - dry_at_s > _EPSILON_S:
+                underrun = Underrun(dry_at_s, now_s)
+                utterance.underruns.append(underrun)
+                utterance.anchor(now_s, utterance.received_bytes)
+        utterance.received_bytes += size_bytes
+        utterance.dry_noticed = False
+        self._note_enough(utterance, now_s)
+        return Appended(utterance, opened, underrun)
+
+    def speak_end(self, now_s: float) -> Utterance | None:
+        """Seal the open utterance and return it; None when none is open."""
+        utterance, self._open = self._open, None
+        if utterance is not None:
+            utterance.speak_end_at_s = now_s
+            self._note_enough(utterance, now_s)
+        return utterance
+
+    def interrupt(self, event_id: str | None, *, effective_at_s: float, now_s: float) -> tuple[Utterance, ...]:
+        """Cut everything queued when `effective_at_s` comes; later audio opens a new utterance.
+
+        Returns the utterances that are doomed, whether or not they reach their end before the cut.
+        """
+        self._open = None
+        if self._interrupts:
+            # Commands take effect in the order they came, also when the delay was made shorter in between.
+            effective_at_s = max(effective_at_s, self._interrupts[-1].effective_at_s)
+        self._interrupts.append(_Interrupt(event_id, now_s, effective_at_s, self._opened - 1))
+        return tuple(self._queue)
+
+    def freeze(self, now_s: float) -> None:
+        """Stop for good, leaving every utterance as it is at `now_s`."""
+        for utterance in self._queue:
+            utterance.played_bytes = utterance.playhead_bytes(now_s, self._rate)
+        self._queue.clear()
+        self._interrupts.clear()
+        self._open = None
+
+    def playhead_bytes(self, utterance: Utterance, now_s: float) -> int:
+        """Bytes of `utterance` heard by `now_s`."""
+        if utterance.ended_at_s is not None or utterance not in self._queue:
+            return utterance.played_bytes
+        return utterance.playhead_bytes(now_s, self._rate)
+
+    def next_due_s(self) -> float | None:
+        """When `fire` has something to do next; None when only an input can change anything."""
+        due_s = self._head_due_s()
+        if self._interrupts:
+            cut_s = self._interrupts[0].effective_at_s
+            return cut_s if due_s is None or cut_s < due_s else due_s
+        return due_s
+
+    def fire(self, now_s: float) -> Change | None:
+        """The earliest change due by `now_s`, applied; None when there is none."""
+        due_s = self.next_due_s()
+        if due_s is None or due_s > now_s:
+            return None
+        if self._interrupts and self._interrupts[0].effective_at_s <= due_s:
+            return self._cut(self._interrupts.popleft())
+        head = self._queue[0]
+        if head.started_at_s is None:
+            head.started_at_s = due_s
+            head.anchor(due_s, 0)
+            return Started(head, due_s)
+        if head.speak_end_at_s is None:
+            head.dry_noticed = True
+            return RanDry(head, due_s)
+        self._queue.popleft()
+        self._end(head, Outcome.ENDED, due_s, head.received_bytes)
+        return Ended(head, due_s)
+
+    def _head_due_s(self) -> float | None:
+        if not self._queue:
+            return None
+        head = self._queue[0]
+        if head.started_at_s is None:
+            if head.enough_at_s is None:
+                return None
+            return max(head.opened_at_s + self._start_delay_s, head.enough_at_s, self._free_at_s)
+        if head.speak_end_at_s is not None:
+            return max(head.dry_at_s(self._rate), head.speak_end_at_s)
+        return None if head.dry_noticed else head.dry_at_s(self._rate)
+
+    def _note_enough(self, utterance: Utterance, now_s: float) -> None:
+        enough = utterance.received_bytes >= self._start_after_bytes or utterance.speak_end_at_s is not None
+        if enough and utterance.enough_at_s is None:
+            utterance.enough_at_s = now_s
+
+    def _cut(self, interrupt: _Interrupt) -> Cut:
+        at_s = interrupt.effective_at_s
+        cut: list[Utterance] = []
+        while self._queue and self._queue[0].number <= interrupt.last_number:
+            utterance = self._queue.popleft()
+            self._end(utterance, Outcome.INTERRUPTED, at_s, utterance.playhead_bytes(at_s, self._rate))
+            cut.append(utterance)
+        head = cut[0] if cut else None
+        return Cut(interrupt.event_id, interrupt.received_at_s, at_s, head, tuple(cut[1:]))
+
+    def _end(self, utterance: Utterance, outcome: Outcome, at_s: float, played_bytes: int) -> None:
+        utterance.outcome = outcome
+        utterance.ended_at_s = at_s
+        utterance.played_bytes = played_bytes
+        self._free_at_s = at_s

@@ -1,0 +1,252 @@
+"""What one session received, byte for byte and with times, so that a test can assert it.
+
+All times are seconds since the session's start unless the name says `mono` (CLOCK_MONOTONIC, comparable with
+`time.monotonic()` of any process on the same machine). Bounded: audio by a budget, lists by `MAX_ROWS`;
+digests and counters are always complete.
+"""
+
+import hashlib
+import io
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from liveavatar_emulator.playback import BYTES_PER_SECOND, Utterance
+
+MAX_ROWS = 100_000
+"""Rows kept per list and session; further ones are only counted."""
+
+
+class AudioBudget:
+    """Bytes of audio that may still be kept by all sessions together."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self.used_bytes = 0
+
+    def take(self, size_bytes: int) -> bool:
+        """Reserve room for `size_bytes`; False when there is none."""
+        if self.used_bytes + size_bytes > self.total_bytes:
+            return False
+        self.used_bytes += size_bytes
+        return True
+
+    def give_back(self, size_bytes: int) -> None:
+        """Return what a forgotten session held."""
+        self.used_bytes -= size_bytes
+
+
+# One row per packet and per command, so many that they are plain tuples of plain values: the garbage
+# collector stops looking at those, and its pauses stay out of the clock.
+Packet = tuple[int, str | None, int, float]
+"""One accepted `agent.speak`: utterance number, event id, size in bytes, arrival in monotonic seconds."""
+
+SeenCommand = tuple[float, str, str | None]
+"""One command, accepted or not: seconds since the session's start, type, event id."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenInterrupt:
+    """One interrupt that took effect. `utterance` is the one it cut first, None when nothing was queued."""
+
+    event_id: str | None
+    received_at_s: float
+    effective_at_s: float
+    utterance: int | None
+    played_bytes: int
+    dropped_utterances: int
+
+
+@dataclass(slots=True)
+class SeenSocket:
+    """One attachment. `closed_by` is client, server or lost (no close frame)."""
+
+    opened_at_s: float
+    closed_at_s: float | None = None
+    close_code: int | None = None
+    close_reason: str = ""
+    closed_by: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class UtteranceRecord:
+    """One utterance's audio and ids, beside its life in the playback clock."""
+
+    playback: Utterance
+    event_ids: dict[str, None] = field(default_factory=dict)
+    packets: int = 0
+    kept: list[bytes] = field(default_factory=list)
+    digest: Any = field(default_factory=hashlib.sha256)
+
+
+class AudioNotKept(LookupError):
+    """Some of the audio asked for was beyond the budget; sizes and digests are still right."""
+
+    def __init__(self, kept_bytes: int, received_bytes: int) -> None:
+        super().__init__(
+            f"only {kept_bytes} of {received_bytes} bytes were kept; "
+            "raise keep_audio_mb or keep_audio_total_mb and run again"
+        )
+
+
+class Recording:
+    """Everything one session received."""
+
+    def __init__(self, *, started_mono_s: float, keep_bytes: int, budget: AudioBudget) -> None:
+        self.started_mono_s = started_mono_s
+        self._keep_bytes = keep_bytes
+        self._budget = budget
+        self.kept_bytes = 0
+        self.received_bytes = 0
+        self.packet_count = 0
+        self.packets: list[Packet] = []
+        self.utterances: list[UtteranceRecord] = []
+        self._kept_whole = True
+        self._digest = hashlib.sha256()
+        self.commands: list[SeenCommand] = []
+        self.command_count = 0
+        self.interrupts: list[SeenInterrupt] = []
+        self.sockets: list[SeenSocket] = []
+        self.keepalives: list[tuple[float, str]] = []
+        self.underruns = 0
+        self.dry_s = 0.0
+        self.commands_before_ready = 0
+        self.commands_after_end = 0
+        self.late_packets = 0
+        self.late_bytes = 0
+        self.unknown_messages = 0
+        self.invalid_messages = 0
+        self.oversize_packets = 0
+        self.odd_size_packets = 0
+
+    def since_start_s(self, now_s: float) -> float:
+        """A moment of the monotonic clock as seconds of this session, to the microsecond."""
+        return round(now_s - self.started_mono_s, 6)
+
+    def saw_command(self, kind: str, event_id: str | None, now_s: float) -> None:
+        """Note a command, whatever becomes of it."""
+        self.command_count += 1
+        if len(self.commands) < MAX_ROWS:
+            self.commands.append((self.since_start_s(now_s), kind, event_id))
+
+    def saw_keepalive(self, via: str, now_s: float) -> None:
+        """Note a keep-alive that came over the `socket` or over `rest`."""
+        if len(self.keepalives) < MAX_ROWS:
+            self.keepalives.append((self.since_start_s(now_s), via))
+
+    def saw_audio(self, utterance: Utterance, event_id: str | None, pcm: bytes, now_s: float) -> None:
+        """Note an accepted packet. Utterances come in the order of their numbers."""
+        if utterance.number == len(self.utterances):
+            self.utterances.append(UtteranceRecord(utterance))
+        record = self.utterances[utterance.number]
+        size_bytes = len(pcm)
+        if event_id is not None and len(record.event_ids) < MAX_ROWS:
+            record.event_ids[event_id] = None
+        record.packets += 1
+        record.digest.update(pcm)
+        self._digest.update(pcm)
+        self.received_bytes += size_bytes
+        self.packet_count += 1
+        if size_bytes & 1:
+            self.odd_size_packets += 1
+        if len(self.packets) < MAX_ROWS:
+            self.packets.append((utterance.number, event_id, size_bytes, now_s))
+        # What is kept is always a prefix, so a download is either whole or refused, never holed.
+        if self._kept_whole and self.kept_bytes + size_bytes <= self._keep_bytes and self._budget.take(size_bytes):
+            record.kept.append(pcm)
+            self.kept_bytes += size_bytes
+        else:
+            self._kept_whole = False
+
+    def forget_audio(self) -> None:
+        """Give the audio's memory back to the budget."""
+        self._budget.give_back(self.kept_bytes)
+        self.kept_bytes = 0
+        self._kept_whole = self.received_bytes == 0
+        for record in self.utterances:
+            record.kept.clear()
+
+    def audio(self) -> bytes:
+        """All received PCM in order.
+
+        Raises:
+            AudioNotKept: the budget did not reach.
+        """
+        if self.kept_bytes != self.received_bytes:
+            raise AudioNotKept(self.kept_bytes, self.received_bytes)
+        return b"".join(piece for record in self.utterances for piece in record.kept)
+
+    def utterance_audio(self, number: int, *, played_bytes: int | None = None) -> bytes:
+        """One utterance's PCM, or only its first `played_bytes`.
+
+        Raises:
+            IndexError: there is no such utterance.
+            AudioNotKept: the budget did not reach.
+        """
+        record = self.utterances[number]
+        pcm = b"".join(record.kept)
+        if len(pcm) != record.playback.received_bytes:
+            raise AudioNotKept(len(pcm), record.playback.received_bytes)
+        return pcm if played_bytes is None else pcm[:played_bytes]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all received PCM."""
+        return self._digest.hexdigest()
+
+    def packet_rows(self) -> Iterator[dict[str, Any]]:
+        """Packets as JSON rows; `gap_s` is the time since the packet before, None for the first of the session."""
+        previous_mono_s: float | None = None
+        for number, event_id, size_bytes, arrived_mono_s in self.packets:
+            gap_s = None if previous_mono_s is None else round(arrived_mono_s - previous_mono_s, 6)
+            previous_mono_s = arrived_mono_s
+            yield {
+                "utterance": number,
+                "event_id": event_id,
+                "size_bytes": size_bytes,
+                "arrived_at_s": self.since_start_s(arrived_mono_s),
+                "arrived_mono_s": arrived_mono_s,
+                "gap_s": gap_s,
+            }
+
+    def utterance_row(self, record: UtteranceRecord, played_bytes: int) -> dict[str, Any]:
+        """One utterance as JSON. `played_bytes` is its playhead now."""
+        life = record.playback
+
+        def at(moment_s: float | None) -> float | None:
+            return None if moment_s is None else self.since_start_s(moment_s)
+
+        return {
+            "number": life.number,
+            "event_ids": list(record.event_ids),
+            "source_event_id": life.source_event_id,
+            "task_id": life.task_id,
+            "outcome": life.outcome.value,
+            "opened_at_s": at(life.opened_at_s),
+            "started_at_s": at(life.started_at_s),
+            "speak_end_at_s": at(life.speak_end_at_s),
+            "ended_at_s": at(life.ended_at_s),
+            "packets": record.packets,
+            "received_bytes": life.received_bytes,
+            "played_bytes": played_bytes,
+            "sha256": record.digest.hexdigest(),
+            "underruns": {
+                "count": len(life.underruns),
+                "dry_s": round(sum(gap.resumed_at_s - gap.dry_at_s for gap in life.underruns), 6),
+                "gaps": [
+                    {"dry_at_s": at(gap.dry_at_s), "resumed_at_s": at(gap.resumed_at_s)} for gap in life.underruns
+                ],
+            },
+        }
+
+
+def wav(pcm: bytes) -> bytes:
+    """PCM as a WAV file: 16 bit, mono, 24 000 Hz. A trailing half sample is dropped."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(BYTES_PER_SECOND // 2)
+        file.writeframes(pcm[: len(pcm) & ~1])
+    return out.getvalue()

@@ -1,0 +1,115 @@
+"""Runs the emulator under uvicorn: listening socket, ready file, signals, and the way out."""
+
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import orjson
+import structlog
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from liveavatar_emulator.app import build
+from liveavatar_emulator.config import ServerConfig, Settings
+from liveavatar_emulator.service import Emulator
+
+MAX_FRAME_BYTES = 64_000_000
+"""Far above the knob `frame_limit_chars`, which is the one that decides."""
+
+_log = structlog.stdlib.get_logger()
+
+
+class _SocketProtocol(WebSocketsSansIOProtocol):
+    """Hands the application a way to abort the TCP connection, which ASGI has no message for."""
+
+    async def run_asgi(self) -> None:
+        extensions = cast("dict[str, dict[str, object]]", self.scope["extensions"])
+        extensions["emulator.transport"] = {"abort": self.transport.abort}
+        await super().run_asgi()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, telling when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then close sockets and return.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    listener = _listen(config.host, config.port)
+    port = listener.getsockname()[1]
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    url = f"http://{host}:{port}"
+
+    def on_ready() -> None:
+        if config.ready_file is not None:
+            _write_atomically(config.ready_file, orjson.dumps({"url": url, "pid": os.getpid()}))
+        say(_banner(url, settings))
+
+    server = _Server(
+        uvicorn.Config(
+            build(Emulator(config, settings)),
+            loop="uvloop",
+            http="h11",
+            ws=_SocketProtocol,
+            ws_max_size=MAX_FRAME_BYTES,
+            ws_per_message_deflate=False,
+            ws_ping_interval=None,
+            ws_ping_timeout=None,
+            lifespan="off",
+            access_log=False,
+            # Its info lines carry request paths, and a socket's path is a secret.
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            backlog=4096,
+        ),
+        on_ready,
+    )
+    # uvicorn raises the signal again after its shutdown: with the default handlers that would be an exit by
+    # signal.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        if config.ready_file is not None:
+            config.ready_file.unlink(missing_ok=True)
+    _log.info("emulator.stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    Path(name).replace(path)
+
+
+def _banner(url: str, settings: Settings) -> str:
+    off = ["video and audio in rooms (no LiveKit configured)", "TLS"]
+    if not settings.rate:
+        off.append("rate limit")
+    return f"LiveAvatar emulator on {url} (profile {settings.profile}); off: {', '.join(off)}"

@@ -1,0 +1,408 @@
+"""The emulated service as one object: accounts, minted tokens, running and ended sessions, counters.
+
+Everything that answers a request or a socket goes through here. It owns the clocks; the rules are in
+`account.py` and `session.py`.
+"""
+
+import itertools
+import secrets
+import time
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from liveavatar_emulator import catalog, errors, rooms, tokens
+from liveavatar_emulator.account import Account, SessionRecord
+from liveavatar_emulator.config import ServerConfig, Settings
+from liveavatar_emulator.driver import Lateness, LiveSession
+from liveavatar_emulator.faults import Faults
+from liveavatar_emulator.ratelimit import RateLimiter
+from liveavatar_emulator.recording import AudioBudget, Recording
+from liveavatar_emulator.session import Over, Session
+
+_log = structlog.stdlib.get_logger()
+
+KNOWN_REFUSALS = (
+    "400/4000",
+    "401/401",
+    "403/4030",
+    "403/4032",
+    "403/4033",
+    "404/404",
+    "422",
+    "429/4290",
+    "500/500",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a caller asked for when it minted a session; immutable from then on."""
+
+    avatar_id: str
+    is_sandbox: bool
+    quality: str
+    encoding: str
+    max_session_duration: int
+    own_room: rooms.OwnRoom | None
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A minted session, started or not."""
+
+    session_id: str
+    account: Account
+    order: Order
+    minted_s: float
+    started: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A started session: its record, its ticket and its life."""
+
+    record: SessionRecord
+    ticket: Ticket
+    secret: str
+    live: LiveSession
+
+
+class Emulator:
+    """The emulated service."""
+
+    def __init__(self, config: ServerConfig, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self._initial_settings = settings
+        self.rate_limiter = RateLimiter()
+        self.faults = Faults()
+        self._accounts_by_key: dict[str, Account] = {}
+        accounts: dict[str, Account] = {}
+        for entry in config.api_keys:
+            name, _, key = entry.rpartition("=")
+            name = name or f"account-{len(accounts) + 1}"
+            self._accounts_by_key[key] = accounts.setdefault(name, Account(name, settings.credits))
+        self._accounts = tuple(accounts.values())
+        self._jwt_secret = secrets.token_bytes(32)
+        self._said_dummy_rooms = False
+        self._forget_everything()
+
+    def _forget_everything(self) -> None:
+        self._tickets: OrderedDict[str, Ticket] = OrderedDict()
+        self.sessions: OrderedDict[str, Entry] = OrderedDict()
+        self._by_secret: dict[str, Entry] = {}
+        self._budget = AudioBudget(int(self.settings.keep_audio_total_mb * 1_000_000))
+        self._forgotten: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter(dict.fromkeys(KNOWN_REFUSALS, 0))
+        self.started_total = 0
+        self.ended: Counter[str] = Counter()
+        self.lateness = Lateness()
+
+    # -- accounts
+    # ----------------------------------------------------------------------------------------------
+
+    def account_of(self, api_key: str) -> Account | None:
+        """The account an API key opens."""
+        return self._accounts_by_key.get(api_key)
+
+    def ticket_of(self, session_token: str) -> Ticket | None:
+        """The session a bearer token is for; None when the token is not ours or was forgotten."""
+        try:
+            claims = tokens.verify(session_token, self._jwt_secret)
+        except tokens.BadToken:
+            return None
+        session_id = str(claims.get("sub"))
+        entry = self.sessions.get(session_id)
+        return entry.ticket if entry is not None else self._tickets.get(session_id)
+
+    # -- a session's life
+    # --------------------------------------------------------------------------------------------
+
+    def mint(self, account: Account, order: Order) -> tuple[Ticket, str]:
+        """A session id with its bearer token. Free; takes no slot.
+
+        Raises:
+            ApiError: 400 for the avatar or the duration, 403/4030 for the quality.
+        """
+        settings = self.settings
+        if order.avatar_id == catalog.FOREIGN_AVATAR:
+            raise errors.FieldError("avatar_id", "You dont have access to this avatar", order.avatar_id)
+        if order.is_sandbox and order.avatar_id not in catalog.SANDBOX_AVATARS:
+            message = "This avatar is not supported in sandbox mode"
+            raise errors.FieldError("avatar_id", message, order.avatar_id)
+        cap_s = settings.sandbox_s if order.is_sandbox else settings.max_duration_s
+        asked_s = order.max_session_duration
+        if asked_s > cap_s:
+            message = f"max_session_duration ({asked_s}s) exceeds the maximum allowed ({cap_s}s)"
+            raise errors.FieldError("max_session_duration", message, asked_s)
+        if order.quality == "very_high" and not settings.allow_1080p:
+            message = "1080p sessions require a Business or Enterprise plan"
+            raise errors.ApiError(403, errors.NEEDS_PLAN, message)
+        now_s = time.monotonic()
+        self._drop_expired_tickets(now_s)
+        ticket = Ticket(session_id=str(uuid.uuid4()), account=account, order=order, minted_s=now_s)
+        self._tickets[ticket.session_id] = ticket
+        issued = int(time.time())
+        claims = {
+            "sub": ticket.session_id,
+            "iat": issued,
+            "exp": issued + int(settings.token_ttl_s),
+            "jti": secrets.token_hex(8),
+            "start_session_data": {"mode": "LITE"},
+        }
+        return ticket, tokens.sign(claims, self._jwt_secret)
+
+    def start(self, ticket: Ticket, ws_base: str) -> dict[str, Any]:
+        """Start a minted session and return start's `data`; `ws_base` is the scheme and host of its `ws_url`.
+
+        Raises:
+            ApiError: 401 expired token, 400 second start, 500 incomplete room grants, 403 no slot or no
+            credit.
+        """
+        settings = self.settings
+        now_s = time.monotonic()
+        if ticket.started:
+            raise errors.ApiError(400, errors.VALIDATION, "Session already started")
+        if now_s - ticket.minted_s > settings.token_ttl_s:
+            raise errors.unauthorized("Session token has expired")
+        order = ticket.order
+        if order.own_room is not None and not rooms.grants_complete(order.own_room):
+            raise errors.server_error()
+        record = SessionRecord(
+            id=ticket.session_id,
+            account=ticket.account.name,
+            avatar_id=order.avatar_id,
+            is_sandbox=order.is_sandbox,
+            created_at=datetime.now(UTC),
+            started_s=now_s,
+        )
+        ticket.account.admit(record, settings, now_s)
+        ticket.started = True
+        self._tickets.pop(ticket.session_id, None)
+        self.started_total += 1
+        entry = self._open(ticket, record, now_s)
+        _log.info("session.started", session=record.id, account=record.account, sandbox=order.is_sandbox)
+        if not self._said_dummy_rooms:
+            self._said_dummy_rooms = True
+            _log.warning(
+                "rooms.dummy", hint="no LiveKit server is configured: room tokens are filled but lead nowhere"
+            )
+        answer = {
+            "session_id": ticket.session_id,
+            "max_session_duration": order.max_session_duration,
+            "ws_url": f"{ws_base}/ws/{entry.secret}",
+        }
+        room = rooms.credentials(ticket.session_id, order.own_room, time.time())
+        if order.own_room is not None and settings.byo_livekit_fields != "filled":
+            room = dict.fromkeys(room) if settings.byo_livekit_fields == "null" else {}
+        return {**answer, **room}
+
+    def _open(self, ticket: Ticket, record: SessionRecord, now_s: float) -> Entry:
+        settings = self.settings
+        recording = Recording(
+            started_mono_s=now_s, keep_bytes=int(settings.keep_audio_mb * 1_000_000), budget=self._budget
+        )
+        numbers = itertools.count(1)
+        prefix = f"evt-{record.id[:8]}"
+        core = Session(
+            settings=settings,
+            recording=recording,
+            fresh_id=lambda: f"{prefix}-{next(numbers)}",
+            now_s=now_s,
+            limit_s=ticket.order.max_session_duration,
+            billed=not record.is_sandbox,
+        )
+        live = LiveSession(
+            core,
+            lateness=self.lateness,
+            charge_minute=ticket.account.charge_minute,
+            on_over=lambda over: self._file(record, over),
+        )
+        entry = Entry(record=record, ticket=ticket, secret=secrets.token_urlsafe(24), live=live)
+        self.sessions[record.id] = entry
+        self._by_secret[entry.secret] = entry
+        self._forget_oldest()
+        return entry
+
+    def stop(self, session_id: str, account: Account, reason: str) -> None:
+        """End a session.
+
+        Raises:
+            ApiError: 404 when it is not this account's, or is over.
+        """
+        self._running(session_id, account).live.stop(reason)
+
+    def keep_alive(self, session_id: str, account: Account) -> None:
+        """Reset a session's idle timer.
+
+        Raises:
+            ApiError: 404 when it is not this account's, or is over.
+        """
+        self._running(session_id, account).live.keep_alive()
+
+    def entry_for_socket(self, secret: str) -> Entry | None:
+        """The running session a `ws_url` leads to."""
+        entry = self._by_secret.get(secret)
+        return entry if entry is not None and entry.record.active else None
+
+    def _running(self, session_id: str, account: Account) -> Entry:
+        entry = self.sessions.get(session_id)
+        if entry is None or account.records.get(session_id) is not entry.record or not entry.record.active:
+            raise errors.not_found("Session")
+        return entry
+
+    def _file(self, record: SessionRecord, over: Over) -> None:
+        record.ended_s = over.at_s
+        record.end_reason = over.reason
+        self.ended[over.reason] += 1
+        _log.info(
+            "session.ended",
+            session=record.id,
+            reason=over.reason,
+            seconds=round(record.duration_s(over.at_s), 3),
+        )
+
+    def _drop_expired_tickets(self, now_s: float) -> None:
+        while self._tickets:
+            oldest = next(iter(self._tickets.values()))
+            # Twice the lifetime, so that a late start is told that its token expired and not that it never
+            # was.
+            if now_s - oldest.minted_s <= 2 * self.settings.token_ttl_s:
+                return
+            del self._tickets[oldest.session_id]
+
+    def _forget_oldest(self) -> None:
+        surplus = len(self.sessions) - self.settings.keep_sessions
+        if surplus <= 0:
+            return
+        ended = [entry for entry in self.sessions.values() if not entry.record.active]
+        for entry in ended[:surplus]:
+            self._forgotten.update(_counters(entry.live.core.recording))
+            entry.live.dispose()
+            entry.live.core.recording.forget_audio()
+            entry.ticket.account.records.pop(entry.record.id, None)
+            del self.sessions[entry.record.id]
+            del self._by_secret[entry.secret]
+
+    def now_s(self) -> float:
+        """The monotonic clock of everything here."""
+        return time.monotonic()
+
+    def refresh(self) -> None:
+        """Bring running sessions up to the present, so that what is read is true even if a timer is late."""
+        for entry in list(self.sessions.values()):
+            if entry.record.active:
+                entry.live.refresh()
+
+    # -- control
+    # -----------------------------------------------------------------------------------------------
+
+    def configure(self, settings: Settings, *, refill: bool) -> None:
+        """Make these the settings of everything, running sessions included; `refill` resets every balance."""
+        self.settings = settings
+        self._budget.total_bytes = int(settings.keep_audio_total_mb * 1_000_000)
+        if refill:
+            for account in self._accounts:
+                account.balance = settings.credits
+        for entry in list(self.sessions.values()):
+            if entry.record.active:
+                entry.live.configure(settings)
+
+    def reset(self, *, restore_settings: bool) -> None:
+        """Forget sessions, tokens, counters and faults, refill balances, and close every socket."""
+        for entry in self.sessions.values():
+            entry.live.dispose()
+        if restore_settings:
+            self.settings = self._initial_settings
+        for account in self._accounts:
+            account.balance = self.settings.credits
+            account.forget()
+        self.faults = Faults()
+        self.rate_limiter = RateLimiter()
+        self._forget_everything()
+
+    def refuse(self, status: int, code: int | None) -> None:
+        """Count a refused call under `status/code`."""
+        self.refusals[str(status) if code is None else f"{status}/{code}"] += 1
+
+    def state(self) -> dict[str, Any]:
+        """Counters since start or the last reset, as JSON."""
+        totals = Counter(dict.fromkeys(_COUNTERS, 0))
+        totals.update(self._forgotten)
+        for entry in self.sessions.values():
+            totals.update(_counters(entry.live.core.recording))
+        active = sum(entry.record.active for entry in self.sessions.values())
+        return {
+            "sessions": {
+                "active": active,
+                "started_total": self.started_total,
+                "ended_total": self.ended.total(),
+                "ended_by_reason": dict(self.ended),
+                "minted_waiting": len(self._tickets),
+                "recordings_kept": len(self.sessions),
+            },
+            "sockets_open": sum(entry.live.socket_open for entry in self.sessions.values()),
+            "talking": sum(entry.live.core.playback.talking for entry in self.sessions.values()),
+            "refusals": dict(self.refusals),
+            "totals": dict(totals),
+            "accounts": [
+                {
+                    "name": account.name,
+                    "credits": account.balance,
+                    "active": len(account.history(active=True)),
+                }
+                for account in self._accounts
+            ],
+            "faults": {"armed": len(self.faults.armed()), "fired": self.faults.fired},
+            "audio_kept_bytes": self._budget.used_bytes,
+            "clock": {
+                "speed": self.settings.speed,
+                "now_mono_s": time.monotonic(),
+                "late": self.lateness.row(),
+            },
+        }
+
+
+_COUNTERS = (
+    "packets",
+    "received_bytes",
+    "utterances",
+    "commands",
+    "commands_before_ready",
+    "commands_after_end",
+    "audio_after_interrupt_packets",
+    "audio_after_interrupt_bytes",
+    "interrupts",
+    "underruns",
+    "unknown_messages",
+    "invalid_messages",
+    "oversize_packets",
+    "odd_size_packets",
+    "keepalives",
+)
+
+
+def _counters(recording: Recording) -> Mapping[str, int]:
+    return {
+        "packets": recording.packet_count,
+        "received_bytes": recording.received_bytes,
+        "utterances": len(recording.utterances),
+        "commands": recording.command_count,
+        "commands_before_ready": recording.commands_before_ready,
+        "commands_after_end": recording.commands_after_end,
+        "audio_after_interrupt_packets": recording.late_packets,
+        "audio_after_interrupt_bytes": recording.late_bytes,
+        "interrupts": len(recording.interrupts),
+        "underruns": recording.underruns,
+        "unknown_messages": recording.unknown_messages,
+        "invalid_messages": recording.invalid_messages,
+        "oversize_packets": recording.oversize_packets,
+        "odd_size_packets": recording.odd_size_packets,
+        "keepalives": len(recording.keepalives),
+    }

@@ -1,0 +1,151 @@
+"""Wiring: builds everything, owns it, and takes it down in order."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from liveavatar.gateway.v1 import (
+    audio_service_pb2,
+    audio_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+)
+from liveavatar_gateway.config import ConfigError, Settings
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.rpc.audio_service import AudioService
+from liveavatar_gateway.rpc.session_service import SessionService
+from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.rest import Rest
+
+_log = structlog.get_logger(__name__)
+
+SERVICES: Final = (
+    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
+    audio_service_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,
+)
+_STOP_RESERVE_S: Final = 5.0
+"""Share of the drain's grace that is kept for stopping sessions upstream, at most."""
+
+
+class App:
+    """A whole gateway. `async with App(settings) as app` serves; leaving it drains nothing, but stops everything.
+
+    Order of shutdown: `drain` (no new sessions, go_away, wait for speech, end and stop sessions), then on exit
+    end what is left, wait for its stops, close the gRPC server, close REST.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._rest = Rest(settings.rest(), settings.api_key.get_secret_value())
+        self.pool = Pool(settings.pool(), self._rest)
+        self.directory = Directory(settings.directory(), self.pool)
+        self._health = HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        """Where it listens, `host:port`."""
+        return f"{self._settings.host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.directory.__aenter__()
+        server = grpc.aio.server(options=self._options())
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+            SessionService(self._settings.rpc(), self.directory, self.pool.places), server
+        )
+        audio_service_pb2_grpc.add_AudioServiceServicer_to_server(
+            AudioService(self._settings.rpc(), self.directory), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflection:
+            reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+        self.port = self._bind(server)
+        await server.start()
+        self._server = server
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return self
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        where = f"{self._settings.host}:{self._settings.port}"
+        try:
+            credentials = self._credentials()
+            port = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {where}; is the port taken? Set GATEWAY_PORT ({error})") from None
+        if port == 0:
+            raise ConfigError(f"cannot listen on {where}; is the port taken, or the address not of this machine?")
+        return port
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        cert, key = self._settings.tls_cert_file, self._settings.tls_key_file
+        if cert is None or key is None:
+            return None
+        try:
+            return grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
+        except OSError as error:
+            raise ConfigError(f"TLS certificate or key cannot be read: {error}") from None
+
+    def _options(self) -> Sequence[tuple[str, Any]]:
+        return (
+            ("grpc.so_reuseport", int(self._settings.so_reuseport)),
+            # Without it C-core's bandwidth estimator hides seconds of speech and hundreds of MB in its windows.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.max_receive_message_length", self._settings.max_chunk_bytes + 64 * 1024),
+            # A dead caller is noticed within half a minute, so that its session can be given its grace and ended.
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # Strictly below what our clients send, or they would be told to go away for pinging too much.
+            ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),
+        )
+
+    async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType") -> None:
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    async def drain(self) -> None:
+        """Finish: no new sessions, speech may end within the grace, then all sessions are ended."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        grace_s = self._settings.drain_grace_s
+        await self.directory.drain(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
+
+    def hurry(self) -> None:
+        """Cut what a drain still waits for: all sessions begin to end now."""
+        self.directory.end_all(EndReason.DRAINED)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.directory.__aexit__(None, None, None)
+        left = await self.pool.close(self._settings.rest_timeout_s)
+        if left:
+            _log.error("shutdown.sessions_may_still_run", count=left)
+        if self._server is not None:
+            # Handlers return by themselves once their session has ended; this is for those of no session.
+            await self._server.stop(1.0)
+        await self._rest.aclose()
+
+
+async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[App], None]) -> None:
+    """Serve until `stop` is set, then drain and take everything down.
+
+    Raises:
+        ConfigError: it cannot listen.
+    """
+    async with App(settings) as app:
+        on_ready(app)
+        await stop.wait()
+        await app.drain()

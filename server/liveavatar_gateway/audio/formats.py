@@ -1,0 +1,119 @@
+"""Which audio is taken, and the one format LiveAvatar takes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Self
+
+from liveavatar_gateway.core.errors import AudioFormatUnsupported
+
+MIN_RATE_HZ: Final = 8_000
+"""Lowest sample rate that is taken: telephony."""
+
+MAX_RATE_HZ: Final = 48_000
+"""Highest sample rate that is taken: studio and WebRTC."""
+
+MAX_CHANNELS: Final = 2
+"""Most channels that are taken; two are mixed down."""
+
+NATIVE_RATE_HZ: Final = 24_000
+"""Samples per second that LiveAvatar takes.
+
+Source: docs.liveavatar.com/docs/lite-mode/events, "agent.speak".
+"""
+
+NATIVE_BYTE_RATE: Final = 48_000
+"""Bytes per second of LiveAvatar's own format: 24 000 mono samples of 2 bytes."""
+
+
+class Encoding(StrEnum):
+    """How samples are written down; values are the names in `audio.proto` without their prefix."""
+
+    PCM_S16LE = "PCM_S16LE"
+    PCM_F32LE = "PCM_F32LE"
+    MULAW = "MULAW"
+    ALAW = "ALAW"
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample of one channel."""
+        return _SAMPLE_BYTES[self]
+
+
+_SAMPLE_BYTES: Final = {
+    Encoding.PCM_S16LE: 2,
+    Encoding.PCM_F32LE: 4,
+    Encoding.MULAW: 1,
+    Encoding.ALAW: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """One raw audio format. Use `checked` for values that come from a caller."""
+
+    encoding: Encoding
+    rate_hz: int
+    """Samples per second and channel."""
+    channels: int
+    """1, or 2 interleaved."""
+
+    @classmethod
+    def checked(
+        cls,
+        encoding: str | None = None,
+        rate_hz: int | None = None,
+        channels: int | None = None,
+    ) -> Self:
+        """Build a format from a caller's header, where nothing and 0 mean the default: 24 kHz mono s16le.
+
+        Args:
+            encoding: Name of an `Encoding`.
+            rate_hz: 8000 to 48 000; G.711 too may have any of them.
+            channels: 1 or 2; G.711 too may have 2.
+
+        Raises:
+            AudioFormatUnsupported: A value is none of these. Its `field` is the path in `AudioHeader`.
+        """
+        rate_hz = rate_hz or NATIVE_RATE_HZ
+        channels = channels or 1
+        try:
+            known = Encoding(encoding or Encoding.PCM_S16LE)
+        except ValueError:
+            names = ", ".join(Encoding)
+            raise AudioFormatUnsupported(
+                f"encoding {encoding} is not taken; send one of {names}",
+                field="header.format.encoding",
+                encoding=encoding,
+                supported_encodings=names,
+            ) from None
+        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+            raise AudioFormatUnsupported(
+                f"a sample rate of {rate_hz} Hz is not taken; send {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz",
+                field="header.format.sample_rate_hz",
+                sample_rate_hz=rate_hz,
+                min_sample_rate_hz=MIN_RATE_HZ,
+                max_sample_rate_hz=MAX_RATE_HZ,
+            )
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise AudioFormatUnsupported(
+                f"{channels} channels are not taken; send 1 (mono) to {MAX_CHANNELS} (stereo)",
+                field="header.format.channel_count",
+                channel_count=channels,
+                min_channel_count=1,
+                max_channel_count=MAX_CHANNELS,
+            )
+        return cls(known, rate_hz, channels)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample over all channels; chunks hold a whole number of these."""
+        return self.encoding.sample_bytes * self.channels
+
+    @property
+    def byte_rate(self) -> int:
+        """Bytes of one second."""
+        return self.frame_bytes * self.rate_hz
+
+
+NATIVE_FORMAT: Final = AudioFormat(Encoding.PCM_S16LE, NATIVE_RATE_HZ, 1)
+"""What LiveAvatar takes; audio in this format is passed on untouched."""

@@ -1,0 +1,55 @@
+"""`liveavatar-gateway check-config`: is this configuration usable, and what is in effect."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
+from liveavatar_gateway.config import PREFIX, Settings
+from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.upstream.rest import Rest
+
+
+def _all_settings() -> str:
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = "" if name == "api_key" else f" [{field.default}]"
+        lines.append(f"\b\n{PREFIX}{name.upper()}{default}\n    {field.description}")
+    return "\n\n".join(lines)
+
+
+@click.command(
+    "check-config",
+    help="Check the configuration and show what is in effect. Exits 78 when it cannot be used.\n\n"
+    f"Settings, with their defaults:\n\n{_all_settings()}",
+)
+@config_option
+@click.option("--online", is_flag=True, help="Also ask LiveAvatar whether it takes the API key.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> None:
+    """Show the settings in effect; see `help` above."""
+    settings = load_or_exit(config_file, {})
+    shown: dict[str, Any] = settings.shown()
+    if online:
+        shown["credits_left"] = asyncio.run(_ask(settings))
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    width = max(len(name) for name in shown)
+    for name, value in shown.items():
+        click.echo(f"{name:<{width}}  {value}")
+    if shown["api_key"] == "not set":
+        click.echo("\nNo API key: set LIVEAVATAR_API_KEY (make one at app.liveavatar.com/developers).", err=True)
+
+
+async def _ask(settings: Settings) -> str:
+    rest = Rest(settings.rest(), settings.api_key.get_secret_value())
+    try:
+        return await rest.credits_left()
+    except GatewayError as error:
+        fail(f"{error.reason}: {error.message}")
+    finally:
+        await rest.aclose()

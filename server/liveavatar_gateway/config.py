@@ -1,0 +1,338 @@
+"""Settings of the gateway: environment `GATEWAY_*`, an optional TOML file, flags on top."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from liveavatar_gateway.core.scheduler import SchedulerConfig
+from liveavatar_gateway.core.session import SessionConfig
+from liveavatar_gateway.core.speech import SpeechConfig
+from liveavatar_gateway.rpc.limits import RpcConfig
+from liveavatar_gateway.sessions.directory import DirectoryConfig
+from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
+from liveavatar_gateway.upstream.places import PlacesConfig
+from liveavatar_gateway.upstream.pool import PoolConfig
+from liveavatar_gateway.upstream.rest import RestConfig
+
+PREFIX: Final = "GATEWAY_"
+_EVERYONES_NAMES: Final = {"api_key": "LIVEAVATAR_API_KEY", "api_url": "LIVEAVATAR_API_URL"}
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message says which setting, why, and what it may be."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(50051, ge=0, le=65535, description="Port for gRPC; 0 takes a free one.")
+    tls_cert_file: Path | None = Field(
+        None,
+        description="PEM certificate chain; with it and a key the gateway speaks TLS, without them plaintext.",
+    )
+    tls_key_file: Path | None = Field(None, description="PEM private key of the certificate.")
+    reflection: bool = Field(
+        default=False,
+        description="Serve gRPC reflection, for grpcurl and the like. Off: it tells all that is there.",
+    )
+    so_reuseport: bool = Field(default=False, description="Let several processes share the port.")
+
+    api_url: str = Field(
+        "https://api.liveavatar.com",
+        pattern=r"^https?://[^\s/]+$",
+        description="LiveAvatar's API, without a path. Also read from LIVEAVATAR_API_URL.",
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""), description="LiveAvatar's API key. Also read from LIVEAVATAR_API_KEY."
+    )
+    api_key_file: Path | None = Field(None, description="File that holds the API key, instead of the key itself.")
+    max_sessions: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Sessions at once: the account's concurrency limit. Too high gets refusals from LiveAvatar (code "
+        "4032), too low lets callers wait in vain.",
+    )
+    max_waiting: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="Callers that may wait for a session. Higher hides longer peaks; lower refuses sooner.",
+    )
+    wait_s: float = Field(
+        30.0,
+        ge=0,
+        le=600,
+        description="Longest wait for a free session of callers without a deadline of their own.",
+    )
+    settle_s: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="How long a place stays taken after a stop; LiveAvatar frees it within about a second. Lower "
+        "risks refusals, higher wastes capacity.",
+    )
+    rest_timeout_s: float = Field(
+        15.0, gt=0, le=120, description="Longest wait for one answer of LiveAvatar's API."
+    )
+    connect_timeout_s: float = Field(
+        10.0, gt=0, le=120, description="Longest wait for the command socket to open."
+    )
+    ready_timeout_s: float = Field(
+        20.0, gt=0, le=120, description="Longest wait, from the open socket, for the avatar to be ready."
+    )
+    probe_after_s: float = Field(
+        5.0,
+        gt=0,
+        le=120,
+        description="When and how often to ask a socket that never says `connected` whether it listens.",
+    )
+    keep_alive_s: float = Field(
+        60.0,
+        ge=1,
+        le=240,
+        description="Keep-alive after this long without a command. LiveAvatar ends idle sessions "
+        "after 5 minutes, some saw 2 to 3.",
+    )
+    expiring_notice_s: float = Field(
+        15.0, ge=0, le=600, description="How long before a session's limit the `expiring` event is sent."
+    )
+
+    detach_grace_s: float = Field(
+        30.0,
+        ge=0,
+        le=300,
+        description="How long a session outlives its last stream. Higher forgives longer outages of "
+        "the caller and pays for them.",
+    )
+    drain_grace_s: float = Field(
+        30.0,
+        ge=0,
+        le=600,
+        description="How long speech may go on after SIGTERM before it is cut and sessions are ended.",
+    )
+    retention_s: float = Field(600.0, ge=0, le=86_400, description="How long an ended session stays readable.")
+
+    first_packet_s: float = Field(
+        0.4,
+        ge=0.1,
+        le=1.0,
+        description="First packet of an utterance. Lower speaks sooner, higher survives a rougher source.",
+    )
+    margin_s: float = Field(
+        0.2,
+        ge=0.02,
+        le=2.0,
+        description="Lead at which the next packet must go. Lower makes fewer packets, higher "
+        "survives longer pauses of process and network.",
+    )
+    min_packet_s: float = Field(
+        0.1, ge=0.02, le=1.0, description="Packets are not made shorter than this while there is time."
+    )
+    max_packet_s: float = Field(
+        1.0, ge=0.2, le=10.0, description="Longest packet. Above 1 s the avatar's server has more to chew at once."
+    )
+    max_lead_s: float = Field(
+        3.0,
+        ge=0.5,
+        le=10.0,
+        description="How far to send ahead of playback. Higher hides longer outages, lower wastes "
+        "less on a barge-in.",
+    )
+    flush_s: float = Field(
+        0.25,
+        ge=0.02,
+        le=5.0,
+        description="Pause of the source after which less than a first packet is sent all the same.",
+    )
+    queue_lead_s: float = Field(
+        0.4, ge=0.0, le=3.0, description="How long before the end of an utterance the next one is sent."
+    )
+    max_buffered_s: float = Field(
+        30.0,
+        ge=1,
+        le=600,
+        description="Audio that may wait per session: the credit. Costs 48 kB per second, at most 384.",
+    )
+    max_chunk_bytes: int = Field(
+        256 * 1024, ge=1024, le=4 * 1024 * 1024, description="Largest chunk of audio in one message."
+    )
+    interrupt_timeout_s: float = Field(
+        1.0, ge=0.1, le=10, description="How long new speech waits for LiveAvatar's answer to an interrupt."
+    )
+    ack_interval_s: float = Field(
+        0.5,
+        ge=0.05,
+        le=10,
+        description="How often progress is told on StreamAudio. Lower is smoother, each costs a message.",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Lines for people, or JSON for machines."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """`load` reads all sources itself, so that each error can name where a value came from."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Settings":
+        if self.margin_s > self.first_packet_s:
+            raise ValueError("margin_s must not be above first_packet_s, or every packet would be late")
+        if self.max_packet_s > self.max_lead_s:
+            raise ValueError("max_packet_s must not be above max_lead_s, or no full packet could be sent ahead")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together")
+        return self
+
+    def speech(self) -> SpeechConfig:
+        """The part for speech."""
+        return SpeechConfig(
+            scheduler=SchedulerConfig(
+                first_packet_s=self.first_packet_s,
+                margin_s=self.margin_s,
+                min_packet_s=self.min_packet_s,
+                max_packet_s=self.max_packet_s,
+                max_lead_s=self.max_lead_s,
+                flush_s=self.flush_s,
+                queue_lead_s=self.queue_lead_s,
+            ),
+            max_buffered_s=self.max_buffered_s,
+            interrupt_timeout_s=self.interrupt_timeout_s,
+        )
+
+    def directory(self) -> DirectoryConfig:
+        """The part for sessions."""
+        return DirectoryConfig(
+            session=SessionConfig(
+                speech=self.speech(),
+                ready_timeout_s=self.ready_timeout_s,
+                probe_after_s=self.probe_after_s,
+                expiring_notice_s=self.expiring_notice_s,
+            ),
+            retention_s=self.retention_s,
+        )
+
+    def pool(self) -> PoolConfig:
+        """The part for the account."""
+        return PoolConfig(
+            places=PlacesConfig(
+                limit=self.max_sessions, max_waiting=self.max_waiting, wait_s=self.wait_s, settle_s=self.settle_s
+            ),
+            keep_alive=KeepAliveConfig(interval_s=self.keep_alive_s),
+            connect_timeout_s=self.connect_timeout_s,
+        )
+
+    def rest(self) -> RestConfig:
+        """The part for LiveAvatar's REST API."""
+        return RestConfig(base_url=self.api_url, timeout_s=self.rest_timeout_s)
+
+    def rpc(self) -> RpcConfig:
+        """The part for the servicers."""
+        return RpcConfig(
+            speech=self.speech(),
+            max_chunk_bytes=self.max_chunk_bytes,
+            detach_grace_s=self.detach_grace_s,
+            ack_interval_s=self.ack_interval_s,
+        )
+
+    def shown(self) -> dict[str, str]:
+        """All settings for people and logs; a secret shows only whether it is there."""
+        values = self.model_dump()
+        values["api_key"] = "set" if self.api_key.get_secret_value() else "not set"
+        return {name: str(value) for name, value in values.items()}
+
+
+def load(
+    environment: Mapping[str, str] = os.environ,
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the settings: defaults, then the file, then the environment, then flags.
+
+    Args:
+        environment: Variables `GATEWAY_<SETTING>`, and LIVEAVATAR_API_KEY and LIVEAVATAR_API_URL.
+        file: TOML file with settings at its top level; also taken from GATEWAY_CONFIG.
+        flags: Settings by name from the command line; None values are left out.
+
+    Raises:
+        ConfigError: a setting is unknown or out of its range, or a file cannot be read.
+    """
+    file = file or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
+    values: dict[str, Any] = {}
+    for origin, found in (("file", _from_file(file)), ("environment", _from_environment(environment))):
+        for name in found:
+            _require_known(name, origin)
+        values |= found
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    if values.get("api_key_file") and not values.get("api_key"):
+        values["api_key"] = _read_secret(Path(values["api_key_file"]))
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the configuration file {file} cannot be read: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        setting: environment[name] for setting, name in _EVERYONES_NAMES.items() if environment.get(name)
+    }
+    for name, value in environment.items():
+        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
+            found[name.removeprefix(PREFIX).lower()] = value
+    return found
+
+
+def _require_known(name: str, origin: str) -> None:
+    if name in Settings.model_fields:
+        return
+    shown = f"{PREFIX}{name.upper()}" if origin == "environment" else name
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
+    hint = f"; did you mean {PREFIX + near[0].upper() if origin == 'environment' else near[0]}?" if near else ""
+    raise ConfigError(f"unknown setting {shown} in the {origin}{hint}")
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"GATEWAY_API_KEY_FILE cannot be read: {error}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        shown = f"{PREFIX}{name.upper()}: " if name else ""
+        lines.append(f"{shown}{problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)

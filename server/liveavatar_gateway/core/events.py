@@ -1,0 +1,116 @@
+"""What happened in a session, numbered without holes and kept for those who come back."""
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from liveavatar_gateway.core.errors import EventsCompacted, GatewayError, InvalidField
+from liveavatar_gateway.core.states import Outcome, Pose, SessionState
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The session moved on in its life."""
+
+    state: SessionState
+    previous: SessionState
+
+
+@dataclass(frozen=True, slots=True)
+class PoseChanged:
+    """The avatar took another pose."""
+
+    pose: Pose
+    previous: Pose
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceStarted:
+    """The first sound of an utterance is out; `inferred` when LiveAvatar did not say so."""
+
+    utterance_id: str
+    inferred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceEnded:
+    """An utterance is over; `played_s` of it were heard."""
+
+    utterance_id: str
+    outcome: Outcome
+    played_s: float
+    error: GatewayError | None = None
+    inferred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """The session's limit is `remaining_s` away."""
+
+    remaining_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """LiveAvatar reported something that does not end the session."""
+
+    error: bool
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over."""
+
+    error: GatewayError | None = None
+
+
+Happening = StateChanged | PoseChanged | UtteranceStarted | UtteranceEnded | Expiring | Noticed | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One numbered happening with its wall-clock time (UTC)."""
+
+    sequence: int
+    at: datetime
+    happening: Happening
+
+
+class EventLog:
+    """The last happenings of a session. Sequences count from 1 without holes."""
+
+    __slots__ = ("_entries", "last_sequence")
+
+    def __init__(self, *, capacity: int) -> None:
+        """Keep at most `capacity` entries; the oldest are compacted away."""
+        self._entries: deque[Entry] = deque(maxlen=capacity)
+        self.last_sequence = 0
+
+    def append(self, happening: Happening, at: datetime) -> Entry:
+        """Number a happening and keep it."""
+        self.last_sequence += 1
+        entry = Entry(self.last_sequence, at, happening)
+        self._entries.append(entry)
+        return entry
+
+    def after(self, sequence: int) -> list[Entry]:
+        """Entries later than `sequence`, oldest first.
+
+        Raises:
+            EventsCompacted: some of them are no longer kept.
+            InvalidField: `sequence` is negative, or was never given out.
+        """
+        if not 0 <= sequence <= self.last_sequence:
+            raise InvalidField(
+                f"after_sequence {sequence} is not between 0 and {self.last_sequence}",
+                field="resume.after_sequence",
+                after_sequence=sequence,
+                last_sequence=self.last_sequence,
+            )
+        missing = self.last_sequence - sequence
+        if missing > len(self._entries):
+            raise EventsCompacted(sequence, self._entries[0].sequence)
+        return list(islice(self._entries, len(self._entries) - missing, None))

@@ -1,0 +1,353 @@
+"""One session's life: what the caller, LiveAvatar and time do to it, and what is to be sent because of that."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from liveavatar_gateway.core import messages as wire
+from liveavatar_gateway.core.errors import GatewayError, ReadyTimeout, SessionEnded
+from liveavatar_gateway.core.events import (
+    Ended,
+    EventLog,
+    Expiring,
+    Happening,
+    Noticed,
+    PoseChanged,
+    StateChanged,
+    UtteranceEnded,
+)
+from liveavatar_gateway.core.speech import Speech, SpeechConfig
+from liveavatar_gateway.core.states import EndReason, Pose, SessionState, end_reason_of, move
+from liveavatar_gateway.core.utterance import Intake, Utterance
+
+_OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
+"""Three words of different builds for one thing: the session is over. Source: LITE events page, old and new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """Deadlines of a session, in seconds."""
+
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    """How speech is sent."""
+    ready_timeout_s: float = 20.0
+    """How long LiveAvatar may take from the open socket to a ready avatar. 15 to 20 s is what its clients use."""
+    probe_after_s: float = 5.0
+    """When to ask a socket that never says `connected` with a harmless interrupt, and how often."""
+    expiring_notice_s: float = 15.0
+    """How long before the session's limit `expiring` is sent."""
+    expiry_grace_s: float = 1.0
+    """How long after its limit a session is ended here: LiveAvatar may merely fall silent then."""
+    event_log_size: int = 1024
+    """Events kept for resuming."""
+
+
+class Session:
+    """The state machine of one session. No I/O and no clock: time comes in as `now_s` (monotonic seconds).
+
+    The owner feeds inputs, sends what `next_command` gives until it is None, and calls `tick` at `deadline_s`.
+    `answers` holds finished interrupts by ticket, for the owner to empty.
+
+    Invariant: the state moves along `states.TRANSITIONS`; every change is in `log`; `log` ends with `Ended`.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the attribute is public as `id`
+        config: SessionConfig,
+        *,
+        new_id: Callable[[], str],
+        utc_now: Callable[[], datetime],
+    ) -> None:
+        self.id = id
+        self.config = config
+        self.state = SessionState.CREATING
+        self.pose = Pose.UNKNOWN
+        self.end_reason: EndReason | None = None
+        self.upstream_reason = ""
+        self.error: GatewayError | None = None
+        self.created_at = utc_now()
+        self.ready_at: datetime | None = None
+        self.ended_at: datetime | None = None
+        self.unknown_events = 0
+        self.last_command_at_s = 0.0
+        self.log = EventLog(capacity=config.event_log_size)
+        self.speech = Speech(config.speech, new_id)
+        self._new_id = new_id
+        self._utc_now = utc_now
+        self._outbox: deque[wire.Command] = deque()
+        self._listen_when_idle = False
+        self._ready_by_s: float | None = None
+        self._probe_at_s: float | None = None
+        self._probed = False
+        self._expires_at_s: float | None = None
+        self._expiring_told = False
+
+    # --- life
+
+    @property
+    def over(self) -> bool:
+        """Whether it is ending or has ended."""
+        return self.state in (SessionState.ENDING, SessionState.ENDED)
+
+    @property
+    def answers(self) -> list[tuple[int, list[UtteranceEnded]]]:
+        """Interrupts that were carried out since the owner last emptied this."""
+        return self.speech.answers
+
+    def started(self, *, max_duration_s: float | None, now_s: float) -> None:
+        """LiveAvatar started the avatar: billing has begun, and the session has a limit."""
+        self._move(SessionState.CONNECTING)
+        if max_duration_s is not None:
+            self._expires_at_s = now_s + max_duration_s
+
+    def socket_opened(self, now_s: float) -> None:
+        """The command socket is open; an open socket is not readiness."""
+        self._ready_by_s = now_s + self.config.ready_timeout_s
+        self._probe_at_s = now_s + self.config.probe_after_s
+
+    def end(
+        self, reason: EndReason, now_s: float, *, error: GatewayError | None = None, upstream_reason: str = ""
+    ) -> None:
+        """Begin to end: utterances get their end now. The first reason stays; later calls change nothing."""
+        if self.over:
+            return
+        self.end_reason = reason
+        self.upstream_reason = upstream_reason
+        self.error = error
+        self._move(SessionState.ENDING)
+        self.speech.close(SessionEnded(self.id, reason.value, upstream_reason), now_s)
+        self._drain()
+        self._outbox.clear()
+
+    def learn_end(self, upstream_reason: str) -> None:
+        """LiveAvatar's record says why it ended the session, which its socket did not."""
+        said_nothing = self.end_reason in (EndReason.UPSTREAM_ENDED, EndReason.UPSTREAM_FAILED)
+        if upstream_reason and said_nothing and not self.upstream_reason:
+            self.upstream_reason = upstream_reason
+            self.end_reason = end_reason_of(upstream_reason)
+
+    def ended(self) -> None:
+        """LiveAvatar was told to stop, or nothing was ever started there: the session is over."""
+        if self.state is SessionState.ENDED:
+            return
+        self.ended_at = self._utc_now()
+        self._move(SessionState.ENDED)
+        self._note(Ended(self.error))
+
+    # --- the caller's side
+
+    def begin(self, utterance_id: str, intake: Intake) -> Utterance:
+        """Open an utterance.
+
+        Raises:
+            SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
+        """
+        self._require_alive()
+        return self.speech.begin(utterance_id, intake)
+
+    def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
+        """Take no more audio for an utterance."""
+        self.speech.seal(utterance, failure)
+        self._drain()
+
+    def cancel(self, utterance: Utterance) -> None:
+        """Drop an utterance, or cut it if it is being spoken."""
+        self.speech.cancel(utterance)
+        self._drain()
+
+    def interrupt(self, utterance_id: str) -> int:
+        """Barge-in; the answer comes in `answers` under the returned ticket.
+
+        Raises:
+            SessionEnded, UtteranceNotFound: nothing was cut.
+        """
+        self._require_alive()
+        ticket = self.speech.interrupt(utterance_id)
+        self._drain()
+        return ticket
+
+    def listen(self) -> None:
+        """Take the attentive pose now, or when the avatar has finished talking.
+
+        Raises:
+            SessionEnded: it cannot.
+        """
+        self._require_alive()
+        self._listen_when_idle = True
+
+    def stop_listening(self) -> None:
+        """Go back to the idle pose.
+
+        Raises:
+            SessionEnded: it cannot.
+        """
+        self._require_alive()
+        self._listen_when_idle = False
+        if self.pose is Pose.LISTENING:
+            self._outbox.append(wire.ListenStop(self._new_id()))
+
+    def keep_alive(self) -> None:
+        """Send a keep-alive next, if the avatar can hear it."""
+        if self.state is SessionState.READY:
+            self._outbox.append(wire.KeepAlive(self._new_id()))
+
+    # --- LiveAvatar's side
+
+    def on_wire(self, event: wire.Event, now_s: float) -> None:
+        """Take one event of the command socket."""
+        if self.over:
+            return
+        self._take_as_sign_of_life(event)
+        match event:
+            case wire.StateUpdated(state):
+                self._on_upstream_state(state, now_s)
+            case wire.PoseUpdated(pose):
+                self._on_pose(pose, now_s)
+            case wire.Stopped(reason):
+                self.end(end_reason_of(reason or "UNKNOWN"), now_s, upstream_reason=reason)
+            case wire.Notice(error, type_, message):
+                self._note(Noticed(error, type_, message))
+            case wire.Unknown():
+                self.unknown_events += 1
+            case _:
+                self._on_speech(event, now_s)
+        self._drain()
+
+    def _on_speech(self, event: wire.Event, now_s: float) -> None:
+        match event:
+            case wire.Appended(refs):
+                self.speech.on_appended(refs)
+            case wire.SpeakStarted(refs):
+                self.speech.on_started(refs, now_s)
+                self._pose(Pose.TALKING)
+            case wire.SpeakEnded(refs):
+                self.speech.on_ended(refs, now_s)
+            case wire.Cleared(refs):
+                self.speech.on_cleared(refs, now_s)
+            case wire.SpeakInterrupted(refs):
+                self.speech.on_interrupted(refs, now_s)
+
+    def _on_upstream_state(self, state: str, now_s: float) -> None:
+        if state == "connected":
+            self._become_ready()
+        elif state in _OVER_UPSTREAM:
+            self.end(EndReason.UPSTREAM_ENDED, now_s)
+
+    def _on_pose(self, pose: Pose, now_s: float) -> None:
+        if pose is Pose.TALKING:
+            self.speech.on_talking(now_s)
+        else:
+            self.speech.on_silent(now_s)
+        self._pose(pose)
+
+    def _take_as_sign_of_life(self, event: wire.Event) -> None:
+        """An answer to a probe proves that commands are heard, where `connected` never comes."""
+        if self._probed and not isinstance(event, wire.StateUpdated | wire.Unknown):
+            self._become_ready()
+
+    # --- time and commands
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When `tick` and `next_command` are due even if nothing happens."""
+        due = [self.speech.deadline_s, self._expires_at_s]
+        if self.state is SessionState.CONNECTING:
+            due += [self._ready_by_s, self._probe_at_s]
+        if self._expires_at_s is not None:
+            grace_s = self.config.expiry_grace_s if self._expiring_told else -self.config.expiring_notice_s
+            due[1] = self._expires_at_s + grace_s
+        return min((at_s for at_s in due if at_s is not None), default=None)
+
+    def tick(self, now_s: float) -> None:
+        """Do what time asks for."""
+        if self.over:
+            return
+        self.speech.tick(now_s)
+        self._drain()
+        if self.state is SessionState.CONNECTING:
+            self._tick_connecting(now_s)
+        if self._expires_at_s is not None:
+            self._tick_expiry(self._expires_at_s, now_s)
+
+    def _tick_connecting(self, now_s: float) -> None:
+        if self._ready_by_s is not None and now_s >= self._ready_by_s:
+            error = ReadyTimeout(
+                f"the avatar was not ready within {self.config.ready_timeout_s:g} s; try again",
+                timeout_s=self.config.ready_timeout_s,
+            )
+            self.end(EndReason.UPSTREAM_FAILED, now_s, error=error)
+        elif self._probe_at_s is not None and now_s >= self._probe_at_s:
+            # Interrupting a silent avatar is harmless and answered: the one command that can ask "are you there".
+            self._outbox.append(wire.CutSpeech(self._new_id()))
+            self._probed = True
+            self._probe_at_s = now_s + self.config.probe_after_s
+
+    def _tick_expiry(self, expires_at_s: float, now_s: float) -> None:
+        if not self._expiring_told and now_s >= expires_at_s - self.config.expiring_notice_s:
+            self._expiring_told = True
+            self._note(Expiring(max(0.0, expires_at_s - now_s)))
+        if now_s >= expires_at_s + self.config.expiry_grace_s:
+            self.end(EndReason.MAX_DURATION, now_s)
+
+    def next_command(self, now_s: float) -> wire.Command | None:
+        """The next command to send, most urgent first; None when none is due before `deadline_s`."""
+        if self.over or self.state is SessionState.CREATING:
+            return None
+        command = self._next(now_s)
+        if command is not None:
+            self.last_command_at_s = now_s
+        self._drain()
+        return command
+
+    def _next(self, now_s: float) -> wire.Command | None:
+        if self._outbox:
+            return self._outbox.popleft()
+        if self.state is not SessionState.READY:
+            return None
+        command = self.speech.next_command(now_s)
+        if command is None and self._listen_when_idle and self.pose is not Pose.TALKING and not self.speech.active:
+            self._listen_when_idle = False
+            command = None if self.pose is Pose.LISTENING else wire.ListenStart(self._new_id())
+        return command
+
+    # --- inside
+
+    def _become_ready(self) -> None:
+        if self.state is SessionState.CONNECTING:
+            self.ready_at = self._utc_now()
+            self._move(SessionState.READY)
+            self._pose(Pose.IDLE)
+            self.speech.enabled = True
+
+    def _require_alive(self) -> None:
+        if self.over:
+            reason = self.end_reason.value if self.end_reason else ""
+            raise SessionEnded(self.id, reason, self.upstream_reason)
+
+    def _move(self, following: SessionState) -> None:
+        previous, self.state = self.state, move(self.state, following)
+        self._note(StateChanged(following, previous))
+
+    def _pose(self, pose: Pose) -> None:
+        if pose is not self.pose and pose is not Pose.UNKNOWN:
+            previous, self.pose = self.pose, pose
+            self._note(PoseChanged(pose, previous))
+
+    def _drain(self) -> None:
+        """Put what speech concluded into the log."""
+        if self.speech.happenings:
+            happenings, self.speech.happenings = self.speech.happenings, []
+            for happening in happenings:
+                self._note(happening)
+                if isinstance(happening, UtteranceEnded) and not self.speech.active:
+                    self._rest()
+
+    def _rest(self) -> None:
+        """Without word from LiveAvatar, an avatar that has nothing left to say is idle."""
+        if self.pose is Pose.TALKING:
+            self._pose(Pose.IDLE)
+
+    def _note(self, happening: Happening) -> None:
+        self.log.append(happening, self._utc_now())

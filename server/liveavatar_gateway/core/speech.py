@@ -1,0 +1,503 @@
+"""All speech of a session: utterances in line, packets out, barge-in, and exactly one end for each utterance."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from liveavatar_gateway.core.errors import (
+    CapacityExhausted,
+    GatewayError,
+    UpstreamStalled,
+    UtteranceIdReused,
+    UtteranceNotFound,
+)
+from liveavatar_gateway.core.events import Happening, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.messages import (
+    BYTE_RATE,
+    Command,
+    CutSpeech,
+    Refs,
+    Speak,
+    SpeakEnd,
+)
+from liveavatar_gateway.core.playout import PlayoutClock
+from liveavatar_gateway.core.scheduler import PacketScheduler, SchedulerConfig
+from liveavatar_gateway.core.states import Outcome
+from liveavatar_gateway.core.utterance import Intake, Utterance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechConfig:
+    """Bounds and deadlines of speech, in seconds."""
+
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    """Packet sizes and lead."""
+    max_buffered_s: float = 30.0
+    """Audio that may wait here per session: the credit. Higher takes longer bursts; costs memory, at most
+    192 kB per second (48 kHz stereo) and usually 48 kB."""
+    max_utterances: int = 64
+    """Utterances that may be open or in line at once."""
+    remembered_utterances: int = 256
+    """Ended utterances that are remembered, to refuse their ids and to answer late interrupts."""
+    start_delay_s: float = 0.2
+    """From the first packet to the first sound, until LiveAvatar confirms it."""
+    started_timeout_s: float = 1.0
+    """How long after the first packet a start is concluded when LiveAvatar took the audio but says nothing."""
+    ended_grace_s: float = 5.0
+    """How long after the estimated end an end is concluded when LiveAvatar says nothing."""
+    interrupt_timeout_s: float = 1.0
+    """How long an interrupt may stay unanswered before speech goes on."""
+
+
+@dataclass(slots=True)
+class _Barge:
+    """An interrupt on its way: what it cuts, and who wants to know."""
+
+    command_id: str
+    cut: list[Utterance]
+    tickets: list[int]
+    sent_at_s: float | None = None
+
+
+class Speech:
+    """Utterances of one session in the order they were begun.
+
+    Give it inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`), then drain `next_command`
+    until it is None; sleep until `deadline_s` or until an input says that a command is due. What it concludes is
+    in `happenings` and `answers`, both for the owner to empty.
+
+    Invariant: at most one start and exactly one end for each utterance; bytes of one go up once and in order,
+    after those of the one before.
+    """
+
+    def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
+        self.config = config
+        self.clock = PlayoutClock(start_delay_s=config.start_delay_s)
+        self.active: list[Utterance] = []
+        self.happenings: list[Happening] = []
+        self.answers: list[tuple[int, list[UtteranceEnded]]] = []
+        self.deadline_s: float | None = None
+        self.enabled = False
+        self.acknowledges = False
+        self.dropped_bytes = 0
+        self.received_bytes = 0
+        self.played_s = 0.0
+        self.utterance_count = 0
+        self._new_id = new_id
+        self._ended: OrderedDict[str, UtteranceEnded] = OrderedDict()
+        self._ended_upstream: OrderedDict[str, None] = OrderedDict()
+        self._tasks: OrderedDict[str, str] = OrderedDict()
+        self._barge: _Barge | None = None
+        self._tickets = 0
+        self._tells_starts = False
+        self._wake_bytes = 0
+
+    # --- the caller's side
+
+    def begin(self, utterance_id: str, intake: Intake) -> Utterance:
+        """Open an utterance behind those in line.
+
+        Raises:
+            UtteranceIdReused: the id was used before in this session.
+            CapacityExhausted: too many utterances are in line.
+        """
+        if utterance_id in self._ended or any(utterance.id == utterance_id for utterance in self.active):
+            raise UtteranceIdReused(utterance_id)
+        if len(self.active) >= self.config.max_utterances:
+            raise CapacityExhausted(
+                f"{len(self.active)} utterances are in line; wait until one has ended",
+                scope="session",
+                retry_after_s=1.0,
+                facts={"limit": self.config.max_utterances},
+            )
+        scheduler = PacketScheduler(
+            self.config.scheduler, byte_rate=intake.byte_rate, frame_bytes=intake.frame_bytes
+        )
+        utterance = Utterance(utterance_id or self._new_id(), self._new_id(), intake, scheduler)
+        self.active.append(utterance)
+        self.utterance_count += 1
+        self._reckon_windows()
+        return utterance
+
+    def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
+        """Take a chunk; True when a packet may be due, so that `next_command` should be asked.
+
+        Chunks of an utterance that was cut or sealed by an error were on their way: dropped and counted.
+
+        Raises:
+            CallerError, CreditExceeded: see `Utterance.receive`. Nothing was taken.
+        """
+        if utterance.sealed:
+            self.dropped_bytes += len(audio)
+            return False
+        self.received_bytes += utterance.receive(offset, audio, now_s)
+        return utterance.received - utterance.cut >= self._wake_bytes
+
+    def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
+        """Take no more audio for an utterance; it is spoken to its end."""
+        if utterance.outcome is None:
+            utterance.seal(failure)
+
+    def cancel(self, utterance: Utterance) -> None:
+        """Drop an utterance, or cut it if it is being spoken."""
+        if utterance.outcome is None:
+            self.interrupt(utterance.id)
+
+    def credit_bytes(self, intake: Intake) -> int:
+        """Bytes of a format that may come beyond what was received, whole samples."""
+        free_s = self.config.max_buffered_s - sum(utterance.buffered_s for utterance in self.active)
+        frames = int(max(0.0, free_s) * intake.byte_rate) // intake.frame_bytes
+        return frames * intake.frame_bytes
+
+    def sent_bytes(self, utterance: Utterance) -> int:
+        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all that were sent where it never confirms."""
+        if self.acknowledges or not utterance.started:
+            return utterance.confirmed
+        return utterance.cut
+
+    def interrupt(self, utterance_id: str) -> int:
+        """Cut an utterance, or all of them when no id is given; the answer comes under the returned ticket.
+
+        What waits here is dropped at once. When some of it is upstream already, `agent.interrupt` is next in
+        line, and new audio is held until it was carried out. An utterance that waits behind the named one is
+        kept whole, even when its first packets must be sent again.
+
+        Raises:
+            UtteranceNotFound: this session never had it.
+        """
+        targets = self._targets(utterance_id)
+        self._tickets += 1
+        ticket = self._tickets
+        if self._barge and any(utterance in self._barge.cut for utterance in targets):
+            for utterance in targets:
+                if utterance not in self._barge.cut:
+                    self._end(utterance, Outcome.INTERRUPTED, 0.0)
+            self._barge.tickets.append(ticket)
+            return ticket
+        upstream = [utterance for utterance in targets if utterance.first_sent_at_s is not None]
+        if not upstream:
+            ended = [self._end(utterance, Outcome.INTERRUPTED, 0.0) for utterance in targets]
+            self.answers.append((ticket, ended))
+            return ticket
+        self._start_barge(targets, upstream[-1], ticket)
+        return ticket
+
+    def _targets(self, utterance_id: str) -> list[Utterance]:
+        if not utterance_id:
+            return list(self.active)
+        found = [utterance for utterance in self.active if utterance.id == utterance_id]
+        if not found and utterance_id not in self._ended:
+            raise UtteranceNotFound(utterance_id)
+        return found
+
+    def _start_barge(self, targets: list[Utterance], last: Utterance, ticket: int) -> None:
+        """Upstream drops all it has, so everything it has up to the last target is cut too."""
+        before = self.active[: self.active.index(last) + 1]
+        cut = [utterance for utterance in self.active if utterance in targets or utterance in before]
+        for utterance in cut:
+            self.dropped_bytes += utterance.drop()
+        self._barge = _Barge(self._new_id(), cut, [ticket])
+
+    # --- LiveAvatar's side
+
+    def on_appended(self, refs: Refs) -> None:
+        """A packet was accepted."""
+        if self._names_ended(refs):
+            return
+        self.acknowledges = True
+        utterance = self._find(refs) or next((one for one in self.active if one.confirmed < one.cut), None)
+        if utterance is not None:
+            utterance.signed = True
+            utterance.confirm_packet()
+
+    def on_started(self, refs: Refs, now_s: float) -> None:
+        """The first sound of an utterance is out."""
+        self._tells_starts = True
+        if self._names_ended(refs):
+            return
+        utterance = self._find(refs) or self._first_unstarted()
+        if utterance is not None and utterance.first_sent_at_s is not None:
+            self._start(utterance, now_s)
+
+    def on_talking(self, now_s: float) -> None:
+        """The avatar talks: the same as a start, unless the utterance that plays is known already."""
+        self._tells_starts = True
+        if not any(utterance.started for utterance in self.active):
+            utterance = self._first_unstarted()
+            if utterance is not None:
+                self._start(utterance, now_s)
+
+    def on_ended(self, refs: Refs, now_s: float) -> None:
+        """An utterance was played to its end. One that came after an interrupt is ignored."""
+        if self._barge and self._barge.sent_at_s is not None and self._concerns_barge(refs):
+            self._finish_barge(now_s)
+            return
+        if self._names_ended(refs):
+            return
+        utterance = self._find(refs)
+        if utterance is None and self.active and self.active[0].started:
+            utterance = self.active[0]
+        if utterance is not None and utterance.end_sent_at_s is not None:
+            self._complete_through(utterance, now_s)
+
+    def on_silent(self, now_s: float) -> None:
+        """The avatar stopped talking. It ends the utterance that plays, unless that one merely ran dry."""
+        if self._barge and self._barge.sent_at_s is not None:
+            self._finish_barge(now_s)
+            return
+        head = self.active[0] if self.active else None
+        if head is None or not head.started or head.end_sent_at_s is None:
+            return
+        if head.sent_s - head.position_s(self.clock, now_s) <= self.config.started_timeout_s:
+            self._complete_through(head, now_s)
+
+    def on_cleared(self, refs: Refs, now_s: float) -> None:
+        """An interrupt was carried out."""
+        barge = self._barge
+        if barge is None or barge.sent_at_s is None:
+            return
+        if barge.command_id in refs.ids or not refs.ids or self._concerns_barge(refs):
+            self._finish_barge(now_s)
+
+    def on_interrupted(self, refs: Refs, now_s: float) -> None:
+        """An utterance was cut."""
+        if self._barge and self._barge.sent_at_s is not None and self._concerns_barge(refs):
+            self._finish_barge(now_s)
+
+    # --- time
+
+    def tick(self, now_s: float) -> None:
+        """Conclude what LiveAvatar should have said by now."""
+        barge = self._barge
+        if barge and barge.sent_at_s is not None and now_s >= barge.sent_at_s + self.config.interrupt_timeout_s:
+            self._finish_barge(now_s)
+        if not self.active:
+            return
+        head = self.active[0]
+        started_by_s = self._started_by_s(head)
+        if started_by_s is not None and now_s >= started_by_s and head.signed:
+            self._start(head, now_s, inferred=True)
+        if head.overdue_at_s is not None and now_s >= head.overdue_at_s:
+            self._conclude(head)
+
+    def _conclude(self, head: Utterance) -> None:
+        if head.signed:
+            self._end(head, Outcome.COMPLETED, head.sent_s, inferred=True)
+            return
+        head.failure = head.failure or UpstreamStalled(
+            "LiveAvatar gave no sign of having taken this utterance; speak it again, or in a new session",
+            utterance_id=head.id,
+        )
+        self._end(head, Outcome.FAILED, 0.0)
+
+    def _started_by_s(self, head: Utterance) -> float | None:
+        if head.started or head.first_sent_at_s is None:
+            return None
+        return head.first_sent_at_s + self.config.started_timeout_s
+
+    # --- commands
+
+    def next_command(self, now_s: float) -> Command | None:
+        """The command that is due now; None when none is, with `deadline_s` for the next look."""
+        self.deadline_s = None
+        self._wake_bytes = 1 << 62
+        if self._barge is not None:
+            if self._barge.sent_at_s is None:
+                self._barge.sent_at_s = now_s
+                return CutSpeech(self._barge.command_id)
+            self._wake_at(self._barge.sent_at_s + self.config.interrupt_timeout_s)
+            return None
+        command = self._speak(now_s) if self.enabled else None
+        if self.active:
+            head = self.active[0]
+            if head.signed:
+                self._wake_at(self._started_by_s(head))
+            self._wake_at(head.overdue_at_s)
+        return command
+
+    def _wake_at(self, at_s: float | None) -> None:
+        if at_s is not None and (self.deadline_s is None or at_s < self.deadline_s):
+            self.deadline_s = at_s
+
+    def _speak(self, now_s: float) -> Command | None:
+        while (utterance := self._to_send()) is not None:
+            if utterance.sealed and utterance.buffered == 0:
+                if utterance.first_sent_at_s is None:
+                    self._end(utterance, Outcome.COMPLETED, 0.0)
+                    continue
+                if utterance.has_tail and (speak := self._take(utterance, 0, now_s)):
+                    return speak
+                utterance.end_sent_at_s = now_s
+                utterance.overdue_at_s = now_s + self.clock.lead_s(now_s) + self.config.ended_grace_s
+                return SpeakEnd(utterance.upstream_id)
+            command = self._cut(utterance, now_s)
+            if command is not None or utterance.buffered:
+                return command
+            if not utterance.sealed:
+                return None
+        return None
+
+    def _to_send(self) -> Utterance | None:
+        return next((utterance for utterance in self.active if utterance.end_sent_at_s is None), None)
+
+    def _cut(self, utterance: Utterance, now_s: float) -> Speak | None:
+        lead_s = self.clock.lead_s(now_s)
+        if utterance.first_sent_at_s is None:
+            if self.active[0] is not utterance and lead_s > self.config.scheduler.queue_lead_s:
+                self._wake_at(now_s + lead_s - self.config.scheduler.queue_lead_s)
+                return None
+            lead_s = 0.0
+        while True:
+            decision = utterance.scheduler.decide(
+                buffered=utterance.buffered,
+                sealed=utterance.sealed,
+                lead_s=lead_s,
+                quiet_s=now_s - utterance.last_chunk_at_s,
+            )
+            if not decision.cut_bytes:
+                self._wake_bytes = decision.wake_bytes
+                if decision.wake_in_s is not None:
+                    self._wake_at(now_s + decision.wake_in_s)
+                return None
+            if speak := self._take(utterance, decision.cut_bytes, now_s):
+                return speak
+
+    def _take(self, utterance: Utterance, size: int, now_s: float) -> Speak | None:
+        pcm = utterance.take_packet(size)
+        self._reckon_windows()
+        if not pcm:
+            return None
+        self._note_sent(utterance, len(pcm) / BYTE_RATE, now_s)
+        return Speak(utterance.upstream_id, pcm)
+
+    def _note_sent(self, utterance: Utterance, seconds: float, now_s: float) -> None:
+        if utterance.first_sent_at_s is None:
+            utterance.first_sent_at_s = now_s
+            utterance.start_s = self.clock.sent_s
+        ran_dry = utterance.started and self.clock.lead_s(now_s) <= 0.0
+        self.clock.send(seconds, now_s)
+        if ran_dry:
+            self.clock.resume()
+
+    def _reckon_windows(self) -> None:
+        """Share the credit: what others buffer is not free for the utterance that receives."""
+        total_s = sum(utterance.buffered_s for utterance in self.active)
+        for utterance in self.active:
+            if not utterance.sealed:
+                free_s = self.config.max_buffered_s - (total_s - utterance.buffered_s)
+                utterance.window = int(max(0.0, free_s) * utterance.intake.byte_rate)
+
+    # --- conclusions
+
+    def _find(self, refs: Refs) -> Utterance | None:
+        """The active utterance an event is about: by our id, then by a task learned before."""
+        wanted = set(refs.ids)
+        if refs.task_id in self._tasks:
+            wanted.add(self._tasks[refs.task_id])
+        for utterance in self.active:
+            if utterance.upstream_id in wanted:
+                if refs.task_id:
+                    self._tasks[refs.task_id] = utterance.upstream_id
+                    _forget_oldest(self._tasks, self.config.remembered_utterances)
+                return utterance
+        return None
+
+    def _names_ended(self, refs: Refs) -> bool:
+        known = (*refs.ids, self._tasks.get(refs.task_id, ""))
+        return any(upstream_id in self._ended_upstream for upstream_id in known)
+
+    def _concerns_barge(self, refs: Refs) -> bool:
+        """Whether an event is about an utterance that is being cut; one without usable ids is."""
+        if self._barge is None or self._names_ended(refs):
+            return False
+        utterance = self._find(refs)
+        return utterance is None or utterance in self._barge.cut
+
+    def _first_unstarted(self) -> Utterance | None:
+        return next(
+            (one for one in self.active if not one.started and one.first_sent_at_s is not None),
+            None,
+        )
+
+    def _start(self, utterance: Utterance, now_s: float, *, inferred: bool = False) -> None:
+        if utterance.started:
+            return
+        # What plays now was preceded by all before it: those ended without a word.
+        for earlier in self.active[: self.active.index(utterance)]:
+            self._end(earlier, Outcome.COMPLETED, earlier.sent_s, inferred=True)
+        utterance.start()
+        if not inferred:
+            self.clock.confirm(utterance.start_s, now_s)
+        if utterance.overdue_at_s is not None:
+            utterance.overdue_at_s = now_s + utterance.sent_s + self.config.ended_grace_s
+        self.happenings.append(UtteranceStarted(utterance.id, inferred))
+
+    def _complete_through(self, utterance: Utterance, now_s: float) -> None:
+        for one in self.active[: self.active.index(utterance) + 1]:
+            if not one.started:
+                self._start(one, now_s, inferred=True)
+            if one.outcome is None:
+                self._end(one, Outcome.COMPLETED, one.sent_s)
+
+    def _finish_barge(self, now_s: float) -> None:
+        barge, self._barge = self._barge, None
+        if barge is None:
+            return
+        for utterance in barge.cut:
+            self._infer_start(utterance, now_s)
+            utterance.position_s(self.clock, now_s)
+        self.clock.cut(now_s)
+        ended = [self._end(one, Outcome.INTERRUPTED, 0.0) for one in barge.cut if one.outcome is None]
+        for utterance in self.active:
+            if utterance.first_sent_at_s is not None:
+                self._remember_upstream(utterance.upstream_id)
+                utterance.rewind(self._new_id())
+        self._reckon_windows()
+        self.answers.extend((ticket, ended) for ticket in barge.tickets)
+
+    def _infer_start(self, utterance: Utterance, now_s: float) -> None:
+        """Where LiveAvatar never tells a start, what should have been heard was heard."""
+        if self._tells_starts or not utterance.signed or utterance.first_sent_at_s is None:
+            return
+        if self.clock.heard_s(now_s) > utterance.start_s:
+            self._start(utterance, now_s, inferred=True)
+
+    def _end(
+        self, utterance: Utterance, outcome: Outcome, played_s: float, *, inferred: bool = False
+    ) -> UtteranceEnded:
+        if utterance.failure is not None:
+            outcome = Outcome.FAILED
+        self.dropped_bytes += utterance.finish(outcome, played_s)
+        self.played_s += utterance.played_s
+        self.active.remove(utterance)
+        ended = UtteranceEnded(utterance.id, outcome, utterance.played_s, utterance.failure, inferred)
+        self._ended[utterance.id] = ended
+        _forget_oldest(self._ended, self.config.remembered_utterances)
+        self._remember_upstream(utterance.upstream_id)
+        self.happenings.append(ended)
+        self._reckon_windows()
+        return ended
+
+    def _remember_upstream(self, upstream_id: str) -> None:
+        self._ended_upstream[upstream_id] = None
+        _forget_oldest(self._ended_upstream, self.config.remembered_utterances)
+
+    def ended(self, utterance_id: str) -> UtteranceEnded | None:
+        """What became of an utterance that is over and still remembered."""
+        return self._ended.get(utterance_id)
+
+    def close(self, error: GatewayError, now_s: float) -> None:
+        """End everything: the session is over. Interrupts on their way are answered with what was heard."""
+        if self._barge is not None:
+            self._finish_barge(now_s)
+        for utterance in list(self.active):
+            self._infer_start(utterance, now_s)
+            utterance.position_s(self.clock, now_s)
+            utterance.failure = utterance.failure or error
+            self._end(utterance, Outcome.FAILED, 0.0)
+
+
+def _forget_oldest(kept: OrderedDict[str, Any], limit: int) -> None:
+    while len(kept) > limit:
+        kept.popitem(last=False)

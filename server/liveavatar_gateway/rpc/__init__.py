@@ -1,0 +1,1 @@
+"""The gRPC side: servicers that translate between the contract and living sessions."""

@@ -1,0 +1,171 @@
+"""`SessionService.Attach`: commands up, events down, one stream at a time per session."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+
+from liveavatar.gateway.v1 import session_service_pb2 as p
+from liveavatar_gateway.core.errors import GatewayError, HeaderRequired, InvalidField, UnexpectedMessage
+from liveavatar_gateway.core.events import Ended
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.rpc import convert
+from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.limits import RpcConfig, audio_limits
+from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.live import LiveSession
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Attachment:
+    """One `Attach` stream. `open` binds it to a session, `run` serves it until either side is done."""
+
+    def __init__(
+        self,
+        session: LiveSession,
+        config: RpcConfig,
+        requests: AsyncIterator[p.AttachRequest],
+        context: _Context,
+        *,
+        after_sequence: int,
+    ) -> None:
+        self._session = session
+        self._config = config
+        self._requests = requests
+        self._context = context
+        self._told = after_sequence
+        self._results: list[p.CommandResult] = []
+        self._detached = False
+        self._go_away_told = False
+        self._hold = session.attach()
+
+    @classmethod
+    async def open(
+        cls, directory: Directory, config: RpcConfig, requests: AsyncIterator[p.AttachRequest], context: _Context
+    ) -> "Attachment":
+        """Read the first message and do what it says.
+
+        Raises:
+            GatewayError: it was none, or what it asked for was refused.
+        """
+        first = await anext(requests, None)
+        kind = first.WhichOneof("message") if first is not None else None
+        if first is None or kind not in ("open", "resume"):
+            raise HeaderRequired(
+                f"the first message must be open or resume, got {kind or 'nothing'}",
+                field="message",
+                got=kind or "",
+            )
+        if kind == "resume":
+            session = directory.by_handle(first.resume.handle, field="resume.handle")
+            session.core.log.after(first.resume.after_sequence)
+            return cls(session, config, requests, context, after_sequence=first.resume.after_sequence)
+        spec = convert.spec_of(first.open.spec, field="open.spec", default_detach_grace_s=config.detach_grace_s)
+        request_id = convert.checked_id(first.open.request_id, "open.request_id", required=False)
+        session = directory.open(spec, request_id, wait_s=context.time_remaining())
+        try:
+            await session.room()
+        except asyncio.CancelledError:
+            if not request_id:
+                session.end(EndReason.CALLER_LOST)
+            raise
+        return cls(session, config, requests, context, after_sequence=0)
+
+    async def run(self) -> None:
+        """Serve until the caller detaches, another stream takes over, or the session has ended."""
+        try:
+            await self._context.write(p.AttachResponse(opened=self._opened()))
+            async with asyncio.TaskGroup() as tasks:
+                name = f"session-{self._session.id}/attach"
+                reader = tasks.create_task(self._read(tasks), name=f"{name}-read")
+                await self._write()
+                reader.cancel()
+        finally:
+            self._hold.release()
+
+    def _opened(self) -> p.SessionOpened:
+        session = self._session
+        return p.SessionOpened(
+            session=convert.session_message(session),
+            room=convert.room_message(session),
+            handle=session.handle,
+            detach_grace=convert.duration(session.spec.detach_grace_s),
+            audio_limits=audio_limits(self._config),
+        )
+
+    # --- down
+
+    async def _write(self) -> None:
+        while True:
+            for response in self._due():
+                await self._context.write(response)
+            if self._hold.superseded is not None:
+                raise self._hold.superseded
+            if self._detached or self._all_told():
+                return
+            await self._hold.signal.wait()
+
+    def _due(self) -> list[p.AttachResponse]:
+        responses = []
+        results, self._results = self._results, []
+        entries = self._session.core.log.after(self._told)
+        for entry in entries:
+            self._told = entry.sequence
+            responses.append(p.AttachResponse(event=convert.event_message(entry, self._session)))
+        last = responses.pop() if entries and isinstance(entries[-1].happening, Ended) else None
+        responses += [p.AttachResponse(command_result=result) for result in results]
+        deadline = self._session.draining_until
+        if deadline is not None and not self._go_away_told:
+            self._go_away_told = True
+            go_away = p.GoAway(deadline=convert.timestamp(deadline), handle=self._session.handle)
+            responses.append(p.AttachResponse(go_away=go_away))
+        return [*responses, last] if last is not None else responses
+
+    def _all_told(self) -> bool:
+        return self._session.finished.is_set() and self._told == self._session.core.log.last_sequence
+
+    # --- up
+
+    async def _read(self, tasks: asyncio.TaskGroup) -> None:
+        async for request in self._requests:
+            if request.WhichOneof("message") != "command":
+                got = request.WhichOneof("message") or "nothing"
+                raise UnexpectedMessage(f"after the first message only commands may come, got {got}", field=got)
+            command = request.command
+            convert.checked_id(command.id, "command.id", required=True)
+            if command.WhichOneof("command") == "interrupt":
+                # Its answer takes a round trip to LiveAvatar; other commands must not wait behind it.
+                tasks.create_task(self._answer(command), name=f"session-{self._session.id}/interrupt")
+            else:
+                await self._answer(command)
+        self._detached = True
+        self._hold.signal.set()
+
+    async def _answer(self, command: p.SessionCommand) -> None:
+        result = p.CommandResult(id=command.id, status=status_pb2.Status())
+        try:
+            await self._carry_out(command, result)
+        except GatewayError as error:
+            result.status.CopyFrom(status_of(error))
+        self._results.append(result)
+        self._hold.signal.set()
+
+    async def _carry_out(self, command: p.SessionCommand, result: p.CommandResult) -> None:
+        session = self._session
+        match command.WhichOneof("command"):
+            case "interrupt":
+                utterance_id = convert.checked_id(
+                    command.interrupt.utterance_id, "command.interrupt.utterance_id", required=False
+                )
+                result.interrupt.CopyFrom(convert.interrupt_message(await session.interrupt(utterance_id)))
+            case "start_listening":
+                session.listen()
+            case "stop_listening":
+                session.stop_listening()
+            case "end":
+                session.end(EndReason.CALLER_ENDED)
+            case _:
+                raise InvalidField("a command must say what to do", field="command.command")

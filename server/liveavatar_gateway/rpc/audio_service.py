@@ -1,0 +1,272 @@
+"""`AudioService.StreamAudio`: speech up, progress down."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from liveavatar.gateway.v1 import audio_service_pb2 as p
+from liveavatar.gateway.v1.audio_service_pb2_grpc import AudioServiceServicer
+from liveavatar_gateway.audio.containers import detect_container
+from liveavatar_gateway.audio.convert import converter
+from liveavatar_gateway.core.errors import (
+    AudioGap,
+    AudioStreamSuperseded,
+    GatewayError,
+    HeaderRequired,
+    InvalidField,
+    SessionEnded,
+    UnexpectedMessage,
+)
+from liveavatar_gateway.core.utterance import Intake, Utterance
+from liveavatar_gateway.rpc import convert
+from liveavatar_gateway.rpc.errors import answered, status_of
+from liveavatar_gateway.rpc.limits import RpcConfig
+from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.live import LiveSession
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AudioService(AudioServiceServicer):
+    """Speaks for the sessions in a directory."""
+
+    def __init__(self, config: RpcConfig, directory: Directory) -> None:
+        self._config = config
+        self._directory = directory
+
+    async def StreamAudio(  # type: ignore[override]  # noqa: N802, D102 - named and described in the contract
+        self, request_iterator: AsyncIterator[p.StreamAudioRequest], context: _Context
+    ) -> None:
+        async with answered(context):
+            first = await anext(request_iterator, None)
+            kind = first.WhichOneof("message") if first is not None else None
+            if first is None or kind != "header":
+                raise HeaderRequired(
+                    f"the first message must be header, got {kind or 'nothing'}", field="header", got=kind or ""
+                )
+            session = self._target(first.header)
+            intake = self._intake(first.header)
+            await SpeechStream(session, intake, self._config, context).run(request_iterator)
+
+    def _target(self, header: p.AudioHeader) -> LiveSession:
+        match header.WhichOneof("target"):
+            case "session_id":
+                session_id = convert.checked_id(header.session_id, "header.session_id", required=True)
+                session = self._directory.get(session_id)
+            case "handle":
+                session = self._directory.by_handle(header.handle, field="header.handle")
+            case _:
+                raise InvalidField("the header must name its session", field="header.target")
+        _require_alive(session)
+        return session
+
+    def _intake(self, header: p.AudioHeader) -> Intake:
+        audio_format = convert.format_of(header.format)
+        return Intake(
+            byte_rate=audio_format.byte_rate,
+            frame_bytes=audio_format.frame_bytes,
+            max_chunk_bytes=self._config.max_chunk_bytes,
+            new_converter=lambda: converter(audio_format),
+            detect_container=detect_container,
+        )
+
+
+class _Told:
+    """What the caller knows of an utterance."""
+
+    __slots__ = ("ack", "started", "utterance")
+
+    def __init__(self, utterance: Utterance) -> None:
+        self.utterance = utterance
+        self.started = False
+        self.ack: tuple[int, int, float, int] | None = None
+
+
+class SpeechStream:
+    """One `StreamAudio` stream. The reader takes audio in, the writer tells how far it came."""
+
+    def __init__(self, session: LiveSession, intake: Intake, config: RpcConfig, context: _Context) -> None:
+        self._session = session
+        self._intake = intake
+        self._config = config
+        self._context = context
+        self._open: Utterance | None = None
+        self._gap_at: int | None = None
+        self._told: list[_Told] = []
+        self._rejections: list[p.StreamAudioResponse] = []
+        self._source_ended = False
+        # Whether the last `begin` was refused: what follows up to its `end` was on its way and is dropped.
+        self._refused = False
+        self._hold = session.hold_audio(AudioStreamSuperseded(session.id))
+
+    async def run(self, requests: AsyncIterator[p.StreamAudioRequest]) -> None:
+        """Serve until all that was begun has ended after the caller's last message.
+
+        Raises:
+            GatewayError: the stream's grammar was broken, another took over, or the session ended.
+        """
+        try:
+            ready = p.AudioReady(
+                session_id=self._session.id,
+                credit_bytes=self._session.core.speech.credit_bytes(self._intake),
+                max_chunk_bytes=self._config.max_chunk_bytes,
+            )
+            await self._context.write(p.StreamAudioResponse(ready=ready))
+            async with asyncio.TaskGroup() as tasks:
+                name = f"session-{self._session.id}/progress"
+                writer = tasks.create_task(self._write(), name=name)
+                await self._read(requests)
+                self._cancel_open()
+                self._source_ended = True
+                self._hold.signal.set()
+                await writer
+        finally:
+            # Whatever ended the stream, an utterance without its end is never left half spoken.
+            self._cancel_open()
+            self._hold.release()
+
+    def _cancel_open(self) -> None:
+        if self._open is not None:
+            self._session.cancel(self._open)
+            self._open = None
+
+    # --- up: one coroutine, nothing per chunk but an append
+
+    async def _read(self, requests: AsyncIterator[p.StreamAudioRequest]) -> None:
+        async for request in requests:
+            kind = request.WhichOneof("message")
+            if kind == "chunk":
+                self._take(request.chunk)
+            elif kind == "begin":
+                self._begin(request.begin)
+            elif kind == "end":
+                self._seal(self._require_open("end"))
+            elif kind == "cancel":
+                self._require_open("cancel")
+                self._cancel_open()
+            else:
+                got = kind or "nothing"
+                raise UnexpectedMessage(f"header comes first and once; got {got} here", field=got, got=got)
+
+    def _begin(self, begin: p.BeginUtterance) -> None:
+        if self._open is not None and not self._open.sealed:
+            raise UnexpectedMessage(
+                f"begin while utterance {self._open.id!r} is open; end or cancel it first",
+                field="begin",
+                utterance_id=self._open.id,
+            )
+        try:
+            utterance_id = convert.checked_id(begin.utterance_id, "begin.utterance_id", required=False)
+            self._open = self._session.begin(utterance_id, self._intake)
+        except GatewayError as error:
+            self._open = None
+            self._refused = True
+            self._reject(begin.utterance_id, error, 0)
+            return
+        self._refused = False
+        self._gap_at = None
+        self._told.append(_Told(self._open))
+
+    def _take(self, chunk: p.AudioChunk) -> None:
+        utterance = self._open
+        if utterance is None:
+            if self._refused:
+                self._session.core.speech.dropped_bytes += len(chunk.audio)
+                return
+            raise UnexpectedMessage("chunk outside of an utterance; send begin first", field="chunk")
+        offset = chunk.offset_bytes if chunk.HasField("offset_bytes") else None
+        try:
+            self._session.receive(utterance, offset, chunk.audio)
+        except AudioGap as gap:
+            # Once per hole: all that follows until the caller goes back has the same one.
+            if self._gap_at != utterance.received:
+                self._gap_at = utterance.received
+                self._reject(utterance.id, gap, utterance.received)
+        except GatewayError as error:
+            self._session.seal(utterance, error)
+            self._reject(utterance.id, error, utterance.received)
+
+    def _seal(self, utterance: Utterance | None) -> None:
+        if utterance is not None:
+            self._session.seal(utterance)
+            self._open = None
+
+    def _require_open(self, kind: str) -> Utterance | None:
+        if self._open is None and not self._refused:
+            raise UnexpectedMessage(f"{kind} without an open utterance", field=kind)
+        self._refused = False
+        return self._open
+
+    def _reject(self, utterance_id: str, error: GatewayError, received: int) -> None:
+        rejected = p.AudioRejected(utterance_id=utterance_id, error=status_of(error), received_bytes=received)
+        self._rejections.append(p.StreamAudioResponse(rejected=rejected))
+        self._hold.signal.set()
+
+    # --- down: what changed, at most every `ack_interval_s` for mere progress
+
+    async def _write(self) -> None:
+        next_ack_s = 0.0
+        while True:
+            now_s = time.monotonic()
+            with_acks = now_s >= next_ack_s
+            if with_acks:
+                next_ack_s = now_s + self._config.ack_interval_s
+            for response in self._due(now_s, with_acks=with_acks):
+                await self._context.write(response)
+            if self._hold.superseded is not None:
+                raise self._hold.superseded
+            if self._source_ended and not self._told:
+                return
+            if not self._told:
+                _require_alive(self._session)
+            wait_s = next_ack_s - time.monotonic() if self._told else None
+            await self._hold.signal.wait(wait_s)
+
+    def _due(self, now_s: float, *, with_acks: bool) -> list[p.StreamAudioResponse]:
+        responses, self._rejections = self._rejections, []
+        for told in list(self._told):
+            utterance = told.utterance
+            if utterance.started and not told.started:
+                told.started = True
+                responses.append(p.StreamAudioResponse(started=p.AudioStarted(utterance_id=utterance.id)))
+            if (with_acks or utterance.outcome) and (ack := self._ack(told, now_s)) is not None:
+                responses.append(p.StreamAudioResponse(ack=ack))
+            if utterance.outcome is not None:
+                self._told.remove(told)
+                responses.append(p.StreamAudioResponse(ended=_ended(utterance)))
+        return responses
+
+    def _ack(self, told: _Told, now_s: float) -> p.AudioAck | None:
+        speech, utterance = self._session.core.speech, told.utterance
+        played_s = utterance.position_s(speech.clock, now_s)
+        credit = speech.credit_bytes(self._intake)
+        state = (utterance.received, speech.sent_bytes(utterance), played_s, credit)
+        if state == told.ack:
+            return None
+        told.ack = state
+        return p.AudioAck(
+            utterance_id=utterance.id,
+            received_bytes=state[0],
+            sent_bytes=state[1],
+            played=convert.duration(played_s),
+            credit_bytes=credit,
+        )
+
+
+def _ended(utterance: Utterance) -> p.AudioEnded:
+    assert utterance.outcome is not None  # noqa: S101 - asked only when it has ended
+    return p.AudioEnded(
+        utterance_id=utterance.id,
+        outcome=convert.outcome(utterance.outcome),
+        played=convert.duration(utterance.played_s),
+        error=status_of(utterance.failure) if utterance.failure else None,
+    )
+
+
+def _require_alive(session: LiveSession) -> None:
+    core = session.core
+    if core.over:
+        raise SessionEnded(session.id, core.end_reason.value if core.end_reason else "", core.upstream_reason)

@@ -1,0 +1,278 @@
+"""Values of the core as messages of the contract, and requests as values."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
+from liveavatar_gateway.audio.formats import AudioFormat
+from liveavatar_gateway.core import events as ev
+from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
+from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
+from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.sessions.live import LiveSession, Spec
+from liveavatar_gateway.upstream.model import AvatarRequest
+
+_STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
+    SessionState.CREATING: session_pb2.SESSION_STATE_CREATING,
+    SessionState.CONNECTING: session_pb2.SESSION_STATE_CONNECTING,
+    SessionState.READY: session_pb2.SESSION_STATE_READY,
+    SessionState.ENDING: session_pb2.SESSION_STATE_ENDING,
+    SessionState.ENDED: session_pb2.SESSION_STATE_ENDED,
+}
+_POSES: Final[Mapping[Pose, "session_pb2.Pose.ValueType"]] = {
+    Pose.UNKNOWN: session_pb2.POSE_UNSPECIFIED,
+    Pose.IDLE: session_pb2.POSE_IDLE,
+    Pose.LISTENING: session_pb2.POSE_LISTENING,
+    Pose.TALKING: session_pb2.POSE_TALKING,
+}
+_OUTCOMES: Final[Mapping[Outcome, "audio_pb2.UtteranceOutcome.ValueType"]] = {
+    Outcome.COMPLETED: audio_pb2.UTTERANCE_OUTCOME_COMPLETED,
+    Outcome.INTERRUPTED: audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED,
+    Outcome.FAILED: audio_pb2.UTTERANCE_OUTCOME_FAILED,
+}
+_QUALITIES: Final[Mapping[int, str]] = {
+    session_pb2.VIDEO_QUALITY_UNSPECIFIED: "high",
+    session_pb2.VIDEO_QUALITY_LOW: "low",
+    session_pb2.VIDEO_QUALITY_MEDIUM: "medium",
+    session_pb2.VIDEO_QUALITY_HIGH: "high",
+    session_pb2.VIDEO_QUALITY_VERY_HIGH: "very_high",
+}
+_ENCODINGS: Final[Mapping[int, str]] = {
+    session_pb2.VIDEO_ENCODING_UNSPECIFIED: "H264",
+    session_pb2.VIDEO_ENCODING_H264: "H264",
+    session_pb2.VIDEO_ENCODING_VP8: "VP8",
+}
+_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_MAX_ID_CHARS: Final = 128
+_MAX_DETACH_GRACE_S: Final = 300.0
+_MAX_LABELS: Final = 16
+_MAX_LABEL_KEY_CHARS: Final = 63
+_MAX_LABEL_VALUE_CHARS: Final = 128
+
+
+def duration(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a `Duration`, to the microsecond."""
+    message = duration_pb2.Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message
+
+
+def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
+    """A UTC time as a `Timestamp`; None stays unset."""
+    if at is None:
+        return None
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(at)
+    return message
+
+
+def checked_id(value: str, field: str, *, required: bool) -> str:
+    """Return an id of the caller's choice.
+
+    Raises:
+        InvalidField: empty although required, longer than 128 characters, or not printable.
+    """
+    if (required and not value) or len(value) > _MAX_ID_CHARS or not value.isprintable():
+        raise InvalidField(f"{field} must have 1 to {_MAX_ID_CHARS} printable characters", field=field)
+    return value
+
+
+def spec_of(message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float) -> Spec:
+    """Return what a caller asks for.
+
+    Args:
+        message: The spec.
+        field: Path of the spec in its request, for errors.
+        default_detach_grace_s: For callers that name none.
+
+    Raises:
+        InvalidField: a field is missing or out of its range.
+    """
+    if not _UUID.fullmatch(message.avatar_id):
+        what = f"{message.avatar_id!r} is no UUID" if message.avatar_id else "it is empty"
+        raise InvalidField(
+            f"{field}.avatar_id must be the UUID of an avatar, {what}; see your avatars at app.liveavatar.com",
+            field=f"{field}.avatar_id",
+            avatar_id=message.avatar_id[:_MAX_ID_CHARS],
+        )
+    return Spec(
+        avatar=AvatarRequest(
+            avatar_id=message.avatar_id.lower(),
+            sandbox=message.sandbox,
+            quality=_choice(_QUALITIES, message.video.quality, f"{field}.video.quality"),
+            encoding=_choice(_ENCODINGS, message.video.encoding, f"{field}.video.encoding"),
+            max_duration_s=_max_duration_s(message, field),
+        ),
+        detach_grace_s=_detach_grace_s(message, field, default_detach_grace_s),
+        labels=_labels(message, field),
+    )
+
+
+def _choice(choices: Mapping[int, str], value: int, field: str) -> str:
+    if value not in choices:
+        raise InvalidField(f"{field} has the unknown value {value}", field=field, value=value)
+    return choices[value]
+
+
+def _max_duration_s(message: session_pb2.SessionSpec, field: str) -> int | None:
+    if not message.HasField("max_duration"):
+        return None
+    span = message.max_duration
+    if span.seconds < 1 or span.nanos:
+        raise InvalidField(
+            f"{field}.max_duration must be whole seconds, at least 1",
+            field=f"{field}.max_duration",
+            seconds=span.seconds,
+            nanos=span.nanos,
+        )
+    return span.seconds
+
+
+def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: float) -> float:
+    if not message.HasField("detach_grace"):
+        return default_s
+    span = message.detach_grace
+    seconds = span.seconds + span.nanos / 1e9
+    if not 0 <= seconds <= _MAX_DETACH_GRACE_S:
+        raise InvalidField(
+            f"{field}.detach_grace must be 0 to {_MAX_DETACH_GRACE_S:g} s, got {seconds:g}",
+            field=f"{field}.detach_grace",
+            seconds=seconds,
+        )
+    return seconds
+
+
+def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
+    labels = dict(message.labels)
+    fits = len(labels) <= _MAX_LABELS and all(
+        1 <= len(key) <= _MAX_LABEL_KEY_CHARS and len(value) <= _MAX_LABEL_VALUE_CHARS
+        for key, value in labels.items()
+    )
+    if not fits:
+        raise InvalidField(
+            f"{field}.labels takes at most {_MAX_LABELS} labels with keys of 1 to {_MAX_LABEL_KEY_CHARS} and "
+            f"values of at most {_MAX_LABEL_VALUE_CHARS} characters",
+            field=f"{field}.labels",
+        )
+    return labels
+
+
+def format_of(message: audio_pb2.AudioFormat) -> AudioFormat:
+    """Return the format of a header; nothing and 0 mean the default.
+
+    Raises:
+        AudioFormatUnsupported: it is not taken.
+    """
+    try:
+        name = audio_pb2.AudioEncoding.Name(message.encoding)
+    except ValueError:
+        raise AudioFormatUnsupported(
+            f"encoding {message.encoding} is not known to this gateway",
+            field="header.format.encoding",
+            encoding=message.encoding,
+        ) from None
+    encoding = None if message.encoding == audio_pb2.AUDIO_ENCODING_UNSPECIFIED else name
+    return AudioFormat.checked(
+        encoding.removeprefix("AUDIO_ENCODING_") if encoding else None,
+        message.sample_rate_hz,
+        message.channel_count,
+    )
+
+
+def session_message(session: LiveSession) -> session_pb2.Session:
+    """A session as it is now."""
+    core, avatar, started = session.core, session.spec.avatar, session.started
+    message = session_pb2.Session(
+        id=session.id,
+        upstream_session_id=started.session_id if started else "",
+        avatar_id=avatar.avatar_id,
+        sandbox=avatar.sandbox,
+        labels=session.spec.labels,
+        state=_STATES[core.state],
+        pose=_POSES[core.pose] if core.state is SessionState.READY else session_pb2.POSE_UNSPECIFIED,
+        attached=session.attached,
+        created_at=timestamp(core.created_at),
+        ready_at=timestamp(core.ready_at),
+        ended_at=timestamp(core.ended_at),
+        end_reason=end_reason(core.end_reason),
+        upstream_reason=core.upstream_reason,
+        usage=session_pb2.Usage(
+            billed_duration=duration(session.billed.total_seconds()),
+            played_duration=duration(core.speech.played_s),
+            utterance_count=core.speech.utterance_count,
+            received_bytes=core.speech.received_bytes,
+            dropped_bytes=core.speech.dropped_bytes,
+        ),
+    )
+    if started is not None and started.max_duration_s is not None and session.started_at is not None:
+        limit = timedelta(seconds=started.max_duration_s)
+        message.max_duration.FromTimedelta(limit)
+        message.expires_at.FromDatetime(session.started_at + limit)
+    return message
+
+
+def end_reason(reason: EndReason | None) -> "session_pb2.EndReason.ValueType":
+    """Why a session ended; unspecified when it has not."""
+    if reason is None:
+        return session_pb2.END_REASON_UNSPECIFIED
+    return session_pb2.EndReason.Value(f"END_REASON_{reason.value}")
+
+
+def state(session: LiveSession) -> "session_pb2.SessionState.ValueType":
+    """Where a session is in its life."""
+    return _STATES[session.core.state]
+
+
+def room_message(session: LiveSession) -> session_pb2.RoomAccess:
+    """How a browser joins; empty before the room exists."""
+    if session.started is None:
+        return session_pb2.RoomAccess()
+    return session_pb2.RoomAccess(url=session.started.room_url, viewer_token=session.started.viewer_token)
+
+
+def outcome(value: Outcome) -> "audio_pb2.UtteranceOutcome.ValueType":
+    """How an utterance ended."""
+    return _OUTCOMES[value]
+
+
+def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnded:
+    """An utterance that is over."""
+    return session_service_pb2.UtteranceEnded(
+        utterance_id=ended.utterance_id,
+        outcome=_OUTCOMES[ended.outcome],
+        played=duration(ended.played_s),
+        error=status_of(ended.error) if ended.error else None,
+        inferred=ended.inferred,
+    )
+
+
+def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.InterruptResult:
+    """What an interrupt did."""
+    return session_service_pb2.InterruptResult(interrupted=[ended_message(one) for one in ended])
+
+
+def event_message(entry: ev.Entry, session: LiveSession) -> session_service_pb2.SessionEvent:
+    """One numbered happening."""
+    p = session_service_pb2
+    message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
+    match entry.happening:
+        case ev.StateChanged(state, previous):
+            message.state_changed.CopyFrom(p.StateChanged(state=_STATES[state], previous_state=_STATES[previous]))
+        case ev.PoseChanged(pose, old):
+            message.pose_changed.CopyFrom(p.PoseChanged(pose=_POSES[pose], previous_pose=_POSES[old]))
+        case ev.UtteranceStarted(utterance_id, inferred):
+            message.utterance_started.CopyFrom(p.UtteranceStarted(utterance_id=utterance_id, inferred=inferred))
+        case ev.UtteranceEnded() as ended:
+            message.utterance_ended.CopyFrom(ended_message(ended))
+        case ev.Expiring(remaining_s):
+            message.expiring.expires_at.FromDatetime(entry.at + timedelta(seconds=remaining_s))
+        case ev.Noticed(error, type_, words):
+            message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
+        case ev.Ended(error):
+            status = status_of(error) if error else None
+            message.ended.CopyFrom(p.SessionEnded(session=session_message(session), error=status))
+    return message

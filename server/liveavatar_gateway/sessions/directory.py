@@ -1,0 +1,178 @@
+"""Who is where: all sessions of this process, found by id, handle or request id."""
+
+import asyncio
+import hmac
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from liveavatar_gateway.core.errors import Draining, InvalidField, RequestIdReused, SessionNotFound
+from liveavatar_gateway.core.session import SessionConfig
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.sessions.live import LiveSession, Spec
+from liveavatar_gateway.upstream.pool import Pool
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryConfig:
+    """How sessions are kept."""
+
+    session: SessionConfig = field(default_factory=SessionConfig)
+    """Deadlines of each session."""
+    retention_s: float = 600.0
+    """How long an ended session stays readable."""
+    max_ended: int = 1000
+    """Ended sessions that stay readable at most."""
+
+
+class Directory:
+    """All sessions of this process. Owns their tasks; use as an async context manager.
+
+    Leaving the context ends what still lives and waits until LiveAvatar has stopped it.
+    """
+
+    def __init__(self, config: DirectoryConfig, pool: Pool) -> None:
+        self._config = config
+        self._pool = pool
+        self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
+        self._requests: dict[str, LiveSession] = {}
+        self._tasks = asyncio.TaskGroup()
+        self._ended: OrderedDict[str, datetime] = OrderedDict()
+        self.draining = False
+
+    async def __aenter__(self) -> "Directory":
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.end_all(EndReason.DRAINED)
+        await self._tasks.__aexit__(None, None, None)
+
+    def open(self, spec: Spec, request_id: str, *, wait_s: float | None) -> LiveSession:
+        """Create a session, or give the one that was created for the same request.
+
+        Raises:
+            Draining: no new ones any more.
+            RequestIdReused: the request id was used with another spec.
+        """
+        known = self._requests.get(request_id) if request_id else None
+        if known is not None:
+            if known.spec != spec:
+                raise RequestIdReused(request_id)
+            return known
+        if self.draining:
+            raise Draining
+        session = LiveSession(spec, self._config.session, self._pool)
+        self._sessions[session.id] = session
+        if request_id:
+            self._requests[request_id] = session
+        self._tasks.create_task(self._live(session, request_id, wait_s), name=f"session-{session.id}")
+        return session
+
+    async def _live(self, session: LiveSession, request_id: str, wait_s: float | None) -> None:
+        await session.run(wait_s)
+        if session.core.end_reason is EndReason.CREATE_FAILED:
+            # Nothing was made, so a retry of the same request may try again.
+            self._requests.pop(request_id, None)
+        self._ended[session.id] = datetime.now(UTC) + timedelta(seconds=self._config.retention_s)
+        self._forget()
+
+    def _forget(self) -> None:
+        now = datetime.now(UTC)
+        while self._ended:
+            session_id, until = next(iter(self._ended.items()))
+            if until > now and len(self._ended) <= self._config.max_ended:
+                return
+            del self._ended[session_id]
+            gone = self._sessions.pop(session_id)
+            for request_id in [key for key, session in self._requests.items() if session is gone]:
+                del self._requests[request_id]
+
+    def get(self, session_id: str) -> LiveSession:
+        """Find a session by id.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        self._forget()
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise SessionNotFound(session_id)
+        return session
+
+    def by_handle(self, handle: str, *, field: str) -> LiveSession:
+        """Find a session by its handle, comparing in constant time.
+
+        Raises:
+            SessionNotFound: there is none; the handle itself is not repeated, since it may be a real secret.
+        """
+        session_id = handle.partition(".")[0]
+        session = self._sessions.get(session_id)
+        if session is None or not hmac.compare_digest(session.handle.encode(), handle.encode()):
+            raise SessionNotFound(session_id, field=field)
+        return session
+
+    def newest(self) -> list[LiveSession]:
+        """All sessions, newest first."""
+        self._forget()
+        return list(reversed(self._sessions.values()))
+
+    def living(self) -> list[LiveSession]:
+        """Sessions that have not ended."""
+        return [session for session in self._sessions.values() if not session.finished.is_set()]
+
+    def page(self, sessions: list[LiveSession], token: str, size: int) -> tuple[list[LiveSession], str]:
+        """Cut one page out of `sessions`: those after the one that `token` names.
+
+        Raises:
+            InvalidField: `token` was never given out.
+        """
+        start = 0
+        if token:
+            position = next((index for index, session in enumerate(sessions) if session.id == token), None)
+            if position is None:
+                raise InvalidField("page_token is unknown; list from the start", field="page_token")
+            start = position + 1
+        page = sessions[start : start + size]
+        return page, page[-1].id if start + size < len(sessions) else ""
+
+    def end_all(self, reason: EndReason) -> None:
+        """Begin to end all that live."""
+        for session in self.living():
+            session.end(reason)
+
+    async def drain(self, grace_s: float, reserve_s: float) -> None:
+        """Take no new sessions; let each finish what it says, then end it. All have ended when this returns.
+
+        Args:
+            grace_s: How long speech may go on.
+            reserve_s: How much of that is kept for stopping.
+        """
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + max(0.0, grace_s - reserve_s)
+        deadline = datetime.now(UTC) + timedelta(seconds=grace_s)
+        living = self.living()
+        _log.info("drain.began", sessions=len(living), grace_s=grace_s)
+        for session in living:
+            session.go_away(deadline)
+        async with asyncio.TaskGroup() as tasks:
+            for session in living:
+                tasks.create_task(self._drain(session, end_s), name=f"session-{session.id}/drain")
+        _log.info("drain.ended", sessions=len(living))
+
+    @staticmethod
+    async def _drain(session: LiveSession, end_s: float) -> None:
+        hold = session.hold()
+        try:
+            loop = asyncio.get_running_loop()
+            while session.core.speech.active and not session.core.over and loop.time() < end_s:
+                await hold.signal.wait(end_s - loop.time())
+        finally:
+            hold.release()
+        session.end(EndReason.DRAINED)
+        await session.finished.wait()

@@ -1,0 +1,77 @@
+"""One timer that keeps all sessions alive, instead of a task for each."""
+
+import heapq
+import itertools
+import random
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepAliveConfig:
+    """When keep-alives are sent."""
+
+    interval_s: float = 60.0
+    """How long after the last command. LiveAvatar ends sessions that are idle for 5 minutes, and some observers saw
+    ends after 2 to 3; its own plugin sends every 60 s. Higher risks that, lower only costs messages."""
+    jitter: float = 0.1
+    """Share of the interval by which each is sent earlier, at random, so that many sessions do not send at once."""
+
+
+class Sleepy(Protocol):
+    """Something that goes to sleep when it sends nothing."""
+
+    @property
+    def last_command_at_s(self) -> float:
+        """Monotonic time of its last command."""
+
+    def keep_alive(self) -> None:
+        """Send a keep-alive."""
+
+
+class KeepAliveSchedule:
+    """Who is to be kept alive, and when. Pure: time comes in as an argument.
+
+    A session's entry is looked at when it may be due; one that has spoken meanwhile is put back by as much, so
+    that speaking costs nothing here.
+    """
+
+    def __init__(self, config: KeepAliveConfig, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self._heap: list[tuple[float, int, Sleepy]] = []
+        self._count = itertools.count()
+        self._members: set[int] = set()
+
+    def add(self, session: Sleepy, now_s: float) -> None:
+        """Keep a session alive from now on."""
+        self._members.add(id(session))
+        self._push(session, now_s)
+
+    def remove(self, session: Sleepy) -> None:
+        """Let it go. Its entry falls out when it comes up."""
+        self._members.discard(id(session))
+
+    def next_s(self) -> float | None:
+        """When `run` is due next; None when there is nobody."""
+        return self._heap[0][0] if self._heap else None
+
+    def run(self, now_s: float) -> int:
+        """Keep alive all that are due; returns how many."""
+        count = 0
+        while self._heap and self._heap[0][0] <= now_s:
+            _, _, session = heapq.heappop(self._heap)
+            if id(session) not in self._members:
+                continue
+            if session.last_command_at_s + self._config.interval_s * (1 - self._config.jitter) > now_s:
+                self._push(session, session.last_command_at_s)
+                continue
+            session.keep_alive()
+            count += 1
+            self._push(session, now_s)
+        return count
+
+    def _push(self, session: Sleepy, since_s: float) -> None:
+        early = self._rng.uniform(0.0, self._config.jitter)
+        due_s = since_s + self._config.interval_s * (1 - early)
+        heapq.heappush(self._heap, (due_s, next(self._count), session))

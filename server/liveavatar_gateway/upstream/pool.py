@@ -1,0 +1,180 @@
+"""Holds every upstream session of one account: a place for each, one keep-alive timer, and a stop for all.
+
+Warm sessions and fairness between tenants will live here: a warm one is an `UpstreamSession` that nobody has
+taken yet, and fairness is another order of the line in `places.py`.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
+from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
+from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
+from liveavatar_gateway.upstream.rest import Rest
+from liveavatar_gateway.upstream.socket import CommandSocket
+from liveavatar_gateway.upstream.stops import StopConfig, Stops
+
+_Result = TypeVar("_Result")
+
+_log = structlog.get_logger(__name__)
+
+_STOP_REASON = "USER_CLOSED"
+_END_REASON_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """The parts of the pool."""
+
+    places: PlacesConfig = field(default_factory=PlacesConfig)
+    """How many sessions, and who waits."""
+    stops: StopConfig = field(default_factory=StopConfig)
+    """How hard a stop is tried."""
+    keep_alive: KeepAliveConfig = field(default_factory=KeepAliveConfig)
+    """When keep-alives are sent."""
+    connect_timeout_s: float = 10.0
+    """Longest wait for the command socket to open."""
+
+
+class UpstreamSession:
+    """One started session with its place. Whoever has it closes it: that stops it and gives the place back."""
+
+    def __init__(self, pool: "Pool", place: Place, started: Started) -> None:
+        self._pool = pool
+        self._place = place
+        self._socket: CommandSocket | None = None
+        self.started = started
+
+    async def connect(self) -> CommandSocket:
+        """Open the command socket.
+
+        Raises:
+            UpstreamUnreachable: it cannot be opened; the session is still to be closed.
+        """
+        self._socket = await CommandSocket.open(self.started.ws_url, timeout_s=self._pool.config.connect_timeout_s)
+        return self._socket
+
+    async def close(self) -> str:
+        """Stop the session, close its socket, give its place back; returns LiveAvatar's reason if it ended first.
+
+        The stop goes on when the caller is cancelled, and the place stays taken until it is confirmed.
+        """
+        return await asyncio.shield(self._pool.run(self._close(), name=f"session-{self.started.session_id}/close"))
+
+    async def _close(self) -> str:
+        session_id = self.started.session_id
+        try:
+            was_alive = await self._pool.stops.stop(session_id, _STOP_REASON)
+            reason = "" if was_alive else await self._pool.end_reason(session_id)
+        finally:
+            self._place.release(settle=True)
+        if self._socket is not None:
+            await self._socket.close()
+        return reason
+
+
+class Pool:
+    """All sessions on one account. Whoever makes it closes it, after the sessions."""
+
+    def __init__(self, config: PoolConfig, rest: Rest, *, rng: random.Random | None = None) -> None:
+        self.config = config
+        self.places = Places(config.places)
+        self.stops = Stops(config.stops, rest)
+        self._rest = rest
+        self._keep_alive = KeepAliveSchedule(config.keep_alive, rng or random.Random())  # noqa: S311 - jitter
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[Any]] = set()
+
+    async def start(self, request: AvatarRequest, *, wait_s: float | None) -> UpstreamSession:
+        """Wait for a place, then mint and start a session in it.
+
+        Raises:
+            CapacityExhausted: no place in time.
+            UpstreamError: LiveAvatar refused or failed; nothing is left running.
+        """
+        place = await self.places.take(wait_s=wait_s)
+        try:
+            minted = await self._rest.mint(request)
+        except BaseException:
+            place.release(settle=False)
+            raise
+        # Shielded: a start that was sent must be seen through, or a session would run that nobody knows.
+        task = self.run(self._start(place, minted), name=f"session-{minted.session_id}/start")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._close_unwanted)
+            raise
+
+    async def _start(self, place: Place, minted: Minted) -> UpstreamSession:
+        try:
+            return UpstreamSession(self, place, await self._rest.start(minted))
+        except GatewayError as error:
+            if _may_run(error):
+                await self.stops.stop(minted.session_id, _STOP_REASON)
+                place.release(settle=True)
+            else:
+                place.release(settle=False)
+            raise
+
+    def _close_unwanted(self, task: asyncio.Task[UpstreamSession]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.run(task.result().close(), name="unwanted/close")
+
+    def run(self, work: Coroutine[Any, Any, _Result], *, name: str) -> asyncio.Task[_Result]:
+        """Run work that must not be lost when the one who wants its result is cancelled."""
+        task = asyncio.create_task(work, name=name)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    async def end_reason(self, session_id: str) -> str:
+        """Ask why a session ended; empty when LiveAvatar does not say in time."""
+        try:
+            async with asyncio.timeout(_END_REASON_TIMEOUT_S):
+                return await self._rest.end_reason(session_id)
+        except (GatewayError, TimeoutError):
+            _log.info("upstream.end_reason_unknown", upstream_session=session_id)
+            return ""
+
+    def keep_alive(self, session: Sleepy) -> None:
+        """Keep a session alive until `let_go`."""
+        self._keep_alive.add(session, time.monotonic())
+        self._arm()
+
+    def let_go(self, session: Sleepy) -> None:
+        """Stop keeping a session alive."""
+        self._keep_alive.remove(session)
+
+    def _arm(self) -> None:
+        """The one timer of all keep-alives."""
+        if self._timer is None and (next_s := self._keep_alive.next_s()) is not None:
+            delay_s = max(0.0, next_s - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._keep_alive.run(time.monotonic())
+        self._arm()
+
+    async def close(self, timeout_s: float) -> int:
+        """Wait for all that is being closed; returns how many sessions may still run upstream."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._closing:
+            await asyncio.wait(set(self._closing), timeout=timeout_s)
+        return self.stops.pending
+
+
+def _may_run(error: GatewayError) -> bool:
+    """Whether a session may have started although start failed: anything but a clear refusal."""
+    status = error.metadata.get("http_status", "")
+    return not (status.startswith("4") and status != "408")

@@ -1,0 +1,117 @@
+"""LiveAvatar's command socket as text: typed commands out, typed events in. Pure; no sockets here.
+
+Source of all field names: docs.liveavatar.com/docs/lite-mode/events, and where it lags behind the server, what
+the official LiveKit plugin reads. Builds differ: old ones echo our `event_id`, new ones mint their own and put
+ours into `source_event_id`; some nest the fields under `payload`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+import pybase64
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.states import Pose
+
+MAX_PACKET_BYTES: Final = 700_000
+"""Largest PCM of one packet: base64 adds a third, and LiveAvatar's limit is 1 MB per message."""
+
+_POSES: Final[Mapping[str, Pose]] = {
+    "idle": Pose.IDLE,
+    "listening": Pose.LISTENING,
+    "talking": Pose.TALKING,
+}
+
+_COMMAND_TYPES: Final[Mapping[type[m.Command], bytes]] = {
+    m.SpeakEnd: b"agent.speak_end",
+    m.CutSpeech: b"agent.interrupt",
+    m.ListenStart: b"agent.start_listening",
+    m.ListenStop: b"agent.stop_listening",
+    m.KeepAlive: b"session.keep_alive",
+}
+
+
+class PacketTooLarge(ValueError):
+    """A bug: a packet above LiveAvatar's limit would be dropped without a word."""
+
+
+def encode(command: m.Command) -> bytes:
+    """Return the text frame of a command, UTF-8.
+
+    Audio is joined by hand: json.dumps over 64 kB of base64 costs twenty times the base64 itself.
+    """
+    event_id = command.event_id.encode()
+    if isinstance(command, m.Speak):
+        if len(command.pcm) > MAX_PACKET_BYTES:
+            raise PacketTooLarge(f"{len(command.pcm)} bytes of PCM in one packet, at most {MAX_PACKET_BYTES}")
+        audio = pybase64.b64encode(command.pcm)
+        return b'{"type":"agent.speak","event_id":"%b","audio":"%b"}' % (event_id, audio)
+    return b'{"type":"%b","event_id":"%b"}' % (_COMMAND_TYPES[type(command)], event_id)
+
+
+def decode(frame: str | bytes) -> m.Event:
+    """Return the event of a text frame; what cannot be read is `Unknown`, never an error.
+
+    An unknown event must not end a paid session: the official plugin broke on one once.
+    """
+    try:
+        message = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return m.Unknown("not JSON")
+    if not isinstance(message, dict):
+        return m.Unknown("not an object")
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        return m.Unknown("no type")
+    reader = _READERS.get(kind)
+    payload = message.get("payload")
+    fields = {**message, **payload} if isinstance(payload, dict) else message
+    return reader(fields) if reader else m.Unknown(kind)
+
+
+def _text(fields: Mapping[str, Any], *names: str) -> str:
+    """The first of the named fields that is a non-empty string."""
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def _refs(fields: Mapping[str, Any]) -> m.Refs:
+    ids = tuple(value for name in ("source_event_id", "event_id") if (value := _text(fields, name)))
+    task = fields.get("task")
+    return m.Refs(ids, _text(task, "id") if isinstance(task, dict) else "")
+
+
+def _read_pose(fields: Mapping[str, Any]) -> m.Event:
+    name = _text(fields, "new_state", "state")
+    pose = _POSES.get(name)
+    return m.PoseUpdated(pose) if pose else m.Unknown(f"agent.state_updated {name}")
+
+
+def _read_notice(fields: Mapping[str, Any], name: str) -> m.Notice:
+    inner = fields.get(name)
+    body = inner if isinstance(inner, dict) else fields
+    words = inner if isinstance(inner, str) else _text(body, "message")
+    kind = _text(body, "type")
+    return m.Notice(error=name == "error", type=kind if kind != name else "", message=words)
+
+
+_READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], m.Event]]] = {
+    "session.state_updated": lambda fields: m.StateUpdated(_text(fields, "state")),
+    "session.stopped": lambda fields: m.Stopped(_text(fields, "end_reason", "stop_reason")),
+    "agent.audio_buffer_appended": lambda fields: m.Appended(_refs(fields)),
+    "agent.audio_buffer_committed": lambda fields: m.Committed(_refs(fields)),
+    "agent.audio_buffer_cleared": lambda fields: m.Cleared(_refs(fields)),
+    "agent.state_updated": _read_pose,
+    "agent.speak_started": lambda fields: m.SpeakStarted(_refs(fields)),
+    "agent.speak_ended": lambda fields: m.SpeakEnded(_refs(fields)),
+    "agent.speak_interrupted": lambda fields: m.SpeakInterrupted(_refs(fields)),
+    # Older builds; idle also appears between sentences when the buffer runs dry.
+    "agent.idle_started": lambda _: m.PoseUpdated(Pose.IDLE),
+    "agent.idle_ended": lambda _: m.PoseUpdated(Pose.TALKING),
+    "error": lambda fields: _read_notice(fields, "error"),
+    "warning": lambda fields: _read_notice(fields, "warning"),
+}

@@ -75,6 +75,8 @@ class Settings(BaseModel):
     """Longest text frame the socket takes."""
     oversize: Literal["close", "drop"] = "close"
     """What a longer frame does: closes the socket with 1009, or vanishes."""
+    max_queued_s: float = Field(default=0, ge=0, le=86_400)
+    """Unplayed audio a session takes; more is refused with an `error`. 0 takes any amount."""
     strict: bool = False
     """Complain where the service is lenient: the `start` frame and dry buffers draw an `error`, and a
     keep-alive body of `{}` is a 400."""
@@ -86,6 +88,15 @@ class Settings(BaseModel):
     """Answer start_listening and stop_listening in the wrong pose with a `warning` instead of silence."""
     session_stopped_event: bool = True
     """Announce the end of a session with `session.stopped` (never in the classic profile)."""
+
+    jitter_ms: float = Field(default=0, ge=0, le=60_000)
+    """Fault: each event is held back by a random time up to this, without overtaking."""
+    shuffle_events: bool = False
+    """Fault: events that belong to one moment come in a random order."""
+    drop_after_packets: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Fault: the socket is closed with drop_code right after a session's n-th packet. 0 never."""
+    drop_code: int = Field(default=1011, ge=1000, le=4999)
+    """Close code of drop_after_packets."""
 
     keep_audio_mb: float = Field(default=64, ge=0, le=100_000)
     """Received audio kept per session for download. Digests and sizes are always kept."""

@@ -240,6 +240,7 @@ def _full(emulator: Emulator, entry: Entry) -> dict[str, Any]:
         "invalid_messages": recording.invalid_messages,
         "oversize_packets": recording.oversize_packets,
         "odd_size_packets": recording.odd_size_packets,
+        "refused_packets": recording.refused_packets,
         "keepalives": [{"at_s": at_s, "via": via} for at_s, via in recording.keepalives],
         "command_count": recording.command_count,
         "commands": [

@@ -5,12 +5,14 @@ timer.
 """
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from liveavatar_emulator.config import Settings
+from liveavatar_emulator.faults import shuffled
 from liveavatar_emulator.protocol import Command
 from liveavatar_emulator.recording import SeenSocket
 from liveavatar_emulator.session import Close, Effect, MinuteDue, Over, Phase, Send, Session
@@ -124,6 +126,7 @@ class LiveSession:
         self._armed_for_s: float | None = None
         self._outbox: Outbox | None = None
         self._disposed = False
+        self._rng = random.Random()  # noqa: S311 - disorder for tests, not a secret
         self._arm(time.monotonic())
 
     @property
@@ -212,20 +215,23 @@ class LiveSession:
     def _apply(self, effects: list[Effect], now_s: float) -> None:
         if self._disposed:
             return
+        if self.core.settings.shuffle_events:
+            effects = shuffled(effects, Send, self._rng)
         for effect in effects:
-            match effect:
-                case Send(frame):
-                    if self._outbox is not None:
-                        self._outbox.put(frame)
-                case Close(code, reason):
-                    if self._outbox is not None:
-                        self._outbox.put(CloseFrame(code, reason))
-                case MinuteDue(at_s):
-                    if self.core.phase is not Phase.ENDED and not self._charge_minute():
-                        self._apply(self.core.end("NO_CREDITS", max(at_s, now_s)), now_s)
-                case Over():
-                    self._on_over(effect)
+            self._carry_out(effect, now_s)
         self._arm(now_s)
+
+    def _carry_out(self, effect: Effect, now_s: float) -> None:
+        match effect:
+            case Send(frame):
+                self.inject(frame)
+            case Close(code, reason):
+                self.drop(code, reason)
+            case MinuteDue(at_s):
+                if self.core.phase is not Phase.ENDED and not self._charge_minute():
+                    self._apply(self.core.end("NO_CREDITS", max(at_s, now_s)), now_s)
+            case Over():
+                self._on_over(effect)
 
     def _arm(self, now_s: float) -> None:
         due_s = self.core.next_due_s()

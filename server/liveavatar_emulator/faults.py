@@ -1,9 +1,13 @@
 """Faults armed by a test: what the next calls of an endpoint get instead of, or after, the truth. Pure."""
 
+import random
 from collections import deque
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Item = TypeVar("Item")
 
 Endpoint = Literal["token", "start", "stop", "keep-alive", "list", "get", "transcript", "avatars", "credits"]
 
@@ -39,6 +43,16 @@ class Fault(BaseModel):
         if self.status is None and self.body is None and not self.delay_s and not self.hang:
             raise ValueError("a fault needs one of status, body, delay_s, hang")
         return self
+
+
+def shuffled(items: Sequence[Item], movable: type[Item], rng: random.Random) -> list[Item]:
+    """The same items with those of type `movable` in a random order, each in a place one of them had."""
+    places = [place for place, item in enumerate(items) if type(item) is movable]
+    moved = rng.sample(places, len(places))
+    result = list(items)
+    for place, source in zip(places, moved, strict=True):
+        result[place] = items[source]
+    return result
 
 
 class Faults:

@@ -229,6 +229,11 @@ class Playback:
             return utterance.played_bytes
         return utterance.playhead_bytes(now_s, self._rate)
 
+    def backlog_s(self, now_s: float) -> float:
+        """Seconds of real-time audio accepted and not yet played."""
+        waiting = sum(item.received_bytes - item.playhead_bytes(now_s, self._rate) for item in self._queue)
+        return waiting / BYTES_PER_SECOND
+
     def next_due_s(self) -> float | None:
         """When `fire` has something to do next; None when only an input can change anything."""
         due_s = self._head_due_s()

@@ -107,8 +107,10 @@ class Recording:
         self.commands: list[SeenCommand] = []
         self.command_count = 0
         self.interrupts: list[SeenInterrupt] = []
+        self.interrupt_count = 0
         self.sockets: list[SeenSocket] = []
         self.keepalives: list[tuple[float, str]] = []
+        self.keepalive_count = 0
         self.underruns = 0
         self.dry_s = 0.0
         self.commands_before_ready = 0
@@ -119,6 +121,7 @@ class Recording:
         self.invalid_messages = 0
         self.oversize_packets = 0
         self.odd_size_packets = 0
+        self.refused_packets = 0
 
     def since_start_s(self, now_s: float) -> float:
         """A moment of the monotonic clock as seconds of this session, to the microsecond."""
@@ -130,8 +133,15 @@ class Recording:
         if len(self.commands) < MAX_ROWS:
             self.commands.append((self.since_start_s(now_s), kind, event_id))
 
+    def saw_interrupt(self, interrupt: SeenInterrupt) -> None:
+        """Note an interrupt that took effect."""
+        self.interrupt_count += 1
+        if len(self.interrupts) < MAX_ROWS:
+            self.interrupts.append(interrupt)
+
     def saw_keepalive(self, via: str, now_s: float) -> None:
         """Note a keep-alive that came over the `socket` or over `rest`."""
+        self.keepalive_count += 1
         if len(self.keepalives) < MAX_ROWS:
             self.keepalives.append((self.since_start_s(now_s), via))
 

@@ -384,6 +384,7 @@ _COUNTERS = (
     "invalid_messages",
     "oversize_packets",
     "odd_size_packets",
+    "refused_packets",
     "keepalives",
 )
 
@@ -398,11 +399,12 @@ def _counters(recording: Recording) -> Mapping[str, int]:
         "commands_after_end": recording.commands_after_end,
         "audio_after_interrupt_packets": recording.late_packets,
         "audio_after_interrupt_bytes": recording.late_bytes,
-        "interrupts": len(recording.interrupts),
+        "interrupts": recording.interrupt_count,
         "underruns": recording.underruns,
         "unknown_messages": recording.unknown_messages,
         "invalid_messages": recording.invalid_messages,
         "oversize_packets": recording.oversize_packets,
         "odd_size_packets": recording.odd_size_packets,
-        "keepalives": len(recording.keepalives),
+        "refused_packets": recording.refused_packets,
+        "keepalives": recording.keepalive_count,
     }

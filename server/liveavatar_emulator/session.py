@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from liveavatar_emulator import protocol
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.playback import Change, Cut, Ended, Playback, RanDry, Started, Utterance
+from liveavatar_emulator.playback import BYTES_PER_SECOND, Change, Cut, Ended, Playback, RanDry, Started, Utterance
 from liveavatar_emulator.protocol import Command, Events, Pose
 from liveavatar_emulator.recording import Recording, SeenInterrupt
 
@@ -77,7 +77,7 @@ class Session:
         limit_s: float,
         billed: bool,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self.recording = recording
         self.events = Events(settings.profile, fresh_id)
         self.playback = Playback(
@@ -108,8 +108,8 @@ class Session:
         """Follow changed settings; the profile and the duration limit stay as they were at start."""
         effects = self.advance(now_s)
         if self._ready_due_s is not None:
-            self._ready_due_s += (settings.ready_delay_ms - self._settings.ready_delay_ms) / 1000
-        self._settings = settings
+            self._ready_due_s += (settings.ready_delay_ms - self.settings.ready_delay_ms) / 1000
+        self.settings = settings
         self.playback.configure(
             speed=settings.speed,
             start_delay_s=settings.start_delay_ms / 1000,
@@ -125,11 +125,13 @@ class Session:
         self._alone_since_s = None
         if self.phase is Phase.WAITING:
             if self._ready_due_s is None:
-                self._ready_due_s = now_s + self._settings.ready_delay_ms / 1000
+                self._ready_due_s = now_s + self.settings.ready_delay_ms / 1000
             effects.append(Send(self.events.attached()))
             effects += self.advance(now_s)
-        elif self.phase is Phase.READY and (not self._said_connected or self._settings.reconnect_emits_connected):
+        elif self.phase is Phase.READY and (not self._said_connected or self.settings.reconnect_emits_connected):
             effects += self._say_connected()
+        elif self.phase is Phase.ENDED:
+            effects.append(Close(1000, self.end_reason or ""))
         return effects
 
     def detach(self, now_s: float) -> list[Effect]:
@@ -159,7 +161,7 @@ class Session:
         """A frame longer than the limit came."""
         effects = self.advance(now_s)
         self.recording.oversize_packets += 1
-        if self._settings.oversize == "close":
+        if self.settings.oversize == "close":
             effects.append(Close(1009, "message too big"))
         return effects
 
@@ -184,7 +186,7 @@ class Session:
         """When `advance` has something to do; None when only an input can change anything."""
         if self.phase is Phase.ENDED or self.phase is Phase.MUTED:
             return None
-        due_s = self._active_s + self._settings.idle_s
+        due_s = self._active_s + self.settings.idle_s
         for other_s in (
             self.playback.next_due_s(),
             self._ready_due_s,
@@ -194,7 +196,7 @@ class Session:
             if other_s is not None and other_s < due_s:
                 due_s = other_s
         if self._alone_since_s is not None:
-            due_s = min(due_s, self._alone_since_s + self._settings.reap_s)
+            due_s = min(due_s, self._alone_since_s + self.settings.reap_s)
         return due_s
 
     def advance(self, now_s: float) -> list[Effect]:
@@ -220,7 +222,7 @@ class Session:
         if self._billing_due_s is not None and self._billing_due_s <= due_s:
             self._billing_due_s += BILLING_PERIOD_S
             return [MinuteDue(due_s)]
-        if self._alone_since_s is not None and self._alone_since_s + self._settings.reap_s <= due_s:
+        if self._alone_since_s is not None and self._alone_since_s + self.settings.reap_s <= due_s:
             return self._end("ZOMBIE_SESSION_REAP", due_s)
         return self._end("IDLE_TIMEOUT", due_s)
 
@@ -236,7 +238,7 @@ class Session:
                 ended = self.events.speak_ended(utterance.source_event_id, utterance.task_id)
                 return [*_send(ended), *self._turn(Pose.IDLE)]
             case RanDry():
-                return self._turn(Pose.IDLE) if self._settings.idle_on_underrun else []
+                return self._turn(Pose.IDLE) if self.settings.idle_on_underrun else []
             case Cut():
                 return self._cut(change)
 
@@ -261,11 +263,19 @@ class Session:
     def _hear(self, command: protocol.Speak | protocol.SpeakEnd, now_s: float) -> list[Effect]:
         effects: list[Effect] = []
         if command.pcm is not None:
+            limit_s = self.settings.max_queued_s
+            if limit_s and self.playback.backlog_s(now_s) + len(command.pcm) / BYTES_PER_SECOND > limit_s:
+                self.recording.refused_packets += 1
+                return [Send(self.events.error("invalid_request_error", "audio buffer is full", command.event_id))]
             effects, utterance = self._append(command.event_id, command.pcm, now_s)
             if isinstance(command, protocol.Speak):
-                return [*effects, *_send(self.events.appended(command.event_id, utterance.task_id))]
+                return [*effects, *_send(self.events.appended(command.event_id, utterance.task_id)), *self._drop()]
         self.playback.speak_end(now_s)
         return [*effects, *_send(self.events.committed(command.event_id))]
+
+    def _drop(self) -> list[Effect]:
+        due = self.settings.drop_after_packets
+        return [Close(self.settings.drop_code, "dropped")] if due and self.recording.packet_count == due else []
 
     def _append(self, event_id: str | None, pcm: bytes, now_s: float) -> tuple[list[Effect], Utterance]:
         appended = self.playback.append(len(pcm), event_id, now_s)
@@ -278,15 +288,15 @@ class Session:
         if appended.underrun is not None:
             recording.underruns += 1
             recording.dry_s += appended.underrun.resumed_at_s - appended.underrun.dry_at_s
-            if self._settings.strict:
+            if self.settings.strict:
                 starved = "audio arrived slower than real time"
                 effects.append(Send(self.events.error("video_starvation", starved, event_id)))
-            if self._settings.idle_on_underrun:
+            if self.settings.idle_on_underrun:
                 effects += self._turn(Pose.TALKING)
         return effects, appended.utterance
 
     def _interrupt(self, event_id: str | None, now_s: float) -> list[Effect]:
-        effective_at_s = now_s + self._settings.interrupt_ack_ms / 1000
+        effective_at_s = now_s + self.settings.interrupt_ack_ms / 1000
         for utterance in self.playback.interrupt(event_id, effective_at_s=effective_at_s, now_s=now_s):
             self._cut_ids.update(self.recording.utterances[utterance.number].event_ids)
         return []
@@ -294,7 +304,7 @@ class Session:
     def _cut(self, cut: Cut) -> list[Effect]:
         recording = self.recording
         head = cut.head
-        recording.interrupts.append(
+        recording.saw_interrupt(
             SeenInterrupt(
                 event_id=cut.event_id,
                 received_at_s=recording.since_start_s(cut.received_at_s),
@@ -317,7 +327,7 @@ class Session:
         if self.pose is needed:
             return self._turn(new)
         # Official clients send both in the wrong pose on every sentence, so the default is silence.
-        if self._settings.warn_wrong_pose:
+        if self.settings.warn_wrong_pose:
             message = f"{protocol.type_of(command)} ignored while {self.pose}"
             return [Send(self.events.warning("wrong_pose", message))]
         return []
@@ -325,7 +335,7 @@ class Session:
     def _question(self, command: protocol.StreamFormat | protocol.Unknown | protocol.Invalid) -> list[Effect]:
         match command:
             case protocol.StreamFormat():
-                if not self._settings.strict:
+                if not self.settings.strict:
                     return []
                 problem = "unknown command 'start'"
             case protocol.Unknown():
@@ -341,19 +351,19 @@ class Session:
         if previous is new:
             return []
         effects = _send(self.events.pose(previous, new))
-        if self._settings.idle_events and Pose.IDLE in (previous, new):
+        if self.settings.idle_events and Pose.IDLE in (previous, new):
             effects.append(Send(self.events.idle(self._last_task_id, started=new is Pose.IDLE)))
         return effects
 
     def _say_connected(self) -> list[Effect]:
-        if self._settings.never_connected:
+        if self.settings.never_connected:
             return []
         self._said_connected = True
         return [Send(self.events.connected())]
 
     def _reach_limit(self, now_s: float) -> list[Effect]:
         self._limit_due_s = None
-        if self._settings.max_duration_mode == "close":
+        if self.settings.max_duration_mode == "close":
             return self._end("MAX_DURATION_REACHED", now_s)
         self.playback.freeze(now_s)
         self.phase = Phase.MUTED
@@ -368,7 +378,7 @@ class Session:
         self.pose = Pose.IDLE
         self.ended_s = now_s
         self.end_reason = reason
-        farewell = self.events.over(reason, announce=self._settings.session_stopped_event)
+        farewell = self.events.over(reason, announce=self.settings.session_stopped_event)
         return [*(Send(frame) for frame in farewell), Close(1000, reason), Over(reason, now_s)]
 
 

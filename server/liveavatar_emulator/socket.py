@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import time
 
 from starlette.types import Message, Receive, Scope
@@ -37,7 +38,7 @@ class CommandSockets:
         seen = entry.live.attach(outbox)
         code, reason = NO_CLOSE_FRAME, ""
         async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(_write(outbox, send), name=f"session-{entry.record.id}/write")
+            writer = tasks.create_task(self._write(outbox, send), name=f"session-{entry.record.id}/write")
             try:
                 code, reason = await self._read(receive, entry.live)
             finally:
@@ -58,16 +59,17 @@ class CommandSockets:
             else:
                 live.command(protocol.parse(text), now_s)
 
-
-async def _write(outbox: Outbox, send: AsgiSend) -> None:
-    # A connection that is gone raises OSError here; the reader notices too, and is the one to say so.
-    with contextlib.suppress(OSError):
-        while True:
-            item = await outbox.take()
-            if isinstance(item, CloseFrame):
-                await send({"type": "websocket.close", "code": item.code, "reason": item.reason})
-                return
-            await send({"type": "websocket.send", "text": item.decode()})
+    async def _write(self, outbox: Outbox, send: AsgiSend) -> None:
+        # A connection that is gone raises OSError here; the reader notices too, and is the one to say so.
+        with contextlib.suppress(OSError):
+            while True:
+                item = await outbox.take()
+                if jitter_ms := self._emulator.settings.jitter_ms:
+                    await asyncio.sleep(random.uniform(0, jitter_ms) / 1000)  # noqa: S311 - not a secret
+                if isinstance(item, CloseFrame):
+                    await send({"type": "websocket.close", "code": item.code, "reason": item.reason})
+                    return
+                await send({"type": "websocket.send", "text": item.decode()})
 
 
 def _close_of(message: Message) -> tuple[int, str]:

@@ -117,6 +117,8 @@ class Speech:
         utterance = Utterance(utterance_id or self._new_id(), self._new_id(), intake, scheduler)
         self.active.append(utterance)
         self.utterance_count += 1
+        # Its first chunk is to be looked at, whatever the last look waited for.
+        self._wake_bytes = 0
         self._reckon_windows()
         return utterance
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import httpx
 import structlog
 
-from liveavatar_gateway.core.errors import GatewayError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
+from liveavatar_gateway.core.errors import GatewayError, UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
 from liveavatar_gateway.upstream.refusals import Answer, refusal
 
@@ -125,7 +125,7 @@ class Rest:
         for attempt in range(1, self._config.attempts + 1):
             try:
                 return _data_of(await self._call(method, path, **arguments))
-            except GatewayError as error:
+            except UpstreamError as error:
                 if error.retry_after_s is None or attempt == self._config.attempts:
                     raise
                 wait_s = max(error.retry_after_s, self._config.backoff_s * 2 ** (attempt - 1))

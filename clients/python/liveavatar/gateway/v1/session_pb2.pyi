@@ -339,7 +339,9 @@ class Usage(_message.Message):
     received_bytes: _builtins.int
     """Audio taken from the caller, bytes in the caller's formats."""
     dropped_bytes: _builtins.int
-    """Audio that came after its utterance was cut or refused, and was therefore not spoken, bytes."""
+    """Audio that was not sent to the avatar since its utterance was cut or refused: what waited in the gateway
+    and what was still on its way, bytes.
+    """
     @_builtins.property
     def billed_duration(self) -> _duration_pb2.Duration:
         """From LiveAvatar's start to its end (or to now). LiveAvatar bills started minutes of this."""

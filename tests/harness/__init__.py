@@ -1,0 +1,1 @@
+"""What integration tests stand on: real processes, and a caller made of bare gRPC stubs."""

@@ -1,0 +1,250 @@
+"""A caller made of bare stubs: what any language can do with the protos alone."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from liveavatar.gateway.v1 import audio_service_pb2 as audio
+from liveavatar.gateway.v1 import session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from liveavatar.gateway.v1.audio_service_pb2_grpc import AudioServiceStub
+from liveavatar.gateway.v1.session_service_pb2_grpc import SessionServiceStub
+
+AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
+STEP_TIMEOUT_S = 30.0
+
+
+class Refusal:
+    """A status with its details unpacked."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        self.code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+        self.message = status.message
+        self._details: dict[str, Any] = {}
+        for packed in status.details:
+            for kind in (
+                error_details_pb2.ErrorInfo,
+                error_details_pb2.BadRequest,
+                error_details_pb2.RetryInfo,
+                error_details_pb2.QuotaFailure,
+                error_details_pb2.PreconditionFailure,
+                error_details_pb2.ResourceInfo,
+                error_details_pb2.Help,
+            ):
+                if packed.Is(kind.DESCRIPTOR):
+                    detail = kind()
+                    packed.Unpack(detail)
+                    self._details[kind.DESCRIPTOR.name] = detail
+
+    @property
+    def reason(self) -> str:
+        assert self._details["ErrorInfo"].domain == "gateway.liveavatar"
+        return self._details["ErrorInfo"].reason
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return dict(self._details["ErrorInfo"].metadata)
+
+    @property
+    def field(self) -> str:
+        return self._details["BadRequest"].field_violations[0].field
+
+    @property
+    def retry_s(self) -> float:
+        return self._details["RetryInfo"].retry_delay.ToTimedelta().total_seconds()
+
+    @property
+    def quota(self) -> str:
+        return self._details["QuotaFailure"].violations[0].subject
+
+    def has(self, detail: str) -> bool:
+        return detail in self._details
+
+
+def refusal(error: grpc.aio.AioRpcError) -> Refusal:
+    """The typed refusal in a gRPC error."""
+    for key, value in error.trailing_metadata() or ():
+        if key == rpc_status.GRPC_DETAILS_METADATA_KEY:
+            return Refusal(status_pb2.Status.FromString(value))
+    raise AssertionError(f"no details in {error!r}")
+
+
+async def refused(awaitable: Any) -> Refusal:
+    """Await what must be refused and return why."""
+    try:
+        result = await asyncio.wait_for(awaitable, STEP_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        return refusal(error)
+    raise AssertionError(f"not refused: {result!r}")
+
+
+class Speech:
+    """One `StreamAudio` stream with everything that came down it."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.ready: audio.AudioReady | None = None
+        self.received: list[audio.StreamAudioResponse] = []
+
+    async def read(self) -> audio.StreamAudioResponse:
+        response = await asyncio.wait_for(self.call.read(), STEP_TIMEOUT_S)
+        if response is grpc.aio.EOF:
+            raise EOFError
+        self.received.append(response)
+        return response
+
+    async def until(self, kind: str) -> Any:
+        """Read up to the next message of a kind."""
+        while True:
+            response = await self.read()
+            if response.WhichOneof("message") == kind:
+                return getattr(response, kind)
+
+    async def send(self, **message: Any) -> None:
+        await self.call.write(audio.StreamAudioRequest(**message))
+
+    async def begin(self, utterance_id: str = "") -> None:
+        await self.send(begin=audio.BeginUtterance(utterance_id=utterance_id))
+
+    async def chunk(self, data: bytes, offset: int | None = None) -> None:
+        await self.send(chunk=audio.AudioChunk(audio=data, offset_bytes=offset))
+
+    async def end(self) -> None:
+        await self.send(end=audio.EndUtterance())
+
+    async def say(self, pcm: bytes, utterance_id: str = "", *, chunk_bytes: int = 96_000) -> None:
+        """Send a whole utterance as fast as it goes."""
+        await self.begin(utterance_id)
+        for start in range(0, len(pcm), chunk_bytes):
+            await self.chunk(pcm[start : start + chunk_bytes])
+        await self.end()
+
+
+class Attachment:
+    """One `Attach` stream with everything that came down it."""
+
+    def __init__(self, call: Any, opened: sessions.SessionOpened) -> None:
+        self.call = call
+        self.opened = opened
+        self.session_id = opened.session.id
+        self.upstream_id = opened.session.upstream_session_id
+        self.events: list[sessions.SessionEvent] = []
+        self.results: list[sessions.CommandResult] = []
+        self.go_aways: list[sessions.GoAway] = []
+
+    async def read(self) -> sessions.AttachResponse:
+        response = await asyncio.wait_for(self.call.read(), STEP_TIMEOUT_S)
+        if response is grpc.aio.EOF:
+            raise EOFError
+        match response.WhichOneof("message"):
+            case "event":
+                self.events.append(response.event)
+            case "command_result":
+                self.results.append(response.command_result)
+            case "go_away":
+                self.go_aways.append(response.go_away)
+        return response
+
+    async def event(self, kind: str) -> Any:
+        """Read up to the next event of a kind."""
+        while True:
+            response = await self.read()
+            if response.event.WhichOneof("event") == kind:
+                return getattr(response.event, kind)
+
+    async def until_ready(self) -> None:
+        while (await self.event("state_changed")).state != session_pb2.SESSION_STATE_READY:
+            pass
+
+    async def command(self, command_id: str, **command: Any) -> sessions.CommandResult:
+        """Send a command and read up to its result."""
+        message = sessions.SessionCommand(id=command_id, **command)
+        await self.call.write(sessions.AttachRequest(command=message))
+        while True:
+            response = await self.read()
+            if response.command_result.id == command_id:
+                return response.command_result
+
+    async def closed(self) -> grpc.StatusCode:
+        """Read to the end and return the stream's status."""
+        with contextlib.suppress(EOFError, grpc.aio.AioRpcError):
+            while True:
+                await self.read()
+        return await self.call.code()
+
+
+class Caller:
+    """Bare stubs on one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.sessions = SessionServiceStub(channel)
+        self.audio = AudioServiceStub(channel)
+        self.channel = channel
+
+    async def create(self, request_id: str = "", *, timeout: float | None = 30, **spec: Any) -> Any:
+        request = sessions.CreateSessionRequest(spec=make_spec(**spec), request_id=request_id)
+        return await self.sessions.CreateSession(request, timeout=timeout)
+
+    async def attach(self, request_id: str = "", **spec: Any) -> Attachment:
+        call = self.sessions.Attach()
+        message = sessions.OpenSession(spec=make_spec(**spec), request_id=request_id)
+        await call.write(sessions.AttachRequest(open=message))
+        return await self._attached(call)
+
+    async def resume(self, handle: str, after_sequence: int = 0) -> Attachment:
+        call = self.sessions.Attach()
+        message = sessions.ResumeSession(handle=handle, after_sequence=after_sequence)
+        await call.write(sessions.AttachRequest(resume=message))
+        return await self._attached(call)
+
+    async def _attached(self, call: Any) -> Attachment:
+        first = await asyncio.wait_for(call.read(), STEP_TIMEOUT_S)
+        if first is grpc.aio.EOF:
+            # The call ended with a status instead of an answer: raise it.
+            await call
+        return Attachment(call, first.opened)
+
+    async def speak(self, session_id: str, **audio_format: Any) -> Speech:
+        speech = Speech(self.audio.StreamAudio())
+        header = audio.AudioHeader(session_id=session_id)
+        if audio_format:
+            header.format.CopyFrom(audio_format_of(**audio_format))
+        await speech.send(header=header)
+        first = await asyncio.wait_for(speech.call.read(), STEP_TIMEOUT_S)
+        if first is grpc.aio.EOF:
+            await speech.call
+            raise AssertionError("ended without ready and without an error")
+        speech.ready = first.ready
+        return speech
+
+    async def end(self, session_id: str) -> session_pb2.Session:
+        request = sessions.EndSessionRequest(session_id=session_id)
+        return (await self.sessions.EndSession(request, timeout=STEP_TIMEOUT_S)).session
+
+    async def get(self, session_id: str) -> session_pb2.Session:
+        request = sessions.GetSessionRequest(session_id=session_id)
+        return (await self.sessions.GetSession(request, timeout=STEP_TIMEOUT_S)).session
+
+
+def make_spec(**spec: Any) -> session_pb2.SessionSpec:
+    """A spec of the usual avatar."""
+    return session_pb2.SessionSpec(**{"avatar_id": AVATAR, **spec})
+
+
+def audio_format_of(**audio_format: Any) -> Any:
+    """A format message."""
+    from liveavatar.gateway.v1 import audio_pb2
+
+    return audio_pb2.AudioFormat(**audio_format)
+
+
+@contextlib.asynccontextmanager
+async def caller(address: str) -> AsyncIterator[Caller]:
+    """A caller connected to a gateway."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Caller(channel)

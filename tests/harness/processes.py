@@ -1,0 +1,148 @@
+"""Starts the emulator and the gateway as the processes users run, on free ports of 127.0.0.1."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+API_KEY = "emulator-key"
+START_TIMEOUT_S = 30.0
+
+
+class Process:
+    """A running server of ours; its output is kept to be shown when something fails."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+        self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
+        self._log = self.log_path.open("wb")
+        self._ready_path = folder / f"{arguments[0]}.ready.json"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *arguments, "--port", "0", "--ready-file", str(self._ready_path)],
+            env={**_clean_environment(), **environment},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_ready(self) -> dict[str, Any]:
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while not self._ready_path.exists():
+            if self._process.poll() is not None or time.monotonic() > give_up_s:
+                raise RuntimeError(f"did not start:\n{self.log}")
+            time.sleep(0.02)
+        return json.loads(self._ready_path.read_text())
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float) -> int:
+        return self._process.wait(timeout_s)
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(5)
+        self._log.close()
+
+
+class Emulator:
+    """The emulator, and what it saw."""
+
+    def __init__(self, process: Process, url: str) -> None:
+        self.process = process
+        self.url = url
+        self.http = httpx.Client(base_url=url, timeout=10)
+
+    def state(self) -> dict[str, Any]:
+        return self.http.get("/_emulator/state").raise_for_status().json()
+
+    def active(self) -> int:
+        return int(self.state()["sessions"]["active"])
+
+    def settings(self, **changes: object) -> None:
+        self.http.patch("/_emulator/settings", json=changes).raise_for_status()
+
+    def fault(self, endpoint: str, **fault: object) -> None:
+        self.http.post("/_emulator/faults", json={"endpoint": endpoint, **fault}).raise_for_status()
+
+    def clear_faults(self) -> None:
+        self.http.delete("/_emulator/faults").raise_for_status()
+
+    def session(self, upstream_id: str) -> dict[str, Any]:
+        return self.http.get(f"/_emulator/sessions/{upstream_id}").raise_for_status().json()
+
+    def audio(self, upstream_id: str) -> bytes:
+        return self.http.get(f"/_emulator/sessions/{upstream_id}/audio").raise_for_status().content
+
+    def utterance_audio(self, upstream_id: str, number: int) -> bytes:
+        path = f"/_emulator/sessions/{upstream_id}/utterances/{number}/audio"
+        return self.http.get(path).raise_for_status().content
+
+    def drop(self, upstream_id: str, code: int | None) -> None:
+        self.http.post(f"/_emulator/sessions/{upstream_id}/drop", json={"code": code}).raise_for_status()
+
+    def inject(self, upstream_id: str, event: dict[str, Any]) -> None:
+        self.http.post(f"/_emulator/sessions/{upstream_id}/inject", json=event).raise_for_status()
+
+
+class Gateway:
+    """The gateway, and where it listens."""
+
+    def __init__(self, process: Process, address: str) -> None:
+        self.process = process
+        self.address = address
+
+
+def _clean_environment() -> dict[str, str]:
+    """The environment without settings that someone's shell may have."""
+    ours = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+@contextlib.contextmanager
+def emulator(**knobs: object) -> Iterator[Emulator]:
+    """Run an emulator: quick to be ready, no rate limit and room for 200 sessions unless `knobs` say otherwise."""
+    knobs = {"ready_delay_ms": 50, "concurrency": 200, "rate": 0, **knobs}
+    environment = {f"EMULATOR_{name.upper()}": str(value) for name, value in knobs.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        process = Process(["liveavatar_emulator", "serve"], environment, Path(folder))
+        try:
+            found = Emulator(process, process.wait_ready()["url"])
+            with found.http:
+                yield found
+        finally:
+            process.stop()
+
+
+@contextlib.contextmanager
+def gateway(upstream: str, *arguments: str, **settings: object) -> Iterator[Gateway]:
+    """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise."""
+    settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
+    environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+    environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
+    with tempfile.TemporaryDirectory() as folder:
+        process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder))
+        try:
+            yield Gateway(process, process.wait_ready()["address"])
+        finally:
+            process.stop()

@@ -1,0 +1,68 @@
+"""However the caller delivers speech, the avatar plays it whole and without running dry by our fault."""
+
+import pytest
+from harness import speech
+from harness.caller import Caller
+from harness.processes import Emulator
+
+from liveavatar.gateway.v1 import audio_pb2
+
+ATTEMPTS = 3
+LATE_S = 0.12
+"""A source later than this did not keep the pace it stands for: the machine paused, the attempt says nothing."""
+
+
+async def _speak(caller: Caller, emulator: Emulator, steps: list[speech.Step], pcm: bytes) -> tuple[dict, float]:
+    created = await caller.create()
+    stream = await caller.speak(created.session.id)
+    await stream.begin()
+    late_s = await speech.play_out(steps, pcm, stream.chunk)
+    await stream.end()
+    ended = await stream.until("ended")
+    await caller.end(created.session.id)
+    upstream_id = created.session.upstream_session_id
+    assert ended.outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+    assert ended.played.ToTimedelta().total_seconds() == pytest.approx(len(pcm) / speech.BYTE_RATE)
+    assert emulator.audio(upstream_id) == pcm
+    return emulator.session(upstream_id), late_s
+
+
+async def _on_time(caller: Caller, emulator: Emulator, steps: list[speech.Step], pcm: bytes) -> dict:
+    """Speak until the machine let the source keep its pace."""
+    for _ in range(ATTEMPTS):
+        recording, late_s = await _speak(caller, emulator, steps, pcm)
+        if late_s < LATE_S:
+            return recording
+    pytest.fail(f"the machine paused the source in {ATTEMPTS} attempts, by {late_s:.2f} s in the last one")
+
+
+@pytest.mark.timeout(120)
+async def test_a_real_time_source_never_makes_the_avatar_run_dry(caller, emulator):
+    pcm = speech.sound(6.0)
+    recording = await _on_time(caller, emulator, speech.real_time(len(pcm)), pcm)
+    assert recording["underruns"]["count"] == 0
+    utterance = recording["utterances"][0]
+    assert 6 / 0.7 < utterance["packets"] < 6 / 0.15, "20 ms chunks must go out in packets, while they come in"
+    assert utterance["speak_end_at_s"] - utterance["opened_at_s"] > 5.0
+
+
+async def test_a_burst_never_makes_the_avatar_run_dry_and_waits_in_the_gateway(caller, emulator):
+    pcm = speech.sound(6.0, seed=2)
+    recording, _ = await _speak(caller, emulator, [speech.Step(0.0, 96_000)] * 3, pcm)
+    assert recording["underruns"]["count"] == 0
+    first = recording["packets"][0]["arrived_at_s"]
+    at_once = [p["size_bytes"] for p in recording["packets"] if p["arrived_at_s"] < first + 0.5]
+    assert at_once[0] == 0.4 * speech.BYTE_RATE
+    assert sum(at_once) <= 3.5 * speech.BYTE_RATE, "no more than the lead may be out of an interrupt's reach"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", [9, 27])
+async def test_a_stuttering_source_makes_the_avatar_run_dry_exactly_as_often_as_it_must(caller, emulator, seed):
+    pcm = speech.sound(8.0, seed=seed)
+    steps = speech.stuttering(len(pcm), speech.random_gaps(seed, count=4, first_s=1.0))
+    ideal = speech.ideal_player(steps)
+    assert ideal.clearance_s > 0.4, "this seed has a gap that is too close to call; take another"
+    assert ideal.count > 0
+    recording = await _on_time(caller, emulator, steps, pcm)
+    assert recording["underruns"]["count"] == ideal.count

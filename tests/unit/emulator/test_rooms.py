@@ -1,0 +1,57 @@
+"""Room tokens: those handed out, and the caller's own."""
+
+import pytest
+
+from liveavatar_emulator.rooms import OwnRoom, credentials, grants_complete
+from liveavatar_emulator.tokens import BadToken, claims_of, sign, verify
+
+GRANTS = {"roomJoin": True, "room": "desk-7", "canPublish": True, "canSubscribe": True, "canPublishData": True}
+
+
+def own(**changes: object) -> OwnRoom:
+    video = {**GRANTS, **changes}
+    claims = {"video": {name: value for name, value in video.items() if value is not None}}
+    return OwnRoom("wss://rooms.example.com", "desk-7", sign(claims, b"somebody's secret"))
+
+
+def test_five_explicit_claims_are_enough():
+    assert grants_complete(own())
+
+
+@pytest.mark.parametrize("claim", list(GRANTS))
+def test_each_claim_is_needed_in_so_many_words(claim):
+    assert not grants_complete(own(**{claim: None}))
+
+
+@pytest.mark.parametrize("claim", ["roomJoin", "canPublish", "canSubscribe", "canPublishData"])
+def test_a_claim_that_says_false_is_not_enough(claim):
+    assert not grants_complete(own(**{claim: False}))
+
+
+def test_a_token_for_another_room_is_not_enough():
+    assert not grants_complete(own(room="desk-8"))
+
+
+@pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "a.e30.c"])
+def test_a_token_that_is_none_is_not_enough(token):
+    assert not grants_complete(OwnRoom("wss://x", "desk-7", token))
+
+
+def test_every_room_field_is_filled_with_or_without_an_own_room():
+    for room in (None, own()):
+        fields = credentials("s1", room, 0.0)
+        assert all(isinstance(value, str) and value for value in fields.values())
+        assert claims_of(fields["livekit_agent_token"])["video"]["room"] == (room.room if room else "session-s1")
+
+
+def test_a_token_does_not_show_in_the_rooms_repr():
+    assert own().avatar_token not in repr(own())
+
+
+def test_a_signature_of_another_secret_is_refused():
+    token = sign({"sub": "s1"}, b"one")
+    assert verify(token, b"one") == {"sub": "s1"}
+    with pytest.raises(BadToken):
+        verify(token, b"two")
+    with pytest.raises(BadToken):
+        verify("ä.ö.ü", b"one")

@@ -79,6 +79,13 @@ class Emulator:
     def active(self) -> int:
         return int(self.state()["sessions"]["active"])
 
+    def wait_active(self, count: int, timeout_s: float = 15.0) -> None:
+        """Wait until so many sessions are active."""
+        give_up_s = time.monotonic() + timeout_s
+        while (active := self.active()) != count:
+            assert time.monotonic() < give_up_s, f"{active} sessions are active, expected {count}"
+            time.sleep(0.05)
+
     def settings(self, **changes: object) -> None:
         self.http.patch("/_emulator/settings", json=changes).raise_for_status()
 

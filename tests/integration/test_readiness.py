@@ -51,4 +51,4 @@ async def test_an_avatar_that_never_becomes_ready_is_stopped_and_says_so():
             why = await refused(caller.create())
             assert why.reason == "READY_TIMEOUT"
             assert why.code.name == "DEADLINE_EXCEEDED"
-            assert emulator.active() == 0
+            emulator.wait_active(0)

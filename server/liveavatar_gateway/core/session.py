@@ -78,6 +78,7 @@ class Session:
         self._utc_now = utc_now
         self._outbox: deque[wire.Command] = deque()
         self._listen_when_idle = False
+        self._listening = False
         self._ready_by_s: float | None = None
         self._probe_at_s: float | None = None
         self._probed = False
@@ -185,7 +186,9 @@ class Session:
         """
         self._require_alive()
         self._listen_when_idle = False
-        if self.pose is Pose.LISTENING:
+        # LiveAvatar may not have told the pose yet, and some builds never tell it.
+        if self._listening or self.pose is Pose.LISTENING:
+            self._listening = False
             self._outbox.append(wire.ListenStop(self._new_id()))
 
     def keep_alive(self) -> None:
@@ -221,7 +224,9 @@ class Session:
                 self.speech.on_appended(refs)
             case wire.SpeakStarted(refs):
                 self.speech.on_started(refs, now_s)
-                self._pose(Pose.TALKING)
+                # A late one is about speech that is over, after which nothing would end the pose.
+                if self.speech.speaking:
+                    self._pose(Pose.TALKING)
             case wire.SpeakEnded(refs):
                 self.speech.on_ended(refs, now_s)
             case wire.Cleared(refs):
@@ -309,6 +314,7 @@ class Session:
         command = self.speech.next_command(now_s)
         if command is None and self._listen_when_idle and self.pose is not Pose.TALKING and not self.speech.active:
             self._listen_when_idle = False
+            self._listening = True
             command = None if self.pose is Pose.LISTENING else wire.ListenStart(self._new_id())
         return command
 

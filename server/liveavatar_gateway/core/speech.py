@@ -56,7 +56,8 @@ class _Barge:
 
     command_id: str
     cut: list[Utterance]
-    tickets: list[int]
+    tickets: list[tuple[int, list[UtteranceEnded]]]
+    """Each with the utterances that were waiting here and ended at once."""
     sent_at_s: float | None = None
 
 
@@ -92,6 +93,11 @@ class Speech:
         self._tickets = 0
         self._tells_starts = False
         self._wake_bytes = 0
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is being heard."""
+        return any(utterance.started for utterance in self.active)
 
     # --- the caller's side
 
@@ -148,7 +154,7 @@ class Speech:
 
     def credit_bytes(self, intake: Intake) -> int:
         """Bytes of a format that may come beyond what was received, whole samples."""
-        free_s = self.config.max_buffered_s - sum(utterance.buffered_s for utterance in self.active)
+        free_s = self.config.max_buffered_s - sum(utterance.charged_s for utterance in self.active)
         frames = int(max(0.0, free_s) * intake.byte_rate) // intake.frame_bytes
         return frames * intake.frame_bytes
 
@@ -171,11 +177,11 @@ class Speech:
         targets = self._targets(utterance_id)
         self._tickets += 1
         ticket = self._tickets
-        if self._barge and any(utterance in self._barge.cut for utterance in targets):
-            for utterance in targets:
-                if utterance not in self._barge.cut:
-                    self._end(utterance, Outcome.INTERRUPTED, 0.0)
-            self._barge.tickets.append(ticket)
+        if self._barge is not None:
+            # It drops all that is upstream, and nothing follows before it is done: a second one has nothing to cut.
+            ended = [self._end(one, Outcome.INTERRUPTED, 0.0) for one in targets if one not in self._barge.cut]
+            waiting = self.answers if len(ended) == len(targets) else self._barge.tickets
+            waiting.append((ticket, ended))
             return ticket
         upstream = [utterance for utterance in targets if utterance.first_sent_at_s is not None]
         if not upstream:
@@ -199,7 +205,8 @@ class Speech:
         cut = [utterance for utterance in self.active if utterance in targets or utterance in before]
         for utterance in cut:
             self.dropped_bytes += utterance.drop()
-        self._barge = _Barge(self._new_id(), cut, [ticket])
+        self._reckon_windows()
+        self._barge = _Barge(self._new_id(), cut, [(ticket, [])])
 
     # --- LiveAvatar's side
 
@@ -219,16 +226,15 @@ class Speech:
         if self._names_ended(refs):
             return
         utterance = self._find(refs) or self._first_unstarted()
-        if utterance is not None and utterance.first_sent_at_s is not None:
+        if utterance is not None and utterance.first_sent_at_s is not None and not self._to_be_rewound(utterance):
             self._start(utterance, now_s)
 
     def on_talking(self, now_s: float) -> None:
         """The avatar talks: the same as a start, unless the utterance that plays is known already."""
         self._tells_starts = True
-        if not any(utterance.started for utterance in self.active):
-            utterance = self._first_unstarted()
-            if utterance is not None:
-                self._start(utterance, now_s)
+        utterance = self._first_unstarted()
+        if utterance is not None and not self.speaking and not self._to_be_rewound(utterance):
+            self._start(utterance, now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
         """An utterance was played to its end. One that came after an interrupt is ignored."""
@@ -278,7 +284,7 @@ class Speech:
             return
         head = self.active[0]
         started_by_s = self._started_by_s(head)
-        if started_by_s is not None and now_s >= started_by_s and head.signed:
+        if started_by_s is not None and now_s >= started_by_s and head.signed and not self._to_be_rewound(head):
             self._start(head, now_s, inferred=True)
         if head.overdue_at_s is not None and now_s >= head.overdue_at_s:
             self._conclude(head)
@@ -325,11 +331,11 @@ class Speech:
     def _speak(self, now_s: float) -> Command | None:
         while (utterance := self._to_send()) is not None:
             if utterance.sealed and utterance.buffered == 0:
+                if utterance.has_tail and (speak := self._take(utterance, 0, now_s)):
+                    return speak
                 if utterance.first_sent_at_s is None:
                     self._end(utterance, Outcome.COMPLETED, 0.0)
                     continue
-                if utterance.has_tail and (speak := self._take(utterance, 0, now_s)):
-                    return speak
                 utterance.end_sent_at_s = now_s
                 utterance.overdue_at_s = now_s + self.clock.lead_s(now_s) + self.config.ended_grace_s
                 return SpeakEnd(utterance.upstream_id)
@@ -384,30 +390,33 @@ class Speech:
 
     def _reckon_windows(self) -> None:
         """Share the credit: what others buffer is not free for the utterance that receives."""
-        total_s = sum(utterance.buffered_s for utterance in self.active)
+        total_s = sum(utterance.charged_s for utterance in self.active)
         for utterance in self.active:
             if not utterance.sealed:
-                free_s = self.config.max_buffered_s - (total_s - utterance.buffered_s)
-                utterance.window = int(max(0.0, free_s) * utterance.intake.byte_rate)
+                free_s = self.config.max_buffered_s - (total_s - utterance.charged_s)
+                # Rounded, where `credit_bytes` rounds down: a float must not take back a byte that was told.
+                utterance.window = round(max(0.0, free_s) * utterance.intake.byte_rate)
 
     # --- conclusions
 
     def _find(self, refs: Refs) -> Utterance | None:
-        """The active utterance an event is about: by our id, then by a task learned before."""
-        wanted = set(refs.ids)
-        if refs.task_id in self._tasks:
-            wanted.add(self._tasks[refs.task_id])
-        for utterance in self.active:
-            if utterance.upstream_id in wanted:
-                if refs.task_id:
-                    self._tasks[refs.task_id] = utterance.upstream_id
-                    _forget_oldest(self._tasks, self.config.remembered_utterances)
-                return utterance
-        return None
+        """The active utterance an event is about."""
+        named = self._named(refs)
+        utterance = next((one for one in self.active if one.upstream_id == named), None)
+        if utterance is not None and refs.task_id:
+            self._tasks[refs.task_id] = named
+            _forget_oldest(self._tasks, self.config.remembered_utterances)
+        return utterance
 
     def _names_ended(self, refs: Refs) -> bool:
-        known = (*refs.ids, self._tasks.get(refs.task_id, ""))
-        return any(upstream_id in self._ended_upstream for upstream_id in known)
+        return self._named(refs) in self._ended_upstream
+
+    def _named(self, refs: Refs) -> str:
+        """The upstream id an event is about: the best of its own that is known, else that of its task, if learned."""
+        for upstream_id in refs.ids:
+            if upstream_id in self._ended_upstream or any(one.upstream_id == upstream_id for one in self.active):
+                return upstream_id
+        return self._tasks.get(refs.task_id, "")
 
     def _concerns_barge(self, refs: Refs) -> bool:
         """Whether an event is about an utterance that is being cut; one without usable ids is."""
@@ -415,6 +424,14 @@ class Speech:
             return False
         utterance = self._find(refs)
         return utterance is None or utterance in self._barge.cut
+
+    def _to_be_rewound(self, utterance: Utterance) -> bool:
+        """Whether an interrupt on its way drops what is upstream of an utterance that it does not mean.
+
+        It may start upstream just before that. It is spoken again from its beginning, so this start is not told,
+        and its audio must be kept.
+        """
+        return self._barge is not None and utterance not in self._barge.cut
 
     def _first_unstarted(self) -> Utterance | None:
         return next(
@@ -456,7 +473,7 @@ class Speech:
                 self._remember_upstream(utterance.upstream_id)
                 utterance.rewind(self._new_id())
         self._reckon_windows()
-        self.answers.extend((ticket, ended) for ticket in barge.tickets)
+        self.answers.extend((ticket, ended + others) for ticket, others in barge.tickets)
 
     def _infer_start(self, utterance: Utterance, now_s: float) -> None:
         """Where LiveAvatar never tells a start, what should have been heard was heard."""

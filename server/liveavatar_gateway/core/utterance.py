@@ -11,6 +11,7 @@ from liveavatar_gateway.core.errors import (
     ChunkTooLarge,
     CreditExceeded,
     GatewayError,
+    InvalidField,
 )
 from liveavatar_gateway.core.messages import BYTE_RATE
 from liveavatar_gateway.core.playout import PlayoutClock
@@ -52,8 +53,8 @@ class Intake:
 class Utterance:
     """Bytes of one spoken turn.
 
-    Invariant: confirmed <= cut <= received, all in bytes of the caller's format. Once `outcome` is set nothing
-    changes any more.
+    Invariant: confirmed <= cut <= freed <= received, all in bytes of the caller's format. Once `outcome` is set
+    nothing changes any more.
     """
 
     __slots__ = (
@@ -64,9 +65,11 @@ class Utterance:
         "_retained",
         "confirmed",
         "cut",
+        "discarded",
         "end_sent_at_s",
         "failure",
         "first_sent_at_s",
+        "freed",
         "id",
         "intake",
         "last_chunk_at_s",
@@ -100,6 +103,8 @@ class Utterance:
         self.received = 0
         self.cut = 0
         self.confirmed = 0
+        self.discarded = 0
+        self.freed = 0
         self.window = 0
         self.sealed = False
         self.failure: GatewayError | None = None
@@ -122,7 +127,7 @@ class Utterance:
     @property
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
-        return self.received - self.cut
+        return self.received - self.cut - self.discarded
 
     @property
     def has_tail(self) -> bool:
@@ -130,9 +135,9 @@ class Utterance:
         return self.sealed and self.cut == self.received > 0 and not self._flushed
 
     @property
-    def buffered_s(self) -> float:
-        """Seconds that wait to be sent."""
-        return self.buffered / self.intake.byte_rate
+    def charged_s(self) -> float:
+        """Seconds that count against the credit. What was cut once does not, even when it has to wait again."""
+        return (self.received - self.freed) / self.intake.byte_rate
 
     def receive(self, offset: int | None, audio: bytes, now_s: float) -> int:
         """Take a chunk and return how many of its bytes were new.
@@ -143,7 +148,8 @@ class Utterance:
             now_s: Monotonic time.
 
         Raises:
-            ChunkTooLarge, AudioMisaligned, AudioContainerDetected, AudioGap, CreditExceeded: nothing was taken.
+            ChunkTooLarge, AudioMisaligned, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: nothing
+                was taken.
         """
         size = len(audio)
         intake = self.intake
@@ -158,8 +164,9 @@ class Utterance:
             return 0
         if self.received == 0 and (container := intake.detect_container(audio)):
             raise AudioContainerDetected(container)
-        if self.received - self.cut + size > self.window:
-            raise CreditExceeded(size, max(0, self.window - self.buffered), size / intake.byte_rate)
+        charged = self.received - self.freed
+        if charged + size > self.window:
+            raise CreditExceeded(size, max(0, self.window - charged), size / intake.byte_rate)
         self._buffer.append(audio)
         self.received += size
         self.last_chunk_at_s = now_s
@@ -167,6 +174,12 @@ class Utterance:
 
     def _beyond(self, offset: int, audio: bytes) -> bytes:
         """Drop what was received before; refuse a hole and an overlap that splits a sample."""
+        if offset < 0:
+            raise InvalidField(
+                f"offset_bytes {offset} is before the utterance; it counts from 0",
+                field="chunk.offset_bytes",
+                offset_bytes=offset,
+            )
         overlap = self.received - offset
         if overlap < 0:
             raise AudioGap(self.id, self.received, offset)
@@ -186,6 +199,7 @@ class Utterance:
         """
         chunks = self._take(size)
         self.cut += size
+        self.freed = max(self.freed, self.cut)
         self._packets.append(self.cut)
         if not self.started:
             self._retained.extend(chunks)
@@ -231,6 +245,7 @@ class Utterance:
         self._converter = self.intake.new_converter()
         self.cut = self.confirmed = 0
         self.sent_s = 0.0
+        self.signed = False
         self._flushed = False
         self.first_sent_at_s = self.end_sent_at_s = self.overdue_at_s = None
 
@@ -246,7 +261,8 @@ class Utterance:
         dropped = self.buffered
         self.sealed = True
         self._buffer = []
-        self.cut = self.received
+        self.discarded += dropped
+        self.freed = self.received
         self._flushed = True
         return dropped
 
@@ -258,5 +274,5 @@ class Utterance:
         self._retained = []
         self._packets = []
         if outcome is Outcome.COMPLETED:
-            self.confirmed = self.received
+            self.confirmed = self.cut
         return dropped

@@ -65,7 +65,7 @@ class Attachment:
             return cls(session, config, requests, context, after_sequence=first.resume.after_sequence)
         spec = convert.spec_of(first.open.spec, field="open.spec", default_detach_grace_s=config.detach_grace_s)
         request_id = convert.checked_id(first.open.request_id, "open.request_id", required=False)
-        session = directory.open(spec, request_id, wait_s=context.time_remaining())
+        session = directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
         try:
             await session.room()
         except asyncio.CancelledError:

@@ -70,6 +70,13 @@ def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
     return message
 
 
+def patience_s(time_remaining_s: float | None) -> float | None:
+    """How long a call may wait for a place: its deadline, less what the refusal needs to arrive before it."""
+    if time_remaining_s is None:
+        return None
+    return max(0.0, time_remaining_s - min(0.5, time_remaining_s * 0.2))
+
+
 def checked_id(value: str, field: str, *, required: bool) -> str:
     """Return an id of the caller's choice.
 
@@ -208,10 +215,10 @@ def session_message(session: LiveSession) -> session_pb2.Session:
             dropped_bytes=core.speech.dropped_bytes,
         ),
     )
-    if started is not None and started.max_duration_s is not None and session.started_at is not None:
-        limit = timedelta(seconds=started.max_duration_s)
-        message.max_duration.FromTimedelta(limit)
-        message.expires_at.FromDatetime(session.started_at + limit)
+    if started is not None and started.max_duration_s is not None:
+        message.max_duration.FromTimedelta(timedelta(seconds=started.max_duration_s))
+    if session.expires_at is not None:
+        message.expires_at.FromDatetime(session.expires_at)
     return message
 
 
@@ -269,7 +276,8 @@ def event_message(entry: ev.Entry, session: LiveSession) -> session_service_pb2.
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
         case ev.Expiring(remaining_s):
-            message.expiring.expires_at.FromDatetime(entry.at + timedelta(seconds=remaining_s))
+            expires_at = session.expires_at or entry.at + timedelta(seconds=remaining_s)
+            message.expiring.expires_at.FromDatetime(expires_at)
         case ev.Noticed(error, type_, words):
             message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
         case ev.Ended(error):

@@ -46,7 +46,7 @@ class SessionService(SessionServiceServicer):
         async with answered(context):
             spec = convert.spec_of(request.spec, field="spec", default_detach_grace_s=self._config.detach_grace_s)
             request_id = convert.checked_id(request.request_id, "request_id", required=False)
-            session = self._directory.open(spec, request_id, wait_s=context.time_remaining())
+            session = self._directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
             await _ready_or_abandoned(session, retryable=bool(request_id))
             return p.CreateSessionResponse(
                 session=convert.session_message(session), room=convert.room_message(session), handle=session.handle

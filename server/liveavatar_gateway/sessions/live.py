@@ -381,6 +381,13 @@ class LiveSession:
     # --- what it has used
 
     @property
+    def expires_at(self) -> datetime | None:
+        """When LiveAvatar will end it; None before the start, or when LiveAvatar did not say."""
+        if self.started is None or self.started_at is None or self.started.max_duration_s is None:
+            return None
+        return self.started_at + timedelta(seconds=self.started.max_duration_s)
+
+    @property
     def billed(self) -> timedelta:
         """From LiveAvatar's start to the end or to now."""
         if self.started_at is None:

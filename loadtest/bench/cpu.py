@@ -1,0 +1,80 @@
+"""CPU time of processes and cores, from the Linux kernel."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bench.settings import BenchError, Cores
+
+_CPUCLOCK_SCHED = 2
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU time of a process, all threads it has and had, to the nanosecond.
+
+    This is the clock that clock_getcpuclockid(3) names; /proc/<pid>/stat has the same in steps of 10 ms.
+    """
+    return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTimes:
+    """What a core did since boot, in ticks."""
+
+    total: int
+    idle: int
+    steal: int
+    """Time the hypervisor gave to others."""
+
+    @classmethod
+    def parse(cls, stat: str, core: int) -> Self:
+        """Read one core's line of /proc/stat."""
+        for line in stat.splitlines():
+            name, *numbers = line.split()
+            if name == f"cpu{core}":
+                user, nice, system, idle, iowait, irq, softirq, steal = map(int, numbers[:8])
+                return cls(user + nice + system + idle + iowait + irq + softirq + steal, idle + iowait, steal)
+        raise BenchError(f"the machine has no core {core}")
+
+    @classmethod
+    def now(cls, core: int) -> Self:
+        """Read one core's times."""
+        return cls.parse(Path("/proc/stat").read_text(), core)
+
+    def busy_since(self, before: Self) -> float:
+        """Share of the time that was not free, stolen time included, 0 to 1."""
+        return 1.0 - (self.idle - before.idle) / max(1, self.total - before.total)
+
+    def stolen_since(self, before: Self) -> float:
+        """Share of the time that went to others, 0 to 1."""
+        return (self.steal - before.steal) / max(1, self.total - before.total)
+
+
+def choose_cores() -> Cores:
+    """Take the first two cores that this process may use.
+
+    Raises:
+        BenchError: There is only one; what is measured and what loads it would compete. Or this is not Linux.
+    """
+    if sys.platform != "linux":
+        raise BenchError("the benchmark needs Linux: it pins processes to cores and reads the kernel's clocks")
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise BenchError("the benchmark needs two cores, one of them for the gateway alone")
+    return Cores(measured=allowed[0], load=allowed[1])
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Run on one core inside; processes started inside stay there with all their threads."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

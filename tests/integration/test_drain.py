@@ -1,0 +1,95 @@
+"""SIGTERM: every utterance gets its end or a reason, every session is stopped, the process exits with 0."""
+
+import asyncio
+import signal
+import time
+
+import grpc
+import pytest
+from harness import processes, speech
+from harness.caller import Caller, Refusal, refused
+from harness.caller import caller as connect
+
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
+
+TALKING = 20
+
+
+async def _talk(caller: Caller, seconds: float):
+    attachment = await caller.attach()
+    stream = await caller.speak(attachment.session_id)
+    await stream.say(speech.sound(seconds), "u")
+    await stream.until("started")
+    return attachment, stream
+
+
+async def _exit_code(gateway: processes.Gateway) -> int:
+    return await asyncio.to_thread(gateway.process.wait, 40)
+
+
+@pytest.mark.parametrize(
+    ("said_s", "grace_s", "outcome"),
+    [
+        pytest.param(2.0, 20, audio_pb2.UTTERANCE_OUTCOME_COMPLETED, id="speech that fits the grace is finished"),
+        pytest.param(20.0, 3, audio_pb2.UTTERANCE_OUTCOME_FAILED, id="speech that does not fit gets a reason"),
+    ],
+)
+@pytest.mark.timeout(120)
+async def test_twenty_talking_sessions_are_drained(emulator, said_s, grace_s, outcome):
+    before = emulator.active()
+    with processes.gateway(emulator.url, drain_grace_s=grace_s) as gateway:
+        async with connect(gateway.address) as caller:
+            talking = await asyncio.gather(*[_talk(caller, said_s) for _ in range(TALKING)])
+            assert emulator.active() == before + TALKING
+            gateway.process.send(signal.SIGTERM)
+            told_s = time.monotonic()
+            for attachment, stream in talking:
+                ended = await stream.until("ended")
+                assert ended.outcome == outcome
+                if outcome == audio_pb2.UTTERANCE_OUTCOME_FAILED:
+                    why = Refusal(ended.error)
+                    assert (why.reason, why.metadata["end_reason"]) == ("SESSION_ENDED", "DRAINED")
+                last = await attachment.event("ended")
+                assert last.session.end_reason == session_pb2.END_REASON_DRAINED
+                assert attachment.go_aways[0].handle == attachment.opened.handle
+                assert await attachment.closed() is grpc.StatusCode.OK
+            assert await _exit_code(gateway) == 0
+            assert time.monotonic() - told_s < grace_s + 10
+    assert emulator.active() == before
+
+
+async def test_a_draining_gateway_takes_nothing_new_and_says_so(emulator):
+    with processes.gateway(emulator.url, drain_grace_s=8) as gateway:
+        async with connect(gateway.address) as caller:
+            attachment, stream = await _talk(caller, 3.0)
+            gateway.process.send(signal.SIGTERM)
+            while not attachment.go_aways:
+                await attachment.read()
+            why = await refused(caller.create())
+            assert (why.reason, why.code) == ("DRAINING", grpc.StatusCode.UNAVAILABLE)
+            assert why.retry_s > 0
+            await stream.begin("late")
+            assert Refusal((await stream.until("rejected")).error).reason == "DRAINING"
+            await stream.end()
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            assert await _exit_code(gateway) == 0
+
+
+async def test_a_second_signal_cuts_speech_and_still_stops_the_session(emulator):
+    before = emulator.active()
+    with processes.gateway(emulator.url, drain_grace_s=30) as gateway:
+        async with connect(gateway.address) as caller:
+            attachment, stream = await _talk(caller, 15.0)
+            gateway.process.send(signal.SIGINT)
+            while not attachment.go_aways:
+                await attachment.read()
+            gateway.process.send(signal.SIGINT)
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_FAILED
+            assert await _exit_code(gateway) == 0
+    assert emulator.active() == before
+
+
+async def test_a_gateway_without_sessions_exits_at_once(emulator):
+    with processes.gateway(emulator.url, drain_grace_s=60) as gateway:
+        gateway.process.send(signal.SIGTERM)
+        assert await _exit_code(gateway) == 0

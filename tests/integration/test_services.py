@@ -1,0 +1,73 @@
+"""What operators and tools find on the port: health, reflection, server info, lists."""
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from harness import processes
+from harness.caller import caller as connect
+from harness.caller import refused
+
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as sessions
+
+SERVICES = ("liveavatar.gateway.v1.SessionService", "liveavatar.gateway.v1.AudioService")
+
+
+@pytest.mark.parametrize("service", ["", *SERVICES])
+async def test_health_says_serving_for_each_service(caller, service):
+    stub = health_pb2_grpc.HealthStub(caller.channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def _reflected(channel) -> set[str]:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    call = stub.ServerReflectionInfo()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    answer = await call.read()
+    return {service.name for service in answer.list_services_response.service}
+
+
+async def test_reflection_is_off_unless_asked_for(caller, emulator):
+    with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+        await _reflected(caller.channel)
+    with processes.gateway(emulator.url, "--reflection") as gateway:
+        async with connect(gateway.address) as other:
+            assert set(SERVICES) <= await _reflected(other.channel)
+
+
+async def test_server_info_tells_the_limits_that_apply(caller):
+    info = await caller.sessions.GetServerInfo(sessions.GetServerInfoRequest(), timeout=10)
+    assert info.version
+    assert info.audio_limits.max_chunk_bytes == 256 * 1024
+    assert audio_pb2.AUDIO_ENCODING_MULAW in info.audio_encodings
+    assert (info.min_sample_rate_hz, info.max_sample_rate_hz) == (8_000, 48_000)
+    assert not info.draining
+
+
+async def test_sessions_are_listed_newest_first_in_pages_and_by_label_and_state(caller):
+    made = [(await caller.create(labels={"test": "list", "n": str(n)})).session for n in range(5)]
+    listed, token = [], ""
+    while True:
+        request = sessions.ListSessionsRequest(page_size=2, page_token=token, labels={"test": "list"})
+        page = await caller.sessions.ListSessions(request, timeout=10)
+        listed += [session.id for session in page.sessions]
+        token = page.next_page_token
+        if not token:
+            break
+    assert listed == [session.id for session in reversed(made)]
+    await caller.end(made[0].id)
+    request = sessions.ListSessionsRequest(labels={"test": "list"}, states=[session_pb2.SESSION_STATE_READY])
+    assert len((await caller.sessions.ListSessions(request, timeout=10)).sessions) == 4
+    for session in made[1:]:
+        await caller.end(session.id)
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "field"), [({"page_size": -1}, "page_size"), ({"page_token": "nonsense"}, "page_token")]
+)
+async def test_a_bad_page_is_refused_by_field(caller, request_fields, field):
+    request = sessions.ListSessionsRequest(**request_fields)
+    why = await refused(caller.sessions.ListSessions(request, timeout=10))
+    assert (why.reason, why.field) == ("INVALID_FIELD", field)

@@ -170,7 +170,7 @@ class Settings(BaseSettings):
         1.0, ge=0.1, le=10, description="How long new speech waits for LiveAvatar's answer to an interrupt."
     )
     ack_interval_s: float = Field(
-        0.5,
+        1.0,
         ge=0.05,
         le=10,
         description="How often progress is told on StreamAudio. Lower is smoother, each costs a message.",

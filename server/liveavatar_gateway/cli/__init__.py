@@ -1,15 +1,43 @@
 """The command line: arguments, environment and signals; everything else is elsewhere."""
 
+import importlib
+from typing import Final
+
 import click
 
 from liveavatar_gateway import __version__
-from liveavatar_gateway.cli.check_config import check_config
-from liveavatar_gateway.cli.serve import serve
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+COMMANDS: Final = {
+    "demo": ("demo", "A whole call against an emulator: no account, no key."),
+    "serve": ("serve", "Serve until SIGTERM or Ctrl-C, then drain."),
+    "check-config": ("check_config", "Check the configuration and show what is in effect."),
+    "say": ("say", "Speak a WAV file through a running gateway."),
+    "sessions": ("sessions", "See and end the sessions of a running gateway."),
+}
+"""Module and summary of each command, in the order that help shows; the command is named as its module."""
 
-@click.group(context_settings=_CONTEXT)
+
+class _Lazy(click.Group):
+    """Imports a command when it is run: `--help` and `say` need none of the server's libraries."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        name, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings=_CONTEXT)
 @click.version_option(__version__, package_name="liveavatar-gateway")
 def main() -> None:
     """LiveAvatar Gateway: one typed gRPC contract for HeyGen LiveAvatar sessions.
@@ -21,7 +49,3 @@ def main() -> None:
 
     Settings come from GATEWAY_* variables, a TOML file and flags; `check-config --help` lists them all.
     """
-
-
-main.add_command(serve)
-main.add_command(check_config)

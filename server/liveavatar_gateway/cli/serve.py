@@ -1,6 +1,7 @@
 """`liveavatar-gateway serve`: run the service until SIGTERM or Ctrl-C."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -72,6 +73,8 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
 
     def on_ready(app: App) -> None:
         apps.append(app)
+        # What start-up made stays: collections need not walk it again and again while people talk.
+        gc.freeze()
         click.echo(_banner(app, settings))
         log.info("serve.config", **settings.shown())
         if ready_file is not None:

@@ -1,12 +1,12 @@
 """Settings on the command line: shared options, and errors as people want to read them."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
+from liveavatar_gateway.cli import output
 from liveavatar_gateway.config import ConfigError, Settings, load
 
 EX_CONFIG = 78
@@ -31,9 +31,8 @@ def load_or_exit(config_file: Path | None, flags: dict[str, Any]) -> Settings:
 
 
 def fail(message: str, code: int = EX_CONFIG) -> NoReturn:
-    """Print an error and exit."""
-    click.echo(f"liveavatar-gateway: {message}", err=True)
-    sys.exit(code)
+    """Print an error and exit, with 78 unless told otherwise."""
+    output.fail(message, code)
 
 
 def settings_options(function: _Function) -> _Function:

@@ -198,10 +198,13 @@ class Session:
 
     # --- LiveAvatar's side
 
-    def on_wire(self, event: wire.Event, now_s: float) -> None:
-        """Take one event of the command socket."""
+    def on_wire(self, event: wire.Event, now_s: float) -> bool:
+        """Take one event of the command socket; True when that may have made a command due or changed the log."""
         if self.over:
-            return
+            return False
+        if isinstance(event, wire.Appended) and self.state is SessionState.READY:
+            # One comes for each packet; all but an utterance's first change only the position told with the next ack.
+            return self.speech.on_appended(event.refs)
         self._take_as_sign_of_life(event)
         match event:
             case wire.StateUpdated(state):
@@ -217,11 +220,10 @@ class Session:
             case _:
                 self._on_speech(event, now_s)
         self._drain()
+        return True
 
     def _on_speech(self, event: wire.Event, now_s: float) -> None:
         match event:
-            case wire.Appended(refs):
-                self.speech.on_appended(refs)
             case wire.SpeakStarted(refs):
                 self.speech.on_started(refs, now_s)
                 # A late one is about speech that is over, after which nothing would end the pose.

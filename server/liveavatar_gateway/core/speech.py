@@ -210,15 +210,18 @@ class Speech:
 
     # --- LiveAvatar's side
 
-    def on_appended(self, refs: Refs) -> None:
-        """A packet was accepted."""
+    def on_appended(self, refs: Refs) -> bool:
+        """A packet was accepted; True when it is the first sign of its utterance, after which a start may be due."""
         if self._names_ended(refs):
-            return
+            return False
         self.acknowledges = True
         utterance = self._find(refs) or next((one for one in self.active if one.confirmed < one.cut), None)
-        if utterance is not None:
-            utterance.signed = True
-            utterance.confirm_packet()
+        if utterance is None:
+            return False
+        first = not utterance.signed
+        utterance.signed = True
+        utterance.confirm_packet()
+        return first
 
     def on_started(self, refs: Refs, now_s: float) -> None:
         """The first sound of an utterance is out."""
@@ -239,7 +242,7 @@ class Speech:
     def on_ended(self, refs: Refs, now_s: float) -> None:
         """An utterance was played to its end. One that came after an interrupt is ignored."""
         if self._barge and self._barge.sent_at_s is not None and self._concerns_barge(refs):
-            self._finish_barge(now_s)
+            self._finish_barge(self._barge, now_s)
             return
         if self._names_ended(refs):
             return
@@ -252,7 +255,7 @@ class Speech:
     def on_silent(self, now_s: float) -> None:
         """The avatar stopped talking. It ends the utterance that plays, unless that one merely ran dry."""
         if self._barge and self._barge.sent_at_s is not None:
-            self._finish_barge(now_s)
+            self._finish_barge(self._barge, now_s)
             return
         head = self.active[0] if self.active else None
         if head is None or not head.started or head.end_sent_at_s is None:
@@ -266,12 +269,12 @@ class Speech:
         if barge is None or barge.sent_at_s is None:
             return
         if barge.command_id in refs.ids or not refs.ids or self._concerns_barge(refs):
-            self._finish_barge(now_s)
+            self._finish_barge(barge, now_s)
 
     def on_interrupted(self, refs: Refs, now_s: float) -> None:
         """An utterance was cut."""
         if self._barge and self._barge.sent_at_s is not None and self._concerns_barge(refs):
-            self._finish_barge(now_s)
+            self._finish_barge(self._barge, now_s)
 
     # --- time
 
@@ -279,7 +282,7 @@ class Speech:
         """Conclude what LiveAvatar should have said by now."""
         barge = self._barge
         if barge and barge.sent_at_s is not None and now_s >= barge.sent_at_s + self.config.interrupt_timeout_s:
-            self._finish_barge(now_s)
+            self._finish_barge(barge, now_s)
         if not self.active:
             return
         head = self.active[0]
@@ -454,15 +457,11 @@ class Speech:
 
     def _complete_through(self, utterance: Utterance, now_s: float) -> None:
         for one in self.active[: self.active.index(utterance) + 1]:
-            if not one.started:
-                self._start(one, now_s, inferred=True)
-            if one.outcome is None:
-                self._end(one, Outcome.COMPLETED, one.sent_s)
+            self._start(one, now_s, inferred=True)
+            self._end(one, Outcome.COMPLETED, one.sent_s)
 
-    def _finish_barge(self, now_s: float) -> None:
-        barge, self._barge = self._barge, None
-        if barge is None:
-            return
+    def _finish_barge(self, barge: _Barge, now_s: float) -> None:
+        self._barge = None
         for utterance in barge.cut:
             self._infer_start(utterance, now_s)
             utterance.position_s(self.clock, now_s)
@@ -509,7 +508,7 @@ class Speech:
     def close(self, error: GatewayError, now_s: float) -> None:
         """End everything: the session is over. Interrupts on their way are answered with what was heard."""
         if self._barge is not None:
-            self._finish_barge(now_s)
+            self._finish_barge(self._barge, now_s)
         for utterance in list(self.active):
             self._infer_start(utterance, now_s)
             utterance.position_s(self.clock, now_s)

@@ -214,15 +214,12 @@ class Utterance:
         if size == self.buffered:
             taken, self._buffer = self._buffer, []
             return taken
-        taken, count = [], 0
-        for index, chunk in enumerate(self._buffer):
-            rest = size - count
-            if len(chunk) >= rest:
-                taken.append(chunk[:rest])
-                self._buffer[: index + 1] = [chunk[rest:]] if len(chunk) > rest else []
-                break
-            taken.append(chunk)
-            count += len(chunk)
+        taken, rest = [], size
+        while rest:
+            taken.append(self._buffer[len(taken)][:rest])
+            rest -= len(taken[-1])
+        left = self._buffer[len(taken) - 1][len(taken[-1]) :]
+        self._buffer[: len(taken)] = [left] if left else []
         return taken
 
     def confirm_packet(self) -> None:

@@ -177,8 +177,8 @@ class SpeechStream:
                 self._session.core.speech.dropped_bytes += len(chunk.audio)
                 return
             raise UnexpectedMessage("chunk outside of an utterance; send begin first", field="chunk")
-        offset = chunk.offset_bytes if chunk.HasField("offset_bytes") else None
         try:
+            offset = chunk.offset_bytes if chunk.HasField("offset_bytes") else None
             self._session.receive(utterance, offset, chunk.audio)
         except AudioGap as gap:
             # Once per hole: all that follows until the caller goes back has the same one.

@@ -17,7 +17,7 @@ class RpcConfig:
     """Largest chunk of audio. Higher takes larger messages; each is held in memory whole."""
     detach_grace_s: float = 30.0
     """How long a session outlives its last stream when its spec does not say."""
-    ack_interval_s: float = 0.5
+    ack_interval_s: float = 1.0
     """How often progress is told. Lower is smoother and costs a message each."""
 
 

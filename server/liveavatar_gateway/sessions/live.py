@@ -12,6 +12,7 @@ import structlog
 
 from liveavatar_gateway.core.errors import AttachSuperseded, Draining, GatewayError, InternalError, SessionEnded
 from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.messages import Event
 from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
@@ -311,23 +312,22 @@ class LiveSession:
     async def _live(self, upstream: UpstreamSession) -> None:
         if self.core.over:
             return
-        socket = await upstream.connect()
+        socket = await upstream.connect(self._on_event)
         self.core.socket_opened(time.monotonic())
         self._pool.keep_alive(self)
         async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(self._read(socket), name=f"session-{self.id}/read")
+            watcher = tasks.create_task(self._watch(socket), name=f"session-{self.id}/watch")
             await self._drive(socket)
-            reader.cancel()
+            watcher.cancel()
 
-    async def _read(self, socket: CommandSocket) -> None:
-        core = self.core
-        try:
-            async for event in socket.events():
-                core.on_wire(event, time.monotonic())
-                self._driver.set()
-        except SocketClosed as closed:
-            _log.info("upstream.socket_closed", session=self.id, code=closed.code, how=str(closed))
-            self.end(EndReason.UPSTREAM_FAILED)
+    def _on_event(self, event: Event) -> None:
+        if self.core.on_wire(event, time.monotonic()):
+            self._driver.set()
+
+    async def _watch(self, socket: CommandSocket) -> None:
+        closed = await socket.closed()
+        _log.info("upstream.socket_closed", session=self.id, code=closed.code, how=str(closed))
+        self.end(EndReason.UPSTREAM_FAILED)
 
     async def _drive(self, socket: CommandSocket) -> None:
         """Send what is due, sleep until something is due again."""

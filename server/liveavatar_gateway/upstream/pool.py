@@ -7,13 +7,14 @@ taken yet, and fairness is another order of the line in `places.py`.
 import asyncio
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
 
 from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.messages import Event
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
 from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
@@ -52,13 +53,15 @@ class UpstreamSession:
         self._socket: CommandSocket | None = None
         self.started = started
 
-    async def connect(self) -> CommandSocket:
-        """Open the command socket.
+    async def connect(self, on_event: Callable[[Event], None]) -> CommandSocket:
+        """Open the command socket; `on_event` is called with each of its events.
 
         Raises:
             UpstreamUnreachable: it cannot be opened; the session is still to be closed.
         """
-        self._socket = await CommandSocket.open(self.started.ws_url, timeout_s=self._pool.config.connect_timeout_s)
+        self._socket = await CommandSocket.open(
+            self.started.ws_url, on_event, timeout_s=self._pool.config.connect_timeout_s
+        )
         return self._socket
 
     async def close(self) -> str:

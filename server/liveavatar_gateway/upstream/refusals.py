@@ -27,6 +27,9 @@ _CREDIT_CODES: Final = frozenset({4033})
 _MAX_QUOTED: Final = 300
 """Characters of LiveAvatar's own words that are passed on."""
 
+_MAX_RETRY_AFTER_S: Final = 60.0
+"""Longest `Retry-After` that is believed: LiveAvatar's windows are one second, and a proxy may say anything."""
+
 _FIELDS: Final[Mapping[str, str]] = {
     "avatar_id": "spec.avatar_id",
     "max_session_duration": "spec.max_duration",
@@ -157,6 +160,6 @@ def _integer(value: object) -> int | None:
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds of `Retry-After`; LiveAvatar counts in one-second windows, so dates are not expected."""
     try:
-        return max(0.0, float(headers.get("retry-after", "")))
+        return min(max(0.0, float(headers.get("retry-after", ""))), _MAX_RETRY_AFTER_S)
     except ValueError:
         return None

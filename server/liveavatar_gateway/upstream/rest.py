@@ -9,7 +9,13 @@ from typing import Any, Final
 import httpx
 import structlog
 
-from liveavatar_gateway.core.errors import GatewayError, UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
+from liveavatar_gateway.core.errors import (
+    GatewayError,
+    UpstreamError,
+    UpstreamProtocol,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
 from liveavatar_gateway.upstream.refusals import Answer, refusal
 

@@ -275,7 +275,7 @@ Global___AudioReady: _TypeAlias = AudioReady  # noqa: Y015
 
 @_typing.final
 class AudioAck(_message.Message):
-    """How far an utterance has come. Sent at least twice a second while something moves."""
+    """How far an utterance has come. Sent about once a second while something moves."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

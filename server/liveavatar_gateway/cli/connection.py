@@ -1,0 +1,98 @@
+"""Commands that are callers: where the gateway is, and what to do about each refusal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+from liveavatar_gateway.cli.output import EX_FAILED, fail
+
+if TYPE_CHECKING:
+    # Only said, not needed: gRPC takes a while to import, and `--help` should not wait for it.
+    import grpc
+
+    from liveavatar.gateway import GatewayError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_NEXT_STEPS: Final = {
+    "CAPACITY_EXHAUSTED": "wait, or end a session: `liveavatar-gateway sessions list --state ready`",
+    "SESSION_NOT_FOUND": "`liveavatar-gateway sessions list` shows the sessions there are",
+    "SESSION_ENDED": "open a new session: `liveavatar-gateway say FILE.wav --avatar AVATAR_ID`",
+    "DRAINING": "the gateway shuts down; try again when another one has taken its place",
+    "UPSTREAM_UNAUTHENTICATED": "the operator must set a valid LIVEAVATAR_API_KEY and restart the gateway",
+    "UPSTREAM_CREDITS_EXHAUSTED": "top up the LiveAvatar account, or use --sandbox",
+    "UPSTREAM_PLAN_REQUIRED": "ask for less, or change the LiveAvatar plan",
+    "UPSTREAM_REJECTED": "correct what LiveAvatar names; an avatar must belong to the gateway's account",
+    "AUDIO_CONTAINER_DETECTED": "give the file's path instead of its bytes, or decode it first",
+    "AUDIO_FORMAT_UNSUPPORTED": "convert it: ffmpeg -i FILE -ar 24000 -ac 1 -c:a pcm_s16le out.wav",
+    "AUDIO_MISALIGNED": "check --encoding and --channels: the audio is no whole number of their samples",
+    "INTERNAL": "report it with the incident number; the gateway's log has the details under it",
+}
+
+
+def connection_options(function: _Function) -> _Function:
+    """Where the gateway is."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+_OPTIONS: Final = (
+    click.option("--address", default="127.0.0.1:50051", show_default=True, help="The gateway, HOST:PORT."),
+    click.option(
+        "--tls", is_flag=True, help="Speak TLS; the gateway's certificate must be one the system trusts."
+    ),
+    click.option(
+        "--ca",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="PEM file with the certificates to trust instead; implies --tls.",
+    ),
+)
+
+
+def credentials(*, tls: bool, ca: Path | None) -> "grpc.ChannelCredentials | None":
+    """What identifies the gateway; None for plaintext."""
+    import grpc  # noqa: PLC0415 - see above
+
+    if not tls and ca is None:
+        return None
+    return grpc.ssl_channel_credentials(ca.read_bytes() if ca is not None else None)
+
+
+@contextlib.contextmanager
+def refusals(address: str) -> Iterator[None]:
+    """Turn what the gateway refuses into an error with a next step, and exit code 1."""
+    from liveavatar.gateway import GatewayError  # noqa: PLC0415 - see above
+
+    try:
+        yield
+    except GatewayError as error:
+        refuse(error, address)
+
+
+def refuse(error: "GatewayError", address: str) -> NoReturn:
+    """Print a refusal and what to do about it, and exit."""
+    fail("\n  ".join(explanation(error, address)), EX_FAILED)
+
+
+def explanation(error: "GatewayError", address: str) -> list[str]:
+    """What happened, and the next step where there is one to tell."""
+    from liveavatar.gateway import ConnectionLost, DeadlineExceeded  # noqa: PLC0415 - see above
+
+    if isinstance(error, ConnectionLost):
+        return [
+            f"no gateway answers on {address}: {error.message}",
+            "start one (`liveavatar-gateway serve`), or say where it is with --address; "
+            "one that speaks TLS needs --tls or --ca",
+        ]
+    if isinstance(error, DeadlineExceeded):
+        return [f"{address} did not answer in time: {error.message}", "try again; the gateway's log may say more"]
+    lines = [f"{error.reason}: {error.message}" if error.reason else error.message]
+    if error.reason in _NEXT_STEPS:
+        lines.append(_NEXT_STEPS[error.reason])
+    if error.retry_after is not None:
+        lines.append(f"the same call may succeed in {error.retry_after:g} s")
+    return lines

@@ -1,0 +1,251 @@
+"""`liveavatar-gateway say`: speak a file, or raw audio from standard input, through a running gateway."""
+
+import asyncio
+import json
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from liveavatar_gateway.cli.connection import connection_options, credentials, explanation, refusals
+from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
+
+if TYPE_CHECKING:
+    # Only said here; imported when a command runs.
+    from rich.console import Console
+
+    from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Outcome
+    from liveavatar.gateway.audio import AudioFormat
+
+SANDBOX_AVATAR: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
+"""LiveAvatar's avatar for trying things out; the only one its sandbox takes."""
+
+ENCODINGS: Final = ("pcm_s16le", "pcm_f32le", "mulaw", "alaw")
+"""What raw audio may be; the values of the client's `AudioEncoding`."""
+
+_ANSWER_S: Final = 10.0
+_READ_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What to say, where."""
+
+    path: Path | None
+    """None for standard input."""
+    raw_format: "AudioFormat | None"
+    """What standard input holds; None for a file, which says so itself."""
+    total_s: float | None
+    avatar_id: str
+    sandbox: bool
+    handle: str | None
+    show_room: bool
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, exists=True, allow_dash=True))
+@connection_options
+@click.option("--avatar", help="Avatar to open a session with, a UUID.")
+@click.option(
+    "--sandbox", is_flag=True, help="LiveAvatar's sandbox: free, 60 s at most, its own avatar by default."
+)
+@click.option("--handle", help="Speak in this session instead, and leave it alive; see above.")
+@click.option("--rate", type=int, help="Standard input: samples per second.  [default: 24000]")
+@click.option("--encoding", type=click.Choice(ENCODINGS), help="Standard input: samples.  [default: pcm_s16le]")
+@click.option("--channels", type=click.IntRange(1, 2), help="Standard input: channels.  [default: 1]")
+@click.option("--show-room", is_flag=True, help="Print how to watch: a link with a token, which is a secret.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of progress.")
+def say(
+    file: str,
+    address: str,
+    ca: Path | None,
+    avatar: str | None,
+    handle: str | None,
+    rate: int | None,
+    encoding: str | None,
+    channels: int | None,
+    *,
+    tls: bool,
+    sandbox: bool,
+    show_room: bool,
+    as_json: bool,
+) -> None:
+    """Speak FILE, a WAV file of any rate, or raw audio from standard input when FILE is "-".
+
+    Opens a session, waits until all was heard, and ends the session, so that nothing more is billed. Ctrl-C
+    interrupts the speech, says how much was heard, and ends the session too.
+
+    With --handle it speaks in a session that exists, and leaves it alive. It takes the session over from whoever is
+    attached to it: meant for sessions made with CreateSession, which nobody is attached to.
+
+    \b
+        liveavatar-gateway say hello.wav --avatar AVATAR_ID
+        liveavatar-gateway say hello.wav --sandbox --show-room
+        tts "Good morning" | liveavatar-gateway say - --rate 16000 --avatar AVATAR_ID
+
+    \b
+    Exit codes: 0 all was heard, 1 it was refused, failed or was interrupted by someone else, 2 usage, 130 Ctrl-C.
+    """
+    if sum((avatar is not None or sandbox, handle is not None)) != 1:
+        raise click.UsageError("say where to speak: --avatar AVATAR_ID, --sandbox, or --handle HANDLE")
+    raw = file == "-"
+    if not raw and (rate, encoding, channels) != (None, None, None):
+        raise click.UsageError("--rate, --encoding and --channels are for standard input; a WAV file says its own")
+    raw_format, total_s = _raw_format(rate, encoding, channels) if raw else None, None if raw else _seconds(file)
+    order = _Order(
+        path=None if raw else Path(file),
+        raw_format=raw_format,
+        total_s=total_s,
+        avatar_id=avatar or SANDBOX_AVATAR,
+        sandbox=sandbox,
+        handle=handle,
+        show_room=show_room,
+    )
+    from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for it
+
+    speaking = _Speaking(order, address, Console(highlight=False, quiet=as_json))
+    with stoppable(), refusals(address):
+        try:
+            asyncio.run(speaking.run(tls=tls, ca=ca))
+        finally:
+            if as_json and speaking.report:
+                click.echo(json.dumps(speaking.report, indent=2))
+    sys.exit(speaking.exit_code)
+
+
+class _Speaking:
+    """One utterance, from the session it needs to what became of it."""
+
+    def __init__(self, order: _Order, address: str, console: "Console") -> None:
+        self.exit_code = EX_FAILED
+        self.report: dict[str, Any] = {}
+        """For programs; empty while there is nothing to tell."""
+        self._order = order
+        self._address = address
+        self._console = console
+
+    async def run(self, *, tls: bool, ca: Path | None) -> None:
+        """Speak.
+
+        Raises:
+            GatewayError: it was refused before anything was said.
+        """
+        from liveavatar.gateway import AsyncClient  # noqa: PLC0415 - not for `--help`
+
+        async with AsyncClient(
+            self._address, credentials=credentials(tls=tls, ca=ca), timeout=_ANSWER_S
+        ) as client:
+            # A gateway that is not there is told at once, and not after the patience that opening has.
+            await client.server_info()
+            async with AsyncExitStack() as stack:
+                session = await self._session(client, stack)
+                self._show_session(session)
+                await self._speak(session)
+
+    async def _session(self, client: "AsyncClient", stack: AsyncExitStack) -> "AsyncSession":
+        order = self._order
+        if order.handle is None:
+            return await stack.enter_async_context(client.open_session(order.avatar_id, sandbox=order.sandbox))
+        session = await client.resume_session(order.handle).open()
+        stack.push_async_callback(session.detach)
+        return session
+
+    async def _speak(self, session: "AsyncSession") -> None:
+        if self._order.path is not None:
+            utterance = session.say(self._order.path)
+        else:
+            utterance = session.say(_standard_input(), format=self._order.raw_format)
+        self.report = {"session_id": session.id, "utterance_id": utterance.id}
+        try:
+            await session.ready()
+            with self._progress() as show:
+                async for progress in utterance.progress_updates():
+                    show(progress.played.total_seconds())
+        except asyncio.CancelledError:
+            self._tell(await utterance.interrupt())
+            raise
+        self._tell(await _outcome(utterance))
+
+    def _tell(self, outcome: "Outcome") -> None:
+        """Say what became of it."""
+        from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+
+        error, played_s = outcome.error, outcome.played.total_seconds()
+        self.exit_code = 0 if outcome.kind.value == "played" else EX_FAILED
+        self.report |= {"outcome": outcome.kind.value, "played_s": round(played_s, 3)}
+        if self._order.total_s is not None:
+            self.report["total_s"] = round(self._order.total_s, 3)
+        of = "" if self._order.total_s is None else f" of {self._order.total_s:.2f}"
+        self._console.print(f"{outcome.kind.value}: {played_s:.2f}{of} s were heard", soft_wrap=True)
+        if error is None:
+            return
+        reason = error.reason if isinstance(error, GatewayError) else ""
+        self.report["error"] = {"reason": reason, "message": str(error)}
+        lines = explanation(error, self._address) if isinstance(error, GatewayError) else [str(error)]
+        click.echo("liveavatar-gateway: " + "\n  ".join(lines), err=True)
+
+    def _show_session(self, session: "AsyncSession") -> None:
+        room = session.room
+        self._console.print(f"session {session.id}, room {room.url}", soft_wrap=True)
+        if self._order.show_room:
+            query = urllib.parse.urlencode({"liveKitUrl": room.url, "token": room.viewer_token})
+            # Asked for, so also where the rest is quiet; on stderr, since stdout may be kept.
+            click.echo(f"watch it: https://meet.livekit.io/custom?{query}", err=True)
+
+    @contextmanager
+    def _progress(self) -> Iterator[Any]:
+        """A bar on a terminal, nothing elsewhere; yields what to call with the seconds heard."""
+        if not self._console.is_terminal or self._console.quiet:
+            yield lambda _: None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - not for `--help`
+
+        of = "" if self._order.total_s is None else " of {task.total:.1f}"
+        columns = (BarColumn(bar_width=40), TextColumn(f"played {{task.completed:.1f}}{of} s"))
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task("", total=self._order.total_s)
+            yield lambda played_s: progress.update(task, completed=played_s)
+
+
+async def _outcome(utterance: "AsyncUtterance") -> "Outcome":
+    """What became of it, also where it failed."""
+    try:
+        return await utterance.result()
+    except Exception:
+        if utterance.outcome is None:
+            raise
+        return utterance.outcome
+
+
+def _raw_format(rate: int | None, encoding: str | None, channels: int | None) -> "AudioFormat":
+    from liveavatar.gateway import AudioEncoding, AudioFormat  # noqa: PLC0415 - not for `--help`
+
+    return AudioFormat(
+        encoding=AudioEncoding(encoding or ENCODINGS[0]),
+        sample_rate_hz=24_000 if rate is None else rate,
+        channel_count=channels or 1,
+    )
+
+
+def _seconds(file: str) -> float:
+    """How long a WAV file is. Reading its header first costs nothing; a session would."""
+    from liveavatar.gateway import wav  # noqa: PLC0415 - not for `--help`
+
+    try:
+        info = wav.probe(Path(file))
+    except wav.WavError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}")
+    return info.format.duration(info.data_bytes).total_seconds()
+
+
+def _standard_input() -> Iterator[bytes]:
+    """What comes, as it comes: a real-time source stays one."""
+    while piece := sys.stdin.buffer.read1(_READ_BYTES):
+        yield piece

@@ -1,0 +1,1 @@
+"""`liveavatar-gateway demo`: a whole call through real processes, and the proof that it went right."""

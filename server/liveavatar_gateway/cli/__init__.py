@@ -48,4 +48,4 @@ def main() -> None:
     Speak through it:            liveavatar-gateway say hello.wav --avatar AVATAR_ID
 
     Settings come from GATEWAY_* variables, a TOML file and flags; `check-config --help` lists them all.
-    """
+    """  # noqa: D301 - \b is how click is told not to wrap

@@ -1,13 +1,14 @@
 """Commands that are callers: where the gateway is, and what to do about each refusal."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from liveavatar_gateway.cli.output import EX_FAILED, fail
+from liveavatar_gateway.cli.output import EX_FAILED
 
 if TYPE_CHECKING:
     # Only said, not needed: gRPC takes a while to import, and `--help` should not wait for it.
@@ -70,12 +71,13 @@ def refusals(address: str) -> Iterator[None]:
     try:
         yield
     except GatewayError as error:
-        refuse(error, address)
+        complain(explanation(error, address))
+        sys.exit(EX_FAILED)
 
 
-def refuse(error: "GatewayError", address: str) -> NoReturn:
-    """Print a refusal and what to do about it, and exit."""
-    fail("\n  ".join(explanation(error, address)), EX_FAILED)
+def complain(lines: list[str]) -> None:
+    """Print what went wrong, and below it what to do."""
+    click.echo("liveavatar-gateway: " + "\n  ".join(lines), err=True)
 
 
 def explanation(error: "GatewayError", address: str) -> list[str]:
@@ -85,8 +87,7 @@ def explanation(error: "GatewayError", address: str) -> list[str]:
     if isinstance(error, ConnectionLost):
         return [
             f"no gateway answers on {address}: {error.message}",
-            "start one (`liveavatar-gateway serve`), or say where it is with --address; "
-            "one that speaks TLS needs --tls or --ca",
+            "start one (`liveavatar-gateway serve`), or say where it is: --address HOST:PORT, with --tls if it has TLS",
         ]
     if isinstance(error, DeadlineExceeded):
         return [f"{address} did not answer in time: {error.message}", "try again; the gateway's log may say more"]

@@ -29,9 +29,9 @@ from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
 def demo(out: Path, ready_delay_ms: int, *, as_json: bool) -> None:
     """Hold a whole call: no account, no key, nothing to start first. Takes about 20 seconds.
 
-    Starts an emulator of LiveAvatar and a gateway in front of it, as real processes on free ports. Then it does what
-    an agent does: opens a session, speaks before the avatar is ready, speaks again and is interrupted, and ends
-    the session. Both recordings are at 22050 Hz, so the gateway resamples them.
+    Starts an emulator of LiveAvatar and a gateway in front of it, as real processes on free ports. Then it does
+    what an agent does: opens a session, speaks before the avatar is ready, speaks again and is interrupted, and
+    ends the session. Both recordings are at 22050 Hz, so the gateway resamples them.
 
     The emulator has recorded what reached it. The demo compares that with the recordings, sample for sample, and
     checks that nothing was sent too early, too late or twice. What was heard goes to a WAV file: listen to it.
@@ -41,7 +41,7 @@ def demo(out: Path, ready_delay_ms: int, *, as_json: bool) -> None:
     Afterwards, with your own account:
         LIVEAVATAR_API_KEY=... liveavatar-gateway serve
         liveavatar-gateway say hello.wav --sandbox
-    """
+    """  # noqa: D301 - \b is how click is told not to wrap
     from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for these
 
     from liveavatar_gateway.demo import run  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import urllib.parse
 from collections.abc import Iterator
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from liveavatar_gateway.cli.connection import connection_options, credentials, explanation, refusals
+from liveavatar_gateway.cli.connection import complain, connection_options, credentials, explanation
 from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
 
 if TYPE_CHECKING:
     # Only said here; imported when a command runs.
     from rich.console import Console
 
-    from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Outcome
+    from liveavatar.gateway import AsyncClient, AsyncSession, Outcome
     from liveavatar.gateway.audio import AudioFormat
 
 SANDBOX_AVATAR: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
@@ -61,6 +62,7 @@ class _Order:
 @click.option("--show-room", is_flag=True, help="Print how to watch: a link with a token, which is a secret.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of progress.")
 def say(
+    *,
     file: str,
     address: str,
     ca: Path | None,
@@ -69,7 +71,6 @@ def say(
     rate: int | None,
     encoding: str | None,
     channels: int | None,
-    *,
     tls: bool,
     sandbox: bool,
     show_room: bool,
@@ -80,8 +81,8 @@ def say(
     Opens a session, waits until all was heard, and ends the session, so that nothing more is billed. Ctrl-C
     interrupts the speech, says how much was heard, and ends the session too.
 
-    With --handle it speaks in a session that exists, and leaves it alive. It takes the session over from whoever is
-    attached to it: meant for sessions made with CreateSession, which nobody is attached to.
+    With --handle it speaks in a session that exists, and leaves it alive. It takes the session over from whoever
+    is attached to it: meant for sessions made with CreateSession, which nobody is attached to.
 
     \b
         liveavatar-gateway say hello.wav --avatar AVATAR_ID
@@ -90,7 +91,7 @@ def say(
 
     \b
     Exit codes: 0 all was heard, 1 it was refused, failed or was interrupted by someone else, 2 usage, 130 Ctrl-C.
-    """
+    """  # noqa: D301 - \b is how click is told not to wrap
     if sum((avatar is not None or sandbox, handle is not None)) != 1:
         raise click.UsageError("say where to speak: --avatar AVATAR_ID, --sandbox, or --handle HANDLE")
     raw = file == "-"
@@ -109,11 +110,11 @@ def say(
     from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for it
 
     speaking = _Speaking(order, address, Console(highlight=False, quiet=as_json))
-    with stoppable(), refusals(address):
+    with stoppable():
         try:
             asyncio.run(speaking.run(tls=tls, ca=ca))
         finally:
-            if as_json and speaking.report:
+            if as_json:
                 click.echo(json.dumps(speaking.report, indent=2))
     sys.exit(speaking.exit_code)
 
@@ -124,28 +125,26 @@ class _Speaking:
     def __init__(self, order: _Order, address: str, console: "Console") -> None:
         self.exit_code = EX_FAILED
         self.report: dict[str, Any] = {}
-        """For programs; empty while there is nothing to tell."""
+        """For programs."""
         self._order = order
         self._address = address
         self._console = console
 
     async def run(self, *, tls: bool, ca: Path | None) -> None:
-        """Speak.
+        """Speak, and tell what became of it. When cancelled, the speech is interrupted and the session ended."""
+        from liveavatar.gateway import AsyncClient, GatewayError  # noqa: PLC0415 - not for `--help`
 
-        Raises:
-            GatewayError: it was refused before anything was said.
-        """
-        from liveavatar.gateway import AsyncClient  # noqa: PLC0415 - not for `--help`
-
-        async with AsyncClient(
-            self._address, credentials=credentials(tls=tls, ca=ca), timeout=_ANSWER_S
-        ) as client:
-            # A gateway that is not there is told at once, and not after the patience that opening has.
-            await client.server_info()
-            async with AsyncExitStack() as stack:
+        channel = credentials(tls=tls, ca=ca)
+        try:
+            async with (
+                AsyncClient(self._address, credentials=channel, timeout=_ANSWER_S) as client,
+                AsyncExitStack() as stack,
+            ):
                 session = await self._session(client, stack)
                 self._show_session(session)
                 await self._speak(session)
+        except GatewayError as error:
+            self._tell_error(error)
 
     async def _session(self, client: "AsyncClient", stack: AsyncExitStack) -> "AsyncSession":
         order = self._order
@@ -162,32 +161,38 @@ class _Speaking:
             utterance = session.say(_standard_input(), format=self._order.raw_format)
         self.report = {"session_id": session.id, "utterance_id": utterance.id}
         try:
-            await session.ready()
             with self._progress() as show:
                 async for progress in utterance.progress_updates():
                     show(progress.played.total_seconds())
         except asyncio.CancelledError:
             self._tell(await utterance.interrupt())
             raise
-        self._tell(await _outcome(utterance))
+        if utterance.outcome is not None:  # it always is, once its progress has ended
+            self._tell(utterance.outcome)
 
     def _tell(self, outcome: "Outcome") -> None:
         """Say what became of it."""
-        from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
-
-        error, played_s = outcome.error, outcome.played.total_seconds()
+        played_s = outcome.played.total_seconds()
         self.exit_code = 0 if outcome.kind.value == "played" else EX_FAILED
         self.report |= {"outcome": outcome.kind.value, "played_s": round(played_s, 3)}
         if self._order.total_s is not None:
             self.report["total_s"] = round(self._order.total_s, 3)
         of = "" if self._order.total_s is None else f" of {self._order.total_s:.2f}"
         self._console.print(f"{outcome.kind.value}: {played_s:.2f}{of} s were heard", soft_wrap=True)
-        if error is None:
-            return
-        reason = error.reason if isinstance(error, GatewayError) else ""
-        self.report["error"] = {"reason": reason, "message": str(error)}
-        lines = explanation(error, self._address) if isinstance(error, GatewayError) else [str(error)]
-        click.echo("liveavatar-gateway: " + "\n  ".join(lines), err=True)
+        if outcome.error is not None:
+            self._tell_error(outcome.error)
+
+    def _tell_error(self, error: Exception) -> None:
+        """Say why, and what to do about it."""
+        from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+
+        self.exit_code = EX_FAILED
+        if isinstance(error, GatewayError):
+            self.report["error"] = {"reason": error.reason, "message": error.message}
+            complain(explanation(error, self._address))
+        else:
+            self.report["error"] = {"reason": "", "message": str(error)}
+            complain([str(error)])
 
     def _show_session(self, session: "AsyncSession") -> None:
         room = session.room
@@ -210,16 +215,6 @@ class _Speaking:
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task("", total=self._order.total_s)
             yield lambda played_s: progress.update(task, completed=played_s)
-
-
-async def _outcome(utterance: "AsyncUtterance") -> "Outcome":
-    """What became of it, also where it failed."""
-    try:
-        return await utterance.result()
-    except Exception:
-        if utterance.outcome is None:
-            raise
-        return utterance.outcome
 
 
 def _raw_format(rate: int | None, encoding: str | None, channels: int | None) -> "AudioFormat":
@@ -247,5 +242,5 @@ def _seconds(file: str) -> float:
 
 def _standard_input() -> Iterator[bytes]:
     """What comes, as it comes: a real-time source stays one."""
-    while piece := sys.stdin.buffer.read1(_READ_BYTES):
+    while piece := os.read(sys.stdin.fileno(), _READ_BYTES):
         yield piece

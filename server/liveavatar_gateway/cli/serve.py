@@ -33,7 +33,8 @@ def serve(config_file: Path | None, ready_file: Path | None, **flags: Any) -> No
     The first signal drains: no new sessions, speech may end within GATEWAY_DRAIN_GRACE_S, then every session is
     ended at LiveAvatar. A second signal cuts speech at once; sessions are ended all the same.
 
-    Needs LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE). All other settings have defaults: see `check-config --help`.
+    Needs LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE). All other settings have defaults, which
+    `check-config --help` lists.
     """
     settings = load_or_exit(config_file, flags)
     if not settings.api_key.get_secret_value():

@@ -98,9 +98,12 @@ def record_json(record: "SessionRecord") -> dict[str, Any]:
 def _client(address: str, *, tls: bool, ca: Path | None, timeout_s: float = _TIMEOUT_S) -> Iterator["Client"]:
     from liveavatar.gateway import Client  # noqa: PLC0415 - `--help` should not wait for it
 
-    with stoppable(), refusals(address):
-        with Client(address, credentials=credentials(tls=tls, ca=ca), timeout=timeout_s) as client:
-            yield client
+    with (
+        stoppable(),
+        refusals(address),
+        Client(address, credentials=credentials(tls=tls, ca=ca), timeout=timeout_s) as client,
+    ):
+        yield client
 
 
 def _label(text: str) -> tuple[str, str]:

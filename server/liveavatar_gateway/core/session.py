@@ -203,7 +203,7 @@ class Session:
         if self.over:
             return False
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
-            # One comes for each packet; all but an utterance's first change only the position told with the next ack.
+            # One comes for each packet; all but an utterance's first change only the position in the next ack.
             return self.speech.on_appended(event.refs)
         self._take_as_sign_of_life(event)
         match event:

@@ -159,7 +159,7 @@ class Speech:
         return frames * intake.frame_bytes
 
     def sent_bytes(self, utterance: Utterance) -> int:
-        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all that were sent where it never confirms."""
+        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent ones where it never confirms."""
         if self.acknowledges or not utterance.started:
             return utterance.confirmed
         return utterance.cut
@@ -178,7 +178,7 @@ class Speech:
         self._tickets += 1
         ticket = self._tickets
         if self._barge is not None:
-            # It drops all that is upstream, and nothing follows before it is done: a second one has nothing to cut.
+            # It drops all that is upstream, and nothing follows before it is done: a second has nothing to cut.
             ended = [self._end(one, Outcome.INTERRUPTED, 0.0) for one in targets if one not in self._barge.cut]
             waiting = self.answers if len(ended) == len(targets) else self._barge.tickets
             waiting.append((ticket, ended))
@@ -211,7 +211,7 @@ class Speech:
     # --- LiveAvatar's side
 
     def on_appended(self, refs: Refs) -> bool:
-        """A packet was accepted; True when it is the first sign of its utterance, after which a start may be due."""
+        """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
         if self._names_ended(refs):
             return False
         self.acknowledges = True
@@ -415,7 +415,7 @@ class Speech:
         return self._named(refs) in self._ended_upstream
 
     def _named(self, refs: Refs) -> str:
-        """The upstream id an event is about: the best of its own that is known, else that of its task, if learned."""
+        """The upstream id an event is about: the best of its own that is known, else that of its task."""
         for upstream_id in refs.ids:
             if upstream_id in self._ended_upstream or any(one.upstream_id == upstream_id for one in self.active):
                 return upstream_id

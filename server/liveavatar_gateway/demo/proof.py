@@ -163,7 +163,7 @@ def _arrived_cut(spoken: Spoken) -> Check:
 def _agreed(spoken: Spoken) -> Check:
     return Check(
         f"both sides agree how much of {spoken.name} was heard",
-        ok=spoken.told_outcome == "interrupted" and 0 < spoken.heard_s and spoken.disagreement_s <= AGREEMENT_S,
+        ok=spoken.told_outcome == "interrupted" and spoken.heard_s > 0 and spoken.disagreement_s <= AGREEMENT_S,
         detail=f"{spoken.told_outcome}; {_both(spoken)}, {spoken.disagreement_s * 1000:.0f} ms apart "
         f"(at most {AGREEMENT_S * 1000:.0f})",
     )

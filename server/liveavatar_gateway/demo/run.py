@@ -227,7 +227,7 @@ class _Call:
 
     async def _first_packet(self, upstream_id: str) -> Mapping[str, Any]:
         """The emulator's note of it; the call's limit bounds the wait."""
-        while not (packets := (await self._emulator.recording(upstream_id))["packets"]):
+        while not (packets := (await self._emulator.recording(upstream_id))["packets"]):  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(_POLL_S)
         first: Mapping[str, Any] = packets[0]
         return first

@@ -30,7 +30,7 @@ class Moment:
 
 
 class Timeline:
-    """Shows moments as they come and keeps them. A terminal gets colours and a bar, everything else plain lines."""
+    """Shows moments as they come and keeps them. A terminal gets colours and a bar, all else gets plain lines."""
 
     def __init__(self, console: Console) -> None:
         """Prepare.

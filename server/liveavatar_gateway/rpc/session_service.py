@@ -113,7 +113,7 @@ class SessionService(SessionServiceServicer):
                 min_sample_rate_hz=MIN_RATE_HZ,
                 max_sample_rate_hz=MAX_RATE_HZ,
                 max_session_count=self._places.limit,
-                active_session_count=len(self._directory.living()),
+                active_session_count=self._places.used,
                 waiting_count=self._places.waiting,
                 detach_grace=convert.duration(self._config.detach_grace_s),
                 draining=self._directory.draining,

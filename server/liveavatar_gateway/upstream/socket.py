@@ -1,5 +1,6 @@
 """The command socket: one connection, events handed over as they come, one writer."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,13 @@ from liveavatar_gateway.core.messages import Command, Event
 from liveavatar_gateway.upstream.wire import decode, encode
 
 _MAX_EVENT_BYTES = 2**20
+_SEND_TIMEOUT_S = 10.0
+"""A socket that takes nothing for this long is lost: the avatar has run dry long before."""
+_CONNECTION_LOST = 1006
 _CLOSE_MEANINGS = {
     1000: "normal end",
     1001: "going away",
-    1006: "connection lost",
+    _CONNECTION_LOST: "connection lost",
     1009: "message too large",
     1011: "server error",
 }
@@ -95,12 +99,15 @@ class CommandSocket:
         """Send a command. Returns when the send buffer is low again, so that an interrupt waits for one packet.
 
         Raises:
-            SocketClosed: it is gone.
+            SocketClosed: it is gone, or the other side reads nothing any more.
         """
         try:
-            await self._connection.send(encode(command), text=True)
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                await self._connection.send(encode(command), text=True)
         except websockets.ConnectionClosed as closed:
             raise self._closed() from closed
+        except TimeoutError:
+            raise SocketClosed(_CONNECTION_LOST, f"nothing was read for {_SEND_TIMEOUT_S:g} s") from None
 
     async def closed(self) -> SocketClosed:
         """Wait until the socket is gone, and return how."""
@@ -115,4 +122,4 @@ class CommandSocket:
         await self._connection.close()
 
     def _closed(self) -> SocketClosed:
-        return SocketClosed(self._connection.close_code or 1006, self._connection.close_reason or "")
+        return SocketClosed(self._connection.close_code or _CONNECTION_LOST, self._connection.close_reason or "")

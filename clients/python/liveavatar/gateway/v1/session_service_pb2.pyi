@@ -1063,7 +1063,7 @@ class GetServerInfoResponse(_message.Message):
     max_session_count: _builtins.int
     """Sessions that may live at once on the account."""
     active_session_count: _builtins.int
-    """Sessions that live now."""
+    """Places of the account that are taken now."""
     waiting_count: _builtins.int
     """Callers that wait for a place now."""
     draining: _builtins.bool

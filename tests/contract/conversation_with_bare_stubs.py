@@ -11,9 +11,8 @@ import threading
 
 import grpc
 
-from liveavatar.gateway.v1 import audio_pb2
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
-from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 from liveavatar.gateway.v1.audio_service_pb2_grpc import AudioServiceStub
 from liveavatar.gateway.v1.session_service_pb2_grpc import SessionServiceStub
@@ -86,7 +85,7 @@ def main() -> None:
         final = control.EndSession(sessions.EndSessionRequest(session_id=created.session.id), timeout=20).session
         events = [response.event.WhichOneof("event") for response in attach if response.HasField("event")]
         commands_end.set()
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "stubs": session_pb2.__file__,

@@ -186,9 +186,9 @@ class Caller:
         self.audio = AudioServiceStub(channel)
         self.channel = channel
 
-    async def create(self, request_id: str = "", *, timeout: float | None = 30, **spec: Any) -> Any:
+    async def create(self, request_id: str = "", *, deadline_s: float | None = 30, **spec: Any) -> Any:
         request = sessions.CreateSessionRequest(spec=make_spec(**spec), request_id=request_id)
-        return await self.sessions.CreateSession(request, timeout=timeout)
+        return await self.sessions.CreateSession(request, timeout=deadline_s)
 
     async def attach(self, request_id: str = "", **spec: Any) -> Attachment:
         call = self.sessions.Attach()

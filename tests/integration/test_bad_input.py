@@ -8,9 +8,8 @@ from harness import speech
 from harness.caller import Caller, Refusal, refused
 from harness.processes import Emulator
 
-from liveavatar.gateway.v1 import audio_pb2
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
-from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 
 WAV = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt " + bytes(32)

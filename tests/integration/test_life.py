@@ -7,8 +7,8 @@ import grpc
 import pytest
 from google.protobuf import duration_pb2
 from harness import processes, speech
-from harness.caller import refused
 from harness.caller import caller as connect
+from harness.caller import refused
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
@@ -237,7 +237,7 @@ async def test_the_deadline_of_a_call_bounds_the_whole_of_it(caller, emulator):
     before = emulator.active()
     began_s = time.monotonic()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await caller.create(timeout=0.5)
+        await caller.create(deadline_s=0.5)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert time.monotonic() - began_s < 3
     await asyncio.sleep(3.2)

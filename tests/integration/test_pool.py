@@ -20,9 +20,9 @@ async def test_61_callers_on_an_account_of_50():
     ):
         async with connect(gateway.address) as caller:
             # The last six have a short deadline and will have waited in vain.
-            patient = [asyncio.create_task(caller.create(timeout=60)) for _ in range(CALLERS - 6)]
+            patient = [asyncio.create_task(caller.create(deadline_s=60)) for _ in range(CALLERS - 6)]
             await asyncio.sleep(0.5)
-            hurried = [asyncio.create_task(caller.create(timeout=12)) for _ in range(6)]
+            hurried = [asyncio.create_task(caller.create(deadline_s=12)) for _ in range(6)]
             sessions = []
             for done in asyncio.as_completed(patient):
                 sessions.append((await done).session)
@@ -65,10 +65,10 @@ async def test_a_full_line_is_refused_at_once(emulator):
     with processes.gateway(emulator.url, max_sessions=1, max_waiting=1) as gateway:
         async with connect(gateway.address) as caller:
             await caller.create()
-            waiting = asyncio.create_task(caller.create(timeout=20))
+            waiting = asyncio.create_task(caller.create(deadline_s=20))
             while (await _info(caller)).waiting_count < 1:
                 await asyncio.sleep(0.02)
-            why = await refused(caller.create(timeout=20))
+            why = await refused(caller.create(deadline_s=20))
             assert (why.reason, why.quota) == ("CAPACITY_EXHAUSTED", "upstream_account")
             waiting.cancel()
             while (await _info(caller)).waiting_count:
@@ -79,7 +79,7 @@ async def test_a_caller_that_gives_up_in_line_leaves_no_session_behind(emulator)
     with processes.gateway(emulator.url, max_sessions=1) as gateway:
         async with connect(gateway.address) as caller:
             first = (await caller.create()).session
-            waiting = asyncio.create_task(caller.create(timeout=20))
+            waiting = asyncio.create_task(caller.create(deadline_s=20))
             while (await _info(caller)).waiting_count < 1:
                 await asyncio.sleep(0.02)
             waiting.cancel()

@@ -10,6 +10,7 @@ from liveavatar.gateway.v1 import session_pb2
 
 SANDBOX_AVATAR = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
 
+# ruff: noqa: E501 - one refusal, one line
 CASES = [
     # endpoint, fault, reason, code, detail, field
     ("token", {"status": 401, "message": "Invalid API key"}, "UPSTREAM_UNAUTHENTICATED", "FAILED_PRECONDITION", "Help"),

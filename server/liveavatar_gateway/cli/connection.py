@@ -87,7 +87,7 @@ def explanation(error: "GatewayError", address: str) -> list[str]:
     if isinstance(error, ConnectionLost):
         return [
             f"no gateway answers on {address}: {error.message}",
-            "start one (`liveavatar-gateway serve`), or say where it is: --address HOST:PORT, with --tls if it has TLS",
+            "start one (`liveavatar-gateway serve`), or name it: --address HOST:PORT, and --tls if it has TLS",
         ]
     if isinstance(error, DeadlineExceeded):
         return [f"{address} did not answer in time: {error.message}", "try again; the gateway's log may say more"]

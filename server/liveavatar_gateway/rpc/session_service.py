@@ -98,7 +98,9 @@ class SessionService(SessionServiceServicer):
         raise AssertionError("unreachable: answered raises or the body returns")
 
     async def GetServerInfo(  # noqa: N802, D102
-        self, request: p.GetServerInfoRequest, context: _Context
+        self,
+        request: p.GetServerInfoRequest,  # noqa: ARG002 - it has no fields yet
+        context: _Context,
     ) -> p.GetServerInfoResponse:
         async with answered(context):
             return p.GetServerInfoResponse(

@@ -5,6 +5,7 @@ import hmac
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import structlog
 
@@ -44,7 +45,7 @@ class Directory:
         self._ended: OrderedDict[str, datetime] = OrderedDict()
         self.draining = False
 
-    async def __aenter__(self) -> "Directory":
+    async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         return self
 

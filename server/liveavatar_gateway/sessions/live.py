@@ -272,7 +272,7 @@ class LiveSession:
         except asyncio.CancelledError:
             self.end(EndReason.DRAINED)
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the root of the session's task: whatever it is ends here, logged
             incident = _new_id()
             _log.exception("session.crashed", session=self.id, incident=incident)
             self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))

@@ -12,10 +12,10 @@ class KeepAliveConfig:
     """When keep-alives are sent."""
 
     interval_s: float = 60.0
-    """How long after the last command. LiveAvatar ends sessions that are idle for 5 minutes, and some observers saw
-    ends after 2 to 3; its own plugin sends every 60 s. Higher risks that, lower only costs messages."""
+    """How long after the last command. LiveAvatar ends sessions that are idle for 5 minutes, and some observers
+    saw ends after 2 to 3; its own plugin sends every 60 s. Higher risks that, lower only costs messages."""
     jitter: float = 0.1
-    """Share of the interval by which each is sent earlier, at random, so that many sessions do not send at once."""
+    """Share of the interval by which each is sent earlier, at random, so that many do not send at once."""
 
 
 class Sleepy(Protocol):

@@ -73,7 +73,7 @@ class Answer:
 
 
 def refusal(answer: Answer) -> GatewayError:
-    """Return the error that an answer outside 2xx stands for. Decides on the HTTP status, then on code and words."""
+    """Return the error that an answer outside 2xx stands for. The HTTP status decides, then code and words."""
     says = f"LiveAvatar: {answer.message}" if answer.message else f"LiveAvatar answered {answer.status}"
     facts: dict[str, object] = {"endpoint": answer.endpoint, "http_status": answer.status}
     if answer.code is not None:
@@ -84,7 +84,7 @@ def refusal(answer: Answer) -> GatewayError:
         return _limit(answer, says, facts)
     if answer.status == 401:
         return UpstreamUnauthenticated(
-            f"{says}; check LIVEAVATAR_API_KEY (a HeyGen key does not work: make one at app.liveavatar.com/developers)",
+            f"{says}; check LIVEAVATAR_API_KEY (HeyGen keys do not work; make one at app.liveavatar.com/developers)",
             facts=facts,
         )
     if answer.status == 429:

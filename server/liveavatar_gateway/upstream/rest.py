@@ -31,7 +31,7 @@ class RestConfig:
     base_url: str = "https://api.liveavatar.com"
     """Without the `/v1`."""
     timeout_s: float = 15.0
-    """Longest wait for one answer. Start takes seconds; lower gives up on slow ones, higher keeps callers waiting."""
+    """Longest wait for one answer. Start takes seconds; lower gives up on slow ones, higher lets callers wait."""
     attempts: int = 3
     """Tries of calls that may be repeated safely: token, stop, reads. Start is never repeated."""
     backoff_s: float = 0.25
@@ -78,7 +78,7 @@ class Rest:
         """Start a session: from here on it is billed. Never repeated blindly: a repeat could start two.
 
         Raises:
-            UpstreamError, CapacityExhausted: refused or failed; after a failure it may be running all the same, so stop it.
+            UpstreamError, CapacityExhausted: refused or failed; it may be running all the same, so stop it.
         """
         headers = {"Authorization": f"Bearer {minted.token}"}
         answer = await self._call("POST", "/v1/sessions/start", headers=headers, json={})
@@ -169,7 +169,7 @@ class Rest:
 def _data_of(answer: Answer) -> Mapping[str, Any]:
     if answer.body is None:
         raise UpstreamProtocol(
-            f"LiveAvatar answered {answer.endpoint} with {answer.status} and no JSON; is LIVEAVATAR_API_URL right?",
+            f"LiveAvatar answered {answer.endpoint} with {answer.status} and no JSON; is the API URL right?",
             retry_after_s=1.0,
             endpoint=answer.endpoint,
             http_status=answer.status,

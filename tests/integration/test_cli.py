@@ -1,0 +1,334 @@
+"""The commands, run as users run them: what they print, and the exit codes that scripts rely on."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.caller import AVATAR
+from harness.processes import Emulator, Gateway, _clean_environment
+from harness.speech import sound
+
+from liveavatar.gateway import AudioEncoding, Client, SessionState
+from liveavatar_gateway import cli
+from liveavatar_gateway.audio.convert import convert_all
+from liveavatar_gateway.audio.formats import AudioFormat, Encoding
+from liveavatar_gateway.cli import say, sessions
+
+PROGRAM = [sys.executable, "-m", "liveavatar_gateway"]
+RATE_HZ = 16_000
+
+
+def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        input=stdin,
+        capture_output=True,
+        env={**_clean_environment(), **environment},
+        check=False,
+        timeout=50,
+    )
+    shown = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in shown.stderr
+    return shown
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    give_up_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def client(shared_gateway: Gateway) -> Iterator[Client]:
+    with Client(shared_gateway.address) as found:
+        yield found
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address that is taken and answers nobody."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def make_wav(tmp_path: Path) -> Callable[[float], tuple[Path, bytes]]:
+    def make(seconds: float) -> tuple[Path, bytes]:
+        pcm = sound(seconds * RATE_HZ / 24_000)
+        path = tmp_path / "speech.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
+            file.writeframes(pcm)
+        return path, pcm
+
+    return make
+
+
+def upstream_audio(emulator: Emulator, client: Client, session_id: str) -> bytes:
+    return emulator.audio(client.get_session(session_id).upstream_session_id)
+
+
+# --- help
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["demo", "-h"], ["say", "-h"], ["sessions", "list", "-h"]], ids=str
+)
+def test_help_waits_for_no_heavy_import(arguments):
+    probe = (
+        "import sys; from liveavatar_gateway.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "print('heavy:', sorted({'grpc', 'numpy', 'pydantic', 'httpx', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe, *arguments], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "Usage:" in done.stdout
+    assert done.stdout.endswith("heavy: []\n")
+
+
+def test_every_command_has_its_place_and_no_other():
+    assert set(cli.COMMANDS) == set(cli.main.list_commands(None))
+    for name in cli.COMMANDS:
+        assert cli.main.get_command(None, name).name == name
+    assert run("no-such-command").returncode == 2
+
+
+def test_choices_are_those_of_the_client():
+    assert set(sessions.STATES) == {state.value for state in SessionState} - {"unspecified"}
+    assert set(say.ENCODINGS) == {encoding.value for encoding in AudioEncoding}
+
+
+# --- serve, check-config
+
+
+def test_serve_without_a_key_says_what_to_set_and_what_needs_none():
+    done = run("serve", "--port", "0")
+    assert done.returncode == 78
+    assert "LIVEAVATAR_API_KEY" in done.stderr
+    assert "liveavatar-gateway demo" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_an_unknown_variable_gets_a_suggestion(command):
+    done = run(command, GATEWAY_MAX_SESSION="3")
+    assert done.returncode == 78
+    assert "GATEWAY_MAX_SESSION " in done.stderr
+    assert "did you mean GATEWAY_MAX_SESSIONS?" in done.stderr
+
+
+def test_check_config_shows_what_is_in_effect_and_no_secret():
+    done = run("check-config", "--json", GATEWAY_MAX_SESSIONS="7", LIVEAVATAR_API_KEY="a-real-secret")
+    assert done.returncode == 0
+    shown = json.loads(done.stdout)
+    assert (shown["max_sessions"], shown["api_key"]) == ("7", "set")
+    assert "a-real-secret" not in done.stdout + done.stderr
+
+
+# --- say
+
+
+def test_say_speaks_a_file_and_ends_its_session(emulator, shared_gateway, client, make_wav):
+    path, pcm = make_wav(0.6)
+    done = run("say", str(path), "--avatar", AVATAR, "--address", shared_gateway.address, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["outcome"], said["played_s"], said["total_s"]) == ("played", 0.6, 0.6)
+    assert client.get_session(said["session_id"]).end_reason == "caller_ended"
+    expected = convert_all(AudioFormat(Encoding.PCM_S16LE, RATE_HZ, 1), pcm)
+    assert upstream_audio(emulator, client, said["session_id"]) == expected
+
+
+def test_say_speaks_raw_audio_from_standard_input(emulator, shared_gateway, client):
+    raw = bytes(range(256)) * 16
+    arguments = [
+        "--rate",
+        "8000",
+        "--encoding",
+        "mulaw",
+        "--sandbox",
+        "--address",
+        shared_gateway.address,
+        "--json",
+    ]
+    done = run("say", "-", *arguments, stdin=raw)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["outcome"], said["played_s"]) == ("played", 0.512)
+    expected = convert_all(AudioFormat(Encoding.MULAW, 8000, 1), raw)
+    assert upstream_audio(emulator, client, said["session_id"]) == expected
+
+
+def test_say_tells_people_what_was_heard_and_keeps_the_token_to_itself(emulator, shared_gateway, make_wav):
+    path, _ = make_wav(0.3)
+    arguments = ["say", str(path), "--sandbox", "--address", shared_gateway.address]
+    done = run(*arguments)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1] == "played: 0.30 of 0.30 s were heard"
+    assert "token" not in done.stdout + done.stderr
+    assert "&token=ey" in run(*arguments, "--show-room").stderr
+
+
+def test_say_with_a_handle_leaves_the_session_alive(emulator, shared_gateway, client, make_wav):
+    created = client.create_session(AVATAR)
+    path, _ = make_wav(0.3)
+    done = run("say", str(path), "--handle", created.handle, "--address", shared_gateway.address)
+    assert done.returncode == 0, done.stderr
+    assert client.get_session(created.session.id).state == "ready"
+    assert client.end_session(created.session.id).usage.utterance_count == 1
+
+
+@pytest.mark.parametrize("content", [b"ID3\x04" + bytes(500), b"", b"RIFF", b"hello\n" * 100], ids=len)
+def test_say_refuses_what_is_no_wav_file_before_it_costs_anything(emulator, shared_gateway, tmp_path, content):
+    path = tmp_path / "speech.mp3"
+    path.write_bytes(content)
+    before = emulator.state()["sessions"]["started_total"]
+    done = run("say", str(path), "--sandbox", "--address", shared_gateway.address)
+    assert done.returncode == 1
+    assert "speech.mp3: " in done.stderr
+    assert emulator.state()["sessions"]["started_total"] == before
+
+
+def test_say_names_the_reason_of_a_refusal_and_the_next_step(emulator, shared_gateway, make_wav):
+    path, _ = make_wav(0.3)
+    done = run("say", str(path), "--avatar", "nobody", "--address", shared_gateway.address, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["reason"] == "INVALID_FIELD"
+    assert "INVALID_FIELD: " in done.stderr
+
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=path.read_bytes())
+    assert done.returncode == 1
+    assert "AUDIO_CONTAINER_DETECTED: " in done.stderr
+    assert "give the file's path" in done.stderr
+
+
+def test_say_interrupted_by_someone_else_fails(emulator, shared_gateway, client, make_wav):
+    path, _ = make_wav(20.0)
+    label = run_in_background("say", str(path), "--avatar", AVATAR, "--address", shared_gateway.address)
+    with label as saying:
+        session_id = saying.stdout.readline().split()[1].strip(",")
+        wait_until(lambda: client.get_session(session_id).pose == "talking")
+        client.interrupt_session(session_id)
+        rest = saying.stdout.read()
+        assert saying.wait(30) == 1
+    assert "interrupted: " in rest
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_silences_the_avatar_and_ends_the_session(
+    emulator, shared_gateway, client, make_wav, number, code
+):
+    path, _ = make_wav(20.0)
+    with run_in_background("say", str(path), "--avatar", AVATAR, "--address", shared_gateway.address) as saying:
+        session_id = saying.stdout.readline().split()[1].strip(",")
+        wait_until(lambda: client.get_session(session_id).pose == "talking")
+        saying.send_signal(number)
+        rest = saying.stdout.read()
+        assert saying.wait(30) == code
+    assert "interrupted: " in rest
+    assert "Traceback" not in rest
+    record = client.get_session(session_id)
+    assert (record.state, record.end_reason) == ("ended", "caller_ended")
+    assert len(emulator.session(record.upstream_session_id)["interrupts"]) == 1
+
+
+def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=_clean_environment(),
+        # A test run in the background of a shell ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["say"],
+        ["say", "FILE"],
+        ["say", "FILE", "--sandbox", "--handle", "h"],
+        ["say", "FILE", "--sandbox", "--rate", "8000"],
+        ["say", "no-such-file.wav", "--sandbox"],
+        ["sessions", "list", "--label", "nokey"],
+        ["sessions", "list", "--state", "asleep"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2_and_says_why(make_wav, arguments):
+    path, _ = make_wav(0.1)
+    done = run(*(str(path) if argument == "FILE" else argument for argument in arguments))
+    assert done.returncode == 2
+    assert "Error: " in done.stderr
+
+
+# --- sessions
+
+
+def test_sessions_are_listed_shown_and_ended(emulator, shared_gateway, client):
+    address = ["--address", shared_gateway.address]
+    mark = uuid.uuid4().hex
+    ids = [client.create_session(AVATAR, labels={"test": mark, "n": str(n)}).session.id for n in range(3)]
+
+    def listed(*filters: str) -> list[dict[str, Any]]:
+        done = run("sessions", "list", "--json", "--label", f"test={mark}", *filters, *address)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert [found["id"] for found in listed()] == ids[::-1]
+    assert [found["id"] for found in listed("--label", "n=1")] == [ids[1]]
+    assert [found["id"] for found in listed("--limit", "2")] == ids[:0:-1]
+
+    ended = run("sessions", "end", ids[0], "--json", *address)
+    assert ended.returncode == 0
+    record = json.loads(ended.stdout)
+    assert (record["id"], record["state"], record["end_reason"]) == (ids[0], "ended", "caller_ended")
+    assert emulator.session(record["upstream_session_id"])["phase"] == "ended"
+    assert [found["id"] for found in listed("--state", "ended")] == [ids[0]]
+    assert [found["id"] for found in listed("--state", "ready", "--state", "connecting")] == ids[:0:-1]
+
+    table = run("sessions", "list", "--label", f"test={mark}", *address).stdout.splitlines()
+    assert table[0].split() == ["id", "state", "pose", "attached", "age", "expires", "in", "reason"]
+    assert [line.split()[0] for line in table[1:]] == ids[::-1]
+    assert table[3].split()[-1] == "caller_ended"
+
+    shown = run("sessions", "show", ids[1], *address).stdout
+    fields = dict(line.split(None, 1) for line in shown.splitlines())
+    assert (fields["id"], fields["state"], fields["attached"]) == (ids[1], "ready", "no")
+    assert fields["labels"] == f"n=1 test={mark}"
+    for session_id in ids[1:]:
+        assert "ended" in run("sessions", "end", session_id, *address).stdout
+
+
+def test_no_sessions_is_said(emulator, shared_gateway):
+    label = f"test={uuid.uuid4()}"
+    assert run("sessions", "list", "--label", label, "--address", shared_gateway.address).stdout == "no sessions\n"
+
+
+@pytest.mark.parametrize("command", ["show", "end"])
+def test_an_unknown_session_is_told_with_the_next_step(emulator, shared_gateway, command):
+    done = run("sessions", command, str(uuid.uuid4()), "--address", shared_gateway.address)
+    assert done.returncode == 1
+    assert "SESSION_NOT_FOUND: " in done.stderr
+    assert "sessions list" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["sessions", "list"], ["sessions", "end", "x"], ["say", "FILE", "--sandbox"]])
+def test_a_gateway_that_is_not_there_is_told_with_the_next_step(nowhere, make_wav, command):
+    path, _ = make_wav(0.1)
+    done = run(*(str(path) if argument == "FILE" else argument for argument in command), "--address", nowhere)
+    assert done.returncode == 1
+    assert f"no gateway answers on {nowhere}" in done.stderr
+    assert "liveavatar-gateway serve" in done.stderr

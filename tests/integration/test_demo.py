@@ -1,0 +1,111 @@
+"""`liveavatar-gateway demo` holds a real call, proves it, and leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from liveavatar_gateway.audio.convert import convert_all
+from liveavatar_gateway.audio.formats import NATIVE_FORMAT
+from liveavatar_gateway.audio.wav import read_wav
+from liveavatar_gateway.demo import run
+
+DEMO = [sys.executable, "-m", "liveavatar_gateway", "demo"]
+
+
+def test_the_demo_proves_a_whole_call(tmp_path: Path):
+    out = tmp_path / "new" / "avatar.wav"
+    # The servers must see nothing of this: both would refuse to start.
+    misleading = {"GATEWAY_NO_SUCH_SETTING": "1", "EMULATOR_SPEED": "fast", "LIVEAVATAR_API_URL": "nowhere"}
+    done = subprocess.run(
+        [*DEMO, "--json", "--out", str(out)],
+        capture_output=True,
+        env={**os.environ, **misleading},
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    report = json.loads(done.stdout)
+    assert report["ok"] is True
+    assert len(report["checks"]) == 8
+    assert all(check["ok"] for check in report["checks"])
+    events = [moment["event"] for moment in report["timeline"]]
+    for earlier, later in (("handed_over", "ready"), ("greeting_ended", "barge_in"), ("barge_in", "silent")):
+        assert events.index(earlier) < events.index(later)
+    times = [moment["at_s"] for moment in report["timeline"] if moment["event"] != "first_packet"]
+    assert times == sorted(times)
+
+    audio_format, said = read_wav(out)
+    greeting = convert_all(*read_wav(run.GREETING))
+    story = convert_all(*read_wav(run.STORY))
+    assert audio_format == NATIVE_FORMAT
+    assert said.startswith(greeting)
+    heard = said[len(greeting) :]
+    assert heard
+    assert story.startswith(heard)
+    assert len(heard) < len(story)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_demo_and_its_servers(tmp_path: Path, number: signal.Signals, code: int):
+    demo = subprocess.Popen(
+        [*DEMO, "--out", str(tmp_path / "avatar.wav")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A test run in the background of a shell ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with demo:
+        shown = ""
+        while "handed over" not in shown:
+            line = demo.stdout.readline()
+            assert line, shown
+            shown += line
+        demo.send_signal(number)
+        shown += demo.stdout.read()
+        assert demo.wait(30) == code
+    assert "Traceback" not in shown
+    assert "Exception" not in shown
+    url = re.search(r"http://127\.0\.0\.1:\d+", shown)
+    assert url is not None
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url[0], trust_env=False)
+
+
+def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path):
+    # A module of the emulator's name that is none stands before it on the path.
+    (tmp_path / "liveavatar_emulator.py").write_text("raise SystemExit('no room for me here')\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*DEMO, "--out", str(tmp_path / "avatar.wav")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "liveavatar_emulator did not start" in done.stderr
+    assert "no room for me here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wav_file_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [*DEMO, "--out", str(tmp_path / "file" / "avatar.wav")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert done.stdout == ""

@@ -59,8 +59,8 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=10_000,
-        description="Sessions at once: the account's concurrency limit. Too high gets refusals from LiveAvatar (code "
-        "4032), too low lets callers wait in vain.",
+        description="Sessions at once: the account's concurrency limit. Too high gets refusals from LiveAvatar "
+        "(code 4032), too low lets callers wait in vain.",
     )
     max_waiting: int = Field(
         100,
@@ -188,7 +188,9 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 - the library calls by these names
         init_settings: PydanticBaseSettingsSource,
-        **_others: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """`load` reads all sources itself, so that each error can name where a value came from."""
         return (init_settings,)

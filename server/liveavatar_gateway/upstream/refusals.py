@@ -84,7 +84,7 @@ def refusal(answer: Answer) -> GatewayError:
         return _limit(answer, says, facts)
     if answer.status == 401:
         return UpstreamUnauthenticated(
-            f"{says}; check LIVEAVATAR_API_KEY (HeyGen keys do not work; make one at app.liveavatar.com/developers)",
+            f"{says}; check LIVEAVATAR_API_KEY (not a HeyGen key; make one at app.liveavatar.com/developers)",
             facts=facts,
         )
     if answer.status == 429:

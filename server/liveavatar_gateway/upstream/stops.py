@@ -48,7 +48,7 @@ class Stops:
         return len(self._running)
 
     async def stop(self, session_id: str, reason: str) -> bool:
-        """Stop a session; returns when LiveAvatar has confirmed it. False when it had ended before or was given up."""
+        """Stop a session; returns when LiveAvatar confirms. False when it had ended before or was given up."""
         # The set keeps the task: the loop itself holds tasks weakly.
         task = asyncio.create_task(self._until_stopped(session_id, reason), name=f"session-{session_id}/stop")
         self._running.add(task)

@@ -9,12 +9,19 @@ import time
 import uuid
 import wave
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from harness.caller import AVATAR
 from harness.processes import Emulator, Gateway, _clean_environment
+from harness.processes import gateway as start_gateway
 from harness.speech import sound
 
 from liveavatar.gateway import AudioEncoding, Client, SessionState
@@ -25,6 +32,11 @@ from liveavatar_gateway.cli import say, sessions
 
 PROGRAM = [sys.executable, "-m", "liveavatar_gateway"]
 RATE_HZ = 16_000
+# A test run in the background of a shell ignores Ctrl-C, and its children would too.
+HEARS_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
 
 def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -214,8 +226,7 @@ def test_say_names_the_reason_of_a_refusal_and_the_next_step(emulator, shared_ga
 
 def test_say_interrupted_by_someone_else_fails(emulator, shared_gateway, client, make_wav):
     path, _ = make_wav(20.0)
-    label = run_in_background("say", str(path), "--avatar", AVATAR, "--address", shared_gateway.address)
-    with label as saying:
+    with run_in_background("say", str(path), "--avatar", AVATAR, "--address", shared_gateway.address) as saying:
         session_id = saying.stdout.readline().split()[1].strip(",")
         wait_until(lambda: client.get_session(session_id).pose == "talking")
         client.interrupt_session(session_id)
@@ -244,13 +255,11 @@ def test_a_signal_silences_the_avatar_and_ends_the_session(
 
 def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [sys.executable, "-c", HEARS_CTRL_C, *PROGRAM[1:], *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=_clean_environment(),
-        # A test run in the background of a shell ignores Ctrl-C, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -323,6 +332,40 @@ def test_an_unknown_session_is_told_with_the_next_step(emulator, shared_gateway,
     assert done.returncode == 1
     assert "SESSION_NOT_FOUND: " in done.stderr
     assert "sessions list" in done.stderr
+
+
+def test_tls_needs_a_certificate_that_is_trusted(emulator, tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    with start_gateway(emulator.url, tls_cert_file=certificate, tls_key_file=key) as found:
+        assert run("sessions", "list", "--ca", str(certificate), "--address", found.address).returncode == 0
+        for distrust in ([], ["--tls"]):
+            done = run("sessions", "list", *distrust, "--address", found.address)
+            assert done.returncode == 1
+            assert "no gateway answers" in done.stderr
+            assert "--tls" in done.stderr
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths
 
 
 @pytest.mark.parametrize("command", [["sessions", "list"], ["sessions", "end", "x"], ["say", "FILE", "--sandbox"]])

@@ -17,6 +17,11 @@ from liveavatar_gateway.audio.wav import read_wav
 from liveavatar_gateway.demo import run
 
 DEMO = [sys.executable, "-m", "liveavatar_gateway", "demo"]
+# A test run in the background of a shell ignores Ctrl-C, and its children would too.
+HEARS_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
 
 def test_the_demo_proves_a_whole_call(tmp_path: Path):
@@ -55,12 +60,10 @@ def test_the_demo_proves_a_whole_call(tmp_path: Path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_demo_and_its_servers(tmp_path: Path, number: signal.Signals, code: int):
     demo = subprocess.Popen(
-        [*DEMO, "--out", str(tmp_path / "avatar.wav")],
+        [sys.executable, "-c", HEARS_CTRL_C, *DEMO[1:], "--out", str(tmp_path / "avatar.wav")],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A test run in the background of a shell ignores Ctrl-C, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with demo:
         shown = ""

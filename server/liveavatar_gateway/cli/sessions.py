@@ -144,7 +144,7 @@ def _print_record(record: "SessionRecord", *, as_json: bool) -> None:
         _print_json(fields)
         return
     usage = fields.pop("usage")
-    fields["labels"] = " ".join(f"{key}={value}" for key, value in fields["labels"].items())
+    fields["labels"] = " ".join(f"{key}={value}" for key, value in sorted(fields["labels"].items()))
     rows = fields | {f"usage.{name}": value for name, value in usage.items()}
     width = max(len(name) for name in rows)
     for name, value in rows.items():

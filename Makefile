@@ -1,0 +1,125 @@
+# GNU make 3.81 or newer. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo serve test bench check $(CHECKS) format proto settings-table lock hooks clean
+
+help: ## list the targets; ARGS="..." is passed on where it makes sense
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- run -------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no key, no server to install
+	@$(BIN)/liveavatar-gateway demo $(ARGS)
+
+serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_KEY from the environment
+	@$(BIN)/liveavatar-gateway serve $(ARGS)
+
+test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
+	@$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
+	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)
+
+# --- check -----------------------------------------------------------------------------------------------
+
+check: $(VENV)/dev.stamp ## every quick check; runs all of them, then says which failed
+	@failed=; \
+	for check in $(CHECKS); do \
+	    printf -- '--- %s\n' "$$check"; \
+	    $(MAKE) --no-print-directory --silent "$$check" || failed="$$failed $$check"; \
+	done; \
+	if [ -n "$$failed" ]; then printf -- '--- FAILED:%s\n' "$$failed"; exit 1; fi; \
+	printf -- '--- all clean: %s\n' "$(CHECKS)"
+
+lint: $(VENV)/dev.stamp
+	@$(BIN)/ruff check .
+
+format-check: $(VENV)/dev.stamp
+	@$(BIN)/ruff format --check --output-format concise .
+
+types: $(VENV)/dev.stamp
+	@$(BIN)/mypy
+
+imports: $(VENV)/dev.stamp
+	@$(BIN)/lint-imports --no-logo
+
+proto-lint: $(VENV)/dev.stamp
+	@$(BIN)/python scripts/proto_image.py build/proto.binpb
+	@$(BIN)/buf lint build/proto.binpb
+
+proto-breaking: $(VENV)/dev.stamp
+	@tag=$$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) \
+	    || { echo "no release tag yet, nothing to break"; exit 0; }; \
+	$(BIN)/python scripts/proto_image.py build/proto.binpb \
+	&& $(BIN)/python scripts/proto_image.py build/released.binpb --ref "$$tag" \
+	&& $(BIN)/buf breaking build/proto.binpb --against build/released.binpb
+
+stubs: $(VENV)/dev.stamp
+	@rm -rf build/stubs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/generate_stubs.py build/stubs --check clients/python
+
+settings: $(VENV)/dev.stamp
+	@$(BIN)/python scripts/settings_table.py --check docs/operations.md
+
+spelling: $(VENV)/dev.stamp
+	@$(BIN)/codespell
+
+# --- change ----------------------------------------------------------------------------------------------
+
+format: $(VENV)/dev.stamp ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix --exit-zero --quiet .
+	@$(BIN)/ruff format .
+
+proto: $(VENV)/dev.stamp ## regenerate the Python stubs from proto/
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/generate_stubs.py clients/python
+
+settings-table: $(VENV)/dev.stamp ## rewrite the table of settings in docs/operations.md
+	@$(BIN)/python scripts/settings_table.py docs/operations.md
+
+# The week's wait lets others find a bad release first; ARGS="--exclude-newer-package name=false" skips it.
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+    --generate-hashes --no-emit-index-url --exclude-newer '7 days' $(ARGS)
+
+lock: $(VENV)/dev.stamp ## resolve requirements/*.txt again; ARGS="--upgrade" or "--upgrade-package grpcio"
+	@$(COMPILE) pyproject.toml requirements/build.in --extra server -o requirements/runtime.txt
+	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+	@if grep -n '://' requirements/*.txt; then echo "lock: an index address got into a lock file"; exit 1; fi
+
+hooks: $(VENV)/dev.stamp ## run the quick checks before each commit
+	@$(BIN)/pre-commit install
+
+clean: ## remove the virtual environment and everything that was built
+	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+
+# --- the virtual environment -----------------------------------------------------------------------------
+# A stamp is written last, so an interrupted install is done again and a finished one never is.
+
+$(VENV)/venv.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed, $(PYTHON) is not; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	    echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; \
+	    rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/runtime.stamp: requirements/runtime.txt $(VENV)/venv.stamp
+	@echo "installing $< into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	@touch $@
+
+$(VENV)/project.stamp: pyproject.toml $(VENV)/runtime.stamp
+	@$(BIN)/python -m pip install --quiet --no-index --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/project.stamp
+	@echo "installing $< into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	@touch $@

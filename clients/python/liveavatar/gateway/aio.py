@@ -1,0 +1,310 @@
+"""The asyncio client."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from liveavatar.gateway.audio import AudioFormat
+from liveavatar.gateway.channel import Connection, answer, channel_credentials
+from liveavatar.gateway.model import (
+    CreatedSession,
+    Interruption,
+    RoomAccess,
+    ServerInfo,
+    SessionRecord,
+    SessionState,
+    VideoEncoding,
+    VideoQuality,
+    duration_to_proto,
+    state_to_proto,
+    video_to_proto,
+)
+from liveavatar.gateway.scope import Scope
+from liveavatar.gateway.session import AsyncSession
+from liveavatar.gateway.v1 import session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as pb
+from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
+
+
+class AsyncClient:
+    """A gateway, from one event loop. Keep one per process and share it: all its sessions use one connection.
+
+    Use it as `async with AsyncClient("gateway:50051") as client:`; leaving the block ends the sessions that are
+    still open. The connection is made with the first call.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        call_credentials: grpc.CallCredentials | None = None,
+        options: Sequence[tuple[str, Any]] = (),
+        timeout: float | None = 30.0,
+        chunk: float = 0.2,
+    ) -> None:
+        """Prepare a client; nothing is sent.
+
+        Args:
+            target: "host:port", or any other gRPC name.
+            credentials: What identifies the gateway, as from `grpc.ssl_channel_credentials()`. Default: plaintext.
+            call_credentials: What identifies the caller, as from `grpc.access_token_call_credentials(token)`.
+            options: gRPC channel options; they win over this library's `DEFAULT_OPTIONS`.
+            timeout: Seconds a call may take that does not wait for an avatar. None waits for ever.
+            chunk: Longest audio message, seconds. Shorter ones cost more messages, longer ones delay what is
+                behind them.
+
+        Raises:
+            ValueError: call credentials without TLS.
+        """
+        combined = channel_credentials(credentials, call_credentials)
+        self._target = target
+        self._timeout_s = timeout
+        self._chunk_s = chunk
+        # The channel is not made here: it belongs to the event loop it is made in.
+        self._scope = Scope(lambda: Connection(target, combined, options))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._target}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def open_session(
+        self,
+        avatar_id: str,
+        *,
+        sandbox: bool = False,
+        quality: VideoQuality | str | None = None,
+        video_encoding: VideoEncoding | str | None = None,
+        max_duration: timedelta | float | None = None,
+        detach_grace: timedelta | float | None = None,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        audio_format: AudioFormat | None = None,
+        timeout: float | None = 60.0,
+    ) -> AsyncSession:
+        """A new session, opened by `async with` or `await session.open()`.
+
+        Args:
+            avatar_id: Which avatar, a UUID.
+            sandbox: Costs nothing, lasts at most 60 s, takes the sandbox avatar only.
+            quality: Size of the video. Default: 720p.
+            video_encoding: Codec of the video. Default: H.264.
+            max_duration: When LiveAvatar ends the session; seconds if a number. Default: the plan's limit.
+            detach_grace: How long the session outlives a broken connection, up to 5 min; seconds if a number.
+                Default: the gateway's, 30 s.
+            labels: The caller's own, for `list_sessions`.
+            request_id: Opening again with the same one gives the same session. Default: a fresh UUID, so that
+                this library's own retries never start two.
+            audio_format: What `say` is given where it does not say otherwise. Default: 24 kHz mono 16-bit PCM.
+            timeout: Seconds that opening may take, waiting for a free place included. None waits for ever.
+
+        Raises:
+            ValueError: no such quality or encoding.
+        """
+        spec = _spec(
+            avatar_id,
+            sandbox=sandbox,
+            quality=quality,
+            video_encoding=video_encoding,
+            max_duration=max_duration,
+            detach_grace=detach_grace,
+            labels=labels,
+        )
+        return self._session(
+            pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec)),
+            audio_format,
+            timeout,
+        )
+
+    def resume_session(
+        self,
+        handle: str,
+        after_sequence: int = 0,
+        *,
+        audio_format: AudioFormat | None = None,
+        timeout: float | None = 60.0,
+    ) -> AsyncSession:
+        """A session that exists, taken over from wherever it is attached now.
+
+        Args:
+            handle: From `AsyncSession.handle`, `detach` or `create_session`.
+            after_sequence: Events up to this one are known; all later ones come (again).
+            audio_format: What `say` is given where it does not say otherwise.
+            timeout: Seconds that opening may take.
+        """
+        return self._session(
+            pb.AttachRequest(resume=pb.ResumeSession(handle=handle, after_sequence=after_sequence)),
+            audio_format,
+            timeout,
+        )
+
+    async def create_session(
+        self,
+        avatar_id: str,
+        *,
+        sandbox: bool = False,
+        quality: VideoQuality | str | None = None,
+        video_encoding: VideoEncoding | str | None = None,
+        max_duration: timedelta | float | None = None,
+        detach_grace: timedelta | float | None = None,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = 120.0,  # noqa: ASYNC109  the call's deadline, which bounds the gateway's queue too
+    ) -> CreatedSession:
+        """Create a session for someone else to speak in, and wait until its avatar is ready.
+
+        Nobody is attached to it: it is ended after `detach_grace` unless someone resumes it.
+
+        Args:
+            avatar_id: As in `open_session`, like those below.
+            sandbox: As there.
+            quality: As there.
+            video_encoding: As there.
+            max_duration: As there.
+            detach_grace: As there.
+            labels: As there.
+            request_id: As there.
+            timeout: Seconds this may take, waiting for a free place included.
+
+        Raises:
+            GatewayError: it was refused, or LiveAvatar failed.
+        """
+        spec = _spec(
+            avatar_id,
+            sandbox=sandbox,
+            quality=quality,
+            video_encoding=video_encoding,
+            max_duration=max_duration,
+            detach_grace=detach_grace,
+            labels=labels,
+        )
+        request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
+        response = await answer(self._sessions.CreateSession(request, timeout=timeout))
+        return CreatedSession(
+            session=SessionRecord.from_proto(response.session),
+            room=RoomAccess.from_proto(response.room),
+            handle=response.handle,
+        )
+
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """One session as it is now; ended ones stay readable for a while.
+
+        Raises:
+            SessionNotFound: no such session.
+        """
+        request = pb.GetSessionRequest(session_id=session_id)
+        response = await answer(self._sessions.GetSession(request, timeout=self._timeout_s))
+        return SessionRecord.from_proto(response.session)
+
+    async def list_sessions(
+        self,
+        *,
+        states: Iterable[SessionState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[SessionRecord]:
+        """Sessions, newest first; pages are fetched as they are needed.
+
+        Args:
+            states: Only sessions in one of these. Default: all.
+            labels: Only sessions that have all of these.
+            page_size: Sessions per call, 1 to 500.
+        """
+        token = ""
+        numbers = [state_to_proto(SessionState(state)) for state in states]
+        while True:
+            request = pb.ListSessionsRequest(
+                page_size=page_size, page_token=token, states=numbers, labels=dict(labels or {})
+            )
+            response = await answer(self._sessions.ListSessions(request, timeout=self._timeout_s))
+            for session in response.sessions:
+                yield SessionRecord.from_proto(session)
+            token = response.next_page_token
+            if not token:
+                return
+
+    async def end_session(self, session_id: str) -> SessionRecord:
+        """End a session, from any process, and wait until LiveAvatar has stopped it. Idempotent.
+
+        Raises:
+            SessionNotFound: no such session.
+        """
+        request = pb.EndSessionRequest(session_id=session_id)
+        response = await answer(self._sessions.EndSession(request, timeout=self._timeout_s))
+        return SessionRecord.from_proto(response.session)
+
+    async def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
+        """Barge-in from any process. Whoever speaks there should prefer its own `AsyncSession.interrupt`.
+
+        Args:
+            session_id: Whose speech to cut.
+            utterance_id: The utterance to cut. Default: the one being spoken and all that wait behind it.
+
+        Raises:
+            SessionNotFound: no such session.
+            UtteranceNotFound: the session never had that utterance.
+        """
+        request = pb.InterruptSessionRequest(session_id=session_id, utterance_id=utterance_id)
+        response = await answer(self._sessions.InterruptSession(request, timeout=self._timeout_s))
+        return Interruption.from_proto(response.result)
+
+    async def server_info(self) -> ServerInfo:
+        """What this gateway is and takes."""
+        request = pb.GetServerInfoRequest()
+        response = await answer(self._sessions.GetServerInfo(request, timeout=self._timeout_s))
+        return ServerInfo.from_proto(response)
+
+    async def close(self) -> None:
+        """End the sessions that are open, then close the connection. Idempotent."""
+        await self._scope.close()
+
+    @property
+    def _sessions(self) -> "rpc.SessionServiceAsyncStub":
+        return self._scope.connection.sessions
+
+    def _session(
+        self, first: pb.AttachRequest, audio_format: AudioFormat | None, timeout_s: float | None
+    ) -> AsyncSession:
+        return AsyncSession(
+            self._scope,
+            first,
+            audio_format=audio_format or AudioFormat(),
+            open_timeout_s=timeout_s,
+            call_timeout_s=self._timeout_s,
+            chunk_s=self._chunk_s,
+        )
+
+
+def _spec(
+    avatar_id: str,
+    *,
+    sandbox: bool,
+    quality: VideoQuality | str | None,
+    video_encoding: VideoEncoding | str | None,
+    max_duration: timedelta | float | None,
+    detach_grace: timedelta | float | None,
+    labels: Mapping[str, str] | None,
+) -> session_pb2.SessionSpec:
+    spec = session_pb2.SessionSpec(avatar_id=avatar_id, sandbox=sandbox, labels=dict(labels or {}))
+    if quality is not None or video_encoding is not None:
+        video = video_to_proto(
+            VideoQuality(quality) if quality is not None else None,
+            VideoEncoding(video_encoding) if video_encoding is not None else None,
+        )
+        spec.video.CopyFrom(video)
+    if max_duration is not None:
+        spec.max_duration.CopyFrom(duration_to_proto(max_duration))
+    if detach_grace is not None:
+        spec.detach_grace.CopyFrom(duration_to_proto(detach_grace))
+    return spec

@@ -1,0 +1,275 @@
+"""The Attach stream of one session: commands up, events down, resumed when it breaks."""
+
+import asyncio
+import enum
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol, TypeAlias
+
+import grpc
+
+from liveavatar.gateway.backoff import Backoff
+from liveavatar.gateway.changes import Changes
+from liveavatar.gateway.channel import Stream, transient
+from liveavatar.gateway.errors import ClientClosed, ConnectionLost, EventsCompacted, GatewayError, from_status
+from liveavatar.gateway.v1 import session_service_pb2 as pb
+
+_log = logging.getLogger(__name__)
+
+AttachCall: TypeAlias = Stream[pb.AttachRequest, pb.AttachResponse]
+
+OPEN_ATTEMPTS = 4
+"""Tries to open a session before the caller hears that the gateway cannot be reached."""
+RESUME_ANSWER_S = 10.0
+"""How long a resumed stream may take to answer; lower tries again sooner, higher suits slow networks."""
+_STABLE_S = 5.0
+# A stream that lived this long has recovered; one that breaks at once goes on with growing delays.
+
+
+class AttachPhase(enum.Enum):
+    """Where the stream is."""
+
+    CONNECTING = enum.auto()
+    """Not answered yet, for the first time or again."""
+    ATTACHED = enum.auto()
+    """Answered: commands are taken, events come."""
+    OVER = enum.auto()
+    """It will not come back."""
+
+
+class AttachListener(Protocol):
+    """Who is told what the stream brings; called in the event loop, in order, never twice for one event."""
+
+    def on_opened(self, message: pb.SessionOpened) -> None:
+        """The stream holds the session, for the first time or again."""
+
+    def on_event(self, message: pb.SessionEvent) -> None:
+        """Something happened in the session."""
+
+    def on_go_away(self, message: pb.GoAway) -> None:
+        """The gateway shuts down soon."""
+
+    def on_events_lost(self, error: EventsCompacted) -> None:
+        """Events were missed while the stream was away, and the gateway has let go of them."""
+
+
+class Attachment:
+    """Owns the Attach stream. One task runs it, one writes to it; commands wait for their results.
+
+    Invariant: each event reaches the listener once and in order, over any number of breaks. A command that has
+    no result when the stream breaks is sent again with the same id: all four may be repeated by the one who
+    holds the session.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], AttachCall],
+        first: pb.AttachRequest,
+        listener: AttachListener,
+        changes: Changes,
+        backoff: Backoff,
+    ) -> None:
+        """Prepare the stream.
+
+        Args:
+            connect: Starts an Attach call.
+            first: `open` or `resume`.
+            listener: Who is told what comes.
+            changes: Notified whenever something here changed.
+            backoff: Delays between attempts.
+        """
+        self._connect = connect
+        self._first = first
+        self._listener = listener
+        self._changes = changes
+        self._backoff = backoff
+        self._opened: pb.SessionOpened | None = None
+        self._handle = ""
+        self._sequence = first.resume.after_sequence
+        self._ended = False
+        self._detaching = False
+        self._outbox: asyncio.Queue[pb.AttachRequest | None] | None = None
+        self._pending: dict[str, tuple[pb.SessionCommand, asyncio.Future[pb.CommandResult]]] = {}
+        self.phase = AttachPhase.CONNECTING
+        self._asked = False
+
+    @property
+    def handle(self) -> str:
+        """Resumes the session on another stream."""
+        return self._handle
+
+    @property
+    def creates(self) -> bool:
+        """Whether the first message may have made the gateway start a session."""
+        return self._asked and self._first.HasField("open")
+
+    @property
+    def grace(self) -> timedelta:
+        """How long the session outlives a lost stream; zero before it was opened."""
+        return self._opened.detach_grace.ToTimedelta() if self._opened is not None else timedelta()
+
+    async def run(self) -> GatewayError | None:
+        """Hold the session until it ends, is taken over, or cannot be reached for `detach_grace`.
+
+        Returns:
+            None when the session ended or `detach` was called; otherwise why it was lost to this process.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_mono_s = loop.time()
+        try:
+            while True:
+                began_mono_s = loop.time()
+                error = await self._connection()
+                held, self.phase = self.phase is AttachPhase.ATTACHED, AttachPhase.CONNECTING
+                self._changes.notify()
+                if self._ended or self._detaching:
+                    return None
+                if self._skips_to_oldest(error):
+                    continue
+                if not transient(error):
+                    return error
+                now_mono_s = loop.time()
+                if held:
+                    deadline_mono_s = now_mono_s + self.grace.total_seconds()
+                    if now_mono_s - began_mono_s >= _STABLE_S:
+                        self._backoff.reset()
+                delay_s = self._backoff.next_delay_s(error.retry_after)
+                if not self._may_retry(now_mono_s + delay_s, deadline_mono_s, held=held):
+                    return error
+                _log.info("attach.retry delay_s=%.3f cause=%s", delay_s, error)
+                await asyncio.sleep(delay_s)
+        finally:
+            self.phase = AttachPhase.OVER
+            self._changes.notify()
+
+    async def command(self, command: pb.SessionCommand) -> pb.CommandResult:
+        """Send a command and wait for what became of it. Cancelling the wait does not take back what was sent.
+
+        Raises:
+            GatewayError: it was refused, or the session was lost before the answer.
+        """
+        command.id = uuid.uuid4().hex
+        future: asyncio.Future[pb.CommandResult] = asyncio.get_running_loop().create_future()
+        self._pending[command.id] = (command, future)
+        if self._outbox is not None:
+            self._outbox.put_nowait(pb.AttachRequest(command=command))
+        try:
+            result = await future
+        finally:
+            self._pending.pop(command.id, None)
+        if result.status.code:
+            raise from_status(result.status)
+        return result
+
+    def detach(self) -> None:
+        """Half-close the stream: `run` returns when the gateway has seen it. The session lives on."""
+        self._detaching = True
+        if self._outbox is not None:
+            self._outbox.put_nowait(None)
+
+    def reject_commands(self, error: GatewayError) -> None:
+        """Answer all commands that still wait: nothing more will come."""
+        for _, future in self._pending.values():
+            if not future.done():
+                future.set_exception(error)
+
+    async def _connection(self) -> GatewayError:
+        """One stream, from its first message to its end, however it comes; says why it ended."""
+        try:
+            call = self._connect()
+        except ClientClosed as closed:
+            return closed
+        # Bound: one entry per command that is being waited for.
+        outbox: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
+        outbox.put_nowait(self._opening())
+        for command, _ in self._pending.values():
+            outbox.put_nowait(pb.AttachRequest(command=command))
+        self._outbox = outbox
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writing = tasks.create_task(self._write_all(call, outbox), name="attach/write")
+                error = await self._read_all(call)
+                writing.cancel()
+        finally:
+            self._outbox = None
+            call.cancel()
+        return error
+
+    def _opening(self) -> pb.AttachRequest:
+        if self._opened is None:
+            return self._first
+        return pb.AttachRequest(resume=pb.ResumeSession(handle=self._handle, after_sequence=self._sequence))
+
+    async def _write_all(self, call: AttachCall, outbox: asyncio.Queue[pb.AttachRequest | None]) -> None:
+        """Write what is put in, one at a time; None half-closes."""
+        while (request := await outbox.get()) is not None:
+            if not await call.write(request):
+                return
+            self._asked = True
+        await call.finish_writing()
+
+    async def _read_all(self, call: AttachCall) -> GatewayError:
+        try:
+            # The caller bounds the wait for a first `opened`, which may queue for a free place.
+            async with asyncio.timeout(None if self._opened is None else RESUME_ANSWER_S):
+                message = await call.read()
+            while message is not None:
+                self._take(message)
+                message = await call.read()
+        except GatewayError as error:
+            return error
+        except TimeoutError:
+            return _lost("the gateway did not answer the resumed stream")
+        return _lost("the gateway closed the stream of a session that has not ended")
+
+    def _take(self, message: pb.AttachResponse) -> None:
+        match message.WhichOneof("message"):
+            case "opened":
+                self._opened = message.opened
+                self._handle = message.opened.handle
+                self.phase = AttachPhase.ATTACHED
+                self._listener.on_opened(message.opened)
+            case "event":
+                self._take_event(message.event)
+            case "command_result":
+                _, future = self._pending.get(message.command_result.id, (None, None))
+                if future is not None and not future.done():
+                    future.set_result(message.command_result)
+            case "go_away":
+                self._handle = message.go_away.handle or self._handle
+                self._listener.on_go_away(message.go_away)
+            case None:
+                _log.debug("attach.unknown_message")
+        self._changes.notify()
+
+    def _take_event(self, event: pb.SessionEvent) -> None:
+        if event.sequence <= self._sequence:
+            return
+        if event.sequence != self._sequence + 1:
+            _log.warning("attach.hole after=%d got=%d", self._sequence, event.sequence)
+        self._sequence = event.sequence
+        self._ended = self._ended or event.WhichOneof("event") == "ended"
+        self._listener.on_event(event)
+
+    def _skips_to_oldest(self, error: GatewayError) -> bool:
+        """Whether the stream can go on behind a hole in the events, which the listener is told of."""
+        if not isinstance(error, EventsCompacted) or self._opened is None:
+            return False
+        oldest = error.oldest_sequence
+        if oldest is None or oldest <= self._sequence + 1:
+            return False
+        self._sequence = oldest - 1
+        self._listener.on_events_lost(error)
+        return True
+
+    def _may_retry(self, at_mono_s: float, deadline_mono_s: float, *, held: bool) -> bool:
+        if self._opened is None:
+            return self._backoff.attempt < OPEN_ATTEMPTS
+        # Also with no grace at all the gateway is asked once: it tells how the session ended.
+        return held or at_mono_s <= deadline_mono_s
+
+
+def _lost(message: str) -> ConnectionLost:
+    return ConnectionLost(message, code=grpc.StatusCode.UNAVAILABLE)

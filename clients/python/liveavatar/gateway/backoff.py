@@ -1,0 +1,35 @@
+"""How long to wait before trying again: pure, time and randomness come from outside."""
+
+import random
+
+
+class Backoff:
+    """Exponential delays with jitter, reset by success."""
+
+    def __init__(self, *, first_s: float = 0.1, longest_s: float = 2.0, rng: random.Random | None = None) -> None:
+        """Set the range.
+
+        Args:
+            first_s: The first delay. Lower resumes sooner; higher is kinder to a gateway that restarts.
+            longest_s: The delay that doubling stops at.
+            rng: Source of jitter; its own by default.
+        """
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._rng = rng or random.Random()  # noqa: S311  jitter is no secret
+        self._attempt = 0
+
+    @property
+    def attempt(self) -> int:
+        """Delays given since the last success."""
+        return self._attempt
+
+    def reset(self) -> None:
+        """Start over after a success."""
+        self._attempt = 0
+
+    def next_delay_s(self, retry_after_s: float | None = None) -> float:
+        """The next delay: half to all of the doubled one, and never below what the gateway asked for."""
+        ceiling_s = min(self._first_s * 2.0**self._attempt, self._longest_s)
+        self._attempt += 1
+        return max(self._rng.uniform(ceiling_s / 2, ceiling_s), retry_after_s or 0.0)

@@ -1,0 +1,472 @@
+"""The blocking client: the asyncio one, run in a thread of its own."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from liveavatar.gateway.aio import AsyncClient
+from liveavatar.gateway.audio import AudioFormat
+from liveavatar.gateway.errors import ClientClosed
+from liveavatar.gateway.events import Event
+from liveavatar.gateway.model import (
+    AudioLimits,
+    CreatedSession,
+    Interruption,
+    Outcome,
+    Pose,
+    Progress,
+    RoomAccess,
+    ServerInfo,
+    SessionRecord,
+    SessionState,
+    VideoEncoding,
+    VideoQuality,
+)
+from liveavatar.gateway.portal import Portal
+from liveavatar.gateway.session import AsyncSession
+from liveavatar.gateway.source import Audio
+from liveavatar.gateway.utterance import AsyncUtterance
+
+_Item = TypeVar("_Item")
+
+
+class Client:
+    """A gateway, for programs without an event loop. The same shape as `AsyncClient`, without the awaiting.
+
+    Safe from any number of threads; they share one connection. Use it as `with Client("gateway:50051") as
+    client:`, or call `close`: both end the sessions that are open, and the client's thread.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        call_credentials: grpc.CallCredentials | None = None,
+        options: Sequence[tuple[str, Any]] = (),
+        timeout: float | None = 30.0,
+        chunk: float = 0.2,
+    ) -> None:
+        """Prepare a client and start its thread; nothing is sent.
+
+        Args:
+            target: As for `AsyncClient`, like those below.
+            credentials: As there.
+            call_credentials: As there.
+            options: As there.
+            timeout: As there.
+            chunk: As there.
+
+        Raises:
+            ValueError: call credentials without TLS.
+        """
+        self._client = AsyncClient(
+            target,
+            credentials=credentials,
+            call_credentials=call_credentials,
+            options=options,
+            timeout=timeout,
+            chunk=chunk,
+        )
+        self._portal = Portal()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._client!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open_session(
+        self,
+        avatar_id: str,
+        *,
+        sandbox: bool = False,
+        quality: VideoQuality | str | None = None,
+        video_encoding: VideoEncoding | str | None = None,
+        max_duration: timedelta | float | None = None,
+        detach_grace: timedelta | float | None = None,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        audio_format: AudioFormat | None = None,
+        timeout: float | None = 60.0,
+    ) -> "Session":
+        """A new session, opened by `with` or `session.open()`.
+
+        Args:
+            avatar_id: As for `AsyncClient.open_session`, like those below.
+            sandbox: As there.
+            quality: As there.
+            video_encoding: As there.
+            max_duration: As there.
+            detach_grace: As there.
+            labels: As there.
+            request_id: As there.
+            audio_format: As there.
+            timeout: As there.
+        """
+        session = self._client.open_session(
+            avatar_id,
+            sandbox=sandbox,
+            quality=quality,
+            video_encoding=video_encoding,
+            max_duration=max_duration,
+            detach_grace=detach_grace,
+            labels=labels,
+            request_id=request_id,
+            audio_format=audio_format,
+            timeout=timeout,
+        )
+        return Session(session, self._portal)
+
+    def resume_session(
+        self,
+        handle: str,
+        after_sequence: int = 0,
+        *,
+        audio_format: AudioFormat | None = None,
+        timeout: float | None = 60.0,
+    ) -> "Session":
+        """A session that exists, taken over from wherever it is attached now.
+
+        Args:
+            handle: As for `AsyncClient.resume_session`, like those below.
+            after_sequence: As there.
+            audio_format: As there.
+            timeout: As there.
+        """
+        session = self._client.resume_session(handle, after_sequence, audio_format=audio_format, timeout=timeout)
+        return Session(session, self._portal)
+
+    def create_session(
+        self,
+        avatar_id: str,
+        *,
+        sandbox: bool = False,
+        quality: VideoQuality | str | None = None,
+        video_encoding: VideoEncoding | str | None = None,
+        max_duration: timedelta | float | None = None,
+        detach_grace: timedelta | float | None = None,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = 120.0,
+    ) -> CreatedSession:
+        """Create a session for someone else to speak in, and wait until its avatar is ready.
+
+        Args:
+            avatar_id: As for `AsyncClient.create_session`, like those below.
+            sandbox: As there.
+            quality: As there.
+            video_encoding: As there.
+            max_duration: As there.
+            detach_grace: As there.
+            labels: As there.
+            request_id: As there.
+            timeout: As there.
+
+        Raises:
+            GatewayError: it was refused, or LiveAvatar failed.
+        """
+        return self._portal.call(
+            self._client.create_session(
+                avatar_id,
+                sandbox=sandbox,
+                quality=quality,
+                video_encoding=video_encoding,
+                max_duration=max_duration,
+                detach_grace=detach_grace,
+                labels=labels,
+                request_id=request_id,
+                timeout=timeout,
+            )
+        )
+
+    def get_session(self, session_id: str) -> SessionRecord:
+        """One session as it is now; ended ones stay readable for a while.
+
+        Raises:
+            SessionNotFound: no such session.
+        """
+        return self._portal.call(self._client.get_session(session_id))
+
+    def list_sessions(
+        self,
+        *,
+        states: Iterable[SessionState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        page_size: int = 100,
+    ) -> Iterator[SessionRecord]:
+        """Sessions, newest first; pages are fetched as they are needed.
+
+        Args:
+            states: As for `AsyncClient.list_sessions`, like those below.
+            labels: As there.
+            page_size: As there.
+        """
+        return _drawn(
+            self._portal, self._client.list_sessions(states=states, labels=labels, page_size=page_size), None
+        )
+
+    def end_session(self, session_id: str) -> SessionRecord:
+        """End a session, from any process, and wait until LiveAvatar has stopped it. Idempotent.
+
+        Raises:
+            SessionNotFound: no such session.
+        """
+        return self._portal.call(self._client.end_session(session_id))
+
+    def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
+        """Barge-in from any process.
+
+        Raises:
+            SessionNotFound: no such session.
+            UtteranceNotFound: the session never had that utterance.
+        """
+        return self._portal.call(self._client.interrupt_session(session_id, utterance_id))
+
+    def server_info(self) -> ServerInfo:
+        """What this gateway is and takes."""
+        return self._portal.call(self._client.server_info())
+
+    def close(self) -> None:
+        """End the sessions that are open, then close the connection and end the thread. Idempotent."""
+        try:
+            with contextlib.suppress(ClientClosed):
+                self._portal.call(self._client.close())
+        finally:
+            self._portal.close()
+
+
+class Session:
+    """A session of one avatar, as `AsyncSession`, without the awaiting. Safe from any number of threads.
+
+    Use it as `with client.open_session(...) as session:`; leaving the block ends the session.
+    """
+
+    def __init__(self, session: AsyncSession, portal: Portal) -> None:
+        self._session = session
+        self._portal = portal
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._session!r}>"
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._portal.call(self._session.__aexit__(kind, error, traceback))
+
+    @property
+    def id(self) -> str:
+        """The gateway's id of the session."""
+        return self._session.id
+
+    @property
+    def room(self) -> RoomAccess:
+        """How the end user's browser joins; its token is a secret."""
+        return self._session.room
+
+    @property
+    def handle(self) -> str:
+        """Resumes the session from another process. A secret."""
+        return self._session.handle
+
+    @property
+    def record(self) -> SessionRecord:
+        """The session as it was when the stream was opened or resumed, or when it ended."""
+        return self._session.record
+
+    @property
+    def limits(self) -> AudioLimits | None:
+        """Limits for audio, which `say` keeps to; None until the session is open."""
+        return self._session.limits
+
+    @property
+    def state(self) -> SessionState:
+        """Where the session is in its life, by the newest event."""
+        return self._session.state
+
+    @property
+    def pose(self) -> Pose:
+        """What the avatar does, by the newest event."""
+        return self._session.pose
+
+    @property
+    def detach_grace(self) -> timedelta:
+        """How long the session outlives a lost stream."""
+        return self._session.detach_grace
+
+    @property
+    def connected(self) -> bool:
+        """Whether the stream is up now; while it is not, it is being resumed."""
+        return self._session.connected
+
+    def open(self) -> Self:
+        """Open or resume the session and wait for its room. `with` does this.
+
+        Raises:
+            DeadlineExceeded: no answer within the `timeout` the session was made with.
+            GatewayError: it was refused.
+        """
+        self._portal.call(self._session.open())
+        return self
+
+    def ready(self, timeout: float | None = None) -> None:
+        """Wait until the avatar speaks what it gets.
+
+        Raises:
+            DeadlineExceeded: it took longer than `timeout` seconds; the session goes on.
+            GatewayError: the session ended or was lost before.
+        """
+        self._portal.call(self._session.ready(), timeout)
+
+    def say(
+        self,
+        audio: Audio,
+        *,
+        format: AudioFormat | None = None,  # noqa: A002  as in `AsyncSession.say`
+        utterance_id: str | None = None,
+    ) -> "Utterance":
+        """Speak, after all that was given to `say` before. Returns at once; see `AsyncSession.say`.
+
+        An iterator is drawn from in a thread of its own and may block.
+
+        Raises:
+            AudioMisaligned: bytes end inside a sample.
+            GatewayError: the session is over, or keeps no more utterances.
+            ValueError: a format for a file, or an array whose items are of another format.
+        """
+        utterance = self._portal.run(lambda: self._session.say(audio, format=format, utterance_id=utterance_id))
+        return Utterance(utterance, self._portal)
+
+    def all_spoken(self, timeout: float | None = None) -> None:
+        """Wait until every utterance of this object has ended, in whatever way.
+
+        Raises:
+            DeadlineExceeded: it took longer than `timeout` seconds.
+        """
+        self._portal.call(self._session.all_spoken(), timeout)
+
+    def interrupt(self, utterance_id: str = "", *, timeout: float | None = None) -> Interruption:
+        """Barge-in: the avatar falls silent; see `AsyncSession.interrupt`.
+
+        Raises:
+            UtteranceNotFound: the session never had it.
+            GatewayError: the session is over.
+        """
+        return self._portal.call(self._session.interrupt(utterance_id), timeout)
+
+    def start_listening(self, timeout: float | None = None) -> None:
+        """Take the attentive pose; while the avatar talks, at the end of its speech."""
+        self._portal.call(self._session.start_listening(), timeout)
+
+    def stop_listening(self, timeout: float | None = None) -> None:
+        """Go back to the idle pose."""
+        self._portal.call(self._session.stop_listening(), timeout)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hold the attentive pose for a block."""
+        block = self._session.listening()
+        self._portal.call(block.__aenter__())
+        try:
+            yield
+        finally:
+            self._portal.call(block.__aexit__(None, None, None))
+
+    def events(self, *, after_sequence: int = 0, timeout: float | None = None) -> Iterator[Event]:
+        """What happened and happens in the session, to its end; see `AsyncSession.events`.
+
+        Args:
+            after_sequence: Events up to this one are left out.
+            timeout: Seconds to wait for each event. After DeadlineExceeded call this again, with the sequence of
+                the newest event.
+
+        Raises:
+            DeadlineExceeded: while iterating, when no event came within `timeout`.
+            GatewayError: while iterating, when the session was lost to this process.
+        """
+        return _drawn(self._portal, self._session.events(after_sequence=after_sequence), timeout)
+
+    def end(self, timeout: float | None = None) -> SessionRecord:
+        """End the session and wait until LiveAvatar has stopped it. Idempotent.
+
+        Raises:
+            GatewayError: the gateway could not be asked; it ends the session itself after `detach_grace`.
+        """
+        return self._portal.call(self._session.end(), timeout)
+
+    def detach(self, timeout: float | None = None) -> str:
+        """Let go of the session without ending it, and return the handle to resume with."""
+        return self._portal.call(self._session.detach(), timeout)
+
+
+class Utterance:
+    """An utterance on its way, as `AsyncUtterance`, without the awaiting. Spoken whether or not anybody waits."""
+
+    def __init__(self, utterance: AsyncUtterance, portal: Portal) -> None:
+        self._utterance = utterance
+        self._portal = portal
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._utterance!r}>"
+
+    @property
+    def id(self) -> str:
+        """Its id, in events and for `interrupt`."""
+        return self._utterance.id
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of it, also where it failed; None while it lives."""
+        return self._utterance.outcome
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come, by the newest ack."""
+        return self._utterance.progress
+
+    def result(self, timeout: float | None = None) -> Outcome:
+        """Wait for its end: played or interrupted.
+
+        Raises:
+            DeadlineExceeded: it took longer than `timeout` seconds; the utterance goes on.
+            GatewayError: it failed; the class says why.
+            Exception: its audio's own iterator raised this, or its file could not be read.
+        """
+        return self._portal.call(self._utterance.result(), timeout)
+
+    def started(self, timeout: float | None = None) -> bool:
+        """Wait for its first sound; False when it ended before anything was heard."""
+        return self._portal.call(self._utterance.started(), timeout)
+
+    def progress_updates(self, timeout: float | None = None) -> Iterator[Progress]:
+        """Its progress, each time it changed, to its end. A slow reader skips to the newest."""
+        return _drawn(self._portal, self._utterance.progress_updates(), timeout)
+
+    def interrupt(self, timeout: float | None = None) -> Outcome:
+        """Silence it, wherever it is, and wait for its end: a no-op when it has ended."""
+        return self._portal.call(self._utterance.interrupt(), timeout)
+
+
+def _drawn(portal: Portal, items: AsyncIterator[_Item], timeout_s: float | None) -> Iterator[_Item]:
+    """An async iterator, drawn from in the portal's loop."""
+
+    async def draw() -> tuple[_Item] | None:
+        try:
+            return (await anext(items),)
+        except StopAsyncIteration:
+            return None
+
+    while (drawn := portal.call(draw(), timeout_s)) is not None:
+        yield drawn[0]

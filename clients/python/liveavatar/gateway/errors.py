@@ -1,0 +1,463 @@
+"""Everything a call, a command or an utterance can fail with, as one tree.
+
+GatewayError
+├── CallerError      the caller must change something
+├── CapacityError    a limit, with its scope and a wait
+├── OwnershipError   another stream or process has it
+├── UpstreamError    LiveAvatar, with what it said
+├── InternalError    a fault of the gateway's own
+├── TransportError   the gateway was not reached, or something before it answered
+└── ClientError      this library refused; nothing was sent
+
+Each reason of `errors.proto` has one class, so `except AudioGap` is all a program needs. A reason that this
+library does not know yet is raised as the group its status code belongs to, with `reason` set.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+DOMAIN = "gateway.liveavatar"
+"""`ErrorInfo.domain` of the gateway; a reason of another domain is not one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """A request field that is at fault."""
+
+    field: str
+    """Path of the field, as in `spec.avatar_id`."""
+    description: str
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """A limit that was hit."""
+
+    subject: str
+    """Whose limit: `upstream_account` or `replica`."""
+    description: str
+    """What the limit is."""
+
+
+class GatewayError(Exception):
+    """Base of everything this library raises for a gateway's or its own refusal."""
+
+    reason: str = ""
+    """One of `ErrorReason` without its prefix, such as "AUDIO_GAP"; empty when there is none."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        field_violations: Iterable[FieldViolation] = (),
+        quota_violations: Iterable[QuotaViolation] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep what a program needs to act on.
+
+        Args:
+            message: What happened and the next step, for a human.
+            code: The gRPC status.
+            reason: The reason, where it is not the class's own.
+            metadata: Every value the message mentions.
+            field_violations: Request fields at fault.
+            quota_violations: Limits that were hit.
+            retry_after: Seconds to wait before the same call may succeed; None when waiting does not help.
+        """
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        if reason is not None:
+            self.reason = reason
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.field_violations = tuple(field_violations)
+        self.quota_violations = tuple(quota_violations)
+        self.retry_after = retry_after
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r}, code={self.code.name}, reason={self.reason!r})"
+
+
+class CallerError(GatewayError):
+    """The caller must change something; the same call fails again."""
+
+
+class CapacityError(GatewayError):
+    """A limit was hit; waiting helps."""
+
+
+class OwnershipError(GatewayError):
+    """Another stream or process holds what was asked for."""
+
+
+class UpstreamError(GatewayError):
+    """LiveAvatar refused or failed; `metadata` holds what it said."""
+
+
+class InternalError(GatewayError):
+    """A fault of the gateway's own; `metadata["incident"]` finds it in the gateway's log."""
+
+    reason = "INTERNAL"
+
+
+class TransportError(GatewayError):
+    """The gateway was not reached, or something in front of it answered."""
+
+
+class ClientError(GatewayError):
+    """This library refused; nothing was sent."""
+
+
+class InvalidField(CallerError):
+    """A request field is missing or out of its range; `field_violations` names it."""
+
+    reason = "INVALID_FIELD"
+
+
+class HeaderRequired(CallerError):
+    """A stream's first message was not its header."""
+
+    reason = "HEADER_REQUIRED"
+
+
+class UnexpectedMessage(CallerError):
+    """A message came where the stream's grammar does not allow it."""
+
+    reason = "UNEXPECTED_MESSAGE"
+
+
+class AudioFormatUnsupported(CallerError):
+    """Encoding, sample rate or channel count is not one that is taken."""
+
+    reason = "AUDIO_FORMAT_UNSUPPORTED"
+
+
+class AudioContainerDetected(CallerError):
+    """A file's bytes were sent as raw samples; give `say` the file's path instead."""
+
+    reason = "AUDIO_CONTAINER_DETECTED"
+
+
+class AudioMisaligned(CallerError):
+    """Audio ends inside a sample; playing on would be noise."""
+
+    reason = "AUDIO_MISALIGNED"
+
+
+class ChunkTooLarge(CallerError):
+    """A chunk is above the gateway's limit."""
+
+    reason = "CHUNK_TOO_LARGE"
+
+
+class AudioGap(CallerError):
+    """Audio skips bytes of its utterance."""
+
+    reason = "AUDIO_GAP"
+
+    @property
+    def expected(self) -> int | None:
+        """The byte of the utterance where audio should have gone on."""
+        return _integer(self.metadata.get("expected"))
+
+
+class UtteranceIdReused(CallerError):
+    """The utterance id was used before in this session."""
+
+    reason = "UTTERANCE_ID_REUSED"
+
+
+class UtteranceNotFound(CallerError):
+    """The session never had an utterance of that id."""
+
+    reason = "UTTERANCE_NOT_FOUND"
+
+
+class SessionNotFound(CallerError):
+    """No session of that id or handle, or not the caller's."""
+
+    reason = "SESSION_NOT_FOUND"
+
+
+class SessionEnded(CallerError):
+    """The session is over."""
+
+    reason = "SESSION_ENDED"
+
+    @property
+    def end_reason(self) -> str:
+        """Why it ended, a name of `EndReason` such as "MAX_DURATION"; empty when unknown."""
+        return self.metadata.get("end_reason", "")
+
+
+class EventsCompacted(CallerError):
+    """Events after the given sequence are no longer kept."""
+
+    reason = "EVENTS_COMPACTED"
+
+    @property
+    def oldest_sequence(self) -> int | None:
+        """The oldest event that is kept."""
+        return _integer(self.metadata.get("oldest_sequence"))
+
+
+class RequestIdReused(CallerError):
+    """The request id was used with another spec."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class CreditExceeded(CapacityError):
+    """More audio was sent than the credit allowed."""
+
+    reason = "CREDIT_EXCEEDED"
+
+
+class CapacityExhausted(CapacityError):
+    """No session can be created now."""
+
+    reason = "CAPACITY_EXHAUSTED"
+
+    @property
+    def scope(self) -> str:
+        """Whose limit it is: `upstream_account` or `replica`."""
+        return self.metadata.get("scope", "")
+
+
+class AttachSuperseded(OwnershipError):
+    """Another `Attach` took this session over; resume to take it back."""
+
+    reason = "ATTACH_SUPERSEDED"
+
+
+class AudioStreamSuperseded(OwnershipError):
+    """Another `StreamAudio` took this session's speech over."""
+
+    reason = "AUDIO_STREAM_SUPERSEDED"
+
+
+class Draining(OwnershipError):
+    """This gateway process is shutting down; connect again to reach another."""
+
+    reason = "DRAINING"
+
+
+class UpstreamUnauthenticated(UpstreamError):
+    """LiveAvatar refuses the gateway's API key."""
+
+    reason = "UPSTREAM_UNAUTHENTICATED"
+
+
+class UpstreamCreditsExhausted(UpstreamError):
+    """The LiveAvatar account has no credits left."""
+
+    reason = "UPSTREAM_CREDITS_EXHAUSTED"
+
+
+class UpstreamPlanRequired(UpstreamError):
+    """The LiveAvatar plan does not include what was asked for."""
+
+    reason = "UPSTREAM_PLAN_REQUIRED"
+
+
+class UpstreamRejected(UpstreamError):
+    """LiveAvatar refused the request's content; its words are in the message."""
+
+    reason = "UPSTREAM_REJECTED"
+
+
+class UpstreamRateLimited(UpstreamError):
+    """LiveAvatar's rate limit was hit."""
+
+    reason = "UPSTREAM_RATE_LIMITED"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """LiveAvatar could not be reached, or failed with a server error."""
+
+    reason = "UPSTREAM_UNREACHABLE"
+
+
+class UpstreamProtocol(UpstreamError):
+    """LiveAvatar answered with something that is not its protocol."""
+
+    reason = "UPSTREAM_PROTOCOL"
+
+
+class UpstreamTimeout(UpstreamError):
+    """LiveAvatar did not answer in time."""
+
+    reason = "UPSTREAM_TIMEOUT"
+
+
+class ReadyTimeout(UpstreamError):
+    """The avatar did not become ready in time; the session was ended."""
+
+    reason = "READY_TIMEOUT"
+
+
+class UpstreamStalled(UpstreamError):
+    """Audio was sent, and LiveAvatar gave no sign of having taken it."""
+
+    reason = "UPSTREAM_STALLED"
+
+
+class ConnectionLost(TransportError):
+    """The gateway cannot be reached, or the connection to it broke."""
+
+
+class DeadlineExceeded(TransportError, TimeoutError):
+    """No answer came within the time the caller allowed."""
+
+
+class Unauthenticated(TransportError):
+    """The credentials of this client are missing or refused."""
+
+
+class PermissionDenied(TransportError):
+    """The credentials of this client do not allow the call."""
+
+
+class SessionClosed(ClientError):
+    """The session object is not open: it was never opened, or was detached or closed."""
+
+
+class ClientClosed(ClientError):
+    """The client was closed."""
+
+
+class TooManyUtterances(ClientError):
+    """More utterances wait in this session than it keeps."""
+
+
+REASONS: Mapping[str, type[GatewayError]] = {
+    kind.reason: kind
+    for kind in (
+        InvalidField,
+        HeaderRequired,
+        UnexpectedMessage,
+        AudioFormatUnsupported,
+        AudioContainerDetected,
+        AudioMisaligned,
+        ChunkTooLarge,
+        AudioGap,
+        CreditExceeded,
+        UtteranceIdReused,
+        UtteranceNotFound,
+        SessionNotFound,
+        SessionEnded,
+        AttachSuperseded,
+        AudioStreamSuperseded,
+        EventsCompacted,
+        RequestIdReused,
+        CapacityExhausted,
+        Draining,
+        UpstreamUnauthenticated,
+        UpstreamCreditsExhausted,
+        UpstreamPlanRequired,
+        UpstreamRejected,
+        UpstreamRateLimited,
+        UpstreamUnreachable,
+        UpstreamProtocol,
+        UpstreamTimeout,
+        ReadyTimeout,
+        UpstreamStalled,
+        InternalError,
+    )
+}
+"""The class of each reason the gateway can give."""
+
+_BY_CODE: Mapping[grpc.StatusCode, type[GatewayError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: CallerError,
+    grpc.StatusCode.FAILED_PRECONDITION: CallerError,
+    grpc.StatusCode.OUT_OF_RANGE: CallerError,
+    grpc.StatusCode.NOT_FOUND: CallerError,
+    grpc.StatusCode.ALREADY_EXISTS: CallerError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: CapacityError,
+    grpc.StatusCode.ABORTED: OwnershipError,
+    grpc.StatusCode.INTERNAL: InternalError,
+    grpc.StatusCode.UNAVAILABLE: ConnectionLost,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: ConnectionLost,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+}
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class RpcFailure(Protocol):
+    """What the synchronous and the asyncio gRPC errors have in common."""
+
+    def code(self) -> grpc.StatusCode:
+        """The status code."""
+
+    def details(self) -> str | None:
+        """The status message."""
+
+    def trailing_metadata(self) -> Any:
+        """What was sent with the status."""
+
+
+def from_rpc_error(error: RpcFailure) -> GatewayError:
+    """Turn a `grpc.RpcError` or `grpc.aio.AioRpcError` into the exception of its reason.
+
+    Without the gateway's details (a proxy or gRPC itself answered) the class follows from the status code.
+    """
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        # Something between here and the gateway rewrote the status; what gRPC says is then the truth.
+        status = None
+    if status is None:
+        code = error.code()
+        return _BY_CODE.get(code, GatewayError)(error.details() or code.name.lower(), code=code, reason="")
+    return from_status(status)
+
+
+def from_status(status: status_pb2.Status) -> GatewayError:
+    """Turn a `google.rpc.Status` that is not OK, as commands and utterances carry it, into an exception."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    info = error_details_pb2.ErrorInfo()
+    bad_request = error_details_pb2.BadRequest()
+    quota = error_details_pb2.QuotaFailure()
+    retry = error_details_pb2.RetryInfo()
+    retry_after: float | None = None
+    for detail in status.details:
+        detail.Unpack(info)
+        detail.Unpack(bad_request)
+        detail.Unpack(quota)
+        if detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    ours = info.domain == DOMAIN
+    kind = REASONS.get(info.reason) if ours else None
+    return (kind or _group(code, ours=ours))(
+        status.message or code.name.lower(),
+        code=code,
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        field_violations=[FieldViolation(v.field, v.description) for v in bad_request.field_violations],
+        quota_violations=[QuotaViolation(v.subject, v.description) for v in quota.violations],
+        retry_after=retry_after,
+    )
+
+
+def _group(code: grpc.StatusCode, *, ours: bool) -> type[GatewayError]:
+    """The class for a reason without one.
+
+    UNAVAILABLE and the like mean the transport only where the gateway itself has not spoken.
+    """
+    kind = _BY_CODE.get(code, GatewayError)
+    return GatewayError if ours and issubclass(kind, TransportError) else kind
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else None

@@ -1,0 +1,246 @@
+"""What happens in a session, as plain values, and the log that lets several readers follow it."""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import grpc
+
+from liveavatar.gateway.changes import Changes
+from liveavatar.gateway.errors import EventsCompacted, GatewayError
+from liveavatar.gateway.model import (
+    Outcome,
+    Pose,
+    SessionRecord,
+    SessionState,
+    error_from_proto,
+    moment,
+    pose_from_proto,
+    state_from_proto,
+)
+from liveavatar.gateway.v1 import session_service_pb2
+
+KEPT_EVENTS = 1000
+"""Events a session keeps for readers that start late or lag; a reader further behind is told so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEvent:
+    """Something that happened in a session; what it was is the subclass."""
+
+    sequence: int
+    """Counts from 1 in each session, without holes."""
+    time: datetime
+    """When it happened, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChangedEvent(SessionEvent):
+    """The session moved on in its life."""
+
+    state: SessionState
+    """Where it is now."""
+    previous_state: SessionState
+    """Where it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoseChangedEvent(SessionEvent):
+    """The avatar took another pose."""
+
+    pose: Pose
+    """What it does now."""
+    previous_pose: Pose
+    """What it did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtteranceStartedEvent(SessionEvent):
+    """The first sound of an utterance is out."""
+
+    utterance_id: str
+    """Which utterance."""
+    inferred: bool
+    """True when LiveAvatar gave no sign and the gateway concluded it from its own clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtteranceEndedEvent(SessionEvent):
+    """An utterance is over, spoken by this process or by another."""
+
+    outcome: Outcome
+    """What became of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExpiringEvent(SessionEvent):
+    """The session's limit is near."""
+
+    expires_at: datetime
+    """When it ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamNoticeEvent(SessionEvent):
+    """LiveAvatar reported an error or a warning that does not end the session."""
+
+    type: str
+    """LiveAvatar's type, such as "video_starvation"."""
+    message: str
+    """LiveAvatar's words."""
+    error: bool
+    """True for an error, false for a warning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEndedEvent(SessionEvent):
+    """The session is over. Always last."""
+
+    record: SessionRecord
+    """The final record."""
+    error: GatewayError | None
+    """Why, when it did not end by a caller's will."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoAwayEvent(SessionEvent):
+    """The gateway shuts down soon. Not numbered: `sequence` is the last event's, `time` is this process's."""
+
+    deadline: datetime
+    """Until when the session can stay. It is ended then, at the latest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEvent(SessionEvent):
+    """An event of a newer gateway that this library has no class for."""
+
+
+Event = (
+    StateChangedEvent
+    | PoseChangedEvent
+    | UtteranceStartedEvent
+    | UtteranceEndedEvent
+    | SessionExpiringEvent
+    | UpstreamNoticeEvent
+    | SessionEndedEvent
+    | GoAwayEvent
+    | UnknownEvent
+)
+"""All there are: a `match` over it is checked for completeness."""
+
+
+def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noqa: PLR0911  one per kind
+    """Read the gateway's message."""
+    sequence, time = message.sequence, moment(message.time)
+    match message.WhichOneof("event"):
+        case "state_changed":
+            return StateChangedEvent(
+                sequence=sequence,
+                time=time,
+                state=state_from_proto(message.state_changed.state),
+                previous_state=state_from_proto(message.state_changed.previous_state),
+            )
+        case "pose_changed":
+            return PoseChangedEvent(
+                sequence=sequence,
+                time=time,
+                pose=pose_from_proto(message.pose_changed.pose),
+                previous_pose=pose_from_proto(message.pose_changed.previous_pose),
+            )
+        case "utterance_started":
+            return UtteranceStartedEvent(
+                sequence=sequence,
+                time=time,
+                utterance_id=message.utterance_started.utterance_id,
+                inferred=message.utterance_started.inferred,
+            )
+        case "utterance_ended":
+            return UtteranceEndedEvent(
+                sequence=sequence, time=time, outcome=Outcome.from_proto(message.utterance_ended)
+            )
+        case "expiring":
+            return SessionExpiringEvent(
+                sequence=sequence, time=time, expires_at=moment(message.expiring.expires_at)
+            )
+        case "notice":
+            return UpstreamNoticeEvent(
+                sequence=sequence,
+                time=time,
+                type=message.notice.type,
+                message=message.notice.message,
+                error=message.notice.error,
+            )
+        case "ended":
+            return SessionEndedEvent(
+                sequence=sequence,
+                time=time,
+                record=SessionRecord.from_proto(message.ended.session),
+                error=error_from_proto(message.ended.error),
+            )
+        case None:
+            return UnknownEvent(sequence=sequence, time=time)
+
+
+class EventLog:
+    """The newest events of a session, readable by many, each at its own pace.
+
+    Bound: `KEPT_EVENTS`. A reader that falls further behind gets EventsCompacted, never a silent hole.
+    """
+
+    def __init__(self, changes: Changes, *, kept: int = KEPT_EVENTS) -> None:
+        self._changes = changes
+        self._events: deque[Event] = deque(maxlen=kept)
+        self._count = 0
+        self._closed = False
+        self._error: GatewayError | None = None
+
+    @property
+    def newest_sequence(self) -> int:
+        """Sequence of the newest event; 0 when there is none."""
+        return self._events[-1].sequence if self._events else 0
+
+    def append(self, event: Event) -> None:
+        """Add an event and wake the readers."""
+        self._events.append(event)
+        self._count += 1
+        self._changes.notify()
+
+    def close(self, error: GatewayError | None) -> None:
+        """No more events come; readers end, or raise `error`."""
+        self._closed = True
+        self._error = error
+        self._changes.notify()
+
+    async def read(self, after_sequence: int) -> AsyncIterator[Event]:
+        """All events after a sequence, then each as it comes, to the end of the session.
+
+        Raises:
+            EventsCompacted: the next event is no longer kept here.
+            GatewayError: the session was lost to this process.
+        """
+        position = self._count - len(self._events)
+        while True:
+            while position < self._count:
+                oldest = self._count - len(self._events)
+                if position < oldest:
+                    raise _compacted(after_sequence, self._events[0].sequence)
+                event = self._events[position - oldest]
+                position += 1
+                if event.sequence > after_sequence or isinstance(event, GoAwayEvent):
+                    after_sequence = event.sequence
+                    yield event
+            if self._closed:
+                if self._error is not None:
+                    raise self._error
+                return
+            await self._changes.wait()
+
+
+def _compacted(after_sequence: int, oldest_sequence: int) -> EventsCompacted:
+    return EventsCompacted(
+        f"events after {after_sequence} are not kept, the oldest is {oldest_sequence}; "
+        f"go on with events(after_sequence={oldest_sequence - 1})",
+        code=grpc.StatusCode.OUT_OF_RANGE,
+        metadata={"after_sequence": str(after_sequence), "oldest_sequence": str(oldest_sequence)},
+    )

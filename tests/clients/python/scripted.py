@@ -1,0 +1,295 @@
+"""A gateway that does what a test says, for what a healthy one never does: breaking, lying, losing."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from liveavatar.gateway import AsyncClient, AsyncSession
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar.gateway.v1 import audio_service_pb2 as audio
+from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from liveavatar.gateway.v1.audio_service_pb2_grpc import AudioServiceServicer, add_AudioServiceServicer_to_server
+from liveavatar.gateway.v1.session_service_pb2_grpc import (
+    SessionServiceServicer,
+    add_SessionServiceServicer_to_server,
+)
+
+SESSION_ID = "session-1"
+HANDLE = "handle-1"
+STEP_S = 10.0
+
+
+def status(
+    reason: str, code: grpc.StatusCode, *, field: str = "", retry_s: float | None = None, **metadata: object
+) -> status_pb2.Status:
+    """A refusal as the gateway words it."""
+    details: list[Any] = [
+        error_details_pb2.ErrorInfo(
+            domain="gateway.liveavatar",
+            reason=reason,
+            metadata={key: str(value) for key, value in metadata.items()},
+        )
+    ]
+    if field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description="wrong")
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if retry_s is not None:
+        delay = duration_pb2.Duration(nanos=int(retry_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        holder = any_pb2.Any()
+        holder.Pack(detail)
+        packed.append(holder)
+    return status_pb2.Status(code=code.value[0], message=f"refused: {reason}", details=packed)
+
+
+def played(seconds: float) -> duration_pb2.Duration:
+    return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+
+
+class Peer:
+    """The gateway's side of one stream."""
+
+    def __init__(self, requests: AsyncIterator[Any], context: Any, response: type[Any]) -> None:
+        self._requests = requests
+        self._response = response
+        self.context = context
+
+    async def read(self) -> Any:
+        """The caller's next message; None when it has half-closed."""
+        async with asyncio.timeout(STEP_S):
+            return await anext(self._requests, None)
+
+    async def expect(self, kind: str) -> Any:
+        """The caller's next message, which must be of this kind."""
+        message = await self.read()
+        assert message is not None, f"the stream ended, wanted {kind}"
+        assert message.WhichOneof("message") == kind, message
+        return getattr(message, kind)
+
+    async def write(self, **fields: Any) -> None:
+        await self.context.write(self._response(**fields))
+
+    async def refuse(self, refusal: status_pb2.Status) -> None:
+        await self.context.abort_with_status(rpc_status.to_status(refusal))
+
+    async def break_off(self) -> None:
+        await self.context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+
+
+class AttachPeer(Peer):
+    """The gateway's side of Attach."""
+
+    async def opened(self, state: int = session_pb2.SESSION_STATE_READY, *, grace_s: float = 10.0) -> Any:
+        """Read the first message and answer `opened`."""
+        first = await self.read()
+        await self.write(
+            opened=sessions.SessionOpened(
+                session=session_pb2.Session(id=SESSION_ID, state=state),
+                room=session_pb2.RoomAccess(url="wss://room", viewer_token="secret-token"),
+                handle=HANDLE,
+                detach_grace=played(grace_s),
+                audio_limits=sessions.AudioLimits(max_chunk_bytes=1 << 18),
+            )
+        )
+        return first
+
+    async def event(self, sequence: int, **fields: Any) -> None:
+        await self.write(event=sessions.SessionEvent(sequence=sequence, **fields))
+
+    async def notice(self, sequence: int) -> None:
+        await self.event(sequence, notice=sessions.UpstreamNotice(type=f"notice-{sequence}"))
+
+    async def utterance_ended(self, sequence: int, utterance_id: str, outcome: int, played_s: float = 0) -> None:
+        ended = sessions.UtteranceEnded(utterance_id=utterance_id, outcome=outcome, played=played(played_s))
+        await self.event(sequence, utterance_ended=ended)
+
+    async def answer(self, command: Any, **fields: Any) -> None:
+        await self.write(command_result=sessions.CommandResult(id=command.id, **fields))
+
+    async def end(self, sequence: int, reason: int = session_pb2.END_REASON_CALLER_ENDED, **fields: Any) -> None:
+        final = session_pb2.Session(id=SESSION_ID, state=session_pb2.SESSION_STATE_ENDED, end_reason=reason)
+        await self.event(sequence, ended=sessions.SessionEnded(session=final, **fields))
+
+    async def until_end(self, sequence: int = 1) -> list[Any]:
+        """Answer commands until `end`, then end the session; gives the other commands."""
+        seen = []
+        while True:
+            message = await self.read()
+            if message is None:
+                return seen
+            command = message.command
+            await self.answer(command)
+            if command.WhichOneof("command") == "end":
+                await self.end(sequence)
+                return seen
+            seen.append(command)
+
+
+class AudioPeer(Peer):
+    """The gateway's side of StreamAudio."""
+
+    async def ready(self, *, credit: int = 1_440_000, max_chunk: int = 1 << 18) -> Any:
+        """Read the header and answer `ready`."""
+        header = await self.expect("header")
+        await self.write(
+            ready=audio.AudioReady(session_id=SESSION_ID, credit_bytes=credit, max_chunk_bytes=max_chunk)
+        )
+        return header
+
+    async def ack(self, utterance_id: str, received: int, credit: int = 1_440_000, played_s: float = 0.0) -> None:
+        await self.write(
+            ack=audio.AudioAck(
+                utterance_id=utterance_id,
+                received_bytes=received,
+                sent_bytes=received,
+                credit_bytes=credit,
+                played=played(played_s),
+            )
+        )
+
+    async def ended(
+        self, utterance_id: str, outcome: int = audio_pb2.UTTERANCE_OUTCOME_COMPLETED, **fields: Any
+    ) -> None:
+        await self.write(ended=audio.AudioEnded(utterance_id=utterance_id, outcome=outcome, **fields))
+
+    async def utterance(self) -> tuple[str, bytes, str]:
+        """Read one utterance to its end; gives its id, its audio and how it was closed."""
+        utterance_id = (await self.expect("begin")).utterance_id
+        heard = bytearray()
+        while True:
+            message = await self.read()
+            assert message is not None, "the stream ended inside an utterance"
+            kind = message.WhichOneof("message")
+            if kind != "chunk":
+                return utterance_id, bytes(heard), kind
+            assert message.chunk.offset_bytes == len(heard)
+            heard += message.chunk.audio
+
+    async def speak_all(self) -> None:
+        """Behave well until the caller half-closes."""
+        while (message := await self.read()) is not None:
+            match message.WhichOneof("message"):
+                case "begin":
+                    utterance_id, received = message.begin.utterance_id, 0
+                    await self.ack(utterance_id, 0)
+                    await self.write(started=audio.AudioStarted(utterance_id=utterance_id))
+                case "chunk":
+                    received += len(message.chunk.audio)
+                    await self.ack(utterance_id, received)
+                case "end":
+                    await self.ended(utterance_id, played=played(received / 48_000))
+                case "cancel":
+                    await self.ended(utterance_id, audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED)
+
+
+Attaching = Callable[[AttachPeer], Awaitable[None]]
+Streaming = Callable[[AudioPeer], Awaitable[None]]
+
+
+class ScriptedGateway(SessionServiceServicer, AudioServiceServicer):
+    """Plays a script per stream, in order; the last one serves all that follow."""
+
+    def __init__(self, attaches: list[Attaching], audios: list[Streaming]) -> None:
+        self.address = ""
+        self.firsts: list[Any] = []
+        self.attach_count = 0
+        self.audio_count = 0
+        self.ended_ids: list[str] = []
+        self.faults: list[BaseException] = []
+        self.unary: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {}
+        self._attaches = attaches
+        self._audios = audios
+
+    async def Attach(self, requests, context):  # noqa: N802
+        script = self._attaches[min(self.attach_count, len(self._attaches) - 1)]
+        self.attach_count += 1
+        await self._play(script, AttachPeer(requests, context, sessions.AttachResponse))
+
+    async def StreamAudio(self, requests, context):  # noqa: N802
+        script = self._audios[min(self.audio_count, len(self._audios) - 1)]
+        self.audio_count += 1
+        await self._play(script, AudioPeer(requests, context, audio.StreamAudioResponse))
+
+    async def _play(self, script, peer):
+        try:
+            await script(peer)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except BaseException as fault:
+            self.faults.append(fault)
+            raise
+
+    async def EndSession(self, request, context):  # noqa: N802
+        self.ended_ids.append(request.session_id)
+        return sessions.EndSessionResponse(
+            session=session_pb2.Session(
+                id=request.session_id,
+                state=session_pb2.SESSION_STATE_ENDED,
+                end_reason=session_pb2.END_REASON_CALLER_ENDED,
+            )
+        )
+
+    async def _scripted(self, name, request, context):
+        if name not in self.unary:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not in the script")
+        return await self.unary[name](request, context)
+
+    async def CreateSession(self, request, context):  # noqa: N802
+        return await self._scripted("CreateSession", request, context)
+
+    async def GetSession(self, request, context):  # noqa: N802
+        return await self._scripted("GetSession", request, context)
+
+    async def ListSessions(self, request, context):  # noqa: N802
+        return await self._scripted("ListSessions", request, context)
+
+    async def InterruptSession(self, request, context):  # noqa: N802
+        return await self._scripted("InterruptSession", request, context)
+
+    async def GetServerInfo(self, request, context):  # noqa: N802
+        return await self._scripted("GetServerInfo", request, context)
+
+
+async def well_behaved(peer: AttachPeer) -> None:
+    """Ready at once; ends when told."""
+    await peer.opened()
+    await peer.until_end()
+
+
+async def fluent(peer: AudioPeer) -> None:
+    """Speaks everything at once."""
+    await peer.ready()
+    await peer.speak_all()
+
+
+@contextlib.asynccontextmanager
+async def scripted(
+    attaches: list[Attaching] | None = None, audios: list[Streaming] | None = None
+) -> AsyncIterator[ScriptedGateway]:
+    """Run a scripted gateway on a free port; a script that fails fails the test."""
+    gateway = ScriptedGateway(attaches or [well_behaved], audios or [fluent])
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    add_SessionServiceServicer_to_server(gateway, server)
+    add_AudioServiceServicer_to_server(gateway, server)
+    gateway.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield gateway
+    finally:
+        await server.stop(0)
+    assert not gateway.faults, gateway.faults
+
+
+@contextlib.asynccontextmanager
+async def opened(gateway: ScriptedGateway, **options: Any) -> AsyncIterator[AsyncSession]:
+    """A session on a scripted gateway, with a client of its own."""
+    async with AsyncClient(gateway.address) as client, client.open_session("avatar", **options) as session:
+        yield session

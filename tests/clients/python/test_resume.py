@@ -1,0 +1,460 @@
+"""The Attach stream breaks, moves or lies: what the caller sees of it."""
+
+import asyncio
+
+import grpc
+import pytest
+from clients.python.scripted import HANDLE, SESSION_ID, AttachPeer, opened, scripted, status
+
+from liveavatar.gateway import (
+    AsyncClient,
+    AttachSuperseded,
+    CapacityExhausted,
+    ConnectionLost,
+    DeadlineExceeded,
+    EventsCompacted,
+    GatewayError,
+    GoAwayEvent,
+    OwnershipError,
+    ReadyTimeout,
+    SessionClosed,
+    SessionEnded,
+    SessionEndedEvent,
+    SessionState,
+    UpstreamNoticeEvent,
+    UtteranceNotFound,
+)
+from liveavatar.gateway.v1 import session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as pb
+
+
+async def test_a_broken_stream_is_resumed_where_it_broke():
+    """Events come once and in order, although the gateway repeats one."""
+
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.notice(1)
+        await peer.notice(2)
+        await peer.break_off()
+
+    async def goes_on(peer: AttachPeer) -> None:
+        first = await peer.opened()
+        assert first.resume == pb.ResumeSession(handle=HANDLE, after_sequence=2)
+        await peer.notice(2)
+        await peer.notice(3)
+        await peer.until_end(4)
+
+    async with scripted([breaks, goes_on]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            seen = []
+            async for event in session.events():
+                seen.append(event.sequence)
+                if event.sequence == 3:
+                    await session.end()
+        assert seen == [1, 2, 3, 4]
+        assert gateway.attach_count == 2
+
+
+async def test_a_stream_closed_without_an_end_is_resumed():
+    """OK is no end of a session: only the event is."""
+
+    async def leaves(peer: AttachPeer) -> None:
+        await peer.opened()
+
+    async def goes_on(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.until_end()
+
+    async with scripted([leaves, goes_on]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            await session.start_listening()
+        assert gateway.attach_count == 2
+        assert session.state is SessionState.ENDED
+
+
+async def test_taking_over_ends_this_object_but_not_the_session():
+    """ATTACH_SUPERSEDED is raised to everyone who waits, nothing is resumed, and nothing ended."""
+
+    async def taken(peer: AttachPeer) -> None:
+        await peer.opened(session_pb2.SESSION_STATE_CONNECTING)
+        await peer.expect("command")
+        await peer.refuse(status("ATTACH_SUPERSEDED", grpc.StatusCode.ABORTED, session_id=SESSION_ID))
+
+    async with scripted([taken]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            with pytest.raises(AttachSuperseded) as raised:
+                await session.start_listening()
+            assert isinstance(raised.value, OwnershipError)
+            assert raised.value.metadata == {"session_id": SESSION_ID}
+            with pytest.raises(AttachSuperseded):
+                await session.ready()
+            with pytest.raises(AttachSuperseded):
+                session.say(b"")
+            with pytest.raises(AttachSuperseded):
+                [event async for event in session.events()]
+        assert gateway.attach_count == 1
+        assert gateway.ended_ids == []
+
+
+async def test_a_command_survives_a_break():
+    """A command without an answer is sent again, with its id, on the stream that follows."""
+    ids = []
+
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.opened()
+        ids.append((await peer.expect("command")).id)
+        await peer.break_off()
+
+    async def answers(peer: AttachPeer) -> None:
+        await peer.opened()
+        command = await peer.expect("command")
+        ids.append(command.id)
+        await peer.answer(command)
+        await peer.until_end()
+
+    async with scripted([breaks, answers]) as gateway, opened(gateway) as session:
+        await session.start_listening()
+    assert len(ids) == 2
+    assert ids[0] == ids[1]
+
+
+async def test_opening_is_retried_with_the_same_request_id():
+    """A retry cannot start a second session."""
+    firsts = []
+
+    async def breaks(peer: AttachPeer) -> None:
+        firsts.append(await peer.read())
+        await peer.break_off()
+
+    async def drains(peer: AttachPeer) -> None:
+        firsts.append(await peer.read())
+        await peer.refuse(status("DRAINING", grpc.StatusCode.UNAVAILABLE, retry_s=0.05))
+
+    async def opens(peer: AttachPeer) -> None:
+        firsts.append(await peer.opened())
+        await peer.until_end()
+
+    async with scripted([breaks, drains, opens]) as gateway, opened(gateway, labels={"a": "b"}) as session:
+        assert session.id == SESSION_ID
+    assert len(firsts) == 3
+    assert firsts[0] == firsts[1] == firsts[2]
+    assert len(firsts[0].open.request_id) == 36
+
+
+async def test_no_gateway_is_told_soon():
+    async with AsyncClient("127.0.0.1:1") as client:
+        with pytest.raises(ConnectionLost) as raised:
+            async with client.open_session("avatar"):
+                pass
+    assert raised.value.code is grpc.StatusCode.UNAVAILABLE
+    assert raised.value.reason == ""
+
+
+async def test_a_session_that_cannot_be_reached_is_given_up_after_the_grace():
+    """Everything that waits then raises; until then nothing does."""
+
+    async def opens(peer: AttachPeer) -> None:
+        await peer.opened(session_pb2.SESSION_STATE_CONNECTING, grace_s=0.3)
+        await peer.break_off()
+
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.break_off()
+
+    async with scripted([opens, breaks]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            utterance = session.say(b"\0\0")
+            with pytest.raises(ConnectionLost):
+                await session.ready()
+            with pytest.raises(ConnectionLost):
+                await session.stop_listening()
+            assert utterance.outcome is not None
+        assert gateway.attach_count > 2
+        # The stream was lost, but leaving the block still ended the session.
+        assert gateway.ended_ids == [SESSION_ID]
+
+
+async def test_missed_events_are_no_reason_to_lose_the_session():
+    """EVENTS_COMPACTED on a resumed stream: go on with the oldest there is."""
+
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.notice(1)
+        await peer.break_off()
+
+    async def compacted(peer: AttachPeer) -> None:
+        first = await peer.read()
+        assert first.resume.after_sequence == 1
+        await peer.refuse(status("EVENTS_COMPACTED", grpc.StatusCode.OUT_OF_RANGE, oldest_sequence=7))
+
+    async def goes_on(peer: AttachPeer) -> None:
+        first = await peer.opened()
+        assert first.resume.after_sequence == 6
+        await peer.notice(7)
+        await peer.until_end(8)
+
+    async with scripted([breaks, compacted, goes_on]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            seen = []
+            async for event in session.events():
+                seen.append(event.sequence)
+                if event.sequence == 7:
+                    await session.end()
+        assert seen == [1, 7, 8]
+
+
+async def test_a_first_resume_behind_the_log_is_the_callers_to_decide():
+    async def compacted(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.refuse(status("EVENTS_COMPACTED", grpc.StatusCode.OUT_OF_RANGE, oldest_sequence=7))
+
+    async with scripted([compacted]) as gateway, AsyncClient(gateway.address) as client:
+        with pytest.raises(EventsCompacted) as raised:
+            async with client.resume_session(HANDLE, 2):
+                pass
+        assert raised.value.oldest_sequence == 7
+        assert gateway.attach_count == 1
+
+
+async def test_an_unknown_reason_is_raised_by_its_code_and_not_retried():
+    """A newer gateway's reason is kept, and never mistaken for a broken connection."""
+
+    async def refuses(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.refuse(status("MOON_PHASE", grpc.StatusCode.UNAVAILABLE, retry_s=1.5, phase="full"))
+
+    async with scripted([refuses]) as gateway, AsyncClient(gateway.address) as client:
+        with pytest.raises(GatewayError) as raised:
+            async with client.open_session("avatar"):
+                pass
+        assert type(raised.value) is GatewayError
+        assert raised.value.reason == "MOON_PHASE"
+        assert raised.value.metadata == {"phase": "full"}
+        assert raised.value.retry_after == 1.5
+        assert gateway.attach_count == 1
+
+
+async def test_capacity_is_refused_at_once():
+    async def refuses(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.refuse(
+            status("CAPACITY_EXHAUSTED", grpc.StatusCode.RESOURCE_EXHAUSTED, retry_s=2, scope="upstream_account")
+        )
+
+    async with scripted([refuses]) as gateway, AsyncClient(gateway.address) as client:
+        with pytest.raises(CapacityExhausted) as raised:
+            await client.open_session("avatar").open()
+        assert raised.value.scope == "upstream_account"
+        assert raised.value.retry_after == 2.0
+
+
+@pytest.mark.parametrize("give_up", ["timeout", "cancel"])
+async def test_a_session_that_opens_too_late_is_ended(give_up):
+    """Whoever stopped waiting does not pay for what still comes."""
+    ended = asyncio.Event()
+
+    async def late(peer: AttachPeer) -> None:
+        first = await peer.read()
+        assert first.WhichOneof("message") == "open"
+        await asyncio.sleep(0.4)
+        await peer.write(opened=pb.SessionOpened(session=session_pb2.Session(id=SESSION_ID), handle=HANDLE))
+        await peer.until_end()
+        ended.set()
+
+    async with scripted([late]) as gateway, AsyncClient(gateway.address) as client:
+        if give_up == "timeout":
+            with pytest.raises(DeadlineExceeded):
+                await client.open_session("avatar", timeout=0.2).open()
+        else:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await client.open_session("avatar").open()
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+
+@pytest.mark.parametrize("how", ["return", "raise", "cancel"])
+async def test_leaving_the_block_ends_the_session(how):
+    """On every way out."""
+    entered = asyncio.Event()
+
+    async def use(client: AsyncClient) -> None:
+        async with client.open_session("avatar"):
+            entered.set()
+            if how == "raise":
+                raise LookupError
+            if how == "cancel":
+                await asyncio.sleep(60)
+
+    commands = []
+
+    async def serve(peer: AttachPeer) -> None:
+        await peer.opened()
+        command = await peer.expect("command")
+        commands.append(command.WhichOneof("command"))
+        await peer.answer(command)
+        await peer.end(1)
+
+    async with scripted([serve]) as gateway, AsyncClient(gateway.address) as client:
+        task = asyncio.create_task(use(client))
+        await entered.wait()
+        if how == "cancel":
+            task.cancel()
+        await asyncio.wait([task])
+        assert commands == ["end"]
+        if how == "raise":
+            assert isinstance(task.exception(), LookupError)
+        assert task.cancelled() == (how == "cancel")
+
+
+async def test_closing_the_client_ends_what_is_open():
+    commands = []
+
+    async def serve(peer: AttachPeer) -> None:
+        await peer.opened()
+        command = await peer.expect("command")
+        commands.append(command.WhichOneof("command"))
+        await peer.answer(command)
+        await peer.end(1)
+
+    async with scripted([serve]) as gateway:
+        client = AsyncClient(gateway.address)
+        session = await client.open_session("avatar").open()
+        await client.close()
+        await client.close()
+        assert commands == ["end"]
+        with pytest.raises(SessionEnded):
+            session.say(b"")
+
+
+async def test_detach_leaves_the_session_alone():
+    half_closed = asyncio.Event()
+
+    async def serve(peer: AttachPeer) -> None:
+        await peer.opened()
+        assert await peer.read() is None
+        half_closed.set()
+
+    async with scripted([serve]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            assert await session.detach() == HANDLE
+            assert half_closed.is_set()
+            with pytest.raises(SessionClosed):
+                await session.start_listening()
+            assert [event async for event in session.events()] == []
+        assert gateway.ended_ids == []
+        assert gateway.attach_count == 1
+
+
+async def test_why_a_session_never_became_ready_is_raised_by_ready():
+    async def fails(peer: AttachPeer) -> None:
+        await peer.opened(session_pb2.SESSION_STATE_CONNECTING)
+        error = status("READY_TIMEOUT", grpc.StatusCode.DEADLINE_EXCEEDED)
+        await peer.end(1, session_pb2.END_REASON_UPSTREAM_FAILED, error=error)
+
+    async with scripted([fails]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            with pytest.raises(ReadyTimeout):
+                await session.ready()
+            with pytest.raises(SessionEnded) as raised:
+                session.say(b"")
+            assert raised.value.end_reason == "UPSTREAM_FAILED"
+            assert isinstance(raised.value.__cause__, ReadyTimeout)
+            events = [event async for event in session.events()]
+            assert isinstance(events[-1], SessionEndedEvent)
+        assert gateway.ended_ids == []
+
+
+async def test_a_refused_command_leaves_the_session_working():
+    async def serve(peer: AttachPeer) -> None:
+        await peer.opened()
+        command = await peer.expect("command")
+        await peer.answer(command, status=status("UTTERANCE_NOT_FOUND", grpc.StatusCode.NOT_FOUND))
+        await peer.until_end()
+
+    async with scripted([serve]) as gateway, opened(gateway) as session:
+        with pytest.raises(UtteranceNotFound):
+            await session.interrupt("nobody")
+        await session.start_listening()
+
+
+async def test_a_drain_is_announced_and_its_handle_used():
+    async def drains(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.notice(1)
+        await peer.write(go_away=pb.GoAway(handle="elsewhere"))
+        await peer.break_off()
+
+    async def goes_on(peer: AttachPeer) -> None:
+        first = await peer.opened()
+        assert first.resume.handle == "elsewhere"
+        await peer.until_end(2)
+
+    async with scripted([drains, goes_on]) as gateway, opened(gateway) as session:
+        kinds = []
+        async for event in session.events():
+            kinds.append(type(event))
+            if isinstance(event, GoAwayEvent):
+                assert event.sequence == 1
+                break
+        assert kinds == [UpstreamNoticeEvent, GoAwayEvent]
+
+
+async def test_the_secrets_of_a_session_are_not_in_its_repr():
+    async with scripted() as gateway, opened(gateway) as session:
+        shown = f"{session!r} {session.room!r} {session.record!r}"
+        assert session.room.viewer_token == "secret-token"
+        assert session.handle == HANDLE
+        assert "secret-token" not in shown
+        assert HANDLE not in shown
+
+
+async def test_unary_calls_raise_the_class_of_their_reason():
+    async def refuses(request, context):
+        from grpc_status import rpc_status
+
+        refusal = status("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND, session_id=request.session_id)
+        await context.abort_with_status(rpc_status.to_status(refusal))
+
+    from liveavatar.gateway import SessionNotFound
+
+    async with scripted() as gateway, AsyncClient(gateway.address) as client:
+        gateway.unary["GetSession"] = refuses
+        with pytest.raises(SessionNotFound) as raised:
+            await client.get_session("nobody")
+        assert raised.value.metadata == {"session_id": "nobody"}
+        assert raised.value.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_idempotent_calls_are_retried_by_the_channel_and_interrupts_are_not():
+    """The service config is in force."""
+    calls = []
+
+    async def flaky(request, context):
+        calls.append(type(request).__name__)
+        if calls.count(calls[-1]) < 3:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "try again")
+        return pb.GetServerInfoResponse(version="1")
+
+    async with scripted() as gateway, AsyncClient(gateway.address) as client:
+        gateway.unary |= {"GetServerInfo": flaky, "InterruptSession": flaky}
+        assert (await client.server_info()).version == "1"
+        with pytest.raises(ConnectionLost):
+            await client.interrupt_session(SESSION_ID)
+    assert calls == ["GetServerInfoRequest"] * 3 + ["InterruptSessionRequest"]
+
+
+async def test_lists_fetch_pages_as_they_are_needed():
+    asked = []
+
+    async def pages(request, context):
+        asked.append(request.page_token)
+        start = int(request.page_token or 0)
+        found = [session_pb2.Session(id=str(number)) for number in range(start, start + request.page_size)]
+        return pb.ListSessionsResponse(sessions=found, next_page_token=str(start + 2) if start < 4 else "")
+
+    async with scripted() as gateway, AsyncClient(gateway.address) as client:
+        gateway.unary["ListSessions"] = pages
+        found = [session.id async for session in client.list_sessions(page_size=2, states=["ready"])]
+    assert found == ["0", "1", "2", "3", "4", "5"]
+    assert asked == ["", "2", "4"]

@@ -1,0 +1,144 @@
+import asyncio
+import json
+
+import grpc
+import pytest
+
+from liveavatar.gateway import DEFAULT_OPTIONS, SERVICE_CONFIG, ConnectionLost, errors
+from liveavatar.gateway.channel import Stream, answer, channel_credentials, merged_options, transient
+from liveavatar.gateway.v1 import session_service_pb2
+
+SERVICE = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]
+
+
+def failed(code, details=""):
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+
+
+def test_only_calls_that_may_arrive_twice_are_retried():
+    (method,) = json.loads(SERVICE_CONFIG)["methodConfig"]
+    assert {name["service"] for name in method["name"]} == {SERVICE.full_name}
+    names = {name["method"] for name in method["name"]}
+    assert names < {found.name for found in SERVICE.methods}
+    assert not names & {"Attach", "InterruptSession"}
+    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+
+
+def test_pings_keep_a_quiet_stream_alive_and_stop_without_one():
+    options = dict(DEFAULT_OPTIONS)
+    assert 20_000 <= options["grpc.keepalive_time_ms"] <= 30_000
+    assert options["grpc.keepalive_permit_without_calls"] == 0
+    assert options["grpc.http2.max_pings_without_data"] == 0
+
+
+def test_the_callers_options_win():
+    merged = merged_options([("grpc.keepalive_time_ms", 60_000), ("grpc.ssl_target_name_override", "me")])
+    assert dict(merged)["grpc.keepalive_time_ms"] == 60_000
+    assert dict(merged)["grpc.ssl_target_name_override"] == "me"
+    assert len(merged) == len(DEFAULT_OPTIONS) + 1
+
+
+def test_a_token_needs_tls():
+    token = grpc.access_token_call_credentials("token")
+    tls = grpc.ssl_channel_credentials()
+    assert channel_credentials(None, None) is None
+    assert channel_credentials(tls, None) is tls
+    assert channel_credentials(tls, token) is not None
+    with pytest.raises(ValueError, match="ssl_channel_credentials"):
+        channel_credentials(None, token)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (errors.ConnectionLost("", code=grpc.StatusCode.UNAVAILABLE), True),
+        (errors.Draining("", code=grpc.StatusCode.UNAVAILABLE), True),
+        (errors.UpstreamUnreachable("", code=grpc.StatusCode.UNAVAILABLE), False),
+        (errors.SessionEnded("", code=grpc.StatusCode.FAILED_PRECONDITION), False),
+        (errors.AttachSuperseded("", code=grpc.StatusCode.ABORTED), False),
+    ],
+)
+def test_only_the_transport_is_tried_again(error, again):
+    assert transient(error) is again
+
+
+class FakeCall:
+    """A call as grpc.aio has it, with a status that a late write spoils."""
+
+    def __init__(self, outcomes):
+        self.outcomes = list(outcomes)
+        self.callbacks = []
+        self.status = failed(grpc.StatusCode.OK)
+
+    def add_done_callback(self, callback):
+        self.callbacks.append(callback)
+
+    def finish(self, status):
+        self.status = status
+        for callback in self.callbacks:
+            callback(self)
+
+    async def code(self):
+        return self.status.code()
+
+    async def details(self):
+        return self.status.details()
+
+    async def trailing_metadata(self):
+        return self.status.trailing_metadata()
+
+    async def read(self):
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    write = done_writing = None
+
+
+async def test_a_late_write_does_not_hide_why_a_stream_ended():
+    """grpcio then says INTERNAL, in place of what the gateway said (grpc/grpc#36066)."""
+    spoiled = failed(grpc.StatusCode.INTERNAL, "Internal error from Core")
+    call = FakeCall([b"message", spoiled])
+    stream = Stream(call)
+    assert await stream.read() == b"message"
+    call.finish(failed(grpc.StatusCode.ABORTED, "taken over"))
+    call.finish(spoiled)
+    with pytest.raises(errors.OwnershipError, match="taken over"):
+        await stream.read()
+
+
+async def test_a_late_write_does_not_make_a_good_end_a_bad_one():
+    spoiled = failed(grpc.StatusCode.INTERNAL, "Internal error from Core")
+    call = FakeCall([spoiled])
+    stream = Stream(call)
+    call.finish(failed(grpc.StatusCode.OK))
+    assert await stream.read() is None
+
+
+async def test_the_end_of_a_stream_is_none():
+    assert await Stream(FakeCall([grpc.aio.EOF])).read() is None
+
+
+async def test_a_call_that_was_cut_from_outside_is_no_cancellation_of_ours():
+    with pytest.raises(ConnectionLost):
+        await Stream(FakeCall([asyncio.CancelledError()])).read()
+
+    async def cut():
+        raise asyncio.CancelledError
+
+    with pytest.raises(ConnectionLost):
+        await answer(cut())
+
+
+async def test_writing_to_a_finished_call_is_answered_with_false():
+    class Finished(FakeCall):
+        async def write(self, message):
+            raise asyncio.InvalidStateError
+
+        async def done_writing(self):
+            raise asyncio.InvalidStateError
+
+    stream = Stream(Finished([]))
+    assert await stream.write(b"") is False
+    await stream.finish_writing()

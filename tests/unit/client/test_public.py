@@ -1,0 +1,45 @@
+import inspect
+
+import liveavatar
+from liveavatar import gateway
+from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Client, Session, Utterance, errors
+
+
+def test_all_that_is_announced_is_there():
+    assert all(hasattr(gateway, name) for name in gateway.__all__)
+    assert gateway.__all__ == sorted(gateway.__all__)
+
+
+def test_liveavatar_is_a_namespace_that_others_may_add_to():
+    assert liveavatar.__spec__.origin is None
+
+
+def test_every_exception_is_announced():
+    raised = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.GatewayError)
+    }
+    assert raised <= set(gateway.__all__)
+
+
+def test_the_blocking_client_has_the_same_shape():
+    """What one can do, the other can, with the same arguments and at most a timeout more."""
+    pairs = [(AsyncClient, Client), (AsyncSession, Session), (AsyncUtterance, Utterance)]
+    # What only an implementation needs: the end of a block, without its exception.
+    inner = {"leave"}
+    for asynchronous, blocking in pairs:
+        theirs = {name for name in vars(asynchronous) if not name.startswith("_")} - inner
+        assert theirs == {name for name in vars(blocking) if not name.startswith("_")}
+        for name in theirs | {"__init__"} if asynchronous is AsyncClient else theirs:
+            member, other = getattr(asynchronous, name), getattr(blocking, name)
+            if isinstance(member, property):
+                assert isinstance(other, property), name
+                continue
+            mine = dict(inspect.signature(other).parameters)
+            expected = dict(inspect.signature(member).parameters)
+            if "timeout" not in expected:
+                mine.pop("timeout", None)
+            assert [(p.name, p.default, p.kind) for p in mine.values()] == [
+                (p.name, p.default, p.kind) for p in expected.values()
+            ], name

@@ -1,0 +1,230 @@
+"""A session on a made-up clock, driven the way its owner drives it."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.events import Happening, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.utterance import Intake, Utterance
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_CLOCK_STEP_S = 1e-6
+_MOST_WAKES = 20_000
+
+
+class Untouched:
+    """A converter for audio that is in LiveAvatar's format already."""
+
+    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:
+        return b"".join(chunks)
+
+
+class Lagging:
+    """A converter that holds the newest bytes back until the end, as a resampler does."""
+
+    def __init__(self, held_bytes: int) -> None:
+        self._held_bytes = held_bytes
+        self._held = b""
+
+    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:
+        pcm = self._held + b"".join(chunks)
+        keep = 0 if last else min(len(pcm), self._held_bytes)
+        self._held = pcm[len(pcm) - keep :]
+        return pcm[: len(pcm) - keep]
+
+
+NATIVE = Intake(
+    byte_rate=m.BYTE_RATE,
+    frame_bytes=2,
+    max_chunk_bytes=4 << 20,
+    new_converter=Untouched,
+    detect_container=lambda head: "WAV" if head.startswith(b"RIFF") else None,
+)
+
+
+def pcm(seconds: float, *, fill: int = 1) -> bytes:
+    """Audio in LiveAvatar's format."""
+    return bytes([fill]) * (round(seconds * m.BYTE_RATE / 2) * 2)
+
+
+class Rig:
+    """Wakes a session when an input asks for it and at its deadlines, never otherwise, and keeps what it sends."""
+
+    native = NATIVE
+    lagging = Lagging
+    pcm = staticmethod(pcm)
+
+    def __init__(self, config: SessionConfig | None = None) -> None:
+        ids = itertools.count(1)
+        self.now_s = 1_000.0
+        self.commands: list[m.Command] = []
+        self.times_s: list[float] = []
+        self.session = Session(
+            "session-1",
+            config or SessionConfig(),
+            new_id=lambda: f"id-{next(ids)}",
+            utc_now=lambda: EPOCH + timedelta(seconds=self.now_s),
+        )
+        self.speech = self.session.speech
+
+    # --- life
+
+    def connect(self, *, max_duration_s: float | None = None) -> "Rig":
+        """The session is started and its socket open."""
+        self.session.started(max_duration_s=max_duration_s, now_s=self.now_s)
+        self.session.socket_opened(self.now_s)
+        self.wake()
+        return self
+
+    def ready(self, *, max_duration_s: float | None = None) -> "Rig":
+        """LiveAvatar said `connected` too."""
+        self.connect(max_duration_s=max_duration_s)
+        self.tell(m.StateUpdated("connected"))
+        return self
+
+    # --- the owner's loop
+
+    def wake(self) -> None:
+        """One round of the owner's loop."""
+        self.session.tick(self.now_s)
+        while (command := self.session.next_command(self.now_s)) is not None:
+            self.commands.append(command)
+            self.times_s.append(self.now_s)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until_s = self.now_s + seconds
+        for _ in range(_MOST_WAKES):
+            deadline_s = self.session.deadline_s
+            if self.session.over or deadline_s is None or deadline_s > until_s:
+                self.now_s = until_s
+                return
+            # A real clock moves between two looks; a deadline that is due and does nothing must not stop this one.
+            self.now_s = max(self.now_s + _CLOCK_STEP_S, deadline_s)
+            self.wake()
+        raise AssertionError("the session wants to be woken for ever")
+
+    # --- the caller
+
+    def begin(self, utterance_id: str = "", intake: Intake = NATIVE) -> Utterance:
+        return self.session.begin(utterance_id, intake)
+
+    def receive(self, utterance: Utterance, audio: bytes, offset: int | None = None) -> None:
+        if self.speech.receive(utterance, offset, audio, self.now_s):
+            self.wake()
+
+    def seal(self, utterance: Utterance, failure: Any = None) -> None:
+        self.session.seal(utterance, failure)
+        self.wake()
+
+    def say(self, utterance_id: str, seconds: float, intake: Intake = NATIVE, *, fill: int = 1) -> Utterance:
+        """A whole utterance in one burst."""
+        utterance = self.begin(utterance_id, intake)
+        self.receive(utterance, pcm(seconds, fill=fill))
+        self.seal(utterance)
+        return utterance
+
+    def interrupt(self, utterance_id: str = "") -> int:
+        ticket = self.session.interrupt(utterance_id)
+        self.wake()
+        return ticket
+
+    # --- LiveAvatar
+
+    def tell(self, *events: m.Event) -> None:
+        for event in events:
+            if self.session.on_wire(event, self.now_s):
+                self.wake()
+
+    def cleared(self) -> None:
+        """LiveAvatar confirms the latest interrupt."""
+        self.tell(m.Cleared(m.Refs((self.cuts[-1].event_id,))))
+
+    # --- what came of it
+
+    @property
+    def cuts(self) -> list[m.CutSpeech]:
+        return [command for command in self.commands if isinstance(command, m.CutSpeech)]
+
+    @property
+    def packets(self) -> list[m.Speak]:
+        return [command for command in self.commands if isinstance(command, m.Speak)]
+
+    def packet_s(self, upstream_id: str | None = None) -> list[float]:
+        """Lengths of the packets so far, seconds."""
+        return [
+            len(packet.pcm) / m.BYTE_RATE
+            for packet in self.packets
+            if upstream_id is None or packet.event_id == upstream_id
+        ]
+
+    def sent(self, upstream_id: str) -> bytes:
+        """All audio that went up under an id."""
+        return b"".join(packet.pcm for packet in self.packets if packet.event_id == upstream_id)
+
+    def sealed(self, upstream_id: str) -> bool:
+        return m.SpeakEnd(upstream_id) in self.commands
+
+    @property
+    def happenings(self) -> list[Happening]:
+        return [entry.happening for entry in self.session.log.after(0)]
+
+    def of(self, kind: type) -> list[Any]:
+        """Happenings of one kind."""
+        return [happening for happening in self.happenings if isinstance(happening, kind)]
+
+    def story(self, utterance_id: str) -> list[str]:
+        """What was told about an utterance, in order: `started`, and its outcome."""
+        told = []
+        for happening in self.happenings:
+            if isinstance(happening, UtteranceStarted) and happening.utterance_id == utterance_id:
+                told.append("started")
+            if isinstance(happening, UtteranceEnded) and happening.utterance_id == utterance_id:
+                told.append(happening.outcome.value)
+        return told
+
+    def end_of(self, utterance_id: str) -> UtteranceEnded:
+        """How an utterance ended; fails when it has not, or twice."""
+        (ended,) = [one for one in self.of(UtteranceEnded) if one.utterance_id == utterance_id]
+        return ended
+
+    def answer(self, ticket: int) -> list[UtteranceEnded] | None:
+        """What an interrupt was answered with; None while it is not."""
+        return next((ended for one, ended in self.session.answers if one == ticket), None)
+
+
+@pytest.fixture
+def make_rig() -> Callable[..., Rig]:
+    """Makes a session with other settings of speech, scheduler and session; not yet connected."""
+
+    def make(speech: dict[str, Any] | None = None, scheduler: dict[str, Any] | None = None, **changes: Any) -> Rig:
+        config = SessionConfig(**changes)
+        packets = replace(config.speech.scheduler, **(scheduler or {}))
+        return Rig(replace(config, speech=replace(config.speech, scheduler=packets, **(speech or {}))))
+
+    return make
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """A ready session with default settings."""
+    return Rig().ready()
+
+
+@pytest.fixture(params=["ids", "echo", "task", "none"])
+def refs_of(request: pytest.FixtureRequest) -> Callable[[str], m.Refs]:
+    """How a build of LiveAvatar names an utterance in its events, for each way that was seen."""
+    counter = itertools.count(1)
+    shapes: dict[str, Callable[[str], m.Refs]] = {
+        "ids": lambda upstream_id: m.Refs((upstream_id, f"minted-{next(counter)}"), "task-" + upstream_id),
+        "echo": lambda upstream_id: m.Refs((upstream_id,)),
+        "task": lambda upstream_id: m.Refs((f"minted-{next(counter)}",), "task-" + upstream_id),
+        "none": lambda upstream_id: m.Refs(),
+    }
+    return shapes[request.param]

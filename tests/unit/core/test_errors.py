@@ -1,0 +1,77 @@
+"""The tree of refusals: every one has a public reason, documented in the contract, and keeps its values."""
+
+import pytest
+
+from liveavatar.gateway.v1 import errors_pb2
+from liveavatar_gateway.core import errors as e
+
+_PREFIX = "ERROR_REASON_"
+_DOCUMENTED = {value.name for value in errors_pb2.ErrorReason.DESCRIPTOR.values if value.number}
+_BRANCHES = (e.CallerError, e.CapacityError, e.OwnershipError, e.UpstreamError, e.InternalError)
+
+
+def leaves(root: type[e.GatewayError] = e.GatewayError) -> list[type[e.GatewayError]]:
+    """Classes without subclasses: the ones that are raised."""
+    return [leaf for child in root.__subclasses__() for leaf in (leaves(child) or [child])]
+
+
+EXAMPLES = [
+    e.AudioContainerDetected("WAV"),
+    e.AudioMisaligned(3, 2),
+    e.ChunkTooLarge(10, 5),
+    e.AudioGap("u", 10, 20),
+    e.UtteranceIdReused("u"),
+    e.UtteranceNotFound("u"),
+    e.SessionNotFound("s"),
+    e.SessionEnded("s", "CALLER_ENDED", "WORD"),
+    e.EventsCompacted(1, 5),
+    e.RequestIdReused("r"),
+    e.CreditExceeded(10, 5, 0.5),
+    e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, facts={"limit": 3}),
+    e.AttachSuperseded("s"),
+    e.AudioStreamSuperseded("s"),
+    e.Draining(),
+]
+
+
+@pytest.mark.parametrize("leaf", leaves(), ids=lambda leaf: leaf.__name__)
+def test_every_reason_is_in_the_contract(leaf):
+    assert _PREFIX + leaf.reason in _DOCUMENTED
+
+
+def test_every_reason_of_the_contract_is_used_by_exactly_one_class():
+    used = [_PREFIX + leaf.reason for leaf in leaves()]
+    assert sorted(used) == sorted(_DOCUMENTED)
+
+
+@pytest.mark.parametrize("leaf", leaves(), ids=lambda leaf: leaf.__name__)
+def test_every_refusal_belongs_to_one_branch_of_the_tree(leaf):
+    assert sum(issubclass(leaf, branch) for branch in _BRANCHES) == 1
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_every_number_in_a_message_is_also_in_its_metadata(error):
+    numbers = {word.strip(";,:'()") for word in error.message.split() if word.strip(";,:'()").isdigit()}
+    derived = {"4"} if isinstance(error, e.EventsCompacted) else set()  # the sequence before the oldest one
+    assert numbers - derived <= set(error.metadata.values())
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_metadata_is_text_as_grpc_wants_it(error):
+    assert all(isinstance(key, str) and isinstance(value, str) for key, value in error.metadata.items())
+
+
+def test_facts_and_named_metadata_are_kept_together():
+    error = e.UpstreamRejected("no", facts={"http_status": 400}, endpoint="/x")
+    assert error.metadata == {"http_status": "400", "endpoint": "/x"}
+
+
+def test_the_end_of_a_session_quotes_liveavatar_only_when_it_said_something():
+    assert "LiveAvatar" not in e.SessionEnded("s", "CALLER_ENDED").message
+    assert "(LiveAvatar: ZOMBIE)" in e.SessionEnded("s", "UPSTREAM_ENDED", "ZOMBIE").message
+
+
+def test_a_message_says_what_to_do_next():
+    assert "resend from 10" in e.AudioGap("u", 10, 20).message
+    assert "take a fresh one" in e.UtteranceIdReused("u").message
+    assert "create a new one" in e.SessionEnded("s", "IDLE").message

@@ -1,0 +1,279 @@
+"""What LiveAvatar's builds say about speech, in all their dialects: one start and one end for each utterance."""
+
+import itertools
+
+import pytest
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.states import Pose
+
+APPENDED, STARTED, ENDED = m.Appended, m.SpeakStarted, m.SpeakEnded
+TALKING, IDLE = m.PoseUpdated(Pose.TALKING), m.PoseUpdated(Pose.IDLE)
+
+
+def about(kind, utterance, task_id=""):
+    return kind(m.Refs((utterance.upstream_id,), task_id))
+
+
+def says(kind, *ids, task_id=""):
+    return kind(m.Refs(ids, task_id))
+
+
+# --- which utterance an event is about
+
+
+def test_an_utterance_starts_and_ends_however_a_build_names_it(rig, refs_of):
+    utterance = rig.say("u", 0.5)
+    rig.tell(m.Appended(m.Refs((utterance.upstream_id,), "task-" + utterance.upstream_id)))
+    refs = refs_of(utterance.upstream_id)
+    rig.tell(m.SpeakStarted(refs))
+    rig.run(0.5)
+    rig.tell(m.SpeakEnded(refs))
+    assert rig.story("u") == ["started", "completed"]
+    assert not rig.end_of("u").inferred
+
+
+def test_two_utterances_in_line_are_told_apart_however_a_build_names_them(rig, refs_of):
+    """By source id, by the echoed event id, by a task that an ack taught, or in the order they were begun."""
+    first, second = rig.say("a", 0.5), rig.say("b", 0.5)
+    rig.run(0.15)
+    for utterance in (first, second):
+        rig.tell(m.Appended(m.Refs((utterance.upstream_id,), "task-" + utterance.upstream_id)))
+    rig.tell(m.SpeakStarted(refs_of(first.upstream_id)))
+    rig.run(0.5)
+    rig.tell(m.SpeakEnded(refs_of(first.upstream_id)), m.SpeakStarted(refs_of(second.upstream_id)))
+    assert (rig.story("a"), rig.story("b")) == (["started", "completed"], ["started"])
+    rig.run(0.5)
+    rig.tell(m.SpeakEnded(refs_of(second.upstream_id)))
+    assert rig.story("b") == ["started", "completed"]
+
+
+def test_our_own_id_goes_before_a_task(rig):
+    """A build that gives one task to all utterances must not let the first stand for the second."""
+    first, second = rig.say("a", 0.4), rig.say("b", 0.4)
+    rig.tell(about(APPENDED, first, "same"), about(STARTED, first, "same"))
+    rig.run(0.4)
+    rig.tell(about(APPENDED, second, "same"), about(STARTED, second, "same"))
+    assert rig.story("b") == ["started"]
+    rig.run(0.4)
+    rig.tell(about(ENDED, second, "same"))
+    assert rig.story("b") == ["started", "completed"]
+
+
+def test_an_event_about_an_ended_utterance_is_not_taken_for_the_next(rig):
+    first, second = rig.say("a", 0.4), rig.say("b", 0.4)
+    rig.tell(about(APPENDED, first, "t-a"), about(STARTED, first))
+    rig.run(0.4)
+    rig.tell(about(ENDED, first))
+    for late in (about(STARTED, first), about(ENDED, first), says(ENDED, task_id="t-a"), about(APPENDED, first)):
+        rig.tell(late)
+    assert rig.story("b") == []
+    assert second.confirmed == 0
+
+
+def test_a_late_start_of_an_ended_utterance_does_not_leave_the_avatar_talking(rig):
+    """Nothing would end that pose, and a listening pose would be waited for in vain."""
+    utterance = rig.say("u", 0.4)
+    rig.tell(about(STARTED, utterance))
+    rig.run(0.4)
+    rig.tell(about(ENDED, utterance), about(STARTED, utterance))
+    assert rig.session.pose is Pose.IDLE
+
+
+def test_an_event_that_names_nothing_known_is_about_the_oldest_that_fits(rig):
+    rig.say("u", 0.4)
+    rig.tell(says(STARTED, "minted-1"))
+    assert rig.story("u") == ["started"]
+
+
+def test_a_start_before_anything_was_sent_is_ignored(rig):
+    utterance = rig.begin("u")
+    rig.tell(about(STARTED, utterance), says(STARTED), TALKING)
+    assert rig.story("u") == []
+
+
+def test_an_end_with_nothing_in_line_is_ignored(rig):
+    rig.tell(says(ENDED), says(APPENDED), IDLE, says(m.Committed, "x"))
+    assert rig.speech.active == []
+
+
+# --- acknowledgements
+
+
+def test_acks_confirm_packets_in_the_order_they_were_sent(rig):
+    utterance = rig.say("u", 3)
+    rig.tell(about(APPENDED, utterance), says(APPENDED), says(APPENDED, "minted"))
+    assert utterance.confirmed == 2.4 * m.BYTE_RATE
+
+
+def test_an_ack_without_an_id_goes_to_the_oldest_packet_without_one(rig):
+    first, second = rig.say("a", 0.4), rig.say("b", 0.4)
+    rig.tell(says(APPENDED), says(APPENDED))
+    assert (first.confirmed, second.confirmed) == (19_200, 19_200)
+
+
+def test_an_ack_too_many_confirms_nothing_that_was_not_sent(rig):
+    utterance = rig.say("u", 10)
+    for _ in range(9):
+        rig.tell(about(APPENDED, utterance))
+    assert utterance.confirmed == utterance.cut == 2.4 * m.BYTE_RATE
+
+
+# --- both families of events, in any order
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(2))))
+@pytest.mark.parametrize("end_order", list(itertools.permutations(range(2))))
+def test_state_updates_and_speak_events_make_one_pair_in_any_order(rig, order, end_order):
+    utterance = rig.say("u", 0.5)
+    starts, ends = [about(STARTED, utterance), TALKING], [about(ENDED, utterance), IDLE]
+    rig.tell(*(starts[index] for index in order))
+    rig.run(0.5)
+    rig.tell(*(ends[index] for index in end_order))
+    rig.run(10)
+    assert rig.story("u") == ["started", "completed"]
+
+
+def test_state_updates_alone_are_enough(rig):
+    rig.say("u", 0.5)
+    rig.tell(TALKING)
+    rig.run(0.5)
+    rig.tell(IDLE)
+    assert rig.story("u") == ["started", "completed"]
+    assert not rig.end_of("u").inferred
+
+
+def test_a_storm_of_events_per_chunk_makes_one_pair(rig):
+    """A build that names each packet in its own start and end."""
+    utterance = rig.begin("u")
+    for _ in range(40):
+        rig.receive(utterance, rig.pcm(0.1))
+        rig.run(0.1)
+        rig.tell(about(STARTED, utterance), about(ENDED, utterance))
+    rig.seal(utterance)
+    rig.run(0.4)
+    rig.tell(about(STARTED, utterance), about(ENDED, utterance), about(ENDED, utterance))
+    assert rig.story("u") == ["started", "completed"]
+
+
+def test_doubled_events_make_one_pair(rig):
+    utterance = rig.say("u", 0.4)
+    rig.tell(about(STARTED, utterance), about(STARTED, utterance), TALKING, TALKING)
+    rig.run(0.4)
+    rig.tell(IDLE, IDLE, about(ENDED, utterance), about(ENDED, utterance))
+    assert rig.story("u") == ["started", "completed"]
+
+
+def test_an_idle_pose_in_the_middle_is_an_avatar_that_ran_dry_and_no_end(rig):
+    utterance = rig.begin("u")
+    rig.receive(utterance, rig.pcm(0.4))
+    rig.tell(about(STARTED, utterance))
+    rig.run(1)
+    rig.tell(IDLE)
+    assert rig.story("u") == ["started"]
+    rig.receive(utterance, rig.pcm(0.4))
+    rig.seal(utterance)
+    rig.tell(TALKING)
+    rig.run(0.4)
+    rig.tell(IDLE)
+    assert rig.story("u") == ["started", "completed"]
+
+
+def test_an_idle_pose_long_before_the_end_is_no_end(rig):
+    utterance = rig.say("u", 3)
+    rig.run(1)
+    rig.tell(about(STARTED, utterance))
+    rig.tell(IDLE)
+    assert rig.story("u") == ["started"]
+
+
+def test_an_end_that_comes_while_the_utterance_is_open_is_no_end(rig):
+    utterance = rig.begin("u")
+    rig.receive(utterance, rig.pcm(0.4))
+    rig.tell(about(STARTED, utterance))
+    rig.run(0.4)
+    rig.tell(about(ENDED, utterance))
+    assert rig.story("u") == ["started"]
+
+
+def test_an_idle_pose_before_anything_started_is_no_end(rig):
+    rig.say("u", 0.4)
+    rig.tell(IDLE)
+    assert rig.story("u") == []
+
+
+# --- what LiveAvatar leaves out
+
+
+def test_an_end_without_a_start_tells_both(rig):
+    utterance = rig.say("u", 0.4)
+    rig.run(0.4)
+    rig.tell(about(ENDED, utterance))
+    assert rig.story("u") == ["started", "completed"]
+
+
+def test_a_start_of_the_next_ends_the_one_before(rig):
+    first, second = rig.say("a", 0.4), rig.say("b", 0.4)
+    rig.tell(about(STARTED, first))
+    rig.run(0.4)
+    rig.tell(about(STARTED, second))
+    assert (rig.story("a"), rig.story("b")) == (["started", "completed"], ["started"])
+    assert rig.end_of("a").inferred
+    assert rig.end_of("a").played_s == pytest.approx(0.4)
+
+
+def test_an_end_of_the_next_ends_the_one_before(rig):
+    rig.say("a", 0.4)
+    second = rig.say("b", 0.4)
+    rig.run(1)
+    rig.tell(about(ENDED, second))
+    assert rig.story("a") == rig.story("b") == ["started", "completed"]
+
+
+def test_where_only_acks_come_the_start_is_concluded_after_a_second_and_the_end_after_playback_and_5(rig):
+    utterance = rig.say("u", 1)
+    rig.tell(about(APPENDED, utterance), about(APPENDED, utterance))
+    rig.run(0.95)
+    assert rig.story("u") == []
+    rig.run(0.1)
+    assert rig.story("u") == ["started"]
+    rig.run(5.8)
+    assert rig.story("u") == ["started"]
+    rig.run(0.3)
+    end = rig.end_of("u")
+    assert (end.inferred, end.played_s, end.error) == (True, 1.0, None)
+
+
+def test_where_only_acks_come_utterances_follow_each_other(rig):
+    for name in "abc":
+        utterance = rig.say(name, 0.4)
+        rig.tell(about(APPENDED, utterance))
+    rig.run(30)
+    assert [rig.story(name)[-1] for name in "abc"] == ["completed"] * 3
+    assert rig.sent(utterance.upstream_id) == rig.pcm(0.4)
+
+
+def test_a_start_that_was_concluded_is_not_told_again(rig):
+    utterance = rig.say("u", 3)
+    rig.tell(about(APPENDED, utterance))
+    rig.run(1.5)
+    rig.tell(about(STARTED, utterance), TALKING)
+    assert rig.story("u") == ["started"]
+
+
+def test_a_late_start_moves_the_deadline_of_the_end(rig):
+    utterance = rig.say("u", 1)
+    rig.run(5)
+    rig.tell(about(STARTED, utterance))
+    rig.run(5.9)
+    assert rig.story("u") == ["started"], "5 s behind its second of playback"
+    rig.run(0.2)
+    assert rig.story("u") == ["started", "completed"]
+
+
+def test_an_end_that_never_comes_is_concluded(rig):
+    utterance = rig.say("u", 1)
+    rig.tell(about(STARTED, utterance))
+    rig.run(7)
+    end = rig.end_of("u")
+    assert (end.outcome.value, end.inferred, end.played_s) == ("completed", True, 1.0)

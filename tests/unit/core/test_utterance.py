@@ -1,0 +1,304 @@
+"""One utterance: bytes in by offset, packets out, and how far each byte came."""
+
+from dataclasses import replace
+
+import pytest
+
+from liveavatar_gateway.core.errors import (
+    AudioContainerDetected,
+    AudioGap,
+    AudioMisaligned,
+    ChunkTooLarge,
+    CreditExceeded,
+    InvalidField,
+    UpstreamStalled,
+)
+from liveavatar_gateway.core.playout import PlayoutClock
+from liveavatar_gateway.core.scheduler import PacketScheduler, SchedulerConfig
+from liveavatar_gateway.core.states import Outcome
+from liveavatar_gateway.core.utterance import Utterance
+
+
+@pytest.fixture
+def intake(rig):
+    return replace(rig.native, max_chunk_bytes=1_000)
+
+
+@pytest.fixture
+def new(intake):
+    """Makes an utterance with 2000 bytes of credit."""
+
+    def make(**changes) -> Utterance:
+        changed = replace(intake, **changes)
+        scheduler = PacketScheduler(
+            SchedulerConfig(), byte_rate=changed.byte_rate, frame_bytes=changed.frame_bytes
+        )
+        utterance = Utterance("u", "up-1", changed, scheduler)
+        utterance.window = 2_000
+        return utterance
+
+    return make
+
+
+@pytest.fixture
+def utterance(new):
+    return new()
+
+
+def test_audio_without_offsets_is_taken_as_it_comes(utterance):
+    assert utterance.receive(None, b"aabb", 1.0) == 4
+    assert utterance.receive(None, b"cc", 2.0) == 2
+    assert (utterance.received, utterance.last_chunk_at_s) == (6, 2.0)
+    assert utterance.take_packet(6) == b"aabbcc"
+
+
+def test_a_repeated_chunk_is_dropped(utterance):
+    utterance.receive(0, b"aabb", 1.0)
+    assert utterance.receive(0, b"aabb", 2.0) == 0
+    assert utterance.received == 4
+    assert utterance.last_chunk_at_s == 1.0, "what was known already is no sign of a source that goes on"
+
+
+def test_a_chunk_that_ends_before_what_was_received_is_dropped(utterance):
+    utterance.receive(0, b"aabbcc", 1.0)
+    assert utterance.receive(0, b"aa", 2.0) == 0
+
+
+def test_an_overlap_is_trimmed(utterance):
+    utterance.receive(0, b"aabb", 1.0)
+    assert utterance.receive(2, b"bbcc", 2.0) == 2
+    assert utterance.take_packet(6) == b"aabbcc"
+
+
+def test_a_hole_is_refused_with_the_offset_to_go_on_at(utterance):
+    utterance.receive(0, b"aabb", 1.0)
+    with pytest.raises(AudioGap) as refused:
+        utterance.receive(6, b"dd", 2.0)
+    assert refused.value.metadata == {"utterance_id": "u", "expected": "4", "got": "6"}
+    assert utterance.receive(4, b"cc", 3.0) == 2
+
+
+def test_an_offset_before_the_utterance_is_refused(utterance):
+    with pytest.raises(InvalidField) as refused:
+        utterance.receive(-4, b"aabbccdd", 1.0)
+    assert refused.value.field == "chunk.offset_bytes"
+    assert refused.value.metadata == {"offset_bytes": "-4"}
+    assert utterance.received == 0
+
+
+def test_a_chunk_that_ends_inside_a_sample_is_refused(utterance):
+    with pytest.raises(AudioMisaligned) as refused:
+        utterance.receive(None, b"aab", 1.0)
+    assert refused.value.metadata == {"size_bytes": "3", "frame_bytes": "2"}
+    assert utterance.received == 0
+
+
+def test_an_overlap_that_splits_a_sample_is_refused(utterance):
+    utterance.receive(0, b"aabb", 1.0)
+    with pytest.raises(AudioMisaligned):
+        utterance.receive(1, b"bbcc", 2.0)
+
+
+def test_a_chunk_above_the_limit_is_refused(utterance):
+    with pytest.raises(ChunkTooLarge) as refused:
+        utterance.receive(None, bytes(1_002), 1.0)
+    assert refused.value.metadata == {"size_bytes": "1002", "max_chunk_bytes": "1000"}
+    assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
+
+
+def test_a_file_is_refused_by_its_name(utterance):
+    with pytest.raises(AudioContainerDetected) as refused:
+        utterance.receive(None, b"RIFF....", 1.0)
+    assert refused.value.metadata == {"container": "WAV"}
+
+
+def test_only_the_first_bytes_are_looked_at_for_a_file(utterance):
+    utterance.receive(None, b"aa", 1.0)
+    assert utterance.receive(None, b"RIFF", 1.0) == 4
+
+
+def test_an_empty_chunk_changes_nothing(utterance):
+    assert utterance.receive(None, b"", 1.0) == 0
+    assert utterance.receive(0, b"RIFF"[:0], 1.0) == 0
+    assert utterance.received == 0
+
+
+def test_audio_beyond_the_credit_is_refused_with_what_is_left_and_how_long_to_wait(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.receive(None, bytes(400), 1.0)
+    with pytest.raises(CreditExceeded) as refused:
+        utterance.receive(None, bytes(960), 1.0)
+    assert refused.value.metadata == {"size_bytes": "960", "credit_bytes": "600"}
+    assert refused.value.retry_after_s == pytest.approx(0.02)
+    assert utterance.received == 1_400
+
+
+def test_what_went_upstream_gives_its_credit_back(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000)
+    assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
+
+
+def test_a_duplicate_needs_no_credit(utterance):
+    utterance.receive(0, bytes(1_000), 1.0)
+    utterance.receive(1_000, bytes(1_000), 1.0)
+    assert utterance.receive(1_000, bytes(1_000), 1.0) == 0
+
+
+def test_packets_are_cut_across_chunks_in_order(utterance):
+    for chunk in (b"aabb", b"ccdd", b"ee"):
+        utterance.receive(None, chunk, 1.0)
+    assert utterance.take_packet(2) == b"aa"
+    assert utterance.take_packet(4) == b"bbcc"
+    assert utterance.buffered == 4
+    assert utterance.take_packet(4) == b"ddee"
+    assert utterance.sent_s == pytest.approx(10 / 48_000)
+
+
+def test_a_packet_may_end_where_a_chunk_ends(utterance):
+    utterance.receive(None, b"aabb", 1.0)
+    utterance.receive(None, b"cc", 1.0)
+    assert utterance.take_packet(4) == b"aabb"
+    assert utterance.take_packet(2) == b"cc"
+
+
+def test_packets_are_confirmed_in_order(utterance):
+    utterance.receive(None, b"aabbcc", 1.0)
+    utterance.take_packet(2)
+    utterance.take_packet(4)
+    utterance.confirm_packet()
+    assert utterance.confirmed == 2
+    utterance.confirm_packet()
+    assert utterance.confirmed == 6
+
+
+def test_a_confirmation_too_many_changes_nothing(utterance):
+    utterance.receive(None, b"aa", 1.0)
+    utterance.confirm_packet()
+    utterance.take_packet(2)
+    utterance.confirm_packet()
+    utterance.confirm_packet()
+    assert utterance.confirmed == 2
+
+
+def test_what_a_converter_holds_back_is_no_packet_until_the_tail(new, rig):
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbcc", 1.0)
+    assert utterance.take_packet(2) == b""
+    assert utterance.take_packet(4) == b"aa"
+    assert not utterance.has_tail, "more may come"
+    utterance.seal()
+    assert utterance.has_tail
+    assert utterance.take_packet(0) == b"bbcc"
+    assert not utterance.has_tail
+    utterance.confirm_packet()
+    utterance.confirm_packet()
+    assert utterance.confirmed == 6
+
+
+def test_the_last_packet_of_a_sealed_utterance_brings_the_tail_along(new, rig):
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbcc", 1.0)
+    utterance.seal()
+    assert utterance.take_packet(6) == b"aabbcc"
+    assert not utterance.has_tail
+
+
+def test_an_utterance_without_audio_has_no_tail(utterance):
+    utterance.seal()
+    assert not utterance.has_tail
+
+
+def test_the_first_failure_is_the_one_that_stays(utterance):
+    first, second = UpstreamStalled("first"), UpstreamStalled("second")
+    utterance.seal(first)
+    utterance.seal(second)
+    utterance.seal()
+    assert utterance.failure is first
+
+
+def test_a_rewind_makes_all_audio_wait_again_under_a_fresh_id(utterance):
+    utterance.receive(None, b"aabb", 1.0)
+    utterance.receive(None, b"ccdd", 1.0)
+    utterance.take_packet(6)
+    utterance.confirm_packet()
+    utterance.first_sent_at_s = 1.0
+    utterance.signed = True
+    utterance.rewind("up-2")
+    assert (utterance.upstream_id, utterance.buffered, utterance.cut, utterance.confirmed) == ("up-2", 8, 0, 0)
+    assert (utterance.sent_s, utterance.first_sent_at_s, utterance.signed) == (0.0, None, False)
+    assert utterance.take_packet(8) == b"aabbccdd"
+
+
+def test_a_rewind_starts_the_conversion_anew(new, rig):
+    utterance = new(new_converter=lambda: rig.lagging(2))
+    utterance.receive(None, b"aabbcc", 1.0)
+    utterance.seal()
+    utterance.take_packet(6)
+    utterance.rewind("up-2")
+    assert utterance.take_packet(2) == b""
+    assert utterance.take_packet(4) == b"aabbcc"
+
+
+def test_audio_that_waits_again_does_not_take_the_credit_twice(utterance):
+    """The caller was told that there is room: a rewind must not break that word."""
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000)
+    utterance.rewind("up-2")
+    assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
+    utterance.take_packet(500)
+    with pytest.raises(CreditExceeded):
+        utterance.receive(None, bytes(2), 1.0)
+
+
+def test_nothing_is_heard_before_the_start(utterance):
+    clock = PlayoutClock(start_delay_s=0.0)
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000)
+    clock.send(1_000 / 48_000, 1.0)
+    assert utterance.position_s(clock, 9.0) == 0.0
+
+
+def test_the_position_never_falls_and_never_passes_what_was_sent(utterance):
+    clock = PlayoutClock(start_delay_s=0.0)
+    utterance.receive(None, bytes(960), 1.0)
+    utterance.take_packet(960)
+    clock.send(0.02, 1.0)
+    utterance.start()
+    assert utterance.position_s(clock, 1.01) == pytest.approx(0.01)
+    assert utterance.position_s(clock, 1.0) == pytest.approx(0.01)
+    assert utterance.position_s(clock, 9.0) == pytest.approx(0.02)
+
+
+def test_an_utterance_that_ended_keeps_its_position(utterance):
+    clock = PlayoutClock(start_delay_s=0.0)
+    utterance.receive(None, bytes(960), 1.0)
+    utterance.take_packet(960)
+    clock.send(0.02, 1.0)
+    utterance.start()
+    utterance.position_s(clock, 1.01)
+    utterance.finish(Outcome.INTERRUPTED, 0.0)
+    assert utterance.position_s(clock, 9.0) == pytest.approx(0.01)
+
+
+def test_what_is_dropped_is_counted_and_no_more_is_taken(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(400)
+    assert utterance.drop() == 600
+    assert (utterance.sealed, utterance.buffered, utterance.drop()) == (True, 0, 0)
+
+
+def test_a_completed_utterance_counts_as_confirmed_whole(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000)
+    assert utterance.finish(Outcome.COMPLETED, 1_000 / 48_000) == 0
+    assert utterance.confirmed == 1_000
+
+
+def test_a_cut_utterance_counts_what_was_never_sent(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(400)
+    assert utterance.finish(Outcome.INTERRUPTED, 0.0) == 600
+    assert utterance.confirmed == 0

@@ -1,0 +1,254 @@
+"""Every refusal as gRPC sees it: one code, and all the details a caller can act on."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2 as d
+from google.rpc import status_pb2
+
+from liveavatar_gateway.core import errors as e
+from liveavatar_gateway.rpc.errors import CODES, DOMAIN, abort, answered, status_of
+
+_KINDS = (
+    d.ErrorInfo,
+    d.BadRequest,
+    d.RetryInfo,
+    d.QuotaFailure,
+    d.PreconditionFailure,
+    d.ResourceInfo,
+    d.Help,
+)
+
+
+def leaves(root: type[e.GatewayError] = e.GatewayError) -> list[type[e.GatewayError]]:
+    return [leaf for child in root.__subclasses__() for leaf in (leaves(child) or [child])]
+
+
+def details(status: status_pb2.Status) -> dict[type, Any]:
+    """The details of a status by their kind; fails when one is there twice or is not known."""
+    found: dict[type, Any] = {}
+    for packed in status.details:
+        (kind,) = [kind for kind in _KINDS if packed.Is(kind.DESCRIPTOR)]
+        assert kind not in found
+        found[kind] = kind()
+        packed.Unpack(found[kind])
+    return found
+
+
+EXAMPLES = {
+    type(error): error
+    for error in (
+        e.InvalidField("spec.avatar_id is empty", field="spec.avatar_id", avatar_id=""),
+        e.HeaderRequired("send header first", field="header", got="chunk"),
+        e.UnexpectedMessage("begin twice", field="begin"),
+        e.AudioFormatUnsupported("no", field="header.format.encoding", encoding="OPUS"),
+        e.AudioContainerDetected("WAV"),
+        e.AudioMisaligned(3, 2),
+        e.ChunkTooLarge(10, 5),
+        e.AudioGap("u-1", 10, 20),
+        e.UtteranceIdReused("u-1"),
+        e.UtteranceNotFound("u-1"),
+        e.SessionNotFound("s-1"),
+        e.SessionEnded("s-1", "IDLE", "IDLE_TIMEOUT"),
+        e.EventsCompacted(1, 5),
+        e.RequestIdReused("r-1"),
+        e.CreditExceeded(10, 5, 0.25),
+        e.CapacityExhausted("full", scope="upstream_account", retry_after_s=1.5, facts={"limit": 3}),
+        e.AttachSuperseded("s-1"),
+        e.AudioStreamSuperseded("s-1"),
+        e.Draining(),
+        e.UpstreamUnauthenticated("check the key", http_status=401),
+        e.UpstreamCreditsExhausted("add credits", http_status=403),
+        e.UpstreamPlanRequired("lower the quality", http_status=403),
+        e.UpstreamRejected("no", field="spec.max_duration", http_status=400),
+        e.UpstreamRateLimited("slow down", retry_after_s=2.0),
+        e.UpstreamUnreachable("gone", retry_after_s=0.25),
+        e.UpstreamProtocol("what is this", retry_after_s=1.0),
+        e.UpstreamTimeout("too slow", retry_after_s=0.25),
+        e.ReadyTimeout("not ready", timeout_s=20),
+        e.UpstreamStalled("nothing came", utterance_id="u-1"),
+        e.InternalError("a fault", incident="i-1"),
+    )
+}
+
+DOCUMENTED = {
+    "INVALID_ARGUMENT": {d.BadRequest},
+    "NOT_FOUND": set(),
+    "ALREADY_EXISTS": set(),
+    "FAILED_PRECONDITION": {d.PreconditionFailure},
+    "RESOURCE_EXHAUSTED": {d.RetryInfo},
+    "ABORTED": set(),
+    "OUT_OF_RANGE": set(),
+    "UNAVAILABLE": {d.RetryInfo},
+    "DEADLINE_EXCEEDED": set(),
+    "UNKNOWN": set(),
+}
+"""What `errors.proto` promises for each code, besides ErrorInfo."""
+
+
+@pytest.mark.parametrize("leaf", leaves(), ids=lambda leaf: leaf.__name__)
+def test_every_refusal_has_a_code_and_an_example_here(leaf):
+    assert leaf in CODES
+    assert leaf in EXAMPLES
+
+
+def test_no_code_is_given_to_a_class_that_is_not_raised():
+    assert set(CODES) == set(leaves())
+
+
+@pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: error.reason)
+def test_a_status_has_code_message_reason_and_every_value(error):
+    status = status_of(error)
+    info = details(status)[d.ErrorInfo]
+    assert status.code == CODES[type(error)].value[0]
+    assert status.message == error.message
+    assert (info.domain, info.reason) == (DOMAIN, error.reason)
+    assert info.metadata == {key: value for key, value in error.metadata.items() if value}
+
+
+@pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: error.reason)
+def test_a_status_has_the_details_that_its_code_promises(error):
+    assert DOCUMENTED[CODES[type(error)].name] <= set(details(status_of(error)))
+
+
+@pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: error.reason)
+def test_a_field_at_fault_is_named_with_its_path(error):
+    found = details(status_of(error)).get(d.BadRequest)
+    if error.field is None:
+        assert found is None or found.field_violations[0].field == ""
+    else:
+        (violation,) = found.field_violations
+        assert (violation.field, violation.reason) == (error.field, error.reason)
+        assert violation.description == error.message
+
+
+@pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: error.reason)
+def test_a_wait_is_told_exactly_where_waiting_helps(error):
+    found = details(status_of(error)).get(d.RetryInfo)
+    assert (found is None) == (error.retry_after_s is None)
+    if found is not None:
+        assert found.retry_delay.ToNanoseconds() == round(error.retry_after_s * 1e9)
+
+
+def test_a_wait_longer_than_any_is_still_a_duration():
+    status = status_of(e.UpstreamRateLimited("slow", retry_after_s=3600.0))
+    assert details(status)[d.RetryInfo].retry_delay.seconds == 3600
+
+
+def test_a_full_account_names_whose_limit_it_is():
+    (violation,) = details(status_of(EXAMPLES[e.CapacityExhausted]))[d.QuotaFailure].violations
+    assert (violation.subject, violation.description) == ("upstream_account", "full")
+
+
+def test_only_a_capacity_limit_is_a_quota():
+    quotas = [kind for kind, error in EXAMPLES.items() if d.QuotaFailure in details(status_of(error))]
+    assert quotas == [e.CapacityExhausted]
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"), [(e.SessionEnded, "s-1"), (e.AudioGap, "u-1"), (e.UpstreamPlanRequired, "")]
+)
+def test_a_failed_precondition_names_what_it_is_about(kind, subject):
+    (violation,) = details(status_of(EXAMPLES[kind]))[d.PreconditionFailure].violations
+    assert (violation.type, violation.subject) == (kind.reason, subject)
+
+
+def test_a_session_that_is_not_found_is_named_as_a_resource():
+    found = details(status_of(EXAMPLES[e.SessionNotFound]))[d.ResourceInfo]
+    assert (found.resource_type, found.resource_name) == ("session", "s-1")
+
+
+@pytest.mark.parametrize("kind", [e.UpstreamUnauthenticated, e.UpstreamCreditsExhausted, e.UpstreamPlanRequired])
+def test_what_only_a_human_can_mend_comes_with_a_link(kind):
+    (link,) = details(status_of(EXAMPLES[kind]))[d.Help].links
+    assert link.url.startswith("https://")
+
+
+def test_empty_values_are_left_out():
+    info = details(status_of(e.SessionEnded("s-1", "CALLER_ENDED")))[d.ErrorInfo]
+    assert set(info.metadata) == {"session_id", "end_reason"}
+
+
+# --- ending a call
+
+
+class Context:
+    """Notes how a call was aborted, and ends it the way gRPC does."""
+
+    def __init__(self) -> None:
+        self.aborted: tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]] | None = None
+
+    async def abort(self, code, message, metadata) -> None:
+        self.aborted = code, message, metadata
+        raise grpc.aio.AbortError
+
+    @property
+    def status(self) -> status_pb2.Status:
+        assert self.aborted is not None
+        ((key, value),) = self.aborted[2]
+        assert key == "grpc-status-details-bin"
+        return status_pb2.Status.FromString(value)
+
+
+@pytest.fixture
+def context():
+    return Context()
+
+
+async def end(context: Context, fault: BaseException) -> None:
+    """Let a servicer raise something."""
+    async with answered(context):
+        raise fault
+
+
+async def test_a_call_ends_with_the_status_and_its_details(context):
+    with pytest.raises(grpc.aio.AbortError):
+        await abort(context, e.AudioGap("u-1", 10, 20))
+    assert context.aborted[:2] == (grpc.StatusCode.FAILED_PRECONDITION, context.status.message)
+    assert details(context.status)[d.ErrorInfo].reason == "AUDIO_GAP"
+
+
+async def test_a_call_that_is_not_refused_is_left_alone(context):
+    async with answered(context):
+        pass
+    assert context.aborted is None
+
+
+async def test_a_refusal_ends_the_call_with_its_status(context):
+    with pytest.raises(grpc.aio.AbortError):
+        await end(context, e.Draining())
+    assert context.aborted[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_refusal_among_what_several_tasks_raised_is_found(context):
+    inner = ExceptionGroup("tasks", [ValueError("x"), e.SessionEnded("s-1", "IDLE")])
+    with pytest.raises(grpc.aio.AbortError):
+        await end(context, ExceptionGroup("tasks", [ExceptionGroup("empty", [ValueError("x")]), inner]))
+    assert details(context.status)[d.ErrorInfo].reason == "SESSION_ENDED"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RuntimeError("key la-secret-123 refused"),
+        ExceptionGroup("tasks", [ValueError("token la-secret-123")]),
+    ],
+    ids=["one", "several"],
+)
+async def test_a_fault_of_our_own_tells_an_incident_and_nothing_of_its_inside(context, fault, capsys):
+    with pytest.raises(grpc.aio.AbortError):
+        await end(context, fault)
+    info = details(context.status)[d.ErrorInfo]
+    assert context.aborted[0] is grpc.StatusCode.UNKNOWN
+    assert info.reason == "INTERNAL"
+    assert info.metadata["incident"] in context.status.message
+    assert b"secret" not in context.status.SerializeToString()
+    assert info.metadata["incident"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("raised", [grpc.aio.AbortError(), grpc.RpcError()])
+async def test_a_call_that_was_ended_already_is_not_ended_again(context, raised):
+    with pytest.raises(type(raised)):
+        await end(context, raised)
+    assert context.aborted is None

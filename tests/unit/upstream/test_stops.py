@@ -1,0 +1,105 @@
+"""Stops run to their end, whatever becomes of those who asked for them."""
+
+import asyncio
+
+import pytest
+
+from liveavatar_gateway.core.errors import GatewayError, UpstreamUnreachable
+from liveavatar_gateway.upstream.stops import StopConfig, Stops
+
+_FAST = StopConfig(first_wait_s=0.001, max_wait_s=0.002, give_up_s=30.0)
+
+
+class Scripted:
+    """Answers each stop with the next of a script; the last one stays."""
+
+    def __init__(self, *script: bool | GatewayError) -> None:
+        self._script = list(script)
+        self.calls: list[tuple[str, str]] = []
+        self.called = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def stop(self, session_id: str, reason: str) -> bool:
+        self.calls.append((session_id, reason))
+        self.called.set()
+        await self.open.wait()
+        answer = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        if isinstance(answer, GatewayError):
+            raise answer
+        return answer
+
+
+def down() -> UpstreamUnreachable:
+    return UpstreamUnreachable("down")
+
+
+@pytest.mark.parametrize("was_alive", [True, False])
+async def test_a_stop_tells_whether_the_session_was_alive(was_alive):
+    stopper = Scripted(was_alive)
+    assert await Stops(_FAST, stopper).stop("s-1", "USER_CLOSED") is was_alive
+    assert stopper.calls == [("s-1", "USER_CLOSED")]
+
+
+async def test_a_stop_is_tried_until_it_is_confirmed():
+    stopper = Scripted(down(), down(), down(), True)
+    stops = Stops(_FAST, stopper)
+    assert await stops.stop("s-1", "r") is True
+    assert len(stopper.calls) == 4
+    assert stops.pending == 0
+
+
+async def test_a_stop_that_outlives_liveavatars_own_reaping_is_given_up():
+    stopper = Scripted(down())
+    stops = Stops(StopConfig(first_wait_s=0.001, max_wait_s=0.001, give_up_s=0.003), stopper)
+    assert await stops.stop("s-1", "r") is False
+    assert len(stopper.calls) == 4
+    assert stops.pending == 0
+
+
+async def test_waits_between_tries_double_up_to_a_limit():
+    stopper = Scripted(down())
+    stops = Stops(StopConfig(first_wait_s=0.001, max_wait_s=0.004, give_up_s=0.015), stopper)
+    await stops.stop("s-1", "r")
+    assert len(stopper.calls) == 6, "after 1, 2, 4, 4 and 4 ms"
+
+
+async def test_a_cancelled_caller_leaves_the_stop_running():
+    stopper = Scripted(down(), True)
+    stopper.open.clear()
+    stops = Stops(_FAST, stopper)
+    caller = asyncio.create_task(stops.stop("s-1", "r"))
+    await stopper.called.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert (caller.cancelled(), stops.pending) == (True, 1)
+    stopper.open.set()
+    assert await stops.drain(30.0) == 0
+    assert len(stopper.calls) == 2
+    assert stops.pending == 0
+
+
+async def test_draining_tells_how_many_stops_are_not_confirmed_in_time():
+    stopper = Scripted(True)
+    stopper.open.clear()
+    stops = Stops(_FAST, stopper)
+    callers = [asyncio.create_task(stops.stop(f"s-{index}", "r")) for index in range(3)]
+    await stopper.called.wait()
+    assert await stops.drain(0.001) == 3
+    stopper.open.set()
+    await asyncio.wait(callers)
+    assert await stops.drain(0.001) == 0
+
+
+async def test_draining_without_stops_returns_at_once():
+    assert await Stops(_FAST, Scripted(True)).drain(30.0) == 0
+
+
+async def test_the_task_of_a_stop_is_named_after_its_session():
+    stopper = Scripted(True)
+    stopper.open.clear()
+    caller = asyncio.create_task(Stops(_FAST, stopper).stop("s-7", "r"))
+    await stopper.called.wait()
+    assert "session-s-7/stop" in {task.get_name() for task in asyncio.all_tasks()}
+    stopper.open.set()
+    await caller

@@ -1,4 +1,4 @@
-"""The contract: stubs are fresh, reasons agree everywhere, every field is documented, deployments parse."""
+"""The contract: fresh stubs, reasons that agree everywhere, documented fields; deployments and links that hold."""
 
 import inspect
 import re
@@ -251,3 +251,21 @@ class TestDeployment:
         ]
         assert sources
         assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+class TestDocumentation:
+    def test_links_lead_somewhere(self):
+        """Every relative link of the README and the guides names a file or folder that exists."""
+        pages = [
+            ROOT / "README.md",
+            ROOT / "CONTRIBUTING.md",
+            ROOT / "CHANGELOG.md",
+            *(ROOT / "docs").rglob("*.md"),
+        ]
+        dead = [
+            f"{page.relative_to(ROOT)}: {target}"
+            for page in pages
+            for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
+            if not (page.parent / target).exists()
+        ]
+        assert dead == []

@@ -224,6 +224,12 @@ def test_say_names_the_reason_of_a_refusal_and_the_next_step(emulator, shared_ga
     assert "give the file's path" in done.stderr
 
 
+def test_say_with_nothing_to_speak_fails(emulator, shared_gateway):
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address)
+    assert done.returncode == 1
+    assert "there was no audio to speak" in done.stderr
+
+
 def test_say_interrupted_by_someone_else_fails(emulator, shared_gateway, client, make_wav):
     path, _ = make_wav(20.0)
     with run_in_background("say", str(path), "--avatar", AVATAR, "--address", shared_gateway.address) as saying:
@@ -270,6 +276,7 @@ def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
         ["say", "FILE"],
         ["say", "FILE", "--sandbox", "--handle", "h"],
         ["say", "FILE", "--sandbox", "--rate", "8000"],
+        ["say", "-", "--sandbox", "--rate", "96000"],
         ["say", "no-such-file.wav", "--sandbox"],
         ["sessions", "list", "--label", "nokey"],
         ["sessions", "list", "--state", "asleep"],
@@ -316,6 +323,7 @@ def test_sessions_are_listed_shown_and_ended(emulator, shared_gateway, client):
     shown = run("sessions", "show", ids[1], *address).stdout
     fields = dict(line.split(None, 1) for line in shown.splitlines())
     assert (fields["id"], fields["state"], fields["attached"]) == (ids[1], "ready", "no")
+    assert float(fields["usage.billed_duration_s"]) > 0
     assert fields["labels"] == f"n=1 test={mark}"
     for session_id in ids[1:]:
         assert "ended" in run("sessions", "end", session_id, *address).stdout

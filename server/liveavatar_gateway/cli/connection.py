@@ -21,7 +21,6 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NEXT_STEPS: Final = {
     "CAPACITY_EXHAUSTED": "wait, or end a session: `liveavatar-gateway sessions list --state ready`",
     "SESSION_NOT_FOUND": "`liveavatar-gateway sessions list` shows the sessions there are",
-    "SESSION_ENDED": "open a new session: `liveavatar-gateway say FILE.wav --avatar AVATAR_ID`",
     "DRAINING": "the gateway shuts down; try again when another one has taken its place",
     "UPSTREAM_UNAUTHENTICATED": "the operator must set a valid LIVEAVATAR_API_KEY and restart the gateway",
     "UPSTREAM_CREDITS_EXHAUSTED": "top up the LiveAvatar account, or use --sandbox",

@@ -56,7 +56,9 @@ class _Order:
     "--sandbox", is_flag=True, help="LiveAvatar's sandbox: free, 60 s at most, its own avatar by default."
 )
 @click.option("--handle", help="Speak in this session instead, and leave it alive; see above.")
-@click.option("--rate", type=int, help="Standard input: samples per second.  [default: 24000]")
+@click.option(
+    "--rate", type=click.IntRange(8000, 48_000), help="Standard input: samples per second.  [default: 24000]"
+)
 @click.option("--encoding", type=click.Choice(ENCODINGS), help="Standard input: samples.  [default: pcm_s16le]")
 @click.option("--channels", type=click.IntRange(1, 2), help="Standard input: channels.  [default: 1]")
 @click.option("--show-room", is_flag=True, help="Print how to watch: a link with a token, which is a secret.")
@@ -181,6 +183,9 @@ class _Speaking:
         self._console.print(f"{outcome.kind.value}: {played_s:.2f}{of} s were heard", soft_wrap=True)
         if outcome.error is not None:
             self._tell_error(outcome.error)
+        elif outcome.kind.value == "played" and not played_s:
+            # What was meant to write the audio has probably failed; a script should learn of it.
+            self._tell_error(ValueError("there was no audio to speak"))
 
     def _tell_error(self, error: Exception) -> None:
         """Say why, and what to do about it."""

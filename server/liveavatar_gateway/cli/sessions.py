@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -90,8 +90,8 @@ def end(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: b
 
 
 def record_json(record: "SessionRecord") -> dict[str, Any]:
-    """A record for programs: times in ISO 8601, durations in seconds, None for what is not there."""
-    return {name: _json_value(value) for name, value in asdict(record).items()}
+    """A record for programs: ISO 8601 times, seconds in fields `..._s`, None for what is not there."""
+    return _json_fields(asdict(record))
 
 
 @contextmanager
@@ -155,16 +155,19 @@ def _print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _json_value(value: Any) -> Any:
-    match value:
-        case datetime():
-            return value.isoformat(timespec="milliseconds")
-        case timedelta():
-            return round(value.total_seconds(), 3)
-        case dict():
-            return {name: _json_value(item) for name, item in value.items()}
-        case _:
-            return value
+def _json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in fields.items():
+        match value:
+            case datetime():
+                plain[name] = value.isoformat(timespec="milliseconds")
+            case timedelta():
+                plain[f"{name}_s"] = round(value.total_seconds(), 3)
+            case dict():
+                plain[name] = _json_fields(value)
+            case _:
+                plain[name] = value
+    return plain
 
 
 def _shown(value: Any) -> str:

@@ -201,7 +201,7 @@ def session_message(session: LiveSession) -> session_pb2.Session:
         labels=session.spec.labels,
         state=_STATES[core.state],
         pose=_POSES[core.pose] if core.state is SessionState.READY else session_pb2.POSE_UNSPECIFIED,
-        attached=session.attached,
+        attached=session.attached and not core.over,
         created_at=timestamp(core.created_at),
         ready_at=timestamp(core.ready_at),
         ended_at=timestamp(core.ended_at),
@@ -209,7 +209,7 @@ def session_message(session: LiveSession) -> session_pb2.Session:
         upstream_reason=core.upstream_reason,
         usage=session_pb2.Usage(
             billed_duration=duration(session.billed.total_seconds()),
-            played_duration=duration(core.speech.played_s),
+            played_duration=duration(session.played_s),
             utterance_count=core.speech.utterance_count,
             received_bytes=core.speech.received_bytes,
             dropped_bytes=core.speech.dropped_bytes,

@@ -381,6 +381,12 @@ class LiveSession:
     # --- what it has used
 
     @property
+    def played_s(self) -> float:
+        """Seconds of speech that were heard, that of the utterance being heard now among them."""
+        speech, now_s = self.core.speech, time.monotonic()
+        return speech.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
+
+    @property
     def expires_at(self) -> datetime | None:
         """When LiveAvatar will end it; None before the start, or when LiveAvatar did not say."""
         if self.started is None or self.started_at is None or self.started.max_duration_s is None:

@@ -203,6 +203,7 @@ class ScriptedGateway(SessionServiceServicer, AudioServiceServicer):
         self.attach_count = 0
         self.audio_count = 0
         self.ended_ids: list[str] = []
+        self.end_fault: grpc.StatusCode | None = None
         self.faults: list[BaseException] = []
         self.unary: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {}
         self._attaches = attaches
@@ -228,6 +229,8 @@ class ScriptedGateway(SessionServiceServicer, AudioServiceServicer):
             raise
 
     async def EndSession(self, request, context):  # noqa: N802
+        if self.end_fault is not None:
+            await context.abort(self.end_fault, "as the script says")
         self.ended_ids.append(request.session_id)
         return sessions.EndSessionResponse(
             session=session_pb2.Session(

@@ -15,6 +15,7 @@ from liveavatar.gateway import (
     EventsCompacted,
     GatewayError,
     GoAwayEvent,
+    InternalError,
     OwnershipError,
     ReadyTimeout,
     SessionClosed,
@@ -458,3 +459,59 @@ async def test_lists_fetch_pages_as_they_are_needed():
         found = [session.id async for session in client.list_sessions(page_size=2, states=["ready"])]
     assert found == ["0", "1", "2", "3", "4", "5"]
     assert asked == ["", "2", "4"]
+
+
+@pytest.mark.parametrize("body_fails", [False, True])
+async def test_an_end_that_cannot_be_asked_for_is_told_unless_something_worse_was(body_fails):
+    """The gateway ends the session itself then, after the grace."""
+
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.break_off()
+
+    async def opens(peer: AttachPeer) -> None:
+        await peer.opened(grace_s=0.1)
+        await peer.break_off()
+
+    async def use(client: AsyncClient) -> None:
+        async with client.open_session("avatar") as session:
+            with pytest.raises(ConnectionLost):
+                await session.start_listening()
+            gateway.end_fault = grpc.StatusCode.INTERNAL
+            if body_fails:
+                raise LookupError
+
+    async with scripted([opens, breaks]) as gateway, AsyncClient(gateway.address) as client:
+        with pytest.raises(LookupError if body_fails else InternalError):
+            await use(client)
+
+
+async def test_what_this_library_cannot_understand_ends_the_session_with_a_reason():
+    """A fault of our own is raised to everyone who waits, and the session is still ended."""
+
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.opened(session_pb2.SESSION_STATE_CONNECTING)
+        impossible = sessions_event_with_an_impossible_time()
+        await peer.write(event=impossible)
+        await peer.read()
+
+    def sessions_event_with_an_impossible_time() -> pb.SessionEvent:
+        event = pb.SessionEvent(sequence=1, notice=pb.UpstreamNotice(type="t"))
+        event.time.seconds = 1 << 60
+        return event
+
+    async with scripted([breaks]) as gateway, AsyncClient(gateway.address) as client:
+        async with client.open_session("avatar") as session:
+            with pytest.raises(InternalError, match="fault in this library"):
+                await session.ready()
+        assert gateway.ended_ids == [SESSION_ID]
+
+
+async def test_a_session_is_opened_once():
+    async with scripted() as gateway, AsyncClient(gateway.address) as client:
+        session = client.open_session("avatar")
+        with pytest.raises(SessionClosed, match="not open"):
+            session.handle  # noqa: B018
+        async with session:
+            with pytest.raises(SessionClosed, match="once"):
+                await session.open()

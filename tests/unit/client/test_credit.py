@@ -195,33 +195,36 @@ def test_holes_without_end_are_not_repaired():
 @given(
     audio=st.binary(max_size=200),
     sizes=st.lists(st.integers(1, 30), min_size=1),
-    lost=st.lists(st.booleans(), min_size=1, max_size=MAX_GAPS - 1),
+    lost=st.lists(st.booleans(), max_size=MAX_GAPS - 1),
+    behind=st.integers(0, 3),
 )
-def test_whatever_is_swallowed_is_sent_again(audio, sizes, lost):
-    """A gateway that loses chunks and asks for them gets every byte once and in order."""
+def test_whatever_is_swallowed_is_sent_again(audio, sizes, lost, behind):
+    """A gateway that loses chunks and asks for them gets every byte once and in order.
+
+    `behind` chunks are on their way when a hole shows, and are refused as well.
+    """
     window, heard, wire = SendWindow(), bytearray(), deque()
-    position, losses, sizes = 0, deque(lost), deque(sizes)
-    refused_at = None
+    losses, sizes = deque(lost), deque(sizes)
+
+    def gateway_reads():
+        chunk = wire.popleft()
+        if chunk.offset_bytes > len(heard):
+            assert window.gap(len(heard))
+            return
+        heard.extend(chunk.audio[len(heard) - chunk.offset_bytes :])
+        window.ack(len(heard))
+
     while len(heard) < len(audio):
         sizes.rotate(-1)
         if window.again_bytes:
             wire.append(window.send_again(sizes[0]))
-        elif position < len(audio):
-            wire.append(window.send(audio[position : position + sizes[0]]))
-            position = wire[-1].end_bytes
-        else:
-            # The last chunks were lost without a successor to show it: the caller would see the missing ack.
-            assert window.gap(len(heard))
-            refused_at = len(heard)
-            continue
-        chunk = wire.popleft()
-        if losses and losses.popleft():
-            continue
-        if chunk.offset_bytes > len(heard):
-            if refused_at != len(heard):
-                refused_at = len(heard)
-                assert window.gap(len(heard))
-            continue
-        heard += chunk.audio[len(heard) - chunk.offset_bytes :]
-        window.ack(len(heard))
+        elif window.next_offset < len(audio):
+            chunk = window.send(audio[window.next_offset :][: sizes[0]])
+            # The last chunk has no successor that would show its loss.
+            if not (losses and losses.popleft()) or chunk.end_bytes == len(audio):
+                wire.append(chunk)
+        elif not wire:
+            raise AssertionError("nothing is sent and nothing is on its way")
+        while len(wire) > behind or (wire and window.next_offset == len(audio) and not window.again_bytes):
+            gateway_reads()
     assert bytes(heard) == audio

@@ -10,7 +10,7 @@ from liveavatar.gateway import errors
 from liveavatar.gateway.v1 import errors_pb2
 from liveavatar_gateway.core import errors as server
 
-REASONS = [name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()][1:]
+REASONS = [name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name][1:]
 GROUPS = ("CallerError", "CapacityError", "OwnershipError", "UpstreamError", "InternalError")
 
 
@@ -170,3 +170,15 @@ def test_errors_survive_being_pickled():
     assert type(again) is errors.AudioGap
     assert (again.message, again.code, again.expected) == ("resend", error.code, 4)
     assert repr(again) == "AudioGap('resend', code=FAILED_PRECONDITION, reason='AUDIO_GAP')"
+
+
+def test_details_that_cannot_be_read_are_left_out():
+    refusal = refused(grpc.StatusCode.NOT_FOUND, info("SESSION_NOT_FOUND"))
+    broken = refusal.details.add()
+    broken.Pack(error_details_pb2.RetryInfo())
+    broken.value = b"\xff\xff"
+    error = errors.from_status(refusal)
+    assert isinstance(error, errors.SessionNotFound)
+    assert error.retry_after is None
+    trailing = (("grpc-status-details-bin", b"\xff\xff"),)
+    assert type(errors.from_rpc_error(failed(grpc.StatusCode.NOT_FOUND, "", trailing))) is errors.CallerError

@@ -17,7 +17,9 @@ from liveavatar.gateway.v1 import session_service_pb2 as pb
     ],
 )
 def test_every_word_of_the_contract_is_known(words, numbers, prefix):
-    assert [name.removeprefix(prefix) for name in numbers.keys()] == [word.name for word in words]
+    assert [name.removeprefix(prefix) for name in numbers.DESCRIPTOR.values_by_name] == [
+        word.name for word in words
+    ]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,9 @@ def test_every_word_of_the_contract_is_known(words, numbers, prefix):
     ],
 )
 def test_every_choice_of_the_contract_is_known(words, numbers, prefix):
-    assert [name.removeprefix(prefix) for name in numbers.keys()][1:] == [word.name for word in words]
+    assert [name.removeprefix(prefix) for name in numbers.DESCRIPTOR.values_by_name][1:] == [
+        word.name for word in words
+    ]
 
 
 @pytest.mark.parametrize("state", model.SessionState)

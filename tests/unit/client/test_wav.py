@@ -1,3 +1,4 @@
+import contextlib
 import struct
 
 import pytest
@@ -116,7 +117,5 @@ def test_half_a_sample_at_the_end_is_left_out(tmp_path):
 def test_nothing_else_is_ever_raised(tmp_path_factory, noise):
     path = tmp_path_factory.mktemp("fuzz") / "said.wav"
     path.write_bytes(b"RIFF\0\0\0\0WAVE" + noise)
-    try:
+    with contextlib.suppress(WavError):
         probe(path)
-    except WavError:
-        pass

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
@@ -160,11 +160,3 @@ class ChunkBuffer:
             left -= piece.nbytes
         self._size_bytes -= max(wanted, 0)
         return b"".join(taken)
-
-    @classmethod
-    def of(cls, audio_format: AudioFormat, audio: bytes) -> Self:
-        """A buffer that holds all of an utterance."""
-        buffer = cls(audio_format)
-        buffer.put(audio)
-        buffer.finish()
-        return buffer

@@ -13,13 +13,17 @@ Each reason of `errors.proto` has one class, so `except AudioGap` is all a progr
 library does not know yet is raised as the group its status code belongs to, with `reason` set.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+_Detail = TypeVar("_Detail")
 
 DOMAIN = "gateway.liveavatar"
 """`ErrorInfo.domain` of the gateway; a reason of another domain is not one of ours."""
@@ -414,7 +418,7 @@ def from_rpc_error(error: RpcFailure) -> GatewayError:
     """
     try:
         status = rpc_status.from_call(error)
-    except ValueError:
+    except (ValueError, DecodeError):
         # Something between here and the gateway rewrote the status; what gRPC says is then the truth.
         status = None
     if status is None:
@@ -426,17 +430,11 @@ def from_rpc_error(error: RpcFailure) -> GatewayError:
 def from_status(status: status_pb2.Status) -> GatewayError:
     """Turn a `google.rpc.Status` that is not OK, as commands and utterances carry it, into an exception."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    info = error_details_pb2.ErrorInfo()
-    bad_request = error_details_pb2.BadRequest()
-    quota = error_details_pb2.QuotaFailure()
-    retry = error_details_pb2.RetryInfo()
-    retry_after: float | None = None
-    for detail in status.details:
-        detail.Unpack(info)
-        detail.Unpack(bad_request)
-        detail.Unpack(quota)
-        if detail.Unpack(retry):
-            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    bad_request = _detail(status, error_details_pb2.BadRequest())
+    quota = _detail(status, error_details_pb2.QuotaFailure())
+    retry = _detail(status, error_details_pb2.RetryInfo())
+    retry_after = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
     ours = info.domain == DOMAIN
     kind = REASONS.get(info.reason) if ours else None
     return (kind or _group(code, ours=ours))(
@@ -448,6 +446,15 @@ def from_status(status: status_pb2.Status) -> GatewayError:
         quota_violations=[QuotaViolation(v.subject, v.description) for v in quota.violations],
         retry_after=retry_after,
     )
+
+
+def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:
+    """The status's detail of a kind; `empty` when it has none that can be read."""
+    for packed in status.details:
+        with contextlib.suppress(DecodeError):
+            if packed.Unpack(empty):
+                break
+    return empty
 
 
 def _group(code: grpc.StatusCode, *, ours: bool) -> type[GatewayError]:

@@ -395,7 +395,10 @@ class AsyncSession:
         self._scope.release(self)
         if self._root is not None and not self._root.done():
             self._root.cancel()
-            await asyncio.wait({self._root})
+            _, late = await asyncio.wait({self._root}, timeout=_SETTLE_S)
+            if late:
+                # Only an iterator given to `say` that swallows its cancellation can do this.
+                _log.warning("session.close_late")
 
     def _require_opened(self) -> SessionRecord:
         if self._view.record is None:

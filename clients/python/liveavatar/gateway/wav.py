@@ -44,8 +44,10 @@ def probe(path: Path) -> WavInfo:
         size_bytes = os.fstat(file.fileno()).st_size
         try:
             return _parse(file, size_bytes)
-        except (WavError, struct.error) as error:
+        except WavError as error:
             raise WavError(f"{path}: {error}") from error
+        except struct.error as error:
+            raise WavError(f"{path}: its header is too short; the file is damaged") from error
 
 
 def samples(path: Path, info: WavInfo) -> Iterator[bytes]:

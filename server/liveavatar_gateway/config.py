@@ -308,7 +308,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         setting: environment[name] for setting, name in _EVERYONES_NAMES.items() if environment.get(name)
     }
     for name, value in environment.items():
-        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
+        # An empty variable is an unset one: compose files write ${GATEWAY_PORT:-}.
+        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG" and value:
             found[name.removeprefix(PREFIX).lower()] = value
     return found
 
@@ -325,7 +326,7 @@ def _require_known(name: str, origin: str) -> None:
 def _read_secret(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"GATEWAY_API_KEY_FILE cannot be read: {error}") from None
 
 

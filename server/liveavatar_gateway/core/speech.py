@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from liveavatar_gateway.core.correlation import Correlator, forget_oldest
 from liveavatar_gateway.core.errors import (
     CapacityExhausted,
     GatewayError,
@@ -60,6 +60,11 @@ class _Barge:
     """Each with the utterances that were waiting here and ended at once."""
     sent_at_s: float | None = None
 
+    @property
+    def is_void(self) -> bool:
+        """Whether all that it was to cut ended before it went out."""
+        return self.sent_at_s is None and all(utterance.outcome is not None for utterance in self.cut)
+
 
 class Speech:
     """Utterances of one session in the order they were begun.
@@ -87,8 +92,7 @@ class Speech:
         self.utterance_count = 0
         self._new_id = new_id
         self._ended: OrderedDict[str, UtteranceEnded] = OrderedDict()
-        self._ended_upstream: OrderedDict[str, None] = OrderedDict()
-        self._tasks: OrderedDict[str, str] = OrderedDict()
+        self._correlator = Correlator(config.remembered_utterances)
         self._barge: _Barge | None = None
         self._tickets = 0
         self._tells_starts = False
@@ -212,10 +216,12 @@ class Speech:
 
     def on_appended(self, refs: Refs) -> bool:
         """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
-        if self._names_ended(refs):
+        if self._correlator.names_ended(refs, self.active):
             return False
         self.acknowledges = True
-        utterance = self._find(refs) or next((one for one in self.active if one.confirmed < one.cut), None)
+        utterance = self._correlator.find(refs, self.active) or next(
+            (one for one in self.active if one.confirmed < one.cut), None
+        )
         if utterance is None:
             return False
         first = not utterance.signed
@@ -226,9 +232,9 @@ class Speech:
     def on_started(self, refs: Refs, now_s: float) -> None:
         """The first sound of an utterance is out."""
         self._tells_starts = True
-        if self._names_ended(refs):
+        if self._correlator.names_ended(refs, self.active):
             return
-        utterance = self._find(refs) or self._first_unstarted()
+        utterance = self._correlator.find(refs, self.active) or self._first_unstarted()
         if utterance is not None and utterance.first_sent_at_s is not None and not self._to_be_rewound(utterance):
             self._start(utterance, now_s)
 
@@ -244,9 +250,9 @@ class Speech:
         if self._barge and self._barge.sent_at_s is not None and self._concerns_barge(refs):
             self._finish_barge(self._barge, now_s)
             return
-        if self._names_ended(refs):
+        if self._correlator.names_ended(refs, self.active):
             return
-        utterance = self._find(refs)
+        utterance = self._correlator.find(refs, self.active)
         if utterance is None and self.active and self.active[0].started:
             utterance = self.active[0]
         if utterance is not None and utterance.end_sent_at_s is not None:
@@ -289,8 +295,15 @@ class Speech:
         started_by_s = self._started_by_s(head)
         if started_by_s is not None and now_s >= started_by_s and head.signed and not self._to_be_rewound(head):
             self._start(head, now_s, inferred=True)
-        if head.overdue_at_s is not None and now_s >= head.overdue_at_s:
+        overdue_at_s = self._overdue_at_s(head)
+        if overdue_at_s is not None and now_s >= overdue_at_s:
             self._conclude(head)
+
+    def _overdue_at_s(self, head: Utterance) -> float | None:
+        """When LiveAvatar should have said something about the head: that it ended, or that it has any of it."""
+        if head.overdue_at_s is not None or head.signed or head.first_sent_at_s is None:
+            return head.overdue_at_s
+        return head.first_sent_at_s + self.config.ended_grace_s
 
     def _conclude(self, head: Utterance) -> None:
         if head.signed:
@@ -313,6 +326,10 @@ class Speech:
         """The command that is due now; None when none is, with `deadline_s` for the next look."""
         self.deadline_s = None
         self._wake_bytes = 1 << 62
+        if self._barge is not None and self._barge.is_void:
+            # What it was to cut has ended meanwhile: nothing upstream is to be dropped.
+            self.answers.extend(self._barge.tickets)
+            self._barge = None
         if self._barge is not None:
             if self._barge.sent_at_s is None:
                 self._barge.sent_at_s = now_s
@@ -324,7 +341,7 @@ class Speech:
             head = self.active[0]
             if head.signed:
                 self._wake_at(self._started_by_s(head))
-            self._wake_at(head.overdue_at_s)
+            self._wake_at(self._overdue_at_s(head))
         return command
 
     def _wake_at(self, at_s: float | None) -> None:
@@ -402,30 +419,11 @@ class Speech:
 
     # --- conclusions
 
-    def _find(self, refs: Refs) -> Utterance | None:
-        """The active utterance an event is about."""
-        named = self._named(refs)
-        utterance = next((one for one in self.active if one.upstream_id == named), None)
-        if utterance is not None and refs.task_id:
-            self._tasks[refs.task_id] = named
-            _forget_oldest(self._tasks, self.config.remembered_utterances)
-        return utterance
-
-    def _names_ended(self, refs: Refs) -> bool:
-        return self._named(refs) in self._ended_upstream
-
-    def _named(self, refs: Refs) -> str:
-        """The upstream id an event is about: the best of its own that is known, else that of its task."""
-        for upstream_id in refs.ids:
-            if upstream_id in self._ended_upstream or any(one.upstream_id == upstream_id for one in self.active):
-                return upstream_id
-        return self._tasks.get(refs.task_id, "")
-
     def _concerns_barge(self, refs: Refs) -> bool:
         """Whether an event is about an utterance that is being cut; one without usable ids is."""
-        if self._barge is None or self._names_ended(refs):
+        if self._barge is None or self._correlator.names_ended(refs, self.active):
             return False
-        utterance = self._find(refs)
+        utterance = self._correlator.find(refs, self.active)
         return utterance is None or utterance in self._barge.cut
 
     def _to_be_rewound(self, utterance: Utterance) -> bool:
@@ -469,7 +467,7 @@ class Speech:
         ended = [self._end(one, Outcome.INTERRUPTED, 0.0) for one in barge.cut if one.outcome is None]
         for utterance in self.active:
             if utterance.first_sent_at_s is not None:
-                self._remember_upstream(utterance.upstream_id)
+                self._correlator.remember_ended(utterance.upstream_id)
                 utterance.rewind(self._new_id())
         self._reckon_windows()
         self.answers.extend((ticket, ended + others) for ticket, others in barge.tickets)
@@ -491,15 +489,11 @@ class Speech:
         self.active.remove(utterance)
         ended = UtteranceEnded(utterance.id, outcome, utterance.played_s, utterance.failure, inferred)
         self._ended[utterance.id] = ended
-        _forget_oldest(self._ended, self.config.remembered_utterances)
-        self._remember_upstream(utterance.upstream_id)
+        forget_oldest(self._ended, self.config.remembered_utterances)
+        self._correlator.remember_ended(utterance.upstream_id)
         self.happenings.append(ended)
         self._reckon_windows()
         return ended
-
-    def _remember_upstream(self, upstream_id: str) -> None:
-        self._ended_upstream[upstream_id] = None
-        _forget_oldest(self._ended_upstream, self.config.remembered_utterances)
 
     def ended(self, utterance_id: str) -> UtteranceEnded | None:
         """What became of an utterance that is over and still remembered."""
@@ -514,8 +508,3 @@ class Speech:
             utterance.position_s(self.clock, now_s)
             utterance.failure = utterance.failure or error
             self._end(utterance, Outcome.FAILED, 0.0)
-
-
-def _forget_oldest(kept: OrderedDict[str, Any], limit: int) -> None:
-    while len(kept) > limit:
-        kept.popitem(last=False)

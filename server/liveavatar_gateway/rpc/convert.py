@@ -100,7 +100,7 @@ def spec_of(message: session_pb2.SessionSpec, *, field: str, default_detach_grac
         InvalidField: a field is missing or out of its range.
     """
     if not _UUID.fullmatch(message.avatar_id):
-        what = f"{message.avatar_id!r} is no UUID" if message.avatar_id else "it is empty"
+        what = f"{message.avatar_id[:_MAX_ID_CHARS]!r} is no UUID" if message.avatar_id else "it is empty"
         raise InvalidField(
             f"{field}.avatar_id must be the UUID of an avatar, {what}; see your avatars at app.liveavatar.com",
             field=f"{field}.avatar_id",

@@ -44,7 +44,7 @@ class KeepAliveSchedule:
         self._members: set[int] = set()
 
     def add(self, session: Sleepy, now_s: float) -> None:
-        """Keep a session alive from now on."""
+        """Keep a session alive from now on. Once for each session."""
         self._members.add(id(session))
         self._push(session, now_s)
 

@@ -275,14 +275,21 @@ async def fluent(peer: AudioPeer) -> None:
 
 @contextlib.asynccontextmanager
 async def scripted(
-    attaches: list[Attaching] | None = None, audios: list[Streaming] | None = None
+    attaches: list[Attaching] | None = None,
+    audios: list[Streaming] | None = None,
+    *,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[ScriptedGateway]:
     """Run a scripted gateway on a free port; a script that fails fails the test."""
     gateway = ScriptedGateway(attaches or [well_behaved], audios or [fluent])
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     add_SessionServiceServicer_to_server(gateway, server)
     add_AudioServiceServicer_to_server(gateway, server)
-    gateway.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    gateway.address = f"127.0.0.1:{port}"
     await server.start()
     try:
         yield gateway

@@ -44,6 +44,7 @@ def test_all_of_a_burst_goes_up_in_order_and_is_sealed_after_its_last_byte(rig):
     audio = b"".join(rig.pcm(1, fill=fill) for fill in range(1, 9))
     rig.receive(utterance, audio)
     rig.seal(utterance)
+    rig.tell(m.Appended(m.Refs((utterance.upstream_id,))))
     rig.run(9)
     assert rig.sent(utterance.upstream_id) == audio
     assert rig.commands[-1] == m.SpeakEnd(utterance.upstream_id)
@@ -425,3 +426,13 @@ def test_the_end_of_the_session_tells_what_was_heard_where_liveavatar_never_tell
     rig.session.end(EndReason.CALLER_ENDED, rig.now_s)
     assert rig.story("u") == ["started", "failed"]
     assert rig.end_of("u").played_s == pytest.approx(0.5)
+
+
+def test_an_open_utterance_that_liveavatar_never_takes_is_not_waited_for(rig):
+    utterance = rig.begin("u")
+    for _ in range(70):
+        rig.receive(utterance, rig.pcm(0.1))
+        rig.run(0.1)
+    ended = rig.end_of("u")
+    assert ended.outcome is Outcome.FAILED
+    assert ended.error.reason == "UPSTREAM_STALLED"

@@ -176,7 +176,9 @@ class Interrupt(_message.Message):
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """The utterance to cut. Default: the one being spoken and all that wait behind it. Naming one makes an
-    interrupt that comes late harmless: an utterance begun meanwhile plays whole.
+    interrupt that comes late harmless: an utterance begun meanwhile plays whole. Naming one that waits and is
+    about to be spoken (within `GATEWAY_QUEUE_LEAD_S`) cuts the end of the one before it too: LiveAvatar cannot
+    drop one alone.
     UTTERANCE_NOT_FOUND when the session never had it; one that has ended is answered, not refused.
     """
     def __init__(

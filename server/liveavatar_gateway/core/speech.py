@@ -289,11 +289,12 @@ class Speech:
         barge = self._barge
         if barge and barge.sent_at_s is not None and now_s >= barge.sent_at_s + self.config.interrupt_timeout_s:
             self._finish_barge(barge, now_s)
-        if not self.active:
+        # Nothing is concluded while an interrupt is on its way: it decides what was heard and what is sent again.
+        if self._barge is not None or not self.active:
             return
         head = self.active[0]
         started_by_s = self._started_by_s(head)
-        if started_by_s is not None and now_s >= started_by_s and head.signed and not self._to_be_rewound(head):
+        if started_by_s is not None and now_s >= started_by_s and head.signed:
             self._start(head, now_s, inferred=True)
         overdue_at_s = self._overdue_at_s(head)
         if overdue_at_s is not None and now_s >= overdue_at_s:

@@ -372,7 +372,7 @@ def test_an_interrupt_whose_utterance_ends_before_it_went_out_is_not_sent(rig, n
     assert rig.story("b") == ["started", "completed"]
 
 
-def test_where_only_acks_come_a_start_is_not_concluded_while_an_interrupt_is_on_its_way(make_rig):
+def test_nothing_is_concluded_while_an_interrupt_is_on_its_way(make_rig):
     rig = make_rig({"interrupt_timeout_s": 30.0}).ready()
     first, second = rig.say("a", 0.4), rig.say("b", 2)
     rig.tell(appended(first), appended(second))
@@ -380,8 +380,7 @@ def test_where_only_acks_come_a_start_is_not_concluded_while_an_interrupt_is_on_
     for _ in range(8):
         rig.run(1)
         rig.wake()
-    assert rig.story("a")[-1] == "completed"
-    assert rig.story("b") == []
+    assert rig.story("a") == rig.story("b") == []
     rig.cleared()
     rig.run(2)
     assert rig.sent(second.upstream_id) == rig.pcm(2)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from liveavatar_gateway.core.correlation import Correlator, forget_oldest
+from liveavatar_gateway.core.credit import Credit
 from liveavatar_gateway.core.errors import (
     CapacityExhausted,
     GatewayError,
@@ -92,6 +93,7 @@ class Speech:
         self.utterance_count = 0
         self._new_id = new_id
         self._ended: OrderedDict[str, UtteranceEnded] = OrderedDict()
+        self._credit = Credit(config.max_buffered_s)
         self._correlator = Correlator(config.remembered_utterances)
         self._barge: _Barge | None = None
         self._tickets = 0
@@ -129,7 +131,7 @@ class Speech:
         self.utterance_count += 1
         # Its first chunk is to be looked at, whatever the last look waited for.
         self._wake_bytes = 0
-        self._reckon_windows()
+        self._credit.reckon_windows(self.active)
         return utterance
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
@@ -158,9 +160,7 @@ class Speech:
 
     def credit_bytes(self, intake: Intake) -> int:
         """Bytes of a format that may come beyond what was received, whole samples."""
-        free_s = self.config.max_buffered_s - sum(utterance.charged_s for utterance in self.active)
-        frames = int(max(0.0, free_s) * intake.byte_rate) // intake.frame_bytes
-        return frames * intake.frame_bytes
+        return self._credit.left_bytes(self.active, intake)
 
     def sent_bytes(self, utterance: Utterance) -> int:
         """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent ones where it never confirms."""
@@ -209,7 +209,7 @@ class Speech:
         cut = [utterance for utterance in self.active if utterance in targets or utterance in before]
         for utterance in cut:
             self.dropped_bytes += utterance.drop()
-        self._reckon_windows()
+        self._credit.reckon_windows(self.active)
         self._barge = _Barge(self._new_id(), cut, [(ticket, [])])
 
     # --- LiveAvatar's side
@@ -394,7 +394,7 @@ class Speech:
 
     def _take(self, utterance: Utterance, size: int, now_s: float) -> Speak | None:
         pcm = utterance.take_packet(size)
-        self._reckon_windows()
+        self._credit.reckon_windows(self.active)
         if not pcm:
             return None
         self._note_sent(utterance, len(pcm) / BYTE_RATE, now_s)
@@ -408,15 +408,6 @@ class Speech:
         self.clock.send(seconds, now_s)
         if ran_dry:
             self.clock.resume()
-
-    def _reckon_windows(self) -> None:
-        """Share the credit: what others buffer is not free for the utterance that receives."""
-        total_s = sum(utterance.charged_s for utterance in self.active)
-        for utterance in self.active:
-            if not utterance.sealed:
-                free_s = self.config.max_buffered_s - (total_s - utterance.charged_s)
-                # Rounded, where `credit_bytes` rounds down: a float must not take back a byte that was told.
-                utterance.window = round(max(0.0, free_s) * utterance.intake.byte_rate)
 
     # --- conclusions
 
@@ -470,7 +461,7 @@ class Speech:
             if utterance.first_sent_at_s is not None:
                 self._correlator.remember_ended(utterance.upstream_id)
                 utterance.rewind(self._new_id())
-        self._reckon_windows()
+        self._credit.reckon_windows(self.active)
         self.answers.extend((ticket, ended + others) for ticket, others in barge.tickets)
 
     def _infer_start(self, utterance: Utterance, now_s: float) -> None:
@@ -493,7 +484,7 @@ class Speech:
         forget_oldest(self._ended, self.config.remembered_utterances)
         self._correlator.remember_ended(utterance.upstream_id)
         self.happenings.append(ended)
-        self._reckon_windows()
+        self._credit.reckon_windows(self.active)
         return ended
 
     def ended(self, utterance_id: str) -> UtteranceEnded | None:

@@ -1,6 +1,7 @@
 """The asyncio client against a running gateway, in front of a running emulator."""
 
 import asyncio
+import signal
 from datetime import timedelta
 
 import grpc
@@ -20,6 +21,7 @@ from liveavatar.gateway import (
     CapacityExhausted,
     ConnectionLost,
     EndReason,
+    GoAwayEvent,
     InvalidField,
     OutcomeKind,
     Pose,
@@ -249,7 +251,6 @@ async def test_a_source_that_fails_silences_what_it_had_said(client):
 
 
 async def test_leaving_the_block_stops_the_avatar(client, emulator):
-    before = emulator.active()
     sessions = []
 
     async def fails() -> None:
@@ -261,7 +262,8 @@ async def test_leaving_the_block_stops_the_avatar(client, emulator):
 
     with pytest.raises(LookupError):
         await fails()
-    assert emulator.active() == before
+    stopped = emulator.session(sessions[0].record.upstream_session_id)
+    assert stopped["phase"] == "ended"
     assert sessions[0].record.end_reason is EndReason.CALLER_ENDED
 
 
@@ -339,11 +341,9 @@ async def test_server_info(client):
     assert not info.draining
 
 
-async def test_a_gateway_that_dies_is_noticed_and_its_sessions_given_up(emulator):
+async def test_a_gateway_that_dies_is_noticed_and_its_sessions_given_up():
     """With the grace over and nobody there, what waits raises ConnectionLost."""
-    import signal
-
-    with processes.gateway(emulator.url) as gateway:
+    with processes.emulator() as emulator, processes.gateway(emulator.url) as gateway:
         async with AsyncClient(gateway.address) as client:
             session = await client.open_session(AVATAR, detach_grace=0.5).open()
             utterance = session.say(sound(30))
@@ -356,10 +356,6 @@ async def test_a_gateway_that_dies_is_noticed_and_its_sessions_given_up(emulator
 
 
 async def test_a_drain_is_announced(emulator):
-    import signal
-
-    from liveavatar.gateway import GoAwayEvent
-
     with processes.gateway(emulator.url, drain_grace_s=0.5) as gateway:
         async with AsyncClient(gateway.address) as client, client.open_session(AVATAR) as session:
             await session.ready()

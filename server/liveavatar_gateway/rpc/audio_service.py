@@ -38,18 +38,20 @@ class AudioService(AudioServiceServicer):
         self._directory = directory
 
     async def StreamAudio(  # type: ignore[override]  # noqa: N802, D102 - named and described in the contract
-        self, request_iterator: AsyncIterator[p.StreamAudioRequest], context: _Context
+        self,
+        request_iterator: AsyncIterator[p.StreamAudioRequest],  # noqa: ARG002 - `context.read` is cheaper
+        context: _Context,
     ) -> None:
         async with answered(context):
-            first = await anext(request_iterator, None)
-            kind = first.WhichOneof("message") if first is not None else None
-            if first is None or kind != "header":
+            first = await context.read()
+            kind = None if first is grpc.aio.EOF else first.WhichOneof("message")
+            if kind != "header":
                 raise HeaderRequired(
                     f"the first message must be header, got {kind or 'nothing'}", field="header", got=kind or ""
                 )
             session = self._target(first.header)
             intake = self._intake(first.header)
-            await SpeechStream(session, intake, self._config, context).run(request_iterator)
+            await SpeechStream(session, intake, self._config, context).run()
 
     def _target(self, header: p.AudioHeader) -> LiveSession:
         match header.WhichOneof("target"):
@@ -102,7 +104,7 @@ class SpeechStream:
         self._refused = False
         self._hold = session.hold_audio(AudioStreamSuperseded(session.id))
 
-    async def run(self, requests: AsyncIterator[p.StreamAudioRequest]) -> None:
+    async def run(self) -> None:
         """Serve until all that was begun has ended after the caller's last message.
 
         Raises:
@@ -118,7 +120,7 @@ class SpeechStream:
             async with asyncio.TaskGroup() as tasks:
                 name = f"session-{self._session.id}/progress"
                 writer = tasks.create_task(self._write(), name=name)
-                await self._read(requests)
+                await self._read()
                 self._cancel_open()
                 self._source_ended = True
                 self._hold.signal.set()
@@ -135,8 +137,10 @@ class SpeechStream:
 
     # --- up: one coroutine, nothing per chunk but an append
 
-    async def _read(self, requests: AsyncIterator[p.StreamAudioRequest]) -> None:
-        async for request in requests:
+    async def _read(self) -> None:
+        # A twentieth cheaper than iterating, and there are fifty of these per second of speech.
+        read = self._context.read
+        while (request := await read()) is not grpc.aio.EOF:
             kind = request.WhichOneof("message")
             if kind == "chunk":
                 self._take(request.chunk)

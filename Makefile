@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Tests mostly wait for speech to be spoken, so more workers than cores is right.
+WORKERS ?= 4
 
 CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
 
@@ -23,7 +25,7 @@ serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_K
 	@$(BIN)/liveavatar-gateway serve $(ARGS)
 
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
 	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)

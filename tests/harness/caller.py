@@ -136,6 +136,7 @@ class Attachment:
         self.events: list[sessions.SessionEvent] = []
         self.results: list[sessions.CommandResult] = []
         self.go_aways: list[sessions.GoAway] = []
+        self._looked_at = 0
 
     async def read(self) -> sessions.AttachResponse:
         response = await asyncio.wait_for(self.call.read(), STEP_TIMEOUT_S)
@@ -151,11 +152,14 @@ class Attachment:
         return response
 
     async def event(self, kind: str) -> Any:
-        """Read up to the next event of a kind."""
+        """The next event of a kind, be it that waiting for a command's result has read it already."""
         while True:
-            response = await self.read()
-            if response.event.WhichOneof("event") == kind:
-                return getattr(response.event, kind)
+            while self._looked_at < len(self.events):
+                event = self.events[self._looked_at]
+                self._looked_at += 1
+                if event.WhichOneof("event") == kind:
+                    return getattr(event, kind)
+            await self.read()
 
     async def until_ready(self) -> None:
         while (await self.event("state_changed")).state != session_pb2.SESSION_STATE_READY:

@@ -13,8 +13,7 @@ import pytest
 
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT
-from liveavatar_gateway.audio.wav import read_wav
-from liveavatar_gateway.demo import run
+from liveavatar_gateway.demo import recordings, run
 
 DEMO = [sys.executable, "-m", "liveavatar_gateway", "demo"]
 # A test run in the background of a shell ignores Ctrl-C, and its children would too.
@@ -46,9 +45,9 @@ def test_the_demo_proves_a_whole_call(tmp_path: Path):
     times = [moment["at_s"] for moment in report["timeline"] if moment["event"] != "first_packet"]
     assert times == sorted(times)
 
-    audio_format, said = read_wav(out)
-    greeting = convert_all(*read_wav(run.GREETING))
-    story = convert_all(*read_wav(run.STORY))
+    audio_format, said = recordings.read(out)
+    greeting = convert_all(*recordings.read(run.GREETING))
+    story = convert_all(*recordings.read(run.STORY))
     assert audio_format == NATIVE_FORMAT
     assert said.startswith(greeting)
     heard = said[len(greeting) :]

@@ -92,7 +92,7 @@ class Speech:
         self.played_s = 0.0
         self.utterance_count = 0
         self._new_id = new_id
-        self._ended: OrderedDict[str, UtteranceEnded] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._credit = Credit(config.max_buffered_s)
         self._correlator = Correlator(config.remembered_utterances)
         self._barge: _Barge | None = None
@@ -480,16 +480,12 @@ class Speech:
         self.played_s += utterance.played_s
         self.active.remove(utterance)
         ended = UtteranceEnded(utterance.id, outcome, utterance.played_s, utterance.failure, inferred)
-        self._ended[utterance.id] = ended
+        self._ended[utterance.id] = None
         forget_oldest(self._ended, self.config.remembered_utterances)
         self._correlator.remember_ended(utterance.upstream_id)
         self.happenings.append(ended)
         self._credit.reckon_windows(self.active)
         return ended
-
-    def ended(self, utterance_id: str) -> UtteranceEnded | None:
-        """What became of an utterance that is over and still remembered."""
-        return self._ended.get(utterance_id)
 
     def close(self, error: GatewayError, now_s: float) -> None:
         """End everything: the session is over. Interrupts on their way are answered with what was heard."""

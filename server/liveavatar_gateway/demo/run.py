@@ -12,8 +12,7 @@ import httpx
 from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, GatewayError, Outcome
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_BYTE_RATE
-from liveavatar_gateway.audio.wav import read_wav, write_wav
-from liveavatar_gateway.demo import processes, proof
+from liveavatar_gateway.demo import processes, proof, recordings
 from liveavatar_gateway.demo.processes import Servers
 from liveavatar_gateway.demo.proof import Check, Evidence, Spoken
 from liveavatar_gateway.demo.timeline import Timeline
@@ -78,7 +77,7 @@ def run(timeline: Timeline, *, out: Path, ready_delay_ms: int) -> Result:
         except (GatewayError, httpx.HTTPError, TimeoutError) as error:
             why = str(error) or f"it did not end within {_LIMIT_S:.0f} s"
             raise DemoFailed(f"the call failed: {why}\n{servers.log_tail()}") from error
-    write_wav(out, heard)
+    recordings.write(out, heard)
     return Result(
         checks=tuple(proof.examine(evidence)),
         wav_path=out,
@@ -124,7 +123,7 @@ class _File:
     """A recording to speak, and what should arrive of it."""
 
     def __init__(self, path: Path) -> None:
-        audio_format, samples = read_wav(path)
+        audio_format, samples = recordings.read(path)
         self.path = path
         self.rate_hz = audio_format.rate_hz
         self.seconds = len(samples) / audio_format.byte_rate

@@ -130,7 +130,7 @@ class App:
         traceback: TracebackType | None,
     ) -> None:
         await self.directory.__aexit__(None, None, None)
-        left = await self.pool.close(self._settings.rest_timeout_s)
+        left = await self.pool.close(_STOP_RESERVE_S)
         if left:
             _log.error("shutdown.sessions_may_still_run", count=left)
         if self._server is not None:

@@ -93,3 +93,18 @@ async def test_a_gateway_without_sessions_exits_at_once(emulator):
     with processes.gateway(emulator.url, drain_grace_s=60) as gateway:
         gateway.process.send(signal.SIGTERM)
         assert await _exit_code(gateway) == 0
+
+
+@pytest.mark.timeout(90)
+async def test_a_liveavatar_that_is_gone_does_not_keep_the_gateway_from_exiting():
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, drain_grace_s=4, rest_timeout_s=2) as gateway,
+    ):
+        async with connect(gateway.address) as caller:
+            attachment, _ = await _talk(caller, 10.0)
+            emulator.process.stop()
+            gateway.process.send(signal.SIGTERM)
+            await attachment.event("ended")
+            assert await _exit_code(gateway) == 0
+        assert "shutdown.sessions_may_still_run" in gateway.process.log

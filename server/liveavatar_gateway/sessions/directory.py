@@ -1,6 +1,7 @@
 """Who is where: all sessions of this process, found by id, handle or request id."""
 
 import asyncio
+import contextlib
 import hmac
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -28,12 +29,14 @@ class DirectoryConfig:
     """How long an ended session stays readable."""
     max_ended: int = 1000
     """Ended sessions that stay readable at most."""
+    exit_timeout_s: float = 5.0
+    """How long leaving waits for LiveAvatar to confirm stops."""
 
 
 class Directory:
     """All sessions of this process. Owns their tasks; use as an async context manager.
 
-    Leaving the context ends what still lives and waits until LiveAvatar has stopped it.
+    Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds.
     """
 
     def __init__(self, config: DirectoryConfig, pool: Pool) -> None:
@@ -42,6 +45,7 @@ class Directory:
         self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
         self._requests: dict[str, LiveSession] = {}
         self._tasks = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[None]] = set()
         self._ended: OrderedDict[str, datetime] = OrderedDict()
         self.draining = False
 
@@ -51,6 +55,11 @@ class Directory:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.end_all(EndReason.DRAINED)
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._config.exit_timeout_s)
+        # Those whose stop LiveAvatar does not confirm: the stop goes on in the pool, for as long as that lives.
+        for task in self._running:
+            task.cancel()
         await self._tasks.__aexit__(None, None, None)
 
     def open(self, spec: Spec, request_id: str, *, wait_s: float | None) -> LiveSession:
@@ -71,7 +80,9 @@ class Directory:
         self._sessions[session.id] = session
         if request_id:
             self._requests[request_id] = session
-        self._tasks.create_task(self._live(session, request_id, wait_s), name=f"session-{session.id}")
+        task = self._tasks.create_task(self._live(session, request_id, wait_s), name=f"session-{session.id}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         return session
 
     async def _live(self, session: LiveSession, request_id: str, wait_s: float | None) -> None:
@@ -147,7 +158,9 @@ class Directory:
             session.end(reason)
 
     async def drain(self, grace_s: float, reserve_s: float) -> None:
-        """Take no new sessions; let each finish what it says, then end it. All have ended when this returns.
+        """Take no new sessions, let each finish what it says, then end it.
+
+        Returns when all have ended, or when the grace is over.
 
         Args:
             grace_s: How long speech may go on.
@@ -163,17 +176,20 @@ class Directory:
             session.go_away(deadline)
         async with asyncio.TaskGroup() as tasks:
             for session in living:
-                tasks.create_task(self._drain(session, end_s), name=f"session-{session.id}/drain")
+                work = self._drain(session, end_s, reserve_s)
+                tasks.create_task(work, name=f"session-{session.id}/drain")
         _log.info("drain.ended", sessions=len(living))
 
     @staticmethod
-    async def _drain(session: LiveSession, end_s: float) -> None:
+    async def _drain(session: LiveSession, end_s: float, reserve_s: float) -> None:
         hold = session.hold()
+        loop = asyncio.get_running_loop()
         try:
-            loop = asyncio.get_running_loop()
             while session.core.speech.active and not session.core.over and loop.time() < end_s:
                 await hold.signal.wait(end_s - loop.time())
         finally:
             hold.release()
         session.end(EndReason.DRAINED)
-        await session.finished.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(reserve_s, end_s + reserve_s - loop.time())):
+                await session.finished.wait()

@@ -346,11 +346,16 @@ class LiveSession:
 
     async def _finish(self, upstream: UpstreamSession | None) -> None:
         self._tell()
-        if upstream is not None:
-            self.core.learn_end(await upstream.close())
-        self.core.ended()
-        self._tell()
-        self.finished.set()
+        try:
+            if upstream is not None:
+                self.core.learn_end(await upstream.close())
+        finally:
+            self.core.ended()
+            self._tell()
+            self.finished.set()
+            self._log_end()
+
+    def _log_end(self) -> None:
         _log.info(
             "session.ended",
             session=self.id,

@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 _STOP_REASON = "USER_CLOSED"
 _END_REASON_TIMEOUT_S = 3.0
+_SOCKET_LINGER_S = 3.0
+"""How long a socket waits for its session's stop before it is closed all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +75,19 @@ class UpstreamSession:
 
     async def _close(self) -> str:
         session_id = self.started.session_id
+        stopping = self._pool.run(
+            self._pool.stops.stop(session_id, _STOP_REASON), name=f"session-{session_id}/await-stop"
+        )
         try:
-            was_alive = await self._pool.stops.stop(session_id, _STOP_REASON)
-            reason = "" if was_alive else await self._pool.end_reason(session_id)
+            # Stop first, so that the avatar leaves in order; but a socket left open would keep LiveAvatar's own
+            # clean-up from ending a session that cannot be stopped.
+            await asyncio.wait([stopping], timeout=_SOCKET_LINGER_S)
+            if self._socket is not None:
+                await self._socket.close()
+            was_alive = await stopping
+            return "" if was_alive else await self._pool.end_reason(session_id)
         finally:
             self._place.release(settle=True)
-        if self._socket is not None:
-            await self._socket.close()
-        return reason
 
 
 class Pool:
@@ -168,13 +175,20 @@ class Pool:
         self._arm()
 
     async def close(self, timeout_s: float) -> int:
-        """Wait for all that is being closed; returns how many sessions may still run upstream."""
+        """Wait for all that is being closed; returns how many sessions may still run upstream.
+
+        What is not closed in time is given up: the process ends, and LiveAvatar reaps what nobody is connected to.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._closing:
             await asyncio.wait(set(self._closing), timeout=timeout_s)
-        return self.stops.pending
+        left = self.stops.pending
+        await self.stops.give_up()
+        for task in self._closing:
+            task.cancel()
+        return left
 
 
 def _may_run(error: GatewayError) -> bool:

@@ -34,7 +34,6 @@ class Stops:
     """Runs stops to their end, whatever becomes of those who asked for them.
 
     A stop belongs to this object, not to the task that awaits it: cancelling that task leaves the stop running.
-    `drain` waits for all of them.
     """
 
     def __init__(self, config: StopConfig, stopper: Stopper) -> None:
@@ -55,12 +54,13 @@ class Stops:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def drain(self, timeout_s: float) -> int:
-        """Wait for all stops; returns how many were not confirmed in time."""
-        if not self._running:
-            return 0
-        _, pending = await asyncio.wait(set(self._running), timeout=timeout_s)
-        return len(pending)
+    async def give_up(self) -> None:
+        """Stop trying, at the end of the process."""
+        running = set(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
     async def _until_stopped(self, session_id: str, reason: str) -> bool:
         waited_s, wait_s = 0.0, self._config.first_wait_s

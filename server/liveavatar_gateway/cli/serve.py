@@ -18,6 +18,9 @@ from liveavatar_gateway.app import serve as serve_app
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit, settings_options
 from liveavatar_gateway.config import ConfigError, Settings
 
+_GC_THRESHOLD = (20_000, 20, 20)
+"""Streams make many short-lived objects and hardly a cycle: Python's default looks for some every 700."""
+
 
 @click.command()
 @settings_options
@@ -76,6 +79,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
         apps.append(app)
         # What start-up made stays: collections need not walk it again and again while people talk.
         gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLD)
         click.echo(_banner(app, settings))
         log.info("serve.config", **settings.shown())
         if ready_file is not None:

@@ -53,11 +53,23 @@ class _Connection(ClientConnection):
         else:
             super().process_event(event)
 
+    def put(self, frame: bytes) -> bool:
+        """Write a text frame at once; True when the send buffer is full, so that `drain` is to be awaited.
+
+        The library's own `send` spends as much again on locks against other writers, and there are none.
+
+        Raises:
+            InvalidState: the connection is not open.
+        """
+        self.protocol.send_text(frame)
+        self.send_data()
+        return self.paused
+
 
 class CommandSocket:
     """LiveAvatar's command socket. `send` from one task, `closed` in another; whoever opened it closes it."""
 
-    def __init__(self, connection: ClientConnection, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, connection: _Connection, on_event: Callable[[Event], None]) -> None:
         self._connection = connection
         self._on_event = on_event
 
@@ -74,7 +86,7 @@ class CommandSocket:
             UpstreamUnreachable: it cannot be reached within `timeout_s`.
         """
 
-        def create(*arguments: Any, **options: Any) -> ClientConnection:
+        def create(*arguments: Any, **options: Any) -> _Connection:
             return _Connection(on_event, *arguments, **options)
 
         try:
@@ -93,6 +105,7 @@ class CommandSocket:
             raise UpstreamUnreachable(
                 f"LiveAvatar's command socket cannot be reached: {type(error).__name__}", retry_after_s=1.0
             ) from error
+        assert isinstance(connection, _Connection)  # noqa: S101 - `create` made it
         return cls(connection, on_event)
 
     async def send(self, command: Command) -> None:
@@ -102,12 +115,13 @@ class CommandSocket:
             SocketClosed: it is gone, or the other side reads nothing any more.
         """
         try:
-            async with asyncio.timeout(_SEND_TIMEOUT_S):
-                await self._connection.send(encode(command), text=True)
-        except websockets.ConnectionClosed as closed:
-            raise self._closed() from closed
+            if self._connection.put(encode(command)):
+                async with asyncio.timeout(_SEND_TIMEOUT_S):
+                    await self._connection.drain()
         except TimeoutError:
             raise SocketClosed(_CONNECTION_LOST, f"nothing was read for {_SEND_TIMEOUT_S:g} s") from None
+        except (websockets.InvalidState, OSError) as closed:
+            raise self._closed() from closed
 
     async def closed(self) -> SocketClosed:
         """Wait until the socket is gone, and return how."""

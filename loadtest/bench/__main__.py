@@ -26,6 +26,12 @@ from bench.settings import BenchError, BenchSettings
     help="Chunk size of the callers; repeat for more, one measurement each.",
 )
 @click.option(
+    "--utterance-ms",
+    type=click.IntRange(500, 60_000),
+    default=10_000,
+    help="Length of one utterance; the next follows at once. Short ones show more first packets, and cost more.",
+)
+@click.option(
     "--connections", type=click.IntRange(0, 1000), default=0, help="HTTP/2 connections shared; 0: one per session."
 )
 @click.option("--direct/--no-direct", default=True, help="Measure a sender without a gateway too.")
@@ -44,6 +50,7 @@ def main(  # noqa: PLR0917 - click passes them by name
     seconds: float,
     warmup: float,
     chunks_ms: tuple[int, ...],
+    utterance_ms: int,
     connections: int,
     direct: bool,  # noqa: FBT001 - click's
     packet_ms: int,
@@ -64,6 +71,7 @@ def main(  # noqa: PLR0917 - click passes them by name
             seconds=seconds,
             warmup_s=warmup,
             chunks_ms=chunks_ms,
+            utterance_ms=utterance_ms,
             connections=connections,
             direct=direct,
             packet_ms=packet_ms,

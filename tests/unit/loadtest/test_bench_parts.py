@@ -50,7 +50,7 @@ def _figures(**changes) -> Figures:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"chunks_ms": (20, 70)}, "3000 ms is no whole number of 70-ms chunks"),
+        ({"chunks_ms": (20, 70)}, "10000 ms is no whole number of 70-ms chunks"),
         ({"budgets": {50: 1.0}}, "50-ms chunks, which are not measured"),
         ({"utterance_ms": 400}, "longer than its first packet"),
     ],

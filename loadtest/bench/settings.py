@@ -44,7 +44,7 @@ class BenchSettings:
     """From the first chunk of the last session to the window."""
     utterance_ms: int = 10_000
     """Length of one utterance, as long as a spoken turn; the next follows at once. Shorter gives more first
-    packets, which are where latency is seen undisturbed, and costs more: each has its begin, start, end, last ack."""
+    packets, which are where latency is seen undisturbed, and costs more: each has a begin, a start, an end."""
     stagger_s: float = 1.0
     """Sessions start to talk evenly over this time, so that they are not in step."""
     connections: int = 0

@@ -86,13 +86,15 @@ proto: $(VENV)/dev.stamp ## regenerate the Python stubs from proto/
 settings-table: $(VENV)/dev.stamp ## rewrite the table of settings in docs/operations.md
 	@$(BIN)/python scripts/settings_table.py docs/operations.md
 
+# Extras are kept: pip takes the newest release of `name[extra]`, not the pin of `name`, if only that is written.
+# What is tested is what runs: the runtime lock is a part of the development lock.
 # The week's wait lets others find a bad release first; ARGS="--exclude-newer-package name=false" skips it.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
-    --generate-hashes --no-emit-index-url --exclude-newer '7 days' $(ARGS)
+    --generate-hashes --no-strip-extras --no-emit-index-url --exclude-newer '7 days' $(ARGS)
 
 lock: $(VENV)/dev.stamp ## resolve requirements/*.txt again; ARGS="--upgrade" or "--upgrade-package grpcio"
-	@$(COMPILE) pyproject.toml requirements/build.in --extra server -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml requirements/build.in --extra server -c requirements/dev.txt -o requirements/runtime.txt
 	@if grep -n '://' requirements/*.txt; then echo "lock: an index address got into a lock file"; exit 1; fi
 
 hooks: $(VENV)/dev.stamp ## run the quick checks before each commit

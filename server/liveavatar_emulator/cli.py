@@ -103,6 +103,22 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     envvar="EMULATOR_LOG_LEVEL",
     help="Log lines go to stderr.",
 )
+@click.option(
+    "--clock",
+    type=click.Choice(("real", "manual")),
+    default="real",
+    show_default=True,
+    envvar="EMULATOR_CLOCK",
+    help="manual: time stands still and moves only by POST /_emulator/clock/advance.",
+)
+@click.option(
+    "--clock-speed",
+    type=float,
+    default=1.0,
+    show_default=True,
+    envvar="EMULATOR_CLOCK_SPEED",
+    help="Emulator seconds per real second, for everything that takes time. Range: 0.01 to 1,000.",
+)
 @_knob_options
 def serve(
     *,
@@ -112,6 +128,8 @@ def serve(
     public_url: str | None,
     ready_file: Path | None,
     log_level: str,
+    clock: Literal["real", "manual"],
+    clock_speed: float,
     **knobs: Any,
 ) -> None:
     r"""Serve until Ctrl-C or SIGTERM.
@@ -125,19 +143,21 @@ def serve(
     """
     try:
         settings = changed(Settings(), {name: value for name, value in knobs.items() if value is not None})
+        config = ServerConfig(
+            host=host,
+            port=port,
+            api_keys=api_keys,
+            public_url=public_url,
+            ready_file=ready_file,
+            log_level=log_level,
+            clock=clock,
+            clock_speed=clock_speed,
+        )
     except (UnknownSetting, InvalidSetting) as error:
         origin = f"option --{error.name.replace('_', '-')} or EMULATOR_{error.name.upper()}"
         click.echo(f"liveavatar-emulator: {error} ({origin})", err=True)
         sys.exit(EX_CONFIG)
     _configure_logs(log_level)
-    config = ServerConfig(
-        host=host,
-        port=port,
-        api_keys=api_keys,
-        public_url=public_url,
-        ready_file=ready_file,
-        log_level=log_level,
-    )
     try:
         server.run(config, settings, click.echo)
     except OSError as error:

@@ -34,8 +34,8 @@ class Settings(BaseModel):
     """Send `connected` again to a socket that re-attaches to a ready session."""
 
     speed: float = Field(default=1.0, ge=0.01, le=1000)
-    """Multiplier of the playback clock: 48 000 bytes per second times this. Other timers stay in real
-    time."""
+    """Multiplier of playback alone: 48 000 bytes per second of emulator time, times this. `--clock-speed` hastens
+    everything."""
     start_delay_ms: float = Field(default=200, ge=0, le=60_000)
     """Time from the first accepted chunk of an utterance to its first frame."""
     start_after_ms: float = Field(default=0, ge=0, le=600_000)
@@ -158,3 +158,18 @@ class ServerConfig:
     """Written once connections are accepted."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    clock: Literal["real", "manual"] = "real"
+    """manual: time stands still and moves only by `POST /_emulator/clock/advance`."""
+    clock_speed: float = 1.0
+    """Emulator seconds per real second, 0.01 to 1000: everything that takes time takes less, or more, of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            InvalidSetting: an option is out of range, or two contradict each other.
+        """
+        if not 0.01 <= self.clock_speed <= 1000:
+            raise InvalidSetting("clock_speed", f"must be from 0.01 to 1000, not {self.clock_speed:g}")
+        if self.clock == "manual" and self.clock_speed != 1:
+            raise InvalidSetting("clock_speed", "a manual clock has no speed; leave one of the two out")

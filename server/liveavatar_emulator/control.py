@@ -1,5 +1,6 @@
 """The /_emulator API: look at what happened, turn knobs, arm faults. JSON, without auth: for tests only."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException, Request, Response
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from liveavatar_emulator import recording as rec
 from liveavatar_emulator.auth import TheEmulator
+from liveavatar_emulator.clock import ManualClock
 from liveavatar_emulator.config import InvalidSetting, UnknownSetting, changed
 from liveavatar_emulator.faults import Fault
 from liveavatar_emulator.gate import json_response
@@ -24,11 +26,34 @@ class DropRequest(BaseModel):
     reason: Annotated[str, Field(max_length=100)] = ""
 
 
+class AdvanceRequest(BaseModel):
+    """How far to move the clock."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    seconds: Annotated[float, Field(ge=0, le=31_622_400)]
+
+
 @router.get("/state")
 async def state(emulator: TheEmulator) -> Response:
     """Counters."""
     emulator.refresh()
     return json_response(emulator.state())
+
+
+@router.get("/clock")
+async def clock(emulator: TheEmulator) -> Response:
+    """What time it is, and how it moves."""
+    return json_response(_clock_row(emulator))
+
+
+@router.post("/clock/advance")
+async def advance_clock(emulator: TheEmulator, by: AdvanceRequest) -> Response:
+    """Move a manual clock; answers when everything that was due on the way has happened."""
+    if not isinstance(emulator.clock, ManualClock):
+        raise HTTPException(409, "the clock is real and moves by itself; start the emulator with --clock manual")
+    called = await emulator.clock.advance(by.seconds)
+    return json_response({**_clock_row(emulator), "timers": called})
 
 
 @router.get("/settings")
@@ -133,6 +158,18 @@ async def inject(request: Request, emulator: TheEmulator, session_id: str) -> Re
     if not _entry(emulator, session_id).live.inject(frame):
         raise HTTPException(409, "no socket is attached")
     return Response(status_code=204)
+
+
+def _clock_row(emulator: Emulator) -> dict[str, Any]:
+    clock = emulator.clock
+    return {
+        "mode": clock.mode,
+        "rate": clock.rate,
+        "speed": emulator.settings.speed,
+        "now_s": clock.now_s(),
+        "at_s": emulator.at_s(),
+        "utc": datetime.fromtimestamp(clock.utc_s(), UTC).isoformat(timespec="milliseconds"),
+    }
 
 
 def _entry(emulator: Emulator, session_id: str) -> Entry:

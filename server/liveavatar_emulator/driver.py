@@ -6,11 +6,11 @@ timer.
 
 import asyncio
 import random
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from liveavatar_emulator.clock import Clock, Timer
 from liveavatar_emulator.config import Settings
 from liveavatar_emulator.faults import shuffled
 from liveavatar_emulator.protocol import Command
@@ -66,7 +66,7 @@ class Outbox:
 
 
 class Lateness:
-    """How late the emulator noticed things that were due: a histogram in milliseconds."""
+    """How late the emulator noticed things that were due, in real milliseconds whatever its clock does."""
 
     BOUNDS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -113,21 +113,22 @@ class LiveSession:
         self,
         core: Session,
         *,
+        clock: Clock,
         lateness: Lateness,
         charge_minute: Callable[[], bool],
         on_over: Callable[[Over], None],
     ) -> None:
         self.core = core
+        self._clock = clock
         self._lateness = lateness
         self._charge_minute = charge_minute
         self._on_over = on_over
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._armed_for_s: float | None = None
         self._outbox: Outbox | None = None
         self._disposed = False
         self._rng = random.Random()  # noqa: S311 - disorder for tests, not a secret
-        self._arm(time.monotonic())
+        self._arm()
 
     @property
     def socket_open(self) -> bool:
@@ -136,7 +137,7 @@ class LiveSession:
 
     def attach(self, outbox: Outbox) -> SeenSocket:
         """Bind a new socket; an older one is closed with 1000. The caller must `detach` it later."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         recording = self.core.recording
         if self._outbox is not None:
             self._outbox.put(CloseFrame(1000, "replaced by a newer connection"))
@@ -148,7 +149,7 @@ class LiveSession:
 
     def detach(self, outbox: Outbox, seen: SeenSocket, code: int, reason: str) -> None:
         """Note that a socket is gone; one that was replaced changes nothing else."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         seen.closed_at_s = self.core.recording.since_start_s(now_s)
         seen.close_code = code
         seen.close_reason = reason
@@ -171,22 +172,22 @@ class LiveSession:
 
     def keep_alive(self) -> None:
         """REST keep-alive."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         self._apply(self.core.keep_alive(now_s), now_s)
 
     def stop(self, reason: str) -> None:
         """End the session."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         self._apply(self.core.end(reason, now_s), now_s)
 
     def refresh(self) -> None:
         """Bring it up to the present, so that what is read from it is true now."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         self._apply(self.core.advance(now_s), now_s)
 
     def configure(self, settings: Settings) -> None:
         """Follow changed settings."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         self._apply(self.core.configure(settings, now_s), now_s)
 
     def inject(self, frame: bytes) -> bool:
@@ -219,7 +220,7 @@ class LiveSession:
             effects = shuffled(effects, Send, self._rng)
         for effect in effects:
             self._carry_out(effect, now_s)
-        self._arm(now_s)
+        self._arm()
 
     def _carry_out(self, effect: Effect, now_s: float) -> None:
         match effect:
@@ -233,16 +234,14 @@ class LiveSession:
             case Over():
                 self._on_over(effect)
 
-    def _arm(self, now_s: float) -> None:
+    def _arm(self) -> None:
         due_s = self.core.next_due_s()
         if due_s == self._armed_for_s:
             return
         self._disarm()
         if due_s is not None:
             self._armed_for_s = due_s
-            # uvloop's timers count whole milliseconds: round up, or they fire before they are due.
-            delay_ms = int(max(0.0, due_s - now_s) * 1000) + 1
-            self._timer = self._loop.call_later(delay_ms / 1000, self._fire)
+            self._timer = self._clock.call_at(due_s, self._fire)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -253,11 +252,11 @@ class LiveSession:
     def _fire(self) -> None:
         self._timer = None
         self._armed_for_s = None
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         self._note_lateness(now_s)
         self._apply(self.core.advance(now_s), now_s)
 
     def _note_lateness(self, now_s: float) -> None:
         due_s = self.core.next_due_s()
         if due_s is not None and due_s <= now_s:
-            self._lateness.note(now_s - due_s)
+            self._lateness.note(self._clock.real_s(now_s - due_s))

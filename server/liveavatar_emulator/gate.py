@@ -1,6 +1,5 @@
 """What every REST call passes on its way in and out: rate limit, armed faults, error shapes, counters."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -41,9 +40,8 @@ async def _pass(request: Request, inner: Handler, counter: str, endpoint: str) -
     emulator = emulator_of(request)
     headers: dict[str, str] = {}
     if emulator.settings.rate:
-        now_s = asyncio.get_running_loop().time()
         verdict = emulator.rate_limiter.take(
-            caller_name(request), counter, limit=emulator.settings.rate, now_s=now_s
+            caller_name(request), counter, limit=emulator.settings.rate, now_s=emulator.now_s()
         )
         headers = verdict.headers()
         if not verdict.allowed:
@@ -78,7 +76,7 @@ def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -
 async def _lie(request: Request, fault: Fault, headers: dict[str, str]) -> Response | None:
     """The fault's answer; None when it only delays."""
     if fault.delay_s:
-        await asyncio.sleep(fault.delay_s)
+        await emulator_of(request).clock.sleep(fault.delay_s)
     if fault.hang:
         await _until_given_up(request)
     if fault.retry_after_s is not None:

@@ -59,7 +59,7 @@ def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) ->
     def on_ready() -> None:
         if config.ready_file is not None:
             _write_atomically(config.ready_file, orjson.dumps({"url": url, "pid": os.getpid()}))
-        say(_banner(url, settings))
+        say(_banner(url, config, settings))
 
     server = _Server(
         uvicorn.Config(
@@ -108,8 +108,13 @@ def _write_atomically(path: Path, content: bytes) -> None:
     Path(name).replace(path)
 
 
-def _banner(url: str, settings: Settings) -> str:
+def _banner(url: str, config: ServerConfig, settings: Settings) -> str:
     off = ["video and audio in rooms (no LiveKit configured)", "TLS"]
     if not settings.rate:
         off.append("rate limit")
-    return f"LiveAvatar emulator on {url} (profile {settings.profile}); off: {', '.join(off)}"
+    clock = ""
+    if config.clock == "manual":
+        clock = ", time stands still until POST /_emulator/clock/advance"
+    elif config.clock_speed != 1:
+        clock = f", time runs {config.clock_speed:g} times as fast"
+    return f"LiveAvatar emulator on {url} (profile {settings.profile}{clock}); off: {', '.join(off)}"

@@ -6,7 +6,6 @@ Everything that answers a request or a socket goes through here. It owns the clo
 
 import itertools
 import secrets
-import time
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import structlog
 
 from liveavatar_emulator import catalog, errors, rooms, tokens
 from liveavatar_emulator.account import Account, SessionRecord
+from liveavatar_emulator.clock import Clock, ManualClock, RealClock
 from liveavatar_emulator.config import ServerConfig, Settings
 from liveavatar_emulator.driver import Lateness, LiveSession
 from liveavatar_emulator.faults import Faults
@@ -78,6 +78,7 @@ class Emulator:
 
     def __init__(self, config: ServerConfig, settings: Settings) -> None:
         self.config = config
+        self.clock: Clock = ManualClock() if config.clock == "manual" else RealClock(config.clock_speed)
         self.settings = settings
         self._initial_settings = settings
         self.rate_limiter = RateLimiter()
@@ -144,11 +145,11 @@ class Emulator:
         if order.quality == "very_high" and not settings.allow_1080p:
             message = "1080p sessions require a Business or Enterprise plan"
             raise errors.ApiError(403, errors.NEEDS_PLAN, message)
-        now_s = time.monotonic()
+        now_s = self.clock.now_s()
         self._drop_expired_tickets(now_s)
         ticket = Ticket(session_id=str(uuid.uuid4()), account=account, order=order, minted_s=now_s)
         self._tickets[ticket.session_id] = ticket
-        issued = int(time.time())
+        issued = int(self.clock.utc_s())
         claims = {
             "sub": ticket.session_id,
             "iat": issued,
@@ -166,7 +167,7 @@ class Emulator:
             credit.
         """
         settings = self.settings
-        now_s = time.monotonic()
+        now_s = self.clock.now_s()
         if ticket.started:
             raise errors.ApiError(400, errors.VALIDATION, "Session already started")
         if now_s - ticket.minted_s > settings.token_ttl_s:
@@ -179,7 +180,7 @@ class Emulator:
             account=ticket.account.name,
             avatar_id=order.avatar_id,
             is_sandbox=order.is_sandbox,
-            created_at=datetime.now(UTC),
+            created_at=datetime.fromtimestamp(self.clock.utc_s(), UTC),
             started_s=now_s,
         )
         ticket.account.admit(record, settings, now_s)
@@ -198,7 +199,7 @@ class Emulator:
             "max_session_duration": order.max_session_duration,
             "ws_url": f"{ws_base}/ws/{entry.secret}",
         }
-        room = rooms.credentials(ticket.session_id, order.own_room, time.time())
+        room = rooms.credentials(ticket.session_id, order.own_room, self.clock.utc_s())
         if order.own_room is not None and settings.byo_livekit_fields != "filled":
             room = dict.fromkeys(room) if settings.byo_livekit_fields == "null" else {}
         return {**answer, **room}
@@ -220,6 +221,7 @@ class Emulator:
         )
         live = LiveSession(
             core,
+            clock=self.clock,
             lateness=self.lateness,
             charge_minute=ticket.account.charge_minute,
             on_over=lambda over: self._file(record, over),
@@ -291,8 +293,12 @@ class Emulator:
             del self._by_secret[entry.secret]
 
     def now_s(self) -> float:
-        """The monotonic clock of everything here."""
-        return time.monotonic()
+        """The clock of everything here."""
+        return self.clock.now_s()
+
+    def at_s(self) -> float:
+        """Emulator seconds since its start, to the microsecond."""
+        return round(self.clock.now_s() - self.clock.origin_s, 6)
 
     def refresh(self) -> None:
         """Bring running sessions up to the present, so that what is read is true even if a timer is late."""
@@ -362,8 +368,10 @@ class Emulator:
             "faults": {"armed": len(self.faults.armed()), "fired": self.faults.fired},
             "audio_kept_bytes": self._budget.used_bytes,
             "clock": {
+                "mode": self.clock.mode,
+                "rate": self.clock.rate,
                 "speed": self.settings.speed,
-                "now_mono_s": time.monotonic(),
+                "now_mono_s": self.clock.now_s(),
                 "late": self.lateness.row(),
             },
         }

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import time
 
 from starlette.types import Message, Receive, Scope
 from starlette.types import Send as AsgiSend
@@ -48,7 +47,7 @@ class CommandSockets:
     async def _read(self, receive: Receive, live: LiveSession) -> tuple[int, str]:
         while True:
             message = await receive()
-            now_s = time.monotonic()
+            now_s = self._emulator.clock.now_s()
             if message["type"] == "websocket.disconnect":
                 return _close_of(message)
             text = message.get("text")
@@ -65,7 +64,7 @@ class CommandSockets:
             while True:
                 item = await outbox.take()
                 if jitter_ms := self._emulator.settings.jitter_ms:
-                    await asyncio.sleep(random.uniform(0, jitter_ms) / 1000)  # noqa: S311 - not a secret
+                    await self._emulator.clock.sleep(random.uniform(0, jitter_ms) / 1000)  # noqa: S311 - not a secret
                 if isinstance(item, CloseFrame):
                     await send({"type": "websocket.close", "code": item.code, "reason": item.reason})
                     return

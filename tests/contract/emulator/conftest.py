@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,12 @@ class Emulator:
         answer = await self.http.post("/_emulator/faults", json={"endpoint": endpoint, **fields})
         assert answer.status_code == 201, answer.text
 
+    async def advance(self, seconds: float) -> dict[str, Any]:
+        """Move a manual clock."""
+        answer = await self.http.post("/_emulator/clock/advance", json={"seconds": seconds})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
     async def mint(self, **order: Any) -> httpx.Response:
         body = {"mode": "LITE", "avatar_id": AVATAR, **order}
         return await self.http.post("/v1/sessions/token", json=body, headers=KEY)
@@ -194,11 +200,15 @@ class Emulator:
                 await asyncio.sleep(0.02)
 
 
+def client(url: str) -> httpx.AsyncClient:
+    """Without a TLS context, which takes longer to build than most of these tests take to run."""
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, verify=False, trust_env=False)
+
+
 @pytest.fixture
 async def emulator(server: Process) -> AsyncIterator[Emulator]:
     """An emulator without a past."""
-    # Without a TLS context, which takes longer to build than most of these tests take to run.
-    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S, verify=False, trust_env=False) as http:
+    async with client(server.url) as http:
         assert (await http.post("/_emulator/reset", params={"settings": True})).status_code == 204
         yield Emulator(server.url, http)
 
@@ -219,3 +229,17 @@ def spawn_emulator(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         if running.process.poll() is None:
             running.process.kill()
         running.process.wait()
+
+
+@pytest.fixture
+def own_emulator(spawn_emulator: Callable[..., Process]) -> Callable[..., AbstractAsyncContextManager[Emulator]]:
+    """Runs an emulator of a test's own with the options given."""
+
+    @asynccontextmanager
+    async def run(*options: str) -> AsyncIterator[Emulator]:
+        running = spawn_emulator(*options)
+        async with client(running.url) as http:
+            yield Emulator(running.url, http)
+        assert stop(running) == 0
+
+    return run

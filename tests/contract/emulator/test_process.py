@@ -62,3 +62,9 @@ def test_a_taken_port_is_an_error_and_not_a_traceback(server):
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_manual_clock_with_a_speed_is_refused_with_status_78():
+    done = run("serve", "--clock", "manual", "--clock-speed", "2")
+    assert done.returncode == 78
+    assert "--clock-speed" in done.stderr

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
+from liveavatar_emulator.clock import RealClock
 from liveavatar_emulator.config import Settings
 from liveavatar_emulator.driver import OUTBOX_LIMIT, CloseFrame, Lateness, LiveSession, Outbox
 from liveavatar_emulator.recording import AudioBudget, Recording
@@ -16,6 +17,8 @@ def live(
     *, charge_minute: Callable[[], bool] = lambda: True, on_over: Callable[[Over], None] = lambda _: None
 ) -> LiveSession:
     now_s = time.monotonic()
+    clock = RealClock()
+    now_s = clock.now_s()
     core = Session(
         settings=Settings(),
         recording=Recording(started_mono_s=now_s, keep_bytes=0, budget=AudioBudget(0)),
@@ -24,7 +27,7 @@ def live(
         limit_s=3600,
         billed=True,
     )
-    return LiveSession(core, lateness=Lateness(), charge_minute=charge_minute, on_over=on_over)
+    return LiveSession(core, clock=clock, lateness=Lateness(), charge_minute=charge_minute, on_over=on_over)
 
 
 async def drained(outbox: Outbox) -> list[str]:

@@ -11,7 +11,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test bench check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server test bench check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no
 
 serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_KEY from the environment
 	@$(BIN)/liveavatar-gateway serve $(ARGS)
+
+livekit-server: $(VENV)/project.stamp ## install the LiveKit server for development; needs Go 1.26
+	@$(BIN)/python scripts/livekit_server.py $(ARGS)
 
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
 	@$(BIN)/pytest -n $(WORKERS) $(ARGS)

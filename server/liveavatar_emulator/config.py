@@ -42,6 +42,8 @@ class Settings(BaseModel):
     """Audio that must be buffered before an utterance starts, unless speak_end comes first."""
     interrupt_ack_ms: float = Field(default=190, ge=0, le=60_000)
     """Time from `agent.interrupt` to the cut and its ack. Audio plays on until then."""
+    late_speak_ended_ms: float = Field(default=0, ge=0, le=60_000)
+    """After an interrupt also send `agent.speak_ended` for the cut utterance, this much later. 0 never."""
 
     idle_s: float = Field(default=300, gt=0, le=86_400)
     """A session without commands or keep-alives for this long ends with IDLE_TIMEOUT."""
@@ -64,6 +66,10 @@ class Settings(BaseModel):
     credits: float = Field(default=1000, ge=0, le=1_000_000_000)
     """Balance of every account; a LITE session takes one per started minute. Setting it resets every
     balance."""
+    overage: bool = False
+    """Let sessions start and go on when the balance is used up, instead of 403/4033 and NO_CREDITS."""
+    own_avatars: int = Field(default=0, ge=0, le=1000)
+    """Custom avatars of every account. The second is still deploying and the third has expired."""
     rate: int = Field(default=10, ge=0, le=1_000_000)
     """Requests per second, caller and endpoint; one more is a 429. 0 switches the limit off."""
     allow_1080p: bool = False

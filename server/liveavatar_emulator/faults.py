@@ -9,7 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Item = TypeVar("Item")
 
-Endpoint = Literal["token", "start", "stop", "keep-alive", "list", "get", "transcript", "avatars", "credits"]
+Endpoint = Literal[
+    "token",
+    "start",
+    "stop",
+    "keep-alive",
+    "list",
+    "get",
+    "transcript",
+    "events",
+    "avatars",
+    "voices",
+    "contexts",
+    "credits",
+    "secrets",
+]
 
 
 class Fault(BaseModel):

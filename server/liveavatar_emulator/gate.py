@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.auth import caller_name, emulator_of
@@ -36,17 +37,38 @@ class GatedRoute(APIRoute):
         return handle
 
 
+async def unmatched(request: Request, error: Exception) -> Response:
+    """The answer to a path or method that no endpoint has; under /v1 in the envelope, and counted as any other."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    if not request.url.path.startswith("/v1/"):
+        return await http_exception_handler(request, error)
+    headers, rejection = _count(request, f"{request.method} elsewhere")
+    refusal = errors.ApiError(
+        error.status_code, error.status_code, str(error.detail), headers=dict(error.headers or {})
+    )
+    return rejection or _refuse(request, refusal, headers)
+
+
+def _count(request: Request, counter: str) -> tuple[dict[str, str], Response | None]:
+    """Take the call from its caller's budget: the headers of its answer, and that answer if it is one too many."""
+    emulator = emulator_of(request)
+    if not emulator.settings.rate:
+        return {}, None
+    verdict = emulator.rate_limiter.take(
+        caller_name(request), counter, limit=emulator.settings.rate, now_s=emulator.now_s()
+    )
+    headers = verdict.headers()
+    if verdict.allowed:
+        return headers, None
+    too_many = errors.ApiError(429, errors.RATE_LIMIT, "Rate limit exceeded")
+    return headers, _refuse(request, too_many, headers)
+
+
 async def _pass(request: Request, inner: Handler, counter: str, endpoint: str) -> Response:
     emulator = emulator_of(request)
-    headers: dict[str, str] = {}
-    if emulator.settings.rate:
-        verdict = emulator.rate_limiter.take(
-            caller_name(request), counter, limit=emulator.settings.rate, now_s=emulator.now_s()
-        )
-        headers = verdict.headers()
-        if not verdict.allowed:
-            too_many = errors.ApiError(429, errors.RATE_LIMIT, "Rate limit exceeded")
-            return _refuse(request, too_many, headers)
+    headers, rejection = _count(request, counter)
+    if rejection is not None:
+        return rejection
     fault = emulator.faults.take(endpoint)
     if fault is None:
         return await _answer(request, inner, headers)
@@ -63,9 +85,18 @@ async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> 
         return _refuse(request, error, headers)
     except RequestValidationError as error:
         emulator_of(request).refuse(422, None)
-        response = await request_validation_exception_handler(request, error)
+        response = await request_validation_exception_handler(request, _discreet(request, error))
     response.headers.update(headers)
     return response
+
+
+def _discreet(request: Request, error: RequestValidationError) -> RequestValidationError:
+    """The framework repeats the input at fault; where that may hold a provider's key, it does not."""
+    if request.scope["route"].name != "secrets":
+        return error
+    return RequestValidationError(
+        [{key: value for key, value in item.items() if key not in ("input", "ctx")} for item in error.errors()]
+    )
 
 
 def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -> Response:

@@ -15,12 +15,13 @@ from typing import Any
 
 import structlog
 
-from liveavatar_emulator import catalog, errors, rooms, tokens
+from liveavatar_emulator import errors, orders, rooms, tokens
 from liveavatar_emulator.account import Account, SessionRecord
 from liveavatar_emulator.clock import Clock, ManualClock, RealClock
 from liveavatar_emulator.config import ServerConfig, Settings
 from liveavatar_emulator.driver import Lateness, LiveSession
 from liveavatar_emulator.faults import Faults
+from liveavatar_emulator.orders import Order
 from liveavatar_emulator.ratelimit import RateLimiter
 from liveavatar_emulator.recording import AudioBudget, Recording
 from liveavatar_emulator.session import Over, Session
@@ -38,18 +39,6 @@ KNOWN_REFUSALS = (
     "429/4290",
     "500/500",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a caller asked for when it minted a session; immutable from then on."""
-
-    avatar_id: str
-    is_sandbox: bool
-    quality: str
-    encoding: str
-    max_session_duration: int
-    own_room: rooms.OwnRoom | None
 
 
 @dataclass(slots=True)
@@ -129,42 +118,32 @@ class Emulator:
         """A session id with its bearer token. Free; takes no slot.
 
         Raises:
-            ApiError: 400 for the avatar or the duration, 403/4030 for the quality.
+            ApiError: 400 for the avatar, the duration or a secret, 403/4030 for the quality.
         """
         settings = self.settings
-        if order.avatar_id == catalog.FOREIGN_AVATAR:
-            raise errors.FieldError("avatar_id", "You dont have access to this avatar", order.avatar_id)
-        if order.is_sandbox and order.avatar_id not in catalog.SANDBOX_AVATARS:
-            message = "This avatar is not supported in sandbox mode"
-            raise errors.FieldError("avatar_id", message, order.avatar_id)
-        cap_s = settings.sandbox_s if order.is_sandbox else settings.max_duration_s
-        asked_s = order.max_session_duration
-        if asked_s > cap_s:
-            message = f"max_session_duration ({asked_s}s) exceeds the maximum allowed ({cap_s}s)"
-            raise errors.FieldError("max_session_duration", message, asked_s)
-        if order.quality == "very_high" and not settings.allow_1080p:
-            message = "1080p sessions require a Business or Enterprise plan"
-            raise errors.ApiError(403, errors.NEEDS_PLAN, message)
+        orders.check(order, account, settings)
         now_s = self.clock.now_s()
         self._drop_expired_tickets(now_s)
         ticket = Ticket(session_id=str(uuid.uuid4()), account=account, order=order, minted_s=now_s)
         self._tickets[ticket.session_id] = ticket
         issued = int(self.clock.utc_s())
-        claims = {
+        claims: dict[str, Any] = {
             "sub": ticket.session_id,
             "iat": issued,
             "exp": issued + int(settings.token_ttl_s),
             "jti": secrets.token_hex(8),
             "start_session_data": {"mode": "LITE"},
         }
+        if order.connector is not None:
+            claims["start_session_data"] = {"mode": "LITE", order.connector.field: order.connector.config}
         return ticket, tokens.sign(claims, self._jwt_secret)
 
     def start(self, ticket: Ticket, ws_base: str) -> dict[str, Any]:
         """Start a minted session and return start's `data`; `ws_base` is the scheme and host of its `ws_url`.
 
         Raises:
-            ApiError: 401 expired token, 400 second start, 500 incomplete room grants, 403 no slot or no
-            credit.
+            ApiError: 401 expired token, 400 second start or deleted avatar, 500 incomplete room grants, 403 no
+            slot or no credit.
         """
         settings = self.settings
         now_s = self.clock.now_s()
@@ -173,6 +152,8 @@ class Emulator:
         if now_s - ticket.minted_s > settings.token_ttl_s:
             raise errors.unauthorized("Session token has expired")
         order = ticket.order
+        if order.avatar_id in ticket.account.avatars.deleted:
+            raise orders.no_access(order.avatar_id)
         if order.own_room is not None and not rooms.grants_complete(order.own_room):
             raise errors.server_error()
         record = SessionRecord(
@@ -180,8 +161,9 @@ class Emulator:
             account=ticket.account.name,
             avatar_id=order.avatar_id,
             is_sandbox=order.is_sandbox,
-            created_at=datetime.fromtimestamp(self.clock.utc_s(), UTC),
+            created_at=self.now_utc(),
             started_s=now_s,
+            context_id=order.connector.context_id if order.connector else None,
         )
         ticket.account.admit(record, settings, now_s)
         ticket.started = True
@@ -194,14 +176,17 @@ class Emulator:
             _log.warning(
                 "rooms.dummy", hint="no LiveKit server is configured: room tokens are filled but lead nowhere"
             )
-        answer = {
+        answer: dict[str, Any] = {
             "session_id": ticket.session_id,
             "max_session_duration": order.max_session_duration,
-            "ws_url": f"{ws_base}/ws/{entry.secret}",
         }
+        if order.connector is None:
+            answer["ws_url"] = f"{ws_base}/ws/{entry.secret}"
         room = rooms.credentials(ticket.session_id, order.own_room, self.clock.utc_s())
-        if order.own_room is not None and settings.byo_livekit_fields != "filled":
-            room = dict.fromkeys(room) if settings.byo_livekit_fields == "null" else {}
+        if (order.own_room is not None or order.own_channel) and settings.byo_livekit_fields == "omitted":
+            return answer
+        if order.own_channel or (order.own_room is not None and settings.byo_livekit_fields == "null"):
+            room = dict.fromkeys(room)
         return {**answer, **room}
 
     def _open(self, ticket: Ticket, record: SessionRecord, now_s: float) -> Entry:
@@ -218,12 +203,13 @@ class Emulator:
             now_s=now_s,
             limit_s=ticket.order.max_session_duration,
             billed=not record.is_sandbox,
+            hosted=ticket.order.connector is not None,
         )
         live = LiveSession(
             core,
             clock=self.clock,
             lateness=self.lateness,
-            charge_minute=ticket.account.charge_minute,
+            charge_minute=lambda: ticket.account.charge_minute(overage=self.settings.overage),
             on_over=lambda over: self._file(record, over),
         )
         entry = Entry(record=record, ticket=ticket, secret=secrets.token_urlsafe(24), live=live)
@@ -249,9 +235,22 @@ class Emulator:
         self._running(session_id, account).live.keep_alive()
 
     def entry_for_socket(self, secret: str) -> Entry | None:
-        """The running session a `ws_url` leads to."""
+        """The running session a `ws_url` leads to; one driven by a connector has none."""
         entry = self._by_secret.get(secret)
-        return entry if entry is not None and entry.record.active else None
+        if entry is None or not entry.record.active or entry.ticket.order.connector is not None:
+            return None
+        return entry
+
+    def delete_avatar(self, account: Account, avatar_id: str) -> None:
+        """Take an own avatar out of use, and end its running sessions with AVATAR_DELETED.
+
+        Raises:
+            ApiError: 404 or 400 for one that is not the account's.
+        """
+        orders.own_avatar(account, avatar_id, self.settings)
+        account.avatars.deleted.add(avatar_id)
+        for record in account.history(active=True, avatar_id=avatar_id):
+            self.sessions[record.id].live.stop("AVATAR_DELETED")
 
     def _running(self, session_id: str, account: Account) -> Entry:
         entry = self.sessions.get(session_id)
@@ -291,6 +290,10 @@ class Emulator:
             entry.ticket.account.records.pop(entry.record.id, None)
             del self.sessions[entry.record.id]
             del self._by_secret[entry.secret]
+
+    def now_utc(self) -> datetime:
+        """The wall clock."""
+        return datetime.fromtimestamp(self.clock.utc_s(), UTC)
 
     def now_s(self) -> float:
         """The clock of everything here."""
@@ -361,6 +364,7 @@ class Emulator:
                 {
                     "name": account.name,
                     "credits": account.balance,
+                    "overage_minutes": account.overage_minutes,
                     "active": len(account.history(active=True)),
                 }
                 for account in self._accounts

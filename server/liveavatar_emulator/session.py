@@ -9,6 +9,7 @@ Source: LiveAvatar API reference: states, commands, interrupt, silent drops, tim
 need.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,7 +77,9 @@ class Session:
         now_s: float,
         limit_s: float,
         billed: bool,
+        hosted: bool = False,
     ) -> None:
+        """`hosted`: an agent of the service drives the avatar, so no socket is to come and none is missed."""
         self.settings = settings
         self.recording = recording
         self.events = Events(settings.profile, fresh_id)
@@ -94,11 +97,12 @@ class Session:
         self.ended_s: float | None = None
         self._limit_due_s: float | None = now_s + limit_s
         self._billing_due_s: float | None = now_s + BILLING_PERIOD_S if billed else None
-        self._ready_due_s: float | None = None
+        self._ready_due_s: float | None = now_s + settings.ready_delay_ms / 1000 if hosted else None
         self._active_s = now_s
-        self._alone_since_s: float | None = now_s
+        self._alone_since_s: float | None = None if hosted else now_s
         self._said_connected = False
         self._cut_ids: set[str] = set()
+        self._late_ends: deque[tuple[float, Utterance]] = deque()
         self._last_task_id = ""
 
     # -- inputs
@@ -192,6 +196,7 @@ class Session:
             self._ready_due_s,
             self._limit_due_s,
             self._billing_due_s,
+            self._late_ends[0][0] if self._late_ends else None,
         ):
             if other_s is not None and other_s < due_s:
                 due_s = other_s
@@ -212,6 +217,9 @@ class Session:
             self.phase = Phase.READY
             self.ready_s = due_s
             return self._say_connected() if self.attached else []
+        if self._late_ends and self._late_ends[0][0] <= due_s:
+            _, utterance = self._late_ends.popleft()
+            return _send(self.events.speak_ended(utterance.source_event_id, utterance.task_id))
         change = self.playback.fire(due_s)
         return self._fire_timer(due_s) if change is None else self._tell(change)
 
@@ -319,6 +327,8 @@ class Session:
         if head is not None:
             self._last_task_id = head.task_id
             effects += _send(self.events.speak_interrupted(head.source_event_id, head.task_id))
+            if self.settings.late_speak_ended_ms and self.events.profile != "classic":
+                self._late_ends.append((cut.at_s + self.settings.late_speak_ended_ms / 1000, head))
         return [*effects, *self._turn(Pose.IDLE)]
 
     def _listen(self, command: protocol.StartListening | protocol.StopListening) -> list[Effect]:

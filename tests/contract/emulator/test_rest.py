@@ -179,7 +179,7 @@ async def test_stop_works_with_bearer_alone_or_with_key_and_id(emulator):
 async def test_stop_with_both_credentials_follows_the_bearer(emulator):
     session = await emulator.session()
     headers = {**KEY, **session.bearer}
-    answer = await emulator.http.post("/v1/sessions/stop", headers=headers, json={"session_id": "other"})
+    answer = await emulator.http.post("/v1/sessions/stop", headers=headers, json={"session_id": WAYNE})
     assert answer.status_code == 200
     assert answer.json() == {"code": 1000, "data": None, "message": "Success"}
 

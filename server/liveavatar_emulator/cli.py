@@ -10,7 +10,16 @@ import structlog
 from pydantic.fields import FieldInfo
 
 from liveavatar_emulator import server
-from liveavatar_emulator.config import InvalidSetting, ServerConfig, Settings, UnknownSetting, changed
+from liveavatar_emulator.config import (
+    InvalidLiveKit,
+    InvalidSetting,
+    ServerConfig,
+    Settings,
+    UnknownSetting,
+    changed,
+    check_room_clock,
+    livekit_server,
+)
 
 EX_CONFIG = 78
 """Exit status for a configuration error, as in sysexits.h."""
@@ -119,6 +128,25 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     envvar="EMULATOR_CLOCK_SPEED",
     help="Emulator seconds per real second, for everything that takes time. Range: 0.01 to 1,000.",
 )
+@click.option(
+    "--livekit-url",
+    default=None,
+    envvar=["EMULATOR_LIVEKIT_URL", "LIVEKIT_URL"],
+    help="LiveKit server whose rooms the avatar joins, e.g. ws://127.0.0.1:7880. Needs the next two as well; "
+    "without them room tokens lead nowhere.",
+)
+@click.option(
+    "--livekit-key",
+    default=None,
+    envvar=["EMULATOR_LIVEKIT_KEY", "LIVEKIT_API_KEY"],
+    help="Its API key.",
+)
+@click.option(
+    "--livekit-secret",
+    default=None,
+    envvar=["EMULATOR_LIVEKIT_SECRET", "LIVEKIT_API_SECRET"],
+    help="The key's secret; better given in the environment, where other users of the machine cannot read it.",
+)
 @_knob_options
 def serve(
     *,
@@ -130,6 +158,9 @@ def serve(
     log_level: str,
     clock: Literal["real", "manual"],
     clock_speed: float,
+    livekit_url: str | None,
+    livekit_key: str | None,
+    livekit_secret: str | None,
     **knobs: Any,
 ) -> None:
     r"""Serve until Ctrl-C or SIGTERM.
@@ -140,6 +171,8 @@ def serve(
       liveavatar-emulator serve --ready-delay-ms 0 --speed 20     fast, for tests
       liveavatar-emulator serve --concurrency 500 --rate 0        for load tests
       liveavatar-emulator serve --port 0 --ready-file ready.json  for scripts
+      liveavatar-emulator serve --livekit-url ws://127.0.0.1:7880 --livekit-key devkey --livekit-secret ...
+                                                                  with a face and a voice in real rooms
     """
     try:
         settings = changed(Settings(), {name: value for name, value in knobs.items() if value is not None})
@@ -152,10 +185,16 @@ def serve(
             log_level=log_level,
             clock=clock,
             clock_speed=clock_speed,
+            livekit=livekit_server(livekit_url, livekit_key, livekit_secret),
         )
+        if config.livekit is not None:
+            check_room_clock(settings)
     except (UnknownSetting, InvalidSetting) as error:
         origin = f"option --{error.name.replace('_', '-')} or EMULATOR_{error.name.upper()}"
         click.echo(f"liveavatar-emulator: {error} ({origin})", err=True)
+        sys.exit(EX_CONFIG)
+    except InvalidLiveKit as error:
+        click.echo(f"liveavatar-emulator: {error}", err=True)
         sys.exit(EX_CONFIG)
     _configure_logs(log_level)
     try:

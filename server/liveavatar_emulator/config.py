@@ -6,9 +6,10 @@ started afterwards".
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -148,6 +149,71 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
         raise InvalidSetting(str(first["loc"][0]), str(first["msg"])) from error
 
 
+ROOMS_IN_REAL_TIME = "in LiveKit rooms speech is heard in real time: leave it at 1, or run without --livekit-url"
+
+
+def check_room_clock(settings: Settings) -> None:
+    """Refuse a playback clock that rooms cannot follow: sound in a room has only one speed.
+
+    Raises:
+        InvalidSetting: `speed` is not 1.
+    """
+    if settings.speed != 1:
+        raise InvalidSetting("speed", ROOMS_IN_REAL_TIME)
+
+
+class InvalidLiveKit(ValueError):
+    """The LiveKit options contradict each other or make no sense; the message names the option at fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveKitServer:
+    """Where rooms are: a LiveKit server and a key that may create rooms and sign tokens there."""
+
+    url: str
+    """`ws://` or `wss://`, as clients join it."""
+    api_key: str
+    api_secret: str = field(repr=False)
+
+
+def livekit_server(url: str | None, api_key: str | None, api_secret: str | None) -> LiveKitServer | None:
+    """The LiveKit server these three options name; None when none of them is given.
+
+    `http` and `https` addresses are taken for the same server's `ws` and `wss`.
+
+    Raises:
+        InvalidLiveKit: only some are given, or the address is none.
+    """
+    given = {"--livekit-url": url, "--livekit-key": api_key, "--livekit-secret": api_secret}
+    missing = [option for option, value in given.items() if not value]
+    if len(missing) == len(given):
+        return None
+    if url and api_key and api_secret:
+        return LiveKitServer(url=_room_url(url), api_key=api_key, api_secret=api_secret)
+    names = " and ".join(f"{option} (or {_livekit_variable(option)})" for option in missing)
+    raise InvalidLiveKit(
+        f"a LiveKit server needs address, key and secret: {names} missing; give all three or none"
+    )
+
+
+def _livekit_variable(option: str) -> str:
+    return "EMULATOR_" + option.removeprefix("--").replace("-", "_").upper()
+
+
+def _room_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        sound = scheme in ("ws", "wss") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        sound = False
+    if not sound:
+        raise InvalidLiveKit(
+            "--livekit-url must be an address like ws://127.0.0.1:7880 or wss://livekit.example.com"
+        )
+    return parts._replace(scheme=scheme).geturl().rstrip("/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """What the process is told once, at start."""
@@ -168,6 +234,8 @@ class ServerConfig:
     """manual: time stands still and moves only by `POST /_emulator/clock/advance`."""
     clock_speed: float = 1.0
     """Emulator seconds per real second, 0.01 to 1000: everything that takes time takes less, or more, of it."""
+    livekit: LiveKitServer | None = None
+    """With it, every session has a real room that the avatar joins; without it, room tokens lead nowhere."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -179,3 +247,7 @@ class ServerConfig:
             raise InvalidSetting("clock_speed", f"must be from 0.01 to 1000, not {self.clock_speed:g}")
         if self.clock == "manual" and self.clock_speed != 1:
             raise InvalidSetting("clock_speed", "a manual clock has no speed; leave one of the two out")
+        if self.livekit is not None and self.clock != "real":
+            raise InvalidSetting("clock", "rooms need a clock that moves: leave out --clock or --livekit-url")
+        if self.livekit is not None and self.clock_speed != 1:
+            raise InvalidSetting("clock_speed", ROOMS_IN_REAL_TIME)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from liveavatar_emulator import recording as rec
 from liveavatar_emulator.auth import TheEmulator
 from liveavatar_emulator.clock import ManualClock
-from liveavatar_emulator.config import InvalidSetting, UnknownSetting, changed
+from liveavatar_emulator.config import InvalidSetting, UnknownSetting, changed, check_room_clock
 from liveavatar_emulator.faults import Fault
 from liveavatar_emulator.gate import json_response
 from liveavatar_emulator.service import Emulator, Entry
@@ -68,6 +68,8 @@ async def change_settings(emulator: TheEmulator, changes: Annotated[dict[str, An
     """Change the knobs that are named; answers with all of them."""
     try:
         new = changed(emulator.settings, changes)
+        if emulator.stage is not None:
+            check_room_clock(new)
     except (UnknownSetting, InvalidSetting) as error:
         raise HTTPException(422, detail={"setting": error.name, "message": str(error)}) from error
     emulator.configure(new, refill="credits" in changes)
@@ -98,6 +100,8 @@ async def disarm_faults(emulator: TheEmulator) -> Response:
 async def reset(emulator: TheEmulator, *, settings: bool = False) -> Response:
     """Forget sessions, counters and faults; with `?settings=true` also go back to the knobs of the start."""
     emulator.reset(restore_settings=settings)
+    if emulator.stage is not None:
+        await emulator.stage.clear()
     return Response(status_code=204)
 
 
@@ -233,6 +237,7 @@ def _full(emulator: Emulator, entry: Entry) -> dict[str, Any]:
         "own_channel": order.own_channel,
         "connector": order.connector.field if order.connector else None,
         "events_erased": record.events_erased,
+        "media": entry.avatar.row() if entry.avatar else None,
         "profile": core.events.profile,
         "phase": core.phase.value,
         "pose": core.pose.value,

@@ -9,9 +9,11 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from liveavatar_emulator.clock import Clock, Timer
 from liveavatar_emulator.config import Settings
+from liveavatar_emulator.cues import Cue, Posed, Speech, SpeechCut, SpeechStarted
 from liveavatar_emulator.faults import shuffled
 from liveavatar_emulator.protocol import Command
 from liveavatar_emulator.recording import SeenSocket
@@ -27,6 +29,16 @@ class CloseFrame:
 
     code: int
     reason: str
+
+
+class Performer(Protocol):
+    """A session's avatar in its room, told what happens. Neither method may block or raise."""
+
+    def follow(self, cue: Cue) -> None:
+        """Say, stop saying, or pose."""
+
+    def leave(self) -> None:
+        """Leave the room for good. Calling it again does nothing."""
 
 
 class Outbox:
@@ -117,9 +129,11 @@ class LiveSession:
         lateness: Lateness,
         charge_minute: Callable[[], bool],
         on_over: Callable[[Over], None],
+        performer: Performer | None = None,
     ) -> None:
         self.core = core
         self._clock = clock
+        self._performer = performer
         self._lateness = lateness
         self._charge_minute = charge_minute
         self._on_over = on_over
@@ -160,6 +174,8 @@ class LiveSession:
         if self._outbox is outbox:
             self._outbox = None
             self._apply(self.core.detach(now_s), now_s)
+            if self.core.phase is Phase.MUTED:
+                self._leave_room()
 
     def command(self, command: Command, now_s: float) -> None:
         """One parsed frame that arrived at `now_s`."""
@@ -179,6 +195,11 @@ class LiveSession:
         """End the session."""
         now_s = self._clock.now_s()
         self._apply(self.core.end(reason, now_s), now_s)
+
+    def avatar_joined(self) -> None:
+        """Its avatar is in the room."""
+        now_s = self._clock.now_s()
+        self._apply(self.core.avatar_joined(now_s), now_s)
 
     def refresh(self) -> None:
         """Bring it up to the present, so that what is read from it is true now."""
@@ -211,6 +232,7 @@ class LiveSession:
         """Let go of it: no timer, no further effects, and its socket closed."""
         self._disposed = True
         self._disarm()
+        self._leave_room()
         self.drop(1001, "the emulator was reset")
 
     def _apply(self, effects: list[Effect], now_s: float) -> None:
@@ -233,6 +255,16 @@ class LiveSession:
                     self._apply(self.core.end("NO_CREDITS", max(at_s, now_s)), now_s)
             case Over():
                 self._on_over(effect)
+                # Mute at the limit looks like an avatar that has gone quiet, so that one stays to be seen.
+                if self.core.phase is Phase.ENDED or not self.socket_open:
+                    self._leave_room()
+            case Speech() | SpeechStarted() | SpeechCut() | Posed():
+                if self._performer is not None:
+                    self._performer.follow(effect)
+
+    def _leave_room(self) -> None:
+        if self._performer is not None:
+            self._performer.leave()
 
     def _arm(self) -> None:
         due_s = self.core.next_due_s()

@@ -1,12 +1,13 @@
 """Runs the emulator under uvicorn: listening socket, ready file, signals, and the way out."""
 
+import contextlib
 import os
 import signal
 import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import orjson
 import structlog
@@ -14,8 +15,11 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from liveavatar_emulator.app import build
-from liveavatar_emulator.config import ServerConfig, Settings
+from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings
 from liveavatar_emulator.service import Emulator
+
+if TYPE_CHECKING:
+    from liveavatar_emulator.avatar.stage import Stage
 
 MAX_FRAME_BYTES = 64_000_000
 """Far above the knob `frame_limit_chars`, which is the one that decides."""
@@ -33,11 +37,16 @@ class _SocketProtocol(WebSocketsSansIOProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it accepts connections."""
+    """uvicorn, telling when it accepts connections, with a stage that is cleared after the last of them."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], stage: "Stage | None") -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._stage = stage
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._stage or contextlib.nullcontext():
+            await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -61,9 +70,10 @@ def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) ->
             _write_atomically(config.ready_file, orjson.dumps({"url": url, "pid": os.getpid()}))
         say(_banner(url, config, settings))
 
+    stage = _stage(config.livekit) if config.livekit else None
     server = _Server(
         uvicorn.Config(
-            build(Emulator(config, settings)),
+            build(Emulator(config, settings, stage)),
             loop="uvloop",
             http="h11",
             ws=_SocketProtocol,
@@ -80,6 +90,7 @@ def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) ->
             backlog=4096,
         ),
         on_ready,
+        stage,
     )
     # uvicorn raises the signal again after its shutdown: with the default handlers that would be an exit by
     # signal.
@@ -101,6 +112,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _stage(livekit: LiveKitServer) -> "Stage":
+    # The LiveKit SDK takes a quarter of a second and 60 MB, which those without rooms need not pay.
+    from liveavatar_emulator.avatar.stage import Stage  # noqa: PLC0415
+
+    return Stage(livekit)
+
+
 def _write_atomically(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "wb") as file:
@@ -109,7 +127,8 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def _banner(url: str, config: ServerConfig, settings: Settings) -> str:
-    off = ["video and audio in rooms (no LiveKit configured)", "TLS"]
+    off = ["TLS"] if config.livekit else ["video and audio in rooms (no LiveKit configured)", "TLS"]
+    rooms = f"; rooms on {config.livekit.url}" if config.livekit else ""
     if not settings.rate:
         off.append("rate limit")
     clock = ""
@@ -117,4 +136,4 @@ def _banner(url: str, config: ServerConfig, settings: Settings) -> str:
         clock = ", time stands still until POST /_emulator/clock/advance"
     elif config.clock_speed != 1:
         clock = f", time runs {config.clock_speed:g} times as fast"
-    return f"LiveAvatar emulator on {url} (profile {settings.profile}{clock}); off: {', '.join(off)}"
+    return f"LiveAvatar emulator on {url} (profile {settings.profile}{clock}){rooms}; off: {', '.join(off)}"

@@ -8,18 +8,18 @@ import itertools
 import secrets
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from liveavatar_emulator import errors, orders, rooms, tokens
 from liveavatar_emulator.account import Account, SessionRecord
 from liveavatar_emulator.clock import Clock, ManualClock, RealClock
-from liveavatar_emulator.config import ServerConfig, Settings
-from liveavatar_emulator.driver import Lateness, LiveSession
+from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings
+from liveavatar_emulator.driver import Lateness, LiveSession, Performer
 from liveavatar_emulator.faults import Faults
 from liveavatar_emulator.orders import Order
 from liveavatar_emulator.ratelimit import RateLimiter
@@ -52,22 +52,52 @@ class Ticket:
     started: bool = False
 
 
+class Avatar(Performer, Protocol):
+    """A session's avatar in a room."""
+
+    def row(self) -> dict[str, Any]:
+        """What became of it, as JSON."""
+
+
+class Stage(Protocol):
+    """Where avatars live, when there is a LiveKit server; see `avatar/stage.py`."""
+
+    livekit: LiveKitServer
+
+    def admit(
+        self,
+        session_id: str,
+        seat: rooms.Seat,
+        *,
+        quality: str,
+        encoding: str,
+        joined: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> Avatar:
+        """Send an avatar on its way into a room. `joined` and `lost` are called later, never from inside."""
+
+    async def clear(self) -> None:
+        """Make every avatar leave, within a bound."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A started session: its record, its ticket and its life."""
+    """A started session: its record, its ticket, its life, and its avatar when there is a room for one."""
 
     record: SessionRecord
     ticket: Ticket
     secret: str
     live: LiveSession
+    avatar: Avatar | None
 
 
 class Emulator:
     """The emulated service."""
 
-    def __init__(self, config: ServerConfig, settings: Settings) -> None:
+    def __init__(self, config: ServerConfig, settings: Settings, stage: Stage | None = None) -> None:
         self.config = config
         self.clock: Clock = ManualClock() if config.clock == "manual" else RealClock(config.clock_speed)
+        self.stage = stage
         self.settings = settings
         self._initial_settings = settings
         self.rate_limiter = RateLimiter()
@@ -171,7 +201,7 @@ class Emulator:
         self.started_total += 1
         entry = self._open(ticket, record, now_s)
         _log.info("session.started", session=record.id, account=record.account, sandbox=order.is_sandbox)
-        if not self._said_dummy_rooms:
+        if self.stage is None and not self._said_dummy_rooms:
             self._said_dummy_rooms = True
             _log.warning(
                 "rooms.dummy", hint="no LiveKit server is configured: room tokens are filled but lead nowhere"
@@ -182,7 +212,7 @@ class Emulator:
         }
         if order.connector is None:
             answer["ws_url"] = f"{ws_base}/ws/{entry.secret}"
-        room = rooms.credentials(ticket.session_id, order.own_room, self.clock.utc_s())
+        room = rooms.credentials(ticket.session_id, order.own_room, self.clock.utc_s(), self.config.livekit)
         if (order.own_room is not None or order.own_channel) and settings.byo_livekit_fields == "omitted":
             return answer
         if order.own_channel or (order.own_room is not None and settings.byo_livekit_fields == "null"):
@@ -191,6 +221,8 @@ class Emulator:
 
     def _open(self, ticket: Ticket, record: SessionRecord, now_s: float) -> Entry:
         settings = self.settings
+        # A caller's own channel is Agora's, where no avatar of ours can go.
+        stage = None if ticket.order.own_channel else self.stage
         recording = Recording(
             started_mono_s=now_s, keep_bytes=int(settings.keep_audio_mb * 1_000_000), budget=self._budget
         )
@@ -204,15 +236,27 @@ class Emulator:
             limit_s=ticket.order.max_session_duration,
             billed=not record.is_sandbox,
             hosted=ticket.order.connector is not None,
+            on_stage=stage is not None,
         )
+        avatar = None
+        if stage is not None:
+            avatar = stage.admit(
+                record.id,
+                rooms.avatar_seat(record.id, ticket.order.own_room, stage.livekit),
+                quality=ticket.order.quality,
+                encoding=ticket.order.encoding,
+                joined=lambda: live.avatar_joined(),  # noqa: PLW0108 - there is no `live` yet
+                lost=lambda: live.stop("SERVER_ERROR"),
+            )
         live = LiveSession(
             core,
             clock=self.clock,
             lateness=self.lateness,
             charge_minute=lambda: ticket.account.charge_minute(overage=self.settings.overage),
             on_over=lambda over: self._file(record, over),
+            performer=avatar,
         )
-        entry = Entry(record=record, ticket=ticket, secret=secrets.token_urlsafe(24), live=live)
+        entry = Entry(record=record, ticket=ticket, secret=secrets.token_urlsafe(24), live=live, avatar=avatar)
         self.sessions[record.id] = entry
         self._by_secret[entry.secret] = entry
         self._forget_oldest()

@@ -348,8 +348,11 @@ class Session:
             effects += self._cue(SpeechCut(head.number + len(cut.dropped), cut.at_s))
             self._last_task_id = head.task_id
             effects += _send(self.events.speak_interrupted(head.source_event_id, head.task_id))
-            if self.settings.late_speak_ended_ms and self.events.profile != "classic":
+            if self.settings.late_speak_ended_ms:
                 self._late_ends.append((cut.at_s + self.settings.late_speak_ended_ms / 1000, head))
+            elif self.events.profile == "classic":
+                # Without a pose, nothing else tells the LiveKit plugin that the avatar has fallen silent.
+                effects += _send(self.events.speak_ended(head.source_event_id, head.task_id))
         return [*effects, *self._turn(Pose.IDLE)]
 
     def _listen(self, command: protocol.StartListening | protocol.StopListening) -> list[Effect]:

@@ -255,12 +255,12 @@ def test_older_builds_also_say_idle_started_and_ended():
     assert talk.wait(1.2) == ["state_updated=talking", "idle_ended", "speak_started"]
 
 
-def test_classic_follows_an_interrupt_with_speak_ended():
+def test_classic_follows_speak_interrupted_with_speak_ended():
     talk = Talk.ready(profile="classic")
     talk.say(Speak("u1", SECOND), 1.0)
     assert talk.wait(1.5) == ["speak_started"]
     talk.say(Interrupt("i1"), 1.5)
-    assert talk.wait(2.0) == ["speak_ended"]
+    assert talk.wait(2.0) == ["speak_interrupted", "speak_ended"]
 
 
 def test_acks_only_shows_speech_as_pose_alone():

@@ -29,6 +29,9 @@ VARIABLE: Final = "LIVEKIT_SERVER"
 
 _HOST: Final = "127.0.0.1"
 _KEY: Final = "devkey"
+_NO_STUN: Final = f"{_HOST}:9"
+"""Nobody answers there. It must not be the media port: libwebrtc takes all that comes from a STUN server's address
+for its answers, and no media would get through by UDP."""
 _ATTEMPTS: Final = 3
 _START_TIMEOUT_S: Final = 20.0
 _LEAVE_S: Final = 0.3
@@ -36,6 +39,7 @@ _STOP_TIMEOUT_S: Final = 5.0
 _ASK_TIMEOUT_S: Final = 2.0
 _POLL_S: Final = 0.05
 _TAIL_LINES: Final = 12
+_LINE_CHARS: Final = 400
 
 
 class ServerMissing(RuntimeError):
@@ -87,8 +91,8 @@ class Ports:
 def loopback_configuration(ports: Ports, *, key: str, secret: str) -> dict[str, Any]:
     """A configuration under which no packet of server or client has a reason to leave 127.0.0.1.
 
-    ICE lite, since a full agent would probe from every address; the STUN server is our own port, since the
-    server otherwise tells clients to ask public ones.
+    ICE lite, since a full agent would probe from every address; a STUN server is named, since the server otherwise
+    tells clients to ask public ones.
 
     Source: livekit-server 1.13.5, config-sample.yaml and pkg/service/roommanager.go (iceServersForParticipant).
     """
@@ -103,7 +107,7 @@ def loopback_configuration(ports: Ports, *, key: str, secret: str) -> dict[str, 
             "enable_loopback_candidate": True,
             "use_ice_lite": True,
             "interfaces": {"includes": ["lo", "lo0"]},
-            "stun_servers": [f"{_HOST}:{ports.media_udp}"],
+            "stun_servers": [_NO_STUN],
         },
         "keys": {key: secret},
     }
@@ -238,4 +242,4 @@ def _free_ports() -> Ports:
 
 def _tail(path: Path, lines: int) -> str:
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"  livekit-server: {line}" for line in text[-lines:])
+    return "\n".join(f"  livekit-server: {line[:_LINE_CHARS]}" for line in text[-lines:])

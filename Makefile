@@ -7,18 +7,30 @@ ARGS   ?=
 # Tests mostly wait for speech to be spoken, so more workers than cores is right.
 WORKERS ?= 4
 
+VIEWER := server/liveavatar_emulator/viewer_page
+
 CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve livekit-server test bench check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server viewer viewer-test test bench check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- run -------------------------------------------------------------------------------------------------
 
-demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no key, no server to install
+define ROOM_EXPECTED
+import os, sys
+from liveavatar_gateway.demo import room
+sys.exit(not room.expected(os.environ))
+endef
+export ROOM_EXPECTED
+
+# The page with the avatar's face is built for the demo where that can be done and is of use; the demo needs no Node.js.
+demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no key; ARGS="--watch" to look at the face
+	@if command -v npm >/dev/null && ! $(MAKE) --question viewer && $(BIN)/python -c "$$ROOM_EXPECTED"; then \
+	    $(MAKE) --no-print-directory viewer || echo "the page to watch was not built, see above; the demo goes on"; fi
 	@$(BIN)/liveavatar-gateway demo $(ARGS)
 
 serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_KEY from the environment
@@ -26,6 +38,11 @@ serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_K
 
 livekit-server: $(VENV)/project.stamp ## install the LiveKit server for development; needs Go 1.26
 	@$(BIN)/python scripts/livekit_server.py $(ARGS)
+
+viewer: $(VIEWER)/index.html ## build the emulator's page to watch; needs Node.js 20 and npm
+
+viewer-test: viewer/node_modules/installed.stamp ## tests of the page's own logic
+	@npm --prefix viewer test --silent
 
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
 	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -104,7 +121,7 @@ hooks: $(VENV)/dev.stamp ## run the quick checks before each commit
 	@$(BIN)/pre-commit install
 
 clean: ## remove the virtual environment and everything that was built
-	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist out viewer/node_modules viewer/build $(VIEWER) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
 # --- the virtual environment -----------------------------------------------------------------------------
 # A stamp is written last, so an interrupted install is done again and a finished one never is.
@@ -130,3 +147,17 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/project.stamp
 	@echo "installing $< into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	@touch $@
+
+# --- the page to watch -----------------------------------------------------------------------------------
+# The build writes index.html last, so it stands for the whole page.
+
+viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.json viewer/.npmrc
+	@command -v npm >/dev/null || { \
+	    echo "Node.js 20 or newer with npm is needed to build the page; on Debian and Ubuntu: apt install nodejs npm"; \
+	    exit 1; }
+	@echo "installing $< into viewer/node_modules"
+	@npm ci --prefix viewer --loglevel error
+	@touch $@
+
+$(VIEWER)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*)
+	@npm --prefix viewer run build --silent

@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from liveavatar_emulator import control, gate
+from liveavatar_emulator import control, gate, viewer
 from liveavatar_emulator.rest import account, avatars, sessions
 from liveavatar_emulator.service import Emulator
 from liveavatar_emulator.socket import CommandSockets
@@ -17,7 +17,7 @@ def build(emulator: Emulator) -> ASGIApp:
     """
     http = FastAPI(title="LiveAvatar emulator", docs_url="/_emulator/docs", openapi_url="/_emulator/openapi.json")
     http.state.emulator = emulator
-    for part in (sessions, avatars, account, control):
+    for part in (sessions, avatars, account, control, viewer):
         http.include_router(part.router)
     http.add_exception_handler(HTTPException, gate.unmatched)
     sockets = CommandSockets(emulator)

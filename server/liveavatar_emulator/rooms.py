@@ -78,6 +78,7 @@ def avatar_seat(session_id: str, own: OwnRoom | None, livekit: LiveKitServer) ->
 def watcher_token(livekit: LiveKitServer, session_id: str, own: OwnRoom | None, identity: str) -> str:
     """A token that may see and hear a session's room and do nothing else.
 
+    Nobody in the room is told of a watcher: agents take the first participant they meet for their user.
     Identities are unique in a room: a second participant of the same identity puts the first one out.
     """
     return _token(livekit, identity, room_name(session_id, own), watch_only=True)
@@ -114,6 +115,7 @@ def _token(livekit: LiveKitServer, identity: str, room: str, *, watch_only: bool
         can_subscribe=True,
         can_publish=not watch_only,
         can_publish_data=not watch_only,
+        hidden=watch_only,
     )
     token = AccessToken(livekit.api_key, livekit.api_secret).with_identity(identity).with_grants(grants)
     return token.with_ttl(timedelta(seconds=_TOKEN_TTL_S)).to_jwt()

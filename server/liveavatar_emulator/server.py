@@ -128,7 +128,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 def _banner(url: str, config: ServerConfig, settings: Settings) -> str:
     off = ["TLS"] if config.livekit else ["video and audio in rooms (no LiveKit configured)", "TLS"]
-    rooms = f"; rooms on {config.livekit.url}" if config.livekit else ""
+    rooms = f"; rooms on {config.livekit.url}, watch them on {url}/viewer" if config.livekit else ""
     if not settings.rate:
         off.append("rate limit")
     clock = ""

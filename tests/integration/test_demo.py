@@ -13,7 +13,8 @@ import pytest
 
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT
-from liveavatar_gateway.demo import recordings, run
+from liveavatar_gateway.demo import recordings, room, run
+from liveavatar_gateway.demo.livekit_server import find_program
 
 DEMO = [sys.executable, "-m", "liveavatar_gateway", "demo"]
 # A test run in the background of a shell ignores Ctrl-C, and its children would too.
@@ -23,20 +24,34 @@ HEARS_CTRL_C = (
 )
 
 
+def with_own_livekit() -> dict[str, str]:
+    """An environment in which the demo starts a LiveKit server itself; without its program, this fails."""
+    find_program(os.environ)
+    return {name: value for name, value in os.environ.items() if name not in room.VARIABLES}
+
+
+def without_livekit(folder: Path) -> dict[str, str]:
+    """An environment in which no LiveKit server is to be found."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_")}
+    return {**bare, "XDG_CACHE_HOME": str(folder / "no-cache"), "PATH": str(folder / "no-programs")}
+
+
 def test_the_demo_proves_a_whole_call(tmp_path: Path):
+    """With a face in a real room: `make livekit-server` is a part of what tests need."""
     out = tmp_path / "new" / "avatar.wav"
     # The servers must see nothing of this: both would refuse to start.
     misleading = {"GATEWAY_NO_SUCH_SETTING": "1", "EMULATOR_SPEED": "fast", "LIVEAVATAR_API_URL": "nowhere"}
     done = subprocess.run(
         [*DEMO, "--json", "--out", str(out)],
         capture_output=True,
-        env={**os.environ, **misleading},
+        env={**with_own_livekit(), **misleading},
         check=False,
         timeout=50,
     )
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
     report = json.loads(done.stdout)
     assert report["ok"] is True
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/viewer", report["viewer"])
     assert len(report["checks"]) == 8
     assert all(check["ok"] for check in report["checks"])
     events = [moment["event"] for moment in report["timeline"]]
@@ -63,6 +78,7 @@ def test_a_signal_ends_the_demo_and_its_servers(tmp_path: Path, number: signal.S
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=without_livekit(tmp_path),
     )
     with demo:
         shown = ""
@@ -75,10 +91,61 @@ def test_a_signal_ends_the_demo_and_its_servers(tmp_path: Path, number: signal.S
         assert demo.wait(30) == code
     assert "Traceback" not in shown
     assert "Exception" not in shown
+    # And without a LiveKit server, it says how one is had.
+    assert re.search(r"^No face to watch .*`make livekit-server`", shown, re.MULTILINE)
     url = re.search(r"http://127\.0\.0\.1:\d+", shown)
     assert url is not None
     with pytest.raises(httpx.ConnectError):
         httpx.get(url[0], trust_env=False)
+
+
+def test_a_watched_demo_goes_on_until_ctrl_c(tmp_path: Path):
+    demo = subprocess.Popen(
+        [sys.executable, "-c", HEARS_CTRL_C, *DEMO[1:], "--watch", "--out", str(tmp_path / "avatar.wav")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=with_own_livekit(),
+    )
+    with demo:
+        shown = ""
+        while shown.count("ask for a session") < 2:
+            line = demo.stdout.readline()
+            assert line, shown
+            shown += line
+        url = re.search(r"^Watch the face: (http://127\.0\.0\.1:\d+)/viewer", shown, re.MULTILINE)
+        assert url, shown
+        told = httpx.get(f"{url[1]}/_emulator/viewer", trust_env=False).json()
+        assert told["livekit"] is True
+        demo.send_signal(signal.SIGINT)
+        shown += demo.stdout.read()
+        assert demo.wait(30) == 130
+    assert "All 8 checks hold. Again, until Ctrl-C" in shown
+    assert "Traceback" not in shown
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url[1], trust_env=False)
+
+
+def test_without_a_room_there_is_nothing_to_watch(tmp_path: Path):
+    done = subprocess.run(
+        [*DEMO, "--watch", "--out", str(tmp_path / "avatar.wav")],
+        capture_output=True,
+        text=True,
+        env=without_livekit(tmp_path),
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "`make livekit-server`" in done.stderr
+    assert "LIVEKIT_URL, LIVEKIT_API_KEY, LIVEKIT_API_SECRET" in done.stderr
+    assert done.stdout == ""
+
+
+def test_one_report_and_many_calls_do_not_go_together():
+    done = subprocess.run([*DEMO, "--json", "--watch"], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 2
+    assert "--json" in done.stderr
+    assert "--watch" in done.stderr
 
 
 def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path):
@@ -111,3 +178,12 @@ def test_a_wav_file_that_cannot_be_written_is_told_before_anything_starts(tmp_pa
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_livekit_server_that_does_not_start_is_told_with_what_it_said(tmp_path: Path):
+    program = tmp_path / "livekit-server"
+    program.write_text("#!/bin/sh\necho 'no room for me here'\n")
+    program.chmod(0o755)
+    with room.find({"LIVEKIT_SERVER": str(program)}) as found:
+        assert isinstance(found, room.NoRoom)
+        assert "no room for me here" in found.why

@@ -130,14 +130,14 @@ class LiveKitServer:
 
 
 @contextlib.contextmanager
-def livekit_server() -> Iterator[LiveKitServer]:
-    """Run a server on free ports for a block.
+def livekit_server(environment: Mapping[str, str] = os.environ) -> Iterator[LiveKitServer]:
+    """Run a server on free ports for a block; the environment says which program, see `find_program`.
 
     Raises:
         ServerMissing: there is no program.
         StartFailed: it did not come up.
     """
-    program = find_program(os.environ)
+    program = find_program(environment)
     secret = secrets.token_hex(32)
     with tempfile.TemporaryDirectory(prefix="livekit-server-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from harness.livekit import LiveKitServer
 
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT
@@ -187,3 +188,25 @@ def test_a_livekit_server_that_does_not_start_is_told_with_what_it_said(tmp_path
     with room.find({"LIVEKIT_SERVER": str(program)}) as found:
         assert isinstance(found, room.NoRoom)
         assert "no room for me here" in found.why
+
+
+def test_a_livekit_server_that_the_environment_names_is_taken(livekit: LiveKitServer):
+    named = dict(zip(room.VARIABLES, (livekit.url, livekit.api_key, livekit.api_secret), strict=True))
+    with room.find(named) as found:
+        assert isinstance(found, room.Room)
+        assert found.settings() == {
+            "EMULATOR_LIVEKIT_URL": livekit.url,
+            "EMULATOR_LIVEKIT_KEY": livekit.api_key,
+            "EMULATOR_LIVEKIT_SECRET": livekit.api_secret,
+        }
+        assert livekit.api_secret not in repr(found)
+    with room.find({**named, "LIVEKIT_API_SECRET": "x" * 40}) as found:
+        assert isinstance(found, room.NoRoom)
+        assert f"{livekit.url} refuses the key" in found.why
+    with room.find({**named, "LIVEKIT_URL": "ws://127.0.0.1:9"}) as found:
+        assert isinstance(found, room.NoRoom)
+        assert "ws://127.0.0.1:9 does not answer" in found.why
+        assert "LIVEKIT_URL" in found.why
+    with room.find({**named, "LIVEKIT_URL": "no address"}) as found:
+        assert isinstance(found, room.NoRoom)
+        assert "no address does not answer" in found.why

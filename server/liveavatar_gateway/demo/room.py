@@ -1,9 +1,13 @@
 """Where the demo's avatar shows its face: a LiveKit server of the caller's, one of the demo's own, or none."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+import aiohttp
+from livekit import api
 
 from liveavatar_gateway.demo.livekit_server import VARIABLE as PROGRAM
 from liveavatar_gateway.demo.livekit_server import ServerMissing, StartFailed, find_program, livekit_server
@@ -11,8 +15,7 @@ from liveavatar_gateway.demo.livekit_server import ServerMissing, StartFailed, f
 VARIABLES: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 """What LiveKit's own tools read; together they name a server that runs already."""
 
-HOW: Final = "`make livekit-server` installs a LiveKit server; or set " + ", ".join(VARIABLES)
-"""How a face comes about."""
+_ASK_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,8 @@ def expected(environment: Mapping[str, str]) -> bool:
 def find(environment: Mapping[str, str]) -> Iterator[Room | NoRoom]:
     """The server that the environment names; else one on free ports of 127.0.0.1, for a block."""
     if named := _named(environment):
-        yield named
+        refusal = asyncio.run(_refusal(named))
+        yield named if refusal is None else NoRoom(f"No face to watch: {named.url} {refusal}; correct {_all()}.")
         return
     with contextlib.ExitStack() as stack:
         try:
@@ -65,6 +69,21 @@ def find(environment: Mapping[str, str]) -> Iterator[Room | NoRoom]:
         else:
             found = Room(url=server.url, api_key=server.api_key, api_secret=server.api_secret)
         yield found
+
+
+async def _refusal(named: Room) -> str | None:
+    """Why no room can be had there; None when the server answers and takes the key."""
+    try:
+        async with (
+            asyncio.timeout(_ASK_TIMEOUT_S),
+            api.LiveKitAPI(named.url, named.api_key, named.api_secret, failover=False) as server,
+        ):
+            await server.room.list_rooms(api.ListRoomsRequest())
+    except api.TwirpError as error:
+        return f"refuses the key ({error.message})"
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return f"does not answer ({error or 'in time'})"
+    return None
 
 
 def _named(environment: Mapping[str, str]) -> Room | None:
@@ -78,7 +97,11 @@ def _why(error: ServerMissing | StartFailed, environment: Mapping[str, str]) -> 
         return f"No face to watch: {', '.join(missing)} is not set, though {_set(environment)} is."
     if isinstance(error, StartFailed) or environment.get(PROGRAM):
         return f"No face to watch: {error}"
-    return f"No face to watch without a room: {HOW}."
+    return f"No face to watch without a room: `make livekit-server` installs a LiveKit server; or set {_all()}."
+
+
+def _all() -> str:
+    return ", ".join(VARIABLES)
 
 
 def _set(environment: Mapping[str, str]) -> str:

@@ -19,17 +19,6 @@ def nothing(tmp_path: Path) -> dict[str, str]:
     return {"XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)}
 
 
-def test_a_server_that_the_environment_names_is_taken(nothing):
-    with room.find({**nothing, **NAMED}) as found:
-        assert isinstance(found, room.Room)
-        assert found.settings() == {
-            "EMULATOR_LIVEKIT_URL": "wss://rooms.example.com",
-            "EMULATOR_LIVEKIT_KEY": "key",
-            "EMULATOR_LIVEKIT_SECRET": "not-to-be-shown",
-        }
-        assert "not-to-be-shown" not in repr(found)
-
-
 def test_without_any_the_way_to_one_is_told(nothing):
     assert not room.expected(nothing)
     with room.find(nothing) as found:

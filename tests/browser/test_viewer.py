@@ -11,6 +11,8 @@ from harness import processes
 from livekit import api
 from playwright.async_api import Page, expect
 
+pytestmark = pytest.mark.timeout(180)
+
 PATIENCE_MS = 30_000
 PICTURES = Path(__file__).parents[2] / "out" / "browser"
 QUIET = 3

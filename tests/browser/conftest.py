@@ -112,8 +112,11 @@ class Speaker:
         """Hand over all of it at once; the avatar plays it in its own time."""
         for start in range(0, len(pcm), PACKET_BYTES):
             audio = base64.b64encode(pcm[start : start + PACKET_BYTES]).decode()
-            await self.socket.send(json.dumps({"type": "agent.speak", "event_id": "u", "audio": audio}))
-        await self.socket.send(json.dumps({"type": "agent.speak_end", "event_id": "u"}))
+            await self.send("agent.speak", audio=audio)
+        await self.send("agent.speak_end")
+
+    async def send(self, kind: str, **fields: str) -> None:
+        await self.socket.send(json.dumps({"type": kind, "event_id": "u", **fields}))
 
 
 @asynccontextmanager

@@ -74,6 +74,10 @@ async def test_the_face_is_seen_and_the_voice_is_heard(roomy, speaking, page, sp
         # A voice that was connected this moment may click.
         await until_level(page, lambda heard: heard <= QUIET)
         assert max(await levels(page, 1.5)) <= QUIET
+        await avatar.send("agent.start_listening")
+        await expect(state(page)).to_have_text("Listening")
+        await avatar.send("agent.stop_listening")
+        await expect(state(page)).to_have_text("Idle")
 
         await avatar.say(speech)
         await expect(state(page)).to_have_text("Talking", timeout=PATIENCE_MS)

@@ -13,7 +13,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve livekit-server viewer viewer-test test bench check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server viewer viewer-test test conformance bench check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ viewer-test: viewer/node_modules/installed.stamp ## tests of the page's own logi
 
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
 	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+conformance: $(VENV)/dev.stamp ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
+	@$(BIN)/pytest -n $(WORKERS) tests/conformance $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
 	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)

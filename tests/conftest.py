@@ -34,7 +34,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     server = getattr(item, "funcargs", {}).get("livekit")
     if report.failed and isinstance(server, LiveKitServer):
-        report.sections.append(("livekit-server log", server.log_tail(60)))
+        report.sections.append(("livekit-server log", server.log_tail(20)))
     return report
 
 

@@ -39,7 +39,7 @@ _STOP_TIMEOUT_S: Final = 5.0
 _ASK_TIMEOUT_S: Final = 2.0
 _POLL_S: Final = 0.05
 _TAIL_LINES: Final = 12
-_LINE_CHARS: Final = 400
+_LINE_CHARS: Final = 240
 
 
 class ServerMissing(RuntimeError):

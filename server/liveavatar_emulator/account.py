@@ -4,17 +4,34 @@ Source: LiveAvatar API reference, credits and limits: one minute is taken at sta
 sandbox sessions are free; a start with less than one minute of credit is refused.
 """
 
-import uuid
+import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Literal
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.catalog import OwnAvatars
 from liveavatar_emulator.config import Settings
+from liveavatar_emulator.seeds import uuid_from
 
 CREDITS_PER_MINUTE = 1.0
 """LITE mode."""
+
+EndReason = Literal[
+    "USER_CLOSED",
+    "USER_DISCONNECTED",
+    "IDLE_TIMEOUT",
+    "MAX_DURATION_REACHED",
+    "NO_CREDITS",
+    "ZOMBIE_SESSION_REAP",
+    "AVATAR_DELETED",
+    "SERVER_ERROR",
+    "AGENT_HANG_UP",
+    "DISPATCH_FAILED",
+    "UNKNOWN",
+]
+"""Why a session ended, in the service's words."""
 
 
 @dataclass(slots=True, eq=False)
@@ -134,9 +151,9 @@ class Account:
         self.balance -= CREDITS_PER_MINUTE
         return True
 
-    def store_secret(self, kind: str, name: str, now: datetime) -> Secret:
+    def store_secret(self, kind: str, name: str, now: datetime, ids: random.Random) -> Secret:
         """Note a secret under a fresh id."""
-        secret = Secret(id=str(uuid.uuid4()), type=kind, name=name, created_at=now)
+        secret = Secret(id=uuid_from(ids), type=kind, name=name, created_at=now)
         self.secrets[secret.id] = secret
         return secret
 

@@ -1,6 +1,7 @@
 """The `liveavatar-emulator` command."""
 
 import logging
+import secrets
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -20,6 +21,7 @@ from liveavatar_emulator.config import (
     check_room_clock,
     livekit_server,
 )
+from liveavatar_emulator.scenario import BadScenario, Scenario, check_rooms, parse
 
 EX_CONFIG = 78
 """Exit status for a configuration error, as in sysexits.h."""
@@ -129,6 +131,28 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     help="Emulator seconds per real second, for everything that takes time. Range: 0.01 to 1,000.",
 )
 @click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=None,
+    envvar="EMULATOR_SEED",
+    help="Where ids, jitter and chance come from; the same seed repeats them. By default a fresh one.",
+)
+@click.option(
+    "--event-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    envvar="EMULATOR_EVENT_LOG",
+    help="Everything that happens goes to this file, one JSON line each.",
+)
+@click.option(
+    "--scenario",
+    "scenario_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    envvar="EMULATOR_SCENARIO",
+    help="TOML file with knobs, a timeline and faults; knobs given as options win over its own.",
+)
+@click.option(
     "--livekit-url",
     default=None,
     envvar=["EMULATOR_LIVEKIT_URL", "LIVEKIT_URL"],
@@ -158,6 +182,9 @@ def serve(
     log_level: str,
     clock: Literal["real", "manual"],
     clock_speed: float,
+    seed: int | None,
+    event_log: Path | None,
+    scenario_file: Path | None,
     livekit_url: str | None,
     livekit_key: str | None,
     livekit_secret: str | None,
@@ -175,7 +202,9 @@ def serve(
                                                                   with a face and a voice in real rooms
     """
     try:
-        settings = changed(Settings(), {name: value for name, value in knobs.items() if value is not None})
+        scenario = _scenario(scenario_file)
+        given = {name: value for name, value in knobs.items() if value is not None}
+        settings = changed(Settings(), {**scenario.settings, **given})
         config = ServerConfig(
             host=host,
             port=port,
@@ -185,23 +214,40 @@ def serve(
             log_level=log_level,
             clock=clock,
             clock_speed=clock_speed,
+            seed=secrets.randbits(32) if seed is None else seed,
+            event_log=event_log,
             livekit=livekit_server(livekit_url, livekit_key, livekit_secret),
         )
         if config.livekit is not None:
             check_room_clock(settings)
+            check_rooms(scenario)
     except (UnknownSetting, InvalidSetting) as error:
         origin = f"option --{error.name.replace('_', '-')} or EMULATOR_{error.name.upper()}"
         click.echo(f"liveavatar-emulator: {error} ({origin})", err=True)
         sys.exit(EX_CONFIG)
-    except InvalidLiveKit as error:
+    except (InvalidLiveKit, BadScenario) as error:
         click.echo(f"liveavatar-emulator: {error}", err=True)
         sys.exit(EX_CONFIG)
     _configure_logs(log_level)
     try:
-        server.run(config, settings, click.echo)
+        server.run(config, settings, scenario, click.echo)
+    except InvalidSetting as error:
+        click.echo(f"liveavatar-emulator: {error}", err=True)
+        sys.exit(EX_CONFIG)
     except OSError as error:
         click.echo(f"liveavatar-emulator: cannot listen on {host}:{port}: {error.strerror or error}", err=True)
         sys.exit(1)
+
+
+def _scenario(path: Path | None) -> Scenario:
+    if path is None:
+        return Scenario()
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadScenario(f"--scenario {path}: cannot be read: {error}") from error
+    except BadScenario as error:
+        raise BadScenario(f"--scenario {path}: {error}") from error
 
 
 def _configure_logs(level: str) -> None:

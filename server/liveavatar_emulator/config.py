@@ -234,6 +234,10 @@ class ServerConfig:
     """manual: time stands still and moves only by `POST /_emulator/clock/advance`."""
     clock_speed: float = 1.0
     """Emulator seconds per real second, 0.01 to 1000: everything that takes time takes less, or more, of it."""
+    seed: int = 0
+    """Where session ids, jitter, shuffles and choices among sessions come from."""
+    event_log: Path | None = None
+    """Everything that happens, a JSON line each; the file is truncated at start."""
     livekit: LiveKitServer | None = None
     """With it, every session has a real room that the avatar joins; without it, room tokens lead nowhere."""
 

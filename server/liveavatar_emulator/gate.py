@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.auth import caller_name, emulator_of
-from liveavatar_emulator.faults import Fault
+from liveavatar_emulator.faults import RestFault
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -32,7 +32,9 @@ class GatedRoute(APIRoute):
         endpoint = self.name
 
         async def handle(request: Request) -> Response:
-            return await _pass(request, inner, counter, endpoint)
+            response = await _pass(request, inner, counter, endpoint)
+            _note(request, endpoint, response)
+            return response
 
         return handle
 
@@ -46,7 +48,9 @@ async def unmatched(request: Request, error: Exception) -> Response:
     refusal = errors.ApiError(
         error.status_code, error.status_code, str(error.detail), headers=dict(error.headers or {})
     )
-    return rejection or _refuse(request, refusal, headers)
+    response = rejection or _refuse(request, refusal, headers)
+    _note(request, "elsewhere", response)
+    return response
 
 
 def _count(request: Request, counter: str) -> tuple[dict[str, str], Response | None]:
@@ -72,10 +76,26 @@ async def _pass(request: Request, inner: Handler, counter: str, endpoint: str) -
     fault = emulator.faults.take(endpoint)
     if fault is None:
         return await _answer(request, inner, headers)
-    if fault.after_effect:
-        truth = await _answer(request, inner, headers)
-        return await _lie(request, fault, headers) or truth
-    return await _lie(request, fault, headers) or await _answer(request, inner, headers)
+    truth = await _answer(request, inner, headers) if fault.after_effect else None
+    response = await _lie(request, fault, headers) or truth or await _answer(request, inner, headers)
+    return _truncated(response) if fault.truncate else response
+
+
+def _truncated(response: Response) -> Response:
+    """The same answer, its body cut in the middle; the length it announces is that of what is left."""
+    body = bytes(response.body)
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(body[: len(body) // 2], response.status_code, headers)
+
+
+def _note(request: Request, endpoint: str, response: Response) -> None:
+    """Log a call with its envelope's code, if it has an envelope."""
+    try:
+        answer = orjson.loads(bytes(response.body))
+    except orjson.JSONDecodeError:
+        answer = None
+    code = answer.get("code") if isinstance(answer, dict) else None
+    emulator_of(request).log.note("rest", endpoint=endpoint, status=response.status_code, code=code)
 
 
 async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> Response:
@@ -104,10 +124,11 @@ def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -
     return json_response(error.body(), error.status, {**headers, **error.headers})
 
 
-async def _lie(request: Request, fault: Fault, headers: dict[str, str]) -> Response | None:
+async def _lie(request: Request, fault: RestFault, headers: dict[str, str]) -> Response | None:
     """The fault's answer; None when it only delays."""
-    if fault.delay_s:
-        await emulator_of(request).clock.sleep(fault.delay_s)
+    emulator = emulator_of(request)
+    if (wait_s := emulator.faults.wait_s(fault)) > 0:
+        await emulator.clock.sleep(wait_s)
     if fault.hang:
         await _until_given_up(request)
     if fault.retry_after_s is not None:

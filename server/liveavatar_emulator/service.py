@@ -6,7 +6,6 @@ Everything that answers a request or a socket goes through here. It owns the clo
 
 import itertools
 import secrets
-import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,15 +17,22 @@ import structlog
 from liveavatar_emulator import errors, orders, rooms, tokens
 from liveavatar_emulator.account import Account, SessionRecord
 from liveavatar_emulator.clock import Clock, ManualClock, RealClock
-from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings
-from liveavatar_emulator.driver import Lateness, LiveSession, Performer
-from liveavatar_emulator.faults import Faults
+from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings, changed, check_room_clock
+from liveavatar_emulator.director import Director
+from liveavatar_emulator.driver import LiveSession, Performer
+from liveavatar_emulator.eventlog import EventLog
+from liveavatar_emulator.lateness import Lateness
 from liveavatar_emulator.orders import Order
 from liveavatar_emulator.ratelimit import RateLimiter
 from liveavatar_emulator.recording import AudioBudget, Recording
+from liveavatar_emulator.scenario import Restart, Scenario
+from liveavatar_emulator.scenario_run import Busy, ScenarioRun
+from liveavatar_emulator.seeds import Seed, uuid_from
 from liveavatar_emulator.session import Over, Session
 
 _log = structlog.stdlib.get_logger()
+
+NO_SCENARIO = Scenario()
 
 KNOWN_REFUSALS = (
     "400/4000",
@@ -94,14 +100,29 @@ class Entry:
 class Emulator:
     """The emulated service."""
 
-    def __init__(self, config: ServerConfig, settings: Settings, stage: Stage | None = None) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        settings: Settings,
+        stage: Stage | None = None,
+        scenario: Scenario = NO_SCENARIO,
+    ) -> None:
         self.config = config
         self.clock: Clock = ManualClock() if config.clock == "manual" else RealClock(config.clock_speed)
         self.stage = stage
         self.settings = settings
         self._initial_settings = settings
+        self._initial_scenario = scenario
+        self.run: ScenarioRun | None = None
+        self.bring_down: Callable[[float], None] | None = None
+        """Resets every connection and refuses new ones for so many seconds, then calls `is_back`."""
+        self._down = False
         self.rate_limiter = RateLimiter()
-        self.faults = Faults()
+        self.seed = Seed(config.seed)
+        self.ids = self.seed.stream("ids")
+        self.log = EventLog(self.clock, config.event_log)
+        self.log.note("emulator.started", seed=config.seed, clock=self.clock.mode)
+        self.faults = Director(self.clock, self.seed, self.log)
         self._accounts_by_key: dict[str, Account] = {}
         accounts: dict[str, Account] = {}
         for entry in config.api_keys:
@@ -154,7 +175,7 @@ class Emulator:
         orders.check(order, account, settings)
         now_s = self.clock.now_s()
         self._drop_expired_tickets(now_s)
-        ticket = Ticket(session_id=str(uuid.uuid4()), account=account, order=order, minted_s=now_s)
+        ticket = Ticket(session_id=uuid_from(self.ids), account=account, order=order, minted_s=now_s)
         self._tickets[ticket.session_id] = ticket
         issued = int(self.clock.utc_s())
         claims: dict[str, Any] = {
@@ -250,16 +271,23 @@ class Emulator:
             )
         live = LiveSession(
             core,
+            ordinal=self.started_total,
             clock=self.clock,
+            rng=self.seed.stream(f"session-{self.started_total}"),
+            log=self.log,
             lateness=self.lateness,
             charge_minute=lambda: ticket.account.charge_minute(overage=self.settings.overage),
-            on_over=lambda over: self._file(record, over),
+            on_over=lambda over: self._file(record, live.ordinal, over),
             performer=avatar,
         )
         entry = Entry(record=record, ticket=ticket, secret=secrets.token_urlsafe(24), live=live, avatar=avatar)
         self.sessions[record.id] = entry
         self._by_secret[entry.secret] = entry
         self._forget_oldest()
+        self.log.note("session.started", session=live.ordinal, id=record.id)
+        self.faults.session_started(record.id, live)
+        if self.run is not None:
+            self.run.session_started(live)
         return entry
 
     def stop(self, session_id: str, account: Account, reason: str) -> None:
@@ -302,10 +330,14 @@ class Emulator:
             raise errors.not_found("Session")
         return entry
 
-    def _file(self, record: SessionRecord, over: Over) -> None:
+    def _file(self, record: SessionRecord, ordinal: int, over: Over) -> None:
         record.ended_s = over.at_s
         record.end_reason = over.reason
         self.ended[over.reason] += 1
+        self.log.note("session.ended", session=ordinal, reason=over.reason)
+        self.faults.session_over(ordinal)
+        if self.run is not None:
+            self.run.session_over(ordinal)
         _log.info(
             "session.ended",
             session=record.id,
@@ -371,14 +403,79 @@ class Emulator:
         """Forget sessions, tokens, counters and faults, refill balances, and close every socket."""
         for entry in self.sessions.values():
             entry.live.dispose()
+        self.log.note("reset")
         if restore_settings:
             self.settings = self._initial_settings
         for account in self._accounts:
             account.balance = self.settings.credits
             account.forget()
-        self.faults = Faults()
+        self.faults.clear()
+        self.faults = Director(self.clock, self.seed, self.log)
         self.rate_limiter = RateLimiter()
         self._forget_everything()
+        self.play(self._initial_scenario if restore_settings else None)
+
+    def play(self, scenario: Scenario | None) -> None:
+        """Begin a scenario's timeline in place of the one under way; its knobs are the caller's to set."""
+        if self.run is not None:
+            self.run.stop()
+            self.run = None
+        if scenario is not None and (scenario.at or scenario.when):
+            self.log.note("scenario.begins")
+            self.run = ScenarioRun(
+                scenario, operations=self, director=self.faults, clock=self.clock, seed=self.seed, log=self.log
+            )
+
+    def begin(self) -> None:
+        """Begin the scenario of the start; called once, on the event loop."""
+        self.play(self._initial_scenario)
+
+    def change_settings(self, changes: dict[str, Any]) -> None:
+        """Change knobs, running sessions included.
+
+        Raises:
+            UnknownSetting: one is no knob.
+            InvalidSetting: one is out of range, or not possible with rooms.
+        """
+        new = changed(self.settings, changes)
+        if self.stage is not None:
+            check_room_clock(new)
+        self.log.note("settings", changes=changes)
+        self.configure(new, refill="credits" in changes)
+
+    def end_sessions(self, ordinals: list[int], reason: str) -> None:
+        """End running sessions, as if the service had decided so."""
+        for entry in list(self.sessions.values()):
+            if entry.live.ordinal in ordinals:
+                entry.live.stop(reason)
+
+    def restart(self, order: Restart) -> None:
+        """Reset every connection and refuse new ones for a while; sessions live on, or end with SERVER_ERROR.
+
+        Raises:
+            Busy: it is down already.
+        """
+        if self._down:
+            raise Busy("the service is down already")
+        self._down = True
+        self.log.note("restart", down_s=order.down_s, keep_sessions=order.keep_sessions)
+        running = [entry for entry in self.sessions.values() if entry.record.active]
+        for entry in running:
+            entry.live.drop(None, "")
+        if not order.keep_sessions:
+            self._tickets.clear()
+            for entry in running:
+                entry.live.stop("SERVER_ERROR")
+        self.rate_limiter = RateLimiter()
+        if self.bring_down is None:
+            self.is_back()
+        else:
+            self.bring_down(order.down_s)
+
+    def is_back(self) -> None:
+        """The service can be reached again."""
+        self._down = False
+        self.log.note("restart.done")
 
     def refuse(self, status: int, code: int | None) -> None:
         """Count a refused call under `status/code`."""
@@ -413,7 +510,11 @@ class Emulator:
                 }
                 for account in self._accounts
             ],
-            "faults": {"armed": len(self.faults.armed()), "fired": self.faults.fired},
+            "faults": {
+                "armed": len(self.faults.armed()),
+                "fired": self.faults.fired.total(),
+                "fired_by_kind": dict(self.faults.fired),
+            },
             "audio_kept_bytes": self._budget.used_bytes,
             "clock": {
                 "mode": self.clock.mode,

@@ -30,7 +30,7 @@ async def user_credits(emulator: TheEmulator, account: KeyAccount) -> Response:
 @router.post("/secrets", name="secrets")
 async def store_secret(emulator: TheEmulator, account: KeyAccount, body: NewSecret) -> Response:
     """Note a provider's key by name and type. Its value is forgotten here: nothing is behind a connector."""
-    secret = account.store_secret(body.secret_type, body.secret_name, emulator.now_utc())
+    secret = account.store_secret(body.secret_type, body.secret_name, emulator.now_utc(), emulator.ids)
     return success(emulator, {"id": secret.id, "secret_name": secret.name})
 
 

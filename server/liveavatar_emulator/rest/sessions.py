@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from liveavatar_emulator import errors
-from liveavatar_emulator.account import Account, SessionRecord
+from liveavatar_emulator.account import Account, EndReason, SessionRecord
 from liveavatar_emulator.auth import BearerTicket, KeyAccount, KeyOrBearer, TheEmulator
 from liveavatar_emulator.gate import GatedRoute
 from liveavatar_emulator.rest.answers import Paging, page, success
@@ -16,20 +16,6 @@ from liveavatar_emulator.rest.token import TokenRequest
 from liveavatar_emulator.service import Emulator, Ticket
 
 router = APIRouter(prefix="/v1/sessions", route_class=GatedRoute)
-
-EndReason = Literal[
-    "USER_CLOSED",
-    "USER_DISCONNECTED",
-    "IDLE_TIMEOUT",
-    "MAX_DURATION_REACHED",
-    "NO_CREDITS",
-    "ZOMBIE_SESSION_REAP",
-    "AVATAR_DELETED",
-    "SERVER_ERROR",
-    "AGENT_HANG_UP",
-    "DISPATCH_FAILED",
-    "UNKNOWN",
-]
 
 
 class SessionRef(BaseModel):

@@ -24,6 +24,8 @@ KEY = {"X-API-KEY": "emulator-key"}
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PATIENCE_S = 15
 """How long a test waits for what must come; far beyond what it takes, so that a busy machine fails nothing."""
+START_PATIENCE_S = 45
+"""The same for a process to start, which reads a hundred files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def spawn(folder: Path, *options: str) -> Process:
     environment["PYTHONPATH"] = str(Path(liveavatar_emulator.__file__).parents[1])
     with log.open("w") as out:
         process = subprocess.Popen([*command, *options], stdout=out, stderr=out, text=True, env=environment)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + START_PATIENCE_S
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()

@@ -62,7 +62,7 @@ async def test_a_fault_is_disarmed_by_its_number(emulator):
 
 
 async def test_a_mistyped_key_is_answered_with_the_right_one(emulator):
-    answer = await emulator.http.post("/_emulator/faults", json={"kind": "drop", "sesion": 1})
+    answer = await emulator.http.post("/_emulator/faults", json={"kind": "drop", "session_": 1})
     assert answer.status_code == 422
     assert "did you mean 'session'" in answer.text
 
@@ -215,8 +215,8 @@ async def test_after_a_restart_sessions_are_still_there_when_they_are_kept(own_e
             await socket_.until("agent.audio_buffer_appended")
         assert (await emulator.http.post("/v1/sessions/stop", headers=session.bearer)).status_code == 200
         log = (await emulator.http.get("/_emulator/log")).text
-        whats = [json.loads(line)["what"] for line in log.splitlines()]
-        assert whats.index("restart") < whats.index("socket.detached") < whats.index("restart.done")
+        kinds_seen = [json.loads(line)["what"] for line in log.splitlines()]
+        assert kinds_seen.index("restart") < kinds_seen.index("socket.detached") < kinds_seen.index("restart.done")
 
 
 async def test_after_a_restart_sessions_are_gone_when_they_are_not_kept(own_emulator):

@@ -84,9 +84,9 @@ async def test_bad_network_delays_acks_and_resets_sockets_three_times(own_emulat
                     await emulator.advance(1.5)
                     await socket.until("agent.audio_buffer_appended")
             await emulator.advance(2)
-        whats = rows((await emulator.http.get("/_emulator/log")).content)
-        assert sum(row["what"] == "fault" and row["kind"] == "drop" for row in whats) == 3
-        assert sum(row["what"] == "fault" and row["kind"] == "refuse_sockets" for row in whats) == 1
+        kinds_seen = rows((await emulator.http.get("/_emulator/log")).content)
+        assert sum(row["what"] == "fault" and row["kind"] == "drop" for row in kinds_seen) == 3
+        assert sum(row["what"] == "fault" and row["kind"] == "refuse_sockets" for row in kinds_seen) == 1
 
 
 async def test_deploy_restarts_twice_and_the_second_time_forgets(own_emulator):
@@ -330,11 +330,11 @@ async def test_the_same_scenario_seed_and_caller_give_the_same_log_byte_for_byte
     assert first == again
     assert [row for row in rows(first) if row["n"] > 1] != [row for row in rows(other) if row["n"] > 1]
 
-    whats = [row["what"] for row in rows(first)]
+    kinds_seen = [row["what"] for row in rows(first)]
     for what in ("rest", "session.started", "socket.attached", "command", "event", "event.swallowed", "fault"):
-        assert what in whats
+        assert what in kinds_seen
     for what in ("clock.advance", "socket.detached", "session.ended", "scenario.at", "scenario.when"):
-        assert what in whats
+        assert what in kinds_seen
     kinds = {row["kind"] for row in rows(first) if row["what"] == "fault"}
     assert kinds == {"rest", "drop", "swallow_acks"}
 

@@ -76,9 +76,9 @@ def test_disarming_all_leaves_nothing():
     [
         ({"endpoint": "start"}, "needs one of"),
         ({"endpoint": "start", "body": "x", "truncate": True}, "cannot go with body"),
-        ({"endpoint": "strat", "status": 500}, "Input should be 'token', 'start'"),
+        ({"endpoint": "starting", "status": 500}, "Input should be 'token', 'start'"),
         ({"endpoint": "start", "statsu": 500}, "unknown key 'statsu'; did you mean 'status'"),
-        ({"kind": "dorp"}, "does not match any of the expected tags"),
+        ({"kind": "dropp"}, "does not match any of the expected tags"),
         ({"kind": "drop", "session": 1, "after_byte": 3}, "did you mean 'after_bytes'"),
         ({"kind": "drop", "session": 1, "after_bytes": 3, "after_s": 1}, "only one of after_bytes"),
         ({"kind": "drop", "session": 0}, "greater than or equal to 1"),
@@ -87,7 +87,7 @@ def test_disarming_all_leaves_nothing():
         ({"kind": "stop_reading", "session": 1}, "Field required"),
         ({"kind": "slow_reading", "session": 1, "bytes_per_s": 1}, "greater than or equal to 20"),
         ({"kind": "stop_reading", "session": 1, "for_s": 1, "times": 2}, "times needs after_bytes"),
-        ({"kind": "swallow_acks", "session": 1, "acks": ["apended"]}, "Input should be 'appended'"),
+        ({"kind": "swallow_acks", "session": 1, "acks": ["appende"]}, "Input should be 'appended'"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused_with_its_reason(fault, problem):

@@ -28,7 +28,7 @@ def test_an_empty_file_is_a_scenario_in_which_nothing_happens():
     ("text", "problem"),
     [
         ("[[at]\n", "not TOML"),
-        ("[setings]", "unknown table 'setings'; did you mean 'settings'?"),
+        ("[setting_]", "unknown table 'setting_'; did you mean 'settings'?"),
         ("[foo]", "unknown table 'foo'; there are [settings], [[at]] and [[when]]"),
         ("[settings]\nsped = 2", "[settings]: unknown setting 'sped'; did you mean 'speed'?"),
         ("[settings]\nspeed = -2", "[settings]: setting 'speed': Input should be greater than or equal to 0.01"),

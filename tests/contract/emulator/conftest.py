@@ -73,6 +73,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     assert stop(running) == 0
 
 
+@pytest.fixture(scope="session")
+def still_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Its clock stands still, so every delay is the default and exact."""
+    running = spawn(
+        tmp_path_factory.mktemp("still"),
+        *("--clock", "manual", "--rate", "0", "--concurrency", "50"),
+        *("--api-key", "emulator-key", "--api-key", "other-key"),
+        *("--api-key", "twins=twin-key-1", "--api-key", "twins=twin-key-2"),
+    )
+    yield running
+    assert stop(running) == 0
+
+
 class Socket:
     """One command socket and the events that came over it."""
 
@@ -207,12 +220,25 @@ def client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, verify=False, trust_env=False)
 
 
+@asynccontextmanager
+async def without_a_past(running: Process) -> AsyncIterator[Emulator]:
+    async with client(running.url) as http:
+        assert (await http.post("/_emulator/reset", params={"settings": True})).status_code == 204
+        yield Emulator(running.url, http)
+
+
 @pytest.fixture
 async def emulator(server: Process) -> AsyncIterator[Emulator]:
     """An emulator without a past."""
-    async with client(server.url) as http:
-        assert (await http.post("/_emulator/reset", params={"settings": True})).status_code == 204
-        yield Emulator(server.url, http)
+    async with without_a_past(server) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def still_emulator(still_server: Process) -> AsyncIterator[Emulator]:
+    """The same under a clock that only `advance` moves."""
+    async with without_a_past(still_server) as emulator:
+        yield emulator
 
 
 @pytest.fixture

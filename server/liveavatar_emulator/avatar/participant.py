@@ -1,49 +1,26 @@
-"""One avatar in one room, through the LiveKit SDK: joins, publishes its two tracks, feeds them, and leaves.
-
-Sound runs through a native queue that plays in real time however late this loop is, as long as it is not late
-by more than `LEAD_S`. What is put into that queue is what the playback clock said `DELAY_S` before the moment at
-which it is heard, so the session has that much less `LEAD_S` to tell of a change: a fixed delay instead of a
-varying one.
-"""
+"""One avatar in one room, through the LiveKit SDK: joins, publishes its two tracks, performs, and leaves."""
 
 import asyncio
-import time
-from collections import deque
+import zlib
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
-import numpy as np
 import structlog
 from livekit import rtc
 
-from liveavatar_emulator.avatar.face import SIZES, Expression, Face
-from liveavatar_emulator.avatar.voice import RATE_HZ, Voice
+from liveavatar_emulator.avatar.face import SIZES, Face
+from liveavatar_emulator.avatar.tracks import DELAY_S, FaceTrack, VoiceTrack
+from liveavatar_emulator.avatar.voice import RATE_HZ, SAMPLE_BYTES
 from liveavatar_emulator.cues import Cue, Posed
 from liveavatar_emulator.protocol import Pose
 from liveavatar_emulator.rooms import Seat
 
-FRAME_S = 0.02
-"""Length of the pieces of sound handed over, and of this loop's beat."""
-LEAD_S = 0.10
-"""Sound kept in the native queue. More survives longer pauses of the loop, and makes every sound later."""
-DELAY_S = 0.12
-"""From a moment of the playback clock to when its sound leaves for the room."""
-PICTURE_S = 0.04
-"""25 pictures per second."""
 JOIN_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 3.0
 """For one attempt of the SDK, which makes several. All of them must end before the join does: an attempt that is
 abandoned may still succeed, and leave an avatar behind that nobody can put out."""
 LEAVE_TIMEOUT_S = 3.0
-
-VOICE_BIT_RATE = 64_000
-"""Opus at a rate at which speech comes out as it went in; without pauses in sending (DTX)."""
-
-VOICE_TRACK = "avatar-audio"
-FACE_TRACK = "avatar"
-
-_FRAME = round(FRAME_S * RATE_HZ)
-_BIT_RATES = {"very_high": 4_000_000, "high": 2_000_000, "medium": 1_000_000, "low": 600_000}
 
 _log = structlog.stdlib.get_logger()
 
@@ -61,8 +38,8 @@ class Rooms(Protocol):
 class Participant:
     """An avatar. `run` is its whole life, in a task of its owner; `leave` ends it.
 
-    `joined` is called once it is in the room with both tracks, `lost` when it could not join or was put out:
-    one of them at most before `lost`, none after `leave`.
+    `joined` is called once it is in the room with both tracks; `lost` when it could not join or was put out,
+    and then nothing else. Neither is called after `leave`.
     """
 
     def __init__(
@@ -73,6 +50,7 @@ class Participant:
         quality: str,
         encoding: str,
         rooms: Rooms,
+        draughtsman: Executor,
         joined: Callable[[], None],
         lost: Callable[[], None],
     ) -> None:
@@ -81,26 +59,26 @@ class Participant:
         self._quality = quality
         self._encoding = encoding
         self._rooms = rooms
+        self._draughtsman = draughtsman
         self._joined = joined
         self._lost = lost
         self._over = asyncio.Event()
         self._left = False
         self._pose = Pose.IDLE
         self._status = "joining"
-        self._stream: _Stream | None = None
-        self._early: list[Cue] = []
+        self._identity: str | None = None
+        self._voice: VoiceTrack | None = None
+        self._face: FaceTrack | None = None
 
     # -- what the session says
-    # ----------------------------------------------------------------------------------------
+    # ------------------------------------------------------------------------------------------------
 
     def follow(self, cue: Cue) -> None:
-        """Take a cue."""
+        """Take a cue. A session that waits for its avatar has none but poses before that has joined."""
         if isinstance(cue, Posed):
             self._pose = cue.pose
-        elif self._stream is not None:
-            self._stream.voice.follow(cue)
-        else:
-            self._early.append(cue)
+        elif self._voice is not None:
+            self._voice.follow(cue)
 
     def leave(self) -> None:
         """Leave the room for good."""
@@ -109,19 +87,21 @@ class Participant:
 
     def row(self) -> dict[str, Any]:
         """What became of it, as JSON."""
-        stream = self._stream
+        voice, face = self._voice, self._face
         return {
             "room": self._seat.room,
             "owned": self._seat.owned,
+            "identity": self._identity,
             "status": self._status,
             "joined": self._status == "in the room",
-            "audio_frames": stream.audio_frames if stream else 0,
-            "video_frames": stream.pictures if stream else 0,
-            "video_frames_skipped": stream.pictures_skipped if stream else 0,
-            "late_ticks": stream.late_ticks if stream else 0,
-            "missed_audio_s": round(stream.missed / RATE_HZ, 6) if stream else 0.0,
-            "late_speech_s": round(stream.voice.late_samples / RATE_HZ, 6) if stream else 0.0,
-            "waiting_audio_s": round(stream.voice.waiting_bytes / 2 / RATE_HZ, 6) if stream else 0.0,
+            "video_frames": face.pictures if face else 0,
+            "video_frames_skipped": face.skipped if face else 0,
+            "audio_frames": voice.frames if voice else 0,
+            "audio_frames_late": voice.late_frames if voice else 0,
+            "audio_missed_s": round(voice.missed_s, 6) if voice else 0.0,
+            "audio_waiting_s": voice.voice.waiting_bytes / SAMPLE_BYTES / RATE_HZ if voice else 0.0,
+            "speech_begun_late_s": round(voice.voice.late_samples / RATE_HZ, 6) if voice else 0.0,
+            "delay_s": DELAY_S,
         }
 
     # -- its life
@@ -132,166 +112,85 @@ class Participant:
         room = rtc.Room()
         room.on("disconnected", lambda _reason: self._over.set())
         try:
-            stream = await self._enter(room)
-            if stream is not None:
-                await self._perform(stream)
-        finally:
-            await asyncio.shield(self._exit(room))
-
-    async def _enter(self, room: rtc.Room) -> "_Stream | None":
-        try:
-            async with asyncio.timeout(JOIN_TIMEOUT_S):
-                if self._seat.owned:
-                    await self._rooms.create(self._seat.room)
-                options = rtc.RoomOptions(auto_subscribe=False, connect_timeout=CONNECT_TIMEOUT_S)
-                await room.connect(self._seat.url, self._seat.token, options)
-                stream = _Stream(self._quality, lambda: self._pose)
-                await stream.publish(room, self._quality, self._encoding)
+            if await self._enter(room):
+                await self._perform()
         except Exception as error:  # noqa: BLE001 - the SDK's errors share no base
-            self._status = "never joined"
-            # Its text may hold the address with the token in it, so only the kind is told.
-            _log.error(
+            self._give_up("avatar.failed", error=type(error).__name__)
+        finally:
+            await self._exit(room)
+
+    async def _enter(self, room: rtc.Room) -> bool:
+        """Join and publish; False when that failed, or the session ended meanwhile."""
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_S), asyncio.TaskGroup() as tasks:
+                # The first face of a size takes a while to draw, about as long as it takes to join.
+                drawing = tasks.create_task(asyncio.to_thread(Face, *SIZES[self._quality]))
+                await self._connect(room)
+                self._face = FaceTrack(await drawing, seed=zlib.crc32(self.session_id.encode()))
+                self._voice = VoiceTrack()
+                await self._voice.publish(room)
+                await self._face.publish(room, self._quality, self._encoding)
+        except* Exception as group:  # noqa: BLE001 - the SDK's errors share no base
+            # The errors' text may hold an address with the token in it, so only their kinds are told.
+            kinds = ",".join(sorted({type(error).__name__ for error in _leaves(group)}))
+            self._give_up(
                 "avatar.refused",
-                session=self.session_id,
-                room=self._seat.room,
-                error=type(error).__name__,
+                error=kinds,
                 hint="is the LiveKit server there, and does it take this room's token?",
             )
-            if not self._left:
-                self._lost()
-            return None
-        if self._left:
-            return None
-        for cue in self._early:
-            stream.voice.follow(cue)
-        self._early.clear()
-        self._stream = stream
+        if self._left or self._status != "joining":
+            return False
+        self._identity = room.local_participant.identity
         self._status = "in the room"
         _log.info("avatar.joined", session=self.session_id, room=self._seat.room, owned=self._seat.owned)
         self._joined()
-        return stream
+        return True
 
-    async def _perform(self, stream: "_Stream") -> None:
+    async def _connect(self, room: rtc.Room) -> None:
+        if self._seat.owned:
+            await self._rooms.create(self._seat.room)
+        options = rtc.RoomOptions(auto_subscribe=False, connect_timeout=CONNECT_TIMEOUT_S)
+        await room.connect(self._seat.url, self._seat.token, options)
+
+    async def _perform(self) -> None:
+        voice, face = self._voice, self._face
+        if voice is None or face is None:
+            raise RuntimeError("performing without having joined")
+        name = f"session-{self.session_id}"
         async with asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(stream.feed(), name=f"session-{self.session_id}/feed")
+            speaking = tasks.create_task(voice.feed(), name=f"{name}/voice")
+            showing = face.feed(self._draughtsman, lambda: self._pose, voice.mouth_now)
+            drawing = tasks.create_task(showing, name=f"{name}/face")
             await self._over.wait()
-            feeding.cancel()
-        if not self._left:
-            self._status = "lost"
-            _log.error("avatar.lost", session=self.session_id, room=self._seat.room)
-            self._lost()
+            speaking.cancel()
+            drawing.cancel()
+        self._give_up("avatar.lost")
+
+    def _give_up(self, event: str, **details: str) -> None:
+        """Say once that it is out of the room against its session's will."""
+        if self._left or self._status == "lost":
+            return
+        self._status = "lost"
+        _log.error(event, session=self.session_id, room=self._seat.room, **details)
+        self._lost()
 
     async def _exit(self, room: rtc.Room) -> None:
-        if self._status == "in the room":
+        if self._status != "lost":
             self._status = "left"
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT_S):
                 await room.disconnect()
         except TimeoutError:
             _log.warning("avatar.leave_timeout", session=self.session_id, room=self._seat.room)
-        if self._stream is not None:
-            await self._stream.close()
+        for track in (self._voice, self._face):
+            if track is not None:
+                await track.close()
         if self._seat.owned:
             await self._rooms.delete(self._seat.room)
 
 
-class _Stream:
-    """The two tracks and what feeds them."""
-
-    def __init__(self, quality: str, pose: Callable[[], Pose]) -> None:
-        width, height = SIZES[quality]
-        self._face = Face(width, height)
-        self._pose = pose
-        self._sound = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=1000)
-        self._picture = rtc.VideoSource(width, height)
-        self._began_s = time.monotonic()
-        self._ahead = 0.0
-        self._ahead_at_s = self._began_s
-        self.voice = Voice(epoch_s=self._began_s - DELAY_S)
-        self._loudness: deque[tuple[int, float]] = deque(maxlen=100)
-        self.audio_frames = 0
-        self.pictures = 0
-        self.pictures_skipped = 0
-        self.late_ticks = 0
-        self.missed = 0
-
-    async def publish(self, room: rtc.Room, quality: str, encoding: str) -> None:
-        """Publish both tracks."""
-        voice = rtc.LocalAudioTrack.create_audio_track(VOICE_TRACK, self._sound)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False, red=False)
-        options.audio_encoding.max_bitrate = VOICE_BIT_RATE
-        await room.local_participant.publish_track(voice, options)
-        face = rtc.LocalVideoTrack.create_video_track(FACE_TRACK, self._picture)
-        codec = rtc.VideoCodec.VP8 if encoding == "VP8" else rtc.VideoCodec.H264
-        await room.local_participant.publish_track(
-            face,
-            rtc.TrackPublishOptions(
-                source=rtc.TrackSource.SOURCE_CAMERA,
-                video_codec=codec,
-                simulcast=False,
-                video_encoding=rtc.VideoEncoding(max_framerate=25, max_bitrate=_BIT_RATES[quality]),
-            ),
-        )
-        self._start_clock()
-
-    def _start_clock(self) -> None:
-        # From here on, not from before the tracks were published, or the queue would seem to have run dry.
-        self._ahead_at_s = time.monotonic()
-        self.voice = Voice(epoch_s=self._ahead_at_s - DELAY_S)
-        self._began_s = self._ahead_at_s
-
-    async def feed(self) -> None:
-        """Keep both tracks fed, for ever."""
-        beat_s = time.monotonic()
-        pictures_due = 0
-        while True:
-            now_s = time.monotonic()
-            if now_s - beat_s > FRAME_S:
-                self.late_ticks += 1
-            await self._feed_sound(now_s)
-            due = int((now_s - self._began_s) / PICTURE_S)
-            if due >= pictures_due:
-                self.pictures_skipped += due - pictures_due
-                pictures_due = due + 1
-                self._feed_picture(now_s)
-            beat_s = max(beat_s + FRAME_S, now_s - FRAME_S)
-            await asyncio.sleep(max(0.0, beat_s - time.monotonic()))
-
-    async def _feed_sound(self, now_s: float) -> None:
-        self._ahead -= (now_s - self._ahead_at_s) * RATE_HZ
-        self._ahead_at_s = now_s
-        if self._ahead < 0:
-            missed = round(-self._ahead)
-            if self.audio_frames:
-                self.missed += missed
-                self.voice.skip(missed)
-            self._ahead = 0.0
-        while self._ahead + _FRAME <= LEAD_S * RATE_HZ:
-            pcm = self.voice.render(_FRAME)
-            samples = np.frombuffer(pcm, dtype=np.int16).astype(np.float32)
-            self._loudness.append((self.voice.rendered, float(np.sqrt(np.mean(samples * samples)))))
-            self._ahead += _FRAME
-            self.audio_frames += 1
-            await self._sound.capture_frame(rtc.AudioFrame(pcm, RATE_HZ, 1, _FRAME))
-
-    def _feed_picture(self, now_s: float) -> None:
-        heard = self.voice.rendered - self._ahead
-        while len(self._loudness) > 1 and self._loudness[0][0] < heard:
-            self._loudness.popleft()
-        loudness = self._loudness[0][1] if self._loudness else 0.0
-        face = self._face
-        picture = face.draw(
-            Expression(
-                mouth=min(1.0, loudness / 6000),
-                lean=1.0 if self._pose() is Pose.LISTENING else 0.0,
-                at_s=now_s - self._began_s,
-            )
-        )
-        frame = rtc.VideoFrame(face.width, face.height, rtc.VideoBufferType.I420, picture)
-        self._picture.capture_frame(frame)
-        self.pictures += 1
-
-    async def close(self) -> None:
-        """Release both sources."""
-        await self._sound.aclose()
-        await self._picture.aclose()
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

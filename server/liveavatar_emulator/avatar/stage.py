@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,8 @@ class Stage:
         self._lives: dict[asyncio.Task[None], Participant] = {}
         self._client: api.LiveKitAPI | None = None
         self._tasks = asyncio.TaskGroup()
+        # Drawing stays off the event loop, which has the clocks of all sessions.
+        self._draughtsman = ThreadPoolExecutor(max_workers=1, thread_name_prefix="faces")
 
     async def __aenter__(self) -> Self:
         """Open the connection to the room service."""
@@ -51,6 +54,7 @@ class Stage:
         await self._tasks.__aexit__(kind, error, trace)
         if self._client is not None:
             await self._client.aclose()
+        self._draughtsman.shutdown(wait=False)
 
     def admit(
         self,
@@ -69,19 +73,14 @@ class Stage:
             quality=quality,
             encoding=encoding,
             rooms=self,
+            draughtsman=self._draughtsman,
             joined=joined,
             lost=lost,
         )
-        task = self._tasks.create_task(self._live(avatar), name=f"session-{session_id}/avatar")
+        task = self._tasks.create_task(avatar.run(), name=f"session-{session_id}/avatar")
         self._lives[task] = avatar
         task.add_done_callback(lambda done: self._lives.pop(done, None))
         return avatar
-
-    async def _live(self, avatar: Participant) -> None:
-        try:
-            await avatar.run()
-        except Exception as error:  # noqa: BLE001 - one avatar's end must not be everybody's
-            _log.error("avatar.failed", session=avatar.session_id, error=type(error).__name__)
 
     async def clear(self) -> None:
         """Make every avatar leave, and return when all have, or after `CLEAR_TIMEOUT_S`."""

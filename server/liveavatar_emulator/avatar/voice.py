@@ -37,10 +37,11 @@ class _Line:
 
 
 class Voice:
-    """The stream of one avatar. Invariant: `rendered` only grows, and every sample is rendered once."""
+    """The stream of one avatar. Invariant: every sample of speech is rendered once, unless it is cut."""
 
     def __init__(self, *, epoch_s: float) -> None:
-        self._epoch_s = epoch_s
+        self.epoch_s = epoch_s
+        """When sample 0 is due."""
         self._lines: deque[_Line] = deque()
         self._cuts: deque[tuple[int, int]] = deque()
         self.rendered = 0
@@ -76,6 +77,33 @@ class Voice:
             limit = min(end, self._cuts[0][0]) if self._cuts else end
             self._say(out, end - count, limit)
         return bytes(out)
+
+    def speaks_on(self, count: int) -> bool:
+        """Whether the next `count` samples are speech already known, and no cut is known that ends it."""
+        self._cut_what_is_due()
+        piece = self._next_piece()
+        if piece is None or self._cuts or (piece[0] is not None and piece[0] > self.rendered):
+            return False
+        for due, pcm in self._lines[0].pieces:
+            # A later piece with a time of its own comes after a gap.
+            if due is not None and due > self.rendered:
+                return False
+            count -= len(pcm) // SAMPLE_BYTES
+            if count <= 0:
+                return True
+        return False
+
+    def retract(self, heard: int) -> int | None:
+        """Take back what was rendered ahead of a cut, when only samples before `heard` have left for good.
+
+        Returns the number of the sample from which on what was rendered is void; silence follows there. None
+        when no cut is that early.
+        """
+        if not self._cuts or self._cuts[0][0] >= self.rendered:
+            return None
+        self.rendered = max(self._cuts[0][0], min(heard, self.rendered))
+        self._cut_what_is_due()
+        return self.rendered
 
     def skip(self, count: int) -> None:
         """Let `count` samples of time pass unheard. Silence gets shorter by them, speech later."""
@@ -134,4 +162,4 @@ class Voice:
         return line
 
     def _number_at(self, at_s: float) -> int:
-        return round((at_s - self._epoch_s) * RATE_HZ)
+        return round((at_s - self.epoch_s) * RATE_HZ)

@@ -127,7 +127,7 @@ async def test_the_plugins_keep_alive_outlasts_the_idle_limit_in_every_profile(l
             async with official_agent(emulator, livekit, f"{ROOM}-{profile}") as agent:
                 begun.set()
                 await agent.joined()
-                while min_age_s(emulator) < 80:
+                while agent.running and min_age_s(emulator) < 80:
                     await asyncio.sleep(1)
 
         async with asyncio.TaskGroup() as agents:

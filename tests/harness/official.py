@@ -51,6 +51,11 @@ class Official:
         session.output.audio.on("playback_started", self.started.append)
         session.output.audio.on("playback_finished", self.finished.append)
 
+    @property
+    def running(self) -> bool:
+        """Whether the plugin still holds its session; `stop` raises what ended it."""
+        return not self._main_task.done()
+
     async def joined(self) -> None:
         """Wait until the avatar is in the room with its picture."""
         await self._avatar.wait_for_join(timeout=STEP_TIMEOUT_S)

@@ -60,6 +60,13 @@ async def advance_clock(emulator: TheEmulator, by: AdvanceRequest) -> Response:
     return json_response({**_clock_row(emulator), "timers": called})
 
 
+@router.delete("/clock/late", status_code=204)
+async def forget_lateness(emulator: TheEmulator) -> Response:
+    """Begin a new window for `state.clock.late`."""
+    emulator.lateness.forget()
+    return Response(status_code=204)
+
+
 @router.get("/settings")
 async def settings(emulator: TheEmulator) -> Response:
     """All knobs."""

@@ -22,6 +22,11 @@ class Lateness:
         self.max_ms = max(self.max_ms, late_ms)
         self._counts[ceil(log(max(late_ms, FINEST_MS) / FINEST_MS, STEP))] += 1
 
+    def forget(self) -> None:
+        """Begin a new window."""
+        self._counts.clear()
+        self.max_ms = 0.0
+
     def percentile_ms(self, share: float) -> float:
         """Upper bound of the bucket that holds this share of the moments; 0 when there were none."""
         wanted = share * self._counts.total()

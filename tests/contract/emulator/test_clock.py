@@ -87,3 +87,10 @@ async def test_a_delayed_answer_comes_when_the_clock_gets_there(own_emulator):
             assert not minting.done()
             await emulator.advance(1)
         assert minting.result().status_code == 200
+
+
+async def test_lateness_can_be_measured_in_windows(emulator):
+    async with emulator.ready():
+        assert (await emulator.state())["clock"]["late"]["count"] > 0
+        assert (await emulator.http.delete("/_emulator/clock/late")).status_code == 204
+        assert (await emulator.state())["clock"]["late"]["count"] == 0

@@ -204,7 +204,7 @@ async def serves(url: str) -> bool:
 async def test_after_a_restart_sessions_are_still_there_when_they_are_kept(own_emulator):
     async with own_emulator(*QUICK) as emulator:
         async with emulator.ready() as (session, socket_):
-            answer = await emulator.http.post("/_emulator/restart", json={"down_s": 1, "keep_sessions": True})
+            answer = await emulator.http.post("/_emulator/restart", json={"down_s": 4, "keep_sessions": True})
             assert answer.status_code == 202
             assert await socket_.closed() is None
             await until(lambda: refuses(emulator.url))

@@ -48,6 +48,7 @@ class SessionRecord:
     ended_s: float | None = None
     end_reason: str | None = None
     events_erased: bool = False
+    refunded: bool = False
 
     @property
     def active(self) -> bool:
@@ -59,8 +60,8 @@ class SessionRecord:
         return max(0.0, (now_s if self.ended_s is None else self.ended_s) - self.started_s)
 
     def credits_consumed(self, now_s: float) -> int:
-        """Begun minutes; the first one is taken at start. None for sandbox sessions."""
-        if self.is_sandbox:
+        """Begun minutes; the first one is taken at start. None for sandbox sessions and failed starts."""
+        if self.is_sandbox or self.refunded:
             return 0
         return int(max(1, ceil(self.duration_s(now_s) / 60)) * CREDITS_PER_MINUTE)
 
@@ -150,6 +151,12 @@ class Account:
             return overage
         self.balance -= CREDITS_PER_MINUTE
         return True
+
+    def refund(self, record: SessionRecord) -> None:
+        """Give back the first minute of a session whose start-up failed."""
+        if not record.is_sandbox and not record.refunded:
+            self.balance += CREDITS_PER_MINUTE
+        record.refunded = True
 
     def store_secret(self, kind: str, name: str, now: datetime, ids: random.Random) -> Secret:
         """Note a secret under a fresh id."""

@@ -14,6 +14,9 @@ from liveavatar_emulator import errors
 from liveavatar_emulator.auth import caller_name, emulator_of
 from liveavatar_emulator.faults import RestFault
 
+_MEDIA_TYPES = {"<": "text/html", "{": "application/json", "[": "application/json"}
+"""Of a false answer, by the first character of its body."""
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -134,7 +137,7 @@ async def _lie(request: Request, fault: RestFault, headers: dict[str, str]) -> R
     if fault.retry_after_s is not None:
         headers = {**headers, "Retry-After": f"{fault.retry_after_s:g}"}
     if fault.body is not None:
-        media_type = "text/html" if fault.body.lstrip().startswith("<") else "text/plain"
+        media_type = _MEDIA_TYPES.get(fault.body.lstrip()[:1], "text/plain")
         return Response(fault.body, status_code=fault.status or 502, headers=headers, media_type=media_type)
     if fault.status is None:
         return Response(status_code=504, headers=headers) if fault.hang else None

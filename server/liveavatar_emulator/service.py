@@ -267,7 +267,7 @@ class Emulator:
                 quality=ticket.order.quality,
                 encoding=ticket.order.encoding,
                 joined=lambda: live.avatar_joined(),  # noqa: PLW0108 - there is no `live` yet
-                lost=lambda: live.stop("SERVER_ERROR"),
+                lost=lambda: self._lose_avatar(ticket.account, record, live),
             )
         live = LiveSession(
             core,
@@ -289,6 +289,12 @@ class Emulator:
         if self.run is not None:
             self.run.session_started(live)
         return entry
+
+    def _lose_avatar(self, account: Account, record: SessionRecord, live: LiveSession) -> None:
+        """End a session whose avatar is not in its room; one that was never ready costs nothing."""
+        if live.core.ready_s is None:
+            account.refund(record)
+        live.stop("SERVER_ERROR")
 
     def stop(self, session_id: str, account: Account, reason: str) -> None:
         """End a session.

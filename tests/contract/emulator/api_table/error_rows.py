@@ -262,6 +262,7 @@ table.answer(
     lambda w: _older(w, "start", status=500, body='{"error":"boom"}'),
     status=500,
     text='{"error":"boom"}',
+    header_content_type="application/json",
 )
 table.answer(
     "1.3",

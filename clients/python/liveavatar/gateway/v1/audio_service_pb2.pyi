@@ -110,18 +110,25 @@ class BeginUtterance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """1 to 128 characters, not used before in this session: UTTERANCE_ID_REUSED. Default: the gateway makes
     one, and `ack` tells it.
+    """
+    resume: _builtins.bool
+    """Go on with this utterance, begun on an earlier stream. Needs `utterance_id`. The answer is an `ack`: send the
+    bytes from its `received_bytes` on, then `end`, if it had come to that. An utterance that has ended is
+    answered with `ended` again, and one that the gateway does not know begins anew at byte 0.
     """
     def __init__(
         self,
         *,
         utterance_id: _builtins.str = ...,
+        resume: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,8 +296,8 @@ class AudioAck(_message.Message):
     received_bytes: _builtins.int
     """Bytes of it that the gateway has taken, in the caller's format. Never falls."""
     sent_bytes: _builtins.int
-    """Bytes of it that LiveAvatar has taken, in the caller's format. Never falls but for audio that has to be
-    sent again.
+    """Bytes of it that LiveAvatar has taken, in the caller's format: these need not be kept any more. Never falls
+    but for audio that has to be sent again.
     """
     credit_bytes: _builtins.int
     """How many bytes the caller may send beyond `received_bytes`, in the caller's format. All utterances of a

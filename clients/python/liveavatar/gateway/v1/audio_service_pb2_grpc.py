@@ -56,9 +56,13 @@ class AudioServiceServicer:
         that was taken. What was taken is still spoken, then `ended` says FAILED with the same error. The
         exception is AUDIO_GAP, which leaves the utterance open: go on at the offset it names.
 
-        When the request stream ends, an utterance without `end` is cancelled; sealed ones are spoken to their
-        end, and the gateway closes the stream after the last `ended`. A second `StreamAudio` for the session
-        takes over, and the first is closed with AUDIO_STREAM_SUPERSEDED.
+        When the request stream ends, sealed utterances are spoken to their end, and the gateway closes the stream
+        after the last `ended`. An utterance without `end` waits for `detach_grace` for another stream to go on with
+        it (`begin` with `resume`); then it is cancelled. A second `StreamAudio` for the session takes over, and the
+        first is closed with AUDIO_STREAM_SUPERSEDED.
+
+        To lose nothing over a broken stream or a restarted gateway: keep the audio beyond `sent_bytes` of the last
+        `ack`, open a stream again, and `begin` each utterance that has not ended with `resume`, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -84,6 +84,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. Audio was sent, and LiveAvatar gave no sign of having taken it."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 30
     """UNKNOWN. A fault of the gateway's own; its log has the details under `metadata.incident`."""
+    ERROR_REASON_REGISTRY_UNAVAILABLE: _ErrorReason.ValueType  # 31
+    """UNAVAILABLE + RetryInfo. The registry cannot be written, so that no new session is started: it could be lost."""
+    ERROR_REASON_OWNER_MOVED: _ErrorReason.ValueType  # 32
+    """ABORTED. Another process of the gateway owns the session now; resume there."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused.
@@ -155,4 +159,8 @@ ERROR_REASON_UPSTREAM_STALLED: ErrorReason.ValueType  # 29
 """DEADLINE_EXCEEDED. Audio was sent, and LiveAvatar gave no sign of having taken it."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 30
 """UNKNOWN. A fault of the gateway's own; its log has the details under `metadata.incident`."""
+ERROR_REASON_REGISTRY_UNAVAILABLE: ErrorReason.ValueType  # 31
+"""UNAVAILABLE + RetryInfo. The registry cannot be written, so that no new session is started: it could be lost."""
+ERROR_REASON_OWNER_MOVED: ErrorReason.ValueType  # 32
+"""ABORTED. Another process of the gateway owns the session now; resume there."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -99,21 +99,27 @@ class ResumeSession(_message.Message):
 
     HANDLE_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    SKIP_COMPACTED_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """From `SessionOpened` or `CreateSessionResponse`. Required. SESSION_NOT_FOUND when unknown."""
     after_sequence: _builtins.int
     """Events up to this sequence are known to the caller; all later ones are sent again. Default 0: all.
     EVENTS_COMPACTED when they are no longer kept.
     """
+    skip_compacted: _builtins.bool
+    """When events are no longer kept, go on with those that are instead of refusing: `opened` says with
+    `compacted_through` what is missing, and its `session` is the state that they led to. Default false.
+    """
     def __init__(
         self,
         *,
         handle: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        skip_compacted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "handle", b"handle", "skip_compacted", b"skip_compacted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,8 +306,13 @@ class SessionOpened(_message.Message):
     HANDLE_FIELD_NUMBER: _builtins.int
     DETACH_GRACE_FIELD_NUMBER: _builtins.int
     AUDIO_LIMITS_FIELD_NUMBER: _builtins.int
+    COMPACTED_THROUGH_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
-    """Resumes this session on another stream. A secret: whoever has it can take the session over."""
+    """Resumes this session on another stream. A secret: whoever has it can take the session over. Each `opened`
+    brings a new one; those before it stop working a minute later.
+    """
+    compacted_through: _builtins.int
+    """Events up to this sequence are lost to this stream, see `ResumeSession.skip_compacted`; 0 when none are."""
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The session as it is now."""
@@ -326,10 +337,11 @@ class SessionOpened(_message.Message):
         handle: _builtins.str = ...,
         detach_grace: _duration_pb2.Duration | None = ...,
         audio_limits: Global___AudioLimits | None = ...,
+        compacted_through: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "detach_grace", b"detach_grace", "room", b"room", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "detach_grace", b"detach_grace", "handle", b"handle", "room", b"room", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "compacted_through", b"compacted_through", "detach_grace", b"detach_grace", "handle", b"handle", "room", b"room", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +396,9 @@ class SessionEvent(_message.Message):
     EXPIRING_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    RECONNECTED_FIELD_NUMBER: _builtins.int
+    ROTATED_FIELD_NUMBER: _builtins.int
+    ADOPTED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts from 1 in each session, without holes."""
     @_builtins.property
@@ -418,6 +433,18 @@ class SessionEvent(_message.Message):
     def ended(self) -> Global___SessionEnded:
         """The session is over. Always last."""
 
+    @_builtins.property
+    def reconnected(self) -> Global___UpstreamReconnected:
+        """The connection to the avatar is there again."""
+
+    @_builtins.property
+    def rotated(self) -> Global___SessionRotated:
+        """A fresh avatar took over from the one whose limit was near."""
+
+    @_builtins.property
+    def adopted(self) -> Global___SessionAdopted:
+        """Another process of the gateway drives the session now: the one before is gone."""
+
     def __init__(
         self,
         *,
@@ -430,16 +457,113 @@ class SessionEvent(_message.Message):
         expiring: Global___SessionExpiring | None = ...,
         notice: Global___UpstreamNotice | None = ...,
         ended: Global___SessionEnded | None = ...,
+        reconnected: Global___UpstreamReconnected | None = ...,
+        rotated: Global___SessionRotated | None = ...,
+        adopted: Global___SessionAdopted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "rotated", "adopted"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SessionEvent: _TypeAlias = SessionEvent  # noqa: Y015
+
+@_typing.final
+class UpstreamReconnected(_message.Message):
+    """The connection to the avatar is there again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    RESENT_BYTES_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
+    attempt_count: _builtins.int
+    """Tries it took."""
+    resent_bytes: _builtins.int
+    """Audio that was sent a second time because the avatar had not acknowledged it, 24 kHz mono 16-bit PCM, bytes."""
+    replaced: _builtins.bool
+    """Whether a fresh avatar was started, since the old one could not be reached any more."""
+    @_builtins.property
+    def gap(self) -> _duration_pb2.Duration:
+        """From the loss to now."""
+
+    def __init__(
+        self,
+        *,
+        attempt_count: _builtins.int = ...,
+        gap: _duration_pb2.Duration | None = ...,
+        resent_bytes: _builtins.int = ...,
+        replaced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "gap", b"gap", "replaced", b"replaced", "resent_bytes", b"resent_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpstreamReconnected: _TypeAlias = UpstreamReconnected  # noqa: Y015
+
+@_typing.final
+class SessionRotated(_message.Message):
+    """A fresh avatar took over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPSTREAM_SESSION_ID_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    upstream_session_id: _builtins.str
+    """LiveAvatar's id of the new avatar's session."""
+    @_builtins.property
+    def room(self) -> _session_pb2.RoomAccess:
+        """Where it is. Unchanged when the room is the caller's own."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When its limit ends it."""
+
+    def __init__(
+        self,
+        *,
+        upstream_session_id: _builtins.str = ...,
+        room: _session_pb2.RoomAccess | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "room", b"room"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "room", b"room", "upstream_session_id", b"upstream_session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRotated: _TypeAlias = SessionRotated  # noqa: Y015
+
+@_typing.final
+class SessionAdopted(_message.Message):
+    """Another process of the gateway drives the session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gap(self) -> _duration_pb2.Duration:
+        """How long nobody did."""
+
+    def __init__(
+        self,
+        *,
+        gap: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionAdopted: _TypeAlias = SessionAdopted  # noqa: Y015
 
 @_typing.final
 class StateChanged(_message.Message):
@@ -1022,6 +1146,367 @@ class InterruptSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterruptSessionResponse: _TypeAlias = InterruptSessionResponse  # noqa: Y015
+
+@_typing.final
+class WatchSessionsRequest(_message.Message):
+    """One message of a watcher."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def add(self) -> Global___AddWatch:
+        """Watch one session."""
+
+    @_builtins.property
+    def remove(self) -> Global___RemoveWatch:
+        """Stop watching one."""
+
+    @_builtins.property
+    def filter(self) -> Global___WatchFilter:
+        """Watch every session with these labels, those of the future too."""
+
+    @_builtins.property
+    def progress(self) -> Global___ProgressRequest:
+        """Ask for a `progress` now."""
+
+    def __init__(
+        self,
+        *,
+        add: Global___AddWatch | None = ...,
+        remove: Global___RemoveWatch | None = ...,
+        filter: Global___WatchFilter | None = ...,
+        progress: Global___ProgressRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "filter", b"filter", "message", b"message", "progress", b"progress", "remove", b"remove"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "filter", b"filter", "message", b"message", "progress", b"progress", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["add", "remove", "filter", "progress"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___WatchSessionsRequest: _TypeAlias = WatchSessionsRequest  # noqa: Y015
+
+@_typing.final
+class AddWatch(_message.Message):
+    """Watch one session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required. Unknown: answered with `removed` and SESSION_NOT_FOUND, and the stream goes on."""
+    after_sequence: _builtins.int
+    """Events up to this sequence are known; default 0: begin with a snapshot."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddWatch: _TypeAlias = AddWatch  # noqa: Y015
+
+@_typing.final
+class RemoveWatch(_message.Message):
+    """Stop watching one session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required. One that is not watched is answered with `removed` all the same."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveWatch: _TypeAlias = RemoveWatch  # noqa: Y015
+
+@_typing.final
+class WatchFilter(_message.Message):
+    """Which sessions to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Sessions that have all of these labels. Empty: all sessions."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFilter: _TypeAlias = WatchFilter  # noqa: Y015
+
+@_typing.final
+class ProgressRequest(_message.Message):
+    """Asks for a progress notice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProgressRequest: _TypeAlias = ProgressRequest  # noqa: Y015
+
+@_typing.final
+class WatchSessionsResponse(_message.Message):
+    """One message to a watcher."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    LAGGED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___WatchSnapshot:
+        """A session as it is now; events go on from its sequence."""
+
+    @_builtins.property
+    def event(self) -> Global___WatchEvent:
+        """Something happened."""
+
+    @_builtins.property
+    def progress(self) -> Global___WatchProgress:
+        """Nothing newer than this has happened."""
+
+    @_builtins.property
+    def removed(self) -> Global___WatchRemoved:
+        """A session is no longer watched."""
+
+    @_builtins.property
+    def lagged(self) -> Global___WatchLagged:
+        """Events were left out: the watcher read too slowly, or they were no longer kept. A snapshot follows."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___WatchSnapshot | None = ...,
+        event: Global___WatchEvent | None = ...,
+        progress: Global___WatchProgress | None = ...,
+        removed: Global___WatchRemoved | None = ...,
+        lagged: Global___WatchLagged | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lagged", b"lagged", "message", b"message", "progress", b"progress", "removed", b"removed", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lagged", b"lagged", "message", b"message", "progress", b"progress", "removed", b"removed", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["snapshot", "event", "progress", "removed", "lagged"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___WatchSessionsResponse: _TypeAlias = WatchSessionsResponse  # noqa: Y015
+
+@_typing.final
+class WatchSnapshot(_message.Message):
+    """A session as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Its last event."""
+    @_builtins.property
+    def session(self) -> _session_pb2.Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: _session_pb2.Session | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSnapshot: _TypeAlias = WatchSnapshot  # noqa: Y015
+
+@_typing.final
+class WatchEvent(_message.Message):
+    """Something happened in a watched session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Where."""
+    @_builtins.property
+    def event(self) -> Global___SessionEvent:
+        """What, with its sequence."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        event: Global___SessionEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEvent: _TypeAlias = WatchEvent  # noqa: Y015
+
+@_typing.final
+class WatchProgress(_message.Message):
+    """Nothing newer has happened. Sent every 15 s and when asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SequencesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sequences(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The last sequence of each watched session."""
+
+    def __init__(
+        self,
+        *,
+        sequences: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequences", b"sequences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchProgress: _TypeAlias = WatchProgress  # noqa: Y015
+
+@_typing.final
+class WatchRemoved(_message.Message):
+    """A session is no longer watched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Which."""
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """Why, when it was not asked for; OK after the session's last event."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRemoved: _TypeAlias = WatchRemoved  # noqa: Y015
+
+@_typing.final
+class WatchLagged(_message.Message):
+    """Events were left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TOLD_SEQUENCE_FIELD_NUMBER: _builtins.int
+    OLDEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Where."""
+    told_sequence: _builtins.int
+    """The last event that was told before the gap."""
+    oldest_sequence: _builtins.int
+    """EVENTS_COMPACTED: the first event that is still kept."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        told_sequence: _builtins.int = ...,
+        oldest_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_sequence", b"oldest_sequence", "session_id", b"session_id", "told_sequence", b"told_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchLagged: _TypeAlias = WatchLagged  # noqa: Y015
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):

@@ -63,6 +63,11 @@ class SessionServiceStub:
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.EndSessionRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.EndSessionResponse.FromString,
                 _registered_method=True)
+        self.WatchSessions = channel.stream_stream(
+                '/liveavatar.gateway.v1.SessionService/WatchSessions',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
+                _registered_method=True)
         self.InterruptSession = channel.unary_unary(
                 '/liveavatar.gateway.v1.SessionService/InterruptSession',
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionRequest.SerializeToString,
@@ -126,6 +131,17 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSessions(self, request_iterator, context):
+        """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+
+        Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
+        is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
+        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def InterruptSession(self, request, context):
         """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard.
         """
@@ -167,6 +183,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.EndSession,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.EndSessionRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.EndSessionResponse.SerializeToString,
+            ),
+            'WatchSessions': grpc.stream_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.WatchSessionsResponse.SerializeToString,
             ),
             'InterruptSession': grpc.unary_unary_rpc_method_handler(
                     servicer.InterruptSession,
@@ -318,6 +339,33 @@ class SessionService:
             '/liveavatar.gateway.v1.SessionService/EndSession',
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.EndSessionRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.EndSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/liveavatar.gateway.v1.SessionService/WatchSessions',
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,13 @@ class SessionServiceStub:
     """Lists sessions, newest first."""
     EndSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EndSessionRequest, _session_service_pb2.EndSessionResponse]
     """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent."""
+    WatchSessions: _grpc.StreamStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]
+    """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+
+    Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
+    is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
+    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+    """
     InterruptSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]
     """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]
@@ -93,6 +100,13 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Lists sessions, newest first."""
     EndSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EndSessionRequest, _session_service_pb2.EndSessionResponse]  # type: ignore[assignment]
     """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent."""
+    WatchSessions: _aio.StreamStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]  # type: ignore[assignment]
+    """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+
+    Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
+    is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
+    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+    """
     InterruptSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]  # type: ignore[assignment]
     """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
@@ -155,6 +169,19 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.EndSessionResponse, _abc.Awaitable[_session_service_pb2.EndSessionResponse]]:
         """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def WatchSessions(
+        self,
+        request_iterator: _MaybeAsyncIterator[_session_service_pb2.WatchSessionsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionsResponse]]:
+        """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+
+        Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
+        is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
+        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+        """
 
     @_abc_1.abstractmethod
     def InterruptSession(

@@ -3,7 +3,7 @@
 GatewayError
 ├── CallerError      the caller must change something
 ├── CapacityError    a limit, with its scope and a wait
-├── OwnershipError   another stream or process has it
+├── OwnershipError   another stream or process has it, or nobody can tell who does
 ├── UpstreamError    LiveAvatar, with what it said
 └── InternalError    a fault of our own
 
@@ -56,7 +56,7 @@ class CapacityError(GatewayError):
 
 
 class OwnershipError(GatewayError):
-    """Another stream or process holds what was asked for."""
+    """Another stream or process holds what was asked for, or nobody can tell who does."""
 
 
 class UpstreamError(GatewayError):
@@ -287,6 +287,29 @@ class Draining(OwnershipError):
 
     def __init__(self) -> None:
         super().__init__("this gateway is shutting down; connect again to reach another", retry_after_s=1.0)
+
+
+class OwnerMoved(OwnershipError):
+    """Another process of the gateway drives the session."""
+
+    reason = "OWNER_MOVED"
+
+    def __init__(self, session_id: str, *, address: str = "") -> None:
+        where = f" at {address}" if address else ""
+        super().__init__(
+            f"another process of the gateway drives session {session_id} now{where}; resume there",
+            session_id=session_id,
+            address=address,
+        )
+
+
+class RegistryUnavailable(OwnershipError):
+    """The registry cannot be used, and without it nobody would know of a new session after a crash."""
+
+    reason = "REGISTRY_UNAVAILABLE"
+
+    def __init__(self, message: str, *, facts: Mapping[str, object] | None = None) -> None:
+        super().__init__(message, retry_after_s=1.0, facts=facts)
 
 
 class UpstreamUnauthenticated(UpstreamError):

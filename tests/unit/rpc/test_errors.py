@@ -58,6 +58,8 @@ EXAMPLES = {
         e.AttachSuperseded("s-1"),
         e.AudioStreamSuperseded("s-1"),
         e.Draining(),
+        e.OwnerMoved("s-1", address="127.0.0.1:50051"),
+        e.RegistryUnavailable("disk full", facts={"error": "disk I/O error"}),
         e.UpstreamUnauthenticated("check the key", http_status=401),
         e.UpstreamCreditsExhausted("add credits", http_status=403),
         e.UpstreamPlanRequired("lower the quality", http_status=403),

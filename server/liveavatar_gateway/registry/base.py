@@ -1,0 +1,157 @@
+"""What every registry does: remembers sessions beyond the life of the process that drives them.
+
+A process has a lease and owns sessions. When it dies, another claims its sessions under a higher epoch, and
+whatever the dead one would still write is refused. A registry keeps facts without knowing what they mean;
+`sessions/record.py` does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+Facts = Mapping[str, Any]
+"""Values that JSON has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseConfig:
+    """How a process shows that it lives."""
+
+    ttl_s: float = 10.0
+    """How long a lease lasts without renewal. It counts only where nothing can be said about the process itself:
+    lower takes over sooner there, and tolerates shorter pauses."""
+    renew_s: float = 3.0
+    """Renewal period; at most a third of `ttl_s`, so that two renewals may be lost."""
+    grace_s: float = 5.0
+    """How much longer than its lease a process is spared of which nothing else is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The right to write about a session. It is lost when another process claims the session."""
+
+    session_id: str
+    epoch: int
+    """Counts the owners of the session from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One session at LiveAvatar that may be running."""
+
+    upstream_session_id: str
+    access: Facts | None = field(default=None, repr=False)
+    """Its addresses and tokens, opened; None before they were known, or when they cannot be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandleHash:
+    """A handle that resumes a session, without the handle."""
+
+    sha256: str
+    """Digest of the handle, hexadecimal."""
+    until_mono_s: float | None = None
+    """Until when it works, on this machine's monotonic clock; None is until the session ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A session as its owner left it."""
+
+    session_id: str
+    owner: str
+    epoch: int
+    ended: bool
+    sequence: int
+    """Number of its last event."""
+    facts: Facts
+    utterances: tuple[tuple[str, Facts], ...]
+    """Ids and facts in the order they were begun."""
+    upstreams: tuple[Upstream, ...]
+    """Sessions at LiveAvatar that nobody has stopped, the newest last."""
+    handles: tuple[HandleHash, ...]
+    seen_mono_s: float | None
+    """When its owner was last known to live, on this machine's monotonic clock; None is before this boot."""
+    address: str
+    """Where its owner serves, "host:port"; empty when that is not known."""
+
+
+class Registry(Protocol):
+    """Remembers sessions for all processes that share it.
+
+    Use as an async context manager; leaving it is a clean exit.
+
+    `note_*` are called where a packet or an event leaves, from the event loop: they return when a crash of this
+    process can no longer lose what they noted. Everything else may take as long as a disk does.
+
+    Raises (all methods):
+        RegistryUnavailable: it cannot be read or written now. Nothing changed.
+        OwnerMoved: the fence is not valid any more: another process has the session.
+    """
+
+    owner: str
+    """This process, unique for ever."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    # --- this process
+
+    async def renew(self, address: str) -> Mapping[str, int]:
+        """Renew the lease; returns the epoch of each living session that is this process's own."""
+
+    # --- its sessions
+
+    async def create(self, session_id: str, facts: Facts) -> Fence:
+        """Add a session of this process. It is living until `finish`."""
+
+    async def save(self, fence: Fence, facts: Facts) -> None:
+        """Replace what is known of a session."""
+
+    async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
+        """Note that a session at LiveAvatar is about to start; returns when a crash cannot lose that any more."""
+
+    async def save_access(self, fence: Fence, upstream_session_id: str, access: Facts) -> None:
+        """Keep, sealed, what is needed to reach a session at LiveAvatar."""
+
+    async def drop_upstream(self, upstream_session_id: str) -> None:
+        """Note that a session at LiveAvatar is over, whoever owned it."""
+
+    async def finish(self, fence: Fence, facts: Facts, *, keep_s: float) -> bool:
+        """Keep the final record alone, for `keep_s` seconds; False when something upstream is not stopped yet.
+
+        Such a session stays among the living, for another process to stop it when this one is gone.
+        """
+
+    def note_sequence(self, fence: Fence, sequence: int) -> None:
+        """Note the number of the last event, before anybody is told of it."""
+
+    def note_utterance(self, fence: Fence, utterance_id: str, facts: Facts) -> None:
+        """Note how far an utterance is."""
+
+    def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
+        """Replace the handles that resume a session, before anybody is given one."""
+
+    # --- sessions of others
+
+    def find(self, session_id: str) -> Row | None:
+        """Look a session up, whoever owns it; None when there is none."""
+
+    def abandoned(self, row: Row) -> bool:
+        """Whether a living session's owner is dead, or has been silent for longer than its lease and the grace."""
+
+    async def orphans(self) -> Sequence[Row]:
+        """All living sessions whose owners are dead, oldest first."""
+
+    async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
+        """Which of these sessions at LiveAvatar are ours, with the id of our session each belongs to."""
+
+    def claim(self, row: Row) -> Fence | None:
+        """Take a session over as it was read; None when somebody else was faster."""
+
+    async def page(self, after: str, size: int) -> Sequence[Row]:
+        """Sessions newest first, behind the one named, or from the newest when `after` is empty."""
+
+    async def tidy(self) -> None:
+        """Forget final records whose time is over, and processes that are dead and own nothing."""

@@ -1,0 +1,184 @@
+"""The registry that keeps nothing: for a process that is to leave no trace, and takes its sessions with it."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from liveavatar_gateway.core.errors import OwnerMoved
+from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, LeaseConfig, Row, Upstream
+from liveavatar_gateway.registry.lease import Lease, is_dead, monotonic_s
+
+_BOOT = "memory"
+
+
+@dataclass(slots=True)
+class Memory:
+    """What several registries of one process may share."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    accounts: dict[str, str] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    present: set[str] = field(default_factory=set)
+    kept_until_s: dict[str, float] = field(default_factory=dict)
+
+
+class MemoryRegistry:
+    """See `Registry`. It refuses and allows what any other does, but for surviving its process."""
+
+    def __init__(self, config: LeaseConfig, *, account: str = "", memory: Memory | None = None) -> None:
+        self.owner = str(uuid.uuid4())
+        self._config = config
+        self._account = account
+        self._memory = memory or Memory()
+
+    # --- this process
+
+    async def __aenter__(self) -> Self:
+        self._memory.present.add(self.owner)
+        await self.renew("")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._memory.present.discard(self.owner)
+        self._memory.leases.pop(self.owner, None)
+
+    async def renew(self, address: str) -> Mapping[str, int]:
+        until_mono_s = monotonic_s() + self._config.ttl_s
+        self._memory.leases[self.owner] = Lease(boot_id=_BOOT, until_mono_s=until_mono_s)
+        self._memory.addresses[self.owner] = address
+        return {row.session_id: row.epoch for row in self._living() if row.owner == self.owner}
+
+    # --- its sessions
+
+    async def create(self, session_id: str, facts: Facts) -> Fence:
+        self._memory.accounts[session_id] = self._account
+        self._memory.rows[session_id] = Row(
+            session_id=session_id,
+            owner=self.owner,
+            epoch=1,
+            ended=False,
+            sequence=0,
+            facts=facts,
+            utterances=(),
+            upstreams=(),
+            handles=(),
+            seen_mono_s=None,
+            address="",
+        )
+        return Fence(session_id, 1)
+
+    async def save(self, fence: Fence, facts: Facts) -> None:
+        self._put(replace(self._own(fence), facts=facts))
+
+    async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
+        row = self._own(fence)
+        self._put(replace(row, upstreams=(*row.upstreams, Upstream(upstream_session_id))))
+
+    async def save_access(self, fence: Fence, upstream_session_id: str, access: Facts) -> None:
+        row = self._own(fence)
+        if all(one.upstream_session_id != upstream_session_id for one in row.upstreams):
+            raise OwnerMoved(fence.session_id)
+        upstreams = tuple(
+            Upstream(upstream_session_id, access) if one.upstream_session_id == upstream_session_id else one
+            for one in row.upstreams
+        )
+        self._put(replace(row, upstreams=upstreams))
+
+    async def drop_upstream(self, upstream_session_id: str) -> None:
+        for row in list(self._memory.rows.values()):
+            left = tuple(one for one in row.upstreams if one.upstream_session_id != upstream_session_id)
+            if len(left) != len(row.upstreams):
+                self._put(replace(row, upstreams=left))
+
+    async def finish(self, fence: Fence, facts: Facts, *, keep_s: float) -> bool:
+        row = replace(self._own(fence), facts=facts)
+        if row.upstreams:
+            self._put(row)
+            return False
+        self._memory.kept_until_s[row.session_id] = monotonic_s() + keep_s
+        self._put(replace(row, ended=True, utterances=()))
+        return True
+
+    def note_sequence(self, fence: Fence, sequence: int) -> None:
+        self._put(replace(self._own(fence), sequence=sequence))
+
+    def note_utterance(self, fence: Fence, utterance_id: str, facts: Facts) -> None:
+        row = self._own(fence)
+        self._put(replace(row, utterances=tuple({**dict(row.utterances), utterance_id: facts}.items())))
+
+    def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
+        self._put(replace(self._own(fence), handles=tuple(handles)))
+
+    def _own(self, fence: Fence) -> Row:
+        row = self._memory.rows.get(fence.session_id)
+        if row is None or (row.owner, row.epoch) != (self.owner, fence.epoch):
+            raise OwnerMoved(fence.session_id)
+        return row
+
+    def _put(self, row: Row) -> None:
+        self._memory.rows[row.session_id] = row
+
+    # --- sessions of others
+
+    def find(self, session_id: str) -> Row | None:
+        row = self._memory.rows.get(session_id)
+        return self._seen(row) if row and self._memory.accounts[session_id] == self._account else None
+
+    def abandoned(self, row: Row) -> bool:
+        return not row.ended and row.owner != self.owner and self._is_dead(row.owner)
+
+    async def orphans(self) -> Sequence[Row]:
+        return [self._seen(row) for row in self._living() if self.abandoned(row)]
+
+    def _is_dead(self, owner: str) -> bool:
+        return is_dead(
+            self._memory.leases.get(owner),
+            seen_alive=owner in self._memory.present,
+            boot_id=_BOOT,
+            now_mono_s=monotonic_s(),
+            grace_s=self._config.grace_s,
+        )
+
+    def _living(self) -> list[Row]:
+        accounts = self._memory.accounts
+        rows = self._memory.rows.values()
+        return [row for row in rows if not row.ended and accounts[row.session_id] == self._account]
+
+    def _seen(self, row: Row) -> Row:
+        lease = self._memory.leases.get(row.owner)
+        seen_mono_s = lease.until_mono_s - self._config.ttl_s if lease else None
+        return replace(row, seen_mono_s=seen_mono_s, address=self._memory.addresses.get(row.owner, ""))
+
+    async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
+        return {
+            one.upstream_session_id: row.session_id
+            for row in self._memory.rows.values()
+            if self._memory.accounts[row.session_id] == self._account
+            for one in row.upstreams
+            if one.upstream_session_id in upstream_session_ids
+        }
+
+    def claim(self, row: Row) -> Fence | None:
+        known = self._memory.rows.get(row.session_id)
+        if known is None or known.ended or (known.owner, known.epoch) != (row.owner, row.epoch):
+            return None
+        self._put(replace(known, owner=self.owner, epoch=row.epoch + 1))
+        return Fence(row.session_id, row.epoch + 1)
+
+    async def page(self, after: str, size: int) -> Sequence[Row]:
+        rows = [
+            row for row in self._memory.rows.values() if self._memory.accounts[row.session_id] == self._account
+        ]
+        rows.reverse()
+        start = next((index + 1 for index, row in enumerate(rows) if row.session_id == after), 0)
+        return [self._seen(row) for row in rows[start : start + size]]
+
+    async def tidy(self) -> None:
+        now_s = monotonic_s()
+        for session_id in [name for name, until_s in self._memory.kept_until_s.items() if until_s < now_s]:
+            del self._memory.kept_until_s[session_id], self._memory.rows[session_id]
+        owners = {row.owner for row in self._memory.rows.values() if not row.ended}
+        for owner in [name for name in self._memory.leases if name not in owners and self._is_dead(name)]:
+            del self._memory.leases[owner]

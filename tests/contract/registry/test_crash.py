@@ -1,0 +1,212 @@
+"""The SQLite registry through kill -9: what was noted is there, and what was half done is not."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.sealing import Sealer
+from liveavatar_gateway.registry.sqlite import SqliteRegistry
+
+KEY = b"k" * 32
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.sealing import Sealer
+from liveavatar_gateway.registry.sqlite import SqliteRegistry
+
+async def main():
+    registry = SqliteRegistry(Path(sys.argv[1]), Sealer(b"k" * 32), LeaseConfig(), account="account")
+    async with registry:
+        fence = await registry.create("s-1", {"n": 0})
+        await registry.add_upstream(fence, "up-1")
+        await registry.save_access(fence, "up-1", {"ws_url": "ws://somewhere"})
+        saved = asyncio.create_task(save(registry, fence))
+        n = 0
+        while True:
+            n += 1
+            registry.note_sequence(fence, n)
+            registry.note_utterance(fence, "u-1", {"cut": n, "filler": "x" * 300})
+            print(n, flush=True)
+            if n % 50 == 0:
+                await asyncio.sleep(0)
+                assert not saved.done(), saved.result()
+
+async def save(registry, fence):
+    n = 0
+    while True:
+        n += 1
+        await registry.save(fence, {"n": n, "filler": "y" * 2000})
+        await registry.renew("")
+
+asyncio.run(main())
+"""
+
+
+def _writer(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _killed_writer(path: Path, after_lines: int) -> int:
+    """Let a process write until it has told `after_lines`, kill it, and return the last number it told."""
+    process = _writer(path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    last = 0
+    for line in process.stdout:
+        last = int(line)
+        if last == after_lines:
+            process.send_signal(signal.SIGKILL)
+        if not line.endswith("\n"):
+            break
+    complaint = process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(10) == -signal.SIGKILL, complaint
+    return last
+
+
+def _registry(path: Path, **options: object) -> SqliteRegistry:
+    options = {"account": "account", **options}
+    return SqliteRegistry(path, Sealer(KEY), LeaseConfig(), **options)
+
+
+@pytest.mark.parametrize("after_lines", [1, 7, 100, 1500, 5000])
+async def test_a_killed_process_loses_nothing_that_it_had_noted(tmp_path, after_lines):
+    path = tmp_path / "registry.db"
+    told = await asyncio.to_thread(_killed_writer, path, after_lines)
+    assert told >= after_lines
+    async with _registry(path) as registry:
+        (row,) = await registry.orphans()
+        ((utterance_id, facts),) = row.utterances
+        # It may have been killed between the two notes of one round, or between the notes and telling of them.
+        assert told <= facts["cut"] <= row.sequence <= told + 1
+        assert utterance_id == "u-1"
+        assert row.upstreams[0].access == {"ws_url": "ws://somewhere"}
+        assert registry.claim(row).epoch == 2
+
+
+async def test_a_killed_process_counts_as_dead_before_its_exit_status_is_collected(tmp_path):
+    path = tmp_path / "registry.db"
+    process = _writer(path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    async with _registry(path) as registry:
+        assert list(await registry.orphans()) == [], "it lives"
+        process.send_signal(signal.SIGSTOP)
+        assert list(await registry.orphans()) == [], "it is merely slow"
+        process.kill()
+        for _ in range(200):
+            if rows := await registry.orphans():
+                break
+            await asyncio.sleep(0.02)
+        assert [row.session_id for row in rows] == ["s-1"]
+    process.communicate()
+    assert process.wait(5) == -signal.SIGKILL
+
+
+# --- what only a file has
+
+
+async def test_the_file_and_its_companions_are_for_their_owner_alone(tmp_path):
+    path = tmp_path / "registry.db"
+    async with _registry(path) as registry:
+        await registry.create("s-1", {})
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert len(modes) == 4, modes
+
+
+async def test_no_secret_is_in_the_file_in_plain(tmp_path):
+    path = tmp_path / "registry.db"
+    async with _registry(path) as registry:
+        fence = await registry.create("s-1", {})
+        await registry.add_upstream(fence, "up-1")
+        await registry.save_access(fence, "up-1", {"ws_url": "ws://plain-secret"})
+        for file in tmp_path.iterdir():
+            assert b"plain-secret" not in file.read_bytes()
+
+
+async def test_with_another_key_a_session_can_still_be_ended_but_not_gone_on_with(tmp_path):
+    path = tmp_path / "registry.db"
+    async with _registry(path) as registry:
+        fence = await registry.create("s-1", {})
+        await registry.add_upstream(fence, "up-1")
+        await registry.save_access(fence, "up-1", {"ws_url": "ws://x"})
+    async with SqliteRegistry(path, Sealer(b"o" * 32), LeaseConfig(), account="account") as registry:
+        (row,) = await registry.orphans()
+        assert [(one.upstream_session_id, one.access) for one in row.upstreams] == [("up-1", None)]
+
+
+async def test_after_a_restart_of_the_machine_every_earlier_process_is_gone(tmp_path):
+    path = tmp_path / "registry.db"
+    async with _registry(path, boot_id="one") as before:
+        await before.create("s-1", {})
+        async with _registry(path, boot_id="two") as after:
+            (row,) = await after.orphans()
+            assert row.seen_mono_s is None
+
+
+async def test_a_process_without_locks_is_judged_by_its_lease(tmp_path):
+    path = tmp_path / "registry.db"
+    now_s = 1000.0
+    async with _registry(path, boot_id="b", clock=lambda: 1000.0) as unseen:
+        await unseen.create("s-1", {})
+        for lock in tmp_path.glob("*.lock"):
+            lock.unlink()
+        async with _registry(path, boot_id="b", clock=lambda: now_s) as other:
+            now_s = 1000.0 + 10.0 + 5.0
+            assert list(await other.orphans()) == [], "within its lease and the grace"
+            now_s += 0.1
+            assert len(await other.orphans()) == 1
+
+
+async def test_a_file_of_another_version_is_left_alone(tmp_path):
+    import sqlite3
+
+    from liveavatar_gateway.core.errors import RegistryUnavailable
+
+    path = tmp_path / "registry.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 77")
+    connection.close()
+    with pytest.raises(RegistryUnavailable, match="schema 77"):
+        async with _registry(path):
+            pass
+
+
+async def test_old_utterances_are_forgotten_and_the_latest_kept(tmp_path):
+    async with _registry(tmp_path / "registry.db") as registry:
+        fence = await registry.create("s-1", {})
+        for number in range(400):
+            registry.note_utterance(fence, f"u-{number}", {"n": number})
+        await registry.save(fence, {})
+        names = [name for name, _ in registry.find("s-1").utterances]
+    assert len(names) == 320
+    assert names[-1] == "u-399"
+
+
+async def test_a_registry_that_cannot_be_written_says_so_and_works_again_later(tmp_path):
+    import sqlite3
+
+    from liveavatar_gateway.core.errors import RegistryUnavailable
+
+    path = tmp_path / "registry.db"
+    async with _registry(path) as registry:
+        fence = await registry.create("s-1", {})
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RegistryUnavailable, match=r"registry\.db cannot be used"):
+            registry.note_sequence(fence, 1)
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        registry.note_sequence(fence, 2)
+        assert registry.find("s-1").sequence == 2

@@ -1,0 +1,238 @@
+"""What holds for every registry. A new one is added to `conftest.py` and passes all of this."""
+
+import asyncio
+
+import pytest
+
+from liveavatar_gateway.core.errors import OwnerMoved
+from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig
+from liveavatar_gateway.registry.lease import monotonic_s
+
+FACTS = {"avatar_id": "a-1", "labels": {"desk": "7"}, "grace_s": 30.5}
+
+
+def _writes(registry, fence):
+    """Everything that a fence allows, each as a callable."""
+    return {
+        "save": lambda: registry.save(fence, {"changed": True}),
+        "add_upstream": lambda: registry.add_upstream(fence, "up-9"),
+        "save_access": lambda: registry.save_access(fence, "up-1", {"ws_url": "ws://elsewhere"}),
+        "finish": lambda: registry.finish(fence, {"changed": True}, keep_s=60),
+        "note_sequence": lambda: registry.note_sequence(fence, 99),
+        "note_utterance": lambda: registry.note_utterance(fence, "u-1", {"changed": True}),
+        "note_handles": lambda: registry.note_handles(fence, [HandleHash("changed")]),
+    }
+
+
+async def _done(work):
+    result = work()
+    if asyncio.iscoroutine(result):
+        await result
+
+
+# --- what is kept
+
+
+async def test_a_new_session_is_found_by_every_process(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    row = other.find("s-1")
+    assert (row.session_id, row.owner, row.epoch, row.facts) == ("s-1", mine.owner, fence.epoch, FACTS)
+    assert (row.ended, row.sequence, row.utterances, row.upstreams, row.handles) == (False, 0, (), (), ())
+
+
+async def test_what_never_was_is_not_found(mine):
+    assert mine.find("s-0") is None
+
+
+async def test_facts_are_replaced_whole(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    await mine.save(fence, {"state": "ready"})
+    assert other.find("s-1").facts == {"state": "ready"}
+
+
+async def test_utterances_come_in_the_order_they_were_begun_with_what_was_noted_last(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    for name, position in (("b", 1), ("a", 1), ("b", 2), ("c", 1), ("a", 7)):
+        mine.note_utterance(fence, name, {"cut": position})
+    assert other.find("s-1").utterances == (("b", {"cut": 2}), ("a", {"cut": 7}), ("c", {"cut": 1}))
+
+
+async def test_the_last_sequence_and_the_handles_are_kept(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    mine.note_sequence(fence, 12)
+    mine.note_handles(fence, [HandleHash("old", 1234.5), HandleHash("new")])
+    row = other.find("s-1")
+    assert (row.sequence, row.handles) == (12, (HandleHash("old", 1234.5), HandleHash("new")))
+
+
+async def test_access_to_what_runs_upstream_is_kept_and_opened(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    await mine.add_upstream(fence, "up-2")
+    await mine.save_access(fence, "up-1", {"ws_url": "ws://secret", "limit_s": 600.0})
+    row = other.find("s-1")
+    assert [(one.upstream_session_id, one.access) for one in row.upstreams] == [
+        ("up-1", {"ws_url": "ws://secret", "limit_s": 600.0}),
+        ("up-2", None),
+    ]
+    assert "secret" not in repr(row)
+
+
+async def test_our_own_sessions_are_told_from_those_of_others_upstream(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    assert await other.owners_of(["up-0", "up-1"]) == {"up-1": "s-1"}
+    await other.drop_upstream("up-1")
+    assert await other.owners_of(["up-0", "up-1"]) == {}
+
+
+async def test_sessions_are_listed_newest_first_in_pages(mine, other):
+    for number in range(5):
+        await mine.create(f"s-{number}", FACTS)
+    assert [row.session_id for row in await other.page("", 2)] == ["s-4", "s-3"]
+    assert [row.session_id for row in await other.page("s-3", 9)] == ["s-2", "s-1", "s-0"]
+
+
+async def test_another_account_in_the_same_place_is_not_touched(shared, mine):
+    stranger = await shared.join(account="another")
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    shared.kill(mine)
+    assert stranger.find("s-1") is None
+    assert list(await stranger.orphans()) == []
+    assert list(await stranger.page("", 9)) == []
+    assert await stranger.owners_of(["up-1"]) == {}
+
+
+# --- the end
+
+
+async def test_an_ended_session_keeps_its_final_record_alone(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    mine.note_utterance(fence, "u-1", {"cut": 1})
+    await mine.drop_upstream("up-1")
+    assert await mine.finish(fence, {"end": "CALLER_ENDED"}, keep_s=60)
+    row = other.find("s-1")
+    assert (row.ended, row.facts, row.utterances, row.upstreams) == (True, {"end": "CALLER_ENDED"}, (), ())
+
+
+async def test_a_final_record_is_forgotten_when_its_time_is_over(mine):
+    short, long = await mine.create("s-1", FACTS), await mine.create("s-2", FACTS)
+    await mine.finish(short, FACTS, keep_s=-1)
+    await mine.finish(long, FACTS, keep_s=60)
+    await mine.tidy()
+    assert mine.find("s-1") is None
+    assert mine.find("s-2") is not None
+
+
+async def test_a_session_that_was_not_stopped_upstream_is_left_for_others_to_stop(shared, mine, other):
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    assert not await mine.finish(fence, {"end": "DRAINED"}, keep_s=60)
+    await mine.__aexit__(None, None, None)
+    shared._open.remove(mine)
+    (row,) = await other.orphans()
+    assert (row.session_id, row.ended, row.facts) == ("s-1", False, {"end": "DRAINED"})
+
+
+# --- who owns it
+
+
+async def test_a_process_is_told_what_it_owns_when_it_renews(mine, other):
+    await mine.create("s-1", FACTS)
+    await other.create("s-2", FACTS)
+    await mine.finish(await mine.create("s-3", FACTS), FACTS, keep_s=60)
+    assert await mine.renew("127.0.0.1:1") == {"s-1": 1}
+
+
+async def test_others_are_told_where_the_owner_serves_and_when_it_was_seen(mine, other):
+    await mine.create("s-1", FACTS)
+    before_s = monotonic_s()
+    await mine.renew("127.0.0.1:50051")
+    row = other.find("s-1")
+    assert row.address == "127.0.0.1:50051"
+    assert before_s - 0.001 <= row.seen_mono_s <= monotonic_s() + 0.001
+
+
+async def test_sessions_of_a_living_process_are_no_orphans(mine, other):
+    await mine.create("s-1", FACTS)
+    assert list(await other.orphans()) == []
+    assert not other.abandoned(other.find("s-1"))
+
+
+async def test_a_killed_process_leaves_its_living_sessions_as_orphans_at_once(shared, mine, other):
+    await mine.create("s-1", FACTS)
+    await mine.finish(await mine.create("s-2", FACTS), FACTS, keep_s=60)
+    await mine.create("s-3", FACTS)
+    shared.kill(mine)
+    assert [row.session_id for row in await other.orphans()] == ["s-1", "s-3"]
+    assert other.abandoned(other.find("s-1"))
+    assert not other.abandoned(other.find("s-2"))
+
+
+async def test_a_process_that_is_seen_alive_keeps_its_sessions_however_late_its_lease_is(shared, other):
+    late = await shared.join(lease=LeaseConfig(ttl_s=-100.0))
+    await late.create("s-1", FACTS)
+    assert list(await other.orphans()) == []
+
+
+async def test_a_claim_raises_the_epoch_and_moves_the_session(shared, mine, other):
+    fence = await mine.create("s-1", FACTS)
+    mine.note_sequence(fence, 5)
+    shared.kill(mine)
+    (row,) = await other.orphans()
+    claimed = other.claim(row)
+    assert claimed == Fence("s-1", 2)
+    other.note_sequence(claimed, 6)
+    row = other.find("s-1")
+    assert (row.owner, row.epoch, row.sequence) == (other.owner, 2, 6)
+    assert list(await other.orphans()) == []
+
+
+async def test_of_two_that_claim_one_session_one_gets_it(shared, mine, other):
+    third = await shared.join()
+    await mine.create("s-1", FACTS)
+    shared.kill(mine)
+    rows = [(await registry.orphans())[0] for registry in (other, third)]
+    assert [other.claim(rows[0]), third.claim(rows[1])] == [Fence("s-1", 2), None]
+
+
+async def test_what_has_ended_cannot_be_claimed(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    row = other.find("s-1")
+    await mine.finish(fence, FACTS, keep_s=60)
+    assert other.claim(row) is None
+
+
+@pytest.mark.parametrize("write", list(_writes(None, None)))
+async def test_an_owner_that_lost_its_session_can_write_nothing_about_it(mine, other, write):
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    other.claim(other.find("s-1"))
+    before = other.find("s-1")
+    with pytest.raises(OwnerMoved):
+        await _done(_writes(mine, fence)[write])
+    assert other.find("s-1") == before
+    assert await mine.renew("") == {}
+
+
+@pytest.mark.parametrize("write", list(_writes(None, None)))
+async def test_the_owner_can_write_all_of_that(mine, write):
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    before = mine.find("s-1")
+    await _done(_writes(mine, fence)[write])
+    assert mine.find("s-1") != before
+
+
+async def test_dead_processes_are_forgotten_when_they_own_nothing(shared, mine, other):
+    fence = await mine.create("s-1", FACTS)
+    await mine.renew("127.0.0.1:1")
+    shared.kill(mine)
+    await other.tidy()
+    assert other.find("s-1").address == "127.0.0.1:1"
+    other.claim(other.find("s-1"))
+    await other.tidy()
+    assert fence.epoch == 1
+    assert other.find("s-1").owner == other.owner

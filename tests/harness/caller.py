@@ -108,8 +108,20 @@ class Speech:
     async def send(self, **message: Any) -> None:
         await self.call.write(audio.StreamAudioRequest(**message))
 
-    async def begin(self, utterance_id: str = "") -> None:
-        await self.send(begin=audio.BeginUtterance(utterance_id=utterance_id))
+    async def begin(self, utterance_id: str = "", *, resume: bool = False) -> None:
+        await self.send(begin=audio.BeginUtterance(utterance_id=utterance_id, resume=resume))
+
+    async def resume(self, utterance_id: str) -> audio.AudioAck:
+        """Go on with an utterance of another stream; returns how far it is."""
+        await self.begin(utterance_id, resume=True)
+        return await self.until("ack")
+
+    async def status(self) -> grpc.StatusCode:
+        """Read to the end and return the stream's status."""
+        with contextlib.suppress(EOFError, grpc.aio.AioRpcError):
+            while True:
+                await self.read()
+        return await self.call.code()
 
     async def chunk(self, data: bytes, offset: int | None = None) -> None:
         await self.send(chunk=audio.AudioChunk(audio=data, offset_bytes=offset))

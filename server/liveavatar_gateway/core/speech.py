@@ -9,6 +9,7 @@ from liveavatar_gateway.core.credit import Credit
 from liveavatar_gateway.core.errors import (
     CapacityExhausted,
     GatewayError,
+    InvalidField,
     UpstreamStalled,
     UtteranceIdReused,
     UtteranceNotFound,
@@ -40,7 +41,8 @@ class SpeechConfig:
     max_utterances: int = 64
     """Utterances that may be open or in line at once."""
     remembered_utterances: int = 256
-    """Ended utterances that are remembered, to refuse their ids and to answer late interrupts."""
+    """Ended utterances that are remembered, to refuse their ids, and to answer late interrupts and those who
+    resume one."""
     start_delay_s: float = 0.2
     """From the first packet to the first sound, until LiveAvatar confirms it."""
     started_timeout_s: float = 1.0
@@ -92,7 +94,7 @@ class Speech:
         self.played_s = 0.0
         self.utterance_count = 0
         self._new_id = new_id
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, UtteranceEnded] = OrderedDict()
         self._credit = Credit(config.max_buffered_s)
         self._correlator = Correlator(config.remembered_utterances)
         self._barge: _Barge | None = None
@@ -132,6 +134,26 @@ class Speech:
         # Its first chunk is to be looked at, whatever the last look waited for.
         self._wake_bytes = 0
         self._credit.reckon_windows(self.active)
+        return utterance
+
+    def take_up(self, utterance_id: str, intake: Intake) -> Utterance | UtteranceEnded | None:
+        """Find an utterance for a stream that goes on with it, or how it ended; None when it never was.
+
+        Raises:
+            InvalidField: it was begun in another format.
+        """
+        utterance = next((one for one in self.active if one.id == utterance_id), None)
+        if utterance is None:
+            return self._ended.get(utterance_id)
+        if utterance.intake.format != intake.format:
+            raise InvalidField(
+                f"utterance {utterance_id!r} is {utterance.intake.format}, this stream {intake.format}; go on in "
+                "the format it was begun in",
+                field="header.format",
+                utterance_id=utterance_id,
+                format=intake.format,
+                begun_format=utterance.intake.format,
+            )
         return utterance
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
@@ -480,7 +502,7 @@ class Speech:
         self.played_s += utterance.played_s
         self.active.remove(utterance)
         ended = UtteranceEnded(utterance.id, outcome, utterance.played_s, utterance.failure, inferred)
-        self._ended[utterance.id] = None
+        self._ended[utterance.id] = ended
         forget_oldest(self._ended, self.config.remembered_utterances)
         self._correlator.remember_ended(utterance.upstream_id)
         self.happenings.append(ended)

@@ -48,6 +48,8 @@ class Intake:
     """Makes the converter of one utterance."""
     detect_container: Callable[[bytes], str | None]
     """Names the file format that some first bytes belong to, if any."""
+    format: str = ""
+    """Name of the caller's format, to tell it from others."""
 
 
 class Utterance:

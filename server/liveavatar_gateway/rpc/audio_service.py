@@ -20,6 +20,8 @@ from liveavatar_gateway.core.errors import (
     SessionEnded,
     UnexpectedMessage,
 )
+from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.states import Outcome
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import answered, status_of
@@ -73,6 +75,7 @@ class AudioService(AudioServiceServicer):
             max_chunk_bytes=self._config.max_chunk_bytes,
             new_converter=lambda: converter(audio_format),
             detect_container=detect_container,
+            format=f"{audio_format.encoding} {audio_format.rate_hz} Hz {audio_format.channels} ch",
         )
 
 
@@ -98,11 +101,11 @@ class SpeechStream:
         self._open: Utterance | None = None
         self._gap_at: int | None = None
         self._told: list[_Told] = []
-        self._rejections: list[p.StreamAudioResponse] = []
+        self._answers: list[p.StreamAudioResponse] = []
         self._source_ended = False
-        # Whether the last `begin` was refused: what follows up to its `end` was on its way and is dropped.
+        # Whether the last `begin` opened nothing: what follows up to its `end` was on its way and is dropped.
         self._refused = False
-        self._hold = session.hold_audio(AudioStreamSuperseded(session.id))
+        self._hold = session.hold_audio(AudioStreamSuperseded(session.id), self._leave_open)
 
     async def run(self) -> None:
         """Serve until all that was begun has ended after the caller's last message.
@@ -121,18 +124,18 @@ class SpeechStream:
                 name = f"session-{self._session.id}/progress"
                 writer = tasks.create_task(self._write(), name=name)
                 await self._read()
-                self._cancel_open()
+                self._leave_open()
                 self._source_ended = True
                 self._hold.signal.set()
                 await writer
         finally:
-            # Whatever ended the stream, an utterance without its end is never left half spoken.
-            self._cancel_open()
+            # Whatever ended the stream: its caller may come back for an utterance without its end.
+            self._leave_open()
             self._hold.release()
 
-    def _cancel_open(self) -> None:
+    def _leave_open(self) -> None:
         if self._open is not None:
-            self._session.cancel(self._open)
+            self._session.leave_open(self._open)
             self._open = None
 
     # --- up: one coroutine, nothing per chunk but an append
@@ -141,6 +144,9 @@ class SpeechStream:
         # A twentieth cheaper than iterating, and there are fifty of these per second of speech.
         read = self._context.read
         while (request := await read()) is not grpc.aio.EOF:
+            if self._hold.superseded is not None:
+                # What was on its way here is for the stream that took over to send.
+                return
             kind = request.WhichOneof("message")
             if kind == "chunk":
                 self._take(request.chunk)
@@ -149,8 +155,7 @@ class SpeechStream:
             elif kind == "end":
                 self._seal(self._require_open("end"))
             elif kind == "cancel":
-                self._require_open("cancel")
-                self._cancel_open()
+                self._cancel(self._require_open("cancel"))
             else:
                 got = kind or "nothing"
                 raise UnexpectedMessage(f"header comes first and once; got {got} here", field=got, got=got)
@@ -162,17 +167,37 @@ class SpeechStream:
                 field="begin",
                 utterance_id=self._open.id,
             )
+        self._gap_at = None
+        self._open = None
+        self._refused = True
         try:
-            utterance_id = convert.checked_id(begin.utterance_id, "begin.utterance_id", required=False)
-            self._open = self._session.begin(utterance_id, self._intake)
+            utterance_id = convert.checked_id(begin.utterance_id, "begin.utterance_id", required=begin.resume)
+            if begin.resume:
+                found = self._session.resume(utterance_id, self._intake)
+            else:
+                found = self._session.begin(utterance_id, self._intake)
         except GatewayError as error:
-            self._open = None
-            self._refused = True
             self._reject(begin.utterance_id, error, 0)
             return
+        if isinstance(found, UtteranceEnded):
+            self._answer(ended=_ended(found.utterance_id, found.outcome, found.played_s, found.error))
+            return
         self._refused = False
-        self._gap_at = None
-        self._told.append(_Told(self._open))
+        self._open = found
+        self._tell_of(found, resumed=begin.resume)
+
+    def _tell_of(self, utterance: Utterance, *, resumed: bool) -> None:
+        """From now on tell how far an utterance comes; one that is resumed is told of at once."""
+        told = next((one for one in self._told if one.utterance is utterance), None)
+        if told is None:
+            told = _Told(utterance)
+            self._told.append(told)
+        if resumed:
+            told.ack = None
+            ack = self._ack(told, time.monotonic())
+            self._answer(ack=ack)
+            if utterance.failure is not None:
+                self._reject(utterance.id, utterance.failure, utterance.received)
 
     def _take(self, chunk: p.AudioChunk) -> None:
         utterance = self._open
@@ -198,6 +223,11 @@ class SpeechStream:
             self._session.seal(utterance)
             self._open = None
 
+    def _cancel(self, utterance: Utterance | None) -> None:
+        if utterance is not None:
+            self._session.cancel(utterance)
+            self._open = None
+
     def _require_open(self, kind: str) -> Utterance | None:
         if self._open is None and not self._refused:
             raise UnexpectedMessage(f"{kind} without an open utterance", field=kind)
@@ -206,7 +236,10 @@ class SpeechStream:
 
     def _reject(self, utterance_id: str, error: GatewayError, received: int) -> None:
         rejected = p.AudioRejected(utterance_id=utterance_id, error=status_of(error), received_bytes=received)
-        self._rejections.append(p.StreamAudioResponse(rejected=rejected))
+        self._answer(rejected=rejected)
+
+    def _answer(self, **message: Any) -> None:
+        self._answers.append(p.StreamAudioResponse(**message))
         self._hold.signal.set()
 
     # --- down: what changed, at most every `ack_interval_s` for mere progress
@@ -230,7 +263,7 @@ class SpeechStream:
             await self._hold.signal.wait(wait_s)
 
     def _due(self, now_s: float, *, with_acks: bool) -> list[p.StreamAudioResponse]:
-        responses, self._rejections = self._rejections, []
+        responses, self._answers = self._answers, []
         for told in list(self._told):
             utterance = told.utterance
             if utterance.started and not told.started:
@@ -240,7 +273,8 @@ class SpeechStream:
                 responses.append(p.StreamAudioResponse(ack=ack))
             if utterance.outcome is not None:
                 self._told.remove(told)
-                responses.append(p.StreamAudioResponse(ended=_ended(utterance)))
+                ended = _ended(utterance.id, utterance.outcome, utterance.played_s, utterance.failure)
+                responses.append(p.StreamAudioResponse(ended=ended))
         return responses
 
     def _ack(self, told: _Told, now_s: float) -> p.AudioAck | None:
@@ -260,13 +294,12 @@ class SpeechStream:
         )
 
 
-def _ended(utterance: Utterance) -> p.AudioEnded:
-    assert utterance.outcome is not None  # noqa: S101 - asked only when it has ended
+def _ended(utterance_id: str, outcome: Outcome, played_s: float, error: GatewayError | None) -> p.AudioEnded:
     return p.AudioEnded(
-        utterance_id=utterance.id,
-        outcome=convert.outcome(utterance.outcome),
-        played=convert.duration(utterance.played_s),
-        error=status_of(utterance.failure) if utterance.failure else None,
+        utterance_id=utterance_id,
+        outcome=convert.outcome(outcome),
+        played=convert.duration(played_s),
+        error=status_of(error) if error else None,
     )
 
 

@@ -42,17 +42,23 @@ class Spec:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+def _nothing() -> None:
+    """What most holders do at once when another takes their part."""
+
+
 class Hold:
     """One stream's (or waiting call's) grip on a session. While there is one, the session is not abandoned."""
 
-    def __init__(self, session: "LiveSession", signal: Signal) -> None:
+    def __init__(self, session: "LiveSession", signal: Signal, on_superseded: Callable[[], None]) -> None:
         self._session = session
+        self._on_superseded = on_superseded
         self.signal = signal
         self.superseded: GatewayError | None = None
 
     def supersede(self, error: GatewayError) -> None:
         """Tell the holder that another took its part."""
         self.superseded = error
+        self._on_superseded()
         self.signal.set()
 
     def release(self) -> None:
@@ -83,6 +89,7 @@ class LiveSession:
         self._tickets: dict[int, asyncio.Future[list[UtteranceEnded]]] = {}
         self._told = 0
         self._grace_timer: asyncio.TimerHandle | None = None
+        self._left_open: dict[Utterance, asyncio.TimerHandle] = {}
         self._creation: asyncio.Task[UpstreamSession] | None = None
 
     # --- who holds it
@@ -102,9 +109,9 @@ class LiveSession:
         """Monotonic time of the last command upstream."""
         return self.core.last_command_at_s
 
-    def hold(self) -> Hold:
+    def hold(self, on_superseded: Callable[[], None] = _nothing) -> Hold:
         """Keep the session from being abandoned, until `release`."""
-        hold = Hold(self, Signal())
+        hold = Hold(self, Signal(), on_superseded)
         self._holds.add(hold)
         self._stop_grace()
         return hold
@@ -116,11 +123,17 @@ class LiveSession:
         self._attach = self.hold()
         return self._attach
 
-    def hold_audio(self, error_for_earlier: GatewayError) -> Hold:
-        """Hold it as its `StreamAudio` stream; an earlier one is superseded."""
+    def hold_audio(self, error_for_earlier: GatewayError, on_superseded: Callable[[], None]) -> Hold:
+        """Hold it as its `StreamAudio` stream; an earlier one is superseded.
+
+        Args:
+            error_for_earlier: Why the earlier one ends.
+            on_superseded: Called when a later one takes over, before that one does anything: the place to
+                `leave_open` what it may go on with.
+        """
         if self._audio is not None:
             self._audio.supersede(error_for_earlier)
-        self._audio = self.hold()
+        self._audio = self.hold(on_superseded)
         return self._audio
 
     def let_go(self, hold: Hold) -> None:
@@ -145,14 +158,46 @@ class LiveSession:
     # --- what callers do
 
     def begin(self, utterance_id: str, intake: Intake) -> Utterance:
-        """Open an utterance.
+        """Open an utterance. One that was left open is cancelled: its caller goes on with something else.
 
         Raises:
             Draining, SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
         """
+        utterance = self._begin(utterance_id, intake)
+        for left in list(self._left_open):
+            self._give_up(left)
+        return utterance
+
+    def _begin(self, utterance_id: str, intake: Intake) -> Utterance:
         if self.draining_until is not None and not self.core.over:
             raise Draining
         return self.core.begin(utterance_id, intake)
+
+    def resume(self, utterance_id: str, intake: Intake) -> Utterance | UtteranceEnded:
+        """Go on with an utterance of an earlier stream; one that is not known is opened.
+
+        Raises:
+            InvalidField: it was begun in another format.
+            Draining, SessionEnded, CapacityExhausted: it is not known, and was not opened.
+        """
+        known = self.core.speech.take_up(utterance_id, intake)
+        if known is None:
+            return self._begin(utterance_id, intake)
+        if isinstance(known, Utterance) and known in self._left_open:
+            self._left_open.pop(known).cancel()
+        return known
+
+    def leave_open(self, utterance: Utterance) -> None:
+        """Wait for another stream to go on with an utterance, for the detach grace; then it is cancelled."""
+        if utterance.sealed or utterance.outcome is not None:
+            return
+        _log.info("utterance.left_open", session=self.id, received_bytes=utterance.received)
+        loop = asyncio.get_running_loop()
+        self._left_open[utterance] = loop.call_later(self.spec.detach_grace_s, self._give_up, utterance)
+
+    def _give_up(self, utterance: Utterance) -> None:
+        self._left_open.pop(utterance).cancel()
+        self.cancel(utterance)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes) -> None:
         """Take a chunk. This is the hot path: an append, and a wake-up when a packet is due.
@@ -278,6 +323,9 @@ class LiveSession:
             self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))
         finally:
             self._stop_grace()
+            for timer in self._left_open.values():
+                timer.cancel()
+            self._left_open.clear()
             self._pool.let_go(self)
             await self._finish(upstream)
 

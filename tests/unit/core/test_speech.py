@@ -436,3 +436,29 @@ def test_an_open_utterance_that_liveavatar_never_takes_is_not_waited_for(rig):
     ended = rig.end_of("u")
     assert ended.outcome is Outcome.FAILED
     assert ended.error.reason == "UPSTREAM_STALLED"
+
+
+# --- streams that come back
+
+
+def test_an_utterance_is_found_again_as_long_as_it_lives(rig):
+    utterance = rig.begin("u")
+    assert rig.speech.take_up("u", rig.native) is utterance
+    assert rig.speech.take_up("another", rig.native) is None
+
+
+def test_an_utterance_that_has_ended_is_answered_with_its_end(rig):
+    rig.say("u", 0)
+    ended = rig.speech.take_up("u", rig.native)
+    assert (ended.utterance_id, ended.outcome) == ("u", Outcome.COMPLETED)
+
+
+def test_an_utterance_is_not_found_again_in_another_format(rig):
+    rig.begin("u", replace(rig.native, format="ULAW 8000 Hz"))
+    with pytest.raises(InvalidField) as refused:
+        rig.speech.take_up("u", replace(rig.native, format="PCM 24000 Hz"))
+    assert refused.value.field == "header.format"
+    assert (refused.value.metadata["begun_format"], refused.value.metadata["format"]) == (
+        "ULAW 8000 Hz",
+        "PCM 24000 Hz",
+    )

@@ -212,9 +212,11 @@ class Caller:
         await call.write(sessions.AttachRequest(open=message))
         return await self._attached(call)
 
-    async def resume(self, handle: str, after_sequence: int = 0) -> Attachment:
+    async def resume(self, handle: str, after_sequence: int = 0, *, skip_compacted: bool = False) -> Attachment:
         call = self.sessions.Attach()
-        message = sessions.ResumeSession(handle=handle, after_sequence=after_sequence)
+        message = sessions.ResumeSession(
+            handle=handle, after_sequence=after_sequence, skip_compacted=skip_compacted
+        )
         await call.write(sessions.AttachRequest(resume=message))
         return await self._attached(call)
 

@@ -74,6 +74,56 @@ async def test_the_end_of_the_attach_stream_is_detach_and_resume_brings_what_was
     assert await second.closed() is grpc.StatusCode.OK
 
 
+async def test_each_opened_brings_a_new_handle_and_the_one_before_still_works(caller):
+    first = await caller.attach()
+    second = await caller.resume(first.opened.handle)
+    third = await caller.resume(first.opened.handle)
+    fourth = await caller.resume(second.opened.handle)
+    handles = [one.opened.handle for one in (first, second, third, fourth)]
+    assert len(set(handles)) == len(handles)
+    for superseded in (first, second, third):
+        assert await superseded.closed() is grpc.StatusCode.ABORTED
+    await caller.end(first.session_id)
+    # How it ended can still be read with it.
+    last = await caller.resume(fourth.opened.handle)
+    assert (await last.event("ended")).session.end_reason == session_pb2.END_REASON_CALLER_ENDED
+
+
+async def test_a_retried_create_gives_another_handle_and_leaves_the_first_alone(caller):
+    first = await caller.create("handles")
+    second = await caller.create("handles")
+    assert first.handle != second.handle
+    for handle in (first.handle, second.handle):
+        await (await caller.resume(handle)).call.done_writing()
+    await caller.end(first.session.id)
+
+
+async def test_events_that_are_no_longer_kept_are_refused_or_left_out_as_the_caller_wishes(caller):
+    first = await caller.attach()
+    await first.until_ready()
+    stream = await caller.speak(first.session_id)
+    kept = 1024
+    for number in range(kept):
+        await stream.begin(f"u{number}")
+        await stream.end()
+    while (await first.event("utterance_ended")).utterance_id != f"u{kept - 1}":
+        pass
+    last = first.events[-1].sequence
+    why = await refused(caller.resume(first.opened.handle, after_sequence=1))
+    assert (why.reason, why.code) == ("EVENTS_COMPACTED", grpc.StatusCode.OUT_OF_RANGE)
+    oldest = int(why.metadata["oldest_sequence"])
+    assert oldest == last - kept + 1
+    assert not first.call.done(), "a refused resume took the session from the stream that has it"
+    second = await caller.resume(first.opened.handle, after_sequence=1, skip_compacted=True)
+    assert second.opened.compacted_through == oldest - 1
+    for _ in range(kept):
+        await second.read()
+    assert [event.sequence for event in second.events] == list(range(oldest, last + 1))
+    third = await caller.resume(second.opened.handle, after_sequence=last, skip_compacted=True)
+    assert third.opened.compacted_through == 0
+    await caller.end(first.session_id)
+
+
 async def test_resuming_after_events_that_never_were_is_refused(caller):
     first = await caller.attach()
     why = await refused(caller.resume(first.opened.handle, after_sequence=10_000))

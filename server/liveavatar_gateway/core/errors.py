@@ -211,7 +211,7 @@ class EventsCompacted(CallerError):
     def __init__(self, after_sequence: int, oldest_sequence: int) -> None:
         super().__init__(
             f"events after {after_sequence} are not kept, the oldest is {oldest_sequence}; "
-            f"resume after {oldest_sequence - 1} and read the session for what is true now",
+            f"resume after {oldest_sequence - 1} or with skip_compacted, and read the session for what is true",
             field="resume.after_sequence",
             after_sequence=after_sequence,
             oldest_sequence=oldest_sequence,

@@ -96,6 +96,11 @@ class EventLog:
         self._entries.append(entry)
         return entry
 
+    @property
+    def compacted_through(self) -> int:
+        """The last sequence that is no longer kept; 0 when all are."""
+        return self.last_sequence - len(self._entries)
+
     def after(self, sequence: int) -> list[Entry]:
         """Entries later than `sequence`, oldest first.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.rpc import status_pb2
@@ -18,6 +18,8 @@ from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_MAX_UNANSWERED: Final = 64
+"""Commands whose results wait to be read; above that no more are read."""
 
 
 class Attachment:
@@ -31,16 +33,25 @@ class Attachment:
         context: _Context,
         *,
         after_sequence: int,
+        skip_compacted: bool,
     ) -> None:
+        log = session.core.log
+        lost = skip_compacted and after_sequence < log.compacted_through
+        self._lost_through = log.compacted_through if lost else 0
         self._session = session
         self._config = config
         self._requests = requests
         self._context = context
-        self._told = after_sequence
+        self._told = max(after_sequence, self._lost_through)
+        # Refuses here, before the stream takes the session over from one that is fine.
+        log.after(self._told)
         self._results: list[p.CommandResult] = []
+        # A caller that sends commands and reads no results is not read any more itself.
+        self._unanswered = asyncio.Semaphore(_MAX_UNANSWERED)
         self._detached = False
         self._go_away_told = False
         self._hold = session.attach()
+        self._handle = session.issue_handle()
 
     @classmethod
     async def open(
@@ -61,8 +72,14 @@ class Attachment:
             )
         if kind == "resume":
             session = directory.by_handle(first.resume.handle, field="resume.handle")
-            session.core.log.after(first.resume.after_sequence)
-            return cls(session, config, requests, context, after_sequence=first.resume.after_sequence)
+            return cls(
+                session,
+                config,
+                requests,
+                context,
+                after_sequence=first.resume.after_sequence,
+                skip_compacted=first.resume.skip_compacted,
+            )
         spec = convert.spec_of(first.open.spec, field="open.spec", default_detach_grace_s=config.detach_grace_s)
         request_id = convert.checked_id(first.open.request_id, "open.request_id", required=False)
         session = directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
@@ -72,7 +89,8 @@ class Attachment:
             if not request_id:
                 session.end(EndReason.CALLER_LOST)
             raise
-        return cls(session, config, requests, context, after_sequence=0)
+        # The same request may have made the session long ago.
+        return cls(session, config, requests, context, after_sequence=0, skip_compacted=True)
 
     async def run(self) -> None:
         """Serve until the caller detaches, another stream takes over, or the session has ended."""
@@ -91,9 +109,10 @@ class Attachment:
         return p.SessionOpened(
             session=convert.session_message(session),
             room=convert.room_message(session),
-            handle=session.handle,
+            handle=self._handle,
             detach_grace=convert.duration(session.spec.detach_grace_s),
             audio_limits=audio_limits(self._config),
+            compacted_through=self._lost_through,
         )
 
     # --- down
@@ -102,6 +121,8 @@ class Attachment:
         while True:
             for response in self._due():
                 await self._context.write(response)
+                if response.HasField("command_result"):
+                    self._unanswered.release()
             if self._hold.superseded is not None:
                 raise self._hold.superseded
             if self._detached or self._all_told():
@@ -120,7 +141,7 @@ class Attachment:
         deadline = self._session.draining_until
         if deadline is not None and not self._go_away_told:
             self._go_away_told = True
-            go_away = p.GoAway(deadline=convert.timestamp(deadline), handle=self._session.handle)
+            go_away = p.GoAway(deadline=convert.timestamp(deadline), handle=self._handle)
             responses.append(p.AttachResponse(go_away=go_away))
         return [*responses, last] if last is not None else responses
 
@@ -136,6 +157,7 @@ class Attachment:
                 raise UnexpectedMessage(f"after the first message only commands may come, got {got}", field=got)
             command = request.command
             convert.checked_id(command.id, "command.id", required=True)
+            await self._unanswered.acquire()
             if command.WhichOneof("command") == "interrupt":
                 # Its answer takes a round trip to LiveAvatar; other commands must not wait behind it.
                 tasks.create_task(self._answer(command), name=f"session-{self._session.id}/interrupt")

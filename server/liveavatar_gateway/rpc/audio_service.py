@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -30,6 +30,8 @@ from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_MAX_UNREAD: Final = 256
+"""Utterances and answers that wait to be told; above that no more are read."""
 
 
 class AudioService(AudioServiceServicer):
@@ -103,6 +105,8 @@ class SpeechStream:
         self._told: list[_Told] = []
         self._answers: list[p.StreamAudioResponse] = []
         self._source_ended = False
+        # A caller that begins utterances and reads no answers is not read any more itself.
+        self._caught_up = asyncio.Event()
         # Whether the last `begin` opened nothing: what follows up to its `end` was on its way and is dropped.
         self._refused = False
         self._hold = session.hold_audio(AudioStreamSuperseded(session.id), self._leave_open)
@@ -150,7 +154,10 @@ class SpeechStream:
             kind = request.WhichOneof("message")
             if kind == "chunk":
                 self._take(request.chunk)
-            elif kind == "begin":
+                continue
+            if len(self._told) + len(self._answers) >= _MAX_UNREAD:
+                await self._catch_up()
+            if kind == "begin":
                 self._begin(request.begin)
             elif kind == "end":
                 self._seal(self._require_open("end"))
@@ -159,6 +166,11 @@ class SpeechStream:
             else:
                 got = kind or "nothing"
                 raise UnexpectedMessage(f"header comes first and once; got {got} here", field=got, got=got)
+
+    async def _catch_up(self) -> None:
+        """Wait until the caller has read something."""
+        self._caught_up.clear()
+        await self._caught_up.wait()
 
     def _begin(self, begin: p.BeginUtterance) -> None:
         if self._open is not None and not self._open.sealed:
@@ -213,6 +225,9 @@ class SpeechStream:
             # Once per hole: all that follows until the caller goes back has the same one.
             if self._gap_at != utterance.received:
                 self._gap_at = utterance.received
+                if self._answers and self._answers[-1].rejected.utterance_id == utterance.id:
+                    # An earlier hole of it, not told yet: the caller is to go on behind it anyway.
+                    self._answers.pop()
                 self._reject(utterance.id, gap, utterance.received)
         except GatewayError as error:
             self._session.seal(utterance, error)
@@ -253,6 +268,7 @@ class SpeechStream:
                 next_ack_s = now_s + self._config.ack_interval_s
             for response in self._due(now_s, with_acks=with_acks):
                 await self._context.write(response)
+            self._caught_up.set()
             if self._hold.superseded is not None:
                 raise self._hold.superseded
             if self._source_ended and not self._told:

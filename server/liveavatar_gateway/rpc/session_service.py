@@ -49,7 +49,10 @@ class SessionService(SessionServiceServicer):
             session = self._directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
             await _ready_or_abandoned(session, retryable=bool(request_id))
             return p.CreateSessionResponse(
-                session=convert.session_message(session), room=convert.room_message(session), handle=session.handle
+                session=convert.session_message(session),
+                room=convert.room_message(session),
+                # Whoever is attached keeps what it has: this answer may be one of several to the same request.
+                handle=session.issue_handle(beside=True),
             )
         raise AssertionError("unreachable: answered raises or the body returns")
 

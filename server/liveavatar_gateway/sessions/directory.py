@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import hmac
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ import structlog
 from liveavatar_gateway.core.errors import Draining, InvalidField, RequestIdReused, SessionNotFound
 from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.sessions.handles import session_id_of
 from liveavatar_gateway.sessions.live import LiveSession, Spec
 from liveavatar_gateway.upstream.pool import Pool
 
@@ -117,14 +118,15 @@ class Directory:
         return session
 
     def by_handle(self, handle: str, *, field: str) -> LiveSession:
-        """Find a session by its handle, comparing in constant time.
+        """Find a session by its handle.
 
         Raises:
-            SessionNotFound: there is none; the handle itself is not repeated, since it may be a real secret.
+            SessionNotFound: there is none, or a newer handle has replaced this one; the handle itself is not
+                repeated, since it may be a real secret.
         """
-        session_id = handle.partition(".")[0]
+        session_id = session_id_of(handle)
         session = self._sessions.get(session_id)
-        if session is None or not hmac.compare_digest(session.handle.encode(), handle.encode()):
+        if session is None or not session.handles.accepts(handle, time.monotonic()):
             raise SessionNotFound(session_id, field=field)
         return session
 

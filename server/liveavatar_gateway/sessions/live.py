@@ -1,7 +1,6 @@
 """One living session: drives the state machine of `core` with a socket, a clock and tasks."""
 
 import asyncio
-import secrets
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from liveavatar_gateway.core.messages import Event
 from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
+from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
@@ -56,8 +56,12 @@ class Hold:
         self.superseded: GatewayError | None = None
 
     def supersede(self, error: GatewayError) -> None:
-        """Tell the holder that another took its part."""
+        """Tell the holder that another took its part.
+
+        It does not hold the session any more, even when its caller reads nothing and so never hears of it.
+        """
         self.superseded = error
+        self._session.let_go(self)
         self._on_superseded()
         self.signal.set()
 
@@ -76,7 +80,7 @@ class LiveSession:
     def __init__(self, spec: Spec, config: SessionConfig, pool: Pool) -> None:
         self.spec = spec
         self.core = Session(_new_id(), config, new_id=_new_id, utc_now=_utc_now)
-        self.handle = f"{self.core.id}.{secrets.token_urlsafe(24)}"
+        self.handles = Handles(self.core.id, keep_s=spec.detach_grace_s)
         self.started: Started | None = None
         self.started_at: datetime | None = None
         self.draining_until: datetime | None = None
@@ -109,6 +113,10 @@ class LiveSession:
         """Monotonic time of the last command upstream."""
         return self.core.last_command_at_s
 
+    def issue_handle(self, *, beside: bool = False) -> str:
+        """Give out a handle that resumes the session; see `Handles.issue`."""
+        return self.handles.issue(time.monotonic(), beside=beside)
+
     def hold(self, on_superseded: Callable[[], None] = _nothing) -> Hold:
         """Keep the session from being abandoned, until `release`."""
         hold = Hold(self, Signal(), on_superseded)
@@ -118,9 +126,9 @@ class LiveSession:
 
     def attach(self) -> Hold:
         """Hold it as its `Attach` stream; an earlier one is superseded."""
-        if self._attach is not None:
-            self._attach.supersede(AttachSuperseded(self.id))
-        self._attach = self.hold()
+        earlier, self._attach = self._attach, self.hold()
+        if earlier is not None:
+            earlier.supersede(AttachSuperseded(self.id))
         return self._attach
 
     def hold_audio(self, error_for_earlier: GatewayError, on_superseded: Callable[[], None]) -> Hold:
@@ -131,13 +139,15 @@ class LiveSession:
             on_superseded: Called when a later one takes over, before that one does anything: the place to
                 `leave_open` what it may go on with.
         """
-        if self._audio is not None:
-            self._audio.supersede(error_for_earlier)
-        self._audio = self.hold(on_superseded)
+        earlier, self._audio = self._audio, self.hold(on_superseded)
+        if earlier is not None:
+            earlier.supersede(error_for_earlier)
         return self._audio
 
     def let_go(self, hold: Hold) -> None:
         """Called by `Hold.release`. Without any hold the session lives for its detach grace."""
+        if hold not in self._holds:
+            return
         self._holds.discard(hold)
         self._attach = None if self._attach is hold else self._attach
         self._audio = None if self._audio is hold else self._audio

@@ -54,6 +54,10 @@ def test_a_caller_behind_what_is_kept_is_told_the_oldest():
     assert "resume after 2" in refused.value.message
 
 
+def test_the_log_knows_up_to_where_it_lost_its_entries():
+    assert [filled(count, capacity=3).compacted_through for count in (0, 3, 5)] == [0, 0, 2]
+
+
 @pytest.mark.parametrize("sequence", [-1, 6])
 def test_a_sequence_that_was_never_given_out_is_refused_with_the_range(sequence):
     with pytest.raises(InvalidField) as refused:

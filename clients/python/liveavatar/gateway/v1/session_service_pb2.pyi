@@ -261,6 +261,7 @@ class AttachResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     COMMAND_RESULT_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
+    STAY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___SessionOpened:
         """The stream holds the session now. Always first."""
@@ -277,6 +278,10 @@ class AttachResponse(_message.Message):
     def go_away(self) -> Global___GoAway:
         """The gateway shuts down soon."""
 
+    @_builtins.property
+    def stay(self) -> Global___Stay:
+        """The gateway does not shut down after all."""
+
     def __init__(
         self,
         *,
@@ -284,12 +289,13 @@ class AttachResponse(_message.Message):
         event: Global___SessionEvent | None = ...,
         command_result: Global___CommandResult | None = ...,
         go_away: Global___GoAway | None = ...,
+        stay: Global___Stay | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "message", b"message", "opened", b"opened"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "message", b"message", "opened", b"opened"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away", "stay"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -309,7 +315,7 @@ class SessionOpened(_message.Message):
     COMPACTED_THROUGH_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Resumes this session on another stream. A secret: whoever has it can take the session over. Each `opened`
-    brings a new one; those before it stop working a minute later.
+    brings a new one; those before it stop working a minute later, or `detach_grace` later when that is longer.
     """
     compacted_through: _builtins.int
     """Events up to this sequence are lost to this stream, see `ResumeSession.skip_compacted`; 0 when none are."""
@@ -831,7 +837,7 @@ Global___InterruptResult: _TypeAlias = InterruptResult  # noqa: Y015
 
 @_typing.final
 class GoAway(_message.Message):
-    """The gateway shuts down soon."""
+    """The gateway shuts down soon. A later one has another deadline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -856,6 +862,23 @@ class GoAway(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GoAway: _TypeAlias = GoAway  # noqa: Y015
+
+@_typing.final
+class Stay(_message.Message):
+    """The gateway does not shut down after all: the `go_away` before is void."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stay: _TypeAlias = Stay  # noqa: Y015
 
 @_typing.final
 class CreateSessionRequest(_message.Message):
@@ -1167,7 +1190,9 @@ class WatchSessionsRequest(_message.Message):
 
     @_builtins.property
     def filter(self) -> Global___WatchFilter:
-        """Watch every session with these labels, those of the future too."""
+        """Watch every session with these labels, those of the future too. Up to 16 on a stream: a session is watched
+        when any of them fits.
+        """
 
     @_builtins.property
     def progress(self) -> Global___ProgressRequest:
@@ -1202,7 +1227,10 @@ class AddWatch(_message.Message):
     session_id: _builtins.str
     """Required. Unknown: answered with `removed` and SESSION_NOT_FOUND, and the stream goes on."""
     after_sequence: _builtins.int
-    """Events up to this sequence are known; default 0: begin with a snapshot."""
+    """Events up to this sequence are known, and later ones are told; default 0: begin with a snapshot. Answered with
+    `removed` and INVALID_FIELD when there was no such event, with `lagged` and a snapshot when later ones are no
+    longer kept.
+    """
     def __init__(
         self,
         *,
@@ -1241,7 +1269,7 @@ Global___RemoveWatch: _TypeAlias = RemoveWatch  # noqa: Y015
 
 @_typing.final
 class WatchFilter(_message.Message):
-    """Which sessions to watch."""
+    """Which sessions to watch. Those that have ended are left out; `add` watches one of them to the end of its events."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1408,7 +1436,7 @@ Global___WatchEvent: _TypeAlias = WatchEvent  # noqa: Y015
 
 @_typing.final
 class WatchProgress(_message.Message):
-    """Nothing newer has happened. Sent every 15 s and when asked for."""
+    """Nothing newer has happened. Sent every 15 s (`GATEWAY_WATCH_PROGRESS_S`) and when asked for, once for many asks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1462,7 +1490,9 @@ class WatchRemoved(_message.Message):
     """Which."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """Why, when it was not asked for; OK after the session's last event."""
+        """Why, when it was not asked for; OK after the session's last event, SESSION_NOT_FOUND when the session was
+        forgotten before its last events could be told.
+        """
 
     def __init__(
         self,

@@ -52,6 +52,27 @@ class Expiring:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconnected:
+    """The command socket is there again, or a fresh avatar's instead."""
+
+    attempt_count: int
+    """Tries it took."""
+    gap_s: float
+    """From the loss to now."""
+    resent_bytes: int
+    """PCM that goes up a second time, since LiveAvatar had not confirmed it."""
+    replaced: bool = False
+    """Whether it is the socket of a fresh avatar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Another process drives the session now; `gap_s` nobody did."""
+
+    gap_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Noticed:
     """LiveAvatar reported something that does not end the session."""
 
@@ -67,7 +88,17 @@ class Ended:
     error: GatewayError | None = None
 
 
-Happening = StateChanged | PoseChanged | UtteranceStarted | UtteranceEnded | Expiring | Noticed | Ended
+Happening = (
+    StateChanged
+    | PoseChanged
+    | UtteranceStarted
+    | UtteranceEnded
+    | Expiring
+    | Reconnected
+    | Adopted
+    | Noticed
+    | Ended
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +115,15 @@ class EventLog:
 
     __slots__ = ("_entries", "last_sequence")
 
-    def __init__(self, *, capacity: int) -> None:
-        """Keep at most `capacity` entries; the oldest are compacted away."""
+    def __init__(self, *, capacity: int, last_sequence: int = 0) -> None:
+        """Keep at most `capacity` entries; the oldest are compacted away.
+
+        Args:
+            capacity: How many are kept.
+            last_sequence: Where to go on counting: what another process numbered is compacted away here.
+        """
         self._entries: deque[Entry] = deque(maxlen=capacity)
-        self.last_sequence = 0
+        self.last_sequence = last_sequence
 
     def append(self, happening: Happening, at: datetime) -> Entry:
         """Number a happening and keep it."""
@@ -117,5 +153,5 @@ class EventLog:
             )
         missing = self.last_sequence - sequence
         if missing > len(self._entries):
-            raise EventsCompacted(sequence, self._entries[0].sequence)
+            raise EventsCompacted(sequence, self.last_sequence - len(self._entries) + 1)
         return list(islice(self._entries, len(self._entries) - missing, None))

@@ -55,6 +55,10 @@ class PlayoutClock:
         elapsed_s = max(0.0, now_s - self._base_at_s - delay_s)
         return min(self.sent_s, self._base_s + elapsed_s)
 
+    def take_back(self, seconds: float) -> None:
+        """Note that the latest `seconds` of audio never arrived; they are sent again."""
+        self.sent_s -= seconds
+
     def cut(self, now_s: float) -> None:
         """Forget what was sent and not heard: LiveAvatar dropped it."""
         self.sent_s = self.heard_s(now_s)

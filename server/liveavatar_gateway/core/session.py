@@ -4,23 +4,28 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
 
 from liveavatar_gateway.core import messages as wire
 from liveavatar_gateway.core.errors import GatewayError, ReadyTimeout, SessionEnded
 from liveavatar_gateway.core.events import (
+    Adopted,
     Ended,
     EventLog,
     Expiring,
     Happening,
     Noticed,
     PoseChanged,
+    Reconnected,
     StateChanged,
     UtteranceEnded,
 )
+from liveavatar_gateway.core.past import PastSession
 from liveavatar_gateway.core.speech import Speech, SpeechConfig
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState, end_reason_of, move
 from liveavatar_gateway.core.utterance import Intake, Utterance
 
+_UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 _OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
 """Three words of different builds for one thing: the session is over. Source: LITE events page, old and new."""
 
@@ -35,6 +40,9 @@ class SessionConfig:
     """How long LiveAvatar may take from the open socket to a ready avatar. 15 to 20 s is what its clients use."""
     probe_after_s: float = 5.0
     """When to ask a socket that never says `connected` with a harmless interrupt, and how often."""
+    connected_wait_s: float = 3.0
+    """How long to wait for `connected` on a socket that was opened again. Some builds say it once per session,
+    others again; commands to one that did not say it yet may vanish. Lower speaks on sooner."""
     expiring_notice_s: float = 15.0
     """How long before the session's limit `expiring` is sent."""
     expiry_grace_s: float = 1.0
@@ -82,8 +90,46 @@ class Session:
         self._ready_by_s: float | None = None
         self._probe_at_s: float | None = None
         self._probed = False
+        self._connected_by_s: float | None = None
+        self._lost_at_s = 0.0
+        self._attempt_count = 0
+        self._replaced = False
+        self.reconnect_count = 0
         self._expires_at_s: float | None = None
         self._expiring_told = False
+
+    @classmethod
+    def restored(
+        cls,
+        past: PastSession,
+        config: SessionConfig,
+        *,
+        new_id: Callable[[], str],
+        utc_now: Callable[[], datetime],
+        now_s: float,
+        gap_s: float,
+    ) -> Self:
+        """Go on with a session that another process drove; its socket is yet to be opened.
+
+        Args:
+            past: What is known of it.
+            config: Deadlines.
+            new_id: Makes ids of commands.
+            utc_now: Wall-clock time.
+            now_s: Monotonic time.
+            gap_s: How long nobody drove it.
+        """
+        session = cls(past.id, config, new_id=new_id, utc_now=utc_now)
+        session.created_at = past.created_at
+        session.ready_at = past.ready_at
+        session.reconnect_count = past.reconnect_count
+        session.state = SessionState.RECONNECTING
+        session.log = EventLog(capacity=config.event_log_size, last_sequence=past.last_sequence)
+        session._lost_at_s = now_s - gap_s
+        session._expires_at_s = None if past.expires_in_s is None else now_s + past.expires_in_s
+        session.speech.restore(past, now_s)
+        session._note(Adopted(gap_s))
+        return session
 
     # --- life
 
@@ -103,10 +149,43 @@ class Session:
         if max_duration_s is not None:
             self._expires_at_s = now_s + max_duration_s
 
-    def socket_opened(self, now_s: float) -> None:
-        """The command socket is open; an open socket is not readiness."""
-        self._ready_by_s = now_s + self.config.ready_timeout_s
-        self._probe_at_s = now_s + self.config.probe_after_s
+    def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
+        """The command socket is open; an open socket is not readiness.
+
+        Args:
+            now_s: Monotonic time.
+            attempt_count: How many tries it took, since it was lost or opened last.
+        """
+        if self.state is SessionState.RECONNECTING:
+            self._attempt_count += attempt_count
+        if self.ready_at is None or self._replaced:
+            self._ready_by_s = now_s + self.config.ready_timeout_s
+            self._probe_at_s = now_s + self.config.probe_after_s
+        else:
+            self._connected_by_s = now_s + self.config.connected_wait_s
+
+    def socket_lost(self, now_s: float) -> None:
+        """The command socket is gone. It is to be opened again; meanwhile audio is taken and held."""
+        if self.over:
+            return
+        self._ready_by_s = self._probe_at_s = self._connected_by_s = None
+        self._probed = False
+        self._outbox.clear()
+        if self.state is SessionState.RECONNECTING:
+            return
+        self._lost_at_s = now_s
+        self._attempt_count = 0
+        if self._listening and self.pose is not Pose.LISTENING:
+            self._listening = False
+            self._listen_when_idle = True
+        self._move(SessionState.RECONNECTING)
+        self.speech.lose(now_s)
+
+    def replaced(self, *, max_duration_s: float | None, now_s: float) -> None:
+        """A fresh avatar was started in place of the one whose socket is lost; its socket is yet to be opened."""
+        self._replaced = True
+        self._expires_at_s = None if max_duration_s is None else now_s + max_duration_s
+        self._expiring_told = False
 
     def end(
         self, reason: EndReason, now_s: float, *, error: GatewayError | None = None, upstream_reason: str = ""
@@ -189,7 +268,8 @@ class Session:
         # LiveAvatar may not have told the pose yet, and some builds never tell it.
         if self._listening or self.pose is Pose.LISTENING:
             self._listening = False
-            self._outbox.append(wire.ListenStop(self._new_id()))
+            if self.state is not SessionState.RECONNECTING:
+                self._outbox.append(wire.ListenStop(self._new_id()))
 
     def keep_alive(self) -> None:
         """Send a keep-alive next, if the avatar can hear it."""
@@ -205,7 +285,7 @@ class Session:
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
             # One comes for each packet; all but an utterance's first change only the position in the next ack.
             return self.speech.on_appended(event.refs)
-        self._take_as_sign_of_life(event)
+        self._take_as_sign_of_life(event, now_s)
         match event:
             case wire.StateUpdated(state):
                 self._on_upstream_state(state, now_s)
@@ -229,6 +309,8 @@ class Session:
                 # A late one is about speech that is over, after which nothing would end the pose.
                 if self.speech.speaking:
                     self._pose(Pose.TALKING)
+            case wire.Committed(refs):
+                self.speech.on_committed(refs)
             case wire.SpeakEnded(refs):
                 self.speech.on_ended(refs, now_s)
             case wire.Cleared(refs):
@@ -238,7 +320,7 @@ class Session:
 
     def _on_upstream_state(self, state: str, now_s: float) -> None:
         if state == "connected":
-            self._become_ready()
+            self._become_ready(now_s)
         elif state in _OVER_UPSTREAM:
             self.end(EndReason.UPSTREAM_ENDED, now_s)
 
@@ -249,10 +331,10 @@ class Session:
             self.speech.on_silent(now_s)
         self._pose(pose)
 
-    def _take_as_sign_of_life(self, event: wire.Event) -> None:
+    def _take_as_sign_of_life(self, event: wire.Event, now_s: float) -> None:
         """An answer to a probe proves that commands are heard, where `connected` never comes."""
         if self._probed and not isinstance(event, wire.StateUpdated | wire.Unknown):
-            self._become_ready()
+            self._become_ready(now_s)
 
     # --- time and commands
 
@@ -260,8 +342,8 @@ class Session:
     def deadline_s(self) -> float | None:
         """When `tick` and `next_command` are due even if nothing happens."""
         due = [self.speech.deadline_s, self._expires_at_s]
-        if self.state is SessionState.CONNECTING:
-            due += [self._ready_by_s, self._probe_at_s]
+        if self.state in _UNREADY:
+            due += [self._ready_by_s, self._probe_at_s, self._connected_by_s]
         if self._expires_at_s is not None:
             grace_s = self.config.expiry_grace_s if self._expiring_told else -self.config.expiring_notice_s
             due[1] = self._expires_at_s + grace_s
@@ -273,7 +355,7 @@ class Session:
             return
         self.speech.tick(now_s)
         self._drain()
-        if self.state is SessionState.CONNECTING:
+        if self.state in _UNREADY:
             self._tick_connecting(now_s)
         if self._expires_at_s is not None:
             self._tick_expiry(self._expires_at_s, now_s)
@@ -290,6 +372,9 @@ class Session:
             self._outbox.append(wire.CutSpeech(self._new_id()))
             self._probed = True
             self._probe_at_s = now_s + self.config.probe_after_s
+        elif self._connected_by_s is not None and now_s >= self._connected_by_s:
+            # Some builds say `connected` once per session: the next answer decides whether anybody listens.
+            self._become_ready(now_s)
 
     def _tick_expiry(self, expires_at_s: float, now_s: float) -> None:
         if not self._expiring_told and now_s >= expires_at_s - self.config.expiring_notice_s:
@@ -311,9 +396,11 @@ class Session:
     def _next(self, now_s: float) -> wire.Command | None:
         if self._outbox:
             return self._outbox.popleft()
-        if self.state is not SessionState.READY:
+        if self.state not in (SessionState.READY, SessionState.RECONNECTING):
             return None
         command = self.speech.next_command(now_s)
+        if self.state is not SessionState.READY:
+            return None
         if command is None and self._listen_when_idle and self.pose is not Pose.TALKING and not self.speech.active:
             self._listen_when_idle = False
             self._listening = True
@@ -322,12 +409,23 @@ class Session:
 
     # --- inside
 
-    def _become_ready(self) -> None:
-        if self.state is SessionState.CONNECTING:
+    def _become_ready(self, now_s: float) -> None:
+        if self.state not in _UNREADY:
+            return
+        self._ready_by_s = self._probe_at_s = self._connected_by_s = None
+        again = self.state is SessionState.RECONNECTING
+        self._move(SessionState.READY)
+        resent_bytes = self.speech.resume(now_s)
+        if again:
+            self.reconnect_count += 1
+            gap_s = now_s - self._lost_at_s
+            self._note(Reconnected(self._attempt_count, gap_s, resent_bytes, self._replaced))
+            self._replaced = False
+            if self.pose is Pose.LISTENING and not self._listening:
+                self._outbox.append(wire.ListenStop(self._new_id()))
+        if self.ready_at is None:
             self.ready_at = self._utc_now()
-            self._move(SessionState.READY)
             self._pose(Pose.IDLE)
-            self.speech.enabled = True
 
     def _require_alive(self) -> None:
         if self.over:

@@ -23,6 +23,7 @@ from liveavatar_gateway.core.messages import (
     Speak,
     SpeakEnd,
 )
+from liveavatar_gateway.core.past import PastSession, PastUtterance
 from liveavatar_gateway.core.playout import PlayoutClock
 from liveavatar_gateway.core.scheduler import PacketScheduler, SchedulerConfig
 from liveavatar_gateway.core.states import Outcome
@@ -51,6 +52,11 @@ class SpeechConfig:
     """How long after the estimated end an end is concluded when LiveAvatar says nothing."""
     interrupt_timeout_s: float = 1.0
     """How long an interrupt may stay unanswered before speech goes on."""
+    presumed_taken_s: float = 1.0
+    """Where LiveAvatar confirms nothing: audio that was sent this long before its socket was lost is not sent
+    again. Higher repeats more, lower loses more."""
+    lost_grace_s: float = 2.0
+    """How long after the estimated end an end is concluded that may have been told to a lost socket."""
 
 
 @dataclass(slots=True)
@@ -62,11 +68,13 @@ class _Barge:
     tickets: list[tuple[int, list[UtteranceEnded]]]
     """Each with the utterances that were waiting here and ended at once."""
     sent_at_s: float | None = None
+    was_sent: bool = False
+    """Whether it went out, be it over a socket that was lost: then it may have been carried out."""
 
     @property
     def is_void(self) -> bool:
         """Whether all that it was to cut ended before it went out."""
-        return self.sent_at_s is None and all(utterance.outcome is not None for utterance in self.cut)
+        return not self.was_sent and all(utterance.outcome is not None for utterance in self.cut)
 
 
 class Speech:
@@ -92,7 +100,9 @@ class Speech:
         self.dropped_bytes = 0
         self.received_bytes = 0
         self.played_s = 0.0
+        self.upstream_bytes = 0
         self.utterance_count = 0
+        self.interruption_count = 0
         self._new_id = new_id
         self._ended: OrderedDict[str, UtteranceEnded] = OrderedDict()
         self._credit = Credit(config.max_buffered_s)
@@ -125,10 +135,7 @@ class Speech:
                 retry_after_s=1.0,
                 facts={"limit": self.config.max_utterances},
             )
-        scheduler = PacketScheduler(
-            self.config.scheduler, byte_rate=intake.byte_rate, frame_bytes=intake.frame_bytes
-        )
-        utterance = Utterance(utterance_id or self._new_id(), self._new_id(), intake, scheduler)
+        utterance = self._utterance(utterance_id or self._new_id(), self._new_id(), intake)
         self.active.append(utterance)
         self.utterance_count += 1
         # Its first chunk is to be looked at, whatever the last look waited for.
@@ -155,6 +162,12 @@ class Speech:
                 begun_format=utterance.intake.format,
             )
         return utterance
+
+    def _utterance(self, utterance_id: str, upstream_id: str, intake: Intake) -> Utterance:
+        scheduler = PacketScheduler(
+            self.config.scheduler, byte_rate=intake.byte_rate, frame_bytes=intake.frame_bytes
+        )
+        return Utterance(utterance_id, upstream_id, intake, scheduler)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
         """Take a chunk; True when a packet may be due, so that `next_command` should be asked.
@@ -206,12 +219,14 @@ class Speech:
         if self._barge is not None:
             # It drops all that is upstream, and nothing follows before it is done: a second has nothing to cut.
             ended = [self._end(one, Outcome.INTERRUPTED, 0.0) for one in targets if one not in self._barge.cut]
+            self.interruption_count += bool(ended)
             waiting = self.answers if len(ended) == len(targets) else self._barge.tickets
             waiting.append((ticket, ended))
             return ticket
         upstream = [utterance for utterance in targets if utterance.first_sent_at_s is not None]
         if not upstream:
             ended = [self._end(utterance, Outcome.INTERRUPTED, 0.0) for utterance in targets]
+            self.interruption_count += bool(ended)
             self.answers.append((ticket, ended))
             return ticket
         self._start_barge(targets, upstream[-1], ticket)
@@ -228,7 +243,7 @@ class Speech:
     def _start_barge(self, targets: list[Utterance], last: Utterance, ticket: int) -> None:
         """Upstream drops all it has, so everything it has up to the last target is cut too."""
         before = self.active[: self.active.index(last) + 1]
-        cut = [utterance for utterance in self.active if utterance in targets or utterance in before]
+        cut = [one for one in self.active if one in targets or one in before or not one.rewindable]
         for utterance in cut:
             self.dropped_bytes += utterance.drop()
         self._credit.reckon_windows(self.active)
@@ -242,14 +257,32 @@ class Speech:
             return False
         self.acknowledges = True
         utterance = self._correlator.find(refs, self.active) or next(
-            (one for one in self.active if one.confirmed < one.cut), None
+            (one for one in self.active if one.awaits_confirmation), None
         )
         if utterance is None:
             return False
         first = not utterance.signed
         utterance.signed = True
         utterance.confirm_packet()
+        self._confirm_before(utterance)
         return first
+
+    def _confirm_before(self, utterance: Utterance) -> None:
+        """All that was sent before an utterance is there when any of it is: the socket keeps the order."""
+        if utterance is not self.active[0]:
+            for earlier in self.active[: self.active.index(utterance)]:
+                earlier.confirm_all()
+
+    def on_committed(self, refs: Refs) -> None:
+        """An utterance is sealed upstream: all of it is there."""
+        if self._correlator.names_ended(refs, self.active):
+            return
+        utterance = self._correlator.find(refs, self.active) or next(
+            (one for one in self.active if one.end_sent_at_s is not None and not one.committed), None
+        )
+        if utterance is not None and utterance.end_sent_at_s is not None:
+            utterance.confirm_all()
+            self._confirm_before(utterance)
 
     def on_started(self, refs: Refs, now_s: float) -> None:
         """The first sound of an utterance is out."""
@@ -304,6 +337,67 @@ class Speech:
         if self._barge and self._barge.sent_at_s is not None and self._concerns_barge(refs):
             self._finish_barge(self._barge, now_s)
 
+    # --- a lost socket
+
+    def lose(self, now_s: float) -> None:
+        """The socket is gone: nothing goes out until `resume`, and what LiveAvatar may not have goes first then.
+
+        What was sent and confirmed is there, plays on, and is not sent again.
+        """
+        self.enabled = False
+        for utterance in self.active:
+            if utterance.first_sent_at_s is None:
+                continue
+            if not self.acknowledges:
+                utterance.presume_before(now_s - self.config.presumed_taken_s)
+                # A start may have been told to the lost socket, and nothing else would ever prove it.
+                utterance.signed = True
+            self.clock.take_back(utterance.lose() / BYTE_RATE)
+        if self._barge is not None:
+            self._barge.sent_at_s = None
+            for utterance in self._barge.cut:
+                utterance.again.clear()
+        end_by_s = now_s + self.clock.lead_s(now_s) + self.config.lost_grace_s
+        for utterance in self.active:
+            if utterance.overdue_at_s is not None:
+                utterance.overdue_at_s = min(utterance.overdue_at_s, end_by_s)
+
+    def resume(self, now_s: float) -> int:
+        """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
+        self.enabled = True
+        for utterance in self.active:
+            if utterance.again and not utterance.started:
+                utterance.first_sent_at_s = now_s
+        return sum(len(packet.pcm) for utterance in self.active for packet in utterance.again)
+
+    # --- another process's session
+
+    def restore(self, past: PastSession, now_s: float) -> None:
+        """Go on with the speech of a session that another process drove. For one without speech of its own."""
+        self.received_bytes = past.received_bytes
+        self.dropped_bytes = past.dropped_bytes
+        self.upstream_bytes = past.upstream_bytes
+        self.played_s = past.played_s
+        self.utterance_count = past.utterance_count
+        self.interruption_count = past.interruption_count
+        self._ended.update((ended.utterance_id, ended) for ended in past.ended_utterances)
+        for one in past.utterances:
+            self.active.append(self._restored(one, now_s))
+        self._credit.reckon_windows(self.active)
+
+    def _restored(self, past: PastUtterance, now_s: float) -> Utterance:
+        utterance = self._utterance(past.id, past.upstream_id, past.intake)
+        utterance.continue_at(past.taken_bytes, past.sent_s, self.clock.sent_s, now_s, started=past.started)
+        # All of it may be played by now: what is known of its lead died with the process that had it.
+        self.clock.send(past.sent_s, now_s)
+        self.clock.confirm(self.clock.sent_s, now_s)
+        if past.end_sent:
+            utterance.seal()
+            utterance.end_sent_at_s = now_s
+            utterance.committed = True
+            utterance.overdue_at_s = now_s + self.config.scheduler.max_lead_s + self.config.lost_grace_s
+        return utterance
+
     # --- time
 
     def tick(self, now_s: float) -> None:
@@ -324,7 +418,7 @@ class Speech:
 
     def _overdue_at_s(self, head: Utterance) -> float | None:
         """When LiveAvatar should have said something about the head: that it ended, or that it has any of it."""
-        if head.overdue_at_s is not None or head.signed or head.first_sent_at_s is None:
+        if head.overdue_at_s is not None or head.signed or head.first_sent_at_s is None or not self.enabled:
             return head.overdue_at_s
         return head.first_sent_at_s + self.config.ended_grace_s
 
@@ -354,8 +448,11 @@ class Speech:
             self.answers.extend(self._barge.tickets)
             self._barge = None
         if self._barge is not None:
+            if not self.enabled:
+                return None
             if self._barge.sent_at_s is None:
                 self._barge.sent_at_s = now_s
+                self._barge.was_sent = True
                 return CutSpeech(self._barge.command_id)
             self._wake_at(self._barge.sent_at_s + self.config.interrupt_timeout_s)
             return None
@@ -373,6 +470,8 @@ class Speech:
 
     def _speak(self, now_s: float) -> Command | None:
         while (utterance := self._to_send()) is not None:
+            if utterance.again:
+                return self._speak_packet(utterance, utterance.send_again(now_s), now_s)
             if utterance.sealed and utterance.buffered == 0:
                 if utterance.has_tail and (speak := self._take(utterance, 0, now_s)):
                     return speak
@@ -415,11 +514,16 @@ class Speech:
                 return speak
 
     def _take(self, utterance: Utterance, size: int, now_s: float) -> Speak | None:
-        pcm = utterance.take_packet(size)
+        pcm = utterance.take_packet(size, now_s)
         self._credit.reckon_windows(self.active)
-        if not pcm:
-            return None
+        return self._speak_packet(utterance, pcm, now_s) if pcm else None
+
+    def _speak_packet(self, utterance: Utterance, pcm: bytes, now_s: float) -> Speak:
+        if not self.acknowledges:
+            # Nothing else would ever let go of what was sent.
+            utterance.presume_before(now_s - self.config.presumed_taken_s)
         self._note_sent(utterance, len(pcm) / BYTE_RATE, now_s)
+        self.upstream_bytes += len(pcm)
         return Speak(utterance.upstream_id, pcm)
 
     def _note_sent(self, utterance: Utterance, seconds: float, now_s: float) -> None:
@@ -484,6 +588,7 @@ class Speech:
                 self._correlator.remember_ended(utterance.upstream_id)
                 utterance.rewind(self._new_id())
         self._credit.reckon_windows(self.active)
+        self.interruption_count += bool(ended)
         self.answers.extend((ticket, ended + others) for ticket, others in barge.tickets)
 
     def _infer_start(self, utterance: Utterance, now_s: float) -> None:

@@ -12,6 +12,7 @@ class SessionState(Enum):
     CREATING = "creating"
     CONNECTING = "connecting"
     READY = "ready"
+    RECONNECTING = "reconnecting"
     ENDING = "ending"
     ENDED = "ended"
 
@@ -38,6 +39,7 @@ class EndReason(Enum):
     UPSTREAM_FAILED = "UPSTREAM_FAILED"
     OUT_OF_CREDITS = "OUT_OF_CREDITS"
     DRAINED = "DRAINED"
+    OPERATOR = "OPERATOR"
     CREATE_FAILED = "CREATE_FAILED"
 
 
@@ -52,8 +54,9 @@ class Outcome(Enum):
 
 TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
     SessionState.CREATING: frozenset({SessionState.CONNECTING, SessionState.ENDING}),
-    SessionState.CONNECTING: frozenset({SessionState.READY, SessionState.ENDING}),
-    SessionState.READY: frozenset({SessionState.ENDING}),
+    SessionState.CONNECTING: frozenset({SessionState.READY, SessionState.RECONNECTING, SessionState.ENDING}),
+    SessionState.READY: frozenset({SessionState.RECONNECTING, SessionState.ENDING}),
+    SessionState.RECONNECTING: frozenset({SessionState.READY, SessionState.ENDING}),
     SessionState.ENDING: frozenset({SessionState.ENDED}),
     SessionState.ENDED: frozenset(),
 }

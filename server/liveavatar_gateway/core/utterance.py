@@ -1,5 +1,6 @@
 """One spoken turn: the caller's bytes on their way in, and how far they came."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,6 +53,17 @@ class Intake:
     """Name of the caller's format, to tell it from others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Audio that was sent, and that LiveAvatar may not have."""
+
+    pcm: bytes
+    upto: int
+    """Where it ends in the utterance, bytes of the caller's format."""
+    sent_at_s: float
+    """Monotonic time of its sending."""
+
+
 class Utterance:
     """Bytes of one spoken turn.
 
@@ -63,8 +75,10 @@ class Utterance:
         "_buffer",
         "_converter",
         "_flushed",
-        "_packets",
         "_retained",
+        "_unconfirmed",
+        "again",
+        "committed",
         "confirmed",
         "cut",
         "discarded",
@@ -79,6 +93,7 @@ class Utterance:
         "overdue_at_s",
         "played_s",
         "received",
+        "rewindable",
         "scheduler",
         "sealed",
         "sent_s",
@@ -112,6 +127,8 @@ class Utterance:
         self.failure: GatewayError | None = None
         self.started = False
         self.signed = False
+        self.committed = False
+        self.rewindable = True
         self.start_s = 0.0
         self.sent_s = 0.0
         self.played_s = 0.0
@@ -122,9 +139,28 @@ class Utterance:
         self.outcome: Outcome | None = None
         self._buffer: list[bytes] = []
         self._retained: list[bytes] = []
-        self._packets: list[int] = []
+        self._unconfirmed: deque[Packet] = deque()
+        self.again: deque[Packet] = deque()
         self._converter = intake.new_converter()
         self._flushed = False
+
+    def continue_at(self, taken_bytes: int, sent_s: float, start_s: float, now_s: float, *, started: bool) -> None:
+        """Go on where another process was: LiveAvatar has its beginning, and nobody else has that any more.
+
+        Args:
+            taken_bytes: How much LiveAvatar has, bytes of the caller's format.
+            sent_s: The same in seconds.
+            start_s: Position of its first sound on the session's playout clock.
+            now_s: Monotonic time.
+            started: Whether its start was told.
+        """
+        self.received = self.cut = self.confirmed = self.freed = taken_bytes
+        self.sent_s = sent_s
+        self.start_s = start_s
+        self.first_sent_at_s = self.last_chunk_at_s = now_s
+        self.started = started
+        self.signed = True
+        self.rewindable = False
 
     @property
     def buffered(self) -> int:
@@ -194,21 +230,20 @@ class Utterance:
         self.sealed = True
         self.failure = self.failure or failure
 
-    def take_packet(self, size: int) -> bytes:
+    def take_packet(self, size: int, now_s: float) -> bytes:
         """Cut `size` buffered bytes and return them as upstream PCM; may be empty while a resampler fills.
 
-        With a size of 0, take the tail alone.
+        With a size of 0, take the tail alone. The packet is kept until it is confirmed.
         """
         chunks = self._take(size)
         self.cut += size
         self.freed = max(self.freed, self.cut)
-        self._packets.append(self.cut)
         if not self.started:
             self._retained.extend(chunks)
         self._flushed = self.sealed and self.cut == self.received
         pcm = self._converter.convert(chunks, last=self._flushed)
-        if not pcm:
-            self._packets.pop()
+        if pcm:
+            self._unconfirmed.append(Packet(pcm, self.cut, now_s))
         self.sent_s += len(pcm) / BYTE_RATE
         return pcm
 
@@ -226,8 +261,45 @@ class Utterance:
 
     def confirm_packet(self) -> None:
         """Note that LiveAvatar took the oldest packet that was not confirmed."""
-        if self._packets:
-            self.confirmed = self._packets.pop(0)
+        if self._unconfirmed:
+            self.confirmed = self._unconfirmed.popleft().upto
+
+    def confirm_all(self) -> None:
+        """Note that LiveAvatar took all that was sent: something that came after it was taken."""
+        if self._unconfirmed:
+            self.confirmed = self._unconfirmed[-1].upto
+            self._unconfirmed.clear()
+        self.committed = self.end_sent_at_s is not None
+
+    def presume_before(self, at_s: float) -> None:
+        """Take for confirmed what was sent before `at_s`, where LiveAvatar confirms nothing."""
+        while self._unconfirmed and self._unconfirmed[0].sent_at_s <= at_s:
+            self.confirm_packet()
+        if self.end_sent_at_s is not None and self.end_sent_at_s <= at_s:
+            self.committed = True
+
+    @property
+    def awaits_confirmation(self) -> bool:
+        """Whether a packet of it was sent that is not confirmed."""
+        return bool(self._unconfirmed)
+
+    def lose(self) -> int:
+        """Make what LiveAvatar may not have wait in `again`, in its order; returns that audio's size, PCM bytes.
+
+        What was made to wait before and did not go out yet is not counted.
+        """
+        size = sum(len(packet.pcm) for packet in self._unconfirmed)
+        self.again.extendleft(reversed(self._unconfirmed))
+        self._unconfirmed.clear()
+        if not self.committed:
+            self.end_sent_at_s = self.overdue_at_s = None
+        return size
+
+    def send_again(self, now_s: float) -> bytes:
+        """Give out the first packet of `again`."""
+        packet = self.again.popleft()
+        self._unconfirmed.append(Packet(packet.pcm, packet.upto, now_s))
+        return packet.pcm
 
     def start(self) -> None:
         """Note that it is heard: from here on it cannot be sent again."""
@@ -240,7 +312,9 @@ class Utterance:
         self.upstream_id = upstream_id
         self._buffer = self._retained + self._buffer
         self._retained = []
-        self._packets = []
+        self._unconfirmed.clear()
+        self.again.clear()
+        self.committed = False
         self._converter = self.intake.new_converter()
         self.cut = self.confirmed = 0
         self.sent_s = 0.0
@@ -260,6 +334,7 @@ class Utterance:
         dropped = self.buffered
         self.sealed = True
         self._buffer = []
+        self.again.clear()
         self.discarded += dropped
         self.freed = self.received
         self._flushed = True
@@ -271,7 +346,7 @@ class Utterance:
         self.outcome = outcome
         self.played_s = max(self.played_s, played_s)
         self._retained = []
-        self._packets = []
+        self._unconfirmed.clear()
         if outcome is Outcome.COMPLETED:
             self.confirmed = self.cut
         return dropped

@@ -20,6 +20,7 @@ _STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
     SessionState.CREATING: session_pb2.SESSION_STATE_CREATING,
     SessionState.CONNECTING: session_pb2.SESSION_STATE_CONNECTING,
     SessionState.READY: session_pb2.SESSION_STATE_READY,
+    SessionState.RECONNECTING: session_pb2.SESSION_STATE_RECONNECTING,
     SessionState.ENDING: session_pb2.SESSION_STATE_ENDING,
     SessionState.ENDED: session_pb2.SESSION_STATE_ENDED,
 }
@@ -213,6 +214,9 @@ def session_message(session: LiveSession) -> session_pb2.Session:
             utterance_count=core.speech.utterance_count,
             received_bytes=core.speech.received_bytes,
             dropped_bytes=core.speech.dropped_bytes,
+            sent_bytes=core.speech.upstream_bytes,
+            interruption_count=core.speech.interruption_count,
+            reconnect_count=core.reconnect_count,
         ),
     )
     if started is not None and started.max_duration_s is not None:
@@ -278,6 +282,14 @@ def event_message(entry: ev.Entry, session: LiveSession) -> session_service_pb2.
         case ev.Expiring(remaining_s):
             expires_at = session.expires_at or entry.at + timedelta(seconds=remaining_s)
             message.expiring.expires_at.FromDatetime(expires_at)
+        case ev.Reconnected(attempts, gap_s, resent_bytes, replaced):
+            message.reconnected.CopyFrom(
+                p.UpstreamReconnected(
+                    attempt_count=attempts, gap=duration(gap_s), resent_bytes=resent_bytes, replaced=replaced
+                )
+            )
+        case ev.Adopted(gap_s):
+            message.adopted.CopyFrom(p.SessionAdopted(gap=duration(gap_s)))
         case ev.Noticed(error, type_, words):
             message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
         case ev.Ended(error):

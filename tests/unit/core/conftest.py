@@ -65,6 +65,7 @@ class Rig:
         self.now_s = 1_000.0
         self.commands: list[m.Command] = []
         self.times_s: list[float] = []
+        self._acknowledged = 0
         self.session = Session(
             "session-1",
             config or SessionConfig(),
@@ -87,6 +88,22 @@ class Rig:
         self.connect(max_duration_s=max_duration_s)
         self.tell(m.StateUpdated("connected"))
         return self
+
+    def lose(self) -> None:
+        """The socket is lost."""
+        self.session.socket_lost(self.now_s)
+        self.wake()
+
+    def reopen(self, *, attempt_count: int = 1) -> None:
+        """There is a socket again, over which LiveAvatar says `connected`."""
+        self.session.socket_opened(self.now_s, attempt_count=attempt_count)
+        self.tell(m.StateUpdated("connected"))
+
+    def acknowledge(self, count: int | None = None) -> None:
+        """LiveAvatar confirms the next `count` packets, or all."""
+        packets = self.packets[self._acknowledged :][:count]
+        self._acknowledged += len(packets)
+        self.tell(*(m.Appended(m.Refs((packet.event_id,))) for packet in packets))
 
     # --- the owner's loop
 

@@ -5,10 +5,11 @@ dialects that were seen. What it says may come late, twice, out of order, or nev
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
+from harness.avatar import FORMATS, Avatar, intake_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,46 +21,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from liveavatar_gateway.audio.convert import converter
-from liveavatar_gateway.audio.formats import NATIVE_FORMAT, AudioFormat, Encoding
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
-from liveavatar_gateway.core.states import Outcome, Pose
-from liveavatar_gateway.core.utterance import Intake, Utterance
+from liveavatar_gateway.core.states import Outcome
+from liveavatar_gateway.core.utterance import Utterance
 
 _SLICE_S = 0.05
 _EPSILON_S = 1e-6
-_FORMATS = [
-    NATIVE_FORMAT,
-    AudioFormat(Encoding.MULAW, 8_000, 1),
-    AudioFormat(Encoding.PCM_S16LE, 16_000, 2),
-    AudioFormat(Encoding.PCM_F32LE, 44_100, 1),
-]
-
-
-class HoldsBack:
-    """A simple converter for LiveAvatar's own format that keeps the newest 2000 bytes until the end."""
-
-    def __init__(self) -> None:
-        self._held = b""
-
-    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:
-        pcm = self._held + b"".join(chunks)
-        keep = 0 if last else min(len(pcm), 2_000)
-        self._held = pcm[len(pcm) - keep :]
-        return pcm[: len(pcm) - keep]
-
-
-def intake_of(audio_format: AudioFormat | None) -> Intake:
-    """How audio of a format is read; None is the simple converter."""
-    fmt = audio_format or NATIVE_FORMAT
-    return Intake(
-        byte_rate=fmt.byte_rate,
-        frame_bytes=fmt.frame_bytes,
-        max_chunk_bytes=64 << 20,
-        new_converter=HoldsBack if audio_format is None else lambda: converter(fmt),
-        detect_container=lambda _: None,
-    )
 
 
 @dataclass
@@ -72,94 +40,6 @@ class Turn:
     """How many commands were out when it was cut by name; none about it may follow."""
     upstream_ids: list[str] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Line:
-    """One utterance as the model avatar has it."""
-
-    upstream_id: str
-    got_s: float = 0.0
-    played_s: float = 0.0
-    sealed: bool = False
-    starts_at_s: float | None = None
-    started: bool = False
-
-
-class Avatar:
-    """Plays what it gets in real time, 200 ms after the first packet, and says so in one dialect."""
-
-    TELLS: ClassVar[dict[str, frozenset[str]]] = {
-        "modern": frozenset({"acks", "speak", "pose"}),
-        "classic": frozenset({"acks", "speak"}),
-        "acks-only": frozenset({"acks"}),
-        "poses": frozenset({"acks", "pose"}),
-        "silent-acks": frozenset({"speak", "pose"}),
-        "dead": frozenset(),
-    }
-
-    def __init__(self, dialect: str, naming: str) -> None:
-        self._tells = self.TELLS[dialect]
-        self._naming = naming
-        self._lines: list[Line] = []
-        self._minted = 0
-        self._at_s = 0.0
-        self.said: list[m.Event] = []
-
-    def hear(self, command: m.Command, now_s: float) -> None:
-        self.play(now_s)
-        match command:
-            case m.Speak(upstream_id, pcm):
-                line = next((line for line in self._lines if line.upstream_id == upstream_id), None)
-                if line is None:
-                    line = Line(upstream_id)
-                    self._lines.append(line)
-                line.got_s += len(pcm) / m.BYTE_RATE
-                if line.starts_at_s is None:
-                    line.starts_at_s = now_s + 0.2
-                self._say("acks", m.Appended(self._refs(upstream_id)))
-            case m.SpeakEnd(upstream_id):
-                for line in self._lines:
-                    line.sealed = line.sealed or line.upstream_id == upstream_id
-                self._say("acks", m.Committed(self._refs(upstream_id)))
-            case m.CutSpeech(command_id):
-                cut, self._lines = self._lines, []
-                self._say("acks", m.Cleared(self._refs(command_id)))
-                if cut:
-                    self._say("speak", m.SpeakInterrupted(self._refs(cut[0].upstream_id)))
-                    self._say("pose", m.PoseUpdated(Pose.IDLE))
-
-    def play(self, now_s: float) -> None:
-        """Let time pass."""
-        while self._lines:
-            line = self._lines[0]
-            begins_s = max(self._at_s, line.starts_at_s or 0.0)
-            if now_s < begins_s:
-                break
-            if not line.started:
-                line.started = True
-                self._say("speak", m.SpeakStarted(self._refs(line.upstream_id)))
-                self._say("pose", m.PoseUpdated(Pose.TALKING))
-            line.played_s = min(line.got_s, line.played_s + now_s - begins_s)
-            if not line.sealed or line.played_s < line.got_s - _EPSILON_S:
-                break
-            self._say("speak", m.SpeakEnded(self._refs(line.upstream_id)))
-            self._say("pose", m.PoseUpdated(Pose.IDLE))
-            self._lines.pop(0)
-        self._at_s = now_s
-
-    def _say(self, family: str, event: m.Event) -> None:
-        if family in self._tells:
-            self.said.append(event)
-
-    def _refs(self, upstream_id: str) -> m.Refs:
-        self._minted += 1
-        minted = f"minted-{self._minted}"
-        return {
-            "source": m.Refs((upstream_id, minted), f"task-{upstream_id}"),
-            "echo": m.Refs((upstream_id,)),
-            "none": m.Refs((minted,)),
-        }[self._naming]
 
 
 class SpeechMachine(RuleBasedStateMachine):
@@ -180,7 +60,7 @@ class SpeechMachine(RuleBasedStateMachine):
         self.cut_at: tuple[float, int] | None = None
 
     @initialize(
-        audio_format=st.sampled_from([None, *_FORMATS]),
+        audio_format=st.sampled_from([None, *FORMATS]),
         dialect=st.sampled_from(sorted(Avatar.TELLS)),
         naming=st.sampled_from(["source", "echo", "none"]),
         seed=st.integers(0, 2**16),

@@ -17,8 +17,12 @@ _ALLOWED = {
     (SessionState.CREATING, SessionState.CONNECTING),
     (SessionState.CREATING, SessionState.ENDING),
     (SessionState.CONNECTING, SessionState.READY),
+    (SessionState.CONNECTING, SessionState.RECONNECTING),
     (SessionState.CONNECTING, SessionState.ENDING),
+    (SessionState.READY, SessionState.RECONNECTING),
     (SessionState.READY, SessionState.ENDING),
+    (SessionState.RECONNECTING, SessionState.READY),
+    (SessionState.RECONNECTING, SessionState.ENDING),
     (SessionState.ENDING, SessionState.ENDED),
 }
 _ALL = list(itertools.product(SessionState, SessionState))

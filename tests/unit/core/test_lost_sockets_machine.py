@@ -1,0 +1,314 @@
+"""Any speech over a socket that is lost at any moment: no byte is lost, only what was not confirmed comes twice.
+
+Between the session and a model avatar lies a wire. While it lasts it keeps the order and delivers everything; when
+it is lost, a random part of what was on its way arrives, in either direction, and the rest never does.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.avatar import FORMATS, Avatar, intake_of
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.events import Reconnected
+from liveavatar_gateway.core.states import Outcome, SessionState
+from liveavatar_gateway.core.utterance import Utterance
+
+_PATIENCE_S = 0.8
+"""How long the wire may hold things back while it lasts. LiveAvatar acknowledges in a fraction of that."""
+
+
+@dataclass
+class Turn:
+    """One utterance as the model caller knows it."""
+
+    utterance: Utterance
+    audio: bytearray = field(default_factory=bytearray)
+    cut_at_command: int | None = None
+    upstream_ids: set[str] = field(default_factory=set)
+    """One more whenever it had to begin again behind an interrupt."""
+
+
+@dataclass
+class Heard:
+    """One command as the avatar got it."""
+
+    index: int
+    command: m.Command
+    losses: int
+    """How many sockets were lost before."""
+
+
+class LostSockets(RuleBasedStateMachine):
+    """A caller, a session, a wire and an avatar."""
+
+    make_rig: Callable[..., Any]
+    dialects: tuple[str, ...]
+    orderly: bool
+    """Whether what the avatar said about all that it got arrives before the loss is noticed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[Turn] = []
+        self.open: Turn | None = None
+        self.tickets: list[int] = []
+        self.heard: list[Heard] = []
+        self.arrived = 0
+        self.losses = 0
+        self.gaps = 0
+        self.floors: list[dict[str, int]] = []
+        """For each loss and upstream id, up to which byte of PCM nothing may come again."""
+        self.looked_at = 0
+        self.held_s = 0.0
+        self.connected = True
+
+    @initialize(
+        audio_format=st.sampled_from([None, *FORMATS]),
+        dialect=st.integers(0, 3),
+        naming=st.sampled_from(["source", "echo", "none"]),
+        seed=st.integers(0, 2**16),
+        queue_lead_s=st.sampled_from([0.0, 0.4, 3.0]),
+    )
+    def connect(self, audio_format, dialect, naming, seed, queue_lead_s):
+        speech = {"max_buffered_s": 60.0, "max_utterances": 500}
+        self.rig = type(self).make_rig(speech, {"queue_lead_s": queue_lead_s}).ready()
+        self.intake = intake_of(audio_format)
+        self.dialect = self.dialects[dialect % len(self.dialects)]
+        self.avatar = Avatar(self.dialect, naming)
+        self.acknowledges = "acks" in Avatar.TELLS[self.dialect]
+        self.random = random.Random(seed)
+
+    # --- the caller
+
+    @rule(seconds=st.sampled_from([0.03, 0.3, 0.7, 1.5, 4.0, 9.0]))
+    def say(self, seconds):
+        """A whole utterance at once, as a fast voice gives it."""
+        self.begin()
+        self.chunk(seconds)
+        self.seal()
+
+    @rule()
+    def begin(self):
+        self.seal()
+        self.open = Turn(self.rig.begin(f"u{len(self.turns)}", self.intake))
+        self.turns.append(self.open)
+
+    @precondition(lambda self: self.open is not None)
+    @rule(seconds=st.sampled_from([0.02, 0.1, 0.37, 1.0]))
+    def chunk(self, seconds):
+        turn = self.open
+        room = self.rig.speech.credit_bytes(self.intake)
+        frame_bytes = self.intake.frame_bytes
+        size = min(round(seconds * self.intake.byte_rate), room) // frame_bytes * frame_bytes
+        audio = self.random.randbytes(size)
+        if not turn.utterance.sealed:
+            turn.audio += audio
+        self.rig.receive(turn.utterance, audio)
+
+    @precondition(lambda self: self.open is not None)
+    @rule()
+    def seal(self):
+        if self.open is not None:
+            self.rig.seal(self.open.utterance)
+            self.open = None
+
+    @rule(back=st.none() | st.integers(0, 3))
+    def interrupt(self, back):
+        """All, or one of the newest."""
+        if back is None:
+            cut = self.turns
+        elif self.turns:
+            cut = [self.turns[max(0, len(self.turns) - 1 - back)]]
+        else:
+            return
+        for turn in cut:
+            if turn.utterance.outcome is None and turn.cut_at_command is None:
+                turn.cut_at_command = len(self.rig.commands)
+        self.tickets.append(self.rig.interrupt("" if back is None else cut[0].utterance.id))
+
+    # --- the wire
+
+    @rule(seconds=st.sampled_from([0.05, 0.2, 0.4]))
+    def wait_while_all_is_on_its_way(self, seconds):
+        """A slow moment of the network."""
+        if self.connected and self.held_s + seconds > _PATIENCE_S:
+            self.deliver()
+        self.held_s += seconds
+        self.rig.run(seconds)
+
+    @rule(seconds=st.sampled_from([0.05, 0.4, 1.0, 3.0]))
+    def wait(self, seconds):
+        for _ in range(round(seconds / 0.05)):
+            self.rig.run(0.05)
+            self.avatar.play(self.rig.now_s)
+            if self.connected:
+                self.deliver()
+
+    def deliver(self) -> None:
+        """All that is on its way arrives."""
+        self.held_s = 0.0
+        while True:
+            self.carry_up(len(self.rig.commands))
+            said, self.avatar.said = self.avatar.said, []
+            self.tell(said)
+            if self.arrived == len(self.rig.commands) and not self.avatar.said:
+                return
+
+    def carry_up(self, upto: int) -> None:
+        while self.arrived < upto:
+            command = self.rig.commands[self.arrived]
+            self.heard.append(Heard(self.arrived, command, self.losses))
+            self.arrived += 1
+            self.avatar.hear(command, self.rig.now_s)
+
+    def tell(self, events: list[m.Event]) -> None:
+        for event in events:
+            self.rig.tell(event)
+
+    @precondition(lambda self: self.connected)
+    @rule(up=st.floats(0, 1), down=st.floats(0, 1))
+    def lose(self, up, down):
+        """The socket is gone, and with it what was on its way and did not make it."""
+        on_the_way = len(self.rig.commands) - self.arrived
+        self.carry_up(self.arrived + round(up * on_the_way))
+        said, self.avatar.said = self.avatar.said, []
+        self.tell(said if self.orderly else said[: round(down * len(said))])
+        self.note_floors()
+        self.gaps += self.rig.session.state is SessionState.READY
+        self.rig.session.socket_lost(self.rig.now_s)
+        self.rig.wake()
+        # What an answer that did arrive let go out went into a socket that was gone.
+        self.arrived = len(self.rig.commands)
+        self.losses += 1
+        self.connected = False
+
+    def note_floors(self) -> None:
+        floor: dict[str, int] = {}
+        for turn in self.turns:
+            one = turn.utterance
+            if one.outcome is None:
+                unconfirmed = sum(len(packet.pcm) for packet in (*one._unconfirmed, *one.again))
+                total = round(one.sent_s * m.BYTE_RATE)
+                floor[one.upstream_id] = total - unconfirmed
+        self.floors.append(floor)
+
+    @precondition(lambda self: not self.connected)
+    @rule(says_connected=st.booleans())
+    def reopen(self, says_connected):
+        self.avatar.said.clear()
+        self.rig.session.socket_opened(self.rig.now_s)
+        self.connected = True
+        if says_connected:
+            self.tell([m.StateUpdated("connected")])
+        self.rig.wake()
+
+    # --- what must hold
+
+    @invariant()
+    def every_command_is_about_somebody(self):
+        for command in self.rig.commands[self.looked_at :]:
+            if isinstance(command, m.Speak | m.SpeakEnd):
+                (turn,) = [one for one in self.turns if one.utterance.upstream_id == command.event_id]
+                turn.upstream_ids.add(command.event_id)
+        self.looked_at = len(self.rig.commands)
+
+    def teardown(self):
+        """The wire lasts from now on: all ends, and what was said was heard."""
+        if not self.turns:
+            return
+        self.seal()
+        if not self.connected:
+            self.reopen(True)
+        for _ in range(1_000):
+            self.wait(0.4)
+            if not self.rig.speech.active and self.rig.session.state is SessionState.READY:
+                break
+        self.every_command_is_about_somebody()
+        assert self.rig.speech.active == []
+        for turn in self.turns:
+            self.check(turn)
+        cut = {one.command.event_id for one in self.heard if isinstance(one.command, m.CutSpeech)}
+        assert {command.event_id for command in self.rig.cuts} == cut, "an interrupt was lost"
+        assert sorted(ticket for ticket, _ in self.rig.session.answers) == sorted(self.tickets)
+        assert self.rig.session.reconnect_count == len(self.rig.of(Reconnected)) == self.gaps
+        assert self.rig.speech.upstream_bytes == sum(len(packet.pcm) for packet in self.rig.packets)
+
+    def check(self, turn: Turn) -> None:
+        whole = self.intake.new_converter().convert([bytes(turn.audio)], last=True)
+        for upstream_id in turn.upstream_ids:
+            self.check_order(upstream_id, whole)
+        outcome = turn.utterance.outcome
+        assert self.rig.story(turn.utterance.id)[-1] == outcome.value
+        if outcome is Outcome.COMPLETED:
+            assert self.end_position(turn.utterance.upstream_id, whole) == len(whole), "audio was lost"
+        else:
+            assert outcome is Outcome.INTERRUPTED
+            assert any(later.cut_at_command is not None for later in self.turns[self.turns.index(turn) :])
+        if turn.cut_at_command is not None:
+            for one in self.heard:
+                speaks = (
+                    isinstance(one.command, m.Speak | m.SpeakEnd) and one.command.event_id in turn.upstream_ids
+                )
+                assert not speaks or one.index < turn.cut_at_command, "a cut utterance went on"
+
+    def spans(self, upstream_id: str, whole: bytes) -> list[tuple[int, int, int]]:
+        """Where each packet that arrived begins and ends, and how many sockets had been lost by then."""
+        begins: dict[int, int] = {}
+        size = 0
+        for packet in self.rig.packets:
+            # What goes up again is the same object.
+            if packet.event_id == upstream_id and id(packet.pcm) not in begins:
+                begins[id(packet.pcm)] = size
+                assert whole.startswith(packet.pcm, size), "audio was changed"
+                size += len(packet.pcm)
+        return [
+            (begins[id(one.command.pcm)], begins[id(one.command.pcm)] + len(one.command.pcm), one.losses)
+            for one in self.heard
+            if isinstance(one.command, m.Speak) and one.command.event_id == upstream_id
+        ]
+
+    def check_order(self, upstream_id: str, whole: bytes) -> None:
+        upto, losses = 0, 0
+        for begin, end, lost in self.spans(upstream_id, whole):
+            assert begin <= upto, "a hole"
+            if begin != upto:
+                assert not (self.orderly and self.acknowledges), "audio came twice although all was confirmed"
+                assert lost > losses, "audio came twice without a loss"
+                floor = min(self.floors[n].get(upstream_id, 0) for n in range(losses, lost))
+                assert begin >= floor, "audio came twice that was confirmed"
+            upto, losses = end, lost
+
+    def end_position(self, upstream_id: str, whole: bytes) -> int:
+        return max((end for _, end, _ in self.spans(upstream_id, whole)), default=0)
+
+
+def run(make_rig: Callable[..., Any], **changes: Any) -> None:
+    machine = type("Machine", (LostSockets,), {"make_rig": staticmethod(make_rig), **changes})
+    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))
+
+
+_ACKNOWLEDGING = ("modern", "classic", "acks-only", "poses")
+
+
+def test_each_byte_arrives_once_and_in_order_where_acks_tell_the_truth(make_rig):
+    run(make_rig, dialects=_ACKNOWLEDGING, orderly=True)
+
+
+def test_no_byte_is_lost_and_only_unconfirmed_packets_repeat_where_acks_are_lost(make_rig):
+    run(make_rig, dialects=_ACKNOWLEDGING, orderly=False)
+
+
+def test_no_byte_is_lost_where_liveavatar_never_confirms(make_rig):
+    run(make_rig, dialects=("silent-acks",), orderly=False)

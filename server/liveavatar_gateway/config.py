@@ -175,6 +175,13 @@ class Settings(BaseSettings):
         le=10,
         description="How often progress is told on StreamAudio. Lower is smoother, each costs a message.",
     )
+    watch_progress_s: float = Field(
+        15.0,
+        ge=0.1,
+        le=600,
+        description="How often WatchSessions tells its progress. Lower notices a dead gateway sooner, each names "
+        "every session that is watched.",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."
@@ -254,6 +261,7 @@ class Settings(BaseSettings):
             max_chunk_bytes=self.max_chunk_bytes,
             detach_grace_s=self.detach_grace_s,
             ack_interval_s=self.ack_interval_s,
+            watch_progress_s=self.watch_progress_s,
         )
 
     def shown(self) -> dict[str, str]:

@@ -194,6 +194,50 @@ class Attachment:
         return await self.call.code()
 
 
+class Watch:
+    """One `WatchSessions` stream with everything that came down it."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.received: list[sessions.WatchSessionsResponse] = []
+
+    async def send(self, **message: Any) -> None:
+        await self.call.write(sessions.WatchSessionsRequest(**message))
+
+    async def add(self, session_id: str, after_sequence: int = 0) -> None:
+        await self.send(add=sessions.AddWatch(session_id=session_id, after_sequence=after_sequence))
+
+    async def remove(self, session_id: str) -> None:
+        await self.send(remove=sessions.RemoveWatch(session_id=session_id))
+
+    async def filter(self, **labels: str) -> None:
+        await self.send(filter=sessions.WatchFilter(labels=labels))
+
+    async def progress(self) -> dict[str, int]:
+        """Ask how far everything is, and read up to the answer."""
+        await self.send(progress=sessions.ProgressRequest())
+        return dict((await self.until("progress")).sequences)
+
+    async def read(self) -> sessions.WatchSessionsResponse:
+        response = await asyncio.wait_for(self.call.read(), STEP_TIMEOUT_S)
+        if response is grpc.aio.EOF:
+            raise EOFError
+        self.received.append(response)
+        return response
+
+    async def until(self, kind: str) -> Any:
+        """Read up to the next message of a kind."""
+        while True:
+            response = await self.read()
+            if response.WhichOneof("message") == kind:
+                return getattr(response, kind)
+
+    def sequences(self, session_id: str) -> list[int]:
+        """Numbers of the events of a session so far."""
+        events = [one.event for one in self.received if one.WhichOneof("message") == "event"]
+        return [event.event.sequence for event in events if event.session_id == session_id]
+
+
 class Caller:
     """Bare stubs on one channel."""
 
@@ -211,6 +255,9 @@ class Caller:
         message = sessions.OpenSession(spec=make_spec(**spec), request_id=request_id)
         await call.write(sessions.AttachRequest(open=message))
         return await self._attached(call)
+
+    def watch(self) -> Watch:
+        return Watch(self.sessions.WatchSessions())
 
     async def resume(self, handle: str, after_sequence: int = 0, *, skip_compacted: bool = False) -> Attachment:
         call = self.sessions.Attach()
@@ -262,7 +309,11 @@ def audio_format_of(**audio_format: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def caller(address: str) -> AsyncIterator[Caller]:
-    """A caller connected to a gateway."""
-    async with grpc.aio.insecure_channel(address) as channel:
+async def caller(address: str, *, reads_ahead: bool = True) -> AsyncIterator[Caller]:
+    """A caller connected to a gateway.
+
+    One that does not read ahead lets its library take 64 kB per stream, where it would take 4 MB, until it reads.
+    """
+    options = () if reads_ahead else (("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1))
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield Caller(channel)

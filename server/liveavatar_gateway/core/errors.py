@@ -254,7 +254,7 @@ class CapacityExhausted(CapacityError):
     def __init__(
         self, message: str, *, scope: str, retry_after_s: float, facts: Mapping[str, object] | None = None
     ) -> None:
-        """Name whose limit it is: `upstream_account`, `replica` or `session`."""
+        """Name whose limit it is: `upstream_account`, `replica`, `session` or `stream`."""
         super().__init__(message, retry_after_s=retry_after_s, facts=facts, scope=scope)
         self.scope = scope
 

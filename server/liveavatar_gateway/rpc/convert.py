@@ -226,6 +226,12 @@ def session_message(session: LiveSession) -> session_pb2.Session:
     return message
 
 
+def has_labels(session: LiveSession, labels: Mapping[str, str]) -> bool:
+    """Whether a session has all of these labels."""
+    own = session.spec.labels
+    return all(own.get(key) == value for key, value in labels.items())
+
+
 def end_reason(reason: EndReason | None) -> "session_pb2.EndReason.ValueType":
     """Why a session ended; unspecified when it has not."""
     if reason is None:

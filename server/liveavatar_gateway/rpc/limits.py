@@ -19,6 +19,9 @@ class RpcConfig:
     """How long a session outlives its last stream when its spec does not say."""
     ack_interval_s: float = 1.0
     """How often progress is told. Lower is smoother and costs a message each."""
+    watch_progress_s: float = 15.0
+    """How often a watcher is told that nothing new has happened. Lower notices a dead gateway sooner; each notice
+    names every session that is watched."""
 
 
 def audio_limits(config: RpcConfig) -> session_service_pb2.AudioLimits:

@@ -16,6 +16,7 @@ from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.attach import Attachment
 from liveavatar_gateway.rpc.errors import answered
 from liveavatar_gateway.rpc.limits import RpcConfig, audio_limits
+from liveavatar_gateway.rpc.watch import Watch
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.upstream.places import Places
@@ -39,6 +40,12 @@ class SessionService(SessionServiceServicer):
         async with answered(context):
             attachment = await Attachment.open(self._directory, self._config, request_iterator, context)
             await attachment.run()
+
+    async def WatchSessions(  # type: ignore[override]  # noqa: N802, D102
+        self, request_iterator: AsyncIterator[p.WatchSessionsRequest], context: _Context
+    ) -> None:
+        async with answered(context):
+            await Watch(self._directory, self._config, request_iterator, context).run()
 
     async def CreateSession(  # noqa: N802, D102
         self, request: p.CreateSessionRequest, context: _Context
@@ -141,7 +148,6 @@ async def _ready_or_abandoned(session: LiveSession, *, retryable: bool) -> None:
 
 
 def _matches(session: LiveSession, request: p.ListSessionsRequest) -> bool:
-    labels = session.spec.labels
-    if any(labels.get(key) != value for key, value in request.labels.items()):
+    if not convert.has_labels(session, request.labels):
         return False
     return not request.states or convert.state(session) in request.states

@@ -15,6 +15,7 @@ from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.sessions.handles import session_id_of
 from liveavatar_gateway.sessions.live import LiveSession, Spec
+from liveavatar_gateway.sessions.observers import Observer
 from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +49,8 @@ class Directory:
         self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
         self._ended: OrderedDict[str, datetime] = OrderedDict()
+        self.observers: set[Observer] = set()
+        """Told of each session that comes, and of news of all."""
         self.draining = False
 
     async def __aenter__(self) -> Self:
@@ -62,6 +65,8 @@ class Directory:
         for task in self._running:
             task.cancel()
         await self._tasks.__aexit__(None, None, None)
+        for observer in list(self.observers):
+            observer.on_close()
 
     def open(self, spec: Spec, request_id: str, *, wait_s: float | None) -> LiveSession:
         """Create a session, or give the one that was created for the same request.
@@ -78,13 +83,23 @@ class Directory:
         if self.draining:
             raise Draining
         session = LiveSession(spec, self._config.session, self._pool)
-        self._sessions[session.id] = session
+        self._add(session)
         if request_id:
             self._requests[request_id] = session
         task = self._tasks.create_task(self._live(session, request_id, wait_s), name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return session
+
+    def _add(self, session: LiveSession) -> None:
+        self._sessions[session.id] = session
+        session.on_news = self._on_news
+        for observer in list(self.observers):
+            observer.on_session(session)
+
+    def _on_news(self, session_id: str) -> None:
+        for observer in self.observers:
+            observer.on_news(session_id)
 
     async def _live(self, session: LiveSession, request_id: str, wait_s: float | None) -> None:
         await session.run(wait_s)

@@ -46,6 +46,10 @@ def _nothing() -> None:
     """What most holders do at once when another takes their part."""
 
 
+def _unheard(session_id: str) -> None:
+    """What happens to news of a session that no directory has."""
+
+
 class Hold:
     """One stream's (or waiting call's) grip on a session. While there is one, the session is not abandoned."""
 
@@ -85,6 +89,8 @@ class LiveSession:
         self.started_at: datetime | None = None
         self.draining_until: datetime | None = None
         self.finished = asyncio.Event()
+        self.on_news: Callable[[str], None] = _unheard
+        """Called with its id when its log has grown. It must neither raise nor wait."""
         self._pool = pool
         self._driver = Signal()
         self._holds: set[Hold] = set()
@@ -436,6 +442,7 @@ class LiveSession:
         if self.core.log.last_sequence != self._told:
             self._told = self.core.log.last_sequence
             self._wake_holders()
+            self.on_news(self.id)
 
     def _wake_holders(self) -> None:
         for hold in self._holds:

@@ -1,0 +1,18 @@
+"""Those who watch sessions without holding them: they keep none alive and slow none down."""
+
+from typing import Protocol
+
+from liveavatar_gateway.sessions.live import LiveSession
+
+
+class Observer(Protocol):
+    """Is told that there is something to look at; looks when it has time. None of these may raise or wait."""
+
+    def on_session(self, session: LiveSession) -> None:
+        """A session is here that was not before."""
+
+    def on_news(self, session_id: str) -> None:
+        """The log of a session has grown, or the session is not here any more."""
+
+    def on_close(self) -> None:
+        """Nothing more will happen here: the process exits."""

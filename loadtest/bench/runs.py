@@ -39,7 +39,7 @@ def measure_gateway(settings: BenchSettings, chunk_ms: int) -> Figures:
             ["serve"],
             core=settings.cores.measured,
             workdir=workdir,
-            environment=_gateway_environment(emulator, settings),
+            environment=_gateway_environment(emulator, settings, workdir),
         ) as gateway,
     ):
         arguments = [
@@ -110,7 +110,7 @@ def _stage(settings: BenchSettings) -> Iterator[tuple[Daemon, Path]]:
             yield emulator, workdir
 
 
-def _gateway_environment(emulator: Daemon, settings: BenchSettings) -> dict[str, str]:
+def _gateway_environment(emulator: Daemon, settings: BenchSettings, workdir: Path) -> dict[str, str]:
     """What the measurement needs; other GATEWAY_* variables apply too, to compare settings."""
     return {
         "LIVEAVATAR_API_URL": str(emulator.info["url"]),
@@ -120,6 +120,7 @@ def _gateway_environment(emulator: Daemon, settings: BenchSettings) -> dict[str,
         "GATEWAY_MAX_SESSIONS": str(settings.sessions + 1),
         "GATEWAY_DRAIN_GRACE_S": "1",
         "GATEWAY_LOG_LEVEL": "warning",
+        "GATEWAY_REGISTRY_FILE": str(workdir / "registry.db"),
     }
 
 

@@ -18,10 +18,16 @@ from liveavatar.gateway.v1 import (
     session_service_pb2_grpc,
 )
 from liveavatar_gateway.config import ConfigError, Settings
+from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.registry.base import Registry
+from liveavatar_gateway.registry.place import make_registry
+from liveavatar_gateway.registry.sealing import BadKey
 from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.session_service import SessionService
+from liveavatar_gateway.sessions.books import Books, keep_books
 from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.sweeper import Sweeper
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
 
@@ -39,14 +45,19 @@ class App:
     """A whole gateway. `async with App(settings) as app` serves; leaving it drains nothing, but stops everything.
 
     Order of shutdown: `drain` (no new sessions, go_away, wait for speech, end and stop sessions), then on exit
-    end what is left, wait for its stops, close the gRPC server, close REST.
+    end what is left, wait for its stops, close the gRPC server, write the books, leave the registry, close REST.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rest = Rest(settings.rest(), settings.api_key.get_secret_value())
         self.pool = Pool(settings.pool(), self._rest)
-        self.directory = Directory(settings.directory(), self.pool)
+        self._registry = _registry(settings)
+        self._books = Books(self._registry, renew_s=settings.registry().lease.renew_s)
+        self.directory = Directory(settings.directory(), self.pool, self._books)
+        self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest)
+        self.pool.find_orphans = self.sweeper.find_orphans
+        self._tasks: list[asyncio.Task[None]] = []
         self._health = HealthServicer()
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -57,7 +68,13 @@ class App:
         return f"{self._settings.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._registry.__aenter__()
+        except RegistryUnavailable as error:
+            raise ConfigError(f"GATEWAY_REGISTRY_FILE: {error}") from None
         await self.directory.__aenter__()
+        # Before the first caller is heard: it may be one of those whose sessions are taken over here.
+        await self.sweeper.sweep()
         server = grpc.aio.server(options=self._options())
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(self._settings.rpc(), self.directory, self.pool.places), server
@@ -71,6 +88,11 @@ class App:
         self.port = self._bind(server)
         await server.start()
         self._server = server
+        self._books.address = self.address
+        self._tasks = [
+            asyncio.create_task(keep_books(self._books), name="registry/books"),
+            asyncio.create_task(self.sweeper.run(), name="registry/sweep"),
+        ]
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return self
 
@@ -136,7 +158,20 @@ class App:
         if self._server is not None:
             # Handlers return by themselves once their session has ended; this is for those of no session.
             await self._server.stop(1.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._registry.__aexit__(None, None, None)
         await self._rest.aclose()
+
+
+def _registry(settings: Settings) -> Registry:
+    try:
+        return make_registry(settings.registry())
+    except BadKey as error:
+        raise ConfigError(f"GATEWAY_REGISTRY_KEY: {error}") from None
+    except RegistryUnavailable as error:
+        raise ConfigError(f"GATEWAY_REGISTRY_FILE: {error}") from None
 
 
 async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[App], None]) -> None:

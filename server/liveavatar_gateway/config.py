@@ -13,8 +13,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from liveavatar_gateway.core.scheduler import SchedulerConfig
 from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.speech import SpeechConfig
+from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.place import RegistryConfig, account_name
 from liveavatar_gateway.rpc.limits import RpcConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
+from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.places import PlacesConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
@@ -113,6 +116,31 @@ class Settings(BaseSettings):
         le=300,
         description="How long a session outlives its last stream. Higher forgives longer outages of "
         "the caller and pays for them.",
+    )
+    registry_file: str = Field(
+        "",
+        description="SQLite file that remembers sessions through a crash. Processes that share it take over from "
+        "each other. Default: `liveavatar-gateway/registry.db` in the user's state folder (XDG_STATE_HOME or "
+        "~/.local/state). `off` remembers nothing: a killed process then leaves its sessions to LiveAvatar's own "
+        "clean-up, which bills minutes.",
+    )
+    registry_key: SecretStr = Field(
+        SecretStr(""),
+        description="Seals tokens in the registry: 64 hexadecimal digits or 32 bytes in base64. Without it a key "
+        "is made beside the file.",
+    )
+    registry_key_file: Path | None = Field(
+        None, description="File that holds the registry's key, instead of the key itself."
+    )
+    lease_s: float = Field(
+        10.0,
+        ge=1,
+        le=300,
+        description="After how long without renewal another process takes sessions over, where it cannot see "
+        "whether their owner lives. Lower is sooner, higher forgives longer pauses.",
+    )
+    sweep_s: float = Field(
+        2.0, ge=0.1, le=60, description="How often to look for sessions that dead processes left."
     )
     drain_grace_s: float = Field(
         30.0,
@@ -240,6 +268,10 @@ class Settings(BaseSettings):
             retention_s=self.retention_s,
         )
 
+    def sweeper(self) -> SweeperConfig:
+        """The part for sessions of dead processes."""
+        return SweeperConfig(sweep_s=self.sweep_s, renew_s=self.registry().lease.renew_s, keep_s=self.retention_s)
+
     def pool(self) -> PoolConfig:
         """The part for the account."""
         return PoolConfig(
@@ -248,6 +280,15 @@ class Settings(BaseSettings):
             ),
             keep_alive=KeepAliveConfig(interval_s=self.keep_alive_s),
             connect_timeout_s=self.connect_timeout_s,
+        )
+
+    def registry(self) -> RegistryConfig:
+        """The part for the registry."""
+        return RegistryConfig(
+            file=self.registry_file,
+            key=self.registry_key.get_secret_value(),
+            account=account_name(self.api_url, self.api_key.get_secret_value()),
+            lease=LeaseConfig(ttl_s=self.lease_s, renew_s=self.lease_s / 4, grace_s=self.lease_s / 2),
         )
 
     def rest(self) -> RestConfig:
@@ -267,7 +308,8 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, str]:
         """All settings for people and logs; a secret shows only whether it is there."""
         values = self.model_dump()
-        values["api_key"] = "set" if self.api_key.get_secret_value() else "not set"
+        for secret in ("api_key", "registry_key"):
+            values[secret] = "set" if values[secret].get_secret_value() else "not set"
         return {name: str(value) for name, value in values.items()}
 
 
@@ -294,8 +336,9 @@ def load(
             _require_known(name, origin)
         values |= found
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    if values.get("api_key_file") and not values.get("api_key"):
-        values["api_key"] = _read_secret(Path(values["api_key_file"]))
+    for secret in ("api_key", "registry_key"):
+        if (path := values.get(f"{secret}_file")) and not values.get(secret):
+            values[secret] = _read_secret(Path(path), f"{PREFIX}{secret.upper()}_FILE")
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -331,11 +374,11 @@ def _require_known(name: str, origin: str) -> None:
     raise ConfigError(f"unknown setting {shown} in the {origin}{hint}")
 
 
-def _read_secret(path: Path) -> str:
+def _read_secret(path: Path, variable: str) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"GATEWAY_API_KEY_FILE cannot be read: {error}") from None
+        raise ConfigError(f"{variable} cannot be read: {error}") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -23,12 +23,12 @@ START_TIMEOUT_S = 30.0
 class Process:
     """A running server of ours; its output is kept to be shown when something fails."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path, *, port: int = 0) -> None:
         self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
         self._log = self.log_path.open("wb")
         self._ready_path = folder / f"{arguments[0]}.ready.json"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments, "--port", "0", "--ready-file", str(self._ready_path)],
+            [sys.executable, "-m", *arguments, "--port", str(port), "--ready-file", str(self._ready_path)],
             env={**_clean_environment(), **environment},
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -55,6 +55,11 @@ class Process:
 
     def wait(self, timeout_s: float) -> int:
         return self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """What nothing can be done against: the process is gone before its next instruction."""
+        self._process.kill()
+        self._process.wait(10)
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -153,13 +158,17 @@ def emulator(*, livekit: LiveKitServer | None = None, **knobs: object) -> Iterat
 
 
 @contextlib.contextmanager
-def gateway(upstream: str, *arguments: str, **settings: object) -> Iterator[Gateway]:
-    """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise."""
+def gateway(upstream: str, *arguments: str, port: int = 0, **settings: object) -> Iterator[Gateway]:
+    """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
+
+    It has a registry of its own, unless `settings` name one.
+    """
     settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
-    environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-    environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
     with tempfile.TemporaryDirectory() as folder:
-        process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder))
+        settings = {"registry_file": f"{folder}/registry.db", **settings}
+        environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+        environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
+        process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)
         try:
             yield Gateway(process, process.wait_ready()["address"])
         finally:

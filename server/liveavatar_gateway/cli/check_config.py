@@ -16,7 +16,7 @@ from liveavatar_gateway.upstream.rest import Rest
 def _all_settings() -> str:
     lines = []
     for name, field in Settings.model_fields.items():
-        default = "" if name == "api_key" else f" [{field.default}]"
+        default = f" [{field.default}]" if str(field.default) else ""
         lines.append(f"\b\n{PREFIX}{name.upper()}{default}\n    {field.description}")
     return "\n\n".join(lines)
 

@@ -137,6 +137,10 @@ class EventLog:
         """The last sequence that is no longer kept; 0 when all are."""
         return self.last_sequence - len(self._entries)
 
+    def latest(self, count: int) -> list[Entry]:
+        """The last `count` entries, oldest first; fewer when not so many are kept."""
+        return list(islice(self._entries, max(0, len(self._entries) - count), None))
+
     def after(self, sequence: int) -> list[Entry]:
         """Entries later than `sequence`, oldest first.
 

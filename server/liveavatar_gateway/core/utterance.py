@@ -163,6 +163,11 @@ class Utterance:
         self.rewindable = False
 
     @property
+    def taken(self) -> int:
+        """Bytes of it that went out over a socket which still is, or which LiveAvatar confirmed."""
+        return self._unconfirmed[-1].upto if self._unconfirmed else self.confirmed
+
+    @property
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
         return self.received - self.cut - self.discarded

@@ -138,6 +138,7 @@ def servers(*, ready_delay_ms: int, emulator_settings: Mapping[str, str]) -> Ite
             "LIVEAVATAR_API_KEY": EMULATOR_KEY,
             "GATEWAY_ACK_INTERVAL_S": "0.1",  # a smoother progress bar
             "GATEWAY_DRAIN_GRACE_S": "0",
+            "GATEWAY_REGISTRY_FILE": str(folder / "registry.db"),
         }
         gateway = stack.enter_context(Child("liveavatar_gateway", [], settings, folder))
         yield Servers(url, gateway.wait_ready()["address"], (emulator, gateway))

@@ -13,7 +13,8 @@ from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 from liveavatar_gateway.rpc.errors import status_of
-from liveavatar_gateway.sessions.live import LiveSession, Spec
+from liveavatar_gateway.sessions.live import LiveSession
+from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.upstream.model import AvatarRequest
 
 _STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {

@@ -10,12 +10,15 @@ from typing import Self
 
 import structlog
 
-from liveavatar_gateway.core.errors import Draining, InvalidField, RequestIdReused, SessionNotFound
+from liveavatar_gateway.core.errors import Draining, InvalidField, OwnerMoved, RequestIdReused, SessionNotFound
 from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.sessions.handles import session_id_of
-from liveavatar_gateway.sessions.live import LiveSession, Spec
+from liveavatar_gateway.sessions.archive import archived
+from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.handles import Handles, session_id_of
+from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.observers import Observer
+from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
@@ -41,9 +44,10 @@ class Directory:
     Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds.
     """
 
-    def __init__(self, config: DirectoryConfig, pool: Pool) -> None:
+    def __init__(self, config: DirectoryConfig, pool: Pool, books: Books) -> None:
         self._config = config
         self._pool = pool
+        self._books = books
         self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
         self._requests: dict[str, LiveSession] = {}
         self._tasks = asyncio.TaskGroup()
@@ -82,7 +86,14 @@ class Directory:
             return known
         if self.draining:
             raise Draining
-        session = LiveSession(spec, self._config.session, self._pool)
+        session = LiveSession(
+            spec,
+            self._config.session,
+            self._pool,
+            self._books,
+            request_id=request_id,
+            keep_s=self._config.retention_s,
+        )
         self._add(session)
         if request_id:
             self._requests[request_id] = session
@@ -103,6 +114,11 @@ class Directory:
 
     async def _live(self, session: LiveSession, request_id: str, wait_s: float | None) -> None:
         await session.run(wait_s)
+        if session.lost_to is not None:
+            # Whoever asks for it is told where it is, see `_elsewhere`.
+            del self._sessions[session.id]
+            self._requests.pop(request_id, None)
+            return
         if session.core.end_reason is EndReason.CREATE_FAILED:
             # Nothing was made, so a retry of the same request may try again.
             self._requests.pop(request_id, None)
@@ -125,12 +141,29 @@ class Directory:
 
         Raises:
             SessionNotFound: there is none.
+            OwnerMoved: another process has it.
+            RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
         """
         self._forget()
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise SessionNotFound(session_id)
-        return session
+        return self._sessions.get(session_id) or self._elsewhere(session_id, field="session_id")
+
+    def _elsewhere(self, session_id: str, *, field: str) -> LiveSession:
+        """Find a session that this process does not have: one that ended, if another had it.
+
+        Raises:
+            SessionNotFound: there is none.
+            OwnerMoved: another process has it.
+            RegistryUnavailable: nobody can tell.
+        """
+        row = self._books.registry.find(session_id)
+        if row is None:
+            raise SessionNotFound(session_id, field=field)
+        if not row.ended:
+            raise OwnerMoved(session_id, address=row.address)
+        try:
+            return archived(row, self._config.session, self._pool, self._books)
+        except ValueError:
+            raise SessionNotFound(session_id, field=field) from None
 
     def by_handle(self, handle: str, *, field: str) -> LiveSession:
         """Find a session by its handle.
@@ -138,12 +171,22 @@ class Directory:
         Raises:
             SessionNotFound: there is none, or a newer handle has replaced this one; the handle itself is not
                 repeated, since it may be a real secret.
+            OwnerMoved: another process has it.
+            RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
         """
         session_id = session_id_of(handle)
         session = self._sessions.get(session_id)
+        if session is None and self._opens_elsewhere(session_id, handle):
+            return self._elsewhere(session_id, field=field)
         if session is None or not session.handles.accepts(handle, time.monotonic()):
             raise SessionNotFound(session_id, field=field)
         return session
+
+    def _opens_elsewhere(self, session_id: str, handle: str) -> bool:
+        row = self._books.registry.find(session_id)
+        return row is not None and Handles(session_id, keep_s=0.0, hashes=row.handles).accepts(
+            handle, time.monotonic()
+        )
 
     def newest(self) -> list[LiveSession]:
         """All sessions, newest first."""

@@ -3,21 +3,31 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from liveavatar_gateway.core.errors import AttachSuperseded, Draining, GatewayError, InternalError, SessionEnded
+from liveavatar_gateway.core.errors import (
+    AttachSuperseded,
+    Draining,
+    GatewayError,
+    InternalError,
+    OwnerMoved,
+    SessionEnded,
+)
 from liveavatar_gateway.core.events import UtteranceEnded
-from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.core.messages import Command, Event, Speak, SpeakEnd
 from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
+from liveavatar_gateway.registry.base import Facts, HandleHash
+from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.handles import Handles
+from liveavatar_gateway.sessions.record import Record, Usage
 from liveavatar_gateway.sessions.signal import Signal
-from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.upstream.model import Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
 
@@ -30,16 +40,6 @@ def _new_id() -> str:
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """What a caller asked for."""
-
-    avatar: AvatarRequest
-    detach_grace_s: float
-    """How long it lives while nobody holds it."""
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def _nothing() -> None:
@@ -81,9 +81,31 @@ class LiveSession:
     change the state machine and wake that task. Whatever ends `run`, the session is stopped upstream.
     """
 
-    def __init__(self, spec: Spec, config: SessionConfig, pool: Pool) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        config: SessionConfig,
+        pool: Pool,
+        books: Books,
+        *,
+        request_id: str = "",
+        session_id: str = "",
+        keep_s: float = 0.0,
+    ) -> None:
+        """Prepare; `run` lives it.
+
+        Args:
+            spec: What the caller asked for.
+            config: Deadlines.
+            pool: Where sessions at LiveAvatar come from.
+            books: What outlives this process.
+            request_id: The caller's name for its wish, if it has one.
+            session_id: Of a session that another process made; a fresh one gets its own.
+            keep_s: How long the final record is kept.
+        """
         self.spec = spec
-        self.core = Session(_new_id(), config, new_id=_new_id, utc_now=_utc_now)
+        self.request_id = request_id
+        self.core = Session(session_id or _new_id(), config, new_id=_new_id, utc_now=_utc_now)
         self.handles = Handles(self.core.id, keep_s=spec.detach_grace_s)
         self.started: Started | None = None
         self.started_at: datetime | None = None
@@ -101,6 +123,13 @@ class LiveSession:
         self._grace_timer: asyncio.TimerHandle | None = None
         self._left_open: dict[Utterance, asyncio.TimerHandle] = {}
         self._creation: asyncio.Task[UpstreamSession] | None = None
+        self._keep_s = keep_s
+        self._detached_until_s: float | None = None
+        self._expires_at_s: float | None = None
+        self._ledger = books.ledger(self)
+        self._task: asyncio.Task[object] | None = None
+        self.lost_to: OwnerMoved | None = None
+        """Set when another process has taken it over."""
 
     # --- who holds it
 
@@ -121,7 +150,9 @@ class LiveSession:
 
     def issue_handle(self, *, beside: bool = False) -> str:
         """Give out a handle that resumes the session; see `Handles.issue`."""
-        return self.handles.issue(time.monotonic(), beside=beside)
+        handle = self.handles.issue(time.monotonic(), beside=beside)
+        self._ledger.note_handles()
+        return handle
 
     def hold(self, on_superseded: Callable[[], None] = _nothing) -> Hold:
         """Keep the session from being abandoned, until `release`."""
@@ -161,11 +192,15 @@ class LiveSession:
             self._stop_grace()
             loop = asyncio.get_running_loop()
             self._grace_timer = loop.call_later(self.spec.detach_grace_s, self._abandon)
+            self._detached_until_s = time.monotonic() + self.spec.detach_grace_s
+            self._ledger.change()
 
     def _stop_grace(self) -> None:
         if self._grace_timer is not None:
             self._grace_timer.cancel()
             self._grace_timer = None
+            self._detached_until_s = None
+            self._ledger.change()
 
     def _abandon(self) -> None:
         _log.info("session.abandoned", session=self.id, grace_s=self.spec.detach_grace_s)
@@ -308,6 +343,8 @@ class LiveSession:
         hold = self.hold()
         try:
             while not reached():
+                if hold.superseded is not None:
+                    raise hold.superseded
                 if self.core.over:
                     raise self.core.error or SessionEnded(
                         self.id, self.core.end_reason.value if self.core.end_reason else ""
@@ -325,14 +362,16 @@ class LiveSession:
             wait_s: Longest wait for a place on the account, seconds; None is the pool's own limit.
         """
         upstream: UpstreamSession | None = None
+        self._task = asyncio.current_task()
         try:
             upstream = await self._create(wait_s)
             await self._live(upstream)
         except GatewayError as error:
             self.end(EndReason.CREATE_FAILED if upstream is None else EndReason.UPSTREAM_FAILED, error=error)
         except asyncio.CancelledError:
-            self.end(EndReason.DRAINED)
-            raise
+            if self.lost_to is None:
+                self.end(EndReason.DRAINED)
+                raise
         except Exception:  # noqa: BLE001 - the root of the session's task: whatever it is ends here, logged
             incident = _new_id()
             _log.exception("session.crashed", session=self.id, incident=incident)
@@ -349,7 +388,7 @@ class LiveSession:
         """As a task of its own, so that `end` can call it off while it waits for a place."""
         began_s = time.monotonic()
         self._creation = asyncio.create_task(
-            self._pool.start(self.spec.avatar, wait_s=wait_s), name=f"session-{self.id}/create"
+            self._pool.start(self.spec.avatar, self._ledger, wait_s=wait_s), name=f"session-{self.id}/create"
         )
         try:
             upstream = await self._creation
@@ -362,8 +401,10 @@ class LiveSession:
             self._creation = None
         self.started = upstream.started
         self.started_at = _utc_now()
+        if (limit_s := upstream.started.max_duration_s) is not None:
+            self._expires_at_s = time.monotonic() + limit_s
         if not self.core.over:
-            self.core.started(max_duration_s=upstream.started.max_duration_s, now_s=time.monotonic())
+            self.core.started(max_duration_s=limit_s, now_s=time.monotonic())
         _log.info(
             "session.started",
             session=self.id,
@@ -401,6 +442,7 @@ class LiveSession:
             try:
                 while (command := core.next_command(time.monotonic())) is not None:
                     await socket.send(command)
+                    self._keep_progress(command)
             except SocketClosed as closed:
                 _log.info("upstream.socket_closed", session=self.id, code=closed.code, how=str(closed))
                 self.end(EndReason.UPSTREAM_FAILED)
@@ -408,7 +450,23 @@ class LiveSession:
             deadline_s = core.deadline_s
             await self._driver.wait(None if deadline_s is None else deadline_s - time.monotonic())
 
+    def _keep_progress(self, command: Command) -> None:
+        """After the operating system has the packet, which it delivers whatever becomes of this process.
+
+        Killed just before this, the packet is repeated; the other way round it would be lost.
+        """
+        if isinstance(command, Speak | SpeakEnd):
+            for utterance in self.core.speech.active:
+                if utterance.upstream_id == command.event_id:
+                    self._ledger.note_utterance(utterance)
+                    return
+
     async def _finish(self, upstream: UpstreamSession | None) -> None:
+        if self.lost_to is not None:
+            if upstream is not None:
+                await upstream.leave()
+            self.finished.set()
+            return
         self._tell()
         try:
             if upstream is not None:
@@ -418,6 +476,7 @@ class LiveSession:
             self._tell()
             self.finished.set()
             self._log_end()
+        await self._ledger.finish(self._keep_s)
 
     def _log_end(self) -> None:
         _log.info(
@@ -440,13 +499,64 @@ class LiveSession:
                 answer.set_result(ended)
         self.core.answers.clear()
         if self.core.log.last_sequence != self._told:
+            self._keep_speech()
             self._told = self.core.log.last_sequence
+            self._ledger.note_sequence(self._told)
             self._wake_holders()
             self.on_news(self.id)
+
+    def _keep_speech(self) -> None:
+        for entry in self.core.log.latest(self.core.log.last_sequence - self._told):
+            if isinstance(entry.happening, UtteranceEnded):
+                self._ledger.note_ended(entry.happening)
+        for utterance in self.core.speech.active:
+            self._ledger.note_change(utterance)
 
     def _wake_holders(self) -> None:
         for hold in self._holds:
             hold.signal.set()
+
+    # --- what outlives this process
+
+    def facts(self) -> Facts:
+        """What another process needs to go on with it, or to tell how it ended."""
+        core = self.core
+        record = Record(
+            spec=self.spec,
+            request_id=self.request_id,
+            created_at=core.created_at,
+            started_at=self.started_at,
+            ready_at=core.ready_at,
+            ended_at=core.ended_at,
+            expires_mono_s=self._expires_at_s,
+            detached_until_mono_s=self._detached_until_s,
+            end_reason=core.end_reason,
+            upstream_reason=core.upstream_reason,
+            upstream_session_id=self.started.session_id if self.started else "",
+            usage=Usage(
+                utterance_count=core.speech.utterance_count,
+                received_bytes=core.speech.received_bytes,
+                dropped_bytes=core.speech.dropped_bytes,
+                upstream_bytes=core.speech.upstream_bytes,
+                played_s=core.speech.played_s,
+                interruption_count=core.speech.interruption_count,
+                reconnect_count=core.reconnect_count,
+            ),
+        )
+        return record.facts()
+
+    def handle_hashes(self) -> Sequence[HandleHash]:
+        """What resumes it."""
+        return self.handles.hashes
+
+    def moved(self, error: OwnerMoved) -> None:
+        """Another process has it: send nothing any more, and leave it running upstream."""
+        _log.warning("session.moved", session=self.id)
+        self.lost_to = error
+        for hold in self._holds:
+            hold.supersede(error)
+        if self._task is not None:
+            self._task.cancel()
 
     # --- what it has used
 

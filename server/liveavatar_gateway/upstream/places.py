@@ -38,7 +38,7 @@ class Place:
 class Places:
     """First come, first served, up to a limit, with a bounded line and a deadline for each who waits.
 
-    Invariant: `used` <= `limit`; nobody waits while a place is free.
+    Invariant: `used` <= `limit` but for places that were seized; nobody waits while a place is free.
     """
 
     def __init__(self, config: PlacesConfig) -> None:
@@ -85,6 +85,11 @@ class Places:
         if not turn.done():
             raise self._refusal(f"none came free in {wait_s:.1f} s")
         return turn.result()
+
+    def seize(self) -> Place:
+        """Take a place for a session that runs already, be there one or not."""
+        self.used += 1
+        return Place(self)
 
     def give_back(self, *, settle: bool) -> None:
         """Called by `Place.release`."""

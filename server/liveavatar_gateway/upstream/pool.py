@@ -7,14 +7,15 @@ taken yet, and fairness is another order of the line in `places.py`.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
 
-from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError
 from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.upstream.account import Ledger
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
 from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
@@ -49,11 +50,13 @@ class PoolConfig:
 class UpstreamSession:
     """One started session with its place. Whoever has it closes it: that stops it and gives the place back."""
 
-    def __init__(self, pool: "Pool", place: Place, started: Started) -> None:
+    def __init__(self, pool: "Pool", place: Place, started: Started, ledger: Ledger) -> None:
         self._pool = pool
         self._place = place
+        self._ledger = ledger
         self._socket: CommandSocket | None = None
         self.started = started
+        pool.held.add(started.session_id)
 
     async def connect(self, on_event: Callable[[Event], None]) -> CommandSocket:
         """Open the command socket; `on_event` is called with each of its events.
@@ -85,9 +88,18 @@ class UpstreamSession:
             if self._socket is not None:
                 await self._socket.close()
             was_alive = await stopping
+            await self._ledger.stopped(session_id)
             return "" if was_alive else await self._pool.end_reason(session_id)
         finally:
+            self._pool.held.discard(session_id)
             self._place.release(settle=True)
+
+    async def leave(self) -> None:
+        """Let go of the session without stopping it: another process drives it now."""
+        self._pool.held.discard(self.started.session_id)
+        self._place.release(settle=False)
+        if self._socket is not None:
+            await self._socket.close()
 
 
 class Pool:
@@ -97,42 +109,66 @@ class Pool:
         self.config = config
         self.places = Places(config.places)
         self.stops = Stops(config.stops, rest)
+        self.find_orphans: Callable[[], Awaitable[int]] | None = None
+        """Stops what dead processes left on the account; returns how many sessions that were."""
+        self.held: set[str] = set()
+        """LiveAvatar's ids of all sessions that somebody here has or is about to have."""
         self._rest = rest
         self._keep_alive = KeepAliveSchedule(config.keep_alive, rng or random.Random())  # noqa: S311 - jitter
         self._timer: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[Any]] = set()
 
-    async def start(self, request: AvatarRequest, *, wait_s: float | None) -> UpstreamSession:
+    async def start(self, request: AvatarRequest, ledger: Ledger, *, wait_s: float | None) -> UpstreamSession:
         """Wait for a place, then mint and start a session in it.
 
         Raises:
             CapacityExhausted: no place in time.
+            RegistryUnavailable: the ledger cannot be kept; nothing was started.
             UpstreamError: LiveAvatar refused or failed; nothing is left running.
         """
         place = await self.places.take(wait_s=wait_s)
         try:
+            return await self._start_in(place, request, ledger)
+        except CapacityExhausted:
+            # The account is full although this process has a place: what a dead process left may be in the way.
+            if self.find_orphans is None or not await self.find_orphans():
+                raise
+        await asyncio.sleep(self.config.places.settle_s)
+        return await self._start_in(await self.places.take(wait_s=wait_s), request, ledger)
+
+    async def _start_in(self, place: Place, request: AvatarRequest, ledger: Ledger) -> UpstreamSession:
+        try:
             minted = await self._rest.mint(request)
+            await ledger.minted(minted.session_id)
         except BaseException:
             place.release(settle=False)
             raise
         # Shielded: a start that was sent must be seen through, or a session would run that nobody knows.
-        task = self.run(self._start(place, minted), name=f"session-{minted.session_id}/start")
+        task = self.run(self._start(place, minted, ledger), name=f"session-{minted.session_id}/start")
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(self._close_unwanted)
             raise
 
-    async def _start(self, place: Place, minted: Minted) -> UpstreamSession:
+    async def _start(self, place: Place, minted: Minted, ledger: Ledger) -> UpstreamSession:
+        self.held.add(minted.session_id)
         try:
-            return UpstreamSession(self, place, await self._rest.start(minted))
+            started = await self._rest.start(minted)
         except GatewayError as error:
-            if _may_run(error):
+            self.held.discard(minted.session_id)
+            may_run = _may_run(error)
+            if may_run:
                 await self.stops.stop(minted.session_id, _STOP_REASON)
-                place.release(settle=True)
-            else:
-                place.release(settle=False)
+            place.release(settle=may_run)
+            await ledger.stopped(minted.session_id)
             raise
+        await ledger.started(started)
+        return UpstreamSession(self, place, started, ledger)
+
+    def adopt(self, started: Started, ledger: Ledger) -> UpstreamSession:
+        """Go on with a session that another process started. It has a place even where all are taken."""
+        return UpstreamSession(self, self.places.seize(), started, ledger)
 
     def _close_unwanted(self, task: asyncio.Task[UpstreamSession]) -> None:
         if not task.cancelled() and task.exception() is None:

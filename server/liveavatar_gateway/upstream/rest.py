@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,9 @@ from liveavatar_gateway.upstream.refusals import Answer, refusal
 _log = structlog.get_logger(__name__)
 
 _KNOWN_SUCCESS_CODES: Final = frozenset({100, 1000, 200, None})
+_PAGE_SIZE: Final = 100
+"""The most that LiveAvatar gives. Source: OpenAPI schema, GET /v1/sessions."""
+_MAX_PAGES: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,25 @@ class Rest:
         """
         data = await self._retried("GET", f"/v1/sessions/{session_id}", headers=self._key_header)
         return _optional(data, "end_reason")
+
+    async def active(self) -> Sequence[str]:
+        """Ids of all sessions that run on the account, whoever started them.
+
+        Raises:
+            GatewayError: it could not be asked.
+        """
+        found: list[str] = []
+        for page in range(1, _MAX_PAGES + 1):
+            path = f"/v1/sessions?type=active&page={page}&page_size={_PAGE_SIZE}"
+            data = await self._retried("GET", path, headers=self._key_header)
+            results = data.get("results")
+            entries = results if isinstance(results, list) else []
+            found += [
+                entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+            ]
+            if not entries or data.get("next") is None:
+                break
+        return found
 
     async def credits_left(self) -> str:
         """Credits of the account as LiveAvatar writes them, such as "999.00"; also proves that the key works.

@@ -302,3 +302,16 @@ def test_a_cut_utterance_counts_what_was_never_sent(utterance):
     utterance.take_packet(400, 0.0)
     assert utterance.finish(Outcome.INTERRUPTED, 0.0) == 600
     assert utterance.confirmed == 0
+
+
+def test_what_a_lost_socket_may_not_have_delivered_does_not_count_as_taken(utterance):
+    utterance.receive(None, bytes(600), 0.0)
+    for _ in range(3):
+        utterance.take_packet(200, 0.0)
+    assert utterance.taken == 600
+    utterance.confirm_packet()
+    assert utterance.taken == 600
+    utterance.lose()
+    assert utterance.taken == 200
+    utterance.send_again(1.0)
+    assert utterance.taken == 400

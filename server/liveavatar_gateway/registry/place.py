@@ -1,0 +1,70 @@
+"""Where the registry is kept: its file, its key, and whose sessions are in it."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from liveavatar_gateway.core.errors import RegistryUnavailable
+from liveavatar_gateway.registry.base import LeaseConfig, Registry
+from liveavatar_gateway.registry.memory import MemoryRegistry
+from liveavatar_gateway.registry.sealing import BadKey, Sealer, key_beside, parsed_key
+from liveavatar_gateway.registry.sqlite import SqliteRegistry
+
+OFF: Final = "off"
+"""In place of a file: keep nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryConfig:
+    """Which registry, and whose."""
+
+    file: str = ""
+    """Path of the database, `off`, or empty for the place of this user."""
+    key: str = field(default="", repr=False)
+    """Key for secrets, as text; empty for one that is made beside the database."""
+    account: str
+    """Name of the LiveAvatar account, so that nobody takes over what another's key would have to stop."""
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    """How a process shows that it lives."""
+
+
+def account_name(api_url: str, api_key: str) -> str:
+    """A name for an account that shows neither its key nor its address."""
+    return hashlib.sha256(f"{api_url}\n{api_key}".encode()).hexdigest()[:32]
+
+
+def state_folder() -> Path:
+    """Where this user's programs keep what outlives them.
+
+    Source: XDG Base Directory Specification, `XDG_STATE_HOME`.
+    """
+    named = os.environ.get("XDG_STATE_HOME", "")
+    # The specification has relative paths ignored.
+    base = Path(named) if named.startswith("/") else Path("~/.local/state").expanduser()
+    return base / "liveavatar-gateway"
+
+
+def make_registry(config: RegistryConfig) -> Registry:
+    """Make the registry that was asked for; nothing but its key is read or written yet.
+
+    Raises:
+        BadKey: the key cannot be used.
+        RegistryUnavailable: its folder cannot be made, or the key beside it not be read.
+    """
+    if config.file == OFF:
+        return MemoryRegistry(config.lease, account=config.account)
+    path = Path(config.file) if config.file else state_folder() / "registry.db"
+    try:
+        if not config.file:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = parsed_key(config.key) if config.key else key_beside(path.with_name(f"{path.name}.key"))
+    except OSError as error:
+        raise RegistryUnavailable(
+            f"the registry {path} cannot be used: {error}; name a file where this user may write, or `{OFF}`",
+            facts={"error": str(error)},
+        ) from error
+    except (BadKey, UnicodeDecodeError) as error:
+        raise BadKey(f"the key of the registry {path} cannot be used: {error}") from None
+    return SqliteRegistry(path, Sealer(key), config.lease, account=config.account)

@@ -1,0 +1,264 @@
+"""The registry as sessions use it: a ledger for each, and outages that are told once and end no session."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
+from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.utterance import Utterance
+from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
+from liveavatar_gateway.sessions.record import UtteranceRecord, access_facts, ended_record, utterance_record
+from liveavatar_gateway.sessions.signal import Signal
+from liveavatar_gateway.upstream.model import Started
+
+_log = structlog.get_logger(__name__)
+
+
+class Kept(Protocol):
+    """A session as its ledger sees it."""
+
+    @property
+    def id(self) -> str:
+        """The gateway's id of the session."""
+
+    def facts(self) -> Facts:
+        """What is true of it now, see `record.Record`."""
+
+    def handle_hashes(self) -> Iterable[HandleHash]:
+        """What resumes it."""
+
+    def moved(self, error: OwnerMoved) -> None:
+        """Another process has it: send nothing any more, and leave it running upstream."""
+
+
+class Ledger:
+    """What the registry knows of one session.
+
+    `note_*` write at once and never fail: what could not be written goes with the next write. All
+    else is kept in memory until the books write it, and again until that has worked.
+    """
+
+    def __init__(self, books: "Books", session: Kept, fence: Fence | None = None) -> None:
+        self._books = books
+        self._session = session
+        self._noted: dict[str, UtteranceRecord] = {}
+        self._unsaved: dict[str, Facts] = {}
+        self._dropped: set[str] = set()
+        self._finish_keep_s: float | None = None
+        self.fence = fence
+        """None until something of it may run upstream."""
+        self.changed = False
+        self.closed = False
+
+    # --- the account upstream, see `upstream.account.Ledger`
+
+    async def minted(self, upstream_session_id: str) -> None:
+        """Write the session down before anything of it can run.
+
+        Raises:
+            RegistryUnavailable: it cannot be written.
+        """
+        registry = self._books.registry
+        if self.fence is None:
+            self.fence = await registry.create(self._session.id, self._session.facts())
+            self._books.add(self)
+            registry.note_handles(self.fence, list(self._session.handle_hashes()))
+        await registry.add_upstream(self.fence, upstream_session_id)
+
+    async def started(self, started: Started) -> None:
+        """Keep how it is reached."""
+        self._unsaved[started.session_id] = access_facts(started)
+        await self._books.write(self)
+
+    async def stopped(self, upstream_session_id: str) -> None:
+        """Nothing of it runs under this id any more."""
+        self._unsaved.pop(upstream_session_id, None)
+        self._dropped.add(upstream_session_id)
+        await self._books.write(self)
+
+    # --- at once
+
+    def note_handles(self) -> None:
+        """Keep what resumes the session, before a caller is given it."""
+        self._at_once(lambda registry, fence: registry.note_handles(fence, list(self._session.handle_hashes())))
+
+    def note_sequence(self, sequence: int) -> None:
+        """Keep the number of the last event, before anybody is told of it."""
+        self._at_once(lambda registry, fence: registry.note_sequence(fence, sequence))
+        self.change()
+
+    def note_utterance(self, utterance: Utterance) -> None:
+        """Keep how far an utterance is."""
+        record = utterance_record(utterance)
+        self._noted[utterance.id] = record
+        facts = record.facts()
+        self._at_once(lambda registry, fence: registry.note_utterance(fence, utterance.id, facts))
+
+    def note_change(self, utterance: Utterance) -> None:
+        """Keep how far an utterance is, if that is known here and was something else.
+
+        A lost socket takes back what it had not delivered, and an interrupt what LiveAvatar dropped unheard.
+        """
+        if (known := self._noted.get(utterance.id)) is not None and known != utterance_record(utterance):
+            self.note_utterance(utterance)
+
+    def note_ended(self, ended: UtteranceEnded) -> None:
+        """Keep how an utterance ended, for a caller that was not told."""
+        self._noted.pop(ended.utterance_id, None)
+        facts = ended_record(ended).facts()
+        self._at_once(lambda registry, fence: registry.note_utterance(fence, ended.utterance_id, facts))
+
+    def _at_once(self, write: Callable[[Registry, Fence], None]) -> None:
+        if self.fence is None or self.closed:
+            return
+        try:
+            write(self._books.registry, self.fence)
+        except RegistryUnavailable as error:
+            self._books.note_outage(error)
+        except OwnerMoved as error:
+            self.lose(error)
+
+    # --- soon
+
+    def change(self) -> None:
+        """The session's record is another: write it soon."""
+        self.changed = True
+        self._books.wake()
+
+    async def finish(self, keep_s: float) -> None:
+        """Write the final record, and keep it for `keep_s` seconds."""
+        self._finish_keep_s = keep_s
+        if self.fence is not None and not self.closed:
+            await self._books.write(self)
+
+    def lose(self, error: OwnerMoved) -> None:
+        """Another process has the session."""
+        if not self.closed:
+            self.closed = True
+            self._session.moved(error)
+
+    async def write(self) -> None:
+        """Write all that is not written yet. For the books.
+
+        Raises:
+            RegistryUnavailable: some of it is still to be written.
+            OwnerMoved: it is no longer this process's to write.
+        """
+        registry, fence = self._books.registry, self.fence
+        for upstream_session_id in tuple(self._dropped):
+            await registry.drop_upstream(upstream_session_id)
+            self._dropped.discard(upstream_session_id)
+        if fence is None or self.closed:
+            return
+        for upstream_session_id, access in tuple(self._unsaved.items()):
+            await registry.save_access(fence, upstream_session_id, access)
+            self._unsaved.pop(upstream_session_id, None)
+        self.changed = False
+        try:
+            facts = self._session.facts()
+            if self._finish_keep_s is None:
+                await registry.save(fence, facts)
+            else:
+                await registry.finish(fence, facts, keep_s=self._finish_keep_s)
+                self.closed = True
+        except RegistryUnavailable:
+            self.changed = True
+            raise
+
+
+class Books:
+    """All ledgers of this process, and its lease. `run` is its one task.
+
+    An outage of the registry refuses new sessions (`Ledger.minted`) and ends none: what was not written is written
+    when it works again.
+    """
+
+    def __init__(self, registry: Registry, *, renew_s: float) -> None:
+        self.registry = registry
+        self._renew_s = renew_s
+        self._ledgers: dict[str, Ledger] = {}
+        self._signal = Signal()
+        self._outage = False
+        self.address = ""
+
+    def ledger(self, session: Kept, fence: Fence | None = None) -> Ledger:
+        """Open the ledger of a session; with a `fence`, of one that was claimed."""
+        ledger = Ledger(self, session, fence)
+        if fence is not None:
+            self.add(ledger)
+        return ledger
+
+    def add(self, ledger: Ledger) -> None:
+        """Take a ledger in whose session is in the registry."""
+        assert ledger.fence is not None  # noqa: S101 - its session is in the registry
+        self._ledgers[ledger.fence.session_id] = ledger
+
+    def wake(self) -> None:
+        """Write what has changed."""
+        self._signal.set()
+
+    async def write(self, ledger: Ledger) -> None:
+        """Write one ledger now; what cannot be written is kept for later."""
+        try:
+            await ledger.write()
+        except RegistryUnavailable as error:
+            ledger.changed = True
+            self.note_outage(error)
+        except OwnerMoved as error:
+            ledger.lose(error)
+        else:
+            self._note_recovery()
+        if ledger.closed and not ledger.changed and ledger.fence is not None:
+            self._ledgers.pop(ledger.fence.session_id, None)
+
+    async def run(self) -> None:
+        """Renew the lease and write what has changed, until cancelled."""
+        renew_at_s = 0.0
+        while True:
+            if time.monotonic() >= renew_at_s:
+                renew_at_s = time.monotonic() + self._renew_s
+                await self._renew()
+            await self.write_all()
+            await self._signal.wait(renew_at_s - time.monotonic())
+
+    async def write_all(self) -> None:
+        """Write every ledger that has changed."""
+        for ledger in [ledger for ledger in self._ledgers.values() if ledger.changed]:
+            await self.write(ledger)
+
+    async def _renew(self) -> None:
+        before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
+        try:
+            mine = await self.registry.renew(self.address)
+        except RegistryUnavailable as error:
+            self.note_outage(error)
+            return
+        self._note_recovery()
+        for ledger in before:
+            fence = ledger.fence
+            if fence is not None and not ledger.closed and mine.get(fence.session_id) != fence.epoch:
+                ledger.lose(OwnerMoved(fence.session_id))
+
+    def note_outage(self, error: RegistryUnavailable) -> None:
+        """The registry did not work."""
+        if not self._outage:
+            self._outage = True
+            _log.error("registry.unavailable", error=error.metadata.get("error", ""))
+
+    def _note_recovery(self) -> None:
+        if self._outage:
+            self._outage = False
+            _log.info("registry.available")
+
+
+async def keep_books(books: Books) -> None:
+    """Run the books as a task of one's own until it is cancelled, and write what is left then."""
+    try:
+        await books.run()
+    except asyncio.CancelledError:
+        await books.write_all()
+        raise

@@ -1,0 +1,182 @@
+"""A session as the registry keeps it: what another process needs to go on with it, or to say how it ended."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InternalError
+from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.messages import BYTE_RATE
+from liveavatar_gateway.core.states import EndReason, Outcome
+from liveavatar_gateway.core.utterance import Utterance
+from liveavatar_gateway.registry.base import Facts
+from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.upstream.model import Started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a session has used."""
+
+    utterance_count: int = 0
+    received_bytes: int = 0
+    dropped_bytes: int = 0
+    upstream_bytes: int = 0
+    played_s: float = 0.0
+    interruption_count: int = 0
+    reconnect_count: int = 0
+    rotation_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A session without its speech and its secrets."""
+
+    spec: Spec
+    request_id: str = ""
+    created_at: datetime
+    started_at: datetime | None = None
+    """Since when LiveAvatar bills."""
+    ready_at: datetime | None = None
+    ended_at: datetime | None = None
+    expires_mono_s: float | None = None
+    """When its limit ends it, on the machine's monotonic clock; None when it has none, or none yet."""
+    detached_until_mono_s: float | None = None
+    """Until when it waits for somebody to come back, on the same clock; None while somebody holds it."""
+    end_reason: EndReason | None = None
+    upstream_reason: str = ""
+    upstream_session_id: str = ""
+    """LiveAvatar's id of the session that speaks for it, or spoke last."""
+    usage: Usage = field(default_factory=Usage)
+
+    def facts(self) -> Facts:
+        """The same for the registry."""
+        facts: Facts = _RECORD.dump_python(self, mode="json")
+        return facts
+
+    @classmethod
+    def of(cls, facts: Facts) -> "Record":
+        """Read what `facts` gave, here or in another version of the gateway.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return _RECORD.validate_python(facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtteranceRecord:
+    """An utterance as LiveAvatar has it, or as it ended."""
+
+    upstream_id: str = ""
+    format: str = ""
+    """Name of the caller's audio format."""
+    taken_bytes: int = 0
+    """How much of it was given to the operating system to send, bytes of the caller's format."""
+    sent_s: float = 0.0
+    """The same in seconds of audio."""
+    started: bool = False
+    end_sent: bool = False
+    outcome: Outcome | None = None
+    """None while it goes on."""
+    played_s: float = 0.0
+    inferred: bool = False
+    error: tuple[str, str, Mapping[str, str]] | None = None
+    """Reason, message and facts of what made it fail."""
+
+    def facts(self) -> Facts:
+        """The same for the registry, by hand: this is done for each packet."""
+        return {
+            "upstream_id": self.upstream_id,
+            "format": self.format,
+            "taken_bytes": self.taken_bytes,
+            "sent_s": self.sent_s,
+            "started": self.started,
+            "end_sent": self.end_sent,
+            "outcome": self.outcome.value if self.outcome else None,
+            "played_s": self.played_s,
+            "inferred": self.inferred,
+            "error": self.error,
+        }
+
+
+def utterance_record(utterance: Utterance) -> UtteranceRecord:
+    """How far an utterance is; what has to be sent again counts as not sent."""
+    again_bytes = sum(len(packet.pcm) for packet in utterance.again)
+    return UtteranceRecord(
+        upstream_id=utterance.upstream_id,
+        format=utterance.intake.format,
+        taken_bytes=utterance.taken,
+        sent_s=utterance.sent_s - again_bytes / BYTE_RATE,
+        started=utterance.started,
+        end_sent=utterance.end_sent_at_s is not None,
+        outcome=utterance.outcome,
+        played_s=utterance.played_s,
+    )
+
+
+def ended_record(ended: UtteranceEnded) -> UtteranceRecord:
+    """How an utterance ended."""
+    error = ended.error
+    return UtteranceRecord(
+        outcome=ended.outcome,
+        played_s=ended.played_s,
+        inferred=ended.inferred,
+        error=None if error is None else (error.reason, error.message, dict(error.metadata)),
+    )
+
+
+def how_it_ended(utterance_id: str, record: UtteranceRecord) -> UtteranceEnded | None:
+    """The end of an utterance, as it was told or would have been; None when it goes on."""
+    if record.outcome is None:
+        return None
+    error = None if record.error is None else restored_error(*record.error)
+    return UtteranceEnded(utterance_id, record.outcome, record.played_s, error, record.inferred)
+
+
+def restored_error(reason: str, message: str, facts: Mapping[str, str]) -> GatewayError:
+    """An error as another process raised it: the same class, words and facts."""
+    kinds = [GatewayError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    known = next((kind for kind in reversed(kinds) if kind.reason == reason), InternalError)
+    # Not through the class's own constructor, which makes message and facts from what is no longer there.
+    error = known.__new__(known)
+    GatewayError.__init__(error, message, facts=facts)
+    if isinstance(error, CapacityExhausted):
+        error.scope = facts.get("scope", "")
+    return error
+
+
+def read_utterances(kept: Sequence[tuple[str, Facts]]) -> Mapping[str, UtteranceRecord]:
+    """Read utterances by their ids, in the order they were begun; one that cannot be read is left out."""
+    found: dict[str, UtteranceRecord] = {}
+    for utterance_id, facts in kept:
+        try:
+            found[utterance_id] = _UTTERANCE.validate_python(facts)
+        except ValueError:
+            continue
+    return found
+
+
+def access_facts(started: Started) -> Facts:
+    """Addresses and tokens of a session at LiveAvatar; to be sealed."""
+    facts: Facts = _STARTED.dump_python(started, mode="json")
+    return facts
+
+
+def read_access(facts: Facts) -> Started | None:
+    """Read what `access_facts` gave; None when it cannot be read."""
+    try:
+        started: Started = _STARTED.validate_python(facts)
+    except ValueError:
+        return None
+    return started
+
+
+_RECORD: Final[TypeAdapter[Record]] = TypeAdapter(Record)
+_UTTERANCE: Final[TypeAdapter[UtteranceRecord]] = TypeAdapter(UtteranceRecord)
+_STARTED: Final[TypeAdapter[Any]] = TypeAdapter(Started)

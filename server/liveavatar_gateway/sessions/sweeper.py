@@ -1,0 +1,161 @@
+"""Takes over what dead processes left: nobody pays for an avatar that nobody can reach."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+
+from liveavatar_gateway.core.errors import GatewayError, OwnerMoved, RegistryUnavailable
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Row
+from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.record import Record
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.rest import Rest
+
+_log = structlog.get_logger(__name__)
+
+_STOP_REASON = "USER_DISCONNECTED"
+_TIDY_EVERY_S = 60.0
+_STOP_WAIT_S = 5.0
+"""How long a caller that wants a place waits for stops of orphans."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweeperConfig:
+    """How orphans are looked for."""
+
+    sweep_s: float = 2.0
+    """How often. Lower ends them sooner; each look is one read of the registry."""
+    renew_s: float = 2.5
+    """How long a process may have lived on unseen after its last renewal."""
+    keep_s: float = 600.0
+    """How long the final records of ended ones are kept."""
+
+
+class _Remains:
+    """A session of a dead process that is being ended."""
+
+    def __init__(self, session_id: str, facts: Facts) -> None:
+        self.id = session_id
+        self._facts = facts
+
+    def facts(self) -> Facts:
+        return self._facts
+
+    def handle_hashes(self) -> Iterable[HandleHash]:
+        return ()
+
+    def moved(self, error: OwnerMoved) -> None:
+        """Nothing to do: whoever has it now ends it."""
+
+
+class Sweeper:
+    """Claims sessions of dead processes and ends those that nobody wants. `run` is its task."""
+
+    def __init__(self, config: SweeperConfig, books: Books, pool: Pool, rest: Rest) -> None:
+        self.swept_count = 0
+        """Sessions of dead processes that were ended."""
+        self._config = config
+        self._books = books
+        self._pool = pool
+        self._rest = rest
+        self._tidy_at_s = 0.0
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await self.sweep()
+            await asyncio.sleep(self._config.sweep_s)
+
+    async def sweep(self) -> None:
+        """Look once; what is found is ended by tasks of the pool, since LiveAvatar may take its time."""
+        registry = self._books.registry
+        try:
+            for row in await registry.orphans():
+                if self.is_lost(row):
+                    self.begin_to_end(row)
+            if time.monotonic() >= self._tidy_at_s:
+                self._tidy_at_s = time.monotonic() + _TIDY_EVERY_S
+                await registry.tidy()
+        except RegistryUnavailable as error:
+            self._books.note_outage(error)
+
+    def is_lost(self, row: Row) -> bool:
+        """Whether a session of a dead process waited in vain for its callers to come back, or cannot go on."""
+        return self.left_s(row) <= 0.0 or not any(one.access for one in row.upstreams)
+
+    def left_s(self, row: Row) -> float:
+        """How long a session of a dead process still waits for its callers to come back, seconds.
+
+        They lost it when its process died, at the latest a renewal after that was last seen. Before this boot, or
+        where it left in order, nobody waits any more.
+        """
+        try:
+            record = Record.of(row.facts)
+        except ValueError:
+            return 0.0
+        if row.seen_mono_s is None or record.end_reason is not None:
+            return 0.0
+        grace_s = record.spec.detach_grace_s
+        until_s = record.detached_until_mono_s
+        if until_s is None:
+            until_s = row.seen_mono_s + self._config.renew_s + grace_s
+        return min(grace_s, until_s - time.monotonic())
+
+    def begin_to_end(self, row: Row) -> asyncio.Task[int] | None:
+        """Claim a session and end it; None when somebody else was faster. The task returns what was stopped."""
+        fence = self._books.registry.claim(row)
+        if fence is None:
+            return None
+        return self._pool.run(self._end(row, fence), name=f"session-{row.session_id}/sweep")
+
+    async def _end(self, row: Row, fence: Fence) -> int:
+        stopped = 0
+        ledger = self._books.ledger(_Remains(row.session_id, _final_facts(row)), fence)
+        for upstream in row.upstreams:
+            # False when it had ended before, or after five minutes in vain: LiveAvatar has reaped it by then.
+            stopped += await self._pool.stops.stop(upstream.upstream_session_id, _STOP_REASON)
+            await ledger.stopped(upstream.upstream_session_id)
+        await ledger.finish(self._config.keep_s)
+        self.swept_count += 1
+        _log.info("session.swept", session=row.session_id, epoch=fence.epoch, stopped=stopped)
+        return stopped
+
+    async def find_orphans(self) -> int:
+        """The account is full: look for sessions of our own that nobody has; returns how many were stopped.
+
+        Only what is in the registry is touched: others may use the account too.
+        """
+        registry = self._books.registry
+        stopped = 0
+        try:
+            begun = [self.begin_to_end(row) for row in await registry.orphans() if self.is_lost(row)]
+            if ending := [task for task in begun if task is not None]:
+                done, _ = await asyncio.wait(ending, timeout=_STOP_WAIT_S)
+                stopped += sum(task.result() for task in done)
+            ours = await registry.owners_of(await self._rest.active())
+            for upstream_session_id, session_id in ours.items():
+                row = registry.find(session_id)
+                mine = row is not None and row.owner == registry.owner
+                if mine and upstream_session_id not in self._pool.held:
+                    stopped += await self._pool.stops.stop(upstream_session_id, _STOP_REASON)
+                    await registry.drop_upstream(upstream_session_id)
+        except RegistryUnavailable as error:
+            self._books.note_outage(error)
+        except GatewayError as error:
+            _log.warning("sweep.failed", reason=error.reason)
+        _log.info("sweep.for_capacity", stopped=stopped)
+        return stopped
+
+
+def _final_facts(row: Row) -> Facts:
+    try:
+        record = Record.of(row.facts)
+    except ValueError:
+        return row.facts
+    reason = record.end_reason or EndReason.CALLER_LOST
+    return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()

@@ -1,0 +1,196 @@
+"""No paid session outlives its owner: another gateway on the same registry ends what a killed one leaves."""
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from harness import processes, speech
+from harness.caller import caller as connect
+from harness.caller import refused
+
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
+
+GRACE_S = 3.0
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> str:
+    return str(tmp_path / "registry.db")
+
+
+@pytest.mark.timeout(120)
+async def test_what_a_killed_gateway_leaves_is_ended_by_another_within_the_grace(registry, record_property):
+    """Goal: no session is active upstream when the grace and 10 s have passed since the kill."""
+    shared = {"registry_file": registry, "detach_grace_s": GRACE_S}
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, **shared) as first,
+        processes.gateway(emulator.url, **shared) as second,
+    ):
+        async with connect(first.address) as caller:
+            attachments = [await caller.attach() for _ in range(5)]
+            for attachment in attachments:
+                await attachment.until_ready()
+            stream = await caller.speak(attachments[0].session_id)
+            await stream.say(speech.sound(20.0))
+            await stream.until("started")
+            emulator.wait_active(5)
+            first.process.kill()
+            killed_at_s = time.monotonic()
+        await asyncio.to_thread(emulator.wait_active, 0, GRACE_S + 10)
+        took_s = time.monotonic() - killed_at_s
+        record_property(
+            "figure", f"0 active upstream {took_s:.1f} s after the kill, grace {GRACE_S:g} s, goal + 10 s"
+        )
+        async with connect(second.address) as caller:
+            for attachment in attachments:
+                session = await caller.get(attachment.session_id)
+                assert session.state == session_pb2.SESSION_STATE_ENDED
+                assert session.end_reason == session_pb2.END_REASON_CALLER_LOST
+                assert session.upstream_session_id == attachment.upstream_id
+                assert session.usage.billed_duration.ToTimedelta().total_seconds() >= GRACE_S
+                assert (await caller.end(attachment.session_id)).end_reason == session.end_reason
+        assert second.process.log.count("session.swept") + second.process.log.count("session.ended") >= 5
+
+
+async def test_a_gateway_that_starts_ends_at_once_what_was_left_long_ago(registry):
+    with processes.emulator() as emulator:
+        with processes.gateway(emulator.url, registry_file=registry, detach_grace_s=0) as first:
+            async with connect(first.address) as caller:
+                await caller.attach()
+                emulator.wait_active(1)
+                first.process.kill()
+        await asyncio.sleep(3)
+        assert emulator.active() == 1
+        with processes.gateway(emulator.url, registry_file=registry, sweep_s=60):
+            await asyncio.to_thread(emulator.wait_active, 0, 10)
+
+
+async def test_a_session_that_was_being_started_when_its_gateway_was_killed_is_ended_too(registry):
+    """LiveAvatar may start what nobody waits for any more; its id was written down before it was asked to."""
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as first,
+        processes.gateway(emulator.url, registry_file=registry) as second,
+    ):
+        emulator.fault("start", delay_s=1.0)
+        async with connect(first.address) as caller:
+            creation = asyncio.create_task(refused(caller.create()))
+            await asyncio.sleep(0.5)
+            first.process.kill()
+            with pytest.raises(AssertionError, match="no details"):
+                await creation
+        for _ in range(300):
+            if "session.swept" in second.process.log:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(emulator.wait_active, 0, 10)
+        assert "session.swept" in second.process.log
+
+
+async def test_a_full_account_is_searched_for_our_own_orphans(registry):
+    """The next caller gets the place that a killed process still held, long before the next look for orphans."""
+    shared = {"registry_file": registry, "detach_grace_s": 0, "sweep_s": 60}
+    with (
+        processes.emulator(concurrency=1) as emulator,
+        processes.gateway(emulator.url, **shared) as first,
+        processes.gateway(emulator.url, **shared) as second,
+    ):
+        async with connect(first.address) as caller:
+            old = await caller.attach()
+            await old.until_ready()
+            first.process.kill()
+        await asyncio.sleep(3)
+        async with connect(second.address) as caller:
+            created = await caller.create()
+            assert created.session.state == session_pb2.SESSION_STATE_READY
+            await caller.end(created.session.id)
+        assert "sweep.for_capacity" in second.process.log
+
+
+async def test_sessions_of_others_on_a_full_account_are_left_alone(registry):
+    with (
+        processes.emulator(concurrency=1) as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as stranger,
+        processes.gateway(emulator.url, registry_file=f"{registry}.another") as ours,
+    ):
+        async with connect(stranger.address) as their_caller, connect(ours.address) as caller:
+            theirs = await their_caller.attach()
+            await theirs.until_ready()
+            refusal = await refused(caller.create())
+            assert refusal.reason == "CAPACITY_EXHAUSTED"
+            assert refusal.metadata["upstream_code"] == "4032"
+            assert emulator.active() == 1
+            assert (await their_caller.get(theirs.session_id)).state == session_pb2.SESSION_STATE_READY
+            await their_caller.end(theirs.session_id)
+
+
+async def test_who_asks_the_wrong_process_is_told_where_the_session_is(registry):
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as first,
+        processes.gateway(emulator.url, registry_file=registry) as second,
+    ):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            for question in (
+                other.get(attachment.session_id),
+                other.speak(attachment.session_id),
+                other.resume(attachment.opened.handle),
+            ):
+                refusal = await refused(question)
+                assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "OWNER_MOVED")
+                assert refusal.metadata["address"] == first.address
+            ended = await caller.end(attachment.session_id)
+            for _ in range(100):
+                if (found := await other.get(attachment.session_id)).state == session_pb2.SESSION_STATE_ENDED:
+                    break
+                await asyncio.sleep(0.05)
+            assert (found.end_reason, found.ended_at) == (ended.end_reason, ended.ended_at)
+
+
+async def test_without_its_registry_a_gateway_starts_nothing_new_and_ends_nothing(registry):
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as gateway,
+    ):
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            blocker = sqlite3.connect(registry, isolation_level=None)
+            blocker.execute("BEGIN IMMEDIATE")
+            pcm = speech.sound(3.0)
+            await stream.say(pcm)
+            refusal = await refused(caller.create())
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "REGISTRY_UNAVAILABLE")
+            assert refusal.retry_s > 0
+            assert emulator.active() == 1
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            blocker.execute("ROLLBACK")
+            blocker.close()
+            created = await caller.create()
+            await caller.end(created.session.id)
+            await caller.end(attachment.session_id)
+            assert emulator.audio(attachment.upstream_id) == pcm
+        assert "registry.unavailable" in gateway.process.log
+        assert "registry.available" in gateway.process.log
+
+
+async def test_a_gateway_without_a_registry_serves_all_the_same(tmp_path):
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file="off") as gateway,
+    ):
+        async with connect(gateway.address) as caller:
+            created = await caller.create()
+            stream = await caller.speak(created.session.id)
+            await stream.say(speech.sound(1.0))
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            ended = await caller.end(created.session.id)
+            assert ended.end_reason == session_pb2.END_REASON_CALLER_ENDED
+            assert (await refused(caller.get("never-was"))).reason == "SESSION_NOT_FOUND"

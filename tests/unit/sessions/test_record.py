@@ -1,0 +1,113 @@
+"""What the registry keeps of a session reads back as it was written, by other versions as far as it goes."""
+
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+
+from liveavatar_gateway.core import errors as e
+from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.states import EndReason, Outcome
+from liveavatar_gateway.rpc.errors import CODES, status_of
+from liveavatar_gateway.sessions.record import (
+    Record,
+    Usage,
+    access_facts,
+    ended_record,
+    how_it_ended,
+    read_access,
+    read_utterances,
+    restored_error,
+)
+from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.upstream.model import AvatarRequest, Started
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+SPEC = Spec(
+    avatar=AvatarRequest(avatar_id="a-1", sandbox=True, quality="low", encoding="VP8", max_duration_s=300),
+    detach_grace_s=12.5,
+    labels={"desk": "7"},
+)
+FULL = Record(
+    spec=SPEC,
+    request_id="r-1",
+    created_at=AT,
+    started_at=AT,
+    ready_at=AT,
+    ended_at=AT,
+    expires_mono_s=1234.5,
+    detached_until_mono_s=99.25,
+    end_reason=EndReason.UPSTREAM_ENDED,
+    upstream_reason="AVATAR_DELETED",
+    upstream_session_id="up-1",
+    usage=Usage(utterance_count=1, received_bytes=2, dropped_bytes=3, upstream_bytes=4, played_s=5.5),
+)
+STARTED = Started(session_id="up-1", ws_url="ws://x", room_url="wss://r", viewer_token="t", max_duration_s=60.0)
+
+
+def through_json(facts):
+    return orjson.loads(orjson.dumps(facts))
+
+
+@pytest.mark.parametrize("record", [FULL, Record(spec=SPEC, created_at=AT)], ids=["full", "new"])
+def test_a_record_reads_back_as_it_was(record):
+    assert Record.of(through_json(record.facts())) == record
+
+
+def test_what_a_later_version_adds_is_ignored_and_what_an_earlier_one_lacks_has_its_default():
+    facts = dict(through_json(FULL.facts()))
+    del facts["usage"], facts["request_id"]
+    read = Record.of({**facts, "invented_later": {"x": 1}})
+    assert (read.spec, read.usage, read.request_id) == (SPEC, Usage(), "")
+
+
+@pytest.mark.parametrize("facts", [{}, {"spec": None}, {"spec": {"avatar": {}}, "created_at": "x"}])
+def test_what_is_no_record_is_refused(facts):
+    with pytest.raises(ValueError, match="Record"):
+        Record.of(facts)
+
+
+def test_access_reads_back_as_it_was_and_nonsense_does_not():
+    assert read_access(through_json(access_facts(STARTED))) == STARTED
+    assert read_access({"ws_url": 5}) is None
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        UtteranceEnded("u", Outcome.COMPLETED, 1.25),
+        UtteranceEnded("u", Outcome.INTERRUPTED, 0.5, inferred=True),
+        UtteranceEnded("u", Outcome.FAILED, 0.0, e.CreditExceeded(10, 5, 0.25)),
+    ],
+    ids=lambda ended: ended.outcome.name,
+)
+def test_the_end_of_an_utterance_is_told_again_as_it_was(ended):
+    ((_, kept),) = read_utterances([("u", through_json(ended_record(ended).facts()))]).items()
+    told = how_it_ended("u", kept)
+    assert (told.outcome, told.played_s, told.inferred) == (ended.outcome, ended.played_s, ended.inferred)
+    assert (told.error is None) == (ended.error is None)
+    if ended.error is not None:
+        assert (told.error.reason, told.error.message) == (ended.error.reason, ended.error.message)
+        assert told.error.metadata == ended.error.metadata
+
+
+def test_an_utterance_that_goes_on_has_no_end():
+    ((_, kept),) = read_utterances([("u", {"upstream_id": "x", "format": "f", "taken_bytes": 5})]).items()
+    assert how_it_ended("u", kept) is None
+
+
+def test_an_utterance_that_cannot_be_read_does_not_hide_the_others():
+    assert list(read_utterances([("bad", {"taken_bytes": "many"}), ("good", {})])) == ["good"]
+
+
+@pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
+def test_an_error_of_any_class_comes_back_as_that_class_with_its_words(kind):
+    error = restored_error(kind.reason, "what happened", {"scope": "upstream_account"})
+    assert type(error) is kind
+    assert str(error) == error.message == "what happened"
+    assert error.metadata == {"scope": "upstream_account"}
+    assert status_of(error).message == "what happened"
+
+
+def test_an_error_of_an_unknown_reason_is_one_of_our_own():
+    assert type(restored_error("INVENTED_LATER", "x", {})) is e.InternalError

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -58,14 +58,14 @@ class Peer:
     """The gateway's side of one stream."""
 
     def __init__(self, requests: AsyncIterator[Any], context: Any, response: type[Any]) -> None:
-        self._requests = requests
+        self.requests = requests
         self._response = response
         self.context = context
 
     async def read(self) -> Any:
         """The caller's next message; None when it has half-closed."""
         async with asyncio.timeout(STEP_S):
-            return await anext(self._requests, None)
+            return await anext(self.requests, None)
 
     async def expect(self, kind: str) -> Any:
         """The caller's next message, which must be of this kind."""
@@ -87,15 +87,23 @@ class Peer:
 class AttachPeer(Peer):
     """The gateway's side of Attach."""
 
-    async def opened(self, state: int = session_pb2.SESSION_STATE_READY, *, grace_s: float = 10.0) -> Any:
+    async def opened(
+        self,
+        state: int = session_pb2.SESSION_STATE_READY,
+        *,
+        grace_s: float = 10.0,
+        compacted_through: int = 0,
+        handle: str = HANDLE,
+    ) -> Any:
         """Read the first message and answer `opened`."""
         first = await self.read()
         await self.write(
             opened=sessions.SessionOpened(
                 session=session_pb2.Session(id=SESSION_ID, state=state),
                 room=session_pb2.RoomAccess(url="wss://room", viewer_token="secret-token"),
-                handle=HANDLE,
+                handle=handle,
                 detach_grace=played(grace_s),
+                compacted_through=compacted_through,
                 audio_limits=sessions.AudioLimits(max_chunk_bytes=1 << 18),
             )
         )
@@ -190,6 +198,131 @@ class AudioPeer(Peer):
                     await self.ended(utterance_id, audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED)
 
 
+class Ear:
+    """What the gateways of a session have heard, over any number of streams that break.
+
+    Does what the contract says of `StreamAudio`, and fails the test where the caller does not: audio that skips
+    or repeats a byte, a `begin` out of order, more than the credit.
+    """
+
+    def __init__(
+        self,
+        *,
+        breaks: Iterable[int] = (),
+        restarts: bool = False,
+        credit: int = 1_440_000,
+        ack_every: int = 1,
+        unconfirmed: int = 0,
+    ) -> None:
+        """Decide what goes wrong.
+
+        Args:
+            breaks: After how many messages, of either side, each stream breaks; those that follow do not.
+            restarts: Whether with the stream all audio is lost that LiveAvatar has not got.
+            credit: Bytes that may be on their way.
+            ack_every: Chunks per ack; one comes earlier where the credit would run out.
+            unconfirmed: Bytes of an utterance that LiveAvatar has not got yet.
+        """
+        self.heard: dict[str, bytearray] = {}
+        self.headers: list[Any] = []
+        self.resumed: list[tuple[str, int]] = []
+        self._breaks = list(breaks)
+        self._restarts = restarts
+        self.credit = credit
+        self.ack_every = ack_every
+        self._unconfirmed = unconfirmed
+        self.taken: dict[str, int] = {}
+        self.over: dict[str, int] = {}
+
+    async def __call__(self, peer: "AudioPeer") -> None:
+        """Serve the next stream."""
+        left = self._breaks.pop(0) if self._breaks else None
+        await self._Stream(self, peer, left).serve()
+
+    class _Stream:
+        """One stream, which breaks after `left` messages."""
+
+        def __init__(self, ear: "Ear", peer: "AudioPeer", left: int | None) -> None:
+            self.ear, self.peer, self.left = ear, peer, left
+            self.id, self.audio, self.told, self.chunks = "", bytearray(), 0, 0
+
+        async def serve(self) -> None:
+            await self.step()
+            self.ear.headers.append(await self.peer.ready(credit=self.ear.credit))
+            handlers = {"begin": self.begin, "chunk": self.chunk, "end": self.end, "cancel": self.cancel}
+            while True:
+                await self.step()
+                if (message := await self.peer.read()) is None:
+                    return
+                kind = message.WhichOneof("message")
+                await handlers[kind](getattr(message, kind))
+
+        async def step(self) -> None:
+            if self.left == 0:
+                await self.ear.broken(self.peer)
+            self.left = None if self.left is None else self.left - 1
+
+        async def begin(self, begin: Any) -> None:
+            self.id = begin.utterance_id
+            assert begin.resume or self.id not in self.ear.heard
+            self.audio = self.ear.heard.setdefault(self.id, bytearray())
+            self.ear.taken.setdefault(self.id, 0)
+            self.told = len(self.audio)
+            if begin.resume:
+                self.ear.resumed.append((self.id, self.told))
+            await self.step()
+            if self.id in self.ear.over:
+                await self.peer.ended(self.id, self.ear.over[self.id])
+            else:
+                await self.ear.ack(self.peer, self.id)
+
+        async def chunk(self, chunk: Any) -> None:
+            assert chunk.offset_bytes == len(self.audio), "audio comes once and in order"
+            self.audio += chunk.audio
+            self.chunks += 1
+            waiting = len(self.audio) - self.told
+            assert waiting <= self.ear.credit, "CREDIT_EXCEEDED"
+            if self.chunks % self.ear.ack_every == 0 or waiting > self.ear.credit // 2:
+                self.told = len(self.audio)
+                await self.step()
+                await self.ear.ack(self.peer, self.id)
+
+        async def end(self, _: Any) -> None:
+            outcome = self.ear.over.setdefault(self.id, audio_pb2.UTTERANCE_OUTCOME_COMPLETED)
+            self.ear.taken[self.id] = len(self.audio)
+            await self.step()
+            await self.peer.ended(self.id, outcome, played=played(len(self.audio) / 48_000))
+
+        async def cancel(self, _: Any) -> None:
+            if self.id not in self.ear.over:
+                self.ear.over[self.id] = audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED
+                await self.step()
+                await self.peer.ended(self.id, self.ear.over[self.id])
+
+    async def broken(self, peer: "AudioPeer") -> None:
+        """Break a stream off."""
+        if self._restarts:
+            for utterance_id, heard in self.heard.items():
+                del heard[self.taken[utterance_id] :]
+        await peer.break_off()
+
+    async def ack(self, peer: "AudioPeer", utterance_id: str) -> None:
+        """Tell how far an utterance has come."""
+        received = len(self.heard[utterance_id])
+        told = self.taken[utterance_id]
+        # LiveAvatar may have more than the caller was told.
+        self.taken[utterance_id] = max(told, received - self._unconfirmed)
+        await peer.write(
+            ack=audio.AudioAck(
+                utterance_id=utterance_id,
+                received_bytes=received,
+                sent_bytes=told,
+                credit_bytes=self.credit,
+                played=played(told / 48_000),
+            )
+        )
+
+
 Attaching = Callable[[AttachPeer], Awaitable[None]]
 Streaming = Callable[[AudioPeer], Awaitable[None]]
 
@@ -231,6 +364,8 @@ class ScriptedGateway(SessionServiceServicer, AudioServiceServicer):
     async def EndSession(self, request, context):  # noqa: N802
         if self.end_fault is not None:
             await context.abort(self.end_fault, "as the script says")
+        if "EndSession" in self.unary:
+            return await self._scripted("EndSession", request, context)
         self.ended_ids.append(request.session_id)
         return sessions.EndSessionResponse(
             session=session_pb2.Session(

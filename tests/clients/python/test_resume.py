@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 import pytest
-from clients.python.scripted import HANDLE, SESSION_ID, AttachPeer, opened, scripted, status
+from clients.python.scripted import HANDLE, SESSION_ID, AttachPeer, AudioPeer, opened, scripted, status
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -18,11 +18,16 @@ from liveavatar.gateway import (
     InternalError,
     OwnershipError,
     ReadyTimeout,
+    ResumedEvent,
+    SessionAdoptedEvent,
     SessionClosed,
     SessionEnded,
     SessionEndedEvent,
+    SessionRotatedEvent,
     SessionState,
+    StateChangedEvent,
     UpstreamNoticeEvent,
+    UpstreamReconnectedEvent,
     UtteranceNotFound,
 )
 from liveavatar.gateway.v1 import session_pb2
@@ -40,7 +45,7 @@ async def test_a_broken_stream_is_resumed_where_it_broke():
 
     async def goes_on(peer: AttachPeer) -> None:
         first = await peer.opened()
-        assert first.resume == pb.ResumeSession(handle=HANDLE, after_sequence=2)
+        assert first.resume == pb.ResumeSession(handle=HANDLE, after_sequence=2, skip_compacted=True)
         await peer.notice(2)
         await peer.notice(3)
         await peer.until_end(4)
@@ -49,10 +54,11 @@ async def test_a_broken_stream_is_resumed_where_it_broke():
         async with client.open_session("avatar") as session:
             seen = []
             async for event in session.events():
-                seen.append(event.sequence)
+                seen.append((event.sequence, type(event)))
                 if event.sequence == 3:
                     await session.end()
-        assert seen == [1, 2, 3, 4]
+        assert [kind for _, kind in seen][2] is ResumedEvent
+        assert [sequence for sequence, _ in seen] == [1, 2, 2, 3, 4]
         assert gateway.attach_count == 2
 
 
@@ -176,31 +182,33 @@ async def test_a_session_that_cannot_be_reached_is_given_up_after_the_grace():
 
 
 async def test_missed_events_are_no_reason_to_lose_the_session():
-    """EVENTS_COMPACTED on a resumed stream: go on with the oldest there is."""
+    """They are skipped on a resumed stream, and the others go on without a hole."""
 
     async def breaks(peer: AttachPeer) -> None:
         await peer.opened()
         await peer.notice(1)
         await peer.break_off()
 
-    async def compacted(peer: AttachPeer) -> None:
-        first = await peer.read()
-        assert first.resume.after_sequence == 1
-        await peer.refuse(status("EVENTS_COMPACTED", grpc.StatusCode.OUT_OF_RANGE, oldest_sequence=7))
-
     async def goes_on(peer: AttachPeer) -> None:
-        first = await peer.opened()
-        assert first.resume.after_sequence == 6
+        first = await peer.opened(compacted_through=6)
+        assert first.resume.after_sequence == 1
+        assert first.resume.skip_compacted
         await peer.notice(7)
+        await peer.break_off()
+
+    async def still_there(peer: AttachPeer) -> None:
+        first = await peer.opened()
+        assert first.resume.after_sequence == 7
         await peer.until_end(8)
 
-    async with scripted([breaks, compacted, goes_on]) as gateway, AsyncClient(gateway.address) as client:
+    async with scripted([breaks, goes_on, still_there]) as gateway, AsyncClient(gateway.address) as client:
         async with client.open_session("avatar") as session:
             seen = []
             async for event in session.events():
-                seen.append(event.sequence)
-                if event.sequence == 7:
-                    await session.end()
+                if not isinstance(event, ResumedEvent):
+                    seen.append(event.sequence)
+                    if event.sequence == 7:
+                        await session.end()
         assert seen == [1, 7, 8]
 
 
@@ -399,6 +407,143 @@ async def test_a_drain_is_announced_and_its_handle_used():
                 assert event.sequence == 1
                 break
         assert kinds == [UpstreamNoticeEvent, GoAwayEvent]
+
+
+async def test_a_drain_makes_the_session_resume_at_another_target():
+    """At once, with the drain's handle; the target that drains is not gone back to while the other serves."""
+
+    async def drains(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.notice(1)
+        await peer.write(go_away=pb.GoAway(handle="elsewhere"))
+        await peer.read()
+
+    async def takes(peer: AttachPeer) -> None:
+        first = await peer.opened(handle="newest")
+        assert first.resume.handle == "elsewhere"
+        assert first.resume.after_sequence == 1
+        await peer.until_end(2)
+
+    async def listens(peer: AudioPeer) -> None:
+        header = await peer.ready()
+        assert header.handle == "newest"
+        await peer.speak_all()
+
+    async with (
+        scripted([drains]) as first,
+        scripted([takes], [listens]) as second,
+        AsyncClient(f"{first.address},{second.address}") as client,
+        client.open_session("avatar") as session,
+    ):
+        async for event in session.events():
+            if isinstance(event, ResumedEvent):
+                assert event.target == second.address
+                break
+        assert session.handle == "newest"
+        assert (await session.say(bytes(960))).kind == "played"
+        await session.end()
+        assert (first.attach_count, second.attach_count) == (1, 1)
+        assert (first.audio_count, second.audio_count) == (0, 1)
+
+
+async def test_a_drain_that_no_other_target_takes_over_is_sat_out():
+    """The session stays where it is known, and is not tossed about by a second `go_away`."""
+
+    async def drains(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.write(go_away=pb.GoAway())
+        await peer.until_end()
+
+    async def knows_nothing(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.refuse(status("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND))
+
+    async with (
+        scripted([drains]) as first,
+        scripted([knows_nothing]) as second,
+        AsyncClient([first.address, second.address]) as client,
+        client.open_session("avatar") as session,
+    ):
+        async for event in session.events():
+            if isinstance(event, ResumedEvent):
+                break
+        await session.start_listening()
+        assert (first.attach_count, second.attach_count) == (2, 1)
+
+
+async def test_each_resume_uses_the_newest_handle():
+    handles = []
+
+    async def opens(peer: AttachPeer) -> None:
+        first = await peer.opened(handle=f"handle-{len(handles)}")
+        handles.append(first.resume.handle)
+        if len(handles) < 4:
+            await peer.break_off()
+        await peer.until_end()
+
+    async with scripted([opens]) as gateway, opened(gateway) as session:
+        await session.start_listening()
+    assert handles == ["", "handle-0", "handle-1", "handle-2"]
+
+
+async def test_a_session_that_rotates_or_reconnects_is_told_of_and_goes_on():
+    async def serve(peer: AttachPeer) -> None:
+        await peer.opened()
+        changed = pb.StateChanged(
+            state=session_pb2.SESSION_STATE_RECONNECTING, previous_state=session_pb2.SESSION_STATE_READY
+        )
+        await peer.event(1, state_changed=changed)
+        await peer.expect("command")
+        await peer.event(2, reconnected=pb.UpstreamReconnected(attempt_count=1))
+        changed = pb.StateChanged(
+            state=session_pb2.SESSION_STATE_READY, previous_state=session_pb2.SESSION_STATE_RECONNECTING
+        )
+        await peer.event(3, state_changed=changed)
+        rotated = pb.SessionRotated(
+            upstream_session_id="second", room=session_pb2.RoomAccess(url="wss://new", viewer_token="t")
+        )
+        await peer.event(4, rotated=rotated)
+        await peer.event(5, adopted=pb.SessionAdopted())
+        await peer.until_end(6)
+
+    async with scripted([serve]) as gateway, opened(gateway) as session:
+        kinds = []
+        async for event in session.events():
+            kinds.append(type(event))
+            if event.sequence == 1:
+                assert session.state is SessionState.RECONNECTING
+                listening = asyncio.create_task(session.start_listening())
+            if event.sequence == 5:
+                break
+        listening.cancel()
+        assert kinds == [
+            StateChangedEvent,
+            UpstreamReconnectedEvent,
+            StateChangedEvent,
+            SessionRotatedEvent,
+            SessionAdoptedEvent,
+        ]
+        assert session.state is SessionState.READY
+        assert session.room.url == "wss://new"
+        assert session.record.upstream_session_id == "second"
+
+
+async def test_ending_reaches_a_session_at_whichever_target_knows_it():
+    """No session is left paid for because the first address is gone or does not know it."""
+
+    async def knows_nothing(request, context):
+        from grpc_status import rpc_status
+
+        await context.abort_with_status(
+            rpc_status.to_status(status("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND))
+        )
+
+    async with scripted() as first, scripted() as second:
+        first.unary["EndSession"] = knows_nothing
+        async with AsyncClient(["127.0.0.1:1", first.address, second.address]) as client:
+            record = await client.end_session(SESSION_ID)
+            assert record.state is SessionState.ENDED
+            assert second.ended_ids == [SESSION_ID]
 
 
 async def test_the_secrets_of_a_session_are_not_in_its_repr():

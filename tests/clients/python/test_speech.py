@@ -17,7 +17,6 @@ from liveavatar.gateway import (
     AudioGap,
     AudioMisaligned,
     AudioStreamSuperseded,
-    ConnectionLost,
     CreditExceeded,
     OutcomeKind,
     SessionEnded,
@@ -289,56 +288,6 @@ async def test_another_format_waits_for_its_own_stream():
         session.say(sound(960))
         await session.say(sound(960), format=AudioFormat(encoding=AudioEncoding.MULAW, sample_rate_hz=8000))
     assert order == ["first spoken", "first closed", "second opened"]
-
-
-async def test_a_broken_audio_stream_fails_what_was_being_sent():
-    """Sealed utterances are still spoken, and the session's events tell of both; the next opens a new stream."""
-    broken = asyncio.Event()
-
-    async def breaks(peer: AudioPeer) -> None:
-        await peer.ready()
-        sealed, audio, _ = await peer.utterance()
-        await peer.ack(sealed, len(audio))
-        begun = await peer.expect("begin")
-        await peer.expect("chunk")
-        await peer.ack(begun.utterance_id, 960)
-        broken.set()
-        await peer.break_off()
-
-    async def tells(peer: AttachPeer) -> None:
-        await peer.opened()
-        await broken.wait()
-        await peer.utterance_ended(1, "open", INTERRUPTED, 0.25)
-        await peer.utterance_ended(2, "sealed", COMPLETED, 1.0)
-        await peer.until_end(3)
-
-    async def endless():
-        while True:
-            yield sound(960)
-            await asyncio.sleep(0.01)
-
-    async with scripted([tells], [breaks, fluent]) as gateway, opened(gateway) as session:
-        sealed = session.say(sound(960), utterance_id="sealed")
-        failing = session.say(endless(), utterance_id="open")
-        with pytest.raises(ConnectionLost):
-            await failing
-        assert failing.outcome is not None
-        assert failing.outcome.played == timedelta(seconds=0.25)
-        assert (await sealed).kind == "played"
-        assert (await session.say(sound(960))).kind == "played"
-
-
-async def test_what_the_gateway_never_heard_of_fails_with_the_stream():
-    """No event will come for a `begin` that was lost on its way."""
-
-    async def breaks(peer: AudioPeer) -> None:
-        await peer.ready()
-        await peer.expect("begin")
-        await peer.break_off()
-
-    async with scripted(audios=[breaks]) as gateway, opened(gateway) as session:
-        with pytest.raises(ConnectionLost):
-            await session.say(sound(960))
 
 
 async def test_an_audio_stream_that_cannot_be_opened_is_tried_again():

@@ -53,6 +53,10 @@ def test_a_token_needs_tls():
     [
         (errors.ConnectionLost("", code=grpc.StatusCode.UNAVAILABLE), True),
         (errors.Draining("", code=grpc.StatusCode.UNAVAILABLE), True),
+        (errors.OwnerMoved("", code=grpc.StatusCode.ABORTED), True),
+        (errors.InternalError("", code=grpc.StatusCode.INTERNAL, reason=""), True),
+        (errors.InternalError("", code=grpc.StatusCode.UNKNOWN), False),
+        (errors.ClientClosed("", code=grpc.StatusCode.CANCELLED), False),
         (errors.UpstreamUnreachable("", code=grpc.StatusCode.UNAVAILABLE), False),
         (errors.SessionEnded("", code=grpc.StatusCode.FAILED_PRECONDITION), False),
         (errors.AttachSuperseded("", code=grpc.StatusCode.ABORTED), False),

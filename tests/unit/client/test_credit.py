@@ -150,14 +150,40 @@ def test_a_chunk_goes_when_it_fits_or_is_worth_it(wanted, available, in_flight):
         assert size or not wanted
 
 
-def test_acknowledged_bytes_are_let_go():
+def test_bytes_that_liveavatar_has_are_let_go():
     window = SendWindow()
     first, second = window.send(b"abcd"), window.send(b"efgh")
     assert (first.offset_bytes, second.offset_bytes, second.end_bytes) == (0, 4, 8)
-    window.ack(4)
+    window.let_go(4)
     assert not window.gap(2)
     assert window.gap(4)
     assert window.again_bytes == 4
+
+
+def test_what_is_kept_is_what_liveavatar_has_not():
+    window = SendWindow()
+    for _ in range(3):
+        window.send(b"abcd")
+    assert window.kept_bytes == 12
+    window.let_go(5)
+    assert window.kept_bytes == 8
+    window.let_go(12)
+    assert window.kept_bytes == 0
+    assert not window.go_back(8)
+    assert window.go_back(12)
+
+
+def test_a_second_break_may_go_back_further_than_the_first():
+    """What the gateway took is kept until LiveAvatar has it: the gateway may restart."""
+    window = SendWindow()
+    window.send(b"abcdefgh")
+    assert window.go_back(6)
+    assert window.send_again(10).audio == b"gh"
+    assert window.go_back(3)
+    assert (window.sent_offset, window.again_bytes) == (3, 3)
+    assert window.send_again(10).audio == b"def"
+    assert window.send_again(10).audio == b"gh"
+    assert window.send(b"ij").offset_bytes == 8
 
 
 def test_a_gap_at_the_end_needs_nothing_again():
@@ -212,7 +238,7 @@ def test_whatever_is_swallowed_is_sent_again(audio, sizes, lost, behind):
             assert window.gap(len(heard))
             return
         heard.extend(chunk.audio[len(heard) - chunk.offset_bytes :])
-        window.ack(len(heard))
+        window.let_go(len(heard))
 
     while len(heard) < len(audio):
         sizes.rotate(-1)

@@ -1,7 +1,8 @@
 """The asyncio client."""
 
+import functools
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +10,7 @@ from typing import Any, Self
 import grpc
 
 from liveavatar.gateway.audio import AudioFormat
-from liveavatar.gateway.channel import Connection, answer, channel_credentials
+from liveavatar.gateway.channel import Connection, channel_credentials
 from liveavatar.gateway.model import (
     CreatedSession,
     Interruption,
@@ -25,13 +26,14 @@ from liveavatar.gateway.model import (
 )
 from liveavatar.gateway.scope import Scope
 from liveavatar.gateway.session import AsyncSession
+from liveavatar.gateway.targets import target_list
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 
 
 class AsyncClient:
-    """A gateway, from one event loop. Keep one per process and share it: all its sessions use one connection.
+    """A gateway, from one event loop. Keep one per process and share it: its sessions use one connection.
 
     Use it as `async with AsyncClient("gateway:50051") as client:`; leaving the block ends the sessions that are
     still open. The connection is made with the first call.
@@ -39,34 +41,43 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         credentials: grpc.ChannelCredentials | None = None,
         call_credentials: grpc.CallCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
         chunk: float = 0.2,
+        resume_within: timedelta | float | None = None,
     ) -> None:
         """Prepare a client; nothing is sent.
 
         Args:
-            target: "host:port", or any other gRPC name.
+            target: "host:port" or any other gRPC name. Several, with commas between or as a list, are the same
+                gateway at several addresses: the next is tried where one fails, and sessions are resumed there.
             credentials: What identifies the gateway, as from `grpc.ssl_channel_credentials()`. Default: plaintext.
             call_credentials: What identifies the caller, as from `grpc.access_token_call_credentials(token)`.
             options: gRPC channel options; they win over this library's `DEFAULT_OPTIONS`.
             timeout: Seconds a call may take that does not wait for an avatar. None waits for ever.
             chunk: Longest audio message, seconds. Shorter ones cost more messages, longer ones delay what is
                 behind them.
+            resume_within: How long a session that lost its gateway is tried to be resumed; seconds if a number.
+                Then everything that waits raises ConnectionLost. Default: the session's `detach_grace`, after
+                which the gateway has ended it.
 
         Raises:
-            ValueError: call credentials without TLS.
+            ValueError: call credentials without TLS, or no target.
         """
         combined = channel_credentials(credentials, call_credentials)
-        self._target = target
+        targets = target_list(target)
+        self._target = ",".join(targets)
         self._timeout_s = timeout
         self._chunk_s = chunk
         # The channel is not made here: it belongs to the event loop it is made in.
-        self._scope = Scope(lambda: Connection(target, combined, options))
+        self._scope = Scope(targets, lambda one: Connection(one, combined, options))
+        self._patience = (
+            timedelta(seconds=resume_within) if isinstance(resume_within, int | float) else resume_within
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target}>"
@@ -190,7 +201,7 @@ class AsyncClient:
             labels=labels,
         )
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
-        response = await answer(self._sessions.CreateSession(request, timeout=timeout))
+        response = await self._scope.ask(lambda stub: stub.CreateSession(request, timeout=timeout))
         return CreatedSession(
             session=SessionRecord.from_proto(response.session),
             room=RoomAccess.from_proto(response.room),
@@ -204,7 +215,7 @@ class AsyncClient:
             SessionNotFound: no such session.
         """
         request = pb.GetSessionRequest(session_id=session_id)
-        response = await answer(self._sessions.GetSession(request, timeout=self._timeout_s))
+        response = await self._scope.ask(lambda stub: stub.GetSession(request, timeout=self._timeout_s))
         return SessionRecord.from_proto(response.session)
 
     async def list_sessions(
@@ -227,7 +238,8 @@ class AsyncClient:
             request = pb.ListSessionsRequest(
                 page_size=page_size, page_token=token, states=numbers, labels=dict(labels or {})
             )
-            response = await answer(self._sessions.ListSessions(request, timeout=self._timeout_s))
+            page = functools.partial(_page, request=request, timeout_s=self._timeout_s)
+            response = await self._scope.ask(page)
             for session in response.sessions:
                 yield SessionRecord.from_proto(session)
             token = response.next_page_token
@@ -241,7 +253,7 @@ class AsyncClient:
             SessionNotFound: no such session.
         """
         request = pb.EndSessionRequest(session_id=session_id)
-        response = await answer(self._sessions.EndSession(request, timeout=self._timeout_s))
+        response = await self._scope.ask(lambda stub: stub.EndSession(request, timeout=self._timeout_s))
         return SessionRecord.from_proto(response.session)
 
     async def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
@@ -256,22 +268,20 @@ class AsyncClient:
             UtteranceNotFound: the session never had that utterance.
         """
         request = pb.InterruptSessionRequest(session_id=session_id, utterance_id=utterance_id)
-        response = await answer(self._sessions.InterruptSession(request, timeout=self._timeout_s))
+        response = await self._scope.ask(
+            lambda stub: stub.InterruptSession(request, timeout=self._timeout_s), once=True
+        )
         return Interruption.from_proto(response.result)
 
     async def server_info(self) -> ServerInfo:
         """What this gateway is and takes."""
         request = pb.GetServerInfoRequest()
-        response = await answer(self._sessions.GetServerInfo(request, timeout=self._timeout_s))
+        response = await self._scope.ask(lambda stub: stub.GetServerInfo(request, timeout=self._timeout_s))
         return ServerInfo.from_proto(response)
 
     async def close(self) -> None:
         """End the sessions that are open, then close the connection. Idempotent."""
         await self._scope.close()
-
-    @property
-    def _sessions(self) -> "rpc.SessionServiceAsyncStub":
-        return self._scope.connection.sessions
 
     def _session(
         self, first: pb.AttachRequest, audio_format: AudioFormat | None, timeout_s: float | None
@@ -283,7 +293,14 @@ class AsyncClient:
             open_timeout_s=timeout_s,
             call_timeout_s=self._timeout_s,
             chunk_s=self._chunk_s,
+            patience=self._patience,
         )
+
+
+def _page(
+    stub: "rpc.SessionServiceAsyncStub", *, request: pb.ListSessionsRequest, timeout_s: float | None
+) -> Awaitable[pb.ListSessionsResponse]:
+    return stub.ListSessions(request, timeout=timeout_s)
 
 
 def _spec(

@@ -10,10 +10,18 @@ from typing import Protocol, TypeAlias
 
 import grpc
 
-from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.changes import Changes
-from liveavatar.gateway.channel import Stream, transient
-from liveavatar.gateway.errors import ClientClosed, ConnectionLost, EventsCompacted, GatewayError, from_status
+from liveavatar.gateway.channel import Stream
+from liveavatar.gateway.errors import (
+    ClientClosed,
+    Draining,
+    EventsCompacted,
+    GatewayError,
+    connection_lost,
+    from_status,
+    given_up,
+)
+from liveavatar.gateway.targets import Retries
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
 _log = logging.getLogger(__name__)
@@ -54,6 +62,9 @@ class AttachListener(Protocol):
     def on_events_lost(self, error: EventsCompacted) -> None:
         """Events were missed while the stream was away, and the gateway has let go of them."""
 
+    def on_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
+        """The stream was lost for `gap_s` and is there again; comes before `on_opened`."""
+
 
 class Attachment:
     """Owns the Attach stream. One task runs it, one writes to it; commands wait for their results.
@@ -65,26 +76,33 @@ class Attachment:
 
     def __init__(
         self,
-        connect: Callable[[], AttachCall],
+        connect: Callable[[int], AttachCall],
         first: pb.AttachRequest,
         listener: AttachListener,
         changes: Changes,
-        backoff: Backoff,
+        retries: Retries,
+        *,
+        patience: timedelta | None = None,
     ) -> None:
         """Prepare the stream.
 
         Args:
-            connect: Starts an Attach call.
+            connect: Starts an Attach call to a target.
             first: `open` or `resume`.
             listener: Who is told what comes.
             changes: Notified whenever something here changed.
-            backoff: Delays between attempts.
+            retries: Which target to try next, and when.
+            patience: How long a lost session is tried to be resumed. Default: its `detach_grace`.
         """
         self._connect = connect
         self._first = first
         self._listener = listener
         self._changes = changes
-        self._backoff = backoff
+        self._retries = retries
+        self._patience = patience
+        self._target = retries.route.current
+        self._lost_mono_s = 0.0
+        self._left: set[int] = set()
         self._opened: pb.SessionOpened | None = None
         self._handle = ""
         self._sequence = first.resume.after_sequence
@@ -110,14 +128,18 @@ class Attachment:
         """How long the session outlives a lost stream; zero before it was opened."""
         return self._opened.detach_grace.ToTimedelta() if self._opened is not None else timedelta()
 
+    @property
+    def patience(self) -> timedelta:
+        """How long a lost stream is tried to be resumed."""
+        return self.grace if self._patience is None else self._patience
+
     async def run(self) -> GatewayError | None:
-        """Hold the session until it ends, is taken over, or cannot be reached for `detach_grace`.
+        """Hold the session until it ends, is taken over, or cannot be reached for `patience`.
 
         Returns:
             None when the session ended or `detach` was called; otherwise why it was lost to this process.
         """
         loop = asyncio.get_running_loop()
-        deadline_mono_s = loop.time()
         try:
             while True:
                 began_mono_s = loop.time()
@@ -126,18 +148,23 @@ class Attachment:
                 self._changes.notify()
                 if self._ended or self._detaching:
                     return None
-                if self._skips_to_oldest(error):
-                    continue
-                if not transient(error):
-                    return error
                 now_mono_s = loop.time()
                 if held:
-                    deadline_mono_s = now_mono_s + self.grace.total_seconds()
+                    self._lost_mono_s = now_mono_s
                     if now_mono_s - began_mono_s >= _STABLE_S:
-                        self._backoff.reset()
-                delay_s = self._backoff.next_delay_s(error.retry_after)
-                if not self._may_retry(now_mono_s + delay_s, deadline_mono_s, held=held):
+                        self._retries.stable()
+                delay_s = self._retries.next_delay_s(self._target, error, held=held)
+                if delay_s is None:
                     return error
+                left_s = self._lost_mono_s + self.patience.total_seconds() - now_mono_s
+                if self._opened is None:
+                    if self._retries.round_count >= OPEN_ATTEMPTS:
+                        return error
+                elif left_s <= 0 and not held:
+                    # Also with no patience at all the gateway is asked once: it tells how the session ended.
+                    return given_up(error, self.patience)
+                else:
+                    delay_s = min(delay_s, max(left_s, 0))
                 _log.info("attach.retry delay_s=%.3f cause=%s", delay_s, error)
                 await asyncio.sleep(delay_s)
         finally:
@@ -177,8 +204,9 @@ class Attachment:
 
     async def _connection(self) -> GatewayError:
         """One stream, from its first message to its end, however it comes; says why it ended."""
+        self._target = self._retries.route.current
         try:
-            call = self._connect()
+            call = self._connect(self._target)
         except ClientClosed as closed:
             return closed
         # Bound: one entry per command that is being waited for.
@@ -200,7 +228,9 @@ class Attachment:
     def _opening(self) -> pb.AttachRequest:
         if self._opened is None:
             return self._first
-        return pb.AttachRequest(resume=pb.ResumeSession(handle=self._handle, after_sequence=self._sequence))
+        return pb.AttachRequest(
+            resume=pb.ResumeSession(handle=self._handle, after_sequence=self._sequence, skip_compacted=True)
+        )
 
     async def _write_all(self, call: AttachCall, outbox: asyncio.Queue[pb.AttachRequest | None]) -> None:
         """Write what is put in, one at a time; None half-closes."""
@@ -217,20 +247,19 @@ class Attachment:
                 message = await call.read()
             while message is not None:
                 self._take(message)
+                if message.HasField("go_away") and self._moves():
+                    return Draining("the gateway shuts down", code=grpc.StatusCode.UNAVAILABLE)
                 message = await call.read()
         except GatewayError as error:
             return error
         except TimeoutError:
-            return _lost("the gateway did not answer the resumed stream")
-        return _lost("the gateway closed the stream of a session that has not ended")
+            return connection_lost("the gateway did not answer the resumed stream")
+        return connection_lost("the gateway closed the stream of a session that has not ended")
 
     def _take(self, message: pb.AttachResponse) -> None:
         match message.WhichOneof("message"):
             case "opened":
-                self._opened = message.opened
-                self._handle = message.opened.handle
-                self.phase = AttachPhase.ATTACHED
-                self._listener.on_opened(message.opened)
+                self._take_opened(message.opened)
             case "event":
                 self._take_event(message.event)
             case "command_result":
@@ -244,6 +273,19 @@ class Attachment:
                 _log.debug("attach.unknown_message")
         self._changes.notify()
 
+    def _take_opened(self, opened: pb.SessionOpened) -> None:
+        if self._opened is not None:
+            gap_s = asyncio.get_running_loop().time() - self._lost_mono_s
+            self._listener.on_resumed(gap_s, self._retries.attempt_count, self._target)
+        self._retries.reached()
+        self._opened = opened
+        self._handle = opened.handle
+        self.phase = AttachPhase.ATTACHED
+        self._listener.on_opened(opened)
+        if opened.compacted_through > self._sequence:
+            self._listener.on_events_lost(_compacted(self._sequence, opened.compacted_through))
+            self._sequence = opened.compacted_through
+
     def _take_event(self, event: pb.SessionEvent) -> None:
         if event.sequence <= self._sequence:
             return
@@ -253,23 +295,17 @@ class Attachment:
         self._ended = self._ended or event.WhichOneof("event") == "ended"
         self._listener.on_event(event)
 
-    def _skips_to_oldest(self, error: GatewayError) -> bool:
-        """Whether the stream can go on behind a hole in the events, which the listener is told of."""
-        if not isinstance(error, EventsCompacted) or self._opened is None:
+    def _moves(self) -> bool:
+        """Whether to resume elsewhere at once. A target is left so once: it may be the only one that can serve."""
+        if self._retries.route.count == 1 or self._target in self._left:
             return False
-        oldest = error.oldest_sequence
-        if oldest is None or oldest <= self._sequence + 1:
-            return False
-        self._sequence = oldest - 1
-        self._listener.on_events_lost(error)
+        self._left.add(self._target)
         return True
 
-    def _may_retry(self, at_mono_s: float, deadline_mono_s: float, *, held: bool) -> bool:
-        if self._opened is None:
-            return self._backoff.attempt < OPEN_ATTEMPTS
-        # Also with no grace at all the gateway is asked once: it tells how the session ended.
-        return held or at_mono_s <= deadline_mono_s
 
-
-def _lost(message: str) -> ConnectionLost:
-    return ConnectionLost(message, code=grpc.StatusCode.UNAVAILABLE)
+def _compacted(after_sequence: int, through: int) -> EventsCompacted:
+    return EventsCompacted(
+        f"events {after_sequence + 1} to {through} came while no stream was there, and are not kept",
+        code=grpc.StatusCode.OUT_OF_RANGE,
+        metadata={"after_sequence": str(after_sequence), "oldest_sequence": str(through + 1)},
+    )

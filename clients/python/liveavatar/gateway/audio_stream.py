@@ -4,11 +4,22 @@ import enum
 import logging
 from typing import TypeAlias
 
+import grpc
+
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import Stream
 from liveavatar.gateway.credit import Chunk, CreditLedger, sendable_bytes
-from liveavatar.gateway.errors import AudioGap, GatewayError, UtteranceIdReused, from_status
+from liveavatar.gateway.errors import (
+    AudioGap,
+    CapacityExhausted,
+    ConnectionLost,
+    Draining,
+    GatewayError,
+    SessionEnded,
+    UtteranceIdReused,
+    from_status,
+)
 from liveavatar.gateway.model import Outcome, Progress
 from liveavatar.gateway.utterance import Phase, Stop, Turn
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
@@ -16,6 +27,10 @@ from liveavatar.gateway.v1 import audio_service_pb2 as pb
 _log = logging.getLogger(__name__)
 
 AudioCall: TypeAlias = Stream[pb.StreamAudioRequest, pb.StreamAudioResponse]
+
+_UNCONFIRMED_S = 4.0
+# Audio that may be kept beyond the gateway's own window: what it has sent and LiveAvatar has not confirmed yet.
+_NOT_BEGUN = (UtteranceIdReused, Draining, SessionEnded, CapacityExhausted)
 
 
 class StreamPhase(enum.Enum):
@@ -32,7 +47,8 @@ class StreamPhase(enum.Enum):
 class AudioStream:
     """One call. One task reads it (`run`), another writes to it, in the order begin, chunks, end or cancel.
 
-    Invariant: bytes in flight never exceed the gateway's newest credit.
+    Invariants: bytes in flight never exceed the gateway's newest credit. What is kept to be sent again never
+    exceeds the gateway's whole window and what LiveAvatar has yet to confirm; where it is full, new audio waits.
     """
 
     def __init__(
@@ -46,8 +62,12 @@ class AudioStream:
         self._call = call
         self._header = header
         self._changes = changes
+        self.useful = False
+        """Whether anything came of it: audio was taken, or an utterance ended."""
         self._ledger = CreditLedger(0)
         self._max_chunk_bytes = 0
+        self._kept_limit_bytes = 0
+        self._resuming: set[str] = set()
 
     async def run(self) -> None:
         """Read to the end of the stream; `phase` and `error` then say how it went. Cancelling cuts the stream."""
@@ -64,18 +84,39 @@ class AudioStream:
             self._changes.notify()
 
     async def begin(self, turn: Turn) -> bool:
-        """Open an utterance; False when the stream is over."""
+        """Open an utterance, or go on with one of a stream that broke; False when the stream is over.
+
+        Of one that goes on nothing may be sent before the gateway has said where: see `answered`.
+        """
+        resume = turn.phase is not Phase.QUEUED
         turn.phase = Phase.OPEN
         self.turns[turn.id] = turn
         self._ledger.begin(turn.id)
-        return await self._call.write(pb.StreamAudioRequest(begin=pb.BeginUtterance(utterance_id=turn.id)))
+        if resume:
+            self._resuming.add(turn.id)
+        begin = pb.BeginUtterance(utterance_id=turn.id, resume=resume)
+        return await self._call.write(pb.StreamAudioRequest(begin=begin))
 
-    def room_bytes(self, turn: Turn, wanted: int) -> int:
-        """How much of `wanted` bytes the utterance may send now; 0 means wait for a change."""
+    def answered(self, turn: Turn) -> bool:
+        """Whether the gateway has said how an utterance goes on, or the stream is over."""
+        return turn.id not in self._resuming or self.phase is StreamPhase.CLOSED
+
+    def room_bytes(self, turn: Turn, wanted: int, *, again: bool) -> int:
+        """How much of `wanted` bytes the utterance may send now; 0 means wait for a change.
+
+        Args:
+            turn: The utterance.
+            wanted: Bytes there are.
+            again: Whether they were sent before, so that they are kept already.
+        """
+        available = self._ledger.available_bytes
+        if not again:
+            kept = sum(one.window.kept_bytes for one in self.turns.values())
+            available = min(available, max(self._kept_limit_bytes - kept, 0))
         return sendable_bytes(
             turn.format,
             wanted=min(wanted, turn.format.whole(self._max_chunk_bytes)),
-            available=self._ledger.available_bytes,
+            available=available,
             in_flight=self._ledger.in_flight_bytes,
         )
 
@@ -99,6 +140,10 @@ class AudioStream:
             turn.phase = Phase.SEALED
         return await self._call.write(pb.StreamAudioRequest(cancel=pb.CancelUtterance()))
 
+    def cut(self) -> None:
+        """Break the stream off; `run` returns."""
+        self._call.cancel()
+
     async def half_close(self) -> None:
         """Tell that nothing more comes; the gateway closes the stream after the last `ended`."""
         await self._call.finish_writing()
@@ -113,6 +158,7 @@ class AudioStream:
         match message.WhichOneof("message"):
             case "ready":
                 self._ledger = CreditLedger(message.ready.credit_bytes)
+                self._credit(message.ready.credit_bytes)
                 self._max_chunk_bytes = message.ready.max_chunk_bytes
                 self.phase = StreamPhase.READY
             case "ack":
@@ -122,7 +168,8 @@ class AudioStream:
                 if turn is not None:
                     turn.start()
             case "ended":
-                self._ledger.forget(message.ended.utterance_id)
+                self.useful = True
+                self._forget(message.ended.utterance_id)
                 turn = self.turns.pop(message.ended.utterance_id, None)
                 if turn is not None:
                     turn.finish(Outcome.from_proto(message.ended))
@@ -133,16 +180,43 @@ class AudioStream:
 
     def _take_ack(self, ack: pb.AudioAck) -> None:
         self._ledger.ack(ack.utterance_id, ack.received_bytes, ack.credit_bytes)
+        self._credit(ack.credit_bytes)
         turn = self.turns.get(ack.utterance_id)
-        if turn is not None:
-            turn.window.ack(ack.received_bytes)
-            turn.acknowledge(
-                Progress(
-                    received_bytes=ack.received_bytes,
-                    sent_bytes=ack.sent_bytes,
-                    played=ack.played.ToTimedelta(),
-                )
+        if turn is None:
+            return
+        if ack.utterance_id in self._resuming:
+            self._resuming.discard(ack.utterance_id)
+            self._place(turn, ack.received_bytes)
+        elif ack.received_bytes > turn.progress.received_bytes:
+            self.useful = True
+        turn.window.let_go(ack.sent_bytes)
+        turn.acknowledge(
+            Progress(
+                received_bytes=ack.received_bytes,
+                sent_bytes=ack.sent_bytes,
+                # What was heard was heard, also where a restarted gateway knows less of it.
+                played=max(ack.played.ToTimedelta(), turn.progress.played),
             )
+        )
+
+    def _place(self, turn: Turn, received_bytes: int) -> None:
+        """Go on where the gateway says, which may be before what an earlier stream had brought it."""
+        if not turn.window.go_back(received_bytes):
+            turn.failure = ConnectionLost(
+                f"the gateway goes on at byte {received_bytes} of utterance {turn.id!r}, which is not kept; the "
+                "rest of it is lost",
+                code=grpc.StatusCode.DATA_LOSS,
+                metadata={"utterance_id": turn.id, "received_bytes": str(received_bytes)},
+            )
+            turn.halt(Stop.END)
+
+    def _credit(self, credit_bytes: int) -> None:
+        beyond_bytes = self.format.size_bytes(_UNCONFIRMED_S)
+        self._kept_limit_bytes = max(self._kept_limit_bytes, credit_bytes + beyond_bytes)
+
+    def _forget(self, utterance_id: str) -> None:
+        self._ledger.forget(utterance_id)
+        self._resuming.discard(utterance_id)
 
     def _take_rejection(self, rejected: pb.AudioRejected) -> None:
         error = from_status(rejected.error)
@@ -160,7 +234,7 @@ class AudioStream:
         # The gateway owes no end for a `begin` that it did not take.
         turn.halt(Stop.NOTHING)
         del self.turns[turn.id]
-        self._ledger.forget(turn.id)
+        self._forget(turn.id)
         turn.fail(error)
 
     def _goes_back(self, turn: Turn, expected: int) -> bool:
@@ -173,6 +247,6 @@ class AudioStream:
 
 
 def _refuses_begin(error: GatewayError) -> bool:
-    return isinstance(error, UtteranceIdReused) or any(
+    return isinstance(error, _NOT_BEGUN) or any(
         violation.field.startswith("begin") for violation in error.field_violations
     )

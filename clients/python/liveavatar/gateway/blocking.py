@@ -43,13 +43,14 @@ class Client:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         credentials: grpc.ChannelCredentials | None = None,
         call_credentials: grpc.CallCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
         chunk: float = 0.2,
+        resume_within: timedelta | float | None = None,
     ) -> None:
         """Prepare a client and start its thread; nothing is sent.
 
@@ -60,9 +61,10 @@ class Client:
             options: As there.
             timeout: As there.
             chunk: As there.
+            resume_within: As there.
 
         Raises:
-            ValueError: call credentials without TLS.
+            ValueError: call credentials without TLS, or no target.
         """
         self._client = AsyncClient(
             target,
@@ -71,6 +73,7 @@ class Client:
             options=options,
             timeout=timeout,
             chunk=chunk,
+            resume_within=resume_within,
         )
         self._portal = Portal()
 

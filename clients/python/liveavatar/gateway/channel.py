@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 import grpc.aio
 
-from liveavatar.gateway.errors import ConnectionLost, GatewayError, from_rpc_error
+from liveavatar.gateway.errors import ClientClosed, ConnectionLost, GatewayError, SessionNotFound, from_rpc_error
 from liveavatar.gateway.v1 import audio_service_pb2_grpc, session_service_pb2_grpc
 
 _Request = TypeVar("_Request")
@@ -187,9 +187,27 @@ def _lost_if_not_cancelled() -> BaseException:
     return ConnectionLost("the channel was closed under this call", code=grpc.StatusCode.CANCELLED)
 
 
+_BREAKS = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        # What proxies and a stream that is reset make of a broken connection.
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+
+
 def transient(error: GatewayError) -> bool:
     """Whether the same call may succeed elsewhere or in a moment.
 
-    UNAVAILABLE with a reason other than DRAINING is LiveAvatar's trouble, which the gateway has retried itself.
+    UNAVAILABLE with a reason other than these is LiveAvatar's trouble, which the gateway has retried itself; a
+    broken connection has no reason at all.
     """
-    return error.code is grpc.StatusCode.UNAVAILABLE and error.reason in ("", "DRAINING")
+    if error.reason:
+        return error.reason in ("DRAINING", "OWNER_MOVED")
+    return error.code in _BREAKS and not isinstance(error, ClientClosed)
+
+
+def moved(error: GatewayError) -> bool:
+    """Whether another target may know the session that this one does not."""
+    return isinstance(error, SessionNotFound)

@@ -45,7 +45,7 @@ class CreditLedger:
         return max(self._credit_bytes - self.in_flight_bytes, 0)
 
     def begin(self, utterance_id: str) -> None:
-        """Count for an utterance from now on."""
+        """Count for an utterance from now on. One that is resumed counts from where its first ack says."""
         self._sent[utterance_id] = 0
         self._received[utterance_id] = 0
 
@@ -82,22 +82,29 @@ def sendable_bytes(audio_format: AudioFormat, *, wanted: int, available: int, in
 
 
 class SendWindow:
-    """The bytes of one utterance that were sent and not acknowledged, kept for AUDIO_GAP.
+    """The bytes of one utterance that LiveAvatar is not known to have: a broken stream may want them again.
 
-    Invariant: what is kept and what is to be repeated are adjacent, and together end at `next_offset`.
+    Invariant: the kept chunks are adjacent and end at `next_offset`; those before `sent_offset` were sent on the
+    stream that lives, the others are to be sent (again) before any new audio.
     """
 
     def __init__(self) -> None:
-        self._kept: deque[Chunk] = deque()
+        self._sent: deque[Chunk] = deque()
         self._again: deque[Chunk] = deque()
         self._went_back_to: int | None = None
         self._gaps = 0
         self._next_offset = 0
+        self._kept_from = 0
 
     @property
     def next_offset(self) -> int:
         """Where audio that was never sent goes on."""
         return self._next_offset
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much is kept."""
+        return self._next_offset - self._kept_from
 
     @property
     def again_bytes(self) -> int:
@@ -113,7 +120,7 @@ class SendWindow:
         """Give new audio its place and keep it."""
         chunk = Chunk(self._next_offset, audio)
         self._next_offset = chunk.end_bytes
-        self._kept.append(chunk)
+        self._sent.append(chunk)
         return chunk
 
     def send_again(self, limit_bytes: int) -> Chunk:
@@ -122,14 +129,34 @@ class SendWindow:
         if len(chunk.audio) > limit_bytes:
             self._again.appendleft(Chunk(chunk.offset_bytes + limit_bytes, chunk.audio[limit_bytes:]))
             chunk = Chunk(chunk.offset_bytes, chunk.audio[:limit_bytes])
-        self._kept.append(chunk)
+        self._sent.append(chunk)
         return chunk
 
-    def ack(self, received_bytes: int) -> None:
-        """Let go of what the gateway has."""
-        for chunks in (self._kept, self._again):
-            while chunks and chunks[0].end_bytes <= received_bytes:
-                chunks.popleft()
+    def let_go(self, taken_bytes: int) -> None:
+        """Keep nothing below `taken_bytes`, which LiveAvatar has: chunks that lie below it as a whole go."""
+        for chunks in (self._sent, self._again):
+            while chunks and chunks[0].end_bytes <= taken_bytes:
+                self._kept_from = chunks.popleft().end_bytes
+
+    def go_back(self, offset_bytes: int) -> bool:
+        """Send what follows `offset_bytes` (again), and then go on with new audio.
+
+        Returns:
+            False when the utterance cannot go on there: its audio is not kept, or was never sent.
+        """
+        if not self._kept_from <= offset_bytes <= self._next_offset:
+            return False
+        self._went_back_to = None
+        kept = (*self._sent, *self._again)
+        self._sent.clear()
+        self._again.clear()
+        for chunk in kept:
+            before = min(max(offset_bytes - chunk.offset_bytes, 0), len(chunk.audio))
+            if before:
+                self._sent.append(Chunk(chunk.offset_bytes, chunk.audio[:before]))
+            if before < len(chunk.audio):
+                self._again.append(Chunk(chunk.offset_bytes + before, chunk.audio[before:]))
+        return True
 
     def gap(self, expected: int) -> bool:
         """Go back to `expected` after AUDIO_GAP.
@@ -142,14 +169,8 @@ class SendWindow:
         """
         if expected == self._went_back_to:
             return True
-        held = deque(chunk for chunk in (*self._kept, *self._again) if chunk.end_bytes > expected)
-        start = held[0].offset_bytes if held else self._next_offset
         self._gaps += 1
-        if self._gaps > MAX_GAPS or not start <= expected <= self._next_offset:
+        if self._gaps > MAX_GAPS or not self.go_back(expected):
             return False
-        if held:
-            held[0] = Chunk(expected, held[0].audio[expected - start :])
-        self._kept.clear()
-        self._again = held
         self._went_back_to = expected
         return True

@@ -16,6 +16,7 @@ library does not know yet is raised as the group its status code belongs to, wit
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -255,6 +256,18 @@ class Draining(OwnershipError):
     reason = "DRAINING"
 
 
+class OwnerMoved(OwnershipError):
+    """Another process of the gateway drives the session now; it is looked for at the client's other targets."""
+
+    reason = "OWNER_MOVED"
+
+
+class RegistryUnavailable(OwnershipError):
+    """The gateway cannot write down new sessions now, so it starts none; those that live go on."""
+
+    reason = "REGISTRY_UNAVAILABLE"
+
+
 class UpstreamUnauthenticated(UpstreamError):
     """LiveAvatar refuses the gateway's API key."""
 
@@ -365,6 +378,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         RequestIdReused,
         CapacityExhausted,
         Draining,
+        OwnerMoved,
+        RegistryUnavailable,
         UpstreamUnauthenticated,
         UpstreamCreditsExhausted,
         UpstreamPlanRequired,
@@ -446,6 +461,27 @@ def from_status(status: status_pb2.Status) -> GatewayError:
         quota_violations=[QuotaViolation(v.subject, v.description) for v in quota.violations],
         retry_after=retry_after,
     )
+
+
+def connection_lost(message: str) -> ConnectionLost:
+    """What a stream breaks with that gRPC gave no status for."""
+    return ConnectionLost(message, code=grpc.StatusCode.UNAVAILABLE)
+
+
+def given_up(error: GatewayError, patience: timedelta) -> ConnectionLost:
+    """What is raised when nothing could be resumed in time.
+
+    Args:
+        error: What the last attempt failed with.
+        patience: How long it was tried.
+    """
+    lost = ConnectionLost(
+        f"no gateway went on with it within {patience.total_seconds():g} s; at last: {error}",
+        code=grpc.StatusCode.UNAVAILABLE,
+        metadata={"patience_s": f"{patience.total_seconds():g}"},
+    )
+    lost.__cause__ = error
+    return lost
 
 
 def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:

@@ -1,9 +1,10 @@
 """What happens in a session, as plain values, and the log that lets several readers follow it."""
 
+import enum
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import grpc
 
@@ -12,6 +13,7 @@ from liveavatar.gateway.errors import EventsCompacted, GatewayError
 from liveavatar.gateway.model import (
     Outcome,
     Pose,
+    RoomAccess,
     SessionRecord,
     SessionState,
     error_from_proto,
@@ -94,6 +96,40 @@ class UpstreamNoticeEvent(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamReconnectedEvent(SessionEvent):
+    """The gateway's connection to the avatar is there again."""
+
+    attempt_count: int
+    """Tries it took."""
+    gap: timedelta
+    """From the loss to now."""
+    resent_bytes: int
+    """Audio that was sent a second time, 24 kHz mono 16-bit PCM, bytes."""
+    replaced: bool
+    """Whether a fresh avatar was started, since the old one could not be reached any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRotatedEvent(SessionEvent):
+    """A fresh avatar took over from the one whose limit was near."""
+
+    upstream_session_id: str
+    """LiveAvatar's id of the new avatar's session."""
+    room: RoomAccess
+    """Where it is, as `AsyncSession.room` says from now on. Unchanged when the room is the caller's own."""
+    expires_at: datetime
+    """When its limit ends it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAdoptedEvent(SessionEvent):
+    """Another process of the gateway drives the session now: the one before is gone."""
+
+    gap: timedelta
+    """How long nobody did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEndedEvent(SessionEvent):
     """The session is over. Always last."""
 
@@ -111,6 +147,29 @@ class GoAwayEvent(SessionEvent):
     """Until when the session can stay. It is ended then, at the latest."""
 
 
+class ResumedStream(enum.StrEnum):
+    """What broke and is there again."""
+
+    EVENTS = "events"
+    """The stream of events and commands. None was lost."""
+    SPEECH = "speech"
+    """The stream of audio. Utterances go on where they were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumedEvent(SessionEvent):
+    """This process had lost the gateway and has it again. Not numbered, as `GoAwayEvent`."""
+
+    stream: ResumedStream
+    """What was lost; compares equal to "events" and "speech"."""
+    gap: timedelta
+    """From the loss to now."""
+    attempt_count: int
+    """Tries it took."""
+    target: str
+    """The address that took it, one of the client's targets."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownEvent(SessionEvent):
     """An event of a newer gateway that this library has no class for."""
@@ -123,14 +182,18 @@ Event = (
     | UtteranceEndedEvent
     | SessionExpiringEvent
     | UpstreamNoticeEvent
+    | UpstreamReconnectedEvent
+    | SessionRotatedEvent
+    | SessionAdoptedEvent
     | SessionEndedEvent
     | GoAwayEvent
+    | ResumedEvent
     | UnknownEvent
 )
 """All there are: a `match` over it is checked for completeness."""
 
 
-def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noqa: PLR0911  one per kind
+def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noqa: C901, PLR0911  one per kind
     """Read the gateway's message."""
     sequence, time = message.sequence, moment(message.time)
     match message.WhichOneof("event"):
@@ -171,6 +234,25 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
                 message=message.notice.message,
                 error=message.notice.error,
             )
+        case "reconnected":
+            return UpstreamReconnectedEvent(
+                sequence=sequence,
+                time=time,
+                attempt_count=message.reconnected.attempt_count,
+                gap=message.reconnected.gap.ToTimedelta(),
+                resent_bytes=message.reconnected.resent_bytes,
+                replaced=message.reconnected.replaced,
+            )
+        case "rotated":
+            return SessionRotatedEvent(
+                sequence=sequence,
+                time=time,
+                upstream_session_id=message.rotated.upstream_session_id,
+                room=RoomAccess.from_proto(message.rotated.room),
+                expires_at=moment(message.rotated.expires_at),
+            )
+        case "adopted":
+            return SessionAdoptedEvent(sequence=sequence, time=time, gap=message.adopted.gap.ToTimedelta())
         case "ended":
             return SessionEndedEvent(
                 sequence=sequence,
@@ -227,7 +309,7 @@ class EventLog:
                     raise _compacted(after_sequence, self._events[0].sequence)
                 event = self._events[position - oldest]
                 position += 1
-                if event.sequence > after_sequence or isinstance(event, GoAwayEvent):
+                if event.sequence > after_sequence or isinstance(event, GoAwayEvent | ResumedEvent):
                     after_sequence = event.sequence
                     yield event
             if self._closed:

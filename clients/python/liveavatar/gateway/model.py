@@ -15,7 +15,7 @@ from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, ses
 
 
 class SessionState(enum.StrEnum):
-    """Where a session is in its life. It only moves down this list."""
+    """Where a session is in its life. It only moves down this list; READY and RECONNECTING alternate."""
 
     UNSPECIFIED = "unspecified"
     """Not known yet, or known only to a newer gateway."""
@@ -25,6 +25,8 @@ class SessionState(enum.StrEnum):
     """Started, so it is billed; audio is taken and held."""
     READY = "ready"
     """The avatar speaks what it gets."""
+    RECONNECTING = "reconnecting"
+    """The gateway lost the avatar and connects again; audio is taken and held."""
     ENDING = "ending"
     """No new speech; the avatar is being stopped."""
     ENDED = "ended"
@@ -67,6 +69,8 @@ class EndReason(enum.StrEnum):
     """The gateway shut down."""
     CREATE_FAILED = "create_failed"
     """The session could not be created."""
+    OPERATOR = "operator"
+    """An operator of the gateway ended it."""
 
 
 class VideoQuality(enum.StrEnum):
@@ -189,6 +193,14 @@ class Usage:
     """Audio taken from the caller, bytes in the caller's formats."""
     dropped_bytes: int
     """Audio that came too late to be spoken, bytes."""
+    sent_bytes: int = 0
+    """Audio sent to the avatar, 24 kHz mono 16-bit PCM, bytes; what was sent again counts again."""
+    interruption_count: int = 0
+    """Interrupts that cut speech."""
+    reconnect_count: int = 0
+    """Times the gateway lost the avatar and connected again."""
+    rotation_count: int = 0
+    """Times a fresh avatar took over."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.Usage) -> Self:
@@ -199,6 +211,10 @@ class Usage:
             utterance_count=message.utterance_count,
             received_bytes=message.received_bytes,
             dropped_bytes=message.dropped_bytes,
+            sent_bytes=message.sent_bytes,
+            interruption_count=message.interruption_count,
+            reconnect_count=message.reconnect_count,
+            rotation_count=message.rotation_count,
         )
 
 

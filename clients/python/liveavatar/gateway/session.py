@@ -14,9 +14,7 @@ import grpc
 from liveavatar.gateway import bargein
 from liveavatar.gateway.attach import Attachment, AttachPhase
 from liveavatar.gateway.audio import AudioFormat
-from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.changes import Changes
-from liveavatar.gateway.channel import answer
 from liveavatar.gateway.errors import (
     AttachSuperseded,
     DeadlineExceeded,
@@ -31,6 +29,7 @@ from liveavatar.gateway.model import AudioLimits, Interruption, Pose, RoomAccess
 from liveavatar.gateway.scope import Scope
 from liveavatar.gateway.source import Audio, source_of
 from liveavatar.gateway.speech import Speech
+from liveavatar.gateway.targets import Retries, Route
 from liveavatar.gateway.utterance import AsyncUtterance, Turn
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.view import SessionView
@@ -48,8 +47,9 @@ class AsyncSession:
     exception or cancellation, so that it is not paid for longer than it is used. `detach` instead leaves it
     for another process.
 
-    A broken connection is resumed for as long as the gateway keeps the session (`detach_grace`); only when
-    that fails do waiting calls raise. Belongs to the event loop it was opened in.
+    A broken connection is resumed for as long as the gateway keeps the session (`detach_grace`), at any of the
+    client's targets, and speech goes on where it was; only when that fails do waiting calls raise. Belongs to the
+    event loop it was opened in.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class AsyncSession:
         open_timeout_s: float | None,
         call_timeout_s: float | None,
         chunk_s: float,
+        patience: timedelta | None,
     ) -> None:
         """Prepare a session; clients do this in `open_session` and `resume_session`."""
         self._scope = scope
@@ -68,16 +69,20 @@ class AsyncSession:
         self._open_timeout_s = open_timeout_s
         self._call_timeout_s = call_timeout_s
         self._changes = Changes()
+        self._route = Route(len(scope.targets), scope.route.current)
         self._speech = Speech(
             scope.stream_audio,
             lambda: self._attach.handle,
-            lambda: self._attach.grace,
+            lambda: self._attach.patience,
             self._changes,
-            Backoff(),
+            Retries(self._route),
+            on_resumed=lambda *resumed: self._view.on_speech_resumed(*resumed),  # noqa: PLW0108  made below
             chunk_s=chunk_s,
         )
-        self._view = SessionView(self._speech, self._changes)
-        self._attach = Attachment(scope.attach, first, self._view, self._changes, Backoff())
+        self._view = SessionView(self._speech, self._changes, scope.targets)
+        self._attach = Attachment(
+            scope.attach, first, self._view, self._changes, Retries(self._route), patience=patience
+        )
         self._root: asyncio.Task[None] | None = None
         self._final: GatewayError | None = None
         self._detached = False
@@ -300,8 +305,8 @@ class AsyncSession:
                     await self._changes.until(lambda: self._final is not None)
         if self.record.state is not SessionState.ENDED:
             request = pb.EndSessionRequest(session_id=record.id)
-            response = await answer(
-                self._scope.connection.sessions.EndSession(request, timeout=self._call_timeout_s)
+            response = await self._scope.ask(
+                lambda stub: stub.EndSession(request, timeout=self._call_timeout_s), route=self._route
             )
             # The stream that is being resumed still brings the last events.
             await self._over_within(_SETTLE_S)

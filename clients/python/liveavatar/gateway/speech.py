@@ -11,19 +11,20 @@ import grpc
 
 from liveavatar.gateway.audio import AudioFormat, ChunkBuffer
 from liveavatar.gateway.audio_stream import AudioCall, AudioStream, StreamPhase
-from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.changes import Changes
-from liveavatar.gateway.channel import transient
 from liveavatar.gateway.errors import (
     AudioMisaligned,
     AudioStreamSuperseded,
     ClientClosed,
-    ConnectionLost,
     GatewayError,
+    SessionEnded,
     TooManyUtterances,
     UtteranceIdReused,
+    connection_lost,
+    given_up,
 )
 from liveavatar.gateway.model import Outcome
+from liveavatar.gateway.targets import Retries
 from liveavatar.gateway.utterance import Phase, Stop, Turn
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
 
@@ -40,40 +41,47 @@ class Speech:
     """Owns the audio streams of a session. One task (`run`) sends everything.
 
     Invariant: utterances are begun in the order of `submit`, one at a time, each in full or with a reason. A
-    stream carries one format, so another format waits until all before it was spoken.
+    stream carries one format, so another format waits until all before it was spoken. Utterances that a broken
+    stream leaves behind (`_stranded`, in order) come before any new one.
     """
 
     def __init__(
         self,
-        connect: Callable[[], AudioCall],
+        connect: Callable[[int], AudioCall],
         handle: Callable[[], str],
-        grace: Callable[[], timedelta],
+        patience: Callable[[], timedelta],
         changes: Changes,
-        backoff: Backoff,
+        retries: Retries,
         *,
+        on_resumed: Callable[[float, int, int], None],
         chunk_s: float,
     ) -> None:
         """Prepare, without opening a stream.
 
         Args:
-            connect: Starts a StreamAudio call.
+            connect: Starts a StreamAudio call to a target.
             handle: The session's handle as it is now.
-            grace: How long a stream is tried to be opened while the gateway cannot be reached.
+            patience: How long a stream is tried to be opened, or opened again, while no gateway takes it.
             changes: Notified whenever something here changed.
-            backoff: Delays between attempts.
+            retries: Which target to try next, and when.
+            on_resumed: Told when utterances go on on another stream: after how many seconds and attempts, and
+                with which target.
             chunk_s: Longest chunk. Shorter ones cost more messages; longer ones hold later audio up.
         """
         self._connect = connect
         self._handle = handle
-        self._grace = grace
+        self._patience = patience
         self._changes = changes
-        self._backoff = backoff
+        self._retries = retries
+        self._on_resumed = on_resumed
         self._chunk_s = chunk_s
         self._queue: deque[Turn] = deque()
         self._live: dict[str, Turn] = {}
         self._holds = 0
         self._stream: AudioStream | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._stranded: deque[Turn] = deque()
+        self._lost_mono_s: float | None = None
+        self._delay_s = 0.0
 
     @property
     def idle(self) -> bool:
@@ -133,8 +141,7 @@ class Speech:
     def settle(self, outcome: Outcome) -> None:
         """The session's events say how an utterance ended.
 
-        Its own stream says so too, and is waited for while it lives: an end that came of its breaking looks
-        like an interrupt here, and the break is told only there.
+        Its own stream says so too, and is waited for while it lives: with its refusals it knows more.
         """
         turn = self._live.get(outcome.utterance_id)
         if turn is None:
@@ -145,20 +152,21 @@ class Speech:
             turn.finish(outcome)
 
     def fail_all(self, error: GatewayError, *, orphans_only: bool = False) -> None:
-        """Nothing more will be said of the utterances that live, or of those without a stream."""
-        streamed = self._stream.turns if orphans_only and self._stream is not None else {}
+        """Nothing more will be said of the utterances that live, or of those that only events would tell of."""
         for turn in self._living():
-            if not orphans_only or (turn.phase is not Phase.QUEUED and turn.id not in streamed):
+            if not orphans_only or turn.lost is not None:
                 turn.fail(error)
 
     async def run(self) -> None:
         """Send what is submitted, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                await self._changes.until(lambda: self._queue and not self._holds)
-                turn = self._queue.popleft()
-                if turn.outcome is None:
-                    await self._speak(turn, tasks)
+                await self._changes.until(lambda: self._stranded or (self._queue and not self._holds))
+                await self._rescue(tasks)
+                if self._queue and not self._holds:
+                    turn = self._queue.popleft()
+                    if turn.outcome is None:
+                        await self._speak(turn, tasks)
 
     async def _speak(self, turn: Turn, tasks: asyncio.TaskGroup) -> None:
         try:
@@ -166,21 +174,39 @@ class Speech:
         except Exception as error:  # noqa: BLE001  a file's own error belongs to the one who awaits the utterance
             turn.fail(error)
             return
-        stream = await self._stream_for(turn, tasks)
-        if stream is None or not await stream.begin(turn):
+        turn.buffer = ChunkBuffer(turn.format)
+        stream = await self._free_stream(turn, tasks)
+        if stream is None:
             return
-        buffer = ChunkBuffer(turn.format)
         async with asyncio.TaskGroup() as pumps:
-            pump = pumps.create_task(self._pump(turn, buffer), name=f"utterance-{turn.id}/pump")
-            await self._send(stream, turn, buffer)
+            pump = pumps.create_task(self._pump(turn), name=f"utterance-{turn.id}/pump")
+            await self._carry(stream, turn)
+            # Its stream may have broken under it: then it is the last of those that need another.
+            await self._rescue(tasks)
             pump.cancel()
 
-    async def _send(self, stream: AudioStream, turn: Turn, buffer: ChunkBuffer) -> None:
+    async def _carry(self, stream: AudioStream, turn: Turn) -> None:
+        """Begin an utterance on a stream, or go on with it there, until it is sealed or the stream is over."""
+        if not await stream.begin(turn):
+            await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
+            return
+        try:
+            async with asyncio.timeout(_READY_S):
+                await self._changes.until(lambda: stream.answered(turn))
+        except TimeoutError:
+            stream.cut()
+            await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
+        if turn.id in stream.turns:
+            await self._send(stream, turn)
+
+    async def _send(self, stream: AudioStream, turn: Turn) -> None:
         """Send an utterance's audio as credit allows, and close it in the way it stopped."""
+        buffer = turn.buffer
         chunk_bytes = turn.format.size_bytes(self._chunk_s)
         while stream.phase is not StreamPhase.CLOSED and turn.stop is None:
             again_bytes = turn.window.again_bytes
-            size_bytes = stream.room_bytes(turn, min(again_bytes or buffer.size_bytes, chunk_bytes))
+            wanted_bytes = min(again_bytes or buffer.size_bytes, chunk_bytes)
+            size_bytes = stream.room_bytes(turn, wanted_bytes, again=bool(again_bytes))
             if size_bytes and again_bytes:
                 await stream.send_again(turn, size_bytes)
             elif size_bytes:
@@ -197,8 +223,9 @@ class Speech:
         elif turn.stop is Stop.END:
             await stream.end(turn)
 
-    async def _pump(self, turn: Turn, buffer: ChunkBuffer) -> None:
+    async def _pump(self, turn: Turn) -> None:
         """Draw from the utterance's source, at most two chunks ahead of the wire."""
+        buffer = turn.buffer
         ahead_bytes = 2 * turn.format.size_bytes(self._chunk_s)
         try:
             async with contextlib.aclosing(turn.source.pieces()) as pieces:
@@ -223,64 +250,140 @@ class Speech:
             )
             turn.halt(Stop.CANCEL)
 
-    async def _stream_for(self, turn: Turn, tasks: asyncio.TaskGroup) -> AudioStream | None:
-        """A stream of the utterance's format; None when the utterance got its outcome meanwhile."""
-        stream = self._stream
-        if stream is not None and stream.phase is StreamPhase.READY:
-            if stream.format == turn.format:
-                return stream if turn.outcome is None else None
-            await self._changes.until(
-                lambda: not stream.turns or stream.phase is StreamPhase.CLOSED or turn.outcome is not None
-            )
-            if turn.outcome is not None:
-                return None
-            await self._close(stream)
-        deadline_mono_s = asyncio.get_running_loop().time() + self._grace().total_seconds()
+    async def _rescue(self, tasks: asyncio.TaskGroup) -> None:
+        """Go on with the utterances whose stream broke, oldest first, until none is left."""
+        while self._stranded:
+            turn = self._stranded[0]
+            stream = await self._connected(turn, tasks) if turn.outcome is None else None
+            if turn in self._stranded:
+                self._stranded.remove(turn)
+            if stream is not None:
+                await self._carry(stream, turn)
+
+    async def _free_stream(self, turn: Turn, tasks: asyncio.TaskGroup) -> AudioStream | None:
+        """A stream of a new utterance's format, with all that came before it on its way.
+
+        Returns:
+            None when the utterance got its outcome meanwhile.
+        """
         while turn.outcome is None:
-            error = await self._open(turn.format, tasks)
-            if error is None:
-                self._backoff.reset()
-                return self._stream if turn.outcome is None else None
-            delay_s = self._backoff.next_delay_s(error.retry_after)
-            if not transient(error) or asyncio.get_running_loop().time() + delay_s > deadline_mono_s:
-                turn.fail(error)
-            else:
-                _log.info("audio.retry delay_s=%.3f cause=%s", delay_s, error)
-                await asyncio.sleep(delay_s)
+            await self._rescue(tasks)
+            stream = self._stream
+            if stream is None or stream.phase is StreamPhase.CLOSED or stream.format == turn.format:
+                return await self._connected(turn, tasks)
+            await self._changes.until(self._others_ended(stream, turn))
+            if turn.outcome is None and not stream.turns and stream.phase is StreamPhase.READY:
+                await self._close(stream)
         return None
 
-    async def _open(self, audio_format: AudioFormat, tasks: asyncio.TaskGroup) -> GatewayError | None:
+    @staticmethod
+    def _others_ended(stream: AudioStream, turn: Turn) -> Callable[[], bool]:
+        return lambda: not stream.turns or stream.phase is StreamPhase.CLOSED or turn.outcome is not None
+
+    async def _connected(self, turn: Turn, tasks: asyncio.TaskGroup) -> AudioStream | None:
+        """The stream that lives, or else a new one of the utterance's format.
+
+        Returns:
+            None when the utterance got its outcome meanwhile, or when there is no way to go on with it.
+        """
+        if self._stream is not None and self._stream.phase is StreamPhase.READY:
+            return self._stream if turn.outcome is None else None
+        loop = asyncio.get_running_loop()
+        if not self._stranded:
+            self._lost_mono_s = None
+        begun_mono_s = loop.time() if self._lost_mono_s is None else self._lost_mono_s
+        delay_s, self._delay_s = self._delay_s, 0.0
+        while turn.outcome is None:
+            await asyncio.sleep(delay_s)
+            target = self._retries.route.current
+            error = await self._open(turn.format, target, tasks)
+            if error is None:
+                self._opened(target)
+                return self._stream if turn.outcome is None else None
+            next_delay_s = self._retries.next_delay_s(target, error)
+            left_s = begun_mono_s + self._patience().total_seconds() - loop.time()
+            if next_delay_s is None or left_s <= 0:
+                self._give_up(turn, error if next_delay_s is None else given_up(error, self._patience()))
+                return None
+            delay_s = min(next_delay_s, left_s)
+            _log.info("audio.retry delay_s=%.3f cause=%s", delay_s, error)
+        return None
+
+    async def _open(self, audio_format: AudioFormat, target: int, tasks: asyncio.TaskGroup) -> GatewayError | None:
         """Open a stream and wait for its answer; says why it could not be had."""
         header = pb.AudioHeader(handle=self._handle(), format=audio_format.to_proto())
         try:
-            stream = AudioStream(self._connect(), header, audio_format, self._changes)
+            stream = AudioStream(self._connect(target), header, audio_format, self._changes)
         except ClientClosed as error:
             return error
         self._stream = stream
-        self._watching = tasks.create_task(self._watch(stream), name="audio/read")
+        tasks.create_task(self._watch(stream, target), name="audio/read")
         try:
             async with asyncio.timeout(_READY_S):
                 await self._changes.until(lambda: stream.phase is not StreamPhase.OPENING)
         except TimeoutError:
-            self._watching.cancel()
-            return _lost("the gateway did not answer the audio stream")
+            stream.cut()
+            return connection_lost("the gateway did not answer the audio stream")
         if stream.phase is StreamPhase.READY:
             return None
-        return stream.error or _lost("the gateway closed the audio stream at once")
+        return stream.error or connection_lost("the gateway closed the audio stream at once")
 
-    async def _watch(self, stream: AudioStream) -> None:
+    def _opened(self, target: int) -> None:
+        if self._lost_mono_s is not None and self._stranded:
+            gap_s = asyncio.get_running_loop().time() - self._lost_mono_s
+            self._on_resumed(gap_s, self._retries.attempt_count, target)
+        self._retries.reached()
+
+    async def _watch(self, stream: AudioStream, target: int) -> None:
         """Read a stream to its end, and see to the utterances it leaves behind."""
         await stream.run()
-        error = stream.error or _lost("the gateway closed the audio stream before its utterances had ended")
-        for turn in list(stream.turns.values()):
-            # The session's events tell how it ended, unless the gateway never heard of it.
-            turn.lost = error
-            if turn.told is not None or not turn.taken:
-                turn.fail(error)
+        error = stream.error or connection_lost("the gateway closed the audio stream before its utterances ended")
+        left = [turn for turn in stream.turns.values() if turn.outcome is None]
         stream.turns.clear()
-        if isinstance(error, AudioStreamSuperseded):
-            for turn in list(self._queue):
+        if not left:
+            # A stream nobody speaks on is opened again when somebody does.
+            if isinstance(error, AudioStreamSuperseded):
+                self._give_up_waiting(error)
+            return
+        if stream.useful:
+            self._retries.stable()
+        now_mono_s = asyncio.get_running_loop().time()
+        # A gateway that takes the stream and never anything on it does not get more time each time.
+        if stream.useful or self._lost_mono_s is None:
+            self._lost_mono_s = now_mono_s
+            late = False
+        else:
+            late = now_mono_s - self._lost_mono_s >= self._patience().total_seconds()
+        for turn in left:
+            if turn.told is not None:
+                turn.finish(turn.told)
+        self._stranded.extendleft(turn for turn in reversed(left) if turn.outcome is None)
+        delay_s = self._retries.next_delay_s(target, error, held=True)
+        if delay_s is None or late:
+            self._give_up(None, error if delay_s is None else given_up(error, self._patience()))
+        else:
+            self._delay_s = delay_s
+            _log.info("audio.lost utterances=%d cause=%s", len(left), error)
+        self._changes.notify()
+
+    def _give_up(self, new: Turn | None, error: GatewayError) -> None:
+        """No stream can be had. The session's events still tell how an utterance ends that was sent in full."""
+        left = list(self._stranded)
+        self._stranded.clear()
+        self._lost_mono_s = None
+        for turn in left:
+            turn.lost = error
+            told = turn.taken and (turn.phase is Phase.SEALED or isinstance(error, SessionEnded))
+            if not told:
                 turn.fail(error)
+        if new is not None and new not in left:
+            new.fail(error)
+        if isinstance(error, AudioStreamSuperseded):
+            self._give_up_waiting(error)
+
+    def _give_up_waiting(self, error: GatewayError) -> None:
+        for turn in list(self._queue):
+            turn.fail(error)
         self._changes.notify()
 
     async def _close(self, stream: AudioStream) -> None:
@@ -290,8 +393,8 @@ class Speech:
             async with asyncio.timeout(_CLOSE_S):
                 await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
         except TimeoutError:
-            if self._watching is not None:
-                self._watching.cancel()
+            stream.cut()
+            await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
 
     def _living(self) -> list[Turn]:
         """Utterances without an outcome, in order. One with an outcome is forgotten a moment later."""
@@ -301,7 +404,3 @@ class Speech:
         if self._live.get(turn.id) is turn:
             del self._live[turn.id]
             self._changes.notify()
-
-
-def _lost(message: str) -> ConnectionLost:
-    return ConnectionLost(message, code=grpc.StatusCode.UNAVAILABLE)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from liveavatar.gateway.audio import AudioFormat
+from liveavatar.gateway.audio import AudioFormat, ChunkBuffer
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.credit import SendWindow
 from liveavatar.gateway.errors import GatewayError
@@ -23,7 +23,7 @@ class Phase(enum.Enum):
     OPEN = enum.auto()
     """Begun; its audio is being sent."""
     SEALED = enum.auto()
-    """All of its audio was sent, or no more will be."""
+    """All of its audio was sent, or no more will be; on a stream that follows it is opened again."""
     ENDED = enum.auto()
     """It has an outcome."""
 
@@ -49,6 +49,8 @@ class Turn:
         self.id = utterance_id
         self.source = source
         self.format = AudioFormat()
+        self.buffer = ChunkBuffer(self.format)
+        """What the source has given and was never sent."""
         self.phase = Phase.QUEUED
         self.window = SendWindow()
         self.progress = Progress()
@@ -59,7 +61,8 @@ class Turn:
         self.failure: Exception | None = None
         """Why it counts as failed, however the gateway says it ended."""
         self.lost: Exception | None = None
-        """What its stream broke with: if it was cut, then by that."""
+        """Why no stream can go on with it: only the session's events still tell of it, and if it was cut, then by
+        that."""
         self.told: Outcome | None = None
         """How the session's events say it ended, until its own stream says so."""
         self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

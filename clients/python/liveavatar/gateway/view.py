@@ -1,6 +1,8 @@
 """What this process knows of a session, from the messages of its Attach stream."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import grpc
 
@@ -10,7 +12,10 @@ from liveavatar.gateway.events import (
     EventLog,
     GoAwayEvent,
     PoseChangedEvent,
+    ResumedEvent,
+    ResumedStream,
     SessionEndedEvent,
+    SessionRotatedEvent,
     StateChangedEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
@@ -21,15 +26,17 @@ from liveavatar.gateway.speech import Speech
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
 _ORDER = {state: position for position, state in enumerate(SessionState)}
+_ORDER[SessionState.RECONNECTING] = _ORDER[SessionState.READY]
 
 
 class SessionView:
     """The session as last heard of; passes on to speech what the events say of utterances.
 
-    Invariant: `state` only moves forward, also while events of the past are replayed.
+    Invariant: `state` only moves forward, also while events of the past are replayed; READY and RECONNECTING
+    alternate.
     """
 
-    def __init__(self, speech: Speech, changes: Changes) -> None:
+    def __init__(self, speech: Speech, changes: Changes, targets: Sequence[str]) -> None:
         self.record: SessionRecord | None = None
         """None until the stream was opened."""
         self.room = RoomAccess(url="", viewer_token="")
@@ -39,6 +46,7 @@ class SessionView:
         self.end_cause: GatewayError | None = None
         self.events = EventLog(changes)
         self._speech = speech
+        self._targets = targets
 
     def on_opened(self, message: pb.SessionOpened) -> None:
         """The Attach stream holds the session."""
@@ -60,6 +68,14 @@ class SessionView:
                 self._speech.heard(event.utterance_id)
             case UtteranceEndedEvent():
                 self._speech.settle(event.outcome)
+            case SessionRotatedEvent():
+                self.room = event.room
+                if self.record is not None:
+                    self.record = replace(
+                        self.record,
+                        upstream_session_id=event.upstream_session_id,
+                        expires_at=event.expires_at,
+                    )
             case SessionEndedEvent():
                 self.record, self.end_cause = event.record, event.error
                 self.advance(SessionState.ENDED)
@@ -70,13 +86,33 @@ class SessionView:
         sequence, deadline = self.events.newest_sequence, moment(message.deadline)
         self.events.append(GoAwayEvent(sequence=sequence, time=datetime.now(UTC), deadline=deadline))
 
+    def on_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
+        """The Attach stream is there again."""
+        self._resumed(ResumedStream.EVENTS, gap_s, attempt_count, target)
+
+    def on_speech_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
+        """Utterances go on on another StreamAudio stream."""
+        self._resumed(ResumedStream.SPEECH, gap_s, attempt_count, target)
+
+    def _resumed(self, stream: ResumedStream, gap_s: float, attempt_count: int, target: int) -> None:
+        self.events.append(
+            ResumedEvent(
+                sequence=self.events.newest_sequence,
+                time=datetime.now(UTC),
+                stream=stream,
+                gap=timedelta(seconds=gap_s),
+                attempt_count=attempt_count,
+                target=self._targets[target],
+            )
+        )
+
     def on_events_lost(self, error: EventsCompacted) -> None:
         """Events were missed for good, among them perhaps the ends of utterances whose stream is gone."""
         self._speech.fail_all(error, orphans_only=True)
 
     def advance(self, state: SessionState) -> None:
         """Take over a state, unless a later one is known."""
-        if _ORDER[state] > _ORDER[self.state]:
+        if _ORDER[state] >= _ORDER[self.state]:
             self.state = state
 
     def ended(self) -> SessionEnded:

@@ -4,7 +4,17 @@ import asyncio
 
 import grpc
 import pytest
-from clients.python.scripted import HANDLE, SESSION_ID, AttachPeer, AudioPeer, opened, scripted, status
+from clients.python.scripted import (
+    HANDLE,
+    SESSION_ID,
+    AttachPeer,
+    AudioPeer,
+    Peer,
+    fluent,
+    opened,
+    scripted,
+    status,
+)
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -23,6 +33,7 @@ from liveavatar.gateway import (
     SessionClosed,
     SessionEnded,
     SessionEndedEvent,
+    SessionNotFound,
     SessionRotatedEvent,
     SessionState,
     StateChangedEvent,
@@ -471,6 +482,44 @@ async def test_a_drain_that_no_other_target_takes_over_is_sat_out():
         assert (first.attach_count, second.attach_count) == (2, 1)
 
 
+async def test_a_session_that_is_being_adopted_is_waited_for():
+    """A gateway that has just been started does not know it yet; speech and control both go on when it does."""
+
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.break_off()
+
+    async def unknown(peer: Peer) -> None:
+        await peer.read()
+        await peer.refuse(status("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND))
+
+    async def adopted(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.until_end()
+
+    scripts = [breaks, unknown, unknown, adopted], [unknown, unknown, fluent]
+    async with scripted(*scripts) as gateway, opened(gateway) as session:
+        utterance = session.say(bytes(960))
+        await session.start_listening()
+        assert (await utterance).kind == "played"
+    assert (gateway.attach_count, gateway.audio_count) == (4, 3)
+
+
+async def test_a_session_that_nobody_adopts_is_not_found():
+    async def breaks(peer: AttachPeer) -> None:
+        await peer.opened(grace_s=0.3)
+        await peer.break_off()
+
+    async def unknown(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.refuse(status("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND))
+
+    async with scripted([breaks, unknown]) as gateway, opened(gateway) as session:
+        with pytest.raises(SessionNotFound):
+            await session.start_listening()
+        assert gateway.attach_count > 2
+
+
 async def test_each_resume_uses_the_newest_handle():
     handles = []
 
@@ -561,8 +610,6 @@ async def test_unary_calls_raise_the_class_of_their_reason():
 
         refusal = status("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND, session_id=request.session_id)
         await context.abort_with_status(rpc_status.to_status(refusal))
-
-    from liveavatar.gateway import SessionNotFound
 
     async with scripted() as gateway, AsyncClient(gateway.address) as client:
         gateway.unary["GetSession"] = refuses

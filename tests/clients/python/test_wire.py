@@ -1,6 +1,7 @@
 """The network between client and gateway fails under a conversation."""
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,9 @@ from harness.speech import sound
 
 from liveavatar.gateway import (
     AsyncClient,
+    Client,
     ConnectionLost,
+    Event,
     ResumedEvent,
     SessionState,
     UtteranceEndedEvent,
@@ -110,6 +113,28 @@ async def test_a_second_address_serves_when_the_first_is_gone(wire, shared_gatew
             if isinstance(event, ResumedEvent):
                 assert event.target == shared_gateway.address
                 break
+
+
+async def test_the_blocking_client_survives_a_cut_the_same_way(wire, shared_gateway, emulator):
+    """In threads, over the second of its addresses."""
+    cut = threading.Event()
+
+    def speak() -> tuple[list[Event], str]:
+        with Client(f"{wire.address},{shared_gateway.address}") as client:
+            session = client.open_session(AVATAR).open()
+            utterance = session.say(sound(1.5))
+            assert utterance.started(timeout=20)
+            cut.set()
+            assert utterance.result(timeout=20).kind == "played"
+            session.end(timeout=20)
+            return list(session.events(timeout=20)), session.record.upstream_session_id
+
+    speaking = asyncio.create_task(asyncio.to_thread(speak))
+    assert await asyncio.to_thread(cut.wait, 20)
+    wire.cut(stay_down=True)
+    events, upstream_id = await speaking
+    assert any(isinstance(event, ResumedEvent) for event in events)
+    assert emulator.audio(upstream_id) == sound(1.5)
 
 
 async def test_a_first_address_that_is_dead_costs_nothing_but_a_try(shared_gateway):

@@ -5,7 +5,7 @@ import pytest
 
 from liveavatar.gateway import errors
 from liveavatar.gateway.backoff import Backoff
-from liveavatar.gateway.targets import Retries, Route, target_list
+from liveavatar.gateway.targets import ADOPTION_S, Retries, Route, target_list
 
 LOST = errors.ConnectionLost("", code=grpc.StatusCode.UNAVAILABLE)
 DRAINING = errors.Draining("", code=grpc.StatusCode.UNAVAILABLE)
@@ -80,6 +80,14 @@ def test_a_session_is_unknown_when_every_target_says_so():
     assert attempts.next_delay_s(0, UNKNOWN) is not None
     assert attempts.next_delay_s(1, UNKNOWN) is None
     assert retries(1).next_delay_s(0, UNKNOWN) is None
+
+
+def test_a_session_whose_gateway_died_may_be_unknown_for_a_moment():
+    """Until another process has taken it over."""
+    attempts = retries(1)
+    assert attempts.next_delay_s(0, UNKNOWN, lost_s=0.5)
+    assert attempts.next_delay_s(0, UNKNOWN, lost_s=ADOPTION_S) is None
+    assert retries(1).next_delay_s(0, ENDED, lost_s=0) is None
 
 
 def test_what_a_target_said_before_it_took_the_stream_is_forgotten():

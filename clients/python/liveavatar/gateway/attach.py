@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import logging
+import math
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Protocol, TypeAlias
 import grpc
 
 from liveavatar.gateway.changes import Changes
-from liveavatar.gateway.channel import Stream
+from liveavatar.gateway.channel import Stream, moved
 from liveavatar.gateway.errors import (
     ClientClosed,
     Draining,
@@ -153,16 +154,17 @@ class Attachment:
                     self._lost_mono_s = now_mono_s
                     if now_mono_s - began_mono_s >= _STABLE_S:
                         self._retries.stable()
-                delay_s = self._retries.next_delay_s(self._target, error, held=held)
+                lost_s = math.inf if self._opened is None else now_mono_s - self._lost_mono_s
+                delay_s = self._retries.next_delay_s(self._target, error, held=held, lost_s=lost_s)
                 if delay_s is None:
                     return error
-                left_s = self._lost_mono_s + self.patience.total_seconds() - now_mono_s
+                left_s = self.patience.total_seconds() - lost_s
                 if self._opened is None:
                     if self._retries.round_count >= OPEN_ATTEMPTS:
                         return error
                 elif left_s <= 0 and not held:
                     # Also with no patience at all the gateway is asked once: it tells how the session ended.
-                    return given_up(error, self.patience)
+                    return error if moved(error) else given_up(error, self.patience)
                 else:
                     delay_s = min(delay_s, max(left_s, 0))
                 _log.info("attach.retry delay_s=%.3f cause=%s", delay_s, error)

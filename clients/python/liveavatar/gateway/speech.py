@@ -12,6 +12,7 @@ import grpc
 from liveavatar.gateway.audio import AudioFormat, ChunkBuffer
 from liveavatar.gateway.audio_stream import AudioCall, AudioStream, StreamPhase
 from liveavatar.gateway.changes import Changes
+from liveavatar.gateway.channel import moved
 from liveavatar.gateway.errors import (
     AudioMisaligned,
     AudioStreamSuperseded,
@@ -300,10 +301,12 @@ class Speech:
             if error is None:
                 self._opened(target)
                 return self._stream if turn.outcome is None else None
-            next_delay_s = self._retries.next_delay_s(target, error)
-            left_s = begun_mono_s + self._patience().total_seconds() - loop.time()
+            lost_s = loop.time() - begun_mono_s
+            next_delay_s = self._retries.next_delay_s(target, error, lost_s=lost_s)
+            left_s = self._patience().total_seconds() - lost_s
             if next_delay_s is None or left_s <= 0:
-                self._give_up(turn, error if next_delay_s is None else given_up(error, self._patience()))
+                final = next_delay_s is None or moved(error)
+                self._give_up(turn, error if final else given_up(error, self._patience()))
                 return None
             delay_s = min(next_delay_s, left_s)
             _log.info("audio.retry delay_s=%.3f cause=%s", delay_s, error)

@@ -6,6 +6,8 @@ from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.channel import moved, transient
 from liveavatar.gateway.errors import GatewayError
 
+ADOPTION_S = 10.0
+"""How long a session may be unknown after its gateway died: another process has to find it and take it over."""
 _LISTS = ("ipv4:", "ipv6:")
 # gRPC's own lists of addresses, which hold commas; gRPC chooses among them.
 
@@ -69,7 +71,9 @@ class Retries:
         """The connection has lasted, so the next delay is short again."""
         self._backoff.reset()
 
-    def next_delay_s(self, target: int, error: GatewayError, *, held: bool = False) -> float | None:
+    def next_delay_s(
+        self, target: int, error: GatewayError, *, held: bool = False, lost_s: float = ADOPTION_S
+    ) -> float | None:
         """How long to wait before the next attempt, which goes to `route.current`.
 
         Args:
@@ -77,13 +81,16 @@ class Retries:
             error: What it broke with.
             held: Whether the target had taken the stream: then it is the first to be asked again, unless it has
                 said itself that it is the wrong one.
+            lost_s: How long ago the stream broke. In the first `ADOPTION_S` nobody's word is final that the
+                session is unknown.
 
         Returns:
             None when no attempt can help: the error is final, or each target has said that it is not the one.
         """
         if not transient(error):
             self._refused.add(target)
-            if not moved(error) or len(self._refused) == self.route.count:
+            everywhere = len(self._refused) == self.route.count
+            if not moved(error) or (everywhere and lost_s >= ADOPTION_S):
                 return None
         self.attempt_count += 1
         if held and not error.reason:

@@ -27,6 +27,7 @@ from liveavatar.gateway import (
     Pose,
     PoseChangedEvent,
     RequestIdReused,
+    ResumedEvent,
     SessionEnded,
     SessionEndedEvent,
     SessionNotFound,
@@ -363,6 +364,29 @@ async def test_a_drain_is_announced(emulator):
             events = [event async for event in session.events()]
             assert any(isinstance(event, GoAwayEvent) for event in events)
             assert session.record.end_reason is EndReason.DRAINED
+
+
+async def test_a_drain_does_not_cut_what_is_spoken_where_no_other_address_can_take_over(emulator, shared_gateway):
+    """The second address is another gateway that knows nothing of the session: it is asked, and left again."""
+    with processes.gateway(emulator.url, drain_grace_s=10) as gateway:
+        async with (
+            AsyncClient([gateway.address, shared_gateway.address]) as client,
+            client.open_session(AVATAR) as session,
+        ):
+            utterance = session.say(sound(1.5))
+            await utterance.started()
+            gateway.process.send(signal.SIGTERM)
+            assert (await utterance).kind == "played"
+            assert emulator.audio(session.record.upstream_session_id) == sound(1.5)
+            events = session.events()
+            assert GoAwayEvent in {type(event) async for event in _until(events, ResumedEvent)}
+
+
+async def _until(events, kind):
+    async for event in events:
+        yield event
+        if isinstance(event, kind):
+            return
 
 
 async def test_tls_with_call_credentials(tls_gateway, identity):

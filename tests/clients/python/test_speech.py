@@ -18,6 +18,7 @@ from liveavatar.gateway import (
     AudioMisaligned,
     AudioStreamSuperseded,
     CreditExceeded,
+    Draining,
     OutcomeKind,
     SessionEnded,
     UtteranceIdReused,
@@ -247,6 +248,23 @@ async def test_a_refused_begin_fails_at_once():
         with pytest.raises(UtteranceIdReused):
             await first
         assert (await session.say(sound(960))).kind == "played"
+
+
+async def test_a_begin_that_a_draining_gateway_refuses_fails_at_once():
+    """No end comes for it, so waiting for one would never end."""
+
+    async def drains(peer: AudioPeer) -> None:
+        await peer.ready()
+        begun = await peer.expect("begin")
+        error = status("DRAINING", grpc.StatusCode.UNAVAILABLE, retry_s=1)
+        await peer.write(rejected=pb.AudioRejected(utterance_id=begun.utterance_id, error=error))
+        while await peer.read() is not None:
+            pass
+
+    async with scripted(audios=[drains]) as gateway, opened(gateway) as session:
+        async with asyncio.timeout(5):
+            with pytest.raises(Draining):
+                await session.say(sound(960))
 
 
 async def test_a_refused_format_fails_the_utterance_that_needs_it():

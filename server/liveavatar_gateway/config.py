@@ -17,6 +17,7 @@ from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.place import RegistryConfig, account_name
 from liveavatar_gateway.rpc.limits import RpcConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
+from liveavatar_gateway.sessions.drive import ReconnectConfig
 from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.places import PlacesConfig
@@ -98,6 +99,13 @@ class Settings(BaseSettings):
         gt=0,
         le=120,
         description="When and how often to ask a socket that never says `connected` whether it listens.",
+    )
+    reconnect_budget_s: float = Field(
+        30.0,
+        ge=0,
+        le=300,
+        description="How long a lost command socket is opened again before the session is given up. Higher "
+        "survives longer outages of LiveAvatar and pays for them; 0 ends a session with its socket.",
     )
     keep_alive_s: float = Field(
         60.0,
@@ -265,6 +273,7 @@ class Settings(BaseSettings):
                 probe_after_s=self.probe_after_s,
                 expiring_notice_s=self.expiring_notice_s,
             ),
+            reconnect=ReconnectConfig(budget_s=self.reconnect_budget_s),
             retention_s=self.retention_s,
         )
 

@@ -99,6 +99,10 @@ class Emulator:
     def fault(self, endpoint: str, **fault: object) -> None:
         self.http.post("/_emulator/faults", json={"endpoint": endpoint, **fault}).raise_for_status()
 
+    def socket_fault(self, kind: str, session: str, **fault: object) -> None:
+        fault = {"kind": kind, "session": session, **fault}
+        self.http.post("/_emulator/faults", json=fault).raise_for_status()
+
     def clear_faults(self) -> None:
         self.http.delete("/_emulator/faults").raise_for_status()
 
@@ -114,6 +118,14 @@ class Emulator:
 
     def drop(self, upstream_id: str, code: int | None) -> None:
         self.http.post(f"/_emulator/sessions/{upstream_id}/drop", json={"code": code}).raise_for_status()
+
+    def end(self, upstream_id: str, reason: str) -> None:
+        """End a session behind the gateway's back."""
+        self.http.post(
+            "/v1/sessions/stop",
+            json={"session_id": upstream_id, "reason": reason},
+            headers={"X-API-KEY": API_KEY},
+        ).raise_for_status()
 
     def inject(self, upstream_id: str, event: dict[str, Any]) -> None:
         self.http.post(f"/_emulator/sessions/{upstream_id}/inject", json=event).raise_for_status()

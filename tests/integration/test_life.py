@@ -167,20 +167,6 @@ async def test_a_stop_that_fails_at_first_is_tried_until_it_works(caller, emulat
     assert emulator.session(created.session.upstream_session_id)["phase"] == "ended"
 
 
-@pytest.mark.parametrize("code", [1000, 1011, None])
-async def test_a_lost_socket_ends_the_session_with_a_reason_and_stops_it(caller, emulator, code):
-    attachment = await caller.attach()
-    await attachment.until_ready()
-    stream = await caller.speak(attachment.session_id)
-    await stream.say(speech.sound(5.0))
-    await stream.until("started")
-    emulator.drop(attachment.upstream_id, code)
-    assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_FAILED
-    last = await attachment.event("ended")
-    assert last.session.end_reason == session_pb2.END_REASON_UPSTREAM_FAILED
-    assert emulator.session(attachment.upstream_id)["phase"] == "ended"
-
-
 @pytest.mark.parametrize("mode", ["close", "mute"])
 async def test_a_session_at_its_limit_is_announced_and_ended_whether_liveavatar_says_so_or_not(mode):
     with (

@@ -396,8 +396,7 @@ class Session:
     def _next(self, now_s: float) -> wire.Command | None:
         if self._outbox:
             return self._outbox.popleft()
-        if self.state not in (SessionState.READY, SessionState.RECONNECTING):
-            return None
+        # Speech gives nothing before the session is ready, but knows what is due by itself.
         command = self.speech.next_command(now_s)
         if self.state is not SessionState.READY:
             return None

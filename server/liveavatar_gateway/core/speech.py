@@ -193,6 +193,10 @@ class Speech:
         if utterance.outcome is None:
             self.interrupt(utterance.id)
 
+    def find(self, upstream_id: str) -> Utterance | None:
+        """The utterance that LiveAvatar knows by an id, if it has not ended."""
+        return next((one for one in self.active if one.upstream_id == upstream_id), None)
+
     def credit_bytes(self, intake: Intake) -> int:
         """Bytes of a format that may come beyond what was received, whole samples."""
         return self._credit.left_bytes(self.active, intake)

@@ -15,6 +15,7 @@ from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.sessions.archive import archived
 from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.drive import ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.observers import Observer
@@ -30,6 +31,8 @@ class DirectoryConfig:
 
     session: SessionConfig = field(default_factory=SessionConfig)
     """Deadlines of each session."""
+    reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
+    """How a lost command socket is opened again."""
     retention_s: float = 600.0
     """How long an ended session stays readable."""
     max_ended: int = 1000
@@ -91,6 +94,7 @@ class Directory:
             self._config.session,
             self._pool,
             self._books,
+            reconnect=self._config.reconnect,
             request_id=request_id,
             keep_s=self._config.retention_s,
         )

@@ -17,19 +17,18 @@ from liveavatar_gateway.core.errors import (
     SessionEnded,
 )
 from liveavatar_gateway.core.events import UtteranceEnded
-from liveavatar_gateway.core.messages import Command, Event, Speak, SpeakEnd
 from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.registry.base import Facts, HandleHash
 from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.drive import Drive, ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.record import Record, Usage
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.upstream.model import Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
-from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
 
 _log = structlog.get_logger(__name__)
 
@@ -88,6 +87,7 @@ class LiveSession:
         pool: Pool,
         books: Books,
         *,
+        reconnect: ReconnectConfig | None = None,
         request_id: str = "",
         session_id: str = "",
         keep_s: float = 0.0,
@@ -99,6 +99,7 @@ class LiveSession:
             config: Deadlines.
             pool: Where sessions at LiveAvatar come from.
             books: What outlives this process.
+            reconnect: How a lost command socket is opened again.
             request_id: The caller's name for its wish, if it has one.
             session_id: Of a session that another process made; a fresh one gets its own.
             keep_s: How long the final record is kept.
@@ -115,6 +116,7 @@ class LiveSession:
         """Called with its id when its log has grown. It must neither raise nor wait."""
         self._pool = pool
         self._driver = Signal()
+        self.drive = Drive(self.core, reconnect or ReconnectConfig(), wake=self._driver, tell=self._tell)
         self._holds: set[Hold] = set()
         self._attach: Hold | None = None
         self._audio: Hold | None = None
@@ -127,6 +129,7 @@ class LiveSession:
         self._detached_until_s: float | None = None
         self._expires_at_s: float | None = None
         self._ledger = books.ledger(self)
+        self.drive.progress = self._ledger.note_utterance
         self._task: asyncio.Task[object] | None = None
         self.lost_to: OwnerMoved | None = None
         """Set when another process has taken it over."""
@@ -361,13 +364,11 @@ class LiveSession:
         Args:
             wait_s: Longest wait for a place on the account, seconds; None is the pool's own limit.
         """
-        upstream: UpstreamSession | None = None
         self._task = asyncio.current_task()
         try:
-            upstream = await self._create(wait_s)
-            await self._live(upstream)
+            await self._live(await self._create(wait_s))
         except GatewayError as error:
-            self.end(EndReason.CREATE_FAILED if upstream is None else EndReason.UPSTREAM_FAILED, error=error)
+            self.end(EndReason.CREATE_FAILED, error=error)
         except asyncio.CancelledError:
             if self.lost_to is None:
                 self.end(EndReason.DRAINED)
@@ -382,7 +383,7 @@ class LiveSession:
                 timer.cancel()
             self._left_open.clear()
             self._pool.let_go(self)
-            await self._finish(upstream)
+            await self._finish()
 
     async def _create(self, wait_s: float | None) -> UpstreamSession:
         """As a task of its own, so that `end` can call it off while it waits for a place."""
@@ -399,6 +400,7 @@ class LiveSession:
             raise SessionEnded(self.id, self.core.end_reason.value if self.core.end_reason else "") from None
         finally:
             self._creation = None
+        self.drive.upstream = upstream
         self.started = upstream.started
         self.started_at = _utc_now()
         if (limit_s := upstream.started.max_duration_s) is not None:
@@ -415,62 +417,20 @@ class LiveSession:
         return upstream
 
     async def _live(self, upstream: UpstreamSession) -> None:
-        if self.core.over:
-            return
-        socket = await upstream.connect(self._on_event)
-        self.core.socket_opened(time.monotonic())
-        self._pool.keep_alive(self)
-        async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(self._watch(socket), name=f"session-{self.id}/watch")
-            await self._drive(socket)
-            watcher.cancel()
+        if not self.core.over:
+            self._pool.keep_alive(self)
+            await self.drive.run(upstream)
 
-    def _on_event(self, event: Event) -> None:
-        if self.core.on_wire(event, time.monotonic()):
-            self._driver.set()
-
-    async def _watch(self, socket: CommandSocket) -> None:
-        closed = await socket.closed()
-        _log.info("upstream.socket_closed", session=self.id, code=closed.code, how=str(closed))
-        self.end(EndReason.UPSTREAM_FAILED)
-
-    async def _drive(self, socket: CommandSocket) -> None:
-        """Send what is due, sleep until something is due again."""
-        core = self.core
-        while not core.over:
-            core.tick(time.monotonic())
-            try:
-                while (command := core.next_command(time.monotonic())) is not None:
-                    await socket.send(command)
-                    self._keep_progress(command)
-            except SocketClosed as closed:
-                _log.info("upstream.socket_closed", session=self.id, code=closed.code, how=str(closed))
-                self.end(EndReason.UPSTREAM_FAILED)
-            self._tell()
-            deadline_s = core.deadline_s
-            await self._driver.wait(None if deadline_s is None else deadline_s - time.monotonic())
-
-    def _keep_progress(self, command: Command) -> None:
-        """After the operating system has the packet, which it delivers whatever becomes of this process.
-
-        Killed just before this, the packet is repeated; the other way round it would be lost.
-        """
-        if isinstance(command, Speak | SpeakEnd):
-            for utterance in self.core.speech.active:
-                if utterance.upstream_id == command.event_id:
-                    self._ledger.note_utterance(utterance)
-                    return
-
-    async def _finish(self, upstream: UpstreamSession | None) -> None:
+    async def _finish(self) -> None:
         if self.lost_to is not None:
-            if upstream is not None:
-                await upstream.leave()
+            if self.drive.upstream is not None:
+                await self.drive.upstream.leave()
             self.finished.set()
             return
         self._tell()
         try:
-            if upstream is not None:
-                self.core.learn_end(await upstream.close())
+            if self.drive.upstream is not None:
+                self.core.learn_end(await self.drive.upstream.close())
         finally:
             self.core.ended()
             self._tell()

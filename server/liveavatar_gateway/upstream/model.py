@@ -38,3 +38,12 @@ class Started:
     viewer_token: str = field(repr=False)
     max_duration_s: float | None
     """The limit that applies, from the start; None when LiveAvatar did not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What LiveAvatar's record says about a session."""
+
+    over: bool
+    reason: str = ""
+    """LiveAvatar's own word for its end; empty when it has none, or is not over."""

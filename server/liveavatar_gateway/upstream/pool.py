@@ -17,7 +17,7 @@ from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError
 from liveavatar_gateway.core.messages import Event
 from liveavatar_gateway.upstream.account import Ledger
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
-from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
+from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted, Started
 from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.socket import CommandSocket
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 _log = structlog.get_logger(__name__)
 
 _STOP_REASON = "USER_CLOSED"
-_END_REASON_TIMEOUT_S = 3.0
+_FATE_TIMEOUT_S = 3.0
 _SOCKET_LINGER_S = 3.0
 """How long a socket waits for its session's stop before it is closed all the same."""
 
@@ -69,6 +69,10 @@ class UpstreamSession:
         )
         return self._socket
 
+    async def fate(self) -> Fate:
+        """Ask whether the session is over upstream; not over when LiveAvatar does not say in time."""
+        return await self._pool.fate(self.started.session_id)
+
     async def close(self) -> str:
         """Stop the session, close its socket, give its place back; returns LiveAvatar's reason if it ended first.
 
@@ -89,7 +93,7 @@ class UpstreamSession:
                 await self._socket.close()
             was_alive = await stopping
             await self._ledger.stopped(session_id)
-            return "" if was_alive else await self._pool.end_reason(session_id)
+            return "" if was_alive else (await self._pool.fate(session_id)).reason
         finally:
             self._pool.held.discard(session_id)
             self._place.release(settle=True)
@@ -181,14 +185,14 @@ class Pool:
         task.add_done_callback(self._closing.discard)
         return task
 
-    async def end_reason(self, session_id: str) -> str:
-        """Ask why a session ended; empty when LiveAvatar does not say in time."""
+    async def fate(self, session_id: str) -> Fate:
+        """Ask whether and why a session ended; it is not over when LiveAvatar does not say in time."""
         try:
-            async with asyncio.timeout(_END_REASON_TIMEOUT_S):
-                return await self._rest.end_reason(session_id)
+            async with asyncio.timeout(_FATE_TIMEOUT_S):
+                return await self._rest.fate(session_id)
         except (GatewayError, TimeoutError):
-            _log.info("upstream.end_reason_unknown", upstream_session=session_id)
-            return ""
+            _log.info("upstream.fate_unknown", upstream_session=session_id)
+            return Fate(over=False)
 
     def keep_alive(self, session: Sleepy) -> None:
         """Keep a session alive until `let_go`."""

@@ -16,7 +16,7 @@ from liveavatar_gateway.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
+from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted, Started
 from liveavatar_gateway.upstream.refusals import Answer, refusal
 
 _log = structlog.get_logger(__name__)
@@ -111,14 +111,21 @@ class Rest:
             raise
         return True
 
-    async def end_reason(self, session_id: str) -> str:
-        """LiveAvatar's own word for why a session ended; empty when it does not say.
+    async def fate(self, session_id: str) -> Fate:
+        """Whether a session is over, and LiveAvatar's own word for why.
 
         Raises:
             GatewayError: it could not be asked.
         """
-        data = await self._retried("GET", f"/v1/sessions/{session_id}", headers=self._key_header)
-        return _optional(data, "end_reason")
+        try:
+            data = await self._retried("GET", f"/v1/sessions/{session_id}", headers=self._key_header)
+        except GatewayError as error:
+            if error.metadata.get("http_status") == "404":
+                return Fate(over=True)
+            raise
+        reason = _optional(data, "end_reason")
+        # A record has no state of its own; these two are there when it is historic.
+        return Fate(over=bool(reason or _optional(data, "end_at")), reason=reason)
 
     async def active(self) -> Sequence[str]:
         """Ids of all sessions that run on the account, whoever started them.

@@ -101,6 +101,11 @@ class CommandSocket:
                 close_timeout=1.0,
                 max_size=_MAX_EVENT_BYTES,
             )
+        except websockets.InvalidStatus as error:
+            status = error.response.status_code
+            raise UpstreamUnreachable(
+                f"LiveAvatar refused the command socket with HTTP {status}", retry_after_s=1.0, http_status=status
+            ) from error
         except (OSError, websockets.WebSocketException) as error:
             raise UpstreamUnreachable(
                 f"LiveAvatar's command socket cannot be reached: {type(error).__name__}", retry_after_s=1.0
@@ -134,6 +139,10 @@ class CommandSocket:
     async def close(self) -> None:
         """Close it; the session upstream lives on until it is stopped."""
         await self._connection.close()
+
+    def abort(self) -> None:
+        """Let go of it at once: nothing more is sent or heard."""
+        self._connection.transport.abort()
 
     def _closed(self) -> SocketClosed:
         return SocketClosed(self._connection.close_code or _CONNECTION_LOST, self._connection.close_reason or "")

@@ -1,0 +1,252 @@
+"""Drives one session upstream: commands out, events in, and a lost socket opened again."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.errors import UpstreamError, UpstreamUnreachable
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.states import EndReason, SessionState, end_reason_of
+from liveavatar_gateway.core.utterance import Utterance
+from liveavatar_gateway.sessions.signal import Signal
+from liveavatar_gateway.upstream.backoff import Backoff
+from liveavatar_gateway.upstream.pool import UpstreamSession
+from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconnectConfig:
+    """How a lost command socket is opened again. Seconds."""
+
+    budget_s: float = 30.0
+    """How long it is tried. Higher survives longer outages of LiveAvatar and pays for them; 0 tries only once at
+    the beginning, and ends a session with its socket."""
+    first_wait_s: float = 0.2
+    """Longest wait before the first try. Lower comes back sooner, and with everybody else."""
+    max_wait_s: float = 5.0
+    """Longest wait between two tries."""
+    stable_s: float = 1.0
+    """How long a socket must have lasted for the next loss to begin with the shortest wait again."""
+
+
+def _unkept(utterance: Utterance) -> None:
+    """What becomes of progress that nobody keeps."""
+
+
+class SessionGone(Exception):
+    """LiveAvatar ended the session, with its own word for why; empty when it has none."""
+
+    def __init__(self, upstream_reason: str) -> None:
+        super().__init__(upstream_reason)
+        self.upstream_reason = upstream_reason
+
+
+Renew = Callable[[], Awaitable[UpstreamSession | None]]
+
+
+class Drive:
+    """The only writer upstream of one session. `run` returns when that is over; its caller closes `upstream`.
+
+    `progress` is called with an utterance when the operating system has a packet of it, or its end, and delivers
+    that whatever becomes of this process. A process that is killed just before repeats that packet; the other way
+    round it would be lost.
+    `renew` makes a fresh upstream session when the old one cannot be reached any more, or gives None.
+    """
+
+    def __init__(self, core: Session, config: ReconnectConfig, *, wake: Signal, tell: Callable[[], None]) -> None:
+        """Prepare for `run`.
+
+        Args:
+            core: The state machine.
+            config: How a lost socket is opened again.
+            wake: Set by whoever gave the machine an input after which a command may be due.
+            tell: Called when the machine may have something to tell its callers.
+        """
+        self._core = core
+        self._config = config
+        self._wake = wake
+        self._tell = tell
+        self._backoff = Backoff(first_s=config.first_wait_s, max_s=config.max_wait_s, rng=random.Random())  # noqa: S311 - jitter
+        self._early: list[m.Event] | None = None
+        self._lost: SocketClosed | None = None
+        self.upstream: UpstreamSession | None = None
+        self.progress: Callable[[Utterance], None] = _unkept
+        self.renew: Renew | None = None
+
+    async def run(self, upstream: UpstreamSession) -> None:
+        """Keep a socket open and speak over it until the session is over."""
+        self.upstream = upstream
+        while not self._core.over:
+            reached = await self._reach()
+            if reached is not None:
+                await self._talk(*reached)
+
+    # --- without a socket
+
+    async def _reach(self) -> tuple[CommandSocket, int] | None:
+        """Open a socket while time goes on; None when the session is over instead."""
+        self._early = []
+        opening = asyncio.create_task(self._open_or_renew(), name=f"session-{self._core.id}/open")
+        opening.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not self._core.over and not opening.done():
+                self._core.tick(time.monotonic())
+                # Without a socket nothing is due but what time alone brings: this looks when that is.
+                self._core.next_command(time.monotonic())
+                await self._sleep()
+        finally:
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait([opening])
+        if self._core.over:
+            # A socket that was opened all the same is closed with its session.
+            return None
+        try:
+            return opening.result()
+        except SessionGone as gone:
+            reason = end_reason_of(gone.upstream_reason) if gone.upstream_reason else EndReason.UPSTREAM_ENDED
+            self._end(reason, upstream_reason=gone.upstream_reason)
+        except UpstreamError as error:
+            self._end(EndReason.UPSTREAM_FAILED, error=error)
+        return None
+
+    async def _open_or_renew(self) -> tuple[CommandSocket, int]:
+        try:
+            return await self._open()
+        except UpstreamUnreachable:
+            fresh = await self.renew() if self.renew is not None else None
+            if fresh is None:
+                raise
+        self.upstream = fresh
+        self._core.replaced(max_duration_s=fresh.started.max_duration_s, now_s=time.monotonic())
+        return await self._open()
+
+    async def _open(self) -> tuple[CommandSocket, int]:
+        """Open the socket, trying as long as the budget allows; returns it with how many tries that took.
+
+        Raises:
+            SessionGone: there is nothing to connect to any more.
+            UpstreamUnreachable: the budget is spent.
+        """
+        assert self.upstream is not None  # noqa: S101 - set by `run`
+        session_id = self.upstream.started.session_id
+        again = self._core.state is SessionState.RECONNECTING
+        give_up_s = time.monotonic() + self._config.budget_s
+        count = 0
+        wait_s = self._backoff.next_s() if again else 0.0
+        failure: UpstreamError | None = None
+        while (not again and count == 0) or time.monotonic() + wait_s <= give_up_s:
+            await asyncio.sleep(wait_s)
+            count += 1
+            try:
+                return await self.upstream.connect(self._on_event), count
+            except UpstreamUnreachable as error:
+                failure = error
+                status = error.metadata.get("http_status", "")
+                _log.info("upstream.connect_failed", session=self._core.id, attempt=count, http_status=status)
+                if status.startswith("4"):
+                    await self._raise_if_gone(session_id)
+            wait_s = self._backoff.next_s()
+        raise self._unreachable(count) from failure
+
+    async def _raise_if_gone(self, session_id: str) -> None:
+        """A refusal may mean that the session is over; only its record can tell."""
+        assert self.upstream is not None  # noqa: S101 - set by `run`
+        fate = await self.upstream.fate()
+        if fate.over:
+            _log.info("upstream.gone", session=self._core.id, upstream_session=session_id, reason=fate.reason)
+            raise SessionGone(fate.reason)
+
+    def _unreachable(self, count: int) -> UpstreamUnreachable:
+        budget_s = self._config.budget_s
+        if self._lost is None:
+            return UpstreamUnreachable(
+                f"LiveAvatar's command socket could not be opened within {budget_s:g} s; try again",
+                retry_after_s=1.0,
+                attempt_count=count,
+            )
+        return UpstreamUnreachable(
+            f"the connection to the avatar was lost ({self._lost}) and could not be made again within "
+            f"{budget_s:g} s; create a new session",
+            close_code=self._lost.code,
+            attempt_count=count,
+        )
+
+    # --- with a socket
+
+    async def _talk(self, socket: CommandSocket, attempt_count: int) -> None:
+        """Speak over a socket until it is lost or the session is over."""
+        opened_s = time.monotonic()
+        self._lost = None
+        self._core.socket_opened(opened_s, attempt_count=attempt_count)
+        early, self._early = self._early or [], None
+        for event in early:
+            self._on_event(event)
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(self._watch(socket), name=f"session-{self._core.id}/watch")
+            try:
+                await self._send(socket)
+            except SocketClosed as closed:
+                self._lost = closed
+            watcher.cancel()
+        if self._lost is not None and not self._core.over:
+            socket.abort()
+            now_s = time.monotonic()
+            if now_s - opened_s >= self._config.stable_s:
+                self._backoff.reset()
+            self._core.socket_lost(now_s)
+            _log.info(
+                "upstream.socket_lost",
+                session=self._core.id,
+                code=self._lost.code,
+                how=str(self._lost),
+                lasted_s=round(now_s - opened_s, 1),
+            )
+            self._tell()
+
+    async def _watch(self, socket: CommandSocket) -> None:
+        self._lost = await socket.closed()
+        self._wake.set()
+
+    async def _send(self, socket: CommandSocket) -> None:
+        """Send what is due, sleep until something is due again.
+
+        Raises:
+            SocketClosed: a command could not be sent.
+        """
+        core = self._core
+        while not core.over and self._lost is None:
+            core.tick(time.monotonic())
+            while (command := core.next_command(time.monotonic())) is not None:
+                await socket.send(command)
+                if isinstance(command, m.Speak | m.SpeakEnd):
+                    self._note_progress(command)
+            await self._sleep()
+
+    def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:
+        utterance = self._core.speech.find(command.event_id)
+        if utterance is not None:
+            self.progress(utterance)
+
+    async def _sleep(self) -> None:
+        self._tell()
+        deadline_s = self._core.deadline_s
+        await self._wake.wait(None if deadline_s is None else deadline_s - time.monotonic())
+
+    def _on_event(self, event: m.Event) -> None:
+        if self._early is not None:
+            # It came with the answer to the handshake: the machine does not know of this socket yet.
+            self._early.append(event)
+        elif self._core.on_wire(event, time.monotonic()):
+            self._wake.set()
+
+    def _end(self, reason: EndReason, *, error: UpstreamError | None = None, upstream_reason: str = "") -> None:
+        self._core.end(reason, time.monotonic(), error=error, upstream_reason=upstream_reason)
+        self._tell()

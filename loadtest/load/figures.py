@@ -136,6 +136,8 @@ class Recorder:
         self.counters: dict[tuple[System, str], int] = {}
         self.errors: dict[tuple[System, str], int] = {}
         self.expected_errors: dict[tuple[System, str], int] = {}
+        self.over_time: dict[tuple[System, str], dict[int, int]] = {}
+        """Counters by window, as in `Series.by_window`; all errors of a window are under "errors"."""
         self.integrity_failures: list[str] = []
 
     def took(self, system: System, figure: str, value_s: float, *, at_mono_s: float) -> None:
@@ -145,10 +147,10 @@ class Recorder:
             KeyError: no figure has that name.
         """
         series = self.series.setdefault((system, FIGURES[figure].name), Series())
-        series.add(value_s, max(0, int((at_mono_s - self.started_mono_s) / WINDOW_S)))
+        series.add(value_s, self._window(at_mono_s))
 
-    def count(self, system: System, counter: str, by: int = 1) -> None:
-        """Add to a counter.
+    def count(self, system: System, counter: str, by: int = 1, *, at_mono_s: float | None = None) -> None:
+        """Add to a counter, at the moment `at_mono_s`: now, if none is given.
 
         Raises:
             KeyError: no counter has that name.
@@ -157,11 +159,15 @@ class Recorder:
             raise KeyError(counter)
         key = (system, counter)
         self.counters[key] = self.counters.get(key, 0) + by
+        self._count_in_window(key, by, at_mono_s)
 
-    def failed(self, system: System, reason: str, *, expected: bool = False) -> None:
+    def failed(
+        self, system: System, reason: str, *, expected: bool = False, at_mono_s: float | None = None
+    ) -> None:
         """Count an error by its reason. An expected one was provoked by a fault of the run's own timeline."""
         errors = self.expected_errors if expected else self.errors
         errors[system, reason] = errors.get((system, reason), 0) + 1
+        self._count_in_window((system, "errors"), 1, at_mono_s)
 
     def broke(self, system: System, what: str) -> None:
         """Note an utterance whose bytes upstream are not those that were spoken."""
@@ -182,6 +188,9 @@ class Recorder:
         ):
             for name, number in theirs.items():
                 mine[name] = mine.get(name, 0) + number
+        for key, windows in other.over_time.items():
+            for window, number in windows.items():
+                self._add_to_window(key, window, number)
         self.integrity_failures += other.integrity_failures
 
     def to_json(self) -> dict[str, Any]:
@@ -194,6 +203,10 @@ class Recorder:
             "counters": _rows(self.counters),
             "errors": _rows(self.errors),
             "expected_errors": _rows(self.expected_errors),
+            "over_time": [
+                [system, name, sorted(windows.items())]
+                for (system, name), windows in sorted(self.over_time.items())
+            ],
             "integrity_failures": self.integrity_failures,
         }
 
@@ -205,8 +218,19 @@ class Recorder:
         recorder.counters = {(system, name): number for system, name, number in row["counters"]}
         recorder.errors = {(system, name): number for system, name, number in row["errors"]}
         recorder.expected_errors = {(system, name): number for system, name, number in row["expected_errors"]}
+        recorder.over_time = {(system, name): dict(windows) for system, name, windows in row["over_time"]}
         recorder.integrity_failures = list(row["integrity_failures"])
         return recorder
+
+    def _window(self, at_mono_s: float) -> int:
+        return max(0, int((at_mono_s - self.started_mono_s) / WINDOW_S))
+
+    def _count_in_window(self, key: tuple[System, str], by: int, at_mono_s: float | None) -> None:
+        self._add_to_window(key, self._window(time.monotonic() if at_mono_s is None else at_mono_s), by)
+
+    def _add_to_window(self, key: tuple[System, str], window: int, by: int) -> None:
+        windows = self.over_time.setdefault(key, {})
+        windows[window] = windows.get(window, 0) + by
 
 
 def _coarse() -> HdrHistogram:

@@ -1,4 +1,4 @@
-"""CPU time of processes and cores, from the Linux kernel."""
+"""CPU time of processes and cores, from the Linux kernel, and who runs where."""
 
 import os
 import sys
@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bench.settings import BenchError, Cores
+from stage.errors import StageError
 
 _CPUCLOCK_SCHED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """Who runs where. The measured process has its core for itself."""
+
+    measured: int
+    load: int
+    """Generator and emulator."""
 
 
 def process_cpu_s(pid: int) -> float:
@@ -39,7 +48,7 @@ class CoreTimes:
             if name == f"cpu{core}":
                 user, nice, system, idle, iowait, irq, softirq, steal = map(int, numbers[:8])
                 return cls(user + nice + system + idle + iowait + irq + softirq + steal, idle + iowait, steal)
-        raise BenchError(f"the machine has no core {core}")
+        raise StageError(f"the machine has no core {core}")
 
     @classmethod
     def now(cls, core: int) -> Self:
@@ -59,13 +68,13 @@ def choose_cores() -> Cores:
     """Take the first two cores that this process may use.
 
     Raises:
-        BenchError: There is only one; what is measured and what loads it would compete. Or this is not Linux.
+        StageError: There is only one; what is measured and what loads it would compete. Or this is not Linux.
     """
     if sys.platform != "linux":
-        raise BenchError("the benchmark needs Linux: it pins processes to cores and reads the kernel's clocks")
+        raise StageError("Linux is needed: processes are pinned to cores, and the kernel's clocks are read")
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
-        raise BenchError("the benchmark needs two cores, one of them for the gateway alone")
+        raise StageError("two cores are needed, one of them for the gateway alone")
     return Cores(measured=allowed[0], load=allowed[1])
 
 

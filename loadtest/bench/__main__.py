@@ -10,7 +10,7 @@ from bench.measure import Figures
 from bench.report import as_json, breaches, show
 from bench.runs import measure_direct, measure_gateway
 from bench.settings import BenchSettings
-from stage.cores import choose_cores, on_core
+from stage.cores import choose_cores, on_cores
 from stage.errors import StageError
 
 
@@ -82,7 +82,7 @@ def main(  # noqa: PLR0917 - click passes them by name
             budget_first_ms=budget_first_ms,
             cores=choose_cores(),
         )
-        with on_core(settings.cores.load):
+        with on_cores([settings.cores.load]):
             results = _measure(console, settings)
     except StageError as error:
         console.print(f"bench: {error}", style="bold red", markup=False)

@@ -38,7 +38,7 @@ def measure_gateway(settings: BenchSettings, chunk_ms: int) -> Figures:
         services.gateway(
             str(emulator.info["url"]),
             sessions=settings.sessions + 1,
-            core=settings.cores.measured,
+            cores=[settings.cores.measured],
             workdir=workdir,
         ) as gateway,
     ):
@@ -56,7 +56,7 @@ def measure_gateway(settings: BenchSettings, chunk_ms: int) -> Figures:
             speaker=Daemon(
                 "generator",
                 module("bench.generator", *arguments, *_speaker_arguments(settings, workdir)),
-                core=settings.cores.load,
+                cores=[settings.cores.load],
                 workdir=workdir,
             ),
             workdir=workdir,
@@ -81,7 +81,7 @@ def measure_direct(settings: BenchSettings, packet_ms: int) -> Figures:
             speaker=Daemon(
                 "direct",
                 module("bench.direct", *arguments, *_speaker_arguments(settings, workdir)),
-                core=settings.cores.measured,
+                cores=[settings.cores.measured],
                 workdir=workdir,
             ),
             workdir=workdir,
@@ -94,7 +94,7 @@ def _stage(settings: BenchSettings) -> Iterator[tuple[Daemon, Path]]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         workdir = Path(name)
         with services.emulator(
-            sessions=settings.sessions + 1, core=settings.cores.load, workdir=workdir
+            sessions=settings.sessions + 1, cores=[settings.cores.load], workdir=workdir
         ) as emulator:
             yield emulator, workdir
 

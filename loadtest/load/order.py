@@ -7,7 +7,7 @@ same variables. Anything not given has its default here.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -70,6 +70,34 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """The schedule's zero, told when it begins: beside it the timeline of faults is played."""
+
+    started_at: str
+    """UTC, ISO 8601."""
+    started_mono_s: float
+    """The same moment on the monotonic clock of the master's machine."""
+    seconds: float
+    """Length of the arrivals."""
+
+    def save(self, order: Order) -> None:
+        """Write it beside where the report will be."""
+        _write(self.path(order), asdict(self))
+
+    @classmethod
+    def load(cls, order: Order) -> Self | None:
+        """Read it; None when nothing has begun."""
+        path = cls.path(order)
+        return cls(**json.loads(path.read_text())) if path.exists() else None
+
+    @staticmethod
+    def path(order: Order) -> Path:
+        """Where it is."""
+        report = Path(order.report)
+        return report.with_name(f"{report.stem}.began.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What the generator measured, all its processes together."""
 
@@ -89,15 +117,12 @@ class Report:
     """Processes that generated load."""
 
     def save(self, path: Path) -> None:
-        """Write it under another name first, so that nobody reads half of it."""
+        """Write it."""
         row = {
             one.name: getattr(self, one.name) if one.name != "measured" else self.measured.to_json()
             for one in fields(self)
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.part")
-        draft.write_text(json.dumps(row))
-        draft.replace(path)
+        _write(path, row)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -105,6 +130,14 @@ class Report:
         row = json.loads(path.read_text())
         row["measured"] = Recorder.from_json(row["measured"])
         return cls(**row)
+
+
+def _write(path: Path, row: dict[str, Any]) -> None:
+    """Under another name first, so that nobody reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_text(json.dumps(row))
+    draft.replace(path)
 
 
 def _written(value: str | float | bool) -> str:  # noqa: FBT001 - a value, not a switch

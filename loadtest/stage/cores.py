@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +79,13 @@ def choose_cores() -> Cores:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run on one core inside; processes started inside stay there with all their threads."""
+def on_cores(cores: Collection[int]) -> Iterator[None]:
+    """Run on these cores inside, on any if there are none; processes started inside stay there, all threads."""
+    if not cores:
+        yield
+        return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

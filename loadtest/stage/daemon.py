@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stage.cores import on_core
+from stage.cores import on_cores
 from stage.errors import StageError
 
 _POLL_S = 0.02
@@ -26,7 +26,7 @@ def module(name: str, *arguments: str) -> list[str]:
 class Daemon:
     """A process of its own: ready when it writes the file named by `--ready-file`, over at SIGTERM.
 
-    Use it as a context manager. All its threads run on `core`. Its output goes to a log file in `workdir`. Ctrl-C
+    Use it as a context manager. All its threads run on `cores`, on any if there are none. Its output goes to a log file in `workdir`. Ctrl-C
     at the terminal does not reach it: whoever started it stops it, in the right order.
     """
 
@@ -35,7 +35,7 @@ class Daemon:
         name: str,
         command: Sequence[str],
         *,
-        core: int,
+        cores: Collection[int],
         workdir: Path,
         environment: Mapping[str, str] | None = None,
         ready_within_s: float = 60.0,
@@ -45,7 +45,7 @@ class Daemon:
         self.log = workdir / f"{name}.log"
         self._ready_file = workdir / f"{name}.ready"
         self._command = [*command, "--ready-file", str(self._ready_file)]
-        self._core = core
+        self._cores = cores
         self._environment = {**os.environ, **(environment or {})}
         self._ready_within_s = ready_within_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +58,7 @@ class Daemon:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        with on_core(self._core), self.log.open("wb") as log:
+        with on_cores(self._cores), self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,

@@ -1,7 +1,7 @@
 """Emulator and gateway as a measurement starts them."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,9 @@ from stage.daemon import Daemon, module
 API_KEY: Final = "load-key"
 
 
-def emulator(*, sessions: int, core: int, workdir: Path, knobs: Mapping[str, object] | None = None) -> Daemon:
+def emulator(
+    *, sessions: int, cores: Collection[int], workdir: Path, knobs: Mapping[str, object] | None = None
+) -> Daemon:
     """An emulator that refuses nothing and, unless a knob says otherwise, keeps no audio."""
     settings: dict[str, object] = {
         "concurrency": sessions,
@@ -22,16 +24,18 @@ def emulator(*, sessions: int, core: int, workdir: Path, knobs: Mapping[str, obj
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     command = module("liveavatar_emulator", "serve", "--port=0", f"--api-key={API_KEY}", "--log-level=warning")
-    return Daemon("emulator", [*command, *options], core=core, workdir=workdir)
+    return Daemon("emulator", [*command, *options], cores=cores, workdir=workdir)
 
 
-def gateway(emulator_url: str, *, sessions: int, core: int, workdir: Path, command: str = "") -> Daemon:
+def gateway(
+    emulator_url: str, *, sessions: int, cores: Collection[int], workdir: Path, command: str = ""
+) -> Daemon:
     """A gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
 
     Args:
         emulator_url: What it takes for LiveAvatar.
         sessions: How many may live at once.
-        core: Where it runs.
+        cores: Where it runs.
         workdir: Where its log goes.
         command: What starts it, in place of this checkout's; it must take `--ready-file FILE`.
     """
@@ -45,4 +49,4 @@ def gateway(emulator_url: str, *, sessions: int, core: int, workdir: Path, comma
         "GATEWAY_LOG_LEVEL": "warning",
     }
     words = shlex.split(command) if command else module("liveavatar_gateway", "serve")
-    return Daemon("gateway", words, core=core, workdir=workdir, environment=environment)
+    return Daemon("gateway", words, cores=cores, workdir=workdir, environment=environment)

@@ -17,7 +17,7 @@ from bench.measure import Figures, Quantiles
 from bench.report import as_json, breaches, show
 from bench.settings import BenchError, BenchSettings
 from bench.speech import Spoken, SpokenSession, Write, noise
-from stage.cores import Cores, CoreTimes, on_core, process_cpu_s
+from stage.cores import Cores, CoreTimes, on_cores, process_cpu_s
 from stage.errors import StageError
 
 _CORES = Cores(measured=0, load=1)

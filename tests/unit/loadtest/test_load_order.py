@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from load.figures import Recorder
-from load.order import InvalidOrder, Order, Report
+from load.order import Began, InvalidOrder, Order, Report
 
 
 def test_an_order_survives_the_environment():
@@ -51,3 +51,11 @@ def test_a_report_survives_its_file(tmp_path: Path):
     assert read.measured.to_json() == recorder.to_json()
     assert (read.started_mono_s, read.duration_s, read.workers) == (5.0, 120.0, 2)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.json"]
+
+
+def test_the_beginning_is_told_beside_the_report(tmp_path: Path):
+    order = Order(report=str(tmp_path / "measured.json"))
+    assert Began.load(order) is None
+    began = Began(started_at="2026-01-01T00:00:00+00:00", started_mono_s=5.0, seconds=120.0)
+    began.save(order)
+    assert Began.load(order) == began

@@ -26,8 +26,8 @@ def module(name: str, *arguments: str) -> list[str]:
 class Daemon:
     """A process of its own: ready when it writes the file named by `--ready-file`, over at SIGTERM.
 
-    Use it as a context manager. All its threads run on `cores`, on any if there are none. Its output goes to a log file in `workdir`. Ctrl-C
-    at the terminal does not reach it: whoever started it stops it, in the right order.
+    Use it as a context manager. All its threads run on `cores`, on any if there are none. Its output goes to a log
+    file in `workdir`. Ctrl-C at the terminal does not reach it: whoever started it stops it, in the right order.
     """
 
     def __init__(

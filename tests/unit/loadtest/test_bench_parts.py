@@ -115,7 +115,7 @@ def test_the_cpu_clock_of_a_process_is_the_kernels():
 @_on_linux
 def test_cores_are_given_back():
     allowed = os.sched_getaffinity(0)
-    with on_core(min(allowed)):
+    with on_cores([min(allowed)]):
         assert os.sched_getaffinity(0) == {min(allowed)}
     assert os.sched_getaffinity(0) == allowed
 

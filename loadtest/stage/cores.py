@@ -21,6 +21,13 @@ class Cores:
     measured: int
     load: int
     """Generator and emulator."""
+    more: tuple[int, ...] = ()
+    """Cores that are left, for generators that need more than one."""
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """All but the measured one."""
+        return (self.load, *self.more)
 
 
 def process_cpu_s(pid: int) -> float:
@@ -75,7 +82,7 @@ def choose_cores() -> Cores:
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise StageError("two cores are needed, one of them for the gateway alone")
-    return Cores(measured=allowed[0], load=allowed[1])
+    return Cores(measured=allowed[0], load=allowed[1], more=tuple(allowed[2:]))
 
 
 @contextmanager

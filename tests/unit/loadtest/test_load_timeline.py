@@ -40,7 +40,7 @@ def test_steps_come_in_order_of_time_and_changed_settings_are_put_back():
         ("SESSION_ENDED", 25.0, False),
     ],
 )
-def test_only_a_named_reason_within_its_time_is_provoked(reason: str, at_s: float, expected: bool):
+def test_only_a_named_reason_within_its_time_is_provoked(reason, at_s, expected):
     assert Timeline.parse(_TIMELINE).expects(reason, at_s) is expected
 
 
@@ -68,5 +68,5 @@ def test_what_cannot_be_played_is_refused_with_its_place(text: str, says: str):
 
 
 def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(TimelineError, match="cannot be read: .*nowhere.toml"):
+    with pytest.raises(TimelineError, match=r"cannot be read: .*nowhere\.toml"):
         Timeline.read("/nowhere.toml")

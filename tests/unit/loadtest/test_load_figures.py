@@ -42,7 +42,7 @@ def test_a_merge_of_two_processes_is_as_if_one_had_seen_all(values):
 
 
 @pytest.mark.parametrize(
-    "use", [lambda r: r.took("gateway", "startd", 1, at_mono_s=1), lambda r: r.count("gateway", "x")]
+    "use", [lambda r: r.took("gateway", "starts", 1, at_mono_s=1), lambda r: r.count("gateway", "x")]
 )
 def test_a_figure_or_counter_that_nobody_declared_is_an_error(use):
     with pytest.raises(KeyError):

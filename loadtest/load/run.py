@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 
 from load.control import Control
-from load.generator import Generator
+from load.locust_process import LocustProcess
 from load.machine import description, steal_s
 from load.order import Began, Order, Report
 from load.player import Player
@@ -202,7 +202,7 @@ def _load(
     plan: Plan, stage: _Stage, player: Player, sampler: Sampler | None, tell: Callable[[Progress], None]
 ) -> bool:
     """Let the generator do its work; True when it was interrupted."""
-    generator = Generator(
+    generator = LocustProcess(
         stage.order,
         cores=stage.generator_cores,
         folder=plan.folder,
@@ -226,7 +226,7 @@ def _load(
 
 def _watch(
     stage: _Stage,
-    generator: Generator,
+    generator: LocustProcess,
     player: Player,
     sampler: Sampler | None,
     tell: Callable[[Progress], None],

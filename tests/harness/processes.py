@@ -115,9 +115,10 @@ class Emulator:
 class Gateway:
     """The gateway, and where it listens."""
 
-    def __init__(self, process: Process, address: str) -> None:
+    def __init__(self, process: Process, address: str, metrics: str | None = None) -> None:
         self.process = process
         self.address = address
+        self.metrics = metrics
 
 
 def _clean_environment() -> dict[str, str]:
@@ -150,6 +151,7 @@ def gateway(upstream: str, *arguments: str, **settings: object) -> Iterator[Gate
     with tempfile.TemporaryDirectory() as folder:
         process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder))
         try:
-            yield Gateway(process, process.wait_ready()["address"])
+            ready = process.wait_ready()
+            yield Gateway(process, ready["address"], ready.get("metrics"))
         finally:
             process.stop()

@@ -14,6 +14,7 @@ from liveavatar_gateway.core.errors import Draining, InvalidField, RequestIdReus
 from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.sessions.live import LiveSession, Spec
+from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
@@ -39,9 +40,10 @@ class Directory:
     Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds.
     """
 
-    def __init__(self, config: DirectoryConfig, pool: Pool) -> None:
+    def __init__(self, config: DirectoryConfig, pool: Pool, metrics: Metrics) -> None:
         self._config = config
         self._pool = pool
+        self._metrics = metrics
         self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
         self._requests: dict[str, LiveSession] = {}
         self._tasks = asyncio.TaskGroup()
@@ -76,7 +78,7 @@ class Directory:
             return known
         if self.draining:
             raise Draining
-        session = LiveSession(spec, self._config.session, self._pool)
+        session = LiveSession(spec, self._config.session, self._pool, self._metrics)
         self._sessions[session.id] = session
         if request_id:
             self._requests[request_id] = session

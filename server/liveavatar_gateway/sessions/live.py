@@ -12,11 +12,12 @@ import structlog
 
 from liveavatar_gateway.core.errors import AttachSuperseded, Draining, GatewayError, InternalError, SessionEnded
 from liveavatar_gateway.core.events import UtteranceEnded
-from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.core.messages import Event, Speak
 from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.sessions.signal import Signal
+from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
@@ -67,7 +68,7 @@ class LiveSession:
     change the state machine and wake that task. Whatever ends `run`, the session is stopped upstream.
     """
 
-    def __init__(self, spec: Spec, config: SessionConfig, pool: Pool) -> None:
+    def __init__(self, spec: Spec, config: SessionConfig, pool: Pool, metrics: Metrics) -> None:
         self.spec = spec
         self.core = Session(_new_id(), config, new_id=_new_id, utc_now=_utc_now)
         self.handle = f"{self.core.id}.{secrets.token_urlsafe(24)}"
@@ -76,6 +77,8 @@ class LiveSession:
         self.draining_until: datetime | None = None
         self.finished = asyncio.Event()
         self._pool = pool
+        self._metrics = metrics
+        self._meter = metrics.session()
         self._driver = Signal()
         self._holds: set[Hold] = set()
         self._attach: Hold | None = None
@@ -152,7 +155,9 @@ class LiveSession:
         """
         if self.draining_until is not None and not self.core.over:
             raise Draining
-        return self.core.begin(utterance_id, intake)
+        utterance = self.core.begin(utterance_id, intake)
+        self._meter.begun(utterance.id)
+        return utterance
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes) -> None:
         """Take a chunk. This is the hot path: an append, and a wake-up when a packet is due.
@@ -184,8 +189,11 @@ class LiveSession:
         self._tickets[ticket] = answer
         self._driver.set()
         self._tell()
+        asked_s = time.monotonic()
         try:
-            return await answer
+            ended = await answer
+            self._metrics.interrupted(time.monotonic() - asked_s)
+            return ended
         finally:
             self._tickets.pop(ticket, None)
 
@@ -326,7 +334,12 @@ class LiveSession:
 
     async def _watch(self, socket: CommandSocket) -> None:
         closed = await socket.closed()
+        self._lost(closed)
+
+    def _lost(self, closed: SocketClosed) -> None:
         _log.info("upstream.socket_closed", session=self.id, code=closed.code, how=str(closed))
+        if not self.core.over:
+            self._metrics.upstream_failed(SOCKET_CLOSED)
         self.end(EndReason.UPSTREAM_FAILED)
 
     async def _drive(self, socket: CommandSocket) -> None:
@@ -337,9 +350,10 @@ class LiveSession:
             try:
                 while (command := core.next_command(time.monotonic())) is not None:
                     await socket.send(command)
+                    if isinstance(command, Speak):
+                        self._metrics.packet(len(command.pcm))
             except SocketClosed as closed:
-                _log.info("upstream.socket_closed", session=self.id, code=closed.code, how=str(closed))
-                self.end(EndReason.UPSTREAM_FAILED)
+                self._lost(closed)
             self._tell()
             deadline_s = core.deadline_s
             await self._driver.wait(None if deadline_s is None else deadline_s - time.monotonic())
@@ -376,6 +390,8 @@ class LiveSession:
                 answer.set_result(ended)
         self.core.answers.clear()
         if self.core.log.last_sequence != self._told:
+            for entry in self.core.log.kept_after(self._told):
+                self._meter.happened(entry.happening, self.core.end_reason)
             self._told = self.core.log.last_sequence
             self._wake_holders()
 

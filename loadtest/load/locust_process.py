@@ -26,7 +26,7 @@ ENVIRONMENT: Final = {
 """What every locust of a run needs, be it started here or by hand."""
 
 
-class Generator:
+class LocustProcess:
     """Locust, from its start to the file it leaves. A context manager: leaving ends all its processes."""
 
     def __init__(

@@ -43,7 +43,7 @@ FIGURES: Final = {
             "utterance",
         ),
         Figure("started", "intended time of the first chunk to `started`", "utterance"),
-        Figure("ack delay", "intended time of a chunk to the ack that covers it", "message"),
+        Figure("ack delay", "intended time of the newest chunk that an ack covers to that ack", "message"),
         Figure(
             "interrupt to silence",
             "intended time of the interrupt to the moment the avatar falls silent",
@@ -53,6 +53,16 @@ FIGURES: Final = {
         Figure("deferred", "how late an arrival began because every user was busy", "session"),
         Figure("session lifetime", "arrival to the end of its session", "lifetime"),
         Figure("stream lifetime", "audio stream opened to closed", "lifetime"),
+        Figure(
+            "session open, closed loop",
+            "the same from when it really began, as generators count that wait their turn: for comparison only",
+            "session",
+        ),
+        Figure(
+            "started, closed loop",
+            "the same from when the first chunk was really written: for comparison only",
+            "utterance",
+        ),
     )
 }
 
@@ -78,13 +88,13 @@ class Series:
     by_window: dict[int, HdrHistogram] = field(default_factory=dict)
     """Keyed by how many times `WINDOW_S` seconds have passed since the run's start."""
 
-    def add(self, value_s: float, window: int) -> None:
-        """Record one value."""
+    def add(self, value_s: float, window: int, times: int = 1) -> None:
+        """Record one value, or the same one several times."""
         value_us = min(_HIGHEST_US, max(1, round(value_s * 1_000_000)))
-        self.whole.record_value(value_us)
+        self.whole.record_value(value_us, times)
         if window not in self.by_window:
             self.by_window[window] = _coarse()
-        self.by_window[window].record_value(value_us)
+        self.by_window[window].record_value(value_us, times)
 
     @property
     def count(self) -> int:
@@ -140,14 +150,14 @@ class Recorder:
         """Counters by window, as in `Series.by_window`; all errors of a window are under "errors"."""
         self.integrity_failures: list[str] = []
 
-    def took(self, system: System, figure: str, value_s: float, *, at_mono_s: float) -> None:
-        """Record one value of a figure that belongs to the moment `at_mono_s`.
+    def took(self, system: System, figure: str, value_s: float, *, at_mono_s: float, times: int = 1) -> None:
+        """Record one value of a figure, or the same one several times, that belongs to the moment `at_mono_s`.
 
         Raises:
             KeyError: no figure has that name.
         """
         series = self.series.setdefault((system, FIGURES[figure].name), Series())
-        series.add(value_s, self._window(at_mono_s))
+        series.add(value_s, self._window(at_mono_s), times)
 
     def count(self, system: System, counter: str, by: int = 1, *, at_mono_s: float | None = None) -> None:
         """Add to a counter, at the moment `at_mono_s`: now, if none is given.

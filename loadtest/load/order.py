@@ -43,6 +43,9 @@ class Order:
     """Arrivals per second; 0 takes the scenario's own. What the knee finder turns."""
     chunk_ms: int = 0
     """Chunk size of callers; 0 takes the scenario's own."""
+    streams_per_connection: int = 1
+    """How many users share one connection to the gateway. 1 is what separate callers do, more what a media server
+    does that multiplexes its calls."""
     seed: int = 1
     """Seed of arrivals, texts, pauses: the same seed gives the same schedule."""
     faults: str = ""

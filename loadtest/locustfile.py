@@ -21,6 +21,7 @@ from load.conductor import Conductor  # noqa: E402
 from load.order import InvalidOrder, Order  # noqa: E402
 from load.scenarios import ordered  # noqa: E402
 from load.shapes import shape_of  # noqa: E402
+from load.timeline import TimelineError  # noqa: E402
 from load.users import users_of  # noqa: E402
 
 # Only these two: Locust waits for its workers with `time.sleep` and `os.waitpid`. With the first unpatched they
@@ -31,7 +32,7 @@ gevent.monkey.patch_os()
 try:
     _order = Order.from_environment(os.environ)
     _conductor = Conductor(_order, ordered(_order, expected_s))
-except InvalidOrder as error:
+except (InvalidOrder, TimelineError) as error:
     sys.exit(str(error))
 _conductor.install(events)
 Shape = shape_of(_conductor)

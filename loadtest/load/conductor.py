@@ -31,6 +31,7 @@ from load.meter import Shown
 from load.order import Began, Order, Report
 from load.part import DRAIN_S, END_WITHIN_S, Part
 from load.scenarios import Scenario
+from load.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,14 @@ class Conductor:
     """What Locust calls in each process. `part` is there from the first run's beginning on."""
 
     def __init__(self, order: Order, scenario: Scenario) -> None:
+        """Prepare for runs.
+
+        Raises:
+            TimelineError: the order names a timeline of faults that cannot be read.
+        """
         self.order = order
         self.scenario = scenario
+        self._timeline = Timeline.read(order.faults)
         self.engine = Engine()
         self.part: Part | None = None
         self._environment: Environment | None = None
@@ -146,7 +153,7 @@ class Conductor:
         plan = msg.data
         zero_mono_s = time.monotonic() + plan["zero_wall_s"] - time.time()
         share = share_of(self.scenario.arrivals(self.order.seed), rank=plan["rank"], workers=plan["workers"])
-        part = Part(self.order, self.scenario.style, share, zero_mono_s=zero_mono_s)
+        part = Part(self.order, self.scenario.style, share, zero_mono_s=zero_mono_s, timeline=self._timeline)
         self._slots = itertools.count()
         self._early.clear()
         self.engine.run(part.begin)

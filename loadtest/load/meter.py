@@ -36,8 +36,8 @@ class Meter:
     """Measurements of one process in one run."""
 
     recorder: Recorder
-    expected_at: Callable[[float], bool]
-    """Whether an error at a moment (monotonic) is one that the run's own faults provoked."""
+    expects: Callable[[str, float], bool]
+    """Whether the run's own faults provoke errors of a reason at a moment, seconds after the run's start."""
     for_locust: deque[Shown] = field(default_factory=deque)
     late: dict[System, "array[float]"] = field(default_factory=dict)
     """Seconds by which chunks were written late, since the last flush."""
@@ -56,7 +56,8 @@ class Meter:
     def failed(self, system: System, reason: str, *, took_s: float) -> None:
         """Count a session that failed, by its reason."""
         now_s = time.monotonic()
-        self.recorder.failed(system, reason, expected=self.expected_at(now_s), at_mono_s=now_s)
+        expected = self.expects(reason, now_s - self.recorder.started_mono_s)
+        self.recorder.failed(system, reason, expected=expected, at_mono_s=now_s)
         self.for_locust.append(Shown(system, "session", 1000 * took_s, reason=reason))
 
     def broke(self, system: System, what: str) -> None:

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -25,6 +25,7 @@ from load.order import Order
 from load.scenarios import Style
 from load.session import Failure, Session, until
 from load.speech import Voice
+from load.timeline import Timeline
 from load.witness import NotSeen, Witness
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Part:
         arrivals: Sequence[Arrival],
         *,
         zero_mono_s: float,
-        expected_at: Callable[[float], bool] = lambda _: False,
+        timeline: Timeline,
     ) -> None:
         """Prepare to serve.
 
@@ -56,10 +57,10 @@ class Part:
             style: How callers speak.
             arrivals: This process's share.
             zero_mono_s: When the schedule begins.
-            expected_at: Whether an error at a moment (monotonic) is one that the run's faults provoke.
+            timeline: The run's faults, so that the errors they provoke are told apart.
         """
         self.zero_mono_s = zero_mono_s
-        self.meter = Meter(Recorder(zero_mono_s), expected_at)
+        self.meter = Meter(Recorder(zero_mono_s), timeline.expects)
         self.health = Health()
         self._order = order
         self._style = style

@@ -56,6 +56,8 @@ def _latency(objective: Latency, result: RunResult) -> Finding:
     series = result.measured.series
     mine = spread_of(series.get(("gateway", objective.figure)), keep)
     what = f"{objective.figure} p{objective.percentile:g}"
+    if objective.settle_s and result.faults:
+        what += f" (without the {objective.settle_s:g} s after each fault)"
     if mine.count < objective.at_least_values:
         return Finding(
             status="void",

@@ -15,7 +15,7 @@ _SURVIVE_SATURATION: Final = {"integrity", "leaks"}
 
 def judge(result: RunResult, objectives: ScenarioObjectives) -> Verdict:
     """Judge every objective, then the generator."""
-    saturated = _saturation(result, objectives.generator)
+    saturated = saturation(result, objectives.generator)
     outcomes = []
     for objective in objectives.objectives:
         finding = find(objective, result)
@@ -35,12 +35,14 @@ def judge(result: RunResult, objectives: ScenarioObjectives) -> Verdict:
                 value=finding.value,
                 limit=finding.limit,
                 unit=finding.unit,
+                figure=getattr(objective, "figure", ""),
             )
         )
     return Verdict(scenario=result.scenario, outcomes=tuple(outcomes), saturated=saturated, notes=_notes(result))
 
 
-def _saturation(result: RunResult, limits: GeneratorLimits) -> str:
+def saturation(result: RunResult, limits: GeneratorLimits) -> str:
+    """Why the generator was the bottleneck; empty when it was not."""
     health = result.generator
     reasons = []
     if health.lag_p99_ms > limits.lag_p99_at_most_ms:

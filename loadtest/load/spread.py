@@ -21,13 +21,16 @@ class Spread:
     @classmethod
     def of(cls, histograms: Iterable[HdrHistogram]) -> Self:
         """Add histograms up. A value stands for its bucket's upper end, as HdrHistogram's percentiles do."""
-        counts: dict[int, int] = {}
+        values_us, counts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         for histogram in histograms:
-            for step in histogram.get_recorded_iterator():
-                value_us = step.value_iterated_to
-                counts[value_us] = counts.get(value_us, 0) + step.count_added_in_this_iter_step
-        values = sorted(counts)
-        return cls(np.array(values, dtype=float) / 1000, np.array([counts[value] for value in values], dtype=int))
+            recorded = np.ctypeslib.as_array(histogram.counts)
+            buckets = np.flatnonzero(recorded)
+            values_us.append(_upper_ends_us(histogram.sub_bucket_half_count_magnitude, buckets))
+            counts.append(recorded[buckets].astype(np.int64))
+        distinct, places = np.unique(np.concatenate(values_us), return_inverse=True)
+        totals = np.zeros(len(distinct), dtype=np.int64)
+        np.add.at(totals, places, np.concatenate(counts))
+        return cls(distinct / 1000, totals)
 
     @property
     def count(self) -> int:
@@ -48,6 +51,19 @@ class Spread:
         shares = np.cumsum(self.counts) / self.count
         known = shares <= 1 - min(1.0, tail_values / self.count)
         return shares[known], self.values_ms[known]
+
+
+def _upper_ends_us(half_magnitude: int, buckets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The largest value of each bucket of a histogram whose smallest value is 1.
+
+    The library's own iterator says the same, a hundred times more slowly. The layout is HdrHistogram's: a first
+    block of buckets one apart, then half blocks, each twice as coarse as the one before.
+    """
+    half = 1 << half_magnitude
+    exponents = np.maximum((buckets >> half_magnitude) - 1, 0)
+    places = (buckets & (half - 1)) + np.where(buckets < half, 0, half)
+    ends: NDArray[np.int64] = ((places + 1) << exponents) - 1
+    return ends
 
 
 def spread_of(series: Series | None, keep: Callable[[float], bool] | None = None) -> Spread:

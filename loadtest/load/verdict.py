@@ -24,6 +24,8 @@ class Outcome:
     value: float | None = None
     limit: float | None = None
     unit: str = ""
+    figure: str = ""
+    """The figure it speaks of, if it is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,3 +7,11 @@ def format_ms(value_ms: float) -> str:
         return f"{value_ms / 1000:.2f} s"
     digits = 0 if value_ms >= 100 else 1 if value_ms >= 10 else 2
     return f"{value_ms:.{digits}f} ms"
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Such as "812 B", "48.0 kB" or "3.20 MB", powers of ten."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.3g} {unit}"
+    return f"{size_bytes:.0f} B"

@@ -22,6 +22,8 @@ class World:
     utterances_per_s: float = 3.0
     packet_path_s: float = 0.0
     """What the gateway adds to each packet, beyond the usual millisecond."""
+    machine_s: float = 0.0
+    """What a slower machine adds to everything, with the gateway and without."""
     stall: tuple[float, float] | None = None
     """From when and for how long nothing moves in the gateway."""
     noise: float = 1.0
@@ -79,7 +81,9 @@ def _speak(recorder: Recorder, system: System, world: World, chance: random.Rand
     at_s = 0.0
     while (at_s := at_s + chance.expovariate(rate)) < world.duration_s:
         stalled_s = _stalled(at_s, world) if mine else 0.0
-        path_s = stalled_s + ((0.0009 * _tail(chance, world) + world.packet_path_s) if mine else 0.0)
+        path_s = (
+            world.machine_s + stalled_s + ((0.0009 * _tail(chance, world) + world.packet_path_s) if mine else 0.0)
+        )
 
         def took(
             figure: str, value_s: float, *, at_s: float = at_s, when: Callable[[float], float] = lambda at_s: at_s

@@ -38,7 +38,7 @@ def main() -> None:
 @click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes that generate load here.")
 @click.option("--workers", type=click.IntRange(0, 1000), default=0, help="Locust workers to wait for instead.")
 @click.option("--bind", default="127.0.0.1:5557", help="Where those come to, host:port.")
-@click.option("--web-port", type=click.IntRange(1, 65535), help="Serve Locust's web page while it runs.")
+@click.option("--web", default="", help="Serve Locust's web page while it runs, at host:port.")
 @click.option("--users", type=click.IntRange(1, 100_000), help="In-flight cap.  [default: the scenario's]")
 @click.option("--seconds", type=click.FloatRange(1, 86_400), help="Length.  [default: the scenario's]")
 @click.option("--rate", type=click.FloatRange(0.001, 10_000), help="Arrivals a second.  [default: the scenario's]")
@@ -55,7 +55,7 @@ def run(  # noqa: PLR0917 - click passes them by name
     processes: int,
     workers: int,
     bind: str,
-    web_port: int | None,
+    web: str,
     users: int | None,
     seconds: float | None,
     rate: float | None,
@@ -93,7 +93,7 @@ def run(  # noqa: PLR0917 - click passes them by name
         processes=processes,
         expect_workers=workers,
         bind=bind,
-        web_port=web_port,
+        web=web,
     )
     progress = ProgressLine()
     try:

@@ -38,7 +38,7 @@ class LocustProcess:
         processes: int = 1,
         expect_workers: int = 0,
         bind: str = "127.0.0.1:5557",
-        web_port: int | None = None,
+        web: str = "",
     ) -> None:
         """Prepare it.
 
@@ -49,7 +49,7 @@ class LocustProcess:
             processes: Processes that generate load on this machine.
             expect_workers: Workers that come over the network; 0 makes it do all by itself.
             bind: Where those come to, `host:port`.
-            web_port: Port of Locust's web page while it runs; None has no page.
+            web: Where Locust's web page is while it runs, `host:port`; empty has no page.
         """
         self._order = order
         self._cores = cores
@@ -61,10 +61,11 @@ class LocustProcess:
             # The verdict is ours: an error that a fault provoked is no failure.
             *("--exit-code-on-error", "0"),
         ]
-        if web_port is None:
-            self._arguments += ["--headless", "--only-summary"]
+        if web:
+            host, _, port = web.rpartition(":")
+            self._arguments += ["--web-host", host, "--web-port", port, "--autostart", "--autoquit", "1"]
         else:
-            self._arguments += ["--web-port", str(web_port), "--autostart", "--autoquit", "1"]
+            self._arguments += ["--headless", "--only-summary"]
         if expect_workers:
             host, _, port = bind.rpartition(":")
             self._arguments += ["--master", "--expect-workers", str(expect_workers)]

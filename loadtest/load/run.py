@@ -54,8 +54,8 @@ class Plan:
     """Workers that come over the network instead."""
     bind: str = "127.0.0.1:5557"
     """Where those come to."""
-    web_port: int | None = None
-    """Port of Locust's page while it runs."""
+    web: str = ""
+    """Where Locust's page is while it runs, `host:port`; empty has no page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def _load(
         processes=plan.processes,
         expect_workers=plan.expect_workers,
         bind=plan.bind,
-        web_port=plan.web_port,
+        web=plan.web,
     )
     interrupted = False
     with generator:

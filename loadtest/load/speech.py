@@ -10,6 +10,7 @@ import wave
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ import soxr
 BYTE_RATE: Final = 48_000
 """Bytes per second: 24 kHz, mono, signed 16-bit little-endian."""
 RECORDINGS: Final = tuple(
-    Path(__file__).parents[2] / "server/liveavatar_gateway/demo" / name for name in ("greeting.wav", "story.wav")
+    Path(str(files("liveavatar_gateway.demo") / name)) for name in ("greeting.wav", "story.wav")
 )
 
 _RATE_HZ: Final = BYTE_RATE // 2

@@ -4,13 +4,22 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
+from rich.console import Console
 
-from load.order import InvalidOrder, Order
+from load.comparison import Comparison, compare
+from load.judging import judge
+from load.objectives import DEFAULT_FILE, ObjectivesError, read_objectives
+from load.order import PREFIX, InvalidOrder, Order
 from load.progress import ProgressLine
+from load.report.compared import comparison_markdown, show_comparison
+from load.report.console import show
+from load.report.write import write_all
+from load.result import RunResult
 from load.run import Plan, perform
+from load.scenarios import SCENARIOS
 from load.timeline import TimelineError
 from stage.errors import StageError
 
@@ -18,77 +27,88 @@ EX_UNUSABLE = 2
 """Exit code when nothing could be measured: bad options, a service that does not start. As click's own."""
 _INTERRUPTED = 130
 
+_scenario = click.Choice(list(SCENARIOS))
+_folder = click.Path(file_okay=False, path_type=Path)
+_result_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_objectives = click.option(
+    "--objectives",
+    "objectives_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=DEFAULT_FILE,
+    help="What a run has to show.",
+)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+
+def _ordered(name: str, **attributes: Any) -> Any:
+    """An option that is also a variable of the order, so that workers elsewhere can be given the same."""
+    return click.option(f"--{name}", envvar=f"{PREFIX}{name.replace('-', '_').upper()}", **attributes)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+)
 def main() -> None:
     """Load tests of the gateway: open-loop conversations, judged by objectives.
 
     \b
-    Exit codes: 0 all objectives held, 1 one is broken, 3 void (the generator was the bottleneck, or nothing
+    Exit codes: 0 all objectives held, 1 one is broken, 3 void (the generator was the bottleneck, or too little
     was measured), 2 the run could not be made, 130 interrupted.
     """  # noqa: D301 - \b is how click is told not to wrap
 
 
 @main.command()
-@click.argument("scenario", default="ci")
-@click.option("--target", help="A gateway that runs, host:port, instead of one started for the run.")
-@click.option("--emulator", help="URL of the emulator behind it; without one, integrity is not checked.")
-@click.option("--api-key", default="emulator-key", help="Key that this emulator takes.")
+@click.argument("scenario", type=_scenario, default="ci", envvar=f"{PREFIX}SCENARIO")
+@_ordered("target", default="", help="A gateway that runs, host:port, instead of one started for the run.")
+@_ordered("emulator", default="", help="URL of the emulator behind it; without one, integrity is not checked.")
+@_ordered("api-key", default="emulator-key", help="Key that this emulator takes.")
+@_ordered("one-clock", is_flag=True, help="It runs on this machine, though its address does not look like it.")
 @click.option("--gateway-command", default="", help="What starts the gateway for the run: another build, say.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes that generate load here.")
 @click.option("--workers", type=click.IntRange(0, 1000), default=0, help="Locust workers to wait for instead.")
 @click.option("--bind", default="127.0.0.1:5557", help="Where those come to, host:port.")
 @click.option("--web", default="", help="Serve Locust's web page while it runs, at host:port.")
-@click.option("--users", type=click.IntRange(1, 100_000), help="In-flight cap.  [default: the scenario's]")
-@click.option("--seconds", type=click.FloatRange(1, 86_400), help="Length.  [default: the scenario's]")
-@click.option("--rate", type=click.FloatRange(0.001, 10_000), help="Arrivals a second.  [default: the scenario's]")
-@click.option("--chunk-ms", type=click.IntRange(5, 1000), help="Chunks of callers.  [default: the scenario's]")
-@click.option("--seed", type=int, default=1, help="The same seed gives the same schedule.")
-@click.option("--faults", type=click.Path(exists=True, dir_okay=False), help="TOML timeline of faults upstream.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="[default: out/load/SCENARIO-TIME]")
-def run(  # noqa: PLR0917 - click passes them by name
-    scenario: str,
-    target: str | None,
-    emulator: str | None,
-    api_key: str,
+@_ordered("users", type=click.IntRange(0, 100_000), default=0, help="In-flight cap; 0 is the scenario's.")
+@_ordered("seconds", type=click.FloatRange(0, 86_400), default=0, help="Length; 0 is the scenario's.")
+@_ordered("rate", type=click.FloatRange(0, 10_000), default=0, help="Arrivals a second; 0 is the scenario's.")
+@_ordered("chunk-ms", type=click.IntRange(0, 1000), default=0, help="Chunks of callers; 0 is the scenario's.")
+@_ordered("seed", type=int, default=1, help="The same seed gives the same schedule.")
+@_ordered("faults", type=click.Path(exists=True, dir_okay=False), help="TOML timeline of faults upstream.")
+@click.option("--baseline", type=_result_file, help="result.json of an earlier run, to compare with.")
+@_objectives
+@click.option("--out", type=_folder, help="[default: out/load/SCENARIO-TIME]")
+def run(
+    *,
+    target: str,
+    emulator: str,
     gateway_command: str,
     processes: int,
     workers: int,
     bind: str,
     web: str,
-    users: int | None,
-    seconds: float | None,
-    rate: float | None,
-    chunk_ms: int | None,
-    seed: int,
     faults: str | None,
+    baseline: Path | None,
+    objectives_file: Path,
     out: Path | None,
+    **order: Any,
 ) -> None:
     """Run SCENARIO and judge it by its objectives.
 
     Without --target, gateway and emulator are started for the run, each pinned to its core. Everything of the run,
-    logs included, is in the folder of --out.
+    logs included, is in the folder of --out: look at report.html first.
     """
     if emulator and not target:
         raise click.UsageError("--emulator says what is behind --target; without a target both are started")
-    folder = (out or Path("out/load") / f"{scenario}-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
-    order = Order(
-        scenario=scenario,
-        target=target or "",
-        emulator=(emulator or "").rstrip("/"),
-        api_key=api_key,
-        users=users or 0,
-        seconds=seconds or 0.0,
-        rate=rate or 0.0,
-        chunk_ms=chunk_ms or 0,
-        seed=seed,
-        faults=str(Path(faults).resolve()) if faults else "",
-        report=str(folder / "measured.json"),
-    )
+    folder = (out or Path("out/load") / f"{order['scenario']}-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
     plan = Plan(
-        order=order,
+        order=Order(
+            target=target,
+            emulator=emulator.rstrip("/"),
+            faults=str(Path(faults).resolve()) if faults else "",
+            report=str(folder / "measured.json"),
+            **order,
+        ),
         folder=folder,
-        embedded=target is None,
+        embedded=not target,
         gateway_command=gateway_command,
         processes=processes,
         expect_workers=workers,
@@ -97,17 +117,66 @@ def run(  # noqa: PLR0917 - click passes them by name
     )
     progress = ProgressLine()
     try:
+        wanted = read_objectives(objectives_file).of(plan.order.scenario)
         result = perform(plan, progress.show)
-    except (StageError, TimelineError, InvalidOrder) as error:
+    except (StageError, TimelineError, InvalidOrder, ObjectivesError) as error:
         _unusable(str(error))
     except KeyboardInterrupt:
         click.echo("load: interrupted before anything was measured", err=True)
         sys.exit(_INTERRUPTED)
     finally:
         progress.done()
-    result.save(folder / "result.json")
-    click.echo(f"{folder / 'result.json'}")
-    sys.exit(_INTERRUPTED if "interrupted" in result.environment else 0)
+    earlier = RunResult.load(baseline) if baseline else None
+    verdict = judge(result, wanted)
+    comparison = compare(earlier, result, limits=wanted.generator) if earlier else None
+    written = write_all(folder, result, verdict, comparison)
+    console = Console()
+    show(console, result, verdict)
+    if comparison is not None:
+        show_comparison(console, comparison)
+    console.print(f"{written.page}", style="dim", soft_wrap=True)
+    sys.exit(_INTERRUPTED if "interrupted" in result.environment else _exit_code(verdict.exit_code, comparison))
+
+
+def _exit_code(verdict: int, comparison: Comparison | None) -> int:
+    """The verdict goes before the comparison, and a comparison that cannot be made changes nothing."""
+    return verdict or (1 if comparison is not None and comparison.change == "regressed" else 0)
+
+
+@main.command("compare")
+@click.argument("before", type=_result_file)
+@click.argument("now", type=_result_file)
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a job's summary.")
+def compare_runs(before: Path, now: Path, *, markdown: bool) -> None:
+    """Compare the result.json of two runs, with intervals that say how much of each difference is chance.
+
+    \b
+    Exit codes: 0 nothing got worse, 1 something did, 3 they cannot be compared.
+    """  # noqa: D301
+    comparison = compare(RunResult.load(before), RunResult.load(now))
+    if markdown:
+        click.echo(comparison_markdown(comparison))
+    else:
+        show_comparison(Console(), comparison)
+    sys.exit(comparison.exit_code)
+
+
+@main.command()
+@click.argument("result_file", metavar="RESULT.JSON", type=_result_file)
+@_objectives
+@click.option("--out", type=_folder, help="[default: the folder of RESULT.JSON]")
+def report(result_file: Path, objectives_file: Path, out: Path | None) -> None:
+    """Judge a stored result again, and write all its reports: after a change of objectives, say."""
+    result = RunResult.load(result_file)
+    try:
+        verdict = judge(result, read_objectives(objectives_file).of(result.scenario))
+    except ObjectivesError as error:
+        _unusable(str(error))
+    written = write_all(out or result_file.parent, result, verdict)
+    console = Console()
+    show(console, result, verdict)
+    console.print(f"{written.page}", style="dim", soft_wrap=True)
+    sys.exit(verdict.exit_code)
 
 
 def _unusable(message: str) -> NoReturn:

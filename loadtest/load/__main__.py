@@ -2,9 +2,10 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -26,6 +27,9 @@ from stage.errors import StageError
 EX_UNUSABLE = 2
 """Exit code when nothing could be measured: bad options, a service that does not start. As click's own."""
 _INTERRUPTED = 130
+_WIDTH = 140
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _scenario = click.Choice(list(SCENARIOS))
 _folder = click.Path(file_okay=False, path_type=Path)
@@ -39,14 +43,15 @@ _objectives = click.option(
 )
 
 
-def _ordered(name: str, **attributes: Any) -> Any:
+def _ordered(name: str, **attributes: Any) -> Callable[[_Command], _Command]:
     """An option that is also a variable of the order, so that workers elsewhere can be given the same."""
     return click.option(f"--{name}", envvar=f"{PREFIX}{name.replace('-', '_').upper()}", **attributes)
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
-)
+_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+
+
+@click.group(context_settings=_CONTEXT)
 def main() -> None:
     """Load tests of the gateway: open-loop conversations, judged by objectives.
 
@@ -130,7 +135,7 @@ def run(
     verdict = judge(result, wanted)
     comparison = compare(earlier, result, limits=wanted.generator) if earlier else None
     written = write_all(folder, result, verdict, comparison)
-    console = Console()
+    console = _console()
     show(console, result, verdict)
     if comparison is not None:
         show_comparison(console, comparison)
@@ -157,7 +162,7 @@ def compare_runs(before: Path, now: Path, *, markdown: bool) -> None:
     if markdown:
         click.echo(comparison_markdown(comparison))
     else:
-        show_comparison(Console(), comparison)
+        show_comparison(_console(), comparison)
     sys.exit(comparison.exit_code)
 
 
@@ -173,10 +178,15 @@ def report(result_file: Path, objectives_file: Path, out: Path | None) -> None:
     except ObjectivesError as error:
         _unusable(str(error))
     written = write_all(out or result_file.parent, result, verdict)
-    console = Console()
+    console = _console()
     show(console, result, verdict)
     console.print(f"{written.page}", style="dim", soft_wrap=True)
     sys.exit(verdict.exit_code)
+
+
+def _console() -> Console:
+    """As wide as the terminal; elsewhere, as in CI, as the tables want to be."""
+    return Console(width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def _unusable(message: str) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from load.figures import FIGURES, WINDOW_S, Series, System
+from load.figures import CLOSED_LOOP, FIGURES, WINDOW_S, Series, System
 from load.judging import saturation
 from load.objectives import GeneratorLimits
 from load.result import RunResult, Sample
@@ -138,8 +138,8 @@ def compare(
     drawn = [_Resampled(result, rng, resamples) for result in (before, now)]
     candidates = [
         (name, rank)
-        for name, figure in FIGURES.items()
-        if figure.phase != "lifetime" and name not in _GENERATORS_OWN
+        for name in FIGURES
+        if _is_gateways(name)
         for rank in RANKS
         if all(one.knows("gateway", name, rank) for one in drawn)
     ]
@@ -287,13 +287,13 @@ def _percentiles(values_ms: Floats, counts: Floats) -> Floats:
 
 def _full_windows(result: RunResult) -> set[int]:
     """Windows in which anybody spoke."""
-    return {
-        window for (_, name), one in result.measured.series.items() if _counts(name) for window in one.by_window
-    }
+    series = result.measured.series.items()
+    return {window for (_, name), one in series if _is_gateways(name) for window in one.by_window}
 
 
-def _counts(name: str) -> bool:
-    return FIGURES[name].phase != "lifetime" and name not in _GENERATORS_OWN
+def _is_gateways(name: str) -> bool:
+    """Whether a figure says how fast the gateway is."""
+    return FIGURES[name].phase != "lifetime" and name not in _GENERATORS_OWN and not name.endswith(CLOSED_LOOP)
 
 
 def _obstacles(before: RunResult, now: RunResult, limits: GeneratorLimits) -> tuple[str, ...]:

@@ -66,6 +66,9 @@ FIGURES: Final = {
     )
 }
 
+CLOSED_LOOP: Final = ", closed loop"
+"""How the figures end that show what another way of counting would have hidden; nothing is judged by them."""
+
 COUNTERS: Final = {
     "arrivals": "arrivals of the schedule that began",
     "arrivals missed": "arrivals that were due and never began",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from load.figures import COUNTERS, FIGURES
+from load.figures import CLOSED_LOOP, COUNTERS, FIGURES
 
 DEFAULT_FILE: Final = Path(__file__).parents[1] / "objectives.toml"
 
@@ -293,6 +293,8 @@ def _check_figure(name: str) -> None:
         raise ValueError(f"no figure is called {name!r}{_did_you_mean(name, FIGURES)}")
     if FIGURES[name].phase == "lifetime":
         raise ValueError(f"{name!r} is a lifetime: how long something lived says nothing of its speed")
+    if name.endswith(CLOSED_LOOP):
+        raise ValueError(f"{name!r} counts as closed loops do, which hides what this suite is to find")
 
 
 def _problem(error: Any) -> str:

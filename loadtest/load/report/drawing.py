@@ -79,12 +79,13 @@ def draw(title: str, paint: Callable[[Axes], None], *, alt: str, note: str = "")
     with mpl.rc_context(_STYLE):
         # Fixed margins: plots line up with each other, and a layout engine would draw each one twice.
         figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN))
-        figure.subplots_adjust(left=0.105, right=0.965, bottom=0.11, top=0.82)
         axes = figure.add_subplot()
         paint(axes)
-        if axes.get_legend_handles_labels()[0]:
-            # Above the numbers of faults, which stand above the axes.
-            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.09), ncols=5, columnspacing=1.4)
+        # The numbers of faults stand above the axes, and the legend above them.
+        numbers, legend = 0.07 if axes.texts else 0.0, 0.09 if axes.get_legend_handles_labels()[0] else 0.0
+        figure.subplots_adjust(left=0.105, right=0.965, bottom=0.11, top=0.97 - numbers - legend)
+        if legend:
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.02 + numbers), ncols=5, columnspacing=1.4)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Plot(title, _inline(text.getvalue(), alt), alt, note)

@@ -5,6 +5,7 @@ import pytest
 from load.figures import COUNTERS, FIGURES
 from load.findings import find
 from load.objectives import Count, Errors, Latency, Objective, ObjectivesError, parse_objectives, read_objectives
+from load.scenarios import SCENARIOS
 
 _OBJECTIVE = """
 [[sets.quick]]
@@ -57,6 +58,7 @@ def test_a_scenario_may_have_limits_of_its_own_for_the_generator():
             "no figure is called 'first packet'; did you mean 'first",
         ),
         ("first packet upstream", "session lifetime", "'session lifetime' is a lifetime"),
+        ("first packet upstream", "started, closed loop", "counts as closed loops do"),
         ("at_most_ms = 50.0", "", "give either 'at_most_ms', or 'at_most_ratio_of_direct' and/or"),
         ("at_most_ms = 50.0", "at_most_ms = 50.0\nat_most_ms_over_direct = 5.0", "give either 'at_most_ms', or"),
         ("at_most_ms = 50.0", 'at_most_ms = "50"', "sets.quick.1.at_most_ms"),
@@ -122,6 +124,10 @@ def test_the_projects_own_objectives_speak_of_figures_and_counters_that_exist():
             assert getattr(objective, "figure", "started") in FIGURES
             assert getattr(objective, "counter", "sessions") in COUNTERS
             assert objective.why.endswith(".")
+
+
+def test_every_scenario_has_objectives_and_every_objective_a_scenario():
+    assert set(read_objectives().scenarios) == set(SCENARIOS)
 
 
 def test_every_scenario_demands_integrity_and_that_nothing_is_left_upstream():

@@ -4,6 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -111,9 +112,9 @@ def test_every_output_has_every_objective_and_what_was_found(page, run):
         show(console, result, verdict)
     outputs = {
         "console": shown.get(),
-        "markdown": markdown_summary(result, verdict),
-        "junit": junit_xml(result, verdict).replace("&apos;", "'"),
-        "page": page.replace("&#39;", "'").replace("&#34;", '"'),
+        "markdown": unescape(markdown_summary(result, verdict).replace("\\|", "|")),
+        "junit": unescape(junit_xml(result, verdict)),
+        "page": unescape(page),
     }
     for name, text in outputs.items():
         for outcome in verdict.outcomes:

@@ -103,6 +103,7 @@ async def barge_in(call: Call) -> None:
         behind = None
         if first.sealed and rng.random() < 0.5:
             behind = call.turn(call.between(call.style.word_s), start_s=time.monotonic(), source="burst")
+            behind.queued = True
             await session.speak(behind)
         await _cut(session, first, how)
         await session.finish(first)

@@ -12,6 +12,7 @@ Locust's own end is not used for this: it leaves workers half a second for their
 import datetime as dt
 import itertools
 import logging
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,7 @@ class Conductor:
         self._early = gevent.event.Event()
         # The master's side.
         self._running = False
+        self._over = False
         self._zero_mono_s = 0.0
         self._began: Began | None = None
         self._workers = 0
@@ -85,6 +87,8 @@ class Conductor:
         runner = environment.runner
         if isinstance(runner, MasterRunner | LocalRunner):
             runner.register_message("load-done", self._on_done)
+            # Locust installs its own only after a run without its web page; until then SIGTERM would kill it.
+            gevent.signal_handler(signal.SIGTERM, self._on_stopping, environment)
         if isinstance(runner, WorkerRunner | LocalRunner):
             runner.register_message("load-begin", self._on_begin)
             runner.register_message("load-stop", self._on_stop, concurrent=True)
@@ -97,7 +101,8 @@ class Conductor:
             return
         workers = [node.id for node in runner.clients.all] if isinstance(runner, MasterRunner) else ["local"]
         zero_wall_s, self._zero_mono_s = time.time() + _LEAD_S, time.monotonic() + _LEAD_S
-        self._workers, self._reports, self._running = len(workers), {}, True
+        self._workers, self._reports = len(workers), {}
+        self._running, self._over = True, False
         self._began = Began(
             started_at=dt.datetime.fromtimestamp(zero_wall_s, dt.UTC).isoformat(),
             started_mono_s=self._zero_mono_s,
@@ -117,14 +122,21 @@ class Conductor:
             if missing and not late:
                 return False
             self._write_report()
-        return True
+        return self._over
+
+    def forget(self) -> None:
+        """Another run is about to begin; nothing happens when it has begun already."""
+        if not self._running:
+            self._over = False
 
     def _on_done(self, msg: Any, **_: Any) -> None:
         self._reports[msg.data["rank"]] = msg.data
 
     def _write_report(self) -> None:
+        if not self._running:
+            return
         assert self._began is not None
-        self._running = False
+        self._running, self._over = False, True
         measured = Recorder(self._zero_mono_s)
         for left in self._reports.values():
             measured.merge(Recorder.from_json(left["measured"]))
@@ -206,9 +218,7 @@ class Conductor:
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
         self._on_stop()
-        if not self._running:
-            return
-        if isinstance(environment.runner, MasterRunner):
+        if self._running and isinstance(environment.runner, MasterRunner):
             environment.runner.send_message("load-stop")
             give_up_s = time.monotonic() + END_WITHIN_S
             while len(self._reports) < self._workers and time.monotonic() < give_up_s:

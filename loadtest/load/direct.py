@@ -89,7 +89,8 @@ class DirectSession(Session):
                 async with deadline("stop", ANSWER_WITHIN_S):
                     await self._post("/v1/sessions/stop", self._bearer())
             except Failure as failure:
-                if failure.reason != "HTTP_404":
+                # One that failed before is counted already.
+                if self.waits.failure is None:
                     self.meter.failed(self.system, f"END: {failure.reason}", took_s=0.0)
         if self._socket is not None:
             with contextlib.suppress(TimeoutError):

@@ -43,7 +43,11 @@ FIGURES: Final = {
             "utterance",
         ),
         Figure("started", "intended time of the first chunk to `started`", "utterance"),
-        Figure("ack delay", "intended time of the newest chunk that an ack covers to that ack", "message"),
+        Figure(
+            "ack delay",
+            "intended time of the newest chunk that an ack covers to that ack, while more chunks follow",
+            "message",
+        ),
         Figure(
             "interrupt to silence",
             "intended time of the interrupt to the moment the avatar falls silent",

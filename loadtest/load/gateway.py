@@ -196,7 +196,8 @@ class GatewaySession(Session):
             try:
                 await answer(self._connection.sessions.EndSession(request, timeout=ANSWER_WITHIN_S))
             except GatewayError as error:
-                if error.reason != "SESSION_NOT_FOUND":
+                # One that failed before is counted already.
+                if self.waits.failure is None:
                     self.meter.failed(self.system, f"END: {_reason(error)}", took_s=0.0)
         for stream in (self._audio, self._attach):
             if stream is not None:

@@ -36,7 +36,7 @@ class Order:
     one_clock: bool = False
     """Whether generator and emulator run on one machine, so that their monotonic clocks are one."""
     users: int = 0
-    """In-flight cap; 0 takes the scenario's own."""
+    """In-flight cap; 0 takes the scenario's own. Given without a rate, arrivals keep four in five of them busy."""
     seconds: float = 0.0
     """Length of the arrivals; 0 takes the scenario's own. A drain follows in which what was begun ends."""
     rate: float = 0.0

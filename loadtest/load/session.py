@@ -49,6 +49,8 @@ class Turn:
     """When its first chunk is due."""
     interrupt_s: float | None = None
     """When it is to be interrupted: nothing is sent from then on."""
+    queued: bool = False
+    """Whether it waits behind another one, so that its own start says nothing of speed."""
     paced: bool = True
     """Whether its chunks are due on the delivery's schedule; otherwise whenever the credit allows them."""
     sent_bytes: int = 0
@@ -74,8 +76,20 @@ class Turn:
 
 async def until(due_s: float) -> None:
     """Sleep until a moment of the monotonic clock, never less."""
-    while (wait_s := due_s - time.monotonic()) > 0:  # noqa: ASYNC110 - nobody says when it is time
-        await asyncio.sleep(wait_s + _EARLY_S)
+    loop = asyncio.get_running_loop()
+    while (wait_s := due_s - time.monotonic()) > 0:
+        # What `asyncio.sleep` does, without a coroutine of its own: this happens with every chunk.
+        woken = loop.create_future()
+        timer = loop.call_later(wait_s + _EARLY_S, _wake, woken)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+
+def _wake(woken: "asyncio.Future[None]") -> None:
+    if not woken.done():
+        woken.set_result(None)
 
 
 class Waits:
@@ -242,6 +256,8 @@ class Session(ABC):
     # --- what is noted
 
     def _told_started(self, turn: Turn, now_s: float) -> None:
+        if turn.queued:
+            return
         self.meter.took(self.system, "started", now_s - turn.start_s, at_mono_s=now_s)
         if turn.first_write_s is not None:
             self.meter.took(self.system, "started, closed loop", now_s - turn.first_write_s, at_mono_s=now_s)
@@ -253,6 +269,9 @@ class Session(ABC):
         index = turn.delivery.covered(size_bytes)
         if turn.delivery.ends[index] > size_bytes:
             index -= 1
-        if index > turn.acked:
-            turn.acked = index
+        if index <= turn.acked:
+            return
+        turn.acked = index
+        # An ack waits up to a second for its turn. Only while more follows is its age not that wait.
+        if index < len(turn.delivery.ends) - 1:
             self.meter.took(self.system, "ack delay", now_s - turn.due_s(index), at_mono_s=now_s)

@@ -4,17 +4,15 @@ What ramps is the schedule of arrivals, `arrivals.py`; users are only there to s
 the curve with room to spare and never falls during a run: a user that is taken away takes its session with it.
 """
 
-import math
 import time
 from typing import Any, ClassVar, Final
 
 from locust import LoadTestShape
 
-from load.arrivals import Curve
 from load.conductor import Conductor
+from load.slots import cap_at
 
 _ALL_AT_ONCE: Final = 100.0
-_AHEAD_S: Final = 20.0
 
 
 class ArrivalShape(LoadTestShape):
@@ -32,11 +30,12 @@ class ArrivalShape(LoadTestShape):
         """A run begins."""
         super().reset_time()  # type: ignore[no-untyped-call]
         self._began_s = time.monotonic()
+        self.conductor.forget()
 
     def tick(self) -> tuple[int, float] | None:
         """The cap, until everybody has reported."""
         at_s = time.monotonic() - self._began_s
-        if at_s > 1.0 and self.conductor.over():
+        if self.conductor.over():
             return None
         scenario = self.conductor.scenario
         users = cap_at(self._curve, at_s, scenario.users)
@@ -74,14 +73,6 @@ def shape_of(conductor: Conductor) -> type[ArrivalShape]:
     """The shape of a scenario."""
     ArrivalShape.conductor = conductor
     return _CLASSES[conductor.scenario.shape]
-
-
-def cap_at(curve: Curve, at_s: float, users: int) -> int:
-    """How many users there should be at a moment: those for the highest rate up to a little later."""
-    until_s = at_s + _AHEAD_S
-    rates = [rate for moment_s, rate in curve.points if moment_s <= until_s]
-    highest = max([*rates, curve.rate(min(until_s, curve.seconds))])
-    return math.ceil(users * highest / curve.peak) if curve.peak else users
 
 
 def _workers(runner: Any) -> int:

@@ -100,7 +100,7 @@ def _note_times(
     for number, at in findings.arrived_as.items():
         turn = turns[number]
         size_bytes, arrived_s = first_packets.get(at, (0, math.nan))
-        if turn.paced and 0 < size_bytes <= turn.sent_bytes:
+        if turn.paced and not turn.queued and 0 < size_bytes <= turn.sent_bytes:
             due_s = turn.due_s(turn.delivery.covered(size_bytes))
             meter.took(session.system, "first packet upstream", max(0.0, arrived_s - due_s), at_mono_s=arrived_s)
         if turn.interrupt_s is not None and turn.fate == "interrupted" and at in cuts:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.simulated_run import HEALTHY, simulated
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -127,6 +127,7 @@ def test_without_samples_nothing_is_claimed_about_cpu(objectives):
     assert knee.best.cpu_ms_per_session_s is None
 
 
+@settings(deadline=None)
 @given(
     true_knee=st.integers(0, 3000),
     start=st.integers(1, 500),

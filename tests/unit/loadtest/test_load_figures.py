@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from load.figures import WINDOW_S, Recorder
@@ -23,6 +23,7 @@ def test_values_and_counts_fall_into_the_window_of_their_moment():
     assert recorder.over_time == {("gateway", "utterances"): {1: 3}, ("gateway", "errors"): {0: 2}}
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.floats(0, 60), st.floats(0, 600), st.booleans()), max_size=40))
 def test_a_merge_of_two_processes_is_as_if_one_had_seen_all(values):
     parts, whole = (_recorder(), _recorder()), _recorder()

@@ -8,6 +8,10 @@ from typing import Any, Self
 from load.figures import Recorder
 
 
+class NoResult(ValueError):
+    """A file that is no result of a run; the message names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The gateway's process at one moment; seconds since the run's start, bytes."""
@@ -75,9 +79,19 @@ class RunResult:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read it."""
-        row = json.loads(path.read_text())
-        row["measured"] = Recorder.from_json(row["measured"])
-        row["generator"] = GeneratorHealth(**row["generator"])
-        row["samples"] = [Sample(**sample) for sample in row["samples"]]
-        return cls(**row)
+        """Read it.
+
+        Raises:
+            NoResult: the file is something else, or of another version of the suite.
+        """
+        try:
+            row = json.loads(path.read_text())
+            row["measured"] = Recorder.from_json(row["measured"])
+            row["generator"] = GeneratorHealth(**row["generator"])
+            row["samples"] = [Sample(**sample) for sample in row["samples"]]
+            return cls(**row)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise NoResult(
+                f"{path} is no result of a run, or one of another version ({type(error).__name__}: {error}); "
+                "give the result.json that `run` left"
+            ) from error

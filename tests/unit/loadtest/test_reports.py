@@ -22,7 +22,7 @@ from load.report.junit import GENERATOR_CASE, junit_xml
 from load.report.markdown import markdown_summary
 from load.report.plots import throughput
 from load.report.write import write_all
-from load.result import GeneratorHealth, RunResult
+from load.result import GeneratorHealth, NoResult, RunResult
 from load.verdict import Verdict
 
 EVIL = 'dropped <script>alert("x")</script> | & all'
@@ -162,3 +162,20 @@ def test_a_run_without_any_value_has_outputs_too(tmp_path: Path):
     empty = replace(simulated(duration_s=0.0), samples=[])
     write_all(tmp_path, empty, judge(empty, read_objectives().of("ci")))
     assert "void" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verdict": "pass"}', '{"measured": {"series": 3}}'])
+def test_a_file_that_is_no_result_is_named(tmp_path: Path, text):
+    path = tmp_path / "verdict.json"
+    path.write_text(text)
+    with pytest.raises(NoResult, match=r"verdict\.json is no result of a run"):
+        RunResult.load(path)
+
+
+def test_a_result_of_a_later_version_is_refused_and_not_read_in_part(tmp_path: Path, run):
+    path = tmp_path / "result.json"
+    run[0].save(path)
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "colour": "red"}))
+    with pytest.raises(NoResult, match="colour"):
+        RunResult.load(path)

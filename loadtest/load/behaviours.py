@@ -156,6 +156,9 @@ class Behaviour:
     attached: bool = True
     """Whether its session is opened by `Attach`; else by unary calls."""
 
+    lean: bool = False
+    """Whether its audio goes over a connection that costs this process little."""
+
     @property
     def system(self) -> System:
         """What it speaks to."""
@@ -178,7 +181,9 @@ BEHAVIOURS: Final[Mapping[str, Behaviour]] = {
     "Churn": Behaviour(churn, lambda style: 1.3 + _mean(style.word_s), attached=False),
     "BargeIn": Behaviour(barge_in, lambda style: 1.0 + _mean(style.turns) * (1.0 + _mean(style.speech_s) / 2)),
     "Firehose": Behaviour(firehose, lambda style: 1.0 + max(1.0, _mean(style.flood_s) - 30.0), attached=False),
-    "Talker": Behaviour(talker, lambda style: 1.0 + _mean(style.turns) * _mean(style.speech_s), attached=False),
+    "Talker": Behaviour(
+        talker, lambda style: 1.0 + _mean(style.turns) * _mean(style.speech_s), attached=False, lean=True
+    ),
 }
 """By the name of the Locust class that does it."""
 

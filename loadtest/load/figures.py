@@ -163,7 +163,10 @@ class Recorder:
         Raises:
             KeyError: no figure has that name.
         """
-        series = self.series.setdefault((system, FIGURES[figure].name), Series())
+        series = self.series.get((system, figure))
+        if series is None:
+            # Not with `setdefault`, which would make a series, 200 kB of zeros, with each value.
+            series = self.series[system, FIGURES[figure].name] = Series()
         series.add(value_s, self._window(at_mono_s), times)
 
     def count(self, system: System, counter: str, by: int = 1, *, at_mono_s: float | None = None) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -20,6 +20,7 @@ from liveavatar.gateway.v1 import (
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
 from load.figures import System
 from load.meter import Meter
+from load.pipe import open_pipe
 from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Turn, until
 from load.speech import Voice
 
@@ -51,7 +52,7 @@ class GatewaySession(Session):
         self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._attach: Stream[Any, Any] | None = None
-        self._audio: Stream[Any, Any] | None = None
+        self._audio: _AudioCall | None = None
         self._opened: asyncio.Future[Any] = _future()
         self._ready: asyncio.Future[None] = _future()
         self._over: asyncio.Future[None] = _future()
@@ -94,13 +95,17 @@ class GatewaySession(Session):
 
     async def _open_audio(self) -> None:
         self._audio_opened_s = time.monotonic()
-        self._audio = Stream(self._connection.audio.StreamAudio())
-        self._start(self._read_audio(self._audio))
+        self._audio = await self._dial()
         header = audio.AudioHeader(session_id=self._session_id)
         await self._audio.write(audio.StreamAudioRequest(header=header))
         ready = await self.waits.answer("audio ready", self._audio_ready, ANSWER_WITHIN_S)
         self.meter.took(self.system, "attach", time.monotonic() - self._audio_opened_s)
         self._credit = CreditLedger(ready.credit_bytes)
+
+    async def _dial(self) -> "_AudioCall":
+        stream = Stream(self._connection.audio.StreamAudio())
+        self._start(self._read_audio(stream))
+        return stream
 
     # --- speak
 
@@ -301,6 +306,40 @@ class GatewaySession(Session):
     async def _say_why_lost(self) -> None:
         """A stream is over: its reader knows why, if not yet then at once."""
         await self.waits.answer("status of the lost stream", _future(), ANSWER_WITHIN_S)
+
+
+class _AudioCall(Protocol):
+    """A `StreamAudio` call that is open."""
+
+    async def write(self, message: audio.StreamAudioRequest, /) -> bool:
+        """Send a message; False when the call is over."""
+
+    async def finish_writing(self) -> None:
+        """Half-close."""
+
+    def cancel(self) -> None:
+        """Cut it."""
+
+
+class LeanSession(GatewaySession):
+    """The same over `AudioPipe`, opened by unary calls: it costs this process little, for measuring capacity."""
+
+    def __init__(self, connection: Connection, target: str, meter: Meter, voice: Voice) -> None:
+        super().__init__(connection, meter, voice, attached=False)
+        self._target = target
+
+    async def _dial(self) -> _AudioCall:
+        try:
+            return await open_pipe(self._target, self._on_pipe_message, self._on_pipe_closed)
+        except OSError as error:
+            raise Failure("UNAVAILABLE", f"{self._target}: {error}") from error
+
+    def _on_pipe_message(self, message: audio.StreamAudioResponse) -> None:
+        self._on_audio(message, time.monotonic())
+
+    def _on_pipe_closed(self) -> None:
+        if not self._ended:
+            self.waits.fail(Failure("AUDIO_CLOSED", "the audio stream was closed"))
 
 
 def _future() -> "asyncio.Future[Any]":

@@ -18,7 +18,7 @@ from load.arrivals import Arrival
 from load.behaviours import BEHAVIOURS, Call
 from load.direct import DirectSession
 from load.figures import Recorder
-from load.gateway import CONNECTION_OPTIONS, GatewaySession
+from load.gateway import CONNECTION_OPTIONS, GatewaySession, LeanSession
 from load.health import Health
 from load.meter import Meter, Shown
 from load.order import Order
@@ -158,6 +158,9 @@ class Part:
         if behaviour.direct:
             assert self._http is not None
             return DirectSession(self._http, self._order.api_key, self.meter, self._voice)
+        if behaviour.lean:
+            # Its few unary calls share a connection.
+            return LeanSession(self._connection(0), self._order.target, self.meter, self._voice)
         return GatewaySession(self._connection(slot), self.meter, self._voice, attached=behaviour.attached)
 
     def _as_call(self, arrival: Arrival, session: Session) -> Call:

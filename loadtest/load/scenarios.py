@@ -85,6 +85,22 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         users=60,
         style=_SHORT,
     ),
+    "smoke": Scenario(
+        meaning="a few seconds of short talks: a first look, and what the suite's own tests run",
+        shape="constant",
+        rate=4.0,
+        seconds=10.0,
+        mix={"Conversation": 4, "BargeIn": 4, "Churn": 4, "Direct": 4},
+        users=60,
+        style=Style(
+            turns=(1, 1),
+            listen_s=(0.1, 0.2),
+            think_s=(0.1, 0.2),
+            speech_s=(1.0, 2.0),
+            interrupt_share=0.3,
+            chunk_ms=(100,),
+        ),
+    ),
     "conversation": Scenario(
         meaning="conversations and their direct baseline, at a constant rate",
         shape="constant",

@@ -11,7 +11,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test bench check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve test test-load load load-find-knee load-compare bench check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,22 @@ serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_K
 	@$(BIN)/liveavatar-gateway serve $(ARGS)
 
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
-	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) -m "not alone" $(ARGS)
+
+test-load: $(VENV)/dev.stamp ## the load suite against good and broken gateways, with the machine for itself
+	@$(BIN)/pytest -m alone $(ARGS)
+
+LOAD := PYTHONPATH=loadtest $(BIN)/python -m load
+
+load: $(VENV)/dev.stamp ## two minutes of load and a verdict; SCENARIO=spike TARGET=host:port ARGS="--seconds 60"
+	@$(LOAD) run $(SCENARIO) $(if $(TARGET),--target $(TARGET)) $(ARGS)
+
+load-find-knee: $(VENV)/dev.stamp ## how many sessions can talk at once on one core; ARGS="--chunk-ms 100"
+	@$(LOAD) find-knee $(ARGS)
+
+load-compare: $(VENV)/dev.stamp ## two runs, with intervals; BEFORE=a/result.json NOW=b/result.json
+	@$(if $(and $(BEFORE),$(NOW)),,$(error name both: make load-compare BEFORE=a/result.json NOW=b/result.json))
+	@$(LOAD) compare $(BEFORE) $(NOW) $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
 	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)
@@ -95,6 +110,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --
 lock: $(VENV)/dev.stamp ## resolve requirements/*.txt again; ARGS="--upgrade" or "--upgrade-package grpcio"
 	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml requirements/build.in --extra server -c requirements/dev.txt -o requirements/runtime.txt
+	@$(COMPILE) pyproject.toml requirements/build.in --extra loadtest -c requirements/dev.txt -o requirements/loadtest.txt
 	@if grep -n '://' requirements/*.txt; then echo "lock: an index address got into a lock file"; exit 1; fi
 
 hooks: $(VENV)/dev.stamp ## run the quick checks before each commit

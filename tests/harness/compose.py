@@ -118,6 +118,10 @@ class Compose:
         self._running.append(running)
         return running
 
+    def running(self, name: str) -> Service:
+        """A service that was started."""
+        return next(service for service in self._running if service.name == name)
+
     def wait_healthy(self, service: Service) -> None:
         """Run the service's own health check until it succeeds."""
         kind, *test = self.services[service.name]["healthcheck"]["test"]

@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml as processes: its commands, its environment and its health checks do their work."""
+"""The stack of docker-compose.yml as processes: its commands, environment and health checks do their work."""
 
 import json
 from pathlib import Path

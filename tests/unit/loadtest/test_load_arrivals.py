@@ -4,11 +4,14 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from load.arrivals import Arrival, Curve, even, poisson, schedule, share_of
 from load.curves import CURVES
+
+# The machine may be busy.
+in_no_hurry = settings(deadline=None)
 
 _rates = st.floats(0.05, 20.0)
 _lengths = st.floats(5.0, 120.0)
@@ -22,6 +25,7 @@ def curves(draw: st.DrawFn) -> Curve:
     return Curve(((0.0, draw(st.floats(0.0, 10.0))), *zip(moments, (rate for _, rate in steps), strict=True)))
 
 
+@in_no_hurry
 @given(curves())
 def test_even_arrivals_are_as_many_as_the_curve_holds(curve: Curve):
     moments = list(even(curve))
@@ -30,12 +34,14 @@ def test_even_arrivals_are_as_many_as_the_curve_holds(curve: Curve):
     assert all(0.0 <= moment <= curve.seconds + 1e-9 for moment in moments)
 
 
+@in_no_hurry
 @given(curves())
 def test_at_any_moment_even_arrivals_are_within_one_of_what_should_have_come(curve: Curve):
     for count, moment in enumerate(even(curve)):
         assert _came_by(curve, moment) == pytest.approx(count + 0.5, abs=1e-5)
 
 
+@in_no_hurry
 @given(curves(), st.integers(0, 2**32))
 def test_random_arrivals_are_the_same_for_a_seed_and_never_before_the_curve_lets_them(curve: Curve, seed: int):
     moments = list(poisson(curve, random.Random(seed)))
@@ -56,6 +62,7 @@ def test_random_arrivals_are_poisson():
     assert variance == pytest.approx(rate, rel=0.1)
 
 
+@in_no_hurry
 @given(_shapes, _rates, _lengths)
 def test_every_shape_fills_its_time_and_peaks_at_its_rate(shape: str, rate: float, seconds: float):
     curve = CURVES[shape](rate, seconds)
@@ -68,6 +75,7 @@ def test_shapes_hold_their_share_of_the_full_rate(shape: str, share: float):
     assert CURVES[shape](2.0, 100.0).total() == pytest.approx(200.0 * share)
 
 
+@in_no_hurry
 @given(
     st.dictionaries(st.sampled_from(["A", "B", "C", "D"]), st.floats(0.1, 10.0), min_size=1),
     st.integers(0, 300),
@@ -81,6 +89,7 @@ def test_every_stretch_has_the_mix(mix: dict[str, float], count: int):
             assert abs(came - upto * share / total) < len(mix)
 
 
+@in_no_hurry
 @given(
     st.lists(st.sampled_from(["Conversation", "Churn", "Direct"]), max_size=200),
     st.integers(1, 9),

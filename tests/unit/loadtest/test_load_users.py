@@ -1,7 +1,7 @@
 """Who runs where: every worker has users of every class, the cap follows the curve, an order is understood."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from load.arrivals import Curve
@@ -10,9 +10,13 @@ from load.order import InvalidOrder, Order
 from load.scenarios import SCENARIOS, ordered
 from load.slots import cap_at, even
 
+# The machine may be busy.
+in_no_hurry = settings(deadline=None)
+
 _weights = st.dictionaries(st.sampled_from(["A", "B", "C", "D", "E"]), st.floats(0.1, 50.0), min_size=1)
 
 
+@in_no_hurry
 @given(_weights, st.integers(1, 7), st.integers(1, 500))
 def test_every_worker_has_every_class_and_the_sum_is_right(weights: dict[str, float], workers: int, users: int):
     ids = [f"w{number}" for number in range(workers)]

@@ -29,16 +29,21 @@ class Engine:
 
         A greenlet that is killed meanwhile cancels its work.
         """
-        hub = gevent.get_hub()
-        done: gevent.event.AsyncResult[Any] = gevent.event.AsyncResult()
-        future = asyncio.run_coroutine_threadsafe(work(), self._started())
-        future.add_done_callback(lambda _: hub.loop.run_callback_threadsafe(done.set, None))
+        done = gevent.event.Event()
+        # The one thing of gevent's that another thread may touch.
+        watcher = gevent.get_hub().loop.async_()
+        watcher.start(done.set)
         try:
-            done.wait()
-        except BaseException:
-            future.cancel()
-            raise
-        return future.result()
+            future = asyncio.run_coroutine_threadsafe(work(), self._started())
+            future.add_done_callback(lambda _: watcher.send())
+            try:
+                done.wait()
+            except BaseException:
+                future.cancel()
+                raise
+            return future.result()
+        finally:
+            watcher.close()
 
     def stop(self) -> None:
         """End the thread. What still runs is cancelled."""

@@ -67,9 +67,10 @@ class Locust:
 
 
 @contextmanager
-def locust(order: Order, folder: Path, *arguments: str) -> Iterator[Locust]:
-    """Run it without its web page."""
-    running = Locust(order, folder, ("--headless", "--only-summary", "--exit-code-on-error", "0", *arguments))
+def locust(order: Order, folder: Path, *arguments: str, web_port: int | None = None) -> Iterator[Locust]:
+    """Run it; without its web page unless that has a port."""
+    page = ("--headless", "--only-summary") if web_port is None else ("--web-port", str(web_port))
+    running = Locust(order, folder, (*page, "--exit-code-on-error", "0", *arguments))
     try:
         yield running
     finally:

@@ -4,14 +4,15 @@ import csv
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import httpx
 import pytest
 from harness import processes
-from harness.locust import free_port, locust
+from harness.locust import Locust, free_port, locust
 
 from load.direct import DirectSession
 from load.figures import Recorder
@@ -118,6 +119,30 @@ def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: Ord
     assert report.duration_s < 100
 
 
+def test_the_web_page_starts_shows_and_stops_runs(stage, order: Order, tmp_path: Path):
+    """Two runs of one process: the second begins anew, and has a report of its own."""
+    order = replace(order, seconds=600.0, scenario="churn")
+    port = free_port()
+    with locust(order, tmp_path, web_port=port) as run, httpx.Client(base_url=f"http://127.0.0.1:{port}") as page:
+        _wait_until(lambda: _answers(page), run)
+        for _ in range(2):
+            page.post("/swarm", data={}).raise_for_status()
+            _wait_until(Began.path(order).exists, run)
+            _wait_until_busy(stage[0], run, sessions=10)
+            _wait_until(lambda: {"session open", "session lifetime"} <= _shown(page), run)
+            page.post("/stop").raise_for_status()
+            _wait_until(Path(order.report).exists, run)
+            report = run.report()
+            assert report.measured.errors == {}
+            assert 0 < report.measured.counters["gateway", "sessions"] < 100
+            assert report.duration_s < 60
+            Path(order.report).unlink()
+            Began.path(order).unlink()
+        run.terminate()
+        assert run.wait(30) == 0, run.log
+    stage[0].wait_active(0)
+
+
 def test_a_gateway_that_is_not_there_is_counted_and_nobody_waits_for_it(order: Order, tmp_path: Path):
     order = replace(order, target=f"127.0.0.1:{free_port()}", scenario="churn", seconds=4.0)
     with locust(order, tmp_path) as run:
@@ -203,9 +228,24 @@ async def test_one_wrong_byte_is_found_and_named(stage, careless):
         assert meter.recorder.series["direct", "first packet upstream"].count == 1
 
 
-def _wait_until_busy(emulator: processes.Emulator, run, *, sessions: int) -> None:
+def _answers(page: httpx.Client) -> bool:
+    try:
+        return page.get("/stats/requests").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _shown(page: httpx.Client) -> set[str]:
+    return {row["name"] for row in page.get("/stats/requests").json()["stats"]}
+
+
+def _wait_until(true: Callable[[], bool], run: Locust) -> None:
     give_up_s = time.monotonic() + 60
-    before = emulator.state()["sessions"]["started_total"]
-    while emulator.state()["sessions"]["started_total"] - before < sessions:
+    while not true():
         assert time.monotonic() < give_up_s, run.log
         time.sleep(0.1)
+
+
+def _wait_until_busy(emulator: processes.Emulator, run: Locust, *, sessions: int) -> None:
+    before = emulator.state()["sessions"]["started_total"]
+    _wait_until(lambda: emulator.state()["sessions"]["started_total"] - before >= sessions, run)

@@ -13,7 +13,7 @@ from livekit import rtc
 
 SILENT = 30
 """Largest sample that still counts as silence, of 32 768."""
-ATTEMPTS = 6
+ATTEMPTS = 12
 
 
 def last_sound(heard: np.ndarray) -> int:
@@ -34,13 +34,14 @@ async def undisturbed(
     pytest.fail(f"the listener stretched what it heard in each of {ATTEMPTS} attempts: {figures}")
 
 
+@pytest.mark.timeout(240)
 async def test_a_sentence_is_heard_whole_at_one_delay_with_silence_around_it(rooms, record_property):
     said = recorded_speech("greeting", 5.0)
     wave = np.frombuffer(said, np.int16).astype(float)
 
     async def attempt() -> dict[str, Any]:
         call = start(rooms)
-        async with watching(call.url, call.viewer_token) as watcher, call.socket() as mouth:
+        async with watching(call.url, call.viewer_token, video=False) as watcher, call.socket() as mouth:
             await watcher.until(lambda seen: len(seen.pieces) > 100)
             before = await watcher.stretched()
             await mouth.say(said, "u1")
@@ -84,6 +85,7 @@ async def test_a_sentence_is_heard_whole_at_one_delay_with_silence_around_it(roo
     assert figures["track"][:2] == ("heygen", rtc.TrackSource.SOURCE_MICROPHONE)
 
 
+@pytest.mark.timeout(240)
 async def test_an_interrupt_is_heard_within_half_a_second_at_the_cut_of_the_recording(rooms, record_property):
     said = recorded_speech("greeting", 6.0)
     wave = np.frombuffer(said, np.int16).astype(float)

@@ -7,27 +7,48 @@ ARGS   ?=
 # Tests mostly wait for speech to be spoken, so more workers than cores is right.
 WORKERS ?= 4
 
+VIEWER := server/liveavatar_emulator/viewer_page
+
 CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-load load load-find-knee load-compare bench check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- run -------------------------------------------------------------------------------------------------
 
-demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no key, no server to install
+define ROOM_EXPECTED
+import os, sys
+from liveavatar_gateway.demo import room
+sys.exit(not room.expected(os.environ))
+endef
+export ROOM_EXPECTED
+
+# The page with the avatar's face is built for the demo where that can be done and is of use; the demo needs no Node.js.
+demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no key; ARGS="--watch" to look at the face
+	@if command -v npm >/dev/null && ! $(MAKE) --question viewer && $(BIN)/python -c "$$ROOM_EXPECTED"; then \
+	    $(MAKE) --no-print-directory viewer || echo "the page to watch was not built, see above; the demo goes on"; fi
 	@$(BIN)/liveavatar-gateway demo $(ARGS)
 
 serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_KEY from the environment
 	@$(BIN)/liveavatar-gateway serve $(ARGS)
 
+livekit-server: $(VENV)/project.stamp ## install the LiveKit server for development; needs Go 1.26
+	@$(BIN)/python scripts/livekit_server.py $(ARGS)
+
+viewer: $(VIEWER)/index.html ## build the emulator's page to watch; needs Node.js 20 and npm
+
+viewer-test: viewer/node_modules/installed.stamp ## tests of the page's own logic
+	@npm --prefix viewer test --silent
+
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
 	@$(BIN)/pytest -n $(WORKERS) -m "not alone" $(ARGS)
+	@$(if $(ARGS),:,$(MAKE) --no-print-directory test-load)
 
-test-load: $(VENV)/dev.stamp ## the load suite against good and broken gateways, with the machine for itself
+test-load: $(VENV)/dev.stamp ## of those, the ones that need the machine for themselves: the load suite against good and broken gateways
 	@$(BIN)/pytest -m alone $(ARGS)
 
 LOAD := PYTHONPATH=loadtest $(BIN)/python -m load
@@ -42,8 +63,14 @@ load-compare: $(VENV)/dev.stamp ## two runs, with intervals; BEFORE=a/result.jso
 	@$(if $(and $(BEFORE),$(NOW)),,$(error name both: make load-compare BEFORE=a/result.json NOW=b/result.json))
 	@$(LOAD) compare $(BEFORE) $(NOW) $(ARGS)
 
+conformance: $(VENV)/dev.stamp ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
+	@$(BIN)/pytest -n $(WORKERS) tests/conformance $(ARGS)
+
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
 	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)
+
+emulator-clock: $(VENV)/dev.stamp ## how late the emulator's clock is while 200 sessions talk
+	@PYTHONPATH=loadtest $(BIN)/python -m emulator_clock $(ARGS)
 
 # --- check -----------------------------------------------------------------------------------------------
 
@@ -117,7 +144,7 @@ hooks: $(VENV)/dev.stamp ## run the quick checks before each commit
 	@$(BIN)/pre-commit install
 
 clean: ## remove the virtual environment and everything that was built
-	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist out viewer/node_modules viewer/build $(VIEWER) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
 # --- the virtual environment -----------------------------------------------------------------------------
 # A stamp is written last, so an interrupted install is done again and a finished one never is.
@@ -143,3 +170,17 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/project.stamp
 	@echo "installing $< into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	@touch $@
+
+# --- the page to watch -----------------------------------------------------------------------------------
+# The build writes index.html last, so it stands for the whole page.
+
+viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.json viewer/.npmrc
+	@command -v npm >/dev/null || { \
+	    echo "Node.js 20 or newer with npm is needed to build the page; on Debian and Ubuntu: apt install nodejs npm"; \
+	    exit 1; }
+	@echo "installing $< into viewer/node_modules"
+	@npm ci --prefix viewer --loglevel error
+	@touch $@
+
+$(VIEWER)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*)
+	@npm --prefix viewer run build --silent

@@ -1,11 +1,19 @@
 """Servers that most tests share. A test that needs its own settings starts its own, see `harness.processes`."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
+import hypothesis
 import pytest
 from harness import processes
 from harness.caller import Caller
 from harness.caller import caller as connect
+from harness.livekit import LiveKitServer, livekit_server
+
+# How long an example takes says something of the machine and its other work, nothing of the code.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +26,23 @@ def shared_emulator() -> Iterator[processes.Emulator]:
 def shared_gateway(shared_emulator: processes.Emulator) -> Iterator[processes.Gateway]:
     with processes.gateway(shared_emulator.url) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def livekit() -> Iterator[LiveKitServer]:
+    """A real LiveKit server of this worker's own."""
+    with livekit_server() as found:
+        yield found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the LiveKit server's log with a test that failed on it."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("livekit")
+    if report.failed and isinstance(server, LiveKitServer):
+        report.sections.append(("livekit-server log", server.log_tail(20)))
+    return report
 
 
 @pytest.fixture

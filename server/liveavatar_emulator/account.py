@@ -4,15 +4,34 @@ Source: LiveAvatar API reference, credits and limits: one minute is taken at sta
 sandbox sessions are free; a start with less than one minute of credit is refused.
 """
 
+import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Literal
 
 from liveavatar_emulator import errors
+from liveavatar_emulator.catalog import OwnAvatars
 from liveavatar_emulator.config import Settings
+from liveavatar_emulator.seeds import uuid_from
 
 CREDITS_PER_MINUTE = 1.0
 """LITE mode."""
+
+EndReason = Literal[
+    "USER_CLOSED",
+    "USER_DISCONNECTED",
+    "IDLE_TIMEOUT",
+    "MAX_DURATION_REACHED",
+    "NO_CREDITS",
+    "ZOMBIE_SESSION_REAP",
+    "AVATAR_DELETED",
+    "SERVER_ERROR",
+    "AGENT_HANG_UP",
+    "DISPATCH_FAILED",
+    "UNKNOWN",
+]
+"""Why a session ended, in the service's words."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,8 +44,11 @@ class SessionRecord:
     is_sandbox: bool
     created_at: datetime
     started_s: float
+    context_id: str | None = None
     ended_s: float | None = None
     end_reason: str | None = None
+    events_erased: bool = False
+    refunded: bool = False
 
     @property
     def active(self) -> bool:
@@ -38,8 +60,8 @@ class SessionRecord:
         return max(0.0, (now_s if self.ended_s is None else self.ended_s) - self.started_s)
 
     def credits_consumed(self, now_s: float) -> int:
-        """Begun minutes; the first one is taken at start. None for sandbox sessions."""
-        if self.is_sandbox:
+        """Begun minutes; the first one is taken at start. None for sandbox sessions and failed starts."""
+        if self.is_sandbox or self.refunded:
             return 0
         return int(max(1, ceil(self.duration_s(now_s) / 60)) * CREDITS_PER_MINUTE)
 
@@ -63,12 +85,34 @@ class SessionRecord:
         return row
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A provider's key as the account sees it: never its value, which is not even kept."""
+
+    id: str
+    type: str
+    name: str
+    created_at: datetime
+
+    def row(self) -> dict[str, object]:
+        """The service's JSON for it."""
+        return {
+            "id": self.id,
+            "secret_name": self.name,
+            "secret_type": self.type,
+            "created_at": _iso(self.created_at),
+        }
+
+
 class Account:
-    """One customer: a balance and its sessions, newest last. Invariant: the balance is never negative."""
+    """One customer: a balance, its sessions, secrets and avatars. Invariant: the balance is never negative."""
 
     def __init__(self, name: str, balance: float) -> None:
         self.name = name
         self.balance = balance
+        self.overage_minutes = 0
+        self.avatars = OwnAvatars(name)
+        self.secrets: dict[str, Secret] = {}
         self.records: dict[str, SessionRecord] = {}
         self._occupying: dict[str, SessionRecord] = {}
 
@@ -92,29 +136,52 @@ class Account:
         """
         if self.occupied_slots(settings, now_s) >= settings.concurrency:
             raise errors.ApiError(403, errors.CONCURRENCY, "Session concurrency limit reached")
-        if not record.is_sandbox and not self.charge_minute():
+        if not record.is_sandbox and not self.charge_minute(overage=settings.overage):
             raise errors.ApiError(403, errors.NO_CREDITS, "Insufficient credits for session")
         self.records[record.id] = record
         self._occupying[record.id] = record
 
-    def charge_minute(self) -> bool:
-        """Take one minute's credits; False, and nothing taken, when the balance does not reach."""
+    def charge_minute(self, *, overage: bool = False) -> bool:
+        """Take one minute's credits; False, and nothing taken, when the balance does not reach.
+
+        With `overage` such a minute is noted instead, and billed some other day.
+        """
         if self.balance < CREDITS_PER_MINUTE:
-            return False
+            self.overage_minutes += overage
+            return overage
         self.balance -= CREDITS_PER_MINUTE
         return True
 
+    def refund(self, record: SessionRecord) -> None:
+        """Give back the first minute of a session whose start-up failed."""
+        if not record.is_sandbox and not record.refunded:
+            self.balance += CREDITS_PER_MINUTE
+        record.refunded = True
+
+    def store_secret(self, kind: str, name: str, now: datetime, ids: random.Random) -> Secret:
+        """Note a secret under a fresh id."""
+        secret = Secret(id=uuid_from(ids), type=kind, name=name, created_at=now)
+        self.secrets[secret.id] = secret
+        return secret
+
     def forget(self) -> None:
-        """Drop the history and free every slot."""
+        """Drop the history, secrets and changes to avatars, and free every slot."""
+        self.overage_minutes = 0
+        self.avatars = OwnAvatars(self.name)
+        self.secrets.clear()
         self.records.clear()
         self._occupying.clear()
 
-    def history(self, *, active: bool, avatar_id: str | None = None) -> list[SessionRecord]:
+    def history(
+        self, *, active: bool, avatar_id: str | None = None, context_id: str | None = None
+    ) -> list[SessionRecord]:
         """Sessions of one kind, newest first."""
         return [
             record
             for record in reversed(self.records.values())
-            if record.active is active and avatar_id in (None, record.avatar_id)
+            if record.active is active
+            and avatar_id in (None, record.avatar_id)
+            and context_id in (None, record.context_id)
         ]
 
 

@@ -1,9 +1,11 @@
 """Wiring: REST and control API in one FastAPI application, the command sockets beside it."""
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from liveavatar_emulator import control, rest
+from liveavatar_emulator import control, gate, viewer
+from liveavatar_emulator.rest import account, avatars, sessions
 from liveavatar_emulator.service import Emulator
 from liveavatar_emulator.socket import CommandSockets
 
@@ -15,8 +17,9 @@ def build(emulator: Emulator) -> ASGIApp:
     """
     http = FastAPI(title="LiveAvatar emulator", docs_url="/_emulator/docs", openapi_url="/_emulator/openapi.json")
     http.state.emulator = emulator
-    http.include_router(rest.router)
-    http.include_router(control.router)
+    for part in (sessions, avatars, account, control, viewer):
+        http.include_router(part.router)
+    http.add_exception_handler(HTTPException, gate.unmatched)
     sockets = CommandSockets(emulator)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:

@@ -28,7 +28,7 @@ def caller_name(request: Request) -> str:
     return f"address {request.client.host if request.client else ''}"
 
 
-def key_account(request: Request) -> Account:
+async def key_account(request: Request) -> Account:
     """The account of the caller's API key.
 
     Raises:
@@ -43,7 +43,7 @@ def key_account(request: Request) -> Account:
     return account
 
 
-def bearer_ticket(request: Request) -> Ticket:
+async def bearer_ticket(request: Request) -> Ticket:
     """The session of the caller's bearer token.
 
     Raises:
@@ -58,13 +58,13 @@ def bearer_ticket(request: Request) -> Ticket:
     return ticket
 
 
-def key_or_bearer(request: Request) -> Account | Ticket:
+async def key_or_bearer(request: Request) -> Account | Ticket:
     """The session of a bearer token if one is sent, otherwise the account of an API key.
 
     Raises:
         ApiError: 401 when the credential that counts is invalid, or there is none.
     """
-    return bearer_ticket(request) if _bearer(request) is not None else key_account(request)
+    return await (bearer_ticket(request) if _bearer(request) is not None else key_account(request))
 
 
 def _bearer(request: Request) -> str | None:
@@ -72,7 +72,12 @@ def _bearer(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-TheEmulator = Annotated[Emulator, Depends(emulator_of)]
+async def _emulator(request: Request) -> Emulator:
+    # Dependencies are coroutines, or the framework would run each in a thread: slow, and in no certain order.
+    return emulator_of(request)
+
+
+TheEmulator = Annotated[Emulator, Depends(_emulator)]
 KeyAccount = Annotated[Account, Depends(key_account)]
 BearerTicket = Annotated[Ticket, Depends(bearer_ticket)]
 KeyOrBearer = Annotated[Account | Ticket, Depends(key_or_bearer)]

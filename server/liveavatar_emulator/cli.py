@@ -1,6 +1,7 @@
 """The `liveavatar-emulator` command."""
 
 import logging
+import secrets
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -10,7 +11,17 @@ import structlog
 from pydantic.fields import FieldInfo
 
 from liveavatar_emulator import server
-from liveavatar_emulator.config import InvalidSetting, ServerConfig, Settings, UnknownSetting, changed
+from liveavatar_emulator.config import (
+    InvalidLiveKit,
+    InvalidSetting,
+    ServerConfig,
+    Settings,
+    UnknownSetting,
+    changed,
+    check_room_clock,
+    livekit_server,
+)
+from liveavatar_emulator.scenario import BadScenario, Scenario, check_rooms, parse
 
 EX_CONFIG = 78
 """Exit status for a configuration error, as in sysexits.h."""
@@ -103,6 +114,63 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     envvar="EMULATOR_LOG_LEVEL",
     help="Log lines go to stderr.",
 )
+@click.option(
+    "--clock",
+    type=click.Choice(("real", "manual")),
+    default="real",
+    show_default=True,
+    envvar="EMULATOR_CLOCK",
+    help="manual: time stands still and moves only by POST /_emulator/clock/advance.",
+)
+@click.option(
+    "--clock-speed",
+    type=float,
+    default=1.0,
+    show_default=True,
+    envvar="EMULATOR_CLOCK_SPEED",
+    help="Emulator seconds per real second, for everything that takes time. Range: 0.01 to 1,000.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=None,
+    envvar="EMULATOR_SEED",
+    help="Where ids, jitter and chance come from; the same seed repeats them. By default a fresh one.",
+)
+@click.option(
+    "--event-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    envvar="EMULATOR_EVENT_LOG",
+    help="Everything that happens goes to this file, one JSON line each.",
+)
+@click.option(
+    "--scenario",
+    "scenario_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    envvar="EMULATOR_SCENARIO",
+    help="TOML file with knobs, a timeline and faults; knobs given as options win over its own.",
+)
+@click.option(
+    "--livekit-url",
+    default=None,
+    envvar=["EMULATOR_LIVEKIT_URL", "LIVEKIT_URL"],
+    help="LiveKit server whose rooms the avatar joins, e.g. ws://127.0.0.1:7880. Needs the next two as well; "
+    "without them room tokens lead nowhere.",
+)
+@click.option(
+    "--livekit-key",
+    default=None,
+    envvar=["EMULATOR_LIVEKIT_KEY", "LIVEKIT_API_KEY"],
+    help="Its API key.",
+)
+@click.option(
+    "--livekit-secret",
+    default=None,
+    envvar=["EMULATOR_LIVEKIT_SECRET", "LIVEKIT_API_SECRET"],
+    help="The key's secret; better given in the environment, where other users of the machine cannot read it.",
+)
 @_knob_options
 def serve(
     *,
@@ -112,6 +180,14 @@ def serve(
     public_url: str | None,
     ready_file: Path | None,
     log_level: str,
+    clock: Literal["real", "manual"],
+    clock_speed: float,
+    seed: int | None,
+    event_log: Path | None,
+    scenario_file: Path | None,
+    livekit_url: str | None,
+    livekit_key: str | None,
+    livekit_secret: str | None,
     **knobs: Any,
 ) -> None:
     r"""Serve until Ctrl-C or SIGTERM.
@@ -122,27 +198,56 @@ def serve(
       liveavatar-emulator serve --ready-delay-ms 0 --speed 20     fast, for tests
       liveavatar-emulator serve --concurrency 500 --rate 0        for load tests
       liveavatar-emulator serve --port 0 --ready-file ready.json  for scripts
+      liveavatar-emulator serve --livekit-url ws://127.0.0.1:7880 --livekit-key devkey --livekit-secret ...
+                                                                  with a face and a voice in real rooms
     """
     try:
-        settings = changed(Settings(), {name: value for name, value in knobs.items() if value is not None})
+        scenario = _scenario(scenario_file)
+        given = {name: value for name, value in knobs.items() if value is not None}
+        settings = changed(Settings(), {**scenario.settings, **given})
+        config = ServerConfig(
+            host=host,
+            port=port,
+            api_keys=api_keys,
+            public_url=public_url,
+            ready_file=ready_file,
+            log_level=log_level,
+            clock=clock,
+            clock_speed=clock_speed,
+            seed=secrets.randbits(32) if seed is None else seed,
+            event_log=event_log,
+            livekit=livekit_server(livekit_url, livekit_key, livekit_secret),
+        )
+        if config.livekit is not None:
+            check_room_clock(settings)
+            check_rooms(scenario)
     except (UnknownSetting, InvalidSetting) as error:
         origin = f"option --{error.name.replace('_', '-')} or EMULATOR_{error.name.upper()}"
         click.echo(f"liveavatar-emulator: {error} ({origin})", err=True)
         sys.exit(EX_CONFIG)
+    except (InvalidLiveKit, BadScenario) as error:
+        click.echo(f"liveavatar-emulator: {error}", err=True)
+        sys.exit(EX_CONFIG)
     _configure_logs(log_level)
-    config = ServerConfig(
-        host=host,
-        port=port,
-        api_keys=api_keys,
-        public_url=public_url,
-        ready_file=ready_file,
-        log_level=log_level,
-    )
     try:
-        server.run(config, settings, click.echo)
+        server.run(config, settings, scenario, click.echo)
+    except InvalidSetting as error:
+        click.echo(f"liveavatar-emulator: {error}", err=True)
+        sys.exit(EX_CONFIG)
     except OSError as error:
         click.echo(f"liveavatar-emulator: cannot listen on {host}:{port}: {error.strerror or error}", err=True)
         sys.exit(1)
+
+
+def _scenario(path: Path | None) -> Scenario:
+    if path is None:
+        return Scenario()
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadScenario(f"--scenario {path}: cannot be read: {error}") from error
+    except BadScenario as error:
+        raise BadScenario(f"--scenario {path}: {error}") from error
 
 
 def _configure_logs(level: str) -> None:

@@ -6,9 +6,10 @@ started afterwards".
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,14 +35,16 @@ class Settings(BaseModel):
     """Send `connected` again to a socket that re-attaches to a ready session."""
 
     speed: float = Field(default=1.0, ge=0.01, le=1000)
-    """Multiplier of the playback clock: 48 000 bytes per second times this. Other timers stay in real
-    time."""
+    """Multiplier of playback alone: 48 000 bytes per second of emulator time, times this. `--clock-speed` hastens
+    everything."""
     start_delay_ms: float = Field(default=200, ge=0, le=60_000)
     """Time from the first accepted chunk of an utterance to its first frame."""
     start_after_ms: float = Field(default=0, ge=0, le=600_000)
     """Audio that must be buffered before an utterance starts, unless speak_end comes first."""
     interrupt_ack_ms: float = Field(default=190, ge=0, le=60_000)
     """Time from `agent.interrupt` to the cut and its ack. Audio plays on until then."""
+    late_speak_ended_ms: float = Field(default=0, ge=0, le=60_000)
+    """After an interrupt also send `agent.speak_ended` for the cut utterance, this much later. 0 never."""
 
     idle_s: float = Field(default=300, gt=0, le=86_400)
     """A session without commands or keep-alives for this long ends with IDLE_TIMEOUT."""
@@ -64,6 +67,10 @@ class Settings(BaseModel):
     credits: float = Field(default=1000, ge=0, le=1_000_000_000)
     """Balance of every account; a LITE session takes one per started minute. Setting it resets every
     balance."""
+    overage: bool = False
+    """Let sessions start and go on when the balance is used up, instead of 403/4033 and NO_CREDITS."""
+    own_avatars: int = Field(default=0, ge=0, le=1000)
+    """Custom avatars of every account. The second is still deploying and the third has expired."""
     rate: int = Field(default=10, ge=0, le=1_000_000)
     """Requests per second, caller and endpoint; one more is a 429. 0 switches the limit off."""
     allow_1080p: bool = False
@@ -142,6 +149,71 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
         raise InvalidSetting(str(first["loc"][0]), str(first["msg"])) from error
 
 
+ROOMS_IN_REAL_TIME = "in LiveKit rooms speech is heard in real time: leave it at 1, or run without --livekit-url"
+
+
+def check_room_clock(settings: Settings) -> None:
+    """Refuse a playback clock that rooms cannot follow: sound in a room has only one speed.
+
+    Raises:
+        InvalidSetting: `speed` is not 1.
+    """
+    if settings.speed != 1:
+        raise InvalidSetting("speed", ROOMS_IN_REAL_TIME)
+
+
+class InvalidLiveKit(ValueError):
+    """The LiveKit options contradict each other or make no sense; the message names the option at fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveKitServer:
+    """Where rooms are: a LiveKit server and a key that may create rooms and sign tokens there."""
+
+    url: str
+    """`ws://` or `wss://`, as clients join it."""
+    api_key: str
+    api_secret: str = field(repr=False)
+
+
+def livekit_server(url: str | None, api_key: str | None, api_secret: str | None) -> LiveKitServer | None:
+    """The LiveKit server these three options name; None when none of them is given.
+
+    `http` and `https` addresses are taken for the same server's `ws` and `wss`.
+
+    Raises:
+        InvalidLiveKit: only some are given, or the address is none.
+    """
+    given = {"--livekit-url": url, "--livekit-key": api_key, "--livekit-secret": api_secret}
+    missing = [option for option, value in given.items() if not value]
+    if len(missing) == len(given):
+        return None
+    if url and api_key and api_secret:
+        return LiveKitServer(url=_room_url(url), api_key=api_key, api_secret=api_secret)
+    names = " and ".join(f"{option} (or {_livekit_variable(option)})" for option in missing)
+    raise InvalidLiveKit(
+        f"a LiveKit server needs address, key and secret: {names} missing; give all three or none"
+    )
+
+
+def _livekit_variable(option: str) -> str:
+    return "EMULATOR_" + option.removeprefix("--").replace("-", "_").upper()
+
+
+def _room_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        sound = scheme in ("ws", "wss") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        sound = False
+    if not sound:
+        raise InvalidLiveKit(
+            "--livekit-url must be an address like ws://127.0.0.1:7880 or wss://livekit.example.com"
+        )
+    return parts._replace(scheme=scheme).geturl().rstrip("/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """What the process is told once, at start."""
@@ -158,3 +230,28 @@ class ServerConfig:
     """Written once connections are accepted."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    clock: Literal["real", "manual"] = "real"
+    """manual: time stands still and moves only by `POST /_emulator/clock/advance`."""
+    clock_speed: float = 1.0
+    """Emulator seconds per real second, 0.01 to 1000: everything that takes time takes less, or more, of it."""
+    seed: int = 0
+    """Where session ids, jitter, shuffles and choices among sessions come from."""
+    event_log: Path | None = None
+    """Everything that happens, a JSON line each; the file is truncated at start."""
+    livekit: LiveKitServer | None = None
+    """With it, every session has a real room that the avatar joins; without it, room tokens lead nowhere."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            InvalidSetting: an option is out of range, or two contradict each other.
+        """
+        if not 0.01 <= self.clock_speed <= 1000:
+            raise InvalidSetting("clock_speed", f"must be from 0.01 to 1000, not {self.clock_speed:g}")
+        if self.clock == "manual" and self.clock_speed != 1:
+            raise InvalidSetting("clock_speed", "a manual clock has no speed; leave one of the two out")
+        if self.livekit is not None and self.clock != "real":
+            raise InvalidSetting("clock", "rooms need a clock that moves: leave out --clock or --livekit-url")
+        if self.livekit is not None and self.clock_speed != 1:
+            raise InvalidSetting("clock_speed", ROOMS_IN_REAL_TIME)

@@ -1,5 +1,6 @@
 """The /_emulator API: look at what happened, turn knobs, arm faults. JSON, without auth: for tests only."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException, Request, Response
@@ -7,10 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from liveavatar_emulator import recording as rec
 from liveavatar_emulator.auth import TheEmulator
-from liveavatar_emulator.config import InvalidSetting, UnknownSetting, changed
+from liveavatar_emulator.clock import ManualClock
+from liveavatar_emulator.config import InvalidSetting, UnknownSetting
+from liveavatar_emulator.director import NoSession
 from liveavatar_emulator.faults import Fault
 from liveavatar_emulator.gate import json_response
+from liveavatar_emulator.scenario import BadScenario, Restart, check_rooms, parse
+from liveavatar_emulator.scenario_run import Busy
 from liveavatar_emulator.service import Emulator, Entry
+from liveavatar_emulator.state import state_of
 
 router = APIRouter(prefix="/_emulator")
 
@@ -24,11 +30,42 @@ class DropRequest(BaseModel):
     reason: Annotated[str, Field(max_length=100)] = ""
 
 
+class AdvanceRequest(BaseModel):
+    """How far to move the clock."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    seconds: Annotated[float, Field(ge=0, le=31_622_400)]
+
+
 @router.get("/state")
 async def state(emulator: TheEmulator) -> Response:
     """Counters."""
     emulator.refresh()
-    return json_response(emulator.state())
+    return json_response(state_of(emulator))
+
+
+@router.get("/clock")
+async def clock(emulator: TheEmulator) -> Response:
+    """What time it is, and how it moves."""
+    return json_response(_clock_row(emulator))
+
+
+@router.post("/clock/advance")
+async def advance_clock(emulator: TheEmulator, by: AdvanceRequest) -> Response:
+    """Move a manual clock; answers when everything that was due on the way has happened."""
+    if not isinstance(emulator.clock, ManualClock):
+        raise HTTPException(409, "the clock is real and moves by itself; start the emulator with --clock manual")
+    emulator.log.note("clock.advance", seconds=by.seconds)
+    called = await emulator.clock.advance(by.seconds)
+    return json_response({**_clock_row(emulator), "timers": called})
+
+
+@router.delete("/clock/late", status_code=204)
+async def forget_lateness(emulator: TheEmulator) -> Response:
+    """Begin a new window for `state.clock.late`."""
+    emulator.lateness.forget()
+    return Response(status_code=204)
 
 
 @router.get("/settings")
@@ -42,11 +79,10 @@ async def settings(emulator: TheEmulator) -> Response:
 async def change_settings(emulator: TheEmulator, changes: Annotated[dict[str, Any], Body()]) -> Response:
     """Change the knobs that are named; answers with all of them."""
     try:
-        new = changed(emulator.settings, changes)
+        emulator.change_settings(changes)
     except (UnknownSetting, InvalidSetting) as error:
         raise HTTPException(422, detail={"setting": error.name, "message": str(error)}) from error
-    emulator.configure(new, refill="credits" in changes)
-    return json_response(new.model_dump())
+    return json_response(emulator.settings.model_dump())
 
 
 @router.get("/faults")
@@ -57,9 +93,14 @@ async def armed_faults(emulator: TheEmulator) -> Response:
 
 @router.post("/faults", status_code=201)
 async def arm_fault(emulator: TheEmulator, fault: Fault) -> Response:
-    """Arm one."""
-    emulator.faults.arm(fault)
-    return json_response(emulator.faults.armed(), 201)
+    """Arm one; the answer's Location says how to disarm it again."""
+    try:
+        number = emulator.faults.arm(fault)
+    except NoSession as error:
+        raise HTTPException(409, str(error)) from error
+    response = json_response(emulator.faults.armed(), 201)
+    response.headers["Location"] = f"/_emulator/faults/{number}"
+    return response
 
 
 @router.delete("/faults", status_code=204)
@@ -69,10 +110,68 @@ async def disarm_faults(emulator: TheEmulator) -> Response:
     return Response(status_code=204)
 
 
+@router.delete("/faults/{number}", status_code=204)
+async def disarm_fault(emulator: TheEmulator, number: int) -> Response:
+    """Disarm one, and end what it does."""
+    if not emulator.faults.disarm(number):
+        raise HTTPException(404, f"fault {number} is not armed")
+    return Response(status_code=204)
+
+
+@router.get("/scenario")
+async def scenario(emulator: TheEmulator) -> Response:
+    """The scenario under way, and how far it is."""
+    if emulator.run is None:
+        raise HTTPException(404, "no scenario is under way")
+    return json_response(emulator.run.row())
+
+
+@router.post("/scenario", status_code=201)
+async def play_scenario(request: Request, emulator: TheEmulator) -> Response:
+    """Set the knobs of the TOML in the body and begin its timeline now, in place of any other."""
+    try:
+        new = parse((await request.body()).decode())
+        if emulator.stage is not None:
+            check_rooms(new)
+    except UnicodeDecodeError as error:
+        raise HTTPException(422, "a scenario is UTF-8 text") from error
+    except BadScenario as error:
+        raise HTTPException(422, str(error)) from error
+    if new.settings:
+        emulator.change_settings(new.settings)
+    emulator.play(new)
+    return json_response(emulator.run.row() if emulator.run else {"settings": new.settings}, 201)
+
+
+@router.delete("/scenario", status_code=204)
+async def stop_scenario(emulator: TheEmulator) -> Response:
+    """End the scenario under way; knobs and what it armed stay."""
+    emulator.play(None)
+    return Response(status_code=204)
+
+
+@router.post("/restart", status_code=202)
+async def restart(emulator: TheEmulator, order: Restart) -> Response:
+    """Go down after this answer, and come back."""
+    try:
+        emulator.restart(order)
+    except Busy as error:
+        raise HTTPException(409, str(error)) from error
+    return Response(status_code=202, headers={"Connection": "close"})
+
+
+@router.get("/log")
+async def event_log(emulator: TheEmulator, *, after: int = 0) -> Response:
+    """What happened, one JSON line each; `?after=n` leaves out lines up to number n."""
+    return Response(emulator.log.lines(after), media_type="application/x-ndjson")
+
+
 @router.post("/reset", status_code=204)
 async def reset(emulator: TheEmulator, *, settings: bool = False) -> Response:
     """Forget sessions, counters and faults; with `?settings=true` also go back to the knobs of the start."""
     emulator.reset(restore_settings=settings)
+    if emulator.stage is not None:
+        await emulator.stage.clear()
     return Response(status_code=204)
 
 
@@ -135,6 +234,18 @@ async def inject(request: Request, emulator: TheEmulator, session_id: str) -> Re
     return Response(status_code=204)
 
 
+def _clock_row(emulator: Emulator) -> dict[str, Any]:
+    clock = emulator.clock
+    return {
+        "mode": clock.mode,
+        "rate": clock.rate,
+        "speed": emulator.settings.speed,
+        "now_s": clock.now_s(),
+        "at_s": emulator.at_s(),
+        "utc": datetime.fromtimestamp(clock.utc_s(), UTC).isoformat(timespec="milliseconds"),
+    }
+
+
 def _entry(emulator: Emulator, session_id: str) -> Entry:
     entry = emulator.sessions.get(session_id)
     if entry is None:
@@ -193,6 +304,10 @@ def _full(emulator: Emulator, entry: Entry) -> dict[str, Any]:
         "encoding": order.encoding,
         "max_session_duration": order.max_session_duration,
         "own_room": order.own_room.room if order.own_room else None,
+        "own_channel": order.own_channel,
+        "connector": order.connector.field if order.connector else None,
+        "events_erased": record.events_erased,
+        "media": entry.avatar.row() if entry.avatar else None,
         "profile": core.events.profile,
         "phase": core.phase.value,
         "pose": core.pose.value,

@@ -1,28 +1,77 @@
-"""Faults armed by a test: what the next calls of an endpoint get instead of, or after, the truth. Pure."""
+"""Faults that a test may arm: what each is made of, and the queue of those that hit REST calls. Pure.
 
+RestFault                    the next calls of an endpoint get something else than the truth
+SocketFault                  a session's socket misbehaves, at once or after some audio or time
+├── Drop                     closed with a code, or TCP reset
+├── StopReading, SlowReading the client's TCP window fills
+├── DelayAcks, SwallowAcks   agent.audio_buffer_* come late, or never
+├── ShuffleEvents            events of one moment in a random order
+├── RefuseSockets            no new socket for a while
+└── NeverConnected           usable, but never told so
+"""
+
+import difflib
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Item = TypeVar("Item")
 
-Endpoint = Literal["token", "start", "stop", "keep-alive", "list", "get", "transcript", "avatars", "credits"]
+Endpoint = Literal[
+    "token",
+    "start",
+    "stop",
+    "keep-alive",
+    "list",
+    "get",
+    "transcript",
+    "events",
+    "avatars",
+    "voices",
+    "contexts",
+    "credits",
+    "secrets",
+]
+
+Selector = Annotated[int, Field(ge=1)] | Literal["next", "all", "random"] | Annotated[str, Field(min_length=8)]
+"""Which sessions: the n-th one started, the next one, all, one drawn among those with a socket, or an id."""
+
+Ack = Literal["appended", "committed", "cleared"]
 
 
-class Fault(BaseModel):
-    """One fault, good for `times` calls. At least one of status, body, delay_s, hang must be set."""
+class Part(BaseModel):
+    """Something typed by hand: unknown keys are refused with the closest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                    hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(cls.model_fields)}"
+                    raise ValueError(f"unknown key {key!r}{hint}")
+        return data
+
+
+class RestFault(Part):
+    """Good for `times` calls. At least one of status, body, truncate, delay_s, jitter_s, hang must be set."""
+
+    kind: Literal["rest"] = "rest"
+    """May be left out."""
     endpoint: Endpoint
     """The endpoint it hits."""
     times: int = Field(default=1, ge=1, le=1_000_000)
     """Calls it hits."""
+    chance: float = Field(default=1, gt=0, le=1)
+    """Probability that it hits a call; those it spares are not counted."""
     status: int | None = Field(default=None, ge=200, le=599)
-    """HTTP status of the false answer. Without it and without body the call is only delayed."""
+    """HTTP status of the false answer. Without it, body and truncate the call is only delayed."""
     code: int | None = None
     """Envelope code; the status by default."""
     message: str = "Injected fault"
@@ -31,18 +80,158 @@ class Fault(BaseModel):
     """Sent as `Retry-After`."""
     delay_s: float = Field(default=0, ge=0, le=3600)
     """Wait before anything else."""
+    jitter_s: float = Field(default=0, ge=0, le=3600)
+    """Wait up to so much longer, at random."""
     hang: bool = False
     """Never answer."""
+    truncate: bool = False
+    """Malformed JSON: the true answer, or the false one of `status`, cut off in its middle."""
     body: str | None = None
     """Answer with this text instead of an envelope; status 502 unless given."""
     after_effect: bool = False
     """Carry the call out first, then lose its answer: the case that makes blind retries dangerous."""
 
     @model_validator(mode="after")
-    def _does_something(self) -> "Fault":
-        if self.status is None and self.body is None and not self.delay_s and not self.hang:
-            raise ValueError("a fault needs one of status, body, delay_s, hang")
+    def _does_something(self) -> "RestFault":
+        waits = self.delay_s or self.jitter_s or self.hang
+        if self.status is None and self.body is None and not waits and not self.truncate:
+            raise ValueError("a REST fault needs one of status, body, truncate, delay_s, jitter_s, hang")
+        if self.truncate and self.body is not None:
+            raise ValueError("truncate cuts an envelope, so it cannot go with body")
         return self
+
+
+class Trigger(Part):
+    """When, counted from the moment it takes hold of a session: at once, or after one of these."""
+
+    after_bytes: int | None = Field(default=None, ge=1)
+    """PCM bytes the session received."""
+    after_packets: int | None = Field(default=None, ge=1)
+    """`agent.speak` packets the session received."""
+    after_s: float | None = Field(default=None, ge=0, le=31_622_400)
+    """Emulator seconds."""
+    times: int = Field(default=1, ge=1, le=1_000_000)
+    """How often for each session; counted anew after each."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.after_bytes is None and self.after_packets is None and self.after_s is None
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> "Trigger":
+        if sum(value is not None for value in (self.after_bytes, self.after_packets, self.after_s)) > 1:
+            raise ValueError("only one of after_bytes, after_packets, after_s can be meant")
+        return self
+
+
+class SocketFault(Trigger):
+    """What all faults on sockets have in common."""
+
+    session: Selector | None = None
+    """Which sessions; in a scenario's `[[when]]` the one that it is about."""
+
+    @model_validator(mode="after")
+    def _again_needs_a_condition(self) -> "SocketFault":
+        # A drop waits for the next socket; the others would fire all at once.
+        if self.times > 1 and self.at_once and not isinstance(self, Drop):
+            raise ValueError("times needs after_bytes, after_packets or after_s, to tell one time from the next")
+        return self
+
+
+class _Lasting(SocketFault):
+    for_s: float | None = Field(default=None, gt=0, le=31_622_400)
+    """How long, in emulator seconds; until disarmed when left out."""
+
+
+class Drop(SocketFault):
+    """The socket is closed, or its TCP connection reset; without a socket, as soon as there is one."""
+
+    kind: Literal["drop"]
+    code: int | None = Field(default=None, ge=1000, le=4999)
+    """Close code; without it there is no close frame and TCP is reset."""
+    reason: str = Field(default="", max_length=100)
+
+
+class StopReading(_Lasting):
+    """Nothing is read from the session's sockets, so that their TCP windows fill."""
+
+    kind: Literal["stop_reading"]
+    for_s: float = Field(gt=0, le=31_622_400)
+
+
+class SlowReading(_Lasting):
+    """The session's sockets are read at a limited rate."""
+
+    kind: Literal["slow_reading"]
+    bytes_per_s: float = Field(ge=20, le=1_000_000_000)
+    """Bytes on the wire, base64 and envelopes included."""
+
+
+class DelayAcks(_Lasting):
+    """Acks are held back by delay_ms and up to jitter_ms more; other events overtake them."""
+
+    kind: Literal["delay_acks"]
+    delay_ms: float = Field(default=0, ge=0, le=3_600_000)
+    jitter_ms: float = Field(default=0, ge=0, le=3_600_000)
+    acks: tuple[Ack, ...] = ("appended", "committed", "cleared")
+
+    @model_validator(mode="after")
+    def _delays(self) -> "DelayAcks":
+        if not self.delay_ms and not self.jitter_ms:
+            raise ValueError("delay_acks needs delay_ms or jitter_ms")
+        return self
+
+
+class SwallowAcks(_Lasting):
+    """Acks are never sent: `count` of them, or all."""
+
+    kind: Literal["swallow_acks"]
+    count: int | None = Field(default=None, ge=1)
+    acks: tuple[Ack, ...] = ("appended", "committed", "cleared")
+
+
+class ShuffleEvents(_Lasting):
+    """Events that belong to one moment come in a random order."""
+
+    kind: Literal["shuffle_events"]
+
+
+class RefuseSockets(_Lasting):
+    """New sockets of the session are answered with 403, or their TCP connection is reset."""
+
+    kind: Literal["refuse_sockets"]
+    how: Literal["forbidden", "reset"] = "forbidden"
+
+
+class NeverConnected(_Lasting):
+    """The session is never told that it is connected; it takes commands after the usual delay."""
+
+    kind: Literal["never_connected"]
+
+
+AnySocketFault = (
+    Drop | StopReading | SlowReading | DelayAcks | SwallowAcks | ShuffleEvents | RefuseSockets | NeverConnected
+)
+
+
+def _kind_of(data: Any) -> Any:
+    return data.get("kind", "rest") if isinstance(data, dict) else getattr(data, "kind", None)
+
+
+Fault = Annotated[
+    Annotated[RestFault, Tag("rest")]
+    | Annotated[Drop, Tag("drop")]
+    | Annotated[StopReading, Tag("stop_reading")]
+    | Annotated[SlowReading, Tag("slow_reading")]
+    | Annotated[DelayAcks, Tag("delay_acks")]
+    | Annotated[SwallowAcks, Tag("swallow_acks")]
+    | Annotated[ShuffleEvents, Tag("shuffle_events")]
+    | Annotated[RefuseSockets, Tag("refuse_sockets")]
+    | Annotated[NeverConnected, Tag("never_connected")],
+    Discriminator(_kind_of),
+]
+"""Any fault; without `kind` it is one on REST."""
 
 
 def shuffled(items: Sequence[Item], movable: type[Item], rng: random.Random) -> list[Item]:
@@ -55,32 +244,47 @@ def shuffled(items: Sequence[Item], movable: type[Item], rng: random.Random) -> 
     return result
 
 
-class Faults:
-    """Armed faults per endpoint, used up in the order they were armed."""
+class RestQueue:
+    """Armed REST faults, used up per endpoint in the order they were armed."""
 
-    def __init__(self) -> None:
-        self._armed: dict[str, deque[tuple[Fault, int]]] = {}
-        self.fired = 0
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._armed: dict[str, deque[tuple[int, RestFault, int]]] = {}
 
-    def arm(self, fault: Fault) -> None:
+    def arm(self, number: int, fault: RestFault) -> None:
         """Queue a fault behind those of the same endpoint."""
-        self._armed.setdefault(fault.endpoint, deque()).append((fault, fault.times))
+        self._armed.setdefault(fault.endpoint, deque()).append((number, fault, fault.times))
 
-    def take(self, endpoint: str) -> Fault | None:
-        """The fault that hits this call, if any."""
+    def take(self, endpoint: str) -> tuple[int, RestFault] | None:
+        """The fault that hits this call, with its number; None when the call is spared."""
         queue = self._armed.get(endpoint)
         if not queue:
             return None
-        fault, left = queue.popleft()
+        number, fault, left = queue[0]
+        if fault.chance < 1 and self._rng.random() >= fault.chance:
+            return None
+        queue.popleft()
         if left > 1:
-            queue.appendleft((fault, left - 1))
-        self.fired += 1
-        return fault
+            queue.appendleft((number, fault, left - 1))
+        return number, fault
+
+    def wait_s(self, fault: RestFault) -> float:
+        """How long to hold the call back this time."""
+        return fault.delay_s + (self._rng.uniform(0, fault.jitter_s) if fault.jitter_s else 0.0)
+
+    def disarm(self, number: int) -> bool:
+        """Remove one; False when it is not, or no longer, armed."""
+        for queue in self._armed.values():
+            for row in queue:
+                if row[0] == number:
+                    queue.remove(row)
+                    return True
+        return False
 
     def clear(self) -> None:
         """Disarm all."""
         self._armed.clear()
 
-    def armed(self) -> list[dict[str, object]]:
-        """What is armed, with the calls left."""
-        return [{**fault.model_dump(), "times": left} for queue in self._armed.values() for fault, left in queue]
+    def armed(self) -> list[tuple[int, RestFault, int]]:
+        """What is armed: number, fault, calls left."""
+        return sorted((row for queue in self._armed.values() for row in queue), key=lambda row: row[0])

@@ -1,18 +1,21 @@
 """What every REST call passes on its way in and out: rate limit, armed faults, error shapes, counters."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.auth import caller_name, emulator_of
-from liveavatar_emulator.faults import Fault
+from liveavatar_emulator.faults import RestFault
+
+_MEDIA_TYPES = {"<": "text/html", "{": "application/json", "[": "application/json"}
+"""Of a false answer, by the first character of its body."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -32,30 +35,70 @@ class GatedRoute(APIRoute):
         endpoint = self.name
 
         async def handle(request: Request) -> Response:
-            return await _pass(request, inner, counter, endpoint)
+            response = await _pass(request, inner, counter, endpoint)
+            _note(request, endpoint, response)
+            return response
 
         return handle
 
 
+async def unmatched(request: Request, error: Exception) -> Response:
+    """The answer to a path or method that no endpoint has; under /v1 in the envelope, and counted as any other."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    if not request.url.path.startswith("/v1/"):
+        return await http_exception_handler(request, error)
+    headers, rejection = _count(request, f"{request.method} elsewhere")
+    refusal = errors.ApiError(
+        error.status_code, error.status_code, str(error.detail), headers=dict(error.headers or {})
+    )
+    response = rejection or _refuse(request, refusal, headers)
+    _note(request, "elsewhere", response)
+    return response
+
+
+def _count(request: Request, counter: str) -> tuple[dict[str, str], Response | None]:
+    """Take the call from its caller's budget: the headers of its answer, and that answer if it is one too many."""
+    emulator = emulator_of(request)
+    if not emulator.settings.rate:
+        return {}, None
+    verdict = emulator.rate_limiter.take(
+        caller_name(request), counter, limit=emulator.settings.rate, now_s=emulator.now_s()
+    )
+    headers = verdict.headers()
+    if verdict.allowed:
+        return headers, None
+    too_many = errors.ApiError(429, errors.RATE_LIMIT, "Rate limit exceeded")
+    return headers, _refuse(request, too_many, headers)
+
+
 async def _pass(request: Request, inner: Handler, counter: str, endpoint: str) -> Response:
     emulator = emulator_of(request)
-    headers: dict[str, str] = {}
-    if emulator.settings.rate:
-        now_s = asyncio.get_running_loop().time()
-        verdict = emulator.rate_limiter.take(
-            caller_name(request), counter, limit=emulator.settings.rate, now_s=now_s
-        )
-        headers = verdict.headers()
-        if not verdict.allowed:
-            too_many = errors.ApiError(429, errors.RATE_LIMIT, "Rate limit exceeded")
-            return _refuse(request, too_many, headers)
+    headers, rejection = _count(request, counter)
+    if rejection is not None:
+        return rejection
     fault = emulator.faults.take(endpoint)
     if fault is None:
         return await _answer(request, inner, headers)
-    if fault.after_effect:
-        truth = await _answer(request, inner, headers)
-        return await _lie(request, fault, headers) or truth
-    return await _lie(request, fault, headers) or await _answer(request, inner, headers)
+    truth = await _answer(request, inner, headers) if fault.after_effect else None
+    response = await _lie(request, fault, headers) or truth or await _answer(request, inner, headers)
+    return _truncated(response) if fault.truncate else response
+
+
+def _truncated(response: Response) -> Response:
+    """The same answer, its body cut in the middle; the length it announces is that of what is left."""
+    body = bytes(response.body)
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(body[: len(body) // 2], response.status_code, headers)
+
+
+def _note(request: Request, endpoint: str, response: Response) -> None:
+    """Log a call with its envelope's code, if it has an envelope."""
+    try:
+        answer = orjson.loads(bytes(response.body))
+    except orjson.JSONDecodeError:
+        answer = None
+    code = answer.get("code") if isinstance(answer, dict) else None
+    emulator_of(request).log.note("rest", endpoint=endpoint, status=response.status_code, code=code)
 
 
 async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> Response:
@@ -65,9 +108,18 @@ async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> 
         return _refuse(request, error, headers)
     except RequestValidationError as error:
         emulator_of(request).refuse(422, None)
-        response = await request_validation_exception_handler(request, error)
+        response = await request_validation_exception_handler(request, _discreet(request, error))
     response.headers.update(headers)
     return response
+
+
+def _discreet(request: Request, error: RequestValidationError) -> RequestValidationError:
+    """The framework repeats the input at fault; where that may hold a provider's key, it does not."""
+    if request.scope["route"].name != "secrets":
+        return error
+    return RequestValidationError(
+        [{key: value for key, value in item.items() if key not in ("input", "ctx")} for item in error.errors()]
+    )
 
 
 def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -> Response:
@@ -75,16 +127,17 @@ def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -
     return json_response(error.body(), error.status, {**headers, **error.headers})
 
 
-async def _lie(request: Request, fault: Fault, headers: dict[str, str]) -> Response | None:
+async def _lie(request: Request, fault: RestFault, headers: dict[str, str]) -> Response | None:
     """The fault's answer; None when it only delays."""
-    if fault.delay_s:
-        await asyncio.sleep(fault.delay_s)
+    emulator = emulator_of(request)
+    if (wait_s := emulator.faults.wait_s(fault)) > 0:
+        await emulator.clock.sleep(wait_s)
     if fault.hang:
         await _until_given_up(request)
     if fault.retry_after_s is not None:
         headers = {**headers, "Retry-After": f"{fault.retry_after_s:g}"}
     if fault.body is not None:
-        media_type = "text/html" if fault.body.lstrip().startswith("<") else "text/plain"
+        media_type = _MEDIA_TYPES.get(fault.body.lstrip()[:1], "text/plain")
         return Response(fault.body, status_code=fault.status or 502, headers=headers, media_type=media_type)
     if fault.status is None:
         return Response(status_code=504, headers=headers) if fault.hang else None

@@ -209,9 +209,8 @@ class Events:
         return self._speech("agent.speak_ended", source_id, task_id)
 
     def speak_interrupted(self, source_id: str | None, task_id: str) -> bytes | None:
-        """An utterance was cut. The classic dialect says `agent.speak_ended` instead."""
-        kind = "agent.speak_ended" if self.profile == "classic" else "agent.speak_interrupted"
-        return self._speech(kind, source_id, task_id)
+        """An utterance was cut."""
+        return self._speech("agent.speak_interrupted", source_id, task_id)
 
     def idle(self, task_id: str, *, started: bool) -> bytes:
         """Older builds' idle events."""

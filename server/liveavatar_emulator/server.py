@@ -1,21 +1,27 @@
 """Runs the emulator under uvicorn: listening socket, ready file, signals, and the way out."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from liveavatar_emulator.app import build
-from liveavatar_emulator.config import ServerConfig, Settings
+from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings
+from liveavatar_emulator.scenario import Scenario
 from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.wire import Wire, reset
+
+if TYPE_CHECKING:
+    from liveavatar_emulator.avatar.stage import Stage
 
 MAX_FRAME_BYTES = 64_000_000
 """Far above the knob `frame_limit_chars`, which is the one that decides."""
@@ -23,34 +29,81 @@ MAX_FRAME_BYTES = 64_000_000
 _log = structlog.stdlib.get_logger()
 
 
-class _SocketProtocol(WebSocketsSansIOProtocol):
-    """Hands the application a way to abort the TCP connection, which ASGI has no message for."""
-
-    async def run_asgi(self) -> None:
-        extensions = cast("dict[str, dict[str, object]]", self.scope["extensions"])
-        extensions["emulator.transport"] = {"abort": self.transport.abort}
-        await super().run_asgi()
-
-
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it accepts connections."""
+    """uvicorn, telling when it accepts connections, with a stage that is cleared after the last of them."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        emulator: Emulator,
+        listener: socket.socket,
+        on_ready: Callable[[], None],
+        stage: "Stage | None",
+    ) -> None:
         super().__init__(config)
+        self._emulator = emulator
+        self._listener = listener
         self._on_ready = on_ready
+        self._stage = stage
+        self._tasks = asyncio.TaskGroup()
+        self._outage: asyncio.Task[None] | None = None
+        emulator.bring_down = self._bring_down
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._stage or contextlib.nullcontext():
+            await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._emulator.begin()
         await super().startup(sockets)
         if self.started:
             self._on_ready()
 
+    async def main_loop(self) -> None:
+        async with self._tasks:
+            await super().main_loop()
+            if self._outage is not None:
+                self._outage.cancel()
 
-def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) -> None:
+    def _bring_down(self, down_s: float) -> None:
+        self._outage = self._tasks.create_task(self._stay_down(down_s), name="outage")
+
+    async def _stay_down(self, down_s: float) -> None:
+        """Accept nothing and reset everything; then accept again on the same port."""
+        address = self._listener.getsockname()
+        for server in self.servers:
+            server.close()
+        self._listener.close()
+        # Bound but not listening: connections are refused, and nobody else takes the port.
+        listener = self._listener = _listen(address[0], address[1])
+        for connection in list(self.server_state.connections):
+            if not _is_answering_control(connection):
+                reset(connection.transport)
+        try:
+            await self._emulator.clock.outage(down_s)
+            await super().startup([listener])
+        except asyncio.CancelledError:
+            listener.close()
+            raise
+        self._emulator.is_back()
+
+
+def _is_answering_control(connection: object) -> bool:
+    """Whether a call of the control API waits for its answer; whoever ordered a restart is to hear of it."""
+    cycle = getattr(connection, "cycle", None)
+    return cycle is not None and not cycle.response_complete and cycle.scope["path"].startswith("/_emulator/")
+
+
+def run(config: ServerConfig, settings: Settings, scenario: Scenario, say: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then close sockets and return.
 
     Raises:
         OSError: the address cannot be bound.
+        InvalidSetting: the event log cannot be written.
     """
+    stage = _stage(config.livekit) if config.livekit else None
+    emulator = Emulator(config, settings, stage, scenario)
     listener = _listen(config.host, config.port)
     port = listener.getsockname()[1]
     host = f"[{config.host}]" if ":" in config.host else config.host
@@ -59,14 +112,14 @@ def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) ->
     def on_ready() -> None:
         if config.ready_file is not None:
             _write_atomically(config.ready_file, orjson.dumps({"url": url, "pid": os.getpid()}))
-        say(_banner(url, settings))
+        say(_banner(url, config, settings))
 
     server = _Server(
         uvicorn.Config(
-            build(Emulator(config, settings)),
+            build(emulator),
             loop="uvloop",
             http="h11",
-            ws=_SocketProtocol,
+            ws=Wire,
             ws_max_size=MAX_FRAME_BYTES,
             ws_per_message_deflate=False,
             ws_ping_interval=None,
@@ -79,7 +132,10 @@ def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) ->
             timeout_graceful_shutdown=1,
             backlog=4096,
         ),
-        on_ready,
+        emulator=emulator,
+        listener=listener,
+        on_ready=on_ready,
+        stage=stage,
     )
     # uvicorn raises the signal again after its shutdown: with the default handlers that would be an exit by
     # signal.
@@ -88,6 +144,7 @@ def run(config: ServerConfig, settings: Settings, say: Callable[[str], None]) ->
     try:
         server.run(sockets=[listener])
     finally:
+        emulator.log.close()
         if config.ready_file is not None:
             config.ready_file.unlink(missing_ok=True)
     _log.info("emulator.stopped")
@@ -101,6 +158,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _stage(livekit: LiveKitServer) -> "Stage":
+    # The LiveKit SDK takes a quarter of a second and 60 MB, which those without rooms need not pay.
+    from liveavatar_emulator.avatar.stage import Stage  # noqa: PLC0415
+
+    return Stage(livekit)
+
+
 def _write_atomically(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "wb") as file:
@@ -108,8 +172,14 @@ def _write_atomically(path: Path, content: bytes) -> None:
     Path(name).replace(path)
 
 
-def _banner(url: str, settings: Settings) -> str:
-    off = ["video and audio in rooms (no LiveKit configured)", "TLS"]
+def _banner(url: str, config: ServerConfig, settings: Settings) -> str:
+    off = ["TLS"] if config.livekit else ["video and audio in rooms (no LiveKit configured)", "TLS"]
+    rooms = f"; rooms on {config.livekit.url}, watch them on {url}/viewer" if config.livekit else ""
     if not settings.rate:
         off.append("rate limit")
-    return f"LiveAvatar emulator on {url} (profile {settings.profile}); off: {', '.join(off)}"
+    clock = f", seed {config.seed}"
+    if config.clock == "manual":
+        clock += ", time stands still until POST /_emulator/clock/advance"
+    elif config.clock_speed != 1:
+        clock += f", time runs {config.clock_speed:g} times as fast"
+    return f"LiveAvatar emulator on {url} (profile {settings.profile}{clock}){rooms}; off: {', '.join(off)}"

@@ -6,26 +6,34 @@ Everything that answers a request or a socket goes through here. It owns the clo
 
 import itertools
 import secrets
-import time
-import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
-from liveavatar_emulator import catalog, errors, rooms, tokens
+from liveavatar_emulator import errors, orders, rooms, tokens
 from liveavatar_emulator.account import Account, SessionRecord
-from liveavatar_emulator.config import ServerConfig, Settings
-from liveavatar_emulator.driver import Lateness, LiveSession
-from liveavatar_emulator.faults import Faults
+from liveavatar_emulator.clock import Clock, ManualClock, RealClock
+from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings, changed, check_room_clock
+from liveavatar_emulator.counters import counters_of
+from liveavatar_emulator.director import Director
+from liveavatar_emulator.driver import LiveSession, Performer
+from liveavatar_emulator.eventlog import EventLog
+from liveavatar_emulator.lateness import Lateness
+from liveavatar_emulator.orders import Order
 from liveavatar_emulator.ratelimit import RateLimiter
 from liveavatar_emulator.recording import AudioBudget, Recording
+from liveavatar_emulator.scenario import Restart, Scenario
+from liveavatar_emulator.scenario_run import Busy, ScenarioRun
+from liveavatar_emulator.seeds import Seed, uuid_from
 from liveavatar_emulator.session import Over, Session
 
 _log = structlog.stdlib.get_logger()
+
+NO_SCENARIO = Scenario()
 
 KNOWN_REFUSALS = (
     "400/4000",
@@ -40,18 +48,6 @@ KNOWN_REFUSALS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a caller asked for when it minted a session; immutable from then on."""
-
-    avatar_id: str
-    is_sandbox: bool
-    quality: str
-    encoding: str
-    max_session_duration: int
-    own_room: rooms.OwnRoom | None
-
-
 @dataclass(slots=True)
 class Ticket:
     """A minted session, started or not."""
@@ -63,32 +59,78 @@ class Ticket:
     started: bool = False
 
 
+class Avatar(Performer, Protocol):
+    """A session's avatar in a room."""
+
+    def row(self) -> dict[str, Any]:
+        """What became of it, as JSON."""
+
+
+class Stage(Protocol):
+    """Where avatars live, when there is a LiveKit server; see `avatar/stage.py`."""
+
+    livekit: LiveKitServer
+
+    def admit(
+        self,
+        session_id: str,
+        seat: rooms.Seat,
+        *,
+        quality: str,
+        encoding: str,
+        joined: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> Avatar:
+        """Send an avatar on its way into a room. `joined` and `lost` are called later, never from inside."""
+
+    async def clear(self) -> None:
+        """Make every avatar leave, within a bound."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A started session: its record, its ticket and its life."""
+    """A started session: its record, its ticket, its life, and its avatar when there is a room for one."""
 
     record: SessionRecord
     ticket: Ticket
     secret: str
     live: LiveSession
+    avatar: Avatar | None
 
 
 class Emulator:
     """The emulated service."""
 
-    def __init__(self, config: ServerConfig, settings: Settings) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        settings: Settings,
+        stage: Stage | None = None,
+        scenario: Scenario = NO_SCENARIO,
+    ) -> None:
         self.config = config
+        self.clock: Clock = ManualClock() if config.clock == "manual" else RealClock(config.clock_speed)
+        self.stage = stage
         self.settings = settings
         self._initial_settings = settings
+        self._initial_scenario = scenario
+        self.run: ScenarioRun | None = None
+        self.bring_down: Callable[[float], None] | None = None
+        """Resets every connection and refuses new ones for so many seconds, then calls `is_back`."""
+        self._down = False
         self.rate_limiter = RateLimiter()
-        self.faults = Faults()
+        self.seed = Seed(config.seed)
+        self.ids = self.seed.stream("ids")
+        self.log = EventLog(self.clock, config.event_log)
+        self.log.note("emulator.started", seed=config.seed, clock=self.clock.mode)
+        self.faults = Director(self.clock, self.seed, self.log)
         self._accounts_by_key: dict[str, Account] = {}
         accounts: dict[str, Account] = {}
         for entry in config.api_keys:
             name, _, key = entry.rpartition("=")
             name = name or f"account-{len(accounts) + 1}"
             self._accounts_by_key[key] = accounts.setdefault(name, Account(name, settings.credits))
-        self._accounts = tuple(accounts.values())
+        self.accounts = tuple(accounts.values())
         self._jwt_secret = secrets.token_bytes(32)
         self._said_dummy_rooms = False
         self._forget_everything()
@@ -97,8 +139,8 @@ class Emulator:
         self._tickets: OrderedDict[str, Ticket] = OrderedDict()
         self.sessions: OrderedDict[str, Entry] = OrderedDict()
         self._by_secret: dict[str, Entry] = {}
-        self._budget = AudioBudget(int(self.settings.keep_audio_total_mb * 1_000_000))
-        self._forgotten: Counter[str] = Counter()
+        self.audio_budget = AudioBudget(int(self.settings.keep_audio_total_mb * 1_000_000))
+        self.forgotten: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter(dict.fromkeys(KNOWN_REFUSALS, 0))
         self.started_total = 0
         self.ended: Counter[str] = Counter()
@@ -128,50 +170,42 @@ class Emulator:
         """A session id with its bearer token. Free; takes no slot.
 
         Raises:
-            ApiError: 400 for the avatar or the duration, 403/4030 for the quality.
+            ApiError: 400 for the avatar, the duration or a secret, 403/4030 for the quality.
         """
         settings = self.settings
-        if order.avatar_id == catalog.FOREIGN_AVATAR:
-            raise errors.FieldError("avatar_id", "You dont have access to this avatar", order.avatar_id)
-        if order.is_sandbox and order.avatar_id not in catalog.SANDBOX_AVATARS:
-            message = "This avatar is not supported in sandbox mode"
-            raise errors.FieldError("avatar_id", message, order.avatar_id)
-        cap_s = settings.sandbox_s if order.is_sandbox else settings.max_duration_s
-        asked_s = order.max_session_duration
-        if asked_s > cap_s:
-            message = f"max_session_duration ({asked_s}s) exceeds the maximum allowed ({cap_s}s)"
-            raise errors.FieldError("max_session_duration", message, asked_s)
-        if order.quality == "very_high" and not settings.allow_1080p:
-            message = "1080p sessions require a Business or Enterprise plan"
-            raise errors.ApiError(403, errors.NEEDS_PLAN, message)
-        now_s = time.monotonic()
+        orders.check(order, account, settings)
+        now_s = self.clock.now_s()
         self._drop_expired_tickets(now_s)
-        ticket = Ticket(session_id=str(uuid.uuid4()), account=account, order=order, minted_s=now_s)
+        ticket = Ticket(session_id=uuid_from(self.ids), account=account, order=order, minted_s=now_s)
         self._tickets[ticket.session_id] = ticket
-        issued = int(time.time())
-        claims = {
+        issued = int(self.clock.utc_s())
+        claims: dict[str, Any] = {
             "sub": ticket.session_id,
             "iat": issued,
             "exp": issued + int(settings.token_ttl_s),
             "jti": secrets.token_hex(8),
             "start_session_data": {"mode": "LITE"},
         }
+        if order.connector is not None:
+            claims["start_session_data"] = {"mode": "LITE", order.connector.field: order.connector.config}
         return ticket, tokens.sign(claims, self._jwt_secret)
 
     def start(self, ticket: Ticket, ws_base: str) -> dict[str, Any]:
         """Start a minted session and return start's `data`; `ws_base` is the scheme and host of its `ws_url`.
 
         Raises:
-            ApiError: 401 expired token, 400 second start, 500 incomplete room grants, 403 no slot or no
-            credit.
+            ApiError: 401 expired token, 400 second start or deleted avatar, 500 incomplete room grants, 403 no
+            slot or no credit.
         """
         settings = self.settings
-        now_s = time.monotonic()
+        now_s = self.clock.now_s()
         if ticket.started:
             raise errors.ApiError(400, errors.VALIDATION, "Session already started")
         if now_s - ticket.minted_s > settings.token_ttl_s:
             raise errors.unauthorized("Session token has expired")
         order = ticket.order
+        if order.avatar_id in ticket.account.avatars.deleted:
+            raise orders.no_access(order.avatar_id)
         if order.own_room is not None and not rooms.grants_complete(order.own_room):
             raise errors.server_error()
         record = SessionRecord(
@@ -179,8 +213,9 @@ class Emulator:
             account=ticket.account.name,
             avatar_id=order.avatar_id,
             is_sandbox=order.is_sandbox,
-            created_at=datetime.now(UTC),
+            created_at=self.now_utc(),
             started_s=now_s,
+            context_id=order.connector.context_id if order.connector else None,
         )
         ticket.account.admit(record, settings, now_s)
         ticket.started = True
@@ -188,25 +223,30 @@ class Emulator:
         self.started_total += 1
         entry = self._open(ticket, record, now_s)
         _log.info("session.started", session=record.id, account=record.account, sandbox=order.is_sandbox)
-        if not self._said_dummy_rooms:
+        if self.stage is None and not self._said_dummy_rooms:
             self._said_dummy_rooms = True
             _log.warning(
                 "rooms.dummy", hint="no LiveKit server is configured: room tokens are filled but lead nowhere"
             )
-        answer = {
+        answer: dict[str, Any] = {
             "session_id": ticket.session_id,
             "max_session_duration": order.max_session_duration,
-            "ws_url": f"{ws_base}/ws/{entry.secret}",
         }
-        room = rooms.credentials(ticket.session_id, order.own_room, time.time())
-        if order.own_room is not None and settings.byo_livekit_fields != "filled":
-            room = dict.fromkeys(room) if settings.byo_livekit_fields == "null" else {}
+        if order.connector is None:
+            answer["ws_url"] = f"{ws_base}/ws/{entry.secret}"
+        room = rooms.credentials(ticket.session_id, order.own_room, self.clock.utc_s(), self.config.livekit)
+        if (order.own_room is not None or order.own_channel) and settings.byo_livekit_fields == "omitted":
+            return answer
+        if order.own_channel or (order.own_room is not None and settings.byo_livekit_fields == "null"):
+            room = dict.fromkeys(room)
         return {**answer, **room}
 
     def _open(self, ticket: Ticket, record: SessionRecord, now_s: float) -> Entry:
         settings = self.settings
+        # A caller's own channel is Agora's, where no avatar of ours can go.
+        stage = None if ticket.order.own_channel else self.stage
         recording = Recording(
-            started_mono_s=now_s, keep_bytes=int(settings.keep_audio_mb * 1_000_000), budget=self._budget
+            started_mono_s=now_s, keep_bytes=int(settings.keep_audio_mb * 1_000_000), budget=self.audio_budget
         )
         numbers = itertools.count(1)
         prefix = f"evt-{record.id[:8]}"
@@ -217,18 +257,45 @@ class Emulator:
             now_s=now_s,
             limit_s=ticket.order.max_session_duration,
             billed=not record.is_sandbox,
+            hosted=ticket.order.connector is not None,
+            on_stage=stage is not None,
         )
+        avatar = None
+        if stage is not None:
+            avatar = stage.admit(
+                record.id,
+                rooms.avatar_seat(record.id, ticket.order.own_room, stage.livekit),
+                quality=ticket.order.quality,
+                encoding=ticket.order.encoding,
+                joined=lambda: live.avatar_joined(),  # noqa: PLW0108 - there is no `live` yet
+                lost=lambda: self._lose_avatar(ticket.account, record, live),
+            )
         live = LiveSession(
             core,
+            ordinal=self.started_total,
+            clock=self.clock,
+            rng=self.seed.stream(f"session-{self.started_total}"),
+            log=self.log,
             lateness=self.lateness,
-            charge_minute=ticket.account.charge_minute,
-            on_over=lambda over: self._file(record, over),
+            charge_minute=lambda: ticket.account.charge_minute(overage=self.settings.overage),
+            on_over=lambda over: self._file(record, live.ordinal, over),
+            performer=avatar,
         )
-        entry = Entry(record=record, ticket=ticket, secret=secrets.token_urlsafe(24), live=live)
+        entry = Entry(record=record, ticket=ticket, secret=secrets.token_urlsafe(24), live=live, avatar=avatar)
         self.sessions[record.id] = entry
         self._by_secret[entry.secret] = entry
         self._forget_oldest()
+        self.log.note("session.started", session=live.ordinal, id=record.id)
+        self.faults.session_started(record.id, live)
+        if self.run is not None:
+            self.run.session_started(live)
         return entry
+
+    def _lose_avatar(self, account: Account, record: SessionRecord, live: LiveSession) -> None:
+        """End a session whose avatar is not in its room; one that was never ready costs nothing."""
+        if live.core.ready_s is None:
+            account.refund(record)
+        live.stop("SERVER_ERROR")
 
     def stop(self, session_id: str, account: Account, reason: str) -> None:
         """End a session.
@@ -247,9 +314,22 @@ class Emulator:
         self._running(session_id, account).live.keep_alive()
 
     def entry_for_socket(self, secret: str) -> Entry | None:
-        """The running session a `ws_url` leads to."""
+        """The running session a `ws_url` leads to; one driven by a connector has none."""
         entry = self._by_secret.get(secret)
-        return entry if entry is not None and entry.record.active else None
+        if entry is None or not entry.record.active or entry.ticket.order.connector is not None:
+            return None
+        return entry
+
+    def delete_avatar(self, account: Account, avatar_id: str) -> None:
+        """Take an own avatar out of use, and end its running sessions with AVATAR_DELETED.
+
+        Raises:
+            ApiError: 404 or 400 for one that is not the account's.
+        """
+        orders.own_avatar(account, avatar_id, self.settings)
+        account.avatars.deleted.add(avatar_id)
+        for record in account.history(active=True, avatar_id=avatar_id):
+            self.sessions[record.id].live.stop("AVATAR_DELETED")
 
     def _running(self, session_id: str, account: Account) -> Entry:
         entry = self.sessions.get(session_id)
@@ -257,10 +337,14 @@ class Emulator:
             raise errors.not_found("Session")
         return entry
 
-    def _file(self, record: SessionRecord, over: Over) -> None:
+    def _file(self, record: SessionRecord, ordinal: int, over: Over) -> None:
         record.ended_s = over.at_s
         record.end_reason = over.reason
         self.ended[over.reason] += 1
+        self.log.note("session.ended", session=ordinal, reason=over.reason)
+        self.faults.session_over(ordinal)
+        if self.run is not None:
+            self.run.session_over(ordinal)
         _log.info(
             "session.ended",
             session=record.id,
@@ -283,16 +367,24 @@ class Emulator:
             return
         ended = [entry for entry in self.sessions.values() if not entry.record.active]
         for entry in ended[:surplus]:
-            self._forgotten.update(_counters(entry.live.core.recording))
+            self.forgotten.update(counters_of(entry.live.core.recording))
             entry.live.dispose()
             entry.live.core.recording.forget_audio()
             entry.ticket.account.records.pop(entry.record.id, None)
             del self.sessions[entry.record.id]
             del self._by_secret[entry.secret]
 
+    def now_utc(self) -> datetime:
+        """The wall clock."""
+        return datetime.fromtimestamp(self.clock.utc_s(), UTC)
+
     def now_s(self) -> float:
-        """The monotonic clock of everything here."""
-        return time.monotonic()
+        """The clock of everything here."""
+        return self.clock.now_s()
+
+    def at_s(self) -> float:
+        """Emulator seconds since its start, to the microsecond."""
+        return round(self.clock.now_s() - self.clock.origin_s, 6)
 
     def refresh(self) -> None:
         """Bring running sessions up to the present, so that what is read is true even if a timer is late."""
@@ -306,9 +398,9 @@ class Emulator:
     def configure(self, settings: Settings, *, refill: bool) -> None:
         """Make these the settings of everything, running sessions included; `refill` resets every balance."""
         self.settings = settings
-        self._budget.total_bytes = int(settings.keep_audio_total_mb * 1_000_000)
+        self.audio_budget.total_bytes = int(settings.keep_audio_total_mb * 1_000_000)
         if refill:
-            for account in self._accounts:
+            for account in self.accounts:
                 account.balance = settings.credits
         for entry in list(self.sessions.values()):
             if entry.record.active:
@@ -318,93 +410,85 @@ class Emulator:
         """Forget sessions, tokens, counters and faults, refill balances, and close every socket."""
         for entry in self.sessions.values():
             entry.live.dispose()
+        self.log.note("reset")
         if restore_settings:
             self.settings = self._initial_settings
-        for account in self._accounts:
+        for account in self.accounts:
             account.balance = self.settings.credits
             account.forget()
-        self.faults = Faults()
+        self.faults.clear()
+        self.faults = Director(self.clock, self.seed, self.log)
         self.rate_limiter = RateLimiter()
         self._forget_everything()
+        self.play(self._initial_scenario if restore_settings else None)
+
+    def play(self, scenario: Scenario | None) -> None:
+        """Begin a scenario's timeline in place of the one under way; its knobs are the caller's to set."""
+        if self.run is not None:
+            self.run.stop()
+            self.run = None
+        if scenario is not None and (scenario.at or scenario.when):
+            self.log.note("scenario.begins")
+            self.run = ScenarioRun(
+                scenario, operations=self, director=self.faults, clock=self.clock, seed=self.seed, log=self.log
+            )
+
+    def begin(self) -> None:
+        """Begin the scenario of the start; called once, on the event loop."""
+        self.play(self._initial_scenario)
+
+    def change_settings(self, changes: dict[str, Any]) -> None:
+        """Change knobs, running sessions included.
+
+        Raises:
+            UnknownSetting: one is no knob.
+            InvalidSetting: one is out of range, or not possible with rooms.
+        """
+        new = changed(self.settings, changes)
+        if self.stage is not None:
+            check_room_clock(new)
+        self.log.note("settings", changes=changes)
+        self.configure(new, refill="credits" in changes)
+
+    def end_sessions(self, ordinals: list[int], reason: str) -> None:
+        """End running sessions, as if the service had decided so."""
+        for entry in list(self.sessions.values()):
+            if entry.live.ordinal in ordinals:
+                entry.live.stop(reason)
+
+    def restart(self, order: Restart) -> None:
+        """Reset every connection and refuse new ones for a while; sessions live on, or end with SERVER_ERROR.
+
+        Raises:
+            Busy: it is down already.
+        """
+        if self._down:
+            raise Busy("the service is down already")
+        self._down = True
+        self.log.note("restart", down_s=order.down_s, keep_sessions=order.keep_sessions)
+        running = [entry for entry in self.sessions.values() if entry.record.active]
+        for entry in running:
+            entry.live.drop(None, "")
+        if not order.keep_sessions:
+            self._tickets.clear()
+            for entry in running:
+                entry.live.stop("SERVER_ERROR")
+        self.rate_limiter = RateLimiter()
+        if self.bring_down is None:
+            self.is_back()
+        else:
+            self.bring_down(order.down_s)
+
+    @property
+    def minted_waiting(self) -> int:
+        """Sessions that were minted and not started."""
+        return len(self._tickets)
+
+    def is_back(self) -> None:
+        """The service can be reached again."""
+        self._down = False
+        self.log.note("restart.done")
 
     def refuse(self, status: int, code: int | None) -> None:
         """Count a refused call under `status/code`."""
         self.refusals[str(status) if code is None else f"{status}/{code}"] += 1
-
-    def state(self) -> dict[str, Any]:
-        """Counters since start or the last reset, as JSON."""
-        totals = Counter(dict.fromkeys(_COUNTERS, 0))
-        totals.update(self._forgotten)
-        for entry in self.sessions.values():
-            totals.update(_counters(entry.live.core.recording))
-        active = sum(entry.record.active for entry in self.sessions.values())
-        return {
-            "sessions": {
-                "active": active,
-                "started_total": self.started_total,
-                "ended_total": self.ended.total(),
-                "ended_by_reason": dict(self.ended),
-                "minted_waiting": len(self._tickets),
-                "recordings_kept": len(self.sessions),
-            },
-            "sockets_open": sum(entry.live.socket_open for entry in self.sessions.values()),
-            "talking": sum(entry.live.core.playback.talking for entry in self.sessions.values()),
-            "refusals": dict(self.refusals),
-            "totals": dict(totals),
-            "accounts": [
-                {
-                    "name": account.name,
-                    "credits": account.balance,
-                    "active": len(account.history(active=True)),
-                }
-                for account in self._accounts
-            ],
-            "faults": {"armed": len(self.faults.armed()), "fired": self.faults.fired},
-            "audio_kept_bytes": self._budget.used_bytes,
-            "clock": {
-                "speed": self.settings.speed,
-                "now_mono_s": time.monotonic(),
-                "late": self.lateness.row(),
-            },
-        }
-
-
-_COUNTERS = (
-    "packets",
-    "received_bytes",
-    "utterances",
-    "commands",
-    "commands_before_ready",
-    "commands_after_end",
-    "audio_after_interrupt_packets",
-    "audio_after_interrupt_bytes",
-    "interrupts",
-    "underruns",
-    "unknown_messages",
-    "invalid_messages",
-    "oversize_packets",
-    "odd_size_packets",
-    "refused_packets",
-    "keepalives",
-)
-
-
-def _counters(recording: Recording) -> Mapping[str, int]:
-    return {
-        "packets": recording.packet_count,
-        "received_bytes": recording.received_bytes,
-        "utterances": len(recording.utterances),
-        "commands": recording.command_count,
-        "commands_before_ready": recording.commands_before_ready,
-        "commands_after_end": recording.commands_after_end,
-        "audio_after_interrupt_packets": recording.late_packets,
-        "audio_after_interrupt_bytes": recording.late_bytes,
-        "interrupts": recording.interrupt_count,
-        "underruns": recording.underruns,
-        "unknown_messages": recording.unknown_messages,
-        "invalid_messages": recording.invalid_messages,
-        "oversize_packets": recording.oversize_packets,
-        "odd_size_packets": recording.odd_size_packets,
-        "refused_packets": recording.refused_packets,
-        "keepalives": recording.keepalive_count,
-    }

@@ -9,12 +9,14 @@ Source: LiveAvatar API reference: states, commands, interrupt, silent drops, tim
 need.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from liveavatar_emulator import protocol
 from liveavatar_emulator.config import Settings
+from liveavatar_emulator.cues import Cue, Posed, Speech, SpeechCut, SpeechStarted
 from liveavatar_emulator.playback import BYTES_PER_SECOND, Change, Cut, Ended, Playback, RanDry, Started, Utterance
 from liveavatar_emulator.protocol import Command, Events, Pose
 from liveavatar_emulator.recording import Recording, SeenInterrupt
@@ -61,11 +63,15 @@ class Over:
     at_s: float
 
 
-Effect = Send | Close | MinuteDue | Over
+Effect = Send | Close | MinuteDue | Over | Cue
 
 
 class Session:
-    """A started session. Invariant: at most one `Over` is ever returned, and nothing but `Close` after it."""
+    """A started session. Invariant: at most one `Over` is ever returned, and nothing but `Close` after it.
+
+    One that is `on_stage` has an avatar in a room: it is not ready before the avatar has joined, and returns
+    cues for it.
+    """
 
     def __init__(
         self,
@@ -76,7 +82,10 @@ class Session:
         now_s: float,
         limit_s: float,
         billed: bool,
+        hosted: bool = False,
+        on_stage: bool = False,
     ) -> None:
+        """`hosted`: an agent of the service drives the avatar, so no socket is to come and none is missed."""
         self.settings = settings
         self.recording = recording
         self.events = Events(settings.profile, fresh_id)
@@ -94,11 +103,14 @@ class Session:
         self.ended_s: float | None = None
         self._limit_due_s: float | None = now_s + limit_s
         self._billing_due_s: float | None = now_s + BILLING_PERIOD_S if billed else None
-        self._ready_due_s: float | None = None
+        self._ready_due_s: float | None = now_s + settings.ready_delay_ms / 1000 if hosted else None
+        self._on_stage = on_stage
+        self._avatar_awaited = on_stage
         self._active_s = now_s
-        self._alone_since_s: float | None = now_s
+        self._alone_since_s: float | None = None if hosted else now_s
         self._said_connected = False
         self._cut_ids: set[str] = set()
+        self._late_ends: deque[tuple[float, Utterance]] = deque()
         self._last_task_id = ""
 
     # -- inputs
@@ -157,6 +169,15 @@ class Session:
         effects += self._obey(command, now_s)
         return effects
 
+    def avatar_joined(self, now_s: float) -> list[Effect]:
+        """The avatar is in its room; nothing stands in the way of readiness any more."""
+        effects = self.advance(now_s)
+        if self._avatar_awaited:
+            self._avatar_awaited = False
+            if self._ready_due_s is not None:
+                self._ready_due_s = max(self._ready_due_s, now_s)
+        return [*effects, *self.advance(now_s)]
+
     def oversize(self, now_s: float) -> list[Effect]:
         """A frame longer than the limit came."""
         effects = self.advance(now_s)
@@ -189,9 +210,10 @@ class Session:
         due_s = self._active_s + self.settings.idle_s
         for other_s in (
             self.playback.next_due_s(),
-            self._ready_due_s,
+            None if self._avatar_awaited else self._ready_due_s,
             self._limit_due_s,
             self._billing_due_s,
+            self._late_ends[0][0] if self._late_ends else None,
         ):
             if other_s is not None and other_s < due_s:
                 due_s = other_s
@@ -207,11 +229,14 @@ class Session:
         return effects
 
     def _fire(self, due_s: float) -> list[Effect]:
-        if self._ready_due_s is not None and self._ready_due_s <= due_s:
+        if not self._avatar_awaited and self._ready_due_s is not None and self._ready_due_s <= due_s:
             self._ready_due_s = None
             self.phase = Phase.READY
             self.ready_s = due_s
             return self._say_connected() if self.attached else []
+        if self._late_ends and self._late_ends[0][0] <= due_s:
+            _, utterance = self._late_ends.popleft()
+            return _send(self.events.speak_ended(utterance.source_event_id, utterance.task_id))
         change = self.playback.fire(due_s)
         return self._fire_timer(due_s) if change is None else self._tell(change)
 
@@ -232,7 +257,7 @@ class Session:
                 self._last_task_id = utterance.task_id
                 turned = self._turn(Pose.TALKING)
                 started = self.events.speak_started(utterance.source_event_id, utterance.task_id)
-                return [*turned, *_send(started)]
+                return [*turned, *self._cue(SpeechStarted(utterance.number, change.at_s)), *_send(started)]
             case Ended(utterance):
                 self._last_task_id = utterance.task_id
                 ended = self.events.speak_ended(utterance.source_event_id, utterance.task_id)
@@ -285,6 +310,9 @@ class Session:
             recording.late_packets += 1
             recording.late_bytes += len(pcm)
         effects: list[Effect] = []
+        if self._on_stage:
+            resumes_at_s = None if appended.underrun is None else appended.underrun.resumed_at_s
+            effects.append(Speech(appended.utterance.number, pcm, resumes_at_s))
         if appended.underrun is not None:
             recording.underruns += 1
             recording.dry_s += appended.underrun.resumed_at_s - appended.underrun.dry_at_s
@@ -317,8 +345,14 @@ class Session:
         # The LiveKit plugin reports playback finished twice when the pose changes before these two.
         effects = _send(self.events.cleared(cut.event_id))
         if head is not None:
+            effects += self._cue(SpeechCut(head.number + len(cut.dropped), cut.at_s))
             self._last_task_id = head.task_id
             effects += _send(self.events.speak_interrupted(head.source_event_id, head.task_id))
+            if self.settings.late_speak_ended_ms:
+                self._late_ends.append((cut.at_s + self.settings.late_speak_ended_ms / 1000, head))
+            elif self.events.profile == "classic":
+                # Without a pose, nothing else tells the LiveKit plugin that the avatar has fallen silent.
+                effects += _send(self.events.speak_ended(head.source_event_id, head.task_id))
         return [*effects, *self._turn(Pose.IDLE)]
 
     def _listen(self, command: protocol.StartListening | protocol.StopListening) -> list[Effect]:
@@ -350,7 +384,7 @@ class Session:
         previous, self.pose = self.pose, new
         if previous is new:
             return []
-        effects = _send(self.events.pose(previous, new))
+        effects = [*self._cue(Posed(new)), *_send(self.events.pose(previous, new))]
         if self.settings.idle_events and Pose.IDLE in (previous, new):
             effects.append(Send(self.events.idle(self._last_task_id, started=new is Pose.IDLE)))
         return effects
@@ -370,7 +404,8 @@ class Session:
         self.pose = Pose.IDLE
         self.ended_s = now_s
         self.end_reason = "MAX_DURATION_REACHED"
-        return [Over(self.end_reason, now_s)]
+        hush = self._cue(SpeechCut(len(self.recording.utterances) - 1, now_s))
+        return [*hush, *self._cue(Posed(Pose.IDLE)), Over(self.end_reason, now_s)]
 
     def _end(self, reason: str, now_s: float) -> list[Effect]:
         self.playback.freeze(now_s)
@@ -380,6 +415,9 @@ class Session:
         self.end_reason = reason
         farewell = self.events.over(reason, announce=self.settings.session_stopped_event)
         return [*(Send(frame) for frame in farewell), Close(1000, reason), Over(reason, now_s)]
+
+    def _cue(self, cue: Cue) -> list[Effect]:
+        return [cue] if self._on_stage else []
 
 
 def _send(frame: bytes | None) -> list[Effect]:

@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-import random
-import time
 
 from starlette.types import Message, Receive, Scope
 from starlette.types import Send as AsgiSend
 
 from liveavatar_emulator import protocol
-from liveavatar_emulator.driver import CloseFrame, LiveSession, Outbox
+from liveavatar_emulator.driver import LiveSession
+from liveavatar_emulator.outbox import CloseFrame, Outbox
 from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.wire import EXTENSION, Wire
 
 NO_CLOSE_FRAME = 1006
 
@@ -28,34 +28,42 @@ class CommandSockets:
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """Serve one connection until it is closed."""
         await receive()
+        wire: Wire = scope["extensions"][EXTENSION]
         prefix, _, secret = scope["path"].rpartition("/")
         entry = self._emulator.entry_for_socket(secret) if prefix.endswith("/ws") else None
-        if entry is None:
+        refused = entry.live.afflictions.refusals if entry is not None else ["forbidden"]
+        if entry is None or refused:
+            how = refused[-1]
+            ordinal = entry.live.ordinal if entry is not None else None
+            self._emulator.log.note("socket.refused", session=ordinal, how=how)
+            if how == "reset":
+                wire.reset()
             await send({"type": "websocket.close", "code": 1008})
             return
         await send({"type": "websocket.accept"})
-        outbox = Outbox(abort=scope["extensions"]["emulator.transport"]["abort"])
-        seen = entry.live.attach(outbox)
+        live = entry.live
+        outbox = live.outbox_for(wire)
+        seen = live.attach(outbox, wire)
         code, reason = NO_CLOSE_FRAME, ""
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(self._write(outbox, send), name=f"session-{entry.record.id}/write")
             try:
-                code, reason = await self._read(receive, entry.live)
+                code, reason = await self._read(receive, live)
             finally:
                 writer.cancel()
-                entry.live.detach(outbox, seen, code, reason)
+                live.detach(outbox, seen, code, reason)
 
     async def _read(self, receive: Receive, live: LiveSession) -> tuple[int, str]:
         while True:
             message = await receive()
-            now_s = time.monotonic()
+            now_s = self._emulator.clock.now_s()
             if message["type"] == "websocket.disconnect":
                 return _close_of(message)
             text = message.get("text")
             if text is None:
                 live.command(protocol.Invalid(None, "", "binary frames are not part of the protocol"), now_s)
             elif len(text) > self._emulator.settings.frame_limit_chars:
-                live.oversize(now_s)
+                live.oversize(len(text), now_s)
             else:
                 live.command(protocol.parse(text), now_s)
 
@@ -64,8 +72,6 @@ class CommandSockets:
         with contextlib.suppress(OSError):
             while True:
                 item = await outbox.take()
-                if jitter_ms := self._emulator.settings.jitter_ms:
-                    await asyncio.sleep(random.uniform(0, jitter_ms) / 1000)  # noqa: S311 - not a secret
                 if isinstance(item, CloseFrame):
                     await send({"type": "websocket.close", "code": item.code, "reason": item.reason})
                     return

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from harness.livekit import LiveKitServer
+
 API_KEY = "emulator-key"
 START_TIMEOUT_S = 30.0
 
@@ -123,15 +125,24 @@ class Gateway:
 
 def _clean_environment() -> dict[str, str]:
     """The environment without settings that someone's shell may have."""
-    ours = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_")
+    ours = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_", "LIVEKIT_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @contextlib.contextmanager
-def emulator(**knobs: object) -> Iterator[Emulator]:
-    """Run an emulator: quick to be ready, no rate limit and room for 200 sessions unless `knobs` say otherwise."""
+def emulator(*, livekit: LiveKitServer | None = None, **knobs: object) -> Iterator[Emulator]:
+    """Run an emulator: quick to be ready, no rate limit and room for 200 sessions unless `knobs` say otherwise.
+
+    With `livekit` its sessions have real rooms there.
+    """
     knobs = {"ready_delay_ms": 50, "concurrency": 200, "rate": 0, **knobs}
     environment = {f"EMULATOR_{name.upper()}": str(value) for name, value in knobs.items()}
+    if livekit is not None:
+        environment |= {
+            "EMULATOR_LIVEKIT_URL": livekit.url,
+            "EMULATOR_LIVEKIT_KEY": livekit.api_key,
+            "EMULATOR_LIVEKIT_SECRET": livekit.api_secret,
+        }
     with tempfile.TemporaryDirectory() as folder:
         process = Process(["liveavatar_emulator", "serve"], environment, Path(folder))
         try:

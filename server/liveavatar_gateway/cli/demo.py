@@ -25,8 +25,11 @@ from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
     show_default=True,
     help="How long the emulated avatar takes to get ready. LiveAvatar's takes about the default.",
 )
+@click.option(
+    "--watch", is_flag=True, help="Hold the call again and again until Ctrl-C, so there is time to look."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON report at the end instead of the timeline.")
-def demo(out: Path, ready_delay_ms: int, *, as_json: bool) -> None:
+def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
     """Hold a whole call: no account, no key, nothing to start first. Takes about 20 seconds.
 
     Starts an emulator of LiveAvatar and a gateway in front of it, as real processes on free ports. Then it does
@@ -35,6 +38,10 @@ def demo(out: Path, ready_delay_ms: int, *, as_json: bool) -> None:
 
     The emulator has recorded what reached it. The demo compares that with the recordings, sample for sample, and
     checks that nothing was sent too early, too late or twice. What was heard goes to a WAV file: listen to it.
+
+    With a LiveKit server the avatar also has a face, in a real room, and the address of a page to watch it on is
+    printed at the start. The server is the one of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or one that
+    the demo starts: `make livekit-server` installs it.
 
     \b
     Exit codes: 0 every check holds, 1 one does not or the call failed, 130 Ctrl-C.
@@ -48,10 +55,12 @@ def demo(out: Path, ready_delay_ms: int, *, as_json: bool) -> None:
     from liveavatar_gateway.demo.processes import StartFailed  # noqa: PLC0415
     from liveavatar_gateway.demo.timeline import Timeline  # noqa: PLC0415
 
+    if watch and as_json:
+        raise click.UsageError("--json reports one call, --watch holds many; choose one of them")
     timeline = Timeline(Console(highlight=False, quiet=as_json))
     with stoppable():
         try:
-            result = run.run(timeline, out=out, ready_delay_ms=ready_delay_ms)
+            result = run.run(timeline, out=out, ready_delay_ms=ready_delay_ms, watch=watch)
         except (StartFailed, run.DemoFailed) as error:
             fail(str(error))
         except OSError as error:
@@ -61,6 +70,7 @@ def demo(out: Path, ready_delay_ms: int, *, as_json: bool) -> None:
             "ok": result.ok,
             "checks": [asdict(check) for check in result.checks],
             "timeline": [asdict(moment) for moment in timeline.moments],
+            "viewer": result.viewer_url,
             "wav": str(result.wav_path),
             "wav_s": round(result.wav_s, 3),
             "seconds": round(result.seconds, 3),

@@ -19,7 +19,7 @@ _START_TIMEOUT_S: Final = 20.0
 _STOP_TIMEOUT_S: Final = 8.0
 _POLL_S: Final = 0.02
 _TAIL_LINES: Final = 12
-_OURS: Final = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_")
+_OURS: Final = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_", "LIVEKIT_")
 
 
 class StartFailed(RuntimeError):
@@ -118,11 +118,12 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(*, ready_delay_ms: int) -> Iterator[Servers]:
+def servers(*, ready_delay_ms: int, emulator_settings: Mapping[str, str]) -> Iterator[Servers]:
     """Run both servers for a block; the gateway ends first, so that it can still stop what it started.
 
     Args:
         ready_delay_ms: How long the emulated avatar takes to get ready.
+        emulator_settings: Environment variables for the emulator alone.
 
     Raises:
         StartFailed: one of them did not come up.
@@ -130,7 +131,7 @@ def servers(*, ready_delay_ms: int) -> Iterator[Servers]:
     with tempfile.TemporaryDirectory(prefix="liveavatar-demo-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         knobs = ["--ready-delay-ms", str(ready_delay_ms)]
-        emulator = stack.enter_context(Child("liveavatar_emulator", knobs, {}, folder))
+        emulator = stack.enter_context(Child("liveavatar_emulator", knobs, emulator_settings, folder))
         url = emulator.wait_ready()["url"]
         settings = {
             "LIVEAVATAR_API_URL": url,

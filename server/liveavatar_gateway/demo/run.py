@@ -1,8 +1,10 @@
 """The demo's conversation, held as any caller of the gateway would hold it, and its evidence."""
 
 import asyncio
+import contextlib
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +14,10 @@ import httpx
 from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, GatewayError, Outcome
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_BYTE_RATE
-from liveavatar_gateway.demo import processes, proof, recordings
+from liveavatar_gateway.demo import processes, proof, recordings, room
 from liveavatar_gateway.demo.processes import Servers
 from liveavatar_gateway.demo.proof import Check, Evidence, Spoken
+from liveavatar_gateway.demo.room import NoRoom, Room
 from liveavatar_gateway.demo.timeline import Timeline
 
 SANDBOX_AVATAR: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
@@ -31,6 +34,8 @@ _CALL_TIMEOUT_S: Final = 5.0
 _LIMIT_S: Final = 35.0
 """A call that takes longer is stuck: it is 17 s of speech and waiting."""
 _POLL_S: Final = 0.02
+_PAUSE_S: Final = 4.0
+"""Between two calls that are watched: long enough to read on the page how the first one ended."""
 
 
 class DemoFailed(RuntimeError):
@@ -46,6 +51,8 @@ class Result:
     wav_s: float
     seconds: float
     """From the first child to the last check."""
+    viewer_url: str | None
+    """The page where the face was to be seen; None without a LiveKit server."""
 
     @property
     def ok(self) -> bool:
@@ -53,37 +60,78 @@ class Result:
         return all(check.ok for check in self.checks)
 
 
-def run(timeline: Timeline, *, out: Path, ready_delay_ms: int) -> Result:
-    """Start both servers, hold the call, end the servers, and check.
+def run(timeline: Timeline, *, out: Path, ready_delay_ms: int, watch: bool = False) -> Result:
+    """Start the servers, hold the call, end the servers, and check.
 
     Args:
         timeline: Where it is shown.
         out: WAV file for what the avatar said; its folder is made.
         ready_delay_ms: How long the emulated avatar takes to get ready.
+        watch: Hold the call again and again, until Ctrl-C.
 
     Raises:
         StartFailed: a server did not come up.
-        DemoFailed: the call could not be held.
+        DemoFailed: the call could not be held, or is to be watched where there is no room.
         OSError: the WAV file cannot be written.
         KeyboardInterrupt: Ctrl-C; the session and the servers have been ended.
     """
     began_mono_s = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with processes.servers(ready_delay_ms=ready_delay_ms) as servers:
-        timeline.say(f"The emulator stands in for LiveAvatar on {servers.emulator_url}, the gateway is on")
-        timeline.say(f"{servers.gateway_address}. Both are processes of their own; this is a caller over gRPC.\n")
-        try:
-            evidence, heard = asyncio.run(_bounded(servers, timeline))
-        except (GatewayError, httpx.HTTPError, TimeoutError) as error:
-            why = str(error) or f"it did not end within {_LIMIT_S:.0f} s"
-            raise DemoFailed(f"the call failed: {why}\n{servers.log_tail()}") from error
-    recordings.write(out, heard)
-    return Result(
-        checks=tuple(proof.examine(evidence)),
-        wav_path=out,
-        wav_s=len(heard) / NATIVE_BYTE_RATE,
-        seconds=time.monotonic() - began_mono_s,
+    with room.find(os.environ) as found:
+        if watch and isinstance(found, NoRoom):
+            raise DemoFailed(found.why)
+        settings = found.settings() if isinstance(found, Room) else {}
+        with processes.servers(ready_delay_ms=ready_delay_ms, emulator_settings=settings) as servers:
+            timeline.say(f"The emulator stands in for LiveAvatar on {servers.emulator_url}, the gateway is on")
+            timeline.say(
+                f"{servers.gateway_address}. Both are processes of their own; this is a caller over gRPC."
+            )
+            viewer_url = _announce_viewer(servers, found, timeline, watch=watch)
+            while True:
+                evidence, heard = _hold(servers, timeline)
+                recordings.write(out, heard)
+                result = Result(
+                    checks=tuple(proof.examine(evidence)),
+                    wav_path=out,
+                    wav_s=len(heard) / NATIVE_BYTE_RATE,
+                    seconds=time.monotonic() - began_mono_s,
+                    viewer_url=viewer_url,
+                )
+                if not watch:
+                    return result
+                timeline.verdict(result.checks)
+                timeline.say("Again, until Ctrl-C.\n")
+                time.sleep(_PAUSE_S)
+
+
+def _announce_viewer(servers: Servers, found: Room | NoRoom, timeline: Timeline, *, watch: bool) -> str | None:
+    """Say where the face is to be seen, or what is missing for that."""
+    if isinstance(found, NoRoom):
+        timeline.say(f"{found.why}\n")
+        return None
+    url = f"{servers.emulator_url}/viewer"
+    with _failing(servers):
+        built = httpx.get(url, trust_env=False, timeout=_CALL_TIMEOUT_S).is_success
+    timeline.say(f"Watch the face: {url}{'' if built else ' (once `make viewer` has built that page)'}")
+    timeline.say(
+        "" if watch else 'It is there as long as this runs; `make demo ARGS="--watch"` goes on until Ctrl-C.\n'
     )
+    return url
+
+
+def _hold(servers: Servers, timeline: Timeline) -> tuple[Evidence, bytes]:
+    with _failing(servers):
+        return asyncio.run(_bounded(servers, timeline))
+
+
+@contextlib.contextmanager
+def _failing(servers: Servers) -> Iterator[None]:
+    """Say why the call failed, with the end of the servers' logs."""
+    try:
+        yield
+    except (GatewayError, httpx.HTTPError, TimeoutError) as error:
+        why = str(error) or f"it did not end within {_LIMIT_S:.0f} s"
+        raise DemoFailed(f"the call failed: {why}\n{servers.log_tail()}") from error
 
 
 async def _bounded(servers: Servers, timeline: Timeline) -> tuple[Evidence, bytes]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ KEY = {"X-API-KEY": "emulator-key"}
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PATIENCE_S = 15
 """How long a test waits for what must come; far beyond what it takes, so that a busy machine fails nothing."""
+START_PATIENCE_S = 45
+"""The same for a process to start, which reads a hundred files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def spawn(folder: Path, *options: str) -> Process:
     environment["PYTHONPATH"] = str(Path(liveavatar_emulator.__file__).parents[1])
     with log.open("w") as out:
         process = subprocess.Popen([*command, *options], stdout=out, stderr=out, text=True, env=environment)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + START_PATIENCE_S
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
@@ -66,6 +68,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         tmp_path_factory.mktemp("emulator"),
         *("--ready-delay-ms", "20", "--start-delay-ms", "20", "--interrupt-ack-ms", "20", "--speed", "20"),
         *("--rate", "0", "--concurrency", "5", "--api-key", "emulator-key", "--api-key", "other-key"),
+    )
+    yield running
+    assert stop(running) == 0
+
+
+@pytest.fixture(scope="session")
+def still_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Its clock stands still, so every delay is the default and exact."""
+    running = spawn(
+        tmp_path_factory.mktemp("still"),
+        *("--clock", "manual", "--rate", "0", "--concurrency", "50"),
+        *("--api-key", "emulator-key", "--api-key", "other-key"),
+        *("--api-key", "twins=twin-key-1", "--api-key", "twins=twin-key-2"),
     )
     yield running
     assert stop(running) == 0
@@ -137,6 +152,12 @@ class Emulator:
         answer = await self.http.post("/_emulator/faults", json={"endpoint": endpoint, **fields})
         assert answer.status_code == 201, answer.text
 
+    async def advance(self, seconds: float) -> dict[str, Any]:
+        """Move a manual clock."""
+        answer = await self.http.post("/_emulator/clock/advance", json={"seconds": seconds})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
     async def mint(self, **order: Any) -> httpx.Response:
         body = {"mode": "LITE", "avatar_id": AVATAR, **order}
         return await self.http.post("/v1/sessions/token", json=body, headers=KEY)
@@ -194,13 +215,30 @@ class Emulator:
                 await asyncio.sleep(0.02)
 
 
+def client(url: str) -> httpx.AsyncClient:
+    """Without a TLS context, which takes longer to build than most of these tests take to run."""
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, verify=False, trust_env=False)
+
+
+@asynccontextmanager
+async def without_a_past(running: Process) -> AsyncIterator[Emulator]:
+    async with client(running.url) as http:
+        assert (await http.post("/_emulator/reset", params={"settings": True})).status_code == 204
+        yield Emulator(running.url, http)
+
+
 @pytest.fixture
 async def emulator(server: Process) -> AsyncIterator[Emulator]:
     """An emulator without a past."""
-    # Without a TLS context, which takes longer to build than most of these tests take to run.
-    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S, verify=False, trust_env=False) as http:
-        assert (await http.post("/_emulator/reset", params={"settings": True})).status_code == 204
-        yield Emulator(server.url, http)
+    async with without_a_past(server) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def still_emulator(still_server: Process) -> AsyncIterator[Emulator]:
+    """The same under a clock that only `advance` moves."""
+    async with without_a_past(still_server) as emulator:
+        yield emulator
 
 
 @pytest.fixture
@@ -219,3 +257,17 @@ def spawn_emulator(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         if running.process.poll() is None:
             running.process.kill()
         running.process.wait()
+
+
+@pytest.fixture
+def own_emulator(spawn_emulator: Callable[..., Process]) -> Callable[..., AbstractAsyncContextManager[Emulator]]:
+    """Runs an emulator of a test's own with the options given."""
+
+    @asynccontextmanager
+    async def run(*options: str) -> AsyncIterator[Emulator]:
+        running = spawn_emulator(*options)
+        async with client(running.url) as http:
+            yield Emulator(running.url, http)
+        assert stop(running) == 0
+
+    return run

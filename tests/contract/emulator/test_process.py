@@ -26,6 +26,8 @@ async def test_it_leaves_at_once_with_status_0_even_with_an_open_socket(spawn_em
         token = minted.json()["data"]["session_token"]
         started = await http.post("/v1/sessions/start", headers={"Authorization": f"Bearer {token}"})
         ws_url = started.json()["data"]["ws_url"]
+        secret = {"secret_type": "LLM_API_KEY", "secret_value": "sk-not-for-logs", "secret_name": "x"}
+        await http.post("/v1/secrets", json=secret, headers={"X-API-KEY": "emulator-key"})
     async with connect(ws_url) as socket:
         await socket.recv()
         running.process.send_signal(how)
@@ -34,7 +36,7 @@ async def test_it_leaves_at_once_with_status_0_even_with_an_open_socket(spawn_em
     log = running.log.read_text()
     assert "Traceback" not in log
     assert "LiveAvatar emulator on http://127.0.0.1:" in log
-    for secret in (token, ws_url.rpartition("/")[2], "emulator-key"):
+    for secret in (token, ws_url.rpartition("/")[2], "emulator-key", "sk-not-for-logs"):
         assert secret not in log
 
 
@@ -62,3 +64,9 @@ def test_a_taken_port_is_an_error_and_not_a_traceback(server):
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_manual_clock_with_a_speed_is_refused_with_status_78():
+    done = run("serve", "--clock", "manual", "--clock-speed", "2")
+    assert done.returncode == 78
+    assert "--clock-speed" in done.stderr

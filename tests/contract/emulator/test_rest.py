@@ -167,6 +167,17 @@ async def test_credits_run_out_at_start(emulator):
     assert (refused.status_code, refused.json()["code"]) == (403, 4033)
 
 
+async def test_a_start_whose_avatar_cannot_join_its_room_costs_nothing(own_emulator):
+    """Nobody listens at port 9 of this machine."""
+    livekit = ("--livekit-url", "ws://127.0.0.1:9", "--livekit-key", "devkey", "--livekit-secret", "x" * 40)
+    async with own_emulator(*livekit) as emulator:
+        session = await emulator.session()
+        entry = await emulator.historic(session)
+        assert (entry["end_reason"], entry["credits_consumed"]) == ("SERVER_ERROR", 0)
+        balance = await emulator.http.get("/v1/users/credits", headers=KEY)
+        assert balance.json()["data"]["credits_left"] == "1000.00"
+
+
 async def test_stop_works_with_bearer_alone_or_with_key_and_id(emulator):
     one, two = await emulator.session(), await emulator.session()
     assert (await emulator.http.post("/v1/sessions/stop", headers=one.bearer)).status_code == 200
@@ -179,7 +190,7 @@ async def test_stop_works_with_bearer_alone_or_with_key_and_id(emulator):
 async def test_stop_with_both_credentials_follows_the_bearer(emulator):
     session = await emulator.session()
     headers = {**KEY, **session.bearer}
-    answer = await emulator.http.post("/v1/sessions/stop", headers=headers, json={"session_id": "other"})
+    answer = await emulator.http.post("/v1/sessions/stop", headers=headers, json={"session_id": WAYNE})
     assert answer.status_code == 200
     assert answer.json() == {"code": 1000, "data": None, "message": "Success"}
 

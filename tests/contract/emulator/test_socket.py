@@ -116,6 +116,7 @@ async def test_the_classic_profile_echoes_ids_and_ends_an_interrupted_speech(emu
         await socket.speak(SPEECH * 10, "u1")
         assert (await socket.until("agent.speak_started"))["event_id"] == "u1"
         await socket.send("agent.interrupt", event_id="i1")
+        assert (await socket.until("agent.speak_interrupted"))["event_id"] == "u1"
         assert (await socket.until("agent.speak_ended"))["event_id"] == "u1"
         assert not [kind for kind in socket.types() if "buffer" in kind or kind == "agent.state_updated"]
 

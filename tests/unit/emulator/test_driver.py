@@ -1,13 +1,17 @@
-"""A session on the event loop: effects, outbox, lateness."""
+"""A session on the event loop: effects and sockets."""
 
+import random
 import time
 from collections.abc import Callable
 
 import orjson
-import pytest
 
+from liveavatar_emulator.clock import RealClock
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.driver import OUTBOX_LIMIT, CloseFrame, Lateness, LiveSession, Outbox
+from liveavatar_emulator.driver import LiveSession
+from liveavatar_emulator.eventlog import EventLog
+from liveavatar_emulator.lateness import Lateness
+from liveavatar_emulator.outbox import CloseFrame, Outbox
 from liveavatar_emulator.recording import AudioBudget, Recording
 from liveavatar_emulator.session import MinuteDue, Over, Session
 
@@ -16,6 +20,8 @@ def live(
     *, charge_minute: Callable[[], bool] = lambda: True, on_over: Callable[[Over], None] = lambda _: None
 ) -> LiveSession:
     now_s = time.monotonic()
+    clock = RealClock()
+    now_s = clock.now_s()
     core = Session(
         settings=Settings(),
         recording=Recording(started_mono_s=now_s, keep_bytes=0, budget=AudioBudget(0)),
@@ -24,7 +30,16 @@ def live(
         limit_s=3600,
         billed=True,
     )
-    return LiveSession(core, lateness=Lateness(), charge_minute=charge_minute, on_over=on_over)
+    return LiveSession(
+        core,
+        ordinal=1,
+        clock=clock,
+        rng=random.Random(1),
+        log=EventLog(clock),
+        lateness=Lateness(),
+        charge_minute=charge_minute,
+        on_over=on_over,
+    )
 
 
 async def drained(outbox: Outbox) -> list[str]:
@@ -39,7 +54,7 @@ async def drained(outbox: Outbox) -> list[str]:
 async def test_a_minute_that_cannot_be_paid_ends_the_session():
     over: list[Over] = []
     session = live(charge_minute=lambda: False, on_over=over.append)
-    outbox = Outbox(abort=lambda: None)
+    outbox = Outbox(RealClock(), reset=lambda: None)
     session.attach(outbox)
     session._apply([MinuteDue(60.0)], time.monotonic())
     assert [end.reason for end in over] == ["NO_CREDITS"]
@@ -57,7 +72,7 @@ async def test_a_minute_that_is_paid_changes_nothing():
 async def test_a_disposed_session_has_no_timer_and_no_effects():
     over: list[Over] = []
     session = live(on_over=over.append)
-    outbox = Outbox(abort=lambda: None)
+    outbox = Outbox(RealClock(), reset=lambda: None)
     seen = session.attach(outbox)
     session.dispose()
     session.detach(outbox, seen, 1001, "")
@@ -68,7 +83,7 @@ async def test_a_disposed_session_has_no_timer_and_no_effects():
 
 async def test_a_replaced_socket_does_not_detach_its_successor():
     session = live()
-    first, second = Outbox(abort=lambda: None), Outbox(abort=lambda: None)
+    first, second = Outbox(RealClock(), reset=lambda: None), Outbox(RealClock(), reset=lambda: None)
     seen = session.attach(first)
     session.attach(second)
     session.detach(first, seen, 1000, "")
@@ -76,34 +91,3 @@ async def test_a_replaced_socket_does_not_detach_its_successor():
     assert session.core.attached
     assert seen.closed_by == "server"
     session.dispose()
-
-
-def test_a_client_that_never_reads_is_cut_off():
-    aborted = []
-    outbox = Outbox(abort=lambda: aborted.append(True))
-    for _ in range(OUTBOX_LIMIT + 2):
-        outbox.put(b"{}")
-    assert aborted == [True]
-    assert outbox.aborted
-
-
-async def test_nothing_follows_a_close_frame():
-    outbox = Outbox(abort=lambda: None)
-    outbox.put(CloseFrame(1000, ""))
-    outbox.put(b"{}")
-    assert await outbox.take() == CloseFrame(1000, "")
-    outbox.put(CloseFrame(1001, ""))
-    assert not outbox._items
-
-
-@pytest.mark.parametrize(("share", "bound_ms"), [(0.5, 2), (0.99, 20), (1.0, 5000)])
-def test_lateness_is_reported_as_the_bound_of_its_bucket(share, bound_ms):
-    lateness = Lateness()
-    for late_s, count in ((0.0015, 90), (0.015, 9), (5.0, 1)):
-        for _ in range(count):
-            lateness.note(late_s)
-    assert lateness.percentile_ms(share) == bound_ms
-
-
-def test_no_lateness_is_zero():
-    assert Lateness().row() == {"count": 0, "p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0}

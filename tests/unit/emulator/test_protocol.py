@@ -134,11 +134,6 @@ def test_classic_events_echo_the_clients_id_and_know_no_acks():
     assert dialect.pose(Pose.IDLE, Pose.TALKING) is None
 
 
-def test_classic_says_speak_ended_where_modern_says_speak_interrupted():
-    assert loaded(events("classic").speak_interrupted("u1", "t"))["type"] == "agent.speak_ended"
-    assert loaded(events("modern").speak_interrupted("u1", "t"))["type"] == "agent.speak_interrupted"
-
-
 def test_acks_only_has_no_speak_event():
     dialect = events("acks_only")
     assert dialect.speak_started("u1", "t") is None

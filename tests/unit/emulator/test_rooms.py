@@ -2,9 +2,11 @@
 
 import pytest
 
-from liveavatar_emulator.rooms import OwnRoom, credentials, grants_complete
+from liveavatar_emulator.config import LiveKitServer
+from liveavatar_emulator.rooms import OwnRoom, avatar_seat, credentials, grants_complete, watcher_token
 from liveavatar_emulator.tokens import BadToken, claims_of, sign, verify
 
+LIVEKIT = LiveKitServer(url="ws://127.0.0.1:7880", api_key="devkey", api_secret="a secret of thirty-two letters..")
 GRANTS = {"roomJoin": True, "room": "desk-7", "canPublish": True, "canSubscribe": True, "canPublishData": True}
 
 
@@ -55,3 +57,41 @@ def test_a_signature_of_another_secret_is_refused():
         verify(token, b"two")
     with pytest.raises(BadToken):
         verify("ä.ö.ü", b"one")
+
+
+def grants(token: str) -> dict[str, object]:
+    return verify(token, LIVEKIT.api_secret.encode())["video"]
+
+
+def test_with_a_livekit_server_all_three_tokens_are_signed_for_the_sessions_own_room():
+    fields = credentials("s1", None, 0.0, LIVEKIT)
+    seat = avatar_seat("s1", None, LIVEKIT)
+    assert fields["livekit_url"] == seat.url == LIVEKIT.url
+    identities = set()
+    for token in (fields["livekit_client_token"], fields["livekit_agent_token"], seat.token):
+        assert {**GRANTS, "room": "session-s1"}.items() <= grants(token).items()
+        identities.add(verify(token, LIVEKIT.api_secret.encode())["sub"])
+    assert identities == {"viewer", "agent", "heygen"}
+    assert seat.owned
+
+
+def test_a_watcher_may_only_watch():
+    may = grants(watcher_token(LIVEKIT, "s1", None, "watcher-1"))
+    assert (may["room"], may["roomJoin"], may["canSubscribe"]) == ("session-s1", True, True)
+    assert not may["canPublish"]
+    assert not may["canPublishData"]
+
+
+def test_the_avatar_takes_the_callers_token_to_the_callers_room():
+    brought = own()
+    seat = avatar_seat("s1", brought, LIVEKIT)
+    assert (seat.url, seat.room, seat.token, seat.owned) == (brought.url, "desk-7", brought.avatar_token, False)
+    assert brought.avatar_token not in repr(seat)
+
+
+def test_tokens_for_a_callers_room_are_real_only_where_the_key_is():
+    elsewhere = credentials("s1", own(), 0.0, LIVEKIT)
+    with pytest.raises(BadToken):
+        grants(elsewhere["livekit_client_token"])
+    here = credentials("s1", OwnRoom(LIVEKIT.url, "desk-7", own().avatar_token), 0.0, LIVEKIT)
+    assert grants(here["livekit_client_token"])["room"] == "desk-7"

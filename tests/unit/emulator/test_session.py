@@ -255,12 +255,12 @@ def test_older_builds_also_say_idle_started_and_ended():
     assert talk.wait(1.2) == ["state_updated=talking", "idle_ended", "speak_started"]
 
 
-def test_classic_follows_an_interrupt_with_speak_ended():
+def test_classic_follows_speak_interrupted_with_speak_ended():
     talk = Talk.ready(profile="classic")
     talk.say(Speak("u1", SECOND), 1.0)
     assert talk.wait(1.5) == ["speak_started"]
     talk.say(Interrupt("i1"), 1.5)
-    assert talk.wait(2.0) == ["speak_ended"]
+    assert talk.wait(2.0) == ["speak_interrupted", "speak_ended"]
 
 
 def test_acks_only_shows_speech_as_pose_alone():
@@ -401,3 +401,28 @@ def test_a_socket_that_comes_too_late_is_closed():
     talk = Talk.ready()
     talk.session.end("USER_CLOSED", 1.0)
     assert told(talk.session.attach(1.0)) == ["close 1000"]
+
+
+def test_a_late_speak_ended_comes_once_when_it_is_due():
+    talk = Talk.ready(interrupt_ack_ms=0, start_delay_ms=0, late_speak_ended_ms=300)
+    talk.say(Speak("u1", SECOND), 1.0)
+    talk.say(Interrupt("i1"), 1.5)
+    assert talk.wait(1.799) == []
+    assert talk.wait(1.8) == ["speak_ended"]
+    assert talk.wait(100.0) == []
+
+
+def test_a_hosted_session_is_ready_without_a_socket_and_is_not_reaped():
+    session = Session(
+        settings=Settings(ready_delay_ms=1000, reap_s=5, idle_s=50),
+        recording=Recording(started_mono_s=0.0, keep_bytes=0, budget=AudioBudget(0)),
+        fresh_id=lambda: "x",
+        now_s=0.0,
+        limit_s=3600,
+        billed=False,
+        hosted=True,
+    )
+    session.advance(1.0)
+    assert session.phase is Phase.READY
+    assert told(session.advance(49.9)) == []
+    assert told(session.advance(50.0))[-1] == "over IDLE_TIMEOUT"

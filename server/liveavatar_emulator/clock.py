@@ -1,0 +1,202 @@
+"""Emulator time: real, faster or slower than real, or standing still until it is told to move.
+
+All of the emulator's times (playback, readiness, idle, reap, duration, billing, rate limits, faults) are seconds
+of one clock. At rate 1 its `now_s` is CLOCK_MONOTONIC, comparable with `time.monotonic()` of any process on the
+machine.
+"""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+SETTLE_TURNS = 40
+"""Turns of the event loop granted after timers fired, so that what they woke has run before time moves on. The
+longest chain (a REST call that wakes, is answered, and is written) takes about ten."""
+
+
+class Timer(Protocol):
+    """A callback that waits for its time."""
+
+    def cancel(self) -> None:
+        """Do not call; harmless when it was called already."""
+
+
+class Clock(Protocol):
+    """Where the emulator reads the time, and where it waits."""
+
+    @property
+    def mode(self) -> str:
+        """`real` or `manual`."""
+
+    @property
+    def rate(self) -> float:
+        """Emulator seconds per real second; 0 when time stands still."""
+
+    @property
+    def origin_s(self) -> float:
+        """`now_s` when the emulator started."""
+
+    def now_s(self) -> float:
+        """Seconds since a moment of no meaning; never moves back."""
+
+    def utc_s(self) -> float:
+        """Seconds since 1970 (UTC), moving with `now_s`."""
+
+    def call_at(self, due_s: float, callback: Callable[[], None]) -> Timer:
+        """Call when `now_s` has reached `due_s`, never earlier."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many emulator seconds."""
+
+    async def outage(self, seconds: float) -> None:
+        """Wait while nobody can reach the emulator: emulator seconds, or real ones when time stands still."""
+
+    def real_s(self, emulator_s: float) -> float:
+        """How long so many emulator seconds take in reality; 0 when time stands still."""
+
+
+class RealClock:
+    """Follows the machine's clock at a fixed rate."""
+
+    mode = "real"
+
+    def __init__(self, rate: float = 1.0) -> None:
+        self.rate = rate
+        self.origin_s = time.monotonic()
+        self._origin_utc_s = time.time()
+
+    def now_s(self) -> float:
+        """CLOCK_MONOTONIC at rate 1; otherwise it starts there and runs ahead or behind."""
+        real_s = time.monotonic()
+        return real_s if self.rate == 1 else self.origin_s + (real_s - self.origin_s) * self.rate
+
+    def utc_s(self) -> float:
+        """The machine's UTC at rate 1, so that corrections of that clock are followed."""
+        return time.time() if self.rate == 1 else self._origin_utc_s + self.now_s() - self.origin_s
+
+    def call_at(self, due_s: float, callback: Callable[[], None]) -> Timer:
+        """Call at `due_s` or up to a real millisecond later."""
+        # uvloop's timers count whole milliseconds: round up, or they fire before they are due.
+        delay_ms = int(self.real_s(max(0.0, due_s - self.now_s())) * 1000) + 1
+        return asyncio.get_running_loop().call_later(delay_ms / 1000, callback)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, also for no time at all, in which case other tasks get a turn."""
+        await asyncio.sleep(self.real_s(seconds))
+
+    async def outage(self, seconds: float) -> None:
+        """The same as `sleep`."""
+        await self.sleep(seconds)
+
+    def real_s(self, emulator_s: float) -> float:
+        """Emulator seconds in real seconds."""
+        return emulator_s / self.rate
+
+
+class _ManualTimer:
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class ManualClock:
+    """Starts at 0 and moves only by `advance`. One advance at a time; a second one waits for the first."""
+
+    mode = "manual"
+    rate = 0.0
+    origin_s = 0.0
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._origin_utc_s = float(int(time.time()))
+        self._timers: list[tuple[float, int, _ManualTimer]] = []
+        self._numbers = itertools.count()
+        self._moving = asyncio.Lock()
+        self._running = asyncio.Event()
+        self._running.set()
+
+    def now_s(self) -> float:
+        """Where it was moved to."""
+        return self._now_s
+
+    def utc_s(self) -> float:
+        """The second of the emulator's start, plus what it was moved."""
+        return self._origin_utc_s + self._now_s
+
+    def call_at(self, due_s: float, callback: Callable[[], None]) -> Timer:
+        """Call from within an advance that reaches `due_s`. What is due already waits for the next advance."""
+        timer = _ManualTimer(callback)
+        heapq.heappush(self._timers, (due_s, next(self._numbers), timer))
+        return timer
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until it was moved so far."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        done = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        timer = self.call_at(self._now_s + seconds, wake)
+        try:
+            await done
+        finally:
+            timer.cancel()
+
+    async def outage(self, seconds: float) -> None:
+        """Real seconds, since nobody could move the clock; an advance that is under way waits for them."""
+        self._running.clear()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._running.set()
+
+    def real_s(self, emulator_s: float) -> float:
+        """Nothing is ever late."""
+        del emulator_s
+        return 0.0
+
+    async def advance(self, seconds: float) -> int:
+        """Move by `seconds`, calling timers in the order of their times, each at its own time.
+
+        Between two moments everything that the first one set off gets its turn. Returns how many were called.
+        """
+        async with self._moving:
+            until_s = self._now_s + seconds
+            called = 0
+            await self._settle()
+            while self._timers and self._timers[0][0] <= until_s:
+                called += self._call_due(max(self._now_s, self._timers[0][0]))
+                await self._settle()
+            self._now_s = until_s
+            await self._settle()
+            return called
+
+    def _call_due(self, moment_s: float) -> int:
+        """Move to `moment_s` and call what is due by then; a timer set meanwhile is left for the next turn."""
+        self._now_s = moment_s
+        due: list[_ManualTimer] = []
+        while self._timers and self._timers[0][0] <= moment_s:
+            due.append(heapq.heappop(self._timers)[2])
+        called = 0
+        for timer in due:
+            # An earlier one of the same moment may have cancelled this one.
+            if timer.callback is not None:
+                timer.callback()
+                called += 1
+        return called
+
+    async def _settle(self) -> None:
+        for _ in range(SETTLE_TURNS):
+            await asyncio.sleep(0)
+        await self._running.wait()

@@ -1,0 +1,48 @@
+"""What belongs to the account itself: its balance and its secrets."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from liveavatar_emulator import errors
+from liveavatar_emulator.auth import KeyAccount, TheEmulator
+from liveavatar_emulator.gate import GatedRoute
+from liveavatar_emulator.rest.answers import success
+
+router = APIRouter(prefix="/v1", route_class=GatedRoute)
+
+
+class NewSecret(BaseModel):
+    """Body of POST /v1/secrets."""
+
+    secret_type: Literal["ELEVENLABS_API_KEY", "LLM_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"]
+    secret_value: Annotated[str, Field(min_length=1, repr=False)]
+    secret_name: Annotated[str, Field(min_length=1, max_length=255)]
+
+
+@router.get("/users/credits", name="credits")
+async def user_credits(emulator: TheEmulator, account: KeyAccount) -> Response:
+    """The balance, as a string with two decimals."""
+    return success(emulator, {"credits_left": f"{account.balance:.2f}"})
+
+
+@router.post("/secrets", name="secrets")
+async def store_secret(emulator: TheEmulator, account: KeyAccount, body: NewSecret) -> Response:
+    """Note a provider's key by name and type. Its value is forgotten here: nothing is behind a connector."""
+    secret = account.store_secret(body.secret_type, body.secret_name, emulator.now_utc(), emulator.ids)
+    return success(emulator, {"id": secret.id, "secret_name": secret.name})
+
+
+@router.get("/secrets", name="secrets")
+async def list_secrets(emulator: TheEmulator, account: KeyAccount) -> Response:
+    """All secrets, newest first, without their values. Not paged."""
+    return success(emulator, [secret.row() for secret in reversed(account.secrets.values())])
+
+
+@router.delete("/secrets/{secret_id}", name="secrets")
+async def delete_secret(emulator: TheEmulator, account: KeyAccount, secret_id: str) -> Response:
+    """Forget a secret; sessions that were minted with it stay as they are."""
+    if account.secrets.pop(secret_id, None) is None:
+        raise errors.not_found("Secret")
+    return success(emulator, None)

@@ -1,0 +1,90 @@
+"""Avatars, and the voices and contexts that go with them."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from liveavatar_emulator import catalog, errors, orders
+from liveavatar_emulator.auth import KeyAccount, TheEmulator
+from liveavatar_emulator.gate import GatedRoute
+from liveavatar_emulator.rest.answers import Paging, page, success
+
+router = APIRouter(prefix="/v1", route_class=GatedRoute)
+
+
+class AvatarChange(BaseModel):
+    """Body of PATCH /v1/avatars/{id}; what is left out stays."""
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    default_voice_id: str | None = None
+
+
+class VoiceFilter(Paging):
+    """Which voices to list."""
+
+    voice_type: Literal["public", "private"] = "public"
+
+
+@router.get("/avatars/public", name="avatars")
+async def public_avatars(request: Request, emulator: TheEmulator, paging: Annotated[Paging, Query()]) -> Response:
+    """Stock avatars; needs no credential."""
+    return page(request, emulator, list(catalog.PUBLIC_AVATARS), paging)
+
+
+@router.get("/avatars", name="avatars")
+async def own_avatars(
+    request: Request, emulator: TheEmulator, account: KeyAccount, paging: Annotated[Paging, Query()]
+) -> Response:
+    """The account's custom avatars; as many as the knob `own_avatars` says, less those deleted."""
+    return page(request, emulator, account.avatars.rows(emulator.settings.own_avatars), paging)
+
+
+@router.get("/avatars/{avatar_id}", name="avatars")
+async def get_avatar(emulator: TheEmulator, account: KeyAccount, avatar_id: UUID) -> Response:
+    """One avatar. Being able to read it does not prove that a session may use it."""
+    avatar = orders.readable_avatar(account, str(avatar_id), emulator.settings)
+    if avatar is None:
+        raise errors.not_found("Avatar")
+    return success(emulator, avatar)
+
+
+@router.patch("/avatars/{avatar_id}", name="avatars")
+async def change_avatar(
+    emulator: TheEmulator, account: KeyAccount, avatar_id: UUID, change: AvatarChange
+) -> Response:
+    """Rename an own avatar, or give it another voice. Stock avatars and other people's cannot be changed."""
+    voice = None
+    if change.default_voice_id is not None:
+        voice = catalog.voice(change.default_voice_id)
+        if voice is None:
+            raise errors.FieldError("default_voice_id", "Voice not found", change.default_voice_id)
+    avatar = orders.own_avatar(account, str(avatar_id), emulator.settings)
+    changed = account.avatars.change(avatar, name=change.name, voice=voice, now=emulator.now_utc())
+    return success(emulator, changed)
+
+
+@router.delete("/avatars/{avatar_id}", name="avatars")
+async def delete_avatar(emulator: TheEmulator, account: KeyAccount, avatar_id: UUID) -> Response:
+    """Take an own avatar out of use; its running sessions end with AVATAR_DELETED."""
+    emulator.delete_avatar(account, str(avatar_id))
+    return success(emulator, None)
+
+
+@router.get("/voices", name="voices")
+async def voices(
+    request: Request, emulator: TheEmulator, account: KeyAccount, which: Annotated[VoiceFilter, Query()]
+) -> Response:
+    """Stock voices; the account has none of its own."""
+    del account
+    return page(request, emulator, list(catalog.VOICES) if which.voice_type == "public" else [], which)
+
+
+@router.get("/contexts", name="contexts")
+async def contexts(
+    request: Request, emulator: TheEmulator, account: KeyAccount, paging: Annotated[Paging, Query()]
+) -> Response:
+    """None: contexts instruct FULL mode and connectors, neither of which has anything behind it here."""
+    del account
+    return page(request, emulator, [], paging)

@@ -1,0 +1,158 @@
+"""Sessions: mint, start, stop, keep alive, look up, and erase their events."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+
+from liveavatar_emulator import errors
+from liveavatar_emulator.account import Account, EndReason, SessionRecord
+from liveavatar_emulator.auth import BearerTicket, KeyAccount, KeyOrBearer, TheEmulator
+from liveavatar_emulator.gate import GatedRoute
+from liveavatar_emulator.rest.answers import Paging, page, success
+from liveavatar_emulator.rest.token import TokenRequest
+from liveavatar_emulator.service import Emulator, Ticket
+
+router = APIRouter(prefix="/v1/sessions", route_class=GatedRoute)
+
+
+class SessionRef(BaseModel):
+    """Body of keep-alive; with a bearer token it says nothing that the token does not."""
+
+    session_id: UUID | None = None
+
+
+class StopRequest(SessionRef):
+    """Body of stop. Any reason of the enum is taken, also those the service sets itself."""
+
+    reason: EndReason = "UNKNOWN"
+
+
+NO_STOP_BODY = StopRequest(reason="USER_CLOSED")
+"""A stop without a body has another reason than one whose body names none; the schema has both defaults."""
+
+
+class SessionFilter(Paging):
+    """Which sessions to list. A context can only be that of a connector; no session comes from an embed."""
+
+    type: Literal["active", "historic"]
+    avatar_id: str | None = None
+    embed_id: str | None = None
+    context_id: str | None = None
+
+
+class TranscriptSpan(BaseModel):
+    """Which part of a transcript to read."""
+
+    start_timestamp: int | None = None
+    end_timestamp: int | None = None
+
+
+@router.post("/token", name="token")
+async def mint(emulator: TheEmulator, account: KeyAccount, body: TokenRequest) -> Response:
+    """Mint a session token: free, starts nothing."""
+    ticket, token = emulator.mint(account, body.order(emulator.settings))
+    return success(emulator, {"session_id": ticket.session_id, "session_token": token})
+
+
+@router.post("/start", name="start")
+async def start(request: Request, emulator: TheEmulator, ticket: BearerTicket) -> Response:
+    """Start a minted session; billing begins. Answers 201; what the body says is not read."""
+    return success(emulator, emulator.start(ticket, _ws_base(request, emulator)), status=201)
+
+
+@router.post("/stop", name="stop")
+async def stop(emulator: TheEmulator, caller: KeyOrBearer, body: StopRequest | None = None) -> Response:
+    """End a session; 404 when it is gone, which a client may take for success."""
+    body = body or NO_STOP_BODY
+    session_id, account = _target(caller, body.session_id)
+    emulator.stop(session_id, account, body.reason)
+    return success(emulator, None)
+
+
+@router.post("/keep-alive", name="keep-alive")
+async def keep_alive(
+    request: Request, emulator: TheEmulator, caller: KeyOrBearer, body: SessionRef | None = None
+) -> Response:
+    """Reset a session's idle timer. Its duration limit stays."""
+    if (
+        emulator.settings.strict
+        and body is not None
+        and body.session_id is None
+        and await _is_empty_object(request)
+    ):
+        raise errors.FieldError("session_id", "session_id is required", None)
+    session_id, account = _target(caller, body.session_id if body else None)
+    emulator.keep_alive(session_id, account)
+    return success(emulator, None)
+
+
+@router.get("", name="list")
+async def list_sessions(
+    request: Request, emulator: TheEmulator, account: KeyAccount, which: Annotated[SessionFilter, Query()]
+) -> Response:
+    """The account's active or historic sessions, newest first."""
+    records: list[SessionRecord] = []
+    if which.embed_id is None:
+        emulator.refresh()
+        records = account.history(
+            active=which.type == "active", avatar_id=which.avatar_id, context_id=which.context_id
+        )
+    now_s = emulator.now_s()
+    return page(request, emulator, [record.row(now_s) for record in records], which)
+
+
+@router.get("/{session_id}", name="get")
+async def get_session(emulator: TheEmulator, account: KeyAccount, session_id: str) -> Response:
+    """One session, active or historic."""
+    return success(emulator, _record(emulator, account, session_id).row(emulator.now_s()))
+
+
+@router.get("/{session_id}/transcript", name="transcript")
+async def transcript(
+    emulator: TheEmulator, account: KeyAccount, session_id: str, span: Annotated[TranscriptSpan, Query()]
+) -> Response:
+    """Always empty, whatever the span: in LITE mode the service hears only audio."""
+    del span
+    record = _record(emulator, account, session_id)
+    return success(emulator, {"session_active": record.active, "next_timestamp": None, "transcript_data": []})
+
+
+@router.delete("/{session_id}/events", name="events")
+async def erase_events(emulator: TheEmulator, caller: KeyOrBearer, session_id: str) -> Response:
+    """Erase a session's events for good. A bearer token reaches its own session only."""
+    if isinstance(caller, Ticket) and caller.session_id != session_id:
+        raise errors.not_found("Session")
+    account = caller.account if isinstance(caller, Ticket) else caller
+    _record(emulator, account, session_id).events_erased = True
+    return success(emulator, None)
+
+
+def _target(caller: Account | Ticket, session_id: UUID | None) -> tuple[str, Account]:
+    if isinstance(caller, Ticket):
+        return caller.session_id, caller.account
+    if session_id is None:
+        raise errors.FieldError("session_id", "session_id is required", None)
+    return str(session_id), caller
+
+
+def _record(emulator: Emulator, account: Account, session_id: str) -> SessionRecord:
+    emulator.refresh()
+    record = account.records.get(session_id)
+    if record is None:
+        raise errors.not_found("Session")
+    return record
+
+
+async def _is_empty_object(request: Request) -> bool:
+    body = await request.body()
+    return bool(orjson.loads(body) == {})
+
+
+def _ws_base(request: Request, emulator: Emulator) -> str:
+    if emulator.config.public_url is not None:
+        return emulator.config.public_url.rstrip("/")
+    scheme = "wss" if request.url.scheme == "https" else "ws"
+    return f"{scheme}://{request.url.netloc}"

@@ -1,0 +1,142 @@
+"""The body of POST /v1/sessions/token: what may be asked of a session.
+
+Source: LiveAvatar API reference, token; names, ranges and defaults are those of the published schema.
+"""
+
+from typing import Any, Literal
+from uuid import UUID
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+
+from liveavatar_emulator import errors
+from liveavatar_emulator.config import Settings
+from liveavatar_emulator.orders import Connector, Order
+from liveavatar_emulator.rooms import OwnRoom
+
+
+class VideoSettings(BaseModel):
+    """Size and codec of the avatar's picture."""
+
+    quality: Literal["very_high", "high", "medium", "low"] = "high"
+    encoding: Literal["H264", "VP8"] = "H264"
+
+
+class LiveKitConfig(BaseModel):
+    """The caller's own room, with a join token for the avatar."""
+
+    livekit_url: str
+    livekit_room: str
+    livekit_client_token: str
+
+
+class AgoraConfig(BaseModel):
+    """The caller's own Agora channel; accepted, with nothing behind it."""
+
+    agora_app_id: str
+    agora_token: str
+    agora_channel: str
+    agora_uid: str
+
+
+class ElevenLabsAgentConfig(BaseModel):
+    """A hosted ElevenLabs agent that speaks through the avatar."""
+
+    secret_id: UUID
+    agent_id: str
+    voice_id: str | None = None
+    dynamic_variables: dict[str, str | int | float | bool] | None = None
+
+
+class OpenAIRealtimeConfig(BaseModel):
+    """A hosted OpenAI Realtime agent that speaks through the avatar."""
+
+    secret_id: UUID
+    context_id: UUID | None = None
+    voice: Literal[
+        "alloy",
+        "ash",
+        "ballad",
+        "cedar",
+        "coral",
+        "echo",
+        "fable",
+        "marin",
+        "nova",
+        "onyx",
+        "sage",
+        "shimmer",
+        "verse",
+    ] = "alloy"
+    temperature: float = Field(default=0.8, ge=0.6, le=1.2)
+    model: str = "gpt-realtime"
+
+
+class GeminiRealtimeConfig(BaseModel):
+    """A hosted Gemini Live agent that speaks through the avatar. `voice` is any name: the list grows."""
+
+    secret_id: UUID
+    context_id: UUID | None = None
+    voice: str = "Puck"
+    temperature: float = Field(default=0.8, ge=0, le=2)
+    model: str = "gemini-3.1-flash-live-preview"
+
+
+class TokenRequest(BaseModel):
+    """What a session shall be. Unknown fields are ignored, the plugin's `video_quality` too."""
+
+    avatar_id: UUID
+    mode: Literal["LITE", "FULL"] = "LITE"
+    is_sandbox: bool = False
+    video_settings: VideoSettings | None = None
+    max_session_duration: int | None = Field(default=None, ge=1)
+    livekit_config: LiveKitConfig | None = None
+    agora_config: AgoraConfig | None = None
+    elevenlabs_agent_config: ElevenLabsAgentConfig | None = None
+    openai_realtime_config: OpenAIRealtimeConfig | None = None
+    gemini_realtime_config: GeminiRealtimeConfig | None = None
+    avatar_persona: dict[str, Any] | None = None
+    voice_agent: dict[str, Any] | None = None
+
+    def order(self, settings: Settings) -> Order:
+        """The order, with the plan's limit filled in where none was asked for.
+
+        Raises:
+            RequestValidationError: FULL mode without the persona that its schema requires.
+            FieldError: FULL mode otherwise, two rooms, or two connectors.
+        """
+        if self.mode == "FULL":
+            self._refuse_full_mode()
+        plan_s = settings.sandbox_s if self.is_sandbox else settings.max_duration_s
+        video = self.video_settings or VideoSettings()
+        own = self.livekit_config
+        if own is not None and self.agora_config is not None:
+            raise errors.FieldError("agora_config", "livekit_config and agora_config exclude each other", None)
+        connector = self._connector()
+        return Order(
+            avatar_id=str(self.avatar_id),
+            is_sandbox=self.is_sandbox,
+            quality=video.quality,
+            encoding=video.encoding,
+            max_session_duration=plan_s if self.max_session_duration is None else self.max_session_duration,
+            own_room=OwnRoom(own.livekit_url, own.livekit_room, own.livekit_client_token) if own else None,
+            own_channel=self.agora_config is not None,
+            connector=connector,
+        )
+
+    def _refuse_full_mode(self) -> None:
+        if self.avatar_persona is None and self.voice_agent is None:
+            missing = {"type": "missing", "loc": ("body", "avatar_persona"), "msg": "Field required", "input": {}}
+            raise RequestValidationError([missing])
+        raise errors.FieldError("mode", "FULL mode is not emulated", self.mode)
+
+    def _connector(self) -> Connector | None:
+        given = {
+            "elevenlabs_agent_config": self.elevenlabs_agent_config,
+            "openai_realtime_config": self.openai_realtime_config,
+            "gemini_realtime_config": self.gemini_realtime_config,
+        }
+        asked = [Connector(field, config.model_dump(mode="json")) for field, config in given.items() if config]
+        if len(asked) > 1:
+            raise errors.FieldError(asked[1].field, f"{asked[0].field} is set already", None)
+        return asked[0] if asked else None

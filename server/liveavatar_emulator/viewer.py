@@ -1,0 +1,144 @@
+"""The page to watch a session on: its files, what it asks, and the seat it takes in the room.
+
+The page is built from `viewer/` in the repository by `make viewer`, into `viewer_page/` beside this module.
+"""
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi.responses import FileResponse, HTMLResponse
+
+from liveavatar_emulator import rooms
+from liveavatar_emulator.auth import TheEmulator
+from liveavatar_emulator.gate import json_response
+from liveavatar_emulator.service import Emulator, Entry
+
+router = APIRouter()
+
+PAGE = Path(__file__).parent / "viewer_page"
+"""Where the build puts the page; absent in a checkout that never built it."""
+
+_INDEX = "index.html"
+_ASSETS = {
+    "page.js": "text/javascript",
+    "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    "licences.txt": "text/plain",
+}
+"""What the build makes beside the index, with media types: nothing else is served."""
+
+_NEVER_STORED = {"Cache-Control": "no-store"}
+
+_NOT_BUILT = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>LiveAvatar emulator</title>
+<h1>This page is not built yet</h1>
+<p>One command builds it, in a checkout of the project and with Node.js 20 or newer:</p>
+<pre>make viewer</pre>
+<p>Then reload. The emulator need not be restarted.</p>
+"""
+
+
+@router.get("/viewer", include_in_schema=False)
+async def page(emulator: TheEmulator) -> Response:
+    """The page; when it is not built, a 503 that says how to build it."""
+    headers = _headers(emulator)
+    if not (PAGE / _INDEX).is_file():
+        return HTMLResponse(_NOT_BUILT, 503, headers)
+    return FileResponse(PAGE / _INDEX, media_type="text/html", headers=headers)
+
+
+@router.get("/viewer/{name}", include_in_schema=False)
+async def asset(emulator: TheEmulator, name: str) -> Response:
+    """One of the page's files."""
+    if name not in _ASSETS or not (PAGE / name).is_file():
+        raise HTTPException(404, f"the viewer has no file {name!r}")
+    return FileResponse(PAGE / name, media_type=_ASSETS[name], headers=_headers(emulator))
+
+
+@router.get("/_emulator/viewer")
+async def status(
+    emulator: TheEmulator, session: Annotated[str | None, Query(description="Also tell about this one.")] = None
+) -> Response:
+    """What the page shows: the running sessions in the order of their start, and the one that it watches."""
+    emulator.refresh()
+    asked = emulator.sessions.get(session) if session is not None else None
+    answer = {
+        "livekit": emulator.config.livekit is not None,
+        "running": [_view(emulator, entry) for entry in emulator.sessions.values() if entry.record.active],
+        "session": None if asked is None else _view(emulator, asked),
+    }
+    return json_response(answer, headers=_NEVER_STORED)
+
+
+@router.get("/_emulator/sessions/{session_id}/viewer")
+async def seat(emulator: TheEmulator, session_id: str) -> Response:
+    """Where and how to join a running session's room, to watch only; each call is a seat of its own."""
+    entry = emulator.sessions.get(session_id)
+    if entry is None:
+        raise HTTPException(404, f"no session {session_id!r} was started since the last reset")
+    if not entry.record.active:
+        raise HTTPException(409, f"session {session_id!r} is over")
+    livekit = emulator.config.livekit
+    if livekit is None:
+        hint = "start it with --livekit-url, --livekit-key and --livekit-secret"
+        raise HTTPException(409, f"the emulator has no LiveKit server, so there is no room to join; {hint}")
+    own = entry.ticket.order.own_room
+    if entry.ticket.order.own_channel:
+        raise HTTPException(409, "this session is in an Agora channel, which this page cannot join")
+    if own is not None and not _same_server(own.url, livekit.url):
+        raise HTTPException(
+            409, f"the room {own.room!r} is on its caller's own server; join it with a token of theirs"
+        )
+    answer = {
+        "url": livekit.url,
+        "room": rooms.room_name(session_id, own),
+        # Each of its own: a participant of the same identity would put the first one out.
+        "token": rooms.watcher_token(livekit, session_id, own, f"watcher-{secrets.token_hex(6)}"),
+    }
+    return json_response(answer, headers=_NEVER_STORED)
+
+
+def _view(emulator: Emulator, entry: Entry) -> dict[str, Any]:
+    core, record, own = entry.live.core, entry.record, entry.ticket.order.own_room
+    return {
+        "id": record.id,
+        "phase": core.phase.value,
+        "pose": core.pose.value,
+        "duration_s": round(record.duration_s(emulator.now_s()), 3),
+        "end_reason": record.end_reason,
+        "own_room": own.room if own else None,
+    }
+
+
+def _headers(emulator: Emulator) -> dict[str, str]:
+    """Headers of every file: the page may run its own script and reach the emulator and LiveKit, nothing else.
+
+    Source: Content Security Policy Level 3. `'self'` covers neither another port nor, in all browsers, `ws:`.
+    """
+    reach = ["'self'"]
+    if emulator.config.livekit is not None:
+        parts = urlsplit(emulator.config.livekit.url)
+        secure = "s" if parts.scheme == "wss" else ""
+        # LiveKit's client asks over HTTP why a WebSocket was refused.
+        reach += [f"ws{secure}://{parts.netloc}", f"http{secure}://{parts.netloc}"]
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        f"connect-src {' '.join(reach)}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+
+
+def _same_server(one: str, other: str) -> bool:
+    return urlsplit(one).netloc == urlsplit(other).netloc

@@ -1,0 +1,146 @@
+"""A real browser, a real room, and somebody who makes the avatar speak."""
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from harness import processes
+from harness.livekit import LiveKitServer
+from playwright.async_api import Browser, Page, async_playwright
+from websockets.asyncio.client import ClientConnection, connect
+
+import liveavatar_emulator
+from liveavatar_gateway.audio.convert import convert_all
+from liveavatar_gateway.demo import recordings, run
+
+AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
+PACKET_BYTES = 48_000
+PATIENCE_MS = 30_000
+"""How long a test waits for what must come; far beyond what it takes, so that a busy machine fails nothing."""
+
+PAGE = Path(liveavatar_emulator.__file__).parent / "viewer_page"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox",  # tests may run as root, where Chromium has none
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    # It would look its maker's hosts up.
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Media stay on 127.0.0.1, which Chromium does not offer by itself.
+    "--allow-loopback-in-peer-connection",
+)
+HEARS = "--autoplay-policy=no-user-gesture-required"
+
+
+def chromium() -> str:
+    """The browser: the one CHROMIUM names, else the first on PATH."""
+    named = os.environ.get("CHROMIUM")
+    for name in [named] if named else BROWSERS:
+        if found := shutil.which(name):
+            return found
+    pytest.fail(
+        f"CHROMIUM={named} is no program; correct it or unset it"
+        if named
+        else "no Chromium on PATH; on Debian and Ubuntu: apt install chromium; on macOS name yours: "
+        'CHROMIUM="/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" make test'
+    )
+
+
+@asynccontextmanager
+async def browser(*flags: str) -> AsyncIterator[Browser]:
+    if not (PAGE / "index.html").is_file():
+        pytest.fail("the page is not built; this builds it: make viewer")
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *flags])
+        yield launched
+        await launched.close()
+
+
+@asynccontextmanager
+async def page_of(launched: Browser, **options: object) -> AsyncIterator[Page]:
+    """A page that must not complain: a script's error or a breach of its security policy fails the test."""
+    context = await launched.new_context(**{"viewport": {"width": 1040, "height": 860}, **options})
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    yield page
+    await context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    """A page of a browser that plays sound without being clicked."""
+    async with browser(HEARS) as launched, page_of(launched) as found:
+        yield found
+
+
+@pytest.fixture
+async def shy_page() -> AsyncIterator[Page]:
+    """A page of a browser with the usual policy: no sound before a click."""
+    async with browser() as launched, page_of(launched) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def roomy(livekit: LiveKitServer) -> Iterator[processes.Emulator]:
+    """An emulator with rooms."""
+    with processes.emulator(livekit=livekit) as found:
+        yield found
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Somebody who drives a session and can make the avatar speak."""
+
+    id: str
+    socket: ClientConnection
+
+    async def say(self, pcm: bytes) -> None:
+        """Hand over all of it at once; the avatar plays it in its own time."""
+        for start in range(0, len(pcm), PACKET_BYTES):
+            audio = base64.b64encode(pcm[start : start + PACKET_BYTES]).decode()
+            await self.send("agent.speak", audio=audio)
+        await self.send("agent.speak_end")
+
+    async def send(self, kind: str, **fields: str) -> None:
+        await self.socket.send(json.dumps({"type": kind, "event_id": "u", **fields}))
+
+
+@asynccontextmanager
+async def speaker(emulator: processes.Emulator, quality: str = "high") -> AsyncIterator[Speaker]:
+    """A ready session; stopped at the end."""
+    order = {"avatar_id": AVATAR, "video_settings": {"quality": quality}}
+    async with httpx.AsyncClient(base_url=emulator.url, trust_env=False, timeout=10) as http:
+        minted = await http.post("/v1/sessions/token", json=order, headers={"X-API-KEY": processes.API_KEY})
+        bearer = {"Authorization": f"Bearer {minted.raise_for_status().json()['data']['session_token']}"}
+        session = (await http.post("/v1/sessions/start", headers=bearer)).raise_for_status().json()["data"]
+        async with connect(session["ws_url"], compression=None) as socket:
+            while json.loads(await socket.recv()).get("state") != "connected":
+                pass
+            yield Speaker(session["session_id"], socket)
+        (await http.post("/v1/sessions/stop", headers=bearer)).raise_for_status()
+
+
+@pytest.fixture
+def speaking() -> Callable[..., AbstractAsyncContextManager[Speaker]]:
+    """Makes an avatar of an emulator speak."""
+    return speaker
+
+
+@pytest.fixture(scope="session")
+def speech() -> bytes:
+    """Nine seconds of a real voice, 24 kHz mono s16le."""
+    return convert_all(*recordings.read(run.GREETING))

@@ -1,0 +1,45 @@
+"""The event log."""
+
+import json
+
+import pytest
+
+from liveavatar_emulator import eventlog
+from liveavatar_emulator.clock import ManualClock
+from liveavatar_emulator.config import InvalidSetting
+from liveavatar_emulator.eventlog import EventLog
+
+
+async def test_lines_are_numbered_and_carry_emulator_time(tmp_path):
+    clock = ManualClock()
+    log = EventLog(clock, tmp_path / "log")
+    log.note("one", session=1, reason=None)
+    await clock.advance(0.25)
+    log.note("two")
+    lines = [json.loads(line) for line in log.lines().splitlines()]
+    assert lines == [{"n": 1, "at_s": 0.0, "what": "one", "session": 1}, {"n": 2, "at_s": 0.25, "what": "two"}]
+    assert (tmp_path / "log").read_bytes() == log.lines()
+    log.close()
+
+
+@pytest.mark.parametrize(("after", "numbers"), [(0, [1, 2, 3]), (2, [3]), (9, [])])
+def test_lines_after_a_number_can_be_asked_for(after, numbers):
+    log = EventLog(ManualClock())
+    for what in "abc":
+        log.note(what)
+    assert [json.loads(line)["n"] for line in log.lines(after).splitlines()] == numbers
+
+
+def test_memory_keeps_the_newest_and_the_file_keeps_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(eventlog, "KEPT_LINES", 2)
+    log = EventLog(ManualClock(), tmp_path / "log")
+    for what in "abc":
+        log.note(what)
+    assert [json.loads(line)["what"] for line in log.lines(after=1).splitlines()] == ["b", "c"]
+    assert len((tmp_path / "log").read_bytes().splitlines()) == 3
+    log.close()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(InvalidSetting, match=r"event_log.*cannot be written: No such file"):
+        EventLog(ManualClock(), tmp_path / "missing" / "log")

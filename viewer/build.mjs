@@ -1,0 +1,67 @@
+// Builds the page into the emulator's package, or the tests into build/.
+import { build } from "esbuild";
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+
+const PAGE = here("../server/liveavatar_emulator/viewer_page");
+const TESTS = here("build/tests");
+
+async function page() {
+  await rm(PAGE, { recursive: true, force: true });
+  await mkdir(PAGE, { recursive: true });
+  await build({
+    entryPoints: { page: here("src/main.ts"), style: here("src/style.css") },
+    outdir: PAGE,
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: ["chrome109", "firefox115", "safari16.4"],
+    legalComments: "none", // licences.txt has them whole
+    logLevel: "warning",
+  });
+  await writeFile(`${PAGE}/licences.txt`, await licences());
+  // index.html comes last: where it is, the page is whole.
+  for (const name of ["icon.svg", "index.html"]) {
+    await copyFile(here(`src/${name}`), `${PAGE}/${name}`);
+  }
+}
+
+/** The licences of all that the page may hold: they travel with it. livekit-client comes with its own needs inside. */
+async function licences() {
+  const lock = JSON.parse(await readFile(here("package-lock.json"), "utf8"));
+  const folders = Object.keys(lock.packages).filter((folder) => folder !== "" && !lock.packages[folder].dev);
+  const texts = [];
+  for (const folder of folders.sort()) {
+    const { name, version, license } = JSON.parse(await readFile(here(`${folder}/package.json`), "utf8"));
+    const file = (await readdir(here(folder))).find((entry) => /^licen[cs]e/i.test(entry));
+    const text = file === undefined ? "" : await readFile(here(`${folder}/${file}`), "utf8");
+    texts.push(`${name} ${version}: ${license}\n\n${text.trim()}\n`);
+  }
+  return texts.join(`\n${"-".repeat(80)}\n\n`);
+}
+
+async function tests() {
+  await rm(TESTS, { recursive: true, force: true });
+  const names = (await readdir(here("tests"))).filter((name) => name.endsWith(".test.ts"));
+  await build({
+    entryPoints: names.map((name) => here(`tests/${name}`)),
+    outdir: TESTS,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "node20",
+    sourcemap: "inline",
+    logLevel: "warning",
+  });
+}
+
+const targets = { page, tests };
+const target = targets[process.argv[2]];
+if (target === undefined) {
+  console.error(`build.mjs: name what to build: ${Object.keys(targets).join(" or ")}`);
+  process.exit(2);
+}
+await target();

@@ -13,7 +13,7 @@ from load.report.drawing import Plot
 from load.report.tables import RANKS, counter_rows, error_rows, figure_rows, has_direct, highlights
 from load.result import RunResult
 from load.verdict import Verdict, count_statuses
-from load.words import format_ms
+from load.words import format_moment, format_ms
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -49,6 +49,7 @@ def html_report(result: RunResult, verdict: Verdict, comparison: Comparison | No
     return render(
         "report.html.j2",
         result=result,
+        started=format_moment(result.started_at),
         verdict=verdict,
         statuses=count_statuses(verdict.outcomes),
         highlights=highlights(result),

@@ -15,7 +15,7 @@ from load.knee import FIGURE, Knee, Point, Step
 from load.report import drawing
 from load.report.drawing import DIRECT, FAULT, GATEWAY, Plot, draw
 from load.report.html import render
-from load.words import format_ms
+from load.words import format_moment, format_ms
 
 _COLOURS: Final = (GATEWAY, DIRECT, FAULT)
 _STYLES: Final[dict[Step, str]] = {"held": "green", "broke": "bold red", "void": "yellow"}
@@ -75,7 +75,7 @@ def knee_page(knees: Sequence[Knee], environment: Mapping[str, str], started_at:
         heads=HEADS,
         figure=FIGURE,
         environment=environment,
-        started_at=started_at,
+        started=format_moment(started_at),
     )
 
 

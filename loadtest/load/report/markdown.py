@@ -6,7 +6,7 @@ from typing import Final
 from load.report.tables import RANKS, error_rows, figure_rows, has_direct, highlights
 from load.result import RunResult
 from load.verdict import Status, Verdict, count_statuses
-from load.words import format_ms
+from load.words import format_moment, format_ms
 
 _MARKS: Final[dict[Status, str]] = {"held": "✅", "broken": "❌", "void": "⚠️", "skipped": "⏭️"}
 _HEADLINES: Final = {"pass": "✅ pass", "fail": "❌ fail", "void": "⚠️ void"}
@@ -19,7 +19,7 @@ def markdown_summary(result: RunResult, verdict: Verdict, *, extra: Sequence[str
     blocks = [
         f"## Load test `{_cell(verdict.scenario)}`: {_HEADLINES[verdict.result]}",
         f"**{_cell(verdict.headline)}**",
-        f"{count_statuses(verdict.outcomes)} · {result.duration_s:.0f} s · {result.started_at}",
+        f"{count_statuses(verdict.outcomes)} · {result.duration_s:.0f} s · {format_moment(result.started_at)}",
         _table(("", "Value", "Against"), highlights(result)),
         "### Objectives",
         _table(
@@ -62,7 +62,7 @@ def markdown_summary(result: RunResult, verdict: Verdict, *, extra: Sequence[str
     if result.faults:
         blocks += [
             "### Faults",
-            "\n".join(f"- {fault['at_s']:g} s: {_cell(str(fault['what']))}" for fault in result.faults),
+            "\n".join(f"- {fault['at_s']:.0f} s: {_cell(str(fault['what']))}" for fault in result.faults),
         ]
     blocks += [f"> {_cell(note)}" for note in verdict.notes]
     blocks += extra

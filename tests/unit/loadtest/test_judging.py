@@ -50,9 +50,9 @@ def _broken(verdict: Verdict) -> set[str]:
 def test_a_healthy_run_passes(healthy, ci):
     verdict = judge(healthy, ci)
     assert (verdict.result, verdict.exit_code) == ("pass", 0)
-    assert verdict.headline == f"all {len(ci.objectives) - 1} objectives held"
+    assert verdict.headline == f"all {len(ci.objectives) - 2} objectives held"
     # Nothing to recover from.
-    assert [outcome.kind for outcome in verdict.having("skipped")] == ["recovery"]
+    assert [outcome.kind for outcome in verdict.having("skipped")] == ["recovery", "recovery"]
 
 
 def test_a_slow_packet_path_fails_and_the_message_names_figure_value_and_limit(ci):
@@ -221,6 +221,22 @@ def test_a_run_that_never_recovers_breaks():
     outcome = _outcome(stalled, kind="recovery", figure="ack delay", at_most_ms=500.0, within_s=20.0)
     assert outcome.status == "broken"
     assert "'emulator stopped' at 60 s" in outcome.message
+
+
+@pytest.mark.parametrize(("came", "status"), [(True, "broken"), (False, "held")])
+def test_after_a_fault_silence_is_bad_where_callers_came_and_not_where_nobody_did(came, status):
+    """Nobody opens a session from 65 to 100 s: since none could, or since none came."""
+    result = simulated(faults=((60.0, "tokens refused"),), duration_s=150.0)
+    silent = range(13, 20)
+    opened = result.measured.series["gateway", "session open"].by_window
+    arrivals = result.measured.over_time["gateway", "arrivals"]
+    for window in silent:
+        opened.pop(window, None)
+        arrivals.pop(window, None)
+        if came:
+            arrivals[window] = 1
+    outcome = _outcome(result, kind="recovery", figure="session open", at_most_ms=500.0, within_s=30.0)
+    assert outcome.status == status
 
 
 def test_without_a_fault_there_is_nothing_to_recover_from(healthy):

@@ -104,7 +104,7 @@ def test_an_interrupted_run_ends_its_children_and_keeps_what_it_measured(tmp_pat
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < give_up_s
             time.sleep(0.1)
-        time.sleep(6)
+        time.sleep(4)
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3
         process.send_signal(number)

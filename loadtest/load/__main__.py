@@ -86,6 +86,9 @@ def main() -> None:
 @_ordered("seconds", type=click.FloatRange(0, 86_400), default=0, help="Length; 0 is the scenario's.")
 @_ordered("rate", type=click.FloatRange(0, 10_000), default=0, help="Arrivals a second; 0 is the scenario's.")
 @_ordered("chunk-ms", type=click.IntRange(0, 1000), default=0, help="Chunks of callers; 0 is the scenario's.")
+@_ordered(
+    "streams-per-connection", type=click.IntRange(1, 10_000), default=1, help="Users that share a connection."
+)
 @_ordered("seed", type=int, default=1, help="The same seed gives the same schedule.")
 @_ordered("faults", type=click.Path(exists=True, dir_okay=False), help="TOML timeline of faults upstream.")
 @click.option("--baseline", type=_result_file, help="result.json of an earlier run, to compare with.")

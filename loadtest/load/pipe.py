@@ -1,9 +1,9 @@
 """One `StreamAudio` call on a connection of its own, HTTP/2 by hand: measures capacity at half the cost.
 
-A client of grpc.aio takes more CPU per chunk than the gateway does, and the emulator wants its share too, so on a
-machine of two cores the generator would end before the gateway. This takes half of it. With one call per connection
-little of HTTP/2 is left: frames, flow control and pings. Headers that come back are not decoded: what a gateway
-refuses in a stream it says in messages.
+A client of grpc.aio takes more CPU per chunk than the gateway does, and the emulator wants its share too, so on
+a machine of two cores the generator would end before the gateway. This takes half of it. With one call per
+connection little of HTTP/2 is left: frames, flow control and pings. Headers that come back are not decoded: what a
+gateway refuses in a stream it says in messages.
 
 Source: RFC 9113 (HTTP/2), RFC 7541 (HPACK), grpc/doc/PROTOCOL-HTTP2.md.
 """

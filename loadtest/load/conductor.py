@@ -10,9 +10,11 @@ Locust's own end is not used for this: it leaves workers half a second for their
 """
 
 import datetime as dt
+import gc
 import itertools
 import logging
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +44,7 @@ _LATEST_S: Final = DRAIN_S + END_WITHIN_S + 10.0
 """How long after the last arrival a process may take to report; one that has not by then is lost."""
 _SHOW_S: Final = 0.5
 _POLL_S: Final = 0.1
+_TURN_S: Final = 0.001
 
 
 class Conductor:
@@ -168,6 +171,7 @@ class Conductor:
         part = Part(self.order, self.scenario.style, share, zero_mono_s=zero_mono_s, timeline=self._timeline)
         self._slots = itertools.count()
         self._early.clear()
+        _keep_pauses_short()
         self.engine.run(part.begin)
         self.part = part
         self._work = gevent.spawn(self._work_through, part, plan["rank"])
@@ -224,3 +228,12 @@ class Conductor:
             while len(self._reports) < self._workers and time.monotonic() < give_up_s:
                 gevent.sleep(_POLL_S)
         self._write_report()
+
+
+def _keep_pauses_short() -> None:
+    """The loop's thread shares this process with Locust's, and both with the garbage collector."""
+    # Between threads that both want to run Python, Python's own default is 5 ms at a time.
+    sys.setswitchinterval(_TURN_S)
+    # All that was imported stays for good; a collector that looks through it stops the loop for long.
+    gc.collect()
+    gc.freeze()

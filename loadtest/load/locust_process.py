@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Collection
@@ -71,7 +72,10 @@ class LocustProcess:
             self._arguments += ["--master", "--expect-workers", str(expect_workers)]
             self._arguments += ["--master-bind-host", host, "--master-bind-port", port]
         elif processes > 1:
-            self._arguments += ["--processes", str(processes)]
+            # A port of its own: another run on this machine has Locust's default one.
+            port = _free_port()
+            self._arguments += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]
+            self._arguments += ["--master-bind-port", port, "--master-port", port]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -124,3 +128,9 @@ class LocustProcess:
         if self._process is None:
             raise StageError("locust was not started")
         return self._process
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -77,6 +77,13 @@ def locust(order: Order, folder: Path, *arguments: str, web_port: int | None = N
         running.close()
 
 
+def processes(count: int) -> tuple[str, ...]:
+    """Arguments for several processes, on a port that no other test has."""
+    port = str(free_port())
+    return ("--processes", str(count), "--master-bind-host", "127.0.0.1", "--master-bind-port", port,
+            "--master-port", port)  # fmt: skip
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from harness import processes
 from harness.locust import Locust, free_port, locust
+from harness.locust import processes as several
 
 from load.direct import DirectSession
 from load.figures import Recorder
@@ -60,7 +61,7 @@ def _assert_whole(report: Report) -> None:
 
 
 def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, order: Order, tmp_path: Path):
-    with locust(order, tmp_path, "--processes", "2", "--csv", str(tmp_path / "stats"), "--html",
+    with locust(order, tmp_path, *several(2), "--csv", str(tmp_path / "stats"), "--html",
                 str(tmp_path / "page.html")) as run:  # fmt: skip
         assert run.wait() == 0, run.log
         report = run.report()
@@ -105,7 +106,7 @@ def test_a_master_and_workers_of_their_own_measure_as_one(stage, order: Order, t
 @pytest.mark.parametrize("how", ["interrupt", "terminate"])
 def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: Order, tmp_path: Path, how: str):
     order = replace(order, seconds=600.0)
-    with locust(order, tmp_path, "--processes", "2") as run:
+    with locust(order, tmp_path, *several(2)) as run:
         _wait_until_busy(stage[0], run, sessions=8)
         began = Began.load(order)
         assert began is not None

@@ -148,7 +148,10 @@ def _has_compose() -> bool:
     return asked.returncode == 0
 
 
-@pytest.mark.skipif(not _has_compose(), reason="`docker compose` is not installed here")
+@pytest.mark.skipif(
+    not _has_compose(),
+    reason="`docker compose` is missing; `apt install docker-compose-plugin` or Docker Desktop brings it",
+)
 @pytest.mark.parametrize("profile", ["", "load"])
 def test_compose_itself_takes_the_file(profile):
     command = (

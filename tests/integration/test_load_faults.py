@@ -39,7 +39,7 @@ def test_the_emulator_takes_every_fault_of_the_timelines_that_are_shipped(contro
 
 def test_a_setting_is_changed_for_its_time_and_put_back(control: Control):
     timeline = Timeline.parse(
-        '[[at]]\nat_s = 0.1\nfor_s = 0.3\nwhat = "late interrupts"\nsettings = { interrupt_ack_ms = 900 }'
+        '[[at]]\nat_s = 0.1\nfor_s = 3\nwhat = "late interrupts"\nsettings = { interrupt_ack_ms = 900 }'
     )
     with Player(timeline, control) as player:
         player.begin(time.monotonic())

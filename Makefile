@@ -13,7 +13,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve livekit-server viewer viewer-test test conformance bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,23 @@ viewer-test: viewer/node_modules/installed.stamp ## tests of the page's own logi
 	@npm --prefix viewer test --silent
 
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
-	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) -m "not alone" $(ARGS)
+	@$(if $(ARGS),:,$(MAKE) --no-print-directory test-load)
+
+test-load: $(VENV)/dev.stamp ## of those, the ones that need the machine for themselves: the load suite against good and broken gateways
+	@$(BIN)/pytest -m alone $(ARGS)
+
+LOAD := PYTHONPATH=loadtest $(BIN)/python -m load
+
+load: $(VENV)/dev.stamp ## two minutes of load and a verdict; SCENARIO=spike TARGET=host:port ARGS="--seconds 60"
+	@$(LOAD) run $(SCENARIO) $(if $(TARGET),--target $(TARGET)) $(ARGS)
+
+load-find-knee: $(VENV)/dev.stamp ## how many sessions can talk at once on one core; ARGS="--chunk-ms 100"
+	@$(LOAD) find-knee $(ARGS)
+
+load-compare: $(VENV)/dev.stamp ## two runs, with intervals; BEFORE=a/result.json NOW=b/result.json
+	@$(if $(and $(BEFORE),$(NOW)),,$(error name both: make load-compare BEFORE=a/result.json NOW=b/result.json))
+	@$(LOAD) compare $(BEFORE) $(NOW) $(ARGS)
 
 conformance: $(VENV)/dev.stamp ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
 	@$(BIN)/pytest -n $(WORKERS) tests/conformance $(ARGS)
@@ -121,6 +137,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --
 lock: $(VENV)/dev.stamp ## resolve requirements/*.txt again; ARGS="--upgrade" or "--upgrade-package grpcio"
 	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml requirements/build.in --extra server -c requirements/dev.txt -o requirements/runtime.txt
+	@$(COMPILE) pyproject.toml requirements/build.in --extra loadtest -c requirements/dev.txt -o requirements/loadtest.txt
 	@if grep -n '://' requirements/*.txt; then echo "lock: an index address got into a lock file"; exit 1; fi
 
 hooks: $(VENV)/dev.stamp ## run the quick checks before each commit

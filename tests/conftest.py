@@ -2,11 +2,18 @@
 
 from collections.abc import AsyncIterator, Generator, Iterator
 
+import hypothesis
 import pytest
 from harness import processes
 from harness.caller import Caller
 from harness.caller import caller as connect
 from harness.livekit import LiveKitServer, livekit_server
+
+# How long an example takes says something of the machine and its other work, nothing of the code.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

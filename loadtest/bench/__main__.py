@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench.cpu import choose_cores, on_core
 from bench.measure import Figures
 from bench.report import as_json, breaches, show
 from bench.runs import measure_direct, measure_gateway
-from bench.settings import BenchError, BenchSettings
+from bench.settings import BenchSettings
+from stage.cores import choose_cores, on_cores
+from stage.errors import StageError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -81,9 +82,9 @@ def main(  # noqa: PLR0917 - click passes them by name
             budget_first_ms=budget_first_ms,
             cores=choose_cores(),
         )
-        with on_core(settings.cores.load):
+        with on_cores([settings.cores.load]):
             results = _measure(console, settings)
-    except BenchError as error:
+    except StageError as error:
         console.print(f"bench: {error}", style="bold red", markup=False)
         sys.exit(2)
     show(console, settings, results)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import httpx
 
-from bench.cpu import CoreTimes, process_cpu_s
 from bench.measure import Figures, Recording, Usage, figures
-from bench.processes import Daemon
-from bench.settings import API_KEY, BenchError, BenchSettings
+from bench.settings import BenchError, BenchSettings
 from bench.speech import Spoken
+from stage import services
+from stage.cores import CoreTimes, process_cpu_s
+from stage.daemon import Daemon, module
 
 _FETCH_WITHIN_S = 30.0
 
@@ -34,12 +35,11 @@ def measure_gateway(settings: BenchSettings, chunk_ms: int) -> Figures:
     """Measure the gateway with callers that send chunks of one size."""
     with (
         _stage(settings) as (emulator, workdir),
-        Daemon(
-            "liveavatar_gateway",
-            ["serve"],
-            core=settings.cores.measured,
+        services.gateway(
+            str(emulator.info["url"]),
+            sessions=settings.sessions + 1,
+            cores=[settings.cores.measured],
             workdir=workdir,
-            environment=_gateway_environment(emulator, settings, workdir),
         ) as gateway,
     ):
         arguments = [
@@ -54,9 +54,9 @@ def measure_gateway(settings: BenchSettings, chunk_ms: int) -> Figures:
             emulator=emulator,
             measured=gateway,
             speaker=Daemon(
-                "bench.generator",
-                [*arguments, *_speaker_arguments(settings, workdir)],
-                core=settings.cores.load,
+                "generator",
+                module("bench.generator", *arguments, *_speaker_arguments(settings, workdir)),
+                cores=[settings.cores.load],
                 workdir=workdir,
             ),
             workdir=workdir,
@@ -68,7 +68,7 @@ def measure_direct(settings: BenchSettings, packet_ms: int) -> Figures:
     with _stage(settings) as (emulator, workdir):
         arguments = [
             *("--url", str(emulator.info["url"])),
-            *("--api-key", API_KEY),
+            *("--api-key", services.API_KEY),
             *("--first-packet-ms", str(settings.first_packet_ms)),
             *("--packet-ms", str(packet_ms)),
         ]
@@ -79,9 +79,9 @@ def measure_direct(settings: BenchSettings, packet_ms: int) -> Figures:
             emulator=emulator,
             measured=None,
             speaker=Daemon(
-                "bench.direct",
-                [*arguments, *_speaker_arguments(settings, workdir)],
-                core=settings.cores.measured,
+                "direct",
+                module("bench.direct", *arguments, *_speaker_arguments(settings, workdir)),
+                cores=[settings.cores.measured],
                 workdir=workdir,
             ),
             workdir=workdir,
@@ -93,35 +93,10 @@ def _stage(settings: BenchSettings) -> Iterator[tuple[Daemon, Path]]:
     """Give a folder and an emulator that refuses nothing and keeps no audio."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         workdir = Path(name)
-        knobs = {
-            "--port": 0,
-            "--api-key": API_KEY,
-            "--concurrency": settings.sessions + 1,
-            "--rate": 0,
-            "--credits": 1_000_000,
-            "--ready-delay-ms": 50,
-            "--keep-audio-mb": 0,
-            "--log-level": "warning",
-        }
-        arguments = [str(word) for knob in knobs.items() for word in knob]
-        with Daemon(
-            "liveavatar_emulator", ["serve", *arguments], core=settings.cores.load, workdir=workdir
+        with services.emulator(
+            sessions=settings.sessions + 1, cores=[settings.cores.load], workdir=workdir
         ) as emulator:
             yield emulator, workdir
-
-
-def _gateway_environment(emulator: Daemon, settings: BenchSettings, workdir: Path) -> dict[str, str]:
-    """What the measurement needs; other GATEWAY_* variables apply too, to compare settings."""
-    return {
-        "LIVEAVATAR_API_URL": str(emulator.info["url"]),
-        "LIVEAVATAR_API_KEY": API_KEY,
-        "GATEWAY_HOST": "127.0.0.1",
-        "GATEWAY_PORT": "0",
-        "GATEWAY_MAX_SESSIONS": str(settings.sessions + 1),
-        "GATEWAY_DRAIN_GRACE_S": "1",
-        "GATEWAY_LOG_LEVEL": "warning",
-        "GATEWAY_REGISTRY_FILE": str(workdir / "registry.db"),
-    }
 
 
 def _speaker_arguments(settings: BenchSettings, workdir: Path) -> list[str]:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from stage.cores import Cores
+from stage.errors import StageError
+
 AVATAR_ID: Final = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 """Any id will do: the emulator takes all but one."""
 
-API_KEY: Final = "bench-key"
 BYTE_RATE: Final = 48_000
 """Bytes per second of 24 kHz mono s16le, which all speakers send."""
 
@@ -17,17 +19,8 @@ BUSY: Final = 0.9
 """A generator's core busier than this has nothing left for punctuality."""
 
 
-class BenchError(Exception):
+class BenchError(StageError):
     """The measurement cannot be made, or what was measured is not what was meant; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cores:
-    """Who runs where. The measured process has its core for itself."""
-
-    measured: int
-    load: int
-    """Generator and emulator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

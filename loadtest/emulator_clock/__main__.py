@@ -11,10 +11,11 @@ from typing import Any
 import click
 import httpx
 
-from bench.cpu import CoreTimes, choose_cores, process_cpu_s
-from bench.processes import Daemon
-from bench.settings import API_KEY, BenchError, Cores
 from bench.speech import Spoken
+from stage import services
+from stage.cores import Cores, CoreTimes, choose_cores, process_cpu_s
+from stage.daemon import Daemon, module
+from stage.errors import StageError
 
 PACKET_MS = 1000
 """What official clients send: one packet per second of speech."""
@@ -52,37 +53,27 @@ def measure(sessions: int, seconds: float, warmup_s: float, utterance_ms: int, c
     """Run the emulator alone on one core and its callers on the other.
 
     Raises:
-        BenchError: A process ended early, or not all sessions talked.
+        StageError: A process ended early, or not all sessions talked.
     """
     with tempfile.TemporaryDirectory(prefix="emulator-clock-") as name:
         workdir = Path(name)
-        knobs = {
-            "--port": 0,
-            "--api-key": API_KEY,
-            "--concurrency": sessions,
-            "--rate": 0,
-            "--credits": 1_000_000,
-            "--ready-delay-ms": 50,
-            "--log-level": "warning",
-        }
-        options = [str(word) for knob in knobs.items() for word in knob]
-        with Daemon("liveavatar_emulator", ["serve", *options], core=cores.measured, workdir=workdir) as emulator:
-            callers = Daemon(
-                "bench.direct",
-                [
-                    *("--url", str(emulator.info["url"]), "--api-key", API_KEY, "--sessions", str(sessions)),
-                    *("--utterance-ms", str(utterance_ms), "--packet-ms", str(PACKET_MS)),
-                    *("--first-packet-ms", str(PACKET_MS), "--stagger-s", str(STAGGER_S)),
-                    *("--result-file", str(workdir / "spoken.json")),
-                ],
-                core=cores.load,
-                workdir=workdir,
-            )
+        # Recordings with their audio are a part of what it does.
+        keeping = {"keep_audio_mb": 64}
+        with services.emulator(
+            sessions=sessions, cores=[cores.measured], workdir=workdir, knobs=keeping
+        ) as emulator:
+            arguments = [
+                *("--url", str(emulator.info["url"]), "--api-key", services.API_KEY, "--sessions", str(sessions)),
+                *("--utterance-ms", str(utterance_ms), "--packet-ms", str(PACKET_MS)),
+                *("--first-packet-ms", str(PACKET_MS), "--stagger-s", str(STAGGER_S)),
+                *("--result-file", str(workdir / "spoken.json")),
+            ]
+            callers = Daemon("callers", module("bench.direct", *arguments), cores=[cores.load], workdir=workdir)
             with callers:
                 kept = _window(sessions, seconds, warmup_s, emulator, cores)
                 callers.check()
             if problems := Spoken.load(workdir / "spoken.json").problems:
-                raise BenchError(f"{len(problems)} of {sessions} sessions did not talk on; {problems[0]}")
+                raise StageError(f"{len(problems)} of {sessions} sessions did not talk on; {problems[0]}")
     return kept
 
 
@@ -104,7 +95,7 @@ def _window(sessions: int, seconds: float, warmup_s: float, emulator: Daemon, co
         busy = CoreTimes.now(cores.measured).busy_since(core)
         after = state()
     if (active := after["sessions"]["active"]) != sessions:
-        raise BenchError(f"{active} of {sessions} sessions are active at the end")
+        raise StageError(f"{active} of {sessions} sessions are active at the end")
     late = after["clock"]["late"]
     return Kept(
         sessions=sessions,
@@ -140,7 +131,7 @@ def main(
     """
     try:
         kept = measure(sessions, seconds, warmup, utterance_ms, choose_cores())
-    except (BenchError, httpx.HTTPError) as error:
+    except (StageError, httpx.HTTPError) as error:
         click.echo(f"emulator-clock: {error}", err=True)
         sys.exit(2)
     if as_json:

@@ -1,6 +1,7 @@
 """The `liveavatar-emulator` command."""
 
 import logging
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -231,12 +232,26 @@ def serve(
     _configure_logs(log_level)
     try:
         server.run(config, settings, scenario, click.echo)
+        _leave_native_threads(config)
     except InvalidSetting as error:
         click.echo(f"liveavatar-emulator: {error}", err=True)
         sys.exit(EX_CONFIG)
     except OSError as error:
         click.echo(f"liveavatar-emulator: cannot listen on {host}:{port}: {error.strerror or error}", err=True)
         sys.exit(1)
+
+
+def _leave_native_threads(config: ServerConfig) -> None:
+    """End the process at once where rooms were on.
+
+    The LiveKit SDK's native threads may still be at work for an avatar that was joining, and abort the process
+    when its library is taken down under them at the interpreter's exit. Everything of ours is closed by now.
+    """
+    if config.livekit is not None:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _scenario(path: Path | None) -> Scenario:

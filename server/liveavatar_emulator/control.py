@@ -16,6 +16,7 @@ from liveavatar_emulator.gate import json_response
 from liveavatar_emulator.scenario import BadScenario, Restart, check_rooms, parse
 from liveavatar_emulator.scenario_run import Busy
 from liveavatar_emulator.service import Emulator, Entry
+from liveavatar_emulator.state import state_of
 
 router = APIRouter(prefix="/_emulator")
 
@@ -41,7 +42,7 @@ class AdvanceRequest(BaseModel):
 async def state(emulator: TheEmulator) -> Response:
     """Counters."""
     emulator.refresh()
-    return json_response(emulator.state())
+    return json_response(state_of(emulator))
 
 
 @router.get("/clock")

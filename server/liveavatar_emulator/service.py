@@ -7,7 +7,7 @@ Everything that answers a request or a socket goes through here. It owns the clo
 import itertools
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from liveavatar_emulator import errors, orders, rooms, tokens
 from liveavatar_emulator.account import Account, SessionRecord
 from liveavatar_emulator.clock import Clock, ManualClock, RealClock
 from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings, changed, check_room_clock
+from liveavatar_emulator.counters import counters_of
 from liveavatar_emulator.director import Director
 from liveavatar_emulator.driver import LiveSession, Performer
 from liveavatar_emulator.eventlog import EventLog
@@ -129,7 +130,7 @@ class Emulator:
             name, _, key = entry.rpartition("=")
             name = name or f"account-{len(accounts) + 1}"
             self._accounts_by_key[key] = accounts.setdefault(name, Account(name, settings.credits))
-        self._accounts = tuple(accounts.values())
+        self.accounts = tuple(accounts.values())
         self._jwt_secret = secrets.token_bytes(32)
         self._said_dummy_rooms = False
         self._forget_everything()
@@ -138,8 +139,8 @@ class Emulator:
         self._tickets: OrderedDict[str, Ticket] = OrderedDict()
         self.sessions: OrderedDict[str, Entry] = OrderedDict()
         self._by_secret: dict[str, Entry] = {}
-        self._budget = AudioBudget(int(self.settings.keep_audio_total_mb * 1_000_000))
-        self._forgotten: Counter[str] = Counter()
+        self.audio_budget = AudioBudget(int(self.settings.keep_audio_total_mb * 1_000_000))
+        self.forgotten: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter(dict.fromkeys(KNOWN_REFUSALS, 0))
         self.started_total = 0
         self.ended: Counter[str] = Counter()
@@ -245,7 +246,7 @@ class Emulator:
         # A caller's own channel is Agora's, where no avatar of ours can go.
         stage = None if ticket.order.own_channel else self.stage
         recording = Recording(
-            started_mono_s=now_s, keep_bytes=int(settings.keep_audio_mb * 1_000_000), budget=self._budget
+            started_mono_s=now_s, keep_bytes=int(settings.keep_audio_mb * 1_000_000), budget=self.audio_budget
         )
         numbers = itertools.count(1)
         prefix = f"evt-{record.id[:8]}"
@@ -366,7 +367,7 @@ class Emulator:
             return
         ended = [entry for entry in self.sessions.values() if not entry.record.active]
         for entry in ended[:surplus]:
-            self._forgotten.update(_counters(entry.live.core.recording))
+            self.forgotten.update(counters_of(entry.live.core.recording))
             entry.live.dispose()
             entry.live.core.recording.forget_audio()
             entry.ticket.account.records.pop(entry.record.id, None)
@@ -397,9 +398,9 @@ class Emulator:
     def configure(self, settings: Settings, *, refill: bool) -> None:
         """Make these the settings of everything, running sessions included; `refill` resets every balance."""
         self.settings = settings
-        self._budget.total_bytes = int(settings.keep_audio_total_mb * 1_000_000)
+        self.audio_budget.total_bytes = int(settings.keep_audio_total_mb * 1_000_000)
         if refill:
-            for account in self._accounts:
+            for account in self.accounts:
                 account.balance = settings.credits
         for entry in list(self.sessions.values()):
             if entry.record.active:
@@ -412,7 +413,7 @@ class Emulator:
         self.log.note("reset")
         if restore_settings:
             self.settings = self._initial_settings
-        for account in self._accounts:
+        for account in self.accounts:
             account.balance = self.settings.credits
             account.forget()
         self.faults.clear()
@@ -478,6 +479,11 @@ class Emulator:
         else:
             self.bring_down(order.down_s)
 
+    @property
+    def minted_waiting(self) -> int:
+        """Sessions that were minted and not started."""
+        return len(self._tickets)
+
     def is_back(self) -> None:
         """The service can be reached again."""
         self._down = False
@@ -486,88 +492,3 @@ class Emulator:
     def refuse(self, status: int, code: int | None) -> None:
         """Count a refused call under `status/code`."""
         self.refusals[str(status) if code is None else f"{status}/{code}"] += 1
-
-    def state(self) -> dict[str, Any]:
-        """Counters since start or the last reset, as JSON."""
-        totals = Counter(dict.fromkeys(_COUNTERS, 0))
-        totals.update(self._forgotten)
-        for entry in self.sessions.values():
-            totals.update(_counters(entry.live.core.recording))
-        active = sum(entry.record.active for entry in self.sessions.values())
-        return {
-            "sessions": {
-                "active": active,
-                "started_total": self.started_total,
-                "ended_total": self.ended.total(),
-                "ended_by_reason": dict(self.ended),
-                "minted_waiting": len(self._tickets),
-                "recordings_kept": len(self.sessions),
-            },
-            "sockets_open": sum(entry.live.socket_open for entry in self.sessions.values()),
-            "talking": sum(entry.live.core.playback.talking for entry in self.sessions.values()),
-            "refusals": dict(self.refusals),
-            "totals": dict(totals),
-            "accounts": [
-                {
-                    "name": account.name,
-                    "credits": account.balance,
-                    "overage_minutes": account.overage_minutes,
-                    "active": len(account.history(active=True)),
-                }
-                for account in self._accounts
-            ],
-            "faults": {
-                "armed": len(self.faults.armed()),
-                "fired": self.faults.fired.total(),
-                "fired_by_kind": dict(self.faults.fired),
-            },
-            "audio_kept_bytes": self._budget.used_bytes,
-            "clock": {
-                "mode": self.clock.mode,
-                "rate": self.clock.rate,
-                "speed": self.settings.speed,
-                "now_mono_s": self.clock.now_s(),
-                "late": self.lateness.row(),
-            },
-        }
-
-
-_COUNTERS = (
-    "packets",
-    "received_bytes",
-    "utterances",
-    "commands",
-    "commands_before_ready",
-    "commands_after_end",
-    "audio_after_interrupt_packets",
-    "audio_after_interrupt_bytes",
-    "interrupts",
-    "underruns",
-    "unknown_messages",
-    "invalid_messages",
-    "oversize_packets",
-    "odd_size_packets",
-    "refused_packets",
-    "keepalives",
-)
-
-
-def _counters(recording: Recording) -> Mapping[str, int]:
-    return {
-        "packets": recording.packet_count,
-        "received_bytes": recording.received_bytes,
-        "utterances": len(recording.utterances),
-        "commands": recording.command_count,
-        "commands_before_ready": recording.commands_before_ready,
-        "commands_after_end": recording.commands_after_end,
-        "audio_after_interrupt_packets": recording.late_packets,
-        "audio_after_interrupt_bytes": recording.late_bytes,
-        "interrupts": recording.interrupt_count,
-        "underruns": recording.underruns,
-        "unknown_messages": recording.unknown_messages,
-        "invalid_messages": recording.invalid_messages,
-        "oversize_packets": recording.oversize_packets,
-        "odd_size_packets": recording.odd_size_packets,
-        "refused_packets": recording.refused_packets,
-        "keepalives": recording.keepalive_count,
-    }

@@ -1,6 +1,7 @@
 """Wiring: builds everything, owns it, and takes it down in order."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,10 +25,14 @@ from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.place import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
 from liveavatar_gateway.rpc.audio_service import AudioService
+from liveavatar_gateway.rpc.metering import Metering
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.books import Books, keep_books
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.sweeper import Sweeper
+from liveavatar_gateway.telemetry.endpoint import Endpoint
+from liveavatar_gateway.telemetry.lag import watch_lag
+from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
 
@@ -45,21 +50,25 @@ class App:
     """A whole gateway. `async with App(settings) as app` serves; leaving it drains nothing, but stops everything.
 
     Order of shutdown: `drain` (no new sessions, go_away, wait for speech, end and stop sessions), then on exit
-    end what is left, wait for its stops, close the gRPC server, write the books, leave the registry, close REST.
+    end what is left, wait for its stops, close the gRPC server, write the books, leave the registry, close REST,
+    and last the port for metrics.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._rest = Rest(settings.rest(), settings.api_key.get_secret_value())
-        self.pool = Pool(settings.pool(), self._rest)
+        self.metrics = Metrics()
+        self._rest = Rest(settings.rest(), settings.api_key.get_secret_value(), metrics=self.metrics)
+        self.pool = Pool(settings.pool(), self._rest, self.metrics)
         self._registry = _registry(settings)
         self._books = Books(self._registry, renew_s=settings.registry().lease.renew_s)
-        self.directory = Directory(settings.directory(), self.pool, self._books)
+        self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
         self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest)
         self.pool.find_orphans = self.sweeper.find_orphans
         self._tasks: list[asyncio.Task[None]] = []
         self._health = HealthServicer()
         self._server: grpc.aio.Server | None = None
+        self._endpoint: Endpoint | None = None
+        self._lag: asyncio.Task[None] | None = None
         self.port = 0
 
     @property
@@ -67,15 +76,24 @@ class App:
         """Where it listens, `host:port`."""
         return f"{self._settings.host}:{self.port}"
 
+    @property
+    def metrics_url(self) -> str | None:
+        """Where metrics are; None when they are off."""
+        if self._endpoint is None:
+            return None
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._endpoint.port}/metrics"
+
     async def __aenter__(self) -> Self:
         try:
             await self._registry.__aenter__()
         except RegistryUnavailable as error:
             raise ConfigError(f"GATEWAY_REGISTRY_FILE: {error}") from None
         await self.directory.__aenter__()
+        await self._open_endpoint()
         # Before the first caller is heard: it may be one of those whose sessions are taken over here.
         await self.sweeper.sweep()
-        server = grpc.aio.server(options=self._options())
+        server = grpc.aio.server(interceptors=[Metering(self.metrics)], options=self._options())
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(self._settings.rpc(), self.directory, self.pool.places), server
         )
@@ -95,6 +113,30 @@ class App:
         ]
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return self
+
+    async def _open_endpoint(self) -> None:
+        host, port = self._settings.host, self._settings.metrics_port
+        if port is None:
+            return
+        endpoint = Endpoint(self.metrics, self._snapshot, host=host, port=port)
+        try:
+            self._endpoint = await endpoint.__aenter__()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot serve metrics on {host}:{port}: {error.strerror or error}; set GATEWAY_METRICS_PORT"
+            ) from None
+        self._lag = asyncio.create_task(watch_lag(self.metrics), name="event-loop-lag")
+
+    def _snapshot(self) -> Snapshot:
+        places = self.pool.places
+        return Snapshot(
+            sessions=Counter(session.core.state for session in self.directory.living()),
+            places_used=places.used,
+            places_limit=places.limit,
+            waiting=places.waiting,
+            stops_pending=self.pool.stops.pending,
+            draining=self.directory.draining,
+        )
 
     def _bind(self, server: grpc.aio.Server) -> int:
         where = f"{self._settings.host}:{self._settings.port}"
@@ -163,6 +205,10 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._registry.__aexit__(None, None, None)
         await self._rest.aclose()
+        if self._lag is not None:
+            self._lag.cancel()
+        if self._endpoint is not None:
+            await self._endpoint.__aexit__(None, None, None)
 
 
 def _registry(settings: Settings) -> Registry:

@@ -50,6 +50,14 @@ class Settings(BaseSettings):
     )
     so_reuseport: bool = Field(default=False, description="Let several processes share the port.")
 
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port for HTTP on the same address: /metrics for Prometheus, /healthz, /readyz. 0 takes a "
+        "free one; not set, there is none. 9464 is the usual one.",
+    )
+
     api_url: str = Field(
         "https://api.liveavatar.com",
         pattern=r"^https?://[^\s/]+$",

@@ -186,6 +186,10 @@ async def test_on_a_phone_nothing_is_cut_off(roomless, page):
     await expect(page.locator("#set-up")).to_be_visible()
     wide = await page.evaluate("() => document.documentElement.scrollWidth")
     assert wide <= 360
+    for part in ("notice", "set-up"):
+        assert await page.evaluate(
+            f"() => ((e) => e.scrollHeight <= e.clientHeight)(document.getElementById('{part}'))"
+        )
     for part in (page.locator("#set-up"), page.get_by_label("Watch"), page.locator("#running")):
         box = await part.bounding_box()
         assert box["x"] >= 0

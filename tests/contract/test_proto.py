@@ -4,11 +4,9 @@ import inspect
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from liveavatar.gateway.v1 import errors_pb2
 from liveavatar_gateway.core import errors
@@ -84,16 +82,6 @@ def altered_proto(tmp_path):
 def present(tmp_path_factory):
     """The image of `proto/` as it is."""
     return image(tmp_path_factory.mktemp("image") / "present.binpb")
-
-
-@pytest.fixture
-def services():
-    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-
-
-@pytest.fixture
-def commands():
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].keys()
 
 
 class TestStubs:
@@ -217,40 +205,6 @@ class TestBuf:
         grown = image(tmp_path / "grown.binpb", "--proto", folder)
         finished = run(TOOLS / "buf", "breaking", grown, "--against", present)
         assert (finished.returncode, finished.stdout) == (0, "")
-
-
-class TestDeployment:
-    def test_compose_starts_commands_that_exist(self, services, commands):
-        assert services.keys() == {"emulator", "gateway"}
-        assert {service["command"][0] for service in services.values()} == commands
-
-    def test_compose_builds_stages_that_exist(self, services):
-        stages = re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
-        for service in services.values():
-            build = service.get("build", {})
-            assert (ROOT / build.get("dockerfile", "deploy/Dockerfile")).is_file()
-            assert build.get("target", stages[-1]) in stages
-
-    def test_gateway_is_pointed_at_the_emulator(self, services):
-        address = services["gateway"]["environment"]["LIVEAVATAR_API_URL"]
-        host, _, port = address.removeprefix("http://").partition(":")
-        assert host in services
-        assert port in services[host]["command"]
-        assert services["gateway"]["depends_on"][host]["condition"] == "service_healthy"
-
-    def test_every_service_is_probed(self, services):
-        for service in services.values():
-            assert service["healthcheck"]["test"][0] == "CMD"
-
-    def test_image_copies_only_what_exists(self):
-        sources = [
-            source
-            for line in (ROOT / "deploy/Dockerfile").read_text().splitlines()
-            if line.startswith("COPY ") and "--from" not in line
-            for source in line.split()[1:-1]
-        ]
-        assert sources
-        assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
 class TestDocumentation:

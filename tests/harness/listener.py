@@ -8,7 +8,7 @@ import numpy as np
 from livekit import api, rtc
 
 from harness.livekit import LiveKitServer
-from harness.pitch import FRAME_S, pitches, seconds_of
+from harness.pitch import FRAME_S, Scale, heard_until_s, pitches
 
 RATE_HZ = 24_000
 STEP_TIMEOUT_S = 30.0
@@ -26,13 +26,13 @@ class Listener:
     def pcm(self) -> np.ndarray:
         return np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.int16)
 
-    def seconds_of(self, pitch_hz: int) -> float:
-        """How much of a tone was heard."""
-        return seconds_of(pitch_hz, pitches(self.pcm, RATE_HZ))
+    def heard_until_s(self, scale: Scale) -> float:
+        """How far into a scale it was heard."""
+        return heard_until_s(scale, pitches(self.pcm, RATE_HZ))
 
-    async def until_heard(self, pitch_hz: int, seconds: float) -> None:
+    async def until_heard(self, scale: Scale, until_s: float) -> None:
         async with asyncio.timeout(STEP_TIMEOUT_S):
-            while self.seconds_of(pitch_hz) < seconds:
+            while self.heard_until_s(scale) < until_s:
                 await asyncio.sleep(FRAME_S)
 
     async def until_silent(self, seconds: float = 0.5) -> None:
@@ -60,19 +60,23 @@ class Listener:
 
 @contextlib.asynccontextmanager
 async def listening(server: LiveKitServer, room_name: str, track_name: str) -> AsyncIterator[Listener]:
-    """Join a room and listen to the track of a name, whoever publishes it."""
+    """Join a room, before the avatar does, and listen to the track of a name."""
     grants = api.VideoGrants(room_join=True, room=room_name, can_publish=False, can_publish_data=False)
     token = api.AccessToken(server.api_key, server.api_secret).with_identity("listener").with_grants(grants)
     room, found = rtc.Room(), Listener()
     tasks: list[asyncio.Task[None]] = []
 
-    def subscribed(track: rtc.Track, publication: rtc.RemoteTrackPublication, _: object) -> None:
-        if publication.name == track_name:
-            tasks.append(asyncio.create_task(found.listen(track), name=f"listener/{track_name}"))
+    # Only this track is asked for: a picture that nobody looks at costs a busy machine a lot.
+    def published(publication: rtc.RemoteTrackPublication, _: object) -> None:
+        publication.set_subscribed(publication.name == track_name)
 
+    def subscribed(track: rtc.Track, *_: object) -> None:
+        tasks.append(asyncio.create_task(found.listen(track), name=f"listener/{track_name}"))
+
+    room.on("track_published", published)
     room.on("track_subscribed", subscribed)
     room.on("participant_disconnected", lambda participant: found.left.append(participant.identity))
-    await room.connect(server.url, token.to_jwt())
+    await room.connect(server.url, token.to_jwt(), rtc.RoomOptions(auto_subscribe=False))
     try:
         yield found
     finally:

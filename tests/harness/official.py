@@ -87,7 +87,9 @@ async def official_agent(
     token = api.AccessToken(server.api_key, server.api_secret).with_identity("agent").with_kind("agent")
     room = rtc.Room()
     async with utils.http_context.open():
-        await room.connect(server.url, token.with_grants(grants).to_jwt())
+        # It listens to nobody, so it subscribes to nothing.
+        options = rtc.RoomOptions(auto_subscribe=False)
+        await room.connect(server.url, token.with_grants(grants).to_jwt(), options)
         # Without a voice detector there is nothing for a turn detector, and an avatar cannot pause.
         session: AgentSession = AgentSession(
             vad=None,

@@ -134,9 +134,10 @@ class Emulator:
 class Gateway:
     """The gateway, and where it listens."""
 
-    def __init__(self, process: Process, address: str) -> None:
+    def __init__(self, process: Process, address: str, metrics: str | None = None) -> None:
         self.process = process
         self.address = address
+        self.metrics = metrics
 
 
 def _clean_environment() -> dict[str, str]:
@@ -182,6 +183,7 @@ def gateway(upstream: str, *arguments: str, port: int = 0, **settings: object) -
         environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
         process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)
         try:
-            yield Gateway(process, process.wait_ready()["address"])
+            ready = process.wait_ready()
+            yield Gateway(process, ready["address"], ready.get("metrics"))
         finally:
             process.stop()

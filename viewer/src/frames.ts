@@ -17,6 +17,9 @@ export class FrameRate {
     if (last !== undefined && frames < last.frames) {
       this.readings = []; // another stream: its counter began again
     }
+    if (this.readings.length === 1 && frames === this.readings[0]?.frames) {
+      this.readings = []; // it has not begun yet
+    }
     this.readings.push({ frames, atMs });
     while (this.readings.length > 2 && atMs - (this.readings[1]?.atMs ?? atMs) >= SPAN_MS) {
       this.readings.shift();

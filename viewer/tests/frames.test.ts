@@ -19,6 +19,12 @@ test("a steady stream has its rate", () => {
   assert.equal(watch(new FrameRate(), 25, 0, 8000), 25);
 });
 
+test("waiting for a stream is no part of its rate", () => {
+  const rate = new FrameRate();
+  assert.equal(watch(rate, 0, 0, 8000), null);
+  assert.equal(watch(rate, 25, 8000, 9200), 25);
+});
+
 test("a stream that stops is at 0 within the span", () => {
   const rate = new FrameRate();
   watch(rate, 25, 0, 8000);

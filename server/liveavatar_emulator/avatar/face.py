@@ -11,8 +11,8 @@ import numpy as np
 from liveavatar_emulator.avatar import features
 from liveavatar_emulator.avatar.portrait import DOWN_PHASES, RIGHT_PHASES, Bytes, Floats, Shifted, stills
 
-SIZES = {"very_high": (1920, 1080), "high": (1280, 720), "medium": (854, 480), "low": (640, 360)}
-"""Width and height per quality."""
+SIZES = {"very_high": (1920, 1080), "high": (1280, 720), "medium": (852, 480), "low": (640, 360)}
+"""Width and height per quality. Encoders cut widths to multiples of four."""
 
 TILT = 0.075
 """By how much the features turn when the head leans, in radians."""

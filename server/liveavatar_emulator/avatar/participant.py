@@ -69,6 +69,7 @@ class Participant:
         self._identity: str | None = None
         self._voice: VoiceTrack | None = None
         self._face: FaceTrack | None = None
+        self._figures: dict[str, float] = {}
 
     # -- what the session says
     # ------------------------------------------------------------------------------------------------
@@ -87,13 +88,19 @@ class Participant:
 
     def row(self) -> dict[str, Any]:
         """What became of it, as JSON."""
-        voice, face = self._voice, self._face
         return {
             "room": self._seat.room,
             "owned": self._seat.owned,
             "identity": self._identity,
             "status": self._status,
             "joined": self._status == "in the room",
+            "delay_s": DELAY_S,
+            **(self._figures or self._count()),
+        }
+
+    def _count(self) -> dict[str, float]:
+        voice, face = self._voice, self._face
+        return {
             "video_frames": face.pictures if face else 0,
             "video_frames_skipped": face.skipped if face else 0,
             "audio_frames": voice.frames if voice else 0,
@@ -101,7 +108,6 @@ class Participant:
             "audio_missed_s": round(voice.missed_s, 6) if voice else 0.0,
             "audio_waiting_s": voice.voice.waiting_bytes / SAMPLE_BYTES / RATE_HZ if voice else 0.0,
             "speech_begun_late_s": round(voice.voice.late_samples / RATE_HZ, 6) if voice else 0.0,
-            "delay_s": DELAY_S,
         }
 
     # -- its life
@@ -179,14 +185,27 @@ class Participant:
             self._status = "left"
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await room.disconnect()
-        except TimeoutError:
-            _log.warning("avatar.leave_timeout", session=self.session_id, room=self._seat.room)
+                await _leave(room)
+        except Exception as error:  # noqa: BLE001 - the SDK's errors share no base, and it is gone either way
+            _log.warning(
+                "avatar.left_badly", session=self.session_id, room=self._seat.room, error=type(error).__name__
+            )
         for track in (self._voice, self._face):
             if track is not None:
                 await track.close()
+        # Its session is remembered for long, pictures and sound need not be.
+        self._figures = self._count()
+        self._voice = self._face = None
         if self._seat.owned:
             await self._rooms.delete(self._seat.room)
+
+
+async def _leave(room: rtc.Room) -> None:
+    # livekit 1.1.21 keeps threads and files of a room whose tracks were still published when it was left.
+    if room.isconnected():
+        for publication in list(room.local_participant.track_publications):
+            await room.local_participant.unpublish_track(publication)
+    await room.disconnect()
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:

@@ -2,9 +2,9 @@
 
 Sound runs through a native queue that plays in real time however late the event loop is. What is put into that
 queue is what the playback clock said `DELAY_S` before the moment at which it leaves for the room: a fixed delay
-instead of a varying one, as long as changes on that clock are told in time. Speech that is known is queued far
-ahead, so that it survives long pauses of the loop, and is taken back by a cut. Silence is queued a little ahead
-only, since speech may take its place, and nobody misses any. See docs/decisions/0008.
+instead of a varying one, as long as changes on that clock are told within that time. The queue is kept full far
+ahead, so that it survives long pauses of the loop; what a cue then overtakes is taken back, which is speech behind
+a cut, or silence where speech is due. See docs/decisions/0008.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from livekit import rtc
 from liveavatar_emulator.avatar.acting import Acting, opening, spread
 from liveavatar_emulator.avatar.face import Face
 from liveavatar_emulator.avatar.voice import RATE_HZ, SAMPLE_BYTES, Voice
-from liveavatar_emulator.cues import Cue, SpeechCut
+from liveavatar_emulator.cues import Cue, Speech, SpeechCut, SpeechStarted
 from liveavatar_emulator.protocol import Pose
 
 VOICE_TRACK = "avatar-audio"
@@ -27,12 +27,12 @@ FACE_TRACK = "avatar"
 
 FRAME_S = 0.02
 """Length of the pieces of sound handed over."""
-SPEECH_LEAD_S = 0.40
-"""Speech kept in the native queue. More survives longer pauses of the event loop."""
-SILENCE_LEAD_S = 0.08
-"""Silence kept there. Below `DELAY_S` by as much as a beginning of speech may be told late without being heard
-late."""
-DELAY_S = 0.12
+LEAD_S = 0.40
+"""Sound kept in the native queue. More survives longer pauses of the event loop."""
+SHORT_LEAD_S = 0.06
+"""The same for silence right behind speech: less than `DELAY_S`, so that nothing need be taken back while there
+is speech in the queue, whose place in it is known to 10 ms only."""
+DELAY_S = 0.10
 """From a moment of the playback clock to when its sound leaves for the room."""
 VOICE_BIT_RATE = 64_000
 """Opus at a rate at which speech comes out as it went in; without pauses in sending (DTX)."""
@@ -43,8 +43,8 @@ FACE_BIT_RATES = {"very_high": 4_000_000, "high": 2_000_000, "medium": 1_000_000
 """Upper limits per quality; a drawn face needs a fraction of them."""
 
 _FRAME = round(FRAME_S * RATE_HZ)
-_SPEECH_LEAD = round(SPEECH_LEAD_S * RATE_HZ)
-_SILENCE_LEAD = round(SILENCE_LEAD_S * RATE_HZ)
+_LEAD = round(LEAD_S * RATE_HZ)
+_SHORT_LEAD = round(SHORT_LEAD_S * RATE_HZ)
 _SILENCE = bytes(SAMPLE_BYTES * _FRAME)
 
 
@@ -78,7 +78,9 @@ class VoiceTrack:
     def follow(self, cue: Cue) -> None:
         """Take a cue."""
         self.voice.follow(cue)
-        if isinstance(cue, SpeechCut):
+        if isinstance(cue, SpeechCut | SpeechStarted) or (
+            isinstance(cue, Speech) and cue.resumes_at_s is not None
+        ):
             self._changed.set()
 
     async def feed(self) -> None:
@@ -90,11 +92,7 @@ class VoiceTrack:
             now_s = time.monotonic()
             self._drain(now_s - filled_s)
             filled_s = now_s
-            if self._changed.is_set():
-                self._changed.clear()
-                await self._take_back()
-            while self._wants_more():
-                await self._push(self._next_frame())
+            await self._fill()
             if now_s - beat_s > FRAME_S:
                 self.late_frames += 1
                 beat_s = now_s
@@ -103,20 +101,32 @@ class VoiceTrack:
                 async with asyncio.timeout(max(0.0, beat_s - time.monotonic())):
                     await self._changed.wait()
 
+    async def _fill(self) -> None:
+        while True:
+            # Before anything else is rendered: the voice forgets what it was told once it has rendered past it.
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._take_back()
+            elif self._wants_more():
+                await self._push(self._next_frame())
+            else:
+                return
+
     def _wants_more(self) -> bool:
-        lead = _SPEECH_LEAD if self.voice.speaks_on(_FRAME) else _SILENCE_LEAD
-        return self._ahead + _FRAME <= lead
+        heard = self.voice.rendered - self._ahead
+        far = self.voice.speaks_on(_FRAME) or heard >= self.voice.spoken
+        return self._ahead + _FRAME <= (_LEAD if far else _SHORT_LEAD)
 
     async def _push(self, pcm: bytes) -> None:
         samples = len(pcm) // SAMPLE_BYTES
         self._ahead += samples
         self._queued.append(pcm)
-        while len(self._queued) > _SPEECH_LEAD // _FRAME + 2:
+        while len(self._queued) > _LEAD // _FRAME + 2:
             self._queued.popleft()
         await self._source.capture_frame(rtc.AudioFrame(pcm, RATE_HZ, 1, samples))
 
     async def _take_back(self) -> None:
-        """Empty the native queue of speech that was cut, and put back what comes before the cut."""
+        """Empty the native queue of what a cue has overtaken, and put back what comes before that."""
         rendered = self.voice.rendered
         heard = rendered - int(self._ahead)
         until = self.voice.retract(heard)

@@ -46,6 +46,8 @@ class Voice:
         self._cuts: deque[tuple[int, int]] = deque()
         self.rendered = 0
         """Number of the next sample."""
+        self.spoken = 0
+        """Number of the sample after the last one of speech that was rendered."""
         self.late_samples = 0
         """By how much speech was begun too late, in total, since its cue came after its time."""
 
@@ -94,14 +96,22 @@ class Voice:
         return False
 
     def retract(self, heard: int) -> int | None:
-        """Take back what was rendered ahead of a cut, when only samples before `heard` have left for good.
+        """Take back what a cue has overtaken, when only samples before `heard` have left for good.
 
-        Returns the number of the sample from which on what was rendered is void; silence follows there. None
-        when no cut is that early.
+        That is speech behind a cut, and silence where speech is due now. Returns the number of the sample from
+        which on what was rendered is void, and is to be rendered again; None when all of it holds.
         """
-        if not self._cuts or self._cuts[0][0] >= self.rendered:
+        if self._cuts:
+            holds_until = self._cuts[0][0]
+        else:
+            piece = self._next_piece()
+            if piece is None or piece[0] is None:
+                return None
+            holds_until = max(piece[0], self.spoken)
+        if holds_until >= self.rendered:
             return None
-        self.rendered = max(self._cuts[0][0], min(heard, self.rendered))
+        self.rendered = max(holds_until, min(heard, self.rendered))
+        self.spoken = min(self.spoken, self.rendered)
         self._cut_what_is_due()
         return self.rendered
 
@@ -125,6 +135,7 @@ class Voice:
         at = (self.rendered - first) * SAMPLE_BYTES
         out[at : at + size] = pcm[:size]
         self.rendered += size // SAMPLE_BYTES
+        self.spoken = self.rendered
         line = self._lines[0]
         line.due = None
         if size == len(pcm):

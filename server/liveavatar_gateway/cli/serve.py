@@ -28,7 +28,7 @@ _GC_THRESHOLD = (20_000, 20, 20)
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help='File to write {"address", "pid"} to as soon as calls are taken; for scripts with --port 0.',
+    help='File to write {"address", "pid", "metrics"} to as soon as calls are taken; for scripts with --port 0.',
 )
 def serve(config_file: Path | None, ready_file: Path | None, **flags: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain.
@@ -90,16 +90,19 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
 
 def _banner(app: App, settings: Settings) -> str:
     tls = "TLS" if settings.tls_cert_file else "plaintext; set GATEWAY_TLS_CERT_FILE and _KEY_FILE for TLS"
+    metrics = app.metrics_url or "off; GATEWAY_METRICS_PORT=9464 for Prometheus"
     reflection = "on" if settings.reflection else "off; GATEWAY_REFLECTION=true for grpcurl"
     return (
         f"LiveAvatar Gateway listens on {app.address} ({tls})\n"
         f"  upstream    {settings.api_url}, up to {settings.max_sessions} session(s) at once\n"
-        f"  reflection  {reflection}"
+        f"  reflection  {reflection}\n"
+        f"  metrics     {metrics}"
     )
 
 
 def _write_ready(path: Path, app: App) -> None:
     """Written under another name first, so that nobody reads half of it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps({"address": app.address, "pid": os.getpid()}), encoding="utf-8")
+    ready = {"address": app.address, "pid": os.getpid(), "metrics": app.metrics_url}
+    draft.write_text(json.dumps(ready), encoding="utf-8")
     draft.replace(path)

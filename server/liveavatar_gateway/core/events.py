@@ -159,3 +159,8 @@ class EventLog:
         if missing > len(self._entries):
             raise EventsCompacted(sequence, self.last_sequence - len(self._entries) + 1)
         return list(islice(self._entries, len(self._entries) - missing, None))
+
+    def kept_after(self, sequence: int) -> list[Entry]:
+        """Entries later than `sequence` that are still kept, oldest first."""
+        missing = min(self.last_sequence - sequence, len(self._entries))
+        return list(islice(self._entries, len(self._entries) - missing, None))

@@ -67,7 +67,7 @@ def run(timeline: Timeline, *, out: Path, ready_delay_ms: int, watch: bool = Fal
         timeline: Where it is shown.
         out: WAV file for what the avatar said; its folder is made.
         ready_delay_ms: How long the emulated avatar takes to get ready.
-        watch: Hold the call again and again, until Ctrl-C or until a check fails.
+        watch: Hold the call again and again, until Ctrl-C.
 
     Raises:
         StartFailed: a server did not come up.
@@ -97,9 +97,10 @@ def run(timeline: Timeline, *, out: Path, ready_delay_ms: int, watch: bool = Fal
                     seconds=time.monotonic() - began_mono_s,
                     viewer_url=viewer_url,
                 )
-                if not (watch and result.ok):
+                if not watch:
                     return result
-                timeline.say(f"\nAll {len(result.checks)} checks hold. Again, until Ctrl-C:\n")
+                timeline.verdict(result.checks)
+                timeline.say("Again, until Ctrl-C.\n")
                 time.sleep(_PAUSE_S)
 
 

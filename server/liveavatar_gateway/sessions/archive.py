@@ -6,11 +6,12 @@ from liveavatar_gateway.registry.base import Row
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.record import Record
+from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import Started
 from liveavatar_gateway.upstream.pool import Pool
 
 
-def archived(row: Row, config: SessionConfig, pool: Pool, books: Books) -> LiveSession:
+def archived(row: Row, config: SessionConfig, pool: Pool, books: Books, metrics: Metrics) -> LiveSession:
     """Return the ended session of a row, to be read.
 
     Raises:
@@ -18,7 +19,7 @@ def archived(row: Row, config: SessionConfig, pool: Pool, books: Books) -> LiveS
     """
     record = Record.of(row.facts)
     session = LiveSession(
-        record.spec, config, pool, books, request_id=record.request_id, session_id=row.session_id
+        record.spec, config, pool, books, metrics, request_id=record.request_id, session_id=row.session_id
     )
     _restore(session.core, record, row.sequence)
     session.started_at = record.started_at

@@ -20,6 +20,7 @@ from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.observers import Observer
 from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
@@ -47,10 +48,11 @@ class Directory:
     Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds.
     """
 
-    def __init__(self, config: DirectoryConfig, pool: Pool, books: Books) -> None:
+    def __init__(self, config: DirectoryConfig, pool: Pool, books: Books, metrics: Metrics) -> None:
         self._config = config
         self._pool = pool
         self._books = books
+        self._metrics = metrics
         self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
         self._requests: dict[str, LiveSession] = {}
         self._tasks = asyncio.TaskGroup()
@@ -94,6 +96,7 @@ class Directory:
             self._config.session,
             self._pool,
             self._books,
+            self._metrics,
             reconnect=self._config.reconnect,
             request_id=request_id,
             keep_s=self._config.retention_s,
@@ -165,7 +168,7 @@ class Directory:
         if not row.ended:
             raise OwnerMoved(session_id, address=row.address)
         try:
-            return archived(row, self._config.session, self._pool, self._books)
+            return archived(row, self._config.session, self._pool, self._books, self._metrics)
         except ValueError:
             raise SessionNotFound(session_id, field=field) from None
 

@@ -14,6 +14,7 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import EndReason, SessionState, end_reason_of
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.sessions.signal import Signal
+from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
 from liveavatar_gateway.upstream.backoff import Backoff
 from liveavatar_gateway.upstream.pool import UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
@@ -60,17 +61,27 @@ class Drive:
     `renew` makes a fresh upstream session when the old one cannot be reached any more, or gives None.
     """
 
-    def __init__(self, core: Session, config: ReconnectConfig, *, wake: Signal, tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        core: Session,
+        config: ReconnectConfig,
+        metrics: Metrics,
+        *,
+        wake: Signal,
+        tell: Callable[[], None],
+    ) -> None:
         """Prepare for `run`.
 
         Args:
             core: The state machine.
             config: How a lost socket is opened again.
+            metrics: What is counted.
             wake: Set by whoever gave the machine an input after which a command may be due.
             tell: Called when the machine may have something to tell its callers.
         """
         self._core = core
         self._config = config
+        self._metrics = metrics
         self._wake = wake
         self._tell = tell
         self._backoff = Backoff(first_s=config.first_wait_s, max_s=config.max_wait_s, rng=random.Random())  # noqa: S311 - jitter
@@ -202,6 +213,7 @@ class Drive:
             if now_s - opened_s >= self._config.stable_s:
                 self._backoff.reset()
             self._core.socket_lost(now_s)
+            self._metrics.upstream_failed(SOCKET_CLOSED)
             _log.info(
                 "upstream.socket_lost",
                 session=self._core.id,
@@ -226,6 +238,8 @@ class Drive:
             core.tick(time.monotonic())
             while (command := core.next_command(time.monotonic())) is not None:
                 await socket.send(command)
+                if isinstance(command, m.Speak):
+                    self._metrics.packet(len(command.pcm))
                 if isinstance(command, m.Speak | m.SpeakEnd):
                     self._note_progress(command)
             await self._sleep()

@@ -27,6 +27,7 @@ from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.record import Record, Usage
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
@@ -86,6 +87,7 @@ class LiveSession:
         config: SessionConfig,
         pool: Pool,
         books: Books,
+        metrics: Metrics,
         *,
         reconnect: ReconnectConfig | None = None,
         request_id: str = "",
@@ -99,6 +101,7 @@ class LiveSession:
             config: Deadlines.
             pool: Where sessions at LiveAvatar come from.
             books: What outlives this process.
+            metrics: What is counted.
             reconnect: How a lost command socket is opened again.
             request_id: The caller's name for its wish, if it has one.
             session_id: Of a session that another process made; a fresh one gets its own.
@@ -115,8 +118,10 @@ class LiveSession:
         self.on_news: Callable[[str], None] = _unheard
         """Called with its id when its log has grown. It must neither raise nor wait."""
         self._pool = pool
+        self._metrics = metrics
+        self._meter = metrics.session()
         self._driver = Signal()
-        self.drive = Drive(self.core, reconnect or ReconnectConfig(), wake=self._driver, tell=self._tell)
+        self.drive = Drive(self.core, reconnect or ReconnectConfig(), metrics, wake=self._driver, tell=self._tell)
         self._holds: set[Hold] = set()
         self._attach: Hold | None = None
         self._audio: Hold | None = None
@@ -225,7 +230,9 @@ class LiveSession:
     def _begin(self, utterance_id: str, intake: Intake) -> Utterance:
         if self.draining_until is not None and not self.core.over:
             raise Draining
-        return self.core.begin(utterance_id, intake)
+        utterance = self.core.begin(utterance_id, intake)
+        self._meter.begun(utterance.id)
+        return utterance
 
     def resume(self, utterance_id: str, intake: Intake) -> Utterance | UtteranceEnded:
         """Go on with an utterance of an earlier stream; one that is not known is opened.
@@ -283,8 +290,11 @@ class LiveSession:
         self._tickets[ticket] = answer
         self._driver.set()
         self._tell()
+        asked_s = time.monotonic()
         try:
-            return await answer
+            ended = await answer
+            self._metrics.interrupted(time.monotonic() - asked_s)
+            return ended
         finally:
             self._tickets.pop(ticket, None)
 
@@ -459,6 +469,8 @@ class LiveSession:
                 answer.set_result(ended)
         self.core.answers.clear()
         if self.core.log.last_sequence != self._told:
+            for entry in self.core.log.kept_after(self._told):
+                self._meter.happened(entry.happening, self.core.end_reason)
             self._keep_speech()
             self._told = self.core.log.last_sequence
             self._ledger.note_sequence(self._told)

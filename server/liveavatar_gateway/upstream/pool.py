@@ -15,6 +15,7 @@ import structlog
 
 from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError
 from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.account import Ledger
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
 from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted, Started
@@ -64,9 +65,13 @@ class UpstreamSession:
         Raises:
             UpstreamUnreachable: it cannot be opened; the session is still to be closed.
         """
-        self._socket = await CommandSocket.open(
-            self.started.ws_url, on_event, timeout_s=self._pool.config.connect_timeout_s
-        )
+        try:
+            self._socket = await CommandSocket.open(
+                self.started.ws_url, on_event, timeout_s=self._pool.config.connect_timeout_s
+            )
+        except GatewayError as error:
+            self._pool.metrics.upstream_failed(error.reason)
+            raise
         return self._socket
 
     async def fate(self) -> Fate:
@@ -109,8 +114,11 @@ class UpstreamSession:
 class Pool:
     """All sessions on one account. Whoever makes it closes it, after the sessions."""
 
-    def __init__(self, config: PoolConfig, rest: Rest, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, config: PoolConfig, rest: Rest, metrics: Metrics, *, rng: random.Random | None = None
+    ) -> None:
         self.config = config
+        self.metrics = metrics
         self.places = Places(config.places)
         self.stops = Stops(config.stops, rest)
         self.find_orphans: Callable[[], Awaitable[int]] | None = None

@@ -16,6 +16,7 @@ from liveavatar_gateway.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted, Started
 from liveavatar_gateway.upstream.refusals import Answer, refusal
 
@@ -44,8 +45,16 @@ class RestConfig:
 class Rest:
     """One account's REST API. Whoever makes it closes it."""
 
-    def __init__(self, config: RestConfig, api_key: str, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        config: RestConfig,
+        api_key: str,
+        *,
+        metrics: Metrics | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
         self._config = config
+        self._metrics = metrics or Metrics()
         self._key_header = {"X-API-KEY": api_key}
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._client = httpx.AsyncClient(
@@ -171,6 +180,13 @@ class Rest:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Answer:
+        try:
+            return await self._ask(method, path, **arguments)
+        except GatewayError as error:
+            self._metrics.upstream_failed(error.reason)
+            raise
+
+    async def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
         try:
             response = await self._client.request(method, path, **arguments)
         except httpx.TimeoutException as error:

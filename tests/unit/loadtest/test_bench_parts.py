@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.cpu import CoreTimes, on_core, process_cpu_s
 from bench.direct import cuts_ms
 from bench.measure import Figures, Quantiles
 from bench.report import as_json, breaches, show
-from bench.settings import BenchError, BenchSettings, Cores
+from bench.settings import BenchError, BenchSettings
 from bench.speech import Spoken, SpokenSession, Write, noise
+from stage.cores import Cores, CoreTimes, on_cores, process_cpu_s
+from stage.errors import StageError
 
 _CORES = Cores(measured=0, load=1)
 _on_linux = pytest.mark.skipif(sys.platform != "linux", reason="clocks and cores of the Linux kernel")
@@ -93,7 +94,7 @@ _STAT = "cpu  1 2 3 4 5 6 7 8 0 0\ncpu0 10 0 10 70 10 0 0 0 0 0\ncpu1 100 5 50 8
 def test_core_times_are_read_from_the_cores_own_line():
     assert CoreTimes.parse(_STAT, 0) == CoreTimes(total=100, idle=80, steal=0)
     assert CoreTimes.parse(_STAT, 1) == CoreTimes(total=1000, idle=820, steal=10)
-    with pytest.raises(BenchError, match="no core 7"):
+    with pytest.raises(StageError, match="no core 7"):
         CoreTimes.parse(_STAT, 7)
 
 
@@ -114,7 +115,7 @@ def test_the_cpu_clock_of_a_process_is_the_kernels():
 @_on_linux
 def test_cores_are_given_back():
     allowed = os.sched_getaffinity(0)
-    with on_core(min(allowed)):
+    with on_cores([min(allowed)]):
         assert os.sched_getaffinity(0) == {min(allowed)}
     assert os.sched_getaffinity(0) == allowed
 

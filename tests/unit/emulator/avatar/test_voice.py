@@ -123,6 +123,30 @@ def test_what_is_rendered_ahead_is_taken_back_to_the_cut(voice):
     assert voice.render(480) == bytes(960)
 
 
+def test_silence_rendered_ahead_gives_way_to_speech_that_is_due(voice):
+    voice.render(4000)
+    voice.follow(Speech(0, sound(500), None))
+    assert voice.retract(heard=600) is None, "it has not started"
+    voice.follow(SpeechStarted(0, at(1000)))
+    assert voice.retract(heard=600) == 1000
+    assert voice.render(600) == sound(500) + bytes(200)
+    voice.follow(Speech(0, sound(100), at(1550)))
+    assert voice.retract(heard=1400) == 1550
+    assert voice.render(100) == sound(100)
+    assert voice.late_samples == 0
+
+
+def test_speech_rendered_ahead_does_not_give_way_to_other_speech(voice):
+    voice.follow(Speech(0, sound(600), None))
+    voice.follow(SpeechStarted(0, at(0)))
+    voice.render(100)
+    voice.skip(300)
+    voice.render(1000)
+    voice.follow(Speech(1, sound(50), None))
+    voice.follow(SpeechStarted(1, at(600)))
+    assert voice.retract(heard=500) == 900, "the first utterance is late, and ends there"
+
+
 def test_what_has_been_heard_is_not_taken_back(voice):
     voice.follow(Speech(0, sound(5000), None))
     voice.follow(SpeechStarted(0, at(0)))
@@ -192,6 +216,7 @@ class Room:
         resumes = None if appended.underrun is None else appended.underrun.resumed_at_s
         self.voice.follow(Speech(appended.utterance.number, pcm, resumes))
         self.said.setdefault(appended.utterance, []).append((resumes, pcm))
+        self.take_back()
 
     def follow_clock(self) -> None:
         while (change := self.playback.fire(at(self.now))) is not None:
@@ -199,19 +224,25 @@ class Room:
                 self.voice.follow(SpeechStarted(change.utterance.number, change.at_s))
             if isinstance(change, Cut) and change.head is not None:
                 self.voice.follow(SpeechCut(change.head.number + len(change.dropped), change.at_s))
-                heard = self.voice.rendered - len(self.ahead)
-                until = self.voice.retract(heard)
-                if until is not None:
-                    del self.ahead[until - heard :]
+            self.take_back()
+
+    def take_back(self) -> None:
+        heard = self.voice.rendered - len(self.ahead)
+        until = self.voice.retract(heard)
+        if until is not None:
+            del self.ahead[until - heard :]
 
     def pass_time(self, count: int, beat: int) -> None:
         for _ in range(0, count, beat):
             self.now += beat
             self.follow_clock()
-            while len(self.ahead) < beat + DELAY // 4 or (len(self.ahead) < LEAD and self.voice.speaks_on(beat)):
+            while len(self.ahead) < (LEAD if self.far_ahead(beat) else beat + DELAY // 4):
                 self.ahead += samples(self.voice.render(beat))
             self.heard += self.ahead[:beat]
             del self.ahead[:beat]
+
+    def far_ahead(self, beat: int) -> bool:
+        return self.voice.speaks_on(beat) or self.voice.rendered - len(self.ahead) >= self.voice.spoken
 
     def expected(self) -> tuple[list[int], set[int]]:
         """What the playback clock says was heard, and the samples at which a cut may round either way."""

@@ -6,40 +6,46 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench.cpu import on_core
-from bench.settings import BenchError
+from stage.cores import on_cores
+from stage.errors import StageError
 
 _POLL_S = 0.02
 _LOG_LINES = 15
 
 
-class Daemon:
-    """A Python module that runs as a process of its own: ready when it writes its ready file, over at SIGTERM.
+def module(name: str, *arguments: str) -> list[str]:
+    """Command that runs a Python module with this interpreter."""
+    return [sys.executable, "-m", name, *arguments]
 
-    Use it as a context manager. All its threads run on `core`. Its output goes to a log file in `workdir`.
+
+class Daemon:
+    """A process of its own: ready when it writes the file named by `--ready-file`, over at SIGTERM.
+
+    Use it as a context manager. All its threads run on `cores`, on any if there are none. Its output goes to a log
+    file in `workdir`. Ctrl-C at the terminal does not reach it: whoever started it stops it, in the right order.
     """
 
     def __init__(
         self,
-        module: str,
-        arguments: Sequence[str],
+        name: str,
+        command: Sequence[str],
         *,
-        core: int,
+        cores: Collection[int],
         workdir: Path,
         environment: Mapping[str, str] | None = None,
         ready_within_s: float = 60.0,
     ) -> None:
-        self.module = module
+        self.name = name
         self.info: Mapping[str, Any] = {}
-        self._ready_file = workdir / f"{module}.ready"
-        self._log = workdir / f"{module}.log"
-        self._command = [sys.executable, "-m", module, *arguments, "--ready-file", str(self._ready_file)]
-        self._core = core
+        self.log = workdir / f"{name}.log"
+        self._ready_file = workdir / f"{name}.ready"
+        self._command = [*command, "--ready-file", str(self._ready_file)]
+        self._cores = cores
         self._environment = {**os.environ, **(environment or {})}
         self._ready_within_s = ready_within_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,13 +54,18 @@ class Daemon:
     def pid(self) -> int:
         """Process id."""
         if self._process is None:
-            raise BenchError(f"{self.module} was not started")
+            raise StageError(f"{self.name} was not started")
         return self._process.pid
 
     def __enter__(self) -> Self:
-        with on_core(self._core), self._log.open("wb") as log:
+        with on_cores(self._cores), self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         try:
             self.info = self._wait_until_ready(self._process)
@@ -84,22 +95,24 @@ class Daemon:
         """Make sure that it still runs.
 
         Raises:
-            BenchError: It does not, with the end of its log.
+            StageError: It does not, with the end of its log.
         """
         if self._process is None or self._process.poll() is not None:
-            raise BenchError(f"{self.module} ended early\n{self._tail()}")
+            raise StageError(f"{self.name} ended early\n{tail(self.log)}")
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> Mapping[str, Any]:
         deadline_s = time.monotonic() + self._ready_within_s
         while time.monotonic() < deadline_s:
             if process.poll() is not None:
-                raise BenchError(f"{self.module} ended with status {process.returncode}\n{self._tail()}")
+                raise StageError(f"{self.name} ended with status {process.returncode}\n{tail(self.log)}")
             if self._ready_file.exists() and (text := self._ready_file.read_text()):
                 info: dict[str, Any] = json.loads(text)
                 return info
             time.sleep(_POLL_S)
-        raise BenchError(f"{self.module} was not ready after {self._ready_within_s:g} s\n{self._tail()}")
+        raise StageError(f"{self.name} was not ready after {self._ready_within_s:g} s\n{tail(self.log)}")
 
-    def _tail(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LOG_LINES:])
+
+def tail(log: Path) -> str:
+    """The last lines of a log."""
+    lines = log.read_text(errors="replace").splitlines()
+    return "\n".join(lines[-_LOG_LINES:])

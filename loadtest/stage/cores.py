@@ -1,17 +1,33 @@
-"""CPU time of processes and cores, from the Linux kernel."""
+"""CPU time of processes and cores, from the Linux kernel, and who runs where."""
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bench.settings import BenchError, Cores
+from stage.errors import StageError
 
 _CPUCLOCK_SCHED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """Who runs where. The measured process has its core for itself."""
+
+    measured: int
+    load: int
+    """Generator and emulator."""
+    more: tuple[int, ...] = ()
+    """Cores that are left, for generators that need more than one."""
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """All but the measured one."""
+        return (self.load, *self.more)
 
 
 def process_cpu_s(pid: int) -> float:
@@ -39,7 +55,7 @@ class CoreTimes:
             if name == f"cpu{core}":
                 user, nice, system, idle, iowait, irq, softirq, steal = map(int, numbers[:8])
                 return cls(user + nice + system + idle + iowait + irq + softirq + steal, idle + iowait, steal)
-        raise BenchError(f"the machine has no core {core}")
+        raise StageError(f"the machine has no core {core}")
 
     @classmethod
     def now(cls, core: int) -> Self:
@@ -59,21 +75,24 @@ def choose_cores() -> Cores:
     """Take the first two cores that this process may use.
 
     Raises:
-        BenchError: There is only one; what is measured and what loads it would compete. Or this is not Linux.
+        StageError: There is only one; what is measured and what loads it would compete. Or this is not Linux.
     """
     if sys.platform != "linux":
-        raise BenchError("the benchmark needs Linux: it pins processes to cores and reads the kernel's clocks")
+        raise StageError("Linux is needed: processes are pinned to cores, and the kernel's clocks are read")
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
-        raise BenchError("the benchmark needs two cores, one of them for the gateway alone")
-    return Cores(measured=allowed[0], load=allowed[1])
+        raise StageError("two cores are needed, one of them for the gateway alone")
+    return Cores(measured=allowed[0], load=allowed[1], more=tuple(allowed[2:]))
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run on one core inside; processes started inside stay there with all their threads."""
+def on_cores(cores: Collection[int]) -> Iterator[None]:
+    """Run on these cores inside, on any if there are none; processes started inside stay there, all threads."""
+    if not cores:
+        yield
+        return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -1,0 +1,239 @@
+"""Runs the parts of all processes as one: a common beginning, a common end, one report.
+
+    master or only process                         each process that generates
+    test_start: zero, shares   --load-begin-->     its share is prepared, users take arrivals from it
+                                                   after the last arrival: drain
+    merge, report              <--load-done---     what it measured
+    stopped early              --load-stop-->      drain at once
+
+Locust's own end is not used for this: it leaves workers half a second for their last word.
+"""
+
+import datetime as dt
+import gc
+import itertools
+import logging
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import gevent
+import gevent.event
+from locust.env import Environment
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+
+from load.arrivals import share_of
+from load.behaviours import BEHAVIOURS
+from load.dispatch import EvenDispatcher
+from load.engine import Engine
+from load.figures import Recorder
+from load.meter import Shown
+from load.order import Began, Order, Report
+from load.part import DRAIN_S, END_WITHIN_S, Part
+from load.scenarios import Scenario
+from load.timeline import Timeline
+
+logger = logging.getLogger(__name__)
+
+_LEAD_S: Final = 2.0
+"""From the start of a test to the schedule's zero: users are there before the first arrival."""
+_LATEST_S: Final = DRAIN_S + END_WITHIN_S + 10.0
+"""How long after the last arrival a process may take to report; one that has not by then is lost."""
+_SHOW_S: Final = 0.5
+_POLL_S: Final = 0.1
+_TURN_S: Final = 0.001
+
+
+class Conductor:
+    """What Locust calls in each process. `part` is there from the first run's beginning on."""
+
+    def __init__(self, order: Order, scenario: Scenario) -> None:
+        """Prepare for runs.
+
+        Raises:
+            TimelineError: the order names a timeline of faults that cannot be read.
+        """
+        self.order = order
+        self.scenario = scenario
+        self._timeline = Timeline.read(order.faults)
+        self.engine = Engine()
+        self.part: Part | None = None
+        self._environment: Environment | None = None
+        self._slots = itertools.count()
+        self._work: gevent.Greenlet | None = None
+        self._early = gevent.event.Event()
+        # The master's side.
+        self._running = False
+        self._over = False
+        self._zero_mono_s = 0.0
+        self._began: Began | None = None
+        self._workers = 0
+        self._reports: dict[int, Mapping[str, Any]] = {}
+
+    def next_slot(self) -> int:
+        """A number for a user of this process."""
+        return next(self._slots)
+
+    def install(self, events: Any) -> None:
+        """Listen to Locust."""
+        events.init.add_listener(self._on_init)
+        events.test_start.add_listener(self._on_test_start)
+        events.test_stopping.add_listener(self._on_stopping)
+        events.quitting.add_listener(self._on_stopping)
+
+    def _on_init(self, environment: Environment, **_: Any) -> None:
+        self._environment = environment
+        environment.dispatcher_class = EvenDispatcher
+        runner = environment.runner
+        if isinstance(runner, MasterRunner | LocalRunner):
+            runner.register_message("load-done", self._on_done)
+            # Locust installs its own only after a run without its web page; until then SIGTERM would kill it.
+            gevent.signal_handler(signal.SIGTERM, self._on_stopping, environment)
+        if isinstance(runner, WorkerRunner | LocalRunner):
+            runner.register_message("load-begin", self._on_begin)
+            runner.register_message("load-stop", self._on_stop, concurrent=True)
+
+    # --- the master's side, and the only process's
+
+    def _on_test_start(self, environment: Environment, **_: Any) -> None:
+        runner = environment.runner
+        if not isinstance(runner, MasterRunner | LocalRunner):
+            return
+        workers = [node.id for node in runner.clients.all] if isinstance(runner, MasterRunner) else ["local"]
+        zero_wall_s, self._zero_mono_s = time.time() + _LEAD_S, time.monotonic() + _LEAD_S
+        self._workers, self._reports = len(workers), {}
+        self._running, self._over = True, False
+        self._began = Began(
+            started_at=dt.datetime.fromtimestamp(zero_wall_s, dt.UTC).isoformat(),
+            started_mono_s=self._zero_mono_s,
+            seconds=self.scenario.seconds,
+        )
+        self._began.save(self.order)
+        # Messages of one worker keep their order, so its share is there before its users are.
+        for rank, worker in enumerate(workers):
+            plan = {"rank": rank, "workers": len(workers), "zero_wall_s": zero_wall_s}
+            runner.send_message("load-begin", plan, worker)
+
+    def over(self) -> bool:
+        """Whether everybody has reported, or never will; the report is written then."""
+        if self._running:
+            missing = self._workers - len(self._reports)
+            late = time.monotonic() > self._zero_mono_s + self.scenario.seconds + _LATEST_S
+            if missing and not late:
+                return False
+            self._write_report()
+        return self._over
+
+    def forget(self) -> None:
+        """Another run is about to begin; nothing happens when it has begun already."""
+        if not self._running:
+            self._over = False
+
+    def _on_done(self, msg: Any, **_: Any) -> None:
+        self._reports[msg.data["rank"]] = msg.data
+
+    def _write_report(self) -> None:
+        if not self._running:
+            return
+        assert self._began is not None
+        self._running, self._over = False, True
+        measured = Recorder(self._zero_mono_s)
+        for left in self._reports.values():
+            measured.merge(Recorder.from_json(left["measured"]))
+        for rank in set(range(self._workers)) - set(self._reports):
+            logger.error("worker %d of %d is lost, with all it measured", rank + 1, self._workers)
+            for arrival in share_of(self.scenario.arrivals(self.order.seed), rank=rank, workers=self._workers):
+                system = BEHAVIOURS[arrival.user].system
+                measured.count(system, "arrivals missed", at_mono_s=self._zero_mono_s + arrival.due_s)
+        report = Report(
+            measured=measured,
+            started_at=self._began.started_at,
+            started_mono_s=self._began.started_mono_s,
+            duration_s=time.monotonic() - self._zero_mono_s,
+            workers=self._workers,
+            **{
+                name: max((left[name] for left in self._reports.values()), default=0.0)
+                for name in ("lag_p99_ms", "lag_max_ms", "cpu_share")
+            },
+        )
+        report.save(Path(self.order.report))
+        logger.info("what was measured is in %s", self.order.report)
+
+    # --- the side of a process that generates
+
+    def _on_begin(self, msg: Any, **_: Any) -> None:
+        plan = msg.data
+        zero_mono_s = time.monotonic() + plan["zero_wall_s"] - time.time()
+        share = share_of(self.scenario.arrivals(self.order.seed), rank=plan["rank"], workers=plan["workers"])
+        part = Part(self.order, self.scenario.style, share, zero_mono_s=zero_mono_s, timeline=self._timeline)
+        self._slots = itertools.count()
+        self._early.clear()
+        _keep_pauses_short()
+        self.engine.run(part.begin)
+        self.part = part
+        self._work = gevent.spawn(self._work_through, part, plan["rank"])
+
+    def _work_through(self, part: Part, rank: int) -> None:
+        showing = gevent.spawn(self._show_all, part)
+        end_mono_s = part.zero_mono_s + self.scenario.seconds
+        self._early.wait(max(0.0, end_mono_s - time.monotonic()))
+        report = self.engine.run(lambda: part.drain(DRAIN_S))
+        showing.kill()
+        self._show(part)
+        assert self._environment is not None
+        assert self._environment.runner is not None
+        self._environment.runner.send_message("load-done", {"rank": rank, **report})
+
+    def _show_all(self, part: Part) -> None:
+        while True:
+            gevent.sleep(_SHOW_S)
+            self._show(part)
+
+    def _show(self, part: Part) -> None:
+        for row in part.for_locust():
+            self._show_row(row)
+
+    def _show_row(self, row: Shown) -> None:
+        assert self._environment is not None
+        if row.latency:
+            self._environment.events.request.fire(  # type: ignore[no-untyped-call]
+                request_type=row.system,
+                name=row.name,
+                response_time=row.took_ms,
+                response_length=0,
+                exception=row.reason,
+                context={},
+            )
+        else:
+            # Past `request`, which would add it to Locust's total: a stream's life says nothing of its speed.
+            self._environment.stats.get(row.name, row.system).log(round(row.took_ms), 0)
+
+    # --- stopped early, by Ctrl-C, SIGTERM or the web UI's button
+
+    def _on_stop(self, **_: Any) -> None:
+        if self._work is not None and not self._work.ready():
+            self._early.set()
+            assert self.part is not None
+            self.engine.run(self.part.hurry)
+            self._work.join(_LATEST_S)
+
+    def _on_stopping(self, environment: Environment, **_: Any) -> None:
+        self._on_stop()
+        if self._running and isinstance(environment.runner, MasterRunner):
+            environment.runner.send_message("load-stop")
+            give_up_s = time.monotonic() + END_WITHIN_S
+            while len(self._reports) < self._workers and time.monotonic() < give_up_s:
+                gevent.sleep(_POLL_S)
+        self._write_report()
+
+
+def _keep_pauses_short() -> None:
+    """The loop's thread shares this process with Locust's, and both with the garbage collector."""
+    # Between threads that both want to run Python, Python's own default is 5 ms at a time.
+    sys.setswitchinterval(_TURN_S)
+    # All that was imported stays for good; a collector that looks through it stops the loop for long.
+    gc.collect()
+    gc.freeze()

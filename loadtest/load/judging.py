@@ -1,0 +1,73 @@
+"""Judges a run by its objectives and by its generator's health. Pure: values in, a verdict out."""
+
+from dataclasses import replace
+from typing import Final
+
+from load.findings import find
+from load.objectives import GeneratorLimits, ScenarioObjectives
+from load.result import RunResult
+from load.verdict import Outcome, Verdict
+from load.words import format_ms
+
+_SURVIVE_SATURATION: Final = {"integrity", "leaks"}
+"""A starved generator may make anything late, but it loses no byte and leaks no session of the gateway's."""
+
+
+def judge(result: RunResult, objectives: ScenarioObjectives) -> Verdict:
+    """Judge every objective, then the generator."""
+    saturated = saturation(result, objectives.generator)
+    outcomes = []
+    for objective in objectives.objectives:
+        finding = find(objective, result)
+        if saturated and objective.kind not in _SURVIVE_SATURATION and finding.status != "skipped":
+            finding = replace(
+                finding,
+                status="void",
+                message=f"{finding.message} (generator saturated)",
+            )
+        outcomes.append(
+            Outcome(
+                objective=objective.name,
+                kind=objective.kind,
+                why=objective.why,
+                status=finding.status,
+                message=finding.message,
+                value=finding.value,
+                limit=finding.limit,
+                unit=finding.unit,
+                figure=getattr(objective, "figure", ""),
+            )
+        )
+    return Verdict(scenario=result.scenario, outcomes=tuple(outcomes), saturated=saturated, notes=_notes(result))
+
+
+def saturation(result: RunResult, limits: GeneratorLimits) -> str:
+    """Why the generator was the bottleneck; empty when it was not."""
+    health = result.generator
+    reasons = []
+    if health.lag_p99_ms > limits.lag_p99_at_most_ms:
+        reasons.append(
+            f"its event loop woke {format_ms(health.lag_p99_ms)} late at p99, "
+            f"limit {format_ms(limits.lag_p99_at_most_ms)}"
+        )
+    if health.cpu_share > limits.cpu_share_at_most:
+        reasons.append(
+            f"its busiest process took {health.cpu_share:.0%} of a core, limit {limits.cpu_share_at_most:.0%}"
+        )
+    if health.core_steal > limits.core_steal_at_most:
+        reasons.append(
+            f"the hypervisor gave {health.core_steal:.0%} of the machine to others, "
+            f"limit {limits.core_steal_at_most:.0%}"
+        )
+    return "; ".join(reasons)
+
+
+def _notes(result: RunResult) -> tuple[str, ...]:
+    notes = []
+    if not result.measured.counters.get(("gateway", "utterances checked")):
+        notes.append("integrity not checked: no recording of the emulator's was compared with what was spoken")
+    if result.left_upstream is None:
+        notes.append("leaks not checked: nobody could be asked which sessions are left upstream")
+    if not result.samples:
+        notes.append("CPU and memory not measured: the gateway's process is not on this machine")
+    return tuple(notes)

@@ -1,0 +1,88 @@
+"""Looks at the gateway's process every second while a run goes on."""
+
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from load.control import Control
+from load.result import Sample
+from stage.errors import StageError
+
+PERIOD_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look, with its moment on the monotonic clock."""
+
+    at_mono_s: float
+    cpu_s: float
+    rss_bytes: int
+    threads: int
+    open_files: int
+    talking: int
+    active: int
+    """Sessions that live upstream."""
+
+    def sample(self, zero_mono_s: float) -> Sample:
+        """As the result has it: seconds since the schedule's zero."""
+        return Sample(
+            at_s=round(self.at_mono_s - zero_mono_s, 3),
+            cpu_s=self.cpu_s,
+            rss_bytes=self.rss_bytes,
+            threads=self.threads,
+            open_files=self.open_files,
+            talking=self.talking,
+        )
+
+
+class Sampler:
+    """Takes samples in a thread of its own between entering and leaving. `seen` grows meanwhile."""
+
+    def __init__(self, pid: int, control: Control) -> None:
+        self.seen: list[Seen] = []
+        self.problem = ""
+        self._process = psutil.Process(pid)
+        self._control = control
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        try:
+            while not self._over.is_set():
+                self.seen.append(self._look())
+                # On a fixed beat; a beat that was missed is not made up for.
+                due_s = max(due_s + PERIOD_S, time.monotonic())
+                self._over.wait(due_s - time.monotonic())
+        except (psutil.Error, StageError) as error:
+            # The run says what ended early; what was seen until then is kept.
+            self.problem = str(error)
+
+    def _look(self) -> Seen:
+        state = self._control.state()
+        with self._process.oneshot():
+            cpu = self._process.cpu_times()
+            return Seen(
+                at_mono_s=time.monotonic(),
+                cpu_s=cpu.user + cpu.system,
+                rss_bytes=self._process.memory_info().rss,
+                threads=self._process.num_threads(),
+                open_files=self._process.num_fds(),
+                talking=int(state["talking"]),
+                active=int(state["sessions"]["active"]),
+            )

@@ -1,0 +1,247 @@
+"""Named scenarios: who comes, how often, on which schedule, and how they speak. Pure.
+
+A new scenario is one entry in `SCENARIOS` and its objectives in `objectives.toml`.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from load.arrivals import Arrival, Curve, even, poisson, schedule
+from load.curves import CURVES, RANDOM
+from load.order import InvalidOrder, Order
+
+Range = tuple[float, float]
+"""Shortest and longest, seconds; a caller takes any length between them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How callers of a scenario speak."""
+
+    turns: tuple[int, int] = (2, 4)
+    """Fewest and most turns of a conversation."""
+    listen_s: Range = (0.5, 2.0)
+    """How long the avatar listens to its user."""
+    think_s: Range = (0.2, 1.0)
+    """From the end of listening to the first chunk of the answer."""
+    speech_s: Range = (2.0, 12.0)
+    """Length of an utterance."""
+    interrupt_share: float = 0.2
+    """Share of a conversation's utterances that the user interrupts."""
+    burst_share: float = 0.5
+    """Share of utterances that come as from a synthesizer; the others come in real time."""
+    chunk_ms: tuple[int, ...] = (20, 100)
+    """Chunk sizes of real-time sources; each caller has one of them."""
+    monologue_s: Range = (30.0, 60.0)
+    """Length of a broadcast."""
+    word_s: Range = (0.3, 0.6)
+    """Length of the one word that `Churn` says."""
+    flood_s: Range = (40.0, 60.0)
+    """How much speech `Firehose` has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One way to load a gateway."""
+
+    meaning: str
+    """For lists and reports."""
+    shape: str
+    """One of `CURVES`: how the rate moves over time."""
+    rate: float
+    """Arrivals per second, all classes together, where the shape is highest."""
+    seconds: float
+    """Length of the arrivals."""
+    mix: Mapping[str, float]
+    """Share of each class of users in the arrivals, in any unit."""
+    users: int
+    """How many callers may be in flight at once. Who comes when all are busy begins late, and that is counted."""
+    style: Style = field(default_factory=Style)
+
+    def curve(self) -> Curve:
+        """The rate over time."""
+        return CURVES[self.shape](self.rate, self.seconds)
+
+    def arrivals(self, seed: int) -> list[Arrival]:
+        """The whole run's schedule; the same for the same seed."""
+        curve = self.curve()
+        moments = poisson(curve, random.Random(f"arrivals/{seed}")) if self.shape in RANDOM else even(curve)
+        return schedule(moments, self.mix)
+
+
+_TALKERS: Final = {"Conversation": 6, "Direct": 1}
+_EVERYBODY: Final = {"Conversation": 8, "BargeIn": 2, "Churn": 3, "Broadcast": 1, "Firehose": 1, "Direct": 3}
+_SHORT: Final = Style(turns=(2, 3), speech_s=(2.0, 8.0), monologue_s=(15.0, 25.0), flood_s=(34.0, 40.0))
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "ci": Scenario(
+        meaning="everybody, for two minutes, at a rate that a shared build machine bears",
+        shape="poisson",
+        rate=0.9,
+        seconds=120.0,
+        mix=_EVERYBODY,
+        users=60,
+        style=_SHORT,
+    ),
+    "smoke": Scenario(
+        meaning="a few seconds of short talks: a first look, and what the suite's own tests run",
+        shape="constant",
+        rate=4.0,
+        seconds=10.0,
+        mix={"Conversation": 4, "BargeIn": 4, "Churn": 4, "Direct": 4},
+        users=60,
+        style=Style(
+            turns=(1, 1),
+            listen_s=(0.1, 0.2),
+            think_s=(0.1, 0.2),
+            speech_s=(1.0, 2.0),
+            interrupt_share=0.3,
+            chunk_ms=(100,),
+        ),
+    ),
+    "conversation": Scenario(
+        meaning="conversations and their direct baseline, at a constant rate",
+        shape="constant",
+        rate=1.5,
+        seconds=120.0,
+        mix=_TALKERS,
+        users=100,
+    ),
+    "poisson": Scenario(
+        meaning="conversations of people who do not know of each other",
+        shape="poisson",
+        rate=1.5,
+        seconds=120.0,
+        mix=_TALKERS,
+        users=100,
+    ),
+    "ramp": Scenario(
+        meaning="conversations that become ever more",
+        shape="ramp",
+        rate=3.0,
+        seconds=180.0,
+        mix=_TALKERS,
+        users=150,
+    ),
+    "step": Scenario(
+        meaning="conversations in four steps",
+        shape="step",
+        rate=3.0,
+        seconds=240.0,
+        mix=_TALKERS,
+        users=150,
+    ),
+    "spike": Scenario(
+        meaning="a calm day and a rush in the middle of it",
+        shape="spike",
+        rate=4.0,
+        seconds=180.0,
+        mix=_TALKERS,
+        users=200,
+    ),
+    "soak": Scenario(
+        meaning="everybody, for ten minutes: what leaks shows as a slope",
+        shape="soak",
+        rate=1.5,
+        seconds=600.0,
+        mix=_EVERYBODY,
+        users=120,
+    ),
+    "broadcast": Scenario(
+        meaning="long monologues",
+        shape="constant",
+        rate=0.5,
+        seconds=180.0,
+        mix={"Broadcast": 4, "Direct": 1},
+        users=60,
+    ),
+    "barge-in": Scenario(
+        meaning="users who interrupt all the time, in every way there is",
+        shape="constant",
+        rate=1.0,
+        seconds=120.0,
+        mix={"BargeIn": 4, "Direct": 1},
+        users=80,
+        style=Style(interrupt_share=0.8),
+    ),
+    "churn": Scenario(
+        meaning="sessions that open, say one word and end",
+        shape="poisson",
+        rate=5.0,
+        seconds=60.0,
+        mix={"Churn": 9, "Direct": 1},
+        users=100,
+        style=Style(
+            turns=(1, 1), speech_s=(0.5, 1.0), listen_s=(0.1, 0.2), think_s=(0.1, 0.2), interrupt_share=0.0
+        ),
+    ),
+    "firehose": Scenario(
+        meaning="speech as fast as the credit allows",
+        shape="constant",
+        rate=0.5,
+        seconds=120.0,
+        mix={"Firehose": 4, "Direct": 1},
+        users=60,
+    ),
+    "talk": Scenario(
+        meaning="real-time talkers only, for measuring capacity: rate and chunk size are turned from outside",
+        shape="constant",
+        rate=1.0,
+        seconds=60.0,
+        mix={"Talker": 19, "Direct": 1},
+        users=400,
+        style=Style(
+            turns=(3, 3),
+            listen_s=(0.0, 0.0),
+            think_s=(0.0, 0.0),
+            speech_s=(10.0, 10.0),
+            interrupt_share=0.0,
+            burst_share=0.0,
+            chunk_ms=(20,),
+        ),
+    ),
+}
+"""By name."""
+
+
+def ordered(order: Order, expected_s: Callable[[Style], Mapping[str, float]]) -> Scenario:
+    """The scenario that an order asks for, with what it turns.
+
+    Args:
+        order: What was asked for.
+        expected_s: How long a user of each class is busy with one arrival, for a style.
+
+    Raises:
+        InvalidOrder: there is no such scenario, or nobody is left in it.
+    """
+    scenario = SCENARIOS.get(order.scenario)
+    if scenario is None:
+        raise InvalidOrder(
+            f"LOAD_SCENARIO is {order.scenario!r}; it must be one of {', '.join(sorted(SCENARIOS))}"
+        )
+    for name in ("users", "seconds", "rate", "chunk_ms"):
+        if getattr(order, name) < 0:
+            raise InvalidOrder(f"LOAD_{name.upper()} is {getattr(order, name)}; it must not be negative")
+    style = (
+        replace(scenario.style, chunk_ms=(order.chunk_ms,), burst_share=0.0) if order.chunk_ms else scenario.style
+    )
+    mix = {user: share for user, share in scenario.mix.items() if order.emulator or user != "Direct"}
+    if not mix:
+        raise InvalidOrder(f"LOAD_EMULATOR is empty, but scenario {order.scenario!r} only speaks to it")
+    users = order.users or scenario.users
+    rate = order.rate or (_rate_for(users, mix, expected_s(style)) if order.users else scenario.rate)
+    return replace(
+        scenario, mix=mix, users=users, rate=rate, seconds=order.seconds or scenario.seconds, style=style
+    )
+
+
+_BUSY: Final = 0.8
+"""How busy users are when their number is given and no rate: enough slack that a random rush defers few."""
+
+
+def _rate_for(users: int, mix: Mapping[str, float], expected_s: Mapping[str, float]) -> float:
+    """The arrivals that keep so many users busy, by Little's law."""
+    mean_s = sum(share * expected_s[user] for user, share in mix.items()) / sum(mix.values())
+    return _BUSY * users / mean_s

@@ -1,0 +1,34 @@
+"""What the samples of the gateway's process say: CPU spent, sessions talking, and the two together."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from load.result import Sample
+
+AUDIO_BYTES_PER_S: Final = 48_000
+"""24 kHz mono s16le."""
+
+
+def cpu_s(samples: Sequence[Sample]) -> float | None:
+    """CPU seconds between the first and the last sample; None when there are not two."""
+    return samples[-1].cpu_s - samples[0].cpu_s if len(samples) > 1 else None
+
+
+def cpu_share_over_time(samples: Sequence[Sample]) -> tuple[list[float], list[float]]:
+    """Times in seconds, and the share of one core taken since the sample before."""
+    times, shares = [], []
+    for before, after in itertools.pairwise(samples):
+        if (passed_s := after.at_s - before.at_s) > 0:
+            times.append(after.at_s)
+            shares.append((after.cpu_s - before.cpu_s) / passed_s)
+    return times, shares
+
+
+def talking_s(samples: Sequence[Sample]) -> float:
+    """Session-seconds of talking: the area under the samples of how many talked."""
+    if len(samples) < 2:
+        return 0.0
+    return float(np.trapezoid([sample.talking for sample in samples], [sample.at_s for sample in samples]))

@@ -1,0 +1,5 @@
+"""What goes wrong before or besides a measurement."""
+
+
+class StageError(Exception):
+    """The measurement cannot be made; the message says why and what to do."""

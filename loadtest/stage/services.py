@@ -1,0 +1,52 @@
+"""Emulator and gateway as a measurement starts them."""
+
+import shlex
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+from stage.daemon import Daemon, module
+
+API_KEY: Final = "load-key"
+
+
+def emulator(
+    *, sessions: int, cores: Collection[int], workdir: Path, knobs: Mapping[str, object] | None = None
+) -> Daemon:
+    """An emulator that refuses nothing and, unless a knob says otherwise, keeps no audio."""
+    settings: dict[str, object] = {
+        "concurrency": sessions,
+        "rate": 0,
+        "credits": 1_000_000,
+        "ready_delay_ms": 50,
+        "keep_audio_mb": 0,
+        **(knobs or {}),
+    }
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    command = module("liveavatar_emulator", "serve", "--port=0", f"--api-key={API_KEY}", "--log-level=warning")
+    return Daemon("emulator", [*command, *options], cores=cores, workdir=workdir)
+
+
+def gateway(
+    emulator_url: str, *, sessions: int, cores: Collection[int], workdir: Path, command: str = ""
+) -> Daemon:
+    """A gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
+
+    Args:
+        emulator_url: What it takes for LiveAvatar.
+        sessions: How many may live at once.
+        cores: Where it runs.
+        workdir: Where its log goes.
+        command: What starts it, in place of this checkout's; it must take `--ready-file FILE`.
+    """
+    environment = {
+        "LIVEAVATAR_API_URL": emulator_url,
+        "LIVEAVATAR_API_KEY": API_KEY,
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": "0",
+        "GATEWAY_MAX_SESSIONS": str(sessions),
+        "GATEWAY_DRAIN_GRACE_S": "1",
+        "GATEWAY_LOG_LEVEL": "warning",
+    }
+    words = shlex.split(command) if command else module("liveavatar_gateway", "serve")
+    return Daemon("gateway", words, cores=cores, workdir=workdir, environment=environment)

@@ -1,0 +1,101 @@
+"""The HTTP port for operators: `/metrics`, `/healthz`, `/readyz`."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final, Self
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
+
+_CLOSE_WITHIN_S: Final = 1
+_SERVICE_UNAVAILABLE: Final = 503
+
+
+class _Server(uvicorn.Server):
+    """uvicorn as a part of a process whose signals are somebody else's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Endpoint:
+    """Serves metrics in the gateway's own loop, so that it answers only while that does. A context manager."""
+
+    def __init__(self, metrics: Metrics, snapshot: Callable[[], Snapshot], *, host: str, port: int) -> None:
+        """Prepare it.
+
+        Args:
+            metrics: What is shown.
+            snapshot: Asked at each look.
+            host: Address to listen on.
+            port: TCP port; 0 takes a free one.
+        """
+        self._metrics = metrics
+        self._snapshot = snapshot
+        self._host = host
+        self._port = port
+        self._task: asyncio.Task[None] | None = None
+        self._server = _Server(
+            uvicorn.Config(
+                self._app(),
+                http="h11",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+            )
+        )
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        listener = socket.create_server((self._host, self._port), family=_family(self._host), backlog=128)
+        self.port = listener.getsockname()[1]
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="metrics")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._server.should_exit = True
+            await self._task
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(openapi_url=None)
+        app.add_api_route("/metrics", self._show)
+        app.add_api_route("/healthz", self._health)
+        app.add_api_route("/readyz", self._readiness)
+        return app
+
+    async def _show(self, request: Request) -> Response:
+        """All metrics, in the form that the scraper asks for."""
+        self._metrics.look(self._snapshot())
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        # Some hundred lines of text: they are written beside the loop, not in it.
+        body = await asyncio.to_thread(encode, self._metrics.registry)
+        return Response(body, headers={"Content-Type": content_type})
+
+    async def _health(self) -> Response:
+        """The event loop turns. It says nothing about LiveAvatar: a restart here would not mend that."""
+        return Response("ok\n", media_type="text/plain")
+
+    async def _readiness(self) -> Response:
+        """New sessions are taken."""
+        if self._snapshot().draining:
+            return Response("draining\n", _SERVICE_UNAVAILABLE, media_type="text/plain")
+        return Response("ready\n", media_type="text/plain")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

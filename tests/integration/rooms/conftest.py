@@ -1,0 +1,23 @@
+"""The emulator with real rooms."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from harness import processes
+from harness.livekit import LiveKitServer
+from livekit import api
+from livekit.api.room_service import RoomService
+
+
+@pytest.fixture(scope="module")
+def rooms(livekit: LiveKitServer) -> Iterator[processes.Emulator]:
+    """An emulator with rooms, shared by the tests of one file."""
+    with processes.emulator(livekit=livekit) as found:
+        yield found
+
+
+@pytest.fixture
+async def service(livekit: LiveKitServer) -> AsyncIterator[RoomService]:
+    """The LiveKit server's own view of its rooms."""
+    async with api.LiveKitAPI(livekit.url, livekit.api_key, livekit.api_secret) as client:
+        yield client.room

@@ -1,0 +1,6 @@
+"""Tests of the load suite as a whole. Each loads both cores: one after the other, and beside nothing else."""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "loadtest")]

@@ -1,0 +1,70 @@
+"""What a process notes: nothing is lost on the way to the recorder and to Locust's tables."""
+
+import random
+
+import pytest
+
+from load.figures import WINDOW_S, Recorder
+from load.meter import Meter
+
+
+@pytest.fixture
+def meter() -> Meter:
+    return Meter(Recorder(0.0), lambda reason, at_s: reason == "DRILL" and at_s > 0)
+
+
+def test_lateness_that_gathered_is_counted_in_full_and_to_a_hair(meter: Meter):
+    rng = random.Random(1)
+    values = [rng.expovariate(1 / 0.004) for _ in range(5000)]
+    late = meter.lateness_of("gateway")
+    late.extend(values[:3000])
+    meter.flush()
+    late.extend(values[3000:])
+    meter.flush()
+    meter.flush()
+    series = meter.recorder.series["gateway", "chunk lateness"]
+    assert series.count == 5000
+    ordered = sorted(values)
+    assert series.percentile_ms(50) == pytest.approx(1000 * ordered[2500], abs=0.02, rel=0.01)
+    assert series.percentile_ms(99) == pytest.approx(1000 * ordered[4950], abs=0.02, rel=0.01)
+    shown = [row for row in meter.for_locust if row.name == "chunk lateness, worst"]
+    assert len(shown) == 2
+    assert max(row.took_ms for row in shown) == pytest.approx(1000 * max(values))
+
+
+def test_sessions_may_hold_on_to_where_they_note_lateness(meter: Meter):
+    late = meter.lateness_of("direct")
+    late.append(0.001)
+    meter.flush()
+    late.append(0.002)
+    meter.flush()
+    assert meter.recorder.series["direct", "chunk lateness"].count == 2
+
+
+def test_errors_that_a_drill_provokes_are_told_apart(meter: Meter):
+    meter.failed("gateway", "DRILL", took_s=1.0)
+    meter.failed("gateway", "UNAVAILABLE", took_s=2.0)
+    assert meter.recorder.expected_errors == {("gateway", "DRILL"): 1}
+    assert meter.recorder.errors == {("gateway", "UNAVAILABLE"): 1}
+    assert [(row.name, row.reason) for row in meter.for_locust] == [
+        ("session", "DRILL"),
+        ("session", "UNAVAILABLE"),
+    ]
+
+
+def test_locust_sees_latencies_as_such_and_lifetimes_apart(meter: Meter):
+    meter.took("gateway", "session open", 0.25)
+    meter.took("gateway", "session lifetime", 30.0)
+    meter.took("gateway", "started, closed loop", 0.1)
+    assert [(row.name, row.latency) for row in meter.for_locust] == [
+        ("session open", True),
+        ("session lifetime", False),
+    ]
+
+
+def test_the_same_value_many_times_is_as_many_values():
+    once, often = Recorder(0.0), Recorder(0.0)
+    for _ in range(7):
+        once.took("gateway", "attach", 0.003, at_mono_s=WINDOW_S * 2.5)
+    often.took("gateway", "attach", 0.003, at_mono_s=WINDOW_S * 2.5, times=7)
+    assert once.to_json() == often.to_json()

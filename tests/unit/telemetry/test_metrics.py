@@ -1,0 +1,137 @@
+"""What happens in a session becomes metrics, with few labels and no value lost."""
+
+from datetime import UTC, datetime
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from liveavatar_gateway.core.errors import ReadyTimeout, UpstreamRejected, UpstreamStalled
+from liveavatar_gateway.core.events import Ended, EventLog, StateChanged, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
+from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_a_session_is_open_when_it_is_ready():
+    metrics, clock = Metrics(), _Clock()
+    meter = metrics.session(clock)
+    clock.now_s += 2.5
+    meter.happened(StateChanged(SessionState.CONNECTING, SessionState.CREATING), None)
+    assert _value(metrics, "gateway_session_open_seconds_count") == 0
+    meter.happened(StateChanged(SessionState.READY, SessionState.CONNECTING), None)
+    assert _value(metrics, "gateway_session_open_seconds_sum") == 2.5
+
+
+def test_the_time_to_started_is_counted_from_the_begin_of_its_own_utterance():
+    metrics, clock = Metrics(), _Clock()
+    meter = metrics.session(clock)
+    meter.begun("first")
+    clock.now_s += 1
+    meter.begun("second")
+    clock.now_s += 0.25
+    meter.happened(UtteranceStarted("second"), None)
+    assert _value(metrics, "gateway_utterance_start_seconds_sum") == 0.25
+
+
+def test_an_utterance_that_ends_unheard_has_no_time_to_started():
+    metrics = Metrics()
+    meter = metrics.session()
+    meter.begun("cut")
+    meter.happened(UtteranceEnded("cut", Outcome.INTERRUPTED, 0.0), None)
+    meter.happened(UtteranceStarted("cut"), None)
+    assert _value(metrics, "gateway_utterance_start_seconds_count") == 0
+    assert _value(metrics, "gateway_utterances_total", outcome="interrupted") == 1
+
+
+def test_silence_of_liveavatar_counts_as_its_error_and_what_it_told_does_not_count_twice():
+    metrics = Metrics()
+    meter = metrics.session()
+    meter.happened(UtteranceEnded("a", Outcome.FAILED, 0.0, UpstreamStalled("no sign", utterance_id="a")), None)
+    meter.happened(Ended(ReadyTimeout("not ready", timeout_s=1)), EndReason.UPSTREAM_FAILED)
+    # A refusal over REST was counted where it came in.
+    meter.happened(Ended(UpstreamRejected("no")), EndReason.CREATE_FAILED)
+    assert _value(metrics, "gateway_upstream_errors_total", reason="UPSTREAM_STALLED") == 1
+    assert _value(metrics, "gateway_upstream_errors_total", reason="READY_TIMEOUT") == 1
+    assert _value(metrics, "gateway_upstream_errors_total", reason=UpstreamRejected.reason) is None
+    assert _value(metrics, "gateway_sessions_ended_total", reason="CREATE_FAILED") == 1
+
+
+def test_states_reasons_and_outcomes_are_there_before_they_happen():
+    metrics = Metrics()
+    assert all(_value(metrics, "gateway_sessions_ended_total", reason=one.value) == 0 for one in EndReason)
+    assert all(_value(metrics, "gateway_utterances_total", outcome=one.value) == 0 for one in Outcome)
+
+
+def test_a_look_sets_every_gauge_and_puts_states_without_sessions_back_to_nothing():
+    metrics = Metrics()
+    look = {"places_used": 3, "places_limit": 5, "waiting": 1, "stops_pending": 2, "draining": True}
+    metrics.look(Snapshot(sessions={SessionState.READY: 3}, **look))
+    metrics.look(Snapshot(sessions={SessionState.ENDING: 1}, **look))
+    assert _value(metrics, "gateway_sessions", state="ready") == 0
+    assert _value(metrics, "gateway_sessions", state="ending") == 1
+    shown = [
+        _value(metrics, f"gateway_{name}")
+        for name in ("pool_places_used", "pool_places_limit", "pool_waiting", "upstream_stops_pending", "draining")
+    ]
+    assert shown == [3, 5, 1, 2, 1]
+
+
+def test_open_calls_are_those_that_began_and_did_not_end():
+    metrics = Metrics()
+    metrics.rpc_began("S/M")
+    metrics.rpc_began("S/M")
+    metrics.rpc_ended("S/M", "OK")
+    assert _value(metrics, "gateway_rpcs_open", method="S/M") == 1
+    assert _value(metrics, "gateway_rpcs_total", method="S/M", code="OK") == 1
+
+
+def test_packets_interrupts_and_lag_are_counted():
+    metrics = Metrics()
+    metrics.packet(48_000)
+    metrics.packet(960)
+    metrics.interrupted(0.2)
+    metrics.loop_lagged(0.004)
+    assert _value(metrics, "gateway_upstream_packets_total") == 2
+    assert _value(metrics, "gateway_upstream_audio_bytes_total") == 48_960
+    assert _value(metrics, "gateway_interrupt_seconds_count") == 1
+    assert _value(metrics, "gateway_event_loop_lag_seconds_sum") == 0.004
+
+
+def test_no_label_can_take_a_value_that_callers_or_liveavatar_choose():
+    """Few labels, each from a closed list: what is counted by id would grow for ever."""
+    metrics = Metrics()
+    families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
+    labels = {
+        label
+        for family in families
+        if family.name.startswith("gateway_")
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert labels <= {"state", "reason", "outcome", "method", "code", "le", "version"}
+
+
+def test_two_gateways_in_one_process_do_not_share_metrics():
+    one, other = Metrics(), Metrics()
+    one.packet(2)
+    assert _value(other, "gateway_upstream_packets_total") == 0
+
+
+def test_a_log_gives_what_it_still_has_of_what_came_later():
+    log = EventLog(capacity=2)
+    for _ in range(4):
+        log.append(Ended(), datetime.now(UTC))
+    assert [entry.sequence for entry in log.kept_after(0)] == [3, 4]
+    assert [entry.sequence for entry in log.kept_after(3)] == [4]
+    assert log.kept_after(4) == []

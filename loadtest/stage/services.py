@@ -47,6 +47,7 @@ def gateway(
         "GATEWAY_MAX_SESSIONS": str(sessions),
         "GATEWAY_DRAIN_GRACE_S": "1",
         "GATEWAY_LOG_LEVEL": "warning",
+        "GATEWAY_REGISTRY_FILE": str(workdir / "registry.db"),
     }
     words = shlex.split(command) if command else module("liveavatar_gateway", "serve")
     return Daemon("gateway", words, cores=cores, workdir=workdir, environment=environment)

@@ -111,6 +111,8 @@ class Compose:
         command = self._command(service["command"])
         environment = {
             **_clean_environment(),
+            # The image has a volume for it.
+            "GATEWAY_REGISTRY_FILE": str(self.folder / "registry.db"),
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "server", ROOT / "clients/python", ROOT / "loadtest"))),
             **{key: self.here(str(value)) for key, value in service.get("environment", {}).items()},
         }

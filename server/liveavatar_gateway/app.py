@@ -167,6 +167,8 @@ class App:
             # A dead caller is noticed within half a minute, so that its session can be given its grace and ended.
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
+            # gRPC waits its own 60 s for a ping's answer where this is not set, whatever keepalive's timeout says.
+            ("grpc.http2.ping_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
             # Strictly below what our clients send, or they would be told to go away for pinging too much.
             ("grpc.http2.min_ping_interval_without_data_ms", 9_000),

@@ -74,6 +74,20 @@ async def test_an_utterance_that_is_being_sent_survives_cuts_whole(wire, emulato
         assert [event.stream for event in resumed].count("events") >= 1
 
 
+@pytest.mark.timeout(90)
+async def test_a_wire_that_goes_silent_is_given_up_and_speech_goes_on(wire, emulator):
+    """Nobody resets anything: only unanswered pings tell. Quicker ones than by default, to save the test time."""
+    pings = [("grpc.keepalive_time_ms", 10_000)]
+    async with AsyncClient(wire.address, options=pings) as client, client.open_session(AVATAR) as session:
+        utterance = session.say(sound(2))
+        await utterance.started()
+        wire.silence()
+        async with asyncio.timeout(40):
+            assert (await utterance).kind == "played"
+        assert emulator.audio(session.record.upstream_session_id) == sound(2)
+        assert wire.connection_count == 2
+
+
 async def test_a_wire_that_stays_down_fails_what_is_being_sent_in_time(wire):
     """`resume_within` bounds the wait, and tells what was heard."""
 

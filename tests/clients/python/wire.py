@@ -13,6 +13,7 @@ class Wire:
         self._target = (host, int(port))
         self._writers: set[asyncio.StreamWriter] = set()
         self._down = False
+        self._silent: set[asyncio.StreamWriter] = set()
         self.address = ""
         self.connection_count = 0
 
@@ -26,6 +27,10 @@ class Wire:
         """Let new connections through again."""
         self._down = False
 
+    def silence(self) -> None:
+        """Swallow all that comes on today's connections, without a reset: nobody is told. New ones work."""
+        self._silent |= self._writers
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay one connection."""
         if self._down:
@@ -37,20 +42,21 @@ class Wire:
         self._writers |= ends
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_relay(reader, far_writer))
-                tasks.create_task(_relay(far_reader, writer))
+                tasks.create_task(self._relay(reader, far_writer))
+                tasks.create_task(self._relay(far_reader, writer))
         finally:
             self._writers -= ends
+            self._silent -= ends
             for end in ends:
                 end.transport.abort()
 
-
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                if writer not in self._silent:
+                    writer.write(data)
+                    await writer.drain()
+        writer.transport.abort()
 
 
 @contextlib.asynccontextmanager

@@ -31,6 +31,13 @@ def test_pings_keep_a_quiet_stream_alive_and_stop_without_one():
     assert options["grpc.http2.max_pings_without_data"] == 0
 
 
+def test_a_silent_peer_is_noticed_within_the_default_grace():
+    """30 s; gRPC would wait a minute for a ping's answer."""
+    options = dict(DEFAULT_OPTIONS)
+    assert options["grpc.http2.ping_timeout_ms"] == options["grpc.keepalive_timeout_ms"]
+    assert options["grpc.keepalive_time_ms"] + options["grpc.keepalive_timeout_ms"] < 30_000
+
+
 def test_the_callers_options_win():
     merged = merged_options([("grpc.keepalive_time_ms", 60_000), ("grpc.ssl_target_name_override", "me")])
     assert dict(merged)["grpc.keepalive_time_ms"] == 60_000

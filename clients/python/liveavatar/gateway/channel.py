@@ -41,10 +41,13 @@ SERVICE_CONFIG = json.dumps(
 
 DEFAULT_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.service_config", SERVICE_CONFIG),
-    # A dead peer is noticed after 25 + 10 s, also while nothing is said. Lower notices sooner, but a server may
-    # answer pings below its floor with GOAWAY "too_many_pings"; the gateway's floor is below this interval.
-    ("grpc.keepalive_time_ms", 25_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # A peer that has gone without a word is noticed after 20 + 5 s, also while nothing is said: in time to resume
+    # within the default `detach_grace`. Lower notices sooner, but a server may answer pings below its floor with
+    # GOAWAY "too_many_pings"; the gateway's floor is below this interval.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC waits its own 60 s for a ping's answer where this is not set, whatever keepalive's timeout says.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
     # Without this, gRPC stops pinging a stream that is silent, which a listening session is for minutes.
     ("grpc.http2.max_pings_without_data", 0),

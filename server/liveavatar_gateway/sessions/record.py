@@ -28,7 +28,6 @@ class Usage:
     played_s: float = 0.0
     interruption_count: int = 0
     reconnect_count: int = 0
-    rotation_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

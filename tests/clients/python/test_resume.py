@@ -34,7 +34,6 @@ from liveavatar.gateway import (
     SessionEnded,
     SessionEndedEvent,
     SessionNotFound,
-    SessionRotatedEvent,
     SessionState,
     StateChangedEvent,
     UpstreamNoticeEvent,
@@ -535,7 +534,7 @@ async def test_each_resume_uses_the_newest_handle():
     assert handles == ["", "handle-0", "handle-1", "handle-2"]
 
 
-async def test_a_session_that_rotates_or_reconnects_is_told_of_and_goes_on():
+async def test_a_session_that_reconnects_or_is_adopted_is_told_of_and_goes_on():
     async def serve(peer: AttachPeer) -> None:
         await peer.opened()
         changed = pb.StateChanged(
@@ -548,12 +547,8 @@ async def test_a_session_that_rotates_or_reconnects_is_told_of_and_goes_on():
             state=session_pb2.SESSION_STATE_READY, previous_state=session_pb2.SESSION_STATE_RECONNECTING
         )
         await peer.event(3, state_changed=changed)
-        rotated = pb.SessionRotated(
-            upstream_session_id="second", room=session_pb2.RoomAccess(url="wss://new", viewer_token="t")
-        )
-        await peer.event(4, rotated=rotated)
-        await peer.event(5, adopted=pb.SessionAdopted())
-        await peer.until_end(6)
+        await peer.event(4, adopted=pb.SessionAdopted())
+        await peer.until_end(5)
 
     async with scripted([serve]) as gateway, opened(gateway) as session:
         kinds = []
@@ -562,19 +557,16 @@ async def test_a_session_that_rotates_or_reconnects_is_told_of_and_goes_on():
             if event.sequence == 1:
                 assert session.state is SessionState.RECONNECTING
                 listening = asyncio.create_task(session.start_listening())
-            if event.sequence == 5:
+            if event.sequence == 4:
                 break
         listening.cancel()
         assert kinds == [
             StateChangedEvent,
             UpstreamReconnectedEvent,
             StateChangedEvent,
-            SessionRotatedEvent,
             SessionAdoptedEvent,
         ]
         assert session.state is SessionState.READY
-        assert session.room.url == "wss://new"
-        assert session.record.upstream_session_id == "second"
 
 
 async def test_ending_reaches_a_session_at_whichever_target_knows_it():

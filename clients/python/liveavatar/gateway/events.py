@@ -13,7 +13,6 @@ from liveavatar.gateway.errors import EventsCompacted, GatewayError
 from liveavatar.gateway.model import (
     Outcome,
     Pose,
-    RoomAccess,
     SessionRecord,
     SessionState,
     error_from_proto,
@@ -110,18 +109,6 @@ class UpstreamReconnectedEvent(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRotatedEvent(SessionEvent):
-    """A fresh avatar took over from the one whose limit was near."""
-
-    upstream_session_id: str
-    """LiveAvatar's id of the new avatar's session."""
-    room: RoomAccess
-    """Where it is, as `AsyncSession.room` says from now on. Unchanged when the room is the caller's own."""
-    expires_at: datetime
-    """When its limit ends it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAdoptedEvent(SessionEvent):
     """Another process of the gateway drives the session now: the one before is gone."""
 
@@ -183,7 +170,6 @@ Event = (
     | SessionExpiringEvent
     | UpstreamNoticeEvent
     | UpstreamReconnectedEvent
-    | SessionRotatedEvent
     | SessionAdoptedEvent
     | SessionEndedEvent
     | GoAwayEvent
@@ -242,14 +228,6 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
                 gap=message.reconnected.gap.ToTimedelta(),
                 resent_bytes=message.reconnected.resent_bytes,
                 replaced=message.reconnected.replaced,
-            )
-        case "rotated":
-            return SessionRotatedEvent(
-                sequence=sequence,
-                time=time,
-                upstream_session_id=message.rotated.upstream_session_id,
-                room=RoomAccess.from_proto(message.rotated.room),
-                expires_at=moment(message.rotated.expires_at),
             )
         case "adopted":
             return SessionAdoptedEvent(sequence=sequence, time=time, gap=message.adopted.gap.ToTimedelta())

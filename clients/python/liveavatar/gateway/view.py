@@ -1,7 +1,6 @@
 """What this process knows of a session, from the messages of its Attach stream."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -15,7 +14,6 @@ from liveavatar.gateway.events import (
     ResumedEvent,
     ResumedStream,
     SessionEndedEvent,
-    SessionRotatedEvent,
     StateChangedEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
@@ -68,14 +66,6 @@ class SessionView:
                 self._speech.heard(event.utterance_id)
             case UtteranceEndedEvent():
                 self._speech.settle(event.outcome)
-            case SessionRotatedEvent():
-                self.room = event.room
-                if self.record is not None:
-                    self.record = replace(
-                        self.record,
-                        upstream_session_id=event.upstream_session_id,
-                        expires_at=event.expires_at,
-                    )
             case SessionEndedEvent():
                 self.record, self.end_cause = event.record, event.error
                 self.advance(SessionState.ENDED)

@@ -236,36 +236,6 @@ class VideoSettings(_message.Message):
 Global___VideoSettings: _TypeAlias = VideoSettings  # noqa: Y015
 
 @_typing.final
-class OwnRoom(_message.Message):
-    """A LiveKit room of the caller's own, in which the avatar appears."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    AVATAR_IDENTITY_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Name of the room, 1 to 128 characters. Required. The gateway's own LiveKit settings say on which server, and
-    it makes the avatar's token. INVALID_FIELD when the gateway has no LiveKit settings.
-    """
-    avatar_identity: _builtins.str
-    """Identity of the avatar in the room, 1 to 128 characters. Default "avatar". A second avatar that takes over
-    before a limit (see `SessionSpec.rotate`) has "-2", "-3" and so on behind it.
-    """
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        avatar_identity: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_identity", b"avatar_identity", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___OwnRoom: _TypeAlias = OwnRoom  # noqa: Y015
-
-@_typing.final
 class SessionSpec(_message.Message):
     """What session to create. It cannot be changed later."""
 
@@ -297,17 +267,10 @@ class SessionSpec(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     DETACH_GRACE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    OWN_ROOM_FIELD_NUMBER: _builtins.int
-    ROTATE_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Which avatar, a UUID. Required; INVALID_FIELD when empty or no UUID."""
     sandbox: _builtins.bool
     """Sandbox sessions cost nothing, last at most 60 s and take the sandbox avatar only. Default false."""
-    rotate: _builtins.bool
-    """Outlive `max_duration`: before the limit, between two utterances, a fresh avatar takes over. In `own_room`
-    it is there before the old one leaves; without, the room changes, and `rotated` brings the new one. Default
-    false: the session ends at its limit.
-    """
     @_builtins.property
     def video(self) -> Global___VideoSettings:
         """Default: 720p H.264."""
@@ -328,10 +291,6 @@ class SessionSpec(_message.Message):
         most 128 characters.
         """
 
-    @_builtins.property
-    def own_room(self) -> Global___OwnRoom:
-        """Where the avatar appears. Default: a room that LiveAvatar makes."""
-
     def __init__(
         self,
         *,
@@ -341,12 +300,10 @@ class SessionSpec(_message.Message):
         max_duration: _duration_pb2.Duration | None = ...,
         detach_grace: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        own_room: Global___OwnRoom | None = ...,
-        rotate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "max_duration", b"max_duration", "own_room", b"own_room", "video", b"video"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "max_duration", b"max_duration", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "max_duration", b"max_duration", "own_room", b"own_room", "rotate", b"rotate", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,7 +349,6 @@ class Usage(_message.Message):
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     INTERRUPTION_COUNT_FIELD_NUMBER: _builtins.int
     RECONNECT_COUNT_FIELD_NUMBER: _builtins.int
-    ROTATION_COUNT_FIELD_NUMBER: _builtins.int
     utterance_count: _builtins.int
     """Utterances that were begun."""
     received_bytes: _builtins.int
@@ -407,8 +363,6 @@ class Usage(_message.Message):
     """Interrupts that cut speech."""
     reconnect_count: _builtins.int
     """Times the connection to the avatar was lost and made again."""
-    rotation_count: _builtins.int
-    """Times a fresh avatar took over."""
     @_builtins.property
     def billed_duration(self) -> _duration_pb2.Duration:
         """From LiveAvatar's start to its end (or to now). LiveAvatar bills started minutes of this."""
@@ -428,11 +382,10 @@ class Usage(_message.Message):
         sent_bytes: _builtins.int = ...,
         interruption_count: _builtins.int = ...,
         reconnect_count: _builtins.int = ...,
-        rotation_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "played_duration", b"played_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "rotation_count", b"rotation_count", "sent_bytes", b"sent_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "sent_bytes", b"sent_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,8 +62,7 @@ class App:
         self._registry = _registry(settings)
         self._books = Books(self._registry, renew_s=settings.registry().lease.renew_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
-        self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest)
-        self.pool.find_orphans = self.sweeper.find_orphans
+        self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest, self.directory)
         self._tasks: list[asyncio.Task[None]] = []
         self._health = HealthServicer()
         self._server: grpc.aio.Server | None = None

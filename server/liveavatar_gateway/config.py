@@ -283,6 +283,7 @@ class Settings(BaseSettings):
             ),
             reconnect=ReconnectConfig(budget_s=self.reconnect_budget_s),
             retention_s=self.retention_s,
+            max_chunk_bytes=self.max_chunk_bytes,
         )
 
     def sweeper(self) -> SweeperConfig:

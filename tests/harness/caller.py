@@ -132,8 +132,12 @@ class Speech:
     async def say(self, pcm: bytes, utterance_id: str = "", *, chunk_bytes: int = 96_000) -> None:
         """Send a whole utterance as fast as it goes."""
         await self.begin(utterance_id)
-        for start in range(0, len(pcm), chunk_bytes):
-            await self.chunk(pcm[start : start + chunk_bytes])
+        await self.say_on(pcm, 0, chunk_bytes=chunk_bytes)
+
+    async def say_on(self, pcm: bytes, offset: int, *, chunk_bytes: int = 96_000) -> None:
+        """Send the rest of an utterance that is open, and its end."""
+        for start in range(offset, len(pcm), chunk_bytes):
+            await self.chunk(pcm[start : start + chunk_bytes], start)
         await self.end()
 
 

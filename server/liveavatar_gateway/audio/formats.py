@@ -105,6 +105,23 @@ class AudioFormat:
         return cls(known, rate_hz, channels)
 
     @property
+    def name(self) -> str:
+        """Its name, such as "PCM_S16LE 24000 Hz 1 ch"."""
+        return f"{self.encoding} {self.rate_hz} Hz {self.channels} ch"
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Return the format of a `name`.
+
+        Raises:
+            ValueError: it is the name of none.
+        """
+        match name.split(" "):
+            case [encoding, rate_hz, "Hz", channels, "ch"]:
+                return cls(Encoding(encoding), int(rate_hz), int(channels))
+        raise ValueError(f"{name!r} names no audio format")
+
+    @property
     def frame_bytes(self) -> int:
         """Bytes of one sample over all channels; chunks hold a whole number of these."""
         return self.encoding.sample_bytes * self.channels

@@ -9,8 +9,6 @@ import grpc
 
 from liveavatar.gateway.v1 import audio_service_pb2 as p
 from liveavatar.gateway.v1.audio_service_pb2_grpc import AudioServiceServicer
-from liveavatar_gateway.audio.containers import detect_container
-from liveavatar_gateway.audio.convert import converter
 from liveavatar_gateway.core.errors import (
     AudioGap,
     AudioStreamSuperseded,
@@ -27,6 +25,7 @@ from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import answered, status_of
 from liveavatar_gateway.rpc.limits import RpcConfig
 from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.intake import intake_of
 from liveavatar_gateway.sessions.live import LiveSession
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -70,15 +69,7 @@ class AudioService(AudioServiceServicer):
         return session
 
     def _intake(self, header: p.AudioHeader) -> Intake:
-        audio_format = convert.format_of(header.format)
-        return Intake(
-            byte_rate=audio_format.byte_rate,
-            frame_bytes=audio_format.frame_bytes,
-            max_chunk_bytes=self._config.max_chunk_bytes,
-            new_converter=lambda: converter(audio_format),
-            detect_container=detect_container,
-            format=f"{audio_format.encoding} {audio_format.rate_hz} Hz {audio_format.channels} ch",
-        )
+        return intake_of(convert.format_of(header.format), max_chunk_bytes=self._config.max_chunk_bytes)
 
 
 class _Told:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -13,12 +14,14 @@ import structlog
 from liveavatar_gateway.core.errors import Draining, InvalidField, OwnerMoved, RequestIdReused, SessionNotFound
 from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.sessions.archive import archived
+from liveavatar_gateway.registry.base import Fence, Row
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.drive import ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
-from liveavatar_gateway.sessions.live import LiveSession
+from liveavatar_gateway.sessions.left import final, living
+from liveavatar_gateway.sessions.live import LiveSession, new_id, utc_now
 from liveavatar_gateway.sessions.observers import Observer
+from liveavatar_gateway.sessions.record import Record
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
@@ -34,6 +37,8 @@ class DirectoryConfig:
     """Deadlines of each session."""
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
     """How a lost command socket is opened again."""
+    max_chunk_bytes: int = 256 * 1024
+    """Largest chunk of audio that is taken."""
     retention_s: float = 600.0
     """How long an ended session stays readable."""
     max_ended: int = 1000
@@ -57,9 +62,11 @@ class Directory:
         self._requests: dict[str, LiveSession] = {}
         self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
-        self._ended: OrderedDict[str, datetime] = OrderedDict()
+        self._ended: OrderedDict[str, float] = OrderedDict()
         self.observers: set[Observer] = set()
         """Told of each session that comes, and of news of all."""
+        self.take_over: Callable[[Row], LiveSession | None] = lambda _: None
+        """Goes on with a session whose owner is dead, if it can be; set by the sweeper."""
         self.draining = False
 
     async def __aenter__(self) -> Self:
@@ -101,16 +108,56 @@ class Directory:
             request_id=request_id,
             keep_s=self._config.retention_s,
         )
-        self._add(session)
-        if request_id:
-            self._requests[request_id] = session
-        task = self._tasks.create_task(self._live(session, request_id, wait_s), name=f"session-{session.id}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._add(session, wait_s)
         return session
 
-    def _add(self, session: LiveSession) -> None:
+    def adopt(self, row: Row, record: Record, fence: Fence, *, grace_s: float) -> LiveSession | None:
+        """Go on with a claimed session of a dead process; None when it cannot be reached at LiveAvatar.
+
+        Args:
+            row: The session as it was left.
+            record: What it says.
+            fence: The right to it.
+            grace_s: How long it waits for its callers.
+        """
+        try:
+            left = living(
+                row,
+                record,
+                fence,
+                self._config.session,
+                grace_s=grace_s,
+                max_chunk_bytes=self._config.max_chunk_bytes,
+                new_id=new_id,
+                utc_now=utc_now,
+                now_mono_s=time.monotonic(),
+            )
+        except ValueError as error:
+            _log.warning("session.unreadable", session=row.session_id, error=str(error))
+            return None
+        if left is None:
+            return None
+        session = LiveSession(
+            record.spec,
+            self._config.session,
+            self._pool,
+            self._books,
+            self._metrics,
+            reconnect=self._config.reconnect,
+            request_id=record.request_id,
+            keep_s=self._config.retention_s,
+            left=left,
+        )
+        self._add(session, None)
+        return session
+
+    def _add(self, session: LiveSession, wait_s: float | None) -> None:
         self._sessions[session.id] = session
+        if session.request_id:
+            self._requests[session.request_id] = session
+        task = self._tasks.create_task(self._live(session, wait_s), name=f"session-{session.id}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         session.on_news = self._on_news
         for observer in list(self.observers):
             observer.on_session(session)
@@ -119,24 +166,24 @@ class Directory:
         for observer in self.observers:
             observer.on_news(session_id)
 
-    async def _live(self, session: LiveSession, request_id: str, wait_s: float | None) -> None:
+    async def _live(self, session: LiveSession, wait_s: float | None) -> None:
         await session.run(wait_s)
         if session.lost_to is not None:
             # Whoever asks for it is told where it is, see `_elsewhere`.
             del self._sessions[session.id]
-            self._requests.pop(request_id, None)
+            self._requests.pop(session.request_id, None)
             return
         if session.core.end_reason is EndReason.CREATE_FAILED:
             # Nothing was made, so a retry of the same request may try again.
-            self._requests.pop(request_id, None)
-        self._ended[session.id] = datetime.now(UTC) + timedelta(seconds=self._config.retention_s)
+            self._requests.pop(session.request_id, None)
+        self._ended[session.id] = time.monotonic() + self._config.retention_s
         self._forget()
 
     def _forget(self) -> None:
-        now = datetime.now(UTC)
+        now_s = time.monotonic()
         while self._ended:
-            session_id, until = next(iter(self._ended.items()))
-            if until > now and len(self._ended) <= self._config.max_ended:
+            session_id, until_s = next(iter(self._ended.items()))
+            if until_s > now_s and len(self._ended) <= self._config.max_ended:
                 return
             del self._ended[session_id]
             gone = self._sessions.pop(session_id)
@@ -152,10 +199,14 @@ class Directory:
             RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
         """
         self._forget()
-        return self._sessions.get(session_id) or self._elsewhere(session_id, field="session_id")
+        return self._here(session_id) or self._elsewhere(session_id, field="session_id")
+
+    def _here(self, session_id: str) -> LiveSession | None:
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.lost_to is None else None
 
     def _elsewhere(self, session_id: str, *, field: str) -> LiveSession:
-        """Find a session that this process does not have: one that ended, if another had it.
+        """Find a session that this process did not have: one that ended under another, or whose owner is dead.
 
         Raises:
             SessionNotFound: there is none.
@@ -165,12 +216,19 @@ class Directory:
         row = self._books.registry.find(session_id)
         if row is None:
             raise SessionNotFound(session_id, field=field)
-        if not row.ended:
+        if row.ended:
+            return self._ended_elsewhere(row, field)
+        taken = self.take_over(row) if self._books.registry.abandoned(row) and not self.draining else None
+        if taken is None:
             raise OwnerMoved(session_id, address=row.address)
+        return taken
+
+    def _ended_elsewhere(self, row: Row, field: str) -> LiveSession:
         try:
-            return archived(row, self._config.session, self._pool, self._books, self._metrics)
+            record, left = final(row, self._config.session, new_id=new_id, utc_now=utc_now)
         except ValueError:
-            raise SessionNotFound(session_id, field=field) from None
+            raise SessionNotFound(row.session_id, field=field) from None
+        return LiveSession(record.spec, self._config.session, self._pool, self._books, self._metrics, left=left)
 
     def by_handle(self, handle: str, *, field: str) -> LiveSession:
         """Find a session by its handle.
@@ -182,7 +240,7 @@ class Directory:
             RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
         """
         session_id = session_id_of(handle)
-        session = self._sessions.get(session_id)
+        session = self._here(session_id)
         if session is None and self._opens_elsewhere(session_id, handle):
             return self._elsewhere(session_id, field=field)
         if session is None or not session.handles.accepts(handle, time.monotonic()):

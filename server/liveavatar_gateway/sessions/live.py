@@ -24,6 +24,7 @@ from liveavatar_gateway.registry.base import Facts, HandleHash
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.drive import Drive, ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles
+from liveavatar_gateway.sessions.left import Left
 from liveavatar_gateway.sessions.record import Record, Usage
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
@@ -34,11 +35,13 @@ from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 _log = structlog.get_logger(__name__)
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Return an id that nothing else has."""
     return str(uuid.uuid4())
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """Return the time of the wall clock."""
     return datetime.now(UTC)
 
 
@@ -91,8 +94,8 @@ class LiveSession:
         *,
         reconnect: ReconnectConfig | None = None,
         request_id: str = "",
-        session_id: str = "",
         keep_s: float = 0.0,
+        left: Left | None = None,
     ) -> None:
         """Prepare; `run` lives it.
 
@@ -104,17 +107,20 @@ class LiveSession:
             metrics: What is counted.
             reconnect: How a lost command socket is opened again.
             request_id: The caller's name for its wish, if it has one.
-            session_id: Of a session that another process made; a fresh one gets its own.
             keep_s: How long the final record is kept.
+            left: What another process left of it; None for a new one.
         """
         self.spec = spec
         self.request_id = request_id
-        self.core = Session(session_id or _new_id(), config, new_id=_new_id, utc_now=_utc_now)
-        self.handles = Handles(self.core.id, keep_s=spec.detach_grace_s)
-        self.started: Started | None = None
-        self.started_at: datetime | None = None
+        self.core = Session(new_id(), config, new_id=new_id, utc_now=utc_now) if left is None else left.core
+        hashes = () if left is None else left.handles
+        self.handles = Handles(self.core.id, keep_s=spec.detach_grace_s, hashes=hashes)
+        self.started: Started | None = None if left is None else left.started
+        self.started_at: datetime | None = None if left is None else left.started_at
         self.draining_until: datetime | None = None
         self.finished = asyncio.Event()
+        if self.core.state is SessionState.ENDED:
+            self.finished.set()
         self.on_news: Callable[[str], None] = _unheard
         """Called with its id when its log has grown. It must neither raise nor wait."""
         self._pool = pool
@@ -126,14 +132,15 @@ class LiveSession:
         self._attach: Hold | None = None
         self._audio: Hold | None = None
         self._tickets: dict[int, asyncio.Future[list[UtteranceEnded]]] = {}
-        self._told = 0
+        self._told = 0 if left is None else left.told
         self._grace_timer: asyncio.TimerHandle | None = None
         self._left_open: dict[Utterance, asyncio.TimerHandle] = {}
         self._creation: asyncio.Task[UpstreamSession] | None = None
         self._keep_s = keep_s
         self._detached_until_s: float | None = None
-        self._expires_at_s: float | None = None
-        self._ledger = books.ledger(self)
+        self._expires_at_s: float | None = None if left is None else left.expires_mono_s
+        self._left = left
+        self._ledger = books.ledger(self, left.fence if left is not None else None)
         self.drive.progress = self._ledger.note_utterance
         self._task: asyncio.Task[object] | None = None
         self.lost_to: OwnerMoved | None = None
@@ -197,11 +204,13 @@ class LiveSession:
         self._attach = None if self._attach is hold else self._attach
         self._audio = None if self._audio is hold else self._audio
         if not self._holds and not self.core.over:
-            self._stop_grace()
-            loop = asyncio.get_running_loop()
-            self._grace_timer = loop.call_later(self.spec.detach_grace_s, self._abandon)
-            self._detached_until_s = time.monotonic() + self.spec.detach_grace_s
-            self._ledger.change()
+            self._start_grace(self.spec.detach_grace_s)
+
+    def _start_grace(self, grace_s: float) -> None:
+        self._stop_grace()
+        self._grace_timer = asyncio.get_running_loop().call_later(grace_s, self._abandon)
+        self._detached_until_s = time.monotonic() + grace_s
+        self._ledger.change()
 
     def _stop_grace(self) -> None:
         if self._grace_timer is not None:
@@ -376,7 +385,7 @@ class LiveSession:
         """
         self._task = asyncio.current_task()
         try:
-            await self._live(await self._create(wait_s))
+            await self._live(await self._create(wait_s) if self._left is None else self._take_up(self._left))
         except GatewayError as error:
             self.end(EndReason.CREATE_FAILED, error=error)
         except asyncio.CancelledError:
@@ -384,7 +393,7 @@ class LiveSession:
                 self.end(EndReason.DRAINED)
                 raise
         except Exception:  # noqa: BLE001 - the root of the session's task: whatever it is ends here, logged
-            incident = _new_id()
+            incident = new_id()
             _log.exception("session.crashed", session=self.id, incident=incident)
             self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))
         finally:
@@ -412,7 +421,7 @@ class LiveSession:
             self._creation = None
         self.drive.upstream = upstream
         self.started = upstream.started
-        self.started_at = _utc_now()
+        self.started_at = utc_now()
         if (limit_s := upstream.started.max_duration_s) is not None:
             self._expires_at_s = time.monotonic() + limit_s
         if not self.core.over:
@@ -425,6 +434,17 @@ class LiveSession:
         )
         self._tell()
         return upstream
+
+    def _take_up(self, left: Left) -> UpstreamSession:
+        """Go on with what another process left; whoever held it there has `grace_s` to come back."""
+        assert left.fence is not None  # noqa: S101 - it is not lived again once it has ended
+        assert left.started is not None  # noqa: S101 - nor without access
+        _log.info("session.adopted", session=self.id, epoch=left.fence.epoch, grace_s=round(left.grace_s, 1))
+        if not self._holds:
+            self._start_grace(left.grace_s)
+        self._tell()
+        self.drive.upstream = self._pool.adopt(left.started, self._ledger)
+        return self.drive.upstream
 
     async def _live(self, upstream: UpstreamSession) -> None:
         if not self.core.over:
@@ -525,7 +545,7 @@ class LiveSession:
         """Another process has it: send nothing any more, and leave it running upstream."""
         _log.warning("session.moved", session=self.id)
         self.lost_to = error
-        for hold in self._holds:
+        for hold in list(self._holds):
             hold.supersede(error)
         if self._task is not None:
             self._task.cancel()
@@ -550,4 +570,4 @@ class LiveSession:
         """From LiveAvatar's start to the end or to now."""
         if self.started_at is None:
             return timedelta()
-        return (self.core.ended_at or _utc_now()) - self.started_at
+        return (self.core.ended_at or utc_now()) - self.started_at

@@ -7,12 +7,15 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InternalError
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.messages import BYTE_RATE
+from liveavatar_gateway.core.past import PastSession, PastUtterance
 from liveavatar_gateway.core.states import EndReason, Outcome
 from liveavatar_gateway.core.utterance import Utterance
-from liveavatar_gateway.registry.base import Facts
+from liveavatar_gateway.registry.base import Facts, Row
+from liveavatar_gateway.sessions.intake import intake_of
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.upstream.model import Started
 
@@ -159,6 +162,50 @@ def read_utterances(kept: Sequence[tuple[str, Facts]]) -> Mapping[str, Utterance
         except ValueError:
             continue
     return found
+
+
+def past_of(row: Row, record: Record, *, max_chunk_bytes: int, now_mono_s: float) -> PastSession:
+    """What the state machine needs to go on with a session.
+
+    An utterance of which nothing went out, or nothing that is not to be sent again, is not known any more: its
+    caller begins it anew.
+    """
+    going_on: list[PastUtterance] = []
+    ended: list[UtteranceEnded] = []
+    for utterance_id, kept in read_utterances(row.utterances).items():
+        if (end := how_it_ended(utterance_id, kept)) is not None:
+            ended.append(end)
+        elif kept.taken_bytes:
+            going_on.append(_past_utterance(utterance_id, kept, max_chunk_bytes))
+    usage = record.usage
+    return PastSession(
+        id=row.session_id,
+        created_at=record.created_at,
+        ready_at=record.ready_at,
+        last_sequence=row.sequence,
+        expires_in_s=None if record.expires_mono_s is None else record.expires_mono_s - now_mono_s,
+        utterances=going_on,
+        ended_utterances=ended,
+        utterance_count=usage.utterance_count,
+        received_bytes=usage.received_bytes,
+        dropped_bytes=usage.dropped_bytes,
+        upstream_bytes=usage.upstream_bytes,
+        played_s=usage.played_s,
+        interruption_count=usage.interruption_count,
+        reconnect_count=usage.reconnect_count,
+    )
+
+
+def _past_utterance(utterance_id: str, kept: UtteranceRecord, max_chunk_bytes: int) -> PastUtterance:
+    return PastUtterance(
+        id=utterance_id,
+        upstream_id=kept.upstream_id,
+        intake=intake_of(AudioFormat.named(kept.format), max_chunk_bytes=max_chunk_bytes),
+        taken_bytes=kept.taken_bytes,
+        sent_s=kept.sent_s,
+        started=kept.started,
+        end_sent=kept.end_sent,
+    )
 
 
 def access_facts(started: Started) -> Facts:

@@ -12,6 +12,8 @@ from liveavatar_gateway.core.errors import GatewayError, OwnerMoved, RegistryUna
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Row
 from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.record import Record
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
@@ -54,16 +56,21 @@ class _Remains:
 
 
 class Sweeper:
-    """Claims sessions of dead processes and ends those that nobody wants. `run` is its task."""
+    """Claims sessions of dead processes: they go on, or end when nobody wants them. `run` is its task."""
 
-    def __init__(self, config: SweeperConfig, books: Books, pool: Pool, rest: Rest) -> None:
+    def __init__(self, config: SweeperConfig, books: Books, pool: Pool, rest: Rest, directory: Directory) -> None:
+        self.adopted_count = 0
+        """Sessions of dead processes that go on here."""
         self.swept_count = 0
         """Sessions of dead processes that were ended."""
         self._config = config
         self._books = books
         self._pool = pool
         self._rest = rest
+        self._directory = directory
         self._tidy_at_s = 0.0
+        directory.take_over = self.take_over
+        pool.find_orphans = self.find_orphans
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -72,12 +79,14 @@ class Sweeper:
             await asyncio.sleep(self._config.sweep_s)
 
     async def sweep(self) -> None:
-        """Look once; what is found is ended by tasks of the pool, since LiveAvatar may take its time."""
+        """Look once; what is found goes on in the directory, or is ended by tasks of the pool."""
         registry = self._books.registry
         try:
             for row in await registry.orphans():
                 if self.is_lost(row):
                     self.begin_to_end(row)
+                elif not self._directory.draining:
+                    self.take_over(row)
             if time.monotonic() >= self._tidy_at_s:
                 self._tidy_at_s = time.monotonic() + _TIDY_EVERY_S
                 await registry.tidy()
@@ -86,7 +95,7 @@ class Sweeper:
 
     def is_lost(self, row: Row) -> bool:
         """Whether a session of a dead process waited in vain for its callers to come back, or cannot go on."""
-        return self.left_s(row) <= 0.0 or not any(one.access for one in row.upstreams)
+        return self.left_s(row) <= 0.0 or not row.upstreams or row.upstreams[-1].access is None
 
     def left_s(self, row: Row) -> float:
         """How long a session of a dead process still waits for its callers to come back, seconds.
@@ -106,11 +115,38 @@ class Sweeper:
             until_s = row.seen_mono_s + self._config.renew_s + grace_s
         return min(grace_s, until_s - time.monotonic())
 
-    def begin_to_end(self, row: Row) -> asyncio.Task[int] | None:
-        """Claim a session and end it; None when somebody else was faster. The task returns what was stopped."""
+    def take_over(self, row: Row) -> LiveSession | None:
+        """Go on with a session of a dead process; None when it cannot be, or somebody else was faster."""
+        if self.is_lost(row):
+            self.begin_to_end(row)
+            return None
+        grace_s = self.left_s(row)
         fence = self._books.registry.claim(row)
         if fence is None:
             return None
+        session = self._directory.adopt(row, Record.of(row.facts), fence, grace_s=grace_s)
+        if session is None:
+            self._run_end(row, fence)
+            return None
+        self.adopted_count += 1
+        for old in row.upstreams[:-1]:
+            self._pool.run(self._stop_old(old.upstream_session_id), name=f"session-{row.session_id}/stop-old")
+        return session
+
+    async def _stop_old(self, upstream_session_id: str) -> None:
+        """Stop what was being replaced when its process died."""
+        await self._pool.stops.stop(upstream_session_id, _STOP_REASON)
+        try:
+            await self._books.registry.drop_upstream(upstream_session_id)
+        except RegistryUnavailable as error:
+            self._books.note_outage(error)
+
+    def begin_to_end(self, row: Row) -> asyncio.Task[int] | None:
+        """Claim a session and end it; None when somebody else was faster. The task returns what was stopped."""
+        fence = self._books.registry.claim(row)
+        return None if fence is None else self._run_end(row, fence)
+
+    def _run_end(self, row: Row, fence: Fence) -> asyncio.Task[int]:
         return self._pool.run(self._end(row, fence), name=f"session-{row.session_id}/sweep")
 
     async def _end(self, row: Row, fence: Fence) -> int:

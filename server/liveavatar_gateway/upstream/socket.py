@@ -100,6 +100,9 @@ class CommandSocket:
                 open_timeout=timeout_s,
                 close_timeout=1.0,
                 max_size=_MAX_EVENT_BYTES,
+                # `send` returns when the operating system has all of it: what lies in a buffer of this process
+                # dies with it, although it was noted as sent.
+                write_limit=0,
             )
         except websockets.InvalidStatus as error:
             status = error.response.status_code
@@ -114,7 +117,7 @@ class CommandSocket:
         return cls(connection, on_event)
 
     async def send(self, command: Command) -> None:
-        """Send a command. Returns when the send buffer is low again, so that an interrupt waits for one packet.
+        """Send a command. Returns when the operating system has it, so that an interrupt waits for one packet.
 
         Raises:
             SocketClosed: it is gone, or the other side reads nothing any more.

@@ -77,3 +77,15 @@ def test_more_than_two_channels_are_refused(channels):
         "max_channel_count": "2",
     }
     assert all(value in refusal.message for value in refusal.metadata.values())
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_a_format_is_found_by_its_name(encoding):
+    audio_format = AudioFormat(encoding, 44_100, 2)
+    assert AudioFormat.named(audio_format.name) == audio_format
+
+
+@pytest.mark.parametrize("name", ["", "OPUS 48000 Hz 2 ch", "PCM_S16LE fast Hz 1 ch", "PCM_S16LE 24000 Hz 1"])
+def test_a_name_of_no_format_is_refused(name):
+    with pytest.raises(ValueError, match=r".+"):
+        AudioFormat.named(name)

@@ -1,0 +1,93 @@
+"""What a process left of a session: enough for another to make it live again, or to tell how it ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from liveavatar_gateway.core.events import EventLog
+from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.states import EndReason, SessionState
+from liveavatar_gateway.registry.base import Fence, HandleHash, Row
+from liveavatar_gateway.sessions.record import Record, past_of, read_access
+from liveavatar_gateway.upstream.model import Started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A session that another process drove."""
+
+    core: Session
+    fence: Fence | None = None
+    """The right to go on with it; None when it has ended."""
+    started: Started | None
+    """How it is reached at LiveAvatar, or was."""
+    started_at: datetime | None
+    expires_mono_s: float | None = None
+    handles: Sequence[HandleHash] = ()
+    told: int = 0
+    """Number of the last event that its owner told."""
+    grace_s: float = 0.0
+    """How long it waits for somebody to come back."""
+
+
+Clock = Callable[[], datetime]
+
+
+def final(row: Row, config: SessionConfig, *, new_id: Callable[[], str], utc_now: Clock) -> tuple[Record, Left]:
+    """Return an ended session as its final record tells.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    record = Record.of(row.facts)
+    core = Session(row.session_id, config, new_id=new_id, utc_now=utc_now)
+    core.state = SessionState.ENDED
+    core.created_at, core.ready_at, core.ended_at = record.created_at, record.ready_at, record.ended_at
+    core.end_reason, core.upstream_reason = record.end_reason or EndReason.CALLER_LOST, record.upstream_reason
+    core.log = EventLog(capacity=config.event_log_size, last_sequence=row.sequence)
+    core.speech.restore(past_of(row, record, max_chunk_bytes=0, now_mono_s=0.0), 0.0)
+    core.reconnect_count = record.usage.reconnect_count
+    upstream_id = record.upstream_session_id
+    started = Started(session_id=upstream_id, ws_url="", room_url="", viewer_token="", max_duration_s=None)
+    return record, Left(core=core, started=started if upstream_id else None, started_at=record.started_at)
+
+
+def living(
+    row: Row,
+    record: Record,
+    fence: Fence,
+    config: SessionConfig,
+    *,
+    grace_s: float,
+    max_chunk_bytes: int,
+    new_id: Callable[[], str],
+    utc_now: Clock,
+    now_mono_s: float,
+) -> Left | None:
+    """Return what is needed to go on with a claimed session; None when LiveAvatar cannot be reached for it.
+
+    Raises:
+        ValueError: what is kept of it cannot be read.
+    """
+    access = row.upstreams[-1].access if row.upstreams else None
+    started = None if access is None else read_access(access)
+    if started is None:
+        return None
+    core = Session.restored(
+        past_of(row, record, max_chunk_bytes=max_chunk_bytes, now_mono_s=now_mono_s),
+        config,
+        new_id=new_id,
+        utc_now=utc_now,
+        now_s=now_mono_s,
+        gap_s=0.0 if row.seen_mono_s is None else max(0.0, now_mono_s - row.seen_mono_s),
+    )
+    return Left(
+        core=core,
+        fence=fence,
+        started=started,
+        started_at=record.started_at,
+        expires_mono_s=record.expires_mono_s,
+        handles=row.handles,
+        told=row.sequence,
+        grace_s=grace_s,
+    )

@@ -1,0 +1,242 @@
+"""A killed gateway is no end: another process goes on with its sessions where it was, to the byte."""
+
+import asyncio
+import contextlib
+import random
+import time
+from pathlib import Path
+
+import pytest
+from harness import processes, speech
+from harness.caller import caller as connect
+from harness.caller import refused
+
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar_gateway.registry.place import RegistryConfig, account_name, make_registry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> str:
+    return str(tmp_path / "registry.db")
+
+
+def _port(gateway: processes.Gateway) -> int:
+    return int(gateway.address.rpartition(":")[2])
+
+
+def _kinds(attachment) -> list[str]:
+    return [event.WhichOneof("event") for event in attachment.events]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("profile", ["modern", "classic", "acks_only"])
+async def test_a_sentence_survives_kill_minus_9_again_and_again(registry, profile, record_property):
+    """Goal: no byte lost and none repeated; the gap that is heard is at most the restart and 2 s."""
+    rng = random.Random(profile)
+    pcm = speech.sound(16.0, seed=7)
+    with processes.emulator(profile=profile) as emulator, contextlib.ExitStack() as stack:
+        settings = {"registry_file": registry, "detach_grace_s": 20}
+        gateway = stack.enter_context(processes.gateway(emulator.url, **settings))
+        port = _port(gateway)
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(pcm, "monologue")
+            await stream.until("started")
+            await asyncio.sleep(rng.uniform(0.3, 1.5))
+        last = attachment.events[-1].sequence
+        downs_s = []
+        for _ in range(3):
+            gateway.process.kill()
+            killed_at_s = time.monotonic()
+            gateway = stack.enter_context(processes.gateway(emulator.url, port=port, **settings))
+            downs_s.append(time.monotonic() - killed_at_s)
+            async with connect(gateway.address) as caller:
+                resumed = await caller.resume(attachment.opened.handle, last, skip_compacted=True)
+                assert resumed.session_id == attachment.session_id
+                await resumed.event("adopted")
+                last = resumed.events[-1].sequence
+                stream = await caller.speak(attachment.session_id)
+                ack = await stream.resume("monologue")
+                assert ack.received_bytes >= ack.sent_bytes > 0
+                await stream.say_on(pcm, ack.received_bytes)
+                await asyncio.sleep(rng.uniform(0.3, 1.5))
+                attachment = resumed
+        async with connect(gateway.address) as caller:
+            stream = await caller.speak(attachment.session_id)
+            await stream.resume("monologue")
+            await stream.end()
+            ended = await stream.until("ended")
+            assert ended.outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            session = await caller.end(attachment.session_id)
+        assert session.end_reason == session_pb2.END_REASON_CALLER_ENDED
+        assert emulator.state()["sessions"]["active"] == 0
+        (utterance,) = emulator.session(attachment.upstream_id)["utterances"]
+        heard = emulator.audio(attachment.upstream_id)
+        gaps = [gap["resumed_at_s"] - gap["dry_at_s"] for gap in utterance["underruns"]["gaps"]]
+        told = [", ".join(f"{one_s:.1f}" for one_s in many_s) or "none" for many_s in (downs_s, gaps)]
+        record_property(
+            "figure", f"{len(heard) - len(pcm):+} bytes heard, restarts took {told[0]} s, gaps heard {told[1]} s"
+        )
+        assert heard == pcm
+        assert max(gaps, default=0.0) <= max(downs_s) + 2.0
+
+
+async def test_events_are_numbered_on_and_tell_of_the_adoption(registry):
+    with processes.emulator() as emulator, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))
+        port = _port(gateway)
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach(labels={"desk": "7"})
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(speech.sound(0.5), "said before")
+            await stream.until("ended")
+            before = await caller.get(attachment.session_id)
+            await attachment.event("utterance_ended")
+            gateway.process.kill()
+        gateway = stack.enter_context(processes.gateway(emulator.url, port=port, registry_file=registry))
+        async with connect(gateway.address) as caller:
+            last = attachment.events[-1].sequence
+            resumed = await caller.resume(attachment.opened.handle, last, skip_compacted=True)
+            adopted = await resumed.event("adopted")
+            assert 0 < adopted.gap.ToTimedelta().total_seconds() < 60
+            await resumed.event("reconnected")
+            numbers = [event.sequence for event in resumed.events]
+            first = max(last, resumed.opened.compacted_through) + 1
+            assert numbers == list(range(first, first + len(numbers)))
+            after = await caller.get(attachment.session_id)
+            assert after.state == session_pb2.SESSION_STATE_READY
+            for same in (
+                "id",
+                "avatar_id",
+                "upstream_session_id",
+                "created_at",
+                "ready_at",
+                "expires_at",
+                "labels",
+            ):
+                assert getattr(after, same) == getattr(before, same), same
+            assert after.usage.utterance_count == before.usage.utterance_count == 1
+            assert after.usage.received_bytes == before.usage.received_bytes
+            assert (resumed.opened.room.url, resumed.opened.room.viewer_token) == (
+                attachment.opened.room.url,
+                attachment.opened.room.viewer_token,
+            )
+            stream = await caller.speak(attachment.session_id)
+            await stream.begin("said before", resume=True)
+            ended = await stream.until("ended")
+            assert (ended.outcome, ended.played.ToTimedelta().total_seconds()) == (
+                audio_pb2.UTTERANCE_OUTCOME_COMPLETED,
+                0.5,
+            )
+            await stream.say(speech.sound(0.5, seed=2), "said after")
+            assert (await stream.until("ended")).utterance_id == "said after"
+            await caller.end(attachment.session_id)
+            assert emulator.audio(attachment.upstream_id) == speech.sound(0.5) + speech.sound(0.5, seed=2)
+
+
+async def test_another_process_takes_a_session_over_as_soon_as_somebody_asks_it(registry):
+    """Long before its next look for orphans."""
+    shared = {"registry_file": registry, "sweep_s": 60}
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, **shared) as first,
+        processes.gateway(emulator.url, **shared) as second,
+    ):
+        await asyncio.sleep(1.0)
+        async with connect(first.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            first.process.kill()
+        async with connect(second.address) as caller:
+            resumed = await caller.resume(attachment.opened.handle, skip_compacted=True)
+            await resumed.event("adopted")
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(speech.sound(0.5))
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            await caller.end(attachment.session_id)
+        assert emulator.active() == 0
+
+
+async def test_a_handle_that_was_replaced_long_ago_or_never_given_adopts_nothing(registry):
+    shared = {"registry_file": registry, "sweep_s": 60}
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, **shared) as first,
+        processes.gateway(emulator.url, **shared) as second,
+    ):
+        await asyncio.sleep(1.0)
+        async with connect(first.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            first.process.kill()
+        async with connect(second.address) as caller:
+            guess = f"{attachment.session_id}.guessed"
+            assert (await refused(caller.resume(guess))).reason == "SESSION_NOT_FOUND"
+            assert "session.adopted" not in second.process.log
+            assert guess not in second.process.log
+
+
+async def test_the_same_request_gives_the_same_session_through_a_restart(registry):
+    with processes.emulator() as emulator, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))
+        port = _port(gateway)
+        async with connect(gateway.address) as caller:
+            created = await caller.create("wanted-once")
+            gateway.process.kill()
+        gateway = stack.enter_context(processes.gateway(emulator.url, port=port, registry_file=registry))
+        async with connect(gateway.address) as caller:
+            again = await caller.create("wanted-once")
+            assert again.session.id == created.session.id
+            await caller.end(created.session.id)
+        assert len(emulator.http.get("/_emulator/sessions").json()) == 1
+
+
+async def test_a_session_that_nobody_comes_back_to_is_ended_when_the_rest_of_its_grace_is_over(registry):
+    """Not a whole grace after the adoption: a gateway that is killed again and again ends it all the same."""
+    with processes.emulator() as emulator, contextlib.ExitStack() as stack:
+        settings = {"registry_file": registry, "detach_grace_s": 9}
+        gateway = stack.enter_context(processes.gateway(emulator.url, **settings))
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            attachment.call.cancel()
+            await asyncio.sleep(0.3)
+        left_at_s = time.monotonic()
+        for _ in range(20):
+            gateway.process.kill()
+            gateway = stack.enter_context(processes.gateway(emulator.url, **settings))
+            await asyncio.sleep(0.5)
+            if emulator.active() == 0:
+                break
+        assert 7 < time.monotonic() - left_at_s < 9 + 10
+        async with connect(gateway.address) as caller:
+            session = await caller.get(attachment.session_id)
+            assert session.end_reason == session_pb2.END_REASON_CALLER_LOST
+
+
+async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(registry):
+    """What a fence is for: a process that others took for dead sends nothing any more, and stops nothing."""
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry, lease_s=2) as gateway,
+    ):
+        account = account_name(emulator.url, processes.API_KEY)
+        config = RegistryConfig(file=registry, account=account)
+        async with make_registry(config) as other, connect(gateway.address) as caller:
+            await other.renew("127.0.0.1:9")
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            row = other.find(attachment.session_id)
+            fence = other.claim(row)
+            refusal = await refused(attachment.event("ended"))
+            assert (refusal.reason, refusal.metadata["session_id"]) == ("OWNER_MOVED", attachment.session_id)
+            refusal = await refused(caller.speak(attachment.session_id))
+            assert (refusal.reason, refusal.metadata["address"]) == ("OWNER_MOVED", "127.0.0.1:9")
+            gateway.process.stop()
+            assert emulator.active() == 1, "it is for its new owner to stop"
+            after = other.find(attachment.session_id)
+            assert (after.owner, after.epoch, after.facts["end_reason"]) == (other.owner, fence.epoch, None)
+            assert "session.moved" in gateway.process.log

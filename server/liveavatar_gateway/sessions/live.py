@@ -114,6 +114,9 @@ class LiveSession:
         self.started: Started | None = None
         self.started_at: datetime | None = None
         self.draining_until: datetime | None = None
+        """Until when it can stay, once its callers are to go; None otherwise."""
+        self.takes_speech = True
+        """Whether utterances may begin."""
         self.finished = asyncio.Event()
         self.on_news: Callable[[str], None] = _unheard
         """Called with its id when its log has grown. It must neither raise nor wait."""
@@ -228,7 +231,7 @@ class LiveSession:
         return utterance
 
     def _begin(self, utterance_id: str, intake: Intake) -> Utterance:
-        if self.draining_until is not None and not self.core.over:
+        if not self.takes_speech and not self.core.over:
             raise Draining
         utterance = self.core.begin(utterance_id, intake)
         self._meter.begun(utterance.id)
@@ -321,9 +324,21 @@ class LiveSession:
         self.core.keep_alive()
         self._driver.set()
 
-    def go_away(self, deadline: datetime) -> None:
-        """Announce that this process shuts down: no new utterances, and the session ends by `deadline`."""
+    def go_away(self, deadline: datetime, *, takes_speech: bool) -> None:
+        """Announce that this process shuts down: the session ends by `deadline`.
+
+        Args:
+            deadline: When it is ended at the latest.
+            takes_speech: Whether utterances may begin until then.
+        """
         self.draining_until = deadline
+        self.takes_speech = takes_speech
+        self._wake_holders()
+
+    def stay(self) -> None:
+        """Take the announcement back."""
+        self.draining_until = None
+        self.takes_speech = True
         self._wake_holders()
 
     def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:

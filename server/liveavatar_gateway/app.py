@@ -13,6 +13,8 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from liveavatar.gateway.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
     audio_service_pb2,
     audio_service_pb2_grpc,
     session_service_pb2,
@@ -24,11 +26,14 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.place import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
+from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.metering import Metering
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.books import Books, keep_books
 from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.drain import Drain
+from liveavatar_gateway.sessions.ownership import OwnSessions
 from liveavatar_gateway.sessions.sweeper import Sweeper
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
@@ -42,6 +47,7 @@ SERVICES: Final = (
     session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
     audio_service_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,
 )
+ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 _STOP_RESERVE_S: Final = 5.0
 """Share of the drain's grace that is kept for stopping sessions upstream, at most."""
 
@@ -65,10 +71,13 @@ class App:
         self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest, self.directory)
         self._tasks: list[asyncio.Task[None]] = []
         self._health = HealthServicer()
+        self._drain = Drain(self.directory, self._set_serving)
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._lag: asyncio.Task[None] | None = None
+        self._admin_server: grpc.aio.Server | None = None
         self.port = 0
+        self.admin_port: int | None = None
 
     @property
     def address(self) -> str:
@@ -82,6 +91,11 @@ class App:
             return None
         host = self._settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._endpoint.port}/metrics"
+
+    @property
+    def admin_address(self) -> str:
+        """Where operators reach it, `host:port`; empty when they do not."""
+        return "" if self.admin_port is None else f"{self._settings.admin_host}:{self.admin_port}"
 
     async def __aenter__(self) -> Self:
         try:
@@ -102,7 +116,8 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
-        self.port = self._bind(server)
+        self.port = self._bind(server, f"{self._settings.host}:{self._settings.port}", "GATEWAY_PORT")
+        await self._serve_operators()
         await server.start()
         self._server = server
         self._books.address = self.address
@@ -110,7 +125,7 @@ class App:
             asyncio.create_task(keep_books(self._books), name="registry/books"),
             asyncio.create_task(self.sweeper.run(), name="registry/sweep"),
         ]
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._set_serving(True)
         return self
 
     async def _open_endpoint(self) -> None:
@@ -137,13 +152,28 @@ class App:
             draining=self.directory.draining,
         )
 
-    def _bind(self, server: grpc.aio.Server) -> int:
-        where = f"{self._settings.host}:{self._settings.port}"
+    async def _serve_operators(self) -> None:
+        """On a port of their own, if they have one."""
+        settings = self._settings
+        if settings.admin_port is None:
+            return
+        server = grpc.aio.server(options=self._options())
+        ownership = OwnSessions(self.directory)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminService(settings.admin(), self.directory, self._drain, self.pool.places, ownership), server
+        )
+        if settings.reflection:
+            reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), server)
+        self.admin_port = self._bind(server, f"{settings.admin_host}:{settings.admin_port}", "GATEWAY_ADMIN_PORT")
+        await server.start()
+        self._admin_server = server
+
+    def _bind(self, server: grpc.aio.Server, where: str, setting: str) -> int:
         try:
             credentials = self._credentials()
             port = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
         except RuntimeError as error:
-            raise ConfigError(f"cannot listen on {where}; is the port taken? Set GATEWAY_PORT ({error})") from None
+            raise ConfigError(f"cannot listen on {where}; is the port taken? Set {setting} ({error})") from None
         if port == 0:
             raise ConfigError(f"cannot listen on {where}; is the port taken, or the address not of this machine?")
         return port
@@ -174,15 +204,16 @@ class App:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),
         )
 
-    async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType") -> None:
+    async def _set_serving(self, serving: bool) -> None:  # noqa: FBT001 - the one thing it says
+        answer = health_pb2.HealthCheckResponse
+        status = answer.SERVING if serving else answer.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
 
     async def drain(self) -> None:
         """Finish: no new sessions, speech may end within the grace, then all sessions are ended."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         grace_s = self._settings.drain_grace_s
-        await self.directory.drain(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
+        await self._drain.finish(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
 
     def hurry(self) -> None:
         """Cut what a drain still waits for: all sessions begin to end now."""
@@ -201,6 +232,8 @@ class App:
         if self._server is not None:
             # Handlers return by themselves once their session has ended; this is for those of no session.
             await self._server.stop(1.0)
+        if self._admin_server is not None:
+            await self._admin_server.stop(1.0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

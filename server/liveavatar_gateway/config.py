@@ -15,6 +15,7 @@ from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.speech import SpeechConfig
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.place import RegistryConfig, account_name
+from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.limits import RpcConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
 from liveavatar_gateway.sessions.drive import ReconnectConfig
@@ -39,6 +40,16 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(50051, ge=0, le=65535, description="Port for gRPC; 0 takes a free one.")
+    admin_host: str = Field(
+        "127.0.0.1",
+        description="Address of AdminService. Whoever reaches it may end any session.",
+    )
+    admin_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of AdminService: drain, undrain, status, eject. None unless set; 0 takes a free one.",
+    )
     tls_cert_file: Path | None = Field(
         None,
         description="PEM certificate chain; with it and a key the gateway speaks TLS, without them plaintext.",
@@ -322,6 +333,10 @@ class Settings(BaseSettings):
             ack_interval_s=self.ack_interval_s,
             watch_progress_s=self.watch_progress_s,
         )
+
+    def admin(self) -> AdminConfig:
+        """The part for operators."""
+        return AdminConfig(drain_grace_s=self.drain_grace_s)
 
     def shown(self) -> dict[str, str]:
         """All settings for people and logs; a secret shows only whether it is there."""

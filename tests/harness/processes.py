@@ -134,9 +134,13 @@ class Emulator:
 class Gateway:
     """The gateway, and where it listens."""
 
-    def __init__(self, process: Process, address: str, metrics: str | None = None) -> None:
+    def __init__(
+        self, process: Process, address: str, *, admin_address: str = "", metrics: str | None = None
+    ) -> None:
         self.process = process
         self.address = address
+        self.admin_address = admin_address
+        """Empty unless `admin_port` is set."""
         self.metrics = metrics
 
 
@@ -184,6 +188,11 @@ def gateway(upstream: str, *arguments: str, port: int = 0, **settings: object) -
         process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)
         try:
             ready = process.wait_ready()
-            yield Gateway(process, ready["address"], ready.get("metrics"))
+            yield Gateway(
+                process,
+                ready["address"],
+                admin_address=ready["admin_address"],
+                metrics=ready.get("metrics"),
+            )
         finally:
             process.stop()

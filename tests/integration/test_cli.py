@@ -1,5 +1,6 @@
 """The commands, run as users run them: what they print, and the exit codes that scripts rely on."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -95,7 +96,9 @@ def upstream_audio(emulator: Emulator, client: Client, session_id: str) -> bytes
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["demo", "-h"], ["say", "-h"], ["sessions", "list", "-h"]], ids=str
+    "arguments",
+    [["--help"], ["demo", "-h"], ["say", "-h"], ["sessions", "watch", "-h"], ["admin", "drain", "-h"]],
+    ids=str,
 )
 def test_help_waits_for_no_heavy_import(arguments):
     probe = (
@@ -374,6 +377,109 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         )
     )
     return paths
+
+
+# --- sessions watch
+
+
+@contextlib.contextmanager
+def watched(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """`sessions watch`, which hears Ctrl-C."""
+    watching = subprocess.Popen(
+        [sys.executable, "-c", HEARS_CTRL_C, *PROGRAM[1:], "sessions", "watch", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_clean_environment(),
+    )
+    with watching:
+        try:
+            yield watching
+        finally:
+            watching.kill()
+
+
+def test_what_happens_in_a_session_is_printed_until_its_end(emulator, shared_gateway, client):
+    created = client.create_session(AVATAR).session
+    with watched(created.id, "--json", "--address", shared_gateway.address) as watching:
+        first = json.loads(watching.stdout.readline())
+        assert first["snapshot"]["session"]["id"] == created.id
+        client.end_session(created.id)
+        lines = [json.loads(line) for line in watching.stdout]
+        assert watching.wait(20) == 0
+    sequences = [int(line["event"]["event"]["sequence"]) for line in lines[:-1]]
+    assert sequences == list(range(int(first["snapshot"]["sequence"]) + 1, sequences[-1] + 1))
+    assert lines[-2]["event"]["event"]["ended"]["session"]["end_reason"] == "END_REASON_CALLER_ENDED"
+    assert lines[-1]["removed"]["session_id"] == created.id
+
+
+def test_sessions_that_come_are_watched_by_label_until_ctrl_c(emulator, shared_gateway, client):
+    mark = uuid.uuid4().hex
+    present = client.create_session(AVATAR, labels={"mark": mark}).session
+    with watched("--label", f"mark={mark}", "--address", shared_gateway.address) as watching:
+        snapshot = watching.stdout.readline().split(None, 4)
+        assert (snapshot[1], snapshot[3]) == (present.id, "snapshot")
+        created = client.create_session(AVATAR, labels={"mark": mark}).session
+        client.end_session(created.id)
+        told = []
+        while not told or told[-1][3] != "ended":
+            line = watching.stdout.readline()
+            assert line, "it ended before the session did"
+            told.append(line.split(None, 4))
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130
+    client.end_session(present.id)
+    assert {line[1] for line in told} == {created.id}
+    assert [int(line[2]) for line in told[1:]] == list(range(int(told[0][2]) + 1, int(told[-1][2]) + 1))
+    assert ["state_changed", "state=READY previous_state=CONNECTING\n"] in [line[3:] for line in told]
+    assert told[-1][4] == "end_reason=CALLER_ENDED\n"
+
+
+def test_a_session_that_is_not_there_is_said_and_not_waited_for(emulator, shared_gateway):
+    done = run("sessions", "watch", "nobody", "--address", shared_gateway.address)
+    assert done.returncode == 0
+    assert "removed" in done.stdout
+    assert "no session 'nobody'" in done.stdout
+
+
+# --- admin
+
+
+def test_a_gateway_is_operated_from_the_command_line(emulator):
+    with start_gateway(emulator.url, admin_port=0) as found, Client(found.address) as client:
+        address = ["--address", found.admin_address]
+
+        def told(*arguments: str) -> Any:
+            done = run("admin", *arguments, "--json", *address)
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        created = client.create_session(AVATAR).session
+        status = told("status")
+        assert (status["session_count"], status["drain_deadline"]) == (1, None)
+        assert [one["id"] for one in told("sessions")] == [created.id]
+        assert told("sessions")[0]["owner"] == status["owner"]
+        table = run("admin", "sessions", *address).stdout.splitlines()
+        assert table[1].split()[:3] == [created.id, "ready", status["owner"]]
+
+        deadline = told("drain", "--grace", "600")["deadline"]
+        assert told("status")["drain_deadline"] == deadline
+        refused = run("say", "-", "--sandbox", "--address", found.address)
+        assert (refused.returncode, "DRAINING" in refused.stderr) == (1, True)
+        assert "9 min" in run("admin", "drain", "--grace", "590", *address).stdout
+        assert told("undrain") == {"was_draining": True}
+        assert run("admin", "undrain", *address).stdout == "it did not drain\n"
+
+        ejected = told("eject", created.id)
+        assert (ejected["id"], ejected["state"], ejected["end_reason"]) == (created.id, "ended", "operator")
+        assert run("admin", "eject", "nobody", *address).returncode == 1
+        assert "session_count     0" in run("admin", "status", *address).stdout
+
+
+def test_operators_are_told_how_a_gateway_gets_a_port_for_them(nowhere):
+    done = run("admin", "status", "--address", nowhere)
+    assert done.returncode == 1
+    assert f"no gateway answers on {nowhere}" in done.stderr
+    assert "GATEWAY_ADMIN_PORT" in done.stderr
 
 
 @pytest.mark.parametrize("command", [["sessions", "list"], ["sessions", "end", "x"], ["say", "FILE", "--sandbox"]])

@@ -14,7 +14,8 @@ COMMANDS: Final = {
     "serve": ("serve", "Serve until SIGTERM or Ctrl-C, then drain."),
     "check-config": ("check_config", "Check the configuration and show what is in effect."),
     "say": ("say", "Speak a WAV file through a running gateway."),
-    "sessions": ("sessions", "See and end the sessions of a running gateway."),
+    "sessions": ("sessions", "See, watch and end the sessions of a running gateway."),
+    "admin": ("admin", "Operate a running gateway: drain, undrain, status, eject."),
 }
 """Module and summary of each command, in the order that help shows; the command is named as its module."""
 

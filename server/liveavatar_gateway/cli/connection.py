@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+START: Final = "start one (`liveavatar-gateway serve`)"
+"""What to do where no gateway answers."""
+
 _NEXT_STEPS: Final = {
     "CAPACITY_EXHAUSTED": "wait, or end a session: `liveavatar-gateway sessions list --state ready`",
     "SESSION_NOT_FOUND": "`liveavatar-gateway sessions list` shows the sessions there are",
+    "OWNER_MOVED": "ask the process that drives it; `liveavatar-gateway admin sessions` shows the owners",
     "DRAINING": "the gateway shuts down; try again when another one has taken its place",
     "UPSTREAM_UNAUTHENTICATED": "the operator must set a valid LIVEAVATAR_API_KEY and restart the gateway",
     "UPSTREAM_CREDITS_EXHAUSTED": "top up the LiveAvatar account, or use --sandbox",
@@ -35,13 +39,25 @@ _NEXT_STEPS: Final = {
 
 def connection_options(function: _Function) -> _Function:
     """Where the gateway is."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+    return _options("127.0.0.1:50051", "The gateway, HOST:PORT.")(function)
 
 
-_OPTIONS: Final = (
-    click.option("--address", default="127.0.0.1:50051", show_default=True, help="The gateway, HOST:PORT."),
+def admin_options(function: _Function) -> _Function:
+    """Where the gateway's AdminService is."""
+    return _options("127.0.0.1:50052", "Its AdminService (GATEWAY_ADMIN_PORT), HOST:PORT.")(function)
+
+
+def _options(address: str, what: str) -> Callable[[_Function], _Function]:
+    def add(function: _Function) -> _Function:
+        function = click.option("--address", default=address, show_default=True, help=what)(function)
+        for option in reversed(_TLS_OPTIONS):
+            function = option(function)
+        return function
+
+    return add
+
+
+_TLS_OPTIONS: Final = (
     click.option(
         "--tls", is_flag=True, help="Speak TLS; the gateway's certificate must be one the system trusts."
     ),
@@ -63,14 +79,30 @@ def credentials(*, tls: bool, ca: Path | None) -> "grpc.ChannelCredentials | Non
 
 
 @contextlib.contextmanager
-def refusals(address: str) -> Iterator[None]:
+def channel(address: str, *, tls: bool, ca: Path | None, start: str = START) -> Iterator["grpc.Channel"]:
+    """A connection for calls that the client library does not have; their refusals are explained as any other."""
+    import grpc  # noqa: PLC0415 - see above
+
+    from liveavatar.gateway.errors import from_rpc_error  # noqa: PLC0415 - see above
+
+    identity = credentials(tls=tls, ca=ca)
+    opened = grpc.secure_channel(address, identity) if identity else grpc.insecure_channel(address)
+    with refusals(address, start), opened as connected:
+        try:
+            yield connected
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+
+
+@contextlib.contextmanager
+def refusals(address: str, start: str = START) -> Iterator[None]:
     """Turn what the gateway refuses into an error with a next step, and exit code 1."""
     from liveavatar.gateway import GatewayError  # noqa: PLC0415 - see above
 
     try:
         yield
     except GatewayError as error:
-        complain(explanation(error, address))
+        complain(explanation(error, address, start))
         sys.exit(EX_FAILED)
 
 
@@ -79,14 +111,14 @@ def complain(lines: list[str]) -> None:
     click.echo("liveavatar-gateway: " + "\n  ".join(lines), err=True)
 
 
-def explanation(error: "GatewayError", address: str) -> list[str]:
+def explanation(error: "GatewayError", address: str, start: str = START) -> list[str]:
     """What happened, and the next step where there is one to tell."""
     from liveavatar.gateway import ConnectionLost, DeadlineExceeded  # noqa: PLC0415 - see above
 
     if isinstance(error, ConnectionLost):
         return [
             f"no gateway answers on {address}: {error.message}",
-            "start one (`liveavatar-gateway serve`), or name it: --address HOST:PORT, and --tls if it has TLS",
+            f"{start}, or name it: --address HOST:PORT, and --tls if it has TLS",
         ]
     if isinstance(error, DeadlineExceeded):
         return [f"{address} did not answer in time: {error.message}", "try again; the gateway's log may say more"]

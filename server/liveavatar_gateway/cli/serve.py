@@ -28,7 +28,7 @@ _GC_THRESHOLD = (20_000, 20, 20)
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help='File to write {"address", "pid", "metrics"} to as soon as calls are taken; for scripts with --port 0.',
+    help="File to write where it listens and its pid to, as JSON, once it serves; for scripts with --port 0.",
 )
 def serve(config_file: Path | None, ready_file: Path | None, **flags: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain.
@@ -96,13 +96,19 @@ def _banner(app: App, settings: Settings) -> str:
         f"LiveAvatar Gateway listens on {app.address} ({tls})\n"
         f"  upstream    {settings.api_url}, up to {settings.max_sessions} session(s) at once\n"
         f"  reflection  {reflection}\n"
-        f"  metrics     {metrics}"
+        f"  metrics     {metrics}\n"
+        f"  operators   {app.admin_address or 'nowhere; GATEWAY_ADMIN_PORT=50052 for drain, status and eject'}"
     )
 
 
 def _write_ready(path: Path, app: App) -> None:
     """Written under another name first, so that nobody reads half of it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    ready = {"address": app.address, "pid": os.getpid(), "metrics": app.metrics_url}
+    ready = {
+        "address": app.address,
+        "admin_address": app.admin_address,
+        "metrics": app.metrics_url,
+        "pid": os.getpid(),
+    }
     draft.write_text(json.dumps(ready), encoding="utf-8")
     draft.replace(path)

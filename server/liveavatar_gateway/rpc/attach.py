@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any, Final
 
 import grpc
@@ -49,7 +50,7 @@ class Attachment:
         # A caller that sends commands and reads no results is not read any more itself.
         self._unanswered = asyncio.Semaphore(_MAX_UNANSWERED)
         self._detached = False
-        self._go_away_told = False
+        self._told_to_go_by: datetime | None = None
         self._hold = session.attach()
         self._handle = session.issue_handle()
 
@@ -139,11 +140,16 @@ class Attachment:
         last = responses.pop() if entries and isinstance(entries[-1].happening, Ended) else None
         responses += [p.AttachResponse(command_result=result) for result in results]
         deadline = self._session.draining_until
-        if deadline is not None and not self._go_away_told:
-            self._go_away_told = True
-            go_away = p.GoAway(deadline=convert.timestamp(deadline), handle=self._handle)
-            responses.append(p.AttachResponse(go_away=go_away))
+        if deadline != self._told_to_go_by:
+            self._told_to_go_by = deadline
+            responses.append(self._go_or_stay(deadline))
         return [*responses, last] if last is not None else responses
+
+    def _go_or_stay(self, deadline: datetime | None) -> p.AttachResponse:
+        if deadline is None:
+            return p.AttachResponse(stay=p.Stay())
+        go_away = p.GoAway(deadline=convert.timestamp(deadline), handle=self._handle)
+        return p.AttachResponse(go_away=go_away)
 
     def _all_told(self) -> bool:
         return self._session.finished.is_set() and self._told == self._session.core.log.last_sequence

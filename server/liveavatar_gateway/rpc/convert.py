@@ -50,6 +50,8 @@ _ENCODINGS: Final[Mapping[int, str]] = {
 }
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _MAX_ID_CHARS: Final = 128
+_DEFAULT_PAGE: Final = 100
+_MAX_PAGE: Final = 500
 _MAX_DETACH_GRACE_S: Final = 300.0
 _MAX_LABELS: Final = 16
 _MAX_LABEL_KEY_CHARS: Final = 63
@@ -88,6 +90,17 @@ def checked_id(value: str, field: str, *, required: bool) -> str:
     if (required and not value) or len(value) > _MAX_ID_CHARS or not value.isprintable():
         raise InvalidField(f"{field} must have 1 to {_MAX_ID_CHARS} printable characters", field=field)
     return value
+
+
+def page_size(wanted: int) -> int:
+    """How many entries a page has: 0 is the default, and more than the most is cut to that.
+
+    Raises:
+        InvalidField: it is negative.
+    """
+    if wanted < 0:
+        raise InvalidField("page_size must not be negative", field="page_size", page_size=wanted)
+    return min(wanted or _DEFAULT_PAGE, _MAX_PAGE)
 
 
 def spec_of(message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float) -> Spec:

@@ -1,7 +1,7 @@
 """`SessionService`: unary lifecycle calls; `attach.py` has the stream."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -10,7 +10,6 @@ from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar.gateway.v1.session_service_pb2_grpc import SessionServiceServicer
 from liveavatar_gateway import __version__
 from liveavatar_gateway.audio.formats import MAX_RATE_HZ, MIN_RATE_HZ
-from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.attach import Attachment
@@ -21,8 +20,6 @@ from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.upstream.places import Places
 
-_DEFAULT_PAGE: Final = 100
-_MAX_PAGE: Final = 500
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -75,11 +72,7 @@ class SessionService(SessionServiceServicer):
         self, request: p.ListSessionsRequest, context: _Context
     ) -> p.ListSessionsResponse:
         async with answered(context):
-            if request.page_size < 0:
-                raise InvalidField(
-                    "page_size must not be negative", field="page_size", page_size=request.page_size
-                )
-            size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
+            size = convert.page_size(request.page_size)
             wanted = [session for session in self._directory.newest() if _matches(session, request)]
             page, next_token = self._directory.page(wanted, request.page_token, size)
             sessions = [convert.session_message(session) for session in page]

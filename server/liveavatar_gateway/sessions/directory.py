@@ -1,15 +1,12 @@
 """Who is where: all sessions of this process, found by id, handle or request id."""
 
 import asyncio
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self
-
-import structlog
 
 from liveavatar_gateway.core.errors import Draining, InvalidField, OwnerMoved, RequestIdReused, SessionNotFound
 from liveavatar_gateway.core.session import SessionConfig
@@ -25,8 +22,6 @@ from liveavatar_gateway.sessions.record import Record
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +63,7 @@ class Directory:
         self.take_over: Callable[[Row], LiveSession | None] = lambda _: None
         """Goes on with a session whose owner is dead, if it can be; set by the sweeper."""
         self.draining = False
+        """Whether new sessions are refused."""
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -172,6 +168,7 @@ class Directory:
             # Whoever asks for it is told where it is, see `_elsewhere`.
             del self._sessions[session.id]
             self._requests.pop(session.request_id, None)
+            self._on_news(session.id)
             return
         if session.core.end_reason is EndReason.CREATE_FAILED:
             # Nothing was made, so a retry of the same request may try again.
@@ -281,40 +278,3 @@ class Directory:
         """Begin to end all that live."""
         for session in self.living():
             session.end(reason)
-
-    async def drain(self, grace_s: float, reserve_s: float) -> None:
-        """Take no new sessions, let each finish what it says, then end it.
-
-        Returns when all have ended, or when the grace is over.
-
-        Args:
-            grace_s: How long speech may go on.
-            reserve_s: How much of that is kept for stopping.
-        """
-        self.draining = True
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + max(0.0, grace_s - reserve_s)
-        deadline = datetime.now(UTC) + timedelta(seconds=grace_s)
-        living = self.living()
-        _log.info("drain.began", sessions=len(living), grace_s=grace_s)
-        for session in living:
-            session.go_away(deadline)
-        async with asyncio.TaskGroup() as tasks:
-            for session in living:
-                work = self._drain(session, end_s, reserve_s)
-                tasks.create_task(work, name=f"session-{session.id}/drain")
-        _log.info("drain.ended", sessions=len(living))
-
-    @staticmethod
-    async def _drain(session: LiveSession, end_s: float, reserve_s: float) -> None:
-        hold = session.hold()
-        loop = asyncio.get_running_loop()
-        try:
-            while session.core.speech.active and not session.core.over and loop.time() < end_s:
-                await hold.signal.wait(end_s - loop.time())
-        finally:
-            hold.release()
-        session.end(EndReason.DRAINED)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(reserve_s, end_s + reserve_s - loop.time())):
-                await session.finished.wait()

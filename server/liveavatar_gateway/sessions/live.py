@@ -118,6 +118,9 @@ class LiveSession:
         self.started: Started | None = None if left is None else left.started
         self.started_at: datetime | None = None if left is None else left.started_at
         self.draining_until: datetime | None = None
+        """Until when it can stay, once its callers are to go; None otherwise."""
+        self.takes_speech = True
+        """Whether utterances may begin."""
         self.finished = asyncio.Event()
         if self.core.state is SessionState.ENDED:
             self.finished.set()
@@ -237,7 +240,7 @@ class LiveSession:
         return utterance
 
     def _begin(self, utterance_id: str, intake: Intake) -> Utterance:
-        if self.draining_until is not None and not self.core.over:
+        if not self.takes_speech and not self.core.over:
             raise Draining
         utterance = self.core.begin(utterance_id, intake)
         self._meter.begun(utterance.id)
@@ -330,9 +333,21 @@ class LiveSession:
         self.core.keep_alive()
         self._driver.set()
 
-    def go_away(self, deadline: datetime) -> None:
-        """Announce that this process shuts down: no new utterances, and the session ends by `deadline`."""
+    def go_away(self, deadline: datetime, *, takes_speech: bool) -> None:
+        """Announce that this process shuts down: the session ends by `deadline`.
+
+        Args:
+            deadline: When it is ended at the latest.
+            takes_speech: Whether utterances may begin until then.
+        """
         self.draining_until = deadline
+        self.takes_speech = takes_speech
+        self._wake_holders()
+
+    def stay(self) -> None:
+        """Take the announcement back."""
+        self.draining_until = None
+        self.takes_speech = True
         self._wake_holders()
 
     def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:

@@ -265,7 +265,7 @@ class OwnedSession(_message.Message):
 
     @_builtins.property
     def lease_left(self) -> _duration_pb2.Duration:
-        """When the owner's lease runs out unless it renews it."""
+        """When the owner's lease runs out unless it renews it. Unset when the process has no registry."""
 
     def __init__(
         self,

@@ -67,15 +67,16 @@ class AdminServiceServicer:
     """
 
     def Drain(self, request, context):
-        """Takes no new sessions and tells every stream to go away; sessions that still live at the deadline are ended.
-        Bounded and reversible: `Undrain` before the deadline takes it all back. A second call sets a new deadline.
+        """Takes no new sessions and tells every `Attach` to go away; sessions that still live at the deadline are ended as
+        DRAINED. Until then they go on as they are. Bounded and reversible: `Undrain` before the deadline takes it all
+        back, and streams are told to stay. A second call sets a new deadline. DRAINING when the process exits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Undrain(self, request, context):
-        """Takes new sessions again, and lets those that live go on.
+        """Takes new sessions again, and lets those that live go on. DRAINING when the process exits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +97,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EjectSession(self, request, context):
-        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown.
+        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
+        another process drives it: ask that one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,17 +34,20 @@ class AdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
-    """Takes no new sessions and tells every stream to go away; sessions that still live at the deadline are ended.
-    Bounded and reversible: `Undrain` before the deadline takes it all back. A second call sets a new deadline.
+    """Takes no new sessions and tells every `Attach` to go away; sessions that still live at the deadline are ended as
+    DRAINED. Until then they go on as they are. Bounded and reversible: `Undrain` before the deadline takes it all
+    back, and streams are told to stay. A second call sets a new deadline. DRAINING when the process exits.
     """
     Undrain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UndrainRequest, _admin_service_pb2.UndrainResponse]
-    """Takes new sessions again, and lets those that live go on."""
+    """Takes new sessions again, and lets those that live go on. DRAINING when the process exits."""
     GetProcessStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetProcessStatusRequest, _admin_service_pb2.GetProcessStatusResponse]
     """Tells what this process has: places, callers in line, sessions, and what the sweeper did."""
     ListOwnedSessions: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListOwnedSessionsRequest, _admin_service_pb2.ListOwnedSessionsResponse]
     """Lists the sessions of the registry with their owners, newest first."""
     EjectSession: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.EjectSessionRequest, _admin_service_pb2.EjectSessionResponse]
-    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown."""
+    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
+    another process drives it: ask that one.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -52,17 +55,20 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
-    """Takes no new sessions and tells every stream to go away; sessions that still live at the deadline are ended.
-    Bounded and reversible: `Undrain` before the deadline takes it all back. A second call sets a new deadline.
+    """Takes no new sessions and tells every `Attach` to go away; sessions that still live at the deadline are ended as
+    DRAINED. Until then they go on as they are. Bounded and reversible: `Undrain` before the deadline takes it all
+    back, and streams are told to stay. A second call sets a new deadline. DRAINING when the process exits.
     """
     Undrain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UndrainRequest, _admin_service_pb2.UndrainResponse]  # type: ignore[assignment]
-    """Takes new sessions again, and lets those that live go on."""
+    """Takes new sessions again, and lets those that live go on. DRAINING when the process exits."""
     GetProcessStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetProcessStatusRequest, _admin_service_pb2.GetProcessStatusResponse]  # type: ignore[assignment]
     """Tells what this process has: places, callers in line, sessions, and what the sweeper did."""
     ListOwnedSessions: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListOwnedSessionsRequest, _admin_service_pb2.ListOwnedSessionsResponse]  # type: ignore[assignment]
     """Lists the sessions of the registry with their owners, newest first."""
     EjectSession: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.EjectSessionRequest, _admin_service_pb2.EjectSessionResponse]  # type: ignore[assignment]
-    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown."""
+    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
+    another process drives it: ask that one.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Operates one gateway process. Served on `GATEWAY_ADMIN_PORT` alone: whoever reaches it may end any session."""
@@ -73,8 +79,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DrainResponse, _abc.Awaitable[_admin_service_pb2.DrainResponse]]:
-        """Takes no new sessions and tells every stream to go away; sessions that still live at the deadline are ended.
-        Bounded and reversible: `Undrain` before the deadline takes it all back. A second call sets a new deadline.
+        """Takes no new sessions and tells every `Attach` to go away; sessions that still live at the deadline are ended as
+        DRAINED. Until then they go on as they are. Bounded and reversible: `Undrain` before the deadline takes it all
+        back, and streams are told to stay. A second call sets a new deadline. DRAINING when the process exits.
         """
 
     @_abc_1.abstractmethod
@@ -83,7 +90,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.UndrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UndrainResponse, _abc.Awaitable[_admin_service_pb2.UndrainResponse]]:
-        """Takes new sessions again, and lets those that live go on."""
+        """Takes new sessions again, and lets those that live go on. DRAINING when the process exits."""
 
     @_abc_1.abstractmethod
     def GetProcessStatus(
@@ -107,6 +114,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.EjectSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.EjectSessionResponse, _abc.Awaitable[_admin_service_pb2.EjectSessionResponse]]:
-        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown."""
+        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
+        another process drives it: ask that one.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,176 @@
+"""`liveavatar-gateway admin`: operate a running gateway over its AdminService."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from liveavatar_gateway.cli.connection import admin_options, channel
+from liveavatar_gateway.cli.output import stoppable
+from liveavatar_gateway.cli.show import json_fields, print_fields, print_json, print_table, span
+
+if TYPE_CHECKING:
+    # Only said here; imported when a command runs.
+    from liveavatar.gateway.v1 import admin_service_pb2 as p
+    from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
+
+_TIMEOUT_S: Final = 10.0
+_EJECT_TIMEOUT_S: Final = 30.0
+_PAGE: Final = 500
+
+_START: Final = "start one with a port for this (`GATEWAY_ADMIN_PORT=50052 liveavatar-gateway serve`)"
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def admin() -> None:
+    """Operate a running gateway: drain, undrain, status, eject.
+
+    It takes these on a port of its own, GATEWAY_ADMIN_PORT, and on none unless that is set.
+    """
+
+
+@admin.command()
+@admin_options
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(0, 3600),
+    help="Seconds until sessions that still live are ended.  [default: the gateway's GATEWAY_DRAIN_GRACE_S]",
+)
+@_json_option
+def drain(address: str, ca: Path | None, grace_s: float | None, *, tls: bool, as_json: bool) -> None:
+    """Take no new sessions, and end those that still live at the deadline.
+
+    Returns at once: sessions go on until the deadline, and `admin undrain` takes it back. `admin status` tells how
+    many are left. Called again, it sets another deadline.
+    """
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+
+    request = p.DrainRequest()
+    if grace_s is not None:
+        request.grace.FromTimedelta(timedelta(seconds=grace_s))
+    with _stub(address, tls=tls, ca=ca) as stub:
+        answer = stub.Drain(request, timeout=_TIMEOUT_S)
+    deadline = answer.deadline.ToDatetime(UTC)
+    if as_json:
+        print_json(json_fields({"deadline": deadline, "session_count": answer.session_count}))
+    else:
+        click.echo(f"{answer.session_count} session(s) live; those left in {_left(deadline)} are ended")
+
+
+@admin.command()
+@admin_options
+@_json_option
+def undrain(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+    """Take new sessions again, and let those that live stay."""
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+
+    with _stub(address, tls=tls, ca=ca) as stub:
+        answer = stub.Undrain(p.UndrainRequest(), timeout=_TIMEOUT_S)
+    if as_json:
+        print_json({"was_draining": answer.was_draining})
+    else:
+        click.echo("takes sessions again" if answer.was_draining else "it did not drain")
+
+
+@admin.command()
+@admin_options
+@_json_option
+def status(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+    """Show what the process has: places, callers in line, sessions, and what it took over."""
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+
+    with _stub(address, tls=tls, ca=ca) as stub:
+        answer = stub.GetProcessStatus(p.GetProcessStatusRequest(), timeout=_TIMEOUT_S)
+    draining = answer.HasField("drain_deadline")
+    fields = {
+        "owner": answer.owner,
+        "version": answer.version,
+        "started_at": answer.started_at.ToDatetime(UTC),
+        "drain_deadline": answer.drain_deadline.ToDatetime(UTC) if draining else None,
+        "place_count": answer.place_count,
+        "used_place_count": answer.used_place_count,
+        "waiting_count": answer.waiting_count,
+        "session_count": answer.session_count,
+        "adopted_count": answer.adopted_count,
+        "swept_count": answer.swept_count,
+    }
+    shown = json_fields(fields)
+    if as_json:
+        print_json(shown)
+    else:
+        print_fields(shown)
+
+
+@admin.command("sessions")
+@admin_options
+@click.option("--limit", type=click.IntRange(1), help="Only the newest so many.")
+@_json_option
+def list_owned(address: str, ca: Path | None, limit: int | None, *, tls: bool, as_json: bool) -> None:
+    """List the sessions of all processes that share a registry, newest first, with their owners."""
+    with _stub(address, tls=tls, ca=ca) as stub:
+        found = [_owned(one) for one in itertools.islice(_all_owned(stub), limit)]
+    if as_json:
+        print_json(found)
+    elif found:
+        headings = ("id", "state", "owner", "epoch", "lease left")
+        rows = [(one["id"], one["state"], one["owner"], str(one["epoch"]), _lease(one)) for one in found]
+        print_table(headings, rows)
+    else:
+        click.echo("no sessions")
+
+
+@admin.command()
+@click.argument("session_id", metavar="ID")
+@admin_options
+@_json_option
+def eject(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+    """End a session whoever holds it, as OPERATOR, and show its final record."""
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+    from liveavatar_gateway.cli.sessions import print_record, record_of  # noqa: PLC0415
+
+    with _stub(address, tls=tls, ca=ca) as stub:
+        answer = stub.EjectSession(p.EjectSessionRequest(session_id=session_id), timeout=_EJECT_TIMEOUT_S)
+    print_record(record_of(answer.session), as_json=as_json)
+
+
+@contextmanager
+def _stub(address: str, *, tls: bool, ca: Path | None) -> Iterator["AdminServiceStub"]:
+    from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub  # noqa: PLC0415 - see above
+
+    with stoppable(), channel(address, tls=tls, ca=ca, start=_START) as connected:
+        yield AdminServiceStub(connected)
+
+
+def _all_owned(stub: "AdminServiceStub") -> Iterator["p.OwnedSession"]:
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - see above
+
+    request = p.ListOwnedSessionsRequest(page_size=_PAGE)
+    while True:
+        page = stub.ListOwnedSessions(request, timeout=_TIMEOUT_S)
+        yield from page.sessions
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def _owned(one: "p.OwnedSession") -> dict[str, Any]:
+    from liveavatar_gateway.cli.sessions import record_json, record_of  # noqa: PLC0415 - see above
+
+    left_s = one.lease_left.ToTimedelta().total_seconds() if one.HasField("lease_left") else None
+    ownership = {"owner": one.owner, "epoch": one.epoch, "lease_left_s": left_s}
+    return record_json(record_of(one.session)) | ownership
+
+
+def _lease(one: dict[str, Any]) -> str:
+    return "-" if one["lease_left_s"] is None else f"{one['lease_left_s']:.1f} s"
+
+
+def _left(deadline: datetime) -> str:
+    return span(deadline - datetime.now(UTC))

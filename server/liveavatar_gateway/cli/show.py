@@ -1,0 +1,82 @@
+"""How values are shown: to programs as JSON, to people as lines and tables."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import click
+
+_WIDTH: Final = 200
+"""Columns where there is no terminal, so that no id is cut."""
+
+
+def print_json(value: object) -> None:
+    """Print a value that JSON has."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as JSON has them: ISO 8601 times, seconds in fields `..._s`, None for what is not there."""
+    plain: dict[str, Any] = {}
+    for name, value in fields.items():
+        match value:
+            case datetime():
+                plain[name] = value.isoformat(timespec="milliseconds")
+            case timedelta():
+                plain[f"{name}_s"] = round(value.total_seconds(), 3)
+            case dict():
+                plain[name] = json_fields(value)
+            case _:
+                plain[name] = value
+    return plain
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Print one line for each field."""
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        click.echo(f"{name:<{width}}  {_shown(value)}")
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose first column is never cut."""
+    from rich.console import Console  # noqa: PLC0415 - not for `--help`
+    from rich.table import Table  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading == headings[0])
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def known(value: str) -> str:
+    """A value of an enum; what is unspecified is not there."""
+    return "-" if value == "unspecified" else value
+
+
+def span(duration: timedelta) -> str:
+    """A duration in at most two units."""
+    seconds = max(round(duration.total_seconds()), 0)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min"
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case True | False:
+            return "yes" if value else "no"
+        case None | "":
+            return "-"
+        case _:
+            return known(str(value))

@@ -313,3 +313,60 @@ async def test_the_end_of_a_session_does_not_wait_for_its_socket(emulator, calle
     record = await caller.end(attachment.session_id)
     assert record.end_reason == session_pb2.END_REASON_CALLER_ENDED
     assert emulator.session(attachment.upstream_id)["phase"] == "ended"
+
+
+async def test_a_socket_that_takes_nothing_any_more_is_given_up_and_opened_again(emulator, caller):
+    """It is not closed: only the acks and pongs that do not come tell."""
+    source = noise(12.0)
+    attachment = await caller.attach()
+    await attachment.until_ready()
+    stream = await caller.speak(attachment.session_id)
+    await stream.say(source)
+    await stream.until("started")
+    emulator.socket_fault("stop_reading", attachment.upstream_id, for_s=6.0)
+    assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+    assert (await attachment.event("reconnected")).resent_bytes > 0
+    found = continuity(source, emulator, attachment.upstream_id)
+    assert (found.lost, found.repeated) == (0, 0)
+    await caller.end(attachment.session_id)
+
+
+async def test_acks_that_get_lost_repeat_a_second_at_most(emulator, caller):
+    """Pongs prove what acks do not."""
+    source = noise(8.0)
+    attachment = await caller.attach()
+    await attachment.until_ready()
+    stream = await caller.speak(attachment.session_id)
+    await stream.begin("monologue")
+    feeding = asyncio.create_task(feed(stream, source))
+    await stream.until("started")
+    emulator.socket_fault("swallow_acks", attachment.upstream_id)
+    await asyncio.sleep(4.0)
+    emulator.drop(attachment.upstream_id, 1011)
+    assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+    await feeding
+    assert (await attachment.event("reconnected")).resent_bytes <= 2 * BYTES_PER_SECOND
+    found = continuity(source, emulator, attachment.upstream_id)
+    assert found.lost == 0
+    assert found.repeated <= 2 * BYTES_PER_SECOND
+    await caller.end(attachment.session_id)
+
+
+async def test_an_utterance_that_is_taken_and_never_begun_is_spoken_anew_and_then_fails():
+    with processes.emulator() as emulator, processes.gateway(emulator.url) as gateway:
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(noise(0.5))
+            await stream.until("ended")
+            emulator.settings(start_after_ms=600_000)
+            await stream.begin("stuck")
+            await stream.chunk(noise(1.0, 2))
+            ended = await stream.until("ended")
+            assert ended.outcome == audio_pb2.UTTERANCE_OUTCOME_FAILED
+            assert Refusal(ended.error).reason == "UPSTREAM_STALLED"
+            recording = emulator.session(attachment.upstream_id)
+            assert [one["outcome"] for one in recording["utterances"][1:2]] == ["interrupted"]
+            assert emulator.utterance_audio(attachment.upstream_id, 2) == noise(1.0, 2)
+            await caller.end(attachment.session_id)

@@ -80,6 +80,17 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """LiveAvatar's end of the socket has read all up to the `number`-th packet or end, counted from 1.
+
+    No event of LiveAvatar's, but the pong to a ping that went out right behind those. It proves that they arrived,
+    not that the avatar took them.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """`agent.speak_end` was accepted; the avatar may still talk."""
 
@@ -147,6 +158,7 @@ class Unknown:
 Event = (
     StateUpdated
     | Appended
+    | Read
     | Committed
     | Cleared
     | SpeakStarted

@@ -285,6 +285,9 @@ class Session:
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
             # One comes for each packet; all but an utterance's first change only the position in the next ack.
             return self.speech.on_appended(event.refs)
+        if isinstance(event, wire.Read):
+            self.speech.on_read(event.number, now_s)
+            return False
         self._take_as_sign_of_life(event, now_s)
         match event:
             case wire.StateUpdated(state):
@@ -338,10 +341,15 @@ class Session:
 
     # --- time and commands
 
+    def is_deaf(self, now_s: float) -> bool:
+        """Whether LiveAvatar, which confirms what it takes, did not for so long that its socket must be dead."""
+        silent_at_s = self.speech.silent_at_s
+        return silent_at_s is not None and now_s >= silent_at_s
+
     @property
     def deadline_s(self) -> float | None:
         """When `tick` and `next_command` are due even if nothing happens."""
-        due = [self.speech.deadline_s, self._expires_at_s]
+        due = [self.speech.deadline_s, self._expires_at_s, self.speech.silent_at_s]
         if self.state in _UNREADY:
             due += [self._ready_by_s, self._probe_at_s, self._connected_by_s]
         if self._expires_at_s is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from liveavatar_gateway.core.correlation import Correlator, forget_oldest
 from liveavatar_gateway.core.credit import Credit
+from liveavatar_gateway.core.delivery import Sending
 from liveavatar_gateway.core.errors import (
     CapacityExhausted,
     GatewayError,
@@ -55,6 +56,13 @@ class SpeechConfig:
     presumed_taken_s: float = 1.0
     """Where LiveAvatar confirms nothing: audio that was sent this long before its socket was lost is not sent
     again. Higher repeats more, lower loses more."""
+    silence_timeout_s: float = 5.0
+    """How long a packet may stay unconfirmed, by ack or pong, where acks are given: then the socket is taken for
+    dead. LiveAvatar's media servers delay pongs under load, so this is not short. Where none are given, what is
+    older than this is taken for there."""
+    never_started_s: float = 5.0
+    """Where starts are told: how long an utterance that LiveAvatar took may be silent. Then all that is upstream
+    is cut and spoken anew, once; the second time the utterance fails."""
     lost_grace_s: float = 2.0
     """How long after the estimated end an end is concluded that may have been told to a lost socket."""
 
@@ -74,7 +82,8 @@ class _Barge:
     @property
     def is_void(self) -> bool:
         """Whether all that it was to cut ended before it went out."""
-        return not self.was_sent and all(utterance.outcome is not None for utterance in self.cut)
+        all_over = all(utterance.outcome is not None for utterance in self.cut)
+        return bool(self.cut) and all_over and not self.was_sent
 
 
 class Speech:
@@ -110,6 +119,12 @@ class Speech:
         self._barge: _Barge | None = None
         self._tickets = 0
         self._tells_starts = False
+        self._says_started = False
+        self._talking = False
+        self._reads = False
+        self.sent_count = 0
+        self._head: Utterance | None = None
+        self._turn_since_s = 0.0
         self._wake_bytes = 0
 
     @property
@@ -261,13 +276,13 @@ class Speech:
             return False
         self.acknowledges = True
         utterance = self._correlator.find(refs, self.active) or next(
-            (one for one in self.active if one.awaits_confirmation), None
+            (one for one in self.active if one.delivery.unconfirmed), None
         )
         if utterance is None:
             return False
         first = not utterance.signed
         utterance.signed = True
-        utterance.confirm_packet()
+        utterance.delivery.ack()
         self._confirm_before(utterance)
         return first
 
@@ -282,15 +297,22 @@ class Speech:
         if self._correlator.names_ended(refs, self.active):
             return
         utterance = self._correlator.find(refs, self.active) or next(
-            (one for one in self.active if one.end_sent_at_s is not None and not one.committed), None
+            (one for one in self.active if one.end_sent and not one.committed), None
         )
-        if utterance is not None and utterance.end_sent_at_s is not None:
+        if utterance is not None and utterance.end_sent:
             utterance.confirm_all()
             self._confirm_before(utterance)
 
+    def on_read(self, number: int, now_s: float) -> None:
+        """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
+        self._reads = True
+        patience_s = self.config.presumed_taken_s if self.acknowledges else 0.0
+        for utterance in self.active:
+            utterance.read(number, sent_by_s=now_s - patience_s)
+
     def on_started(self, refs: Refs, now_s: float) -> None:
         """The first sound of an utterance is out."""
-        self._tells_starts = True
+        self._tells_starts = self._says_started = True
         if self._correlator.names_ended(refs, self.active):
             return
         utterance = self._correlator.find(refs, self.active) or self._first_unstarted()
@@ -299,7 +321,7 @@ class Speech:
 
     def on_talking(self, now_s: float) -> None:
         """The avatar talks: the same as a start, unless the utterance that plays is known already."""
-        self._tells_starts = True
+        self._tells_starts = self._talking = True
         utterance = self._first_unstarted()
         if utterance is not None and not self.speaking and not self._to_be_rewound(utterance):
             self._start(utterance, now_s)
@@ -314,16 +336,17 @@ class Speech:
         utterance = self._correlator.find(refs, self.active)
         if utterance is None and self.active and self.active[0].started:
             utterance = self.active[0]
-        if utterance is not None and utterance.end_sent_at_s is not None:
+        if utterance is not None and utterance.end_sent:
             self._complete_through(utterance, now_s)
 
     def on_silent(self, now_s: float) -> None:
         """The avatar stopped talking. It ends the utterance that plays, unless that one merely ran dry."""
+        self._talking = False
         if self._barge and self._barge.sent_at_s is not None:
             self._finish_barge(self._barge, now_s)
             return
         head = self.active[0] if self.active else None
-        if head is None or not head.started or head.end_sent_at_s is None:
+        if head is None or not head.started or not head.end_sent:
             return
         if head.sent_s - head.position_s(self.clock, now_s) <= self.config.started_timeout_s:
             self._complete_through(head, now_s)
@@ -353,14 +376,14 @@ class Speech:
             if utterance.first_sent_at_s is None:
                 continue
             if not self.acknowledges:
-                utterance.presume_before(now_s - self.config.presumed_taken_s)
+                self._presume(utterance, now_s)
                 # A start may have been told to the lost socket, and nothing else would ever prove it.
                 utterance.signed = True
             self.clock.take_back(utterance.lose() / BYTE_RATE)
         if self._barge is not None:
             self._barge.sent_at_s = None
             for utterance in self._barge.cut:
-                utterance.again.clear()
+                utterance.delivery.again.clear()
         end_by_s = now_s + self.clock.lead_s(now_s) + self.config.lost_grace_s
         for utterance in self.active:
             if utterance.overdue_at_s is not None:
@@ -370,9 +393,22 @@ class Speech:
         """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
         self.enabled = True
         for utterance in self.active:
-            if utterance.again and not utterance.started:
+            if utterance.delivery.again and not utterance.started:
                 utterance.first_sent_at_s = now_s
-        return sum(len(packet.pcm) for utterance in self.active for packet in utterance.again)
+        return sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
+
+    def _presume(self, utterance: Utterance, now_s: float) -> None:
+        """Take what was sent long ago for there, where no ack ever comes: pongs prove the rest, if any do."""
+        patience_s = self.config.silence_timeout_s if self._reads else self.config.presumed_taken_s
+        utterance.presume(sent_by_s=now_s - patience_s)
+
+    @property
+    def silent_at_s(self) -> float | None:
+        """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits."""
+        if not (self.acknowledges and self.enabled):
+            return None
+        oldest = next((one.delivery.unconfirmed[0] for one in self.active if one.delivery.unconfirmed), None)
+        return None if oldest is None else oldest.sending.at_s + self.config.silence_timeout_s
 
     # --- another process's session
 
@@ -397,7 +433,7 @@ class Speech:
         self.clock.confirm(self.clock.sent_s, now_s)
         if past.end_sent:
             utterance.seal()
-            utterance.end_sent_at_s = now_s
+            utterance.end_sending = Sending(now_s)
             utterance.committed = True
             utterance.overdue_at_s = now_s + self.config.scheduler.max_lead_s + self.config.lost_grace_s
         return utterance
@@ -413,15 +449,41 @@ class Speech:
         if self._barge is not None or not self.active:
             return
         head = self.active[0]
+        if head is not self._head:
+            self._head, self._turn_since_s = head, now_s
         started_by_s = self._started_by_s(head)
         if started_by_s is not None and now_s >= started_by_s and head.signed:
+            if self._owes_a_start(head):
+                self._revive(head)
+                return
             self._start(head, now_s, inferred=True)
         overdue_at_s = self._overdue_at_s(head)
         if overdue_at_s is not None and now_s >= overdue_at_s:
             self._conclude(head)
 
+    def _owes_a_start(self, head: Utterance) -> bool:
+        """Whether silence about an utterance that LiveAvatar took means that it is not heard.
+
+        Only where starts were told by name, since a pose need not change between two utterances.
+        """
+        return self._says_started and self.acknowledges and head.rewindable and not (head.blind or self._talking)
+
+    def _revive(self, head: Utterance) -> None:
+        """It was taken and is not heard: cut what LiveAvatar has, and speak it anew. The second time it fails."""
+        if not head.revived:
+            head.revived = True
+            self._barge = _Barge(self._new_id(), [], [])
+            return
+        head.failure = head.failure or UpstreamStalled(
+            "LiveAvatar took this utterance twice and began to speak neither; speak it again, or in a new session",
+            utterance_id=head.id,
+        )
+        self._end(head, Outcome.FAILED, 0.0)
+
     def _overdue_at_s(self, head: Utterance) -> float | None:
         """When LiveAvatar should have said something about the head: that it ended, or that it has any of it."""
+        if head.signed and not head.started and self._owes_a_start(head):
+            return None
         if head.overdue_at_s is not None or head.signed or head.first_sent_at_s is None or not self.enabled:
             return head.overdue_at_s
         return head.first_sent_at_s + self.config.ended_grace_s
@@ -439,6 +501,8 @@ class Speech:
     def _started_by_s(self, head: Utterance) -> float | None:
         if head.started or head.first_sent_at_s is None:
             return None
+        if self._owes_a_start(head):
+            return max(head.first_sent_at_s, self._turn_since_s) + self.config.never_started_s
         return head.first_sent_at_s + self.config.started_timeout_s
 
     # --- commands
@@ -474,15 +538,17 @@ class Speech:
 
     def _speak(self, now_s: float) -> Command | None:
         while (utterance := self._to_send()) is not None:
-            if utterance.again:
-                return self._speak_packet(utterance, utterance.send_again(now_s), now_s)
+            if utterance.delivery.again:
+                pcm = utterance.delivery.send_again(self._sending(now_s))
+                return self._speak_packet(utterance, pcm, now_s)
             if utterance.sealed and utterance.buffered == 0:
                 if utterance.has_tail and (speak := self._take(utterance, 0, now_s)):
                     return speak
                 if utterance.first_sent_at_s is None:
                     self._end(utterance, Outcome.COMPLETED, 0.0)
                     continue
-                utterance.end_sent_at_s = now_s
+                self.sent_count += 1
+                utterance.end_sending = Sending(now_s, self.sent_count)
                 utterance.overdue_at_s = now_s + self.clock.lead_s(now_s) + self.config.ended_grace_s
                 return SpeakEnd(utterance.upstream_id)
             command = self._cut(utterance, now_s)
@@ -493,7 +559,10 @@ class Speech:
         return None
 
     def _to_send(self) -> Utterance | None:
-        return next((utterance for utterance in self.active if utterance.end_sent_at_s is None), None)
+        return next((utterance for utterance in self.active if not utterance.end_sent), None)
+
+    def _sending(self, now_s: float) -> Sending:
+        return Sending(now_s, self.sent_count + 1)
 
     def _cut(self, utterance: Utterance, now_s: float) -> Speak | None:
         lead_s = self.clock.lead_s(now_s)
@@ -518,14 +587,15 @@ class Speech:
                 return speak
 
     def _take(self, utterance: Utterance, size: int, now_s: float) -> Speak | None:
-        pcm = utterance.take_packet(size, now_s)
+        pcm = utterance.take_packet(size, self._sending(now_s))
         self._credit.reckon_windows(self.active)
         return self._speak_packet(utterance, pcm, now_s) if pcm else None
 
     def _speak_packet(self, utterance: Utterance, pcm: bytes, now_s: float) -> Speak:
         if not self.acknowledges:
-            # Nothing else would ever let go of what was sent.
-            utterance.presume_before(now_s - self.config.presumed_taken_s)
+            # Nothing else may ever let go of what was sent.
+            self._presume(utterance, now_s)
+        self.sent_count += 1
         self._note_sent(utterance, len(pcm) / BYTE_RATE, now_s)
         self.upstream_bytes += len(pcm)
         return Speak(utterance.upstream_id, pcm)
@@ -610,6 +680,7 @@ class Speech:
         self.dropped_bytes += utterance.finish(outcome, played_s)
         self.played_s += utterance.played_s
         self.active.remove(utterance)
+        self._head = None
         ended = UtteranceEnded(utterance.id, outcome, utterance.played_s, utterance.failure, inferred)
         self._ended[utterance.id] = ended
         forget_oldest(self._ended, self.config.remembered_utterances)

@@ -1,10 +1,10 @@
 """One spoken turn: the caller's bytes on their way in, and how far they came."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from liveavatar_gateway.core.delivery import Delivery, Sending
 from liveavatar_gateway.core.errors import (
     AudioContainerDetected,
     AudioGap,
@@ -53,17 +53,6 @@ class Intake:
     """Name of the caller's format, to tell it from others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """Audio that was sent, and that LiveAvatar may not have."""
-
-    pcm: bytes
-    upto: int
-    """Where it ends in the utterance, bytes of the caller's format."""
-    sent_at_s: float
-    """Monotonic time of its sending."""
-
-
 class Utterance:
     """Bytes of one spoken turn.
 
@@ -76,13 +65,12 @@ class Utterance:
         "_converter",
         "_flushed",
         "_retained",
-        "_unconfirmed",
-        "again",
+        "blind",
         "committed",
-        "confirmed",
         "cut",
+        "delivery",
         "discarded",
-        "end_sent_at_s",
+        "end_sending",
         "failure",
         "first_sent_at_s",
         "freed",
@@ -93,6 +81,7 @@ class Utterance:
         "overdue_at_s",
         "played_s",
         "received",
+        "revived",
         "rewindable",
         "scheduler",
         "sealed",
@@ -119,7 +108,6 @@ class Utterance:
         self.scheduler = scheduler
         self.received = 0
         self.cut = 0
-        self.confirmed = 0
         self.discarded = 0
         self.freed = 0
         self.window = 0
@@ -128,19 +116,20 @@ class Utterance:
         self.started = False
         self.signed = False
         self.committed = False
+        self.blind = False
         self.rewindable = True
+        self.revived = False
         self.start_s = 0.0
         self.sent_s = 0.0
         self.played_s = 0.0
         self.first_sent_at_s: float | None = None
-        self.end_sent_at_s: float | None = None
+        self.end_sending: Sending | None = None
         self.overdue_at_s: float | None = None
         self.last_chunk_at_s = 0.0
         self.outcome: Outcome | None = None
         self._buffer: list[bytes] = []
         self._retained: list[bytes] = []
-        self._unconfirmed: deque[Packet] = deque()
-        self.again: deque[Packet] = deque()
+        self.delivery = Delivery()
         self._converter = intake.new_converter()
         self._flushed = False
 
@@ -154,7 +143,7 @@ class Utterance:
             now_s: Monotonic time.
             started: Whether its start was told.
         """
-        self.received = self.cut = self.confirmed = self.freed = taken_bytes
+        self.received = self.cut = self.delivery.confirmed = self.freed = taken_bytes
         self.sent_s = sent_s
         self.start_s = start_s
         self.first_sent_at_s = self.last_chunk_at_s = now_s
@@ -163,9 +152,19 @@ class Utterance:
         self.rewindable = False
 
     @property
+    def confirmed(self) -> int:
+        """Bytes of it that LiveAvatar is known to have."""
+        return self.delivery.confirmed
+
+    @property
     def taken(self) -> int:
-        """Bytes of it that went out over a socket which still is, or which LiveAvatar confirmed."""
-        return self._unconfirmed[-1].upto if self._unconfirmed else self.confirmed
+        """Bytes of it that went out over a socket which still is, or that LiveAvatar is known to have."""
+        return self.delivery.taken
+
+    @property
+    def end_sent(self) -> bool:
+        """Whether LiveAvatar was told that it is whole, over the socket that is or so that it knows."""
+        return self.end_sending is not None
 
     @property
     def buffered(self) -> int:
@@ -235,7 +234,7 @@ class Utterance:
         self.sealed = True
         self.failure = self.failure or failure
 
-    def take_packet(self, size: int, now_s: float) -> bytes:
+    def take_packet(self, size: int, sending: Sending) -> bytes:
         """Cut `size` buffered bytes and return them as upstream PCM; may be empty while a resampler fills.
 
         With a size of 0, take the tail alone. The packet is kept until it is confirmed.
@@ -248,7 +247,7 @@ class Utterance:
         self._flushed = self.sealed and self.cut == self.received
         pcm = self._converter.convert(chunks, last=self._flushed)
         if pcm:
-            self._unconfirmed.append(Packet(pcm, self.cut, now_s))
+            self.delivery.send(pcm, self.cut, sending)
         self.sent_s += len(pcm) / BYTE_RATE
         return pcm
 
@@ -264,47 +263,33 @@ class Utterance:
         self._buffer[: len(taken)] = [left] if left else []
         return taken
 
-    def confirm_packet(self) -> None:
-        """Note that LiveAvatar took the oldest packet that was not confirmed."""
-        if self._unconfirmed:
-            self.confirmed = self._unconfirmed.popleft().upto
-
     def confirm_all(self) -> None:
-        """Note that LiveAvatar took all that was sent: something that came after it was taken."""
-        if self._unconfirmed:
-            self.confirmed = self._unconfirmed[-1].upto
-            self._unconfirmed.clear()
-        self.committed = self.end_sent_at_s is not None
+        """Note that LiveAvatar has all that was sent: something that came after it was taken."""
+        self.delivery.confirm_all()
+        self.committed = self.end_sent
 
-    def presume_before(self, at_s: float) -> None:
-        """Take for confirmed what was sent before `at_s`, where LiveAvatar confirms nothing."""
-        while self._unconfirmed and self._unconfirmed[0].sent_at_s <= at_s:
-            self.confirm_packet()
-        if self.end_sent_at_s is not None and self.end_sent_at_s <= at_s:
+    def read(self, number: int, *, sent_by_s: float) -> None:
+        """Note that LiveAvatar read all up to a number; see `Delivery.read`."""
+        self.delivery.read(number, sent_by_s=sent_by_s)
+        end = self.end_sending
+        if end is not None and end.number <= number and end.at_s <= sent_by_s:
             self.committed = True
 
-    @property
-    def awaits_confirmation(self) -> bool:
-        """Whether a packet of it was sent that is not confirmed."""
-        return bool(self._unconfirmed)
+    def presume(self, *, sent_by_s: float) -> None:
+        """Take for there what was sent by then, where nothing will ever prove it."""
+        self.delivery.presume(sent_by_s=sent_by_s)
+        if self.end_sending is not None and self.end_sending.at_s <= sent_by_s:
+            self.committed = True
 
     def lose(self) -> int:
-        """Make what LiveAvatar may not have wait in `again`, in its order; returns that audio's size, PCM bytes.
+        """Note that the socket is gone; returns how much goes out again that was not confirmed, PCM bytes.
 
-        What was made to wait before and did not go out yet is not counted.
+        What was to go out again before, and did not yet, is not counted.
         """
-        size = sum(len(packet.pcm) for packet in self._unconfirmed)
-        self.again.extendleft(reversed(self._unconfirmed))
-        self._unconfirmed.clear()
         if not self.committed:
-            self.end_sent_at_s = self.overdue_at_s = None
-        return size
-
-    def send_again(self, now_s: float) -> bytes:
-        """Give out the first packet of `again`."""
-        packet = self.again.popleft()
-        self._unconfirmed.append(Packet(packet.pcm, packet.upto, now_s))
-        return packet.pcm
+            self.end_sending = self.overdue_at_s = None
+        self.blind = not self.started
+        return self.delivery.lose()
 
     def start(self) -> None:
         """Note that it is heard: from here on it cannot be sent again."""
@@ -317,15 +302,15 @@ class Utterance:
         self.upstream_id = upstream_id
         self._buffer = self._retained + self._buffer
         self._retained = []
-        self._unconfirmed.clear()
-        self.again.clear()
-        self.committed = False
+        self.delivery = Delivery()
+        self.committed = self.blind = False
         self._converter = self.intake.new_converter()
-        self.cut = self.confirmed = 0
+        self.cut = 0
         self.sent_s = 0.0
         self.signed = False
         self._flushed = False
-        self.first_sent_at_s = self.end_sent_at_s = self.overdue_at_s = None
+        self.first_sent_at_s = self.overdue_at_s = None
+        self.end_sending = None
 
     def position_s(self, clock: PlayoutClock, now_s: float) -> float:
         """Seconds of it that were heard by now. Never falls."""
@@ -339,7 +324,7 @@ class Utterance:
         dropped = self.buffered
         self.sealed = True
         self._buffer = []
-        self.again.clear()
+        self.delivery.again.clear()
         self.discarded += dropped
         self.freed = self.received
         self._flushed = True
@@ -351,7 +336,7 @@ class Utterance:
         self.outcome = outcome
         self.played_s = max(self.played_s, played_s)
         self._retained = []
-        self._unconfirmed.clear()
+        self.delivery.forget()
         if outcome is Outcome.COMPLETED:
-            self.confirmed = self.cut
+            self.delivery.confirmed = self.cut
         return dropped

@@ -5,8 +5,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Self
+
+import structlog
 
 from liveavatar_gateway.core.errors import Draining, InvalidField, OwnerMoved, RequestIdReused, SessionNotFound
 from liveavatar_gateway.core.session import SessionConfig
@@ -22,6 +23,8 @@ from liveavatar_gateway.sessions.record import Record
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

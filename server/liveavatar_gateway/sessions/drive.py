@@ -17,7 +17,7 @@ from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
 from liveavatar_gateway.upstream.backoff import Backoff
 from liveavatar_gateway.upstream.pool import UpstreamSession
-from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
+from liveavatar_gateway.upstream.socket import CONNECTION_LOST, CommandSocket, SocketClosed
 
 _log = structlog.get_logger(__name__)
 
@@ -236,12 +236,16 @@ class Drive:
         core = self._core
         while not core.over and self._lost is None:
             core.tick(time.monotonic())
+            if core.is_deaf(time.monotonic()):
+                raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
             while (command := core.next_command(time.monotonic())) is not None:
-                await socket.send(command)
-                if isinstance(command, m.Speak):
-                    self._metrics.packet(len(command.pcm))
                 if isinstance(command, m.Speak | m.SpeakEnd):
+                    await socket.send(command, ping=core.speech.sent_count)
                     self._note_progress(command)
+                    if isinstance(command, m.Speak):
+                        self._metrics.packet(len(command.pcm))
+                else:
+                    await socket.send(command)
             await self._sleep()
 
     def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:

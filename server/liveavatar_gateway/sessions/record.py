@@ -107,14 +107,14 @@ class UtteranceRecord:
 
 def utterance_record(utterance: Utterance) -> UtteranceRecord:
     """How far an utterance is; what has to be sent again counts as not sent."""
-    again_bytes = sum(len(packet.pcm) for packet in utterance.again)
+    again_bytes = sum(len(packet.pcm) for packet in utterance.delivery.again)
     return UtteranceRecord(
         upstream_id=utterance.upstream_id,
         format=utterance.intake.format,
         taken_bytes=utterance.taken,
         sent_s=utterance.sent_s - again_bytes / BYTE_RATE,
         started=utterance.started,
-        end_sent=utterance.end_sent_at_s is not None,
+        end_sent=utterance.end_sent,
         outcome=utterance.outcome,
         played_s=utterance.played_s,
     )

@@ -10,17 +10,18 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 
 from liveavatar_gateway.core.errors import UpstreamUnreachable
-from liveavatar_gateway.core.messages import Command, Event
+from liveavatar_gateway.core.messages import Command, Event, Read
 from liveavatar_gateway.upstream.wire import decode, encode
 
 _MAX_EVENT_BYTES = 2**20
 _SEND_TIMEOUT_S = 10.0
 """A socket that takes nothing for this long is lost: the avatar has run dry long before."""
-_CONNECTION_LOST = 1006
+CONNECTION_LOST = 1006
+_PING = b"p"
 _CLOSE_MEANINGS = {
     1000: "normal end",
     1001: "going away",
-    _CONNECTION_LOST: "connection lost",
+    CONNECTION_LOST: "connection lost",
     1009: "message too large",
     1011: "server error",
 }
@@ -34,6 +35,12 @@ class SocketClosed(Exception):
         meaning = _CLOSE_MEANINGS.get(code, "unknown")
         super().__init__(f"command socket closed with {code} ({meaning}) {reason}".rstrip())
         self.code = code
+
+
+def _number_of(pong: Frame) -> int:
+    """The number that a ping of ours carried; 0 for any other pong."""
+    payload = bytes(pong.data)
+    return int(payload[1:]) if payload.startswith(_PING) and payload[1:].isdigit() else 0
 
 
 class _Connection(ClientConnection):
@@ -50,18 +57,23 @@ class _Connection(ClientConnection):
     def process_event(self, event: Frame | Response) -> None:  # type: ignore[override]  # as the library's own subclass
         if isinstance(event, Frame) and event.opcode is Opcode.TEXT and event.fin:
             self._on_event(decode(bytes(event.data)))
+        elif isinstance(event, Frame) and event.opcode is Opcode.PONG and (number := _number_of(event)):
+            self._on_event(Read(number))
         else:
             super().process_event(event)
 
-    def put(self, frame: bytes) -> bool:
-        """Write a text frame at once; True when the send buffer is full, so that `drain` is to be awaited.
+    def put(self, frame: bytes, ping: int | None) -> bool:
+        """Write a text frame, and perhaps a numbered ping behind it, at once.
 
-        The library's own `send` spends as much again on locks against other writers, and there are none.
+        True when the send buffer is full: then `drain` is to be awaited. The library's own `send` spends as much
+        again on locks against other writers, and there are none.
 
         Raises:
             InvalidState: the connection is not open.
         """
         self.protocol.send_text(frame)
+        if ping is not None:
+            self.protocol.send_ping(_PING + b"%d" % ping)
         self.send_data()
         return self.paused
 
@@ -116,18 +128,22 @@ class CommandSocket:
         assert isinstance(connection, _Connection)  # noqa: S101 - `create` made it
         return cls(connection, on_event)
 
-    async def send(self, command: Command) -> None:
+    async def send(self, command: Command, *, ping: int | None = None) -> None:
         """Send a command. Returns when the operating system has it, so that an interrupt waits for one packet.
+
+        Args:
+            command: What to send.
+            ping: A number to send behind it: it comes back as `Read` when all up to here was read.
 
         Raises:
             SocketClosed: it is gone, or the other side reads nothing any more.
         """
         try:
-            if self._connection.put(encode(command)):
+            if self._connection.put(encode(command), ping):
                 async with asyncio.timeout(_SEND_TIMEOUT_S):
                     await self._connection.drain()
         except TimeoutError:
-            raise SocketClosed(_CONNECTION_LOST, f"nothing was read for {_SEND_TIMEOUT_S:g} s") from None
+            raise SocketClosed(CONNECTION_LOST, f"nothing was read for {_SEND_TIMEOUT_S:g} s") from None
         except (websockets.InvalidState, OSError) as closed:
             raise self._closed() from closed
 
@@ -148,4 +164,4 @@ class CommandSocket:
         self._connection.transport.abort()
 
     def _closed(self) -> SocketClosed:
-        return SocketClosed(self._connection.close_code or _CONNECTION_LOST, self._connection.close_reason or "")
+        return SocketClosed(self._connection.close_code or CONNECTION_LOST, self._connection.close_reason or "")

@@ -11,11 +11,16 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.events import Happening, UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.speech import SpeechConfig
 from liveavatar_gateway.core.utterance import Intake, Utterance
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _CLOCK_STEP_S = 1e-6
 _MOST_WAKES = 20_000
+
+
+PATIENT = SpeechConfig(silence_timeout_s=1e9)
+"""Nobody sends pongs here, and tests of other things do not acknowledge every packet."""
 
 
 class Untouched:
@@ -68,7 +73,7 @@ class Rig:
         self._acknowledged = 0
         self.session = Session(
             "session-1",
-            config or SessionConfig(),
+            config or SessionConfig(speech=PATIENT),
             new_id=lambda: f"id-{next(ids)}",
             utc_now=lambda: EPOCH + timedelta(seconds=self.now_s),
         )
@@ -221,7 +226,7 @@ def make_rig() -> Callable[..., Rig]:
     """Makes a session with other settings of speech, scheduler and session; not yet connected."""
 
     def make(speech: dict[str, Any] | None = None, scheduler: dict[str, Any] | None = None, **changes: Any) -> Rig:
-        config = SessionConfig(**changes)
+        config = SessionConfig(**{"speech": PATIENT, **changes})
         packets = replace(config.speech.scheduler, **(scheduler or {}))
         return Rig(replace(config, speech=replace(config.speech, scheduler=packets, **(speech or {}))))
 

@@ -378,3 +378,10 @@ def test_a_fresh_avatar_without_a_limit_never_expires(make_rig):
     rig.reopen()
     rig.run(1_000)
     assert not rig.session.over
+
+
+def test_an_utterance_is_found_by_its_upstream_id_while_it_lives(rig):
+    utterance = rig.say("u1", 0.4)
+    assert rig.speech.find(utterance.upstream_id) is utterance
+    rig.tell(m.SpeakStarted(m.Refs()), m.SpeakEnded(m.Refs()))
+    assert rig.speech.find(utterance.upstream_id) is None

@@ -58,6 +58,8 @@ class LostSockets(RuleBasedStateMachine):
     dialects: tuple[str, ...]
     orderly: bool
     """Whether what the avatar said about all that it got arrives before the loss is noticed."""
+    pongs = False
+    """Whether the avatar's end of the socket answers pings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +68,7 @@ class LostSockets(RuleBasedStateMachine):
         self.tickets: list[int] = []
         self.heard: list[Heard] = []
         self.arrived = 0
+        self.numbered = 0
         self.losses = 0
         self.gaps = 0
         self.floors: list[dict[str, int]] = []
@@ -87,7 +90,7 @@ class LostSockets(RuleBasedStateMachine):
         self.intake = intake_of(audio_format)
         self.dialect = self.dialects[dialect % len(self.dialects)]
         self.avatar = Avatar(self.dialect, naming)
-        self.acknowledges = "acks" in Avatar.TELLS[self.dialect]
+        self.proves = self.pongs or "acks" in Avatar.TELLS[self.dialect]
         self.random = random.Random(seed)
 
     # --- the caller
@@ -172,6 +175,10 @@ class LostSockets(RuleBasedStateMachine):
             self.heard.append(Heard(self.arrived, command, self.losses))
             self.arrived += 1
             self.avatar.hear(command, self.rig.now_s)
+            if isinstance(command, m.Speak | m.SpeakEnd):
+                self.numbered += 1
+                if self.pongs:
+                    self.avatar.said.append(m.Read(self.numbered))
 
     def tell(self, events: list[m.Event]) -> None:
         for event in events:
@@ -190,6 +197,7 @@ class LostSockets(RuleBasedStateMachine):
         self.rig.session.socket_lost(self.rig.now_s)
         self.rig.wake()
         # What an answer that did arrive let go out went into a socket that was gone.
+        self.numbered = self.rig.speech.sent_count
         self.arrived = len(self.rig.commands)
         self.losses += 1
         self.connected = False
@@ -199,7 +207,7 @@ class LostSockets(RuleBasedStateMachine):
         for turn in self.turns:
             one = turn.utterance
             if one.outcome is None:
-                unconfirmed = sum(len(packet.pcm) for packet in (*one._unconfirmed, *one.again))
+                unconfirmed = sum(len(packet.pcm) for packet in (*one.delivery.unconfirmed, *one.delivery.again))
                 total = round(one.sent_s * m.BYTE_RATE)
                 floor[one.upstream_id] = total - unconfirmed
         self.floors.append(floor)
@@ -284,7 +292,7 @@ class LostSockets(RuleBasedStateMachine):
         for begin, end, lost in self.spans(upstream_id, whole):
             assert begin <= upto, "a hole"
             if begin != upto:
-                assert not (self.orderly and self.acknowledges), "audio came twice although all was confirmed"
+                assert not (self.orderly and self.proves), "audio came twice although all was confirmed"
                 assert lost > losses, "audio came twice without a loss"
                 floor = min(self.floors[n].get(upstream_id, 0) for n in range(losses, lost))
                 assert begin >= floor, "audio came twice that was confirmed"
@@ -308,6 +316,14 @@ def test_each_byte_arrives_once_and_in_order_where_acks_tell_the_truth(make_rig)
 
 def test_no_byte_is_lost_and_only_unconfirmed_packets_repeat_where_acks_are_lost(make_rig):
     run(make_rig, dialects=_ACKNOWLEDGING, orderly=False)
+
+
+def test_each_byte_arrives_once_and_in_order_where_pongs_tell_the_truth(make_rig):
+    run(make_rig, dialects=("silent-acks", "modern"), orderly=True, pongs=True)
+
+
+def test_no_byte_is_lost_and_only_unconfirmed_packets_repeat_where_pongs_are_lost(make_rig):
+    run(make_rig, dialects=("silent-acks",), orderly=False, pongs=True)
 
 
 def test_no_byte_is_lost_where_liveavatar_never_confirms(make_rig):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from liveavatar_gateway.core.delivery import Sending
 from liveavatar_gateway.core.errors import (
     AudioContainerDetected,
     AudioGap,
@@ -17,6 +18,8 @@ from liveavatar_gateway.core.playout import PlayoutClock
 from liveavatar_gateway.core.scheduler import PacketScheduler, SchedulerConfig
 from liveavatar_gateway.core.states import Outcome
 from liveavatar_gateway.core.utterance import Utterance
+
+NOW = Sending(0.0)
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_audio_without_offsets_is_taken_as_it_comes(utterance):
     assert utterance.receive(None, b"aabb", 1.0) == 4
     assert utterance.receive(None, b"cc", 2.0) == 2
     assert (utterance.received, utterance.last_chunk_at_s) == (6, 2.0)
-    assert utterance.take_packet(6, 0.0) == b"aabbcc"
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
 
 
 def test_a_repeated_chunk_is_dropped(utterance):
@@ -67,7 +70,7 @@ def test_a_chunk_that_ends_before_what_was_received_is_dropped(utterance):
 def test_an_overlap_is_trimmed(utterance):
     utterance.receive(0, b"aabb", 1.0)
     assert utterance.receive(2, b"bbcc", 2.0) == 2
-    assert utterance.take_packet(6, 0.0) == b"aabbcc"
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
 
 
 def test_a_hole_is_refused_with_the_offset_to_go_on_at(utterance):
@@ -136,7 +139,7 @@ def test_audio_beyond_the_credit_is_refused_with_what_is_left_and_how_long_to_wa
 def test_what_went_upstream_gives_its_credit_back(utterance):
     utterance.receive(None, bytes(1_000), 1.0)
     utterance.receive(None, bytes(1_000), 1.0)
-    utterance.take_packet(1_000, 0.0)
+    utterance.take_packet(1_000, NOW)
     assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
 
 
@@ -149,51 +152,51 @@ def test_a_duplicate_needs_no_credit(utterance):
 def test_packets_are_cut_across_chunks_in_order(utterance):
     for chunk in (b"aabb", b"ccdd", b"ee"):
         utterance.receive(None, chunk, 1.0)
-    assert utterance.take_packet(2, 0.0) == b"aa"
-    assert utterance.take_packet(4, 0.0) == b"bbcc"
+    assert utterance.take_packet(2, NOW) == b"aa"
+    assert utterance.take_packet(4, NOW) == b"bbcc"
     assert utterance.buffered == 4
-    assert utterance.take_packet(4, 0.0) == b"ddee"
+    assert utterance.take_packet(4, NOW) == b"ddee"
     assert utterance.sent_s == pytest.approx(10 / 48_000)
 
 
 def test_a_packet_may_end_where_a_chunk_ends(utterance):
     utterance.receive(None, b"aabb", 1.0)
     utterance.receive(None, b"cc", 1.0)
-    assert utterance.take_packet(4, 0.0) == b"aabb"
-    assert utterance.take_packet(2, 0.0) == b"cc"
+    assert utterance.take_packet(4, NOW) == b"aabb"
+    assert utterance.take_packet(2, NOW) == b"cc"
 
 
 def test_packets_are_confirmed_in_order(utterance):
     utterance.receive(None, b"aabbcc", 1.0)
-    utterance.take_packet(2, 0.0)
-    utterance.take_packet(4, 0.0)
-    utterance.confirm_packet()
+    utterance.take_packet(2, NOW)
+    utterance.take_packet(4, NOW)
+    utterance.delivery.ack()
     assert utterance.confirmed == 2
-    utterance.confirm_packet()
+    utterance.delivery.ack()
     assert utterance.confirmed == 6
 
 
 def test_a_confirmation_too_many_changes_nothing(utterance):
     utterance.receive(None, b"aa", 1.0)
-    utterance.confirm_packet()
-    utterance.take_packet(2, 0.0)
-    utterance.confirm_packet()
-    utterance.confirm_packet()
+    utterance.delivery.ack()
+    utterance.take_packet(2, NOW)
+    utterance.delivery.ack()
+    utterance.delivery.ack()
     assert utterance.confirmed == 2
 
 
 def test_what_a_converter_holds_back_is_no_packet_until_the_tail(new, rig):
     utterance = new(new_converter=lambda: rig.lagging(4))
     utterance.receive(None, b"aabbcc", 1.0)
-    assert utterance.take_packet(2, 0.0) == b""
-    assert utterance.take_packet(4, 0.0) == b"aa"
+    assert utterance.take_packet(2, NOW) == b""
+    assert utterance.take_packet(4, NOW) == b"aa"
     assert not utterance.has_tail, "more may come"
     utterance.seal()
     assert utterance.has_tail
-    assert utterance.take_packet(0, 0.0) == b"bbcc"
+    assert utterance.take_packet(0, NOW) == b"bbcc"
     assert not utterance.has_tail
-    utterance.confirm_packet()
-    utterance.confirm_packet()
+    utterance.delivery.ack()
+    utterance.delivery.ack()
     assert utterance.confirmed == 6
 
 
@@ -201,7 +204,7 @@ def test_the_last_packet_of_a_sealed_utterance_brings_the_tail_along(new, rig):
     utterance = new(new_converter=lambda: rig.lagging(4))
     utterance.receive(None, b"aabbcc", 1.0)
     utterance.seal()
-    assert utterance.take_packet(6, 0.0) == b"aabbcc"
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
     assert not utterance.has_tail
 
 
@@ -221,34 +224,34 @@ def test_the_first_failure_is_the_one_that_stays(utterance):
 def test_a_rewind_makes_all_audio_wait_again_under_a_fresh_id(utterance):
     utterance.receive(None, b"aabb", 1.0)
     utterance.receive(None, b"ccdd", 1.0)
-    utterance.take_packet(6, 0.0)
-    utterance.confirm_packet()
+    utterance.take_packet(6, NOW)
+    utterance.delivery.ack()
     utterance.first_sent_at_s = 1.0
     utterance.signed = True
     utterance.rewind("up-2")
     assert (utterance.upstream_id, utterance.buffered, utterance.cut, utterance.confirmed) == ("up-2", 8, 0, 0)
     assert (utterance.sent_s, utterance.first_sent_at_s, utterance.signed) == (0.0, None, False)
-    assert utterance.take_packet(8, 0.0) == b"aabbccdd"
+    assert utterance.take_packet(8, NOW) == b"aabbccdd"
 
 
 def test_a_rewind_starts_the_conversion_anew(new, rig):
     utterance = new(new_converter=lambda: rig.lagging(2))
     utterance.receive(None, b"aabbcc", 1.0)
     utterance.seal()
-    utterance.take_packet(6, 0.0)
+    utterance.take_packet(6, NOW)
     utterance.rewind("up-2")
-    assert utterance.take_packet(2, 0.0) == b""
-    assert utterance.take_packet(4, 0.0) == b"aabbcc"
+    assert utterance.take_packet(2, NOW) == b""
+    assert utterance.take_packet(4, NOW) == b"aabbcc"
 
 
 def test_audio_that_waits_again_does_not_take_the_credit_twice(utterance):
     """The caller was told that there is room: a rewind must not break that word."""
     utterance.receive(None, bytes(1_000), 1.0)
     utterance.receive(None, bytes(1_000), 1.0)
-    utterance.take_packet(1_000, 0.0)
+    utterance.take_packet(1_000, NOW)
     utterance.rewind("up-2")
     assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
-    utterance.take_packet(500, 0.0)
+    utterance.take_packet(500, NOW)
     with pytest.raises(CreditExceeded):
         utterance.receive(None, bytes(2), 1.0)
 
@@ -256,7 +259,7 @@ def test_audio_that_waits_again_does_not_take_the_credit_twice(utterance):
 def test_nothing_is_heard_before_the_start(utterance):
     clock = PlayoutClock(start_delay_s=0.0)
     utterance.receive(None, bytes(1_000), 1.0)
-    utterance.take_packet(1_000, 0.0)
+    utterance.take_packet(1_000, NOW)
     clock.send(1_000 / 48_000, 1.0)
     assert utterance.position_s(clock, 9.0) == 0.0
 
@@ -264,7 +267,7 @@ def test_nothing_is_heard_before_the_start(utterance):
 def test_the_position_never_falls_and_never_passes_what_was_sent(utterance):
     clock = PlayoutClock(start_delay_s=0.0)
     utterance.receive(None, bytes(960), 1.0)
-    utterance.take_packet(960, 0.0)
+    utterance.take_packet(960, NOW)
     clock.send(0.02, 1.0)
     utterance.start()
     assert utterance.position_s(clock, 1.01) == pytest.approx(0.01)
@@ -275,7 +278,7 @@ def test_the_position_never_falls_and_never_passes_what_was_sent(utterance):
 def test_an_utterance_that_ended_keeps_its_position(utterance):
     clock = PlayoutClock(start_delay_s=0.0)
     utterance.receive(None, bytes(960), 1.0)
-    utterance.take_packet(960, 0.0)
+    utterance.take_packet(960, NOW)
     clock.send(0.02, 1.0)
     utterance.start()
     utterance.position_s(clock, 1.01)
@@ -285,21 +288,21 @@ def test_an_utterance_that_ended_keeps_its_position(utterance):
 
 def test_what_is_dropped_is_counted_and_no_more_is_taken(utterance):
     utterance.receive(None, bytes(1_000), 1.0)
-    utterance.take_packet(400, 0.0)
+    utterance.take_packet(400, NOW)
     assert utterance.drop() == 600
     assert (utterance.sealed, utterance.buffered, utterance.drop()) == (True, 0, 0)
 
 
 def test_a_completed_utterance_counts_as_confirmed_whole(utterance):
     utterance.receive(None, bytes(1_000), 1.0)
-    utterance.take_packet(1_000, 0.0)
+    utterance.take_packet(1_000, NOW)
     assert utterance.finish(Outcome.COMPLETED, 1_000 / 48_000) == 0
     assert utterance.confirmed == 1_000
 
 
 def test_a_cut_utterance_counts_what_was_never_sent(utterance):
     utterance.receive(None, bytes(1_000), 1.0)
-    utterance.take_packet(400, 0.0)
+    utterance.take_packet(400, NOW)
     assert utterance.finish(Outcome.INTERRUPTED, 0.0) == 600
     assert utterance.confirmed == 0
 
@@ -307,11 +310,11 @@ def test_a_cut_utterance_counts_what_was_never_sent(utterance):
 def test_what_a_lost_socket_may_not_have_delivered_does_not_count_as_taken(utterance):
     utterance.receive(None, bytes(600), 0.0)
     for _ in range(3):
-        utterance.take_packet(200, 0.0)
+        utterance.take_packet(200, NOW)
     assert utterance.taken == 600
-    utterance.confirm_packet()
+    utterance.delivery.ack()
     assert utterance.taken == 600
     utterance.lose()
     assert utterance.taken == 200
-    utterance.send_again(1.0)
+    utterance.delivery.send_again(NOW)
     assert utterance.taken == 400

@@ -1,0 +1,104 @@
+"""What of an utterance went out, and what of that LiveAvatar is known to have."""
+
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """When something went out."""
+
+    at_s: float
+    """Monotonic time."""
+    number: int = 0
+    """Counts all packets and ends of the session, in the order they went out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Audio that was sent, and that LiveAvatar may not have."""
+
+    pcm: bytes
+    upto: int
+    """Where it ends in the utterance, bytes of the caller's format."""
+    ordinal: int
+    """Counts the packets of the utterance from 1; the same when it is sent again."""
+    sending: Sending
+
+
+class Delivery:
+    """Packets of one utterance, from their sending to the proof that LiveAvatar has them.
+
+    Invariant: `unconfirmed` and behind it `again` are the packets after `confirmed`, in their order.
+    """
+
+    __slots__ = ("_acked", "_count", "again", "confirmed", "unconfirmed")
+
+    def __init__(self) -> None:
+        self.confirmed = 0
+        """How far LiveAvatar is known to have it, bytes of the caller's format."""
+        self.unconfirmed: deque[Packet] = deque()
+        """Sent over the socket that is."""
+        self.again: deque[Packet] = deque()
+        """Sent over one that was lost: these go out first."""
+        self._count = 0
+        self._acked = 0
+
+    @property
+    def taken(self) -> int:
+        """How far it went out over a socket which still is, or is confirmed, bytes of the caller's format."""
+        return self.unconfirmed[-1].upto if self.unconfirmed else self.confirmed
+
+    def send(self, pcm: bytes, upto: int, sending: Sending) -> None:
+        """Note a new packet."""
+        self._count += 1
+        self.unconfirmed.append(Packet(pcm, upto, self._count, sending))
+
+    def send_again(self, sending: Sending) -> bytes:
+        """Take the first packet of `again`, which goes out now."""
+        packet = self.again.popleft()
+        self.unconfirmed.append(Packet(packet.pcm, packet.upto, packet.ordinal, sending))
+        return packet.pcm
+
+    def ack(self) -> None:
+        """LiveAvatar took one more packet; it says so for each, in their order.
+
+        They are counted, so that the ack of a packet that is known to be there already confirms no other.
+        """
+        self._acked = min(self._acked + 1, self._count)
+        while self.unconfirmed and self.unconfirmed[0].ordinal <= self._acked:
+            self._confirm()
+
+    def read(self, number: int, *, sent_by_s: float) -> None:
+        """LiveAvatar read all up to a number; this confirms what was sent by `sent_by_s`."""
+        while self.unconfirmed:
+            sending = self.unconfirmed[0].sending
+            if sending.number > number or sending.at_s > sent_by_s:
+                return
+            self._confirm()
+
+    def presume(self, *, sent_by_s: float) -> None:
+        """Take for there what was sent by then: nothing will ever prove it."""
+        while self.unconfirmed and self.unconfirmed[0].sending.at_s <= sent_by_s:
+            self._confirm()
+
+    def confirm_all(self) -> None:
+        """LiveAvatar has all that was sent."""
+        while self.unconfirmed:
+            self._confirm()
+
+    def _confirm(self) -> None:
+        self.confirmed = self.unconfirmed.popleft().upto
+
+    def lose(self) -> int:
+        """The socket is gone: what is not confirmed goes to `again`; returns its size, PCM bytes."""
+        size = sum(len(packet.pcm) for packet in self.unconfirmed)
+        self.again.extendleft(reversed(self.unconfirmed))
+        self.unconfirmed.clear()
+        self._acked = self.again[0].ordinal - 1 if self.again else self._count
+        return size
+
+    def forget(self) -> None:
+        """Let all go."""
+        self.unconfirmed.clear()
+        self.again.clear()

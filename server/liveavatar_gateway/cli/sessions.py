@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from liveavatar.gateway import Client, SessionRecord
     from liveavatar.gateway.v1 import session_pb2
 
-STATES: Final = ("creating", "connecting", "ready", "ending", "ended")
+STATES: Final = ("creating", "connecting", "ready", "reconnecting", "ending", "ended")
 """What a session's state may be; the values of the client's `SessionState`."""
 
 _END_TIMEOUT_S: Final = 30.0

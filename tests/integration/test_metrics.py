@@ -108,7 +108,9 @@ async def test_what_liveavatar_refuses_is_counted_by_reason_although_a_retry_mad
         async with caller(gateway.address) as client:
             created = await client.create()
             emulator.drop(created.session.upstream_session_id, 1011)
-            await asyncio.to_thread(emulator.wait_active, 0)
+            while (await client.get(created.session.id)).usage.reconnect_count == 0:
+                await asyncio.sleep(0.05)
+            await client.end(created.session.id)
         after = await _scrape(str(gateway.metrics))
     reasons = {
         sample.labels["reason"]: sample.value
@@ -116,6 +118,7 @@ async def test_what_liveavatar_refuses_is_counted_by_reason_although_a_retry_mad
         if sample.name.endswith("_total")
     }
     assert reasons.pop("SOCKET_CLOSED") == 1
+    assert after("gateway_upstream_reconnect_seconds_count") == 1
     assert list(reasons.values()) == [1], reasons
 
 

@@ -217,8 +217,8 @@ class Speech:
         return self._credit.left_bytes(self.active, intake)
 
     def sent_bytes(self, utterance: Utterance) -> int:
-        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent ones where it never confirms."""
-        if self.acknowledges or not utterance.started:
+        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
+        if self.acknowledges or self._reads or not utterance.started:
             return utterance.confirmed
         return utterance.cut
 

@@ -14,10 +14,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from liveavatar_gateway import __version__
 from liveavatar_gateway.core.errors import GatewayError, ReadyTimeout, UpstreamStalled
-from liveavatar_gateway.core.events import Ended, Happening, StateChanged, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.events import (
+    Adopted,
+    Ended,
+    Happening,
+    Reconnected,
+    StateChanged,
+    UtteranceEnded,
+    UtteranceStarted,
+)
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 
-_LIVING: Final = (SessionState.CREATING, SessionState.CONNECTING, SessionState.READY, SessionState.ENDING)
+_LIVING: Final = tuple(state for state in SessionState if state is not SessionState.ENDED)
 _OPEN_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60)
 _SPEECH_BUCKETS_S: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 _LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -96,6 +104,17 @@ class Metrics:
             ["reason"],
             registry=own,
         )
+        self._reconnects = Histogram(
+            "gateway_upstream_reconnect_seconds",
+            "From a lost command socket to one that is ready again.",
+            buckets=_OPEN_BUCKETS_S,
+            registry=own,
+        )
+        self._resent_bytes = Counter(
+            "gateway_upstream_resent_bytes",
+            "Audio that was sent again behind a lost command socket, bytes as in gateway_upstream_audio_bytes.",
+            registry=own,
+        )
         self._rpcs = Counter(
             "gateway_rpcs", "Calls that ended, by method and code.", ["method", "code"], registry=own
         )
@@ -160,6 +179,11 @@ class Metrics:
         """A session can speak."""
         self._session_open.observe(seconds)
 
+    def reconnected(self, gap_s: float, resent_bytes: int) -> None:
+        """A lost command socket is there again."""
+        self._reconnects.observe(gap_s)
+        self._resent_bytes.inc(resent_bytes)
+
     def session_ended(self, reason: EndReason | None) -> None:
         """A session is over."""
         self._sessions_ended.labels(reason.value if reason else EndReason.UPSTREAM_FAILED.value).inc()
@@ -180,6 +204,7 @@ class SessionMeter:
         self._metrics = metrics
         self._clock = clock
         self._created_s = clock()
+        self._opened = False
         self._begun_s: dict[str, float] = {}
 
     def begun(self, utterance_id: str) -> None:
@@ -189,7 +214,13 @@ class SessionMeter:
     def happened(self, happening: Happening, end_reason: EndReason | None) -> None:
         """Something was put into the session's log; `end_reason` is the session's, None while it lives."""
         match happening:
-            case StateChanged(state=SessionState.READY):
+            case Adopted():
+                # It was opened by a process that is gone.
+                self._opened = True
+            case Reconnected(gap_s=gap_s, resent_bytes=resent_bytes):
+                self._metrics.reconnected(gap_s, resent_bytes)
+            case StateChanged(state=SessionState.READY) if not self._opened:
+                self._opened = True
                 self._metrics.session_opened(self._clock() - self._created_s)
             case UtteranceStarted(utterance_id=utterance_id):
                 if (begun_s := self._begun_s.pop(utterance_id, None)) is not None:

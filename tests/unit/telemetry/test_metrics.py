@@ -6,7 +6,15 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from liveavatar_gateway.core.errors import ReadyTimeout, UpstreamRejected, UpstreamStalled
-from liveavatar_gateway.core.events import Ended, EventLog, StateChanged, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.events import (
+    Adopted,
+    Ended,
+    EventLog,
+    Reconnected,
+    StateChanged,
+    UtteranceEnded,
+    UtteranceStarted,
+)
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 
@@ -31,6 +39,25 @@ def test_a_session_is_open_when_it_is_ready():
     assert _value(metrics, "gateway_session_open_seconds_count") == 0
     meter.happened(StateChanged(SessionState.READY, SessionState.CONNECTING), None)
     assert _value(metrics, "gateway_session_open_seconds_sum") == 2.5
+
+
+def test_a_reconnect_is_no_second_opening():
+    metrics, clock = Metrics(), _Clock()
+    meter = metrics.session(clock)
+    meter.happened(StateChanged(SessionState.READY, SessionState.CONNECTING), None)
+    meter.happened(StateChanged(SessionState.READY, SessionState.RECONNECTING), None)
+    meter.happened(Reconnected(attempt_count=2, gap_s=0.5, resent_bytes=96_000), None)
+    assert _value(metrics, "gateway_session_open_seconds_count") == 1
+    assert _value(metrics, "gateway_upstream_reconnect_seconds_sum") == 0.5
+    assert _value(metrics, "gateway_upstream_resent_bytes_total") == 96_000
+
+
+def test_a_session_that_another_process_opened_is_not_opened_here():
+    metrics = Metrics()
+    meter = metrics.session()
+    meter.happened(Adopted(gap_s=3.0), None)
+    meter.happened(StateChanged(SessionState.READY, SessionState.RECONNECTING), None)
+    assert _value(metrics, "gateway_session_open_seconds_count") == 0
 
 
 def test_the_time_to_started_is_counted_from_the_begin_of_its_own_utterance():

@@ -33,7 +33,7 @@ from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.books import Books, keep_books
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
-from liveavatar_gateway.sessions.ownership import OwnSessions
+from liveavatar_gateway.sessions.ownership import Ownership
 from liveavatar_gateway.sessions.sweeper import Sweeper
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
@@ -66,7 +66,7 @@ class App:
         self._rest = Rest(settings.rest(), settings.api_key.get_secret_value(), metrics=self.metrics)
         self.pool = Pool(settings.pool(), self._rest, self.metrics)
         self._registry = _registry(settings)
-        self._books = Books(self._registry, renew_s=settings.registry().lease.renew_s)
+        self._books = Books(self._registry, self.metrics, renew_s=settings.registry().lease.renew_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
         self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest, self.directory)
         self._tasks: list[asyncio.Task[None]] = []
@@ -158,7 +158,8 @@ class App:
         if settings.admin_port is None:
             return
         server = grpc.aio.server(options=self._options())
-        ownership = OwnSessions(self.directory)
+        lease_s = settings.registry().lease.ttl_s
+        ownership = Ownership(self._registry, self.directory, self.sweeper, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(settings.admin(), self.directory, self._drain, self.pool.places, ownership), server
         )

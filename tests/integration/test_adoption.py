@@ -6,12 +6,15 @@ import random
 import time
 from pathlib import Path
 
+import grpc
 import pytest
 from harness import processes, speech
+from harness.caller import AVATAR, refused
 from harness.caller import caller as connect
-from harness.caller import refused
 
-from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar.gateway import AsyncClient, OutcomeKind, SessionAdoptedEvent
+from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2
+from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 from liveavatar_gateway.registry.place import RegistryConfig, account_name, make_registry
 
 
@@ -240,3 +243,77 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
             after = other.find(attachment.session_id)
             assert (after.owner, after.epoch, after.facts["end_reason"]) == (other.owner, fence.epoch, None)
             assert "session.moved" in gateway.process.log
+
+
+async def _watch(session, told: list[type]) -> None:
+    told.extend([type(event) async for event in session.events()])
+
+
+@pytest.mark.timeout(180)
+async def test_a_say_of_the_python_client_notices_nothing_of_a_killed_gateway_but_an_event(
+    registry, record_property
+):
+    pcm = speech.sound(10.0, seed=11)
+    with processes.emulator() as emulator, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))
+        address, port = gateway.address, _port(gateway)
+        async with AsyncClient(address) as client, client.open_session(AVATAR) as session:
+            told: list[type] = []
+            watching = asyncio.create_task(_watch(session, told))
+            utterance = session.say(pcm)
+            await utterance.started()
+            await asyncio.sleep(1.0)
+            gateway.process.kill()
+            killed_at_s = time.monotonic()
+            gateway = stack.enter_context(processes.gateway(emulator.url, port=port, registry_file=registry))
+            down_s = time.monotonic() - killed_at_s
+            outcome = await utterance
+            upstream_id = session.record.upstream_session_id
+        assert outcome.kind is OutcomeKind.PLAYED
+        await watching
+        assert SessionAdoptedEvent in told
+        (heard,) = emulator.session(upstream_id)["utterances"]
+        gap_s = sum(gap["resumed_at_s"] - gap["dry_at_s"] for gap in heard["underruns"]["gaps"])
+        extra = len(emulator.audio(upstream_id)) - len(pcm)
+        record_property("figure", f"{extra:+} bytes heard, restart took {down_s:.1f} s, gap heard {gap_s:.1f} s")
+        assert emulator.audio(upstream_id) == pcm
+        assert gap_s <= down_s + 2.0
+        assert emulator.active() == 0
+
+
+async def test_operators_see_who_has_which_session_before_and_after(registry):
+    shared = {"registry_file": registry, "sweep_s": 60}
+    request = admin_service_pb2.ListOwnedSessionsRequest()
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, **shared) as first,
+        processes.gateway(emulator.url, admin_port=0, **shared) as second,
+    ):
+        async with (
+            connect(first.address) as caller,
+            connect(second.address) as other,
+            grpc.aio.insecure_channel(second.admin_address) as channel,
+        ):
+            admin = AdminServiceStub(channel)
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            await asyncio.sleep(0.5)
+            (theirs,) = (await admin.ListOwnedSessions(request, timeout=10)).sessions
+            mine = await admin.GetProcessStatus(admin_service_pb2.GetProcessStatusRequest(), timeout=10)
+            assert (theirs.session.id, theirs.session.state) == (
+                attachment.session_id,
+                session_pb2.SESSION_STATE_READY,
+            )
+            assert theirs.owner != mine.owner
+            assert theirs.epoch == 1
+            assert 0 < theirs.lease_left.ToTimedelta().total_seconds() <= 10
+            first.process.kill()
+            resumed = await other.resume(attachment.opened.handle, skip_compacted=True)
+            await resumed.event("adopted")
+            (adopted,) = (await admin.ListOwnedSessions(request, timeout=10)).sessions
+            assert (adopted.session.id, adopted.owner, adopted.epoch) == (attachment.session_id, mine.owner, 2)
+            status = await admin.GetProcessStatus(admin_service_pb2.GetProcessStatusRequest(), timeout=10)
+            assert (status.adopted_count, status.swept_count) == (1, 0)
+            bad = admin_service_pb2.ListOwnedSessionsRequest(page_token="never-given")
+            assert (await refused(admin.ListOwnedSessions(bad, timeout=10))).field == "page_token"
+            await other.end(attachment.session_id)

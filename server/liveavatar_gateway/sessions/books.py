@@ -13,6 +13,7 @@ from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
 from liveavatar_gateway.sessions.record import UtteranceRecord, access_facts, ended_record, utterance_record
 from liveavatar_gateway.sessions.signal import Signal
+from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import Started
 
 _log = structlog.get_logger(__name__)
@@ -177,8 +178,9 @@ class Books:
     when it works again.
     """
 
-    def __init__(self, registry: Registry, *, renew_s: float) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, *, renew_s: float) -> None:
         self.registry = registry
+        self._metrics = metrics
         self._renew_s = renew_s
         self._ledgers: dict[str, Ledger] = {}
         self._signal = Signal()
@@ -247,11 +249,13 @@ class Books:
         """The registry did not work."""
         if not self._outage:
             self._outage = True
+            self._metrics.registry_works(works=False)
             _log.error("registry.unavailable", error=error.metadata.get("error", ""))
 
     def _note_recovery(self) -> None:
         if self._outage:
             self._outage = False
+            self._metrics.registry_works(works=True)
             _log.info("registry.available")
 
 

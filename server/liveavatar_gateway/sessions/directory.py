@@ -16,7 +16,7 @@ from liveavatar_gateway.registry.base import Fence, Row
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.drive import ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
-from liveavatar_gateway.sessions.left import final, living
+from liveavatar_gateway.sessions.left import living, seen
 from liveavatar_gateway.sessions.live import LiveSession, new_id, utc_now
 from liveavatar_gateway.sessions.observers import Observer
 from liveavatar_gateway.sessions.record import Record
@@ -217,17 +217,22 @@ class Directory:
         if row is None:
             raise SessionNotFound(session_id, field=field)
         if row.ended:
-            return self._ended_elsewhere(row, field)
+            if (ended := self.look(row)) is None:
+                raise SessionNotFound(session_id, field=field)
+            return ended
         taken = self.take_over(row) if self._books.registry.abandoned(row) and not self.draining else None
         if taken is None:
             raise OwnerMoved(session_id, address=row.address)
         return taken
 
-    def _ended_elsewhere(self, row: Row, field: str) -> LiveSession:
+    def look(self, row: Row) -> LiveSession | None:
+        """Return a session of the registry to be looked at, whoever has it; None when it cannot be read."""
+        if (session := self._here(row.session_id)) is not None:
+            return session
         try:
-            record, left = final(row, self._config.session, new_id=new_id, utc_now=utc_now)
+            record, left = seen(row, self._config.session, new_id=new_id, utc_now=utc_now)
         except ValueError:
-            raise SessionNotFound(row.session_id, field=field) from None
+            return None
         return LiveSession(record.spec, self._config.session, self._pool, self._books, self._metrics, left=left)
 
     def by_handle(self, handle: str, *, field: str) -> LiveSession:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from liveavatar_gateway.core.events import EventLog
 from liveavatar_gateway.core.session import Session, SessionConfig
-from liveavatar_gateway.core.states import EndReason, SessionState
+from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Row
 from liveavatar_gateway.sessions.record import Record, past_of, read_access
 from liveavatar_gateway.upstream.model import Started
@@ -33,23 +33,31 @@ class Left:
 Clock = Callable[[], datetime]
 
 
-def final(row: Row, config: SessionConfig, *, new_id: Callable[[], str], utc_now: Clock) -> tuple[Record, Left]:
-    """Return an ended session as its final record tells.
+def seen(row: Row, config: SessionConfig, *, new_id: Callable[[], str], utc_now: Clock) -> tuple[Record, Left]:
+    """Return a session to be looked at: as its final record tells, or as its owner has it about now.
 
     Raises:
         ValueError: it cannot be read.
     """
     record = Record.of(row.facts)
     core = Session(row.session_id, config, new_id=new_id, utc_now=utc_now)
-    core.state = SessionState.ENDED
+    core.state = _state(row, record)
     core.created_at, core.ready_at, core.ended_at = record.created_at, record.ready_at, record.ended_at
-    core.end_reason, core.upstream_reason = record.end_reason or EndReason.CALLER_LOST, record.upstream_reason
+    core.end_reason, core.upstream_reason = record.end_reason, record.upstream_reason
     core.log = EventLog(capacity=config.event_log_size, last_sequence=row.sequence)
     core.speech.restore(past_of(row, record, max_chunk_bytes=0, now_mono_s=0.0), 0.0)
     core.reconnect_count = record.usage.reconnect_count
     upstream_id = record.upstream_session_id
     started = Started(session_id=upstream_id, ws_url="", room_url="", viewer_token="", max_duration_s=None)
     return record, Left(core=core, started=started if upstream_id else None, started_at=record.started_at)
+
+
+def _state(row: Row, record: Record) -> SessionState:
+    if row.ended:
+        return SessionState.ENDED
+    if record.end_reason is not None:
+        return SessionState.ENDING
+    return SessionState.READY if record.ready_at is not None else SessionState.CONNECTING
 
 
 def living(

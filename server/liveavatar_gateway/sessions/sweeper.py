@@ -129,6 +129,7 @@ class Sweeper:
             self._run_end(row, fence)
             return None
         self.adopted_count += 1
+        self._pool.metrics.taken_over(adopted=True)
         for old in row.upstreams[:-1]:
             self._pool.run(self._stop_old(old.upstream_session_id), name=f"session-{row.session_id}/stop-old")
         return session
@@ -158,6 +159,7 @@ class Sweeper:
             await ledger.stopped(upstream.upstream_session_id)
         await ledger.finish(self._config.keep_s)
         self.swept_count += 1
+        self._pool.metrics.taken_over(adopted=False)
         _log.info("session.swept", session=row.session_id, epoch=fence.epoch, stopped=stopped)
         return stopped
 

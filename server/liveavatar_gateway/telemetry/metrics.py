@@ -115,6 +115,16 @@ class Metrics:
             "Audio that was sent again behind a lost command socket, bytes as in gateway_upstream_audio_bytes.",
             registry=own,
         )
+        self._taken_over = Counter(
+            "gateway_sessions_taken_over",
+            "Sessions of dead processes that this one went on with (adopted) or ended (swept).",
+            ["outcome"],
+            registry=own,
+        )
+        self._registry_available = Gauge(
+            "gateway_registry_available", "0 while the registry cannot be written: no new sessions.", registry=own
+        )
+        self._registry_available.set(1)
         self._rpcs = Counter(
             "gateway_rpcs", "Calls that ended, by method and code.", ["method", "code"], registry=own
         )
@@ -130,6 +140,8 @@ class Metrics:
             self._sessions.labels(state.value)
         for reason in EndReason:
             self._sessions_ended.labels(reason.value)
+        for taken in ("adopted", "swept"):
+            self._taken_over.labels(taken)
         for outcome in Outcome:
             self._utterances.labels(outcome.value)
 
@@ -155,6 +167,14 @@ class Metrics:
     def upstream_failed(self, reason: str) -> None:
         """LiveAvatar refused or failed; `reason` is one of the contract's, or `SOCKET_CLOSED`."""
         self._upstream_errors.labels(reason).inc()
+
+    def taken_over(self, *, adopted: bool) -> None:
+        """A session of a dead process goes on here, or was ended."""
+        self._taken_over.labels("adopted" if adopted else "swept").inc()
+
+    def registry_works(self, *, works: bool) -> None:
+        """The registry can be written, or cannot."""
+        self._registry_available.set(works)
 
     def rpc_began(self, method: str) -> None:
         """A call was taken."""

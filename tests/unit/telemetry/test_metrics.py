@@ -162,3 +162,16 @@ def test_a_log_gives_what_it_still_has_of_what_came_later():
     assert [entry.sequence for entry in log.kept_after(0)] == [3, 4]
     assert [entry.sequence for entry in log.kept_after(3)] == [4]
     assert log.kept_after(4) == []
+
+
+def test_what_was_taken_over_and_whether_the_registry_works_is_counted():
+    metrics = Metrics()
+    assert _value(metrics, "gateway_sessions_taken_over_total", outcome="adopted") == 0
+    metrics.taken_over(adopted=True)
+    metrics.taken_over(adopted=False)
+    metrics.taken_over(adopted=False)
+    assert _value(metrics, "gateway_sessions_taken_over_total", outcome="adopted") == 1
+    assert _value(metrics, "gateway_sessions_taken_over_total", outcome="swept") == 2
+    assert _value(metrics, "gateway_registry_available") == 1
+    metrics.registry_works(works=False)
+    assert _value(metrics, "gateway_registry_available") == 0

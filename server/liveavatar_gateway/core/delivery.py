@@ -11,7 +11,7 @@ class Sending:
     at_s: float
     """Monotonic time."""
     number: int = 0
-    """Counts all packets and ends of the session, in the order they went out."""
+    """Counts all packets, ends and interrupts of the session, in the order they went out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,13 @@ class Delivery:
     Invariant: `unconfirmed` and behind it `again` are the packets after `confirmed`, in their order.
     """
 
-    __slots__ = ("_acked", "_count", "again", "confirmed", "unconfirmed")
+    __slots__ = ("_acked", "_count", "again", "confirmed", "confirmed_number", "unconfirmed")
 
     def __init__(self) -> None:
         self.confirmed = 0
         """How far LiveAvatar is known to have it, bytes of the caller's format."""
+        self.confirmed_number = 0
+        """The number of the last packet that is."""
         self.unconfirmed: deque[Packet] = deque()
         """Sent over the socket that is."""
         self.again: deque[Packet] = deque()
@@ -88,7 +90,9 @@ class Delivery:
             self._confirm()
 
     def _confirm(self) -> None:
-        self.confirmed = self.unconfirmed.popleft().upto
+        packet = self.unconfirmed.popleft()
+        self.confirmed = packet.upto
+        self.confirmed_number = packet.sending.number
 
     def lose(self) -> int:
         """The socket is gone: what is not confirmed goes to `again`; returns its size, PCM bytes."""

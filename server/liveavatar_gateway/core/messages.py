@@ -81,7 +81,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """LiveAvatar's end of the socket has read all up to the `number`-th packet or end, counted from 1.
+    """LiveAvatar's end of the socket has read all up to the `number`-th packet, end or interrupt, counted from 1.
 
     No event of LiveAvatar's, but the pong to a ping that went out right behind those. It proves that they arrived,
     not that the avatar took them.

@@ -123,6 +123,7 @@ class Speech:
         self._talking = False
         self._reads = False
         self.sent_count = 0
+        self._unproven_cut: tuple[str, Sending] | None = None
         self._head: Utterance | None = None
         self._turn_since_s = 0.0
         self._wake_bytes = 0
@@ -283,6 +284,7 @@ class Speech:
         first = not utterance.signed
         utterance.signed = True
         utterance.delivery.ack()
+        self._prove(utterance.delivery.confirmed_number)
         self._confirm_before(utterance)
         return first
 
@@ -306,6 +308,7 @@ class Speech:
     def on_read(self, number: int, now_s: float) -> None:
         """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
         self._reads = True
+        self._prove(number)
         patience_s = self.config.presumed_taken_s if self.acknowledges else 0.0
         for utterance in self.active:
             utterance.read(number, sent_by_s=now_s - patience_s)
@@ -353,6 +356,8 @@ class Speech:
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
         """An interrupt was carried out."""
+        if self._unproven_cut is not None and (not refs.ids or self._unproven_cut[0] in refs.ids):
+            self._unproven_cut = None
         barge = self._barge
         if barge is None or barge.sent_at_s is None:
             return
@@ -363,6 +368,11 @@ class Speech:
         """An utterance was cut."""
         if self._barge and self._barge.sent_at_s is not None and self._concerns_barge(refs):
             self._finish_barge(self._barge, now_s)
+
+    def _prove(self, number: int) -> None:
+        """All up to a number is there, so an interrupt before it was not lost."""
+        if self._unproven_cut is not None and number >= self._unproven_cut[1].number:
+            self._unproven_cut = None
 
     # --- a lost socket
 
@@ -380,6 +390,7 @@ class Speech:
                 # A start may have been told to the lost socket, and nothing else would ever prove it.
                 utterance.signed = True
             self.clock.take_back(utterance.lose() / BYTE_RATE)
+        self._lose_cut(now_s)
         if self._barge is not None:
             self._barge.sent_at_s = None
             for utterance in self._barge.cut:
@@ -388,6 +399,18 @@ class Speech:
         for utterance in self.active:
             if utterance.overdue_at_s is not None:
                 utterance.overdue_at_s = min(utterance.overdue_at_s, end_by_s)
+
+    def _lose_cut(self, now_s: float) -> None:
+        """Send an interrupt again that is lost, although an end that came by itself was taken for what it did.
+
+        Nothing that was sent behind it is confirmed, or it would be proven, so nothing but repeats can be cut.
+        """
+        if self._unproven_cut is None or self._barge is not None:
+            return
+        command_id, sending = self._unproven_cut
+        confirms = self.acknowledges or self._reads
+        if confirms or now_s < sending.at_s + self.config.presumed_taken_s:
+            self._barge = _Barge(command_id, [], [], was_sent=True)
 
     def resume(self, now_s: float) -> int:
         """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
@@ -521,6 +544,8 @@ class Speech:
             if self._barge.sent_at_s is None:
                 self._barge.sent_at_s = now_s
                 self._barge.was_sent = True
+                self.sent_count += 1
+                self._unproven_cut = self._barge.command_id, Sending(now_s, self.sent_count)
                 return CutSpeech(self._barge.command_id)
             self._wake_at(self._barge.sent_at_s + self.config.interrupt_timeout_s)
             return None
@@ -640,6 +665,9 @@ class Speech:
             self._end(earlier, Outcome.COMPLETED, earlier.sent_s, inferred=True)
         utterance.start()
         if not inferred:
+            if self._barge is None:
+                # It was sent behind the last interrupt, for all before that is over.
+                self._unproven_cut = None
             self.clock.confirm(utterance.start_s, now_s)
         if utterance.overdue_at_s is not None:
             utterance.overdue_at_s = now_s + utterance.sent_s + self.config.ended_grace_s

@@ -239,13 +239,12 @@ class Drive:
             if core.is_deaf(time.monotonic()):
                 raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
             while (command := core.next_command(time.monotonic())) is not None:
+                # The pong proves that all up to here was read.
+                await socket.send(command, ping=core.speech.sent_count)
+                if isinstance(command, m.Speak):
+                    self._metrics.packet(len(command.pcm))
                 if isinstance(command, m.Speak | m.SpeakEnd):
-                    await socket.send(command, ping=core.speech.sent_count)
                     self._note_progress(command)
-                    if isinstance(command, m.Speak):
-                        self._metrics.packet(len(command.pcm))
-                else:
-                    await socket.send(command)
             await self._sleep()
 
     def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:

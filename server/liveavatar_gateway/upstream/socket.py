@@ -62,8 +62,8 @@ class _Connection(ClientConnection):
         else:
             super().process_event(event)
 
-    def put(self, frame: bytes, ping: int | None) -> bool:
-        """Write a text frame, and perhaps a numbered ping behind it, at once.
+    def put(self, frame: bytes, ping: int) -> bool:
+        """Write a text frame and a numbered ping behind it, at once.
 
         True when the send buffer is full: then `drain` is to be awaited. The library's own `send` spends as much
         again on locks against other writers, and there are none.
@@ -72,8 +72,7 @@ class _Connection(ClientConnection):
             InvalidState: the connection is not open.
         """
         self.protocol.send_text(frame)
-        if ping is not None:
-            self.protocol.send_ping(_PING + b"%d" % ping)
+        self.protocol.send_ping(_PING + b"%d" % ping)
         self.send_data()
         return self.paused
 
@@ -128,7 +127,7 @@ class CommandSocket:
         assert isinstance(connection, _Connection)  # noqa: S101 - `create` made it
         return cls(connection, on_event)
 
-    async def send(self, command: Command, *, ping: int | None = None) -> None:
+    async def send(self, command: Command, *, ping: int) -> None:
         """Send a command. Returns when the operating system has it, so that an interrupt waits for one packet.
 
         Args:

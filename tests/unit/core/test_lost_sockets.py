@@ -385,3 +385,59 @@ def test_an_utterance_is_found_by_its_upstream_id_while_it_lives(rig):
     assert rig.speech.find(utterance.upstream_id) is utterance
     rig.tell(m.SpeakStarted(m.Refs()), m.SpeakEnded(m.Refs()))
     assert rig.speech.find(utterance.upstream_id) is None
+
+
+@pytest.fixture
+def cut_by_itself(rig):
+    """A barge-in whose target ended by itself just then, which looks like what the interrupt did."""
+    first, second = rig.say("u1", 0.4), rig.say("u2", 2.0)
+    rig.acknowledge()
+    rig.run(0.1)
+    rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
+    rig.acknowledge()
+    ticket = rig.interrupt()
+    rig.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
+    assert {ended.utterance_id for ended in rig.answer(ticket)} == {"u1", "u2"}
+    assert second.first_sent_at_s is not None
+    return rig
+
+
+def test_an_interrupt_lost_with_its_socket_goes_out_again_although_it_was_answered(cut_by_itself):
+    rig = cut_by_itself
+    rig.say("u3", 0.4)
+    rig.lose()
+    rig.reopen()
+    assert rig.cuts == [rig.cuts[0]] * 2
+    assert rig.commands[-1] == rig.cuts[0], "new speech waits for it once more"
+    rig.cleared()
+    assert len(rig.sent(rig.packets[-1].event_id)) == 0.4 * m.BYTE_RATE
+    assert rig.speech.interruption_count == 1
+
+
+@pytest.mark.parametrize("proof", ["its ack", "a pong", "a later ack", "a later start"])
+def test_an_interrupt_that_is_proven_is_not_sent_again(cut_by_itself, proof):
+    rig = cut_by_itself
+    third = rig.say("u3", 2.0)
+    match proof:
+        case "its ack":
+            rig.cleared()
+        case "a pong":
+            rig.tell(m.Read(rig.speech.sent_count))
+        case "a later ack":
+            rig.tell(m.Appended(m.Refs((third.upstream_id,))))
+        case "a later start":
+            rig.tell(m.SpeakStarted(m.Refs((third.upstream_id,))))
+    rig.lose()
+    rig.reopen()
+    assert len(rig.cuts) == 1
+
+
+@pytest.mark.parametrize(("later_s", "count"), [(0.5, 2), (1.5, 1)])
+def test_where_nothing_is_ever_confirmed_an_old_interrupt_is_taken_for_there(rig, later_s, count):
+    first = rig.say("u1", 3.0)
+    rig.interrupt()
+    rig.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
+    rig.run(later_s)
+    rig.lose()
+    rig.reopen()
+    assert len(rig.cuts) == count

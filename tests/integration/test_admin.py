@@ -180,6 +180,62 @@ async def test_status_and_owners_are_told(operator: Operator):
         await caller.end(session_id)
 
 
+async def test_sessions_of_other_processes_are_listed_with_their_owners_and_left_to_them(emulator, tmp_path):
+    shared = {"admin_port": 0, "registry_file": tmp_path / "registry.db"}
+    with processes.gateway(emulator.url, **shared) as one, processes.gateway(emulator.url, **shared) as two:
+        async with (
+            connect(one.address) as caller,
+            grpc.aio.insecure_channel(one.admin_address) as first,
+            grpc.aio.insecure_channel(two.admin_address) as second,
+        ):
+            created = (await caller.create(labels={"a": "b"})).session
+            owner = (await AdminServiceStub(first).GetProcessStatus(p.GetProcessStatusRequest(), timeout=10)).owner
+            other = AdminServiceStub(second)
+            listed = (await other.ListOwnedSessions(p.ListOwnedSessionsRequest(), timeout=10)).sessions
+            (found,) = listed
+            assert (found.session.id, found.owner, found.epoch) == (created.id, owner, 1)
+            assert (found.session.state, dict(found.session.labels)) == (created.state, {"a": "b"})
+            assert 0 < found.lease_left.ToTimedelta().total_seconds() < 60
+            assert (await other.GetProcessStatus(p.GetProcessStatusRequest(), timeout=10)).session_count == 0
+            why = await refused(other.EjectSession(p.EjectSessionRequest(session_id=created.id), timeout=10))
+            assert (why.reason, why.metadata["address"]) == ("OWNER_MOVED", one.address)
+            await caller.end(created.id)
+            (over,) = (await other.ListOwnedSessions(p.ListOwnedSessionsRequest(), timeout=10)).sessions
+            assert over.session.end_reason == session_pb2.END_REASON_CALLER_ENDED
+            assert not over.HasField("lease_left")
+
+
+async def test_what_was_taken_over_is_counted(emulator, tmp_path):
+    shared = {"admin_port": 0, "registry_file": tmp_path / "registry.db"}
+    with processes.gateway(emulator.url, **shared) as survivor:
+        with processes.gateway(emulator.url, **shared) as victim:
+            async with connect(victim.address) as caller:
+                wanted = (await caller.create(detach_grace=duration_pb2.Duration(seconds=60))).session.id
+                await caller.attach(detach_grace=duration_pb2.Duration())
+                victim.process.send(signal.SIGKILL)
+                victim.process.wait(10)
+        async with (
+            connect(survivor.address) as caller,
+            grpc.aio.insecure_channel(survivor.admin_address) as channel,
+        ):
+            stub = AdminServiceStub(channel)
+            while True:
+                status = await stub.GetProcessStatus(p.GetProcessStatusRequest(), timeout=10)
+                if (status.adopted_count, status.swept_count) == (1, 1):
+                    break
+                await asyncio.sleep(0.1)
+            listed = (await stub.ListOwnedSessions(p.ListOwnedSessionsRequest(), timeout=10)).sessions
+            (adopted,) = [one for one in listed if one.session.id == wanted]
+            assert (adopted.owner, adopted.epoch) == (status.owner, 2)
+            await caller.end(wanted)
+
+
+async def test_a_page_that_was_never_given_out_is_refused(operator: Operator):
+    request = p.ListOwnedSessionsRequest(page_token="nonsense")
+    why = await refused(operator.stub.ListOwnedSessions(request, timeout=10))
+    assert (why.reason, why.field) == ("INVALID_FIELD", "page_token")
+
+
 @pytest.mark.parametrize("grace_s", [-1, 3600.5])
 async def test_a_drain_without_bounds_is_refused(operator: Operator, grace_s):
     why = await refused(operator.drain(grace_s))

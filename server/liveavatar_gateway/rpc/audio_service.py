@@ -29,7 +29,7 @@ from liveavatar_gateway.sessions.intake import intake_of
 from liveavatar_gateway.sessions.live import LiveSession
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_MAX_UNREAD: Final = 256
+_MAX_UNREAD: Final = 128
 """Utterances and answers that wait to be told; above that no more are read."""
 
 

@@ -261,11 +261,13 @@ class OwnedSession(_message.Message):
     """Number of the ownership; each adoption has a higher one."""
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """As it is, or as its dead owner left it."""
+        """As it is, or as another owner wrote it down last."""
 
     @_builtins.property
     def lease_left(self) -> _duration_pb2.Duration:
-        """When the owner's lease runs out unless it renews it. Unset when the process has no registry."""
+        """When the owner's lease runs out unless it renews it. Unset when the session has ended, and when nothing is known
+        of its owner since the machine started.
+        """
 
     def __init__(
         self,

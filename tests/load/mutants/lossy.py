@@ -50,8 +50,8 @@ _losses = Losses()
 _send = CommandSocket.send
 
 
-async def send(self: CommandSocket, command: Command) -> Any:
-    return None if _losses.loses(self, command) else await _send(self, command)
+async def send(self: CommandSocket, command: Command, **options: Any) -> Any:
+    return None if _losses.loses(self, command) else await _send(self, command, **options)
 
 
 if __name__ == "__main__":

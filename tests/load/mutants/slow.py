@@ -10,10 +10,10 @@ from liveavatar_gateway.upstream.socket import CommandSocket
 _send = CommandSocket.send
 
 
-async def send(self: CommandSocket, command: Command) -> Any:
+async def send(self: CommandSocket, command: Command, **options: Any) -> Any:
     if isinstance(command, Speak):
         await asyncio.sleep(0.1)
-    return await _send(self, command)
+    return await _send(self, command, **options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """No paid session outlives its owner: another gateway on the same registry ends what a killed one leaves."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 from harness import processes, speech
+from harness.caller import Caller, refused
 from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 
@@ -146,11 +147,18 @@ async def test_who_asks_the_wrong_process_is_told_where_the_session_is(registry)
                 assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "OWNER_MOVED")
                 assert refusal.metadata["address"] == first.address
             ended = await caller.end(attachment.session_id)
-            for _ in range(100):
-                if (found := await other.get(attachment.session_id)).state == session_pb2.SESSION_STATE_ENDED:
-                    break
-                await asyncio.sleep(0.05)
+            found = await found_by_all(other, attachment.session_id)
+            assert found.state == session_pb2.SESSION_STATE_ENDED
             assert (found.end_reason, found.ended_at) == (ended.end_reason, ended.ended_at)
+
+
+async def found_by_all(other: Caller, session_id: str) -> session_pb2.Session:
+    """The session as another process knows it once the owner has written down, after its answer, that it ended."""
+    for _ in range(100):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            return await other.get(session_id)
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the owner never gave {session_id} up")
 
 
 async def test_without_its_registry_a_gateway_starts_nothing_new_and_ends_nothing(registry):

@@ -26,6 +26,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.place import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
+from liveavatar_gateway.rooms.tokens import OwnRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.metering import Metering
@@ -64,7 +65,9 @@ class App:
         self._settings = settings
         self.metrics = Metrics()
         self._rest = Rest(settings.rest(), settings.api_key.get_secret_value(), metrics=self.metrics)
-        self.pool = Pool(settings.pool(), self._rest, self.metrics)
+        livekit = settings.livekit()
+        rooms = None if livekit is None else OwnRooms(livekit)
+        self.pool = Pool(settings.pool(), self._rest, self.metrics, rooms=rooms)
         self._registry = _registry(settings)
         self._books = Books(self._registry, self.metrics, renew_s=settings.registry().lease.renew_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)

@@ -15,6 +15,7 @@ from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.speech import SpeechConfig
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.place import RegistryConfig, account_name
+from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.limits import RpcConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
@@ -177,6 +178,21 @@ class Settings(BaseSettings):
     )
     retention_s: float = Field(600.0, ge=0, le=86_400, description="How long an ended session stays readable.")
 
+    livekit_url: str = Field(
+        "",
+        pattern=r"^(wss?://[^\s/@]+/?)?$",
+        description="LiveKit server for rooms of the callers' own, `wss://...`: LiveAvatar and the end users' "
+        "browsers must both reach it. With a key and a secret; without them such rooms are refused.",
+    )
+    livekit_key: SecretStr = Field(SecretStr(""), description="API key of the LiveKit server.")
+    livekit_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret of that key: signs the tokens of avatars and viewers.",
+    )
+    livekit_secret_file: Path | None = Field(
+        None, description="File that holds the secret, instead of the secret itself."
+    )
+
     first_packet_s: float = Field(
         0.4,
         ge=0.1,
@@ -265,7 +281,28 @@ class Settings(BaseSettings):
             raise ValueError("max_packet_s must not be above max_lead_s, or no full packet could be sent ahead")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file go together")
+        self._require_whole_livekit()
         return self
+
+    def _require_whole_livekit(self) -> None:
+        given = {
+            "LIVEKIT_URL": self.livekit_url,
+            "LIVEKIT_KEY": self.livekit_key.get_secret_value(),
+            "LIVEKIT_SECRET": self.livekit_secret.get_secret_value(),
+        }
+        missing = [f"{PREFIX}{name}" for name, value in given.items() if not value]
+        if missing and len(missing) < len(given):
+            raise ValueError(f"a LiveKit server needs its URL, key and secret; missing: {', '.join(missing)}")
+
+    def livekit(self) -> LiveKitConfig | None:
+        """The part for rooms of the callers' own; None without."""
+        if not self.livekit_url:
+            return None
+        return LiveKitConfig(
+            url=self.livekit_url,
+            api_key=self.livekit_key.get_secret_value(),
+            api_secret=self.livekit_secret.get_secret_value(),
+        )
 
     def speech(self) -> SpeechConfig:
         """The part for speech."""
@@ -330,6 +367,7 @@ class Settings(BaseSettings):
             speech=self.speech(),
             max_chunk_bytes=self.max_chunk_bytes,
             detach_grace_s=self.detach_grace_s,
+            own_rooms=bool(self.livekit_url),
             ack_interval_s=self.ack_interval_s,
             watch_progress_s=self.watch_progress_s,
         )
@@ -341,7 +379,7 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, str]:
         """All settings for people and logs; a secret shows only whether it is there."""
         values = self.model_dump()
-        for secret in ("api_key", "registry_key"):
+        for secret in ("api_key", "registry_key", "livekit_key", "livekit_secret"):
             values[secret] = "set" if values[secret].get_secret_value() else "not set"
         return {name: str(value) for name, value in values.items()}
 
@@ -369,7 +407,7 @@ def load(
             _require_known(name, origin)
         values |= found
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    for secret in ("api_key", "registry_key"):
+    for secret in ("api_key", "registry_key", "livekit_secret"):
         if (path := values.get(f"{secret}_file")) and not values.get(secret):
             values[secret] = _read_secret(Path(path), f"{PREFIX}{secret.upper()}_FILE")
     try:

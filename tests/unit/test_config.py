@@ -145,6 +145,12 @@ def test_all_bad_values_are_named_at_once():
         ({"GATEWAY_MAX_PACKET_S": "5"}, "max_packet_s must not be above max_lead_s"),
         ({"GATEWAY_TLS_CERT_FILE": "/x/cert.pem"}, "tls_cert_file and tls_key_file go together"),
         ({"GATEWAY_TLS_KEY_FILE": "/x/key.pem"}, "tls_cert_file and tls_key_file go together"),
+        ({"GATEWAY_LIVEKIT_URL": "wss://x"}, "missing: GATEWAY_LIVEKIT_KEY, GATEWAY_LIVEKIT_SECRET$"),
+        ({"GATEWAY_LIVEKIT_SECRET": _SECRET}, "missing: GATEWAY_LIVEKIT_URL, GATEWAY_LIVEKIT_KEY$"),
+        (
+            {"GATEWAY_LIVEKIT_URL": "wss://x", "GATEWAY_LIVEKIT_SECRET": _SECRET},
+            "a LiveKit server needs its URL, key and secret; missing: GATEWAY_LIVEKIT_KEY$",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(environment, words):
@@ -190,8 +196,44 @@ def test_a_key_file_that_is_not_there_is_an_error():
         load({"GATEWAY_API_KEY_FILE": "/nowhere/key"})
 
 
+def test_there_is_no_livekit_server_unless_it_is_set():
+    settings = load({})
+    assert settings.livekit() is None
+    assert not settings.rpc().own_rooms
+
+
+def test_a_livekit_server_is_its_url_key_and_secret(file):
+    path = file(f"{_SECRET}\n", "livekit")
+    settings = load(
+        {
+            "GATEWAY_LIVEKIT_URL": "wss://rooms.example.com",
+            "GATEWAY_LIVEKIT_KEY": "APIkey",
+            "GATEWAY_LIVEKIT_SECRET_FILE": str(path),
+        }
+    )
+    livekit = settings.livekit()
+    assert livekit is not None
+    assert (livekit.url, livekit.api_key, livekit.api_secret) == ("wss://rooms.example.com", "APIkey", _SECRET)
+    assert settings.rpc().own_rooms
+    shown = settings.shown()
+    assert (shown["livekit_key"], shown["livekit_secret"]) == ("set", "set")
+
+
+@pytest.mark.parametrize("url", ["https://x", "rooms.example.com", "wss://", "wss://key:secret@x", "wss://x/path"])
+def test_a_livekit_url_is_the_address_of_a_websocket_server(url):
+    with pytest.raises(ConfigError, match="GATEWAY_LIVEKIT_URL"):
+        load({"GATEWAY_LIVEKIT_URL": url, "GATEWAY_LIVEKIT_KEY": "k", "GATEWAY_LIVEKIT_SECRET": _SECRET})
+
+
 def test_a_secret_is_in_no_text_form_of_the_settings():
-    settings = load({"LIVEAVATAR_API_KEY": _SECRET})
+    settings = load(
+        {
+            "LIVEAVATAR_API_KEY": _SECRET,
+            "GATEWAY_LIVEKIT_URL": "wss://x",
+            "GATEWAY_LIVEKIT_KEY": _SECRET,
+            "GATEWAY_LIVEKIT_SECRET": _SECRET,
+        }
+    )
     for text in (repr(settings), str(settings), str(settings.shown()), settings.model_dump_json()):
         assert _SECRET not in text
 

@@ -96,6 +96,7 @@ def _banner(app: App, settings: Settings) -> str:
         f"LiveAvatar Gateway listens on {app.address} ({tls})\n"
         f"  upstream    {settings.api_url}, up to {settings.max_sessions} session(s) at once\n"
         f"  reflection  {reflection}\n"
+        f"  own rooms   {settings.livekit_url or 'off; GATEWAY_LIVEKIT_URL, _KEY and _SECRET'}\n"
         f"  metrics     {metrics}\n"
         f"  operators   {app.admin_address or 'nowhere; GATEWAY_ADMIN_PORT=50052 for drain, status and eject'}"
     )

@@ -81,7 +81,12 @@ class Attachment:
                 after_sequence=first.resume.after_sequence,
                 skip_compacted=first.resume.skip_compacted,
             )
-        spec = convert.spec_of(first.open.spec, field="open.spec", default_detach_grace_s=config.detach_grace_s)
+        spec = convert.spec_of(
+            first.open.spec,
+            field="open.spec",
+            default_detach_grace_s=config.detach_grace_s,
+            own_rooms=config.own_rooms,
+        )
         request_id = convert.checked_id(first.open.request_id, "open.request_id", required=False)
         session = directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
         try:

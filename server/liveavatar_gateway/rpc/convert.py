@@ -14,7 +14,7 @@ from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.sessions.live import LiveSession
-from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.sessions.spec import OwnRoom, Spec
 from liveavatar_gateway.upstream.model import AvatarRequest
 
 _STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
@@ -103,13 +103,16 @@ def page_size(wanted: int) -> int:
     return min(wanted or _DEFAULT_PAGE, _MAX_PAGE)
 
 
-def spec_of(message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float) -> Spec:
+def spec_of(
+    message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float, own_rooms: bool
+) -> Spec:
     """Return what a caller asks for.
 
     Args:
         message: The spec.
         field: Path of the spec in its request, for errors.
         default_detach_grace_s: For callers that name none.
+        own_rooms: Whether this gateway has a LiveKit server for rooms of the callers' own.
 
     Raises:
         InvalidField: a field is missing or out of its range.
@@ -131,6 +134,7 @@ def spec_of(message: session_pb2.SessionSpec, *, field: str, default_detach_grac
         ),
         detach_grace_s=_detach_grace_s(message, field, default_detach_grace_s),
         labels=_labels(message, field),
+        own_room=_own_room(message, f"{field}.own_room", available=own_rooms),
     )
 
 
@@ -181,6 +185,21 @@ def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
             field=f"{field}.labels",
         )
     return labels
+
+
+def _own_room(message: session_pb2.SessionSpec, field: str, *, available: bool) -> OwnRoom | None:
+    if not message.HasField("own_room"):
+        return None
+    if not available:
+        raise InvalidField(
+            f"{field} needs a LiveKit server, and this gateway has none; set GATEWAY_LIVEKIT_URL, "
+            "GATEWAY_LIVEKIT_KEY and GATEWAY_LIVEKIT_SECRET there, or leave the field out",
+            field=field,
+        )
+    own = message.own_room
+    name = checked_id(own.name, f"{field}.name", required=True)
+    identity = checked_id(own.avatar_identity, f"{field}.avatar_identity", required=False)
+    return OwnRoom(name=name, avatar_identity=identity) if identity else OwnRoom(name=name)
 
 
 def format_of(message: audio_pb2.AudioFormat) -> AudioFormat:
@@ -259,10 +278,11 @@ def state(session: LiveSession) -> "session_pb2.SessionState.ValueType":
 
 
 def room_message(session: LiveSession) -> session_pb2.RoomAccess:
-    """How a browser joins; empty before the room exists."""
-    if session.started is None:
-        return session_pb2.RoomAccess()
-    return session_pb2.RoomAccess(url=session.started.room_url, viewer_token=session.started.viewer_token)
+    """How a browser joins; empty before the room exists. In an own room each answer has a token of its own."""
+    access = session.viewer_access()
+    return (
+        session_pb2.RoomAccess(url=access.url, viewer_token=access.token) if access else session_pb2.RoomAccess()
+    )
 
 
 def outcome(value: Outcome) -> "audio_pb2.UtteranceOutcome.ValueType":

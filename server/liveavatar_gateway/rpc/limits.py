@@ -17,6 +17,8 @@ class RpcConfig:
     """Largest chunk of audio. Higher takes larger messages; each is held in memory whole."""
     detach_grace_s: float = 30.0
     """How long a session outlives its last stream when its spec does not say."""
+    own_rooms: bool = False
+    """Whether there is a LiveKit server for rooms of the callers' own."""
     ack_interval_s: float = 1.0
     """How often progress is told. Lower is smoother and costs a message each."""
     watch_progress_s: float = 15.0

@@ -48,7 +48,12 @@ class SessionService(SessionServiceServicer):
         self, request: p.CreateSessionRequest, context: _Context
     ) -> p.CreateSessionResponse:
         async with answered(context):
-            spec = convert.spec_of(request.spec, field="spec", default_detach_grace_s=self._config.detach_grace_s)
+            spec = convert.spec_of(
+                request.spec,
+                field="spec",
+                default_detach_grace_s=self._config.detach_grace_s,
+                own_rooms=self._config.own_rooms,
+            )
             request_id = convert.checked_id(request.request_id, "request_id", required=False)
             session = self._directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
             await _ready_or_abandoned(session, retryable=bool(request_id))

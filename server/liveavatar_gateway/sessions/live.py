@@ -29,7 +29,7 @@ from liveavatar_gateway.sessions.record import Record, Usage
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.telemetry.metrics import Metrics
-from liveavatar_gateway.upstream.model import Started
+from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
 _log = structlog.get_logger(__name__)
@@ -368,6 +368,15 @@ class LiveSession:
         assert self.started is not None  # noqa: S101 - `_until` returns only then
         return self.started
 
+    def viewer_access(self) -> LiveKitAccess | None:
+        """What a browser needs to join; None before the room exists."""
+        if self.started is None:
+            return None
+        own = self.spec.own_room
+        if own is not None and self._pool.rooms is not None:
+            return self._pool.rooms.viewer(own.name)
+        return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
+
     async def ready(self) -> None:
         """Wait until the avatar is ready.
 
@@ -423,7 +432,8 @@ class LiveSession:
         """As a task of its own, so that `end` can call it off while it waits for a place."""
         began_s = time.monotonic()
         self._creation = asyncio.create_task(
-            self._pool.start(self.spec.avatar, self._ledger, wait_s=wait_s), name=f"session-{self.id}/create"
+            self._pool.start(self.spec.avatar_request(1), self._ledger, wait_s=wait_s),
+            name=f"session-{self.id}/create",
         )
         try:
             upstream = await self._creation

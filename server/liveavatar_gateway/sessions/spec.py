@@ -1,9 +1,17 @@
 """What a caller asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from liveavatar_gateway.upstream.model import AvatarRequest
+from liveavatar_gateway.upstream.model import AvatarRequest, Seat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnRoom:
+    """A LiveKit room of the caller's own; the gateway neither makes it nor closes it."""
+
+    name: str
+    avatar_identity: str = "avatar"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,6 +19,22 @@ class Spec:
     """What a caller asked for."""
 
     avatar: AvatarRequest
+    """Without a seat: `avatar_request` adds it."""
     detach_grace_s: float
     """How long it lives while nobody holds it."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    own_room: OwnRoom | None = None
+    """Where the avatar appears; None for a room that LiveAvatar makes."""
+
+    def avatar_request(self, turn: int) -> AvatarRequest:
+        """What to ask LiveAvatar for.
+
+        Args:
+            turn: Which of the session's avatars it is, from 1. Two of them may be in an own room for a while, so
+                each has an identity of its own: plain, then with "-2", "-3" and so on.
+        """
+        if self.own_room is None:
+            return self.avatar
+        own = self.own_room
+        identity = own.avatar_identity if turn == 1 else f"{own.avatar_identity}-{turn}"
+        return replace(self.avatar, seat=Seat(room=own.name, identity=identity))

@@ -4,6 +4,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Who the avatar is in a room of the caller's own."""
+
+    room: str
+    identity: str
+    """Nobody else in the room may have it: LiveKit puts the earlier of two out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AvatarRequest:
     """What to mint a session token for. Source: docs.liveavatar.com OpenAPI schema, POST /v1/sessions/token."""
 
@@ -17,6 +26,17 @@ class AvatarRequest:
     """H264 or VP8."""
     max_duration_s: int | None = None
     """Limit of the session; None leaves it to the plan."""
+    seat: Seat | None = None
+    """Where the avatar appears; None for a room that LiveAvatar makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveKitAccess:
+    """A room to join, and the token that does."""
+
+    url: str
+    room: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

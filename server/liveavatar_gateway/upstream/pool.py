@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import structlog
 
-from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError
+from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InvalidField
 from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.rooms.tokens import OwnRooms
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.account import Ledger
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
-from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted, Started
+from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
 from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.socket import CommandSocket
@@ -115,9 +116,17 @@ class Pool:
     """All sessions on one account. Whoever makes it closes it, after the sessions."""
 
     def __init__(
-        self, config: PoolConfig, rest: Rest, metrics: Metrics, *, rng: random.Random | None = None
+        self,
+        config: PoolConfig,
+        rest: Rest,
+        metrics: Metrics,
+        *,
+        rooms: OwnRooms | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self.config = config
+        self.rooms = rooms
+        """Makes tokens for rooms of the callers' own; None without a LiveKit server."""
         self.metrics = metrics
         self.places = Places(config.places)
         self.stops = Stops(config.stops, rest)
@@ -150,7 +159,7 @@ class Pool:
 
     async def _start_in(self, place: Place, request: AvatarRequest, ledger: Ledger) -> UpstreamSession:
         try:
-            minted = await self._rest.mint(request)
+            minted = await self._rest.mint(request, self._own_room(request))
             await ledger.minted(minted.session_id)
         except BaseException:
             place.release(settle=False)
@@ -162,6 +171,14 @@ class Pool:
         except asyncio.CancelledError:
             task.add_done_callback(self._close_unwanted)
             raise
+
+    def _own_room(self, request: AvatarRequest) -> LiveKitAccess | None:
+        if request.seat is None:
+            return None
+        if self.rooms is None:
+            # Another process took the request, with other settings.
+            raise InvalidField("this gateway has no LiveKit server for the session's own room", field="own_room")
+        return self.rooms.avatar(request.seat, max_duration_s=request.max_duration_s)
 
     async def _start(self, place: Place, minted: Minted, ledger: Ledger) -> UpstreamSession:
         self.held.add(minted.session_id)

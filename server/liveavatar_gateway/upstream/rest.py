@@ -17,7 +17,7 @@ from liveavatar_gateway.core.errors import (
     UpstreamUnreachable,
 )
 from liveavatar_gateway.telemetry.metrics import Metrics
-from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted, Started
+from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
 from liveavatar_gateway.upstream.refusals import Answer, refusal
 
 _log = structlog.get_logger(__name__)
@@ -67,8 +67,12 @@ class Rest:
         """Close all connections."""
         await self._client.aclose()
 
-    async def mint(self, request: AvatarRequest) -> Minted:
+    async def mint(self, request: AvatarRequest, room: LiveKitAccess | None = None) -> Minted:
         """Mint a session token. Free, so it is retried.
+
+        Args:
+            request: What the avatar shall be.
+            room: A room of the caller's own with the avatar's token; None for one that LiveAvatar makes.
 
         Raises:
             UpstreamError, CapacityExhausted: refused or failed; the class says how.
@@ -81,6 +85,12 @@ class Rest:
         }
         if request.max_duration_s is not None:
             body["max_session_duration"] = request.max_duration_s
+        if room is not None:
+            body["livekit_config"] = {
+                "livekit_url": room.url,
+                "livekit_room": room.room,
+                "livekit_client_token": room.token,
+            }
         data = await self._retried("POST", "/v1/sessions/token", headers=self._key_header, json=body)
         return Minted(
             session_id=_required(data, "session_id", "token"), token=_required(data, "session_token", "token")

@@ -21,7 +21,7 @@ def spec(**fields) -> session_pb2.SessionSpec:
 
 
 def converted(message: session_pb2.SessionSpec):
-    return convert.spec_of(message, field="open.spec", default_detach_grace_s=30.0)
+    return convert.spec_of(message, field="open.spec", default_detach_grace_s=30.0, own_rooms=True)
 
 
 def seconds(value: float) -> duration_pb2.Duration:
@@ -254,3 +254,52 @@ def test_an_expiry_is_told_as_the_time_it_comes(known, told):
     session = SimpleNamespace(expires_at=known)
     message = convert.event_message(ev.Entry(1, _AT, ev.Expiring(15.0)), session)
     assert message.expiring.expires_at.ToDatetime(tzinfo=UTC) == told
+
+
+# --- a room of the caller's own
+
+
+def test_a_spec_without_an_own_room_asks_for_no_seat():
+    result = converted(spec())
+    assert result.own_room is None
+    assert result.avatar_request(1).seat is None
+    assert result.avatar_request(2) == result.avatar
+
+
+def test_the_avatar_is_called_avatar_and_the_next_ones_are_numbered():
+    result = converted(spec(own_room=session_pb2.OwnRoom(name="desk-7")))
+    seats = [result.avatar_request(turn).seat for turn in (1, 2, 3)]
+    assert [(seat.room, seat.identity) for seat in seats if seat] == [
+        ("desk-7", "avatar"),
+        ("desk-7", "avatar-2"),
+        ("desk-7", "avatar-3"),
+    ]
+
+
+def test_the_caller_may_name_the_avatar():
+    result = converted(spec(own_room=session_pb2.OwnRoom(name="desk-7", avatar_identity="ada")))
+    seats = [result.avatar_request(turn).seat for turn in (1, 2)]
+    assert [seat.identity for seat in seats if seat] == ["ada", "ada-2"]
+
+
+@pytest.mark.parametrize(
+    ("own_room", "field"),
+    [
+        (session_pb2.OwnRoom(), "open.spec.own_room.name"),
+        (session_pb2.OwnRoom(name="a" * 129), "open.spec.own_room.name"),
+        (session_pb2.OwnRoom(name="a\nb"), "open.spec.own_room.name"),
+        (session_pb2.OwnRoom(name="a", avatar_identity="a" * 129), "open.spec.own_room.avatar_identity"),
+        (session_pb2.OwnRoom(name="a", avatar_identity="\0"), "open.spec.own_room.avatar_identity"),
+    ],
+)
+def test_a_bad_own_room_is_refused_with_its_field(own_room, field):
+    with pytest.raises(InvalidField) as refused:
+        converted(spec(own_room=own_room))
+    assert refused.value.field == field
+
+
+def test_an_own_room_is_refused_by_a_gateway_without_a_livekit_server():
+    message = spec(own_room=session_pb2.OwnRoom(name="desk-7"))
+    with pytest.raises(InvalidField, match="GATEWAY_LIVEKIT_URL") as refused:
+        convert.spec_of(message, field="spec", default_detach_grace_s=30.0, own_rooms=False)
+    assert refused.value.field == "spec.own_room"

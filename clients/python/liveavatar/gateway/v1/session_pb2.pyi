@@ -236,6 +236,38 @@ class VideoSettings(_message.Message):
 Global___VideoSettings: _TypeAlias = VideoSettings  # noqa: Y015
 
 @_typing.final
+class OwnRoom(_message.Message):
+    """A LiveKit room of the caller's own, in which the avatar appears. It stays the caller's: the gateway neither makes
+    it nor closes it, and everybody else in it stays when the session ends.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AVATAR_IDENTITY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the room, 1 to 128 printable characters. Required. It is on the gateway's LiveKit server
+    (GATEWAY_LIVEKIT_URL), and the gateway makes the avatar's token.
+    """
+    avatar_identity: _builtins.str
+    """Identity of the avatar in the room, at most 128 printable characters. Default "avatar". An avatar that takes
+    the place of another within the session has "-2", "-3" and so on behind it.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        avatar_identity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_identity", b"avatar_identity", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnRoom: _TypeAlias = OwnRoom  # noqa: Y015
+
+@_typing.final
 class SessionSpec(_message.Message):
     """What session to create. It cannot be changed later."""
 
@@ -267,6 +299,7 @@ class SessionSpec(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     DETACH_GRACE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    OWN_ROOM_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Which avatar, a UUID. Required; INVALID_FIELD when empty or no UUID."""
     sandbox: _builtins.bool
@@ -291,6 +324,12 @@ class SessionSpec(_message.Message):
         most 128 characters.
         """
 
+    @_builtins.property
+    def own_room(self) -> Global___OwnRoom:
+        """Where the avatar appears. Default: a room that LiveAvatar makes, and that goes with the session. INVALID_FIELD
+        when the gateway has no LiveKit server of its own.
+        """
+
     def __init__(
         self,
         *,
@@ -300,10 +339,11 @@ class SessionSpec(_message.Message):
         max_duration: _duration_pb2.Duration | None = ...,
         detach_grace: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        own_room: Global___OwnRoom | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "max_duration", b"max_duration", "video", b"video"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "max_duration", b"max_duration", "own_room", b"own_room", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "max_duration", b"max_duration", "own_room", b"own_room", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,7 +360,9 @@ class RoomAccess(_message.Message):
     url: _builtins.str
     """LiveKit server, "wss://..."."""
     viewer_token: _builtins.str
-    """Token that joins the room as a viewer. Whoever holds it can join: hand it to the end user only."""
+    """Token that joins the room as a viewer. Whoever holds it can join: hand it to the end user only. In an `OwnRoom`
+    it may see and hear and do nothing else, has an identity that no other has, and joins within 1 h.
+    """
     def __init__(
         self,
         *,

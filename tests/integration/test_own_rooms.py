@@ -101,6 +101,25 @@ async def test_an_adopted_session_keeps_its_room(emulator, tmp_path):
                 await caller.end(attachment.session_id)
 
 
+async def test_a_process_without_a_livekit_server_adopts_and_gives_no_token_for_the_room(emulator, tmp_path):
+    registry = str(tmp_path / "registry.db")
+    with processes.gateway(emulator.url, registry_file=registry, **LIVEKIT) as gateway:
+        port = int(gateway.address.rpartition(":")[2])
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach(own_room=DESK)
+            await attachment.until_ready()
+        gateway.process.kill()
+        with processes.gateway(emulator.url, port=port, registry_file=registry) as heir:
+            async with connect(heir.address) as caller:
+                resumed = await caller.resume(attachment.opened.handle, skip_compacted=True)
+                await resumed.event("adopted")
+                assert resumed.opened.room == session_pb2.RoomAccess()
+                stream = await caller.speak(attachment.session_id)
+                await stream.say(speech.sound(0.5), "still here")
+                assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+                await caller.end(attachment.session_id)
+
+
 async def test_neither_secret_nor_token_reaches_the_log(emulator):
     with processes.gateway(emulator.url, log_level="debug", **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:

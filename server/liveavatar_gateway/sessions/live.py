@@ -369,12 +369,14 @@ class LiveSession:
         return self.started
 
     def viewer_access(self) -> LiveKitAccess | None:
-        """What a browser needs to join; None before the room exists."""
+        """What a browser needs to join; None before the room exists, or when no token can be made for an own room.
+
+        LiveAvatar's own token, if it gives one for such a room, may do more than watch.
+        """
         if self.started is None:
             return None
-        own = self.spec.own_room
-        if own is not None and self._pool.rooms is not None:
-            return self._pool.rooms.viewer(own.name)
+        if (own := self.spec.own_room) is not None:
+            return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
 
     async def ready(self) -> None:

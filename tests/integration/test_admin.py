@@ -197,11 +197,13 @@ async def test_sessions_of_other_processes_are_listed_with_their_owners_and_left
             assert (found.session.state, dict(found.session.labels)) == (created.state, {"a": "b"})
             assert 0 < found.lease_left.ToTimedelta().total_seconds() < 60
             assert (await other.GetProcessStatus(p.GetProcessStatusRequest(), timeout=10)).session_count == 0
-            why = await refused(other.EjectSession(p.EjectSessionRequest(session_id=created.id), timeout=10))
-            assert (why.reason, why.metadata["address"]) == ("OWNER_MOVED", one.address)
-            await caller.end(created.id)
+            request = p.EjectSessionRequest(session_id=created.id)
+            ejected = (await other.EjectSession(request, timeout=20)).session
+            assert ejected.end_reason == session_pb2.END_REASON_OPERATOR
+            assert emulator.active() == 0
+            assert (await caller.get(created.id)).end_reason == session_pb2.END_REASON_OPERATOR
             (over,) = (await other.ListOwnedSessions(p.ListOwnedSessionsRequest(), timeout=10)).sessions
-            assert over.session.end_reason == session_pb2.END_REASON_CALLER_ENDED
+            assert over.session.end_reason == session_pb2.END_REASON_OPERATOR
             assert not over.HasField("lease_left")
 
 

@@ -74,6 +74,8 @@ class Row:
     """When its owner was last known to live, on this machine's monotonic clock; None is before this boot."""
     address: str
     """Where its owner serves, "host:port"; empty when that is not known."""
+    end_wanted: str = ""
+    """Why somebody who is not its owner wants it to end; empty when nobody does."""
 
 
 class Registry(Protocol):
@@ -100,6 +102,9 @@ class Registry(Protocol):
 
     async def renew(self, address: str) -> Mapping[str, int]:
         """Renew the lease; returns the epoch of each living session that is this process's own."""
+
+    async def wanted_ends(self) -> Mapping[str, str]:
+        """Which living sessions of this process somebody else wants to end, and why."""
 
     # --- its sessions
 
@@ -149,6 +154,9 @@ class Registry(Protocol):
 
     def claim(self, row: Row) -> Fence | None:
         """Take a session over as it was read; None when somebody else was faster."""
+
+    async def want_end(self, session_id: str, reason: str) -> None:
+        """Ask whoever owns a session, now or later, to end it. The first reason stays; one that ended stays so."""
 
     async def page(self, after: str, size: int) -> Sequence[Row]:
         """Sessions newest first, behind the one named, or from the newest when `after` is empty."""

@@ -50,6 +50,10 @@ class MemoryRegistry:
         self._memory.addresses[self.owner] = address
         return {row.session_id: row.epoch for row in self._living() if row.owner == self.owner}
 
+    async def wanted_ends(self) -> Mapping[str, str]:
+        mine = (row for row in self._living() if row.owner == self.owner)
+        return {row.session_id: row.end_wanted for row in mine if row.end_wanted}
+
     # --- its sessions
 
     async def create(self, session_id: str, facts: Facts) -> Fence:
@@ -166,6 +170,11 @@ class MemoryRegistry:
             return None
         self._put(replace(known, owner=self.owner, epoch=row.epoch + 1))
         return Fence(row.session_id, row.epoch + 1)
+
+    async def want_end(self, session_id: str, reason: str) -> None:
+        row = self.find(session_id)
+        if row is not None and not row.ended and not row.end_wanted:
+            self._put(replace(self._memory.rows[session_id], end_wanted=reason))
 
     async def page(self, after: str, size: int) -> Sequence[Row]:
         rows = [

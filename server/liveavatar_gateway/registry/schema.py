@@ -2,7 +2,7 @@
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 SCHEMA: Final = (
     """
@@ -25,7 +25,8 @@ SCHEMA: Final = (
         facts BLOB NOT NULL,
         handles BLOB NOT NULL DEFAULT (CAST('[]' AS BLOB)),
         kept_boot_id TEXT,           -- once it has ended
-        kept_until_mono_s REAL
+        kept_until_mono_s REAL,
+        end_wanted TEXT              -- why somebody else wants it to end
     ) STRICT""",
     "CREATE INDEX living ON sessions (owner) WHERE NOT ended",
     """
@@ -43,3 +44,6 @@ SCHEMA: Final = (
     ) STRICT""",
     "CREATE INDEX upstreams_of ON upstreams (session_id)",
 )
+
+UPGRADES: Final = {1: ("ALTER TABLE sessions ADD COLUMN end_wanted TEXT",)}
+"""What leads from a version to the next."""

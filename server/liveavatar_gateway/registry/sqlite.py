@@ -21,7 +21,7 @@ import structlog
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, LeaseConfig, Row, Upstream
 from liveavatar_gateway.registry.lease import Lease, is_dead, monotonic_s, this_boot
-from liveavatar_gateway.registry.schema import SCHEMA, VERSION
+from liveavatar_gateway.registry.schema import SCHEMA, UPGRADES, VERSION
 from liveavatar_gateway.registry.sealing import Sealer, Unopenable
 from liveavatar_gateway.registry.witness import Witness
 
@@ -49,7 +49,8 @@ _FORGET_OLD_UTTERANCES: Final = """
     DELETE FROM utterances WHERE session_id = ?1 AND rowid <= (
         SELECT rowid FROM utterances WHERE session_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)"""
 _ROWS: Final = """
-    SELECT session_id, owner, epoch, ended, sequence, sessions.facts, handles, boot_id, until_mono_s, address
+    SELECT session_id, owner, epoch, ended, sequence, sessions.facts, handles, boot_id, until_mono_s, address,
+        end_wanted
     FROM sessions LEFT JOIN processes USING (owner)"""
 
 
@@ -124,15 +125,18 @@ class SqliteRegistry:
         connection.execute("BEGIN IMMEDIATE")
         with _transaction(connection):
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
+            if version not in (0, *UPGRADES, VERSION):
                 raise RegistryUnavailable(
                     f"{self._path} was made by another version of the gateway (schema {version}, this is "
                     f"{VERSION}); give this one a file of its own with GATEWAY_REGISTRY_FILE",
                     facts={"schema": version},
                 )
-            if version == 0:
-                for statement in SCHEMA:
+            for statement in SCHEMA if version == 0 else ():
+                connection.execute(statement)
+            for older in range(version or VERSION, VERSION):
+                for statement in UPGRADES[older]:
                     connection.execute(statement)
+            if version != VERSION:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -154,6 +158,15 @@ class SqliteRegistry:
             self._on_thread.execute("PRAGMA wal_checkpoint(PASSIVE)")
             mine = "SELECT session_id, epoch FROM sessions WHERE owner = ? AND NOT ended"
             return dict(self._on_thread.execute(mine, (self.owner,)).fetchall())
+
+        return await self._run(work)
+
+    async def wanted_ends(self) -> Mapping[str, str]:
+        def work() -> dict[str, str]:
+            wanted = (
+                "SELECT session_id, end_wanted FROM sessions WHERE owner = ? AND NOT ended AND end_wanted NOTNULL"
+            )
+            return dict(self._on_thread.execute(wanted, (self.owner,)).fetchall())
 
         return await self._run(work)
 
@@ -311,6 +324,16 @@ class SqliteRegistry:
             ).rowcount
         return Fence(row.session_id, row.epoch + 1) if taken else None
 
+    async def want_end(self, session_id: str, reason: str) -> None:
+        def work() -> None:
+            self._on_thread.execute(
+                "UPDATE sessions SET end_wanted = ? "
+                "WHERE account = ? AND session_id = ? AND NOT ended AND end_wanted ISNULL",
+                (reason, self._account, session_id),
+            )
+
+        await self._run(work)
+
     async def page(self, after: str, size: int) -> Sequence[Row]:
         def work() -> list[Row]:
             newest = (
@@ -351,7 +374,9 @@ class SqliteRegistry:
         return [self._row(connection, columns) for columns in found]
 
     def _row(self, connection: sqlite3.Connection, columns: Sequence[Any]) -> Row:
-        session_id, owner, epoch, ended, sequence, facts, handles, boot_id, until_mono_s, address = columns
+        session_id, owner, epoch, ended, sequence, facts, handles, boot_id, until_mono_s, address, end_wanted = (
+            columns
+        )
         utterances = connection.execute(
             "SELECT utterance_id, facts FROM utterances WHERE session_id = ? ORDER BY rowid", (session_id,)
         ).fetchall()
@@ -370,6 +395,7 @@ class SqliteRegistry:
             handles=tuple(HandleHash(sha256, until) for sha256, until in orjson.loads(handles)),
             seen_mono_s=until_mono_s - self._config.ttl_s if boot_id == self._boot_id else None,
             address=address or "",
+            end_wanted=end_wanted or "",
         )
 
     def _opened(self, session_id: str, upstream_session_id: str, sealed: bytes | None) -> Facts | None:

@@ -105,9 +105,11 @@ class AdminService(AdminServiceServicer):
         self, request: p.EjectSessionRequest, context: _Context
     ) -> p.EjectSessionResponse:
         async with answered(context):
-            session = self._directory.get(convert.checked_id(request.session_id, "session_id", required=True))
-            session.end(EndReason.OPERATOR)
-            await session.finished.wait()
+            session = await self._directory.end(
+                convert.checked_id(request.session_id, "session_id", required=True),
+                EndReason.OPERATOR,
+                wait_s=convert.patience_s(context.time_remaining()),
+            )
             return p.EjectSessionResponse(session=convert.session_message(session))
         raise AssertionError("unreachable: answered raises or the body returns")
 

@@ -88,9 +88,11 @@ class SessionService(SessionServiceServicer):
         self, request: p.EndSessionRequest, context: _Context
     ) -> p.EndSessionResponse:
         async with answered(context):
-            session = self._find(request.session_id)
-            session.end(EndReason.CALLER_ENDED)
-            await session.finished.wait()
+            session = await self._directory.end(
+                convert.checked_id(request.session_id, "session_id", required=True),
+                EndReason.CALLER_ENDED,
+                wait_s=convert.patience_s(context.time_remaining()),
+            )
             return p.EndSessionResponse(session=convert.session_message(session))
         raise AssertionError("unreachable: answered raises or the body returns")
 

@@ -9,6 +9,7 @@ import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
 from liveavatar_gateway.sessions.record import UtteranceRecord, access_facts, ended_record, utterance_record
@@ -34,6 +35,9 @@ class Kept(Protocol):
 
     def moved(self, error: OwnerMoved) -> None:
         """Another process has it: send nothing any more, and leave it running upstream."""
+
+    def end_for(self, reason: EndReason) -> None:
+        """Somebody asked another process to end it."""
 
 
 class Ledger:
@@ -142,6 +146,11 @@ class Ledger:
             self.closed = True
             self._session.moved(error)
 
+    def end_for(self, reason: str) -> None:
+        """Somebody asked another process to end the session."""
+        if not self.closed:
+            self._session.end_for(EndReason(reason))
+
     async def write(self) -> None:
         """Write all that is not written yet. For the books.
 
@@ -236,6 +245,7 @@ class Books:
         before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
         try:
             mine = await self.registry.renew(self.address)
+            wanted = await self.registry.wanted_ends()
         except RegistryUnavailable as error:
             self.note_outage(error)
             return
@@ -244,6 +254,9 @@ class Books:
             fence = ledger.fence
             if fence is not None and not ledger.closed and mine.get(fence.session_id) != fence.epoch:
                 ledger.lose(OwnerMoved(fence.session_id))
+        for session_id, reason in wanted.items():
+            if (wanted_ledger := self._ledgers.get(session_id)) is not None:
+                wanted_ledger.end_for(reason)
 
     def note_outage(self, error: RegistryUnavailable) -> None:
         """The registry did not work."""

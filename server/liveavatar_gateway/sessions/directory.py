@@ -26,6 +26,10 @@ from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
 
+_END_WAIT_S = 30.0
+_LOOK_AGAIN_S = 0.1
+"""How often the registry is read for the end of a session that another process was asked to end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryConfig:
@@ -200,6 +204,40 @@ class Directory:
         """
         self._forget()
         return self._here(session_id) or self._elsewhere(session_id, field="session_id")
+
+    async def end(self, session_id: str, reason: EndReason, *, wait_s: float | None) -> LiveSession:
+        """End a session, whoever has it, and wait until LiveAvatar has stopped it.
+
+        One of another process is ended by that, within its renewal period; when it is dead, by whoever looks next.
+        The wish outlives this call.
+
+        Args:
+            session_id: The session.
+            reason: Why it ends, unless it already has another reason.
+            wait_s: How long to wait for another process; None is 30 s.
+
+        Raises:
+            SessionNotFound: there is none.
+            OwnerMoved: another process has it and has not ended it in that time; it will.
+            RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
+        """
+        until_s = time.monotonic() + (_END_WAIT_S if wait_s is None else wait_s)
+        asked = False
+        while True:
+            try:
+                session = self.get(session_id)
+            except OwnerMoved:
+                if not asked:
+                    await self._books.registry.want_end(session_id, reason.value)
+                    asked = True
+                if time.monotonic() >= until_s:
+                    raise
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                continue
+            session.end(reason)
+            await session.finished.wait()
+            if session.lost_to is None:
+                return session
 
     def _here(self, session_id: str) -> LiveSession | None:
         session = self._sessions.get(session_id)

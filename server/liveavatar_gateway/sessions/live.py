@@ -358,6 +358,10 @@ class LiveSession:
         self._driver.set()
         self._tell()
 
+    def end_for(self, reason: EndReason) -> None:
+        """Begin to end for somebody who asked another process; for the books."""
+        self.end(reason)
+
     async def room(self) -> Started:
         """Wait until the room can be joined.
 

@@ -54,6 +54,9 @@ class _Remains:
     def moved(self, error: OwnerMoved) -> None:
         """Nothing to do: whoever has it now ends it."""
 
+    def end_for(self, reason: EndReason) -> None:
+        """Nothing to do: it is being ended."""
+
 
 class Sweeper:
     """Claims sessions of dead processes: they go on, or end when nobody wants them. `run` is its task."""
@@ -101,13 +104,13 @@ class Sweeper:
         """How long a session of a dead process still waits for its callers to come back, seconds.
 
         They lost it when its process died, at the latest a renewal after that was last seen. Before this boot, or
-        where it left in order, nobody waits any more.
+        where it left in order, nobody waits any more; nor where its end is wanted.
         """
         try:
             record = Record.of(row.facts)
         except ValueError:
             return 0.0
-        if row.seen_mono_s is None or record.end_reason is not None:
+        if row.seen_mono_s is None or row.end_wanted or record.end_reason is not None:
             return 0.0
         grace_s = record.spec.detach_grace_s
         until_s = record.detached_until_mono_s
@@ -195,5 +198,6 @@ def _final_facts(row: Row) -> Facts:
         record = Record.of(row.facts)
     except ValueError:
         return row.facts
-    reason = record.end_reason or EndReason.CALLER_LOST
+    wanted = EndReason(row.end_wanted) if row.end_wanted else EndReason.CALLER_LOST
+    reason = record.end_reason or wanted
     return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()

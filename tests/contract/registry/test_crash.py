@@ -183,6 +183,24 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
+async def test_a_file_of_the_version_before_is_brought_up_and_loses_nothing(tmp_path):
+    import sqlite3
+
+    path = tmp_path / "registry.db"
+    async with _registry(path) as before:
+        await before.create("s-1", {"kept": True})
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE sessions DROP COLUMN end_wanted")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    async with _registry(path) as registry:
+        assert registry.find("s-1").facts == {"kept": True}
+        await registry.want_end("s-1", "OPERATOR")
+        assert registry.find("s-1").end_wanted == "OPERATOR"
+    async with _registry(path) as again:
+        assert again.find("s-1").end_wanted == "OPERATOR"
+
+
 async def test_old_utterances_are_forgotten_and_the_latest_kept(tmp_path):
     async with _registry(tmp_path / "registry.db") as registry:
         fence = await registry.create("s-1", {})

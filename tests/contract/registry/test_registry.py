@@ -226,6 +226,32 @@ async def test_the_owner_can_write_all_of_that(mine, write):
     assert mine.find("s-1") != before
 
 
+async def test_the_owner_learns_that_somebody_else_wants_an_end_and_the_first_reason_stays(mine, other):
+    await mine.create("s-1", FACTS)
+    assert await mine.wanted_ends() == {}
+    await other.want_end("s-1", "CALLER_ENDED")
+    await other.want_end("s-1", "OPERATOR")
+    assert await mine.wanted_ends() == {"s-1": "CALLER_ENDED"}
+    assert await other.wanted_ends() == {}
+    assert mine.find("s-1").end_wanted == "CALLER_ENDED"
+
+
+async def test_a_wanted_end_goes_with_the_session_to_whoever_claims_it(mine, other):
+    await mine.create("s-1", FACTS)
+    await other.want_end("s-1", "OPERATOR")
+    other.claim(other.find("s-1"))
+    assert await other.wanted_ends() == {"s-1": "OPERATOR"}
+    assert await mine.wanted_ends() == {}
+
+
+async def test_what_has_ended_stays_as_it_ended(mine, other):
+    fence = await mine.create("s-1", FACTS)
+    await mine.finish(fence, FACTS, keep_s=60)
+    await other.want_end("s-1", "OPERATOR")
+    assert other.find("s-1").end_wanted == ""
+    assert await mine.wanted_ends() == {}
+
+
 async def test_dead_processes_are_forgotten_when_they_own_nothing(shared, mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.renew("127.0.0.1:1")

@@ -97,8 +97,9 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EjectSession(self, request, context):
-        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
-        another process drives it: ask that one.
+        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. One that another
+        process drives is ended by that, within its renewal period (2.5 s); OWNER_MOVED when it did not in time, and it
+        will. The call's deadline bounds the wait; without one, 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,8 +45,9 @@ class AdminServiceStub:
     ListOwnedSessions: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListOwnedSessionsRequest, _admin_service_pb2.ListOwnedSessionsResponse]
     """Lists the sessions of the registry with their owners, newest first."""
     EjectSession: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.EjectSessionRequest, _admin_service_pb2.EjectSessionResponse]
-    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
-    another process drives it: ask that one.
+    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. One that another
+    process drives is ended by that, within its renewal period (2.5 s); OWNER_MOVED when it did not in time, and it
+    will. The call's deadline bounds the wait; without one, 30 s.
     """
 
 @_typing.type_check_only
@@ -66,8 +67,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListOwnedSessions: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListOwnedSessionsRequest, _admin_service_pb2.ListOwnedSessionsResponse]  # type: ignore[assignment]
     """Lists the sessions of the registry with their owners, newest first."""
     EjectSession: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.EjectSessionRequest, _admin_service_pb2.EjectSessionResponse]  # type: ignore[assignment]
-    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
-    another process drives it: ask that one.
+    """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. One that another
+    process drives is ended by that, within its renewal period (2.5 s); OWNER_MOVED when it did not in time, and it
+    will. The call's deadline bounds the wait; without one, 30 s.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -114,8 +116,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.EjectSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.EjectSessionResponse, _abc.Awaitable[_admin_service_pb2.EjectSessionResponse]]:
-        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown, OWNER_MOVED when
-        another process drives it: ask that one.
+        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. One that another
+        process drives is ended by that, within its renewal period (2.5 s); OWNER_MOVED when it did not in time, and it
+        will. The call's deadline bounds the wait; without one, 30 s.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

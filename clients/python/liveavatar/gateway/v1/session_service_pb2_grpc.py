@@ -126,6 +126,9 @@ class SessionServiceServicer:
 
     def EndSession(self, request, context):
         """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+
+        Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
+        (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

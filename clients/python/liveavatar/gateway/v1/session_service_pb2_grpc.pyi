@@ -57,7 +57,11 @@ class SessionServiceStub:
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
     """Lists sessions, newest first."""
     EndSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EndSessionRequest, _session_service_pb2.EndSessionResponse]
-    """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent."""
+    """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+
+    Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
+    (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
+    """
     WatchSessions: _grpc.StreamStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]
     """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
 
@@ -99,7 +103,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists sessions, newest first."""
     EndSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EndSessionRequest, _session_service_pb2.EndSessionResponse]  # type: ignore[assignment]
-    """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent."""
+    """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+
+    Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
+    (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
+    """
     WatchSessions: _aio.StreamStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]  # type: ignore[assignment]
     """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
 
@@ -168,7 +176,11 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.EndSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.EndSessionResponse, _abc.Awaitable[_session_service_pb2.EndSessionResponse]]:
-        """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent."""
+        """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+
+        Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
+        (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
+        """
 
     @_abc_1.abstractmethod
     def WatchSessions(

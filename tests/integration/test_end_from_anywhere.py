@@ -1,0 +1,89 @@
+"""A session is ended through any process of the gateway, also when the one that drives it is dead or hangs."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+from harness import processes, speech
+from harness.caller import caller as connect
+from harness.caller import refused
+
+from liveavatar.gateway.v1 import session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as p
+
+
+@contextlib.contextmanager
+def two_gateways(registry: Path, **settings: float) -> Iterator[tuple]:
+    """An emulator and two gateways that share a registry."""
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=str(registry), **settings) as first,
+        processes.gateway(emulator.url, registry_file=str(registry), **settings) as second,
+    ):
+        yield emulator, first, second
+
+
+async def test_any_process_ends_a_session_of_another_and_gives_its_final_record(tmp_path):
+    with two_gateways(tmp_path / "registry.db") as (emulator, first, second):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(speech.sound(10.0))
+            await stream.until("started")
+            ended = await other.end(attachment.session_id)
+            assert emulator.active() == 0
+            assert ended.state == session_pb2.SESSION_STATE_ENDED
+            assert ended.end_reason == session_pb2.END_REASON_CALLER_ENDED
+            assert ended.usage.received_bytes > 0
+            assert (await attachment.event("ended")).session.end_reason == ended.end_reason
+            assert (await other.end(attachment.session_id)).end_reason == ended.end_reason
+            assert (await caller.end(attachment.session_id)).usage == ended.usage
+
+
+async def test_a_session_of_a_dead_process_ends_at_once_for_who_asks(tmp_path):
+    with two_gateways(tmp_path / "registry.db", detach_grace_s=300, sweep_s=60) as (emulator, first, second):
+        async with connect(first.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            first.process.kill()
+        async with connect(second.address) as other:
+            ended = await other.end(attachment.session_id)
+            assert ended.end_reason == session_pb2.END_REASON_CALLER_ENDED
+            assert emulator.active() == 0
+
+
+async def test_a_wish_to_end_outlives_the_process_that_was_to_carry_it_out(tmp_path):
+    """The owner hangs, the call runs out, the owner dies: the session does not wait out its grace."""
+    with two_gateways(tmp_path / "registry.db", detach_grace_s=300) as (emulator, first, second):
+        async with connect(first.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            first.process.send(signal.SIGSTOP)
+        async with connect(second.address) as other:
+            request = p.EndSessionRequest(session_id=attachment.session_id)
+            refusal = await refused(other.sessions.EndSession(request, timeout=2))
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "OWNER_MOVED")
+            assert emulator.active() == 1
+            first.process.kill()
+            await asyncio.to_thread(emulator.wait_active, 0, 15)
+            assert (await other.end(attachment.session_id)).end_reason == session_pb2.END_REASON_CALLER_ENDED
+
+
+async def test_a_process_that_hung_ends_what_was_to_end_when_it_goes_on(tmp_path):
+    with two_gateways(tmp_path / "registry.db") as (emulator, first, second):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            first.process.send(signal.SIGSTOP)
+            try:
+                ending = asyncio.create_task(other.end(attachment.session_id))
+                await asyncio.sleep(1)
+                assert not ending.done()
+            finally:
+                first.process.send(signal.SIGCONT)
+            assert (await ending).end_reason == session_pb2.END_REASON_CALLER_ENDED
+            assert emulator.active() == 0

@@ -11,7 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from liveavatar.gateway.channel import Connection, Stream, answer
 from liveavatar.gateway.credit import CreditLedger
-from liveavatar.gateway.errors import GatewayError, from_status
+from liveavatar.gateway.errors import GatewayError
+from liveavatar.gateway.refusals import from_status
 from liveavatar.gateway.v1 import (
     audio_pb2,
     session_pb2,

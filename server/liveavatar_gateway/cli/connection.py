@@ -83,7 +83,7 @@ def channel(address: str, *, tls: bool, ca: Path | None, start: str = START) -> 
     """A connection for calls that the client library does not have; their refusals are explained as any other."""
     import grpc  # noqa: PLC0415 - see above
 
-    from liveavatar.gateway.errors import from_rpc_error  # noqa: PLC0415 - see above
+    from liveavatar.gateway.refusals import from_rpc_error  # noqa: PLC0415 - see above
 
     identity = credentials(tls=tls, ca=ca)
     opened = grpc.secure_channel(address, identity) if identity else grpc.insecure_channel(address)

@@ -36,6 +36,7 @@ from liveavatar.gateway import (
     SessionNotFound,
     SessionState,
     StateChangedEvent,
+    StayEvent,
     UpstreamNoticeEvent,
     UpstreamReconnectedEvent,
     UtteranceNotFound,
@@ -479,6 +480,61 @@ async def test_a_drain_that_no_other_target_takes_over_is_sat_out():
                 break
         await session.start_listening()
         assert (first.attach_count, second.attach_count) == (2, 1)
+
+
+async def test_a_drain_that_is_taken_back_is_told_and_the_next_one_moves_the_session_again():
+    """Had nobody else taken the session, it is still where it was: nothing of the first drain is left."""
+    taken_back = asyncio.Event()
+
+    async def drains(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.write(go_away=pb.GoAway())
+        await peer.read()
+
+    async def stays(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.write(go_away=pb.GoAway())
+        await peer.notice(1)
+        await peer.write(stay=pb.Stay())
+        await peer.answer(await peer.expect("command"))
+        await taken_back.wait()
+        await peer.write(go_away=pb.GoAway(handle="elsewhere"))
+        await peer.read()
+
+    async def knows_nothing(peer: AttachPeer) -> None:
+        await peer.read()
+        await peer.refuse(status("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND))
+
+    async def takes(peer: AttachPeer) -> None:
+        assert (await peer.opened()).resume.handle == "elsewhere"
+        await peer.until_end(2)
+
+    async with (
+        scripted([drains, stays]) as first,
+        scripted([knows_nothing, takes]) as second,
+        AsyncClient([first.address, second.address]) as client,
+        client.open_session("avatar") as session,
+    ):
+        kinds = []
+        async for event in session.events():
+            kinds.append(type(event))
+            if isinstance(event, StayEvent):
+                assert event.sequence == 1
+                assert (await session.say(bytes(960))).kind == "played"
+                await session.start_listening()
+                assert (first.attach_count, second.attach_count) == (2, 1)
+                taken_back.set()
+            elif isinstance(event, ResumedEvent) and event.target == second.address:
+                break
+        assert kinds == [
+            GoAwayEvent,
+            ResumedEvent,
+            GoAwayEvent,
+            UpstreamNoticeEvent,
+            StayEvent,
+            GoAwayEvent,
+            ResumedEvent,
+        ]
 
 
 async def test_a_session_that_is_being_adopted_is_waited_for():

@@ -6,7 +6,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from liveavatar.gateway import errors
+from liveavatar.gateway import errors, refusals
 from liveavatar.gateway.v1 import errors_pb2
 from liveavatar_gateway.core import errors as server
 
@@ -41,7 +41,7 @@ def groups(kind):
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_every_reason_has_a_class_of_its_own(reason):
-    error = errors.from_status(refused(grpc.StatusCode.INTERNAL, info(reason, a="1")))
+    error = refusals.from_status(refused(grpc.StatusCode.INTERNAL, info(reason, a="1")))
     assert type(error) is errors.REASONS[reason]
     assert type(error).reason == error.reason == reason
     assert error.metadata == {"a": "1"}
@@ -65,7 +65,7 @@ def test_a_reason_is_in_the_same_group_here_and_in_the_gateway():
 
 
 def test_all_details_are_read():
-    error = errors.from_status(
+    error = refusals.from_status(
         refused(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             info("CAPACITY_EXHAUSTED", scope="upstream_account", limit="5"),
@@ -102,7 +102,7 @@ def test_all_details_are_read():
     ],
 )
 def test_a_reason_of_a_newer_gateway_is_raised_by_its_code(code, kind):
-    error = errors.from_status(refused(code, info("MOON_PHASE", phase="full")))
+    error = refusals.from_status(refused(code, info("MOON_PHASE", phase="full")))
     assert type(error) is kind
     assert error.reason == "MOON_PHASE"
     assert error.metadata == {"phase": "full"}
@@ -110,12 +110,12 @@ def test_a_reason_of_a_newer_gateway_is_raised_by_its_code(code, kind):
 
 
 def test_another_domains_reason_is_not_one_of_ours():
-    error = errors.from_status(refused(grpc.StatusCode.NOT_FOUND, info("SESSION_NOT_FOUND", domain="proxy")))
+    error = refusals.from_status(refused(grpc.StatusCode.NOT_FOUND, info("SESSION_NOT_FOUND", domain="proxy")))
     assert type(error) is errors.CallerError
 
 
 def test_a_code_of_a_newer_grpc_is_unknown():
-    error = errors.from_status(status_pb2.Status(code=99, message="?"))
+    error = refusals.from_status(status_pb2.Status(code=99, message="?"))
     assert type(error) is errors.GatewayError
     assert error.code is grpc.StatusCode.UNKNOWN
 
@@ -131,7 +131,7 @@ def test_a_code_of_a_newer_grpc_is_unknown():
     ],
 )
 def test_a_status_without_details_is_the_transports(code, kind):
-    error = errors.from_rpc_error(failed(code, "connection refused"))
+    error = refusals.from_rpc_error(failed(code, "connection refused"))
     assert type(error) is kind
     assert (error.code, error.reason, error.message) == (code, "", "connection refused")
 
@@ -143,7 +143,7 @@ def test_a_deadline_is_a_timeout_error_too():
 def test_details_in_the_trailing_metadata_are_found():
     refusal = refused(grpc.StatusCode.FAILED_PRECONDITION, info("AUDIO_GAP", expected="96"), message="resend")
     trailing = rpc_status.to_status(refusal).trailing_metadata
-    error = errors.from_rpc_error(failed(grpc.StatusCode.FAILED_PRECONDITION, "resend", trailing))
+    error = refusals.from_rpc_error(failed(grpc.StatusCode.FAILED_PRECONDITION, "resend", trailing))
     assert isinstance(error, errors.AudioGap)
     assert error.expected == 96
 
@@ -152,7 +152,7 @@ def test_a_status_that_was_rewritten_on_the_way_is_believed():
     """Details that contradict the status are not the gateway's any more."""
     refusal = refused(grpc.StatusCode.FAILED_PRECONDITION, info("AUDIO_GAP"), message="resend")
     trailing = rpc_status.to_status(refusal).trailing_metadata
-    error = errors.from_rpc_error(failed(grpc.StatusCode.UNAVAILABLE, "upstream reset", trailing))
+    error = refusals.from_rpc_error(failed(grpc.StatusCode.UNAVAILABLE, "upstream reset", trailing))
     assert type(error) is errors.ConnectionLost
 
 
@@ -177,8 +177,8 @@ def test_details_that_cannot_be_read_are_left_out():
     broken = refusal.details.add()
     broken.Pack(error_details_pb2.RetryInfo())
     broken.value = b"\xff\xff"
-    error = errors.from_status(refusal)
+    error = refusals.from_status(refusal)
     assert isinstance(error, errors.SessionNotFound)
     assert error.retry_after is None
     trailing = (("grpc-status-details-bin", b"\xff\xff"),)
-    assert type(errors.from_rpc_error(failed(grpc.StatusCode.NOT_FOUND, "", trailing))) is errors.CallerError
+    assert type(refusals.from_rpc_error(failed(grpc.StatusCode.NOT_FOUND, "", trailing))) is errors.CallerError

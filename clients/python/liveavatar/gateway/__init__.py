@@ -65,8 +65,6 @@ from liveavatar.gateway.errors import (
     UpstreamUnreachable,
     UtteranceIdReused,
     UtteranceNotFound,
-    from_rpc_error,
-    from_status,
 )
 from liveavatar.gateway.events import (
     Event,
@@ -79,6 +77,7 @@ from liveavatar.gateway.events import (
     SessionEvent,
     SessionExpiringEvent,
     StateChangedEvent,
+    StayEvent,
     UnknownEvent,
     UpstreamNoticeEvent,
     UpstreamReconnectedEvent,
@@ -102,6 +101,7 @@ from liveavatar.gateway.model import (
     VideoEncoding,
     VideoQuality,
 )
+from liveavatar.gateway.refusals import from_rpc_error, from_status
 from liveavatar.gateway.session import (
     AsyncSession,
 )
@@ -180,6 +180,7 @@ __all__ = [
     "SessionRecord",
     "SessionState",
     "StateChangedEvent",
+    "StayEvent",
     "TooManyUtterances",
     "TransportError",
     "Unauthenticated",

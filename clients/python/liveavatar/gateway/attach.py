@@ -18,10 +18,8 @@ from liveavatar.gateway.errors import (
     Draining,
     EventsCompacted,
     GatewayError,
-    connection_lost,
-    from_status,
-    given_up,
 )
+from liveavatar.gateway.refusals import connection_lost, from_status, given_up
 from liveavatar.gateway.targets import Retries
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
@@ -59,6 +57,9 @@ class AttachListener(Protocol):
 
     def on_go_away(self, message: pb.GoAway) -> None:
         """The gateway shuts down soon."""
+
+    def on_stay(self) -> None:
+        """The gateway does not shut down after all."""
 
     def on_events_lost(self, error: EventsCompacted) -> None:
         """Events were missed while the stream was away, and the gateway has let go of them."""
@@ -271,6 +272,9 @@ class Attachment:
             case "go_away":
                 self._handle = message.go_away.handle or self._handle
                 self._listener.on_go_away(message.go_away)
+            case "stay":
+                self._left.discard(self._target)
+                self._listener.on_stay()
             case None:
                 _log.debug("attach.unknown_message")
         self._changes.notify()
@@ -298,7 +302,10 @@ class Attachment:
         self._listener.on_event(event)
 
     def _moves(self) -> bool:
-        """Whether to resume elsewhere at once. A target is left so once: it may be the only one that can serve."""
+        """Whether to resume elsewhere at once.
+
+        A target is left so once, until it says that it stays: it may be the only one that can serve.
+        """
         if self._retries.route.count == 1 or self._target in self._left:
             return False
         self._left.add(self._target)

@@ -18,9 +18,9 @@ from liveavatar.gateway.errors import (
     GatewayError,
     SessionEnded,
     UtteranceIdReused,
-    from_status,
 )
 from liveavatar.gateway.model import Outcome, Progress
+from liveavatar.gateway.refusals import from_status
 from liveavatar.gateway.utterance import Phase, Stop, Turn
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
 

@@ -8,7 +8,13 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 import grpc.aio
 
-from liveavatar.gateway.errors import ClientClosed, ConnectionLost, GatewayError, SessionNotFound, from_rpc_error
+from liveavatar.gateway.errors import (
+    ClientClosed,
+    ConnectionLost,
+    GatewayError,
+    SessionNotFound,
+)
+from liveavatar.gateway.refusals import from_rpc_error
 from liveavatar.gateway.v1 import audio_service_pb2_grpc, session_service_pb2_grpc
 
 _Request = TypeVar("_Request")

@@ -13,21 +13,10 @@ Each reason of `errors.proto` has one class, so `except AudioGap` is all a progr
 library does not know yet is raised as the group its status code belongs to, with `reason` set.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Protocol, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
-
-_Detail = TypeVar("_Detail")
-
-DOMAIN = "gateway.liveavatar"
-"""`ErrorInfo.domain` of the gateway; a reason of another domain is not one of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,112 +383,6 @@ REASONS: Mapping[str, type[GatewayError]] = {
     )
 }
 """The class of each reason the gateway can give."""
-
-_BY_CODE: Mapping[grpc.StatusCode, type[GatewayError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: CallerError,
-    grpc.StatusCode.FAILED_PRECONDITION: CallerError,
-    grpc.StatusCode.OUT_OF_RANGE: CallerError,
-    grpc.StatusCode.NOT_FOUND: CallerError,
-    grpc.StatusCode.ALREADY_EXISTS: CallerError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: CapacityError,
-    grpc.StatusCode.ABORTED: OwnershipError,
-    grpc.StatusCode.INTERNAL: InternalError,
-    grpc.StatusCode.UNAVAILABLE: ConnectionLost,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    grpc.StatusCode.CANCELLED: ConnectionLost,
-    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-}
-_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-
-
-class RpcFailure(Protocol):
-    """What the synchronous and the asyncio gRPC errors have in common."""
-
-    def code(self) -> grpc.StatusCode:
-        """The status code."""
-
-    def details(self) -> str | None:
-        """The status message."""
-
-    def trailing_metadata(self) -> Any:
-        """What was sent with the status."""
-
-
-def from_rpc_error(error: RpcFailure) -> GatewayError:
-    """Turn a `grpc.RpcError` or `grpc.aio.AioRpcError` into the exception of its reason.
-
-    Without the gateway's details (a proxy or gRPC itself answered) the class follows from the status code.
-    """
-    try:
-        status = rpc_status.from_call(error)
-    except (ValueError, DecodeError):
-        # Something between here and the gateway rewrote the status; what gRPC says is then the truth.
-        status = None
-    if status is None:
-        code = error.code()
-        return _BY_CODE.get(code, GatewayError)(error.details() or code.name.lower(), code=code, reason="")
-    return from_status(status)
-
-
-def from_status(status: status_pb2.Status) -> GatewayError:
-    """Turn a `google.rpc.Status` that is not OK, as commands and utterances carry it, into an exception."""
-    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    info = _detail(status, error_details_pb2.ErrorInfo())
-    bad_request = _detail(status, error_details_pb2.BadRequest())
-    quota = _detail(status, error_details_pb2.QuotaFailure())
-    retry = _detail(status, error_details_pb2.RetryInfo())
-    retry_after = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
-    ours = info.domain == DOMAIN
-    kind = REASONS.get(info.reason) if ours else None
-    return (kind or _group(code, ours=ours))(
-        status.message or code.name.lower(),
-        code=code,
-        reason=info.reason,
-        metadata=dict(info.metadata),
-        field_violations=[FieldViolation(v.field, v.description) for v in bad_request.field_violations],
-        quota_violations=[QuotaViolation(v.subject, v.description) for v in quota.violations],
-        retry_after=retry_after,
-    )
-
-
-def connection_lost(message: str) -> ConnectionLost:
-    """What a stream breaks with that gRPC gave no status for."""
-    return ConnectionLost(message, code=grpc.StatusCode.UNAVAILABLE)
-
-
-def given_up(error: GatewayError, patience: timedelta) -> ConnectionLost:
-    """What is raised when nothing could be resumed in time.
-
-    Args:
-        error: What the last attempt failed with.
-        patience: How long it was tried.
-    """
-    lost = ConnectionLost(
-        f"no gateway went on with it within {patience.total_seconds():g} s; at last: {error}",
-        code=grpc.StatusCode.UNAVAILABLE,
-        metadata={"patience_s": f"{patience.total_seconds():g}"},
-    )
-    lost.__cause__ = error
-    return lost
-
-
-def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:
-    """The status's detail of a kind; `empty` when it has none that can be read."""
-    for packed in status.details:
-        with contextlib.suppress(DecodeError):
-            if packed.Unpack(empty):
-                break
-    return empty
-
-
-def _group(code: grpc.StatusCode, *, ours: bool) -> type[GatewayError]:
-    """The class for a reason without one.
-
-    UNAVAILABLE and the like mean the transport only where the gateway itself has not spoken.
-    """
-    kind = _BY_CODE.get(code, GatewayError)
-    return GatewayError if ours and issubclass(kind, TransportError) else kind
 
 
 def _integer(text: str | None) -> int | None:

@@ -128,10 +128,18 @@ class SessionEndedEvent(SessionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoAwayEvent(SessionEvent):
-    """The gateway shuts down soon. Not numbered: `sequence` is the last event's, `time` is this process's."""
+    """The gateway shuts down soon. Not numbered: `sequence` is the last event's, `time` is this process's.
+
+    In force until a `StayEvent` or a `ResumedEvent`: a gateway that still shuts down then says so again.
+    """
 
     deadline: datetime
-    """Until when the session can stay. It is ended then, at the latest."""
+    """Until when the session can stay. It is ended then, at the latest, unless a `StayEvent` comes before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StayEvent(SessionEvent):
+    """The gateway does not shut down after all: the `GoAwayEvent` before is void. Not numbered, as that one."""
 
 
 class ResumedStream(enum.StrEnum):
@@ -173,6 +181,7 @@ Event = (
     | SessionAdoptedEvent
     | SessionEndedEvent
     | GoAwayEvent
+    | StayEvent
     | ResumedEvent
     | UnknownEvent
 )
@@ -287,7 +296,7 @@ class EventLog:
                     raise _compacted(after_sequence, self._events[0].sequence)
                 event = self._events[position - oldest]
                 position += 1
-                if event.sequence > after_sequence or isinstance(event, GoAwayEvent | ResumedEvent):
+                if event.sequence > after_sequence or isinstance(event, GoAwayEvent | StayEvent | ResumedEvent):
                     after_sequence = event.sequence
                     yield event
             if self._closed:

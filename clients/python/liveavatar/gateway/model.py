@@ -10,7 +10,8 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from google.rpc import status_pb2
 
 from liveavatar.gateway.audio import AudioEncoding, encodings_from_proto
-from liveavatar.gateway.errors import GatewayError, from_status
+from liveavatar.gateway.errors import GatewayError
+from liveavatar.gateway.refusals import from_status
 from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, session_service_pb2
 
 

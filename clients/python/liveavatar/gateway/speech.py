@@ -21,10 +21,9 @@ from liveavatar.gateway.errors import (
     SessionEnded,
     TooManyUtterances,
     UtteranceIdReused,
-    connection_lost,
-    given_up,
 )
 from liveavatar.gateway.model import Outcome
+from liveavatar.gateway.refusals import connection_lost, given_up
 from liveavatar.gateway.targets import Retries
 from liveavatar.gateway.utterance import Phase, Stop, Turn
 from liveavatar.gateway.v1 import audio_service_pb2 as pb

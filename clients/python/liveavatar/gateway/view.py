@@ -15,6 +15,7 @@ from liveavatar.gateway.events import (
     ResumedStream,
     SessionEndedEvent,
     StateChangedEvent,
+    StayEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
     event_from_proto,
@@ -75,6 +76,10 @@ class SessionView:
         """The gateway shuts down soon."""
         sequence, deadline = self.events.newest_sequence, moment(message.deadline)
         self.events.append(GoAwayEvent(sequence=sequence, time=datetime.now(UTC), deadline=deadline))
+
+    def on_stay(self) -> None:
+        """The gateway does not shut down after all."""
+        self.events.append(StayEvent(sequence=self.events.newest_sequence, time=datetime.now(UTC)))
 
     def on_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
         """The Attach stream is there again."""

@@ -29,6 +29,13 @@ class Sleepy(Protocol):
         """Send a keep-alive."""
 
 
+@dataclass(slots=True)
+class _Entry:
+    """A session's place in the schedule; None when the session was let go, which is then free to go itself."""
+
+    session: Sleepy | None
+
+
 class KeepAliveSchedule:
     """Who is to be kept alive, and when. Pure: time comes in as an argument.
 
@@ -39,18 +46,19 @@ class KeepAliveSchedule:
     def __init__(self, config: KeepAliveConfig, rng: random.Random) -> None:
         self._config = config
         self._rng = rng
-        self._heap: list[tuple[float, int, Sleepy]] = []
+        self._heap: list[tuple[float, int, _Entry]] = []
         self._count = itertools.count()
-        self._members: set[int] = set()
+        self._entries: dict[int, _Entry] = {}
 
     def add(self, session: Sleepy, now_s: float) -> None:
         """Keep a session alive from now on. Once for each session."""
-        self._members.add(id(session))
-        self._push(session, now_s)
+        entry = self._entries[id(session)] = _Entry(session)
+        self._push(entry, now_s)
 
     def remove(self, session: Sleepy) -> None:
-        """Let it go. Its entry falls out when it comes up."""
-        self._members.discard(id(session))
+        """Let it go. Its empty entry falls out when it comes up."""
+        if (entry := self._entries.pop(id(session), None)) is not None:
+            entry.session = None
 
     def next_s(self) -> float | None:
         """When `run` is due next; None when there is nobody."""
@@ -60,18 +68,18 @@ class KeepAliveSchedule:
         """Keep alive all that are due; returns how many."""
         count = 0
         while self._heap and self._heap[0][0] <= now_s:
-            _, _, session = heapq.heappop(self._heap)
-            if id(session) not in self._members:
+            _, _, entry = heapq.heappop(self._heap)
+            if (session := entry.session) is None:
                 continue
             if session.last_command_at_s + self._config.interval_s * (1 - self._config.jitter) > now_s:
-                self._push(session, session.last_command_at_s)
+                self._push(entry, session.last_command_at_s)
                 continue
             session.keep_alive()
             count += 1
-            self._push(session, now_s)
+            self._push(entry, now_s)
         return count
 
-    def _push(self, session: Sleepy, since_s: float) -> None:
+    def _push(self, entry: _Entry, since_s: float) -> None:
         early = self._rng.uniform(0.0, self._config.jitter)
         due_s = since_s + self._config.interval_s * (1 - early)
-        heapq.heappush(self._heap, (due_s, next(self._count), session))
+        heapq.heappush(self._heap, (due_s, next(self._count), entry))

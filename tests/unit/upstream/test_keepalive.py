@@ -1,6 +1,8 @@
 """One timer keeps all sessions alive: none is idle for too long, none is bothered while it speaks."""
 
+import gc
 import random
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -75,6 +77,16 @@ def test_a_session_that_was_let_go_is_not_kept_alive(schedule):
     schedule.remove(session)
     assert schedule.run(1_000.0) == 0
     assert schedule.next_s() is None
+
+
+def test_a_session_that_was_let_go_is_free_to_go_at_once(schedule):
+    session = Session()
+    schedule.add(session, 0.0)
+    schedule.remove(session)
+    remains = weakref.ref(session)
+    del session
+    gc.collect()
+    assert remains() is None
 
 
 def test_letting_go_twice_is_harmless(schedule):

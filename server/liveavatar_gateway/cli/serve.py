@@ -19,8 +19,8 @@ from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit, s
 from liveavatar_gateway.config import ConfigError, Settings
 
 _GC_THRESHOLD = (1_000, 5, 5)
-"""A session that has ended is a cycle of some hundred objects, old enough for the last generation only. So that one is
-collected every 25,000 objects, some hundred sessions: 20 to 40 ms each time, well within the lead that speech has. At
+"""A session that has ended is a cycle of some hundred objects, old enough for the last generation only. So that
+one is collected every 25,000 objects, some hundred sessions: 20 to 40 ms each, well within the lead of speech. At
 Python's default of 10 and 10, or higher, garbage grows for longer and the pause with it."""
 
 

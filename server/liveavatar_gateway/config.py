@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from liveavatar_gateway.core.readiness import ReadinessConfig
+from liveavatar_gateway.core.rotation import RotationConfig
 from liveavatar_gateway.core.scheduler import SchedulerConfig
 from liveavatar_gateway.core.session import SessionConfig
 from liveavatar_gateway.core.speech import SpeechConfig
@@ -136,6 +138,14 @@ class Settings(BaseSettings):
     )
     expiring_notice_s: float = Field(
         15.0, ge=0, le=600, description="How long before a session's limit the `expiring` event is sent."
+    )
+
+    rotation_lead_s: float = Field(
+        30.0,
+        ge=10,
+        le=300,
+        description="How long before the limit the fresh avatar of a session that rotates is started. Both are "
+        "billed until the next border between two utterances. Higher finds a place and a border more surely.",
     )
 
     detach_grace_s: float = Field(
@@ -325,8 +335,8 @@ class Settings(BaseSettings):
         return DirectoryConfig(
             session=SessionConfig(
                 speech=self.speech(),
-                ready_timeout_s=self.ready_timeout_s,
-                probe_after_s=self.probe_after_s,
+                readiness=ReadinessConfig(ready_timeout_s=self.ready_timeout_s, probe_after_s=self.probe_after_s),
+                rotation=RotationConfig(lead_s=self.rotation_lead_s),
                 expiring_notice_s=self.expiring_notice_s,
             ),
             reconnect=ReconnectConfig(budget_s=self.reconnect_budget_s),

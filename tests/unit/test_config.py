@@ -282,6 +282,6 @@ def test_the_parts_get_what_was_set():
     assert pool.keep_alive.interval_s == 50
     assert (settings.rest().base_url, settings.rest().timeout_s) == ("http://127.0.0.1:1", 3)
     assert settings.speech().scheduler.first_packet_s == 0.5
-    assert (directory.session.speech, directory.session.ready_timeout_s) == (settings.speech(), 11)
+    assert (directory.session.speech, directory.session.readiness.ready_timeout_s) == (settings.speech(), 11)
     assert (directory.retention_s, rpc.detach_grace_s, rpc.max_chunk_bytes) == (12, 13, 2048)
     assert rpc.speech.max_buffered_s == 20

@@ -65,6 +65,18 @@ class Reconnected:
     """Whether it is the socket of a fresh avatar."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotated:
+    """A fresh avatar took over from the one whose limit was near."""
+
+    upstream_session_id: str
+    """LiveAvatar's id of its session."""
+    expires_at: datetime | None
+    """When its limit ends it; None when LiveAvatar did not say."""
+    inside: bool
+    """Whether it goes on in the middle of an utterance, since no border came in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Adopted:
     """Another process drives the session now; `gap_s` nobody did."""
@@ -95,6 +107,7 @@ Happening = (
     | UtteranceEnded
     | Expiring
     | Reconnected
+    | Rotated
     | Adopted
     | Noticed
     | Ended

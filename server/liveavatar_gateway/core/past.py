@@ -51,3 +51,4 @@ class PastSession:
     played_s: float = 0.0
     interruption_count: int = 0
     reconnect_count: int = 0
+    rotation_count: int = 0

@@ -55,6 +55,12 @@ class PlayoutClock:
         elapsed_s = max(0.0, now_s - self._base_at_s - delay_s)
         return min(self.sent_s, self._base_s + elapsed_s)
 
+    @property
+    def dry_at_s(self) -> float:
+        """When all that was sent will have been heard."""
+        delay_s = 0.0 if self._confirmed else self._start_delay_s
+        return self._base_at_s + delay_s + self.sent_s - self._base_s
+
     def take_back(self, seconds: float) -> None:
         """Note that the latest `seconds` of audio never arrived; they are sent again."""
         self.sent_s -= seconds

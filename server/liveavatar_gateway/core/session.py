@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Self
 
 from liveavatar_gateway.core import messages as wire
-from liveavatar_gateway.core.errors import GatewayError, ReadyTimeout, SessionEnded
+from liveavatar_gateway.core.errors import GatewayError, SessionEnded
 from liveavatar_gateway.core.events import (
     Adopted,
     Ended,
@@ -17,16 +17,19 @@ from liveavatar_gateway.core.events import (
     Noticed,
     PoseChanged,
     Reconnected,
+    Rotated,
     StateChanged,
     UtteranceEnded,
 )
 from liveavatar_gateway.core.past import PastSession
-from liveavatar_gateway.core.speech import Speech, SpeechConfig
+from liveavatar_gateway.core.readiness import Due, Readiness, ReadinessConfig
+from liveavatar_gateway.core.rotation import Rotation, RotationConfig
+from liveavatar_gateway.core.speech import Hold, Speech, SpeechConfig
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState, end_reason_of, move
 from liveavatar_gateway.core.utterance import Intake, Utterance
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
-_OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
+OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
 """Three words of different builds for one thing: the session is over. Source: LITE events page, old and new."""
 
 
@@ -36,13 +39,10 @@ class SessionConfig:
 
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     """How speech is sent."""
-    ready_timeout_s: float = 20.0
-    """How long LiveAvatar may take from the open socket to a ready avatar. 15 to 20 s is what its clients use."""
-    probe_after_s: float = 5.0
-    """When to ask a socket that never says `connected` with a harmless interrupt, and how often."""
-    connected_wait_s: float = 3.0
-    """How long to wait for `connected` on a socket that was opened again. Some builds say it once per session,
-    others again; commands to one that did not say it yet may vanish. Lower speaks on sooner."""
+    readiness: ReadinessConfig = field(default_factory=ReadinessConfig)
+    """How long the avatar may take until it is ready."""
+    rotation: RotationConfig = field(default_factory=RotationConfig)
+    """How early a fresh avatar is prepared, where the caller wants one."""
     expiring_notice_s: float = 15.0
     """How long before the session's limit `expiring` is sent."""
     expiry_grace_s: float = 1.0
@@ -67,6 +67,7 @@ class Session:
         *,
         new_id: Callable[[], str],
         utc_now: Callable[[], datetime],
+        rotate: bool = False,
     ) -> None:
         self.id = id
         self.config = config
@@ -87,14 +88,14 @@ class Session:
         self._outbox: deque[wire.Command] = deque()
         self._listen_when_idle = False
         self._listening = False
-        self._ready_by_s: float | None = None
-        self._probe_at_s: float | None = None
-        self._probed = False
-        self._connected_by_s: float | None = None
+        self._readiness = Readiness(config.readiness)
         self._lost_at_s = 0.0
         self._attempt_count = 0
         self._replaced = False
+        self._rotation = Rotation(config.rotation, config.speech) if rotate else None
         self.reconnect_count = 0
+        self.rotation_count = 0
+        self._looked_at_s = 0.0
         self._expires_at_s: float | None = None
         self._expiring_told = False
 
@@ -108,6 +109,7 @@ class Session:
         utc_now: Callable[[], datetime],
         now_s: float,
         gap_s: float,
+        rotate: bool = False,
     ) -> Self:
         """Go on with a session that another process drove; its socket is yet to be opened.
 
@@ -118,15 +120,17 @@ class Session:
             utc_now: Wall-clock time.
             now_s: Monotonic time.
             gap_s: How long nobody drove it.
+            rotate: Whether it outlives its limit.
         """
-        session = cls(past.id, config, new_id=new_id, utc_now=utc_now)
+        session = cls(past.id, config, new_id=new_id, utc_now=utc_now, rotate=rotate)
         session.created_at = past.created_at
         session.ready_at = past.ready_at
         session.reconnect_count = past.reconnect_count
+        session.rotation_count = past.rotation_count
         session.state = SessionState.RECONNECTING
         session.log = EventLog(capacity=config.event_log_size, last_sequence=past.last_sequence)
         session._lost_at_s = now_s - gap_s
-        session._expires_at_s = None if past.expires_in_s is None else now_s + past.expires_in_s
+        session._limit(None if past.expires_in_s is None else now_s + past.expires_in_s)
         session.speech.restore(past, now_s)
         session._note(Adopted(gap_s))
         return session
@@ -146,8 +150,7 @@ class Session:
     def started(self, *, max_duration_s: float | None, now_s: float) -> None:
         """LiveAvatar started the avatar: billing has begun, and the session has a limit."""
         self._move(SessionState.CONNECTING)
-        if max_duration_s is not None:
-            self._expires_at_s = now_s + max_duration_s
+        self._limit(None if max_duration_s is None else now_s + max_duration_s, max_duration_s)
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
         """The command socket is open; an open socket is not readiness.
@@ -158,18 +161,13 @@ class Session:
         """
         if self.state is SessionState.RECONNECTING:
             self._attempt_count += attempt_count
-        if self.ready_at is None or self._replaced:
-            self._ready_by_s = now_s + self.config.ready_timeout_s
-            self._probe_at_s = now_s + self.config.probe_after_s
-        else:
-            self._connected_by_s = now_s + self.config.connected_wait_s
+        self._readiness.open(now_s, fresh=self.ready_at is None or self._replaced)
 
     def socket_lost(self, now_s: float) -> None:
         """The command socket is gone. It is to be opened again; meanwhile audio is taken and held."""
         if self.over:
             return
-        self._ready_by_s = self._probe_at_s = self._connected_by_s = None
-        self._probed = False
+        self._readiness.close()
         self._outbox.clear()
         if self.state is SessionState.RECONNECTING:
             return
@@ -184,8 +182,14 @@ class Session:
     def replaced(self, *, max_duration_s: float | None, now_s: float) -> None:
         """A fresh avatar was started in place of the one whose socket is lost; its socket is yet to be opened."""
         self._replaced = True
-        self._expires_at_s = None if max_duration_s is None else now_s + max_duration_s
+        self._limit(None if max_duration_s is None else now_s + max_duration_s, max_duration_s)
+
+    def _limit(self, expires_at_s: float | None, max_duration_s: float | None = None) -> None:
+        """Another avatar has another limit."""
+        self._expires_at_s = expires_at_s
         self._expiring_told = False
+        if self._rotation is not None:
+            self._rotation.plan(expires_at_s, max_duration_s)
 
     def end(
         self, reason: EndReason, now_s: float, *, error: GatewayError | None = None, upstream_reason: str = ""
@@ -195,6 +199,8 @@ class Session:
             return
         self.end_reason = reason
         self.upstream_reason = upstream_reason
+        if error is None and reason is EndReason.MAX_DURATION and self._rotation is not None:
+            error = self._rotation.failure
         self.error = error
         self._move(SessionState.ENDING)
         self.speech.close(SessionEnded(self.id, reason.value, upstream_reason), now_s)
@@ -215,6 +221,80 @@ class Session:
         self.ended_at = self._utc_now()
         self._move(SessionState.ENDED)
         self._note(Ended(self.error))
+
+    # --- longer than the limit
+
+    @property
+    def expires_at_s(self) -> float | None:
+        """When LiveAvatar's limit ends the avatar, monotonic seconds; None when it has none."""
+        return self._expires_at_s
+
+    def wants_successor(self, now_s: float) -> bool:
+        """Whether a fresh avatar is to be there, or to be prepared."""
+        if self._rotation is None or self.ready_at is None or self.over:
+            return False
+        return self._rotation.is_due(now_s)
+
+    def successor_ready(self, now_s: float) -> None:
+        """A fresh avatar waits for its turn."""
+        if self._rotation is not None:
+            self._rotation.ready = True
+            self.speech.hold = self._rotation.hold(now_s)
+
+    def successor_failed(self, error: GatewayError) -> None:
+        """There is no fresh avatar, or it is lost again; another try follows."""
+        if self._rotation is not None:
+            known, self._rotation.failure = self._rotation.failure, error
+            self._rotation.ready = False
+            self.speech.hold = Hold.NOTHING
+            if known is None or known.reason != error.reason:
+                self._note(Noticed(error=False, type="rotation_delayed", message=error.message))
+
+    def may_take_over(self, now_s: float) -> bool:
+        """Whether the fresh avatar is to go on now, see `take_over`."""
+        if self._rotation is None or not self._rotation.ready or self.over:
+            return False
+        return self.speech.may_part(now_s) or self._rotation.is_last_moment(now_s)
+
+    def take_over(
+        self,
+        *,
+        upstream_session_id: str,
+        max_duration_s: float | None,
+        expires_at: datetime | None,
+        age_s: float,
+        now_s: float,
+    ) -> None:
+        """A fresh avatar that is ready goes on; the old one says nothing any more, and is heard no more.
+
+        Args:
+            upstream_session_id: LiveAvatar's id of its session.
+            max_duration_s: Its limit from its start; None when it has none.
+            expires_at: When that ends it.
+            age_s: How long ago it was started.
+            now_s: Monotonic time.
+        """
+        self.speech.tick(now_s)
+        inside = any(one.first_sent_at_s is not None and not one.committed for one in self.speech.active)
+        self._outbox.clear()
+        self._listen_when_idle = self._listen_when_idle or self._listening
+        self._listening = False
+        if self.pose is Pose.LISTENING:
+            self._pose(Pose.IDLE)
+        resent_bytes = self.speech.hand_over(now_s)
+        self._drain()
+        self.rotation_count += 1
+        self._limit(None if max_duration_s is None else now_s - age_s + max_duration_s, max_duration_s)
+        self._note(
+            Rotated(
+                upstream_session_id=upstream_session_id,
+                expires_at=expires_at,
+                inside=inside,
+            )
+        )
+        if self.state is SessionState.RECONNECTING:
+            self._replaced = True
+            self._ready_again(now_s, resent_bytes)
 
     # --- the caller's side
 
@@ -322,9 +402,7 @@ class Session:
                 self.speech.on_interrupted(refs, now_s)
 
     def _on_upstream_state(self, state: str, now_s: float) -> None:
-        if state == "connected":
-            self._become_ready(now_s)
-        elif state in _OVER_UPSTREAM:
+        if state in OVER_UPSTREAM:
             self.end(EndReason.UPSTREAM_ENDED, now_s)
 
     def _on_pose(self, pose: Pose, now_s: float) -> None:
@@ -336,7 +414,7 @@ class Session:
 
     def _take_as_sign_of_life(self, event: wire.Event, now_s: float) -> None:
         """An answer to a probe proves that commands are heard, where `connected` never comes."""
-        if self._probed and not isinstance(event, wire.StateUpdated | wire.Unknown):
+        if self.state in _UNREADY and self._readiness.is_shown_by(event):
             self._become_ready(now_s)
 
     # --- time and commands
@@ -349,18 +427,37 @@ class Session:
     @property
     def deadline_s(self) -> float | None:
         """When `tick` and `next_command` are due even if nothing happens."""
-        due = [self.speech.deadline_s, self._expires_at_s, self.speech.silent_at_s]
+        due = [self.speech.deadline_s, self.speech.silent_at_s, self._rotation_due_s]
         if self.state in _UNREADY:
-            due += [self._ready_by_s, self._probe_at_s, self._connected_by_s]
+            due.append(self._readiness.deadline_s)
         if self._expires_at_s is not None:
-            grace_s = self.config.expiry_grace_s if self._expiring_told else -self.config.expiring_notice_s
-            due[1] = self._expires_at_s + grace_s
+            told = self._expiring_told or self._has_successor
+            due.append(
+                self._expires_at_s + (self.config.expiry_grace_s if told else -self.config.expiring_notice_s)
+            )
         return min((at_s for at_s in due if at_s is not None), default=None)
+
+    @property
+    def _has_successor(self) -> bool:
+        return self._rotation is not None and self._rotation.ready
+
+    @property
+    def _rotation_due_s(self) -> float | None:
+        """When the plan to rotate, or what it waits for, is to be looked at."""
+        if self._rotation is None or self.ready_at is None:
+            return None
+        due = [self._rotation.next_s(self._looked_at_s)]
+        if self._rotation.ready:
+            due.append(self.speech.parting_at_s)
+        return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
 
     def tick(self, now_s: float) -> None:
         """Do what time asks for."""
         if self.over:
             return
+        self._looked_at_s = now_s
+        if self._rotation is not None:
+            self.speech.hold = self._rotation.hold(now_s)
         self.speech.tick(now_s)
         self._drain()
         if self.state in _UNREADY:
@@ -369,23 +466,18 @@ class Session:
             self._tick_expiry(self._expires_at_s, now_s)
 
     def _tick_connecting(self, now_s: float) -> None:
-        if self._ready_by_s is not None and now_s >= self._ready_by_s:
-            error = ReadyTimeout(
-                f"the avatar was not ready within {self.config.ready_timeout_s:g} s; try again",
-                timeout_s=self.config.ready_timeout_s,
-            )
-            self.end(EndReason.UPSTREAM_FAILED, now_s, error=error)
-        elif self._probe_at_s is not None and now_s >= self._probe_at_s:
-            # Interrupting a silent avatar is harmless and answered: the one command that can ask "are you there".
-            self._outbox.append(wire.CutSpeech(self._new_id()))
-            self._probed = True
-            self._probe_at_s = now_s + self.config.probe_after_s
-        elif self._connected_by_s is not None and now_s >= self._connected_by_s:
-            # Some builds say `connected` once per session: the next answer decides whether anybody listens.
-            self._become_ready(now_s)
+        match self._readiness.tick(now_s):
+            case Due.GIVE_UP:
+                self.end(EndReason.UPSTREAM_FAILED, now_s, error=self._readiness.timeout())
+            case Due.PROBE:
+                self._outbox.append(wire.CutSpeech(self._new_id()))
+            case Due.READY:
+                # Some builds say `connected` once per session: the next answer decides whether anybody listens.
+                self._become_ready(now_s)
 
     def _tick_expiry(self, expires_at_s: float, now_s: float) -> None:
-        if not self._expiring_told and now_s >= expires_at_s - self.config.expiring_notice_s:
+        is_near = now_s >= expires_at_s - self.config.expiring_notice_s
+        if is_near and not self._expiring_told and not self._has_successor:
             self._expiring_told = True
             self._note(Expiring(max(0.0, expires_at_s - now_s)))
         if now_s >= expires_at_s + self.config.expiry_grace_s:
@@ -419,20 +511,24 @@ class Session:
     def _become_ready(self, now_s: float) -> None:
         if self.state not in _UNREADY:
             return
-        self._ready_by_s = self._probe_at_s = self._connected_by_s = None
-        again = self.state is SessionState.RECONNECTING
-        self._move(SessionState.READY)
         resent_bytes = self.speech.resume(now_s)
-        if again:
-            self.reconnect_count += 1
-            gap_s = now_s - self._lost_at_s
-            self._note(Reconnected(self._attempt_count, gap_s, resent_bytes, self._replaced))
-            self._replaced = False
-            if self.pose is Pose.LISTENING and not self._listening:
-                self._outbox.append(wire.ListenStop(self._new_id()))
+        if self.state is SessionState.RECONNECTING:
+            self._ready_again(now_s, resent_bytes)
+        else:
+            self._readiness.close()
+            self._move(SessionState.READY)
         if self.ready_at is None:
             self.ready_at = self._utc_now()
             self._pose(Pose.IDLE)
+
+    def _ready_again(self, now_s: float, resent_bytes: int) -> None:
+        self._readiness.close()
+        self._move(SessionState.READY)
+        self.reconnect_count += 1
+        self._note(Reconnected(self._attempt_count, now_s - self._lost_at_s, resent_bytes, self._replaced))
+        self._replaced = False
+        if self.pose is Pose.LISTENING and not self._listening:
+            self._outbox.append(wire.ListenStop(self._new_id()))
 
     def _require_alive(self) -> None:
         if self.over:

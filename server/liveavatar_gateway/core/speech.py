@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, unique
 
 from liveavatar_gateway.core.correlation import Correlator, forget_oldest
 from liveavatar_gateway.core.credit import Credit
@@ -29,6 +30,17 @@ from liveavatar_gateway.core.playout import PlayoutClock
 from liveavatar_gateway.core.scheduler import PacketScheduler, SchedulerConfig
 from liveavatar_gateway.core.states import Outcome
 from liveavatar_gateway.core.utterance import Intake, Utterance
+
+
+@unique
+class Hold(Enum):
+    """How much of what is to be said waits for another avatar."""
+
+    NOTHING = "nothing"
+    NEXT = "next"
+    """Utterances of which this avatar has nothing yet."""
+    ALL = "all"
+    """Whatever it has not got yet: it says what it has, to the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,9 @@ class SpeechConfig:
     is cut and spoken anew, once; the second time the utterance fails."""
     lost_grace_s: float = 2.0
     """How long after the estimated end an end is concluded that may have been told to a lost socket."""
+    parting_grace_s: float = 1.0
+    """How long after the estimated end of what an avatar has left to say another goes on, when LiveAvatar does not
+    tell that end. Lower makes a shorter gap in the middle of an utterance, and risks its last word before."""
 
 
 @dataclass(slots=True)
@@ -124,6 +139,10 @@ class Speech:
         self._reads = False
         self.sent_count = 0
         self._unproven_cut: tuple[str, Sending] | None = None
+        self.hold = Hold.NOTHING
+        """What waits for another avatar; set by the session."""
+        self._parting: Utterance | None = None
+        self._parted = False
         self._head: Utterance | None = None
         self._turn_since_s = 0.0
         self._wake_bytes = 0
@@ -339,7 +358,9 @@ class Speech:
         utterance = self._correlator.find(refs, self.active)
         if utterance is None and self.active and self.active[0].started:
             utterance = self.active[0]
-        if utterance is not None and utterance.end_sent:
+        if utterance is not None and utterance is self._parting:
+            self._parted = True
+        elif utterance is not None and utterance.end_sent:
             self._complete_through(utterance, now_s)
 
     def on_silent(self, now_s: float) -> None:
@@ -349,9 +370,13 @@ class Speech:
             self._finish_barge(self._barge, now_s)
             return
         head = self.active[0] if self.active else None
-        if head is None or not head.started or not head.end_sent:
+        if head is None or not head.started or not (head.end_sent or head is self._parting):
             return
-        if head.sent_s - head.position_s(self.clock, now_s) <= self.config.started_timeout_s:
+        if head.sent_s - head.position_s(self.clock, now_s) > self.config.started_timeout_s:
+            return
+        if head is self._parting:
+            self._parted = True
+        else:
             self._complete_through(head, now_s)
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
@@ -382,6 +407,7 @@ class Speech:
         What was sent and confirmed is there, plays on, and is not sent again.
         """
         self.enabled = False
+        self._parting, self._parted = None, False
         for utterance in self.active:
             if utterance.first_sent_at_s is None:
                 continue
@@ -432,6 +458,50 @@ class Speech:
             return None
         oldest = next((one.delivery.unconfirmed[0] for one in self.active if one.delivery.unconfirmed), None)
         return None if oldest is None else oldest.sending.at_s + self.config.silence_timeout_s
+
+    # --- another avatar
+
+    def may_part(self, now_s: float) -> bool:
+        """Whether another avatar can go on, with nothing cut of what this one has to say."""
+        if self._barge is not None and self.enabled:
+            return False
+        if not any(one.first_sent_at_s is not None for one in self.active):
+            return True
+        says_all_it_will = self.hold is Hold.ALL or not self.enabled
+        return says_all_it_will and (self._parted or now_s >= self._parted_by_s)
+
+    @property
+    def parting_at_s(self) -> float | None:
+        """When to ask `may_part` again, even if nothing happens; None when only an event can change it."""
+        return None if self.hold is Hold.NEXT and self.enabled else self._parted_by_s
+
+    @property
+    def _parted_by_s(self) -> float:
+        return self.clock.dry_at_s + self.config.parting_grace_s
+
+    def hand_over(self, now_s: float) -> int:
+        """Another avatar goes on; returns how much audio goes up a second time, PCM bytes.
+
+        What this one confirmed was heard, or is cut if it was not; all else goes to the other.
+        """
+        if self._barge is not None:
+            self._finish_barge(self._barge, now_s)
+        self._unproven_cut = None
+        self.lose(now_s)
+        self.hold = Hold.NOTHING
+        self._talking = False
+        return self.resume(now_s)
+
+    def _part(self) -> SpeakEnd | None:
+        """Tell an avatar that no more of an utterance comes, so that it says the last of what it has."""
+        utterance = next(
+            (one for one in self.active if one.first_sent_at_s is not None and not one.end_sent), None
+        )
+        if utterance is None or utterance is self._parting:
+            return None
+        self._parting, self._parted = utterance, False
+        self.sent_count += 1
+        return SpeakEnd(utterance.upstream_id)
 
     # --- another process's session
 
@@ -549,7 +619,9 @@ class Speech:
                 return CutSpeech(self._barge.command_id)
             self._wake_at(self._barge.sent_at_s + self.config.interrupt_timeout_s)
             return None
-        command = self._speak(now_s) if self.enabled else None
+        command: Command | None = None
+        if self.enabled:
+            command = self._part() if self.hold is Hold.ALL else self._speak(now_s)
         if self.active:
             head = self.active[0]
             if head.signed:
@@ -584,7 +656,10 @@ class Speech:
         return None
 
     def _to_send(self) -> Utterance | None:
-        return next((utterance for utterance in self.active if not utterance.end_sent), None)
+        utterance = next((utterance for utterance in self.active if not utterance.end_sent), None)
+        if self.hold is Hold.NEXT and utterance is not None and utterance.first_sent_at_s is None:
+            return None
+        return utterance
 
     def _sending(self, now_s: float) -> Sending:
         return Sending(now_s, self.sent_count + 1)

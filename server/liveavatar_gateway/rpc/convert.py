@@ -134,6 +134,7 @@ def spec_of(
         ),
         detach_grace_s=_detach_grace_s(message, field, default_detach_grace_s),
         labels=_labels(message, field),
+        rotate=message.rotate,
         own_room=_own_room(message, f"{field}.own_room", available=own_rooms),
     )
 
@@ -250,6 +251,7 @@ def session_message(session: LiveSession) -> session_pb2.Session:
             sent_bytes=core.speech.upstream_bytes,
             interruption_count=core.speech.interruption_count,
             reconnect_count=core.reconnect_count,
+            rotation_count=core.rotation_count,
         ),
     )
     if started is not None and started.max_duration_s is not None:
@@ -306,7 +308,9 @@ def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.Int
     return session_service_pb2.InterruptResult(interrupted=[ended_message(one) for one in ended])
 
 
-def event_message(entry: ev.Entry, session: LiveSession) -> session_service_pb2.SessionEvent:
+def event_message(  # noqa: C901 - an arm for each kind
+    entry: ev.Entry, session: LiveSession
+) -> session_service_pb2.SessionEvent:
     """One numbered happening."""
     p = session_service_pb2
     message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
@@ -326,6 +330,12 @@ def event_message(entry: ev.Entry, session: LiveSession) -> session_service_pb2.
             message.reconnected.CopyFrom(
                 p.UpstreamReconnected(
                     attempt_count=attempts, gap=duration(gap_s), resent_bytes=resent_bytes, replaced=replaced
+                )
+            )
+        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit):
+            message.rotated.CopyFrom(
+                p.SessionRotated(
+                    upstream_session_id=upstream_id, room=room_message(session), expires_at=timestamp(limit)
                 )
             )
         case ev.Adopted(gap_s):

@@ -134,6 +134,11 @@ class Ledger:
         self.changed = True
         self._books.wake()
 
+    async def save(self) -> None:
+        """Write the record now; what cannot be written is written later."""
+        self.changed = True
+        await self._books.write(self)
+
     async def finish(self, keep_s: float) -> None:
         """Write the final record, and keep it for `keep_s` seconds."""
         self._finish_keep_s = keep_s

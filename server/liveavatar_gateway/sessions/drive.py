@@ -13,6 +13,7 @@ from liveavatar_gateway.core.errors import UpstreamError, UpstreamUnreachable
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import EndReason, SessionState, end_reason_of
 from liveavatar_gateway.core.utterance import Utterance
+from liveavatar_gateway.sessions.rotation import Rotations, Successor
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
 from liveavatar_gateway.upstream.backoff import Backoff
@@ -49,6 +50,10 @@ class SessionGone(Exception):
         self.upstream_reason = upstream_reason
 
 
+async def _unwanted(successor: "Successor", old: UpstreamSession | None) -> None:
+    """What becomes of a take-over that nobody planned."""
+
+
 Renew = Callable[[], Awaitable[UpstreamSession | None]]
 
 
@@ -69,6 +74,7 @@ class Drive:
         *,
         wake: Signal,
         tell: Callable[[], None],
+        rotations: Rotations,
     ) -> None:
         """Prepare for `run`.
 
@@ -78,26 +84,42 @@ class Drive:
             metrics: What is counted.
             wake: Set by whoever gave the machine an input after which a command may be due.
             tell: Called when the machine may have something to tell its callers.
+            rotations: Has the avatar that is to take over.
         """
         self._core = core
         self._config = config
         self._metrics = metrics
         self._wake = wake
         self._tell = tell
+        self._rotations = rotations
         self._backoff = Backoff(first_s=config.first_wait_s, max_s=config.max_wait_s, rng=random.Random())  # noqa: S311 - jitter
         self._early: list[m.Event] | None = None
         self._lost: SocketClosed | None = None
         self.upstream: UpstreamSession | None = None
         self.progress: Callable[[Utterance], None] = _unkept
         self.renew: Renew | None = None
+        self.succeeded: Callable[[Successor, UpstreamSession | None], Awaitable[None]] = _unwanted
+        """Called when a fresh avatar speaks from now on, before it is sent anything."""
 
     async def run(self, upstream: UpstreamSession) -> None:
         """Keep a socket open and speak over it until the session is over."""
         self.upstream = upstream
-        while not self._core.over:
-            reached = await self._reach()
-            if reached is not None:
-                await self._talk(*reached)
+        try:
+            while not self._core.over:
+                successor = self._rotations.take(time.monotonic())
+                reached = await self._reach() if successor is None else await self._succeed(successor)
+                if reached is not None:
+                    await self._talk(*reached)
+        finally:
+            self._rotations.close()
+
+    async def _succeed(self, successor: Successor) -> tuple[CommandSocket, int]:
+        """A fresh avatar speaks from now on; it is the one that another process would go on with."""
+        old, self.upstream = self.upstream, successor.upstream
+        successor.hear(self._listener(successor.upstream))
+        await self.succeeded(successor, old)
+        self._tell()
+        return successor.socket, 0
 
     # --- without a socket
 
@@ -107,16 +129,17 @@ class Drive:
         opening = asyncio.create_task(self._open_or_renew(), name=f"session-{self._core.id}/open")
         opening.add_done_callback(lambda _: self._wake.set())
         try:
-            while not self._core.over and not opening.done():
+            while not (self._core.over or opening.done() or self._core.may_take_over(time.monotonic())):
                 self._core.tick(time.monotonic())
                 # Without a socket nothing is due but what time alone brings: this looks when that is.
                 self._core.next_command(time.monotonic())
+                self._rotations.look(time.monotonic())
                 await self._sleep()
         finally:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        if self._core.over:
+        if self._core.over or self._core.may_take_over(time.monotonic()):
             # A socket that was opened all the same is closed with its session.
             return None
         try:
@@ -130,16 +153,17 @@ class Drive:
 
     async def _open_or_renew(self) -> tuple[CommandSocket, int]:
         try:
-            return await self._open()
+            return await self._open(again=self._core.state is SessionState.RECONNECTING)
         except UpstreamUnreachable:
             fresh = await self.renew() if self.renew is not None else None
             if fresh is None:
                 raise
         self.upstream = fresh
         self._core.replaced(max_duration_s=fresh.started.max_duration_s, now_s=time.monotonic())
-        return await self._open()
+        self._backoff.reset()
+        return await self._open(again=False)
 
-    async def _open(self) -> tuple[CommandSocket, int]:
+    async def _open(self, *, again: bool) -> tuple[CommandSocket, int]:
         """Open the socket, trying as long as the budget allows; returns it with how many tries that took.
 
         Raises:
@@ -148,7 +172,6 @@ class Drive:
         """
         assert self.upstream is not None  # noqa: S101 - set by `run`
         session_id = self.upstream.started.session_id
-        again = self._core.state is SessionState.RECONNECTING
         give_up_s = time.monotonic() + self._config.budget_s
         count = 0
         wait_s = self._backoff.next_s() if again else 0.0
@@ -157,7 +180,7 @@ class Drive:
             await asyncio.sleep(wait_s)
             count += 1
             try:
-                return await self.upstream.connect(self._on_event), count
+                return await self.upstream.connect(self._listener(self.upstream)), count
             except UpstreamUnreachable as error:
                 failure = error
                 status = error.metadata.get("http_status", "")
@@ -196,7 +219,8 @@ class Drive:
         """Speak over a socket until it is lost or the session is over."""
         opened_s = time.monotonic()
         self._lost = None
-        self._core.socket_opened(opened_s, attempt_count=attempt_count)
+        if attempt_count:
+            self._core.socket_opened(opened_s, attempt_count=attempt_count)
         early, self._early = self._early or [], None
         for event in early:
             self._on_event(event)
@@ -207,7 +231,7 @@ class Drive:
             except SocketClosed as closed:
                 self._lost = closed
             watcher.cancel()
-        if self._lost is not None and not self._core.over:
+        if self._lost is not None and not self._core.over and not self._core.may_take_over(time.monotonic()):
             socket.abort()
             now_s = time.monotonic()
             if now_s - opened_s >= self._config.stable_s:
@@ -236,6 +260,9 @@ class Drive:
         core = self._core
         while not core.over and self._lost is None:
             core.tick(time.monotonic())
+            if core.may_take_over(time.monotonic()):
+                return
+            self._rotations.look(time.monotonic())
             if core.is_deaf(time.monotonic()):
                 raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
             while (command := core.next_command(time.monotonic())) is not None:
@@ -256,6 +283,15 @@ class Drive:
         self._tell()
         deadline_s = self._core.deadline_s
         await self._wake.wait(None if deadline_s is None else deadline_s - time.monotonic())
+
+    def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
+        """Hears one avatar, until another speaks: how that one ends is not how the session does."""
+
+        def hear(event: m.Event) -> None:
+            if self.upstream is upstream:
+                self._on_event(event)
+
+        return hear
 
     def _on_event(self, event: m.Event) -> None:
         if self._early is not None:

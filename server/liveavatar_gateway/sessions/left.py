@@ -7,7 +7,7 @@ from datetime import datetime
 from liveavatar_gateway.core.events import EventLog
 from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import SessionState
-from liveavatar_gateway.registry.base import Fence, HandleHash, Row
+from liveavatar_gateway.registry.base import Fence, HandleHash, Row, Upstream
 from liveavatar_gateway.sessions.record import Record, past_of, read_access
 from liveavatar_gateway.upstream.model import Started
 
@@ -22,7 +22,8 @@ class Left:
     started: Started | None
     """How it is reached at LiveAvatar, or was."""
     started_at: datetime | None
-    expires_mono_s: float | None = None
+    turn_count: int = 1
+    retired_s: float = 0.0
     handles: Sequence[HandleHash] = ()
     told: int = 0
     """Number of the last event that its owner told."""
@@ -47,9 +48,25 @@ def seen(row: Row, config: SessionConfig, *, new_id: Callable[[], str], utc_now:
     core.log = EventLog(capacity=config.event_log_size, last_sequence=row.sequence)
     core.speech.restore(past_of(row, record, max_chunk_bytes=0, now_mono_s=0.0), 0.0)
     core.reconnect_count = record.usage.reconnect_count
+    core.rotation_count = record.usage.rotation_count
     upstream_id = record.upstream_session_id
     started = Started(session_id=upstream_id, ws_url="", room_url="", viewer_token="", max_duration_s=None)
-    return record, Left(core=core, started=started if upstream_id else None, started_at=record.started_at)
+    return record, Left(
+        core=core,
+        started=started if upstream_id else None,
+        started_at=record.started_at,
+        retired_s=record.usage.retired_s,
+    )
+
+
+def current_upstream(row: Row, record: Record) -> Upstream | None:
+    """Which of a session's upstream sessions to go on with; None when none of them can be reached.
+
+    There are two while a fresh one takes over: the one that spoke last goes before a newer one.
+    """
+    reachable = [one for one in row.upstreams if one.access is not None]
+    spoke = [one for one in reachable if one.upstream_session_id == record.upstream_session_id]
+    return next(iter(spoke or reachable[::-1]), None)
 
 
 def _state(row: Row, record: Record) -> SessionState:
@@ -77,8 +94,8 @@ def living(
     Raises:
         ValueError: what is kept of it cannot be read.
     """
-    access = row.upstreams[-1].access if row.upstreams else None
-    started = None if access is None else read_access(access)
+    upstream = current_upstream(row, record)
+    started = None if upstream is None or upstream.access is None else read_access(upstream.access)
     if started is None:
         return None
     core = Session.restored(
@@ -88,13 +105,15 @@ def living(
         utc_now=utc_now,
         now_s=now_mono_s,
         gap_s=0.0 if row.seen_mono_s is None else max(0.0, now_mono_s - row.seen_mono_s),
+        rotate=record.spec.rotate,
     )
     return Left(
         core=core,
         fence=fence,
         started=started,
         started_at=record.started_at,
-        expires_mono_s=record.expires_mono_s,
+        turn_count=record.usage.turn_count,
+        retired_s=record.usage.retired_s,
         handles=row.handles,
         told=row.sequence,
         grace_s=grace_s,

@@ -26,6 +26,7 @@ from liveavatar_gateway.sessions.drive import Drive, ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.left import Left
 from liveavatar_gateway.sessions.record import Record, Usage
+from liveavatar_gateway.sessions.rotation import Rotations, Successor
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.telemetry.metrics import Metrics
@@ -33,6 +34,9 @@ from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
 _log = structlog.get_logger(__name__)
+
+_SUCCESSOR_WAIT_S = 5.0
+"""Longest wait for a place for an avatar that is to follow another, before its callers are told."""
 
 
 def new_id() -> str:
@@ -112,7 +116,10 @@ class LiveSession:
         """
         self.spec = spec
         self.request_id = request_id
-        self.core = Session(new_id(), config, new_id=new_id, utc_now=utc_now) if left is None else left.core
+        if left is None:
+            self.core = Session(new_id(), config, new_id=new_id, utc_now=utc_now, rotate=spec.rotate)
+        else:
+            self.core = left.core
         hashes = () if left is None else left.handles
         self.handles = Handles(self.core.id, keep_s=spec.detach_grace_s, hashes=hashes)
         self.started: Started | None = None if left is None else left.started
@@ -130,7 +137,21 @@ class LiveSession:
         self._metrics = metrics
         self._meter = metrics.session()
         self._driver = Signal()
-        self.drive = Drive(self.core, reconnect or ReconnectConfig(), metrics, wake=self._driver, tell=self._tell)
+        self._rotations = Rotations(
+            self.core, pool, start=self._start_next, changed=self._driver.set, new_id=new_id, cost=self._retire
+        )
+        self.drive = Drive(
+            self.core,
+            reconnect or ReconnectConfig(),
+            metrics,
+            wake=self._driver,
+            tell=self._tell,
+            rotations=self._rotations,
+        )
+        self.drive.succeeded = self._succeed
+        self.drive.renew = self._renew if spec.own_room is not None else None
+        self._turn_count = 1 if left is None else left.turn_count
+        self._retired_s = 0.0 if left is None else left.retired_s
         self._holds: set[Hold] = set()
         self._attach: Hold | None = None
         self._audio: Hold | None = None
@@ -141,7 +162,6 @@ class LiveSession:
         self._creation: asyncio.Task[UpstreamSession] | None = None
         self._keep_s = keep_s
         self._detached_until_s: float | None = None
-        self._expires_at_s: float | None = None if left is None else left.expires_mono_s
         self._left = left
         self._ledger = books.ledger(self, left.fence if left is not None else None)
         self.drive.progress = self._ledger.note_utterance
@@ -453,10 +473,8 @@ class LiveSession:
         self.drive.upstream = upstream
         self.started = upstream.started
         self.started_at = utc_now()
-        if (limit_s := upstream.started.max_duration_s) is not None:
-            self._expires_at_s = time.monotonic() + limit_s
         if not self.core.over:
-            self.core.started(max_duration_s=limit_s, now_s=time.monotonic())
+            self.core.started(max_duration_s=upstream.started.max_duration_s, now_s=time.monotonic())
         _log.info(
             "session.started",
             session=self.id,
@@ -465,6 +483,52 @@ class LiveSession:
         )
         self._tell()
         return upstream
+
+    # --- one avatar after the other
+
+    async def _start_next(self) -> UpstreamSession:
+        self._turn_count += 1
+        # Before anybody has the identity that goes with it.
+        await self._ledger.save()
+        return await self._pool.start(
+            self.spec.avatar_request(self._turn_count), self._ledger, wait_s=_SUCCESSOR_WAIT_S
+        )
+
+    async def _succeed(self, successor: Successor, old: UpstreamSession | None) -> None:
+        """A fresh avatar speaks from now on. That is in the registry before it does so, and the old one goes."""
+        fresh = successor.upstream.started
+        if self.started_at is not None:
+            self._retire((utc_now() - self.started_at).total_seconds())
+        self.started, self.started_at = fresh, successor.started_at
+        now_s = time.monotonic()
+        self.core.take_over(
+            upstream_session_id=fresh.session_id,
+            max_duration_s=fresh.max_duration_s,
+            expires_at=self.expires_at,
+            age_s=now_s - successor.started_mono_s,
+            now_s=now_s,
+        )
+        await self._ledger.save()
+        _log.info("session.rotated", session=self.id, upstream_session=fresh.session_id)
+        if old is not None:
+            self._pool.run(old.close(), name=f"session-{self.id}/retire")
+
+    async def _renew(self) -> UpstreamSession:
+        """The avatar cannot be reached any more: another comes into the caller's room, in its place."""
+        self._rotations.close()
+        if (old := self.drive.upstream) is not None:
+            closing = self._pool.run(old.close(), name=f"session-{self.id}/replace")
+            await asyncio.wait([closing], timeout=_SUCCESSOR_WAIT_S)
+        if self.started_at is not None:
+            self._retire((utc_now() - self.started_at).total_seconds())
+        upstream = await self._start_next()
+        self.started, self.started_at = upstream.started, utc_now()
+        await self._ledger.save()
+        return upstream
+
+    def _retire(self, billed_s: float) -> None:
+        """An avatar is no more that was billed for so long."""
+        self._retired_s += billed_s
 
     def _take_up(self, left: Left) -> UpstreamSession:
         """Go on with what another process left; whoever held it there has `grace_s` to come back."""
@@ -500,6 +564,8 @@ class LiveSession:
         await self._ledger.finish(self._keep_s)
 
     def _log_end(self) -> None:
+        if self.spec.rotate and self.core.end_reason is EndReason.MAX_DURATION:
+            self._metrics.rotated("failed")
         _log.info(
             "session.ended",
             session=self.id,
@@ -551,7 +617,7 @@ class LiveSession:
             started_at=self.started_at,
             ready_at=core.ready_at,
             ended_at=core.ended_at,
-            expires_mono_s=self._expires_at_s,
+            expires_mono_s=core.expires_at_s,
             detached_until_mono_s=self._detached_until_s,
             end_reason=core.end_reason,
             upstream_reason=core.upstream_reason,
@@ -564,6 +630,9 @@ class LiveSession:
                 played_s=core.speech.played_s,
                 interruption_count=core.speech.interruption_count,
                 reconnect_count=core.reconnect_count,
+                rotation_count=core.rotation_count,
+                turn_count=self._turn_count,
+                retired_s=self._retired_s,
             ),
         )
         return record.facts()
@@ -598,7 +667,8 @@ class LiveSession:
 
     @property
     def billed(self) -> timedelta:
-        """From LiveAvatar's start to the end or to now."""
+        """What LiveAvatar bills: from the start of each avatar to its end or to now."""
+        retired = timedelta(seconds=self._retired_s)
         if self.started_at is None:
-            return timedelta()
-        return (self.core.ended_at or utc_now()) - self.started_at
+            return retired
+        return retired + (self.core.ended_at or utc_now()) - self.started_at

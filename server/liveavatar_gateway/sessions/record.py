@@ -31,6 +31,11 @@ class Usage:
     played_s: float = 0.0
     interruption_count: int = 0
     reconnect_count: int = 0
+    rotation_count: int = 0
+    turn_count: int = 1
+    """Avatars that were asked for, the one that speaks among them."""
+    retired_s: float = 0.0
+    """What the others were billed for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +198,7 @@ def past_of(row: Row, record: Record, *, max_chunk_bytes: int, now_mono_s: float
         played_s=usage.played_s,
         interruption_count=usage.interruption_count,
         reconnect_count=usage.reconnect_count,
+        rotation_count=usage.rotation_count,
     )
 
 

@@ -25,6 +25,8 @@ class Spec:
     labels: Mapping[str, str] = field(default_factory=dict)
     own_room: OwnRoom | None = None
     """Where the avatar appears; None for a room that LiveAvatar makes."""
+    rotate: bool = False
+    """Whether a fresh avatar takes over before the limit of the one that speaks."""
 
     def avatar_request(self, turn: int) -> AvatarRequest:
         """What to ask LiveAvatar for.

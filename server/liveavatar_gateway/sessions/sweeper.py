@@ -13,6 +13,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Row
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.left import current_upstream
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.record import Record
 from liveavatar_gateway.upstream.pool import Pool
@@ -98,7 +99,7 @@ class Sweeper:
 
     def is_lost(self, row: Row) -> bool:
         """Whether a session of a dead process waited in vain for its callers to come back, or cannot go on."""
-        return self.left_s(row) <= 0.0 or not row.upstreams or row.upstreams[-1].access is None
+        return self.left_s(row) <= 0.0 or current_upstream(row, Record.of(row.facts)) is None
 
     def left_s(self, row: Row) -> float:
         """How long a session of a dead process still waits for its callers to come back, seconds.
@@ -133,12 +134,14 @@ class Sweeper:
             return None
         self.adopted_count += 1
         self._pool.metrics.taken_over(adopted=True)
-        for old in row.upstreams[:-1]:
-            self._pool.run(self._stop_old(old.upstream_session_id), name=f"session-{row.session_id}/stop-old")
+        for other in row.upstreams:
+            if session.started is not None and other.upstream_session_id != session.started.session_id:
+                work = self._stop_other(other.upstream_session_id)
+                self._pool.run(work, name=f"session-{row.session_id}/stop-other")
         return session
 
-    async def _stop_old(self, upstream_session_id: str) -> None:
-        """Stop what was being replaced when its process died."""
+    async def _stop_other(self, upstream_session_id: str) -> None:
+        """Stop what was being replaced, or was to replace it, when its process died."""
         await self._pool.stops.stop(upstream_session_id, _STOP_REASON)
         try:
             await self._books.registry.drop_upstream(upstream_session_id)

@@ -19,6 +19,7 @@ from liveavatar_gateway.core.events import (
     Ended,
     Happening,
     Reconnected,
+    Rotated,
     StateChanged,
     UtteranceEnded,
     UtteranceStarted,
@@ -115,6 +116,13 @@ class Metrics:
             "Audio that was sent again behind a lost command socket, bytes as in gateway_upstream_audio_bytes.",
             registry=own,
         )
+        self._rotations = Counter(
+            "gateway_rotations",
+            "Fresh avatars that took over before a limit: at a border between utterances, inside one, or failed "
+            "when the limit came first.",
+            ["outcome"],
+            registry=own,
+        )
         self._taken_over = Counter(
             "gateway_sessions_taken_over",
             "Sessions of dead processes that this one went on with (adopted) or ended (swept).",
@@ -140,6 +148,8 @@ class Metrics:
             self._sessions.labels(state.value)
         for reason in EndReason:
             self._sessions_ended.labels(reason.value)
+        for rotation in ("border", "inside", "failed"):
+            self._rotations.labels(rotation)
         for taken in ("adopted", "swept"):
             self._taken_over.labels(taken)
         for outcome in Outcome:
@@ -204,6 +214,10 @@ class Metrics:
         self._reconnects.observe(gap_s)
         self._resent_bytes.inc(resent_bytes)
 
+    def rotated(self, outcome: str) -> None:
+        """A fresh avatar took over, or could not in time."""
+        self._rotations.labels(outcome).inc()
+
     def session_ended(self, reason: EndReason | None) -> None:
         """A session is over."""
         self._sessions_ended.labels(reason.value if reason else EndReason.UPSTREAM_FAILED.value).inc()
@@ -239,6 +253,8 @@ class SessionMeter:
                 self._opened = True
             case Reconnected(gap_s=gap_s, resent_bytes=resent_bytes):
                 self._metrics.reconnected(gap_s, resent_bytes)
+            case Rotated(inside=inside):
+                self._metrics.rotated("inside" if inside else "border")
             case StateChanged(state=SessionState.READY) if not self._opened:
                 self._opened = True
                 self._metrics.session_opened(self._clock() - self._created_s)

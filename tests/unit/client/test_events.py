@@ -36,6 +36,9 @@ def test_every_kind_of_event_is_read():
         "expiring": pb.SessionExpiring(),
         "notice": pb.UpstreamNotice(type="video_starvation", message="slow", error=True),
         "reconnected": pb.UpstreamReconnected(attempt_count=2, resent_bytes=960, replaced=True),
+        "rotated": pb.SessionRotated(
+            upstream_session_id="second", room=session_pb2.RoomAccess(url="wss://elsewhere", viewer_token="t")
+        ),
         "adopted": pb.SessionAdopted(gap=ended.played),
         "ended": over,
     }
@@ -54,6 +57,8 @@ def test_every_kind_of_event_is_read():
     assert read["notice"].message == "slow"
     reconnected = read["reconnected"]
     assert (reconnected.attempt_count, reconnected.resent_bytes, reconnected.replaced) == (2, 960, True)
+    assert (read["rotated"].upstream_session_id, read["rotated"].room.url) == ("second", "wss://elsewhere")
+    assert read["rotated"].expires_at is None
     assert read["adopted"].gap.total_seconds() == 0.25
     assert read["ended"].record.end_reason == "idle"
     assert read["ended"].error is None

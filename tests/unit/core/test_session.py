@@ -5,6 +5,7 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import ReadyTimeout, SessionEnded, UpstreamUnreachable
 from liveavatar_gateway.core.events import Ended, Expiring, Noticed, PoseChanged, StateChanged
+from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.core.states import EndReason, IllegalTransition, Pose, SessionState
 
 CONNECTED = m.StateUpdated("connected")
@@ -79,7 +80,7 @@ def test_an_event_before_any_probe_is_no_readiness(make_rig):
 
 
 def test_a_session_that_does_not_become_ready_in_time_ends(make_rig):
-    rig = make_rig(ready_timeout_s=12.0).connect()
+    rig = make_rig(readiness=ReadinessConfig(ready_timeout_s=12.0)).connect()
     rig.run(12.1)
     assert (rig.session.state, rig.session.end_reason) == (SessionState.ENDING, EndReason.UPSTREAM_FAILED)
     assert isinstance(rig.session.error, ReadyTimeout)

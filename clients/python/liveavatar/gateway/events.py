@@ -13,6 +13,7 @@ from liveavatar.gateway.errors import EventsCompacted, GatewayError
 from liveavatar.gateway.model import (
     Outcome,
     Pose,
+    RoomAccess,
     SessionRecord,
     SessionState,
     error_from_proto,
@@ -109,6 +110,18 @@ class UpstreamReconnectedEvent(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRotatedEvent(SessionEvent):
+    """A fresh avatar took over from the one whose limit was near."""
+
+    upstream_session_id: str
+    """LiveAvatar's id of the new avatar's session."""
+    room: RoomAccess
+    """Where it is, as `AsyncSession.room` says from now on."""
+    expires_at: datetime | None
+    """When its limit ends it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAdoptedEvent(SessionEvent):
     """Another process of the gateway drives the session now: the one before is gone."""
 
@@ -178,6 +191,7 @@ Event = (
     | SessionExpiringEvent
     | UpstreamNoticeEvent
     | UpstreamReconnectedEvent
+    | SessionRotatedEvent
     | SessionAdoptedEvent
     | SessionEndedEvent
     | GoAwayEvent
@@ -237,6 +251,14 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
                 gap=message.reconnected.gap.ToTimedelta(),
                 resent_bytes=message.reconnected.resent_bytes,
                 replaced=message.reconnected.replaced,
+            )
+        case "rotated":
+            return SessionRotatedEvent(
+                sequence=sequence,
+                time=time,
+                upstream_session_id=message.rotated.upstream_session_id,
+                room=RoomAccess.from_proto(message.rotated.room),
+                expires_at=moment(message.rotated.expires_at) if message.rotated.HasField("expires_at") else None,
             )
         case "adopted":
             return SessionAdoptedEvent(sequence=sequence, time=time, gap=message.adopted.gap.ToTimedelta())

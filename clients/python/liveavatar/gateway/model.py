@@ -200,6 +200,8 @@ class Usage:
     """Interrupts that cut speech."""
     reconnect_count: int = 0
     """Times the gateway lost the avatar and connected again."""
+    rotation_count: int = 0
+    """Times a fresh avatar took over before a limit."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.Usage) -> Self:
@@ -213,6 +215,7 @@ class Usage:
             sent_bytes=message.sent_bytes,
             interruption_count=message.interruption_count,
             reconnect_count=message.reconnect_count,
+            rotation_count=message.rotation_count,
         )
 
 

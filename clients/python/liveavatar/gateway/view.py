@@ -1,6 +1,7 @@
 """What this process knows of a session, from the messages of its Attach stream."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -14,6 +15,7 @@ from liveavatar.gateway.events import (
     ResumedEvent,
     ResumedStream,
     SessionEndedEvent,
+    SessionRotatedEvent,
     StateChangedEvent,
     StayEvent,
     UtteranceEndedEvent,
@@ -67,6 +69,14 @@ class SessionView:
                 self._speech.heard(event.utterance_id)
             case UtteranceEndedEvent():
                 self._speech.settle(event.outcome)
+            case SessionRotatedEvent():
+                self.room = event.room
+                if self.record is not None:
+                    self.record = replace(
+                        self.record,
+                        upstream_session_id=event.upstream_session_id,
+                        expires_at=event.expires_at,
+                    )
             case SessionEndedEvent():
                 self.record, self.end_cause = event.record, event.error
                 self.advance(SessionState.ENDED)

@@ -300,10 +300,16 @@ class SessionSpec(_message.Message):
     DETACH_GRACE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     OWN_ROOM_FIELD_NUMBER: _builtins.int
+    ROTATE_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Which avatar, a UUID. Required; INVALID_FIELD when empty or no UUID."""
     sandbox: _builtins.bool
     """Sandbox sessions cost nothing, last at most 60 s and take the sandbox avatar only. Default false."""
+    rotate: _builtins.bool
+    """Outlive the limit of one avatar: before it, between two utterances, a fresh avatar takes over. In `own_room` it
+    is there before the old one leaves; without, the room changes, and `rotated` brings the new one. While there are
+    two, both are billed and take a place on the account. Default false: the session ends at its limit.
+    """
     @_builtins.property
     def video(self) -> Global___VideoSettings:
         """Default: 720p H.264."""
@@ -340,10 +346,11 @@ class SessionSpec(_message.Message):
         detach_grace: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         own_room: Global___OwnRoom | None = ...,
+        rotate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "max_duration", b"max_duration", "own_room", b"own_room", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "max_duration", b"max_duration", "own_room", b"own_room", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "max_duration", b"max_duration", "own_room", b"own_room", "rotate", b"rotate", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +398,7 @@ class Usage(_message.Message):
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     INTERRUPTION_COUNT_FIELD_NUMBER: _builtins.int
     RECONNECT_COUNT_FIELD_NUMBER: _builtins.int
+    ROTATION_COUNT_FIELD_NUMBER: _builtins.int
     utterance_count: _builtins.int
     """Utterances that were begun."""
     received_bytes: _builtins.int
@@ -405,6 +413,8 @@ class Usage(_message.Message):
     """Interrupts that cut speech."""
     reconnect_count: _builtins.int
     """Times the connection to the avatar was lost and made again."""
+    rotation_count: _builtins.int
+    """Times a fresh avatar took over before a limit."""
     @_builtins.property
     def billed_duration(self) -> _duration_pb2.Duration:
         """From LiveAvatar's start to its end (or to now). LiveAvatar bills started minutes of this."""
@@ -424,10 +434,11 @@ class Usage(_message.Message):
         sent_bytes: _builtins.int = ...,
         interruption_count: _builtins.int = ...,
         reconnect_count: _builtins.int = ...,
+        rotation_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "played_duration", b"played_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "sent_bytes", b"sent_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "rotation_count", b"rotation_count", "sent_bytes", b"sent_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

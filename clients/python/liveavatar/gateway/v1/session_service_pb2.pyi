@@ -404,6 +404,7 @@ class SessionEvent(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     RECONNECTED_FIELD_NUMBER: _builtins.int
     ADOPTED_FIELD_NUMBER: _builtins.int
+    ROTATED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts from 1 in each session, without holes."""
     @_builtins.property
@@ -446,6 +447,10 @@ class SessionEvent(_message.Message):
     def adopted(self) -> Global___SessionAdopted:
         """Another process of the gateway drives the session now: the one before is gone."""
 
+    @_builtins.property
+    def rotated(self) -> Global___SessionRotated:
+        """A fresh avatar took over from the one whose limit was near."""
+
     def __init__(
         self,
         *,
@@ -460,12 +465,13 @@ class SessionEvent(_message.Message):
         ended: Global___SessionEnded | None = ...,
         reconnected: Global___UpstreamReconnected | None = ...,
         adopted: Global___SessionAdopted | None = ...,
+        rotated: Global___SessionRotated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -506,6 +512,40 @@ class UpstreamReconnected(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpstreamReconnected: _TypeAlias = UpstreamReconnected  # noqa: Y015
+
+@_typing.final
+class SessionRotated(_message.Message):
+    """A fresh avatar took over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPSTREAM_SESSION_ID_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    upstream_session_id: _builtins.str
+    """LiveAvatar's id of its session."""
+    @_builtins.property
+    def room(self) -> _session_pb2.RoomAccess:
+        """Where it is. In a room of the caller's own: the same room, with a new token for it."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When its limit ends it; unset when LiveAvatar did not say."""
+
+    def __init__(
+        self,
+        *,
+        upstream_session_id: _builtins.str = ...,
+        room: _session_pb2.RoomAccess | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "room", b"room"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "room", b"room", "upstream_session_id", b"upstream_session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRotated: _TypeAlias = SessionRotated  # noqa: Y015
 
 @_typing.final
 class SessionAdopted(_message.Message):
@@ -685,9 +725,11 @@ class UpstreamNotice(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """LiveAvatar's type, such as "video_starvation"."""
+    """LiveAvatar's type, such as "video_starvation"; or "rotation_delayed", the gateway's own: no fresh avatar could be
+    started yet, and it is tried again until the limit.
+    """
     message: _builtins.str
-    """LiveAvatar's words."""
+    """LiveAvatar's words, or the gateway's."""
     error: _builtins.bool
     """True for an error, false for a warning."""
     def __init__(

@@ -1,0 +1,88 @@
+"""Whether an avatar hears commands: an open socket is not readiness, and some builds never say `connected`."""
+
+from dataclasses import dataclass
+from enum import Enum, unique
+
+from liveavatar_gateway.core import messages as wire
+from liveavatar_gateway.core.errors import ReadyTimeout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadinessConfig:
+    """Deadlines, in seconds."""
+
+    ready_timeout_s: float = 20.0
+    """How long LiveAvatar may take from the open socket to a ready avatar. 15 to 20 s is what its clients use."""
+    probe_after_s: float = 5.0
+    """When to ask a socket that never says `connected` with a harmless interrupt, and how often."""
+    connected_wait_s: float = 3.0
+    """How long to wait for `connected` on a socket that was opened again. Some builds say it once per session,
+    others again; commands to one that did not say it yet may vanish. Lower speaks on sooner."""
+
+
+@unique
+class Due(Enum):
+    """What time asks for."""
+
+    NOTHING = "nothing"
+    PROBE = "probe"
+    """Send an interrupt: to a silent avatar it is harmless and answered, the one command that can ask."""
+    READY = "ready"
+    """The avatar is taken for ready."""
+    GIVE_UP = "give up"
+
+
+class Readiness:
+    """Watches one socket from its opening until the avatar behind it is ready. No clock: times come in."""
+
+    __slots__ = ("_config", "_give_up_at_s", "_probe_at_s", "_probed", "_ready_at_s")
+
+    def __init__(self, config: ReadinessConfig) -> None:
+        self._config = config
+        self._give_up_at_s: float | None = None
+        self._probe_at_s: float | None = None
+        self._ready_at_s: float | None = None
+        self._probed = False
+
+    def open(self, now_s: float, *, fresh: bool) -> None:
+        """The socket is open; `fresh` when its avatar was never ready before."""
+        self.close()
+        if fresh:
+            self._give_up_at_s = now_s + self._config.ready_timeout_s
+            self._probe_at_s = now_s + self._config.probe_after_s
+        else:
+            self._ready_at_s = now_s + self._config.connected_wait_s
+
+    def close(self) -> None:
+        """There is nothing to wait for any more."""
+        self._give_up_at_s = self._probe_at_s = self._ready_at_s = None
+        self._probed = False
+
+    def is_shown_by(self, event: wire.Event) -> bool:
+        """Whether an event proves that commands are heard: `connected`, or the answer to a probe."""
+        if isinstance(event, wire.StateUpdated):
+            return event.state == "connected"
+        return self._probed and not isinstance(event, wire.Unknown | wire.Read)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When `tick` is due."""
+        waits = (self._give_up_at_s, self._probe_at_s, self._ready_at_s)
+        return min((at_s for at_s in waits if at_s is not None), default=None)
+
+    def tick(self, now_s: float) -> Due:
+        """What is due by now."""
+        if self._give_up_at_s is not None and now_s >= self._give_up_at_s:
+            return Due.GIVE_UP
+        if self._probe_at_s is not None and now_s >= self._probe_at_s:
+            self._probed = True
+            self._probe_at_s = now_s + self._config.probe_after_s
+            return Due.PROBE
+        if self._ready_at_s is not None and now_s >= self._ready_at_s:
+            return Due.READY
+        return Due.NOTHING
+
+    def timeout(self) -> ReadyTimeout:
+        """What giving up means."""
+        timeout_s = self._config.ready_timeout_s
+        return ReadyTimeout(f"the avatar was not ready within {timeout_s:g} s; try again", timeout_s=timeout_s)

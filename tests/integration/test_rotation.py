@@ -158,7 +158,7 @@ async def test_a_gateway_killed_during_a_rotation_leaves_none_of_both_behind(tmp
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": "s" * 40}
 
 
-async def test_in_an_own_room_the_next_avatar_has_another_identity_and_the_room_stays():
+async def test_in_an_own_room_a_rotation_changes_the_avatar_and_not_the_room():
     with processes.emulator() as emulator, processes.gateway(emulator.url, **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:
             attachment = await _rotating(caller, own_room=session_pb2.OwnRoom(name="desk-7"))

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from harness.clock import WallClock
 from harness.livekit import LiveKitServer
 
 API_KEY = "emulator-key"
@@ -175,16 +176,20 @@ def emulator(*, livekit: LiveKitServer | None = None, **knobs: object) -> Iterat
 
 
 @contextlib.contextmanager
-def gateway(upstream: str, *arguments: str, port: int = 0, **settings: object) -> Iterator[Gateway]:
+def gateway(
+    upstream: str, *arguments: str, port: int = 0, clock: WallClock | None = None, **settings: object
+) -> Iterator[Gateway]:
     """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
 
-    It has a registry of its own, unless `settings` name one.
+    It has a registry of its own, unless `settings` name one; `clock` sets its date.
     """
     settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
     with tempfile.TemporaryDirectory() as folder:
         settings = {"registry_file": f"{folder}/registry.db", **settings}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
+        if clock is not None:
+            environment |= clock.environment()
         process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)
         try:
             ready = process.wait_ready()

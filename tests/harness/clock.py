@@ -1,0 +1,34 @@
+"""A wall clock of a process's own that a test can set while the process runs."""
+
+import glob
+from pathlib import Path
+
+_LIBRARIES = "/usr/lib/*/faketime/libfaketime.so.1"
+
+
+class WallClock:
+    """What a process started with `environment()` takes for the date; its monotonic clock stays as it is.
+
+    libfaketime reads the file at each question for the time. Source: its README, "Using FAKETIME_TIMESTAMP_FILE".
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.jump(0)
+
+    def jump(self, offset_s: float) -> None:
+        """Be so far from the true time, at once; 0 is back to it."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset_s:+f}\n")
+        new.replace(self._file)
+
+    def environment(self) -> dict[str, str]:
+        libraries = glob.glob(_LIBRARIES)  # noqa: PTH207 - a pattern from the root
+        if not libraries:
+            raise RuntimeError(f"no {_LIBRARIES}; on Debian and Ubuntu: apt install libfaketime")
+        return {
+            "LD_PRELOAD": libraries[0],
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }

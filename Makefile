@@ -13,7 +13,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare chaos bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ load-compare: $(VENV)/dev.stamp ## two runs, with intervals; BEFORE=a/result.jso
 
 conformance: $(VENV)/dev.stamp ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
 	@$(BIN)/pytest -n $(WORKERS) tests/conformance $(ARGS)
+
+chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or SEED=7 for one again
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--first $(SEED) --seeds 1,--seeds $(or $(SEEDS),5)) $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
 	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,43 @@
+"""What callers sent and were told, as plain values: what the invariants are checked against."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Said:
+    """One utterance of one caller."""
+
+    utterance_id: str
+    pcm: bytes = field(repr=False)
+    outcome: str = ""
+    """How it ended, in the client's words; empty while it has not, "lost" when the caller got an error instead."""
+    error: str = ""
+    recorded_at_answer: int | None = None
+    """For an interrupted one: bytes of it that LiveAvatar had when the interrupt was answered."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """One session of one caller."""
+
+    caller: int
+    session_id: str = ""
+    upstream_id: str = ""
+    said: list[Said] = field(default_factory=list)
+    sequences: list[int] = field(default_factory=list)
+    """Numbers of the events, as they came."""
+    ends: list[str] = field(default_factory=list)
+    """Reasons of the end events."""
+    record_end: str = ""
+    """What `GetSession` says afterwards; empty when it could not be asked."""
+    resumed: int = 0
+    error: str = ""
+    hung: str = ""
+    """What the caller waited for in vain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What LiveAvatar got in one session: its packets, in order."""
+
+    packets: tuple[bytes, ...] = field(repr=False)

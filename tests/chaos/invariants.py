@@ -1,0 +1,103 @@
+"""What must hold whatever goes wrong. Pure: history and recordings in, violations out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from chaos.history import Recorded, Said, Talk
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How much of an utterance LiveAvatar got, in bytes."""
+
+    upto: int = 0
+    repeated: int = 0
+
+
+def place(said: Sequence[Said], recorded: Recorded) -> tuple[dict[str, Heard], list[str]]:
+    """Find every packet in what was said, which is noise, so that each is found at one place only.
+
+    Returns:
+        What was heard of each utterance, and what is wrong with the order.
+    """
+    heard = {one.utterance_id: Heard() for one in said}
+    wrong: list[str] = []
+    newest = 0
+    for number, packet in enumerate(recorded.packets):
+        found = _find(said, packet, newest)
+        if found is None:
+            wrong.append(f"packet {number} of {len(packet)} bytes was never said")
+            continue
+        index, start = found
+        name = said[index].utterance_id
+        before = heard[name]
+        if index < newest:
+            wrong.append(f"packet {number} is of utterance {name}, after a later one had begun")
+        if start > before.upto:
+            wrong.append(f"bytes {before.upto} to {start} of utterance {name} never came")
+        newest = max(newest, index)
+        end = start + len(packet)
+        again = max(0, min(before.upto, end) - start)
+        heard[name] = Heard(max(before.upto, end), before.repeated + again)
+    return heard, wrong
+
+
+def _find(said: Sequence[Said], packet: bytes, newest: int) -> tuple[int, int] | None:
+    for index in [*range(newest, len(said)), *range(newest)]:
+        if (start := said[index].pcm.find(packet)) >= 0:
+            return index, start
+    return None
+
+
+def violations(
+    talks: Sequence[Talk], recordings: Mapping[str, Recorded], *, repeats_allowed: bool
+) -> tuple[list[str], int]:
+    """Check every conversation.
+
+    Args:
+        talks: What callers sent and were told.
+        recordings: What LiveAvatar got, by its session id.
+        repeats_allowed: Whether audio may have come twice.
+
+    Returns:
+        What is violated, and how many bytes came twice.
+    """
+    found: list[str] = []
+    repeated = 0
+    for talk in talks:
+        where = f"caller {talk.caller}, session {talk.session_id or 'never opened'}"
+        problems = [*_told(talk)]
+        if talk.upstream_id:
+            heard, wrong = place(talk.said, recordings.get(talk.upstream_id, Recorded(())))
+            problems += [*wrong, *_heard(talk, heard)]
+            twice = sum(one.repeated for one in heard.values())
+            repeated += twice
+            if twice and not repeats_allowed:
+                problems.append(f"{twice} bytes came twice")
+        found += [f"{where}: {problem}" for problem in problems]
+    return found, repeated
+
+
+def _told(talk: Talk) -> Iterator[str]:
+    if talk.hung:
+        yield f"waited in vain for {talk.hung}"
+    for before, after in zip(talk.sequences, talk.sequences[1:], strict=False):
+        if after != before + 1:
+            yield f"event {after} came after event {before}"
+    if len(talk.ends) > 1:
+        yield f"ended {len(talk.ends)} times: {', '.join(talk.ends)}"
+    if talk.ends and talk.record_end and talk.ends[0] != talk.record_end:
+        yield f"was told {talk.ends[0]}, but the record says {talk.record_end}"
+    for one in talk.said:
+        if not one.outcome and not talk.hung:
+            yield f"utterance {one.utterance_id} has no end"
+
+
+def _heard(talk: Talk, heard: Mapping[str, Heard]) -> Iterator[str]:
+    for one in talk.said:
+        upto = heard[one.utterance_id].upto
+        if one.outcome == "played" and upto != len(one.pcm):
+            yield f"utterance {one.utterance_id} was played, but {len(one.pcm) - upto} bytes of it never came"
+        if one.recorded_at_answer is not None and upto > one.recorded_at_answer:
+            more = upto - one.recorded_at_answer
+            yield f"{more} bytes of utterance {one.utterance_id} came after its interrupt was answered"

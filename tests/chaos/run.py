@@ -1,0 +1,229 @@
+"""`python -m chaos.run`: break everything under conversations, and check that nothing was lost and nothing leaked.
+
+make chaos SEEDS=20       # seeds 0 to 19, a table at the end
+make chaos SEED=7         # one again, as the message of a failed one says
+"""
+
+import argparse
+import asyncio
+import collections
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from chaos.conversation import Caller, look_up
+from chaos.faults import inject
+from chaos.history import Recorded, Talk
+from chaos.invariants import violations
+from chaos.schedule import KINDS, Fault, Plan, plan
+from chaos.stage import Stage
+
+from liveavatar.gateway import AsyncClient
+
+GRACE_S = 25.0
+"""The gateways' detach grace and 10 s: what is active upstream after that has leaked."""
+
+
+@dataclasses.dataclass(slots=True)
+class Result:
+    """What one seed showed."""
+
+    plan: Plan
+    violations: list[str] = dataclasses.field(default_factory=list)
+    injected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    ends: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    sessions: int = 0
+    resumed: int = 0
+    repeated_bytes: int = 0
+    seconds: float = 0.0
+
+
+async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> Result:
+    """Play one seed.
+
+    Args:
+        seed: What faults and callers follow from.
+        seconds: How long conversations are begun.
+        callers: How many talk at once.
+        folder: Where history and logs go.
+    """
+    result = Result(plan(seed, seconds))
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory() as registry:
+        stage = await asyncio.to_thread(Stage, result.plan.profile, Path(registry))
+        talks: list[Talk] = []
+        try:
+            async with AsyncClient(stage.targets) as client:
+                talking = [
+                    asyncio.create_task(
+                        Caller(number, seed, stage, client, talks).talk_until(time.monotonic() + seconds)
+                    )
+                    for number in range(callers)
+                ]
+                breaking = asyncio.create_task(_break(stage, result))
+                await asyncio.gather(*talking)
+                await breaking
+                await look_up(client, talks)
+            await _check(stage, talks, result)
+        finally:
+            await asyncio.to_thread(stage.close)
+        _check_logs(stage, result)
+    result.seconds = time.monotonic() - began_s
+    _keep(folder, stage, talks, result)
+    return result
+
+
+async def _break(stage: Stage, result: Result) -> None:
+    began_s = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for fault in result.plan.faults:
+            await asyncio.sleep(began_s + fault.at_s - time.monotonic())
+            tasks.create_task(_inject(stage, fault, result))
+
+
+async def _inject(stage: Stage, fault: Fault, result: Result) -> None:
+    await inject(stage, fault)
+    result.injected[fault.kind] += 1
+
+
+async def _check(stage: Stage, talks: list[Talk], result: Result) -> None:
+    try:
+        await asyncio.to_thread(stage.emulator.wait_active, 0, GRACE_S)
+    except AssertionError as error:
+        result.violations.append(f"a paid session outlived its owner: {error}")
+    recordings = {
+        talk.upstream_id: await asyncio.to_thread(_recorded, stage, talk.upstream_id)
+        for talk in talks
+        if talk.upstream_id
+    }
+    found, result.repeated_bytes = violations(talks, recordings, repeats_allowed=result.plan.repeats_allowed)
+    result.violations += found
+    result.sessions = sum(bool(talk.session_id) for talk in talks)
+    result.resumed = sum(talk.resumed for talk in talks)
+    for talk in talks:
+        result.ends.update(talk.ends)
+        result.outcomes.update(one.outcome for one in talk.said)
+
+
+def _recorded(stage: Stage, upstream_id: str) -> Recorded:
+    audio, at = stage.emulator.audio(upstream_id), 0
+    packets = []
+    for packet in stage.emulator.session(upstream_id)["packets"]:
+        packets.append(audio[at : at + packet["size_bytes"]])
+        at += packet["size_bytes"]
+    return Recorded(tuple(packets))
+
+
+def _check_logs(stage: Stage, result: Result) -> None:
+    for node in stage.nodes:
+        for log in node.logs:
+            for word in ("session.crashed", "Traceback (most recent call last)"):
+                if word in log:
+                    result.violations.append(f"a gateway's log says {word!r}")
+
+
+def _keep(folder: Path, stage: Stage, talks: list[Talk], result: Result) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for node in stage.nodes:
+        for number, log in enumerate(node.logs, 1):
+            (folder / f"{node.name}-{number}.log").write_text(log)
+    history = [dataclasses.asdict(talk) for talk in talks]
+    for talk in history:
+        for one in talk["said"]:
+            one["pcm"] = len(one["pcm"])
+    report = {
+        "plan": dataclasses.asdict(result.plan),
+        "violations": result.violations,
+        "outcomes": result.outcomes,
+        "ends": result.ends,
+        "talks": history,
+    }
+    (folder / "history.json").write_text(json.dumps(report, indent=1))
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos.run",
+        description="Break everything under conversations; check that nothing was lost and nothing leaked.",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="how many, from --first (5 have every fault; default 5)"
+    )
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="for how long sessions are opened (default 15)"
+    )
+    parser.add_argument("--callers", type=int, default=10, help="how many talk at once (default 10)")
+    parser.add_argument("--out", type=Path, default=Path("out/chaos"), help="where histories and logs go")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run seeds; 0 when every invariant held in all."""
+    arguments = _arguments(sys.argv[1:] if words is None else words)
+    results = []
+    status = 0
+    try:
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
+            result = asyncio.run(
+                run_seed(
+                    seed,
+                    seconds=arguments.seconds,
+                    callers=arguments.callers,
+                    folder=arguments.out / f"seed-{seed}",
+                )
+            )
+            results.append(result)
+            click.echo(_line(result))
+            if result.violations:
+                status = 1
+                click.echo(_complaint(result, arguments))
+    except KeyboardInterrupt:
+        status = 130
+        click.echo("\ninterrupted; what was seen until then:")
+    click.echo(_table(results))
+    return status
+
+
+def _complaint(result: Result, arguments: argparse.Namespace) -> str:
+    seed, size = result.plan.seed, f"--seconds {arguments.seconds:g} --callers {arguments.callers}"
+    return "\n".join(
+        [
+            *(f"    {problem}" for problem in result.violations[:10]),
+            f"  again: make chaos SEED={seed} ARGS='{size}'",
+            f"  history and logs: {arguments.out / f'seed-{seed}'}",
+        ]
+    )
+
+
+def _line(result: Result) -> str:
+    outcomes = ", ".join(f"{count} {name or 'without end'}" for name, count in sorted(result.outcomes.items()))
+    verdict = f"{len(result.violations)} VIOLATIONS" if result.violations else "held"
+    return (
+        f"seed {result.plan.seed:3}  {result.plan.profile:9}  {result.seconds:4.0f} s  "
+        f"{result.sessions:3} sessions, {result.resumed} resumed  utterances: {outcomes}; "
+        f"{result.repeated_bytes} bytes twice  {verdict}"
+    )
+
+
+def _table(results: list[Result]) -> str:
+    total: collections.Counter[str] = collections.Counter()
+    survived: collections.Counter[str] = collections.Counter()
+    for result in results:
+        total += result.injected
+        if not result.violations:
+            survived += result.injected
+    lines = [f"{'fault':45} injected  in seeds that held"]
+    lines += [f"{kind:45} {total[kind]:8}  {survived[kind]:8}" for kind in KINDS]
+    broken = sum(bool(result.violations) for result in results)
+    lines.append(f"{len(results)} seeds, {broken} with violations")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Which faults happen when: the same seed gives the same faults, and five seeds in a row have every kind."""
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+WINDOW: Final = 5
+"""So many consecutive seeds have every kind at least once."""
+
+KINDS: Final = (
+    "socket closed",
+    "socket reset",
+    "gateway killed and restarted",
+    "LiveAvatar reads nothing",
+    "caller's connections reset",
+    "acks swallowed",
+    "acks delayed",
+    "gateway killed, another takes over",
+    "sockets refused",
+    "caller's connections slow and sliced",
+    "start fails",
+    "gateway frozen",
+    "LiveAvatar's answers malformed",
+    "LiveAvatar slow to read",
+    "gateway drained and restarted",
+    "LiveAvatar restarted, keeping its sessions",
+    "LiveAvatar's connections reset",
+    "stop fails",
+    "events shuffled and late",
+    "caller's network down",
+    "start's answer lost",
+    "LiveAvatar's connections slow",
+    "LiveAvatar's network down",
+    "LiveAvatar hangs",
+    "session ended by LiveAvatar",
+)
+"""Neighbours go to different seeds, so heavy ones are spread out."""
+
+PROFILES: Final = ("modern", "classic", "acks_only")
+
+UNCONFIRMED: Final = frozenset({"acks swallowed", "acks delayed"})
+"""After these, audio that LiveAvatar took without a word may be sent again: nobody can know better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    at_s: float
+    """Seconds after the first conversation began."""
+    kind: str
+    chance: int
+    """What the fault's own choices follow from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What happens in the run of one seed."""
+
+    seed: int
+    profile: str
+    faults: tuple[Fault, ...]
+
+    @property
+    def repeats_allowed(self) -> bool:
+        """Whether audio may legally be recorded twice."""
+        return any(fault.kind in UNCONFIRMED for fault in self.faults)
+
+
+def plan(seed: int, seconds: float) -> Plan:
+    """Spread the seed's share of `KINDS`, and as many light ones more, over the first three quarters of a run.
+
+    Args:
+        seed: From 0.
+        seconds: How long conversations are begun.
+    """
+    rng = random.Random(f"chaos {seed}")
+    kinds = [kind for number, kind in enumerate(KINDS) if number % WINDOW == seed % WINDOW]
+    kinds += rng.sample(["socket closed", "socket reset", "caller's connections reset"], 2)
+    rng.shuffle(kinds)
+    step_s = seconds * 0.75 / len(kinds)
+    return Plan(
+        seed,
+        PROFILES[seed % len(PROFILES)],
+        tuple(
+            Fault(round(1.5 + number * step_s + rng.uniform(0, step_s / 2), 2), kind, rng.getrandbits(32))
+            for number, kind in enumerate(kinds)
+        ),
+    )

@@ -1,0 +1,116 @@
+"""Who plays: the emulator, two gateways on one registry, and proxies between all of them."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from chaos.proxy import Proxy
+from harness import processes
+
+
+def _lasting_port() -> int:
+    """A free port that the system gives to nobody while the process that had it is dead."""
+    first_given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(first_given_out // 2, first_given_out), 100):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
+
+
+class Node:
+    """One gateway process on its own port, that may die and come back, behind a proxy for its callers."""
+
+    def __init__(self, upstream: str, registry: Path, name: str) -> None:
+        self._upstream = upstream
+        self._registry = registry
+        self.name = name
+        self._stack = contextlib.ExitStack()
+        self._port = _lasting_port()
+        self.busy = asyncio.Lock()
+        """Held by a fault that ends its process, until that runs again."""
+        self.gateway: processes.Gateway | None = None
+        self.proxy: Proxy | None = None
+        self.logs: list[str] = []
+
+    def start(self) -> None:
+        """Start it, on the port that it had."""
+        settings: dict[str, Any] = {
+            "registry_file": self._registry,
+            "sweep_s": 1,
+            "detach_grace_s": 15,
+            "drain_grace_s": 4,
+            "reconnect_budget_s": 10,
+            "log_level": "info",
+        }
+        self.gateway = self._stack.enter_context(processes.gateway(self._upstream, port=self._port, **settings))
+        if self.proxy is None:
+            self.proxy = self._stack.enter_context(Proxy(self.gateway.address))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send its process a signal."""
+        assert self.gateway is not None
+        self.gateway.process.send(number)
+
+    def kill(self) -> None:
+        """End its process between two instructions."""
+        assert self.gateway is not None
+        self.gateway.process.kill()
+        self.keep_log()
+
+    def drained(self) -> int:
+        """Wait until SIGTERM has done its work; returns the exit code."""
+        assert self.gateway is not None
+        code = self.gateway.process.wait(30)
+        self.keep_log()
+        return code
+
+    def keep_log(self) -> None:
+        """Keep what the process that has ended wrote."""
+        assert self.gateway is not None
+        self.logs.append(self.gateway.process.log)
+
+    def close(self) -> None:
+        """End it."""
+        self._stack.close()
+
+
+class Stage:
+    """All processes of one run."""
+
+    def __init__(self, profile: str, folder: Path) -> None:
+        self._stack = contextlib.ExitStack()
+        self.emulator = self._stack.enter_context(
+            processes.emulator(profile=profile, credits=1_000_000, keep_sessions=100_000)
+        )
+        self.upstream = self._stack.enter_context(Proxy(self.emulator.url))
+        registry = folder / "registry.db"
+        self.nodes = [Node(f"http://{self.upstream.address}", registry, f"gateway-{name}") for name in "ab"]
+        for node in self.nodes:
+            self._stack.callback(node.close)
+            node.start()
+
+    @property
+    def targets(self) -> list[str]:
+        """Where callers connect, the first one first."""
+        return [node.proxy.address for node in self.nodes if node.proxy is not None]
+
+    async def recorded_bytes(self, upstream_id: str, pcm: bytes) -> int:
+        """How much of `pcm` LiveAvatar has by now."""
+        audio = await asyncio.to_thread(self.emulator.audio, upstream_id)
+        low, high = 0, len(pcm)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if pcm[max(0, middle - 16) : middle] in audio else (low, middle - 1)
+        return low
+
+    def close(self) -> None:
+        """End all of it."""
+        for node in self.nodes:
+            with contextlib.suppress(ValueError, OSError):
+                node.keep_log()
+        self._stack.close()

@@ -1,0 +1,83 @@
+"""Each invariant is broken on purpose, and noticed."""
+
+import pytest
+from chaos.history import Recorded, Said, Talk
+from chaos.invariants import violations
+from harness.continuity import noise
+
+ONE, TWO = noise(0.2, seed=1), noise(0.2, seed=2)
+
+
+def packets(*sounds: bytes, size: int = 2400) -> tuple[bytes, ...]:
+    return tuple(sound[start : start + size] for sound in sounds for start in range(0, len(sound), size))
+
+
+def talk(**changes: object) -> Talk:
+    made = Talk(
+        caller=1,
+        session_id="session",
+        upstream_id="upstream",
+        said=[Said("one", ONE, outcome="played"), Said("two", TWO, outcome="played")],
+        sequences=[1, 2, 3],
+        ends=["caller_ended"],
+        record_end="caller_ended",
+    )
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def found(one: Talk, recorded: tuple[bytes, ...], *, repeats_allowed: bool = False) -> list[str]:
+    return violations([one], {"upstream": Recorded(recorded)}, repeats_allowed=repeats_allowed)[0]
+
+
+def test_a_conversation_in_which_all_went_well_violates_nothing():
+    assert found(talk(), packets(ONE, TWO)) == []
+
+
+def test_what_was_not_played_to_its_end_may_be_a_beginning():
+    cut = talk(said=[Said("one", ONE, outcome="interrupted", recorded_at_answer=4800), Said("two", TWO, "played")])
+    assert found(cut, packets(ONE[:4800], TWO)) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "message"),
+    [
+        (packets(ONE, TWO[:4800]), "4800 bytes of it never came"),
+        (packets(ONE[:2400], ONE[4800:], TWO), "bytes 2400 to 4800 of utterance one never came"),
+        (packets(ONE, ONE[-2400:], TWO), "2400 bytes came twice"),
+        (packets(TWO, ONE), "after a later one had begun"),
+        (packets(ONE, noise(0.05, seed=3), TWO), "was never said"),
+    ],
+    ids=["end lost", "hole", "repeated", "out of order", "foreign"],
+)
+def test_speech_that_is_not_what_was_said_is_a_violation(recorded, message):
+    assert any(message in problem for problem in found(talk(), recorded))
+
+
+def test_a_repeat_that_nobody_could_avoid_is_counted_and_no_violation():
+    problems, repeated = violations(
+        [talk()], {"upstream": Recorded(packets(ONE, ONE[-2400:], TWO))}, repeats_allowed=True
+    )
+    assert (problems, repeated) == ([], 2400)
+
+
+def test_speech_after_its_interrupt_was_answered_is_a_violation():
+    cut = talk(said=[Said("one", ONE, outcome="interrupted", recorded_at_answer=2400)])
+    assert any("came after its interrupt" in problem for problem in found(cut, packets(ONE[:4800])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequences": [1, 3]}, "event 3 came after event 1"),
+        ({"sequences": [1, 2, 2]}, "event 2 came after event 2"),
+        ({"ends": ["caller_ended", "caller_lost"]}, "ended 2 times"),
+        ({"record_end": "caller_lost"}, "but the record says caller_lost"),
+        ({"hung": "the end of utterance one"}, "waited in vain"),
+        ({"said": [Said("one", ONE), Said("two", TWO, "played")]}, "utterance one has no end"),
+    ],
+    ids=["hole in events", "event twice", "two ends", "two stories", "hung", "no end"],
+)
+def test_a_caller_that_was_told_something_wrong_is_a_violation(changes, message):
+    assert any(message in problem for problem in found(talk(**changes), packets(ONE, TWO)))

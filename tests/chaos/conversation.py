@@ -6,7 +6,6 @@ import random
 import time
 
 from chaos.history import Said, Talk
-from chaos.stage import Stage
 from harness.caller import AVATAR
 from harness.continuity import noise
 
@@ -30,10 +29,9 @@ PATIENCE_S = 60.0
 class Caller:
     """One caller: session after session, until the time is over."""
 
-    def __init__(self, number: int, seed: int, stage: Stage, client: AsyncClient, talks: list[Talk]) -> None:
+    def __init__(self, number: int, seed: int, client: AsyncClient, talks: list[Talk]) -> None:
         self._number = number
         self._rng = random.Random(f"caller {seed} {number}")
-        self._stage = stage
         self._client = client
         self._talks = talks
         self._count = 0
@@ -71,7 +69,7 @@ class Caller:
         spoken = [self._say(session, talk, one) for one in said]
         if self._rng.random() < 0.3:
             await asyncio.sleep(self._rng.uniform(0.1, 1.5))
-            await self._interrupt(session, talk, said)
+            await self._interrupt(session, talk)
         for one, utterance in zip(said, spoken, strict=True):
             if utterance is None:
                 continue
@@ -94,19 +92,15 @@ class Caller:
             talk.error = talk.error or f"say: {type(error).__name__}: {error}"
             return None
 
-    async def _interrupt(self, session: AsyncSession, talk: Talk, said: list[Said]) -> None:
+    async def _interrupt(self, session: AsyncSession, talk: Talk) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                answer = await session.interrupt()
+                await session.interrupt()
         except TimeoutError:
             talk.hung = "the answer to an interrupt"
             raise
-        except GatewayError:
-            return
-        cut = {outcome.utterance_id for outcome in answer.interrupted}
-        for one in said:
-            if one.utterance_id in cut:
-                one.recorded_at_answer = await self._stage.recorded_bytes(talk.upstream_id, one.pcm)
+        except GatewayError as error:
+            talk.error = talk.error or f"interrupt: {type(error).__name__}: {error}"
 
     def _next(self, talk: Talk) -> Said:
         self._count += 1

@@ -91,6 +91,14 @@ async def end_sessions(stage: Stage, rng: random.Random) -> None:
             await asyncio.to_thread(stage.emulator.end, upstream_id, rng.choice(["IDLE_TIMEOUT", "NO_CREDITS"]))
 
 
+async def jump_clocks(stage: Stage, rng: random.Random) -> None:
+    for node in stage.nodes:
+        node.clock.jump(rng.choice([-3600, 3600]))
+    await asyncio.sleep(rng.uniform(1, 4))
+    for node in stage.nodes:
+        node.clock.jump(0)
+
+
 async def reset_callers(stage: Stage, _: random.Random) -> None:
     for node in stage.nodes:
         assert node.proxy is not None
@@ -183,6 +191,7 @@ WAYS: dict[str, Way] = {
     "LiveAvatar's network down": upstream_down,
     "LiveAvatar hangs": _rest("start", delay_s=2, jitter_s=1, times=4),
     "session ended by LiveAvatar": end_sessions,
+    "gateway's wall clock jumps": jump_clocks,
 }
 
 

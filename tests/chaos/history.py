@@ -12,8 +12,6 @@ class Said:
     outcome: str = ""
     """How it ended, in the client's words; empty while it has not, "lost" when the caller got an error instead."""
     error: str = ""
-    recorded_at_answer: int | None = None
-    """For an interrupted one: bytes of it that LiveAvatar had when the interrupt was answered."""
 
 
 @dataclass(slots=True)
@@ -38,6 +36,9 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What LiveAvatar got in one session: its packets, in order."""
+    """What LiveAvatar got in one session."""
 
-    packets: tuple[bytes, ...] = field(repr=False)
+    packets: tuple[tuple[float, bytes], ...] = field(default=(), repr=False)
+    """When each came, seconds, and its PCM; in order."""
+    interrupts: tuple[float, ...] = ()
+    """When interrupts came, on the same clock."""

@@ -12,6 +12,9 @@ class Heard:
 
     upto: int = 0
     repeated: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    """When its first and its last packet came."""
 
 
 def place(said: Sequence[Said], recorded: Recorded) -> tuple[dict[str, Heard], list[str]]:
@@ -23,7 +26,7 @@ def place(said: Sequence[Said], recorded: Recorded) -> tuple[dict[str, Heard], l
     heard = {one.utterance_id: Heard() for one in said}
     wrong: list[str] = []
     newest = 0
-    for number, packet in enumerate(recorded.packets):
+    for number, (at_s, packet) in enumerate(recorded.packets):
         found = _find(said, packet, newest)
         if found is None:
             wrong.append(f"packet {number} of {len(packet)} bytes was never said")
@@ -38,7 +41,8 @@ def place(said: Sequence[Said], recorded: Recorded) -> tuple[dict[str, Heard], l
         newest = max(newest, index)
         end = start + len(packet)
         again = max(0, min(before.upto, end) - start)
-        heard[name] = Heard(max(before.upto, end), before.repeated + again)
+        first_s = before.first_s if before.upto else at_s
+        heard[name] = Heard(max(before.upto, end), before.repeated + again, first_s, at_s)
     return heard, wrong
 
 
@@ -68,8 +72,9 @@ def violations(
         where = f"caller {talk.caller}, session {talk.session_id or 'never opened'}"
         problems = [*_told(talk)]
         if talk.upstream_id:
-            heard, wrong = place(talk.said, recordings.get(talk.upstream_id, Recorded(())))
-            problems += [*wrong, *_heard(talk, heard)]
+            recorded = recordings.get(talk.upstream_id, Recorded())
+            heard, wrong = place(talk.said, recorded)
+            problems += [*wrong, *_heard(talk, heard, recorded.interrupts)]
             twice = sum(one.repeated for one in heard.values())
             repeated += twice
             if twice and not repeats_allowed:
@@ -93,11 +98,10 @@ def _told(talk: Talk) -> Iterator[str]:
             yield f"utterance {one.utterance_id} has no end"
 
 
-def _heard(talk: Talk, heard: Mapping[str, Heard]) -> Iterator[str]:
+def _heard(talk: Talk, heard: Mapping[str, Heard], interrupts: Sequence[float]) -> Iterator[str]:
     for one in talk.said:
-        upto = heard[one.utterance_id].upto
-        if one.outcome == "played" and upto != len(one.pcm):
-            yield f"utterance {one.utterance_id} was played, but {len(one.pcm) - upto} bytes of it never came"
-        if one.recorded_at_answer is not None and upto > one.recorded_at_answer:
-            more = upto - one.recorded_at_answer
-            yield f"{more} bytes of utterance {one.utterance_id} came after its interrupt was answered"
+        got = heard[one.utterance_id]
+        if one.outcome == "played" and got.upto != len(one.pcm):
+            yield f"utterance {one.utterance_id} was played, but {len(one.pcm) - got.upto} bytes of it never came"
+        if one.outcome == "interrupted" and any(got.first_s < at_s < got.last_s for at_s in interrupts):
+            yield f"audio of utterance {one.utterance_id} came after the interrupt that cut it"

@@ -60,9 +60,7 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
         try:
             async with AsyncClient(stage.targets) as client:
                 talking = [
-                    asyncio.create_task(
-                        Caller(number, seed, stage, client, talks).talk_until(time.monotonic() + seconds)
-                    )
+                    asyncio.create_task(Caller(number, seed, client, talks).talk_until(time.monotonic() + seconds))
                     for number in range(callers)
                 ]
                 breaking = asyncio.create_task(_break(stage, result))
@@ -111,12 +109,14 @@ async def _check(stage: Stage, talks: list[Talk], result: Result) -> None:
 
 
 def _recorded(stage: Stage, upstream_id: str) -> Recorded:
-    audio, at = stage.emulator.audio(upstream_id), 0
+    audio, recording, at = stage.emulator.audio(upstream_id), stage.emulator.session(upstream_id), 0
     packets = []
-    for packet in stage.emulator.session(upstream_id)["packets"]:
-        packets.append(audio[at : at + packet["size_bytes"]])
+    for packet in recording["packets"]:
+        packets.append((packet["arrived_at_s"], audio[at : at + packet["size_bytes"]]))
         at += packet["size_bytes"]
-    return Recorded(tuple(packets))
+    commands = recording["commands"]
+    interrupts = [command["at_s"] for command in commands if command["type"] == "agent.interrupt"]
+    return Recorded(tuple(packets), tuple(interrupts))
 
 
 def _check_logs(stage: Stage, result: Result) -> None:
@@ -151,13 +151,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         prog="python -m chaos.run",
         description="Break everything under conversations; check that nothing was lost and nothing leaked.",
     )
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="how many, from --first (5 have every fault; default 5)"
-    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many; 5 have every fault (default 5)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument(
-        "--seconds", type=float, default=15.0, help="for how long sessions are opened (default 15)"
-    )
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long sessions are opened (default 15)")
     parser.add_argument("--callers", type=int, default=10, help="how many talk at once (default 10)")
     parser.add_argument("--out", type=Path, default=Path("out/chaos"), help="where histories and logs go")
     return parser.parse_args(words)

@@ -33,6 +33,7 @@ KINDS: Final = (
     "LiveAvatar's network down",
     "LiveAvatar hangs",
     "session ended by LiveAvatar",
+    "gateway's wall clock jumps",
 )
 """Neighbours go to different seeds, so heavy ones are spread out."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from chaos.proxy import Proxy
 from harness import processes
+from harness.clock import WallClock
 
 
 def _lasting_port() -> int:
@@ -33,6 +34,7 @@ class Node:
         self._port = _lasting_port()
         self.busy = asyncio.Lock()
         """Held by a fault that ends its process, until that runs again."""
+        self.clock = WallClock(registry.with_name(f"{name}.clock"))
         self.gateway: processes.Gateway | None = None
         self.proxy: Proxy | None = None
         self.logs: list[str] = []
@@ -47,7 +49,9 @@ class Node:
             "reconnect_budget_s": 10,
             "log_level": "info",
         }
-        self.gateway = self._stack.enter_context(processes.gateway(self._upstream, port=self._port, **settings))
+        self.gateway = self._stack.enter_context(
+            processes.gateway(self._upstream, port=self._port, clock=self.clock, **settings)
+        )
         if self.proxy is None:
             self.proxy = self._stack.enter_context(Proxy(self.gateway.address))
 
@@ -98,15 +102,6 @@ class Stage:
     def targets(self) -> list[str]:
         """Where callers connect, the first one first."""
         return [node.proxy.address for node in self.nodes if node.proxy is not None]
-
-    async def recorded_bytes(self, upstream_id: str, pcm: bytes) -> int:
-        """How much of `pcm` LiveAvatar has by now."""
-        audio = await asyncio.to_thread(self.emulator.audio, upstream_id)
-        low, high = 0, len(pcm)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if pcm[max(0, middle - 16) : middle] in audio else (low, middle - 1)
-        return low
 
     def close(self) -> None:
         """End all of it."""

@@ -8,8 +8,10 @@ from harness.continuity import noise
 ONE, TWO = noise(0.2, seed=1), noise(0.2, seed=2)
 
 
-def packets(*sounds: bytes, size: int = 2400) -> tuple[bytes, ...]:
-    return tuple(sound[start : start + size] for sound in sounds for start in range(0, len(sound), size))
+def packets(*sounds: bytes, size: int = 2400) -> tuple[tuple[float, bytes], ...]:
+    """One each second."""
+    cut = [sound[start : start + size] for sound in sounds for start in range(0, len(sound), size)]
+    return tuple((float(number), packet) for number, packet in enumerate(cut))
 
 
 def talk(**changes: object) -> Talk:
@@ -27,8 +29,8 @@ def talk(**changes: object) -> Talk:
     return made
 
 
-def found(one: Talk, recorded: tuple[bytes, ...], *, repeats_allowed: bool = False) -> list[str]:
-    return violations([one], {"upstream": Recorded(recorded)}, repeats_allowed=repeats_allowed)[0]
+def found(one: Talk, recorded: tuple[tuple[float, bytes], ...], *interrupts: float) -> list[str]:
+    return violations([one], {"upstream": Recorded(recorded, interrupts)}, repeats_allowed=False)[0]
 
 
 def test_a_conversation_in_which_all_went_well_violates_nothing():
@@ -36,8 +38,8 @@ def test_a_conversation_in_which_all_went_well_violates_nothing():
 
 
 def test_what_was_not_played_to_its_end_may_be_a_beginning():
-    cut = talk(said=[Said("one", ONE, outcome="interrupted", recorded_at_answer=4800), Said("two", TWO, "played")])
-    assert found(cut, packets(ONE[:4800], TWO)) == []
+    cut = talk(said=[Said("one", ONE, outcome="interrupted"), Said("two", TWO, "played")])
+    assert found(cut, packets(ONE[:4800], TWO), 1.5) == []
 
 
 @pytest.mark.parametrize(
@@ -62,9 +64,10 @@ def test_a_repeat_that_nobody_could_avoid_is_counted_and_no_violation():
     assert (problems, repeated) == ([], 2400)
 
 
-def test_speech_after_its_interrupt_was_answered_is_a_violation():
-    cut = talk(said=[Said("one", ONE, outcome="interrupted", recorded_at_answer=2400)])
-    assert any("came after its interrupt" in problem for problem in found(cut, packets(ONE[:4800])))
+def test_speech_after_the_interrupt_that_cut_it_is_a_violation():
+    cut = talk(said=[Said("one", ONE, outcome="interrupted")])
+    assert any("after the interrupt that cut it" in one for one in found(cut, packets(ONE[:4800]), 0.5))
+    assert found(cut, packets(ONE[:4800]), 1.5) == []
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ async def churn(caller: Caller, count: int, *, at_once: int = 20) -> None:
 
 @pytest.mark.timeout(180)
 async def test_memory_of_sessions_that_ended_is_given_back(record_property):
-    """An ended session is objects that refer to each other: without the collector 1600 of them are 9 MB and more."""
+    """An ended session is objects that refer to each other: uncollected, 1600 of them are 9 MB."""
     with (
         processes.emulator(credits=1_000_000) as emulator,
         processes.gateway(emulator.url, retention_s=0) as gateway,

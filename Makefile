@@ -13,7 +13,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare chaos bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare soak chaos bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ LOAD := PYTHONPATH=loadtest $(BIN)/python -m load
 
 load: $(VENV)/dev.stamp ## two minutes of load and a verdict; SCENARIO=spike TARGET=host:port ARGS="--seconds 60"
 	@$(LOAD) run $(SCENARIO) $(if $(TARGET),--target $(TARGET)) $(ARGS)
+
+# Records of ended sessions are kept for ten minutes by default: memory would still grow by them, as it should.
+soak: $(VENV)/dev.stamp ## a quarter of an hour of everything; what leaks shows as a slope; ARGS="--seconds 3600"
+	@GATEWAY_RETENTION_S=60 $(LOAD) run soak --seconds 900 $(ARGS)
 
 load-find-knee: $(VENV)/dev.stamp ## how many sessions can talk at once on one core; ARGS="--chunk-ms 100"
 	@$(LOAD) find-knee $(ARGS)

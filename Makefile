@@ -13,7 +13,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare soak chaos bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ conformance: $(VENV)/dev.stamp ## the official LiveKit plugin against the emulat
 
 chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or SEED=7 for one again
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--first $(SEED) --seeds 1,--seeds $(or $(SEEDS),5)) $(ARGS)
+
+long-conversation: $(VENV)/dev.stamp ## two hours with avatars of five minutes, 20 times as fast; needs libfaketime
+	@PYTHONPATH=tests $(BIN)/python -m endurance.long_conversation $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
 	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)

@@ -23,12 +23,26 @@ class WallClock:
         new.replace(self._file)
 
     def environment(self) -> dict[str, str]:
-        libraries = glob.glob(_LIBRARIES)  # noqa: PTH207 - a pattern from the root
-        if not libraries:
-            raise RuntimeError(f"no {_LIBRARIES}; on Debian and Ubuntu: apt install libfaketime")
         return {
-            "LD_PRELOAD": libraries[0],
+            "LD_PRELOAD": _library(),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
+
+
+class HastenedClock:
+    """All clocks of a process started with `environment()` run `speed` times as fast, its timers with them."""
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+
+    def environment(self) -> dict[str, str]:
+        return {"LD_PRELOAD": _library(), "FAKETIME": f"+0 x{self.speed:g}"}
+
+
+def _library() -> str:
+    libraries = glob.glob(_LIBRARIES)  # noqa: PTH207 - a pattern from the root
+    if not libraries:
+        raise RuntimeError(f"no {_LIBRARIES}; on Debian and Ubuntu: apt install libfaketime")
+    return libraries[0]

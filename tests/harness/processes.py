@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from harness.clock import WallClock
+from harness.clock import HastenedClock, WallClock
 from harness.livekit import LiveKitServer
 
 API_KEY = "emulator-key"
@@ -177,11 +177,15 @@ def emulator(*, livekit: LiveKitServer | None = None, **knobs: object) -> Iterat
 
 @contextlib.contextmanager
 def gateway(
-    upstream: str, *arguments: str, port: int = 0, clock: WallClock | None = None, **settings: object
+    upstream: str,
+    *arguments: str,
+    port: int = 0,
+    clock: HastenedClock | WallClock | None = None,
+    **settings: object,
 ) -> Iterator[Gateway]:
     """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
 
-    It has a registry of its own, unless `settings` name one; `clock` sets its date.
+    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it.
     """
     settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ import pytest
 from endurance.long_conversation import talk
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_a_conversation_outlives_its_avatars_with_nothing_cut_and_each_change_in_a_silence(record_property):
     summary = await talk(12.0)

@@ -85,8 +85,12 @@ async def _break(stage: Stage, result: Result) -> None:
 
 
 async def _inject(stage: Stage, fault: Fault, result: Result) -> None:
-    await inject(stage, fault)
-    result.injected[fault.kind] += 1
+    try:
+        await inject(stage, fault)
+    except Exception as error:  # noqa: BLE001  the seed has failed, and says how to play it again; others go on
+        result.violations.append(f"fault {fault.kind!r} could not be done: {error!r}")
+    else:
+        result.injected[fault.kind] += 1
 
 
 async def _check(stage: Stage, talks: list[Talk], result: Result) -> None:

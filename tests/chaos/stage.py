@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 from chaos.proxy import Proxy
 from harness import processes
 from harness.clock import WallClock
@@ -90,6 +91,11 @@ class Stage:
         self._stack = contextlib.ExitStack()
         self.emulator = self._stack.enter_context(
             processes.emulator(profile=profile, credits=1_000_000, keep_sessions=100_000)
+        )
+        # A restart refuses connections for up to 2 s, also to whoever wants to do the next fault.
+        patient = httpx.HTTPTransport(retries=4)
+        self.emulator.http = self._stack.enter_context(
+            httpx.Client(base_url=self.emulator.url, timeout=10, transport=patient)
         )
         self.upstream = self._stack.enter_context(Proxy(self.emulator.url))
         registry = folder / "registry.db"

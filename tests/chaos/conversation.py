@@ -129,6 +129,7 @@ async def _watch(session: AsyncSession, talk: Talk) -> None:
         async for event in session.events():
             if isinstance(event, ResumedEvent):
                 talk.resumed += 1
+                talk.sequences += range(event.sequence + 1, event.sequence + 1 + event.missed_events)
             if isinstance(event, GoAwayEvent | StayEvent | ResumedEvent):
                 continue  # not numbered
             if isinstance(event, SessionEvent):

@@ -40,20 +40,17 @@ async def reset_sockets(stage: Stage, rng: random.Random) -> None:
     await _some(stage, rng, lambda one: stage.emulator.drop(one, None))
 
 
-async def kill_and_restart(stage: Stage, rng: random.Random) -> None:
-    node = stage.nodes[0]
-    async with node.busy:
-        await asyncio.to_thread(node.kill)
-        await asyncio.sleep(rng.uniform(0, 1))
-        await asyncio.to_thread(node.start)
+def _kill(least_s: float, most_s: float) -> Way:
+    """Kill the gateway that callers prefer, and start it again so much later."""
 
+    async def way(stage: Stage, rng: random.Random) -> None:
+        node = stage.nodes[0]
+        async with node.busy:
+            await asyncio.to_thread(node.kill)
+            await asyncio.sleep(rng.uniform(least_s, most_s))
+            await asyncio.to_thread(node.start)
 
-async def kill_for_another(stage: Stage, rng: random.Random) -> None:
-    node = stage.nodes[0]
-    async with node.busy:
-        await asyncio.to_thread(node.kill)
-        await asyncio.sleep(rng.uniform(4, 6))
-        await asyncio.to_thread(node.start)
+    return way
 
 
 async def freeze(stage: Stage, rng: random.Random) -> None:
@@ -168,12 +165,12 @@ async def malformed(stage: Stage, _: random.Random) -> None:
 WAYS: dict[str, Way] = {
     "socket closed": close_sockets,
     "socket reset": reset_sockets,
-    "gateway killed and restarted": kill_and_restart,
+    "gateway killed and restarted": _kill(0, 1),
     "LiveAvatar reads nothing": _sockets("stop_reading", for_s=3),
     "caller's connections reset": reset_callers,
     "acks swallowed": _sockets("swallow_acks", for_s=3),
     "acks delayed": _sockets("delay_acks", delay_ms=600, jitter_ms=300, for_s=4),
-    "gateway killed, another takes over": kill_for_another,
+    "gateway killed, another takes over": _kill(4, 6),
     "sockets refused": _sockets("refuse_sockets", how="reset", for_s=2),
     "caller's connections slow and sliced": slow_callers,
     "start fails": _rest("start", status=503, times=3),

@@ -71,6 +71,8 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
         finally:
             await asyncio.to_thread(stage.close)
         _check_logs(stage, result)
+    if (played := result.outcomes["played"]) < callers:
+        result.violations.append(f"only {played} utterances were played: too few to show anything")
     result.seconds = time.monotonic() - began_s
     _keep(folder, stage, talks, result)
     return result

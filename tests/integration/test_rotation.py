@@ -33,7 +33,15 @@ async def test_in_silence_a_fresh_avatar_takes_over_and_the_old_one_goes():
     with processes.emulator() as emulator, processes.gateway(emulator.url, **NEAR) as gateway:
         async with connect(gateway.address) as caller:
             attachment = await _rotating(caller)
+            watch = caller.watch()
+            await watch.add(attachment.session_id)
             rotated = await attachment.event("rotated")
+            watched = (await watch.until("event")).event
+            while watched.WhichOneof("event") != "rotated":
+                watched = (await watch.until("event")).event
+            assert watched.rotated.upstream_session_id == rotated.upstream_session_id
+            assert not watched.rotated.HasField("room"), "who only watches got a seat"
+            watch.call.cancel()
             assert rotated.upstream_session_id != attachment.upstream_id
             assert rotated.room.viewer_token != attachment.opened.room.viewer_token
             assert rotated.expires_at.ToDatetime() > attachment.opened.session.expires_at.ToDatetime()

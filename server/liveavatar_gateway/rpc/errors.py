@@ -82,11 +82,16 @@ async def answered(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
         await abort(context, error)
     except ExceptionGroup as group:
         refused = _first(group)
-        if refused is None:
-            await abort(context, _incident(group))
-        await abort(context, refused)
+        if refused is not None:
+            await abort(context, refused)
+        faults = group.split(grpc.aio.InternalError)[1]
+        if faults is not None:
+            await abort(context, _incident(faults))
     except (grpc.aio.AbortError, grpc.RpcError):
         raise
+    except grpc.aio.InternalError:
+        # A write to a caller that is gone: there is nobody to tell, and nothing is wrong here.
+        return
     except Exception as fault:  # noqa: BLE001 - the root of a call: whatever it is ends here, logged
         await abort(context, _incident(fault))
 

@@ -238,8 +238,11 @@ def _snapshot(session: LiveSession) -> p.WatchSessionsResponse:
 
 
 def _event(entry: Entry, session: LiveSession) -> p.WatchSessionsResponse:
-    event = p.WatchEvent(session_id=session.id, event=convert.event_message(entry, session))
-    return p.WatchSessionsResponse(event=event)
+    message = convert.event_message(entry, session)
+    if message.HasField("rotated"):
+        # A seat in the room is for who holds the session: watching is for everybody.
+        message.rotated.ClearField("room")
+    return p.WatchSessionsResponse(event=p.WatchEvent(session_id=session.id, event=message))
 
 
 def _removed(session_id: str, error: GatewayError | None = None) -> p.WatchSessionsResponse:

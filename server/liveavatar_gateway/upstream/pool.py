@@ -184,9 +184,10 @@ class Pool:
         self.held.add(minted.session_id)
         try:
             started = await self._rest.start(minted)
-        except GatewayError as error:
+        except Exception as error:
             self.held.discard(minted.session_id)
-            may_run = _may_run(error)
+            # Only a clear refusal says that nothing runs; a fault of our own says nothing.
+            may_run = not isinstance(error, GatewayError) or _may_run(error)
             if may_run:
                 await self.stops.stop(minted.session_id, _STOP_REASON)
             place.release(settle=may_run)

@@ -206,7 +206,9 @@ class Rest:
                 endpoint=path,
                 timeout_s=self._config.timeout_s,
             ) from error
-        except httpx.HTTPError as error:
+        # AttributeError is what a connection that is reset while it is made becomes: anyio asks the socket that is
+        # gone for its name, and httpx lets it through.
+        except (httpx.HTTPError, AttributeError) as error:
             raise UpstreamUnreachable(
                 f"LiveAvatar cannot be reached for {method} {path}: {type(error).__name__}; "
                 "check LIVEAVATAR_API_URL and the network",

@@ -193,7 +193,7 @@ async def test_a_session_that_cannot_be_reached_is_given_up_after_the_grace():
 
 
 async def test_missed_events_are_no_reason_to_lose_the_session():
-    """They are skipped on a resumed stream, and the others go on without a hole."""
+    """They are skipped on a resumed stream, whose event says how many, and the others go on without a hole."""
 
     async def breaks(peer: AttachPeer) -> None:
         await peer.opened()
@@ -214,13 +214,16 @@ async def test_missed_events_are_no_reason_to_lose_the_session():
 
     async with scripted([breaks, goes_on, still_there]) as gateway, AsyncClient(gateway.address) as client:
         async with client.open_session("avatar") as session:
-            seen = []
+            seen, missed = [], []
             async for event in session.events():
-                if not isinstance(event, ResumedEvent):
+                if isinstance(event, ResumedEvent):
+                    missed.append(event.missed_events)
+                else:
                     seen.append(event.sequence)
                     if event.sequence == 7:
                         await session.end()
         assert seen == [1, 7, 8]
+        assert missed == [5, 0]
 
 
 async def test_a_first_resume_behind_the_log_is_the_callers_to_decide():

@@ -217,6 +217,23 @@ async def test_a_call_that_is_not_refused_is_left_alone(context):
     assert context.aborted is None
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [grpc.aio.InternalError("write"), ExceptionGroup("tasks", [grpc.aio.InternalError("write")])],
+    ids=["alone", "in a task"],
+)
+async def test_a_write_to_a_caller_that_is_gone_is_no_fault(context, capsys, fault):
+    await end(context, fault)
+    assert context.aborted is None
+    assert "rpc.fault" not in "".join(capsys.readouterr())
+
+
+async def test_a_fault_beside_a_write_to_a_caller_that_is_gone_is_one(context):
+    with pytest.raises(grpc.aio.AbortError):
+        await end(context, ExceptionGroup("tasks", [grpc.aio.InternalError("write"), ValueError("x")]))
+    assert details(context.status)[d.ErrorInfo].reason == "INTERNAL"
+
+
 async def test_a_refusal_ends_the_call_with_its_status(context):
     with pytest.raises(grpc.aio.AbortError):
         await end(context, e.Draining())

@@ -64,7 +64,7 @@ class AttachListener(Protocol):
     def on_events_lost(self, error: EventsCompacted) -> None:
         """Events were missed while the stream was away, and the gateway has let go of them."""
 
-    def on_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
+    def on_resumed(self, gap_s: float, attempt_count: int, target: int, missed_events: int) -> None:
         """The stream was lost for `gap_s` and is there again; comes before `on_opened`."""
 
 
@@ -282,7 +282,8 @@ class Attachment:
     def _take_opened(self, opened: pb.SessionOpened) -> None:
         if self._opened is not None:
             gap_s = asyncio.get_running_loop().time() - self._lost_mono_s
-            self._listener.on_resumed(gap_s, self._retries.attempt_count, self._target)
+            missed = max(0, opened.compacted_through - self._sequence)
+            self._listener.on_resumed(gap_s, self._retries.attempt_count, self._target, missed)
         self._retries.reached()
         self._opened = opened
         self._handle = opened.handle

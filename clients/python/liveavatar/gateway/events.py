@@ -176,6 +176,9 @@ class ResumedEvent(SessionEvent):
     """Tries it took."""
     target: str
     """The address that took it, one of the client's targets."""
+    missed_events: int = 0
+    """Events that the gateway does not keep any more: the next number is higher by as many. A gateway that goes on
+    with the session of one that was killed has none of its events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

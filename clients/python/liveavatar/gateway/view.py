@@ -91,15 +91,17 @@ class SessionView:
         """The gateway does not shut down after all."""
         self.events.append(StayEvent(sequence=self.events.newest_sequence, time=datetime.now(UTC)))
 
-    def on_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
+    def on_resumed(self, gap_s: float, attempt_count: int, target: int, missed_events: int) -> None:
         """The Attach stream is there again."""
-        self._resumed(ResumedStream.EVENTS, gap_s, attempt_count, target)
+        self._resumed(ResumedStream.EVENTS, gap_s, attempt_count, target, missed_events)
 
     def on_speech_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
         """Utterances go on on another StreamAudio stream."""
         self._resumed(ResumedStream.SPEECH, gap_s, attempt_count, target)
 
-    def _resumed(self, stream: ResumedStream, gap_s: float, attempt_count: int, target: int) -> None:
+    def _resumed(
+        self, stream: ResumedStream, gap_s: float, attempt_count: int, target: int, missed_events: int = 0
+    ) -> None:
         self.events.append(
             ResumedEvent(
                 sequence=self.events.newest_sequence,
@@ -108,6 +110,7 @@ class SessionView:
                 gap=timedelta(seconds=gap_s),
                 attempt_count=attempt_count,
                 target=self._targets[target],
+                missed_events=missed_events,
             )
         )
 

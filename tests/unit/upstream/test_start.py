@@ -1,0 +1,63 @@
+"""A start that fails in a way that nobody foresaw costs no place and leaves nothing running.
+
+What LiveAvatar does is tested against the emulator; these are faults of the library beneath, which come by chance.
+"""
+
+import httpx
+import pytest
+
+from liveavatar_gateway.core.errors import UpstreamUnreachable
+from liveavatar_gateway.telemetry.metrics import Metrics
+from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from liveavatar_gateway.upstream.places import PlacesConfig
+from liveavatar_gateway.upstream.pool import Pool, PoolConfig
+from liveavatar_gateway.upstream.rest import Rest, RestConfig
+
+REQUEST = AvatarRequest(avatar_id="avatar", sandbox=False, quality="high", encoding="H264")
+
+
+class Ledger:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.running: set[str] = set()
+
+    async def minted(self, upstream_session_id: str) -> None:
+        self.running.add(upstream_session_id)
+
+    async def started(self, started: Started) -> None:
+        raise AssertionError(f"{started.session_id} never started")
+
+    async def stopped(self, upstream_session_id: str) -> None:
+        self.running.discard(upstream_session_id)
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [
+        (AttributeError("'NoneType' object has no attribute 'getpeername'"), UpstreamUnreachable),
+        (RuntimeError("of a library"), RuntimeError),
+    ],
+    ids=["reset while connecting", "anything"],
+)
+async def test_what_may_have_been_started_is_stopped_and_its_place_is_free_again(monkeypatch, fault, raised):
+    asked = []
+
+    async def answer(_: httpx.AsyncClient, method: str, path: str, **arguments: object) -> httpx.Response:
+        asked.append(path)
+        if path.endswith("/start"):
+            raise fault
+        data = {"session_id": "upstream", "session_token": "token"}
+        return httpx.Response(200, json={"code": 1000, "data": data})
+
+    monkeypatch.setattr(httpx.AsyncClient, "request", answer)
+    metrics, ledger = Metrics(), Ledger()
+    rest = Rest(RestConfig(backoff_s=0.01), "key", metrics=metrics)
+    pool = Pool(PoolConfig(places=PlacesConfig(limit=1, settle_s=0)), rest, metrics)
+    for _ in range(2):
+        with pytest.raises(raised):
+            await pool.start(REQUEST, ledger, wait_s=1)
+    assert asked.count("/v1/sessions/stop") == 2
+    assert ledger.running == set()
+    assert pool.held == set()
+    await rest.aclose()

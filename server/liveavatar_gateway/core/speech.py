@@ -66,12 +66,16 @@ class SpeechConfig:
     interrupt_timeout_s: float = 1.0
     """How long an interrupt may stay unanswered before speech goes on."""
     presumed_taken_s: float = 1.0
-    """Where LiveAvatar confirms nothing: audio that was sent this long before its socket was lost is not sent
-    again. Higher repeats more, lower loses more."""
+    """Where LiveAvatar plays what it confirms by neither ack nor pong: audio that was sent this long before its
+    socket was lost is not sent again. Higher repeats more, lower loses more."""
     silence_timeout_s: float = 5.0
     """How long a packet may stay unconfirmed, by ack or pong, where acks are given: then the socket is taken for
-    dead. LiveAvatar's media servers delay pongs under load, so this is not short. Where none are given, what is
-    older than this is taken for there."""
+    dead. LiveAvatar's media servers delay pongs under load, so this is not short. Where no acks are given and
+    pongs come late, what is older than this is taken for there."""
+    unread_timeout_s: float = 30.0
+    """How long a packet is kept that no pong confirms, where no acks are given: every WebSocket server answers
+    pings (RFC 6455, section 5.5.2), so it was not read yet. Higher survives longer stalls; costs memory, 48 kB per
+    second of them."""
     never_started_s: float = 5.0
     """Where starts are told: how long an utterance that LiveAvatar took may be silent. Then all that is upstream
     is cut and spoken anew, once; the second time the utterance fails."""
@@ -137,6 +141,8 @@ class Speech:
         self._says_started = False
         self._talking = False
         self._reads = False
+        self._plays_unread = False
+        """It was heard to play what no pong had confirmed: a missing pong proves nothing here."""
         self.sent_count = 0
         self._unproven_cut: tuple[str, Sending] | None = None
         self.hold = Hold.NOTHING
@@ -339,6 +345,7 @@ class Speech:
             return
         utterance = self._correlator.find(refs, self.active) or self._first_unstarted()
         if utterance is not None and utterance.first_sent_at_s is not None and not self._to_be_rewound(utterance):
+            self._learn_from_start(utterance)
             self._start(utterance, now_s)
 
     def on_talking(self, now_s: float) -> None:
@@ -346,7 +353,13 @@ class Speech:
         self._tells_starts = self._talking = True
         utterance = self._first_unstarted()
         if utterance is not None and not self.speaking and not self._to_be_rewound(utterance):
+            self._learn_from_start(utterance)
             self._start(utterance, now_s)
+
+    def _learn_from_start(self, utterance: Utterance) -> None:
+        """What plays was read. After a loss it may have been read before that, so its new pongs may yet come."""
+        if not (utterance.started or utterance.blind or utterance.delivery.confirmed):
+            self._plays_unread = True
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
         """An utterance was played to its end. One that came after an interrupt is ignored."""
@@ -373,6 +386,8 @@ class Speech:
         if head is None or not head.started or not (head.end_sent or head is self._parting):
             return
         if head.sent_s - head.position_s(self.clock, now_s) > self.config.started_timeout_s:
+            return
+        if self._is_unproven(head):
             return
         if head is self._parting:
             self._parted = True
@@ -411,6 +426,8 @@ class Speech:
         for utterance in self.active:
             if utterance.first_sent_at_s is None:
                 continue
+            if utterance.overdue_at_s is not None and now_s >= utterance.overdue_at_s:
+                utterance.doubted = self._is_unproven(utterance)
             if not self.acknowledges:
                 self._presume(utterance, now_s)
                 # A start may have been told to the lost socket, and nothing else would ever prove it.
@@ -434,8 +451,7 @@ class Speech:
         if self._unproven_cut is None or self._barge is not None:
             return
         command_id, sending = self._unproven_cut
-        confirms = self.acknowledges or self._reads
-        if confirms or now_s < sending.at_s + self.config.presumed_taken_s:
+        if self._confirms or now_s < sending.at_s + self.config.presumed_taken_s:
             self._barge = _Barge(command_id, [], [], was_sent=True)
 
     def resume(self, now_s: float) -> int:
@@ -447,17 +463,37 @@ class Speech:
         return sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
 
     def _presume(self, utterance: Utterance, now_s: float) -> None:
-        """Take what was sent long ago for there, where no ack ever comes: pongs prove the rest, if any do."""
-        patience_s = self.config.silence_timeout_s if self._reads else self.config.presumed_taken_s
-        utterance.presume(sent_by_s=now_s - patience_s)
+        """Take what was sent long ago for there, where no ack ever comes."""
+        config = self.config
+        late_s = config.silence_timeout_s if self._reads else config.presumed_taken_s
+        utterance.presume(sent_by_s=now_s - (late_s if self._plays_unread else config.unread_timeout_s))
+
+    @property
+    def _confirms(self) -> bool:
+        """Whether LiveAvatar confirms what it reads, by acks or pongs; so what it did not confirm is missing."""
+        return self.acknowledges or self._reads or not self._plays_unread
+
+    def _is_unproven(self, utterance: Utterance) -> bool:
+        """Whether LiveAvatar, which confirms what it reads, may have read less than all of an utterance."""
+        if not self.acknowledges and self._plays_unread:
+            return False
+        if utterance.delivery.unconfirmed or utterance.delivery.again:
+            return True
+        return self._reads and not self._plays_unread and utterance.end_sent and not utterance.committed
 
     @property
     def silent_at_s(self) -> float | None:
         """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits."""
-        if not (self.acknowledges and self.enabled):
+        if not self.enabled:
             return None
-        oldest = next((one.delivery.unconfirmed[0] for one in self.active if one.delivery.unconfirmed), None)
-        return None if oldest is None else oldest.sending.at_s + self.config.silence_timeout_s
+        silent_at_s = None
+        if self.acknowledges:
+            oldest = next((one.delivery.unconfirmed[0] for one in self.active if one.delivery.unconfirmed), None)
+            silent_at_s = None if oldest is None else oldest.sending.at_s + self.config.silence_timeout_s
+        head = self.active[0] if self.active and self._barge is None else None
+        if head is None or head.overdue_at_s is None or not self._is_unproven(head):
+            return silent_at_s
+        return head.overdue_at_s if silent_at_s is None else min(silent_at_s, head.overdue_at_s)
 
     # --- another avatar
 
@@ -552,6 +588,9 @@ class Speech:
             self._start(head, now_s, inferred=True)
         overdue_at_s = self._overdue_at_s(head)
         if overdue_at_s is not None and now_s >= overdue_at_s:
+            if head.signed and self._is_unproven(head) and not head.doubted:
+                # Its socket is taken for dead now, see `silent_at_s`, and what is missing goes over another.
+                return
             self._conclude(head)
 
     def _owes_a_start(self, head: Utterance) -> bool:
@@ -582,17 +621,17 @@ class Speech:
         return head.first_sent_at_s + self.config.ended_grace_s
 
     def _conclude(self, head: Utterance) -> None:
-        if head.signed:
+        if head.signed and not self._is_unproven(head):
             self._end(head, Outcome.COMPLETED, head.sent_s, inferred=True)
             return
         head.failure = head.failure or UpstreamStalled(
-            "LiveAvatar gave no sign of having taken this utterance; speak it again, or in a new session",
+            "LiveAvatar gave no sign of having taken all of this utterance; speak it again, or in a new session",
             utterance_id=head.id,
         )
         self._end(head, Outcome.FAILED, 0.0)
 
     def _started_by_s(self, head: Utterance) -> float | None:
-        if head.started or head.first_sent_at_s is None:
+        if head.started or head.first_sent_at_s is None or (self._confirms and not head.confirmed):
             return None
         if self._owes_a_start(head):
             return max(head.first_sent_at_s, self._turn_since_s) + self.config.never_started_s

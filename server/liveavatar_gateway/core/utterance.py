@@ -70,6 +70,7 @@ class Utterance:
         "cut",
         "delivery",
         "discarded",
+        "doubted",
         "end_sending",
         "failure",
         "first_sent_at_s",
@@ -119,6 +120,7 @@ class Utterance:
         self.blind = False
         self.rewindable = True
         self.revived = False
+        self.doubted = False
         self.start_s = 0.0
         self.sent_s = 0.0
         self.played_s = 0.0

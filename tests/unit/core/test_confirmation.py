@@ -91,10 +91,11 @@ def test_acks_of_what_goes_out_again_are_counted_from_there(rig, again):
     assert again() == [1.0]
 
 
-def test_where_pongs_came_before_only_what_is_old_is_taken_for_there(make_rig):
+def test_where_pongs_come_late_only_what_is_old_is_taken_for_there(make_rig):
     rig = make_rig({"silence_timeout_s": 5.0}).ready()
-    rig.receive(rig.begin(), rig.pcm(2.4))
-    rig.tell(m.Read(1))
+    utterance = rig.begin()
+    rig.receive(utterance, rig.pcm(2.4))
+    rig.tell(m.SpeakStarted(m.Refs((utterance.upstream_id,))), m.Read(1))
     rig.run(4)
     rig.lose()
     rig.reopen()

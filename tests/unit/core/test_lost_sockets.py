@@ -3,7 +3,7 @@
 import pytest
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.errors import ReadyTimeout
+from liveavatar_gateway.core.errors import ReadyTimeout, UpstreamStalled
 from liveavatar_gateway.core.events import PoseChanged, Reconnected, StateChanged, UtteranceStarted
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 
@@ -183,7 +183,30 @@ def test_an_ack_of_a_later_utterance_confirms_all_before_it(rig):
     assert rig.commands.count(m.SpeakEnd(first.upstream_id)) == 1
 
 
-def test_without_acks_what_was_sent_a_second_ago_is_taken_for_there(rig):
+@pytest.fixture
+def pongless(rig):
+    """An avatar that plays what it confirms neither by ack nor by pong, against the WebSocket standard."""
+    first = rig.say("first", 0.4)
+    refs = m.Refs((first.upstream_id,))
+    rig.tell(m.SpeakStarted(refs))
+    rig.run(0.6)
+    rig.tell(m.SpeakEnded(refs))
+    rig.commands.clear()
+    return rig
+
+
+def test_what_neither_ack_nor_pong_confirms_goes_up_again_however_long_ago_it_was_sent(rig):
+    """Every WebSocket server answers pings: what it did not answer, it did not read."""
+    utterance = rig.say("u1", 1.4)
+    rig.run(4)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0] * 2
+    assert rig.commands.count(m.SpeakEnd(utterance.upstream_id)) == 2
+
+
+def test_what_plays_without_a_pong_shows_that_missing_pongs_prove_nothing(pongless):
+    rig = pongless
     utterance = rig.begin("u1")
     rig.receive(utterance, rig.pcm(0.4))
     rig.run(0.2)
@@ -192,10 +215,11 @@ def test_without_acks_what_was_sent_a_second_ago_is_taken_for_there(rig):
     assert rig.packet_s() == pytest.approx([0.4, 0.2])
     rig.lose()
     rig.reopen()
-    assert rig.packet_s() == pytest.approx([0.4, 0.2, 0.2])
+    assert rig.packet_s() == pytest.approx([0.4, 0.2, 0.2]), "what was sent a second ago is taken for there"
 
 
-def test_without_acks_an_end_is_said_again_only_within_a_second(rig):
+def test_where_pongs_prove_nothing_an_end_is_said_again_only_within_a_second(pongless):
+    rig = pongless
     first = rig.say("u1", 2.4)
     rig.run(1.5)
     second = rig.say("u2", 0.4)
@@ -208,15 +232,87 @@ def test_without_acks_an_end_is_said_again_only_within_a_second(rig):
     assert rig.packet_s(second.upstream_id) == [0.4, 0.4]
 
 
+def test_a_start_over_a_fresh_socket_says_nothing_about_pongs(rig):
+    """What went up twice may have been read the first time."""
+    utterance = rig.say("u1", 2.4)
+    rig.lose()
+    rig.reopen()
+    rig.tell(m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(1.5)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0] * 3
+
+
 def test_without_acks_a_start_that_a_lost_socket_swallowed_is_concluded(rig):
     rig.say("u1", 8.0)
+    rig.tell(m.Read(rig.speech.sent_count))
     rig.run(0.1)
     rig.lose()
     rig.reopen()
     rig.run(2)
     assert rig.of(UtteranceStarted) == [UtteranceStarted("u1", inferred=True)]
-    rig.run(30)
+    for _ in range(30):
+        rig.run(1)
+        rig.tell(m.Read(rig.speech.sent_count))
     assert rig.end_of("u1").outcome is Outcome.COMPLETED
+
+
+def test_no_end_is_concluded_of_what_was_not_read(rig):
+    """When the end is overdue the socket is taken for dead, and what is missing goes over another."""
+    utterance = rig.say("u1", 2.4)
+    rig.tell(m.Read(2), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(7.0)
+    assert not rig.session.is_deaf(rig.now_s)
+    rig.now_s += 1.0
+    rig.session.tick(rig.now_s)
+    assert rig.session.is_deaf(rig.now_s)
+    assert rig.story("u1") == ["started"]
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0, 1.0]
+    rig.tell(m.Read(rig.speech.sent_count), m.SpeakEnded(m.Refs((utterance.upstream_id,))))
+    assert rig.story("u1") == ["started", "completed"]
+
+
+def test_what_is_not_read_over_a_second_socket_either_fails(rig):
+    utterance = rig.say("u1", 2.4)
+    rig.tell(m.Read(2), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.now_s += 8.0
+    rig.lose()
+    rig.reopen()
+    rig.now_s += 8.0
+    rig.wake()
+    assert rig.story("u1") == ["started", "failed"]
+    assert isinstance(rig.end_of("u1").error, UpstreamStalled)
+
+
+def test_an_idle_pose_ends_nothing_of_which_the_end_was_not_read(rig):
+    """The avatar ran dry: what it has not read yet is still to be heard."""
+    utterance = rig.say("u1", 1.4)
+    rig.tell(m.Read(1), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(1.0)
+    rig.tell(m.PoseUpdated(Pose.IDLE))
+    assert rig.story("u1") == ["started"]
+    rig.tell(m.Read(3), m.PoseUpdated(Pose.TALKING))
+    rig.run(0.5)
+    rig.tell(m.PoseUpdated(Pose.IDLE))
+    assert rig.story("u1") == ["started", "completed"]
+
+
+def test_audio_that_is_never_read_is_kept_for_half_a_minute(make_rig):
+    rig = make_rig().ready()
+    utterance = rig.begin("u1")
+    rig.receive(utterance, rig.pcm(1.4))
+    rig.tell(m.Read(1), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(29)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0]
+    rig.run(31)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0]
 
 
 def test_an_end_told_to_a_lost_socket_is_concluded_soon(rig):
@@ -433,7 +529,8 @@ def test_an_interrupt_that_is_proven_is_not_sent_again(cut_by_itself, proof):
 
 
 @pytest.mark.parametrize(("later_s", "count"), [(0.5, 2), (1.5, 1)])
-def test_where_nothing_is_ever_confirmed_an_old_interrupt_is_taken_for_there(rig, later_s, count):
+def test_where_pongs_prove_nothing_an_old_interrupt_is_taken_for_there(pongless, later_s, count):
+    rig = pongless
     first = rig.say("u1", 3.0)
     rig.interrupt()
     rig.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))

@@ -95,6 +95,17 @@ class LostSockets(RuleBasedStateMachine):
         self.proves = self.pongs or "acks" in Avatar.TELLS[self.dialect]
         self.random = random.Random(seed)
         self.opened_at_s = self.rig.now_s
+        if not self.proves:
+            self.show_that_pongs_never_come()
+
+    def show_that_pongs_never_come(self) -> None:
+        """By what it plays all the same: until then, what it did not confirm is taken for missing."""
+        self.say(0.7)
+        for _ in range(100):
+            self.wait(0.4)
+            if not self.rig.speech.active:
+                return
+        raise AssertionError("the first utterance never ended")
 
     # --- the caller
 

@@ -247,8 +247,9 @@ def test_where_only_acks_come_the_start_is_concluded_after_a_second_and_the_end_
 def test_where_only_acks_come_utterances_follow_each_other(rig):
     for name in "abc":
         utterance = rig.say(name, 0.4)
-        rig.tell(about(APPENDED, utterance))
-    rig.run(30)
+    for _ in range(30):
+        rig.acknowledge()
+        rig.run(1)
     assert [rig.story(name)[-1] for name in "abc"] == ["completed"] * 3
     assert rig.sent(utterance.upstream_id) == rig.pcm(0.4)
 

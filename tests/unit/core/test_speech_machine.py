@@ -66,12 +66,15 @@ class SpeechMachine(RuleBasedStateMachine):
         seed=st.integers(0, 2**16),
         max_buffered_s=st.sampled_from([1.0, 2.5, 6.0]),
         queue_lead_s=st.sampled_from([0.0, 0.4, 3.0]),
+        pongs=st.booleans(),
     )
-    def connect(self, audio_format, dialect, naming, seed, max_buffered_s, queue_lead_s):
+    def connect(self, audio_format, dialect, naming, seed, max_buffered_s, queue_lead_s, pongs):
         speech = {"max_buffered_s": max_buffered_s, "max_utterances": 500}
         self.rig = type(self).make_rig(speech, {"queue_lead_s": queue_lead_s}).ready()
         self.intake = intake_of(audio_format)
         self.avatar = Avatar(dialect, naming)
+        # An ack may be lost here, but not for ever what a socket that lasts has read.
+        self.pongs = pongs or "acks" in Avatar.TELLS[dialect]
         self.random = random.Random(seed)
 
     # --- the caller
@@ -191,6 +194,8 @@ class SpeechMachine(RuleBasedStateMachine):
         self.commands_heard = len(self.rig.commands)
         for command in commands:
             self.avatar.hear(command, self.rig.now_s)
+        if self.pongs:
+            self.rig.tell(m.Read(self.rig.speech.sent_count))
         self.avatar.play(self.rig.now_s)
 
     # --- what must hold
@@ -253,7 +258,10 @@ class SpeechMachine(RuleBasedStateMachine):
         if not self.turns:
             return
         self.seal()
-        self.rig.run(400)
+        for _ in range(400):
+            self.rig.run(1.0)
+            if self.pongs:
+                self.rig.tell(m.Read(self.rig.speech.sent_count))
         self.every_command_is_about_a_living_utterance()
         self.positions_are_in_order()
         self.each_utterance_starts_and_ends_at_most_once()

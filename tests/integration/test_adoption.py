@@ -13,7 +13,7 @@ from harness.caller import AVATAR, refused
 from harness.caller import caller as connect
 
 from liveavatar.gateway import AsyncClient, OutcomeKind, SessionAdoptedEvent
-from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2
+from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2, session_service_pb2
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 from liveavatar_gateway.registry.place import RegistryConfig, account_name, make_registry
 
@@ -317,3 +317,49 @@ async def test_operators_see_who_has_which_session_before_and_after(registry):
             bad = admin_service_pb2.ListOwnedSessionsRequest(page_token="never-given")
             assert (await refused(admin.ListOwnedSessions(bad, timeout=10))).field == "page_token"
             await other.end(attachment.session_id)
+
+
+@pytest.mark.parametrize("way", ["call", "stream"])
+async def test_a_barge_in_that_a_killed_gateway_did_not_answer_is_carried_out_by_the_next(registry, way):
+    """Whoever interrupted got an error for an answer, but what was being said must not go on."""
+    with processes.emulator(interrupt_ack_ms=60_000) as emulator, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))
+        port = _port(gateway)
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(speech.sound(12.0), "cut")
+            await stream.until("started")
+            if way == "call":
+                request = session_service_pb2.InterruptSessionRequest(session_id=attachment.session_id)
+                asked = asyncio.ensure_future(_result(caller.sessions.InterruptSession(request)))
+            else:
+                command = session_service_pb2.Interrupt()
+                asked = asyncio.ensure_future(attachment.command("c1", interrupt=command))
+            while not _interrupts(emulator, attachment.upstream_id):
+                await asyncio.sleep(0.01)
+            gateway.process.kill()
+            with pytest.raises((grpc.aio.AioRpcError, AssertionError)):
+                await asked
+        emulator.settings(interrupt_ack_ms=190)
+        gateway = stack.enter_context(processes.gateway(emulator.url, port=port, registry_file=registry))
+        async with connect(gateway.address) as caller:
+            last = attachment.events[-1].sequence
+            resumed = await caller.resume(attachment.opened.handle, last, skip_compacted=True)
+            ended = await resumed.event("utterance_ended")
+            assert ended.utterance_id == "cut"
+            assert ended.outcome == audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED
+            assert _interrupts(emulator, attachment.upstream_id) == 2
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(speech.sound(0.5), "next")
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            await caller.end(attachment.session_id)
+
+
+async def _result(call):
+    return await call
+
+
+def _interrupts(emulator: processes.Emulator, upstream_id: str) -> int:
+    return sum(one["type"] == "agent.interrupt" for one in emulator.session(upstream_id)["commands"])

@@ -26,6 +26,8 @@ class PastUtterance:
     """Whether its start was told."""
     end_sent: bool = False
     """Whether LiveAvatar was told that it is whole."""
+    interrupted: bool = False
+    """Whether somebody has cut it, and it is not known that LiveAvatar did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,6 +290,7 @@ class Speech:
         before = self.active[: self.active.index(last) + 1]
         cut = [one for one in self.active if one in targets or one in before or not one.rewindable]
         for utterance in cut:
+            utterance.interrupted = True
             self.dropped_bytes += utterance.drop()
         self._credit.reckon_windows(self.active)
         self._barge = _Barge(self._new_id(), cut, [(ticket, [])])
@@ -552,11 +553,19 @@ class Speech:
         self._ended.update((ended.utterance_id, ended) for ended in past.ended_utterances)
         for one in past.utterances:
             self.active.append(self._restored(one, now_s))
+        if any(one.interrupted for one in self.active):
+            # It goes out again, and nobody has what is behind it in LiveAvatar any more.
+            cut = list(self.active)
+            for utterance in cut:
+                utterance.interrupted = True
+                utterance.drop()
+            self._barge = _Barge(self._new_id(), cut, [], was_sent=True)
         self._credit.reckon_windows(self.active)
 
     def _restored(self, past: PastUtterance, now_s: float) -> Utterance:
         utterance = self._utterance(past.id, past.upstream_id, past.intake)
         utterance.continue_at(past.taken_bytes, past.sent_s, self.clock.sent_s, now_s, started=past.started)
+        utterance.interrupted = past.interrupted
         # All of it may be played by now: what is known of its lead died with the process that had it.
         self.clock.send(past.sent_s, now_s)
         self.clock.confirm(self.clock.sent_s, now_s)
@@ -810,6 +819,9 @@ class Speech:
     def _infer_start(self, utterance: Utterance, now_s: float) -> None:
         """Where LiveAvatar never tells a start, what should have been heard was heard."""
         if self._tells_starts or not utterance.signed or utterance.first_sent_at_s is None:
+            return
+        if not all(earlier.end_sent for earlier in self.active[: self.active.index(utterance)]):
+            # The process that had the rest of that one is gone.
             return
         if self.clock.heard_s(now_s) > utterance.start_s:
             self._start(utterance, now_s, inferred=True)

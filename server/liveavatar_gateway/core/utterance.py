@@ -77,6 +77,7 @@ class Utterance:
         "freed",
         "id",
         "intake",
+        "interrupted",
         "last_chunk_at_s",
         "outcome",
         "overdue_at_s",
@@ -121,6 +122,7 @@ class Utterance:
         self.rewindable = True
         self.revived = False
         self.doubted = False
+        self.interrupted = False
         self.start_s = 0.0
         self.sent_s = 0.0
         self.played_s = 0.0

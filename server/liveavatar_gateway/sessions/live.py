@@ -309,6 +309,7 @@ class LiveSession:
     def cancel(self, utterance: Utterance) -> None:
         """Drop an utterance, or cut it if it is being spoken."""
         self.core.cancel(utterance)
+        self._keep_cut()
         self._driver.set()
 
     async def interrupt(self, utterance_id: str) -> list[UtteranceEnded]:
@@ -318,6 +319,7 @@ class LiveSession:
             SessionEnded, UtteranceNotFound: nothing was cut.
         """
         ticket = self.core.interrupt(utterance_id)
+        self._keep_cut()
         answer: asyncio.Future[list[UtteranceEnded]] = asyncio.get_running_loop().create_future()
         self._tickets[ticket] = answer
         self._driver.set()
@@ -600,6 +602,12 @@ class LiveSession:
                 self._ledger.note_ended(entry.happening)
         for utterance in self.core.speech.active:
             self._ledger.note_change(utterance)
+
+    def _keep_cut(self) -> None:
+        """Before an interrupt goes out: whoever goes on with the session must not speak on."""
+        for utterance in self.core.speech.active:
+            if utterance.interrupted:
+                self._ledger.note_utterance(utterance)
 
     def _wake_holders(self) -> None:
         for hold in self._holds:

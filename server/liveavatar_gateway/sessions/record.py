@@ -87,6 +87,8 @@ class UtteranceRecord:
     """The same in seconds of audio."""
     started: bool = False
     end_sent: bool = False
+    interrupted: bool = False
+    """Whether somebody has cut it, and it is not known that LiveAvatar did."""
     outcome: Outcome | None = None
     """None while it goes on."""
     played_s: float = 0.0
@@ -103,6 +105,7 @@ class UtteranceRecord:
             "sent_s": self.sent_s,
             "started": self.started,
             "end_sent": self.end_sent,
+            "interrupted": self.interrupted,
             "outcome": self.outcome.value if self.outcome else None,
             "played_s": self.played_s,
             "inferred": self.inferred,
@@ -120,6 +123,7 @@ def utterance_record(utterance: Utterance) -> UtteranceRecord:
         sent_s=utterance.sent_s - again_bytes / BYTE_RATE,
         started=utterance.started,
         end_sent=utterance.end_sent,
+        interrupted=utterance.interrupted,
         outcome=utterance.outcome,
         played_s=utterance.played_s,
     )
@@ -173,13 +177,15 @@ def past_of(row: Row, record: Record, *, max_chunk_bytes: int, now_mono_s: float
     """What the state machine needs to go on with a session.
 
     An utterance of which nothing went out, or nothing that is not to be sent again, is not known any more: its
-    caller begins it anew.
+    caller begins it anew. Unless it was cut: then it has ended.
     """
     going_on: list[PastUtterance] = []
     ended: list[UtteranceEnded] = []
     for utterance_id, kept in read_utterances(row.utterances).items():
         if (end := how_it_ended(utterance_id, kept)) is not None:
             ended.append(end)
+        elif kept.interrupted and not kept.taken_bytes:
+            ended.append(UtteranceEnded(utterance_id, Outcome.INTERRUPTED, 0.0))
         elif kept.taken_bytes:
             going_on.append(_past_utterance(utterance_id, kept, max_chunk_bytes))
     usage = record.usage
@@ -211,6 +217,7 @@ def _past_utterance(utterance_id: str, kept: UtteranceRecord, max_chunk_bytes: i
         sent_s=kept.sent_s,
         started=kept.started,
         end_sent=kept.end_sent,
+        interrupted=kept.interrupted,
     )
 
 

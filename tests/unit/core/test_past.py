@@ -129,3 +129,35 @@ def test_a_barge_in_cuts_what_cannot_be_spoken_again(restore, rig):
     ]
     again.run(30)
     assert again.packets == []
+
+
+def test_an_interrupt_that_a_dead_process_may_not_have_sent_goes_out_first(restore, rig):
+    rig = restore(past_utterance(rig.native, interrupted=True))
+    (utterance,) = rig.speech.active
+    rig.receive(utterance, rig.pcm(1.0))
+    again = rig.interrupt("u1")
+    rig.say("u2", 0.4)
+    rig.reopen()
+    assert rig.commands == rig.cuts, "new speech waits for the answer"
+    rig.cleared()
+    assert [ended.utterance_id for ended in rig.answer(again)] == ["u1"]
+    assert rig.answer(again)[0].outcome is Outcome.INTERRUPTED
+    assert rig.packet_s() == [0.4]
+    assert rig.speech.dropped_bytes == len(rig.pcm(1.0))
+
+
+def test_what_was_upstream_behind_an_interrupt_is_cut_with_it(restore, rig):
+    """LiveAvatar drops it, and the process that had it is gone."""
+    again = restore(
+        past_utterance(rig.native, interrupted=True),
+        past_utterance(rig.native, id="u2", upstream_id="up-2", end_sent=True),
+    )
+    again.reopen()
+    again.cleared()
+    ended = [
+        entry.happening for entry in again.session.log.after(41) if isinstance(entry.happening, UtteranceEnded)
+    ]
+    assert [(one.utterance_id, one.outcome) for one in ended] == [
+        ("u1", Outcome.INTERRUPTED),
+        ("u2", Outcome.INTERRUPTED),
+    ]

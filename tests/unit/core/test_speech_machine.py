@@ -258,8 +258,10 @@ class SpeechMachine(RuleBasedStateMachine):
         if not self.turns:
             return
         self.seal()
-        for _ in range(400):
-            self.rig.run(1.0)
+        for _ in range(2_000):
+            self.rig.run(0.2)
+            # An id may be given up by the next look.
+            self.every_command_is_about_a_living_utterance()
             if self.pongs:
                 self.rig.tell(m.Read(self.rig.speech.sent_count))
         self.every_command_is_about_a_living_utterance()

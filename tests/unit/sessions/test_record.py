@@ -9,12 +9,15 @@ from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, Outcome
 from liveavatar_gateway.rpc.errors import CODES, status_of
+from liveavatar_gateway.registry.base import Row
 from liveavatar_gateway.sessions.record import (
     Record,
     Usage,
+    UtteranceRecord,
     access_facts,
     ended_record,
     how_it_ended,
+    past_of,
     read_access,
     read_utterances,
     restored_error,
@@ -112,3 +115,23 @@ def test_an_error_of_any_class_comes_back_as_that_class_with_its_words(kind):
 
 def test_an_error_of_an_unknown_reason_is_one_of_our_own():
     assert type(restored_error("INVENTED_LATER", "x", {})) is e.InternalError
+
+
+def test_an_utterance_that_was_cut_before_any_of_it_went_out_has_ended():
+    cut = UtteranceRecord(upstream_id="up", interrupted=True)
+    row = Row(
+        session_id="s",
+        owner="o",
+        epoch=1,
+        ended=False,
+        sequence=3,
+        facts={},
+        utterances=(("u1", through_json(cut.facts())), ("u2", through_json(UtteranceRecord().facts()))),
+        upstreams=(),
+        handles=(),
+        seen_mono_s=None,
+        address="",
+    )
+    past = past_of(row, FULL, max_chunk_bytes=1, now_mono_s=0.0)
+    assert past.utterances == []
+    assert past.ended_utterances == [UtteranceEnded("u1", Outcome.INTERRUPTED, 0.0)]

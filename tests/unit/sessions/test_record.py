@@ -8,8 +8,8 @@ import pytest
 from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, Outcome
-from liveavatar_gateway.rpc.errors import CODES, status_of
 from liveavatar_gateway.registry.base import Row
+from liveavatar_gateway.rpc.errors import CODES, status_of
 from liveavatar_gateway.sessions.record import (
     Record,
     Usage,

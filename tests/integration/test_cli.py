@@ -203,6 +203,20 @@ def test_say_with_a_handle_leaves_the_session_alive(emulator, shared_gateway, cl
     assert client.end_session(created.session.id).usage.utterance_count == 1
 
 
+def test_say_has_the_avatar_appear_in_a_room_of_the_callers_own(emulator, make_wav):
+    path, _ = make_wav(0.3)
+    livekit = {"livekit_key": "key", "livekit_secret": "a secret of at least thirty-two bytes"}
+    with (
+        start_gateway(emulator.url, livekit_url="wss://rooms.example.com", **livekit) as found,
+        Client(found.address) as rooms,
+    ):
+        address = ["--address", found.address]
+        done = run("say", str(path), "--sandbox", "--own-room", "desk-7", "--rotate", *address, "--json")
+        assert done.returncode == 0, done.stderr
+        session = rooms.get_session(json.loads(done.stdout)["session_id"])
+        assert emulator.session(session.upstream_session_id)["own_room"] == "desk-7"
+
+
 @pytest.mark.parametrize("content", [b"ID3\x04" + bytes(500), b"", b"RIFF", b"hello\n" * 100], ids=len)
 def test_say_refuses_what_is_no_wav_file_before_it_costs_anything(emulator, shared_gateway, tmp_path, content):
     path = tmp_path / "speech.mp3"
@@ -278,6 +292,8 @@ def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
         ["say"],
         ["say", "FILE"],
         ["say", "FILE", "--sandbox", "--handle", "h"],
+        ["say", "FILE", "--handle", "h", "--rotate"],
+        ["say", "FILE", "--handle", "h", "--own-room", "desk-7"],
         ["say", "FILE", "--sandbox", "--rate", "8000"],
         ["say", "-", "--sandbox", "--rate", "96000"],
         ["say", "no-such-file.wav", "--sandbox"],

@@ -45,6 +45,8 @@ class _Order:
     avatar_id: str
     sandbox: bool
     handle: str | None
+    own_room: str | None
+    rotate: bool
     show_room: bool
 
 
@@ -54,6 +56,12 @@ class _Order:
 @click.option("--avatar", help="Avatar to open a session with, a UUID.")
 @click.option(
     "--sandbox", is_flag=True, help="LiveAvatar's sandbox: free, 60 s at most, its own avatar by default."
+)
+@click.option(
+    "--own-room", metavar="NAME", help="Have the avatar appear in this room of the gateway's LiveKit server."
+)
+@click.option(
+    "--rotate", is_flag=True, help="Outlive the avatar's limit: a fresh one takes over between utterances."
 )
 @click.option("--handle", help="Speak in this session instead, and leave it alive; see above.")
 @click.option(
@@ -69,12 +77,14 @@ def say(
     address: str,
     ca: Path | None,
     avatar: str | None,
+    own_room: str | None,
     handle: str | None,
     rate: int | None,
     encoding: str | None,
     channels: int | None,
     tls: bool,
     sandbox: bool,
+    rotate: bool,
     show_room: bool,
     as_json: bool,
 ) -> None:
@@ -96,6 +106,8 @@ def say(
     """  # noqa: D301 - \b is how click is told not to wrap
     if sum((avatar is not None or sandbox, handle is not None)) != 1:
         raise click.UsageError("say where to speak: --avatar AVATAR_ID, --sandbox, or --handle HANDLE")
+    if handle is not None and (own_room is not None or rotate):
+        raise click.UsageError("--own-room and --rotate are for a new session; that of --handle is as it was made")
     raw = file == "-"
     if not raw and (rate, encoding, channels) != (None, None, None):
         raise click.UsageError("--rate, --encoding and --channels are for standard input; a WAV file says its own")
@@ -107,6 +119,8 @@ def say(
         avatar_id=avatar or SANDBOX_AVATAR,
         sandbox=sandbox,
         handle=handle,
+        own_room=own_room,
+        rotate=rotate,
         show_room=show_room,
     )
     from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for it
@@ -151,7 +165,10 @@ class _Speaking:
     async def _session(self, client: "AsyncClient", stack: AsyncExitStack) -> "AsyncSession":
         order = self._order
         if order.handle is None:
-            return await stack.enter_async_context(client.open_session(order.avatar_id, sandbox=order.sandbox))
+            opening = client.open_session(
+                order.avatar_id, sandbox=order.sandbox, own_room=order.own_room, rotate=order.rotate
+            )
+            return await stack.enter_async_context(opening)
         session = await client.resume_session(order.handle).open()
         stack.push_async_callback(session.detach)
         return session

@@ -14,6 +14,7 @@ from liveavatar.gateway.channel import Connection, channel_credentials
 from liveavatar.gateway.model import (
     CreatedSession,
     Interruption,
+    OwnRoom,
     RoomAccess,
     ServerInfo,
     SessionRecord,
@@ -100,6 +101,8 @@ class AsyncClient:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
+        own_room: OwnRoom | str | None = None,
+        rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
@@ -115,6 +118,10 @@ class AsyncClient:
             detach_grace: How long the session outlives a broken connection, up to 5 min; seconds if a number.
                 Default: the gateway's, 30 s.
             labels: The caller's own, for `list_sessions`.
+            own_room: A LiveKit room of the caller's own, in which the avatar appears; its name, or an `OwnRoom`.
+                Default: a room that LiveAvatar makes, and that goes with the session.
+            rotate: Outlive the limit of one avatar: before it a fresh one takes over, and a `SessionRotatedEvent`
+                tells where it is. While there are two, both are billed. Default: the session ends at its limit.
             request_id: Opening again with the same one gives the same session. Default: a fresh UUID, so that
                 this library's own retries never start two.
             audio_format: What `say` is given where it does not say otherwise. Default: 24 kHz mono 16-bit PCM.
@@ -131,6 +138,8 @@ class AsyncClient:
             max_duration=max_duration,
             detach_grace=detach_grace,
             labels=labels,
+            own_room=own_room,
+            rotate=rotate,
         )
         return self._session(
             pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec)),
@@ -170,6 +179,8 @@ class AsyncClient:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
+        own_room: OwnRoom | str | None = None,
+        rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,  # noqa: ASYNC109  the call's deadline, which bounds the gateway's queue too
     ) -> CreatedSession:
@@ -185,6 +196,8 @@ class AsyncClient:
             max_duration: As there.
             detach_grace: As there.
             labels: As there.
+            own_room: As there.
+            rotate: As there.
             request_id: As there.
             timeout: Seconds this may take, waiting for a free place included.
 
@@ -199,6 +212,8 @@ class AsyncClient:
             max_duration=max_duration,
             detach_grace=detach_grace,
             labels=labels,
+            own_room=own_room,
+            rotate=rotate,
         )
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         response = await self._scope.ask(lambda stub: stub.CreateSession(request, timeout=timeout))
@@ -312,8 +327,10 @@ def _spec(
     max_duration: timedelta | float | None,
     detach_grace: timedelta | float | None,
     labels: Mapping[str, str] | None,
+    own_room: OwnRoom | str | None,
+    rotate: bool,
 ) -> session_pb2.SessionSpec:
-    spec = session_pb2.SessionSpec(avatar_id=avatar_id, sandbox=sandbox, labels=dict(labels or {}))
+    spec = session_pb2.SessionSpec(avatar_id=avatar_id, sandbox=sandbox, labels=dict(labels or {}), rotate=rotate)
     if quality is not None or video_encoding is not None:
         video = video_to_proto(
             VideoQuality(quality) if quality is not None else None,
@@ -324,4 +341,7 @@ def _spec(
         spec.max_duration.CopyFrom(duration_to_proto(max_duration))
     if detach_grace is not None:
         spec.detach_grace.CopyFrom(duration_to_proto(detach_grace))
+    if own_room is not None:
+        room = OwnRoom(name=own_room) if isinstance(own_room, str) else own_room
+        spec.own_room.CopyFrom(room.to_proto())
     return spec

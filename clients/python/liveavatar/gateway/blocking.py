@@ -17,6 +17,7 @@ from liveavatar.gateway.model import (
     CreatedSession,
     Interruption,
     Outcome,
+    OwnRoom,
     Pose,
     Progress,
     RoomAccess,
@@ -98,6 +99,8 @@ class Client:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
+        own_room: OwnRoom | str | None = None,
+        rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
@@ -112,6 +115,8 @@ class Client:
             max_duration: As there.
             detach_grace: As there.
             labels: As there.
+            own_room: As there.
+            rotate: As there.
             request_id: As there.
             audio_format: As there.
             timeout: As there.
@@ -124,6 +129,8 @@ class Client:
             max_duration=max_duration,
             detach_grace=detach_grace,
             labels=labels,
+            own_room=own_room,
+            rotate=rotate,
             request_id=request_id,
             audio_format=audio_format,
             timeout=timeout,
@@ -159,6 +166,8 @@ class Client:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
+        own_room: OwnRoom | str | None = None,
+        rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,
     ) -> CreatedSession:
@@ -172,6 +181,8 @@ class Client:
             max_duration: As there.
             detach_grace: As there.
             labels: As there.
+            own_room: As there.
+            rotate: As there.
             request_id: As there.
             timeout: As there.
 
@@ -187,6 +198,8 @@ class Client:
                 max_duration=max_duration,
                 detach_grace=detach_grace,
                 labels=labels,
+                own_room=own_room,
+                rotate=rotate,
                 request_id=request_id,
                 timeout=timeout,
             )

@@ -166,6 +166,25 @@ class Interruption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnRoom:
+    """A LiveKit room of the caller's own, on the gateway's LiveKit server, in which the avatar appears.
+
+    It stays the caller's: the gateway neither makes it nor closes it, and everybody else in it stays when the
+    session ends. A gateway without a LiveKit server refuses it with InvalidField.
+    """
+
+    name: str
+    """Name of the room, 1 to 128 printable characters."""
+    avatar_identity: str = ""
+    """Identity of the avatar in the room. Default: "avatar". One that takes the place of another within the
+    session has "-2", "-3" and so on behind it."""
+
+    def to_proto(self) -> session_pb2.OwnRoom:
+        """The gateway's message."""
+        return session_pb2.OwnRoom(name=self.name, avatar_identity=self.avatar_identity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoomAccess:
     """What an end user's browser needs to join the avatar's room."""
 

@@ -242,13 +242,15 @@ def _cpu(objective: Cpu, result: RunResult) -> Finding:
 def _growth(objective: Growth, result: RunResult) -> Finding:
     if not result.samples:
         return _unsampled(result)
-    samples = [sample for sample in result.samples if sample.at_s >= objective.after_s]
+    after_s = objective.after_share * result.duration_s
+    sizes = [(sample.at_s, _size(sample, objective)) for sample in result.samples if sample.at_s >= after_s]
+    known = [(at_s, size) for at_s, size in sizes if size is not None]
     unit = "MiB/h" if objective.of == "memory" else f"{objective.of}/h"
-    found = trend([sample.at_s for sample in samples], [_size(sample, objective) for sample in samples])
+    found = trend([at_s for at_s, _ in known], [size for _, size in known])
     if found is None:
         return Finding(
             status="void",
-            message=f"{objective.of} cannot be judged by {len(samples)} samples after {objective.after_s:g} s",
+            message=f"{objective.of} cannot be judged by {len(known)} samples after {after_s:g} s",
             unit=unit,
         )
     slope, low = found.per_s * _HOUR_S, found.low_per_s * _HOUR_S
@@ -264,11 +266,12 @@ def _growth(objective: Growth, result: RunResult) -> Finding:
     return Finding(status=status, message=message, value=slope, limit=allowed + noise, unit=unit)
 
 
-def _size(sample: Sample, objective: Growth) -> float:
+def _size(sample: Sample, objective: Growth) -> float | None:
     return {
         "memory": sample.rss_bytes / _MIB,
         "threads": float(sample.threads),
         "open files": float(sample.open_files),
+        "tasks": None if sample.tasks is None else float(sample.tasks),
     }[objective.of]
 
 

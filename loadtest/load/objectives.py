@@ -135,14 +135,14 @@ class Growth(_Objective):
     """The gateway's process does not grow: the slope of a straight line through the samples, less its noise."""
 
     kind: Literal["growth"]
-    of: Literal["memory", "threads", "open files"]
+    of: Literal["memory", "threads", "open files", "tasks"]
     """Memory counts in MiB."""
     at_most_per_hour: float = Field(default=0.0, ge=0)
     """Growth that is allowed; what the noise may feign is allowed on top."""
     noise_at_most_per_hour: float | None = Field(default=None, gt=0)
     """A band wider than this on either side could hide a leak, and the objective is void."""
-    after_s: float = Field(default=0.0, ge=0)
-    """Leave out the samples of warming up."""
+    after_share: float = Field(default=0.0, ge=0, lt=1)
+    """Leave out the samples of this share of the run, in which it warms up."""
 
 
 class Recovery(_Objective):

@@ -24,6 +24,8 @@ class Sample:
     open_files: int
     talking: int
     """Sessions whose avatar talked at that moment, as the emulator says."""
+    tasks: int | None = None
+    """Tasks of the gateway's event loop; None when it was not asked just then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,10 @@ def perform(plan: Plan, tell: Callable[[Progress], None]) -> RunResult:
         control = stack.enter_context(Control(stage.order.emulator)) if stage.order.emulator else None
         player = stack.enter_context(Player(timeline, control))
         active_before = control.active() if control else 0
-        sampler = stack.enter_context(Sampler(stage.gateway.pid, control)) if stage.gateway and control else None
+        sampler = None
+        if stage.gateway and control:
+            looks = Sampler(stage.gateway.pid, control, stage.gateway.info.get("metrics"))
+            sampler = stack.enter_context(looks)
         steal_before = steal_s()
         interrupted = _load(plan, stage, player, sampler, tell)
         report = _report(stage.order)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import httpx
 import psutil
 
 from load.control import Control
@@ -13,6 +14,9 @@ from load.result import Sample
 from stage.errors import StageError
 
 PERIOD_S = 1.0
+_TASKS_EVERY = 5
+"""To ask the gateway itself costs it a few milliseconds, so it is done in each so manieth look."""
+_TASKS = "gateway_asyncio_tasks "
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Seen:
     talking: int
     active: int
     """Sessions that live upstream."""
+    tasks: int | None
 
     def sample(self, zero_mono_s: float) -> Sample:
         """As the result has it: seconds since the schedule's zero."""
@@ -37,17 +42,27 @@ class Seen:
             threads=self.threads,
             open_files=self.open_files,
             talking=self.talking,
+            tasks=self.tasks,
         )
 
 
 class Sampler:
     """Takes samples in a thread of its own between entering and leaving. `seen` grows meanwhile."""
 
-    def __init__(self, pid: int, control: Control) -> None:
+    def __init__(self, pid: int, control: Control, metrics_url: str | None) -> None:
+        """Prepare to look.
+
+        Args:
+            pid: The gateway's process.
+            control: The emulator, which knows who talks.
+            metrics_url: Where the gateway's metrics are; None when it serves none.
+        """
         self.seen: list[Seen] = []
         self.problem = ""
         self._process = psutil.Process(pid)
         self._control = control
+        self._metrics_url = metrics_url
+        self._http = httpx.Client(timeout=5.0)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -60,6 +75,7 @@ class Sampler:
     ) -> None:
         self._over.set()
         self._thread.join()
+        self._http.close()
 
     def _run(self) -> None:
         due_s = time.monotonic()
@@ -69,12 +85,13 @@ class Sampler:
                 # On a fixed beat; a beat that was missed is not made up for.
                 due_s = max(due_s + PERIOD_S, time.monotonic())
                 self._over.wait(due_s - time.monotonic())
-        except (psutil.Error, StageError) as error:
+        except (psutil.Error, StageError, httpx.HTTPError) as error:
             # The run says what ended early; what was seen until then is kept.
             self.problem = str(error)
 
     def _look(self) -> Seen:
         state = self._control.state()
+        tasks = self._tasks() if len(self.seen) % _TASKS_EVERY == 0 else None
         with self._process.oneshot():
             cpu = self._process.cpu_times()
             return Seen(
@@ -85,4 +102,12 @@ class Sampler:
                 open_files=self._process.num_fds(),
                 talking=int(state["talking"]),
                 active=int(state["sessions"]["active"]),
+                tasks=tasks,
             )
+
+    def _tasks(self) -> int | None:
+        if self._metrics_url is None:
+            return None
+        lines = self._http.get(self._metrics_url).raise_for_status().text.splitlines()
+        # A gateway of another build may not have it.
+        return next((int(float(line.removeprefix(_TASKS))) for line in lines if line.startswith(_TASKS)), None)

@@ -44,6 +44,7 @@ def gateway(
         "LIVEAVATAR_API_KEY": API_KEY,
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": "0",
+        "GATEWAY_METRICS_PORT": "0",
         "GATEWAY_MAX_SESSIONS": str(sessions),
         "GATEWAY_DRAIN_GRACE_S": "1",
         "GATEWAY_LOG_LEVEL": "warning",

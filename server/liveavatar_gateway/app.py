@@ -153,6 +153,7 @@ class App:
             waiting=places.waiting,
             stops_pending=self.pool.stops.pending,
             draining=self.directory.draining,
+            tasks=len(asyncio.all_tasks()),
         )
 
     async def _serve_operators(self) -> None:

@@ -29,6 +29,7 @@ class World:
     noise: float = 1.0
     """How noisy the machine is; both systems feel it."""
     leak_mib_per_h: float = 0.0
+    leaked_tasks_per_s: float = 0.0
     cpu_ms_per_audio_s: float = 3.4
     lost_utterances: int = 0
     left_upstream: int = 0
@@ -151,6 +152,7 @@ def _samples(recorder: Recorder, world: World, chance: random.Random) -> list[Sa
                 threads=14 + (step > 3),
                 open_files=24 + int(audio_s * 2),
                 talking=int(audio_s),
+                tasks=None if step % 5 else 20 + 8 * int(audio_s) + int(world.leaked_tasks_per_s * step),
             )
         )
     return samples

@@ -47,6 +47,8 @@ class Snapshot:
     stops_pending: int
     """Stops that LiveAvatar has not confirmed."""
     draining: bool
+    tasks: int
+    """Tasks of the event loop."""
 
 
 class Metrics:
@@ -72,6 +74,11 @@ class Metrics:
             registry=own,
         )
         self._draining = Gauge("gateway_draining", "1 while the gateway drains.", registry=own)
+        self._tasks = Gauge(
+            "gateway_asyncio_tasks",
+            "Tasks of the event loop: a few for each session and stream, and none that outlives them.",
+            registry=own,
+        )
         self._session_open = Histogram(
             "gateway_session_open_seconds",
             "From the call that creates a session to an avatar that can speak, the wait for a place included.",
@@ -164,6 +171,7 @@ class Metrics:
         self._waiting.set(now.waiting)
         self._stops_pending.set(now.stops_pending)
         self._draining.set(now.draining)
+        self._tasks.set(now.tasks)
 
     def packet(self, size_bytes: int) -> None:
         """A packet went upstream."""

@@ -194,16 +194,24 @@ def test_cpu_per_second_of_audio_is_what_the_process_took_for_what_was_spoken():
 
 
 def test_a_growing_process_breaks_and_a_noisy_one_does_not():
-    objective = {"kind": "growth", "of": "memory", "at_most_per_hour": 6.0, "after_s": 60.0}
+    objective = {"kind": "growth", "of": "memory", "at_most_per_hour": 6.0, "after_share": 0.1}
     assert _outcome(simulated(duration_s=600.0, utterances_per_s=0.2), **objective).status == "held"
     leaky = _outcome(simulated(duration_s=600.0, utterances_per_s=0.2, leak_mib_per_h=60.0), **objective)
     assert leaky.status == "broken"
     assert leaky.value == pytest.approx(60, rel=0.3)
 
 
+def test_tasks_are_judged_by_the_looks_that_counted_them():
+    objective = {"kind": "growth", "of": "tasks", "after_share": 0.333}
+    assert _outcome(simulated(duration_s=600.0), **objective).status == "held"
+    assert _outcome(simulated(duration_s=600.0, leaked_tasks_per_s=0.1), **objective).status == "broken"
+    few = simulated(duration_s=20.0)
+    assert _outcome(few, **objective).status == "void", "four looks say nothing"
+
+
 def test_growth_that_the_noise_could_hide_is_void():
     short = simulated(duration_s=40.0)
-    objective = {"kind": "growth", "of": "memory", "noise_at_most_per_hour": 0.1, "after_s": 30.0}
+    objective = {"kind": "growth", "of": "memory", "noise_at_most_per_hour": 0.1, "after_share": 0.75}
     assert _outcome(short, **objective, at_most_per_hour=1e9).status == "void"
 
 

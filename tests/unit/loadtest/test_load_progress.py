@@ -4,7 +4,9 @@ from load.progress import line
 from load.run import Progress
 from load.sampler import Seen
 
-_SEEN = Seen(at_mono_s=1.0, cpu_s=0.5, rss_bytes=84 * 2**20, threads=9, open_files=50, talking=14, active=18)
+_SEEN = Seen(
+    at_mono_s=1.0, cpu_s=0.5, rss_bytes=84 * 2**20, threads=9, open_files=50, talking=14, active=18, tasks=None
+)
 
 
 def test_it_tells_phase_time_sessions_and_what_the_gateway_takes():

@@ -102,16 +102,23 @@ def test_states_reasons_and_outcomes_are_there_before_they_happen():
 
 def test_a_look_sets_every_gauge_and_puts_states_without_sessions_back_to_nothing():
     metrics = Metrics()
-    look = {"places_used": 3, "places_limit": 5, "waiting": 1, "stops_pending": 2, "draining": True}
+    look = {"places_used": 3, "places_limit": 5, "waiting": 1, "stops_pending": 2, "draining": True, "tasks": 7}
     metrics.look(Snapshot(sessions={SessionState.READY: 3}, **look))
     metrics.look(Snapshot(sessions={SessionState.ENDING: 1}, **look))
     assert _value(metrics, "gateway_sessions", state="ready") == 0
     assert _value(metrics, "gateway_sessions", state="ending") == 1
     shown = [
         _value(metrics, f"gateway_{name}")
-        for name in ("pool_places_used", "pool_places_limit", "pool_waiting", "upstream_stops_pending", "draining")
+        for name in (
+            "pool_places_used",
+            "pool_places_limit",
+            "pool_waiting",
+            "upstream_stops_pending",
+            "draining",
+            "asyncio_tasks",
+        )
     ]
-    assert shown == [3, 5, 1, 2, 1]
+    assert shown == [3, 5, 1, 2, 1, 7]
 
 
 def test_open_calls_are_those_that_began_and_did_not_end():

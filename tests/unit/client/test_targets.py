@@ -5,16 +5,18 @@ import pytest
 
 from liveavatar.gateway import errors
 from liveavatar.gateway.backoff import Backoff
-from liveavatar.gateway.targets import ADOPTION_S, Retries, Route, target_list
+from liveavatar.gateway.targets import ADOPTION_S, Retries, Route, named_by, target_list
 
 LOST = errors.ConnectionLost("", code=grpc.StatusCode.UNAVAILABLE)
 DRAINING = errors.Draining("", code=grpc.StatusCode.UNAVAILABLE)
 UNKNOWN = errors.SessionNotFound("", code=grpc.StatusCode.NOT_FOUND)
+NAMES = ("a:1", "b:1", "c:1")
+A, B, C = NAMES
 ENDED = errors.SessionEnded("", code=grpc.StatusCode.FAILED_PRECONDITION)
 
 
 def retries(count: int) -> Retries:
-    return Retries(Route(count), Backoff(rng=random.Random(1)))
+    return Retries(Route(NAMES[:count]), Backoff(rng=random.Random(1)))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_each_target_is_tried_at_once_and_all_again_after_a_delay():
     for _ in range(6):
         tried.append(attempts.route.current)
         delays.append(attempts.next_delay_s(attempts.route.current, LOST))
-    assert tried == [0, 1, 2, 0, 1, 2]
+    assert tried == [A, B, C, A, B, C]
     assert [bool(delay) for delay in delays] == [False, False, True, False, False, True]
     assert attempts.attempt_count == 6
     assert attempts.round_count == 2
@@ -52,59 +54,136 @@ def test_each_target_is_tried_at_once_and_all_again_after_a_delay():
 
 def test_a_stream_that_broke_asks_the_same_target_first():
     attempts = retries(2)
-    assert attempts.next_delay_s(0, LOST, held=True)
-    assert attempts.route.current == 0
-    assert attempts.next_delay_s(0, LOST) == 0
-    assert attempts.route.current == 1
+    assert attempts.next_delay_s(A, LOST, held=True)
+    assert attempts.route.current == A
+    assert attempts.next_delay_s(A, LOST) == 0
+    assert attempts.route.current == B
 
 
 def test_a_target_that_says_to_go_is_left_at_once():
     attempts = retries(2)
-    assert attempts.next_delay_s(0, DRAINING, held=True) == 0
-    assert attempts.route.current == 1
+    assert attempts.next_delay_s(A, DRAINING, held=True) == 0
+    assert attempts.route.current == B
 
 
 def test_both_streams_leave_a_target_together():
-    route = Route(3)
+    route = Route(NAMES)
     first, second = Retries(route), Retries(route)
-    first.next_delay_s(0, LOST)
-    second.next_delay_s(0, LOST)
-    assert route.current == 1
+    first.next_delay_s(A, LOST)
+    second.next_delay_s(A, LOST)
+    assert route.current == B
 
 
 def test_a_session_is_unknown_when_every_target_says_so():
     attempts = retries(3)
-    assert attempts.next_delay_s(0, UNKNOWN) == 0
-    assert attempts.next_delay_s(1, LOST) == 0
-    assert attempts.next_delay_s(2, UNKNOWN)
-    assert attempts.next_delay_s(0, UNKNOWN) is not None
-    assert attempts.next_delay_s(1, UNKNOWN) is None
-    assert retries(1).next_delay_s(0, UNKNOWN) is None
+    assert attempts.next_delay_s(A, UNKNOWN) == 0
+    assert attempts.next_delay_s(B, LOST) == 0
+    assert attempts.next_delay_s(C, UNKNOWN)
+    assert attempts.next_delay_s(A, UNKNOWN) is not None
+    assert attempts.next_delay_s(B, UNKNOWN) is None
+    assert retries(1).next_delay_s(A, UNKNOWN) is None
 
 
 def test_a_session_whose_gateway_died_may_be_unknown_for_a_moment():
     """Until another process has taken it over."""
     attempts = retries(1)
-    assert attempts.next_delay_s(0, UNKNOWN, lost_s=0.5)
-    assert attempts.next_delay_s(0, UNKNOWN, lost_s=ADOPTION_S) is None
-    assert retries(1).next_delay_s(0, ENDED, lost_s=0) is None
+    assert attempts.next_delay_s(A, UNKNOWN, lost_s=0.5)
+    assert attempts.next_delay_s(A, UNKNOWN, lost_s=ADOPTION_S) is None
+    assert retries(1).next_delay_s(A, ENDED, lost_s=0) is None
 
 
 def test_what_a_target_said_before_it_took_the_stream_is_forgotten():
     attempts = retries(2)
-    attempts.next_delay_s(0, UNKNOWN)
+    attempts.next_delay_s(A, UNKNOWN)
     attempts.reached()
     assert attempts.attempt_count == 0
-    assert attempts.next_delay_s(1, UNKNOWN) is not None
+    assert attempts.next_delay_s(B, UNKNOWN) is not None
 
 
 def test_a_refusal_is_final_everywhere():
-    assert retries(3).next_delay_s(0, ENDED) is None
+    assert retries(3).next_delay_s(A, ENDED) is None
 
 
 def test_a_connection_that_lasted_begins_with_short_delays():
     attempts = retries(1)
     for _ in range(5):
-        attempts.next_delay_s(0, LOST)
+        attempts.next_delay_s(A, LOST)
     attempts.stable()
-    assert attempts.next_delay_s(0, LOST) <= 0.1
+    assert attempts.next_delay_s(A, LOST) <= 0.1
+
+
+def moved_to(address: str) -> errors.OwnerMoved:
+    return errors.OwnerMoved("", code=grpc.StatusCode.ABORTED, metadata={"address": address})
+
+
+@pytest.mark.parametrize(
+    ("address", "target", "named"),
+    [
+        ("10.0.0.7:50051", "gateway:50051", "10.0.0.7:50051"),
+        ("gateway-7:50051", "gateway:50051", "gateway-7:50051"),
+        ("fd00::7:50051", "gateway:50051", "[fd00::7]:50051"),
+        ("[fd00::7]:50051", "gateway:50051", "[fd00::7]:50051"),
+        ("", "gateway:50051", ""),
+        ("gateway-7", "gateway:50051", ""),
+        ("0.0.0.0:50051", "gateway:50051", ""),
+        ("[::]:50051", "localhost:50051", ""),
+        ("127.0.0.1:50052", "gateway:50051", ""),
+        ("localhost:50052", "10.0.0.7:50051", ""),
+        ("127.0.0.1:50052", "127.0.0.1:50051", "127.0.0.1:50052"),
+        ("127.0.0.1:50052", "dns:///localhost:50051", "127.0.0.1:50052"),
+        ("127.0.0.1:50052", "ipv4:127.0.0.1:50051", "127.0.0.1:50052"),
+        ("127.0.0.1:50052", "[::1]:50051", "127.0.0.1:50052"),
+        ("localhost:50052", "unix:/run/gateway", "localhost:50052"),
+    ],
+)
+def test_an_address_is_followed_where_it_leads_somewhere(address, target, named):
+    """Not to this machine, when the gateway that named it is on another."""
+    assert named_by(moved_to(address), target) == named
+    assert named_by(DRAINING, target) == ""
+
+
+def test_the_process_that_is_named_is_asked_next():
+    attempts = retries(3)
+    assert attempts.next_delay_s(A, moved_to("c:1")) == 0
+    assert attempts.route.current == C
+    assert attempts.next_delay_s(C, LOST) == 0
+    assert attempts.route.current == A
+
+
+def test_a_named_process_that_is_no_target_is_asked_and_left_again():
+    attempts = retries(2)
+    assert attempts.next_delay_s(A, moved_to("x:1")) == 0
+    assert attempts.route.current == "x:1"
+    assert attempts.route.round() == ["x:1", B, A]
+    assert attempts.next_delay_s("x:1", LOST) == 0
+    assert attempts.route.current == B
+    assert attempts.next_delay_s(B, LOST)
+    assert attempts.route.current == A
+
+
+def test_two_processes_that_name_each_other_are_not_asked_without_a_pause():
+    attempts = retries(1)
+    assert attempts.next_delay_s(A, moved_to("x:1")) == 0
+    assert attempts.next_delay_s("x:1", moved_to("a:1")) == 0
+    assert attempts.next_delay_s(A, moved_to("x:1"))
+    assert attempts.next_delay_s(A, moved_to("x:1")) == 0
+
+
+def test_a_stream_that_broke_at_a_named_process_asks_that_first():
+    attempts = retries(1)
+    attempts.next_delay_s(A, moved_to("x:1"))
+    attempts.reached()
+    assert attempts.next_delay_s("x:1", LOST, held=True)
+    assert attempts.route.current == "x:1"
+    assert attempts.next_delay_s("x:1", UNKNOWN, lost_s=ADOPTION_S) == 0
+    assert attempts.route.current == A
+    assert attempts.next_delay_s(A, UNKNOWN, lost_s=ADOPTION_S) is None
+
+
+def test_the_second_stream_does_not_follow_from_where_the_first_has_left():
+    route = Route(NAMES)
+    first, second = Retries(route), Retries(route)
+    first.next_delay_s(A, moved_to("x:1"))
+    second.next_delay_s(A, moved_to("y:1"))
+    assert route.current == "x:1"
+    assert Route(NAMES, B).round() == [B, C, A]

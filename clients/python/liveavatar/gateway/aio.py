@@ -56,10 +56,12 @@ class AsyncClient:
         Args:
             target: "host:port" or any other gRPC name. Several, with commas between or as a list, are the same
                 gateway at several addresses: the next is tried where one fails, and sessions are resumed there.
+                Where one of them names the process that has a session, that is asked, with the same credentials.
             credentials: What identifies the gateway, as from `grpc.ssl_channel_credentials()`. Default: plaintext.
             call_credentials: What identifies the caller, as from `grpc.access_token_call_credentials(token)`.
             options: gRPC channel options; they win over this library's `DEFAULT_OPTIONS`.
-            timeout: Seconds a call may take that does not wait for an avatar. None waits for ever.
+            timeout: Seconds a call may take that does not wait for an avatar, at however many targets. None waits
+                for ever.
             chunk: Longest audio message, seconds. Shorter ones cost more messages, longer ones delay what is
                 behind them.
             resume_within: How long a session that lost its gateway is tried to be resumed; seconds if a number.
@@ -216,7 +218,7 @@ class AsyncClient:
             rotate=rotate,
         )
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
-        response = await self._scope.ask(lambda stub: stub.CreateSession(request, timeout=timeout))
+        response = await self._scope.ask(lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout)
         return CreatedSession(
             session=SessionRecord.from_proto(response.session),
             room=RoomAccess.from_proto(response.room),
@@ -230,7 +232,9 @@ class AsyncClient:
             SessionNotFound: no such session.
         """
         request = pb.GetSessionRequest(session_id=session_id)
-        response = await self._scope.ask(lambda stub: stub.GetSession(request, timeout=self._timeout_s))
+        response = await self._scope.ask(
+            lambda stub, left_s: stub.GetSession(request, timeout=left_s), self._timeout_s
+        )
         return SessionRecord.from_proto(response.session)
 
     async def list_sessions(
@@ -253,8 +257,7 @@ class AsyncClient:
             request = pb.ListSessionsRequest(
                 page_size=page_size, page_token=token, states=numbers, labels=dict(labels or {})
             )
-            page = functools.partial(_page, request=request, timeout_s=self._timeout_s)
-            response = await self._scope.ask(page)
+            response = await self._scope.ask(functools.partial(_page, request), self._timeout_s)
             for session in response.sessions:
                 yield SessionRecord.from_proto(session)
             token = response.next_page_token
@@ -268,7 +271,9 @@ class AsyncClient:
             SessionNotFound: no such session.
         """
         request = pb.EndSessionRequest(session_id=session_id)
-        response = await self._scope.ask(lambda stub: stub.EndSession(request, timeout=self._timeout_s))
+        response = await self._scope.ask(
+            lambda stub, left_s: stub.EndSession(request, timeout=left_s), self._timeout_s
+        )
         return SessionRecord.from_proto(response.session)
 
     async def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
@@ -284,14 +289,16 @@ class AsyncClient:
         """
         request = pb.InterruptSessionRequest(session_id=session_id, utterance_id=utterance_id)
         response = await self._scope.ask(
-            lambda stub: stub.InterruptSession(request, timeout=self._timeout_s), once=True
+            lambda stub, left_s: stub.InterruptSession(request, timeout=left_s), self._timeout_s, once=True
         )
         return Interruption.from_proto(response.result)
 
     async def server_info(self) -> ServerInfo:
         """What this gateway is and takes."""
         request = pb.GetServerInfoRequest()
-        response = await self._scope.ask(lambda stub: stub.GetServerInfo(request, timeout=self._timeout_s))
+        response = await self._scope.ask(
+            lambda stub, left_s: stub.GetServerInfo(request, timeout=left_s), self._timeout_s
+        )
         return ServerInfo.from_proto(response)
 
     async def close(self) -> None:
@@ -313,7 +320,7 @@ class AsyncClient:
 
 
 def _page(
-    stub: "rpc.SessionServiceAsyncStub", *, request: pb.ListSessionsRequest, timeout_s: float | None
+    request: pb.ListSessionsRequest, stub: "rpc.SessionServiceAsyncStub", timeout_s: float | None
 ) -> Awaitable[pb.ListSessionsResponse]:
     return stub.ListSessions(request, timeout=timeout_s)
 

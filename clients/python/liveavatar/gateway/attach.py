@@ -64,7 +64,7 @@ class AttachListener(Protocol):
     def on_events_lost(self, error: EventsCompacted) -> None:
         """Events were missed while the stream was away, and the gateway has let go of them."""
 
-    def on_resumed(self, gap_s: float, attempt_count: int, target: int, missed_events: int) -> None:
+    def on_resumed(self, gap_s: float, attempt_count: int, target: str, missed_events: int) -> None:
         """The stream was lost for `gap_s` and is there again; comes before `on_opened`."""
 
 
@@ -78,7 +78,7 @@ class Attachment:
 
     def __init__(
         self,
-        connect: Callable[[int], AttachCall],
+        connect: Callable[[str], AttachCall],
         first: pb.AttachRequest,
         listener: AttachListener,
         changes: Changes,
@@ -104,7 +104,7 @@ class Attachment:
         self._patience = patience
         self._target = retries.route.current
         self._lost_mono_s = 0.0
-        self._left: set[int] = set()
+        self._left: set[str] = set()
         self._opened: pb.SessionOpened | None = None
         self._handle = ""
         self._sequence = first.resume.after_sequence
@@ -307,7 +307,7 @@ class Attachment:
 
         A target is left so once, until it says that it stays: it may be the only one that can serve.
         """
-        if self._retries.route.count == 1 or self._target in self._left:
+        if len(self._retries.route.targets) == 1 or self._target in self._left:
             return False
         self._left.add(self._target)
         return True

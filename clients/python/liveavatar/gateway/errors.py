@@ -246,9 +246,18 @@ class Draining(OwnershipError):
 
 
 class OwnerMoved(OwnershipError):
-    """Another process of the gateway drives the session now; it is looked for at the client's other targets."""
+    """Another process of the gateway drives the session now.
+
+    It is looked for at `address`, then at the client's other targets; who gets this found it nowhere, or, from
+    `end_session`, that process has not ended it in time: it will.
+    """
 
     reason = "OWNER_MOVED"
+
+    @property
+    def address(self) -> str:
+        """Where that process listens, `host:port`; empty when unknown."""
+        return self.metadata.get("address", "")
 
 
 class RegistryUnavailable(OwnershipError):

@@ -175,7 +175,7 @@ class ResumedEvent(SessionEvent):
     attempt_count: int
     """Tries it took."""
     target: str
-    """The address that took it, one of the client's targets."""
+    """The address that took it: one of the client's targets, or what one of them named."""
     missed_events: int = 0
     """Events that the gateway does not keep any more: the next number is higher by as many. A gateway that goes on
     with the session of one that was killed has none of its events."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -10,13 +11,15 @@ import grpc
 from liveavatar.gateway.attach import AttachCall
 from liveavatar.gateway.audio_stream import AudioCall
 from liveavatar.gateway.channel import Connection, Stream, answer, moved, transient
-from liveavatar.gateway.errors import ClientClosed, GatewayError
-from liveavatar.gateway.targets import Route
+from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayError, OwnerMoved
+from liveavatar.gateway.targets import Route, named_by
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 
 _Response = TypeVar("_Response")
 _log = logging.getLogger(__name__)
 
+MAX_NAMED = 64
+"""Connections to addresses that no caller gave. Fewer are made anew more often where sessions are everywhere."""
 _CLOSE_S = 15.0
 # How long closing waits for sessions to be ended; the gateway ends what is left after `detach_grace`.
 
@@ -39,27 +42,33 @@ class Scope:
             connect: Makes a connection, in the event loop that uses it.
         """
         self.targets = tuple(targets)
-        self.route = Route(len(self.targets))
+        self.route = Route(self.targets)
         """Where calls go that belong to no session of this client, and where new sessions begin."""
         self._connect = connect
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[str, Connection] = {}
         self._sessions: set[Leaver] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
 
-    def connection(self, target: int) -> Connection:
-        """The connection to one of the targets, made when it is first needed.
+    def connection(self, target: str) -> Connection:
+        """The connection to a target or to an address that one has named, made when it is first needed.
+
+        Of named ones `MAX_NAMED` are kept; then the one that was asked for longest ago is closed, and what still
+        lives on it is resumed by way of the targets.
 
         Raises:
             ClientClosed: the client was closed.
         """
         if self._closed:
             raise ClientClosed("this client was closed; make another", code=grpc.StatusCode.CANCELLED)
-        if target not in self._connections:
-            self._connections[target] = self._connect(self.targets[target])
-        return self._connections[target]
+        connection = self._connections.pop(target, None) or self._connect(target)
+        self._connections[target] = connection
+        named = [other for other in self._connections if other not in self.targets]
+        if len(named) > MAX_NAMED:
+            self.spawn(self._connections.pop(named[0]).close(), "client/close-named")
+        return connection
 
-    def attach(self, target: int) -> AttachCall:
+    def attach(self, target: str) -> AttachCall:
         """Start an Attach call.
 
         Raises:
@@ -67,7 +76,7 @@ class Scope:
         """
         return Stream(self.connection(target).sessions.Attach())
 
-    def stream_audio(self, target: int) -> AudioCall:
+    def stream_audio(self, target: str) -> AudioCall:
         """Start a StreamAudio call.
 
         Raises:
@@ -77,15 +86,19 @@ class Scope:
 
     async def ask(
         self,
-        call: "Callable[[rpc.SessionServiceAsyncStub], Awaitable[_Response]]",
+        call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
+        timeout_s: float | None,
         *,
         route: Route | None = None,
         once: bool = False,
     ) -> _Response:
         """Make a unary call, at one target after the other until one answers.
 
+        One that says which process has the session is taken at its word, once.
+
         Args:
-            call: Starts it; again for each target.
+            call: Starts it, with the seconds that it may take; again for each target.
+            timeout_s: Seconds for all of them together; None waits for ever.
             route: Where to begin. Default: where the client is.
             once: The call may not reach the gateway twice, so a target that was lost under it is the last.
 
@@ -93,22 +106,34 @@ class Scope:
             GatewayError: none answered, or one refused.
         """
         route = route or self.route
+        loop = asyncio.get_running_loop()
+        until_mono_s = math.inf if timeout_s is None else loop.time() + timeout_s
+        left = route.round()
+        followed = False
         unreached: GatewayError | None = None
-        first = route.current
-        for number in range(route.count):
-            target = (first + number) % route.count
+        while True:
+            target = left.pop(0)
+            left_s = None if timeout_s is None else max(until_mono_s - loop.time(), 0)
             try:
-                return await answer(call(self.connection(target).sessions))
+                return await answer(call(self.connection(target).sessions, left_s))
             except GatewayError as error:
-                if transient(error):
-                    route.leave(target)
-                    unreached = unreached or error
-                elif not moved(error):
+                if isinstance(error, DeadlineExceeded) and isinstance(unreached, OwnerMoved):
+                    # It says more: that process knows what is wanted of it.
+                    raise unreached from error
+                if not transient(error) and not moved(error):
                     raise
-                if number == route.count - 1 or (once and unreached is not None):
+                if once and transient(error) and not error.reason:
+                    raise
+                if named := "" if followed else named_by(error, target):
+                    followed = True
+                    left = [named, *(other for other in left if other != named)]
+                if transient(error):
+                    unreached = unreached or error
+                    if not isinstance(error, OwnerMoved):
+                        route.leave(target)
+                if not left or loop.time() >= until_mono_s:
                     # That a session is unknown elsewhere says nothing while one target was not reached.
                     raise unreached or error from error
-        raise AssertionError
 
     def adopt(self, session: Leaver) -> None:
         """See to it that the session is left when the client closes."""

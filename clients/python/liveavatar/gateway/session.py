@@ -69,7 +69,7 @@ class AsyncSession:
         self._open_timeout_s = open_timeout_s
         self._call_timeout_s = call_timeout_s
         self._changes = Changes()
-        self._route = Route(len(scope.targets), scope.route.current)
+        self._route = Route(scope.targets, scope.route.current)
         self._speech = Speech(
             scope.stream_audio,
             lambda: self._attach.handle,
@@ -79,7 +79,7 @@ class AsyncSession:
             on_resumed=lambda *resumed: self._view.on_speech_resumed(*resumed),  # noqa: PLW0108  made below
             chunk_s=chunk_s,
         )
-        self._view = SessionView(self._speech, self._changes, scope.targets)
+        self._view = SessionView(self._speech, self._changes)
         self._attach = Attachment(
             scope.attach, first, self._view, self._changes, Retries(self._route), patience=patience
         )
@@ -306,7 +306,9 @@ class AsyncSession:
         if self.record.state is not SessionState.ENDED:
             request = pb.EndSessionRequest(session_id=record.id)
             response = await self._scope.ask(
-                lambda stub: stub.EndSession(request, timeout=self._call_timeout_s), route=self._route
+                lambda stub, left_s: stub.EndSession(request, timeout=left_s),
+                self._call_timeout_s,
+                route=self._route,
             )
             # The stream that is being resumed still brings the last events.
             await self._over_within(_SETTLE_S)

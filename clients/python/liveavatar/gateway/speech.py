@@ -47,13 +47,13 @@ class Speech:
 
     def __init__(
         self,
-        connect: Callable[[int], AudioCall],
+        connect: Callable[[str], AudioCall],
         handle: Callable[[], str],
         patience: Callable[[], timedelta],
         changes: Changes,
         retries: Retries,
         *,
-        on_resumed: Callable[[float, int, int], None],
+        on_resumed: Callable[[float, int, str], None],
         chunk_s: float,
     ) -> None:
         """Prepare, without opening a stream.
@@ -311,7 +311,7 @@ class Speech:
             _log.info("audio.retry delay_s=%.3f cause=%s", delay_s, error)
         return None
 
-    async def _open(self, audio_format: AudioFormat, target: int, tasks: asyncio.TaskGroup) -> GatewayError | None:
+    async def _open(self, audio_format: AudioFormat, target: str, tasks: asyncio.TaskGroup) -> GatewayError | None:
         """Open a stream and wait for its answer; says why it could not be had."""
         header = pb.AudioHeader(handle=self._handle(), format=audio_format.to_proto())
         try:
@@ -330,13 +330,13 @@ class Speech:
             return None
         return stream.error or connection_lost("the gateway closed the audio stream at once")
 
-    def _opened(self, target: int) -> None:
+    def _opened(self, target: str) -> None:
         if self._lost_mono_s is not None and self._stranded:
             gap_s = asyncio.get_running_loop().time() - self._lost_mono_s
             self._on_resumed(gap_s, self._retries.attempt_count, target)
         self._retries.reached()
 
-    async def _watch(self, stream: AudioStream, target: int) -> None:
+    async def _watch(self, stream: AudioStream, target: str) -> None:
         """Read a stream to its end, and see to the utterances it leaves behind."""
         await stream.run()
         error = stream.error or connection_lost("the gateway closed the audio stream before its utterances ended")

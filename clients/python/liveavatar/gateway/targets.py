@@ -1,10 +1,11 @@
 """Which gateways there are, and which of them to try next: pure, the caller waits and connects."""
 
+import ipaddress
 from collections.abc import Sequence
 
 from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.channel import moved, transient
-from liveavatar.gateway.errors import GatewayError
+from liveavatar.gateway.errors import GatewayError, OwnerMoved
 
 ADOPTION_S = 10.0
 """How long a session may be unknown after its gateway died: another process has to find it and take it over."""
@@ -31,18 +32,73 @@ def target_list(target: str | Sequence[str]) -> tuple[str, ...]:
     return found
 
 
+def named_by(error: GatewayError, target: str) -> str:
+    """The address of the process that has the session, by the word of a target; empty when that leads nowhere.
+
+    A gateway names what it listens on. When that is all addresses it is none to go to, and when it is `localhost`
+    it is one of this machine only if the target is.
+    """
+    if not isinstance(error, OwnerMoved):
+        return ""
+    host, _, port = error.address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal() or (_loopback(host) and not _local(target)):
+        return ""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return error.address
+    if ip.is_unspecified:
+        return ""
+    return f"[{host}]:{port}" if ip.version == 6 else error.address
+
+
+def _local(target: str) -> bool:
+    if target.startswith("unix"):
+        return True
+    address = target.removeprefix("ipv4:").removeprefix("ipv6:").rpartition("/")[2]
+    return _loopback(address.rpartition(":")[0].strip("[]"))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Route:
-    """The target that a session's streams go to. Both go to the same one, and leave it together."""
+    """The target that a session's streams go to. Both go to the same one, and leave it together.
 
-    def __init__(self, count: int, start: int = 0) -> None:
-        """Begin at one of `count` targets."""
-        self.count = count
-        self.current = start
+    It is one of the client's own, or an address that one of these has named.
+    """
 
-    def leave(self, target: int) -> None:
-        """Go on to the next one, unless the other stream has done so already."""
+    def __init__(self, targets: Sequence[str], start: str = "") -> None:
+        """Begin at `start`, or at the first one."""
+        self.targets = tuple(targets)
+        self.current = start or self.targets[0]
+        self._own = self.current
+
+    def leave(self, target: str) -> None:
+        """Go on to the client's next one, unless the other stream has done so already."""
         if target == self.current:
-            self.current = (target + 1) % self.count
+            self.current = self._own = self._next()
+
+    def follow(self, target: str, named: str) -> None:
+        """Go where `target` says that the session is, unless the other stream has left it already."""
+        if target == self.current:
+            self.current = named
+            if named in self.targets:
+                self._own = named
+
+    def round(self) -> list[str]:
+        """Each target once, beginning with the current one."""
+        first = self.targets.index(self._next())
+        others = self.targets[first:] + self.targets[:first]
+        return [self.current, *(target for target in others if target != self.current)]
+
+    def _next(self) -> str:
+        return self.targets[(self.targets.index(self._own) + 1) % len(self.targets)]
 
 
 class Retries:
@@ -53,8 +109,9 @@ class Retries:
         self.attempt_count = 0
         """Attempts since the last success."""
         self._backoff = backoff or Backoff()
-        self._tried: set[int] = set()
-        self._refused: set[int] = set()
+        self._tried: set[str] = set()
+        self._followed: set[str] = set()
+        self._refused: set[str] = set()
 
     @property
     def round_count(self) -> int:
@@ -65,6 +122,7 @@ class Retries:
         """A target has taken the stream."""
         self.attempt_count = 0
         self._tried.clear()
+        self._followed.clear()
         self._refused.clear()
 
     def stable(self) -> None:
@@ -72,7 +130,7 @@ class Retries:
         self._backoff.reset()
 
     def next_delay_s(
-        self, target: int, error: GatewayError, *, held: bool = False, lost_s: float = ADOPTION_S
+        self, target: str, error: GatewayError, *, held: bool = False, lost_s: float = ADOPTION_S
     ) -> float | None:
         """How long to wait before the next attempt, which goes to `route.current`.
 
@@ -87,17 +145,24 @@ class Retries:
         Returns:
             None when no attempt can help: the error is final, or each target has said that it is not the one.
         """
+        own = set(self.route.targets)
         if not transient(error):
             self._refused.add(target)
-            everywhere = len(self._refused) == self.route.count
-            if not moved(error) or (everywhere and lost_s >= ADOPTION_S):
+            if not moved(error) or (own <= self._refused and lost_s >= ADOPTION_S):
                 return None
         self.attempt_count += 1
         if held and not error.reason:
             return self._backoff.next_delay_s(error.retry_after)
-        self.route.leave(target)
         self._tried.add(target)
-        if len(self._tried) < self.route.count:
+        named = named_by(error, target)
+        if named and named not in self._followed:
+            # Each once a round: two processes may each take the other for the owner for a moment.
+            self._followed.add(named)
+            self.route.follow(target, named)
+            return 0.0
+        self.route.leave(target)
+        if not own <= self._tried:
             return 0.0
         self._tried.clear()
+        self._followed.clear()
         return self._backoff.next_delay_s(error.retry_after)

@@ -1,6 +1,5 @@
 """What this process knows of a session, from the messages of its Attach stream."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +36,7 @@ class SessionView:
     alternate.
     """
 
-    def __init__(self, speech: Speech, changes: Changes, targets: Sequence[str]) -> None:
+    def __init__(self, speech: Speech, changes: Changes) -> None:
         self.record: SessionRecord | None = None
         """None until the stream was opened."""
         self.room = RoomAccess(url="", viewer_token="")
@@ -47,7 +46,6 @@ class SessionView:
         self.end_cause: GatewayError | None = None
         self.events = EventLog(changes)
         self._speech = speech
-        self._targets = targets
 
     def on_opened(self, message: pb.SessionOpened) -> None:
         """The Attach stream holds the session."""
@@ -91,16 +89,16 @@ class SessionView:
         """The gateway does not shut down after all."""
         self.events.append(StayEvent(sequence=self.events.newest_sequence, time=datetime.now(UTC)))
 
-    def on_resumed(self, gap_s: float, attempt_count: int, target: int, missed_events: int) -> None:
+    def on_resumed(self, gap_s: float, attempt_count: int, target: str, missed_events: int) -> None:
         """The Attach stream is there again."""
         self._resumed(ResumedStream.EVENTS, gap_s, attempt_count, target, missed_events)
 
-    def on_speech_resumed(self, gap_s: float, attempt_count: int, target: int) -> None:
+    def on_speech_resumed(self, gap_s: float, attempt_count: int, target: str) -> None:
         """Utterances go on on another StreamAudio stream."""
         self._resumed(ResumedStream.SPEECH, gap_s, attempt_count, target)
 
     def _resumed(
-        self, stream: ResumedStream, gap_s: float, attempt_count: int, target: int, missed_events: int = 0
+        self, stream: ResumedStream, gap_s: float, attempt_count: int, target: str, missed_events: int = 0
     ) -> None:
         self.events.append(
             ResumedEvent(
@@ -109,7 +107,7 @@ class SessionView:
                 stream=stream,
                 gap=timedelta(seconds=gap_s),
                 attempt_count=attempt_count,
-                target=self._targets[target],
+                target=target,
                 missed_events=missed_events,
             )
         )

@@ -87,3 +87,24 @@ async def test_a_process_that_hung_ends_what_was_to_end_when_it_goes_on(tmp_path
                 first.process.send(signal.SIGCONT)
             assert (await ending).end_reason == session_pb2.END_REASON_CALLER_ENDED
             assert emulator.active() == 0
+
+
+async def test_whoever_comes_back_to_another_process_is_told_how_the_session_ended(tmp_path):
+    with two_gateways(tmp_path / "registry.db") as (_, first, second):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            seen = attachment.events[-1].sequence
+            resumed = await caller.resume(attachment.opened.handle, seen)
+            ended = await caller.end(attachment.session_id)
+            for handle in (attachment.opened.handle, resumed.opened.handle):
+                again = await other.resume(handle, seen, skip_compacted=True)
+                assert again.opened.session.end_reason == ended.end_reason
+                last = (await again.event("ended")).session
+                assert (last.end_reason, last.ended_at, last.usage) == (
+                    ended.end_reason,
+                    ended.ended_at,
+                    ended.usage,
+                )
+                refusal = await refused(other.speak(attachment.session_id))
+                assert (refusal.reason, refusal.metadata["end_reason"]) == ("SESSION_ENDED", "CALLER_ENDED")

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from liveavatar_gateway.core.events import EventLog
+from liveavatar_gateway.core.events import Ended, EventLog
 from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Row, Upstream
-from liveavatar_gateway.sessions.record import Record, past_of, read_access
+from liveavatar_gateway.sessions.record import Record, past_of, read_access, restored_error
 from liveavatar_gateway.upstream.model import Started
 
 
@@ -45,7 +45,12 @@ def seen(row: Row, config: SessionConfig, *, new_id: Callable[[], str], utc_now:
     core.state = _state(row, record)
     core.created_at, core.ready_at, core.ended_at = record.created_at, record.ready_at, record.ended_at
     core.end_reason, core.upstream_reason = record.end_reason, record.upstream_reason
+    core.error = None if record.error is None else restored_error(*record.error)
     core.log = EventLog(capacity=config.event_log_size, last_sequence=row.sequence)
+    if row.ended and row.sequence:
+        # Its last event: whoever comes back to it here is owed that.
+        core.log = EventLog(capacity=config.event_log_size, last_sequence=row.sequence - 1)
+        core.log.append(Ended(core.error), record.ended_at or utc_now())
     core.speech.restore(past_of(row, record, max_chunk_bytes=0, now_mono_s=0.0), 0.0)
     core.reconnect_count = record.usage.reconnect_count
     core.rotation_count = record.usage.rotation_count

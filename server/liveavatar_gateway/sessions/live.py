@@ -25,7 +25,7 @@ from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.drive import Drive, ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.left import Left
-from liveavatar_gateway.sessions.record import Record, Usage
+from liveavatar_gateway.sessions.record import Record, Usage, kept_error
 from liveavatar_gateway.sessions.rotation import Rotations, Successor
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
@@ -628,6 +628,7 @@ class LiveSession:
             expires_mono_s=core.expires_at_s,
             detached_until_mono_s=self._detached_until_s,
             end_reason=core.end_reason,
+            error=kept_error(core.error),
             upstream_reason=core.upstream_reason,
             upstream_session_id=self.started.session_id if self.started else "",
             usage=Usage(

@@ -54,6 +54,8 @@ class Record:
     detached_until_mono_s: float | None = None
     """Until when it waits for somebody to come back, on the same clock; None while somebody holds it."""
     end_reason: EndReason | None = None
+    error: tuple[str, str, Mapping[str, str]] | None = None
+    """Reason, message and facts of what ended it, when that was an error."""
     upstream_reason: str = ""
     upstream_session_id: str = ""
     """LiveAvatar's id of the session that speaks for it, or spoke last."""
@@ -131,12 +133,11 @@ def utterance_record(utterance: Utterance) -> UtteranceRecord:
 
 def ended_record(ended: UtteranceEnded) -> UtteranceRecord:
     """How an utterance ended."""
-    error = ended.error
     return UtteranceRecord(
         outcome=ended.outcome,
         played_s=ended.played_s,
         inferred=ended.inferred,
-        error=None if error is None else (error.reason, error.message, dict(error.metadata)),
+        error=kept_error(ended.error),
     )
 
 
@@ -146,6 +147,11 @@ def how_it_ended(utterance_id: str, record: UtteranceRecord) -> UtteranceEnded |
         return None
     error = None if record.error is None else restored_error(*record.error)
     return UtteranceEnded(utterance_id, record.outcome, record.played_s, error, record.inferred)
+
+
+def kept_error(error: GatewayError | None) -> tuple[str, str, Mapping[str, str]] | None:
+    """An error for the registry; `restored_error` reads it."""
+    return None if error is None else (error.reason, error.message, dict(error.metadata))
 
 
 def restored_error(reason: str, message: str, facts: Mapping[str, str]) -> GatewayError:

@@ -42,6 +42,7 @@ FULL = Record(
     expires_mono_s=1234.5,
     detached_until_mono_s=99.25,
     end_reason=EndReason.UPSTREAM_ENDED,
+    error=("UPSTREAM_UNREACHABLE", "gone", {"attempt_count": "3"}),
     upstream_reason="AVATAR_DELETED",
     upstream_session_id="up-1",
     usage=Usage(utterance_count=1, received_bytes=2, dropped_bytes=3, upstream_bytes=4, played_s=5.5),

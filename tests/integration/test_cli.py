@@ -457,6 +457,31 @@ def test_a_session_that_is_not_there_is_said_and_not_waited_for(emulator, shared
     assert "no session 'nobody'" in done.stdout
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_watch_outlives_the_gateway_that_was_killed(emulator, tmp_path, as_json):
+    settings = {"registry_file": str(tmp_path / "registry.db")}
+    with start_gateway(emulator.url, **settings) as found, Client(found.address) as client:
+        created = client.create_session(AVATAR, detach_grace=60).session
+        arguments = [created.id, "--address", found.address, *(["--json"] if as_json else [])]
+        with watched(*arguments) as watching:
+            watching.stdout.readline()
+            found.process.kill()
+            port = int(found.address.rpartition(":")[2])
+            with start_gateway(emulator.url, port=port, **settings):
+                client.end_session(created.id)
+                lines = watching.stdout.readlines()
+                assert watching.wait(20) == 0
+    assert ('{"resumed": ' if as_json else "the gateway was lost for") in lines[0]
+    assert "adopted" in "".join(lines)
+    assert "ended" in lines[-1 - as_json]
+
+
+def test_a_watch_of_no_gateway_says_so(nowhere):
+    done = run("sessions", "watch", "--address", nowhere)
+    assert done.returncode == 1
+    assert f"no gateway answers on {nowhere}" in done.stderr
+
+
 # --- admin
 
 

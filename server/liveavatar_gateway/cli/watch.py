@@ -1,22 +1,23 @@
 """`liveavatar-gateway sessions watch`: what happens in the sessions of a running gateway, as it happens."""
 
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from liveavatar_gateway.cli.connection import channel, connection_options
+from liveavatar_gateway.cli.connection import connection_options, credentials, refusals
 from liveavatar_gateway.cli.output import stoppable
+from liveavatar_gateway.cli.show import json_fields
 
 if TYPE_CHECKING:
     # Only said here; imported when a command runs.
     from google.protobuf.message import Message
 
-    from liveavatar.gateway.v1 import session_service_pb2 as p
+    from liveavatar.gateway import WatchChange
 
 
 def label(text: str) -> tuple[str, str]:
@@ -40,68 +41,75 @@ def watch(
     """Print what happens in sessions, one line each, until Ctrl-C.
 
     Without an ID: in all that live and all that come, or in those with the labels. With IDs alone: in these, until
-    the last of them has ended. Watching neither holds a session nor slows it down.
+    the last of them has ended. Watching neither holds a session nor slows it down. A gateway that is lost is tried
+    for a minute; what was missed meanwhile is told, or how much of it is gone.
     """
-    from liveavatar.gateway.v1 import session_service_pb2_grpc  # noqa: PLC0415 - `--help` should not wait for it
+    from liveavatar.gateway import Client  # noqa: PLC0415 - `--help` should not wait for it
 
     wanted = dict(label(text) for text in labels)
-    left = set(session_ids)
-    done = threading.Event()
-    forever = not session_ids or bool(labels)
-    with stoppable(), channel(address, tls=tls, ca=ca) as connected:
-        stub = session_service_pb2_grpc.SessionServiceStub(connected)
-        call = stub.WatchSessions(_requests(session_ids, wanted if forever else None, done))
-        try:
-            for response in call:
-                for line in _json_lines(response) if as_json else _lines(response):
-                    click.echo(line)
-                if response.HasField("removed"):
-                    left.discard(response.removed.session_id)
-                if not forever and not left:
-                    break
-        finally:
-            done.set()
-            call.cancel()
+    with (
+        stoppable(),
+        refusals(address),
+        Client(address, credentials=credentials(tls=tls, ca=ca)) as client,
+        client.watch(session_ids, labels=wanted or None) as changes,
+    ):
+        for change in changes:
+            for line in _json_lines(change) if as_json else _lines(change):
+                click.echo(line)
 
 
-def _requests(
-    session_ids: Sequence[str], labels: Mapping[str, str] | None, done: threading.Event
-) -> Iterator["p.WatchSessionsRequest"]:
-    from liveavatar.gateway.v1 import session_service_pb2 as p  # noqa: PLC0415 - see above
+def _json_lines(change: "WatchChange") -> Iterator[str]:
+    """Messages as the gateway sent them; what the client makes of them in the same manner."""
+    from liveavatar.gateway import (  # noqa: PLC0415 - see above
+        WatchedEvent,
+        WatchGap,
+        WatchRemoved,
+        WatchResumed,
+        WatchSnapshot,
+    )
 
-    for session_id in session_ids:
-        yield p.WatchSessionsRequest(add=p.AddWatch(session_id=session_id))
-    if labels is not None:
-        yield p.WatchSessionsRequest(filter=p.WatchFilter(labels=labels))
-    # The end of the requests would end the watch.
-    done.wait()
+    match change:
+        case WatchSnapshot() | WatchedEvent():
+            told = _plain(change.message)
+        case WatchGap():
+            told = {"gap": asdict(change)}
+        case WatchRemoved(session_id=session_id, error=error) if error is not None:
+            told = {"removed": {"session_id": session_id, "reason": error.reason, "message": error.message}}
+        case WatchRemoved(session_id=session_id):
+            told = {"removed": {"session_id": session_id}}
+        case WatchResumed():
+            told = {"resumed": json_fields(asdict(change))}
+        case _:
+            return
+    yield json.dumps(told, ensure_ascii=False)
 
 
-def _json_lines(response: "p.WatchSessionsResponse") -> Iterator[str]:
-    if not response.HasField("progress"):
-        yield json.dumps(_plain(response), ensure_ascii=False)
+def _lines(change: "WatchChange") -> Iterator[str]:
+    from liveavatar.gateway import (  # noqa: PLC0415 - see above
+        WatchedEvent,
+        WatchGap,
+        WatchRemoved,
+        WatchResumed,
+        WatchSnapshot,
+    )
 
-
-def _lines(response: "p.WatchSessionsResponse") -> Iterator[str]:
-    match response.WhichOneof("message"):
-        case "snapshot":
-            snapshot = response.snapshot
-            fields = _plain(snapshot.session)
+    match change:
+        case WatchSnapshot(message=message):
+            fields = _plain(message.snapshot.session)
             state: dict[str, Any] = {
                 key: fields[key] for key in ("state", "pose", "attached", "end_reason") if key in fields
             }
-            yield _line(_now(), snapshot.session.id, snapshot.sequence, "snapshot", state)
-        case "event":
-            event = response.event.event
-            kind = event.WhichOneof("event") or "unknown"
-            at = event.time.ToDatetime(UTC)
-            yield _line(at, response.event.session_id, event.sequence, kind, _flat(_plain(event).get(kind, {})))
-        case "lagged":
-            lagged = response.lagged
-            yield _line(_now(), lagged.session_id, lagged.told_sequence, "lagged", _flat(_plain(lagged)))
-        case "removed" if response.removed.status.code:
-            removed = response.removed
-            yield _line(_now(), removed.session_id, 0, "removed", {"error": removed.status.message})
+            yield _line(_now(), change.session_id, change.sequence, "snapshot", state)
+        case WatchedEvent(message=message, event=event):
+            kind = message.event.event.WhichOneof("event") or "unknown"
+            said = _flat(_plain(message.event.event).get(kind, {}))
+            yield _line(event.time, change.session_id, event.sequence, kind, said)
+        case WatchGap(session_id=session_id, first_sequence=first, last_sequence=last):
+            yield _line(_now(), session_id, last, "gap", {"missing": f"{first} to {last}"})
+        case WatchRemoved(session_id=session_id, error=error) if error is not None:
+            yield _line(_now(), session_id, 0, "removed", {"error": error.message})
+        case WatchResumed(gap=gap, target=target):
+            yield f"{_now():%H:%M:%S}  the gateway was lost for {gap.total_seconds():.1f} s, now at {target}"
 
 
 def _line(at: datetime, session_id: str, sequence: int, kind: str, fields: Mapping[str, Any]) -> str:

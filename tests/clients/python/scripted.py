@@ -323,6 +323,32 @@ class Ear:
         )
 
 
+class WatchPeer(Peer):
+    """The gateway's side of WatchSessions."""
+
+    async def asked(self) -> list[Any]:
+        """Read up to the question for progress that a stream begins with; gives what is to be watched."""
+        found = []
+        while (message := await self.read()).WhichOneof("message") != "progress":
+            found.append(message)
+        return found
+
+    async def snapshot(self, sequence: int, session_id: str = SESSION_ID) -> None:
+        session = session_pb2.Session(id=session_id, state=session_pb2.SESSION_STATE_READY)
+        await self.write(snapshot=sessions.WatchSnapshot(session=session, sequence=sequence))
+
+    async def event(self, sequence: int, session_id: str = SESSION_ID) -> None:
+        event = sessions.SessionEvent(sequence=sequence, notice=sessions.UpstreamNotice(type=f"notice-{sequence}"))
+        await self.write(event=sessions.WatchEvent(session_id=session_id, event=event))
+
+    async def progress(self, **sequences: int) -> None:
+        await self.write(progress=sessions.WatchProgress(sequences=sequences))
+
+    async def removed(self, refusal: status_pb2.Status | None = None, session_id: str = SESSION_ID) -> None:
+        await self.write(removed=sessions.WatchRemoved(session_id=session_id, status=refusal))
+
+
+Watching = Callable[[WatchPeer], Awaitable[None]]
 Attaching = Callable[[AttachPeer], Awaitable[None]]
 Streaming = Callable[[AudioPeer], Awaitable[None]]
 
@@ -330,7 +356,7 @@ Streaming = Callable[[AudioPeer], Awaitable[None]]
 class ScriptedGateway(SessionServiceServicer, AudioServiceServicer):
     """Plays a script per stream, in order; the last one serves all that follow."""
 
-    def __init__(self, attaches: list[Attaching], audios: list[Streaming]) -> None:
+    def __init__(self, attaches: list[Attaching], audios: list[Streaming], watches: list[Watching]) -> None:
         self.address = ""
         self.firsts: list[Any] = []
         self.attach_count = 0
@@ -341,6 +367,13 @@ class ScriptedGateway(SessionServiceServicer, AudioServiceServicer):
         self.unary: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {}
         self._attaches = attaches
         self._audios = audios
+        self._watches = watches
+        self.watch_count = 0
+
+    async def WatchSessions(self, requests, context):  # noqa: N802
+        script = self._watches[min(self.watch_count, len(self._watches) - 1)]
+        self.watch_count += 1
+        await self._play(script, WatchPeer(requests, context, sessions.WatchSessionsResponse))
 
     async def Attach(self, requests, context):  # noqa: N802
         script = self._attaches[min(self.attach_count, len(self._attaches) - 1)]
@@ -402,6 +435,13 @@ async def well_behaved(peer: AttachPeer) -> None:
     await peer.until_end()
 
 
+async def watchful(peer: WatchPeer) -> None:
+    """Has nothing to tell."""
+    await peer.asked()
+    await peer.progress()
+    await peer.read()
+
+
 async def fluent(peer: AudioPeer) -> None:
     """Speaks everything at once."""
     await peer.ready()
@@ -413,10 +453,11 @@ async def scripted(
     attaches: list[Attaching] | None = None,
     audios: list[Streaming] | None = None,
     *,
+    watches: list[Watching] | None = None,
     credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[ScriptedGateway]:
     """Run a scripted gateway on a free port; a script that fails fails the test."""
-    gateway = ScriptedGateway(attaches or [well_behaved], audios or [fluent])
+    gateway = ScriptedGateway(attaches or [well_behaved], audios or [fluent], watches or [watchful])
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     add_SessionServiceServicer_to_server(gateway, server)
     add_AudioServiceServicer_to_server(gateway, server)

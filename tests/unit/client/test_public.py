@@ -2,7 +2,17 @@ import inspect
 
 import liveavatar
 from liveavatar import gateway
-from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Client, Session, Utterance, errors
+from liveavatar.gateway import (
+    AsyncClient,
+    AsyncSession,
+    AsyncUtterance,
+    AsyncWatch,
+    Client,
+    Session,
+    Utterance,
+    Watch,
+    errors,
+)
 
 
 def test_all_that_is_announced_is_there():
@@ -25,7 +35,7 @@ def test_every_exception_is_announced():
 
 def test_the_blocking_client_has_the_same_shape():
     """What one can do, the other can, with the same arguments and at most a timeout more."""
-    pairs = [(AsyncClient, Client), (AsyncSession, Session), (AsyncUtterance, Utterance)]
+    pairs = [(AsyncClient, Client), (AsyncSession, Session), (AsyncUtterance, Utterance), (AsyncWatch, Watch)]
     # What only an implementation needs: the end of a block, without its exception.
     inner = {"leave"}
     for asynchronous, blocking in pairs:

@@ -12,6 +12,9 @@ from liveavatar.gateway.blocking import (
     Session,
     Utterance,
 )
+from liveavatar.gateway.blocking_watch import (
+    Watch,
+)
 from liveavatar.gateway.channel import (
     DEFAULT_OPTIONS,
     SERVICE_CONFIG,
@@ -113,6 +116,18 @@ from liveavatar.gateway.source import (
 from liveavatar.gateway.utterance import (
     AsyncUtterance,
 )
+from liveavatar.gateway.watch import (
+    AsyncWatch,
+)
+from liveavatar.gateway.watched import (
+    WatchChange,
+    WatchedEvent,
+    WatchGap,
+    WatchProgress,
+    WatchRemoved,
+    WatchResumed,
+    WatchSnapshot,
+)
 from liveavatar.gateway.wav import (
     WavError,
 )
@@ -123,6 +138,7 @@ __all__ = [
     "AsyncClient",
     "AsyncSession",
     "AsyncUtterance",
+    "AsyncWatch",
     "AttachSuperseded",
     "Audio",
     "AudioContainerDetected",
@@ -210,6 +226,14 @@ __all__ = [
     "UtteranceStartedEvent",
     "VideoEncoding",
     "VideoQuality",
+    "Watch",
+    "WatchChange",
+    "WatchGap",
+    "WatchProgress",
+    "WatchRemoved",
+    "WatchResumed",
+    "WatchSnapshot",
+    "WatchedEvent",
     "WavError",
     "from_rpc_error",
     "from_status",

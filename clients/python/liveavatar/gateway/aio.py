@@ -31,6 +31,7 @@ from liveavatar.gateway.targets import target_list
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
+from liveavatar.gateway.watch import AsyncWatch
 
 
 class AsyncClient:
@@ -292,6 +293,30 @@ class AsyncClient:
             lambda stub, left_s: stub.InterruptSession(request, timeout=left_s), self._timeout_s, once=True
         )
         return Interruption.from_proto(response.result)
+
+    def watch(
+        self,
+        session_ids: str | Iterable[str] | Mapping[str, int] = (),
+        *,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = 60.0,
+    ) -> AsyncWatch:
+        """What happens in many sessions, on one stream, opened by `async with` or `await watch.open()`.
+
+        Args:
+            session_ids: Which ones. As a mapping, with the last event that is known of each, such as
+                `AsyncWatch.sequences` gave: later ones are told, or what is missing.
+            labels: Also all that have all of these, those of the future too. They find the sessions of the process
+                that is asked, as `list_sessions` does; what was found is followed to other processes. Default:
+                all sessions, where no `session_ids` are given.
+            timeout: Seconds that opening may take.
+        """
+        if isinstance(session_ids, str):
+            session_ids = (session_ids,)
+        wanted = dict(session_ids) if isinstance(session_ids, Mapping) else dict.fromkeys(session_ids, 0)
+        if labels is None and not wanted:
+            labels = {}
+        return AsyncWatch(self._scope, wanted, labels, open_timeout_s=timeout, patience=self._patience)
 
     async def server_info(self) -> ServerInfo:
         """What this gateway is and takes."""

@@ -10,6 +10,7 @@ import grpc
 
 from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
+from liveavatar.gateway.blocking_watch import Watch
 from liveavatar.gateway.errors import ClientClosed
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import (
@@ -247,6 +248,22 @@ class Client:
             UtteranceNotFound: the session never had that utterance.
         """
         return self._portal.call(self._client.interrupt_session(session_id, utterance_id))
+
+    def watch(
+        self,
+        session_ids: str | Iterable[str] | Mapping[str, int] = (),
+        *,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = 60.0,
+    ) -> Watch:
+        """What happens in many sessions, on one stream, opened by `with` or `watch.open()`.
+
+        Args:
+            session_ids: As for `AsyncClient.watch`, like those below.
+            labels: As there.
+            timeout: As there.
+        """
+        return Watch(self._client.watch(session_ids, labels=labels, timeout=timeout), self._portal)
 
     def server_info(self) -> ServerInfo:
         """What this gateway is and takes."""

@@ -13,6 +13,7 @@ from liveavatar.gateway.audio_stream import AudioCall
 from liveavatar.gateway.channel import Connection, Stream, answer, moved, transient
 from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayError, OwnerMoved
 from liveavatar.gateway.targets import Route, named_by
+from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 
 _Response = TypeVar("_Response")
@@ -83,6 +84,14 @@ class Scope:
             ClientClosed: the client was closed.
         """
         return Stream(self.connection(target).audio.StreamAudio())
+
+    def watch(self, target: str) -> "Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]":
+        """Start a WatchSessions call.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
+        return Stream(self.connection(target).sessions.WatchSessions())
 
     async def ask(
         self,

@@ -77,7 +77,8 @@ class Route:
         """Begin at `start`, or at the first one."""
         self.targets = tuple(targets)
         self.current = start or self.targets[0]
-        self._own = self.current
+        # From an address that is none of its own it goes on to the first one.
+        self._own = self.current if self.current in self.targets else self.targets[-1]
 
     def leave(self, target: str) -> None:
         """Go on to the client's next one, unless the other stream has done so already."""

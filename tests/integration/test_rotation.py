@@ -196,3 +196,34 @@ async def test_an_avatar_out_of_reach_is_replaced_in_an_own_room_and_speech_goes
         assert session.upstream_session_id != old
         assert emulator.audio(old) + emulator.audio(session.upstream_session_id) == pcm
         assert emulator.active() == 0
+
+
+@pytest.mark.parametrize("moment", ["while the fresh avatar is prepared", "when it takes over"])
+async def test_a_gateway_killed_around_a_change_of_avatars_loses_no_byte_and_leaves_none_running(tmp_path, moment):
+    pcm = speech.sound(20.0, seed=9)
+    settings = {"registry_file": str(tmp_path / "registry.db"), "detach_grace_s": 20}
+    with processes.emulator(ready_delay_ms=800) as emulator, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(processes.gateway(emulator.url, **settings))
+        port = int(gateway.address.rpartition(":")[2])
+        async with connect(gateway.address) as caller:
+            attachment = await _rotating(caller)
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(pcm, "monologue")
+            if moment == "when it takes over":
+                await attachment.event("rotated")
+            else:
+                await asyncio.to_thread(emulator.wait_active, 2)
+            gateway.process.kill()
+        gateway = stack.enter_context(processes.gateway(emulator.url, port=port, **settings))
+        async with connect(gateway.address) as caller:
+            last = attachment.events[-1].sequence
+            resumed = await caller.resume(attachment.opened.handle, last, skip_compacted=True)
+            stream = await caller.speak(attachment.session_id)
+            ack = await stream.resume("monologue")
+            await stream.say_on(pcm, ack.received_bytes)
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            session = await caller.end(resumed.session_id)
+        assert session.usage.rotation_count >= 1
+        upstream = emulator.http.get("/_emulator/sessions").raise_for_status().json()
+        assert b"".join(emulator.audio(one["id"]) for one in upstream) == pcm
+        emulator.wait_active(0)

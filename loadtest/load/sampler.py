@@ -62,7 +62,8 @@ class Sampler:
         self._process = psutil.Process(pid)
         self._control = control
         self._metrics_url = metrics_url
-        self._http = httpx.Client(timeout=5.0)
+        # A connection that is kept would be closed by the gateway about when the next look comes.
+        self._http = httpx.Client(timeout=5.0, headers={"Connection": "close"})
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 

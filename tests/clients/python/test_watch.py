@@ -33,7 +33,8 @@ from liveavatar.gateway import (
 )
 from liveavatar.gateway.channel import Connection
 from liveavatar.gateway.scope import Scope
-from liveavatar.gateway.watch import OPEN_ATTEMPTS, WatchPace
+from liveavatar.gateway.watch import WatchPace
+from liveavatar.gateway.watched import OPEN_ATTEMPTS
 
 KEPT = 1024
 """Events that a session keeps."""

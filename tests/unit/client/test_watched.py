@@ -19,7 +19,7 @@ from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.targets import ADOPTION_S
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
-from liveavatar.gateway.watched import MAIN, Refusal, WatchBook
+from liveavatar.gateway.watched import MAIN, OPEN_ATTEMPTS, Refusal, WatchBook
 
 A, B = "a:1", "b:1"
 UNKNOWN = errors.SessionNotFound("", code=grpc.StatusCode.NOT_FOUND)
@@ -205,6 +205,18 @@ def test_a_session_that_nobody_tells_of_is_given_up_in_time(book):
     while (delay_s := roam(book, "s", A, moved_to("x:1"), now_mono_s=now_mono_s)) is not None:
         now_mono_s += delay_s or 0.5
     assert 60 <= now_mono_s < 65
+
+
+def test_a_session_that_was_never_found_is_not_looked_for_for_long():
+    """One target that cannot be reached is no reason to wait for a session that the others do not know."""
+    book = WatchBook([A, B])
+    book.add("s")
+    answers = {A: UNKNOWN, B: LOST}
+    target, count = A, 0
+    while roam(book, "s", target, answers[target]) is not None:
+        target = book.line("s") or A
+        count += 1
+    assert count == 2 * OPEN_ATTEMPTS - 1
 
 
 def test_an_heir_with_fewer_events_is_asked_from_the_start(book):

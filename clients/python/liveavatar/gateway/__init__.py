@@ -10,6 +10,8 @@ from liveavatar.gateway.audio import (
 from liveavatar.gateway.blocking import (
     Client,
     Session,
+)
+from liveavatar.gateway.blocking_utterance import (
     Utterance,
 )
 from liveavatar.gateway.blocking_watch import (

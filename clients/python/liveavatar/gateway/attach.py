@@ -31,6 +31,8 @@ OPEN_ATTEMPTS = 4
 """Tries to open a session before the caller hears that the gateway cannot be reached."""
 RESUME_ANSWER_S = 10.0
 """How long a resumed stream may take to answer; lower tries again sooner, higher suits slow networks."""
+LAST_ANSWER_S = 1.0
+"""How long it may take when the time for resuming is over. Lower misses the word of how the session ended."""
 _STABLE_S = 5.0
 # A stream that lived this long has recovered; one that breaks at once goes on with growing delays.
 
@@ -245,8 +247,7 @@ class Attachment:
 
     async def _read_all(self, call: AttachCall) -> GatewayError:
         try:
-            # The caller bounds the wait for a first `opened`, which may queue for a free place.
-            async with asyncio.timeout(None if self._opened is None else RESUME_ANSWER_S):
+            async with asyncio.timeout(self._answer_s()):
                 message = await call.read()
             while message is not None:
                 self._take(message)
@@ -258,6 +259,17 @@ class Attachment:
         except TimeoutError:
             return connection_lost("the gateway did not answer the resumed stream")
         return connection_lost("the gateway closed the stream of a session that has not ended")
+
+    def _answer_s(self) -> float | None:
+        """How long the stream may take to answer: one that is resumed no longer than is left of the patience.
+
+        But for a moment, in which the gateway may say how the session has ended.
+        """
+        if self._opened is None:
+            # The caller bounds the wait, which may be in line for a free place.
+            return None
+        left_s = self.patience.total_seconds() - (asyncio.get_running_loop().time() - self._lost_mono_s)
+        return min(max(left_s, LAST_ANSWER_S), RESUME_ANSWER_S)
 
     def _take(self, message: pb.AttachResponse) -> None:
         match message.WhichOneof("message"):

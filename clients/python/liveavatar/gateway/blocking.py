@@ -1,15 +1,16 @@
 """The blocking client: the asyncio one, run in a thread of its own."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 
 from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
+from liveavatar.gateway.blocking_utterance import Utterance
 from liveavatar.gateway.blocking_watch import Watch
 from liveavatar.gateway.errors import ClientClosed
 from liveavatar.gateway.events import Event
@@ -17,10 +18,8 @@ from liveavatar.gateway.model import (
     AudioLimits,
     CreatedSession,
     Interruption,
-    Outcome,
     OwnRoom,
     Pose,
-    Progress,
     RoomAccess,
     ServerInfo,
     SessionRecord,
@@ -31,9 +30,6 @@ from liveavatar.gateway.model import (
 from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
-from liveavatar.gateway.utterance import AsyncUtterance
-
-_Item = TypeVar("_Item")
 
 
 class Client:
@@ -228,9 +224,8 @@ class Client:
             labels: As there.
             page_size: As there.
         """
-        return _drawn(
-            self._portal, self._client.list_sessions(states=states, labels=labels, page_size=page_size), None
-        )
+        records = self._client.list_sessions(states=states, labels=labels, page_size=page_size)
+        return self._portal.drawn(records, None)
 
     def end_session(self, session_id: str) -> SessionRecord:
         """End a session, from any process, and wait until LiveAvatar has stopped it. Idempotent.
@@ -429,7 +424,7 @@ class Session:
             DeadlineExceeded: while iterating, when no event came within `timeout`.
             GatewayError: while iterating, when the session was lost to this process.
         """
-        return _drawn(self._portal, self._session.events(after_sequence=after_sequence), timeout)
+        return self._portal.drawn(self._session.events(after_sequence=after_sequence), timeout)
 
     def end(self, timeout: float | None = None) -> SessionRecord:
         """End the session and wait until LiveAvatar has stopped it. Idempotent.
@@ -442,64 +437,3 @@ class Session:
     def detach(self, timeout: float | None = None) -> str:
         """Let go of the session without ending it, and return the handle to resume with."""
         return self._portal.call(self._session.detach(), timeout)
-
-
-class Utterance:
-    """An utterance on its way, as `AsyncUtterance`, without the awaiting. Spoken whether or not anybody waits."""
-
-    def __init__(self, utterance: AsyncUtterance, portal: Portal) -> None:
-        self._utterance = utterance
-        self._portal = portal
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._utterance!r}>"
-
-    @property
-    def id(self) -> str:
-        """Its id, in events and for `interrupt`."""
-        return self._utterance.id
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What became of it, also where it failed; None while it lives."""
-        return self._utterance.outcome
-
-    @property
-    def progress(self) -> Progress:
-        """How far it has come, by the newest ack."""
-        return self._utterance.progress
-
-    def result(self, timeout: float | None = None) -> Outcome:
-        """Wait for its end: played or interrupted.
-
-        Raises:
-            DeadlineExceeded: it took longer than `timeout` seconds; the utterance goes on.
-            GatewayError: it failed; the class says why.
-            Exception: its audio's own iterator raised this, or its file could not be read.
-        """
-        return self._portal.call(self._utterance.result(), timeout)
-
-    def started(self, timeout: float | None = None) -> bool:
-        """Wait for its first sound; False when it ended before anything was heard."""
-        return self._portal.call(self._utterance.started(), timeout)
-
-    def progress_updates(self, timeout: float | None = None) -> Iterator[Progress]:
-        """Its progress, each time it changed, to its end. A slow reader skips to the newest."""
-        return _drawn(self._portal, self._utterance.progress_updates(), timeout)
-
-    def interrupt(self, timeout: float | None = None) -> Outcome:
-        """Silence it, wherever it is, and wait for its end: a no-op when it has ended."""
-        return self._portal.call(self._utterance.interrupt(), timeout)
-
-
-def _drawn(portal: Portal, items: AsyncIterator[_Item], timeout_s: float | None) -> Iterator[_Item]:
-    """An async iterator, drawn from in the portal's loop."""
-
-    async def draw() -> tuple[_Item] | None:
-        try:
-            return (await anext(items),)
-        except StopAsyncIteration:
-            return None
-
-    while (drawn := portal.call(draw(), timeout_s)) is not None:
-        yield drawn[0]

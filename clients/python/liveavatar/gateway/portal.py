@@ -3,7 +3,7 @@
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import grpc
@@ -71,6 +71,22 @@ class Portal:
             return function()
 
         return self.call(work())
+
+    def drawn(self, items: AsyncIterator[_Result], timeout_s: float | None) -> Iterator[_Result]:
+        """An async iterator, drawn from in the loop; each item may take `timeout_s`.
+
+        Raises:
+            DeadlineExceeded: while iterating, when none came in time.
+        """
+
+        async def draw() -> tuple[_Result] | None:
+            try:
+                return (await anext(items),)
+            except StopAsyncIteration:
+                return None
+
+        while (item := self.call(draw(), timeout_s)) is not None:
+            yield item[0]
 
     def close(self) -> None:
         """Cancel what still runs, stop the loop and wait for its thread. Idempotent."""

@@ -21,6 +21,7 @@ from liveavatar.gateway.targets import Retries, Route
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.watched import (
     MAIN,
+    OPEN_ATTEMPTS,
     Refusal,
     WatchBook,
     WatchChange,
@@ -36,8 +37,6 @@ _log = logging.getLogger(__name__)
 _Resumed: TypeAlias = Callable[[], Iterable[WatchChange]]
 WatchCall: TypeAlias = Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]
 
-OPEN_ATTEMPTS = 4
-"""Tries to open a watch before the caller hears that the gateway cannot be reached."""
 PATIENCE = timedelta(seconds=60)
 """How long a lost watch is tried to be opened again, unless the client says otherwise."""
 _STABLE_S = 5.0

@@ -12,6 +12,8 @@ from liveavatar.gateway.model import SessionRecord, error_from_proto
 from liveavatar.gateway.targets import Retries, Route
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
+OPEN_ATTEMPTS = 4
+"""Rounds of all targets in which a watch, or a session that nobody has told of yet, must be found."""
 MAIN = ""
 """The stream that is always there. Others are named after the process they go to."""
 
@@ -245,7 +247,8 @@ class WatchBook:
         if watched.retries is None:
             watched.retries = Retries(Route(self._targets, target), backoff)
         delay_s = watched.retries.next_delay_s(target, error, lost_s=silent_s if watched.seen else inf)
-        if delay_s is None or silent_s > patience_s:
+        never_found = not watched.seen and watched.retries.round_count >= OPEN_ATTEMPTS
+        if delay_s is None or never_found or silent_s > patience_s:
             self._drop(session_id)
             return None
         then = watched.retries.route.current

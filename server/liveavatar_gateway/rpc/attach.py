@@ -51,7 +51,7 @@ class Attachment:
         self._unanswered = asyncio.Semaphore(_MAX_UNANSWERED)
         self._detached = False
         self._told_to_go_by: datetime | None = None
-        self._hold = session.attach()
+        self._hold = session.holds.attach()
         self._handle = session.issue_handle()
 
     @classmethod

@@ -100,7 +100,7 @@ class SpeechStream:
         self._caught_up = asyncio.Event()
         # Whether the last `begin` opened nothing: what follows up to its `end` was on its way and is dropped.
         self._refused = False
-        self._hold = session.hold_audio(AudioStreamSuperseded(session.id), self._leave_open)
+        self._hold = session.holds.speak(AudioStreamSuperseded(session.id), self._leave_open)
 
     async def run(self) -> None:
         """Serve until all that was begun has ended after the caller's last message.

@@ -227,7 +227,7 @@ def format_of(message: audio_pb2.AudioFormat) -> AudioFormat:
 
 def session_message(session: LiveSession) -> session_pb2.Session:
     """A session as it is now."""
-    core, avatar, started = session.core, session.spec.avatar, session.started
+    core, avatar, started = session.core, session.spec.avatar, session.avatars.started
     message = session_pb2.Session(
         id=session.id,
         upstream_session_id=started.session_id if started else "",
@@ -236,14 +236,14 @@ def session_message(session: LiveSession) -> session_pb2.Session:
         labels=session.spec.labels,
         state=_STATES[core.state],
         pose=_POSES[core.pose] if core.state is SessionState.READY else session_pb2.POSE_UNSPECIFIED,
-        attached=session.attached and not core.over,
+        attached=session.holds.attached and not core.over,
         created_at=timestamp(core.created_at),
         ready_at=timestamp(core.ready_at),
         ended_at=timestamp(core.ended_at),
         end_reason=end_reason(core.end_reason),
         upstream_reason=core.upstream_reason,
         usage=session_pb2.Usage(
-            billed_duration=duration(session.billed.total_seconds()),
+            billed_duration=duration(session.avatars.billed.total_seconds()),
             played_duration=duration(session.played_s),
             utterance_count=core.speech.utterance_count,
             received_bytes=core.speech.received_bytes,
@@ -256,8 +256,8 @@ def session_message(session: LiveSession) -> session_pb2.Session:
     )
     if started is not None and started.max_duration_s is not None:
         message.max_duration.FromTimedelta(timedelta(seconds=started.max_duration_s))
-    if session.expires_at is not None:
-        message.expires_at.FromDatetime(session.expires_at)
+    if session.avatars.expires_at is not None:
+        message.expires_at.FromDatetime(session.avatars.expires_at)
     return message
 
 
@@ -324,7 +324,7 @@ def event_message(  # noqa: C901 - an arm for each kind
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
         case ev.Expiring(remaining_s):
-            expires_at = session.expires_at or entry.at + timedelta(seconds=remaining_s)
+            expires_at = session.avatars.expires_at or entry.at + timedelta(seconds=remaining_s)
             message.expiring.expires_at.FromDatetime(expires_at)
         case ev.Reconnected(attempts, gap_s, resent_bytes, replaced):
             message.reconnected.CopyFrom(

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
-from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.events import Happening, UtteranceEnded
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
@@ -110,6 +110,20 @@ class Ledger:
         """
         if (known := self._noted.get(utterance.id)) is not None and known != utterance_record(utterance):
             self.note_utterance(utterance)
+
+    def note_cut(self, utterances: Iterable[Utterance]) -> None:
+        """Keep which ones are being cut, before that goes out: whoever goes on must not speak on."""
+        for utterance in utterances:
+            if utterance.interrupted:
+                self.note_utterance(utterance)
+
+    def note_speech(self, happenings: Iterable[Happening], utterances: Iterable[Utterance]) -> None:
+        """Keep what has happened to speech, and how far the utterances are that go on."""
+        for happening in happenings:
+            if isinstance(happening, UtteranceEnded):
+                self.note_ended(happening)
+        for utterance in utterances:
+            self.note_change(utterance)
 
     def note_ended(self, ended: UtteranceEnded) -> None:
         """Keep how an utterance ended, for a caller that was not told."""

@@ -116,7 +116,7 @@ class Drain:
 
 
 async def _finish(session: LiveSession, end_s: float, reserve_s: float) -> None:
-    hold = session.hold()
+    hold = session.holds.hold()
     loop = asyncio.get_running_loop()
     try:
         while session.core.speech.active and not session.core.over and loop.time() < end_s:

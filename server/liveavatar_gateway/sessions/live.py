@@ -4,12 +4,11 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
 from liveavatar_gateway.core.errors import (
-    AttachSuperseded,
     Draining,
     GatewayError,
     InternalError,
@@ -21,12 +20,15 @@ from liveavatar_gateway.core.session import Session, SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.registry.base import Facts, HandleHash
+from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.drive import Drive, ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles
+from liveavatar_gateway.sessions.holds import Holds
 from liveavatar_gateway.sessions.left import Left
+from liveavatar_gateway.sessions.left_open import LeftOpen
 from liveavatar_gateway.sessions.record import Record, Usage, kept_error
-from liveavatar_gateway.sessions.rotation import Rotations, Successor
+from liveavatar_gateway.sessions.rotation import Rotations
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.telemetry.metrics import Metrics
@@ -34,9 +36,6 @@ from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
 _log = structlog.get_logger(__name__)
-
-_SUCCESSOR_WAIT_S = 5.0
-"""Longest wait for a place for an avatar that is to follow another, before its callers are told."""
 
 
 def new_id() -> str:
@@ -49,36 +48,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _nothing() -> None:
-    """What most holders do at once when another takes their part."""
-
-
 def _unheard(session_id: str) -> None:
     """What happens to news of a session that no directory has."""
-
-
-class Hold:
-    """One stream's (or waiting call's) grip on a session. While there is one, the session is not abandoned."""
-
-    def __init__(self, session: "LiveSession", signal: Signal, on_superseded: Callable[[], None]) -> None:
-        self._session = session
-        self._on_superseded = on_superseded
-        self.signal = signal
-        self.superseded: GatewayError | None = None
-
-    def supersede(self, error: GatewayError) -> None:
-        """Tell the holder that another took its part.
-
-        It does not hold the session any more, even when its caller reads nothing and so never hears of it.
-        """
-        self.superseded = error
-        self._session.let_go(self)
-        self._on_superseded()
-        self.signal.set()
-
-    def release(self) -> None:
-        """Let go. Idempotent."""
-        self._session.let_go(self)
 
 
 class LiveSession:
@@ -122,8 +93,6 @@ class LiveSession:
             self.core = left.core
         hashes = () if left is None else left.handles
         self.handles = Handles(self.core.id, keep_s=spec.detach_grace_s, hashes=hashes)
-        self.started: Started | None = None if left is None else left.started
-        self.started_at: datetime | None = None if left is None else left.started_at
         self.draining_until: datetime | None = None
         """Until when it can stay, once its callers are to go; None otherwise."""
         self.takes_speech = True
@@ -137,8 +106,21 @@ class LiveSession:
         self._metrics = metrics
         self._meter = metrics.session()
         self._driver = Signal()
+        self._ledger = books.ledger(self, left.fence if left is not None else None)
+        self.avatars = Avatars(spec, self.core, pool, self._ledger, left)
+        """The one that speaks, and those before it."""
+        self.holds = Holds(
+            self.core.id, grace_s=spec.detach_grace_s, abandon=self._abandon, changed=self._ledger.change
+        )
+        """Who holds it."""
+        self._left_open = LeftOpen(grace_s=spec.detach_grace_s, give_up=self.cancel)
         self._rotations = Rotations(
-            self.core, pool, start=self._start_next, changed=self._driver.set, new_id=new_id, cost=self._retire
+            self.core,
+            pool,
+            start=self.avatars.start_next,
+            changed=self._driver.set,
+            new_id=new_id,
+            cost=self.avatars.retire,
         )
         self.drive = Drive(
             self.core,
@@ -148,22 +130,13 @@ class LiveSession:
             tell=self._tell,
             rotations=self._rotations,
         )
-        self.drive.succeeded = self._succeed
+        self.drive.succeeded = self.avatars.succeed
         self.drive.renew = self._renew if spec.own_room is not None else None
-        self._turn_count = 1 if left is None else left.turn_count
-        self._retired_s = 0.0 if left is None else left.retired_s
-        self._holds: set[Hold] = set()
-        self._attach: Hold | None = None
-        self._audio: Hold | None = None
         self._tickets: dict[int, asyncio.Future[list[UtteranceEnded]]] = {}
         self._told = 0 if left is None else left.told
-        self._grace_timer: asyncio.TimerHandle | None = None
-        self._left_open: dict[Utterance, asyncio.TimerHandle] = {}
         self._creation: asyncio.Task[UpstreamSession] | None = None
         self._keep_s = keep_s
-        self._detached_until_s: float | None = None
         self._left = left
-        self._ledger = books.ledger(self, left.fence if left is not None else None)
         self.drive.progress = self._ledger.note_utterance
         self._task: asyncio.Task[object] | None = None
         self.lost_to: OwnerMoved | None = None
@@ -177,11 +150,6 @@ class LiveSession:
         return self.core.id
 
     @property
-    def attached(self) -> bool:
-        """Whether an `Attach` stream holds it."""
-        return self._attach is not None
-
-    @property
     def last_command_at_s(self) -> float:
         """Monotonic time of the last command upstream."""
         return self.core.last_command_at_s
@@ -192,57 +160,9 @@ class LiveSession:
         self._ledger.note_handles()
         return handle
 
-    def hold(self, on_superseded: Callable[[], None] = _nothing) -> Hold:
-        """Keep the session from being abandoned, until `release`."""
-        hold = Hold(self, Signal(), on_superseded)
-        self._holds.add(hold)
-        self._stop_grace()
-        return hold
-
-    def attach(self) -> Hold:
-        """Hold it as its `Attach` stream; an earlier one is superseded."""
-        earlier, self._attach = self._attach, self.hold()
-        if earlier is not None:
-            earlier.supersede(AttachSuperseded(self.id))
-        return self._attach
-
-    def hold_audio(self, error_for_earlier: GatewayError, on_superseded: Callable[[], None]) -> Hold:
-        """Hold it as its `StreamAudio` stream; an earlier one is superseded.
-
-        Args:
-            error_for_earlier: Why the earlier one ends.
-            on_superseded: Called when a later one takes over, before that one does anything: the place to
-                `leave_open` what it may go on with.
-        """
-        earlier, self._audio = self._audio, self.hold(on_superseded)
-        if earlier is not None:
-            earlier.supersede(error_for_earlier)
-        return self._audio
-
-    def let_go(self, hold: Hold) -> None:
-        """Called by `Hold.release`. Without any hold the session lives for its detach grace."""
-        if hold not in self._holds:
-            return
-        self._holds.discard(hold)
-        self._attach = None if self._attach is hold else self._attach
-        self._audio = None if self._audio is hold else self._audio
-        if not self._holds and not self.core.over:
-            self._start_grace(self.spec.detach_grace_s)
-
-    def _start_grace(self, grace_s: float) -> None:
-        self._stop_grace()
-        self._grace_timer = asyncio.get_running_loop().call_later(grace_s, self._abandon)
-        self._detached_until_s = time.monotonic() + grace_s
-        self._ledger.change()
-
-    def _stop_grace(self) -> None:
-        if self._grace_timer is not None:
-            self._grace_timer.cancel()
-            self._grace_timer = None
-            self._detached_until_s = None
-            self._ledger.change()
-
     def _abandon(self) -> None:
+        if self.core.over:
+            return
         _log.info("session.abandoned", session=self.id, grace_s=self.spec.detach_grace_s)
         self.end(EndReason.CALLER_LOST)
 
@@ -255,8 +175,7 @@ class LiveSession:
             Draining, SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
         """
         utterance = self._begin(utterance_id, intake)
-        for left in list(self._left_open):
-            self._give_up(left)
+        self._left_open.give_up_all()
         return utterance
 
     def _begin(self, utterance_id: str, intake: Intake) -> Utterance:
@@ -276,8 +195,8 @@ class LiveSession:
         known = self.core.speech.take_up(utterance_id, intake)
         if known is None:
             return self._begin(utterance_id, intake)
-        if isinstance(known, Utterance) and known in self._left_open:
-            self._left_open.pop(known).cancel()
+        if isinstance(known, Utterance):
+            self._left_open.take(known)
         return known
 
     def leave_open(self, utterance: Utterance) -> None:
@@ -285,12 +204,7 @@ class LiveSession:
         if utterance.sealed or utterance.outcome is not None:
             return
         _log.info("utterance.left_open", session=self.id, received_bytes=utterance.received)
-        loop = asyncio.get_running_loop()
-        self._left_open[utterance] = loop.call_later(self.spec.detach_grace_s, self._give_up, utterance)
-
-    def _give_up(self, utterance: Utterance) -> None:
-        self._left_open.pop(utterance).cancel()
-        self.cancel(utterance)
+        self._left_open.add(utterance)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes) -> None:
         """Take a chunk. This is the hot path: an append, and a wake-up when a packet is due.
@@ -309,7 +223,7 @@ class LiveSession:
     def cancel(self, utterance: Utterance) -> None:
         """Drop an utterance, or cut it if it is being spoken."""
         self.core.cancel(utterance)
-        self._keep_cut()
+        self._ledger.note_cut(self.core.speech.active)
         self._driver.set()
 
     async def interrupt(self, utterance_id: str) -> list[UtteranceEnded]:
@@ -319,7 +233,7 @@ class LiveSession:
             SessionEnded, UtteranceNotFound: nothing was cut.
         """
         ticket = self.core.interrupt(utterance_id)
-        self._keep_cut()
+        self._ledger.note_cut(self.core.speech.active)
         answer: asyncio.Future[list[UtteranceEnded]] = asyncio.get_running_loop().create_future()
         self._tickets[ticket] = answer
         self._driver.set()
@@ -364,13 +278,13 @@ class LiveSession:
         """
         self.draining_until = deadline
         self.takes_speech = takes_speech
-        self._wake_holders()
+        self.holds.wake()
 
     def stay(self) -> None:
         """Take the announcement back."""
         self.draining_until = None
         self.takes_speech = True
-        self._wake_holders()
+        self.holds.wake()
 
     def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:
         """Begin to end; `finished` is set when LiveAvatar has stopped it."""
@@ -390,20 +304,21 @@ class LiveSession:
         Raises:
             GatewayError: the session ended before, and why.
         """
-        await self._until(lambda: self.started is not None)
-        assert self.started is not None  # noqa: S101 - `_until` returns only then
-        return self.started
+        await self._until(lambda: self.avatars.started is not None)
+        assert self.avatars.started is not None  # noqa: S101 - `_until` returns only then
+        return self.avatars.started
 
     def viewer_access(self) -> LiveKitAccess | None:
         """What a browser needs to join; None before the room exists, or when no token can be made for an own room.
 
         LiveAvatar's own token, if it gives one for such a room, may do more than watch.
         """
-        if self.started is None:
+        started = self.avatars.started
+        if started is None:
             return None
         if (own := self.spec.own_room) is not None:
             return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
-        return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
+        return LiveKitAccess(url=started.room_url, room="", token=started.viewer_token)
 
     async def ready(self) -> None:
         """Wait until the avatar is ready.
@@ -414,7 +329,7 @@ class LiveSession:
         await self._until(lambda: self.core.state is SessionState.READY)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
-        hold = self.hold()
+        hold = self.holds.hold()
         try:
             while not reached():
                 if hold.superseded is not None:
@@ -449,20 +364,15 @@ class LiveSession:
             _log.exception("session.crashed", session=self.id, incident=incident)
             self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))
         finally:
-            self._stop_grace()
-            for timer in self._left_open.values():
-                timer.cancel()
-            self._left_open.clear()
+            self.holds.close()
+            self._left_open.close()
             self._pool.let_go(self)
             await self._finish()
 
     async def _create(self, wait_s: float | None) -> UpstreamSession:
         """As a task of its own, so that `end` can call it off while it waits for a place."""
         began_s = time.monotonic()
-        self._creation = asyncio.create_task(
-            self._pool.start(self.spec.avatar_request(1), self._ledger, wait_s=wait_s),
-            name=f"session-{self.id}/create",
-        )
+        self._creation = asyncio.create_task(self.avatars.start(wait_s), name=f"session-{self.id}/create")
         try:
             upstream = await self._creation
         except asyncio.CancelledError:
@@ -473,8 +383,7 @@ class LiveSession:
         finally:
             self._creation = None
         self.drive.upstream = upstream
-        self.started = upstream.started
-        self.started_at = utc_now()
+        self.avatars.speaks(upstream)
         if not self.core.over:
             self.core.started(max_duration_s=upstream.started.max_duration_s, now_s=time.monotonic())
         _log.info(
@@ -486,59 +395,17 @@ class LiveSession:
         self._tell()
         return upstream
 
-    # --- one avatar after the other
-
-    async def _start_next(self) -> UpstreamSession:
-        self._turn_count += 1
-        # Before anybody has the identity that goes with it.
-        await self._ledger.save()
-        return await self._pool.start(
-            self.spec.avatar_request(self._turn_count), self._ledger, wait_s=_SUCCESSOR_WAIT_S
-        )
-
-    async def _succeed(self, successor: Successor, old: UpstreamSession | None) -> None:
-        """A fresh avatar speaks from now on. That is in the registry before it does so, and the old one goes."""
-        fresh = successor.upstream.started
-        if self.started_at is not None:
-            self._retire((utc_now() - self.started_at).total_seconds())
-        self.started, self.started_at = fresh, successor.started_at
-        now_s = time.monotonic()
-        self.core.take_over(
-            upstream_session_id=fresh.session_id,
-            max_duration_s=fresh.max_duration_s,
-            expires_at=self.expires_at,
-            age_s=now_s - successor.started_mono_s,
-            now_s=now_s,
-        )
-        await self._ledger.save()
-        _log.info("session.rotated", session=self.id, upstream_session=fresh.session_id)
-        if old is not None:
-            self._pool.run(old.close(), name=f"session-{self.id}/retire")
-
     async def _renew(self) -> UpstreamSession:
         """The avatar cannot be reached any more: another comes into the caller's room, in its place."""
         self._rotations.close()
-        if (old := self.drive.upstream) is not None:
-            closing = self._pool.run(old.close(), name=f"session-{self.id}/replace")
-            await asyncio.wait([closing], timeout=_SUCCESSOR_WAIT_S)
-        if self.started_at is not None:
-            self._retire((utc_now() - self.started_at).total_seconds())
-        upstream = await self._start_next()
-        self.started, self.started_at = upstream.started, utc_now()
-        await self._ledger.save()
-        return upstream
-
-    def _retire(self, billed_s: float) -> None:
-        """An avatar is no more that was billed for so long."""
-        self._retired_s += billed_s
+        return await self.avatars.replace(self.drive.upstream)
 
     def _take_up(self, left: Left) -> UpstreamSession:
         """Go on with what another process left; whoever held it there has `grace_s` to come back."""
         assert left.fence is not None  # noqa: S101 - it is not lived again once it has ended
         assert left.started is not None  # noqa: S101 - nor without access
         _log.info("session.adopted", session=self.id, epoch=left.fence.epoch, grace_s=round(left.grace_s, 1))
-        if not self._holds:
-            self._start_grace(left.grace_s)
+        self.holds.expect_somebody(left.grace_s)
         self._tell()
         self.drive.upstream = self._pool.adopt(left.started, self._ledger)
         return self.drive.upstream
@@ -590,28 +457,14 @@ class LiveSession:
         if self.core.log.last_sequence != self._told:
             for entry in self.core.log.kept_after(self._told):
                 self._meter.happened(entry.happening, self.core.end_reason)
-            self._keep_speech()
+            self._ledger.note_speech(
+                (entry.happening for entry in self.core.log.latest(self.core.log.last_sequence - self._told)),
+                self.core.speech.active,
+            )
             self._told = self.core.log.last_sequence
             self._ledger.note_sequence(self._told)
-            self._wake_holders()
+            self.holds.wake()
             self.on_news(self.id)
-
-    def _keep_speech(self) -> None:
-        for entry in self.core.log.latest(self.core.log.last_sequence - self._told):
-            if isinstance(entry.happening, UtteranceEnded):
-                self._ledger.note_ended(entry.happening)
-        for utterance in self.core.speech.active:
-            self._ledger.note_change(utterance)
-
-    def _keep_cut(self) -> None:
-        """Before an interrupt goes out: whoever goes on with the session must not speak on."""
-        for utterance in self.core.speech.active:
-            if utterance.interrupted:
-                self._ledger.note_utterance(utterance)
-
-    def _wake_holders(self) -> None:
-        for hold in self._holds:
-            hold.signal.set()
 
     # --- what outlives this process
 
@@ -622,27 +475,16 @@ class LiveSession:
             spec=self.spec,
             request_id=self.request_id,
             created_at=core.created_at,
-            started_at=self.started_at,
+            started_at=self.avatars.started_at,
             ready_at=core.ready_at,
             ended_at=core.ended_at,
             expires_mono_s=core.expires_at_s,
-            detached_until_mono_s=self._detached_until_s,
+            detached_until_mono_s=self.holds.detached_until_s,
             end_reason=core.end_reason,
             error=kept_error(core.error),
             upstream_reason=core.upstream_reason,
-            upstream_session_id=self.started.session_id if self.started else "",
-            usage=Usage(
-                utterance_count=core.speech.utterance_count,
-                received_bytes=core.speech.received_bytes,
-                dropped_bytes=core.speech.dropped_bytes,
-                upstream_bytes=core.speech.upstream_bytes,
-                played_s=core.speech.played_s,
-                interruption_count=core.speech.interruption_count,
-                reconnect_count=core.reconnect_count,
-                rotation_count=core.rotation_count,
-                turn_count=self._turn_count,
-                retired_s=self._retired_s,
-            ),
+            upstream_session_id=self.avatars.started.session_id if self.avatars.started else "",
+            usage=Usage.of(core, turn_count=self.avatars.turn_count, retired_s=self.avatars.retired_s),
         )
         return record.facts()
 
@@ -654,8 +496,7 @@ class LiveSession:
         """Another process has it: send nothing any more, and leave it running upstream."""
         _log.warning("session.moved", session=self.id)
         self.lost_to = error
-        for hold in list(self._holds):
-            hold.supersede(error)
+        self.holds.supersede(error)
         if self._task is not None:
             self._task.cancel()
 
@@ -666,18 +507,3 @@ class LiveSession:
         """Seconds of speech that were heard, that of the utterance being heard now among them."""
         speech, now_s = self.core.speech, time.monotonic()
         return speech.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """When LiveAvatar will end it; None before the start, or when LiveAvatar did not say."""
-        if self.started is None or self.started_at is None or self.started.max_duration_s is None:
-            return None
-        return self.started_at + timedelta(seconds=self.started.max_duration_s)
-
-    @property
-    def billed(self) -> timedelta:
-        """What LiveAvatar bills: from the start of each avatar to its end or to now."""
-        retired = timedelta(seconds=self._retired_s)
-        if self.started_at is None:
-            return retired
-        return retired + (self.core.ended_at or utc_now()) - self.started_at

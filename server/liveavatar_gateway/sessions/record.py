@@ -12,6 +12,7 @@ from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, Inte
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.messages import BYTE_RATE
 from liveavatar_gateway.core.past import PastSession, PastUtterance
+from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import EndReason, Outcome
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Row
@@ -36,6 +37,23 @@ class Usage:
     """Avatars that were asked for, the one that speaks among them."""
     retired_s: float = 0.0
     """What the others were billed for."""
+
+    @classmethod
+    def of(cls, core: Session, *, turn_count: int, retired_s: float) -> "Usage":
+        """What a living session has used by now; see the fields for what it does not know itself."""
+        speech = core.speech
+        return cls(
+            utterance_count=speech.utterance_count,
+            received_bytes=speech.received_bytes,
+            dropped_bytes=speech.dropped_bytes,
+            upstream_bytes=speech.upstream_bytes,
+            played_s=speech.played_s,
+            interruption_count=speech.interruption_count,
+            reconnect_count=core.reconnect_count,
+            rotation_count=core.rotation_count,
+            turn_count=turn_count,
+            retired_s=retired_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

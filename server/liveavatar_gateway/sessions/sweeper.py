@@ -135,7 +135,9 @@ class Sweeper:
         self.adopted_count += 1
         self._pool.metrics.taken_over(adopted=True)
         for other in row.upstreams:
-            if session.started is not None and other.upstream_session_id != session.started.session_id:
+            if (
+                started := session.avatars.started
+            ) is not None and other.upstream_session_id != started.session_id:
                 work = self._stop_other(other.upstream_session_id)
                 self._pool.run(work, name=f"session-{row.session_id}/stop-other")
         return session

@@ -251,7 +251,7 @@ def test_a_happening_is_told_with_its_number_and_time(happening, field, values):
     [(None, _AT + timedelta(seconds=15)), (_AT + timedelta(seconds=14), _AT + timedelta(seconds=14))],
 )
 def test_an_expiry_is_told_as_the_time_it_comes(known, told):
-    session = SimpleNamespace(expires_at=known)
+    session = SimpleNamespace(avatars=SimpleNamespace(expires_at=known))
     message = convert.event_message(ev.Entry(1, _AT, ev.Expiring(15.0)), session)
     assert message.expiring.expires_at.ToDatetime(tzinfo=UTC) == told
 

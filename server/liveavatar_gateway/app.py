@@ -123,7 +123,7 @@ class App:
         await self._serve_operators()
         await server.start()
         self._server = server
-        self._books.address = self.address
+        self._books.address = self._settings.advertised_address or self.address
         self._tasks = [
             asyncio.create_task(keep_books(self._books), name="registry/books"),
             asyncio.create_task(self.sweeper.run(), name="registry/sweep"),

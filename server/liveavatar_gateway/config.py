@@ -43,6 +43,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(50051, ge=0, le=65535, description="Port for gRPC; 0 takes a free one.")
+    advertised_address: str | None = Field(
+        None,
+        pattern=r"^[^\s/]+:\d{1,5}$",
+        description='Where callers reach this very process, "host:port": OWNER_MOVED sends them here. The address it '
+        "listens on unless set; to be set for each process where that is 0.0.0.0, or behind a load balancer.",
+    )
     admin_host: str = Field(
         "127.0.0.1",
         description="Address of AdminService. Whoever reaches it may end any session.",

@@ -152,6 +152,19 @@ async def test_who_asks_the_wrong_process_is_told_where_the_session_is(registry)
             assert (found.end_reason, found.ended_at) == (ended.end_reason, ended.ended_at)
 
 
+async def test_callers_are_sent_to_the_address_that_the_owner_advertises(registry):
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry, advertised_address="gw-1.internal:443") as first,
+        processes.gateway(emulator.url, registry_file=registry) as second,
+    ):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            created = await caller.create()
+            refusal = await refused(other.get(created.session.id))
+            assert refusal.metadata["address"] == "gw-1.internal:443"
+            await caller.end(created.session.id)
+
+
 async def found_by_all(other: Caller, session_id: str) -> session_pb2.Session:
     """The session as another process knows it once the owner has written down, after its answer, that it ended."""
     for _ in range(100):

@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     advertised_address: str | None = Field(
         None,
         pattern=r"^[^\s/]+:\d{1,5}$",
-        description='Where callers reach this very process, "host:port": OWNER_MOVED sends them here. The address it '
-        "listens on unless set; to be set for each process where that is 0.0.0.0, or behind a load balancer.",
+        description='Where callers reach this very process, "host:port": OWNER_MOVED sends them here. The address '
+        "it listens on unless set; to be set for each process where that is 0.0.0.0, or behind a load balancer.",
     )
     admin_host: str = Field(
         "127.0.0.1",

@@ -14,7 +14,7 @@ from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.core.rotation import RotationConfig
 from liveavatar_gateway.core.scheduler import SchedulerConfig
 from liveavatar_gateway.core.session import SessionConfig
-from liveavatar_gateway.core.speech import SpeechConfig
+from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.place import RegistryConfig, account_name
 from liveavatar_gateway.rooms.tokens import LiveKitConfig

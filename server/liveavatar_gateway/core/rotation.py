@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from liveavatar_gateway.core.errors import GatewayError
-from liveavatar_gateway.core.speech import Hold, SpeechConfig
+from liveavatar_gateway.core.parting import Hold
+from liveavatar_gateway.core.speech_config import SpeechConfig
 
 _LAST_MOMENT_S = 1.0
 """LiveAvatar counts a limit from its own start, a little before this side hears of it."""

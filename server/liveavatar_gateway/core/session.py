@@ -21,10 +21,12 @@ from liveavatar_gateway.core.events import (
     StateChanged,
     UtteranceEnded,
 )
+from liveavatar_gateway.core.parting import Hold
 from liveavatar_gateway.core.past import PastSession
 from liveavatar_gateway.core.readiness import Due, Readiness, ReadinessConfig
 from liveavatar_gateway.core.rotation import Rotation, RotationConfig
-from liveavatar_gateway.core.speech import Hold, Speech, SpeechConfig
+from liveavatar_gateway.core.speech import Speech
+from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState, end_reason_of, move
 from liveavatar_gateway.core.utterance import Intake, Utterance
 
@@ -239,14 +241,14 @@ class Session:
         """A fresh avatar waits for its turn."""
         if self._rotation is not None:
             self._rotation.ready = True
-            self.speech.hold = self._rotation.hold(now_s)
+            self.speech.parting.hold = self._rotation.hold(now_s)
 
     def successor_failed(self, error: GatewayError) -> None:
         """There is no fresh avatar, or it is lost again; another try follows."""
         if self._rotation is not None:
             known, self._rotation.failure = self._rotation.failure, error
             self._rotation.ready = False
-            self.speech.hold = Hold.NOTHING
+            self.speech.parting.hold = Hold.NOTHING
             if known is None or known.reason != error.reason:
                 self._note(Noticed(error=False, type="rotation_delayed", message=error.message))
 
@@ -254,7 +256,7 @@ class Session:
         """Whether the fresh avatar is to go on now, see `take_over`."""
         if self._rotation is None or not self._rotation.ready or self.over:
             return False
-        return self.speech.may_part(now_s) or self._rotation.is_last_moment(now_s)
+        return self.speech.parting.may_part(now_s) or self._rotation.is_last_moment(now_s)
 
     def take_over(
         self,
@@ -448,7 +450,7 @@ class Session:
             return None
         due = [self._rotation.next_s(self._looked_at_s)]
         if self._rotation.ready:
-            due.append(self.speech.parting_at_s)
+            due.append(self.speech.parting.at_s)
         return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
 
     def tick(self, now_s: float) -> None:
@@ -457,7 +459,7 @@ class Session:
             return
         self._looked_at_s = now_s
         if self._rotation is not None:
-            self.speech.hold = self._rotation.hold(now_s)
+            self.speech.parting.hold = self._rotation.hold(now_s)
         self.speech.tick(now_s)
         self._drain()
         if self.state in _UNREADY:
@@ -547,7 +549,8 @@ class Session:
     def _drain(self) -> None:
         """Put what speech concluded into the log."""
         if self.speech.happenings:
-            happenings, self.speech.happenings = self.speech.happenings, []
+            happenings = list(self.speech.happenings)
+            self.speech.happenings.clear()
             for happening in happenings:
                 self._note(happening)
                 if isinstance(happening, UtteranceEnded) and not self.speech.active:

@@ -206,7 +206,7 @@ class SpeechStream:
         utterance = self._open
         if utterance is None:
             if self._refused:
-                self._session.core.speech.dropped_bytes += len(chunk.audio)
+                self._session.core.speech.totals.dropped_bytes += len(chunk.audio)
                 return
             raise UnexpectedMessage("chunk outside of an utterance; send begin first", field="chunk")
         try:

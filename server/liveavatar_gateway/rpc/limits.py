@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from liveavatar.gateway.v1 import session_service_pb2
-from liveavatar_gateway.core.speech import SpeechConfig
+from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.rpc.convert import duration
 
 

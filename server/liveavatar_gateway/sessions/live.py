@@ -441,7 +441,7 @@ class LiveSession:
             reason=self.core.end_reason.value if self.core.end_reason else "",
             upstream_reason=self.core.upstream_reason,
             error=self.core.error.reason if self.core.error else "",
-            played_s=round(self.core.speech.played_s, 1),
+            played_s=round(self.core.speech.totals.played_s, 1),
             unknown_events=self.core.unknown_events,
         )
 
@@ -506,4 +506,4 @@ class LiveSession:
     def played_s(self) -> float:
         """Seconds of speech that were heard, that of the utterance being heard now among them."""
         speech, now_s = self.core.speech, time.monotonic()
-        return speech.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
+        return speech.totals.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)

@@ -43,12 +43,12 @@ class Usage:
         """What a living session has used by now; see the fields for what it does not know itself."""
         speech = core.speech
         return cls(
-            utterance_count=speech.utterance_count,
-            received_bytes=speech.received_bytes,
-            dropped_bytes=speech.dropped_bytes,
-            upstream_bytes=speech.upstream_bytes,
-            played_s=speech.played_s,
-            interruption_count=speech.interruption_count,
+            utterance_count=speech.totals.utterance_count,
+            received_bytes=speech.totals.received_bytes,
+            dropped_bytes=speech.totals.dropped_bytes,
+            upstream_bytes=speech.totals.upstream_bytes,
+            played_s=speech.totals.played_s,
+            interruption_count=speech.totals.interruption_count,
             reconnect_count=core.reconnect_count,
             rotation_count=core.rotation_count,
             turn_count=turn_count,

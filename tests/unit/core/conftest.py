@@ -11,7 +11,7 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.events import Happening, UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.session import Session, SessionConfig
-from liveavatar_gateway.core.speech import SpeechConfig
+from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.utterance import Intake, Utterance
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

@@ -162,7 +162,7 @@ def test_an_utterance_that_was_taken_and_never_begun_is_cut_and_spoken_anew_once
     told.acknowledge()
     told.tell(m.SpeakStarted(refs), m.SpeakEnded(refs))
     assert told.story("u1") == ["started", "completed"]
-    assert told.speech.interruption_count == 0, "nobody was interrupted"
+    assert told.speech.totals.interruption_count == 0, "nobody was interrupted"
 
 
 def test_the_second_time_it_fails_and_says_why(told):

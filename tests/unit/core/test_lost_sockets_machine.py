@@ -266,7 +266,7 @@ class LostSockets(RuleBasedStateMachine):
         assert {command.event_id for command in self.rig.cuts} == cut, "an interrupt was lost"
         assert sorted(ticket for ticket, _ in self.rig.session.answers) == sorted(self.tickets)
         assert self.rig.session.reconnect_count == len(self.rig.of(Reconnected)) == self.gaps
-        assert self.rig.speech.upstream_bytes == sum(len(packet.pcm) for packet in self.rig.packets)
+        assert self.rig.speech.totals.upstream_bytes == sum(len(packet.pcm) for packet in self.rig.packets)
 
     def check(self, turn: Turn) -> None:
         whole = self.intake.new_converter().convert([bytes(turn.audio)], last=True)

@@ -80,8 +80,9 @@ def test_it_keeps_its_past(restore):
         ended_utterances=[UtteranceEnded("old", Outcome.INTERRUPTED, 0.5)],
     )
     speech = rig.speech
-    assert (speech.received_bytes, speech.dropped_bytes, speech.upstream_bytes, speech.played_s) == (1, 2, 3, 4.0)
-    assert (speech.utterance_count, speech.interruption_count, rig.session.reconnect_count) == (5, 6, 7)
+    totals = speech.totals
+    assert (totals.received_bytes, totals.dropped_bytes, totals.upstream_bytes, totals.played_s) == (1, 2, 3, 4.0)
+    assert (totals.utterance_count, totals.interruption_count, rig.session.reconnect_count) == (5, 6, 7)
     with pytest.raises(UtteranceIdReused):
         rig.begin("old")
     assert speech.take_up("old", rig.native).played_s == 0.5
@@ -143,7 +144,7 @@ def test_an_interrupt_that_a_dead_process_may_not_have_sent_goes_out_first(resto
     assert [ended.utterance_id for ended in rig.answer(again)] == ["u1"]
     assert rig.answer(again)[0].outcome is Outcome.INTERRUPTED
     assert rig.packet_s() == [0.4]
-    assert rig.speech.dropped_bytes == len(rig.pcm(1.0))
+    assert rig.speech.totals.dropped_bytes == len(rig.pcm(1.0))
 
 
 def test_what_was_upstream_behind_an_interrupt_is_cut_with_it(restore, rig):

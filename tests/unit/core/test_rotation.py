@@ -5,9 +5,10 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import CapacityExhausted, UpstreamUnreachable
 from liveavatar_gateway.core.events import Expiring, Noticed, Reconnected, Rotated
+from liveavatar_gateway.core.parting import Hold
 from liveavatar_gateway.core.rotation import Rotation, RotationConfig
 from liveavatar_gateway.core.session import Session, SessionConfig
-from liveavatar_gateway.core.speech import Hold, SpeechConfig
+from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState
 
 LIMIT_S = 100.0

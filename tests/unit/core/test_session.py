@@ -454,4 +454,4 @@ def test_audio_after_the_end_is_dropped_and_counted(rig):
     utterance = rig.begin("u")
     rig.session.end(EndReason.CALLER_ENDED, rig.now_s)
     rig.receive(utterance, rig.pcm(0.1))
-    assert rig.speech.dropped_bytes == 4_800
+    assert rig.speech.totals.dropped_bytes == 4_800

@@ -186,8 +186,8 @@ def test_playback_that_ran_dry_is_primed_again(rig):
 def test_chunks_after_the_seal_are_dropped_and_counted(rig):
     utterance = rig.say("u", 0.4)
     rig.receive(utterance, rig.pcm(0.1))
-    assert rig.speech.dropped_bytes == 4_800
-    assert rig.speech.received_bytes == 19_200
+    assert rig.speech.totals.dropped_bytes == 4_800
+    assert rig.speech.totals.received_bytes == 19_200
 
 
 def test_an_id_that_is_in_line_is_refused(rig):
@@ -350,8 +350,8 @@ def test_a_completed_utterance_was_played_whole_and_counts(rig):
     rig.run(1.2)
     rig.tell(ended(utterance))
     assert rig.end_of("u").played_s == pytest.approx(1.2)
-    assert rig.speech.played_s == pytest.approx(1.2)
-    assert rig.speech.utterance_count == 1
+    assert rig.speech.totals.played_s == pytest.approx(1.2)
+    assert rig.speech.totals.utterance_count == 1
 
 
 # --- what goes wrong

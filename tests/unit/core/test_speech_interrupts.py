@@ -62,18 +62,18 @@ def test_an_interrupt_has_an_id_of_its_own(rig, speaking):
 def test_audio_that_waited_here_is_dropped_and_counted(rig, speaking):
     waiting = speaking.buffered
     rig.interrupt()
-    assert rig.speech.dropped_bytes == waiting > 0
+    assert rig.speech.totals.dropped_bytes == waiting > 0
 
 
 def test_audio_of_a_cut_utterance_that_was_on_its_way_is_dropped_and_counted(rig):
     utterance = rig.begin("a")
     rig.receive(utterance, rig.pcm(0.5))
     rig.interrupt()
-    before = rig.speech.dropped_bytes
+    before = rig.speech.totals.dropped_bytes
     rig.receive(utterance, rig.pcm(0.5))
     rig.cleared()
     rig.receive(utterance, rig.pcm(0.5))
-    assert rig.speech.dropped_bytes == before + 48_000
+    assert rig.speech.totals.dropped_bytes == before + 48_000
     assert len(rig.packets) == 1
 
 
@@ -181,7 +181,7 @@ def test_an_interrupt_before_the_first_packet_drops_all_and_sends_nothing(rig):
     ticket = rig.interrupt()
     assert [end.outcome.value for end in rig.answer(ticket)] == ["interrupted"]
     assert rig.commands == []
-    assert rig.speech.dropped_bytes == 4_800
+    assert rig.speech.totals.dropped_bytes == 4_800
 
 
 def test_a_very_early_interrupt_that_beats_the_first_sound_reaches_liveavatar(rig):
@@ -242,7 +242,7 @@ def test_played_is_counted_once_over_cut_and_completed_utterances(rig, speaking)
     rig.tell(started(second))
     rig.run(0.4)
     rig.tell(ended(second))
-    assert rig.speech.played_s == pytest.approx(1.4)
+    assert rig.speech.totals.played_s == pytest.approx(1.4)
 
 
 def test_an_utterance_after_a_cut_is_heard_from_its_own_beginning(rig, speaking):

@@ -1,0 +1,148 @@
+"""What goes out next, and when to look again: packets, ends, interrupts, one after the other."""
+
+from liveavatar_gateway.core.confirmation import Confirmation
+from liveavatar_gateway.core.delivery import Sending
+from liveavatar_gateway.core.interrupts import Barge, Interrupts
+from liveavatar_gateway.core.line import Line
+from liveavatar_gateway.core.messages import BYTE_RATE, Command, CutSpeech, Speak, SpeakEnd
+from liveavatar_gateway.core.parting import Hold, Parting
+from liveavatar_gateway.core.speech_config import SpeechConfig
+from liveavatar_gateway.core.states import Outcome
+from liveavatar_gateway.core.utterance import Utterance
+
+_NEVER_BYTES = 1 << 62
+
+
+class Sender:
+    """Makes commands of what is in line.
+
+    Invariant: bytes of an utterance go up once and in order, after those of the one before; what may be missing
+    after a loss goes first, and nothing goes while an interrupt is on its way.
+    """
+
+    def __init__(
+        self,
+        config: SpeechConfig,
+        line: Line,
+        confirmation: Confirmation,
+        interrupts: Interrupts,
+        parting: Parting,
+    ) -> None:
+        self.deadline_s: float | None = None
+        """When to ask `next_command` again even if nothing happens."""
+        self.wake_bytes = 0
+        """When to ask it again before that: when so many bytes wait of the utterance whose turn it is."""
+        self.sent_count = 0
+        """Packets, ends and interrupts so far: the number of the last one."""
+        self._config = config
+        self._line = line
+        self._confirmation = confirmation
+        self._interrupts = interrupts
+        self._parting = parting
+
+    def next_command(self, now_s: float) -> Command | None:
+        """The command that is due now; None when none is, with `deadline_s` and `wake_bytes` for the next look."""
+        self.deadline_s = None
+        self.wake_bytes = _NEVER_BYTES
+        if self._interrupts.pending is not None:
+            self._interrupts.drop_void()
+        if self._interrupts.pending is not None:
+            return self._interrupt(self._interrupts.pending, now_s)
+        if not self._line.enabled:
+            return None
+        return self._part() if self._parting.hold is Hold.ALL else self._speak(now_s)
+
+    def _sending(self, now_s: float) -> Sending:
+        return Sending(now_s, self.sent_count + 1)
+
+    def _interrupt(self, barge: Barge, now_s: float) -> CutSpeech | None:
+        if not self._line.enabled:
+            return None
+        command = self._interrupts.send(barge, self._sending(now_s))
+        if command is None:
+            self.deadline_s = self._interrupts.deadline_s
+        else:
+            self.sent_count += 1
+        return command
+
+    def _part(self) -> SpeakEnd | None:
+        command = self._parting.next_command()
+        self.sent_count += command is not None
+        return command
+
+    def _speak(self, now_s: float) -> Command | None:
+        while (utterance := self._to_send()) is not None:
+            if utterance.delivery.again:
+                pcm = utterance.delivery.send_again(self._sending(now_s))
+                return self._speak_packet(utterance, pcm, now_s)
+            if utterance.sealed and utterance.buffered == 0:
+                if utterance.has_tail and (speak := self._take(utterance, 0, now_s)):
+                    return speak
+                if utterance.first_sent_at_s is None:
+                    self._line.end(utterance, Outcome.COMPLETED, 0.0)
+                    continue
+                return self._seal(utterance, now_s)
+            command = self._cut(utterance, now_s)
+            if command is not None or utterance.buffered:
+                return command
+            if not utterance.sealed:
+                return None
+        return None
+
+    def _to_send(self) -> Utterance | None:
+        utterance = next((utterance for utterance in self._line.active if not utterance.end_sent), None)
+        if self._parting.hold is Hold.NEXT and utterance is not None and utterance.first_sent_at_s is None:
+            return None
+        return utterance
+
+    def _seal(self, utterance: Utterance, now_s: float) -> SpeakEnd:
+        utterance.end_sending = self._sending(now_s)
+        utterance.overdue_at_s = now_s + self._line.clock.lead_s(now_s) + self._config.ended_grace_s
+        self.sent_count += 1
+        return SpeakEnd(utterance.upstream_id)
+
+    def _cut(self, utterance: Utterance, now_s: float) -> Speak | None:
+        lead_s = self._line.clock.lead_s(now_s)
+        if utterance.first_sent_at_s is None:
+            queue_lead_s = self._config.scheduler.queue_lead_s
+            if self._line.active[0] is not utterance and lead_s > queue_lead_s:
+                self.deadline_s = now_s + lead_s - queue_lead_s
+                return None
+            lead_s = 0.0
+        while True:
+            decision = utterance.scheduler.decide(
+                buffered=utterance.buffered,
+                sealed=utterance.sealed,
+                lead_s=lead_s,
+                quiet_s=now_s - utterance.last_chunk_at_s,
+            )
+            if not decision.cut_bytes:
+                self.wake_bytes = decision.wake_bytes
+                if decision.wake_in_s is not None:
+                    self.deadline_s = now_s + decision.wake_in_s
+                return None
+            if speak := self._take(utterance, decision.cut_bytes, now_s):
+                return speak
+
+    def _take(self, utterance: Utterance, size: int, now_s: float) -> Speak | None:
+        pcm = utterance.take_packet(size, self._sending(now_s))
+        self._line.reckon_credit()
+        return self._speak_packet(utterance, pcm, now_s) if pcm else None
+
+    def _speak_packet(self, utterance: Utterance, pcm: bytes, now_s: float) -> Speak:
+        if not self._confirmation.acknowledges:
+            self._confirmation.presume(utterance, now_s)
+        self.sent_count += 1
+        self._note_sent(utterance, len(pcm) / BYTE_RATE, now_s)
+        self._line.totals.upstream_bytes += len(pcm)
+        return Speak(utterance.upstream_id, pcm)
+
+    def _note_sent(self, utterance: Utterance, seconds: float, now_s: float) -> None:
+        clock = self._line.clock
+        if utterance.first_sent_at_s is None:
+            utterance.first_sent_at_s = now_s
+            utterance.start_s = clock.sent_s
+        ran_dry = utterance.started and clock.lead_s(now_s) <= 0.0
+        clock.send(seconds, now_s)
+        if ran_dry:
+            clock.resume()

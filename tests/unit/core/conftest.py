@@ -250,3 +250,15 @@ def refs_of(request: pytest.FixtureRequest) -> Callable[[str], m.Refs]:
         "none": lambda upstream_id: m.Refs(),
     }
     return shapes[request.param]
+
+
+@pytest.fixture
+def pongless(rig):
+    """An avatar that plays what it confirms neither by ack nor by pong, against the WebSocket standard."""
+    first = rig.say("first", 0.4)
+    refs = m.Refs((first.upstream_id,))
+    rig.tell(m.SpeakStarted(refs))
+    rig.run(0.6)
+    rig.tell(m.SpeakEnded(refs))
+    rig.commands.clear()
+    return rig

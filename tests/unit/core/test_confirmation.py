@@ -4,6 +4,7 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import UpstreamStalled
+from liveavatar_gateway.core.events import UtteranceStarted
 from liveavatar_gateway.core.states import Outcome, Pose
 
 
@@ -134,82 +135,150 @@ def test_a_socket_over_which_no_ack_ever_came_is_not_taken_for_dead(make_rig):
     assert not rig.session.is_deaf(rig.now_s + 60)
 
 
-# --- taken, and never begun
+# --- acks
 
 
-@pytest.fixture
-def told(rig):
-    """A session in which LiveAvatar has told a start, and confirms everything."""
-    first = rig.say("first", 0.4)
-    refs = m.Refs((first.upstream_id,))
-    rig.acknowledge()
-    rig.tell(m.SpeakStarted(refs), m.SpeakEnded(refs))
-    return rig
+def appended(*ids):
+    return m.Appended(m.Refs(ids))
 
 
-def test_an_utterance_that_was_taken_and_never_begun_is_cut_and_spoken_anew_once(told):
-    utterance = told.say("u1", 2.0)
-    before = utterance.upstream_id
-    told.acknowledge()
-    told.run(4.9)
-    assert told.story("u1") == []
-    told.run(0.2)
-    assert len(told.cuts) == 1
-    told.cleared()
-    assert utterance.upstream_id != before
-    assert told.sent(utterance.upstream_id) == told.sent(before) == told.pcm(2.0)
-    refs = m.Refs((utterance.upstream_id,))
-    told.acknowledge()
-    told.tell(m.SpeakStarted(refs), m.SpeakEnded(refs))
-    assert told.story("u1") == ["started", "completed"]
-    assert told.speech.totals.interruption_count == 0, "nobody was interrupted"
+def test_acks_confirm_packets_in_the_order_they_were_sent(rig):
+    utterance = rig.say("u", 3)
+    rig.tell(appended(utterance.upstream_id), appended(), appended("minted"))
+    assert utterance.confirmed == 2.4 * m.BYTE_RATE
 
 
-def test_the_second_time_it_fails_and_says_why(told):
-    told.say("u1", 2.0)
-    told.acknowledge()
-    told.run(5.1)
-    told.cleared()
-    told.acknowledge()
-    told.run(5.1)
-    ended = told.end_of("u1")
-    assert (ended.outcome, ended.played_s) == (Outcome.FAILED, 0.0)
-    assert isinstance(ended.error, UpstreamStalled)
-    assert len(told.cuts) == 1
+def test_an_ack_without_an_id_goes_to_the_oldest_packet_without_one(rig):
+    first, second = rig.say("a", 0.4), rig.say("b", 0.4)
+    rig.tell(appended(), appended())
+    assert (first.confirmed, second.confirmed) == (19_200, 19_200)
 
 
-def test_an_utterance_in_line_has_its_time_from_its_turn(told):
-    first, second = told.say("u1", 3.0), told.say("u2", 0.4)
-    told.acknowledge()
-    told.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
-    told.run(3.5)
-    told.acknowledge()
-    told.run(3.0)
-    told.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
-    told.run(4.9)
-    assert told.cuts == []
-    told.tell(m.SpeakStarted(m.Refs((second.upstream_id,))))
-    assert told.story("u2") == ["started"]
+def test_an_ack_too_many_confirms_nothing_that_was_not_sent(rig):
+    utterance = rig.say("u", 10)
+    for _ in range(9):
+        rig.tell(appended(utterance.upstream_id))
+    assert utterance.confirmed == utterance.cut == 2.4 * m.BYTE_RATE
 
 
-def test_an_avatar_that_is_seen_talking_is_heard(told):
-    """Between two utterances the pose need not change, so it proves little, but enough for this."""
-    first = told.say("u1", 0.4)
-    told.say("u2", 3.0)
-    told.acknowledge()
-    told.tell(m.PoseUpdated(Pose.TALKING), m.SpeakEnded(m.Refs((first.upstream_id,))))
-    told.run(0.5)
-    told.acknowledge()
-    told.run(5.2)
-    assert told.cuts == []
-    assert told.story("u2") == ["started"]
+# --- neither ack nor pong
 
 
-def test_a_start_that_a_lost_socket_may_have_swallowed_is_concluded(told):
-    told.say("u1", 3.0)
-    told.acknowledge()
-    told.lose()
-    told.reopen()
-    told.run(5.2)
-    assert told.cuts == []
-    assert told.story("u1")[0] == "started"
+def test_what_neither_ack_nor_pong_confirms_goes_up_again_however_long_ago_it_was_sent(rig):
+    """Every WebSocket server answers pings: what it did not answer, it did not read."""
+    utterance = rig.say("u1", 1.4)
+    rig.run(4)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0] * 2
+    assert rig.commands.count(m.SpeakEnd(utterance.upstream_id)) == 2
+
+
+def test_what_plays_without_a_pong_shows_that_missing_pongs_prove_nothing(pongless):
+    rig = pongless
+    utterance = rig.begin("u1")
+    rig.receive(utterance, rig.pcm(0.4))
+    rig.run(0.2)
+    rig.receive(utterance, rig.pcm(0.2))
+    rig.run(0.85)
+    assert rig.packet_s() == pytest.approx([0.4, 0.2])
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == pytest.approx([0.4, 0.2, 0.2]), "what was sent a second ago is taken for there"
+
+
+def test_where_pongs_prove_nothing_an_end_is_said_again_only_within_a_second(pongless):
+    rig = pongless
+    first = rig.say("u1", 2.4)
+    rig.run(1.5)
+    second = rig.say("u2", 0.4)
+    rig.run(0.6)
+    assert rig.sealed(second.upstream_id)
+    rig.lose()
+    rig.reopen()
+    assert rig.commands.count(m.SpeakEnd(first.upstream_id)) == 1
+    assert rig.commands.count(m.SpeakEnd(second.upstream_id)) == 2
+    assert rig.packet_s(second.upstream_id) == [0.4, 0.4]
+
+
+def test_a_start_over_a_fresh_socket_says_nothing_about_pongs(rig):
+    """What went up twice may have been read the first time."""
+    utterance = rig.say("u1", 2.4)
+    rig.lose()
+    rig.reopen()
+    rig.tell(m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(1.5)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0] * 3
+
+
+def test_without_acks_a_start_that_a_lost_socket_swallowed_is_concluded(rig):
+    rig.say("u1", 8.0)
+    rig.tell(m.Read(rig.speech.sent_count))
+    rig.run(0.1)
+    rig.lose()
+    rig.reopen()
+    rig.run(2)
+    assert rig.of(UtteranceStarted) == [UtteranceStarted("u1", inferred=True)]
+    for _ in range(30):
+        rig.run(1)
+        rig.tell(m.Read(rig.speech.sent_count))
+    assert rig.end_of("u1").outcome is Outcome.COMPLETED
+
+
+def test_no_end_is_concluded_of_what_was_not_read(rig):
+    """When the end is overdue the socket is taken for dead, and what is missing goes over another."""
+    utterance = rig.say("u1", 2.4)
+    rig.tell(m.Read(2), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(7.0)
+    assert not rig.session.is_deaf(rig.now_s)
+    rig.now_s += 1.0
+    rig.session.tick(rig.now_s)
+    assert rig.session.is_deaf(rig.now_s)
+    assert rig.story("u1") == ["started"]
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0, 1.0]
+    rig.tell(m.Read(rig.speech.sent_count), m.SpeakEnded(m.Refs((utterance.upstream_id,))))
+    assert rig.story("u1") == ["started", "completed"]
+
+
+def test_what_is_not_read_over_a_second_socket_either_fails(rig):
+    utterance = rig.say("u1", 2.4)
+    rig.tell(m.Read(2), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.now_s += 8.0
+    rig.lose()
+    rig.reopen()
+    rig.now_s += 8.0
+    rig.wake()
+    assert rig.story("u1") == ["started", "failed"]
+    assert isinstance(rig.end_of("u1").error, UpstreamStalled)
+
+
+def test_an_idle_pose_ends_nothing_of_which_the_end_was_not_read(rig):
+    """The avatar ran dry: what it has not read yet is still to be heard."""
+    utterance = rig.say("u1", 1.4)
+    rig.tell(m.Read(1), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(1.0)
+    rig.tell(m.PoseUpdated(Pose.IDLE))
+    assert rig.story("u1") == ["started"]
+    rig.tell(m.Read(3), m.PoseUpdated(Pose.TALKING))
+    rig.run(0.5)
+    rig.tell(m.PoseUpdated(Pose.IDLE))
+    assert rig.story("u1") == ["started", "completed"]
+
+
+def test_audio_that_is_never_read_is_kept_for_half_a_minute(make_rig):
+    rig = make_rig().ready()
+    utterance = rig.begin("u1")
+    rig.receive(utterance, rig.pcm(1.4))
+    rig.tell(m.Read(1), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(29)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0]
+    rig.run(31)
+    rig.lose()
+    rig.reopen()
+    assert rig.packet_s() == [0.4, 1.0, 1.0]

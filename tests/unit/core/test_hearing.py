@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.states import Pose
+from liveavatar_gateway.core.errors import UpstreamStalled
+from liveavatar_gateway.core.states import Outcome, Pose
 
 APPENDED, STARTED, ENDED = m.Appended, m.SpeakStarted, m.SpeakEnded
 TALKING, IDLE = m.PoseUpdated(Pose.TALKING), m.PoseUpdated(Pose.IDLE)
@@ -95,28 +96,6 @@ def test_a_start_before_anything_was_sent_is_ignored(rig):
 def test_an_end_with_nothing_in_line_is_ignored(rig):
     rig.tell(says(ENDED), says(APPENDED), IDLE, says(m.Committed, "x"))
     assert rig.speech.active == []
-
-
-# --- acknowledgements
-
-
-def test_acks_confirm_packets_in_the_order_they_were_sent(rig):
-    utterance = rig.say("u", 3)
-    rig.tell(about(APPENDED, utterance), says(APPENDED), says(APPENDED, "minted"))
-    assert utterance.confirmed == 2.4 * m.BYTE_RATE
-
-
-def test_an_ack_without_an_id_goes_to_the_oldest_packet_without_one(rig):
-    first, second = rig.say("a", 0.4), rig.say("b", 0.4)
-    rig.tell(says(APPENDED), says(APPENDED))
-    assert (first.confirmed, second.confirmed) == (19_200, 19_200)
-
-
-def test_an_ack_too_many_confirms_nothing_that_was_not_sent(rig):
-    utterance = rig.say("u", 10)
-    for _ in range(9):
-        rig.tell(about(APPENDED, utterance))
-    assert utterance.confirmed == utterance.cut == 2.4 * m.BYTE_RATE
 
 
 # --- both families of events, in any order
@@ -278,3 +257,84 @@ def test_an_end_that_never_comes_is_concluded(rig):
     rig.run(7)
     end = rig.end_of("u")
     assert (end.outcome.value, end.inferred, end.played_s) == ("completed", True, 1.0)
+
+
+# --- taken, and never begun
+
+
+@pytest.fixture
+def told(rig):
+    """A session in which LiveAvatar has told a start, and confirms everything."""
+    first = rig.say("first", 0.4)
+    refs = m.Refs((first.upstream_id,))
+    rig.acknowledge()
+    rig.tell(m.SpeakStarted(refs), m.SpeakEnded(refs))
+    return rig
+
+
+def test_an_utterance_that_was_taken_and_never_begun_is_cut_and_spoken_anew_once(told):
+    utterance = told.say("u1", 2.0)
+    before = utterance.upstream_id
+    told.acknowledge()
+    told.run(4.9)
+    assert told.story("u1") == []
+    told.run(0.2)
+    assert len(told.cuts) == 1
+    told.cleared()
+    assert utterance.upstream_id != before
+    assert told.sent(utterance.upstream_id) == told.sent(before) == told.pcm(2.0)
+    refs = m.Refs((utterance.upstream_id,))
+    told.acknowledge()
+    told.tell(m.SpeakStarted(refs), m.SpeakEnded(refs))
+    assert told.story("u1") == ["started", "completed"]
+    assert told.speech.totals.interruption_count == 0, "nobody was interrupted"
+
+
+def test_the_second_time_it_fails_and_says_why(told):
+    told.say("u1", 2.0)
+    told.acknowledge()
+    told.run(5.1)
+    told.cleared()
+    told.acknowledge()
+    told.run(5.1)
+    ended = told.end_of("u1")
+    assert (ended.outcome, ended.played_s) == (Outcome.FAILED, 0.0)
+    assert isinstance(ended.error, UpstreamStalled)
+    assert len(told.cuts) == 1
+
+
+def test_an_utterance_in_line_has_its_time_from_its_turn(told):
+    first, second = told.say("u1", 3.0), told.say("u2", 0.4)
+    told.acknowledge()
+    told.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
+    told.run(3.5)
+    told.acknowledge()
+    told.run(3.0)
+    told.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
+    told.run(4.9)
+    assert told.cuts == []
+    told.tell(m.SpeakStarted(m.Refs((second.upstream_id,))))
+    assert told.story("u2") == ["started"]
+
+
+def test_an_avatar_that_is_seen_talking_is_heard(told):
+    """Between two utterances the pose need not change, so it proves little, but enough for this."""
+    first = told.say("u1", 0.4)
+    told.say("u2", 3.0)
+    told.acknowledge()
+    told.tell(m.PoseUpdated(Pose.TALKING), m.SpeakEnded(m.Refs((first.upstream_id,))))
+    told.run(0.5)
+    told.acknowledge()
+    told.run(5.2)
+    assert told.cuts == []
+    assert told.story("u2") == ["started"]
+
+
+def test_a_start_that_a_lost_socket_may_have_swallowed_is_concluded(told):
+    told.say("u1", 3.0)
+    told.acknowledge()
+    told.lose()
+    told.reopen()
+    told.run(5.2)
+    assert told.cuts == []
+    assert told.story("u1")[0] == "started"

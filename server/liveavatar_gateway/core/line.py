@@ -188,7 +188,9 @@ class Line:
 
     def infer_start(self, utterance: Utterance, now_s: float) -> None:
         """Where LiveAvatar never tells a start, what should have been heard was heard."""
-        if self.tells_starts or not utterance.signed or utterance.first_sent_at_s is None:
+        if self.tells_starts or utterance.outcome is not None:
+            return
+        if not utterance.signed or utterance.first_sent_at_s is None:
             return
         if not all(earlier.end_sent for earlier in self.active[: self.active.index(utterance)]):
             # The process that had the rest of that one is gone.

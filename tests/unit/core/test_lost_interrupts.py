@@ -114,3 +114,20 @@ def test_where_pongs_prove_nothing_an_old_interrupt_is_taken_for_there(pongless,
     rig.lose()
     rig.reopen()
     assert len(rig.cuts) == count
+
+
+def test_an_interrupt_is_answered_although_one_that_it_cut_ended_before_it_went_out_again(rig):
+    """Where no start is told, the end alone says that it was heard."""
+    first = rig.say("u1", 0.4)
+    rig.say("u2", 2.0)
+    rig.acknowledge()
+    rig.run(0.1)
+    rig.acknowledge()
+    ticket = rig.interrupt()
+    rig.lose()
+    rig.session.socket_opened(rig.now_s)
+    rig.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
+    assert rig.story("u1") == ["started", "completed"]
+    rig.tell(m.StateUpdated("connected"))
+    rig.cleared()
+    assert [ended.utterance_id for ended in rig.answer(ticket)] == ["u2"]

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.core.rotation import RotationConfig
 from liveavatar_gateway.core.scheduler import SchedulerConfig
-from liveavatar_gateway.core.session import SessionConfig
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.place import RegistryConfig, account_name

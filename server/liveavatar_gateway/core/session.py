@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
 
@@ -21,36 +20,19 @@ from liveavatar_gateway.core.events import (
     StateChanged,
     UtteranceEnded,
 )
+from liveavatar_gateway.core.limit import Limit
+from liveavatar_gateway.core.listening import Listening
 from liveavatar_gateway.core.parting import Hold
 from liveavatar_gateway.core.past import PastSession
-from liveavatar_gateway.core.readiness import Due, Readiness, ReadinessConfig
-from liveavatar_gateway.core.rotation import Rotation, RotationConfig
+from liveavatar_gateway.core.readiness import Due, Readiness
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.speech import Speech
-from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState, end_reason_of, move
 from liveavatar_gateway.core.utterance import Intake, Utterance
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
 """Three words of different builds for one thing: the session is over. Source: LITE events page, old and new."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionConfig:
-    """Deadlines of a session, in seconds."""
-
-    speech: SpeechConfig = field(default_factory=SpeechConfig)
-    """How speech is sent."""
-    readiness: ReadinessConfig = field(default_factory=ReadinessConfig)
-    """How long the avatar may take until it is ready."""
-    rotation: RotationConfig = field(default_factory=RotationConfig)
-    """How early a fresh avatar is prepared, where the caller wants one."""
-    expiring_notice_s: float = 15.0
-    """How long before the session's limit `expiring` is sent."""
-    expiry_grace_s: float = 1.0
-    """How long after its limit a session is ended here: LiveAvatar may merely fall silent then."""
-    event_log_size: int = 1024
-    """Events kept for resuming."""
 
 
 class Session:
@@ -88,18 +70,14 @@ class Session:
         self._new_id = new_id
         self._utc_now = utc_now
         self._outbox: deque[wire.Command] = deque()
-        self._listen_when_idle = False
-        self._listening = False
+        self._listening = Listening()
         self._readiness = Readiness(config.readiness)
         self._lost_at_s = 0.0
         self._attempt_count = 0
         self._replaced = False
-        self._rotation = Rotation(config.rotation, config.speech) if rotate else None
+        self._limit = Limit(config, rotate=rotate)
         self.reconnect_count = 0
         self.rotation_count = 0
-        self._looked_at_s = 0.0
-        self._expires_at_s: float | None = None
-        self._expiring_told = False
 
     @classmethod
     def restored(
@@ -132,7 +110,7 @@ class Session:
         session.state = SessionState.RECONNECTING
         session.log = EventLog(capacity=config.event_log_size, last_sequence=past.last_sequence)
         session._lost_at_s = now_s - gap_s
-        session._limit(None if past.expires_in_s is None else now_s + past.expires_in_s)
+        session._limit.restore(past.expires_in_s, now_s)
         session.speech.restore(past, now_s)
         session._note(Adopted(gap_s))
         return session
@@ -152,7 +130,7 @@ class Session:
     def started(self, *, max_duration_s: float | None, now_s: float) -> None:
         """LiveAvatar started the avatar: billing has begun, and the session has a limit."""
         self._move(SessionState.CONNECTING)
-        self._limit(None if max_duration_s is None else now_s + max_duration_s, max_duration_s)
+        self._limit.begin(max_duration_s, now_s)
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
         """The command socket is open; an open socket is not readiness.
@@ -175,23 +153,14 @@ class Session:
             return
         self._lost_at_s = now_s
         self._attempt_count = 0
-        if self._listening and self.pose is not Pose.LISTENING:
-            self._listening = False
-            self._listen_when_idle = True
+        self._listening.lose(self.pose)
         self._move(SessionState.RECONNECTING)
         self.speech.lose(now_s)
 
     def replaced(self, *, max_duration_s: float | None, now_s: float) -> None:
         """A fresh avatar was started in place of the one whose socket is lost; its socket is yet to be opened."""
         self._replaced = True
-        self._limit(None if max_duration_s is None else now_s + max_duration_s, max_duration_s)
-
-    def _limit(self, expires_at_s: float | None, max_duration_s: float | None = None) -> None:
-        """Another avatar has another limit."""
-        self._expires_at_s = expires_at_s
-        self._expiring_told = False
-        if self._rotation is not None:
-            self._rotation.plan(expires_at_s, max_duration_s)
+        self._limit.begin(max_duration_s, now_s)
 
     def end(
         self, reason: EndReason, now_s: float, *, error: GatewayError | None = None, upstream_reason: str = ""
@@ -201,8 +170,8 @@ class Session:
             return
         self.end_reason = reason
         self.upstream_reason = upstream_reason
-        if error is None and reason is EndReason.MAX_DURATION and self._rotation is not None:
-            error = self._rotation.failure
+        if error is None and reason is EndReason.MAX_DURATION:
+            error = self._limit.failure
         self.error = error
         self._move(SessionState.ENDING)
         self.speech.close(SessionEnded(self.id, reason.value, upstream_reason), now_s)
@@ -229,34 +198,28 @@ class Session:
     @property
     def expires_at_s(self) -> float | None:
         """When LiveAvatar's limit ends the avatar, monotonic seconds; None when it has none."""
-        return self._expires_at_s
+        return self._limit.expires_at_s
 
     def wants_successor(self, now_s: float) -> bool:
         """Whether a fresh avatar is to be there, or to be prepared."""
-        if self._rotation is None or self.ready_at is None or self.over:
-            return False
-        return self._rotation.is_due(now_s)
+        return self.ready_at is not None and not self.over and self._limit.wants_successor(now_s)
 
     def successor_ready(self, now_s: float) -> None:
         """A fresh avatar waits for its turn."""
-        if self._rotation is not None:
-            self._rotation.ready = True
-            self.speech.parting.hold = self._rotation.hold(now_s)
+        self._limit.successor_ready()
+        self.speech.parting.hold = self._limit.hold(now_s)
 
     def successor_failed(self, error: GatewayError) -> None:
         """There is no fresh avatar, or it is lost again; another try follows."""
-        if self._rotation is not None:
-            known, self._rotation.failure = self._rotation.failure, error
-            self._rotation.ready = False
-            self.speech.parting.hold = Hold.NOTHING
-            if known is None or known.reason != error.reason:
-                self._note(Noticed(error=False, type="rotation_delayed", message=error.message))
+        self.speech.parting.hold = Hold.NOTHING
+        if self._limit.successor_failed(error):
+            self._note(Noticed(error=False, type="rotation_delayed", message=error.message))
 
     def may_take_over(self, now_s: float) -> bool:
         """Whether the fresh avatar is to go on now, see `take_over`."""
-        if self._rotation is None or not self._rotation.ready or self.over:
+        if not self._limit.has_successor or self.over:
             return False
-        return self.speech.parting.may_part(now_s) or self._rotation.is_last_moment(now_s)
+        return self.speech.parting.may_part(now_s) or self._limit.is_last_moment(now_s)
 
     def take_over(
         self,
@@ -279,14 +242,13 @@ class Session:
         self.speech.tick(now_s)
         inside = any(one.first_sent_at_s is not None and not one.committed for one in self.speech.active)
         self._outbox.clear()
-        self._listen_when_idle = self._listen_when_idle or self._listening
-        self._listening = False
+        self._listening.begin_anew()
         if self.pose is Pose.LISTENING:
             self._pose(Pose.IDLE)
         resent_bytes = self.speech.hand_over(now_s)
         self._drain()
         self.rotation_count += 1
-        self._limit(None if max_duration_s is None else now_s - age_s + max_duration_s, max_duration_s)
+        self._limit.begin(max_duration_s, now_s - age_s)
         self._note(
             Rotated(
                 upstream_session_id=upstream_session_id,
@@ -337,7 +299,7 @@ class Session:
             SessionEnded: it cannot.
         """
         self._require_alive()
-        self._listen_when_idle = True
+        self._listening.want()
 
     def stop_listening(self) -> None:
         """Go back to the idle pose.
@@ -346,12 +308,8 @@ class Session:
             SessionEnded: it cannot.
         """
         self._require_alive()
-        self._listen_when_idle = False
-        # LiveAvatar may not have told the pose yet, and some builds never tell it.
-        if self._listening or self.pose is Pose.LISTENING:
-            self._listening = False
-            if self.state is not SessionState.RECONNECTING:
-                self._outbox.append(wire.ListenStop(self._new_id()))
+        if self._listening.stop(self.pose) and self.state is not SessionState.RECONNECTING:
+            self._outbox.append(wire.ListenStop(self._new_id()))
 
     def keep_alive(self) -> None:
         """Send a keep-alive next, if the avatar can hear it."""
@@ -373,7 +331,8 @@ class Session:
         self._take_as_sign_of_life(event, now_s)
         match event:
             case wire.StateUpdated(state):
-                self._on_upstream_state(state, now_s)
+                if state in OVER_UPSTREAM:
+                    self.end(EndReason.UPSTREAM_ENDED, now_s)
             case wire.PoseUpdated(pose):
                 self._on_pose(pose, now_s)
             case wire.Stopped(reason):
@@ -403,10 +362,6 @@ class Session:
             case wire.SpeakInterrupted(refs):
                 self.speech.on_interrupted(refs, now_s)
 
-    def _on_upstream_state(self, state: str, now_s: float) -> None:
-        if state in OVER_UPSTREAM:
-            self.end(EndReason.UPSTREAM_ENDED, now_s)
-
     def _on_pose(self, pose: Pose, now_s: float) -> None:
         if pose is Pose.TALKING:
             self.speech.on_talking(now_s)
@@ -429,43 +384,24 @@ class Session:
     @property
     def deadline_s(self) -> float | None:
         """When `tick` and `next_command` are due even if nothing happens."""
-        due = [self.speech.deadline_s, self.speech.silent_at_s, self._rotation_due_s]
+        due = [self.speech.deadline_s, self.speech.silent_at_s, self._limit.deadline_s]
+        if self.ready_at is not None:
+            due.append(self._limit.turn_s(self.speech.parting.at_s))
         if self.state in _UNREADY:
             due.append(self._readiness.deadline_s)
-        if self._expires_at_s is not None:
-            told = self._expiring_told or self._has_successor
-            due.append(
-                self._expires_at_s + (self.config.expiry_grace_s if told else -self.config.expiring_notice_s)
-            )
         return min((at_s for at_s in due if at_s is not None), default=None)
-
-    @property
-    def _has_successor(self) -> bool:
-        return self._rotation is not None and self._rotation.ready
-
-    @property
-    def _rotation_due_s(self) -> float | None:
-        """When the plan to rotate, or what it waits for, is to be looked at."""
-        if self._rotation is None or self.ready_at is None:
-            return None
-        due = [self._rotation.next_s(self._looked_at_s)]
-        if self._rotation.ready:
-            due.append(self.speech.parting.at_s)
-        return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
 
     def tick(self, now_s: float) -> None:
         """Do what time asks for."""
         if self.over:
             return
-        self._looked_at_s = now_s
-        if self._rotation is not None:
-            self.speech.parting.hold = self._rotation.hold(now_s)
+        self._limit.look(now_s)
+        self.speech.parting.hold = self._limit.hold(now_s)
         self.speech.tick(now_s)
         self._drain()
         if self.state in _UNREADY:
             self._tick_connecting(now_s)
-        if self._expires_at_s is not None:
-            self._tick_expiry(self._expires_at_s, now_s)
+        self._tick_limit(now_s)
 
     def _tick_connecting(self, now_s: float) -> None:
         match self._readiness.tick(now_s):
@@ -477,12 +413,11 @@ class Session:
                 # Some builds say `connected` once per session: the next answer decides whether anybody listens.
                 self._become_ready(now_s)
 
-    def _tick_expiry(self, expires_at_s: float, now_s: float) -> None:
-        is_near = now_s >= expires_at_s - self.config.expiring_notice_s
-        if is_near and not self._expiring_told and not self._has_successor:
-            self._expiring_told = True
-            self._note(Expiring(max(0.0, expires_at_s - now_s)))
-        if now_s >= expires_at_s + self.config.expiry_grace_s:
+    def _tick_limit(self, now_s: float) -> None:
+        left_s = self._limit.notice_s(now_s)
+        if left_s is not None:
+            self._note(Expiring(left_s))
+        if self._limit.is_past(now_s):
             self.end(EndReason.MAX_DURATION, now_s)
 
     def next_command(self, now_s: float) -> wire.Command | None:
@@ -502,17 +437,13 @@ class Session:
         command = self.speech.next_command(now_s)
         if self.state is not SessionState.READY:
             return None
-        if command is None and self._listen_when_idle and self.pose is not Pose.TALKING and not self.speech.active:
-            self._listen_when_idle = False
-            self._listening = True
-            command = None if self.pose is Pose.LISTENING else wire.ListenStart(self._new_id())
+        if command is None and not self.speech.active and self._listening.is_due(self.pose):
+            return wire.ListenStart(self._new_id())
         return command
 
     # --- inside
 
     def _become_ready(self, now_s: float) -> None:
-        if self.state not in _UNREADY:
-            return
         resent_bytes = self.speech.resume(now_s)
         if self.state is SessionState.RECONNECTING:
             self._ready_again(now_s, resent_bytes)
@@ -529,7 +460,7 @@ class Session:
         self.reconnect_count += 1
         self._note(Reconnected(self._attempt_count, now_s - self._lost_at_s, resent_bytes, self._replaced))
         self._replaced = False
-        if self.pose is Pose.LISTENING and not self._listening:
+        if self.pose is Pose.LISTENING and not self._listening.asked:
             self._outbox.append(wire.ListenStop(self._new_id()))
 
     def _require_alive(self) -> None:

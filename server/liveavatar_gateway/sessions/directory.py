@@ -10,7 +10,7 @@ from typing import Self
 import structlog
 
 from liveavatar_gateway.core.errors import Draining, InvalidField, OwnerMoved, RequestIdReused, SessionNotFound
-from liveavatar_gateway.core.session import SessionConfig
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, Row
 from liveavatar_gateway.sessions.books import Books

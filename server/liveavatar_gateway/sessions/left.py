@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from liveavatar_gateway.core.events import Ended, EventLog
-from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Row, Upstream
 from liveavatar_gateway.sessions.record import Record, past_of, read_access, restored_error

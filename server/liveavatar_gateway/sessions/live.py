@@ -16,7 +16,8 @@ from liveavatar_gateway.core.errors import (
     SessionEnded,
 )
 from liveavatar_gateway.core.events import UtteranceEnded
-from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.registry.base import Facts, HandleHash

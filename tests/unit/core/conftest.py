@@ -10,7 +10,8 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.events import Happening, UtteranceEnded, UtteranceStarted
-from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.utterance import Intake, Utterance
 

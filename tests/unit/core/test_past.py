@@ -8,7 +8,8 @@ from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import EventsCompacted, UtteranceIdReused
 from liveavatar_gateway.core.events import Adopted, Reconnected, UtteranceEnded
 from liveavatar_gateway.core.past import PastSession, PastUtterance
-from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 
 

@@ -7,7 +7,8 @@ from liveavatar_gateway.core.errors import CapacityExhausted, UpstreamUnreachabl
 from liveavatar_gateway.core.events import Expiring, Noticed, Reconnected, Rotated
 from liveavatar_gateway.core.parting import Hold
 from liveavatar_gateway.core.rotation import Rotation, RotationConfig
-from liveavatar_gateway.core.session import Session, SessionConfig
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState
 

@@ -1,0 +1,25 @@
+"""Settings of a session."""
+
+from dataclasses import dataclass, field
+
+from liveavatar_gateway.core.readiness import ReadinessConfig
+from liveavatar_gateway.core.rotation import RotationConfig
+from liveavatar_gateway.core.speech_config import SpeechConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """Deadlines of a session, in seconds."""
+
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    """How speech is sent."""
+    readiness: ReadinessConfig = field(default_factory=ReadinessConfig)
+    """How long the avatar may take until it is ready."""
+    rotation: RotationConfig = field(default_factory=RotationConfig)
+    """How early a fresh avatar is prepared, where the caller wants one."""
+    expiring_notice_s: float = 15.0
+    """How long before the session's limit `expiring` is sent."""
+    expiry_grace_s: float = 1.0
+    """How long after its limit a session is ended here: LiveAvatar may merely fall silent then."""
+    event_log_size: int = 1024
+    """Events kept for resuming."""

@@ -44,16 +44,26 @@ class Hearing:
         line.tells_starts = self._says_started = True
         if line.is_over(refs):
             return
-        utterance = line.named_by(refs) or line.first_unstarted
+        utterance = line.named_by(refs) or self._next_heard()
         if utterance is not None and utterance.first_sent_at_s is not None:
             self._hear(utterance, now_s)
 
     def on_talking(self, now_s: float) -> None:
         """The avatar talks: the same as a start, unless the utterance that plays is known already."""
         self._line.tells_starts = self._talking = True
-        utterance = self._line.first_unstarted
+        utterance = self._next_heard()
         if utterance is not None and not self._line.speaking:
             self._hear(utterance, now_s)
+
+    def _next_heard(self) -> Utterance | None:
+        """The one that a start is about which names none, if any of it was sent."""
+        for utterance in self._line.active:
+            if not utterance.started:
+                return None if utterance.first_sent_at_s is None else utterance
+            if utterance.delivery.again:
+                # It is not all there, so what is behind it is not heard: its own start was concluded before.
+                return None
+        return None
 
     def _hear(self, utterance: Utterance, now_s: float) -> None:
         if utterance.started or self._interrupts.will_repeat(utterance):
@@ -144,7 +154,8 @@ class Hearing:
             return None
         if head.overdue_at_s is not None or head.signed or head.first_sent_at_s is None or not self._line.enabled:
             return head.overdue_at_s
-        return head.first_sent_at_s + self._config.ended_grace_s
+        # Where nothing is acknowledged, its start is the first sign of it, and that waits for all before it.
+        return max(head.first_sent_at_s, self._line.turn_since_s) + self._config.ended_grace_s
 
     def _owes_a_start(self, head: Utterance) -> bool:
         """Whether silence about an utterance that LiveAvatar took means that it is not heard.

@@ -72,11 +72,6 @@ class Line:
         """Whether an utterance is being heard."""
         return any(utterance.started for utterance in self.active)
 
-    @property
-    def first_unstarted(self) -> Utterance | None:
-        """The next to be heard of those of which something was sent."""
-        return next((one for one in self.active if not one.started and one.first_sent_at_s is not None), None)
-
     # --- the caller's side
 
     def begin(self, utterance_id: str, intake: Intake) -> Utterance:

@@ -338,3 +338,16 @@ def test_a_start_that_a_lost_socket_may_have_swallowed_is_concluded(told):
     told.run(5.2)
     assert told.cuts == []
     assert told.story("u1")[0] == "started"
+
+
+def test_an_utterance_in_line_has_its_time_for_a_first_sign_from_its_turn(make_rig):
+    """Before it, LiveAvatar may speak for longer than estimated: what went up twice is spoken twice."""
+    rig = make_rig(scheduler={"queue_lead_s": 3.0}).ready()
+    first, second = rig.say("u1", 2.0), rig.say("u2", 9.0)
+    assert second.first_sent_at_s == rig.now_s
+    rig.tell(about(STARTED, first))
+    rig.run(6.0)
+    rig.tell(about(ENDED, first))
+    rig.run(0.1)
+    rig.tell(about(STARTED, second))
+    assert rig.story("u2") == ["started"]

@@ -290,3 +290,19 @@ def test_a_fresh_avatar_without_a_limit_never_expires(make_rig):
     rig.reopen()
     rig.run(1_000)
     assert not rig.session.over
+
+
+def test_a_late_start_without_a_name_ends_nothing_of_which_the_rest_goes_up_again(make_rig):
+    """It is the start of that one, which was concluded a moment before."""
+    rig = make_rig(scheduler={"queue_lead_s": 3.0}).ready()
+    first, second = rig.say("u1", 0.7), rig.say("u2", 0.4)
+    assert rig.packets[-1].event_id == second.upstream_id
+    rig.tell(m.Appended(m.Refs()))
+    rig.lose()
+    rig.session.socket_opened(rig.now_s)
+    rig.run(1.0)
+    rig.tell(m.SpeakStarted(m.Refs(("minted",))))
+    assert rig.story("u1") == ["started"]
+    assert rig.story("u2") == []
+    rig.tell(m.StateUpdated("connected"))
+    assert rig.sent(first.upstream_id)[-len(rig.pcm(0.3)) :] == rig.pcm(0.3)

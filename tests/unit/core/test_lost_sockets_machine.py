@@ -256,7 +256,8 @@ class LostSockets(RuleBasedStateMachine):
             self.reopen(True)
         for _ in range(1_000):
             self.wait(0.4)
-            if not self.rig.speech.active and self.rig.session.state is SessionState.READY:
+            answered = len(self.rig.session.answers) == len(self.tickets)
+            if answered and not self.rig.speech.active and self.rig.session.state is SessionState.READY:
                 break
         self.every_command_is_about_somebody()
         assert self.rig.speech.active == []

@@ -1,7 +1,7 @@
 """LiveAvatar's limit of an avatar: how near it is told, what it ends, and the avatar that goes on after it."""
 
 from liveavatar_gateway.core.errors import GatewayError
-from liveavatar_gateway.core.parting import Hold
+from liveavatar_gateway.core.parting import Hold, Parting
 from liveavatar_gateway.core.rotation import Rotation
 from liveavatar_gateway.core.session_config import SessionConfig
 
@@ -69,13 +69,13 @@ class Limit:
         """What this avatar is not to get any more."""
         return Hold.NOTHING if self._rotation is None else self._rotation.hold(now_s)
 
-    def turn_s(self, parting_at_s: float | None) -> float | None:
+    def turn_s(self, parting: Parting) -> float | None:
         """When the plan to rotate, or the parting that it waits for, is to be looked at."""
         if self._rotation is None:
             return None
         due = [self._rotation.next_s(self._looked_at_s)]
         if self._rotation.ready:
-            due.append(parting_at_s)
+            due.append(parting.at_s)
         return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
 
     # --- time

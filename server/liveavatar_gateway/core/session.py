@@ -386,7 +386,7 @@ class Session:
         """When `tick` and `next_command` are due even if nothing happens."""
         due = [self.speech.deadline_s, self.speech.silent_at_s, self._limit.deadline_s]
         if self.ready_at is not None:
-            due.append(self._limit.turn_s(self.speech.parting.at_s))
+            due.append(self._limit.turn_s(self.speech.parting))
         if self.state in _UNREADY:
             due.append(self._readiness.deadline_s)
         return min((at_s for at_s in due if at_s is not None), default=None)

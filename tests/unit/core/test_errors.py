@@ -75,3 +75,16 @@ def test_a_message_says_what_to_do_next():
     assert "resend from 10" in e.AudioGap("u", 10, 20).message
     assert "take a fresh one" in e.UtteranceIdReused("u").message
     assert "create a new one" in e.SessionEnded("s", "IDLE").message
+
+
+def test_who_asked_the_wrong_process_is_told_which_is_the_right_one_if_that_is_known():
+    moved = e.OwnerMoved("s", address="gw-1:50051")
+    assert "at gw-1:50051" in moved.message
+    assert moved.metadata == {"session_id": "s", "address": "gw-1:50051"}
+    assert "now; resume there" in e.OwnerMoved("s").message
+
+
+def test_what_passes_says_when_to_come_back():
+    assert e.Draining().retry_after_s == 1.0
+    broken = e.RegistryUnavailable("the registry r.db cannot be used", facts={"error": "disk I/O error"})
+    assert (broken.retry_after_s, broken.metadata["error"]) == (1.0, "disk I/O error")

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.events import Reconnected
+from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import Outcome, SessionState
 from liveavatar_gateway.core.utterance import Utterance
 
@@ -88,15 +89,19 @@ class LostSockets(RuleBasedStateMachine):
     )
     def connect(self, audio_format, dialect, naming, seed, queue_lead_s):
         speech = {"max_buffered_s": 60.0, "max_utterances": 500}
-        self.rig = type(self).make_rig(speech, {"queue_lead_s": queue_lead_s}).ready()
+        self.rig = self.ready_rig(speech, {"queue_lead_s": queue_lead_s})
         self.intake = intake_of(audio_format)
         self.dialect = self.dialects[dialect % len(self.dialects)]
+        self.naming = naming
         self.avatar = Avatar(self.dialect, naming)
         self.proves = self.pongs or "acks" in Avatar.TELLS[self.dialect]
         self.random = random.Random(seed)
         self.opened_at_s = self.rig.now_s
         if not self.proves:
             self.show_that_pongs_never_come()
+
+    def ready_rig(self, speech: dict[str, Any], scheduler: dict[str, Any]) -> Any:
+        return type(self).make_rig(speech, scheduler).ready()
 
     def show_that_pongs_never_come(self) -> None:
         """By what it plays all the same: until then, what it did not confirm is taken for missing."""
@@ -172,6 +177,10 @@ class LostSockets(RuleBasedStateMachine):
             self.avatar.play(self.rig.now_s)
             if self.connected:
                 self.deliver()
+            self.after_a_moment()
+
+    def after_a_moment(self) -> None:
+        """What else time brings."""
 
     def deliver(self) -> None:
         """All that is on its way arrives."""
@@ -263,11 +272,14 @@ class LostSockets(RuleBasedStateMachine):
         assert self.rig.speech.active == []
         for turn in self.turns:
             self.check(turn)
-        cut = {one.command.event_id for one in self.heard if isinstance(one.command, m.CutSpeech)}
-        assert {command.event_id for command in self.rig.cuts} == cut, "an interrupt was lost"
+        self.check_interrupts()
         assert sorted(ticket for ticket, _ in self.rig.session.answers) == sorted(self.tickets)
         assert self.rig.session.reconnect_count == len(self.rig.of(Reconnected)) == self.gaps
         assert self.rig.speech.totals.upstream_bytes == sum(len(packet.pcm) for packet in self.rig.packets)
+
+    def check_interrupts(self) -> None:
+        cut = {one.command.event_id for one in self.heard if isinstance(one.command, m.CutSpeech)}
+        assert {command.event_id for command in self.rig.cuts} == cut, "an interrupt was lost"
 
     def check(self, turn: Turn) -> None:
         whole = self.intake.new_converter().convert([bytes(turn.audio)], last=True)
@@ -318,8 +330,8 @@ class LostSockets(RuleBasedStateMachine):
         return max((end for _, end, _ in self.spans(upstream_id, whole)), default=0)
 
 
-def run(make_rig: Callable[..., Any], **changes: Any) -> None:
-    machine = type("Machine", (LostSockets,), {"make_rig": staticmethod(make_rig), **changes})
+def run(make_rig: Callable[..., Any], kind: type[LostSockets] = LostSockets, **changes: Any) -> None:
+    machine = type("Machine", (kind,), {"make_rig": staticmethod(make_rig), **changes})
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))
 
 
@@ -345,3 +357,56 @@ def test_no_byte_is_lost_and_only_unconfirmed_packets_repeat_where_pongs_are_los
 def test_no_byte_is_lost_where_liveavatar_never_confirms(make_rig):
     """Sockets that are lost faster pile up seconds of repeats there: in the end silence is taken for a failure."""
     run(make_rig, dialects=("silent-acks",), orderly=False, calm_s=1.0)
+
+
+class Rotating(LostSockets):
+    """The same, and each avatar has a limit: a fresh one takes over before that, again and again."""
+
+    limit_s = 25.0
+
+    def ready_rig(self, speech: dict[str, Any], scheduler: dict[str, Any]) -> Any:
+        rig = type(self).make_rig(speech, scheduler)
+        old = rig.session
+        rig.session = Session(old.id, old.config, new_id=old._new_id, utc_now=old._utc_now, rotate=True)
+        rig.speech = rig.session.speech
+        return rig.ready(max_duration_s=self.limit_s)
+
+    def after_a_moment(self) -> None:
+        session, now_s = self.rig.session, self.rig.now_s
+        if session.wants_successor(now_s):
+            session.successor_ready(now_s)
+        if session.may_take_over(now_s):
+            self.switch()
+
+    def switch(self) -> None:
+        """All that was on its way to the old avatar has arrived, and what it says from now on nobody hears."""
+        self.note_floors()
+        self.losses += 1
+        self.numbered = self.rig.speech.sent_count
+        self.arrived = len(self.rig.commands)
+        self.avatar = Avatar(self.dialect, self.naming)
+        self.connected = True
+        self.opened_at_s = self.rig.now_s
+        self.rig.session.take_over(
+            upstream_session_id="fresh",
+            max_duration_s=self.limit_s,
+            expires_at=None,
+            age_s=0.0,
+            now_s=self.rig.now_s,
+        )
+        self.rig.wake()
+
+    def check_interrupts(self) -> None:
+        """One that was for an avatar that is no more is answered, and need not arrive."""
+
+
+def test_no_byte_is_lost_and_none_comes_twice_when_avatars_follow_each_other(make_rig):
+    run(make_rig, Rotating, dialects=_ACKNOWLEDGING, orderly=True)
+
+
+def test_the_same_where_pongs_alone_prove_anything(make_rig):
+    run(make_rig, Rotating, dialects=("silent-acks",), orderly=True, pongs=True)
+
+
+def test_no_byte_is_lost_when_avatars_follow_each_other_and_acks_are_lost(make_rig):
+    run(make_rig, Rotating, dialects=_ACKNOWLEDGING, orderly=False)

@@ -147,7 +147,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         rate=1.5,
         seconds=600.0,
         mix=_EVERYBODY,
-        users=120,
+        users=240,
     ),
     "broadcast": Scenario(
         meaning="long monologues",

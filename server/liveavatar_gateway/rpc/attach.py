@@ -15,6 +15,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.limits import RpcConfig, audio_limits
+from liveavatar_gateway.rpc.requests import each
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 
@@ -162,7 +163,7 @@ class Attachment:
     # --- up
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
-        async for request in self._requests:
+        async for request in each(self._requests):
             if request.WhichOneof("message") != "command":
                 got = request.WhichOneof("message") or "nothing"
                 raise UnexpectedMessage(f"after the first message only commands may come, got {got}", field=got)

@@ -24,6 +24,7 @@ from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import answered, status_of
 from liveavatar_gateway.rpc.limits import RpcConfig
+from liveavatar_gateway.rpc.requests import leave
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.intake import intake_of
 from liveavatar_gateway.sessions.live import LiveSession
@@ -98,6 +99,7 @@ class SpeechStream:
         self._source_ended = False
         # A caller that begins utterances and reads no answers is not read any more itself.
         self._caught_up = asyncio.Event()
+        self._over = False
         # Whether the last `begin` opened nothing: what follows up to its `end` was on its way and is dropped.
         self._refused = False
         self._hold = session.holds.speak(AudioStreamSuperseded(session.id), self._leave_open)
@@ -108,6 +110,7 @@ class SpeechStream:
         Raises:
             GatewayError: the stream's grammar was broken, another took over, or the session ended.
         """
+        reading: asyncio.Future[None] | None = None
         try:
             ready = p.AudioReady(
                 session_id=self._session.id,
@@ -118,12 +121,16 @@ class SpeechStream:
             async with asyncio.TaskGroup() as tasks:
                 name = f"session-{self._session.id}/progress"
                 writer = tasks.create_task(self._write(), name=name)
-                await self._read()
+                reading = asyncio.ensure_future(self._read())
+                await asyncio.shield(reading)
                 self._leave_open()
                 self._source_ended = True
                 self._hold.signal.set()
                 await writer
         finally:
+            self._over = True
+            if reading is not None:
+                leave(reading)
             # Whatever ended the stream: its caller may come back for an utterance without its end.
             self._leave_open()
             self._hold.release()
@@ -139,7 +146,7 @@ class SpeechStream:
         # A twentieth cheaper than iterating, and there are fifty of these per second of speech.
         read = self._context.read
         while (request := await read()) is not grpc.aio.EOF:
-            if self._hold.superseded is not None:
+            if self._over or self._hold.superseded is not None:
                 # What was on its way here is for the stream that took over to send.
                 return
             kind = request.WhichOneof("message")

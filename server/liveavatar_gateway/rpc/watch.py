@@ -16,6 +16,7 @@ from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.limits import RpcConfig
+from liveavatar_gateway.rpc.requests import each
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.signal import Signal
@@ -109,7 +110,7 @@ class Watch:
     # --- up
 
     async def _read(self) -> None:
-        async for request in self._requests:
+        async for request in each(self._requests):
             match request.WhichOneof("message"):
                 case "add":
                     self._add(request.add)

@@ -45,7 +45,7 @@ viewer-test: viewer/node_modules/installed.stamp ## tests of the page's own logi
 	@npm --prefix viewer test --silent
 
 test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
-	@$(BIN)/pytest -n $(WORKERS) -m "not alone" $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not alone" $(ARGS)
 	@$(if $(ARGS),:,$(MAKE) --no-print-directory test-load)
 
 test-load: $(VENV)/dev.stamp ## of those, the ones that need the machine for themselves: the load suite against good and broken gateways

@@ -105,9 +105,10 @@ class Voice:
             holds_until = self._cuts[0][0]
         else:
             piece = self._next_piece()
-            if piece is None or piece[0] is None:
+            if piece is None:
                 return None
-            holds_until = max(piece[0], self.spoken)
+            # One without a time of its own comes right behind what was said, though silence was rendered since.
+            holds_until = self.spoken if piece[0] is None else max(piece[0], self.spoken)
         if holds_until >= self.rendered:
             return None
         self.rendered = max(holds_until, min(heard, self.rendered))

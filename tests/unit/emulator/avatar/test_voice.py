@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from liveavatar_emulator.avatar.voice import RATE_HZ, Voice
@@ -268,6 +268,7 @@ class Room:
 
 @settings(max_examples=80, deadline=None)
 @given(moves=MOVES, beat=st.sampled_from([37, 120, 240]))
+@example(moves=[("speak", 1, 961), ("speak", 1, 0)], beat=240)
 def test_what_is_heard_is_sample_by_sample_what_the_playback_clock_played(moves, beat):
     room = Room()
     number = 1

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from harness import processes, speech
 from harness.caller import Attachment, Caller, Speech, Watch, refused
 from harness.caller import caller as connect
 
-from liveavatar.gateway.v1 import session_pb2
+from liveavatar.gateway.v1 import audio_service_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 
 CALLERS = 50
@@ -210,3 +211,35 @@ async def test_a_session_is_given_up_although_a_caller_that_lost_it_still_does_n
         assert not stuck.call.done()
         pestering.cancel()
         await asyncio.wait([pestering])
+
+
+async def test_nothing_waits_any_more_for_a_caller_that_read_no_answer_and_went_away(emulator):
+    with processes.gateway(emulator.url, metrics_port=0) as gateway:
+        async with connect(gateway.address) as other:
+            session = (await other.create()).session
+            before = _tasks(gateway)
+            async with connect(gateway.address, reads_ahead=False) as caller:
+                stream = await caller.speak(session.id)
+                pestering = asyncio.create_task(_pester_with_speech(stream))
+                await _steady_bytes(gateway.process.pid)
+                assert _tasks(gateway) > before
+                pestering.cancel()
+                await asyncio.wait([pestering])
+            for _ in range(100):
+                if (left := _tasks(gateway)) <= before:
+                    break
+                await asyncio.sleep(0.1)
+            assert left <= before
+            await other.end(session.id)
+
+
+async def _pester_with_speech(stream) -> None:
+    """Begin and cancel without end."""
+    while True:
+        await stream.begin()
+        await stream.send(cancel=audio_service_pb2.CancelUtterance())
+
+
+def _tasks(gateway) -> int:
+    lines = httpx.get(gateway.metrics).raise_for_status().text.splitlines()
+    return next(int(float(line.split()[1])) for line in lines if line.startswith("gateway_asyncio_tasks "))

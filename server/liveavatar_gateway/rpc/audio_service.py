@@ -129,6 +129,8 @@ class SpeechStream:
                 await writer
         finally:
             self._over = True
+            # A reader that waits for its caller is not in a read that ends with the call.
+            self._caught_up.set()
             if reading is not None:
                 leave(reading)
             # Whatever ended the stream: its caller may come back for an utterance without its end.
@@ -155,6 +157,8 @@ class SpeechStream:
                 continue
             if len(self._told) + len(self._answers) >= _MAX_UNREAD:
                 await self._catch_up()
+                if self._over:
+                    return
             if kind == "begin":
                 self._begin(request.begin)
             elif kind == "end":

@@ -1,5 +1,6 @@
 """How many users there are, and where. Pure, and apart from Locust, since importing that can patch a process."""
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -18,7 +19,7 @@ def cap_at(curve: Curve, at_s: float, users: int) -> int:
 
 
 def even(workers: Sequence[str], weights: Mapping[str, float], users: int) -> dict[str, dict[str, int]]:
-    """Deal users out to workers, by class.
+    """Deal users out to workers, by class. More users take nobody away, neither from a class nor from a worker.
 
     Args:
         workers: Their ids.
@@ -26,24 +27,25 @@ def even(workers: Sequence[str], weights: Mapping[str, float], users: int) -> di
         users: How many in all. Each worker gets at least one of each class, even if that makes more.
     """
     spare = max(0, users - len(workers) * len(weights))
-    counts = _rounded(weights, spare)
     dealt: dict[str, dict[str, int]] = {worker: {} for worker in workers}
-    turn = 0
-    for name, count in counts.items():
+    for turn, (name, count) in enumerate(_shared_out(weights, spare).items()):
         whole, rest = divmod(count, len(workers))
         for place, worker in enumerate(workers):
-            extra = (place - turn) % len(workers) < rest
-            dealt[worker][name] = 1 + whole + extra
-        turn += rest
+            dealt[worker][name] = 1 + whole + ((place - turn) % len(workers) < rest)
     return dealt
 
 
-def _rounded(weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers in the proportion of the weights, that add up: those cut the most get one more."""
-    sum_ = sum(weights.values())
-    exact = {name: total * weight / sum_ for name, weight in weights.items()}
-    counts = {name: int(value) for name, value in exact.items()}
-    by_cut = sorted(exact, key=lambda name: counts[name] - exact[name])
-    for name in by_cut[: total - sum(counts.values())]:
+def _shared_out(weights: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers about in the proportion of the weights, that add up: one by one, to whom lacks most.
+
+    It is Webster's method. Rounding and giving the rest to those cut the most can take one away when the total
+    grows (the Alabama paradox), and with that user goes whoever it waited for.
+    """
+    counts = dict.fromkeys(weights, 0)
+    lacking = [(-weight, name) for name, weight in weights.items()]
+    heapq.heapify(lacking)
+    for _ in range(total):
+        _, name = lacking[0]
         counts[name] += 1
+        heapq.heapreplace(lacking, (-weights[name] / (2 * counts[name] + 1), name))
     return counts

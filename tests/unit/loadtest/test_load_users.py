@@ -30,6 +30,19 @@ def test_every_worker_has_every_class_and_the_sum_is_right(weights: dict[str, fl
         assert max(sizes) - min(sizes) <= 1
 
 
+@in_no_hurry
+@given(_weights, st.integers(1, 4), st.integers(1, 300))
+def test_more_users_take_nobody_away(weights: dict[str, float], workers: int, users: int):
+    ids = [f"w{number}" for number in range(workers)]
+    before, after = even(ids, weights, users), even(ids, weights, users + 1)
+    assert all(after[worker][name] >= count for worker in ids for name, count in before[worker].items())
+
+
+def test_users_are_about_in_the_proportion_of_the_weights():
+    (dealt,) = even(["w"], {"A": 50.0, "B": 30.0, "C": 20.0}, 103).values()
+    assert dealt == {"A": 51, "B": 31, "C": 21}
+
+
 def test_every_scenario_has_users_that_exist_and_a_cap_above_what_is_under_way():
     for name, scenario in SCENARIOS.items():
         assert set(scenario.mix) <= set(BEHAVIOURS), name

@@ -1,5 +1,6 @@
 """Judges single objectives: one function per kind; its message has the figure, its value and the limit."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
@@ -243,10 +244,15 @@ def _growth(objective: Growth, result: RunResult) -> Finding:
     if not result.samples:
         return _unsampled(result)
     after_s = objective.after_share * result.duration_s
-    sizes = [(sample.at_s, _size(sample, objective)) for sample in result.samples if sample.at_s >= after_s]
-    known = [(at_s, size) for at_s, size in sizes if size is not None]
+    until_s = _arrivals_end_s(result)
+    judged = [sample for sample in result.samples if after_s <= sample.at_s < until_s]
+    known = [(sample, size) for sample in judged if (size := _size(sample, objective)) is not None]
     unit = "MiB/h" if objective.of == "memory" else f"{objective.of}/h"
-    found = trend([at_s for at_s, _ in known], [size for _, size in known])
+    found = trend(
+        [sample.at_s for sample, _ in known],
+        [size for _, size in known],
+        loads=[sample.talking for sample, _ in known],
+    )
     if found is None:
         return Finding(
             status="void",
@@ -264,6 +270,12 @@ def _growth(objective: Growth, result: RunResult) -> Finding:
         status = "void"
         message += f"; noise above {most_noise:g} could hide a leak: a longer run says more"
     return Finding(status=status, message=message, value=slope, limit=allowed + noise, unit=unit)
+
+
+def _arrivals_end_s(result: RunResult) -> float:
+    """When nobody comes any more. From then on there is ever less to do, and memory that was needed stays."""
+    came = result.measured.over_time.get(("gateway", "arrivals"))
+    return (max(came) + 1) * WINDOW_S if came else math.inf
 
 
 def _size(sample: Sample, objective: Growth) -> float | None:

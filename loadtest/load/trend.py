@@ -7,9 +7,12 @@ from statistics import NormalDist
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 _LEAST_SAMPLES: Final = 8
+_MOST_BLOCKS: Final = 40
 _HIGHEST_CORRELATION: Final = 0.98
+_LEAST_FREEDOM: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,32 +26,64 @@ class Trend:
     """How many independent samples the noisy ones are worth."""
 
 
-def trend(times_s: Sequence[float], values: Sequence[float], *, confidence: float = 0.95) -> Trend | None:
+def trend(
+    times_s: Sequence[float],
+    values: Sequence[float],
+    *,
+    loads: Sequence[float] | None = None,
+    confidence: float = 0.95,
+) -> Trend | None:
     """Fit a line by least squares; None when there are too few samples, or all at one moment.
 
-    Neighbouring samples of a process resemble each other: memory moves in stairs. The band is widened as if only
-    n(1 - r)/(1 + r) samples had been taken, r being the residuals' correlation with their neighbours, the usual
-    correction for first-order autocorrelation.
+    What the load explains is no growth: a run whose last minutes happen to be busier than its first has a slope
+    that no leak made. So the line is fitted together with a share of each sample's load.
+
+    Neighbouring samples of a process resemble each other: they see the same sessions, and memory moves in stairs.
+    So many samples are averaged in blocks first, since what flickers from one to the next would hide how long the
+    rest lasts. Then the band is widened as if only n(1 - r)/(1 + r) blocks had been seen, r being the residuals'
+    correlation with their neighbours, the usual correction for first-order autocorrelation.
+
+    Args:
+        times_s: When the samples were taken.
+        values: What grows or does not, in any unit.
+        loads: How much the process had to do at each sample, in any unit.
+        confidence: How sure the band is to hold the truth.
     """
     if len(times_s) < _LEAST_SAMPLES:
         return None
-    times, measured = np.asarray(times_s, dtype=float), np.asarray(values, dtype=float)
+    times, measured = _averaged(times_s), _averaged(values)
     centred = times - times.mean()
-    spread = float(centred @ centred)
-    if not spread:
+    if not centred.any():
         return None
-    slope = float(centred @ measured) / spread
-    residuals = measured - measured.mean() - slope * centred
+    load = np.zeros_like(times) if loads is None else _averaged(loads)
+    load = load - load.mean()
+    if load.any():
+        # What of the load is itself a straight line over time cannot be told from growth, and counts as such
+        # only as far as the values do not follow the rest of the load.
+        explained = np.column_stack((np.ones_like(times), centred, load))
+    else:
+        explained = np.column_stack((np.ones_like(times), centred))
+    factors = np.linalg.lstsq(explained, measured, rcond=None)[0]
+    slope = float(factors[1])
+    residuals = measured - explained @ factors
+    count, known = explained.shape
     squares = float(residuals @ residuals)
-    if not squares:
-        return Trend(slope, slope, slope, float(len(times)))
+    if squares <= 1e-18 * float(measured @ measured):
+        return Trend(slope, slope, slope, float(count))
     seen = float(residuals[1:] @ residuals[:-1]) / squares
     # Residuals of a fitted line look less correlated than they are, the more so the fewer: Kendall's correction.
-    correlation = min(_HIGHEST_CORRELATION, max(0.0, seen + (2 + 4 * seen) / len(times)))
-    effective = max(4.0, len(times) * (1 - correlation) / (1 + correlation))
-    error = math.sqrt(squares / (len(times) - 2) / spread) * math.sqrt(len(times) / effective)
-    half = error * _student(0.5 + confidence / 2, effective - 2)
+    correlation = min(_HIGHEST_CORRELATION, max(0.0, seen + (2 + 4 * seen) / count))
+    effective = max(known + _LEAST_FREEDOM, count * (1 - correlation) / (1 + correlation))
+    spread = float(np.linalg.pinv(explained.T @ explained)[1, 1])
+    error = math.sqrt(squares / (count - known) * spread * count / effective)
+    half = error * _student(0.5 + confidence / 2, effective - known)
     return Trend(slope, slope - half, slope + half, effective)
+
+
+def _averaged(samples: Sequence[float]) -> NDArray[np.float64]:
+    """The samples, or the means of as many blocks of neighbours as are enough to tell a line from noise."""
+    whole = np.asarray(samples, dtype=float)
+    return np.array([block.mean() for block in np.array_split(whole, min(len(whole), _MOST_BLOCKS))])
 
 
 def _student(probability: float, freedom: float) -> float:

@@ -209,6 +209,15 @@ def test_tasks_are_judged_by_the_looks_that_counted_them():
     assert _outcome(few, **objective).status == "void", "four looks say nothing"
 
 
+def test_growth_is_judged_while_somebody_comes():
+    objective = {"kind": "growth", "of": "memory", "after_share": 0.1}
+    result = simulated(duration_s=300.0, utterances_per_s=0.2)
+    last = result.samples[-1]
+    after = [replace(last, at_s=305.0 + second, rss_bytes=last.rss_bytes + (second << 20)) for second in range(60)]
+    longer = replace(result, samples=[*result.samples, *after])
+    assert _outcome(longer, **objective).value == pytest.approx(_outcome(result, **objective).value)
+
+
 def test_growth_that_the_noise_could_hide_is_void():
     short = simulated(duration_s=40.0)
     objective = {"kind": "growth", "of": "memory", "noise_at_most_per_hour": 0.1, "after_share": 0.75}

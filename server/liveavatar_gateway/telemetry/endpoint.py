@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Final, Self
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 
@@ -71,12 +74,14 @@ class Endpoint:
             self._server.should_exit = True
             await self._task
 
-    def _app(self) -> FastAPI:
-        app = FastAPI(openapi_url=None)
-        app.add_api_route("/metrics", self._show)
-        app.add_api_route("/healthz", self._health)
-        app.add_api_route("/readyz", self._readiness)
-        return app
+    def _app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/metrics", self._show),
+                Route("/healthz", self._health),
+                Route("/readyz", self._readiness),
+            ]
+        )
 
     async def _show(self, request: Request) -> Response:
         """All metrics, in the form that the scraper asks for."""
@@ -86,11 +91,11 @@ class Endpoint:
         body = await asyncio.to_thread(encode, self._metrics.registry)
         return Response(body, headers={"Content-Type": content_type})
 
-    async def _health(self) -> Response:
+    async def _health(self, _: Request) -> Response:
         """The event loop turns. It says nothing about LiveAvatar: a restart here would not mend that."""
         return Response("ok\n", media_type="text/plain")
 
-    async def _readiness(self) -> Response:
+    async def _readiness(self, _: Request) -> Response:
         """New sessions are taken."""
         if self._snapshot().draining:
             return Response("draining\n", _SERVICE_UNAVAILABLE, media_type="text/plain")

@@ -15,6 +15,11 @@ def test_delays_double_up_to_the_longest_with_jitter(seed, attempts):
     assert backoff.attempt == attempts
 
 
+def test_a_gateway_may_be_away_for_hours():
+    backoff = Backoff(rng=random.Random(1))
+    assert all(backoff.next_delay_s() <= 2.0 for _ in range(2000))
+
+
 def test_success_starts_over():
     backoff = Backoff(rng=random.Random(1))
     for _ in range(5):

@@ -140,6 +140,25 @@ async def test_a_go_away_is_told_though_it_has_no_number():
     assert [type(event) async for event in log.read(1)] == [GoAwayEvent]
 
 
+async def test_what_has_no_number_brings_nothing_back_that_is_known():
+    log = EventLog(Changes())
+    for sequence in (1, 2):
+        log.append(notice(sequence))
+    log.append(GoAwayEvent(sequence=2, time=notice(2).time, deadline=notice(2).time))
+    for sequence in (3, 4, 5):
+        log.append(notice(sequence))
+    log.close(None)
+    assert [event.sequence async for event in log.read(4)] == [5]
+
+
+async def test_what_has_no_number_is_told_before_the_first_event_that_comes():
+    log = EventLog(Changes(), after_sequence=7)
+    log.append(GoAwayEvent(sequence=log.newest_sequence, time=notice(1).time, deadline=notice(1).time))
+    log.append(notice(8))
+    log.close(None)
+    assert [event.sequence async for event in log.read(7)] == [7, 8]
+
+
 def test_an_empty_log_has_no_newest_event():
     assert EventLog(Changes()).newest_sequence == 0
     assert events.KEPT_EVENTS >= 100

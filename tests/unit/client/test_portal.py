@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_a_timeout_cancels_the_work(portal):
     with pytest.raises(DeadlineExceeded):
         portal.call(forever(), 0.01)
     assert cancelled.wait(5)
+
+
+def test_what_the_work_brings_in_the_last_moment_is_not_lost(portal):
+    """As the change that a watch has taken from its line when the time is over."""
+
+    async def takes():
+        await asyncio.sleep(0)
+        time.sleep(0.05)  # noqa: ASYNC251  the time of the one who waits is over while the loop is busy
+        return "taken"
+
+    assert portal.call(takes(), 0.02) == "taken"
 
 
 def test_a_timeout_of_the_works_own_is_not_mistaken(portal):

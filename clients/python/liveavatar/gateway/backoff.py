@@ -1,6 +1,10 @@
 """How long to wait before trying again: pure, time and randomness come from outside."""
 
 import random
+from typing import Final
+
+_MOST_DOUBLINGS: Final = 60
+# Far above any longest delay; a float overflows at 1024, which is half an hour without a gateway.
 
 
 class Backoff:
@@ -30,6 +34,6 @@ class Backoff:
 
     def next_delay_s(self, retry_after_s: float | None = None) -> float:
         """The next delay: half to all of the doubled one, and never below what the gateway asked for."""
-        ceiling_s = min(self._first_s * 2.0**self._attempt, self._longest_s)
+        ceiling_s = min(self._first_s * 2.0 ** min(self._attempt, _MOST_DOUBLINGS), self._longest_s)
         self._attempt += 1
         return max(self._rng.uniform(ceiling_s / 2, ceiling_s), retry_after_s or 0.0)

@@ -282,8 +282,16 @@ class EventLog:
     Bound: `KEPT_EVENTS`. A reader that falls further behind gets EventsCompacted, never a silent hole.
     """
 
-    def __init__(self, changes: Changes, *, kept: int = KEPT_EVENTS) -> None:
+    def __init__(self, changes: Changes, *, after_sequence: int = 0, kept: int = KEPT_EVENTS) -> None:
+        """Begin without events.
+
+        Args:
+            changes: Notified of each event.
+            after_sequence: The event before the first one that is to come.
+            kept: How many events are kept.
+        """
         self._changes = changes
+        self._after_sequence = after_sequence
         self._events: deque[Event] = deque(maxlen=kept)
         self._count = 0
         self._closed = False
@@ -291,8 +299,8 @@ class EventLog:
 
     @property
     def newest_sequence(self) -> int:
-        """Sequence of the newest event; 0 when there is none."""
-        return self._events[-1].sequence if self._events else 0
+        """Sequence of the newest event, of one that was known before this log began when there is none."""
+        return self._events[-1].sequence if self._events else self._after_sequence
 
     def append(self, event: Event) -> None:
         """Add an event and wake the readers."""
@@ -309,6 +317,8 @@ class EventLog:
     async def read(self, after_sequence: int) -> AsyncIterator[Event]:
         """All events after a sequence, then each as it comes, to the end of the session.
 
+        Those without a number of their own carry that of the event before them: they count as behind it.
+
         Raises:
             EventsCompacted: the next event is no longer kept here.
             GatewayError: the session was lost to this process.
@@ -321,7 +331,8 @@ class EventLog:
                     raise _compacted(after_sequence, self._events[0].sequence)
                 event = self._events[position - oldest]
                 position += 1
-                if event.sequence > after_sequence or isinstance(event, GoAwayEvent | StayEvent | ResumedEvent):
+                unnumbered = isinstance(event, GoAwayEvent | StayEvent | ResumedEvent)
+                if event.sequence > after_sequence or (unnumbered and event.sequence == after_sequence):
                     after_sequence = event.sequence
                     yield event
             if self._closed:

@@ -48,18 +48,13 @@ class Portal:
             if self._closed:
                 work.close()
                 raise _refusal()
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            # The time is taken in the loop: here it could be over when the work is done, and lose what it brought.
+            future = asyncio.run_coroutine_threadsafe(_within(work, timeout_s), self._loop)
         try:
-            return future.result(timeout_s)
+            return future.result()
         except concurrent.futures.CancelledError as error:
+            work.close()  # it may never have begun
             raise _refusal() from error
-        except TimeoutError as error:
-            if future.done():
-                raise
-            future.cancel()
-            raise DeadlineExceeded(
-                f"no answer within {timeout_s} s", code=grpc.StatusCode.DEADLINE_EXCEEDED
-            ) from error
         except BaseException:
             future.cancel()
             raise
@@ -95,6 +90,24 @@ class Portal:
                 self._closed = True
                 self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+
+
+async def _within(work: Coroutine[Any, Any, _Result], timeout_s: float | None) -> _Result:
+    """Run a coroutine to its end, or to the end of its time: never is what it returns dropped.
+
+    Raises:
+        DeadlineExceeded: it took longer than `timeout_s`.
+    """
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(
+            f"no answer within {timeout_s} s", code=grpc.StatusCode.DEADLINE_EXCEEDED
+        ) from error
 
 
 async def _serve(started: "concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:

@@ -79,7 +79,7 @@ class AsyncSession:
             on_resumed=lambda *resumed: self._view.on_speech_resumed(*resumed),  # noqa: PLW0108  made below
             chunk_s=chunk_s,
         )
-        self._view = SessionView(self._speech, self._changes)
+        self._view = SessionView(self._speech, self._changes, after_sequence=first.resume.after_sequence)
         self._attach = Attachment(
             scope.attach, first, self._view, self._changes, Retries(self._route), patience=patience
         )
@@ -281,6 +281,10 @@ class AsyncSession:
 
         Starts with what is kept of the past (the newest 1000 events), so nothing is missed between opening and
         this call.
+
+        Args:
+            after_sequence: Events up to this one are left out. What this library tells itself has no number of its
+                own (GoAwayEvent, StayEvent, ResumedEvent) and comes again when it was behind this one.
 
         Raises:
             EventsCompacted: while iterating, when the reader has fallen behind what is kept.

@@ -36,7 +36,8 @@ class SessionView:
     alternate.
     """
 
-    def __init__(self, speech: Speech, changes: Changes) -> None:
+    def __init__(self, speech: Speech, changes: Changes, *, after_sequence: int = 0) -> None:
+        """Begin with nothing heard of the session but its events up to `after_sequence`."""
         self.record: SessionRecord | None = None
         """None until the stream was opened."""
         self.room = RoomAccess(url="", viewer_token="")
@@ -44,7 +45,7 @@ class SessionView:
         self.state = SessionState.UNSPECIFIED
         self.pose = Pose.UNSPECIFIED
         self.end_cause: GatewayError | None = None
-        self.events = EventLog(changes)
+        self.events = EventLog(changes, after_sequence=after_sequence)
         self._speech = speech
 
     def on_opened(self, message: pb.SessionOpened) -> None:

@@ -134,6 +134,15 @@ def test_serve_without_a_key_says_what_to_set_and_what_needs_none():
     assert "liveavatar-gateway demo" in done.stderr
 
 
+def test_serve_says_that_its_ready_file_cannot_be_written(tmp_path):
+    path = tmp_path / "nowhere" / "ready.json"
+    settings = {"LIVEAVATAR_API_KEY": "key", "GATEWAY_REGISTRY_FILE": "off"}
+    done = run("serve", "--port", "0", "--ready-file", str(path), **settings)
+    assert done.returncode == 78
+    assert f"--ready-file: {path} cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", ["serve", "check-config"])
 def test_an_unknown_variable_gets_a_suggestion(command):
     done = run(command, GATEWAY_MAX_SESSION="3")
@@ -241,6 +250,13 @@ def test_say_names_the_reason_of_a_refusal_and_the_next_step(emulator, shared_ga
     assert "give the file's path" in done.stderr
 
 
+def test_say_takes_an_empty_avatar_for_a_mistake_and_not_for_the_sandbox(emulator, shared_gateway, make_wav):
+    path, _ = make_wav(0.1)
+    done = run("say", str(path), "--avatar", "", "--address", shared_gateway.address)
+    assert done.returncode == 1
+    assert "INVALID_FIELD: open.spec.avatar_id" in done.stderr
+
+
 def test_say_with_nothing_to_speak_fails(emulator, shared_gateway):
     done = run("say", "-", "--sandbox", "--address", shared_gateway.address)
     assert done.returncode == 1
@@ -276,6 +292,23 @@ def test_a_signal_silences_the_avatar_and_ends_the_session(
     assert len(emulator.session(record.upstream_session_id)["interrupts"]) == 1
 
 
+def test_ctrl_c_ends_say_though_its_gateway_is_gone(emulator, make_wav):
+    path, _ = make_wav(20.0)
+    with (
+        start_gateway(emulator.url) as found,
+        Client(found.address) as client,
+        run_in_background("say", str(path), "--avatar", AVATAR, "--address", found.address) as saying,
+    ):
+        session_id = saying.stdout.readline().split()[1].strip(",")
+        wait_until(lambda: client.get_session(session_id).pose == "talking")
+        found.process.kill()
+        saying.send_signal(signal.SIGINT)
+        assert saying.wait(15) == 130  # and does not wait for the session's grace
+        rest = saying.stdout.read()
+    assert "did not answer in time" in rest
+    assert "Traceback" not in rest
+
+
 def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", HEARS_CTRL_C, *PROGRAM[1:], *arguments],
@@ -299,6 +332,9 @@ def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
         ["say", "no-such-file.wav", "--sandbox"],
         ["sessions", "list", "--label", "nokey"],
         ["sessions", "list", "--state", "asleep"],
+        ["sessions", "list", "--address", ""],
+        ["say", "FILE", "--sandbox", "--address", "one:1,,two:2"],
+        ["admin", "status", "--address", " "],
     ],
     ids=" ".join,
 )

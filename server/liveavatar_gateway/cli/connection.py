@@ -49,12 +49,21 @@ def admin_options(function: _Function) -> _Function:
 
 def _options(address: str, what: str) -> Callable[[_Function], _Function]:
     def add(function: _Function) -> _Function:
-        function = click.option("--address", default=address, show_default=True, help=what)(function)
+        option = click.option(
+            "--address", default=address, show_default=True, callback=_no_empty_address, help=what
+        )
+        function = option(function)
         for option in reversed(_TLS_OPTIONS):
             function = option(function)
         return function
 
     return add
+
+
+def _no_empty_address(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's
+    if not all(one.strip() for one in value.split(",")):
+        raise click.BadParameter(f"{value!r} is no HOST:PORT")
+    return value
 
 
 _TLS_OPTIONS: Final = (

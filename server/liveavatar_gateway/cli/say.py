@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # Only said here; imported when a command runs.
     from rich.console import Console
 
-    from liveavatar.gateway import AsyncClient, AsyncSession, Outcome
+    from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Outcome
     from liveavatar.gateway.audio import AudioFormat
 
 SANDBOX_AVATAR: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
@@ -30,6 +30,8 @@ ENCODINGS: Final = ("pcm_s16le", "pcm_f32le", "mulaw", "alaw")
 """What raw audio may be; the values of the client's `AudioEncoding`."""
 
 _ANSWER_S: Final = 10.0
+_SILENCE_S: Final = 5.0
+# How long Ctrl-C waits for word of how much was heard: a session that lost its gateway would wait for its return.
 _READ_BYTES: Final = 16 * 1024
 
 
@@ -116,7 +118,7 @@ def say(
         path=None if raw else Path(file),
         raw_format=raw_format,
         total_s=total_s,
-        avatar_id=avatar or SANDBOX_AVATAR,
+        avatar_id=SANDBOX_AVATAR if avatar is None else avatar,
         sandbox=sandbox,
         handle=handle,
         own_room=own_room,
@@ -184,10 +186,24 @@ class _Speaking:
                 async for progress in utterance.progress_updates():
                     show(progress.played.total_seconds())
         except asyncio.CancelledError:
-            self._tell(await utterance.interrupt())
+            await self._silence(utterance)
             raise
         if utterance.outcome is not None:  # it always is, once its progress has ended
             self._tell(utterance.outcome)
+
+    async def _silence(self, utterance: "AsyncUtterance") -> None:
+        """Cut it, and tell how much was heard. Raises nothing: the command ends by its signal all the same."""
+        from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                self._tell(await utterance.interrupt())
+        except TimeoutError:
+            self._tell_error(
+                TimeoutError(f"{self._address} did not answer in time; it ends a session that nobody holds")
+            )
+        except GatewayError as error:
+            self._tell_error(error)
 
     def _tell(self, outcome: "Outcome") -> None:
         """Say what became of it."""

@@ -113,5 +113,8 @@ def _write_ready(path: Path, app: App) -> None:
         "metrics": app.metrics_url,
         "pid": os.getpid(),
     }
-    draft.write_text(json.dumps(ready), encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(json.dumps(ready), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--ready-file: {path} cannot be written: {error.strerror}") from None

@@ -13,7 +13,6 @@ from liveavatar.gateway import (
     AsyncClient,
     AsyncSession,
     AsyncUtterance,
-    EventsCompacted,
     GatewayError,
     GoAwayEvent,
     ResumedEvent,
@@ -114,7 +113,7 @@ class Caller:
             async with asyncio.timeout(PATIENCE_S):
                 if talk.session_id:
                     with contextlib.suppress(GatewayError):
-                        await session.end()
+                        talk.answered_end = str((await session.end()).end_reason)
                 if watching is not None:
                     await watching
         except TimeoutError:
@@ -129,6 +128,7 @@ async def _watch(session: AsyncSession, talk: Talk) -> None:
         async for event in session.events():
             if isinstance(event, ResumedEvent):
                 talk.resumed += 1
+                talk.missed += event.missed_events
                 talk.sequences += range(event.sequence + 1, event.sequence + 1 + event.missed_events)
             if isinstance(event, GoAwayEvent | StayEvent | ResumedEvent):
                 continue  # not numbered
@@ -136,10 +136,8 @@ async def _watch(session: AsyncSession, talk: Talk) -> None:
                 talk.sequences.append(event.sequence)
             if isinstance(event, SessionEndedEvent):
                 talk.ends.append(str(event.record.end_reason))
-    except EventsCompacted:
-        talk.sequences.clear()
     except GatewayError as error:
-        talk.error = talk.error or f"events: {type(error).__name__}: {error}"
+        talk.events_error = f"{type(error).__name__}: {error}"
 
 
 async def look_up(client: AsyncClient, talks: list[Talk]) -> None:

@@ -1,67 +1,109 @@
-"""How each kind of fault is done to a running stage."""
+"""How each kind of fault is done to a running stage. Each says how many it hit: one that hit nobody was none."""
 
 import asyncio
 import contextlib
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
+from chaos.proxy import Proxy
 from chaos.schedule import Fault
 from chaos.stage import Stage
 from chaos.toxics import Latency, Slicer
 
-Way = Callable[[Stage, random.Random], Awaitable[None]]
+Way = Callable[[Stage, random.Random], Awaitable[int]]
+
+PATIENCE_S = 10.0
+"""How long a fault waits for somebody whom it can hit."""
+POLL_S = 0.1
 
 
-def _running(stage: Stage) -> list[str]:
-    sessions = stage.emulator.http.get("/_emulator/sessions").raise_for_status().json()
+async def _running(stage: Stage) -> list[str]:
+    sessions = await _look(stage, "sessions") or []
     return [one["id"] for one in sessions if one["end_reason"] is None]
 
 
-async def _socket(stage: Stage, kind: str, **fault: object) -> None:
-    with contextlib.suppress(httpx.HTTPStatusError):  # whom it should have hit is over
-        await asyncio.to_thread(stage.emulator.socket_fault, kind, "all", **fault)
+async def _look(stage: Stage, what: str) -> list[dict[str, Any]] | None:
+    """What the emulator lists; None when it is restarted meanwhile."""
+
+    def get() -> list[dict[str, Any]]:
+        return list(stage.emulator.http.get(f"/_emulator/{what}").raise_for_status().json())
+
+    try:
+        return await asyncio.to_thread(get)
+    except httpx.TransportError:
+        return None
 
 
-async def _some(stage: Stage, rng: random.Random, do: Callable[[str], object]) -> None:
-    for upstream_id in _running(stage):
-        if rng.random() < 0.6:
-            with contextlib.suppress(httpx.HTTPStatusError):
-                await asyncio.to_thread(do, upstream_id)
+async def _arm(stage: Stage, **fault: object) -> int:
+    """Arm a fault of the emulator, and wait until it has hit somebody."""
+
+    def arm() -> int:
+        answer = stage.emulator.http.post("/_emulator/faults", json=fault).raise_for_status()
+        return int(answer.headers["Location"].rpartition("/")[2])
+
+    number = await asyncio.to_thread(arm)
+    give_up_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up_s:
+        armed = await _look(stage, "faults")
+        # One that is not there any more is used up.
+        if armed is not None and all(one["fired"] for one in armed if one["id"] == number):
+            return 1
+        await asyncio.sleep(POLL_S)
+    return 0
 
 
-async def close_sockets(stage: Stage, rng: random.Random) -> None:
+async def _some(stage: Stage, rng: random.Random, share: float, do: Callable[[str], object]) -> int:
+    """Do it to a share of the sessions that run, but to one at least."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    while True:
+        hit = 0
+        for upstream_id in await _running(stage):
+            if rng.random() < share:
+                with contextlib.suppress(httpx.HTTPStatusError):  # it is over, or has no socket just now
+                    await asyncio.to_thread(do, upstream_id)
+                    hit += 1
+        if hit or time.monotonic() > give_up_s:
+            return hit
+        await asyncio.sleep(POLL_S)
+
+
+async def close_sockets(stage: Stage, rng: random.Random) -> int:
     code = rng.choice([1000, 1001, 1011])
-    await _some(stage, rng, lambda one: stage.emulator.drop(one, code))
+    return await _some(stage, rng, 0.6, lambda one: stage.emulator.drop(one, code))
 
 
-async def reset_sockets(stage: Stage, rng: random.Random) -> None:
-    await _some(stage, rng, lambda one: stage.emulator.drop(one, None))
+async def reset_sockets(stage: Stage, rng: random.Random) -> int:
+    return await _some(stage, rng, 0.6, lambda one: stage.emulator.drop(one, None))
 
 
 def _kill(least_s: float, most_s: float) -> Way:
     """Kill the gateway that callers prefer, and start it again so much later."""
 
-    async def way(stage: Stage, rng: random.Random) -> None:
+    async def way(stage: Stage, rng: random.Random) -> int:
         node = stage.nodes[0]
         async with node.busy:
             await asyncio.to_thread(node.kill)
             await asyncio.sleep(rng.uniform(least_s, most_s))
             await asyncio.to_thread(node.start)
+        return 1
 
     return way
 
 
-async def freeze(stage: Stage, rng: random.Random) -> None:
+async def freeze(stage: Stage, rng: random.Random) -> int:
     node = stage.nodes[0]
     async with node.busy:
         node.send(signal.SIGSTOP)
         await asyncio.sleep(rng.uniform(0.5, 2))
         node.send(signal.SIGCONT)
+    return 1
 
 
-async def drain_and_restart(stage: Stage, rng: random.Random) -> None:
+async def drain_and_restart(stage: Stage, rng: random.Random) -> int:
     node = stage.nodes[0]
     async with node.busy:
         node.send(signal.SIGTERM)
@@ -69,40 +111,53 @@ async def drain_and_restart(stage: Stage, rng: random.Random) -> None:
         assert code == 0, f"a drained gateway exited with {code}"
         await asyncio.sleep(rng.uniform(0, 1))
         await asyncio.to_thread(node.start)
+    return 1
 
 
-async def restart_upstream(stage: Stage, rng: random.Random) -> None:
+async def restart_upstream(stage: Stage, rng: random.Random) -> int:
     body = {"down_s": rng.uniform(0.3, 2), "keep_sessions": True}
     await asyncio.to_thread(lambda: stage.emulator.http.post("/_emulator/restart", json=body).raise_for_status())
+    return 1
 
 
-async def shuffle_events(stage: Stage, rng: random.Random) -> None:
+async def shuffle_events(stage: Stage, rng: random.Random) -> int:
     await asyncio.to_thread(stage.emulator.settings, shuffle_events=True, jitter_ms=rng.choice([20, 80]))
     await asyncio.sleep(3)
     await asyncio.to_thread(stage.emulator.settings, shuffle_events=False, jitter_ms=0)
+    return 1
 
 
-async def end_sessions(stage: Stage, rng: random.Random) -> None:
-    for upstream_id in _running(stage)[:3]:
-        with contextlib.suppress(httpx.HTTPStatusError):
-            await asyncio.to_thread(stage.emulator.end, upstream_id, rng.choice(["IDLE_TIMEOUT", "NO_CREDITS"]))
+async def end_sessions(stage: Stage, rng: random.Random) -> int:
+    def end(upstream_id: str) -> None:
+        stage.emulator.end(upstream_id, rng.choice(["IDLE_TIMEOUT", "NO_CREDITS"]))
+
+    return await _some(stage, rng, 0.3, end)
 
 
-async def jump_clocks(stage: Stage, rng: random.Random) -> None:
+async def jump_clocks(stage: Stage, rng: random.Random) -> int:
     for node in stage.nodes:
         node.clock.jump(rng.choice([-3600, 3600]))
-    await asyncio.sleep(rng.uniform(1, 4))
+    # A process looks at its clock's file once a second, so a jump that is over sooner may be no jump.
+    await asyncio.sleep(rng.uniform(2, 5))
     for node in stage.nodes:
         node.clock.jump(0)
+    return 1
 
 
-async def reset_callers(stage: Stage, _: random.Random) -> None:
-    for node in stage.nodes:
-        assert node.proxy is not None
-        node.proxy.drop()
+async def reset_callers(stage: Stage, _: random.Random) -> int:
+    return await _reset(*(node.proxy for node in stage.nodes if node.proxy is not None))
 
 
-async def slow_callers(stage: Stage, rng: random.Random) -> None:
+async def _reset(*proxies: Proxy) -> int:
+    give_up_s = time.monotonic() + PATIENCE_S
+    while not (hit := sum(proxy.active for proxy in proxies)) and time.monotonic() < give_up_s:
+        await asyncio.sleep(POLL_S)
+    for proxy in proxies:
+        proxy.drop()
+    return hit
+
+
+async def slow_callers(stage: Stage, rng: random.Random) -> int:
     for node in stage.nodes:
         assert node.proxy is not None
         for stream in ("upstream", "downstream"):
@@ -114,52 +169,59 @@ async def slow_callers(stage: Stage, rng: random.Random) -> None:
         for name in ("slow", "cut"):
             for stream in ("upstream", "downstream"):
                 node.proxy.remove(f"{name} {stream}")
+    return 1
 
 
-async def callers_down(stage: Stage, rng: random.Random) -> None:
+async def callers_down(stage: Stage, rng: random.Random) -> int:
     proxies = [node.proxy for node in stage.nodes if node.proxy is not None]
     for proxy in proxies:
         proxy.disable()
     await asyncio.sleep(rng.uniform(0.5, 3))
     for proxy in proxies:
         proxy.enable()
+    return 1
 
 
-async def reset_upstream(stage: Stage, _: random.Random) -> None:
-    stage.upstream.drop()
+async def reset_upstream(stage: Stage, _: random.Random) -> int:
+    return await _reset(stage.upstream)
 
 
-async def slow_upstream(stage: Stage, rng: random.Random) -> None:
+async def slow_upstream(stage: Stage, rng: random.Random) -> int:
     stage.upstream.add(Latency(latency=rng.uniform(30, 120), jitter=30), stream="upstream", name="slow up")
     stage.upstream.add(Latency(latency=rng.uniform(30, 120), jitter=30), stream="downstream", name="slow down")
     await asyncio.sleep(4)
     stage.upstream.remove("slow up")
     stage.upstream.remove("slow down")
+    return 1
 
 
-async def upstream_down(stage: Stage, rng: random.Random) -> None:
+async def upstream_down(stage: Stage, rng: random.Random) -> int:
     stage.upstream.disable()
     await asyncio.sleep(rng.uniform(0.5, 3))
     stage.upstream.enable()
+    return 1
 
 
 def _rest(endpoint: str, **fault: object) -> Way:
-    async def way(stage: Stage, _: random.Random) -> None:
-        await asyncio.to_thread(stage.emulator.fault, endpoint, **fault)
+    async def way(stage: Stage, _: random.Random) -> int:
+        return await _arm(stage, endpoint=endpoint, **fault)
 
     return way
 
 
 def _sockets(kind: str, **fault: object) -> Way:
-    async def way(stage: Stage, _: random.Random) -> None:
-        await _socket(stage, kind, **fault)
+    async def way(stage: Stage, _: random.Random) -> int:
+        return await _arm(stage, kind=kind, session="all", **fault)
 
     return way
 
 
-async def malformed(stage: Stage, _: random.Random) -> None:
-    await asyncio.to_thread(stage.emulator.fault, "token", truncate=True, times=1)
-    await asyncio.to_thread(stage.emulator.fault, "start", truncate=True, times=1)
+async def malformed(stage: Stage, _: random.Random) -> int:
+    return sum(
+        await asyncio.gather(
+            _arm(stage, endpoint="token", truncate=True), _arm(stage, endpoint="start", truncate=True)
+        )
+    )
 
 
 WAYS: dict[str, Way] = {
@@ -192,6 +254,6 @@ WAYS: dict[str, Way] = {
 }
 
 
-async def inject(stage: Stage, fault: Fault) -> None:
-    """Do it, and undo it if it is a state."""
-    await WAYS[fault.kind](stage, random.Random(fault.chance))
+async def inject(stage: Stage, fault: Fault) -> int:
+    """Do it, and undo it if it is a state; says how many it hit."""
+    return await WAYS[fault.kind](stage, random.Random(fault.chance))

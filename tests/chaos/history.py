@@ -26,10 +26,16 @@ class Talk:
     """Numbers of the events, as they came."""
     ends: list[str] = field(default_factory=list)
     """Reasons of the end events."""
+    answered_end: str = ""
+    """The reason in the answer to the caller's own request to end it; empty when there was none."""
     record_end: str = ""
     """What `GetSession` says afterwards; empty when it could not be asked."""
     resumed: int = 0
+    missed: int = 0
+    """Events that the gateway said it keeps no more."""
     error: str = ""
+    events_error: str = ""
+    """What the stream of events broke off with, in place of the end."""
     hung: str = ""
     """What the caller waited for in vain."""
 
@@ -42,3 +48,5 @@ class Recorded:
     """When each came, seconds, and its PCM; in order."""
     interrupts: tuple[float, ...] = ()
     """When interrupts came, on the same clock."""
+    replaced: int = 0
+    """How often a second socket was opened while the one before was there: what only a second owner does."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from chaos.history import Recorded, Said, Talk
 
@@ -54,7 +55,11 @@ def _find(said: Sequence[Said], packet: bytes, newest: int) -> tuple[int, int] |
 
 
 def violations(
-    talks: Sequence[Talk], recordings: Mapping[str, Recorded], *, repeats_allowed: bool
+    talks: Sequence[Talk],
+    recordings: Mapping[str, Recorded],
+    *,
+    repeats_allowed: bool,
+    misses_allowed: bool = False,
 ) -> tuple[list[str], int]:
     """Check every conversation.
 
@@ -62,6 +67,7 @@ def violations(
         talks: What callers sent and were told.
         recordings: What LiveAvatar got, by its session id.
         repeats_allowed: Whether audio may have come twice.
+        misses_allowed: Whether events may have been told to be kept no more.
 
     Returns:
         What is violated, and how many bytes came twice.
@@ -71,10 +77,14 @@ def violations(
     for talk in talks:
         where = f"caller {talk.caller}, session {talk.session_id or 'never opened'}"
         problems = [*_told(talk)]
+        if talk.missed and not misses_allowed:
+            problems.append(f"{talk.missed} events were not kept, though no gateway was killed")
         if talk.upstream_id:
             recorded = recordings.get(talk.upstream_id, Recorded())
             heard, wrong = place(talk.said, recorded)
             problems += [*wrong, *_heard(talk, heard, recorded.interrupts)]
+            if recorded.replaced:
+                problems.append(f"it had two sockets at once, {recorded.replaced} times: two gateways drove it")
             twice = sum(one.repeated for one in heard.values())
             repeated += twice
             if twice and not repeats_allowed:
@@ -86,16 +96,26 @@ def violations(
 def _told(talk: Talk) -> Iterator[str]:
     if talk.hung:
         yield f"waited in vain for {talk.hung}"
-    for before, after in zip(talk.sequences, talk.sequences[1:], strict=False):
+    for before, after in pairwise([0, *talk.sequences]):
         if after != before + 1:
             yield f"event {after} came after event {before}"
-    if len(talk.ends) > 1:
-        yield f"ended {len(talk.ends)} times: {', '.join(talk.ends)}"
-    if talk.ends and talk.record_end and talk.ends[0] != talk.record_end:
-        yield f"was told {talk.ends[0]}, but the record says {talk.record_end}"
+    yield from _ends(talk)
     for one in talk.said:
         if not one.outcome and not talk.hung:
             yield f"utterance {one.utterance_id} has no end"
+
+
+def _ends(talk: Talk) -> Iterator[str]:
+    if len(talk.ends) > 1:
+        yield f"ended {len(talk.ends)} times: {', '.join(talk.ends)}"
+    told = [*talk.ends, *([talk.answered_end] if talk.answered_end else [])]
+    if talk.session_id and not told and not talk.events_error and not talk.hung:
+        yield "its events stopped without an end and without an error"
+    if told and not talk.record_end:
+        yield "its final record could not be had"
+    for reason in told:
+        if talk.record_end and reason != talk.record_end:
+            yield f"was told {reason}, but the record says {talk.record_end}"
 
 
 def _heard(talk: Talk, heard: Mapping[str, Heard], interrupts: Sequence[float]) -> Iterator[str]:
@@ -105,3 +125,5 @@ def _heard(talk: Talk, heard: Mapping[str, Heard], interrupts: Sequence[float]) 
             yield f"utterance {one.utterance_id} was played, but {len(one.pcm) - got.upto} bytes of it never came"
         if one.outcome == "interrupted" and any(got.first_s < at_s < got.last_s for at_s in interrupts):
             yield f"audio of utterance {one.utterance_id} came after the interrupt that cut it"
+        if one.outcome == "interrupted" and got.upto and not any(at_s >= got.last_s for at_s in interrupts):
+            yield f"utterance {one.utterance_id} was cut, but no interrupt came after its last audio"

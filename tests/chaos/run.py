@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import click
@@ -35,6 +36,7 @@ class Result:
     plan: Plan
     violations: list[str] = dataclasses.field(default_factory=list)
     injected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    hit_nobody: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     ends: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     sessions: int = 0
@@ -64,7 +66,9 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
                     for number in range(callers)
                 ]
                 breaking = asyncio.create_task(_break(stage, result))
-                await asyncio.gather(*talking)
+                for ended in await asyncio.gather(*talking, return_exceptions=True):
+                    if isinstance(ended, BaseException):
+                        result.violations.append(f"a caller got an error that is none of the client's: {ended!r}")
                 await breaking
                 await look_up(client, talks)
             await _check(stage, talks, result)
@@ -88,11 +92,11 @@ async def _break(stage: Stage, result: Result) -> None:
 
 async def _inject(stage: Stage, fault: Fault, result: Result) -> None:
     try:
-        await inject(stage, fault)
+        hit = await inject(stage, fault)
     except Exception as error:  # noqa: BLE001  the seed has failed, and says how to play it again; others go on
         result.violations.append(f"fault {fault.kind!r} could not be done: {error!r}")
     else:
-        result.injected[fault.kind] += 1
+        (result.injected if hit else result.hit_nobody)[fault.kind] += 1
 
 
 async def _check(stage: Stage, talks: list[Talk], result: Result) -> None:
@@ -105,7 +109,12 @@ async def _check(stage: Stage, talks: list[Talk], result: Result) -> None:
         for talk in talks
         if talk.upstream_id
     }
-    found, result.repeated_bytes = violations(talks, recordings, repeats_allowed=result.plan.repeats_allowed)
+    found, result.repeated_bytes = violations(
+        talks,
+        recordings,
+        repeats_allowed=result.plan.repeats_allowed,
+        misses_allowed=result.plan.misses_allowed,
+    )
     result.violations += found
     result.sessions = sum(bool(talk.session_id) for talk in talks)
     result.resumed = sum(talk.resumed for talk in talks)
@@ -122,11 +131,14 @@ def _recorded(stage: Stage, upstream_id: str) -> Recorded:
         at += packet["size_bytes"]
     commands = recording["commands"]
     interrupts = [command["at_s"] for command in commands if command["type"] == "agent.interrupt"]
-    return Recorded(tuple(packets), tuple(interrupts))
+    replaced = sum("replaced" in socket["close_reason"] for socket in recording["sockets"])
+    return Recorded(tuple(packets), tuple(interrupts), replaced)
 
 
 def _check_logs(stage: Stage, result: Result) -> None:
     for node in stage.nodes:
+        if node.exit_code:
+            result.violations.append(f"{node.name} exited with {node.exit_code}")
         for log in node.logs:
             for word in ("session.crashed", "Traceback (most recent call last)"):
                 if word in log:
@@ -145,6 +157,7 @@ def _keep(folder: Path, stage: Stage, talks: list[Talk], result: Result) -> None
     report = {
         "plan": dataclasses.asdict(result.plan),
         "violations": result.violations,
+        "hit_nobody": result.hit_nobody,
         "outcomes": result.outcomes,
         "ends": result.ends,
         "talks": history,
@@ -172,14 +185,7 @@ def main(words: list[str] | None = None) -> int:
     status = 0
     try:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            result = asyncio.run(
-                run_seed(
-                    seed,
-                    seconds=arguments.seconds,
-                    callers=arguments.callers,
-                    folder=arguments.out / f"seed-{seed}",
-                )
-            )
+            result = _played(seed, arguments)
             results.append(result)
             click.echo(_line(result))
             if result.violations:
@@ -190,6 +196,16 @@ def main(words: list[str] | None = None) -> int:
         click.echo("\ninterrupted; what was seen until then:")
     click.echo(_table(results))
     return status
+
+
+def _played(seed: int, arguments: argparse.Namespace) -> Result:
+    """Play a seed; whatever breaks it off is a violation too, with the command that plays it again."""
+    folder = arguments.out / f"seed-{seed}"
+    try:
+        return asyncio.run(run_seed(seed, seconds=arguments.seconds, callers=arguments.callers, folder=folder))
+    except Exception as error:  # noqa: BLE001  shown; the seeds after it are played
+        traceback.print_exc()
+        return Result(plan(seed, arguments.seconds), [f"it broke off: {error!r}"])
 
 
 def _complaint(result: Result, arguments: argparse.Namespace) -> str:
@@ -222,6 +238,8 @@ def _table(results: list[Result]) -> str:
             survived += result.injected
     lines = [f"{'fault':45} injected  in seeds that held"]
     lines += [f"{kind:45} {total[kind]:8}  {survived[kind]:8}" for kind in KINDS]
+    if nobody := sum((result.hit_nobody for result in results), collections.Counter[str]()):
+        lines.append("hit nobody: " + ", ".join(f"{kind} ({count})" for kind, count in nobody.items()))
     broken = sum(bool(result.violations) for result in results)
     lines.append(f"{len(results)} seeds, {broken} with violations")
     return "\n".join(lines)

@@ -43,6 +43,10 @@ UNCONFIRMED: Final = frozenset({"acks swallowed", "acks delayed"})
 """After these, audio that LiveAvatar took without a word may be sent again: nobody can know better."""
 
 
+KILLS: Final = frozenset({"gateway killed and restarted", "gateway killed, another takes over"})
+"""Only after these may events be missing: who goes on with the sessions has none of those before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong."""
@@ -66,6 +70,11 @@ class Plan:
     def repeats_allowed(self) -> bool:
         """Whether audio may legally be recorded twice."""
         return any(fault.kind in UNCONFIRMED for fault in self.faults)
+
+    @property
+    def misses_allowed(self) -> bool:
+        """Whether a caller may be told that events are not kept any more."""
+        return any(fault.kind in KILLS for fault in self.faults)
 
 
 def plan(seed: int, seconds: float) -> Plan:

@@ -39,6 +39,8 @@ class Node:
         self.gateway: processes.Gateway | None = None
         self.proxy: Proxy | None = None
         self.logs: list[str] = []
+        self.exit_code: int | None = None
+        """Of the last of its processes; None while that runs."""
 
     def start(self) -> None:
         """Start it, on the port that it had."""
@@ -80,7 +82,11 @@ class Node:
         self.logs.append(self.gateway.process.log)
 
     def close(self) -> None:
-        """End it."""
+        """End it, and keep what it wrote up to its end."""
+        if self.gateway is not None:
+            self.gateway.process.stop()
+            self.exit_code = self.gateway.process.wait(1)
+            self.keep_log()
         self._stack.close()
 
 
@@ -111,7 +117,4 @@ class Stage:
 
     def close(self) -> None:
         """End all of it."""
-        for node in self.nodes:
-            with contextlib.suppress(ValueError, OSError):
-                node.keep_log()
         self._stack.close()

@@ -29,8 +29,11 @@ def talk(**changes: object) -> Talk:
     return made
 
 
-def found(one: Talk, recorded: tuple[tuple[float, bytes], ...], *interrupts: float) -> list[str]:
-    return violations([one], {"upstream": Recorded(recorded, interrupts)}, repeats_allowed=False)[0]
+def found(
+    one: Talk, recorded: tuple[tuple[float, bytes], ...], *interrupts: float, replaced: int = 0
+) -> list[str]:
+    recordings = {"upstream": Recorded(recorded, interrupts, replaced)}
+    return violations([one], recordings, repeats_allowed=False)[0]
 
 
 def test_a_conversation_in_which_all_went_well_violates_nothing():
@@ -57,6 +60,21 @@ def test_speech_that_is_not_what_was_said_is_a_violation(recorded, message):
     assert any(message in problem for problem in found(talk(), recorded))
 
 
+def test_a_second_socket_beside_the_first_is_a_second_owner():
+    assert any("two gateways drove it" in one for one in found(talk(), packets(ONE, TWO), replaced=1))
+
+
+def test_events_may_be_told_to_be_gone_only_where_a_gateway_was_killed():
+    recordings = {"upstream": Recorded(packets(ONE, TWO))}
+    for allowed in (False, True):
+        problems, _ = violations([talk(missed=2)], recordings, repeats_allowed=False, misses_allowed=allowed)
+        assert bool(problems) is not allowed
+
+
+def test_an_error_in_place_of_the_end_is_an_end():
+    assert found(talk(ends=[], events_error="SessionLost: given up"), packets(ONE, TWO)) == []
+
+
 def test_a_repeat_that_nobody_could_avoid_is_counted_and_no_violation():
     problems, repeated = violations(
         [talk()], {"upstream": Recorded(packets(ONE, ONE[-2400:], TWO))}, repeats_allowed=True
@@ -70,17 +88,39 @@ def test_speech_after_the_interrupt_that_cut_it_is_a_violation():
     assert found(cut, packets(ONE[:4800]), 1.5) == []
 
 
+def test_speech_that_was_cut_here_and_not_upstream_is_a_violation():
+    cut = talk(said=[Said("one", ONE, outcome="interrupted")])
+    assert any("no interrupt came after its last audio" in one for one in found(cut, packets(ONE[:4800])))
+    never_sent = talk(said=[Said("one", ONE, outcome="interrupted")])
+    assert found(never_sent, ()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"sequences": [2, 3]}, "event 2 came after event 0"),
         ({"sequences": [1, 3]}, "event 3 came after event 1"),
         ({"sequences": [1, 2, 2]}, "event 2 came after event 2"),
         ({"ends": ["caller_ended", "caller_lost"]}, "ended 2 times"),
+        ({"ends": []}, "stopped without an end"),
         ({"record_end": "caller_lost"}, "but the record says caller_lost"),
+        ({"ends": [], "answered_end": "drained"}, "was told drained"),
+        ({"record_end": ""}, "final record could not be had"),
         ({"hung": "the end of utterance one"}, "waited in vain"),
         ({"said": [Said("one", ONE), Said("two", TWO, "played")]}, "utterance one has no end"),
     ],
-    ids=["hole in events", "event twice", "two ends", "two stories", "hung", "no end"],
+    ids=[
+        "no beginning",
+        "hole in events",
+        "event twice",
+        "two ends",
+        "no end of the session",
+        "two stories",
+        "another answer",
+        "no record",
+        "hung",
+        "no end of an utterance",
+    ],
 )
 def test_a_caller_that_was_told_something_wrong_is_a_violation(changes, message):
     assert any(message in problem for problem in found(talk(**changes), packets(ONE, TWO)))

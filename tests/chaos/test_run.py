@@ -1,0 +1,14 @@
+"""What a run says when it cannot be played to its end."""
+
+import tempfile
+
+from chaos.run import main
+
+
+def test_a_seed_that_breaks_off_says_how_to_play_it_again_and_the_next_is_played(monkeypatch, tmp_path, capsys):
+    # No seed gets a folder for its registry.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert main(["--seeds", "2", "--first", "3", "--seconds", "9", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    for seed in (3, 4):
+        assert f"make chaos SEED={seed} ARGS='--seconds 9 --callers 10'" in said

@@ -41,6 +41,8 @@ class Summary:
     """For each rotation, the silence it fell into, from the last end to the next start."""
     lost_bytes: int = 0
     repeated_bytes: int = 0
+    in_order: bool = True
+    """Whether what came is what was said, byte for byte."""
     left: int = 0
     end_reason: str = ""
 
@@ -48,7 +50,7 @@ class Summary:
     def ok(self) -> bool:
         """Whether nothing was cut, lost or left."""
         wrong = self.not_completed + self.during_speech + self.lost_bytes + self.repeated_bytes + self.left
-        return not wrong and self.rotations > 0 and self.end_reason == "END_REASON_CALLER_ENDED"
+        return not wrong and self.in_order and self.rotations > 0 and self.end_reason == "END_REASON_CALLER_ENDED"
 
     def table(self) -> str:
         """For people."""
@@ -58,7 +60,7 @@ class Summary:
             ("utterances", f"{self.utterances}, of which {self.not_completed} were not completed"),
             ("rotations", f"{self.rotations}, of which {self.during_speech} while something was heard"),
             ("silences they fell into", f"{len(self.silences_s)}, the shortest {shortest_s:.2f} s"),
-            ("bytes", f"{self.lost_bytes} lost, {self.repeated_bytes} repeated"),
+            ("bytes", f"{self.lost_bytes} lost, {self.repeated_bytes} repeated, in order: {self.in_order}"),
             ("sessions left upstream", str(self.left)),
             ("end", self.end_reason),
         ]
@@ -136,9 +138,14 @@ def _look_at_rotations(attachment: Attachment, summary: Summary) -> None:
 def _compare(emulator: processes.Emulator, attachment: Attachment, said: list[bytes], summary: Summary) -> None:
     rotations = [event.rotated for event in attachment.events if event.WhichOneof("event") == "rotated"]
     avatars = [attachment.upstream_id, *(rotated.upstream_session_id for rotated in rotations)]
-    heard = b"".join(emulator.audio(avatar) for avatar in avatars)
+    compare(b"".join(emulator.audio(avatar) for avatar in avatars), said, summary)
+
+
+def compare(heard: bytes, said: list[bytes], summary: Summary) -> None:
+    """Note what of the utterances is missing from what all avatars together got, or there twice, or elsewhere."""
     source = b"".join(said)
-    if heard != source:
+    summary.in_order = heard == source
+    if not summary.in_order:
         present = sum(len(pcm) for pcm in said if pcm in heard)
         summary.lost_bytes = len(source) - present
         summary.repeated_bytes = max(0, len(heard) - present)

@@ -58,7 +58,7 @@ load: $(VENV)/dev.stamp ## two minutes of load and a verdict; SCENARIO=spike TAR
 
 # Records of ended sessions are kept for ten minutes by default: memory would still grow by them, as it should.
 soak: $(VENV)/dev.stamp ## a quarter of an hour of everything; what leaks shows as a slope; ARGS="--seconds 3600"
-	@GATEWAY_RETENTION_S=60 $(LOAD) run soak --seconds 900 $(ARGS)
+	@GATEWAY_RETENTION_S=60 $(LOAD) run soak --seconds 900 $(if $(TARGET),--target $(TARGET)) $(ARGS)
 
 load-find-knee: $(VENV)/dev.stamp ## how many sessions can talk at once on one core; ARGS="--chunk-ms 100"
 	@$(LOAD) find-knee $(ARGS)

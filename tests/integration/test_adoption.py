@@ -86,6 +86,41 @@ async def test_a_sentence_survives_kill_minus_9_again_and_again(registry, profil
         assert max(gaps, default=0.0) <= max(downs_s) + 2.0
 
 
+async def test_a_sentence_of_another_rate_survives_kill_minus_9_without_a_sample_missing(registry):
+    """What the resampler held back was never sent, so the caller is asked for it again."""
+    pcm = speech.sound(8.0)[: 16_000 * 2 * 8]
+    telephone = {"sample_rate_hz": 16_000}
+    with processes.emulator() as emulator, contextlib.ExitStack() as stack:
+        settings = {"registry_file": registry, "detach_grace_s": 20}
+        gateway = stack.enter_context(processes.gateway(emulator.url, **settings))
+        port = _port(gateway)
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id, **telephone)
+            await stream.say(pcm, "sentence")
+            await stream.until("started")
+        for _ in range(2):
+            gateway.process.kill()
+            gateway = stack.enter_context(processes.gateway(emulator.url, port=port, **settings))
+            async with connect(gateway.address) as caller:
+                resumed = await caller.resume(attachment.opened.handle, skip_compacted=True)
+                await resumed.event("reconnected")
+                stream = await caller.speak(attachment.session_id, **telephone)
+                ack = await stream.resume("sentence")
+                await stream.say_on(pcm, ack.received_bytes)
+                await asyncio.sleep(0.5)
+                attachment = resumed
+        async with connect(gateway.address) as caller:
+            stream = await caller.speak(attachment.session_id, **telephone)
+            await stream.resume("sentence")
+            await stream.end()
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            await caller.end(attachment.session_id)
+        samples = len(emulator.audio(attachment.upstream_id)) // 2
+        assert abs(samples - 8 * 24_000) <= 4, f"{8 * 24_000 - samples} samples are missing"
+
+
 async def test_events_are_numbered_on_and_tell_of_the_adoption(registry):
     with processes.emulator() as emulator, contextlib.ExitStack() as stack:
         gateway = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))

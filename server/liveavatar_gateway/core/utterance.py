@@ -1,5 +1,6 @@
 """One spoken turn: the caller's bytes on their way in, and how far they came."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,6 +65,7 @@ class Utterance:
         "_buffer",
         "_converter",
         "_flushed",
+        "_held_back",
         "_retained",
         "blind",
         "committed",
@@ -136,6 +138,7 @@ class Utterance:
         self.delivery = Delivery()
         self._converter = intake.new_converter()
         self._flushed = False
+        self._held_back = 0.0
 
     def continue_at(self, taken_bytes: int, sent_s: float, start_s: float, now_s: float, *, started: bool) -> None:
         """Go on where another process was: LiveAvatar has its beginning, and nobody else has that any more.
@@ -250,10 +253,20 @@ class Utterance:
             self._retained.extend(chunks)
         self._flushed = self.sealed and self.cut == self.received
         pcm = self._converter.convert(chunks, last=self._flushed)
+        self._held_back = 0.0 if self._flushed else self._held_back + size - self._in_bytes(len(pcm))
         if pcm:
-            self.delivery.send(pcm, self.cut, sending)
+            self.delivery.send(pcm, self._spoken, sending)
         self.sent_s += len(pcm) / BYTE_RATE
         return pcm
+
+    def _in_bytes(self, pcm_bytes: int) -> float:
+        return pcm_bytes * self.intake.byte_rate / BYTE_RATE
+
+    @property
+    def _spoken(self) -> int:
+        """How far its sound came out of the converter, which dies with this process and what it holds back."""
+        frame_bytes = self.intake.frame_bytes
+        return self.cut - math.ceil(max(0.0, self._held_back) / frame_bytes) * frame_bytes
 
     def _take(self, size: int) -> list[bytes]:
         if size == self.buffered:
@@ -309,6 +322,7 @@ class Utterance:
         self.delivery = Delivery()
         self.committed = self.blind = False
         self._converter = self.intake.new_converter()
+        self._held_back = 0.0
         self.cut = 0
         self.sent_s = 0.0
         self.signed = False

@@ -208,6 +208,35 @@ def test_the_last_packet_of_a_sealed_utterance_brings_the_tail_along(new, rig):
     assert not utterance.has_tail
 
 
+def test_what_a_converter_holds_back_is_not_there_until_it_went_out(new, rig):
+    """Another process that goes on there, or a caller that lets go of what is there, would lose it."""
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbccdd", 1.0)
+    utterance.take_packet(6, NOW)
+    assert (utterance.cut, utterance.taken) == (6, 2)
+    utterance.delivery.ack()
+    assert utterance.confirmed == 2
+    utterance.take_packet(2, NOW)
+    assert utterance.taken == 4
+    utterance.seal()
+    utterance.take_packet(0, NOW)
+    assert utterance.taken == 8
+
+
+def test_what_is_held_back_of_another_rate_is_whole_samples_of_it(new):
+    class Halved:
+        """Twice the rate and two channels: a quarter of the bytes, the latest sample held back."""
+
+        def convert(self, chunks, *, last):
+            size = sum(map(len, chunks)) // 4
+            return bytes(size if last else max(0, size - 2))
+
+    utterance = new(byte_rate=192_000, frame_bytes=4, new_converter=Halved)
+    utterance.receive(None, bytes(40), 1.0)
+    assert len(utterance.take_packet(24, NOW)) == 4
+    assert utterance.taken == 16
+
+
 def test_an_utterance_without_audio_has_no_tail(utterance):
     utterance.seal()
     assert not utterance.has_tail

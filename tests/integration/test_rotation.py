@@ -57,6 +57,20 @@ async def test_in_silence_a_fresh_avatar_takes_over_and_the_old_one_goes():
         assert emulator.audio(rotated.upstream_session_id) == speech.sound(1.0)
 
 
+async def test_without_a_registry_a_fresh_avatar_takes_over_all_the_same():
+    """Nothing is written then, so the fresh one speaks in the very moment it is taken."""
+    with processes.emulator() as emulator, processes.gateway(emulator.url, registry_file="off") as gateway:
+        async with connect(gateway.address) as caller:
+            attachment = await _rotating(caller)
+            rotated = await attachment.event("rotated")
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(speech.sound(1.0), "after")
+            assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            await caller.end(attachment.session_id)
+        assert emulator.audio(rotated.upstream_session_id) == speech.sound(1.0)
+        assert emulator.active() == 0
+
+
 async def test_back_to_back_utterances_go_to_one_avatar_or_the_other_whole():
     said = [speech.sound(1.5, seed=seed) for seed in range(8)]
     with processes.emulator() as emulator, processes.gateway(emulator.url) as gateway:

@@ -53,6 +53,11 @@ class Limit:
         if self._rotation is not None:
             self._rotation.ready = True
 
+    def successor_dropped(self) -> None:
+        """None waits any more; that was our own decision."""
+        if self._rotation is not None:
+            self._rotation.ready = False
+
     def successor_failed(self, error: GatewayError) -> bool:
         """There is no fresh avatar, or it is lost again; whether that reason is another than before."""
         if self._rotation is None:

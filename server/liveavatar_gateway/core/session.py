@@ -63,6 +63,8 @@ class Session:
         self.created_at = utc_now()
         self.ready_at: datetime | None = None
         self.ended_at: datetime | None = None
+        self.heard_since_s: float | None = None
+        """Since when the avatar hears over the socket that is, monotonic seconds; None while it does not."""
         self.unknown_events = 0
         self.last_command_at_s = 0.0
         self.log = EventLog(capacity=config.event_log_size)
@@ -149,6 +151,7 @@ class Session:
             return
         self._readiness.close()
         self._outbox.clear()
+        self.heard_since_s = None
         if self.state is SessionState.RECONNECTING:
             return
         self._lost_at_s = now_s
@@ -160,6 +163,7 @@ class Session:
     def replaced(self, *, max_duration_s: float | None, now_s: float) -> None:
         """A fresh avatar was started in place of the one whose socket is lost; its socket is yet to be opened."""
         self._replaced = True
+        self._forget_pose()
         self._limit.begin(max_duration_s, now_s)
 
     def end(
@@ -215,6 +219,11 @@ class Session:
         if self._limit.successor_failed(error):
             self._note(Noticed(error=False, type="rotation_delayed", message=error.message))
 
+    def successor_dropped(self) -> None:
+        """The fresh avatar that waited, if any, is not to take over any more."""
+        self.speech.parting.hold = Hold.NOTHING
+        self._limit.successor_dropped()
+
     def may_take_over(self, now_s: float) -> bool:
         """Whether the fresh avatar is to go on now, see `take_over`."""
         if not self._limit.has_successor or self.over:
@@ -242,9 +251,7 @@ class Session:
         self.speech.tick(now_s)
         inside = any(one.first_sent_at_s is not None and not one.committed for one in self.speech.active)
         self._outbox.clear()
-        self._listening.begin_anew()
-        if self.pose is Pose.LISTENING:
-            self._pose(Pose.IDLE)
+        self._forget_pose()
         resent_bytes = self.speech.hand_over(now_s)
         self._drain()
         self.rotation_count += 1
@@ -258,6 +265,7 @@ class Session:
         )
         if self.state is SessionState.RECONNECTING:
             self._replaced = True
+            self.heard_since_s = now_s
             self._ready_again(now_s, resent_bytes)
 
     # --- the caller's side
@@ -445,6 +453,7 @@ class Session:
 
     def _become_ready(self, now_s: float) -> None:
         resent_bytes = self.speech.resume(now_s)
+        self.heard_since_s = now_s
         if self.state is SessionState.RECONNECTING:
             self._ready_again(now_s, resent_bytes)
         else:
@@ -476,6 +485,13 @@ class Session:
         if pose is not self.pose and pose is not Pose.UNKNOWN:
             previous, self.pose = self.pose, pose
             self._note(PoseChanged(pose, previous))
+
+    def _forget_pose(self) -> None:
+        """Another avatar goes on: it does not listen before it is asked, and of its pose nothing is known."""
+        self._listening.begin_anew()
+        self.speech.forget_pose()
+        if self.pose is Pose.LISTENING:
+            self._pose(Pose.IDLE)
 
     def _drain(self) -> None:
         """Put what speech concluded into the log."""

@@ -225,8 +225,11 @@ class Speech:
         self._confirmation.forget_cut()
         self.lose(now_s)
         self.parting.hold = Hold.NOTHING
-        self._hearing.forget_pose()
         return self.resume(now_s)
+
+    def forget_pose(self) -> None:
+        """Another avatar goes on, of which no pose is known."""
+        self._hearing.forget_pose()
 
     def restore(self, past: PastSession, now_s: float) -> None:
         """Go on with the speech of a session that another process drove. For one without speech of its own."""

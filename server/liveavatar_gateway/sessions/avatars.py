@@ -94,10 +94,14 @@ class Avatars:
             age_s=now_s - successor.started_mono_s,
             now_s=now_s,
         )
-        await self._ledger.save()
-        _log.info("session.rotated", session=self._core.id, upstream_session=fresh.session_id)
-        if old is not None:
-            self._pool.run(old.close(), name=f"session-{self._core.id}/retire")
+        try:
+            await self._ledger.save()
+            _log.info("session.rotated", session=self._core.id, upstream_session=fresh.session_id)
+        finally:
+            # Whatever ends this task. Where another process has the session, the old one may be what it drives.
+            if old is not None:
+                going = old.leave() if self._ledger.closed else old.close()
+                self._pool.run(going, name=f"session-{self._core.id}/retire")
 
     async def replace(self, old: UpstreamSession | None) -> UpstreamSession:
         """One that cannot be reached any more goes, and another comes into the caller's room in its place.
@@ -111,7 +115,12 @@ class Avatars:
         self._retire_this()
         upstream = await self.start_next()
         self.speaks(upstream)
-        await self._ledger.save()
+        try:
+            await self._ledger.save()
+        except asyncio.CancelledError:
+            # The session ends meanwhile, and nobody else knows of this one yet.
+            self._pool.run(upstream.close(), name=f"session-{self._core.id}/unwanted")
+            raise
         return upstream
 
     def _retire_this(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.errors import UpstreamError, UpstreamUnreachable
+from liveavatar_gateway.core.errors import GatewayError, UpstreamError, UpstreamUnreachable
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import EndReason, SessionState, end_reason_of
 from liveavatar_gateway.core.utterance import Utterance
@@ -28,14 +28,15 @@ class ReconnectConfig:
     """How a lost command socket is opened again. Seconds."""
 
     budget_s: float = 30.0
-    """How long it is tried. Higher survives longer outages of LiveAvatar and pays for them; 0 tries only once at
-    the beginning, and ends a session with its socket."""
+    """How long it is tried, also where sockets open and do not last. Higher survives longer outages of LiveAvatar
+    and pays for them; 0 tries only once at the beginning, and ends a session with its socket."""
     first_wait_s: float = 0.2
     """Longest wait before the first try. Lower comes back sooner, and with everybody else."""
     max_wait_s: float = 5.0
     """Longest wait between two tries."""
     stable_s: float = 1.0
-    """How long a socket must have lasted for the next loss to begin with the shortest wait again."""
+    """How long a socket must have lasted for the next loss to begin with the shortest wait again, and how long its
+    avatar must have heard for it to begin with the whole budget."""
 
 
 def _unkept(utterance: Utterance) -> None:
@@ -95,6 +96,11 @@ class Drive:
         self._backoff = Backoff(first_s=config.first_wait_s, max_s=config.max_wait_s, rng=random.Random())  # noqa: S311 - jitter
         self._early: list[m.Event] | None = None
         self._lost: SocketClosed | None = None
+        self._give_up_s: float | None = None
+        """Until when it is tried to reach the avatar: since it was lost, however often a socket did not last."""
+        self._attempt_count = 0
+        self._renewed = False
+        """Whether it is a fresh avatar in place of one out of reach, and was not heard to last yet."""
         self.upstream: UpstreamSession | None = None
         self.progress: Callable[[Utterance], None] = _unkept
         self.renew: Renew | None = None
@@ -116,8 +122,11 @@ class Drive:
     async def _succeed(self, successor: Successor) -> tuple[CommandSocket, int]:
         """A fresh avatar speaks from now on; it is the one that another process would go on with."""
         old, self.upstream = self.upstream, successor.upstream
+        # What the old one said to a socket that is not needed any more is not the fresh one's.
+        self._early = None
         successor.hear(self._listener(successor.upstream))
         await self.succeeded(successor, old)
+        await self._rotations.let_go()
         self._tell()
         return successor.socket, 0
 
@@ -139,7 +148,7 @@ class Drive:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        if self._core.over or self._core.may_take_over(time.monotonic()):
+        if self._core.over or opening.cancelled() or self._core.may_take_over(time.monotonic()):
             # A socket that was opened all the same is closed with its session.
             return None
         try:
@@ -147,7 +156,8 @@ class Drive:
         except SessionGone as gone:
             reason = end_reason_of(gone.upstream_reason) if gone.upstream_reason else EndReason.UPSTREAM_ENDED
             self._end(reason, upstream_reason=gone.upstream_reason)
-        except UpstreamError as error:
+        except GatewayError as error:
+            # Not only LiveAvatar's: a fresh avatar may find no place on the account.
             self._end(EndReason.UPSTREAM_FAILED, error=error)
         return None
 
@@ -155,10 +165,13 @@ class Drive:
         try:
             return await self._open(again=self._core.state is SessionState.RECONNECTING)
         except UpstreamUnreachable:
-            fresh = await self.renew() if self.renew is not None else None
+            # A fresh one that is out of reach as well is not replaced again: each is paid for.
+            fresh = await self.renew() if self.renew is not None and not self._renewed else None
             if fresh is None:
                 raise
         self.upstream = fresh
+        self._renewed = True
+        self._give_up_s = None
         self._core.replaced(max_duration_s=fresh.started.max_duration_s, now_s=time.monotonic())
         self._backoff.reset()
         return await self._open(again=False)
@@ -172,13 +185,14 @@ class Drive:
         """
         assert self.upstream is not None  # noqa: S101 - set by `run`
         session_id = self.upstream.started.session_id
-        give_up_s = time.monotonic() + self._config.budget_s
+        give_up_s = self._give_up_s or self._begin_to_reach(time.monotonic())
         count = 0
         wait_s = self._backoff.next_s() if again else 0.0
         failure: UpstreamError | None = None
         while (not again and count == 0) or time.monotonic() + wait_s <= give_up_s:
             await asyncio.sleep(wait_s)
             count += 1
+            self._attempt_count += 1
             try:
                 return await self.upstream.connect(self._listener(self.upstream)), count
             except UpstreamUnreachable as error:
@@ -188,7 +202,13 @@ class Drive:
                 if status.startswith("4"):
                     await self._raise_if_gone(session_id)
             wait_s = self._backoff.next_s()
-        raise self._unreachable(count) from failure
+        raise self._unreachable(self._attempt_count) from failure
+
+    def _begin_to_reach(self, now_s: float) -> float:
+        """From now on the budget is spent; returns until when it lasts."""
+        self._attempt_count = 0
+        self._give_up_s = now_s + self._config.budget_s
+        return self._give_up_s
 
     async def _raise_if_gone(self, session_id: str) -> None:
         """A refusal may mean that the session is over; only its record can tell."""
@@ -224,16 +244,23 @@ class Drive:
         early, self._early = self._early or [], None
         for event in early:
             self._on_event(event)
-        async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(self._watch(socket), name=f"session-{self._core.id}/watch")
-            try:
-                await self._send(socket)
-            except SocketClosed as closed:
-                self._lost = closed
-            watcher.cancel()
+        # Again when the avatar that was to take over is lost in that very moment.
+        while not (self._core.over or self._lost or self._core.may_take_over(time.monotonic())):
+            async with asyncio.TaskGroup() as tasks:
+                watcher = tasks.create_task(self._watch(socket), name=f"session-{self._core.id}/watch")
+                try:
+                    await self._send(socket)
+                except SocketClosed as closed:
+                    self._lost = closed
+                watcher.cancel()
         if self._lost is not None and not self._core.over and not self._core.may_take_over(time.monotonic()):
             socket.abort()
             now_s = time.monotonic()
+            heard_since_s = self._core.heard_since_s
+            if heard_since_s is not None and now_s - heard_since_s >= self._config.stable_s:
+                # Otherwise it is lost over and over, and what was spent of the budget stays spent.
+                self._begin_to_reach(now_s)
+                self._renewed = False
             if now_s - opened_s >= self._config.stable_s:
                 self._backoff.reset()
             self._core.socket_lost(now_s)
@@ -300,6 +327,6 @@ class Drive:
         elif self._core.on_wire(event, time.monotonic()):
             self._wake.set()
 
-    def _end(self, reason: EndReason, *, error: UpstreamError | None = None, upstream_reason: str = "") -> None:
+    def _end(self, reason: EndReason, *, error: GatewayError | None = None, upstream_reason: str = "") -> None:
         self._core.end(reason, time.monotonic(), error=error, upstream_reason=upstream_reason)
         self._tell()

@@ -142,6 +142,7 @@ class Rotations:
         self._new_id = new_id
         self._cost = cost
         self._task: asyncio.Task[None] | None = None
+        self._letting_go: asyncio.Task[None] | None = None
         self._successor: Successor | None = None
         self._taken: Successor | None = None
 
@@ -155,11 +156,19 @@ class Rotations:
         if self._successor is None or not self._core.may_take_over(now_s):
             return None
         self._taken, self._successor = self._successor, None
+        self._letting_go = self._task
         self._stop()
         return self._taken
 
+    async def let_go(self) -> None:
+        """Wait until the avatar that was taken is watched no more: its socket has one reader at a time."""
+        if self._letting_go is not None:
+            await asyncio.wait([self._letting_go])
+            self._letting_go = None
+
     def close(self) -> None:
         """Nobody is to take over any more."""
+        self._core.successor_dropped()
         self._stop()
 
     def _stop(self) -> None:

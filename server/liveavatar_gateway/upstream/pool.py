@@ -57,6 +57,7 @@ class UpstreamSession:
         self._place = place
         self._ledger = ledger
         self._socket: CommandSocket | None = None
+        self._closing: asyncio.Task[str] | None = None
         self.started = started
         pool.held.add(started.session_id)
 
@@ -82,9 +83,12 @@ class UpstreamSession:
     async def close(self) -> str:
         """Stop the session, close its socket, give its place back; returns LiveAvatar's reason if it ended first.
 
-        The stop goes on when the caller is cancelled, and the place stays taken until it is confirmed.
+        The stop goes on when the caller is cancelled, and the place stays taken until it is confirmed. Closed
+        again, it says the same: a second stop would find that LiveAvatar ended it, for a reason of our own.
         """
-        return await asyncio.shield(self._pool.run(self._close(), name=f"session-{self.started.session_id}/close"))
+        if self._closing is None:
+            self._closing = self._pool.run(self._close(), name=f"session-{self.started.session_id}/close")
+        return await asyncio.shield(self._closing)
 
     async def _close(self) -> str:
         session_id = self.started.session_id

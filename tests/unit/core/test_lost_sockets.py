@@ -292,6 +292,28 @@ def test_a_fresh_avatar_without_a_limit_never_expires(make_rig):
     assert not rig.session.over
 
 
+def test_a_fresh_avatar_in_place_of_one_that_listened_is_asked_to_listen_too(rig):
+    rig.session.listen()
+    rig.wake()
+    rig.tell(m.PoseUpdated(Pose.LISTENING))
+    rig.lose()
+    rig.session.replaced(max_duration_s=None, now_s=rig.now_s)
+    assert rig.session.pose is Pose.IDLE
+    rig.reopen()
+    assert [type(command) for command in rig.commands] == [m.ListenStart, m.ListenStart]
+
+
+def test_it_is_known_since_when_the_avatar_hears(rig):
+    rig.run(1)
+    assert rig.session.heard_since_s == rig.now_s - 1
+    rig.lose()
+    assert rig.session.heard_since_s is None
+    rig.session.socket_opened(rig.now_s)
+    assert rig.session.heard_since_s is None, "an open socket is not readiness"
+    rig.tell(m.StateUpdated("connected"))
+    assert rig.session.heard_since_s == rig.now_s
+
+
 def test_a_late_start_without_a_name_ends_nothing_of_which_the_rest_goes_up_again(make_rig):
     """It is the start of that one, which was concluded a moment before."""
     rig = make_rig(scheduler={"queue_lead_s": 3.0}).ready()

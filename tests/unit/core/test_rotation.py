@@ -196,6 +196,16 @@ def test_a_listening_avatar_is_followed_by_one_that_listens(rotating):
     assert not rotating.session.wants_successor(rotating.now_s)
 
 
+def test_one_that_is_dropped_does_not_take_over(rotating):
+    rotating.say("said", 5.0)
+    rotating.acknowledge()
+    rotating.session.successor_ready(rotating.now_s)
+    rotating.lose()
+    rotating.session.successor_dropped()
+    rotating.run(10.0)
+    assert not rotating.session.may_take_over(rotating.now_s)
+
+
 def test_holds_follow_the_plan():
     rotation = Rotation(RotationConfig(), SpeechConfig())
     rotation.plan(100.0, None)

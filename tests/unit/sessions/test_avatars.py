@@ -1,0 +1,128 @@
+"""Avatars that follow each other: whatever interrupts a change of them, none is left that is paid for."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.session_config import SessionConfig
+from liveavatar_gateway.sessions.avatars import Avatars
+from liveavatar_gateway.sessions.spec import OwnRoom, Spec
+from liveavatar_gateway.upstream.model import AvatarRequest, Started
+
+STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
+
+
+class Upstream:
+    """A session at LiveAvatar that notes what became of it."""
+
+    def __init__(self, session_id: str) -> None:
+        self.started = replace(STARTED, session_id=session_id)
+        self.fate = "runs"
+
+    async def close(self) -> str:
+        self.fate = "closed"
+        return ""
+
+    async def leave(self) -> None:
+        self.fate = "left"
+
+
+class Pool:
+    """Starts one upstream session after the other."""
+
+    def __init__(self) -> None:
+        self.upstreams: list[Upstream] = []
+        self._tasks: set[asyncio.Task] = set()
+
+    async def start(self, *_: object, **__: object) -> Upstream:
+        self.upstreams.append(Upstream(f"fresh-{len(self.upstreams) + 1}"))
+        return self.upstreams[-1]
+
+    def run(self, work, *, name: str) -> asyncio.Task:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class Ledger:
+    """Writes as long as `slow` is not set, which is for ever otherwise; `closed` when another process has it."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.slow = False
+        self.stuck = asyncio.Event()
+
+    async def save(self) -> None:
+        if self.slow:
+            self.stuck.set()
+            await asyncio.Event().wait()
+
+
+class Successor:
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.started_at = datetime.now(UTC)
+        self.started_mono_s = 0.0
+
+
+@pytest.fixture
+def ledger():
+    return Ledger()
+
+
+@pytest.fixture
+def pool():
+    return Pool()
+
+
+@pytest.fixture
+def avatars(pool, ledger):
+    request = AvatarRequest(avatar_id="avatar")
+    spec = Spec(avatar=request, detach_grace_s=1, own_room=OwnRoom(name="desk-7", avatar_identity="avatar"))
+    core = Session("session", SessionConfig(), new_id=lambda: "id", utc_now=lambda: datetime.now(UTC), rotate=True)
+    core.started(max_duration_s=60, now_s=0)
+    return Avatars(spec, core, pool, ledger, None)
+
+
+async def _cancel(work, stuck: asyncio.Event) -> None:
+    task = asyncio.create_task(work)
+    await stuck.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+
+
+async def test_one_that_was_started_in_place_of_another_is_closed_when_the_session_ends_meanwhile(
+    avatars, pool, ledger, monkeypatch
+):
+    old = Upstream("old")
+    # The identity is saved before the start; what is slow is the save after it.
+    start = pool.start
+
+    async def started(*arguments, **options):
+        ledger.slow = True
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(pool, "start", started)
+    await _cancel(avatars.replace(old), ledger.stuck)
+    assert [one.fate for one in (old, *pool.upstreams)] == ["closed", "closed"]
+
+
+async def test_one_whose_turn_is_over_is_closed_although_the_session_ends_in_that_moment(avatars, ledger):
+    ledger.slow = True
+    old = Upstream("old")
+    await _cancel(avatars.succeed(Successor(Upstream("fresh")), old), ledger.stuck)
+    assert old.fate == "closed"
+
+
+async def test_one_that_another_process_drives_by_now_is_left_to_it(avatars, ledger):
+    ledger.closed = True
+    old = Upstream("old")
+    await avatars.succeed(Successor(Upstream("fresh")), old)
+    await asyncio.sleep(0)
+    assert old.fate == "left"

@@ -52,6 +52,7 @@ def test_a_session_that_does_not_rotate_has_no_successor(make_rig):
     rig.run(90)
     rig.session.successor_ready(rig.now_s)
     rig.session.successor_failed(_failure())
+    rig.session.successor_dropped()
     assert not rig.session.wants_successor(rig.now_s)
     assert not rig.session.may_take_over(rig.now_s)
     assert rig.of(Noticed) == []

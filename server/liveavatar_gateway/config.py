@@ -132,9 +132,9 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         le=300,
-        description="How long a lost command socket is opened again, also where it opens and does not last, before "
-        "the avatar is given up: the session ends, or in a room of the caller's own a fresh avatar goes on. Higher "
-        "survives longer outages of LiveAvatar and pays for them; 0 gives up with the socket.",
+        description="How long a lost command socket is opened again, also where it opens and does not last, "
+        "before the avatar is given up: the session ends, or in a room of the caller's own a fresh avatar goes "
+        "on. Higher survives longer outages of LiveAvatar and pays for them; 0 gives up with the socket.",
     )
     keep_alive_s: float = Field(
         60.0,

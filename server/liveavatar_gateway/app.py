@@ -107,8 +107,6 @@ class App:
             raise ConfigError(f"GATEWAY_REGISTRY_FILE: {error}") from None
         await self.directory.__aenter__()
         await self._open_endpoint()
-        # Before the first caller is heard: it may be one of those whose sessions are taken over here.
-        await self.sweeper.sweep()
         server = grpc.aio.server(interceptors=[Metering(self.metrics)], options=self._options())
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(self._settings.rpc(), self.directory, self.pool.places), server
@@ -121,6 +119,9 @@ class App:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
         self.port = self._bind(server, f"{self._settings.host}:{self._settings.port}", "GATEWAY_PORT")
         await self._serve_operators()
+        # Before the first caller is heard: it may be one of those whose sessions are taken over here. Behind all
+        # that can fail: a start that fails has to leave them to one that works.
+        await self.sweeper.sweep()
         await server.start()
         self._server = server
         self._books.address = self._settings.advertised_address or self.address

@@ -280,6 +280,29 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
             assert "session.moved" in gateway.process.log
 
 
+async def test_a_barge_in_whose_session_was_taken_away_is_answered_with_that(registry):
+    """Nobody here can answer it any more; a call without a deadline would wait for ever."""
+    settings = {"registry_file": registry, "lease_s": 2, "interrupt_timeout_s": 10}
+    with (
+        processes.emulator(interrupt_ack_ms=60_000) as emulator,
+        processes.gateway(emulator.url, **settings) as gateway,
+    ):
+        config = RegistryConfig(file=registry, account=account_name(emulator.url, processes.API_KEY))
+        async with make_registry(config) as other, connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            await stream.say(speech.sound(12.0))
+            await stream.until("started")
+            request = session_service_pb2.InterruptSessionRequest(session_id=attachment.session_id)
+            asked = asyncio.ensure_future(_result(caller.sessions.InterruptSession(request)))
+            while not _interrupts(emulator, attachment.upstream_id):
+                await asyncio.sleep(0.01)
+            assert other.claim(other.find(attachment.session_id)) is not None
+            refusal = await refused(asyncio.wait_for(asked, 5))
+            assert (refusal.reason, refusal.metadata["session_id"]) == ("OWNER_MOVED", attachment.session_id)
+
+
 async def _watch(session, told: list[type]) -> None:
     told.extend([type(event) async for event in session.events()])
 
@@ -389,6 +412,40 @@ async def test_a_barge_in_that_a_killed_gateway_did_not_answer_is_carried_out_by
             stream = await caller.speak(attachment.session_id)
             await stream.say(speech.sound(0.5), "next")
             assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+            await caller.end(attachment.session_id)
+
+
+@pytest.mark.parametrize("next_id", ["", "another"])
+async def test_speech_without_an_end_that_nobody_takes_up_after_a_kill_does_not_hold_up_the_session(
+    registry, next_id
+):
+    """It ends as after a broken stream: at once when its caller says something else, else after the grace."""
+    with processes.emulator() as emulator, contextlib.ExitStack() as stack:
+        settings = {"registry_file": registry, "detach_grace_s": 60 if next_id else 8}
+        gateway = stack.enter_context(processes.gateway(emulator.url, **settings))
+        async with connect(gateway.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            stream = await caller.speak(attachment.session_id)
+            await stream.begin("broken off")
+            await stream.chunk(speech.sound(1.0))
+            await stream.until("started")
+            gateway.process.kill()
+        gateway = stack.enter_context(processes.gateway(emulator.url, **settings))
+        async with connect(gateway.address) as caller:
+            resumed = await caller.resume(attachment.opened.handle, skip_compacted=True)
+            await resumed.event("reconnected")
+            if next_id:
+                stream = await caller.speak(attachment.session_id)
+                await stream.say(speech.sound(0.5, seed=2), next_id)
+            ended = await asyncio.wait_for(resumed.event("utterance_ended"), 20)
+            assert (ended.utterance_id, ended.outcome) == (
+                "broken off",
+                audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED,
+            )
+            if next_id:
+                ended = await asyncio.wait_for(stream.until("ended"), 20)
+                assert (ended.utterance_id, ended.outcome) == (next_id, audio_pb2.UTTERANCE_OUTCOME_COMPLETED)
             await caller.end(attachment.session_id)
 
 

@@ -179,6 +179,12 @@ async def test_an_unknown_session_is_not_found(caller, call):
     assert why.has("ResourceInfo")
 
 
+async def test_a_handle_of_any_length_is_refused_like_another(caller):
+    """A refusal that repeats it would be more than callers take, and reach them without its reason."""
+    why = await refused(caller.resume("x" * 100_000))
+    assert (why.reason, why.field) == ("SESSION_NOT_FOUND", "resume.handle")
+
+
 async def test_an_unknown_handle_is_not_found_and_not_repeated(caller):
     why = await refused(caller.resume("nobody.secret-part"))
     assert (why.reason, why.field) == ("SESSION_NOT_FOUND", "resume.handle")

@@ -13,6 +13,7 @@ from harness.caller import refused
 
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
+from liveavatar_gateway.registry.place import RegistryConfig, account_name, make_registry
 
 
 @contextlib.contextmanager
@@ -42,6 +43,29 @@ async def test_any_process_ends_a_session_of_another_and_gives_its_final_record(
             assert (await attachment.event("ended")).session.end_reason == ended.end_reason
             assert (await other.end(attachment.session_id)).end_reason == ended.end_reason
             assert (await caller.end(attachment.session_id)).usage == ended.usage
+
+
+async def test_a_wish_of_another_version_ends_the_session_and_nothing_else(tmp_path):
+    """Its reason may be one that this version does not have; the owner goes on with its books."""
+    registry = str(tmp_path / "registry.db")
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry, lease_s=2) as gateway,
+    ):
+        account = account_name(emulator.url, processes.API_KEY)
+        async with (
+            make_registry(RegistryConfig(file=registry, account=account)) as newer,
+            connect(gateway.address) as caller,
+        ):
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            await newer.want_end(attachment.session_id, "NO_REASON_OF_THIS_VERSION")
+            ended = await attachment.event("ended")
+            assert ended.session.end_reason == session_pb2.END_REASON_OPERATOR
+            second = await caller.attach()
+            await newer.want_end(second.session_id, "CALLER_ENDED")
+            ended = await second.event("ended")
+            assert ended.session.end_reason == session_pb2.END_REASON_CALLER_ENDED
 
 
 async def test_a_session_of_a_dead_process_ends_at_once_for_who_asks(tmp_path):

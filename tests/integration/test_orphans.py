@@ -12,7 +12,7 @@ from harness import processes, speech
 from harness.caller import Caller, refused
 from harness.caller import caller as connect
 
-from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
 
 GRACE_S = 3.0
 
@@ -90,6 +90,75 @@ async def test_a_session_that_was_being_started_when_its_gateway_was_killed_is_e
             await asyncio.sleep(0.05)
         await asyncio.to_thread(emulator.wait_active, 0, 10)
         assert "session.swept" in second.process.log
+
+
+@pytest.mark.parametrize("at", ["note", "start"])
+async def test_a_session_that_was_called_off_while_it_was_made_has_ended_for_every_process(registry, at):
+    """What is on its way to the registry or to LiveAvatar then gets there later than its end."""
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as first,
+        processes.gateway(emulator.url, registry_file=registry) as second,
+    ):
+        blocker = sqlite3.connect(registry, isolation_level=None)
+        if at == "note":
+            blocker.execute("BEGIN IMMEDIATE")
+        else:
+            emulator.fault("start", delay_s=1.5)
+        async with connect(first.address) as caller, connect(second.address) as other:
+            creation = asyncio.create_task(caller.create())
+            await asyncio.sleep(1.0)
+            creation.cancel()
+            (known,) = (await caller.sessions.ListSessions(session_service_pb2.ListSessionsRequest())).sessions
+            await asyncio.sleep(0.5)
+            if at == "note":
+                blocker.execute("ROLLBACK")
+            blocker.close()
+            found = await found_by_all(other, known.id)
+            assert found.state == session_pb2.SESSION_STATE_ENDED
+            assert found.end_reason == session_pb2.END_REASON_CALLER_LOST
+            await asyncio.to_thread(emulator.wait_active, 0, 10)
+
+
+async def test_a_start_that_fails_leaves_sessions_to_one_that_works(registry):
+    """A supervisor tries again: what is to be paid for meanwhile is what callers come back to."""
+    with processes.emulator() as emulator, contextlib.ExitStack() as stack:
+        first = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))
+        stranger = stack.enter_context(processes.gateway(emulator.url))
+        async with connect(first.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            first.process.kill()
+        taken = int(stranger.address.rpartition(":")[2])
+        with (
+            pytest.raises(RuntimeError, match="is the port taken"),
+            processes.gateway(emulator.url, port=taken, registry_file=registry),
+        ):
+            pass
+        assert emulator.active() == 1
+        second = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))
+        async with connect(second.address) as caller:
+            resumed = await caller.resume(attachment.opened.handle, skip_compacted=True)
+            await resumed.event("reconnected")
+            await caller.end(attachment.session_id)
+
+
+async def test_whoever_saw_all_events_of_a_dead_process_is_told_that_its_session_was_ended(registry):
+    with processes.emulator() as emulator:
+        with processes.gateway(emulator.url, registry_file=registry, detach_grace_s=0) as first:
+            async with connect(first.address) as caller:
+                attachment = await caller.attach()
+                await attachment.event("pose_changed")
+                first.process.kill()
+        last = attachment.events[-1].sequence
+        await asyncio.sleep(3)
+        with processes.gateway(emulator.url, registry_file=registry) as second:
+            async with connect(second.address) as caller:
+                await found_by_all(caller, attachment.session_id)
+                resumed = await caller.resume(attachment.opened.handle, last)
+                ended = await resumed.event("ended")
+                assert ended.session.end_reason == session_pb2.END_REASON_CALLER_LOST
+                assert [event.sequence for event in resumed.events] == [last + 1]
 
 
 async def test_a_full_account_is_searched_for_our_own_orphans(registry):

@@ -12,7 +12,13 @@ from liveavatar_gateway.core.events import Happening, UtteranceEnded
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
-from liveavatar_gateway.sessions.record import UtteranceRecord, access_facts, ended_record, utterance_record
+from liveavatar_gateway.sessions.record import (
+    UtteranceRecord,
+    access_facts,
+    ended_record,
+    utterance_record,
+    wished_end,
+)
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import Started
@@ -168,7 +174,7 @@ class Ledger:
     def end_for(self, reason: str) -> None:
         """Somebody asked another process to end the session."""
         if not self.closed:
-            self._session.end_for(EndReason(reason))
+            self._session.end_for(wished_end(reason))
 
     async def write(self) -> None:
         """Write all that is not written yet. For the books.
@@ -192,8 +198,8 @@ class Ledger:
             if self._finish_keep_s is None:
                 await registry.save(fence, facts)
             else:
-                await registry.finish(fence, facts, keep_s=self._finish_keep_s)
-                self.closed = True
+                # False while something of it may still run upstream: `stopped` writes again.
+                self.closed = await registry.finish(fence, facts, keep_s=self._finish_keep_s)
         except RegistryUnavailable:
             self.changed = True
             raise

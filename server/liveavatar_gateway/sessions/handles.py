@@ -10,6 +10,8 @@ from liveavatar_gateway.registry.base import HandleHash
 
 KEEP_S: Final = 60.0
 """How long a handle works at least after a newer one was given out: that one may never have arrived."""
+_ID_CHARS: Final = 36
+"""Of a session's id."""
 _MOST: Final = 64
 """Handles of one session that work at once; above that the oldest is forgotten."""
 
@@ -60,5 +62,5 @@ class Handles:
 
 
 def session_id_of(handle: str) -> str:
-    """The session a handle claims to be of."""
-    return handle.partition(".")[0]
+    """The session a handle claims to be of; no longer than an id can be, since refusals name it."""
+    return handle.partition(".")[0][:_ID_CHARS]

@@ -407,6 +407,10 @@ class LiveSession:
         assert left.started is not None  # noqa: S101 - nor without access
         _log.info("session.adopted", session=self.id, epoch=left.fence.epoch, grace_s=round(left.grace_s, 1))
         self.holds.expect_somebody(left.grace_s)
+        for utterance in self.core.speech.active:
+            # The stream that it came by went with its process.
+            if not utterance.sealed and not utterance.interrupted:
+                self._left_open.add(utterance)
         self._tell()
         self.drive.upstream = self._pool.adopt(left.started, self._ledger)
         return self.drive.upstream
@@ -418,6 +422,9 @@ class LiveSession:
 
     async def _finish(self) -> None:
         if self.lost_to is not None:
+            for answer in self._tickets.values():
+                if not answer.done():
+                    answer.set_exception(self.lost_to)
             if self.drive.upstream is not None:
                 await self.drive.upstream.leave()
             self.finished.set()

@@ -133,6 +133,14 @@ class UtteranceRecord:
         }
 
 
+def wished_end(reason: str) -> EndReason:
+    """Why somebody else wants a session to end. Another version of the gateway may have reasons of its own."""
+    try:
+        return EndReason(reason)
+    except ValueError:
+        return EndReason.OPERATOR
+
+
 def utterance_record(utterance: Utterance) -> UtteranceRecord:
     """How far an utterance is; what has to be sent again counts as not sent."""
     again_bytes = sum(len(packet.pcm) for packet in utterance.delivery.again)

@@ -15,7 +15,7 @@ from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.left import current_upstream
 from liveavatar_gateway.sessions.live import LiveSession
-from liveavatar_gateway.sessions.record import Record
+from liveavatar_gateway.sessions.record import Record, wished_end
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
 
@@ -165,6 +165,8 @@ class Sweeper:
             # False when it had ended before, or after five minutes in vain: LiveAvatar has reaped it by then.
             stopped += await self._pool.stops.stop(upstream.upstream_session_id, _STOP_REASON)
             await ledger.stopped(upstream.upstream_session_id)
+        # Its end is an event like others, with a number that nobody has seen.
+        ledger.note_sequence(row.sequence + 1)
         await ledger.finish(self._config.keep_s)
         self.swept_count += 1
         self._pool.metrics.taken_over(adopted=False)
@@ -203,6 +205,6 @@ def _final_facts(row: Row) -> Facts:
         record = Record.of(row.facts)
     except ValueError:
         return row.facts
-    wanted = EndReason(row.end_wanted) if row.end_wanted else EndReason.CALLER_LOST
+    wanted = wished_end(row.end_wanted) if row.end_wanted else EndReason.CALLER_LOST
     reason = record.end_reason or wanted
     return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()

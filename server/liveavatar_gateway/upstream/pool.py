@@ -164,7 +164,7 @@ class Pool:
     async def _start_in(self, place: Place, request: AvatarRequest, ledger: Ledger) -> UpstreamSession:
         try:
             minted = await self._rest.mint(request, self._own_room(request))
-            await ledger.minted(minted.session_id)
+            await self._note(minted.session_id, ledger)
         except BaseException:
             place.release(settle=False)
             raise
@@ -175,6 +175,20 @@ class Pool:
         except asyncio.CancelledError:
             task.add_done_callback(self._close_unwanted)
             raise
+
+    async def _note(self, session_id: str, ledger: Ledger) -> None:
+        """Have the ledger note what is about to start; a note that nobody waits for any more is taken back."""
+        noting = self.run(ledger.minted(session_id), name=f"session-{session_id}/note")
+        try:
+            await asyncio.shield(noting)
+        except asyncio.CancelledError:
+            self.run(self._take_back(noting, session_id, ledger), name=f"session-{session_id}/take-back")
+            raise
+
+    @staticmethod
+    async def _take_back(noting: asyncio.Task[None], session_id: str, ledger: Ledger) -> None:
+        await asyncio.gather(noting, return_exceptions=True)
+        await ledger.stopped(session_id)
 
     def _own_room(self, request: AvatarRequest) -> LiveKitAccess | None:
         if request.seat is None:

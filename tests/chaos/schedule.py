@@ -39,6 +39,11 @@ KINDS: Final = (
 
 PROFILES: Final = ("modern", "classic", "acks_only")
 
+NEED_A_START: Final = frozenset(
+    {"start fails", "start's answer lost", "LiveAvatar's answers malformed", "LiveAvatar hangs"}
+)
+"""These hit nobody when no session is opened after them, so they come first."""
+
 UNCONFIRMED: Final = frozenset({"acks swallowed", "acks delayed"})
 """After these, audio that LiveAvatar took without a word may be sent again: nobody can know better."""
 
@@ -88,6 +93,7 @@ def plan(seed: int, seconds: float) -> Plan:
     kinds = [kind for number, kind in enumerate(KINDS) if number % WINDOW == seed % WINDOW]
     kinds += rng.sample(["socket closed", "socket reset", "caller's connections reset"], 2)
     rng.shuffle(kinds)
+    kinds.sort(key=lambda kind: kind not in NEED_A_START)
     step_s = seconds * 0.75 / len(kinds)
     return Plan(
         seed,

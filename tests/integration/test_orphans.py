@@ -9,9 +9,10 @@ from pathlib import Path
 import grpc
 import pytest
 from harness import processes, speech
-from harness.caller import Caller, refused
+from harness.caller import AVATAR, Caller, refused
 from harness.caller import caller as connect
 
+from liveavatar.gateway import AsyncClient
 from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
 
 GRACE_S = 3.0
@@ -219,6 +220,33 @@ async def test_who_asks_the_wrong_process_is_told_where_the_session_is(registry)
             found = await found_by_all(other, attachment.session_id)
             assert found.state == session_pb2.SESSION_STATE_ENDED
             assert (found.end_reason, found.ended_at) == (ended.end_reason, ended.ended_at)
+
+
+async def test_a_retry_that_comes_to_another_process_makes_no_second_session(registry):
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as first,
+        processes.gateway(emulator.url, registry_file=registry) as second,
+    ):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            attachment = await caller.attach(request_id="wish")
+            await attachment.until_ready()
+            refusal = await refused(other.attach(request_id="wish"))
+            assert (refusal.reason, refusal.metadata["address"]) == ("OWNER_MOVED", first.address)
+            refusal = await refused(other.attach(request_id="wish", labels={"desk": "7"}))
+            assert refusal.reason == "REQUEST_ID_REUSED"
+            # The client library goes where it is sent.
+            async with AsyncClient(second.address) as client:
+                sent = await client.create_session(avatar_id=AVATAR, request_id="wish")
+                assert sent.session.id == attachment.session_id
+            first.process.kill()
+            again = await other.attach(request_id="wish")
+            assert again.session_id == attachment.session_id
+            emulator.wait_active(1)
+            await other.end(attachment.session_id)
+            ended = await other.attach(request_id="wish")
+            assert ended.session_id == attachment.session_id
+            assert ended.opened.session.state == session_pb2.SESSION_STATE_ENDED
 
 
 async def test_callers_are_sent_to_the_address_that_the_owner_advertises(registry):

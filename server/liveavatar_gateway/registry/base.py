@@ -108,8 +108,8 @@ class Registry(Protocol):
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts) -> Fence:
-        """Add a session of this process. It is living until `finish`."""
+    async def create(self, session_id: str, facts: Facts, *, request_id: str = "") -> Fence:
+        """Add a session of this process, with its caller's name for the wish. It is living until `finish`."""
 
     async def save(self, fence: Fence, facts: Facts) -> None:
         """Replace what is known of a session."""
@@ -142,6 +142,9 @@ class Registry(Protocol):
 
     def find(self, session_id: str) -> Row | None:
         """Look a session up, whoever owns it; None when there is none."""
+
+    def find_request(self, request_id: str) -> Row | None:
+        """Look up the newest session that was created for a request, whoever owns it; None when there is none."""
 
     def abandoned(self, row: Row) -> bool:
         """Whether a living session's owner is dead, or has been silent for longer than its lease and the grace."""

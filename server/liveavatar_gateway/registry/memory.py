@@ -18,6 +18,8 @@ class Memory:
 
     rows: dict[str, Row] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, str] = field(default_factory=dict)
+    """Request ids by session."""
     leases: dict[str, Lease] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)
@@ -56,8 +58,9 @@ class MemoryRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts) -> Fence:
+    async def create(self, session_id: str, facts: Facts, *, request_id: str = "") -> Fence:
         self._memory.accounts[session_id] = self._account
+        self._memory.requests[session_id] = request_id
         self._memory.rows[session_id] = Row(
             session_id=session_id,
             owner=self.owner,
@@ -130,6 +133,11 @@ class MemoryRegistry:
         row = self._memory.rows.get(session_id)
         return self._seen(row) if row and self._memory.accounts[session_id] == self._account else None
 
+    def find_request(self, request_id: str) -> Row | None:
+        newest = reversed(self._memory.rows)
+        found = next((name for name in newest if request_id and self._memory.requests[name] == request_id), None)
+        return None if found is None else self.find(found)
+
     def abandoned(self, row: Row) -> bool:
         return not row.ended and row.owner != self.owner and self._is_dead(row.owner)
 
@@ -188,6 +196,7 @@ class MemoryRegistry:
         now_s = monotonic_s()
         for session_id in [name for name, until_s in self._memory.kept_until_s.items() if until_s < now_s]:
             del self._memory.kept_until_s[session_id], self._memory.rows[session_id]
+            del self._memory.requests[session_id]
         owners = {row.owner for row in self._memory.rows.values() if not row.ended}
         for owner in [name for name in self._memory.leases if name not in owners and self._is_dead(name)]:
             del self._memory.leases[owner]

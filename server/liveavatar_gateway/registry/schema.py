@@ -2,7 +2,7 @@
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 SCHEMA: Final = (
     """
@@ -26,9 +26,11 @@ SCHEMA: Final = (
         handles BLOB NOT NULL DEFAULT (CAST('[]' AS BLOB)),
         kept_boot_id TEXT,           -- once it has ended
         kept_until_mono_s REAL,
-        end_wanted TEXT              -- why somebody else wants it to end
+        end_wanted TEXT,             -- why somebody else wants it to end
+        request_id TEXT NOT NULL DEFAULT ''
     ) STRICT""",
     "CREATE INDEX living ON sessions (owner) WHERE NOT ended",
+    "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
     """
     CREATE TABLE utterances (
         session_id TEXT NOT NULL,
@@ -45,5 +47,11 @@ SCHEMA: Final = (
     "CREATE INDEX upstreams_of ON upstreams (session_id)",
 )
 
-UPGRADES: Final = {1: ("ALTER TABLE sessions ADD COLUMN end_wanted TEXT",)}
+UPGRADES: Final = {
+    1: ("ALTER TABLE sessions ADD COLUMN end_wanted TEXT",),
+    2: (
+        "ALTER TABLE sessions ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
+    ),
+}
 """What leads from a version to the next."""

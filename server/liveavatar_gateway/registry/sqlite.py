@@ -179,11 +179,12 @@ class SqliteRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts) -> Fence:
+    async def create(self, session_id: str, facts: Facts, *, request_id: str = "") -> Fence:
         def work() -> Fence:
             self._on_thread.execute(
-                "INSERT INTO sessions (session_id, account, owner, epoch, facts) VALUES (?, ?, ?, 1, ?)",
-                (session_id, self._account, self.owner, orjson.dumps(facts)),
+                "INSERT INTO sessions (session_id, account, owner, epoch, facts, request_id) "
+                "VALUES (?, ?, ?, 1, ?, ?)",
+                (session_id, self._account, self.owner, orjson.dumps(facts), request_id),
             )
             return Fence(session_id, 1)
 
@@ -259,6 +260,17 @@ class SqliteRegistry:
     def find(self, session_id: str) -> Row | None:
         with self._translated():
             found = self._rows(self._on_loop, "WHERE account = ? AND session_id = ?", self._account, session_id)
+        return found[0] if found else None
+
+    def find_request(self, request_id: str) -> Row | None:
+        with self._translated():
+            found = self._rows(
+                self._on_loop,
+                # The index holds no empty ones, and is used only where the question says that too.
+                "WHERE account = ? AND request_id = ? AND request_id <> '' ORDER BY number DESC LIMIT 1",
+                self._account,
+                request_id,
+            )
         return found[0] if found else None
 
     def abandoned(self, row: Row) -> bool:

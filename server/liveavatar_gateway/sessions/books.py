@@ -33,6 +33,10 @@ class Kept(Protocol):
     def id(self) -> str:
         """The gateway's id of the session."""
 
+    @property
+    def request_id(self) -> str:
+        """The caller's name for its wish, if it has one."""
+
     def facts(self) -> Facts:
         """What is true of it now, see `record.Record`."""
 
@@ -75,7 +79,9 @@ class Ledger:
         """
         registry = self._books.registry
         if self.fence is None:
-            self.fence = await registry.create(self._session.id, self._session.facts())
+            self.fence = await registry.create(
+                self._session.id, self._session.facts(), request_id=self._session.request_id
+            )
             self._books.add(self)
             registry.note_handles(self.fence, list(self._session.handle_hashes()))
         await registry.add_upstream(self.fence, upstream_session_id)
@@ -255,10 +261,13 @@ class Books:
         """Renew the lease and write what has changed, until cancelled."""
         renew_at_s = 0.0
         while True:
-            if time.monotonic() >= renew_at_s:
-                renew_at_s = time.monotonic() + self._renew_s
-                await self._renew()
-            await self.write_all()
+            try:
+                if time.monotonic() >= renew_at_s:
+                    renew_at_s = time.monotonic() + self._renew_s
+                    await self._renew()
+                await self.write_all()
+            except Exception:  # noqa: BLE001 - the root of its task: without renewals others take all sessions over
+                _log.exception("books.crashed")
             await self._signal.wait(renew_at_s - time.monotonic())
 
     async def write_all(self) -> None:

@@ -9,7 +9,14 @@ from typing import Self
 
 import structlog
 
-from liveavatar_gateway.core.errors import Draining, InvalidField, OwnerMoved, RequestIdReused, SessionNotFound
+from liveavatar_gateway.core.errors import (
+    Draining,
+    GatewayError,
+    InvalidField,
+    OwnerMoved,
+    RequestIdReused,
+    SessionNotFound,
+)
 from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, Row
@@ -93,8 +100,10 @@ class Directory:
         Raises:
             Draining: no new ones any more.
             RequestIdReused: the request id was used with another spec.
+            OwnerMoved: another process has the session of that request.
+            RegistryUnavailable: nobody can tell whether another has.
         """
-        known = self._requests.get(request_id) if request_id else None
+        known = (self._requests.get(request_id) or self._requested(request_id, spec)) if request_id else None
         if known is not None:
             if known.spec != spec:
                 raise RequestIdReused(request_id)
@@ -113,6 +122,28 @@ class Directory:
         )
         self._add(session, wait_s)
         return session
+
+    def _requested(self, request_id: str, spec: Spec) -> LiveSession | None:
+        """Find the session that another process created for a request; None when there is none to be had.
+
+        Raises:
+            RequestIdReused: it has another spec.
+            OwnerMoved: another process has it.
+            RegistryUnavailable: nobody can tell.
+        """
+        row = self._books.registry.find_request(request_id)
+        if row is None:
+            return None
+        try:
+            record = Record.of(row.facts)
+        except ValueError:
+            return None
+        if record.end_reason is EndReason.CREATE_FAILED:
+            # Nothing was made, so a retry of the same request may try again.
+            return None
+        if record.spec != spec:
+            raise RequestIdReused(request_id)
+        return self._here(row.session_id) or self._elsewhere(row.session_id, field="request_id")
 
     def adopt(self, row: Row, record: Record, fence: Fence, *, grace_s: float) -> LiveSession | None:
         """Go on with a claimed session of a dead process; None when it cannot be reached at LiveAvatar.
@@ -135,7 +166,7 @@ class Directory:
                 utc_now=utc_now,
                 now_mono_s=time.monotonic(),
             )
-        except ValueError as error:
+        except (ValueError, GatewayError) as error:
             _log.warning("session.unreadable", session=row.session_id, error=str(error))
             return None
         if left is None:
@@ -170,18 +201,28 @@ class Directory:
             observer.on_news(session_id)
 
     async def _live(self, session: LiveSession, wait_s: float | None) -> None:
-        await session.run(wait_s)
+        try:
+            await session.run(wait_s)
+        except asyncio.CancelledError:
+            # Another process took it over while it ended here: that is no reason to keep it.
+            if session.lost_to is None:
+                raise
         if session.lost_to is not None:
-            # Whoever asks for it is told where it is, see `_elsewhere`.
-            del self._sessions[session.id]
-            self._requests.pop(session.request_id, None)
-            self._on_news(session.id)
+            self._let_go(session)
             return
         if session.core.end_reason is EndReason.CREATE_FAILED:
             # Nothing was made, so a retry of the same request may try again.
             self._requests.pop(session.request_id, None)
         self._ended[session.id] = time.monotonic() + self._config.retention_s
         self._forget()
+
+    def _let_go(self, session: LiveSession) -> None:
+        """Whoever asks for it is told where it is, see `_elsewhere`. It may be here again already."""
+        if self._sessions.get(session.id) is session:
+            del self._sessions[session.id]
+        if self._requests.get(session.request_id) is session:
+            del self._requests[session.request_id]
+        self._on_news(session.id)
 
     def _forget(self) -> None:
         now_s = time.monotonic()

@@ -44,6 +44,7 @@ class _Remains:
 
     def __init__(self, session_id: str, facts: Facts) -> None:
         self.id = session_id
+        self.request_id = ""
         self._facts = facts
 
     def facts(self) -> Facts:
@@ -79,7 +80,10 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
-            await self.sweep()
+            try:
+                await self.sweep()
+            except Exception:  # noqa: BLE001 - the root of its task: nothing may end the search for what is paid for
+                _log.exception("sweep.crashed")
             await asyncio.sleep(self._config.sweep_s)
 
     async def sweep(self) -> None:

@@ -183,20 +183,26 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
-async def test_a_file_of_the_version_before_is_brought_up_and_loses_nothing(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_path, version):
     import sqlite3
 
     path = tmp_path / "registry.db"
     async with _registry(path) as before:
         await before.create("s-1", {"kept": True})
     connection = sqlite3.connect(path)
-    connection.execute("ALTER TABLE sessions DROP COLUMN end_wanted")
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute("DROP INDEX requests")
+    connection.execute("ALTER TABLE sessions DROP COLUMN request_id")
+    if version == 1:
+        connection.execute("ALTER TABLE sessions DROP COLUMN end_wanted")
+    connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     async with _registry(path) as registry:
         assert registry.find("s-1").facts == {"kept": True}
         await registry.want_end("s-1", "OPERATOR")
         assert registry.find("s-1").end_wanted == "OPERATOR"
+        await registry.create("s-2", {}, request_id="wish")
+        assert registry.find_request("wish").session_id == "s-2"
     async with _registry(path) as again:
         assert again.find("s-1").end_wanted == "OPERATOR"
 

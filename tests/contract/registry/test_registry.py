@@ -44,6 +44,16 @@ async def test_what_never_was_is_not_found(mine):
     assert mine.find("s-0") is None
 
 
+async def test_the_newest_session_of_a_request_is_found_by_every_process(mine, other):
+    await mine.create("s-1", FACTS)
+    assert other.find_request("wish") is None
+    await mine.create("s-2", FACTS, request_id="wish")
+    assert other.find_request("wish").session_id == "s-2"
+    await other.create("s-3", FACTS, request_id="wish")
+    assert mine.find_request("wish").session_id == "s-3"
+    assert mine.find_request("") is None, "sessions without a request are not of the same one"
+
+
 async def test_facts_are_replaced_whole(mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.save(fence, {"state": "ready"})

@@ -280,7 +280,8 @@ class AsyncSession:
         """What happened and happens in the session, to its end; each call follows on its own.
 
         Starts with what is kept of the past (the newest 1000 events), so nothing is missed between opening and
-        this call.
+        this call. The last one is SessionEndedEvent; where the session was ended by `end` while its stream was
+        away, and that did not come back in time, only what `end` returns says how it ended.
 
         Args:
             after_sequence: Events up to this one are left out. What this library tells itself has no number of its

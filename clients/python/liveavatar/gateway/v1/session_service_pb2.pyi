@@ -70,8 +70,9 @@ class OpenSession(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes a retry safe: the same id gives the same session. 1 to 128 characters of the caller's choice, a
-    UUID is best. Optional. REQUEST_ID_REUSED when used before with another spec.
+    """Makes a retry safe: the same id gives the same session, or OWNER_MOVED with the address of the process
+    of the gateway that has it. 1 to 128 characters of the caller's choice, a UUID is best. Optional.
+    REQUEST_ID_REUSED when used before with another spec.
     """
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:

@@ -1,0 +1,71 @@
+"""The tasks that keep paid sessions from being forgotten outlive a fault in one of their rounds."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.memory import MemoryRegistry
+from liveavatar_gateway.sessions.books import Books, keep_books
+from liveavatar_gateway.sessions.sweeper import Sweeper, SweeperConfig
+from liveavatar_gateway.telemetry.metrics import Metrics
+
+
+class Faulty(MemoryRegistry):
+    """A registry with a bug: its first looks raise what nobody expects."""
+
+    def __init__(self, faults: int) -> None:
+        super().__init__(LeaseConfig())
+        self._faults = faults
+        self.looked = asyncio.Event()
+
+    def _look(self) -> None:
+        if self._faults:
+            self._faults -= 1
+            raise ZeroDivisionError
+        self.looked.set()
+
+    async def renew(self, address: str) -> Any:
+        if address:
+            self._look()
+        return await super().renew(address)
+
+    async def orphans(self) -> Any:
+        self._look()
+        return await super().orphans()
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[Faulty]:
+    async with Faulty(faults=3) as found:
+        yield found
+
+
+async def test_the_lease_is_renewed_after_a_fault(registry):
+    books = Books(registry, Metrics(), renew_s=0.01)
+    books.address = "127.0.0.1:1"
+    async with _running(keep_books(books)), asyncio.timeout(30):
+        await registry.looked.wait()
+
+
+async def test_the_search_for_what_is_paid_for_goes_on_after_a_fault(registry):
+    books = Books(registry, Metrics(), renew_s=60.0)
+    directory, pool = SimpleNamespace(draining=False), SimpleNamespace()
+    sweeper = Sweeper(SweeperConfig(sweep_s=0.01), books, pool, None, directory)
+    async with _running(sweeper.run()), asyncio.timeout(30):
+        await registry.looked.wait()

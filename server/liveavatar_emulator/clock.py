@@ -174,12 +174,12 @@ class ManualClock:
         async with self._moving:
             until_s = self._now_s + seconds
             called = 0
-            await self._settle()
+            await self.settle()
             while self._timers and self._timers[0][0] <= until_s:
                 called += self._call_due(max(self._now_s, self._timers[0][0]))
-                await self._settle()
+                await self.settle()
             self._now_s = until_s
-            await self._settle()
+            await self.settle()
             return called
 
     def _call_due(self, moment_s: float) -> int:
@@ -196,7 +196,7 @@ class ManualClock:
                 called += 1
         return called
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         for _ in range(SETTLE_TURNS):
             await asyncio.sleep(0)
         await self._running.wait()

@@ -56,6 +56,8 @@ async def advance_clock(emulator: TheEmulator, by: AdvanceRequest) -> Response:
     """Move a manual clock; answers when everything that was due on the way has happened."""
     if not isinstance(emulator.clock, ManualClock):
         raise HTTPException(409, "the clock is real and moves by itself; start the emulator with --clock manual")
+    # What came before has its turn first, the end of a socket that was reset too: it is noted before this.
+    await emulator.clock.settle()
     emulator.log.note("clock.advance", seconds=by.seconds)
     called = await emulator.clock.advance(by.seconds)
     return json_response({**_clock_row(emulator), "timers": called})

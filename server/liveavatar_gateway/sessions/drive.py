@@ -194,7 +194,11 @@ class Drive:
             count += 1
             self._attempt_count += 1
             try:
-                return await self.upstream.connect(self._listener(self.upstream)), count
+                socket = await self.upstream.connect(self._listener(self.upstream))
+                if not again:
+                    # Those before an avatar is reached at all are not tries to reach it again.
+                    self._attempt_count = 0
+                return socket, count
             except UpstreamUnreachable as error:
                 failure = error
                 status = error.metadata.get("http_status", "")

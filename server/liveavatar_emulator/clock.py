@@ -197,6 +197,7 @@ class ManualClock:
         return called
 
     async def settle(self) -> None:
+        """Give everything that has been set off its turn."""
         for _ in range(SETTLE_TURNS):
             await asyncio.sleep(0)
         await self._running.wait()

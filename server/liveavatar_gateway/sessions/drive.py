@@ -195,16 +195,17 @@ class Drive:
             self._attempt_count += 1
             try:
                 socket = await self.upstream.connect(self._listener(self.upstream))
-                if not again:
-                    # Those before an avatar is reached at all are not tries to reach it again.
-                    self._attempt_count = 0
-                return socket, count
             except UpstreamUnreachable as error:
                 failure = error
                 status = error.metadata.get("http_status", "")
                 _log.info("upstream.connect_failed", session=self._core.id, attempt=count, http_status=status)
                 if status.startswith("4"):
                     await self._raise_if_gone(session_id)
+            else:
+                if not again:
+                    # Those before an avatar is reached at all are not tries to reach it again.
+                    self._attempt_count = 0
+                return socket, count
             wait_s = self._backoff.next_s()
         raise self._unreachable(self._attempt_count) from failure
 

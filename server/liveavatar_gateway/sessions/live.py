@@ -32,6 +32,7 @@ from liveavatar_gateway.sessions.record import Record, Usage, kept_error
 from liveavatar_gateway.sessions.rotation import Rotations
 from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.sessions.tickets import Tickets
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
@@ -133,7 +134,7 @@ class LiveSession:
         )
         self.drive.succeeded = self.avatars.succeed
         self.drive.renew = self._renew if spec.own_room is not None else None
-        self._tickets: dict[int, asyncio.Future[list[UtteranceEnded]]] = {}
+        self._tickets = Tickets()
         self._told = 0 if left is None else left.told
         self._creation: asyncio.Task[UpstreamSession] | None = None
         self._keep_s = keep_s
@@ -235,17 +236,13 @@ class LiveSession:
         """
         ticket = self.core.interrupt(utterance_id)
         self._ledger.note_cut(self.core.speech.active)
-        answer: asyncio.Future[list[UtteranceEnded]] = asyncio.get_running_loop().create_future()
-        self._tickets[ticket] = answer
+        answer = self._tickets.open(ticket)
         self._driver.set()
         self._tell()
         asked_s = time.monotonic()
-        try:
-            ended = await answer
-            self._metrics.interrupted(time.monotonic() - asked_s)
-            return ended
-        finally:
-            self._tickets.pop(ticket, None)
+        ended = await answer
+        self._metrics.interrupted(time.monotonic() - asked_s)
+        return ended
 
     def listen(self) -> None:
         """Take the attentive pose.
@@ -422,9 +419,7 @@ class LiveSession:
 
     async def _finish(self) -> None:
         if self.lost_to is not None:
-            for answer in self._tickets.values():
-                if not answer.done():
-                    answer.set_exception(self.lost_to)
+            self._tickets.fail_all(self.lost_to)
             if self.drive.upstream is not None:
                 await self.drive.upstream.leave()
             self.finished.set()
@@ -458,9 +453,7 @@ class LiveSession:
     def _tell(self) -> None:
         """Hand out answers, and wake the holders when the log has grown."""
         for ticket, ended in self.core.answers:
-            answer = self._tickets.get(ticket)
-            if answer is not None and not answer.done():
-                answer.set_result(ended)
+            self._tickets.answer(ticket, ended)
         self.core.answers.clear()
         if self.core.log.last_sequence != self._told:
             for entry in self.core.log.kept_after(self._told):

@@ -48,8 +48,10 @@ UNCONFIRMED: Final = frozenset({"acks swallowed", "acks delayed"})
 """After these, audio that LiveAvatar took without a word may be sent again: nobody can know better."""
 
 
-KILLS: Final = frozenset({"gateway killed and restarted", "gateway killed, another takes over"})
-"""Only after these may events be missing: who goes on with the sessions has none of those before."""
+NEW_PROCESS: Final = frozenset(
+    {"gateway killed and restarted", "gateway killed, another takes over", "gateway drained and restarted"}
+)
+"""Only after these may events be missing: who is asked for the sessions then has none of those before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Plan:
     @property
     def misses_allowed(self) -> bool:
         """Whether a caller may be told that events are not kept any more."""
-        return any(fault.kind in KILLS for fault in self.faults)
+        return any(fault.kind in NEW_PROCESS for fault in self.faults)
 
 
 def plan(seed: int, seconds: float) -> Plan:

@@ -64,7 +64,7 @@ def test_a_second_socket_beside_the_first_is_a_second_owner():
     assert any("two gateways drove it" in one for one in found(talk(), packets(ONE, TWO), replaced=1))
 
 
-def test_events_may_be_told_to_be_gone_only_where_a_gateway_was_killed():
+def test_events_may_be_told_to_be_gone_only_where_a_gateway_died_or_was_drained():
     recordings = {"upstream": Recorded(packets(ONE, TWO))}
     for allowed in (False, True):
         problems, _ = violations([talk(missed=2)], recordings, repeats_allowed=False, misses_allowed=allowed)
@@ -89,8 +89,10 @@ def test_speech_after_the_interrupt_that_cut_it_is_a_violation():
 
 
 def test_speech_that_was_cut_here_and_not_upstream_is_a_violation():
-    cut = talk(said=[Said("one", ONE, outcome="interrupted")])
-    assert any("no interrupt came after its last audio" in one for one in found(cut, packets(ONE[:4800])))
+    cut = talk(said=[Said("one", ONE, outcome="interrupted"), Said("two", TWO, outcome="played")])
+    assert any("no interrupt came between it" in one for one in found(cut, packets(ONE[:4800], TWO)))
+    unread = talk(said=[Said("one", ONE, outcome="interrupted")])
+    assert found(unread, packets(ONE[:4800])) == [], "the session may have ended before LiveAvatar read it"
     never_sent = talk(said=[Said("one", ONE, outcome="interrupted")])
     assert found(never_sent, ()) == []
 

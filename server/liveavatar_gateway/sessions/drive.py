@@ -136,7 +136,7 @@ class Drive:
         """Open a socket while time goes on; None when the session is over instead."""
         self._early = []
         opening = asyncio.create_task(self._open_or_renew(), name=f"session-{self._core.id}/open")
-        opening.add_done_callback(lambda _: self._wake.set())
+        opening.add_done_callback(self._opened)
         try:
             while not (self._core.over or opening.done() or self._core.may_take_over(time.monotonic())):
                 self._core.tick(time.monotonic())
@@ -160,6 +160,12 @@ class Drive:
             # Not only LiveAvatar's: a fresh avatar may find no place on the account.
             self._end(EndReason.UPSTREAM_FAILED, error=error)
         return None
+
+    def _opened(self, opening: asyncio.Task[tuple[CommandSocket, int]]) -> None:
+        if not opening.cancelled():
+            # Looked at here: a session that ends in this very moment does not ask why it could not be reached.
+            opening.exception()
+        self._wake.set()
 
     async def _open_or_renew(self) -> tuple[CommandSocket, int]:
         try:

@@ -231,6 +231,31 @@ class RequestIdReused(CallerError):
         )
 
 
+class UtteranceIdle(CallerError):
+    """No audio came for an utterance within the idle limit that its caller set."""
+
+    reason = "UTTERANCE_IDLE"
+
+    def __init__(self, utterance_id: str, idle_timeout_s: float) -> None:
+        super().__init__(
+            f"no audio came for {idle_timeout_s:g} s and the utterance was not ended; begin a new one",
+            utterance_id=utterance_id,
+            idle_timeout_s=f"{idle_timeout_s:g}",
+        )
+
+
+class FirstMessageTimeout(CallerError):
+    """A stream was opened and its first message did not come in time."""
+
+    reason = "FIRST_MESSAGE_TIMEOUT"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"no first message came within {timeout_s:g} s; open the stream when there is something to send",
+            timeout_s=f"{timeout_s:g}",
+        )
+
+
 class CreditExceeded(CapacityError):
     """More audio came than the credit allowed."""
 

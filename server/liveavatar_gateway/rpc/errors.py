@@ -51,6 +51,8 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.UpstreamTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.ReadyTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.UpstreamStalled: grpc.StatusCode.DEADLINE_EXCEEDED,
+    e.UtteranceIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
+    e.FirstMessageTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.InternalError: grpc.StatusCode.UNKNOWN,
 }
 """The status code of each error. A test holds it against the tree in `core/errors.py`."""

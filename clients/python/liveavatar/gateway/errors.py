@@ -326,6 +326,18 @@ class UpstreamStalled(UpstreamError):
     reason = "UPSTREAM_STALLED"
 
 
+class UtteranceIdle(CallerError):
+    """No audio came for an utterance within its idle limit."""
+
+    reason = "UTTERANCE_IDLE"
+
+
+class FirstMessageTimeout(CallerError):
+    """A stream's first message did not come in time."""
+
+    reason = "FIRST_MESSAGE_TIMEOUT"
+
+
 class ConnectionLost(TransportError):
     """The gateway cannot be reached, or the connection to it broke."""
 
@@ -388,6 +400,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         UpstreamTimeout,
         ReadyTimeout,
         UpstreamStalled,
+        UtteranceIdle,
+        FirstMessageTimeout,
         InternalError,
     )
 }

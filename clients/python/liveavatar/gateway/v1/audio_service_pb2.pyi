@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.rpc import status_pb2 as _status_pb2
 from liveavatar.gateway.v1 import audio_pb2 as _audio_pb2
+from liveavatar.gateway.v1 import stream_pb2 as _stream_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,6 +31,7 @@ class StreamAudioRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___AudioHeader:
         """First message, once."""
@@ -50,6 +52,10 @@ class StreamAudioRequest(_message.Message):
     def cancel(self) -> Global___CancelUtterance:
         """Drop the open utterance, or cut it if it is being spoken."""
 
+    @_builtins.property
+    def heartbeat(self) -> _stream_pb2.Heartbeat:
+        """Keep a silent stream open. At any time after the header."""
+
     def __init__(
         self,
         *,
@@ -58,12 +64,13 @@ class StreamAudioRequest(_message.Message):
         chunk: Global___AudioChunk | None = ...,
         end: Global___EndUtterance | None = ...,
         cancel: Global___CancelUtterance | None = ...,
+        heartbeat: _stream_pb2.Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "heartbeat", b"heartbeat", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "heartbeat", b"heartbeat", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "begin", "chunk", "end", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "begin", "chunk", "end", "cancel", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -111,6 +118,7 @@ class BeginUtterance(_message.Message):
 
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """1 to 128 characters, not used before in this session: UTTERANCE_ID_REUSED. Default: the gateway makes
     one, and `ack` tells it.
@@ -120,15 +128,22 @@ class BeginUtterance(_message.Message):
     bytes from its `received_bytes` on, then `end`, if it had come to that. An utterance that has ended is
     answered with `ended` again, and one that the gateway does not know begins anew at byte 0.
     """
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """Longest time without audio before `end`, 100 ms to 10 min. Past it the utterance is sealed at the last byte that
+        came, what was taken is spoken, and it ends FAILED with UTTERANCE_IDLE. Default: no limit.
+        """
+
     def __init__(
         self,
         *,
         utterance_id: _builtins.str = ...,
         resume: _builtins.bool = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "resume", b"resume", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,6 +157,7 @@ class AudioChunk(_message.Message):
 
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     offset_bytes: _builtins.int
     """Where in the utterance this audio starts, bytes of the caller's format from `begin`. Default: right after
     the chunk before. What was received already is dropped; a hole is refused with AUDIO_GAP.
@@ -150,15 +166,20 @@ class AudioChunk(_message.Message):
     """Raw samples, whole ones (AUDIO_MISALIGNED), at most `max_chunk_bytes` (CHUNK_TOO_LARGE), 20 ms to 1 s of
     speech is best.
     """
+    utterance_id: _builtins.str
+    """The utterance that this audio belongs to. Audio of any other than the open one is dropped and counted, so that a
+    writer that was blocked during a barge-in cannot speak into the next utterance. Default: the open one.
+    """
     def __init__(
         self,
         *,
         offset_bytes: _builtins.int | None = ...,
         audio: _builtins.bytes = ...,
+        utterance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_offset_bytes", b"_offset_bytes", "offset_bytes", b"offset_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset_bytes", b"_offset_bytes", "audio", b"audio", "offset_bytes", b"offset_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset_bytes", b"_offset_bytes", "audio", b"audio", "offset_bytes", b"offset_bytes", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__offset_bytes: _TypeAlias = _typing.Literal["offset_bytes"]  # noqa: Y015
     _WhichOneofArgType__offset_bytes: _TypeAlias = _typing.Literal["_offset_bytes", b"_offset_bytes"]  # noqa: Y015
@@ -172,12 +193,17 @@ class EndUtterance(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """The utterance that ends. Naming any other than the open one does nothing. Default: the open one."""
     def __init__(
         self,
+        *,
+        utterance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,12 +215,17 @@ class CancelUtterance(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """The utterance to cancel. Naming any other than the open one does nothing. Default: the open one."""
     def __init__(
         self,
+        *,
+        utterance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +242,7 @@ class StreamAudioResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___AudioReady:
         """The stream is bound to its session. Always first."""
@@ -231,6 +263,10 @@ class StreamAudioResponse(_message.Message):
     def rejected(self) -> Global___AudioRejected:
         """Audio or a `begin` was refused."""
 
+    @_builtins.property
+    def heartbeat(self) -> _stream_pb2.Heartbeat:
+        """The stream has been silent for `heartbeat_interval`."""
+
     def __init__(
         self,
         *,
@@ -239,12 +275,13 @@ class StreamAudioResponse(_message.Message):
         started: Global___AudioStarted | None = ...,
         ended: Global___AudioEnded | None = ...,
         rejected: Global___AudioRejected | None = ...,
+        heartbeat: _stream_pb2.Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ended", b"ended", "message", b"message", "ready", b"ready", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ended", b"ended", "heartbeat", b"heartbeat", "message", b"message", "ready", b"ready", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ended", b"ended", "message", b"message", "ready", b"ready", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ended", b"ended", "heartbeat", b"heartbeat", "message", b"message", "ready", b"ready", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ready", "ack", "started", "ended", "rejected"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ready", "ack", "started", "ended", "rejected", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -259,22 +296,30 @@ class AudioReady(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session."""
     credit_bytes: _builtins.int
     """How many bytes the caller may send now, in the caller's format."""
     max_chunk_bytes: _builtins.int
     """Largest `audio` of one chunk, bytes."""
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Longest silence of the gateway on this stream: it sends a `heartbeat` then. A caller behind a proxy does the
+        same. Unset when the gateway sends none.
+        """
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         credit_bytes: _builtins.int = ...,
         max_chunk_bytes: _builtins.int = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "max_chunk_bytes", b"max_chunk_bytes", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "heartbeat_interval", b"heartbeat_interval", "max_chunk_bytes", b"max_chunk_bytes", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,6 +336,7 @@ class AudioAck(_message.Message):
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     PLAYED_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
+    UNDERRUN_COUNT_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Which utterance."""
     received_bytes: _builtins.int
@@ -303,6 +349,8 @@ class AudioAck(_message.Message):
     """How many bytes the caller may send beyond `received_bytes`, in the caller's format. All utterances of a
     session share it.
     """
+    underrun_count: _builtins.int
+    """How often the avatar ran dry inside this utterance. Never falls."""
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
         """How much of it was heard."""
@@ -315,10 +363,11 @@ class AudioAck(_message.Message):
         sent_bytes: _builtins.int = ...,
         played: _duration_pb2.Duration | None = ...,
         credit_bytes: _builtins.int = ...,
+        underrun_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "played", b"played", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "played", b"played", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "underrun_count", b"underrun_count", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,10 +405,16 @@ class AudioEnded(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     PLAYED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    INFERRED_FIELD_NUMBER: _builtins.int
+    DROPPED_TAIL_BYTES_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Which utterance."""
     outcome: _audio_pb2.UtteranceOutcome.ValueType
     """How it ended."""
+    inferred: _builtins.bool
+    """True when LiveAvatar sent no sign and the gateway concluded the end from its own clock."""
+    dropped_tail_bytes: _builtins.int
+    """Bytes of a last sample that was never completed; they were dropped. 0 when all samples were whole."""
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
         """How much of it was heard: cut the agent's text here."""
@@ -375,10 +430,12 @@ class AudioEnded(_message.Message):
         outcome: _audio_pb2.UtteranceOutcome.ValueType = ...,
         played: _duration_pb2.Duration | None = ...,
         error: _status_pb2.Status | None = ...,
+        inferred: _builtins.bool = ...,
+        dropped_tail_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "played", b"played"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_tail_bytes", b"dropped_tail_bytes", "error", b"error", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

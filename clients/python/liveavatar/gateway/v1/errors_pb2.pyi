@@ -88,6 +88,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE + RetryInfo. The registry cannot be written, so that no new session is started: it could be lost."""
     ERROR_REASON_OWNER_MOVED: _ErrorReason.ValueType  # 32
     """ABORTED. Another process of the gateway owns the session now; resume there."""
+    ERROR_REASON_UTTERANCE_IDLE: _ErrorReason.ValueType  # 33
+    """DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
+    ERROR_REASON_FIRST_MESSAGE_TIMEOUT: _ErrorReason.ValueType  # 34
+    """DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused.
@@ -163,4 +167,8 @@ ERROR_REASON_REGISTRY_UNAVAILABLE: ErrorReason.ValueType  # 31
 """UNAVAILABLE + RetryInfo. The registry cannot be written, so that no new session is started: it could be lost."""
 ERROR_REASON_OWNER_MOVED: ErrorReason.ValueType  # 32
 """ABORTED. Another process of the gateway owns the session now; resume there."""
+ERROR_REASON_UTTERANCE_IDLE: ErrorReason.ValueType  # 33
+"""DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
+ERROR_REASON_FIRST_MESSAGE_TIMEOUT: ErrorReason.ValueType  # 34
+"""DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

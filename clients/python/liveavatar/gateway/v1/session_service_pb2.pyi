@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from liveavatar.gateway.v1 import audio_pb2 as _audio_pb2
 from liveavatar.gateway.v1 import session_pb2 as _session_pb2
+from liveavatar.gateway.v1 import stream_pb2 as _stream_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,6 +33,7 @@ class AttachRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___OpenSession:
         """Create a session. First message only."""
@@ -44,18 +46,23 @@ class AttachRequest(_message.Message):
     def command(self) -> Global___SessionCommand:
         """Steer the session."""
 
+    @_builtins.property
+    def heartbeat(self) -> _stream_pb2.Heartbeat:
+        """Keep a silent stream open. At any time after the first message."""
+
     def __init__(
         self,
         *,
         open: Global___OpenSession | None = ...,
         resume: Global___ResumeSession | None = ...,
         command: Global___SessionCommand | None = ...,
+        heartbeat: _stream_pb2.Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "message", b"message", "open", b"open", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "heartbeat", b"heartbeat", "message", b"message", "open", b"open", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "message", b"message", "open", b"open", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "heartbeat", b"heartbeat", "message", b"message", "open", b"open", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "resume", "command"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "resume", "command", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -263,6 +270,7 @@ class AttachResponse(_message.Message):
     COMMAND_RESULT_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
     STAY_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___SessionOpened:
         """The stream holds the session now. Always first."""
@@ -283,6 +291,10 @@ class AttachResponse(_message.Message):
     def stay(self) -> Global___Stay:
         """The gateway does not shut down after all."""
 
+    @_builtins.property
+    def heartbeat(self) -> _stream_pb2.Heartbeat:
+        """The stream has been silent for `heartbeat_interval`."""
+
     def __init__(
         self,
         *,
@@ -291,12 +303,13 @@ class AttachResponse(_message.Message):
         command_result: Global___CommandResult | None = ...,
         go_away: Global___GoAway | None = ...,
         stay: Global___Stay | None = ...,
+        heartbeat: _stream_pb2.Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away", "stay"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away", "stay", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -314,6 +327,7 @@ class SessionOpened(_message.Message):
     DETACH_GRACE_FIELD_NUMBER: _builtins.int
     AUDIO_LIMITS_FIELD_NUMBER: _builtins.int
     COMPACTED_THROUGH_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Resumes this session on another stream. A secret: whoever has it can take the session over. Each `opened`
     brings a new one; those before it stop working a minute later, or `detach_grace` later when that is longer.
@@ -336,6 +350,12 @@ class SessionOpened(_message.Message):
     def audio_limits(self) -> Global___AudioLimits:
         """Limits for `StreamAudio`."""
 
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Longest silence of the gateway on this stream: it sends a `heartbeat` then. A caller behind a proxy does the
+        same. Unset when the gateway sends none.
+        """
+
     def __init__(
         self,
         *,
@@ -345,10 +365,11 @@ class SessionOpened(_message.Message):
         detach_grace: _duration_pb2.Duration | None = ...,
         audio_limits: Global___AudioLimits | None = ...,
         compacted_through: _builtins.int = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "detach_grace", b"detach_grace", "room", b"room", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "detach_grace", b"detach_grace", "heartbeat_interval", b"heartbeat_interval", "room", b"room", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "compacted_through", b"compacted_through", "detach_grace", b"detach_grace", "handle", b"handle", "room", b"room", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "compacted_through", b"compacted_through", "detach_grace", b"detach_grace", "handle", b"handle", "heartbeat_interval", b"heartbeat_interval", "room", b"room", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,6 +427,7 @@ class SessionEvent(_message.Message):
     RECONNECTED_FIELD_NUMBER: _builtins.int
     ADOPTED_FIELD_NUMBER: _builtins.int
     ROTATED_FIELD_NUMBER: _builtins.int
+    UTTERANCE_UNDERRUN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts from 1 in each session, without holes."""
     @_builtins.property
@@ -452,6 +474,10 @@ class SessionEvent(_message.Message):
     def rotated(self) -> Global___SessionRotated:
         """A fresh avatar took over from the one whose limit was near."""
 
+    @_builtins.property
+    def utterance_underrun(self) -> Global___UtteranceUnderrun:
+        """The avatar ran dry inside an utterance: it has nothing left to say until more audio comes."""
+
     def __init__(
         self,
         *,
@@ -467,12 +493,13 @@ class SessionEvent(_message.Message):
         reconnected: Global___UpstreamReconnected | None = ...,
         adopted: Global___SessionAdopted | None = ...,
         rotated: Global___SessionRotated | None = ...,
+        utterance_underrun: Global___UtteranceUnderrun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated", "utterance_underrun"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -649,6 +676,34 @@ class UtteranceStarted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UtteranceStarted: _TypeAlias = UtteranceStarted  # noqa: Y015
+
+@_typing.final
+class UtteranceUnderrun(_message.Message):
+    """The avatar ran dry inside an utterance that is not over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    PLAYED_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """Which utterance."""
+    @_builtins.property
+    def played(self) -> _duration_pb2.Duration:
+        """How much of it was heard before the silence."""
+
+    def __init__(
+        self,
+        *,
+        utterance_id: _builtins.str = ...,
+        played: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UtteranceUnderrun: _TypeAlias = UtteranceUnderrun  # noqa: Y015
 
 @_typing.final
 class UtteranceEnded(_message.Message):

@@ -24,14 +24,22 @@ START_TIMEOUT_S = 30.0
 class Process:
     """A running server of ours; its output is kept to be shown when something fails."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        *,
+        port: int = 0,
+        log_fd: int | None = None,
+    ) -> None:
         self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
         self._log = self.log_path.open("wb")
         self._ready_path = folder / f"{arguments[0]}.ready.json"
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments, "--port", str(port), "--ready-file", str(self._ready_path)],
             env={**_clean_environment(), **environment},
-            stdout=self._log,
+            stdout=self._log if log_fd is None else log_fd,
             stderr=subprocess.STDOUT,
         )
 
@@ -181,11 +189,13 @@ def gateway(
     *arguments: str,
     port: int = 0,
     clock: HastenedClock | WallClock | None = None,
+    log_fd: int | None = None,
     **settings: object,
 ) -> Iterator[Gateway]:
     """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
 
-    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it.
+    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it. `log_fd` takes
+    its output in place of a file.
     """
     settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +204,8 @@ def gateway(
         environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
         if clock is not None:
             environment |= clock.environment()
-        process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)
+        command = ["liveavatar_gateway", "serve", *arguments]
+        process = Process(command, environment, Path(folder), port=port, log_fd=log_fd)
         try:
             ready = process.wait_ready()
             yield Gateway(

@@ -23,6 +23,7 @@ from liveavatar.gateway.v1 import (
 from liveavatar_gateway.config import ConfigError, Settings
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.logs import dropped_line_count
 from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.place import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
@@ -51,6 +52,7 @@ SERVICES: Final = (
 ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 _STOP_RESERVE_S: Final = 5.0
 """Share of the drain's grace that is kept for stopping sessions upstream, at most."""
+_MOST_IDS_LOGGED: Final = 100
 
 
 class App:
@@ -72,7 +74,10 @@ class App:
         self._books = Books(self._registry, self.metrics, renew_s=settings.registry().lease.renew_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
         self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest, self.directory)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sweep: asyncio.Task[None] | None = None
+        self._keep: asyncio.Task[None] | None = None
+        self._grace_until_s = 0.0
+        """Until when a drain may go on, in the loop's time; 0 without one."""
         self._health = HealthServicer()
         self._drain = Drain(self.directory, self._set_serving)
         self._server: grpc.aio.Server | None = None
@@ -125,10 +130,8 @@ class App:
         await server.start()
         self._server = server
         self._books.address = self._settings.advertised_address or self.address
-        self._tasks = [
-            asyncio.create_task(keep_books(self._books), name="registry/books"),
-            asyncio.create_task(self.sweeper.run(), name="registry/sweep"),
-        ]
+        self._keep = asyncio.create_task(keep_books(self._books), name="registry/books")
+        self._sweep = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         await self._set_serving(True)
         return self
 
@@ -155,6 +158,7 @@ class App:
             stops_pending=self.pool.stops.pending,
             draining=self.directory.draining,
             tasks=len(asyncio.all_tasks()),
+            dropped_log_lines=dropped_line_count(),
         )
 
     async def _serve_operators(self) -> None:
@@ -219,6 +223,7 @@ class App:
     async def drain(self) -> None:
         """Finish: no new sessions, speech may end within the grace, then all sessions are ended."""
         grace_s = self._settings.drain_grace_s
+        self._grace_until_s = asyncio.get_running_loop().time() + grace_s
         await self._drain.finish(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
 
     def hurry(self) -> None:
@@ -231,24 +236,34 @@ class App:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Nobody else's sessions are looked for from here on: their stops would not be waited for.
+        await _cancelled(self._sweep)
         await self.directory.__aexit__(None, None, None)
-        left = await self.pool.close(_STOP_RESERVE_S)
+        now_s = asyncio.get_running_loop().time()
+        left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)
         if left:
-            _log.error("shutdown.sessions_may_still_run", count=left)
+            _log.error(
+                "shutdown.sessions_may_still_run", count=len(left), upstream_sessions=left[:_MOST_IDS_LOGGED]
+            )
         if self._server is not None:
             # Handlers return by themselves once their session has ended; this is for those of no session.
             await self._server.stop(1.0)
         if self._admin_server is not None:
             await self._admin_server.stop(1.0)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _cancelled(self._keep)
         await self._registry.__aexit__(None, None, None)
         await self._rest.aclose()
         if self._lag is not None:
             self._lag.cancel()
         if self._endpoint is not None:
             await self._endpoint.__aexit__(None, None, None)
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end; a fault in it was logged by itself."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _registry(settings: Settings) -> Registry:

@@ -1,7 +1,7 @@
 """Log lines: short fixed events with fields, for people or as JSON. No audio, no tokens, no secret addresses.
 
-Logging never raises into the code that logs and never waits for whoever reads the lines: a thread of its own writes
-them, and what cannot be written is dropped and counted.
+Logging never raises into the code that logs and never waits for whoever reads the lines: a thread of its own
+writes them, and what cannot be written is dropped and counted.
 """
 
 import atexit

@@ -39,19 +39,24 @@ class Stops:
     def __init__(self, config: StopConfig, stopper: Stopper) -> None:
         self._config = config
         self._stopper = stopper
-        self._running: set[asyncio.Task[bool]] = set()
+        self._running: dict[asyncio.Task[bool], str] = {}
 
     @property
     def pending(self) -> int:
         """Stops that are not confirmed yet."""
         return len(self._running)
 
+    @property
+    def pending_ids(self) -> set[str]:
+        """LiveAvatar's ids of the sessions whose stop is not confirmed yet."""
+        return set(self._running.values())
+
     async def stop(self, session_id: str, reason: str) -> bool:
         """Stop a session; returns when LiveAvatar confirms. False when it had ended before or was given up."""
         # The set keeps the task: the loop itself holds tasks weakly.
         task = asyncio.create_task(self._until_stopped(session_id, reason), name=f"session-{session_id}/stop")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = session_id
+        task.add_done_callback(self._running.pop)
         return await asyncio.shield(task)
 
     async def give_up(self) -> None:

@@ -37,6 +37,7 @@ from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.metering import Metering
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.books import Books, keep_books
+from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.ownership import Ownership
@@ -54,6 +55,8 @@ SERVICES: Final = (
     audio_service_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,
 )
 ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+CREATE: Final = "create"
+"""Health service that says whether a create can succeed; the others say whether streams and resumes are taken."""
 _STOP_RESERVE_S: Final = 5.0
 """Share of the drain's grace that is kept for stopping sessions upstream, at most."""
 _MOST_IDS_LOGGED: Final = 100
@@ -84,10 +87,18 @@ class App:
         """Until when a drain may go on, in the loop's time; 0 without one."""
         self._health = HealthServicer()
         self._drain = Drain(self.directory, self._set_serving)
+        self._create_readiness = CreateReadiness(
+            self.directory,
+            self._books,
+            self.pool.places,
+            credits_left=self._rest.credits_left,
+            publish=self._set_create_readiness,
+        )
         self.reloads = FileReloads()
         """Files that are read again; whoever has another one adds it."""
         self._certificate: ServerCertificate | None = None
-        self._watch_files: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        """Tasks that no session needs; they end first."""
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._lag: asyncio.Task[None] | None = None
@@ -141,7 +152,11 @@ class App:
         self._keep = asyncio.create_task(keep_books(self._books), name="registry/books")
         self._sweep = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
-        self._watch_files = asyncio.create_task(self.reloads.watch(), name="reload/watch")
+        self._beside = [
+            asyncio.create_task(self.reloads.watch(), name="reload/watch"),
+            asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
+            asyncio.create_task(self._create_readiness.probe(), name="create-readiness/probe"),
+        ]
         await self._set_serving(True)
         return self
 
@@ -149,7 +164,9 @@ class App:
         host, port = self._settings.host, self._settings.metrics_port
         if port is None:
             return
-        endpoint = Endpoint(self.metrics, self._snapshot, host=host, port=port)
+        endpoint = Endpoint(
+            self.metrics, self._snapshot, lambda: self._create_readiness.refusal, host=host, port=port
+        )
         try:
             self._endpoint = await endpoint.__aenter__()
         except OSError as error:
@@ -230,9 +247,7 @@ class App:
         """Have the files of secrets read again on SIGHUP, but for those that a variable goes before."""
         settings = self._settings
         if (file := settings.api_key_file) and settings.uses_file("api_key"):
-            self.reloads.add(
-                "LiveAvatar API key", (file,), lambda: read_secret("api_key", file), self._rest.use_key
-            )
+            self.reloads.add("LiveAvatar API key", (file,), lambda: read_secret("api_key", file), self._use_key)
         rooms, secret_file = self.pool.rooms, settings.livekit_secret_file
         if rooms is not None and secret_file and settings.uses_file("livekit_secret"):
             self.reloads.add(
@@ -241,6 +256,12 @@ class App:
                 lambda: read_secret("livekit_secret", secret_file),
                 rooms.use_secret,
             )
+
+    def _use_key(self, api_key: str) -> bool:
+        changed = self._rest.use_key(api_key)
+        if changed:
+            self._create_readiness.look_again()
+        return changed
 
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (
@@ -264,6 +285,11 @@ class App:
         status = answer.SERVING if serving else answer.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+        await self._create_readiness.announce()
+
+    async def _set_create_readiness(self, ready: bool) -> None:  # noqa: FBT001 - the one thing it says
+        answer = health_pb2.HealthCheckResponse
+        await self._health.set(CREATE, answer.SERVING if ready else answer.NOT_SERVING)
 
     async def drain(self) -> None:
         """Finish: no new sessions, speech may end within the grace, then all sessions are ended."""
@@ -283,7 +309,8 @@ class App:
     ) -> None:
         # Nobody else's sessions are looked for from here on: their stops would not be waited for.
         await _cancelled(self._sweep)
-        await _cancelled(self._watch_files)
+        for task in self._beside:
+            await _cancelled(task)
         await self.directory.__aexit__(None, None, None)
         now_s = asyncio.get_running_loop().time()
         left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)

@@ -269,7 +269,7 @@ class LiveSession:
         self._driver.set()
 
     def go_away(self, deadline: datetime, *, takes_speech: bool) -> None:
-        """Announce that this process shuts down: the session ends by `deadline`.
+        """Announce that this process drains: the session ends by `deadline`.
 
         Args:
             deadline: When it is ended at the latest.

@@ -61,7 +61,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CAPACITY_EXHAUSTED: _ErrorReason.ValueType  # 18
     """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free session; `metadata.scope` says whose limit."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 19
-    """UNAVAILABLE + RetryInfo. This process is shutting down; go to another one."""
+    """UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+    in 1 s to reach another process.
+    """
     ERROR_REASON_UPSTREAM_UNAUTHENTICATED: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's own API key."""
     ERROR_REASON_UPSTREAM_CREDITS_EXHAUSTED: _ErrorReason.ValueType  # 21
@@ -140,7 +142,9 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 17
 ERROR_REASON_CAPACITY_EXHAUSTED: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free session; `metadata.scope` says whose limit."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 19
-"""UNAVAILABLE + RetryInfo. This process is shutting down; go to another one."""
+"""UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+in 1 s to reach another process.
+"""
 ERROR_REASON_UPSTREAM_UNAUTHENTICATED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's own API key."""
 ERROR_REASON_UPSTREAM_CREDITS_EXHAUSTED: ErrorReason.ValueType  # 21

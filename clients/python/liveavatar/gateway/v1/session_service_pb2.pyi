@@ -285,7 +285,7 @@ class AttachResponse(_message.Message):
 
     @_builtins.property
     def go_away(self) -> Global___GoAway:
-        """The gateway shuts down soon."""
+        """The gateway process drains."""
 
     @_builtins.property
     def stay(self) -> Global___Stay:
@@ -895,7 +895,7 @@ Global___InterruptResult: _TypeAlias = InterruptResult  # noqa: Y015
 
 @_typing.final
 class GoAway(_message.Message):
-    """The gateway shuts down soon. A later one has another deadline."""
+    """The gateway process drains. A later one has another deadline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1642,7 +1642,7 @@ class GetServerInfoResponse(_message.Message):
     waiting_count: _builtins.int
     """Callers that wait for a place now."""
     draining: _builtins.bool
-    """Whether the gateway shuts down and takes no new session."""
+    """Whether the gateway process drains: it takes nothing new and ends its sessions."""
     @_builtins.property
     def audio_limits(self) -> Global___AudioLimits:
         """Limits for audio."""

@@ -171,4 +171,3 @@ def test_a_port_that_is_taken_is_named_with_the_setting():
         )
     assert run.returncode == 78
     assert f"GATEWAY_METRICS_PORT: cannot listen on 127.0.0.1:{port}" in run.stderr
-    assert "set GATEWAY_METRICS_PORT" in run.stderr

@@ -104,6 +104,24 @@ async def test_our_own_retry_is_not_read_as_the_deed_of_another(gateway, emulato
         assert session.upstream_reason == ""
 
 
+async def test_liveavatars_words_have_a_limit_wherever_they_are_told(gateway, emulator):
+    async with connect(gateway.address) as caller:
+        attached = await caller.attach()
+        await attached.until_ready()
+        upstream_id = (await caller.get(attached.session_id)).upstream_session_id
+        words = {"type": "t" * 300_000, "message": "ä" * 300_000}
+        emulator.inject(upstream_id, {"type": "warning", "warning": words})
+        told = await attached.event("notice")
+        assert len(told.type) < 200
+        assert len(told.message.encode()) <= 500
+        emulator.inject(upstream_id, {"type": "session.stopped", "end_reason": "\N{BOMB}" * 20_000})
+        await attached.event("ended")
+        request = sessions.InterruptSessionRequest(session_id=attached.session_id)
+        why = await refused(caller.sessions.InterruptSession(request, timeout=10))
+        assert why.reason == "SESSION_ENDED"
+        assert why.metadata["upstream_reason"].endswith("… (cut)")
+
+
 async def test_places_that_come_free_late_keep_the_line_waiting():
     with (
         processes.emulator(concurrency=2, slot_release_ms=800) as emulator,

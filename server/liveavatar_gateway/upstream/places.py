@@ -69,7 +69,7 @@ class Place:
         self._places = places
         self._released = False
         self.ticket = ticket
-        """Where its caller stood in line."""
+        """Position of its caller in line; the lowest is served first."""
         self.waited = waited
         self.is_hopeful = False
         """Set by `refuse`: LiveAvatar is likely to accept a session soon."""

@@ -21,6 +21,7 @@ from liveavatar_gateway.upstream.account import Ledger
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
 from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
 from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
+from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.refusals import is_denied
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.socket import CommandSocket
@@ -50,6 +51,8 @@ class PoolConfig:
     """When keep-alives are sent."""
     connect_timeout_s: float = 10.0
     """Longest wait for the command socket to open."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Through what it is opened."""
 
 
 class UpstreamSession:
@@ -72,7 +75,10 @@ class UpstreamSession:
         """
         try:
             self._socket = await CommandSocket.open(
-                self.started.ws_url, on_event, timeout_s=self._pool.config.connect_timeout_s
+                self.started.ws_url,
+                on_event,
+                timeout_s=self._pool.config.connect_timeout_s,
+                proxies=self._pool.config.proxies,
             )
         except GatewayError as error:
             self._pool.metrics.upstream_failed(error.reason)

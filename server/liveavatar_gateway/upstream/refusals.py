@@ -142,7 +142,7 @@ def is_absent(error: GatewayError) -> bool:
 
 
 def _is_own(status: int, body: Mapping[str, Any] | None, detail: Mapping[str, Any]) -> bool:
-    """Whether a body is LiveAvatar's envelope, or, with 422, a list of details as its framework writes it."""
+    """Return whether a body is LiveAvatar's envelope or, with 422, a list of details from its framework."""
     if body is None:
         return False
     if status == 422 and isinstance(body.get("detail"), list):

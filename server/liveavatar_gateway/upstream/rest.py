@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -28,6 +28,7 @@ from liveavatar_gateway.upstream.bounds import (
     session_seconds,
 )
 from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
+from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.refusals import Answer, is_absent, refusal
 from liveavatar_gateway.upstream.socket import is_socket_address
 from liveavatar_gateway.upstream.stops import Stopped
@@ -56,6 +57,8 @@ class RestConfig:
     slow ones, higher lets callers wait."""
     attempts: int = 3
     """Tries of calls that may be repeated safely: token, stop, reads. Start is never repeated."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Through what it is called."""
     backoff_s: float = 0.25
     """Wait before the second try; doubles, with jitter. `Retry-After` goes before it."""
 
@@ -75,8 +78,13 @@ class Rest:
         self._metrics = metrics or Metrics()
         self._key_header = {"X-API-KEY": api_key}
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._proxy = config.proxies.of_url(config.base_url)
         self._client = httpx.AsyncClient(
             base_url=config.base_url,
+            proxy=None if self._proxy is None else self._proxy.url,
+            # Proxies are decided here, for the socket too; SSL_CERT_FILE counts as ever.
+            trust_env=False,
+            verify=httpx.create_ssl_context(),
             timeout=config.timeout_s,
             limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
             # Answers are small; what is not compressed cannot grow beyond the limit while it is unpacked.
@@ -256,8 +264,9 @@ class Rest:
         # AttributeError is what a connection that is reset while it is made becomes: anyio asks the socket that is
         # gone for its name, and httpx lets it through.
         except (httpx.HTTPError, AttributeError) as error:
+            through = f" through {self._proxy.shown}" if self._proxy is not None else ""
             raise UpstreamUnreachable(
-                f"LiveAvatar cannot be reached for {method} {path}: {type(error).__name__}; "
+                f"LiveAvatar cannot be reached for {method} {path}{through}: {type(error).__name__}; "
                 "check LIVEAVATAR_API_URL and the network",
                 retry_after_s=self._config.backoff_s,
                 endpoint=path,

@@ -13,6 +13,7 @@ from websockets.uri import parse_uri
 
 from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
 from liveavatar_gateway.core.messages import Command, Event, Read
+from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.wire import decode, encode
 
 _MAX_EVENT_BYTES = 2**20
@@ -119,13 +120,21 @@ class CommandSocket:
         self._connection = connection
 
     @classmethod
-    async def open(cls, ws_url: str, on_event: Callable[[Event], None], *, timeout_s: float) -> "CommandSocket":
+    async def open(
+        cls,
+        ws_url: str,
+        on_event: Callable[[Event], None],
+        *,
+        timeout_s: float,
+        proxies: Proxies | None = None,
+    ) -> "CommandSocket":
         """Connect. The address is a secret and is in no error.
 
         Args:
             ws_url: Where start said the socket is.
             on_event: Called with each event, from the loop; must not raise.
             timeout_s: Longest wait for the connection.
+            proxies: Through what; None for directly.
 
         Raises:
             UpstreamUnreachable: it cannot be reached within `timeout_s`.
@@ -133,13 +142,18 @@ class CommandSocket:
         """
         if not is_socket_address(ws_url):
             raise UpstreamProtocol("LiveAvatar's address of the command socket is none", invalid="ws_url")
+        proxy = None if proxies is None else proxies.of_url(ws_url)
+        through = "" if proxy is None else f" through {proxy.shown}"
 
         def create(*arguments: Any, **options: Any) -> _Connection:
             return _Connection(on_event, *arguments, **options)
 
         try:
+            if proxy is not None:
+                proxy.check()
             connection = await connect(
                 ws_url,
+                proxy=None if proxy is None else proxy.url,
                 create_connection=create,  # type: ignore[arg-type]  # a factory will do, says its documentation
                 # Deflate costs 6 ms per second of audio and saves little on base64.
                 compression=None,
@@ -160,7 +174,8 @@ class CommandSocket:
         # ValueError is what names become that no resolver takes, and answers that are no HTTP.
         except (OSError, ValueError, EOFError, websockets.WebSocketException) as error:
             raise UpstreamUnreachable(
-                f"LiveAvatar's command socket cannot be reached: {type(error).__name__}", retry_after_s=1.0
+                f"LiveAvatar's command socket cannot be reached{through}: {type(error).__name__}",
+                retry_after_s=1.0,
             ) from error
         assert isinstance(connection, _Connection)  # noqa: S101 - `create` made it
         return cls(connection)

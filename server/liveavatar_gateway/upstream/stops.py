@@ -30,7 +30,7 @@ class Stopped(Enum):
 
     @property
     def counts(self) -> bool:
-        """Whether this stop ended the session, as far as can be known."""
+        """True if this stop ended the session, as far as can be known."""
         return self in (Stopped.NOW, Stopped.EITHER)
 
 

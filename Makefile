@@ -8,6 +8,7 @@ ARGS   ?=
 WORKERS ?= 4
 
 VIEWER := server/liveavatar_emulator/viewer_page
+WEB_SDK := viewer/build/web-sdk
 
 CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
 
@@ -39,7 +40,7 @@ serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_K
 livekit-server: $(VENV)/project.stamp ## install the LiveKit server for development; needs Go 1.26
 	@$(BIN)/python scripts/livekit_server.py $(ARGS)
 
-viewer: $(VIEWER)/index.html ## build the emulator's page to watch; needs Node.js 20 and npm
+viewer: $(VIEWER)/index.html $(WEB_SDK)/index.html ## build the emulator's page to watch; needs Node.js 20 and npm
 
 viewer-test: viewer/node_modules/installed.stamp ## tests of the page's own logic
 	@npm --prefix viewer test --silent
@@ -191,6 +192,10 @@ viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.jso
 	@echo "installing $< into viewer/node_modules"
 	@npm ci --prefix viewer --loglevel error
 	@touch $@
+
+# The page of LiveAvatar's own web SDK, for `tests/browser`.
+$(WEB_SDK)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs $(wildcard viewer/web-sdk/*)
+	@npm --prefix viewer run build:web-sdk --silent
 
 $(VIEWER)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*)
 	@npm --prefix viewer run build --silent

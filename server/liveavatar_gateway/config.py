@@ -111,11 +111,12 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=60,
-        description="How long a place stays taken after a stop; LiveAvatar frees it within about a second. Lower "
-        "risks refusals, higher wastes capacity.",
+        description="How long a place stays taken after a stop, at least; LiveAvatar frees it within about a "
+        "second. While LiveAvatar takes longer (code 4032 though a session has ended) the gateway waits longer by "
+        "itself, up to 8 s. Lower risks refusals, higher wastes capacity.",
     )
     rest_timeout_s: float = Field(
-        15.0, gt=0, le=120, description="Longest wait for one answer of LiveAvatar's API."
+        15.0, gt=0, le=120, description="Longest wait for one whole answer of LiveAvatar's API."
     )
     connect_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for the command socket to open."

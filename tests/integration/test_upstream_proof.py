@@ -104,6 +104,17 @@ async def test_our_own_retry_is_not_read_as_the_deed_of_another(gateway, emulato
         assert session.upstream_reason == ""
 
 
+async def test_an_end_that_liveavatar_does_not_confirm_is_told_in_time(gateway, emulator):
+    async with connect(gateway.address) as caller:
+        session = (await caller.create()).session
+        emulator.fault("stop", status=503, times=1000)
+        request = sessions.EndSessionRequest(session_id=session.id)
+        why = await refused(caller.sessions.EndSession(request, timeout=1))
+        assert (why.reason, why.metadata["session_id"]) == ("UPSTREAM_TIMEOUT", session.id)
+        emulator.clear_faults()
+        assert (await caller.end(session.id)).state == session_pb2.SESSION_STATE_ENDED
+
+
 async def test_liveavatars_words_have_a_limit_wherever_they_are_told(gateway, emulator):
     async with connect(gateway.address) as caller:
         attached = await caller.attach()

@@ -167,7 +167,6 @@ class Sweeper:
         stopped = 0
         ledger = self._books.ledger(_Remains(row.session_id, _final_facts(row)), fence)
         for upstream in row.upstreams:
-            # NEVER after five minutes in vain: LiveAvatar has reaped it by then.
             stopped += (await self._pool.stops.stop(upstream.upstream_session_id, _STOP_REASON)).counts
             await ledger.stopped(upstream.upstream_session_id)
         # Its end is an event like others, with a number that nobody has seen.

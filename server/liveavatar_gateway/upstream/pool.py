@@ -35,6 +35,8 @@ _STOP_REASON = "USER_CLOSED"
 _FATE_TIMEOUT_S = 3.0
 _SEARCH_WAIT_S = 10.0
 """How long a caller waits for a search for what dead processes left."""
+_SEARCH_LIMIT_S = 30.0
+"""How long such a search may take."""
 _SOCKET_LINGER_S = 3.0
 """How long a socket waits for its session's stop before it is closed all the same."""
 
@@ -203,7 +205,8 @@ class Pool:
     async def _search_orphans(self, find: Callable[[], Awaitable[int]]) -> int:
         stopped = 0
         try:
-            stopped = await find()
+            async with asyncio.timeout(_SEARCH_LIMIT_S):
+                stopped = await find()
             if stopped:
                 # LiveAvatar frees what was stopped a little later.
                 await asyncio.sleep(self.places.settling.pause_s)

@@ -42,8 +42,9 @@ class StopConfig:
     """Wait before the second round of tries; doubles."""
     max_wait_s: float = 15.0
     """Longest wait between rounds. Lower stops sooner after an outage, higher calls less during one."""
-    give_up_s: float = 300.0
-    """LiveAvatar reaps what nobody is connected to after about 200 s: later stops change nothing."""
+    give_up_s: float = 4000.0
+    """How long it is tried. The longest limit that is known of is an hour, after which LiveAvatar ends a session
+    by itself; its clean-up after some 200 s is no proof, since viewers may keep a room."""
 
 
 class Stopper(Protocol):

@@ -211,7 +211,7 @@ class Rest:
         Raises:
             GatewayError: refused or failed.
         """
-        data = await self._retried("GET", "/v1/users/credits", headers=self._key_header)
+        data = await self._retried("GET", "/v1/users/credits", headers=self._key_header, own=True)
         return _shown(data.get("credits_left", ""))
 
     async def _retried(self, method: str, path: str, *, own: bool = False, **arguments: Any) -> Mapping[str, Any]:

@@ -71,6 +71,7 @@ class _Connection(ClientConnection):
         self._on_event = on_event
         # The protocol beneath refuses fragments of another message in between, and too many bytes in all.
         self._fragments = bytearray()
+        self._last_ping = 0
         self._abort: asyncio.TimerHandle | None = None
 
     def process_event(self, event: Frame | Response) -> None:  # type: ignore[override]  # as the library's own subclass
@@ -83,7 +84,9 @@ class _Connection(ClientConnection):
                 message, self._fragments = bytes(self._fragments), bytearray()
                 self._on_event(decode(message))
         elif isinstance(event, Frame) and event.opcode is Opcode.PONG and (number := _number_of(event)):
-            self._on_event(Read(number))
+            # A number that no ping had would confirm what was never sent.
+            if number <= self._last_ping:
+                self._on_event(Read(number))
         else:
             super().process_event(event)
 
@@ -108,6 +111,7 @@ class _Connection(ClientConnection):
             InvalidState: the connection is not open.
         """
         self.protocol.send_text(frame)
+        self._last_ping = ping
         self.protocol.send_ping(_PING + b"%d" % ping)
         self.send_data()
         return self.paused

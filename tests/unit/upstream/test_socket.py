@@ -54,6 +54,21 @@ async def test_messages_come_in_order_however_they_are_cut():
         assert [event.state for event in events] == ["one", "two", "three", "four", "five", "six"]
 
 
+async def test_a_pong_to_no_ping_of_ours_confirms_nothing():
+    async def handler(server: ServerConnection) -> None:
+        await server.recv()
+        for payload in (b"p2", b"p99999999999999", b"p", b"pp", b"", b"p-1", b"p\xb2", b"p1"):
+            put(server, Opcode.PONG, payload)
+        await server.wait_closed()
+
+    async with socket_of(handler) as (opened, events), asyncio.timeout(5):
+        await opened.send(m.KeepAlive("k"), ping=1)
+        while not events:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert set(events) == {m.Read(1)}
+
+
 async def test_a_message_that_grows_in_pieces_has_a_limit():
     async def handler(server: ServerConnection) -> None:
         put(server, Opcode.TEXT, b"[", fin=False)

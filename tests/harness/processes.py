@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +146,13 @@ class Gateway:
 
 
 def _clean_environment() -> dict[str, str]:
-    """The environment without settings that someone's shell may have."""
+    """The environment without settings and proxies that someone's shell may have."""
     ours = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_", "LIVEKIT_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ours) and not name.lower().endswith("_proxy")
+    }
 
 
 @contextlib.contextmanager
@@ -181,17 +185,20 @@ def gateway(
     *arguments: str,
     port: int = 0,
     clock: HastenedClock | WallClock | None = None,
+    variables: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Iterator[Gateway]:
     """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
 
-    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it.
+    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it; `variables` are
+    those that are no settings.
     """
     settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
     with tempfile.TemporaryDirectory() as folder:
         settings = {"registry_file": f"{folder}/registry.db", **settings}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
+        environment |= variables or {}
         if clock is not None:
             environment |= clock.environment()
         process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)

@@ -16,6 +16,7 @@ from liveavatar_gateway.core.errors import (
     OwnerMoved,
     RequestIdReused,
     SessionNotFound,
+    UpstreamTimeout,
 )
 from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason
@@ -255,12 +256,13 @@ class Directory:
         Args:
             session_id: The session.
             reason: Why it ends, unless it already has another reason.
-            wait_s: How long to wait for another process; None is 30 s.
+            wait_s: How long to wait for another process, and for LiveAvatar; None is 30 s.
 
         Raises:
             SessionNotFound: there is none.
             OwnerMoved: another process has it and has not ended it in that time; it will.
             RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
+            UpstreamTimeout: it ends here, and LiveAvatar has not confirmed that in that time.
         """
         until_s = time.monotonic() + (_END_WAIT_S if wait_s is None else wait_s)
         asked = False
@@ -276,7 +278,19 @@ class Directory:
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
             session.end(reason)
-            await session.finished.wait()
+            # wait, not timeout: an end that arrives together with the deadline counts.
+            finishing = asyncio.create_task(session.finished.wait(), name=f"session-{session_id}/await-end")
+            try:
+                await asyncio.wait([finishing], timeout=max(0.0, until_s - time.monotonic()))
+            finally:
+                finishing.cancel()
+            if not session.finished.is_set():
+                raise UpstreamTimeout(
+                    f"LiveAvatar has not confirmed the end of session {session_id} yet; the gateway goes on "
+                    "trying, ask again",
+                    retry_after_s=1.0,
+                    session_id=session_id,
+                )
             if session.lost_to is None:
                 return session
 

@@ -94,6 +94,11 @@ class Watch:
         self._failure = self._failure or Draining()
         self._signal.set()
 
+    def fail(self, error: GatewayError) -> None:
+        """End the stream with an error."""
+        self._failure = self._failure or error
+        self._signal.set()
+
     def _watch(self, session_id: str, after_sequence: int) -> None:
         if len(self._told) >= _MAX_WATCHED and session_id not in self._told:
             self._failure = CapacityExhausted(

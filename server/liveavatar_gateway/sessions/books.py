@@ -12,6 +12,7 @@ from liveavatar_gateway.core.events import Happening, UtteranceEnded
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.record import (
     UtteranceRecord,
     access_facts,
@@ -68,6 +69,11 @@ class Ledger:
         """None until something of it may run upstream."""
         self.changed = False
         self.closed = False
+
+    @property
+    def session_id(self) -> str:
+        """The gateway's id of the session."""
+        return self._session.id
 
     # --- the account upstream, see `upstream.account.Ledger`
 
@@ -273,7 +279,8 @@ class Books:
     async def write_all(self) -> None:
         """Write every ledger that has changed."""
         for ledger in [ledger for ledger in self._ledgers.values() if ledger.changed]:
-            await self.write(ledger)
+            with bulkhead("books.write_failed", ledger.session_id):
+                await self.write(ledger)
 
     async def _renew(self) -> None:
         before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
@@ -287,10 +294,12 @@ class Books:
         for ledger in before:
             fence = ledger.fence
             if fence is not None and not ledger.closed and mine.get(fence.session_id) != fence.epoch:
-                ledger.lose(OwnerMoved(fence.session_id))
+                with bulkhead("books.renew_failed", fence.session_id):
+                    ledger.lose(OwnerMoved(fence.session_id))
         for session_id, reason in wanted.items():
             if (wanted_ledger := self._ledgers.get(session_id)) is not None:
-                wanted_ledger.end_for(reason)
+                with bulkhead("books.renew_failed", session_id):
+                    wanted_ledger.end_for(reason)
 
     def note_outage(self, error: RegistryUnavailable) -> None:
         """The registry did not work."""

@@ -12,6 +12,7 @@ import structlog
 from liveavatar_gateway.core.errors import (
     Draining,
     GatewayError,
+    InternalError,
     InvalidField,
     OwnerMoved,
     RequestIdReused,
@@ -22,6 +23,7 @@ from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, Row
 from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.drive import ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.left import living, seen
@@ -60,7 +62,8 @@ class DirectoryConfig:
 class Directory:
     """All sessions of this process. Owns their tasks; use as an async context manager.
 
-    Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds.
+    Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds. Each
+    session is a bulkhead: its task belongs to no group, so a fault that ends it cancels no other session.
     """
 
     def __init__(self, config: DirectoryConfig, pool: Pool, books: Books, metrics: Metrics) -> None:
@@ -70,7 +73,6 @@ class Directory:
         self._metrics = metrics
         self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
         self._requests: dict[str, LiveSession] = {}
-        self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
         self._ended: OrderedDict[str, float] = OrderedDict()
         self.observers: set[Observer] = set()
@@ -81,7 +83,6 @@ class Directory:
         """Whether new sessions are refused."""
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -89,11 +90,14 @@ class Directory:
         if self._running:
             await asyncio.wait(self._running, timeout=self._config.exit_timeout_s)
         # Those whose stop LiveAvatar does not confirm: the stop goes on in the pool, for as long as that lives.
-        for task in self._running:
-            task.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        while left := set(self._running):
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+            # Their callbacks take them out of the set.
+            await asyncio.sleep(0)
         for observer in list(self.observers):
-            observer.on_close()
+            self._tell(observer, observer.on_close)
 
     def open(self, spec: Spec, request_id: str, *, wait_s: float | None) -> LiveSession:
         """Create a session, or give the one that was created for the same request.
@@ -190,16 +194,26 @@ class Directory:
         self._sessions[session.id] = session
         if session.request_id:
             self._requests[session.request_id] = session
-        task = self._tasks.create_task(self._live(session, wait_s), name=f"session-{session.id}")
+        task = asyncio.create_task(self._live(session, wait_s), name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         session.on_news = self._on_news
         for observer in list(self.observers):
-            observer.on_session(session)
+            self._tell(observer, observer.on_session, session)
 
     def _on_news(self, session_id: str) -> None:
-        for observer in self.observers:
-            observer.on_news(session_id)
+        for observer in list(self.observers):
+            self._tell(observer, observer.on_news, session_id)
+
+    def _tell(self, observer: Observer, tell: Callable[..., None], *args: object) -> None:
+        """Call one observer; a fault in it ends its watch, and no session."""
+        try:
+            tell(*args)
+        except Exception as fault:  # noqa: BLE001 - a watcher is no part of the session that it watches
+            incident = new_id()
+            _log.error("observer.failed", incident=incident, exc_info=fault)
+            self.observers.discard(observer)
+            observer.fail(InternalError("a fault of the gateway", incident=incident))
 
     async def _live(self, session: LiveSession, wait_s: float | None) -> None:
         try:
@@ -208,6 +222,8 @@ class Directory:
             # Another process took it over while it ended here: that is no reason to keep it.
             if session.lost_to is None:
                 raise
+        except BaseException as fault:  # noqa: BLE001 - the root of the task: nothing of it may reach other sessions
+            session.crashed(fault)
         if session.lost_to is not None:
             self._let_go(session)
             return
@@ -232,7 +248,7 @@ class Directory:
             if until_s > now_s and len(self._ended) <= self._config.max_ended:
                 return
             del self._ended[session_id]
-            gone = self._sessions.pop(session_id)
+            gone = self._sessions.pop(session_id, None)
             for request_id in [key for key, session in self._requests.items() if session is gone]:
                 del self._requests[request_id]
 
@@ -378,4 +394,5 @@ class Directory:
     def end_all(self, reason: EndReason) -> None:
         """Begin to end all that live."""
         for session in self.living():
-            session.end(reason)
+            with bulkhead("session.end_failed", session.id):
+                session.end(reason)

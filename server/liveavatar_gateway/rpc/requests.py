@@ -5,18 +5,48 @@ from being used again. So gRPC's own reads are left to end with their calls.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
+
+from liveavatar_gateway.core.errors import FirstMessageTimeout
 
 _Request = TypeVar("_Request")
 _left: set[asyncio.Future[Any]] = set()
 """Reads that end with their calls."""
 
 
-async def each(requests: AsyncIterator[_Request]) -> AsyncIterator[_Request]:
-    """Give one request after the other, until the caller has closed its side. It may be cancelled."""
+async def first(reading: Awaitable[_Request], timeout_s: float) -> _Request:
+    """Return what the first read of a call gives. It may be cancelled.
+
+    Raises:
+        FirstMessageTimeout: nothing came in time. A call that sends nothing would live for ever.
+    """
+    task = asyncio.ensure_future(reading)
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    finally:
+        if not task.done():
+            leave(task)
+    if not task.done():
+        raise FirstMessageTimeout(timeout_s)
+    return task.result()
+
+
+async def each(
+    requests: AsyncIterator[_Request], *, first_within_s: float | None = None
+) -> AsyncIterator[_Request]:
+    """Give one request after the other, until the caller has closed its side. It may be cancelled.
+
+    Raises:
+        FirstMessageTimeout: the first did not come within `first_within_s`; None waits without a limit.
+    """
+    if first_within_s is not None:
+        request = await first(following(requests), first_within_s)
+        if request is None:
+            return
+        yield request
     while True:
-        reading = asyncio.ensure_future(_next(requests))
+        reading = asyncio.ensure_future(following(requests))
         try:
             request = await asyncio.shield(reading)
         except asyncio.CancelledError:
@@ -33,7 +63,8 @@ def leave(reading: asyncio.Future[Any]) -> None:
     reading.add_done_callback(_forget)
 
 
-async def _next(requests: AsyncIterator[_Request]) -> _Request | None:
+async def following(requests: AsyncIterator[_Request]) -> _Request | None:
+    """Return the next request; None when the caller has closed its side."""
     return await anext(requests, None)
 
 

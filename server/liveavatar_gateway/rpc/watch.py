@@ -48,6 +48,7 @@ class Watch:
     ) -> None:
         self._directory = directory
         self._progress_s = config.watch_progress_s
+        self._first_within_s = config.first_message_timeout_s
         self._requests = requests
         self._context = context
         self._told: dict[str, int] = {}
@@ -62,10 +63,10 @@ class Watch:
         self._signal = Signal()
 
     async def run(self) -> None:
-        """Serve until the caller closes its side.
+        """Serve until the caller closes its side and has its answers.
 
         Raises:
-            GatewayError: a request was wrong, too much is watched, or the process exits.
+            GatewayError: no request came in time or one was wrong, too much is watched, or the process exits.
         """
         self._directory.observers.add(self)
         try:
@@ -110,7 +111,7 @@ class Watch:
     # --- up
 
     async def _read(self) -> None:
-        async for request in each(self._requests):
+        async for request in each(self._requests, first_within_s=self._first_within_s):
             match request.WhichOneof("message"):
                 case "add":
                     self._add(request.add)
@@ -174,17 +175,21 @@ class Watch:
 
     async def _write(self) -> None:
         progress_at_s = time.monotonic() + self._progress_s
-        while not self._over:
+        while True:
+            # Looked at first: what the caller asked for before it closed its side is in this round.
+            is_last_round = self._over
             await self._write_round()
             if self._progress_wanted or time.monotonic() >= progress_at_s:
                 progress_at_s = time.monotonic() + self._progress_s
                 self._progress_wanted = False
                 for response in self._progress():
                     await self._context.write(response)
-            if self._answers or self._news:
+            if (self._answers or self._news) and not is_last_round:
                 continue
             if self._failure is not None:
                 raise self._failure
+            if is_last_round:
+                return
             await self._signal.wait(progress_at_s - time.monotonic())
 
     async def _write_round(self) -> None:

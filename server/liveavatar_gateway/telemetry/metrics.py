@@ -143,6 +143,12 @@ class Metrics:
         self._rpcs = Counter(
             "gateway_rpcs", "Calls that ended, by method and code.", ["method", "code"], registry=own
         )
+        self._malformed_messages = Counter(
+            "gateway_malformed_messages",
+            "Messages of callers that are none of the contract, by method. They are refused and not logged.",
+            ["method"],
+            registry=own,
+        )
         self._rpcs_open = Gauge("gateway_rpcs_open", "Calls and streams that are open.", ["method"], registry=own)
         self._lag = Histogram(
             "gateway_event_loop_lag_seconds",
@@ -202,6 +208,10 @@ class Metrics:
         """A call ended."""
         self._rpcs_open.labels(method).dec()
         self._rpcs.labels(method, code).inc()
+
+    def malformed_message(self, method: str) -> None:
+        """A caller sent bytes that are no message of this method."""
+        self._malformed_messages.labels(method).inc()
 
     def loop_lagged(self, seconds: float) -> None:
         """The event loop woke so late."""

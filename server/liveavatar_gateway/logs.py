@@ -6,6 +6,8 @@ from typing import Final
 
 import structlog
 
+from liveavatar_gateway import library_logs
+
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -31,8 +33,7 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries: their complaints, not their chatter (httpx logs every request with its address).
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    library_logs.route()
 
 
 def _keep(

@@ -1,7 +1,7 @@
 """Log lines of libraries, gRPC's among them, without the values that they were about.
 
-A library formats what callers sent into its messages and tracebacks: metadata with credentials, whole requests. Here
-only the fixed part of a message is printed, with the kind of the exception and where it was raised.
+A library formats what callers sent into its messages and tracebacks: metadata with credentials, whole requests.
+Here only the fixed part of a message is printed, with the kind of the exception and where it was raised.
 """
 
 import logging

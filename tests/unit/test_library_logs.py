@@ -24,7 +24,7 @@ def clock():
 
 @pytest.fixture
 def library(clock):
-    logger = logging.Logger("grpc._cython.cygrpc")
+    logger = logging.Logger("grpc._cython.cygrpc")  # noqa: LOG001 - one for each test
     logger.addHandler(LibraryLogs(clock=clock))
     return logger
 

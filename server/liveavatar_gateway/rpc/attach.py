@@ -17,7 +17,7 @@ from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.heartbeat import Silence
 from liveavatar_gateway.rpc.limits import RpcConfig, audio_limits
-from liveavatar_gateway.rpc.requests import each, first, following
+from liveavatar_gateway.rpc.requests import each, first, following, part
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 
@@ -115,6 +115,7 @@ class Attachment:
                 name = f"session-{self._session.id}/attach"
                 reader = tasks.create_task(self._read(tasks), name=f"{name}-read")
                 await self._write()
+                await part(reader)
                 reader.cancel()
         finally:
             self._hold.release()

@@ -26,7 +26,7 @@ from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import answered, status_of
 from liveavatar_gateway.rpc.heartbeat import Silence
 from liveavatar_gateway.rpc.limits import RpcConfig
-from liveavatar_gateway.rpc.requests import first, leave
+from liveavatar_gateway.rpc.requests import first, leave, part
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.intake import intake_of
 from liveavatar_gateway.sessions.live import LiveSession
@@ -103,6 +103,7 @@ class SpeechStream:
         # A caller that begins utterances and reads no answers is not read any more itself.
         self._caught_up = asyncio.Event()
         self._over = False
+        self._reading: asyncio.Future[None] | None = None
         # Whether the last `begin` opened nothing: what follows up to its `end` was on its way and is dropped.
         self._refused = False
         self._hold = session.holds.speak(AudioStreamSuperseded(session.id), self._leave_open)
@@ -113,7 +114,6 @@ class SpeechStream:
         Raises:
             GatewayError: the stream's grammar was broken, another took over, or the session ended.
         """
-        reading: asyncio.Future[None] | None = None
         try:
             ready = p.AudioReady(
                 session_id=self._session.id,
@@ -124,8 +124,8 @@ class SpeechStream:
             await self._write_one(p.StreamAudioResponse(ready=ready))
             async with asyncio.TaskGroup() as tasks:
                 name = f"session-{self._session.id}/progress"
-                writer = tasks.create_task(self._write(), name=name)
-                reading = asyncio.ensure_future(self._read())
+                reading = self._reading = asyncio.ensure_future(self._read())
+                writer = tasks.create_task(self._write(reading), name=name)
                 await asyncio.shield(reading)
                 self._leave_open()
                 self._source_ended = True
@@ -135,8 +135,8 @@ class SpeechStream:
             self._over = True
             # A reader that waits for its caller is not in a read that ends with the call.
             self._caught_up.set()
-            if reading is not None:
-                leave(reading)
+            if self._reading is not None:
+                leave(self._reading)
             # Whatever ended the stream: its caller may come back for an utterance without its end.
             self._leave_open()
             self._hold.release()
@@ -267,7 +267,7 @@ class SpeechStream:
 
     # --- down: what changed, at most every `ack_interval_s` for mere progress
 
-    async def _write(self) -> None:
+    async def _write(self, reading: asyncio.Future[None]) -> None:
         next_ack_s = 0.0
         while True:
             now_s = time.monotonic()
@@ -284,8 +284,10 @@ class SpeechStream:
             if self._source_ended and not any(told.utterance.sealed for told in self._told):
                 # Nothing is left to speak: waiting for another stream must not take longer than the detach grace.
                 self._hold.detach()
-            if not self._told:
-                _require_alive(self._session)
+            if not self._told and self._session.core.over:
+                await part(reading)
+                if not reading.done():
+                    _require_alive(self._session)
             await self._hold.signal.wait(self._wait_s(next_ack_s))
             if self._silence.is_too_long:
                 await self._write_one(p.StreamAudioResponse(heartbeat=stream_pb2.Heartbeat()))

@@ -6,11 +6,13 @@ from being used again. So gRPC's own reads are left to end with their calls.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from liveavatar_gateway.core.errors import FirstMessageTimeout
 
 _Request = TypeVar("_Request")
+_PARTING_S: Final = 0.5
+"""Time for a caller to read the last message of a stream before the gateway closes it."""
 _left: set[asyncio.Future[Any]] = set()
 """Reads that end with their calls."""
 
@@ -55,6 +57,15 @@ async def each(
         if request is None:
             return
         yield request
+
+
+async def part(reading: asyncio.Future[Any]) -> None:
+    """Wait a moment for the caller to close its side, before the gateway closes the stream.
+
+    A stream that the gateway closes first is reset behind its status. Some proxies (HAProxy 2.6) make an error of
+    that reset, and what the caller has not read by then is lost with it.
+    """
+    await asyncio.wait([reading], timeout=_PARTING_S)
 
 
 def leave(reading: asyncio.Future[Any]) -> None:

@@ -16,7 +16,7 @@ from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.limits import RpcConfig
-from liveavatar_gateway.rpc.requests import each
+from liveavatar_gateway.rpc.requests import each, part
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.signal import Signal
@@ -72,7 +72,7 @@ class Watch:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(), name="watch/read")
-                await self._write()
+                await self._write(reader)
                 reader.cancel()
         finally:
             self._directory.observers.discard(self)
@@ -173,7 +173,7 @@ class Watch:
 
     # --- down
 
-    async def _write(self) -> None:
+    async def _write(self, reader: asyncio.Task[None]) -> None:
         progress_at_s = time.monotonic() + self._progress_s
         while True:
             # Looked at first: what the caller asked for before it closed its side is in this round.
@@ -187,6 +187,7 @@ class Watch:
             if (self._answers or self._news) and not is_last_round:
                 continue
             if self._failure is not None:
+                await part(reader)
                 raise self._failure
             if is_last_round:
                 return

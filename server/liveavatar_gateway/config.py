@@ -278,6 +278,20 @@ class Settings(BaseSettings):
         le=10,
         description="How often progress is told on StreamAudio. Lower is smoother, each costs a message.",
     )
+    heartbeat_s: float = Field(
+        20.0,
+        ge=0,
+        le=600,
+        description="Longest silence on Attach and StreamAudio: a heartbeat is sent then. Lower passes proxies "
+        "with shorter time-outs, each costs a message; 0 sends none.",
+    )
+    first_message_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="How long a call may be open before its first message has come. Lower frees what silent calls "
+        "hold sooner, higher forgives slower networks.",
+    )
     watch_progress_s: float = Field(
         15.0,
         ge=0.1,
@@ -425,6 +439,8 @@ class Settings(BaseSettings):
             detach_grace_s=self.detach_grace_s,
             own_rooms=bool(self.livekit_url),
             ack_interval_s=self.ack_interval_s,
+            heartbeat_s=self.heartbeat_s,
+            first_message_timeout_s=self.first_message_timeout_s,
             watch_progress_s=self.watch_progress_s,
         )
 

@@ -200,7 +200,9 @@ class SpeechStream:
             self._reject(begin.utterance_id, error, 0)
             return
         if isinstance(found, UtteranceEnded):
-            self._answer(ended=_ended(found.utterance_id, found.outcome, found.played_s, found.error))
+            self._answer(
+                ended=_ended(found.utterance_id, found.outcome, found.played_s, found.error, found.inferred)
+            )
             return
         self._refused = False
         self._open = found
@@ -312,7 +314,9 @@ class SpeechStream:
                 responses.append(p.StreamAudioResponse(ack=ack))
             if utterance.outcome is not None:
                 self._told.remove(told)
-                ended = _ended(utterance.id, utterance.outcome, utterance.played_s, utterance.failure)
+                ended = _ended(
+                    utterance.id, utterance.outcome, utterance.played_s, utterance.failure, utterance.inferred
+                )
                 responses.append(p.StreamAudioResponse(ended=ended))
         return responses
 
@@ -333,12 +337,19 @@ class SpeechStream:
         )
 
 
-def _ended(utterance_id: str, outcome: Outcome, played_s: float, error: GatewayError | None) -> p.AudioEnded:
+def _ended(
+    utterance_id: str,
+    outcome: Outcome,
+    played_s: float,
+    error: GatewayError | None,
+    inferred: bool,  # noqa: FBT001 - as in the event
+) -> p.AudioEnded:
     return p.AudioEnded(
         utterance_id=utterance_id,
         outcome=convert.outcome(outcome),
         played=convert.duration(played_s),
         error=status_of(error) if error else None,
+        inferred=inferred,
     )
 
 

@@ -19,7 +19,6 @@ from liveavatar.gateway.blocking_watch import (
 )
 from liveavatar.gateway.channel import (
     DEFAULT_OPTIONS,
-    SERVICE_CONFIG,
 )
 from liveavatar.gateway.errors import (
     AttachSuperseded,
@@ -41,11 +40,13 @@ from liveavatar.gateway.errors import (
     EventsCompacted,
     FieldViolation,
     FirstMessageTimeout,
+    ForkedClient,
     GatewayError,
     HeaderRequired,
     InternalError,
     InvalidField,
     MalformedMessage,
+    MessageRefused,
     MetadataTooLarge,
     OwnerMoved,
     OwnershipError,
@@ -140,7 +141,6 @@ from liveavatar.gateway.wav import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
-    "SERVICE_CONFIG",
     "AsyncClient",
     "AsyncSession",
     "AsyncUtterance",
@@ -172,6 +172,7 @@ __all__ = [
     "EventsCompacted",
     "FieldViolation",
     "FirstMessageTimeout",
+    "ForkedClient",
     "GatewayError",
     "GoAwayEvent",
     "HeaderRequired",
@@ -179,6 +180,7 @@ __all__ = [
     "Interruption",
     "InvalidField",
     "MalformedMessage",
+    "MessageRefused",
     "MetadataTooLarge",
     "Outcome",
     "OutcomeKind",

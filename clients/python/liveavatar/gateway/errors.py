@@ -374,6 +374,17 @@ class ClientClosed(ClientError):
     """The client was closed."""
 
 
+class ForkedClient(ClientError):
+    """The client was made before this process was forked; its thread and its connections stayed with the parent.
+
+    Make clients after the fork, or start processes with the `spawn` method of `multiprocessing`.
+    """
+
+
+class MessageRefused(ClientError):
+    """gRPC refused a message: too large for this end or the other, or it could not be encoded or decoded."""
+
+
 class TooManyUtterances(ClientError):
     """More utterances wait in this session than it keeps."""
 

@@ -614,7 +614,10 @@ class SqliteRegistry:
         )
         problems: list[str] = []
         known_facts = _parsed(facts, dict, "facts", problems)
-        hashes = _read_handles(handles, problems)
+        noted = _noted_by(journal.get(session_id, ()), epoch, Fence(session_id, epoch))
+        hashes = _read_handles(handles, problems) if noted.handles is None else noted.handles
+        if noted.sequence is not None:
+            sequence = noted.sequence
         if not 0 <= sequence <= _MAX_NUMBER:
             problems.append(f"its last event cannot have number {sequence}")
             sequence = 0
@@ -630,7 +633,6 @@ class SqliteRegistry:
                 self._complain(session_id, "registry.utterance_unreadable", utterance=name, reason=complaints[0])
             else:
                 utterances[name] = kept
-        noted = _noted_by(journal.get(session_id, ()), epoch, Fence(session_id, epoch))
         upstreams = connection.execute(
             "SELECT upstream_session_id, access FROM upstreams WHERE session_id = ? ORDER BY rowid", (session_id,)
         ).fetchall()
@@ -642,11 +644,11 @@ class SqliteRegistry:
             owner=owner,
             epoch=epoch,
             ended=bool(ended),
-            sequence=sequence if noted.sequence is None else noted.sequence,
+            sequence=sequence,
             facts=known_facts,
             utterances=tuple({**utterances, **noted.utterances}.items()),
             upstreams=tuple(Upstream(name, self._opened(session_id, name, sealed)) for name, sealed in upstreams),
-            handles=hashes if noted.handles is None else noted.handles,
+            handles=hashes,
             seen_mono_s=until_mono_s - self._config.ttl_s if same_boot else None,
             address=address or "",
             end_wanted=end_wanted or "",

@@ -212,10 +212,19 @@ class Directory:
             raise RequestIdReused(request_id)
         if here is not None:
             return here, ""
-        if not row.ended and not row.upstreams and not self.draining and await registry.abandoned(row):
-            # Its process died before anything could be paid for: the sweeper ends what is left of it.
-            return None, row.session_id
+        if not row.ended and record.started_at is None and not self.draining and await registry.abandoned(row):
+            # Its process died before it could answer anybody: the reservation died with it.
+            return await self._taken_or_ended(row)
         return await self._elsewhere(row.session_id, field="request_id"), ""
+
+    async def _taken_or_ended(self, row: Row) -> tuple[LiveSession | None, str]:
+        if (taken := await self.take_over(row) or self._here(row.session_id)) is not None:
+            return taken, ""
+        registry = self._books.registry
+        now = await registry.find(row.session_id)
+        if now is not None and not now.ended and now.owner != registry.owner and not await registry.abandoned(now):
+            raise OwnerMoved(row.session_id, address=now.address)
+        return None, row.session_id
 
     @contextlib.asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[None]:

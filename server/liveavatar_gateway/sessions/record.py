@@ -1,7 +1,7 @@
 """A session as the registry keeps it: what another process needs to go on with it, or to say how it ended."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
@@ -145,7 +145,19 @@ def read_record(row: Row) -> Record:
     if row.unreadable:
         raise ValueError(row.unreadable)
     _require_sane(row.facts, "facts")
-    return Record.of(row.facts)
+    record = Record.of(row.facts)
+    _require_counts({one.name: getattr(record.usage, one.name) for one in fields(record.usage)})
+    for name in ("created_at", "started_at", "ready_at", "ended_at"):
+        at = getattr(record, name)
+        if at is not None and at.tzinfo is None:
+            raise ValueError(f"{name} has no time zone")
+    return record
+
+
+def _require_counts(counts: Mapping[str, object]) -> None:
+    for name, value in counts.items():
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(f"{name} cannot be {value}")
 
 
 def _require_sane(value: object, name: str, depth: int = 0) -> None:
@@ -241,6 +253,7 @@ def read_utterances(kept: Sequence[tuple[str, Facts]]) -> Mapping[str, Utterance
         try:
             _require_sane(facts, "utterance")
             record = _UTTERANCE.validate_python(facts)
+            _require_counts(facts)
         except ValueError as error:
             _log.warning("utterance.unreadable", error=str(error))
             continue

@@ -254,6 +254,8 @@ class Sweeper:
                 # Whoever has it now ends it; what is stopped here as well was to be stopped.
                 pass
             return {}
-        wanted = wished_end(row.end_wanted) if row.end_wanted else EndReason.CALLER_LOST
+        # One that never came to run was not lost by its caller: a retry of its request may try again.
+        lost = EndReason.CREATE_FAILED if record.started_at is None else EndReason.CALLER_LOST
+        wanted = wished_end(row.end_wanted) if row.end_wanted else lost
         reason = record.end_reason or wanted
         return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()

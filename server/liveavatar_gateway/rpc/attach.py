@@ -77,7 +77,7 @@ class Attachment:
                 got=kind or "",
             )
         if kind == "resume":
-            session = directory.by_handle(message.resume.handle, field="resume.handle")
+            session = await directory.by_handle(message.resume.handle, field="resume.handle")
             return cls(
                 session,
                 config,
@@ -93,7 +93,7 @@ class Attachment:
             own_rooms=config.own_rooms,
         )
         request_id = convert.checked_id(message.open.request_id, "open.request_id", required=False)
-        session = directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
+        session = await directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
         try:
             await session.room()
         except asyncio.CancelledError:

@@ -55,17 +55,17 @@ class AudioService(AudioServiceServicer):
                 raise HeaderRequired(
                     f"the first message must be header, got {kind or 'nothing'}", field="header", got=kind or ""
                 )
-            session = self._target(message.header)
+            session = await self._target(message.header)
             intake = self._intake(message.header)
             await SpeechStream(session, intake, self._config, context).run()
 
-    def _target(self, header: p.AudioHeader) -> LiveSession:
+    async def _target(self, header: p.AudioHeader) -> LiveSession:
         match header.WhichOneof("target"):
             case "session_id":
                 session_id = convert.checked_id(header.session_id, "header.session_id", required=True)
-                session = self._directory.get(session_id)
+                session = await self._directory.get(session_id)
             case "handle":
-                session = self._directory.by_handle(header.handle, field="header.handle")
+                session = await self._directory.by_handle(header.handle, field="header.handle")
             case _:
                 raise InvalidField("the header must name its session", field="header.target")
         _require_alive(session)

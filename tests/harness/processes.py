@@ -24,12 +24,22 @@ START_TIMEOUT_S = 30.0
 class Process:
     """A running server of ours; its output is kept to be shown when something fails."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        *,
+        port: int = 0,
+        program: Path | None = None,
+    ) -> None:
+        """Start `python -m ARGUMENTS`, or an installed `program` with the arguments behind the first."""
         self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
         self._log = self.log_path.open("wb")
         self._ready_path = folder / f"{arguments[0]}.ready.json"
+        command = [sys.executable, "-m", *arguments] if program is None else [str(program), *arguments[1:]]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments, "--port", str(port), "--ready-file", str(self._ready_path)],
+            [*command, "--port", str(port), "--ready-file", str(self._ready_path)],
             env={**_clean_environment(), **environment},
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -41,21 +41,18 @@ class Process:
         port: int = 0,
         log_fd: int | None = None,
         terminal_fd: int | None = None,
+        program: Path | None = None,
     ) -> None:
+        """Start `python -m ARGUMENTS`, or an installed `program` with the arguments behind the first."""
         self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
         self._log = self.log_path.open("wb")
         self._ready_path = folder / f"{arguments[0]}.ready.json"
+        taking = _TAKES_TERMINAL if terminal_fd is not None else ()
+        command = (
+            [sys.executable, *taking, "-m", *arguments] if program is None else [str(program), *arguments[1:]]
+        )
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                *(_TAKES_TERMINAL if terminal_fd is not None else ()),
-                "-m",
-                *arguments,
-                "--port",
-                str(port),
-                "--ready-file",
-                str(self._ready_path),
-            ],
+            [*command, "--port", str(port), "--ready-file", str(self._ready_path)],
             env={**_clean_environment(), **environment},
             stdout=self._log if log_fd is None else log_fd,
             stderr=subprocess.STDOUT,

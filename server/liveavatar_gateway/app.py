@@ -34,6 +34,7 @@ from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rooms.tokens import OwnRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
+from liveavatar_gateway.rpc.bounds import TRANSPORT_METADATA_BYTES, RequestBounds
 from liveavatar_gateway.rpc.metering import Metering
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.books import Books, keep_books
@@ -130,7 +131,7 @@ class App:
             raise ConfigError(f"GATEWAY_REGISTRY_FILE: {error}") from None
         await self.directory.__aenter__()
         await self._open_endpoint()
-        server = grpc.aio.server(interceptors=[Metering(self.metrics)], options=self._options())
+        server = grpc.aio.server(interceptors=[Metering(self.metrics), self._bounds()], options=self._options())
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(self._settings.rpc(), self.directory, self.pool.places), server
         )
@@ -193,7 +194,7 @@ class App:
         settings = self._settings
         if settings.admin_port is None:
             return
-        server = grpc.aio.server(options=self._options())
+        server = grpc.aio.server(interceptors=[self._bounds()], options=self._options())
         lease_s = settings.registry().lease.ttl_s
         ownership = Ownership(self._registry, self.directory, self.sweeper, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -263,12 +264,18 @@ class App:
             self._create_readiness.look_again()
         return changed
 
+    def _bounds(self) -> RequestBounds:
+        return RequestBounds(self.metrics, first_message_timeout_s=self._settings.first_message_timeout_s)
+
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (
             ("grpc.so_reuseport", int(self._settings.so_reuseport)),
             # Without it C-core's bandwidth estimator hides seconds of speech and hundreds of MB in its windows.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.max_receive_message_length", self._settings.max_chunk_bytes + 64 * 1024),
+            # Between two different values C-core refuses at random.
+            ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES),
             # A dead caller is noticed within half a minute, so that its session can be given its grace and ended.
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),

@@ -27,6 +27,7 @@ from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.places import PlacesConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
+from liveavatar_gateway.upstream.proxies import Proxies, UnusableProxy
 from liveavatar_gateway.upstream.rest import RestConfig
 
 PREFIX: Final = "GATEWAY_"
@@ -123,11 +124,12 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=60,
-        description="How long a place stays taken after a stop; LiveAvatar frees it within about a second. Lower "
-        "risks refusals, higher wastes capacity.",
+        description="How long a place stays taken after a stop, at least; LiveAvatar frees it within about a "
+        "second. While LiveAvatar takes longer (code 4032 though a session has ended) the gateway waits longer by "
+        "itself, up to 8 s. Lower risks refusals, higher wastes capacity.",
     )
     rest_timeout_s: float = Field(
-        15.0, gt=0, le=120, description="Longest wait for one answer of LiveAvatar's API."
+        15.0, gt=0, le=120, description="Longest wait for one whole answer of LiveAvatar's API."
     )
     connect_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for the command socket to open."
@@ -276,6 +278,20 @@ class Settings(BaseSettings):
         le=10,
         description="How often progress is told on StreamAudio. Lower is smoother, each costs a message.",
     )
+    heartbeat_s: float = Field(
+        20.0,
+        ge=0,
+        le=600,
+        description="Longest silence on Attach and StreamAudio: a heartbeat is sent then. Lower passes proxies "
+        "with shorter time-outs, each costs a message; 0 sends none.",
+    )
+    first_message_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="How long a call may be open before its first message has come. Lower frees what silent calls "
+        "hold sooner, higher forgives slower networks.",
+    )
     watch_progress_s: float = Field(
         15.0,
         ge=0.1,
@@ -290,6 +306,18 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="Lines for people, or JSON for machines."
     )
+
+    _proxies: Proxies = PrivateAttr(default_factory=Proxies)
+    """No setting: everybody's variables, such as HTTPS_PROXY."""
+
+    def use_proxies(self, environment: Mapping[str, str]) -> None:
+        """Reach LiveAvatar through the proxies that the environment names.
+
+        Raises:
+            UnusableProxy: one of them cannot be used.
+        """
+        self._proxies = Proxies.of(environment)
+        self._proxies.check(self.api_url)
 
     @classmethod
     def settings_customise_sources(
@@ -387,6 +415,7 @@ class Settings(BaseSettings):
             ),
             keep_alive=KeepAliveConfig(interval_s=self.keep_alive_s),
             connect_timeout_s=self.connect_timeout_s,
+            proxies=self._proxies,
         )
 
     def registry(self) -> RegistryConfig:
@@ -400,7 +429,7 @@ class Settings(BaseSettings):
 
     def rest(self) -> RestConfig:
         """The part for LiveAvatar's REST API."""
-        return RestConfig(base_url=self.api_url, timeout_s=self.rest_timeout_s)
+        return RestConfig(base_url=self.api_url, timeout_s=self.rest_timeout_s, proxies=self._proxies)
 
     def rpc(self) -> RpcConfig:
         """The part for the servicers."""
@@ -410,6 +439,8 @@ class Settings(BaseSettings):
             detach_grace_s=self.detach_grace_s,
             own_rooms=bool(self.livekit_url),
             ack_interval_s=self.ack_interval_s,
+            heartbeat_s=self.heartbeat_s,
+            first_message_timeout_s=self.first_message_timeout_s,
             watch_progress_s=self.watch_progress_s,
         )
 
@@ -426,6 +457,12 @@ class Settings(BaseSettings):
         values = self.model_dump()
         for secret in _SECRETS:
             values[secret] = "set" if values[secret].get_secret_value() else "not set"
+        for name, proxy in (
+            ("rest_proxy", self._proxies.of_url(self.api_url)),
+            ("socket_proxy", self._proxies.socket_proxy(self.api_url)),
+        ):
+            values[name] = proxy.shown if proxy is not None else "none"
+        values["no_proxy"] = ", ".join(self._proxies.exempt) or "none"
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
@@ -438,12 +475,12 @@ def load(
     """Read the settings: defaults, then the file, then the environment, then flags.
 
     Args:
-        environment: Variables `GATEWAY_<SETTING>`, and LIVEAVATAR_API_KEY and LIVEAVATAR_API_URL.
+        environment: Variables `GATEWAY_<SETTING>`, LIVEAVATAR_API_KEY, LIVEAVATAR_API_URL, and those for proxies.
         file: TOML file with settings at its top level; also taken from GATEWAY_CONFIG.
         flags: Settings by name from the command line; None values are left out.
 
     Raises:
-        ConfigError: a setting is unknown or out of its range, or a file cannot be read.
+        ConfigError: a setting is unknown or out of its range, a file cannot be read, or a proxy cannot be used.
     """
     file = file or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
     values: dict[str, Any] = {}
@@ -470,8 +507,11 @@ def load(
             raise ConfigError(f"{shown['registry_key']}: {error}") from None
     try:
         settings = Settings(**values)
+        settings.use_proxies(environment)
     except ValidationError as error:
         raise ConfigError(_explain(error, shown)) from None
+    except UnusableProxy as error:
+        raise ConfigError(str(error)) from None
     settings._from_files = frozenset(from_files)  # noqa: SLF001 - this function is the only way in
     return settings
 

@@ -18,6 +18,8 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from liveavatar_gateway import library_logs
+
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _MAX_WAITING_BYTES: Final = 1024 * 1024
 """Lines that may wait for their reader. Higher bridges a longer pause of a log collector and costs memory."""
@@ -166,8 +168,7 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries: their complaints, not their chatter (httpx logs every request with its address).
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    library_logs.route()
 
 
 def _replace_streams() -> None:

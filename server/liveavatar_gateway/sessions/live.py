@@ -20,7 +20,7 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
-from liveavatar_gateway.registry.base import Facts, HandleHash
+from liveavatar_gateway.registry.base import Facts, Fence, HandleHash
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.bulkhead import bulkhead
@@ -485,6 +485,17 @@ class LiveSession:
             self.on_news(self.id)
 
     # --- what outlives this process
+
+    def reserved(self, fence: Fence) -> None:
+        """The session is in the registry before it is begun."""
+        self._ledger.reserved(fence)
+
+    async def call_off(self, error: GatewayError) -> None:
+        """End a session that was reserved and is not to be begun."""
+        self.core.end(EndReason.CREATE_FAILED, time.monotonic(), error=error)
+        self.core.ended()
+        self.finished.set()
+        await self._ledger.finish(self._keep_s)
 
     def facts(self) -> Facts:
         """What another process needs to go on with it, or to tell how it ended."""

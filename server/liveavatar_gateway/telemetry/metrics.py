@@ -146,6 +146,12 @@ class Metrics:
         self._rpcs = Counter(
             "gateway_rpcs", "Calls that ended, by method and code.", ["method", "code"], registry=own
         )
+        self._malformed_messages = Counter(
+            "gateway_malformed_messages",
+            "Messages of callers that are none of the contract, by method. They are refused and not logged.",
+            ["method"],
+            registry=own,
+        )
         self._rpcs_open = Gauge("gateway_rpcs_open", "Calls and streams that are open.", ["method"], registry=own)
         self._dropped_log_lines = Counter(
             "gateway_log_lines_dropped",
@@ -221,6 +227,11 @@ class Metrics:
         """A call ended."""
         self._rpcs_open.labels(method).dec()
         self._rpcs.labels(method, code).inc()
+
+    @never_raises
+    def malformed_message(self, method: str) -> None:
+        """Count bytes of a caller that are no message of this method."""
+        self._malformed_messages.labels(method).inc()
 
     @never_raises
     def loop_lagged(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar_gateway.app import App
-from liveavatar_gateway.config import load
+from liveavatar_gateway.config import Settings, load
 
 
 def _faulty(*_: object, **__: object) -> NoReturn:
@@ -27,10 +27,8 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
         yield found
 
 
-@pytest.fixture
-async def app(emulator: Emulator) -> AsyncIterator[App]:
-    """A gateway in this process, so that a test can break a part of it."""
-    settings = load(
+def _settings(emulator: Emulator) -> Settings:
+    return load(
         {
             "LIVEAVATAR_API_URL": emulator.url,
             "LIVEAVATAR_API_KEY": API_KEY,
@@ -39,7 +37,12 @@ async def app(emulator: Emulator) -> AsyncIterator[App]:
             "GATEWAY_REGISTRY_FILE": "off",
         }
     )
-    async with App(settings) as found:
+
+
+@pytest.fixture
+async def app(emulator: Emulator) -> AsyncIterator[App]:
+    """A gateway in this process, so that a test can break a part of it."""
+    async with App(_settings(emulator)) as found:
         yield found
 
 
@@ -113,3 +116,16 @@ async def test_a_fault_in_the_drain_of_one_session_drains_the_others(app, caller
     await app.drain()
     assert (await sound.event("ended")).session.end_reason == session_pb2.END_REASON_DRAINED
     del (await app.directory.get(broken.session_id)).end
+
+
+async def test_a_fault_in_one_step_of_the_shutdown_skips_no_other(emulator, logged):
+    async with App(_settings(emulator)) as app:
+        async with connect(app.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            app.directory.end_all = _faulty
+        session = await app.directory.get(attachment.session_id)
+        app.pool.run(session.drive.upstream.close(), name="test/close")
+    events = [line["event"] for line in logged]
+    assert "shutdown.step_failed" in events
+    assert "shutdown.sessions_may_still_run" not in events

@@ -37,6 +37,8 @@ _SECRET_FILES: Final = ("api_key", "registry_key", "livekit_secret")
 """Secrets that a file may hold in place of a variable."""
 _SENT: Final = (*_SECRETS, "api_url", "livekit_url", "advertised_address", "host", "admin_host")
 """Settings that go into headers, addresses and tokens: visible ASCII without spaces."""
+_SPACED: Final = ("livekit_secret",)
+"""Of those, what may have spaces inside: it signs and is never sent."""
 _MAX_SENT_CHARS: Final = 4096
 _QUOTES: Final = ("'", '"')
 
@@ -499,7 +501,7 @@ def load(
             shown[secret] = f"{PREFIX}{secret.upper()}_FILE"
             from_files.add(secret)
     for name in _SENT:
-        _require_sendable(values.get(name), shown.get(name, f"{PREFIX}{name.upper()}"))
+        _require_sendable(name, values.get(name), shown.get(name, f"{PREFIX}{name.upper()}"))
     if key := values.get("registry_key"):
         try:
             parsed_key(key)
@@ -571,11 +573,11 @@ def read_secret(secret: str, path: Path) -> str:
         raise ConfigError(f"{variable}: {path} cannot be read: {error}") from None
     if not value:
         raise ConfigError(f"{variable}: {path} is empty")
-    _require_sendable(value, variable)
+    _require_sendable(secret, value, variable)
     return value
 
 
-def _require_sendable(value: object, shown: str) -> None:
+def _require_sendable(name: str, value: object, shown: str) -> None:
     """Refuse what cannot go into a header, an address or a token; the value itself is not repeated."""
     if not isinstance(value, str):
         return
@@ -584,7 +586,7 @@ def _require_sendable(value: object, shown: str) -> None:
     if len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES:
         raise ConfigError(f"{shown}: the value is in quotes; leave them out")
     for position, character in enumerate(value, start=1):
-        if not "!" <= character <= "~":
+        if not ("!" <= character <= "~" or (character == " " and name in _SPACED)):
             raise ConfigError(
                 f"{shown}: character {position} is U+{ord(character):04X}, "
                 "which cannot be sent; only visible ASCII without spaces can"

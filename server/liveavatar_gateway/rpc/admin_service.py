@@ -12,6 +12,7 @@ from liveavatar_gateway import __version__
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import answered
+from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.ownership import Owned, Ownership
@@ -92,7 +93,7 @@ class AdminService(AdminServiceServicer):
         async with answered(context):
             size = convert.page_size(request.page_size)
             found, next_token = await self._ownership.page(request.page_token, size)
-            return p.ListOwnedSessionsResponse(sessions=[_owned(one) for one in found], next_page_token=next_token)
+            return p.ListOwnedSessionsResponse(sessions=readable(found, _owned), next_page_token=next_token)
         raise AssertionError("unreachable: answered raises or the body returns")
 
     async def EjectSession(  # noqa: N802, D102

@@ -32,6 +32,8 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.AudioContainerDetected: grpc.StatusCode.INVALID_ARGUMENT,
     e.AudioMisaligned: grpc.StatusCode.INVALID_ARGUMENT,
     e.ChunkTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    e.MalformedMessage: grpc.StatusCode.INVALID_ARGUMENT,
+    e.MetadataTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     e.UpstreamRejected: grpc.StatusCode.INVALID_ARGUMENT,
     e.AudioGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,

@@ -330,17 +330,22 @@ class Pool:
         self._keep_alive.run(time.monotonic())
         self._arm()
 
-    async def close(self, timeout_s: float) -> int:
-        """Wait for all that is being closed; returns how many sessions may still run upstream.
+    async def close(self, timeout_s: float) -> list[str]:
+        """Wait for all that is being started and closed; returns LiveAvatar's ids of what may still run.
 
+        A start that was sent is waited for, and stopped when it succeeds: work that begins meanwhile counts too.
         What is not closed in time is given up: the process ends, and LiveAvatar reaps what nobody is connected to.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._closing:
-            await asyncio.wait(set(self._closing), timeout=timeout_s)
-        left = self.stops.pending
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        while self._closing and (left_s := until_s - loop.time()) > 0:
+            await asyncio.wait(set(self._closing), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            # The callbacks of what is done may have begun something else.
+            await asyncio.sleep(0)
+        left = sorted(self.held | self.stops.pending_ids)
         await self.stops.give_up()
         for task in self._closing:
             task.cancel()

@@ -91,6 +91,13 @@ class Rest:
             headers={"Accept-Encoding": "identity"},
         )
 
+    def use_key(self, api_key: str) -> bool:
+        """Call with another key from now on, of the same account; returns whether it is another."""
+        header = {"X-API-KEY": api_key}
+        changed = header != self._key_header
+        self._key_header = header
+        return changed
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()

@@ -74,6 +74,11 @@ class Stops:
         """Stops that are not confirmed yet."""
         return len(self._running)
 
+    @property
+    def pending_ids(self) -> set[str]:
+        """LiveAvatar's ids of the sessions whose stop is not confirmed yet."""
+        return set(self._running)
+
     async def stop(self, session_id: str, reason: str) -> Stopped:
         """Stop a session; returns when LiveAvatar confirms, or when that is given up.
 

@@ -73,6 +73,8 @@ EXAMPLES = {
         e.UpstreamStalled("nothing came", utterance_id="u-1"),
         e.UtteranceIdle("u-1", 5.0),
         e.FirstMessageTimeout(10.0),
+        e.MalformedMessage("liveavatar.gateway.v1.SessionService/GetSession", 12),
+        e.MetadataTooLarge(20_000, 16_384),
         e.InternalError("a fault", incident="i-1"),
     )
 }

@@ -192,6 +192,7 @@ class _Speaking:
                 await asyncio.shield(ending)
         except TimeoutError:
             ending.cancel()
+            await asyncio.wait({ending})
             self._tell_error(
                 TimeoutError(f"{self._address} did not end the session in time; it does so by itself")
             )

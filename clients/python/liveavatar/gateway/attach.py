@@ -327,6 +327,9 @@ class Attachment:
             _log.warning("attach.hole after=%d got=%d", self._sequence, event.sequence)
         self._sequence = event.sequence
         self._ended = self._ended or event.WhichOneof("event") == "ended"
+        if self._ended and self._outbox is not None:
+            # Before the gateway does: some proxies turn a stream that it closes first into an error.
+            self._outbox.put_nowait(None)
         self._listener.on_event(event)
 
     def _moves(self) -> bool:

@@ -338,6 +338,18 @@ class FirstMessageTimeout(CallerError):
     reason = "FIRST_MESSAGE_TIMEOUT"
 
 
+class MalformedMessage(CallerError):
+    """The gateway could not read a message: what sent it is not of this contract."""
+
+    reason = "MALFORMED_MESSAGE"
+
+
+class MetadataTooLarge(CallerError):
+    """The metadata of a call was larger than the gateway takes."""
+
+    reason = "METADATA_TOO_LARGE"
+
+
 class ConnectionLost(TransportError):
     """The gateway cannot be reached, or the connection to it broke."""
 
@@ -413,6 +425,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         UpstreamStalled,
         UtteranceIdle,
         FirstMessageTimeout,
+        MalformedMessage,
+        MetadataTooLarge,
         InternalError,
     )
 }

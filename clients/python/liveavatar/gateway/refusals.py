@@ -9,7 +9,6 @@ import grpc
 from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from liveavatar.gateway.errors import (
     REASONS,
@@ -32,6 +31,9 @@ _Detail = TypeVar("_Detail")
 
 DOMAIN = "gateway.liveavatar"
 """`ErrorInfo.domain` of the gateway; a reason of another domain is not one of ours."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata that carries a `google.rpc.Status`, in every language's gRPC."""
 
 _BY_CODE: Mapping[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: CallerError,
@@ -75,11 +77,7 @@ def from_rpc_error(error: RpcFailure) -> GatewayError:
 
     Without the gateway's details (a proxy or gRPC itself answered) the class follows from the status code.
     """
-    try:
-        status = rpc_status.from_call(error)
-    except (ValueError, DecodeError):
-        # Something between here and the gateway rewrote the status; what gRPC says is then the truth.
-        status = None
+    status = _rich_status(error)
     if status is None:
         code, said = error.code(), error.details() or ""
         local = any(words in said for words in _LOCAL.get(code, ()))
@@ -134,6 +132,19 @@ def given_up(error: GatewayError, patience: timedelta) -> ConnectionLost:
     )
     lost.__cause__ = error
     return lost
+
+
+def _rich_status(error: RpcFailure) -> status_pb2.Status | None:
+    """Return the `google.rpc.Status` that came with an error; None if there is none that agrees with the error."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            with contextlib.suppress(DecodeError):
+                status = status_pb2.Status.FromString(value)
+                # Where they differ, a proxy rewrote the status, and what gRPC says is the truth.
+                if status.code == error.code().value[0] and status.message == (error.details() or ""):
+                    return status
+            return None
+    return None
 
 
 def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:

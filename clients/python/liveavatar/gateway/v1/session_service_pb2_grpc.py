@@ -5,7 +5,7 @@ import warnings
 
 from liveavatar.gateway.v1 import session_service_pb2 as liveavatar_dot_gateway_dot_v1_dot_session__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in liveavatar/gateway/v1/session_service_pb2_grpc.py depends on'
+        + f' but the generated code in liveavatar/gateway/v1/session_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class SessionServiceStub:
+class SessionServiceStub(object):
     """Creates, steers, watches and ends sessions.
 
     A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
@@ -80,7 +80,7 @@ class SessionServiceStub:
                 _registered_method=True)
 
 
-class SessionServiceServicer:
+class SessionServiceServicer(object):
     """Creates, steers, watches and ends sessions.
 
     A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
@@ -210,7 +210,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SessionService:
+class SessionService(object):
     """Creates, steers, watches and ends sessions.
 
     A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller

@@ -1,5 +1,8 @@
 """Python client of LiveAvatar Gateway: `AsyncClient` for asyncio, `Client` for threads without a loop."""
 
+import liveavatar.gateway.forks  # noqa: F401  before anything else imports gRPC
+
+# isort: split
 from liveavatar.gateway.aio import (
     AsyncClient,
 )

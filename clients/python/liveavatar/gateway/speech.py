@@ -438,13 +438,11 @@ def _source_error(error: BaseException) -> Exception:
 
     Raises:
         CancelledError: the task that draws from the source was cancelled, not the source.
-        GeneratorExit: the coroutine that draws from it is being closed.
     """
     if isinstance(error, Exception):
         return error
     task = asyncio.current_task()
-    ours = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-    if ours or isinstance(error, GeneratorExit):
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         raise error
     said = "was cancelled" if isinstance(error, asyncio.CancelledError) else f"raised {error!r}"
     failure = RuntimeError(f"the audio's iterator {said}")

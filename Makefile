@@ -11,6 +11,7 @@ WORKERS ?= 4
 DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emulator
 
 VIEWER := server/liveavatar_emulator/viewer_page
+WEB_SDK := viewer/build/web-sdk
 
 CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
 
@@ -43,7 +44,7 @@ serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_K
 livekit-server: $(VENV)/project.stamp ## build the LiveKit server for development, once
 	@$(BIN)/python scripts/livekit_server.py $(ARGS)
 
-viewer: $(VIEWER)/index.html ## build the emulator's page to watch
+viewer: $(VIEWER)/index.html $(WEB_SDK)/index.html ## build the emulator's page to watch
 
 viewer-test: viewer/node_modules/installed.stamp | node ## tests of the page's own logic; a part of `test`
 	@$(WITH_TOOLS) npm --prefix viewer test --silent
@@ -237,6 +238,10 @@ viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.jso
 	@echo "installing $< into viewer/node_modules"
 	@$(WITH_TOOLS) npm ci --prefix viewer --loglevel error
 	@touch $@
+
+# The page of LiveAvatar's own web SDK, for `tests/browser`.
+$(WEB_SDK)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs $(wildcard viewer/web-sdk/*) | node
+	@$(WITH_TOOLS) npm --prefix viewer run build:web-sdk --silent
 
 $(VIEWER)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*) | node
 	@$(WITH_TOOLS) npm --prefix viewer run build --silent

@@ -1,6 +1,7 @@
 """Commands that are callers: where the gateway is, and what to do about each refusal."""
 
 import contextlib
+import ipaddress
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,9 +62,22 @@ def _options(address: str, what: str) -> Callable[[_Function], _Function]:
 
 
 def _no_empty_address(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's
-    if not all(one.strip() for one in value.split(",")):
-        raise click.BadParameter(f"{value!r} is no HOST:PORT")
+    for one in value.split(","):
+        host, _, port = one.strip().rpartition(":")
+        if not one.strip():
+            raise click.BadParameter(f"{value!r} is no HOST:PORT")
+        if _is_ipv6(host):
+            raise click.BadParameter(f"an IPv6 address needs brackets: [{host}]:{port}")
+        if _is_ipv6(one.strip()):
+            raise click.BadParameter(f"an IPv6 address needs brackets and a port: [{one.strip()}]:PORT")
     return value
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 _TLS_OPTIONS: Final = (

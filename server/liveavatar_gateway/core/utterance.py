@@ -78,6 +78,7 @@ class Utterance:
         "first_sent_at_s",
         "freed",
         "id",
+        "inferred",
         "intake",
         "interrupted",
         "last_chunk_at_s",
@@ -117,6 +118,8 @@ class Utterance:
         self.window = 0
         self.sealed = False
         self.failure: GatewayError | None = None
+        self.inferred = False
+        """Whether its end was concluded from the clock, since LiveAvatar gave no sign."""
         self.started = False
         self.signed = False
         self.committed = False

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from liveavatar_gateway.addresses import family
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 
 _CLOSE_WITHIN_S: Final = 1
@@ -64,7 +65,13 @@ class Endpoint:
         Raises:
             OSError: the address cannot be bound.
         """
-        listener = socket.create_server((self._host, self._port), family=_family(self._host), backlog=128)
+        listener = socket.create_server(
+            (self._host, self._port),
+            family=family(self._host),
+            backlog=128,
+            # As gRPC does it: all addresses are those of both kinds.
+            dualstack_ipv6=self._host == "::" and socket.has_dualstack_ipv6(),
+        )
         self.port = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="metrics")
         return self
@@ -100,7 +107,3 @@ class Endpoint:
         if self._snapshot().draining:
             return Response("draining\n", _SERVICE_UNAVAILABLE, media_type="text/plain")
         return Response("ready\n", media_type="text/plain")
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core.errors import CapacityExhausted
-from liveavatar_gateway.upstream.places import Places, PlacesConfig
+from liveavatar_gateway.upstream.places import Places, PlacesConfig, Settling
 
 
 def make(**changes) -> Places:
@@ -202,3 +202,131 @@ def test_however_callers_come_and_go_the_limit_holds_and_every_place_comes_back(
         assert (places.used, places.waiting) == (0, 0)
 
     asyncio.run(scenario())
+
+
+# --- LiveAvatar says that the account is full, though a place is free here
+
+
+async def test_a_refused_caller_goes_back_to_where_it_stood_and_the_place_settles():
+    places, served = make(), []
+    held = await places.take()
+
+    async def caller(name: str, refusals: int) -> None:
+        place = await places.take()
+        for _ in range(refusals):
+            place.refuse()
+            assert place.is_hopeful
+            assert places.used == 1, "it settles"
+            place = await places.take(again=place)
+        served.append(name)
+        place.release(settle=False)
+
+    callers = [asyncio.create_task(caller("first", 2)), asyncio.create_task(caller("second", 0))]
+    await turns()
+    held.release(settle=True)
+    await asyncio.wait(callers, timeout=5)
+    assert served == ["first", "second"]
+    assert (places.used, places.waiting) == (0, 0)
+    assert places.settling.pause_s == 0.5
+
+
+async def test_several_refused_callers_keep_their_order():
+    places, served = make(limit=3), []
+    held = [await places.take() for _ in range(3)]
+
+    async def caller(name: int) -> None:
+        place = await places.take()
+        place.refuse()
+        place = await places.take(again=place)
+        served.append(name)
+        place.release(settle=False)
+
+    callers = []
+    for name in range(5):
+        callers.append(asyncio.create_task(caller(name)))
+        await turns(1)
+    for place in held:
+        place.release(settle=True)
+    await asyncio.wait(callers, timeout=5)
+    assert served == [0, 1, 2, 3, 4]
+
+
+async def test_a_refusal_without_a_line_and_without_an_end_before_it_is_no_matter_of_time():
+    places = make(limit=3, settle_s=1.0)
+    place = await places.take()
+    place.refuse()
+    assert not place.is_hopeful
+    assert (places.used, places.settling.pause_s) == (0, 1.0)
+
+
+async def test_a_refusal_soon_after_a_full_account_lost_a_session_is_a_matter_of_time():
+    places = make(settle_s=0.005)
+    (await places.take()).release(settle=True)
+    await asyncio.sleep(0.01)
+    place = await places.take()
+    place.refuse()
+    assert place.is_hopeful
+
+
+async def test_a_refused_caller_waits_no_longer_than_it_is_willing_to():
+    places = make()
+    held = await places.take()
+    waiting = asyncio.create_task(places.take())
+    await turns()
+    held.release(settle=True)
+    place = await waiting
+    place.refuse()
+    with pytest.raises(CapacityExhausted):
+        await places.take(wait_s=0.005, again=place)
+    assert places.waiting == 0
+
+
+async def test_a_full_line_is_no_reason_to_lose_one_that_stood_in_it():
+    places = make(max_waiting=1)
+    held = await places.take()
+    waiting = asyncio.create_task(places.take())
+    await turns()
+    held.release(settle=True)
+    place = await waiting
+    another = asyncio.create_task(places.take())
+    await turns()
+    place.refuse()
+    (await places.take(wait_s=5, again=place)).release(settle=False)
+    (await another).release(settle=False)
+
+
+def test_the_pause_grows_with_each_refusal_up_to_some_seconds():
+    settling, pauses, now_s = Settling(0.2), [], 0.0
+    for _ in range(8):
+        settling.refused(now_s)
+        pauses.append(settling.pause_s)
+        now_s += settling.pause_s
+    assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0, 8.0]
+
+
+def test_many_refusals_in_one_pause_are_one():
+    settling = Settling(1.0)
+    for _ in range(50):
+        settling.refused(10.0)
+    assert settling.pause_s == 2.0
+
+
+def test_the_pause_shrinks_slowly_while_starts_are_accepted_and_never_below_what_is_set():
+    settling, now_s = Settling(0.5), 0.0
+    for _ in range(4):
+        settling.refused(now_s)
+        now_s += settling.pause_s
+    longest_s = settling.pause_s
+    settling.accepted(now_s)
+    settling.accepted(now_s)
+    assert settling.pause_s == pytest.approx(longest_s * 0.9)
+    for _ in range(200):
+        now_s += 10
+        settling.accepted(now_s)
+    assert settling.pause_s == 0.5
+
+
+def test_a_pause_that_is_set_longer_than_any_that_is_learnt_stays():
+    settling = Settling(30.0)
+    settling.refused(0.0)
+    assert settling.pause_s == 30.0

@@ -19,7 +19,6 @@ from liveavatar.gateway.blocking_watch import (
 )
 from liveavatar.gateway.channel import (
     DEFAULT_OPTIONS,
-    SERVICE_CONFIG,
 )
 from liveavatar.gateway.errors import (
     AttachSuperseded,
@@ -41,10 +40,14 @@ from liveavatar.gateway.errors import (
     EventsCompacted,
     FieldViolation,
     FirstMessageTimeout,
+    ForkedClient,
     GatewayError,
     HeaderRequired,
     InternalError,
     InvalidField,
+    MalformedMessage,
+    MessageRefused,
+    MetadataTooLarge,
     OwnerMoved,
     OwnershipError,
     PermissionDenied,
@@ -138,7 +141,6 @@ from liveavatar.gateway.wav import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
-    "SERVICE_CONFIG",
     "AsyncClient",
     "AsyncSession",
     "AsyncUtterance",
@@ -170,12 +172,16 @@ __all__ = [
     "EventsCompacted",
     "FieldViolation",
     "FirstMessageTimeout",
+    "ForkedClient",
     "GatewayError",
     "GoAwayEvent",
     "HeaderRequired",
     "InternalError",
     "Interruption",
     "InvalidField",
+    "MalformedMessage",
+    "MessageRefused",
+    "MetadataTooLarge",
     "Outcome",
     "OutcomeKind",
     "OwnRoom",

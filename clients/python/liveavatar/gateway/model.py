@@ -131,7 +131,7 @@ class Outcome:
             kind=kind,
             played=message.played.ToTimedelta(),
             error=error_from_proto(message.error) if kind is OutcomeKind.FAILED else None,
-            inferred=isinstance(message, session_service_pb2.UtteranceEnded) and message.inferred,
+            inferred=message.inferred,
         )
 
 

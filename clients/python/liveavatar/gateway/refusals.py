@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import grpc
+from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
@@ -18,6 +19,7 @@ from liveavatar.gateway.errors import (
     FieldViolation,
     GatewayError,
     InternalError,
+    MessageRefused,
     OwnershipError,
     PermissionDenied,
     QuotaViolation,
@@ -49,6 +51,12 @@ _BY_CODE: Mapping[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_LOCAL: Mapping[grpc.StatusCode, tuple[str, ...]] = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("message larger than max",),
+    grpc.StatusCode.INTERNAL: ("Exception serializing", "Exception deserializing", "Exception iterating"),
+}
+# How gRPC's own library words what it refused itself. The same message would be refused again at any gateway.
+_LONGEST_WAIT_S = 86_400.0
 
 
 class RpcFailure(Protocol):
@@ -71,8 +79,10 @@ def from_rpc_error(error: RpcFailure) -> GatewayError:
     """
     status = _rich_status(error)
     if status is None:
-        code = error.code()
-        return _BY_CODE.get(code, GatewayError)(error.details() or code.name.lower(), code=code, reason="")
+        code, said = error.code(), error.details() or ""
+        local = any(words in said for words in _LOCAL.get(code, ()))
+        kind = MessageRefused if local else _BY_CODE.get(code, GatewayError)
+        return kind(said or code.name.lower(), code=code, reason="")
     return from_status(status)
 
 
@@ -83,18 +93,24 @@ def from_status(status: status_pb2.Status) -> GatewayError:
     bad_request = _detail(status, error_details_pb2.BadRequest())
     quota = _detail(status, error_details_pb2.QuotaFailure())
     retry = _detail(status, error_details_pb2.RetryInfo())
-    retry_after = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
+    retry_after = _wait_s(retry.retry_delay) if retry.HasField("retry_delay") else None
     ours = info.domain == DOMAIN
     kind = REASONS.get(info.reason) if ours else None
     return (kind or _group(code, ours=ours))(
         status.message or code.name.lower(),
         code=code,
-        reason=info.reason,
+        # A reason in another domain is a proxy's word, which says nothing about the gateway.
+        reason=info.reason if ours else "",
         metadata=dict(info.metadata),
         field_violations=[FieldViolation(v.field, v.description) for v in bad_request.field_violations],
         quota_violations=[QuotaViolation(v.subject, v.description) for v in quota.violations],
         retry_after=retry_after,
     )
+
+
+def _wait_s(delay: duration_pb2.Duration) -> float:
+    """Seconds to wait, between 0 and a day, whatever the peer sent."""
+    return min(max(delay.seconds + delay.nanos / 1e9, 0.0), _LONGEST_WAIT_S)
 
 
 def connection_lost(message: str) -> ConnectionLost:

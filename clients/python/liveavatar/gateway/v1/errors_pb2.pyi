@@ -92,6 +92,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
     ERROR_REASON_FIRST_MESSAGE_TIMEOUT: _ErrorReason.ValueType  # 34
     """DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
+    ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 35
+    """INVALID_ARGUMENT + BadRequest. The bytes of a message are not what its method takes."""
+    ERROR_REASON_METADATA_TOO_LARGE: _ErrorReason.ValueType  # 36
+    """INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused.
@@ -171,4 +175,8 @@ ERROR_REASON_UTTERANCE_IDLE: ErrorReason.ValueType  # 33
 """DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
 ERROR_REASON_FIRST_MESSAGE_TIMEOUT: ErrorReason.ValueType  # 34
 """DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
+ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 35
+"""INVALID_ARGUMENT + BadRequest. The bytes of a message are not what its method takes."""
+ERROR_REASON_METADATA_TOO_LARGE: ErrorReason.ValueType  # 36
+"""INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -333,7 +333,7 @@ def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.Int
 def event_message(  # noqa: C901 - an arm for each kind
     entry: ev.Entry, session: LiveSession
 ) -> session_service_pb2.SessionEvent:
-    """One numbered happening."""
+    """Return one numbered happening as it was when it happened, however often and late it is sent."""
     p = session_service_pb2
     message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
     match entry.happening:
@@ -345,8 +345,7 @@ def event_message(  # noqa: C901 - an arm for each kind
             message.utterance_started.CopyFrom(p.UtteranceStarted(utterance_id=utterance_id, inferred=inferred))
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
-        case ev.Expiring(remaining_s):
-            expires_at = session.avatars.expires_at or entry.at + timedelta(seconds=remaining_s)
+        case ev.Expiring(expires_at):
             message.expiring.expires_at.FromDatetime(expires_at)
         case ev.Reconnected(attempts, gap_s, resent_bytes, replaced):
             message.reconnected.CopyFrom(
@@ -354,10 +353,13 @@ def event_message(  # noqa: C901 - an arm for each kind
                     attempt_count=attempts, gap=duration(gap_s), resent_bytes=resent_bytes, replaced=replaced
                 )
             )
-        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit):
+        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit, room=room):
+            access = session_pb2.RoomAccess(url=room.url, viewer_token=room.token) if room else None
             message.rotated.CopyFrom(
                 p.SessionRotated(
-                    upstream_session_id=upstream_id, room=room_message(session), expires_at=timestamp(limit)
+                    upstream_session_id=upstream_id,
+                    room=access or session_pb2.RoomAccess(),
+                    expires_at=timestamp(limit),
                 )
             )
         case ev.Adopted(gap_s):
@@ -365,6 +367,9 @@ def event_message(  # noqa: C901 - an arm for each kind
         case ev.Noticed(error, type_, words):
             message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
         case ev.Ended(error):
-            status = status_of(error) if error else None
-            message.ended.CopyFrom(p.SessionEnded(session=session_message(session), error=status))
+            if session.end_message is None:
+                # Made once: what the session has used may still be counted behind its end.
+                status = status_of(error) if error else None
+                session.end_message = p.SessionEnded(session=session_message(session), error=status)
+            message.ended.CopyFrom(session.end_message)
     return message

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
@@ -136,6 +137,8 @@ class LiveSession:
         self.drive.succeeded = self.avatars.succeed
         self.drive.renew = self._renew if spec.own_room is not None else None
         self._tickets = Tickets()
+        self.end_message: Any = None
+        """Message of the last event, once it was made: it is the same each time it is sent."""
         self._told = 0 if left is None else left.told
         self._creation: asyncio.Task[UpstreamSession] | None = None
         self._keep_s = keep_s
@@ -308,16 +311,8 @@ class LiveSession:
         return self.avatars.started
 
     def viewer_access(self) -> LiveKitAccess | None:
-        """What a browser needs to join; None before the room exists, or when no token can be made for an own room.
-
-        LiveAvatar's own token, if it gives one for such a room, may do more than watch.
-        """
-        started = self.avatars.started
-        if started is None:
-            return None
-        if (own := self.spec.own_room) is not None:
-            return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
-        return LiveKitAccess(url=started.room_url, room="", token=started.viewer_token)
+        """Return what a browser needs to join, see `Avatars.viewer_access`."""
+        return self.avatars.viewer_access()
 
     async def ready(self) -> None:
         """Wait until the avatar is ready.

@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
+from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, session_service_pb2
 from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
@@ -53,6 +53,7 @@ _MAX_ID_CHARS: Final = 128
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 500
 _MAX_DETACH_GRACE_S: Final = 300.0
+_IDLE_TIMEOUTS_S: Final = (0.1, 600.0)
 _MAX_LABELS: Final = 16
 _MAX_LABEL_KEY_CHARS: Final = 63
 _MAX_LABEL_VALUE_CHARS: Final = 128
@@ -168,6 +169,26 @@ def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: flo
         raise InvalidField(
             f"{field}.detach_grace must be 0 to {_MAX_DETACH_GRACE_S:g} s, got {seconds:g}",
             field=f"{field}.detach_grace",
+            seconds=seconds,
+        )
+    return seconds
+
+
+def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
+    """Return the idle limit that a `begin` sets; None when it sets none.
+
+    Raises:
+        InvalidField: it is out of its range.
+    """
+    if not begin.HasField("idle_timeout"):
+        return None
+    span = begin.idle_timeout
+    seconds = span.seconds + span.nanos / 1e9
+    least_s, most_s = _IDLE_TIMEOUTS_S
+    if not least_s <= seconds <= most_s:
+        raise InvalidField(
+            f"begin.idle_timeout must be {least_s:g} to {most_s:g} s, got {seconds:g}",
+            field="begin.idle_timeout",
             seconds=seconds,
         )
     return seconds
@@ -321,6 +342,10 @@ def event_message(  # noqa: C901 - an arm for each kind
             message.pose_changed.CopyFrom(p.PoseChanged(pose=_POSES[pose], previous_pose=_POSES[old]))
         case ev.UtteranceStarted(utterance_id, inferred):
             message.utterance_started.CopyFrom(p.UtteranceStarted(utterance_id=utterance_id, inferred=inferred))
+        case ev.UtteranceUnderrun(utterance_id, played_s):
+            message.utterance_underrun.CopyFrom(
+                p.UtteranceUnderrun(utterance_id=utterance_id, played=duration(played_s))
+            )
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
         case ev.Expiring(remaining_s):

@@ -170,25 +170,41 @@ class LiveSession:
 
     # --- what callers do
 
-    def begin(self, utterance_id: str, intake: Intake) -> Utterance:
+    def begin(self, utterance_id: str, intake: Intake, *, idle_timeout_s: float | None = None) -> Utterance:
         """Open an utterance. One that was left open is cancelled: its caller goes on with something else.
+
+        Args:
+            utterance_id: The caller's name for it; empty to have one made.
+            intake: How its audio is read.
+            idle_timeout_s: Longest time without audio before it is sealed; None for no limit.
 
         Raises:
             Draining, SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
         """
-        utterance = self._begin(utterance_id, intake)
+        utterance = self._begin(utterance_id, intake, idle_timeout_s)
         self._left_open.give_up_all()
         return utterance
 
-    def _begin(self, utterance_id: str, intake: Intake) -> Utterance:
+    def _begin(self, utterance_id: str, intake: Intake, idle_timeout_s: float | None) -> Utterance:
         if not self.takes_speech and not self.core.over:
             raise Draining
         utterance = self.core.begin(utterance_id, intake)
         self._meter.begun(utterance.id)
+        self._watch_idle(utterance, idle_timeout_s)
         return utterance
 
-    def resume(self, utterance_id: str, intake: Intake) -> Utterance | UtteranceEnded:
-        """Go on with an utterance of an earlier stream; one that is not known is opened.
+    def _watch_idle(self, utterance: Utterance, idle_timeout_s: float | None) -> None:
+        """Let the idle limit of an utterance run from now on; without a new one, that which it has."""
+        if idle_timeout_s is not None:
+            utterance.idle_timeout_s = idle_timeout_s
+        utterance.idle_since_s = time.monotonic()
+        if utterance.idle_timeout_s is not None:
+            self._driver.set()
+
+    def resume(
+        self, utterance_id: str, intake: Intake, *, idle_timeout_s: float | None = None
+    ) -> Utterance | UtteranceEnded:
+        """Go on with an utterance of an earlier stream; one that is not known is opened. For the rest see `begin`.
 
         Raises:
             InvalidField: it was begun in another format.
@@ -196,9 +212,10 @@ class LiveSession:
         """
         known = self.core.speech.take_up(utterance_id, intake)
         if known is None:
-            return self._begin(utterance_id, intake)
+            return self._begin(utterance_id, intake, idle_timeout_s)
         if isinstance(known, Utterance):
             self._left_open.take(known)
+            self._watch_idle(known, idle_timeout_s)
         return known
 
     def leave_open(self, utterance: Utterance) -> None:
@@ -206,6 +223,8 @@ class LiveSession:
         if utterance.sealed or utterance.outcome is not None:
             return
         _log.info("utterance.left_open", session=self.id, received_bytes=utterance.received)
+        # Nobody can bring audio now: the grace counts instead.
+        utterance.idle_since_s = None
         self._left_open.add(utterance)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes) -> None:
@@ -214,8 +233,15 @@ class LiveSession:
         Raises:
             CallerError, CreditExceeded: nothing was taken.
         """
-        if self.core.speech.receive(utterance, offset, audio, time.monotonic()):
+        if utterance.sealed:
+            self.drop_stale(len(audio))
+        elif self.core.speech.receive(utterance, offset, audio, time.monotonic()):
             self._driver.set()
+
+    def drop_stale(self, size_bytes: int) -> None:
+        """Count audio that names an utterance which takes none any more."""
+        self.core.speech.drop_stale(size_bytes)
+        self._metrics.stale_audio(size_bytes)
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
         """Take no more audio for an utterance; it is spoken to its end."""

@@ -23,6 +23,7 @@ from liveavatar_gateway.core.events import (
     StateChanged,
     UtteranceEnded,
     UtteranceStarted,
+    UtteranceUnderrun,
 )
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 
@@ -106,6 +107,16 @@ class Metrics:
             "Audio sent to LiveAvatar, bytes of 24 kHz mono s16le: 48 000 are a second.",
             registry=own,
         )
+        self._stale_audio_bytes = Counter(
+            "gateway_stale_audio_bytes",
+            "Audio that came for an utterance which was cut, refused or over, and was dropped; bytes as sent.",
+            registry=own,
+        )
+        self._underruns = Counter(
+            "gateway_underruns",
+            "Times an avatar ran dry inside an utterance whose audio had not all come.",
+            registry=own,
+        )
         self._upstream_errors = Counter(
             "gateway_upstream_errors",
             "Refusals and failures of LiveAvatar, those that a retry made good among them, by reason.",
@@ -178,6 +189,10 @@ class Metrics:
         self._packets.inc()
         self._audio_bytes.inc(size_bytes)
 
+    def stale_audio(self, size_bytes: int) -> None:
+        """Audio for an utterance that takes none any more was dropped."""
+        self._stale_audio_bytes.inc(size_bytes)
+
     def interrupted(self, seconds: float) -> None:
         """An interrupt was answered."""
         self._interrupts.observe(seconds)
@@ -234,6 +249,10 @@ class Metrics:
         """The first sound of an utterance is out."""
         self._utterance_start.observe(seconds)
 
+    def underrun(self) -> None:
+        """An avatar ran dry inside an utterance."""
+        self._underruns.inc()
+
     def utterance_ended(self, outcome: Outcome) -> None:
         """An utterance is over."""
         self._utterances.labels(outcome.value).inc()
@@ -269,6 +288,8 @@ class SessionMeter:
             case UtteranceStarted(utterance_id=utterance_id):
                 if (begun_s := self._begun_s.pop(utterance_id, None)) is not None:
                     self._metrics.utterance_started(self._clock() - begun_s)
+            case UtteranceUnderrun():
+                self._metrics.underrun()
             case UtteranceEnded(utterance_id=utterance_id, outcome=outcome, error=error):
                 self._begun_s.pop(utterance_id, None)
                 self._metrics.utterance_ended(outcome)

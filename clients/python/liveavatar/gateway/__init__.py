@@ -91,6 +91,7 @@ from liveavatar.gateway.events import (
     UpstreamReconnectedEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
+    UtteranceUnderrunEvent,
 )
 from liveavatar.gateway.model import (
     AudioLimits,
@@ -230,6 +231,7 @@ __all__ = [
     "UtteranceIdle",
     "UtteranceNotFound",
     "UtteranceStartedEvent",
+    "UtteranceUnderrunEvent",
     "VideoEncoding",
     "VideoQuality",
     "Watch",

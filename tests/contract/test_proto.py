@@ -190,7 +190,7 @@ class TestBuf:
         assert (finished.returncode, finished.stdout) == (0, "")
 
     def test_breaking_catches_a_renumbered_field(self, altered_proto, present, tmp_path):
-        folder = altered_proto("audio_service.proto", "max_chunk_bytes = 3;", "max_chunk_bytes = 4;")
+        folder = altered_proto("audio_service.proto", "max_chunk_bytes = 3;", "max_chunk_bytes = 9;")
         spoilt = image(tmp_path / "spoilt.binpb", "--proto", folder)
         finished = run(TOOLS / "buf", "breaking", spoilt, "--against", present)
         assert finished.returncode != 0
@@ -200,7 +200,7 @@ class TestBuf:
         folder = altered_proto(
             "audio_service.proto",
             "  int64 max_chunk_bytes = 3;",
-            "  int64 max_chunk_bytes = 3;\n  // Something new.\n  int64 something_new = 4;",
+            "  int64 max_chunk_bytes = 3;\n  // Something new.\n  int64 something_new = 9;",
         )
         grown = image(tmp_path / "grown.binpb", "--proto", folder)
         finished = run(TOOLS / "buf", "breaking", grown, "--against", present)

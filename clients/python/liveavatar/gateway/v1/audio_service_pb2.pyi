@@ -165,7 +165,7 @@ class AudioChunk(_message.Message):
     the chunk before. What was received already is dropped; a hole is refused with AUDIO_GAP.
     """
     audio: _builtins.bytes
-    """Raw samples, cut anywhere: a sample may end in the next chunk. At most `max_chunk_bytes` (CHUNK_TOO_LARGE); 20 ms
+    """Raw samples, cut anywhere: a sample may end in the next chunk. At most `max_chunk_bytes` (CHUNK_TOO_LARGE), 20 ms
     to 1 s of speech is best. The first bytes of an utterance, in however many chunks, must not be a file's header
     (AUDIO_CONTAINER_DETECTED).
     """

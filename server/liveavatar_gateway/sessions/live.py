@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import structlog
 
@@ -15,10 +16,10 @@ from liveavatar_gateway.core.errors import (
     OwnerMoved,
     SessionEnded,
 )
-from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.events import Happening, UtteranceEnded
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.session_config import SessionConfig
-from liveavatar_gateway.core.states import EndReason, SessionState
+from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.registry.base import Facts, HandleHash
 from liveavatar_gateway.sessions.avatars import Avatars
@@ -38,6 +39,8 @@ from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
 _log = structlog.get_logger(__name__)
+_ENDED_BY_CALLER: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST})
+"""Ends after which a caller expects to have been heard whole."""
 
 
 def new_id() -> str:
@@ -52,6 +55,13 @@ def utc_now() -> datetime:
 
 def _unheard(session_id: str) -> None:
     """What happens to news of a session that no directory has."""
+
+
+def _was_spoken_out(happening: Happening) -> bool:
+    """Say whether speech has just come to its own end, be it that of a part; a cut or the session's end is none."""
+    if not isinstance(happening, UtteranceEnded) or not happening.played_s:
+        return False
+    return happening.outcome is not Outcome.INTERRUPTED and not isinstance(happening.error, SessionEnded)
 
 
 class LiveSession:
@@ -136,6 +146,8 @@ class LiveSession:
         self.drive.renew = self._renew if spec.own_room is not None else None
         self._tickets = Tickets()
         self._told = 0 if left is None else left.told
+        self._spoken_until_s: float | None = None
+        self._stop_from_s: float | None = None
         self._creation: asyncio.Task[UpstreamSession] | None = None
         self._keep_s = keep_s
         self._left = left
@@ -311,7 +323,15 @@ class LiveSession:
         self.holds.wake()
 
     def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:
-        """Begin to end; `finished` is set when LiveAvatar has stopped it."""
+        """Begin to end; `finished` is set when LiveAvatar has stopped it.
+
+        When a caller ends it right after speech, LiveAvatar is told a moment later: what it reports as spoken is
+        still on its way into the room. An end in the middle of speech cuts at once.
+        """
+        self._tell()
+        is_silent = not self.core.speech.active
+        if not self.core.over and reason in _ENDED_BY_CALLER and is_silent and self._spoken_until_s is not None:
+            self._stop_from_s = self._spoken_until_s + self.core.config.end_tail_s
         self.core.end(reason, time.monotonic(), error=error)
         if self._creation is not None:
             self._creation.cancel()
@@ -442,6 +462,12 @@ class LiveSession:
         if not self.core.over:
             self._pool.keep_alive(self)
             await self.drive.run(upstream)
+            await self._let_last_words_out()
+
+    async def _let_last_words_out(self) -> None:
+        """Wait for the rest of the tail behind the last end of speech; see `end`."""
+        if self._stop_from_s is not None:
+            await asyncio.sleep(self._stop_from_s - time.monotonic())
 
     async def _finish(self) -> None:
         if self.lost_to is not None:
@@ -483,6 +509,8 @@ class LiveSession:
         self.core.answers.clear()
         if self.core.log.last_sequence != self._told:
             for entry in self.core.log.kept_after(self._told):
+                if _was_spoken_out(entry.happening):
+                    self._spoken_until_s = time.monotonic()
                 self._meter.happened(entry.happening, self.core.end_reason)
             self._ledger.note_speech(
                 (entry.happening for entry in self.core.log.latest(self.core.log.last_sequence - self._told)),

@@ -183,7 +183,7 @@ def gateway(
     clock: HastenedClock | WallClock | None = None,
     **settings: object,
 ) -> Iterator[Gateway]:
-    """Run a gateway in front of `upstream`: 200 sessions, short graces and no tail unless `settings` say otherwise.
+    """Run a gateway in front of `upstream`: 200 sessions, short graces, no tail, unless `settings` say otherwise.
 
     It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it.
     """

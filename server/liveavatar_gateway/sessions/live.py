@@ -58,7 +58,7 @@ def _unheard(session_id: str) -> None:
 
 
 def _was_spoken_out(happening: Happening) -> bool:
-    """Say whether speech has just come to its own end, be it that of a part; a cut or the session's end is none."""
+    """Say whether speech has just come to its own end, which a cut and the session's end are not."""
     if not isinstance(happening, UtteranceEnded) or not happening.played_s:
         return False
     return happening.outcome is not Outcome.INTERRUPTED and not isinstance(happening.error, SessionEnded)

@@ -34,6 +34,14 @@ class UtteranceStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class UtteranceUnderrun:
+    """The avatar ran dry inside an utterance whose audio has not all come; `played_s` of it were heard before."""
+
+    utterance_id: str
+    played_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class UtteranceEnded:
     """An utterance is over; `played_s` of it were heard."""
 
@@ -115,6 +123,7 @@ Happening = (
     StateChanged
     | PoseChanged
     | UtteranceStarted
+    | UtteranceUnderrun
     | UtteranceEnded
     | Expiring
     | Reconnected

@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
+from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, session_service_pb2
 from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
@@ -59,6 +59,7 @@ _MAX_PATIENCE_S: Final = 3600.0
 _MAX_DURATION_S: Final = 315_576_000_000.0
 """Largest `Duration`, ten thousand years. Source: google/protobuf/duration.proto."""
 _NANOS: Final = 1_000_000_000
+_IDLE_TIMEOUTS_S: Final = (0.1, 600.0)
 _MAX_LABELS: Final = 16
 _MAX_LABEL_KEY_CHARS: Final = 63
 _MAX_LABEL_VALUE_CHARS: Final = 128
@@ -193,6 +194,18 @@ def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: flo
     if not message.HasField("detach_grace"):
         return default_s
     return seconds_of(message.detach_grace, f"{field}.detach_grace", least_s=0, most_s=_MAX_DETACH_GRACE_S)
+
+
+def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
+    """Return the idle limit that a `begin` sets; None when it sets none.
+
+    Raises:
+        InvalidField: it is out of its range.
+    """
+    if not begin.HasField("idle_timeout"):
+        return None
+    least_s, most_s = _IDLE_TIMEOUTS_S
+    return seconds_of(begin.idle_timeout, "begin.idle_timeout", least_s=least_s, most_s=most_s)
 
 
 def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
@@ -343,6 +356,10 @@ def event_message(  # noqa: C901 - an arm for each kind
             message.pose_changed.CopyFrom(p.PoseChanged(pose=_POSES[pose], previous_pose=_POSES[old]))
         case ev.UtteranceStarted(utterance_id, inferred):
             message.utterance_started.CopyFrom(p.UtteranceStarted(utterance_id=utterance_id, inferred=inferred))
+        case ev.UtteranceUnderrun(utterance_id, played_s):
+            message.utterance_underrun.CopyFrom(
+                p.UtteranceUnderrun(utterance_id=utterance_id, played=duration(played_s))
+            )
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
         case ev.Expiring(expires_at):

@@ -245,6 +245,7 @@ _AT = datetime(2026, 1, 1, tzinfo=UTC)
             {"pose": session_pb2.POSE_TALKING, "previous_pose": session_pb2.POSE_IDLE},
         ),
         (ev.UtteranceStarted("u", inferred=True), "utterance_started", {"utterance_id": "u", "inferred": True}),
+        (ev.UtteranceUnderrun("u", 0.0), "utterance_underrun", {"utterance_id": "u"}),
         (ev.UtteranceEnded("u", Outcome.COMPLETED, 1.0), "utterance_ended", {"utterance_id": "u"}),
         (ev.Noticed(True, "t", "words"), "notice", {"error": True, "type": "t", "message": "words"}),
     ],

@@ -147,6 +147,11 @@ class Places:
         return self._config.limit
 
     @property
+    def refuses(self) -> bool:
+        """Whether the next caller would be refused at once, since all are taken and the line is full."""
+        return self.used >= self._config.limit and len(self._line) >= self._config.max_waiting
+
+    @property
     def waiting(self) -> int:
         """Callers in line."""
         return len(self._line)

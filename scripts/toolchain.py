@@ -137,13 +137,16 @@ def install_system_packages(packages: Iterable[SystemPackage] = SYSTEM_PACKAGES)
     print(f"installing with apt: {names}", file=sys.stderr)
     apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     apt += ["-o", f"DPkg::Lock::Timeout={_APT_TIMEOUT_S}", "-o", "Dpkg::Use-Pty=0"]
+    # One source that cannot be read fails an update whose other lists are fresh: the install decides.
+    said = ""
     for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *missing]):
         done = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )
-        if done.returncode != 0:
-            sys.stderr.write(done.stdout + done.stderr)
-            sys.exit(f"toolchain: `{' '.join(command)}` failed, see above")
+        said += done.stdout + done.stderr
+    if done.returncode != 0:
+        sys.stderr.write(said)
+        sys.exit(f"toolchain: `{' '.join(command)}` failed, see above")
 
 
 def _fails(command: list[str]) -> bool:

@@ -83,6 +83,13 @@ def test_an_apt_that_fails_ends_with_what_it_said(bin_folder):
     assert "no such mirror" in done.stderr
 
 
+def test_one_broken_source_of_apt_is_no_reason_to_give_up(bin_folder, tmp_path):
+    (bin_folder / "env").symlink_to("/usr/bin/env")
+    program(bin_folder, "apt-get", 'case "$*" in *update) exit 100;; esac')
+    done = run("system", path=bin_folder, code=f"{AS_ROOT}; {NOTHING_THERE}")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_program_that_does_as_well_counts(bin_folder):
     program(bin_folder, "google-chrome", "")
     code = "toolchain.SYSTEM_PACKAGES = toolchain.SYSTEM_PACKAGES[:1]"

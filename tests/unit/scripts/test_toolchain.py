@@ -1,5 +1,6 @@
 """What `make test` brings, and what it says where it cannot."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts/toolchain.py"
+
+
+def system_packages() -> str:
+    """Return the names on the one list, as apt takes them."""
+    found = importlib.util.spec_from_file_location("toolchain", SCRIPT)
+    module = sys.modules["toolchain"] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return " ".join(package.name for package in module.SYSTEM_PACKAGES)
+
+
+NAMES = system_packages()
 
 
 def program(folder: Path, name: str, text: str) -> None:
@@ -51,14 +63,14 @@ def test_a_user_who_may_not_install_is_told_the_one_line_that_does(bin_folder, s
     done = run("system", path=bin_folder, code=f"{AS_USER}; {NOTHING_THERE}")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "sudo apt-get install -y --no-install-recommends chromium libfaketime" in line
+    assert f"sudo apt-get install -y --no-install-recommends {NAMES}" in line
 
 
 def test_a_system_without_apt_is_told_what_is_needed(bin_folder):
     done = run("system", path=bin_folder, code=f"{AS_ROOT}; {NOTHING_THERE}")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "tests need chromium libfaketime" in line
+    assert f"tests need {NAMES}" in line
 
 
 @pytest.mark.parametrize("user", [AS_ROOT, AS_USER], ids=["root", "sudo without a password"])
@@ -72,7 +84,7 @@ def test_what_is_missing_is_installed_by_apt_without_a_question(bin_folder, tmp_
     commands = [line for line in (tmp_path / "apt.log").read_text().splitlines() if line != "sudo"]
     assert [line.split()[0] for line in commands] == ["noninteractive"] * 2
     assert commands[0].endswith("update")
-    assert commands[1].endswith("install -y --no-install-recommends chromium libfaketime")
+    assert commands[1].endswith(f"install -y --no-install-recommends {NAMES}")
 
 
 def test_an_apt_that_fails_ends_with_what_it_said(bin_folder):
@@ -125,6 +137,10 @@ def test_node_without_npm_does_not_count(bin_folder):
     program(bin_folder, "node", "echo v24.1.0")
     done = run("node", "--check", path=bin_folder, code=f"sys.executable = {str(bin_folder / 'python')!r}")
     assert done.returncode == 1
+
+
+def test_the_list_has_what_tests_are_known_to_take():
+    assert {"chromium", "libfaketime"} <= set(NAMES.split())
 
 
 def test_make_brings_tools_before_tests_and_the_demo_fetches_none():

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from liveavatar.gateway.channel import require_no_fork
 from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded
+from liveavatar.gateway.forks import require_no_fork
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 MAX_NAMED = 64
 """Connections to addresses that no caller gave. Fewer are made anew more often where sessions are everywhere."""
 ASK_ROUNDS = 4
-"""Rounds of all targets in which a call must be answered. More survive longer outages, fewer report them sooner."""
+"""Rounds of all targets in which a call must be answered. More outlast longer outages, fewer report sooner."""
 _CLOSE_S = 15.0
 # How long closing waits beyond the patience of its sessions; the gateway ends what is left after `detach_grace`.
 _OVER_S = 0.05

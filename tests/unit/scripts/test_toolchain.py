@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def program(folder: Path, name: str, text: str) -> None:
     path.chmod(0o755)
 
 
-def run(*arguments: str, path: Path, code: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, path: Path, code: str = "pass", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the script with nothing but `path` on PATH, under another user's id where `code` says so."""
     start = f"import sys, os; sys.path.insert(0, {str(SCRIPT.parent)!r}); import toolchain; {code}; "
     return subprocess.run(
@@ -55,6 +56,20 @@ def bin_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def apt_folder(bin_folder: Path, tmp_path: Path) -> Path:
+    """Programs around apt, which is a test's own; `update-rc.d` notes what it is asked."""
+    for name in ("env", "sh", "chmod", "rm", "cat"):
+        (bin_folder / name).symlink_to(shutil.which(name))
+    program(bin_folder, "update-rc.d", f'echo "$*" >> {tmp_path}/services.log')
+    return bin_folder
+
+
+def policy(tmp_path: Path) -> str:
+    """Code that puts the policy for services into the test's folder."""
+    return f"toolchain._POLICY = toolchain.Path({str(tmp_path / 'policy-rc.d')!r})"
+
+
 @pytest.mark.parametrize("sudo", ["", "exit 1"], ids=["no sudo", "a sudo that asks for a password"])
 def test_a_user_who_may_not_install_is_told_the_one_line_that_does(bin_folder, sudo):
     program(bin_folder, "apt-get", "exit 9")
@@ -74,12 +89,11 @@ def test_a_system_without_apt_is_told_what_is_needed(bin_folder):
 
 
 @pytest.mark.parametrize("user", [AS_ROOT, AS_USER], ids=["root", "sudo without a password"])
-def test_what_is_missing_is_installed_by_apt_without_a_question(bin_folder, tmp_path, user):
-    (bin_folder / "env").symlink_to("/usr/bin/env")
-    program(bin_folder, "apt-get", f'echo "$DEBIAN_FRONTEND $*" >> {tmp_path}/apt.log')
-    program(bin_folder, "sudo", f'echo sudo >> {tmp_path}/apt.log; shift; "$@"')
-    program(bin_folder, "true", "")
-    done = run("system", path=bin_folder, code=f"{user}; {NOTHING_THERE}")
+def test_what_is_missing_is_installed_by_apt_without_a_question(apt_folder, tmp_path, user):
+    program(apt_folder, "apt-get", f'echo "$DEBIAN_FRONTEND $*" >> {tmp_path}/apt.log')
+    program(apt_folder, "sudo", f'echo sudo >> {tmp_path}/apt.log; shift; "$@"')
+    program(apt_folder, "true", "")
+    done = run("system", path=apt_folder, code=f"{user}; {NOTHING_THERE}; {policy(tmp_path)}")
     assert done.returncode == 0, done.stderr
     commands = [line for line in (tmp_path / "apt.log").read_text().splitlines() if line != "sudo"]
     assert [line.split()[0] for line in commands] == ["noninteractive"] * 2
@@ -87,18 +101,37 @@ def test_what_is_missing_is_installed_by_apt_without_a_question(bin_folder, tmp_
     assert commands[1].endswith(f"install -y --no-install-recommends {NAMES}")
 
 
-def test_an_apt_that_fails_ends_with_what_it_said(bin_folder):
-    (bin_folder / "env").symlink_to("/usr/bin/env")
-    program(bin_folder, "apt-get", "echo no such mirror >&2; exit 100")
-    done = run("system", path=bin_folder, code=f"{AS_ROOT}; {NOTHING_THERE}")
+@pytest.mark.parametrize("ending", ["exit 0", "exit 1"], ids=["installed", "failed"])
+def test_no_server_that_is_installed_is_started(apt_folder, tmp_path, ending):
+    """A package of nginx would serve on port 80 at once, and again with each start of the machine."""
+    kept = f"cat {tmp_path}/policy-rc.d > {tmp_path}/asked"
+    program(apt_folder, "apt-get", f'case "$*" in *install*) {kept}; {ending};; esac')
+    done = run("system", path=apt_folder, code=f"{AS_ROOT}; {NOTHING_THERE}; {policy(tmp_path)}")
+    assert (done.returncode == 0) is (ending == "exit 0"), done.stderr
+    assert (tmp_path / "asked").read_text() == "#!/bin/sh\nexit 101\n"
+    assert not (tmp_path / "policy-rc.d").exists()
+    if ending == "exit 0":
+        assert (tmp_path / "services.log").read_text().splitlines() == ["nginx disable", "haproxy disable"]
+
+
+def test_a_policy_for_services_that_is_there_stays(apt_folder, tmp_path):
+    (tmp_path / "policy-rc.d").write_text("somebody's own")
+    program(apt_folder, "apt-get", "")
+    done = run("system", path=apt_folder, code=f"{AS_ROOT}; {NOTHING_THERE}; {policy(tmp_path)}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "policy-rc.d").read_text() == "somebody's own"
+
+
+def test_an_apt_that_fails_ends_with_what_it_said(apt_folder, tmp_path):
+    program(apt_folder, "apt-get", "echo no such mirror >&2; exit 100")
+    done = run("system", path=apt_folder, code=f"{AS_ROOT}; {NOTHING_THERE}; {policy(tmp_path)}")
     assert done.returncode == 1
     assert "no such mirror" in done.stderr
 
 
-def test_one_broken_source_of_apt_is_no_reason_to_give_up(bin_folder, tmp_path):
-    (bin_folder / "env").symlink_to("/usr/bin/env")
-    program(bin_folder, "apt-get", 'case "$*" in *update) exit 100;; esac')
-    done = run("system", path=bin_folder, code=f"{AS_ROOT}; {NOTHING_THERE}")
+def test_one_broken_source_of_apt_is_no_reason_to_give_up(apt_folder, tmp_path):
+    program(apt_folder, "apt-get", 'case "$*" in *update) exit 100;; esac')
+    done = run("system", path=apt_folder, code=f"{AS_ROOT}; {NOTHING_THERE}; {policy(tmp_path)}")
     assert done.returncode == 0, done.stderr
 
 
@@ -140,7 +173,7 @@ def test_node_without_npm_does_not_count(bin_folder):
 
 
 def test_the_list_has_what_tests_are_known_to_take():
-    assert {"chromium", "libfaketime"} <= set(NAMES.split())
+    assert {"chromium", "libfaketime", "nginx-light", "haproxy"} <= set(NAMES.split())
 
 
 def test_make_brings_tools_before_tests_and_the_demo_fetches_none():

@@ -38,6 +38,7 @@ from liveavatar_gateway.rpc.bounds import TRANSPORT_METADATA_BYTES, RequestBound
 from liveavatar_gateway.rpc.metering import Metering
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.books import Books, keep_books
+from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.ownership import Ownership
@@ -55,9 +56,22 @@ SERVICES: Final = (
     audio_service_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,
 )
 ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+CREATE: Final = "create"
+"""Health service that says whether a create can succeed; the others say whether streams and resumes are taken."""
+_CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
+"""Room between the largest chunk that is taken and the largest message that is read."""
 _STOP_RESERVE_S: Final = 5.0
 """Share of the drain's grace that is kept for stopping sessions upstream, at most."""
 _MOST_IDS_LOGGED: Final = 100
+
+
+def _max_message_bytes(max_chunk_bytes: int) -> int:
+    """Return the largest message that is read.
+
+    gRPC ends the stream of a larger one without a reason of ours, so chunks far above their limit still fit: they
+    are refused as CHUNK_TOO_LARGE, and only their utterance is lost. Each stream holds one message at a time.
+    """
+    return max(4 * max_chunk_bytes, max_chunk_bytes + _CHUNK_HEADROOM_BYTES)
 
 
 class App:
@@ -85,10 +99,18 @@ class App:
         """Until when a drain may go on, in the loop's time; 0 without one."""
         self._health = HealthServicer()
         self._drain = Drain(self.directory, self._set_serving)
+        self._create_readiness = CreateReadiness(
+            self.directory,
+            self._books,
+            self.pool.places,
+            credits_left=self._rest.credits_left,
+            publish=self._set_create_readiness,
+        )
         self.reloads = FileReloads()
         """Files that are read again; whoever has another one adds it."""
         self._certificate: ServerCertificate | None = None
-        self._watch_files: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        """Tasks that no session needs; they end first."""
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._lag: asyncio.Task[None] | None = None
@@ -142,7 +164,11 @@ class App:
         self._keep = asyncio.create_task(keep_books(self._books), name="registry/books")
         self._sweep = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
-        self._watch_files = asyncio.create_task(self.reloads.watch(), name="reload/watch")
+        self._beside = [
+            asyncio.create_task(self.reloads.watch(), name="reload/watch"),
+            asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
+            asyncio.create_task(self._create_readiness.probe(), name="create-readiness/probe"),
+        ]
         await self._set_serving(True)
         return self
 
@@ -150,7 +176,9 @@ class App:
         host, port = self._settings.host, self._settings.metrics_port
         if port is None:
             return
-        endpoint = Endpoint(self.metrics, self._snapshot, host=host, port=port)
+        endpoint = Endpoint(
+            self.metrics, self._snapshot, lambda: self._create_readiness.refusal, host=host, port=port
+        )
         try:
             self._endpoint = await endpoint.__aenter__()
         except OSError as error:
@@ -231,9 +259,7 @@ class App:
         """Have the files of secrets read again on SIGHUP, but for those that a variable goes before."""
         settings = self._settings
         if (file := settings.api_key_file) and settings.uses_file("api_key"):
-            self.reloads.add(
-                "LiveAvatar API key", (file,), lambda: read_secret("api_key", file), self._rest.use_key
-            )
+            self.reloads.add("LiveAvatar API key", (file,), lambda: read_secret("api_key", file), self._use_key)
         rooms, secret_file = self.pool.rooms, settings.livekit_secret_file
         if rooms is not None and secret_file and settings.uses_file("livekit_secret"):
             self.reloads.add(
@@ -243,6 +269,12 @@ class App:
                 rooms.use_secret,
             )
 
+    def _use_key(self, api_key: str) -> bool:
+        changed = self._rest.use_key(api_key)
+        if changed:
+            self._create_readiness.look_again()
+        return changed
+
     def _bounds(self) -> RequestBounds:
         return RequestBounds(self.metrics, first_message_timeout_s=self._settings.first_message_timeout_s)
 
@@ -251,7 +283,7 @@ class App:
             ("grpc.so_reuseport", int(self._settings.so_reuseport)),
             # Without it C-core's bandwidth estimator hides seconds of speech and hundreds of MB in its windows.
             ("grpc.http2.bdp_probe", 0),
-            ("grpc.max_receive_message_length", self._settings.max_chunk_bytes + 64 * 1024),
+            ("grpc.max_receive_message_length", _max_message_bytes(self._settings.max_chunk_bytes)),
             # Between two different values C-core refuses at random.
             ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES),
@@ -271,6 +303,11 @@ class App:
         status = answer.SERVING if serving else answer.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+        await self._create_readiness.announce()
+
+    async def _set_create_readiness(self, ready: bool) -> None:  # noqa: FBT001 - the one thing it says
+        answer = health_pb2.HealthCheckResponse
+        await self._health.set(CREATE, answer.SERVING if ready else answer.NOT_SERVING)
 
     async def drain(self) -> None:
         """Finish: no new sessions, speech may end within the grace, then all sessions are ended."""
@@ -290,7 +327,8 @@ class App:
     ) -> None:
         # Nobody else's sessions are looked for from here on: their stops would not be waited for.
         await _cancelled(self._sweep)
-        await _cancelled(self._watch_files)
+        for task in self._beside:
+            await _cancelled(task)
         await self.directory.__aexit__(None, None, None)
         now_s = asyncio.get_running_loop().time()
         left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)

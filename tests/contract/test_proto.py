@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import google.rpc
+import grpc
 import pytest
 
+from liveavatar.gateway import Draining
 from liveavatar.gateway.v1 import errors_pb2
+from liveavatar_gateway.cli.connection import explanation
 from liveavatar_gateway.core import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,3 +260,22 @@ class TestDocumentation:
             if not (page.parent / target).exists()
         ]
         assert dead == []
+
+
+def test_a_drain_is_told_in_the_same_sentence_everywhere_and_with_the_wait_of_its_retry_info():
+    draining = errors.Draining()
+    sentence = draining.message
+    assert f"come back in {draining.retry_after_s:g} s " in sentence
+
+    def says_so(text: str) -> bool:
+        words = " ".join(re.sub(r'^ *(//|"|\|)', " ", text, flags=re.MULTILINE).replace('"', "").split())
+        return sentence.lower().rstrip(".") in words.lower()
+
+    for path in (
+        ROOT / "docs/errors.md",
+        PROTO / STUBS / "errors.proto",
+        ROOT / "clients/python/liveavatar/gateway/attach.py",
+    ):
+        assert says_so(path.read_text()), path
+    shown = explanation(Draining(sentence, code=grpc.StatusCode.UNAVAILABLE, retry_after=1.0), "here:1")
+    assert shown == [f"DRAINING: {sentence}"]

@@ -237,6 +237,11 @@ class Books:
         self._outage = False
         self.address = ""
 
+    @property
+    def available(self) -> bool:
+        """Whether the registry worked when it was used last."""
+        return not self._outage
+
     def ledger(self, session: Kept, fence: Fence | None = None) -> Ledger:
         """Open the ledger of a session; with a `fence`, of one that was claimed."""
         ledger = Ledger(self, session, fence)

@@ -100,6 +100,8 @@ class Directory:
         self._locks: dict[str, _Lock] = {}
         self.take_over: Callable[[Row], Awaitable[LiveSession | None]] = _nobody
         """Goes on with a session whose owner is dead, if it can be; set by the sweeper."""
+        self.on_create_failed: Callable[[GatewayError], None] = lambda _: None
+        """Called with the reason why a session could not be created."""
         self.draining = False
         """Whether new sessions are refused."""
 
@@ -322,10 +324,18 @@ class Directory:
             self._let_go(session)
             return
         if session.core.end_reason is EndReason.CREATE_FAILED:
+            self._note_failed_create(session)
             # Nothing was made, so a retry of the same request may try again.
             self._requests.pop(session.request_id, None)
         self._ended[session.id] = time.monotonic() + self._config.retention_s
         self._forget()
+
+    def _note_failed_create(self, session: LiveSession) -> None:
+        error = session.core.error
+        if isinstance(error, RegistryUnavailable):
+            self._books.note_outage(error)
+        if error is not None:
+            self.on_create_failed(error)
 
     def _let_go(self, session: LiveSession) -> None:
         """Whoever asks for it is told where it is, see `_elsewhere`. It may be here again already."""

@@ -98,10 +98,10 @@ class Drain:
         """
         self._finishing = True
         self._stop_timer()
-        await self._tell_health(False)
         end_s = asyncio.get_running_loop().time() + max(0.0, grace_s - reserve_s)
         living = self._directory.living()
         self.deadline = self._announce(grace_s, takes_speech=False)
+        await self._tell_health(False)
         async with asyncio.TaskGroup() as tasks:
             for session in living:
                 work = _finish_apart(session, end_s, reserve_s)

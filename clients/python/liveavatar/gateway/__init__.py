@@ -97,6 +97,7 @@ from liveavatar.gateway.events import (
     UpstreamReconnectedEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
+    UtteranceUnderrunEvent,
 )
 from liveavatar.gateway.model import (
     AudioLimits,
@@ -239,6 +240,7 @@ __all__ = [
     "UtteranceIdle",
     "UtteranceNotFound",
     "UtteranceStartedEvent",
+    "UtteranceUnderrunEvent",
     "VideoEncoding",
     "VideoQuality",
     "Watch",

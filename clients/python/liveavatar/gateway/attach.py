@@ -34,6 +34,11 @@ RESUME_ANSWER_S = 10.0
 """How long a resumed stream may take to answer; lower tries again sooner, higher suits slow networks."""
 LAST_ANSWER_S = 1.0
 """How long it may take when the time for resuming is over. Lower misses the word of how the session ended."""
+_DRAINING = (
+    "this gateway process is draining: it takes nothing new and ends its sessions; "
+    "come back in 1 s to reach another process"
+)
+"""Message of an error made here, in the words of the gateway's own."""
 _NO_ANSWER = (None, "heartbeat")
 _STABLE_S = 5.0
 # A stream that lived this long has recovered; one that breaks at once goes on with growing delays.
@@ -60,7 +65,7 @@ class AttachListener(Protocol):
         """Something happened in the session."""
 
     def on_go_away(self, message: pb.GoAway) -> None:
-        """The gateway shuts down soon."""
+        """The gateway process drains."""
 
     def on_stay(self) -> None:
         """The gateway does not shut down after all."""
@@ -265,7 +270,7 @@ class Attachment:
             while message is not None:
                 self._take(message)
                 if message.HasField("go_away") and self._moves():
-                    return Draining("the gateway shuts down", code=grpc.StatusCode.UNAVAILABLE)
+                    return Draining(_DRAINING, code=grpc.StatusCode.UNAVAILABLE)
                 message = await call.read()
         except GatewayError as error:
             return error
@@ -326,7 +331,11 @@ class Attachment:
         if event.sequence != self._sequence + 1:
             _log.warning("attach.hole after=%d got=%d", self._sequence, event.sequence)
         self._sequence = event.sequence
-        self._ended = self._ended or event.WhichOneof("event") == "ended"
+        if event.WhichOneof("event") == "ended":
+            self._ended = True
+            if self._outbox is not None:
+                # The gateway closes its side when this one has, or half a second later.
+                self._outbox.put_nowait(None)
         if self._ended and self._outbox is not None:
             # Before the gateway does: some proxies turn a stream that it closes first into an error.
             self._outbox.put_nowait(None)

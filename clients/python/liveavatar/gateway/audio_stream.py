@@ -236,6 +236,7 @@ class AudioStream:
                 sent_bytes=ack.sent_bytes,
                 # What was heard was heard, also where a restarted gateway knows less of it.
                 played=max(ack.played.ToTimedelta(), turn.progress.played),
+                underrun_count=max(ack.underrun_count, turn.progress.underrun_count),
             )
         )
 

@@ -240,7 +240,10 @@ class AudioStreamSuperseded(OwnershipError):
 
 
 class Draining(OwnershipError):
-    """This gateway process is shutting down; connect again to reach another."""
+    """This gateway process is draining: it takes nothing new and ends its sessions.
+
+    Come back in 1 s to reach another process.
+    """
 
     reason = "DRAINING"
 

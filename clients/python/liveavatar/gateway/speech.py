@@ -14,7 +14,6 @@ from liveavatar.gateway.audio_stream import AudioCall, AudioStream, StreamPhase
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import moved
 from liveavatar.gateway.errors import (
-    AudioMisaligned,
     AudioStreamSuperseded,
     ClientClosed,
     GatewayError,
@@ -242,11 +241,12 @@ class Speech:
                     buffer.put(piece)
                     self._changes.notify()
                     await self._changes.until(lambda: buffer.size_bytes < ahead_bytes)
-            if buffer.finish():
-                turn.failure = AudioMisaligned(
-                    f"the audio ends inside a {turn.format.frame_bytes}-byte sample; all before it was sent",
-                    code=grpc.StatusCode.INVALID_ARGUMENT,
-                    metadata={"frame_bytes": str(turn.format.frame_bytes)},
+            if tail_bytes := buffer.finish():
+                _log.warning(
+                    "utterance %s ends inside a %d-byte sample: its last %d bytes were dropped",
+                    turn.id,
+                    turn.format.frame_bytes,
+                    tail_bytes,
                 )
             self._changes.notify()
         except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again

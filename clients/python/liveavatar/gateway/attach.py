@@ -14,7 +14,7 @@ import grpc
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import Stream, heartbeat_interval_s, moved
 from liveavatar.gateway.errors import (
-    ClientClosed,
+    ClientError,
     Draining,
     EventsCompacted,
     GatewayError,
@@ -219,8 +219,8 @@ class Attachment:
         self._target = self._retries.route.current
         try:
             call = self._connect(self._target)
-        except ClientClosed as closed:
-            return closed
+        except ClientError as refusal:
+            return refusal
         # Bound: one entry per command that is being waited for.
         outbox: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
         outbox.put_nowait(self._opening())

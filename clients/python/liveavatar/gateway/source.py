@@ -104,21 +104,29 @@ class _BytesSource:
 
 
 class _FileSource:
-    """A WAV file, read in a thread as it is needed."""
+    """A WAV file or pipe, read in a thread as it is needed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._info: wav.WavInfo | None = None
+        self._pipe: wav.WavReader | None = None
 
     async def resolve(self) -> AudioFormat:
-        self._info = await asyncio.to_thread(wav.probe, self._path)
-        return self._info.format
+        reader = await asyncio.to_thread(wav.WavReader.open, self._path)
+        if await asyncio.to_thread(self._path.is_file):
+            # Opened again when its turn has come: many files may be in line.
+            reader.close()
+        else:
+            self._pipe = reader
+        return reader.format
 
     async def pieces(self) -> AsyncGenerator[BytesLike, None]:
-        assert self._info is not None, "resolve comes first"  # noqa: S101
-        async with contextlib.aclosing(in_thread(wav.samples(self._path, self._info))) as pieces:
+        async with contextlib.aclosing(in_thread(self._samples())) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _samples(self) -> Iterator[bytes]:
+        with self._pipe or wav.WavReader.open(self._path) as reader:
+            yield from reader.samples()
 
 
 class _IteratorSource:

@@ -86,6 +86,7 @@ class Utterance:
         "id",
         "idle_since_s",
         "idle_timeout_s",
+        "inferred",
         "intake",
         "interrupted",
         "last_chunk_at_s",
@@ -126,6 +127,8 @@ class Utterance:
         self.window = 0
         self.sealed = False
         self.failure: GatewayError | None = None
+        self.inferred = False
+        """Whether its end was concluded from the clock, since LiveAvatar gave no sign."""
         self.started = False
         self.signed = False
         self.committed = False

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -21,9 +21,10 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
-from liveavatar_gateway.registry.base import Facts, HandleHash
+from liveavatar_gateway.registry.base import Facts, Fence, HandleHash
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.drive import Drive, ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.holds import Holds
@@ -145,6 +146,8 @@ class LiveSession:
         self.drive.succeeded = self.avatars.succeed
         self.drive.renew = self._renew if spec.own_room is not None else None
         self._tickets = Tickets()
+        self.end_message: Any = None
+        """Message of the last event, once it was made: it is the same each time it is sent."""
         self._told = 0 if left is None else left.told
         self._spoken_until_s: float | None = None
         self._stop_from_s: float | None = None
@@ -306,7 +309,7 @@ class LiveSession:
         self._driver.set()
 
     def go_away(self, deadline: datetime, *, takes_speech: bool) -> None:
-        """Announce that this process shuts down: the session ends by `deadline`.
+        """Announce that this process drains: the session ends by `deadline`.
 
         Args:
             deadline: When it is ended at the latest.
@@ -353,16 +356,8 @@ class LiveSession:
         return self.avatars.started
 
     def viewer_access(self) -> LiveKitAccess | None:
-        """What a browser needs to join; None before the room exists, or when no token can be made for an own room.
-
-        LiveAvatar's own token, if it gives one for such a room, may do more than watch.
-        """
-        started = self.avatars.started
-        if started is None:
-            return None
-        if (own := self.spec.own_room) is not None:
-            return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
-        return LiveKitAccess(url=started.room_url, room="", token=started.viewer_token)
+        """Return what a browser needs to join, see `Avatars.viewer_access`."""
+        return self.avatars.viewer_access()
 
     async def ready(self) -> None:
         """Wait until the avatar is ready.
@@ -408,10 +403,24 @@ class LiveSession:
             _log.exception("session.crashed", session=self.id, incident=incident)
             self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))
         finally:
-            self.holds.close()
-            self._left_open.close()
-            self._pool.let_go(self)
+            # Each for itself: whatever fails here, the session is stopped.
+            with bulkhead("session.crashed", self.id):
+                self.holds.close()
+            with bulkhead("session.crashed", self.id):
+                self._left_open.close()
+            with bulkhead("session.crashed", self.id):
+                self._pool.let_go(self)
             await self._finish()
+
+    def crashed(self, fault: BaseException) -> None:
+        """Conclude a session whose task failed where nothing should; it is stopped upstream all the same."""
+        if self.drive.upstream is not None and self.lost_to is None:
+            # Closed again, it only returns what the first close did.
+            self._pool.run(self.drive.upstream.close(), name=f"session-{self.id}/crashed")
+        if not self.finished.is_set():
+            self.finished.set()
+            self.holds.wake()
+        _log.error("session.crashed", session=self.id, exc_info=fault)
 
     async def _create(self, wait_s: float | None) -> UpstreamSession:
         """As a task of its own, so that `end` can call it off while it waits for a place."""
@@ -476,13 +485,15 @@ class LiveSession:
                 await self.drive.upstream.leave()
             self.finished.set()
             return
-        self._tell()
+        with bulkhead("session.crashed", self.id):
+            self._tell()
         try:
             if self.drive.upstream is not None:
                 self.core.learn_end(await self.drive.upstream.close())
         finally:
-            self.core.ended()
-            self._tell()
+            with bulkhead("session.crashed", self.id):
+                self.core.ended()
+                self._tell()
             self.finished.set()
             self._log_end()
         await self._ledger.finish(self._keep_s)
@@ -522,6 +533,17 @@ class LiveSession:
             self.on_news(self.id)
 
     # --- what outlives this process
+
+    def reserved(self, fence: Fence) -> None:
+        """The session is in the registry before it is begun."""
+        self._ledger.reserved(fence)
+
+    async def call_off(self, error: GatewayError) -> None:
+        """End a session that was reserved and is not to be begun."""
+        self.core.end(EndReason.CREATE_FAILED, time.monotonic(), error=error)
+        self.core.ended()
+        self.finished.set()
+        await self._ledger.finish(self._keep_s)
 
     def facts(self) -> Facts:
         """What another process needs to go on with it, or to tell how it ended."""

@@ -151,9 +151,9 @@ class SessionEndedEvent(SessionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoAwayEvent(SessionEvent):
-    """The gateway shuts down soon. Not numbered: `sequence` is the last event's, `time` is this process's.
+    """The gateway process drains. Not numbered: `sequence` is the last event's, `time` is this process's.
 
-    In force until a `StayEvent` or a `ResumedEvent`: a gateway that still shuts down then says so again.
+    In force until a `StayEvent` or a `ResumedEvent`: a gateway that still drains then says so again.
     """
 
     deadline: datetime

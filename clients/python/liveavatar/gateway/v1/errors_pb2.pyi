@@ -64,7 +64,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CAPACITY_EXHAUSTED: _ErrorReason.ValueType  # 18
     """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free session; `metadata.scope` says whose limit."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 19
-    """UNAVAILABLE + RetryInfo. This process is shutting down; go to another one."""
+    """UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+    in 1 s to reach another process.
+    """
     ERROR_REASON_UPSTREAM_UNAUTHENTICATED: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's own API key."""
     ERROR_REASON_UPSTREAM_CREDITS_EXHAUSTED: _ErrorReason.ValueType  # 21
@@ -95,6 +97,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
     ERROR_REASON_FIRST_MESSAGE_TIMEOUT: _ErrorReason.ValueType  # 34
     """DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
+    ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 35
+    """INVALID_ARGUMENT + BadRequest. The bytes of a message are not what its method takes."""
+    ERROR_REASON_METADATA_TOO_LARGE: _ErrorReason.ValueType  # 36
+    """INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused.
@@ -146,7 +152,9 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 17
 ERROR_REASON_CAPACITY_EXHAUSTED: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free session; `metadata.scope` says whose limit."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 19
-"""UNAVAILABLE + RetryInfo. This process is shutting down; go to another one."""
+"""UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+in 1 s to reach another process.
+"""
 ERROR_REASON_UPSTREAM_UNAUTHENTICATED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's own API key."""
 ERROR_REASON_UPSTREAM_CREDITS_EXHAUSTED: ErrorReason.ValueType  # 21
@@ -177,4 +185,8 @@ ERROR_REASON_UTTERANCE_IDLE: ErrorReason.ValueType  # 33
 """DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
 ERROR_REASON_FIRST_MESSAGE_TIMEOUT: ErrorReason.ValueType  # 34
 """DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
+ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 35
+"""INVALID_ARGUMENT + BadRequest. The bytes of a message are not what its method takes."""
+ERROR_REASON_METADATA_TOO_LARGE: ErrorReason.ValueType  # 36
+"""INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -20,7 +20,7 @@ CHECKS := lint format-check types imports proto-lint proto-breaking stubs settin
 .PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-load test-wheels wheels conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- run -------------------------------------------------------------------------------------------------
 
@@ -86,13 +86,13 @@ load-compare: $(VENV)/dev.stamp ## two runs, with intervals; BEFORE=a/result.jso
 	@$(if $(and $(BEFORE),$(NOW)),,$(error name both: make load-compare BEFORE=a/result.json NOW=b/result.json))
 	@$(LOAD) compare $(BEFORE) $(NOW) $(ARGS)
 
-conformance: $(VENV)/dev.stamp ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
+conformance: tools ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
 	@$(BIN)/pytest -n $(WORKERS) tests/conformance $(ARGS)
 
 chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or SEED=7 for one again
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--first $(SEED) --seeds 1,--seeds $(or $(SEEDS),5)) $(ARGS)
 
-long-conversation: $(VENV)/dev.stamp ## two hours with avatars of five minutes, 20 times as fast; needs libfaketime
+long-conversation: tools ## two hours with avatars of five minutes, 20 times as fast
 	@PYTHONPATH=tests $(BIN)/python -m endurance.long_conversation $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"

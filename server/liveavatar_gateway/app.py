@@ -58,9 +58,20 @@ SERVICES: Final = (
 ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 CREATE: Final = "create"
 """Health service that says whether a create can succeed; the others say whether streams and resumes are taken."""
+_CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
+"""Room between the largest chunk that is taken and the largest message that is read."""
 _STOP_RESERVE_S: Final = 5.0
 """Share of the drain's grace that is kept for stopping sessions upstream, at most."""
 _MOST_IDS_LOGGED: Final = 100
+
+
+def _max_message_bytes(max_chunk_bytes: int) -> int:
+    """Return the largest message that is read.
+
+    gRPC ends the stream of a larger one without a reason of ours, so chunks far above their limit still fit: they
+    are refused as CHUNK_TOO_LARGE, and only their utterance is lost. Each stream holds one message at a time.
+    """
+    return max(4 * max_chunk_bytes, max_chunk_bytes + _CHUNK_HEADROOM_BYTES)
 
 
 class App:
@@ -272,7 +283,7 @@ class App:
             ("grpc.so_reuseport", int(self._settings.so_reuseport)),
             # Without it C-core's bandwidth estimator hides seconds of speech and hundreds of MB in its windows.
             ("grpc.http2.bdp_probe", 0),
-            ("grpc.max_receive_message_length", self._settings.max_chunk_bytes + 64 * 1024),
+            ("grpc.max_receive_message_length", _max_message_bytes(self._settings.max_chunk_bytes)),
             # Between two different values C-core refuses at random.
             ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES),

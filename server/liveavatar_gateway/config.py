@@ -274,6 +274,13 @@ class Settings(BaseSettings):
     interrupt_timeout_s: float = Field(
         1.0, ge=0.1, le=10, description="How long new speech waits for LiveAvatar's answer to an interrupt."
     )
+    end_tail_s: float = Field(
+        0.5,
+        ge=0,
+        le=5,
+        description="How long after the last end of speech LiveAvatar is told to stop, when the caller ends the "
+        "session right after that. Lower may cut the last sound in the room, higher is paid for.",
+    )
     ack_interval_s: float = Field(
         1.0,
         ge=0.05,
@@ -399,6 +406,7 @@ class Settings(BaseSettings):
                 readiness=ReadinessConfig(ready_timeout_s=self.ready_timeout_s, probe_after_s=self.probe_after_s),
                 rotation=RotationConfig(lead_s=self.rotation_lead_s),
                 expiring_notice_s=self.expiring_notice_s,
+                end_tail_s=self.end_tail_s,
             ),
             reconnect=ReconnectConfig(budget_s=self.reconnect_budget_s),
             retention_s=self.retention_s,

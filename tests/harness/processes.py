@@ -215,13 +215,13 @@ def gateway(
     terminal_fd: int | None = None,
     **settings: object,
 ) -> Iterator[Gateway]:
-    """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
+    """Run a gateway in front of `upstream`: 200 sessions, short graces, no tail, unless `settings` say otherwise.
 
     It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it; `variables` are
     those that are no settings. `log_fd` takes its output in place of a file; `terminal_fd` becomes its controlling
     terminal.
     """
-    settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
+    settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, "end_tail_s": 0, **settings}
     with tempfile.TemporaryDirectory() as folder:
         settings = {"registry_file": f"{folder}/registry.db", **settings}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}

@@ -273,6 +273,7 @@ def test_the_parts_get_what_was_set():
             "max_lead_s": 4,
             "max_buffered_s": 20,
             "ready_timeout_s": 11,
+            "end_tail_s": 1.5,
             "retention_s": 12,
             "detach_grace_s": 13,
             "max_chunk_bytes": 2048,
@@ -284,6 +285,7 @@ def test_the_parts_get_what_was_set():
     assert (settings.rest().base_url, settings.rest().timeout_s) == ("http://127.0.0.1:1", 3)
     assert settings.speech().scheduler.first_packet_s == 0.5
     assert (directory.session.speech, directory.session.readiness.ready_timeout_s) == (settings.speech(), 11)
+    assert directory.session.end_tail_s == 1.5
     assert (directory.retention_s, rpc.detach_grace_s, rpc.max_chunk_bytes) == (12, 13, 2048)
     assert rpc.speech.max_buffered_s == 20
 

@@ -107,7 +107,10 @@ class AudioContainerDetected(CallerError):
 
 
 class AudioMisaligned(CallerError):
-    """A chunk ends inside a sample."""
+    """Audio ends inside a sample.
+
+    Not raised here any more, since chunks may be cut anywhere; kept for records of earlier versions in a registry.
+    """
 
     reason = "AUDIO_MISALIGNED"
 

@@ -18,6 +18,7 @@ from liveavatar_gateway.core.errors import (
     InvalidField,
     SessionEnded,
     UnexpectedMessage,
+    UtteranceIdle,
 )
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import Outcome
@@ -78,12 +79,14 @@ class AudioService(AudioServiceServicer):
 class _Told:
     """What the caller knows of an utterance."""
 
-    __slots__ = ("ack", "started", "utterance")
+    __slots__ = ("ack", "idle", "started", "underrun_count", "utterance")
 
     def __init__(self, utterance: Utterance) -> None:
         self.utterance = utterance
         self.started = False
-        self.ack: tuple[int, int, float, int] | None = None
+        self.idle = False
+        self.underrun_count = utterance.underrun_count
+        self.ack: tuple[int, int, float, int, int] | None = None
 
 
 class SpeechStream:
@@ -104,8 +107,9 @@ class SpeechStream:
         self._caught_up = asyncio.Event()
         self._over = False
         self._reading: asyncio.Future[None] | None = None
-        # Whether the last `begin` opened nothing: what follows up to its `end` was on its way and is dropped.
-        self._refused = False
+        # Name of the utterance whose `begin` opened nothing: what follows up to its `end` was on its way and is
+        # dropped. None when the last `begin` was taken.
+        self._refused: str | None = None
         self._hold = session.holds.speak(AudioStreamSuperseded(session.id), self._leave_open)
 
     async def run(self) -> None:
@@ -168,9 +172,9 @@ class SpeechStream:
             if kind == "begin":
                 self._begin(request.begin)
             elif kind == "end":
-                self._seal(self._require_open("end"))
+                self._seal(self._require_open("end", request.end.utterance_id))
             elif kind == "cancel":
-                self._cancel(self._require_open("cancel"))
+                self._cancel(self._require_open("cancel", request.cancel.utterance_id))
             else:
                 got = kind or "nothing"
                 raise UnexpectedMessage(f"header comes first and once; got {got} here", field=got, got=got)
@@ -189,13 +193,14 @@ class SpeechStream:
             )
         self._gap_at = None
         self._open = None
-        self._refused = True
+        self._refused = begin.utterance_id
         try:
             utterance_id = convert.checked_id(begin.utterance_id, "begin.utterance_id", required=begin.resume)
+            idle_timeout_s = convert.idle_timeout_s(begin)
             if begin.resume:
-                found = self._session.resume(utterance_id, self._intake)
+                found = self._session.resume(utterance_id, self._intake, idle_timeout_s=idle_timeout_s)
             else:
-                found = self._session.begin(utterance_id, self._intake)
+                found = self._session.begin(utterance_id, self._intake, idle_timeout_s=idle_timeout_s)
         except GatewayError as error:
             self._reject(begin.utterance_id, error, 0)
             return
@@ -204,7 +209,7 @@ class SpeechStream:
                 ended=_ended(found.utterance_id, found.outcome, found.played_s, found.error, found.inferred)
             )
             return
-        self._refused = False
+        self._refused = None
         self._open = found
         self._tell_of(found, resumed=begin.resume)
 
@@ -214,18 +219,26 @@ class SpeechStream:
         if told is None:
             told = _Told(utterance)
             self._told.append(told)
+            # The writer may sleep without an end: an utterance whose first sound is far off is acknowledged too.
+            self._hold.signal.set()
         if resumed:
             told.ack = None
             ack = self._ack(told, time.monotonic())
             self._answer(ack=ack)
             if utterance.failure is not None:
+                told.idle = True
                 self._reject(utterance.id, utterance.failure, utterance.received)
 
     def _take(self, chunk: p.AudioChunk) -> None:
         utterance = self._open
+        named = chunk.utterance_id
+        if named and (utterance is None or named != utterance.id):
+            # Its writer was blocked while that utterance was cut, and did not know yet: not for the one after it.
+            self._session.drop_stale(len(chunk.audio))
+            return
         if utterance is None:
-            if self._refused:
-                self._session.core.speech.totals.dropped_bytes += len(chunk.audio)
+            if self._refused is not None:
+                self._session.drop_stale(len(chunk.audio))
                 return
             raise UnexpectedMessage("chunk outside of an utterance; send begin first", field="chunk")
         try:
@@ -245,7 +258,11 @@ class SpeechStream:
 
     def _seal(self, utterance: Utterance | None) -> None:
         if utterance is not None:
+            was_sealed = utterance.sealed
             self._session.seal(utterance)
+            if utterance.failure is not None and not was_sealed:
+                # Too short to be told from a file before: judged only now that it is whole.
+                self._reject(utterance.id, utterance.failure, utterance.received)
             self._open = None
 
     def _cancel(self, utterance: Utterance | None) -> None:
@@ -253,15 +270,23 @@ class SpeechStream:
             self._session.cancel(utterance)
             self._open = None
 
-    def _require_open(self, kind: str) -> Utterance | None:
-        if self._open is None and not self._refused:
+    def _require_open(self, kind: str, named: str) -> Utterance | None:
+        """Return the utterance that an `end` or `cancel` means; None when it means none that is open.
+
+        Args:
+            kind: Which of the two, for errors.
+            named: The utterance that the message names; empty for whichever is open.
+        """
+        present = self._refused if self._open is None else self._open.id
+        if named and named != present:
+            return None
+        if present is None:
             raise UnexpectedMessage(f"{kind} without an open utterance", field=kind)
-        self._refused = False
+        self._refused = None
         return self._open
 
     def _reject(self, utterance_id: str, error: GatewayError, received: int) -> None:
-        rejected = p.AudioRejected(utterance_id=utterance_id, error=status_of(error), received_bytes=received)
-        self._answer(rejected=rejected)
+        self._answer(rejected=_rejected(utterance_id, error, received))
 
     def _answer(self, **message: Any) -> None:
         self._answers.append(p.StreamAudioResponse(**message))
@@ -310,13 +335,20 @@ class SpeechStream:
             if utterance.started and not told.started:
                 told.started = True
                 responses.append(p.StreamAudioResponse(started=p.AudioStarted(utterance_id=utterance.id)))
-            if (with_acks or utterance.outcome) and (ack := self._ack(told, now_s)) is not None:
+            ran_dry = utterance.underrun_count != told.underrun_count
+            told.underrun_count = utterance.underrun_count
+            if (with_acks or ran_dry or utterance.outcome) and (ack := self._ack(told, now_s)) is not None:
                 responses.append(p.StreamAudioResponse(ack=ack))
+            if isinstance(utterance.failure, UtteranceIdle) and not told.idle:
+                told.idle = True
+                rejected = _rejected(utterance.id, utterance.failure, utterance.received)
+                responses.append(p.StreamAudioResponse(rejected=rejected))
             if utterance.outcome is not None:
                 self._told.remove(told)
                 ended = _ended(
                     utterance.id, utterance.outcome, utterance.played_s, utterance.failure, utterance.inferred
                 )
+                ended.dropped_tail_bytes = utterance.dropped_tail_bytes
                 responses.append(p.StreamAudioResponse(ended=ended))
         return responses
 
@@ -324,7 +356,7 @@ class SpeechStream:
         speech, utterance = self._session.core.speech, told.utterance
         played_s = utterance.position_s(speech.clock, now_s)
         credit = speech.credit_bytes(self._intake)
-        state = (utterance.received, speech.sent_bytes(utterance), played_s, credit)
+        state = (utterance.received, speech.sent_bytes(utterance), played_s, credit, utterance.underrun_count)
         if state == told.ack:
             return None
         told.ack = state
@@ -334,7 +366,12 @@ class SpeechStream:
             sent_bytes=state[1],
             played=convert.duration(played_s),
             credit_bytes=credit,
+            underrun_count=utterance.underrun_count,
         )
+
+
+def _rejected(utterance_id: str, error: GatewayError, received: int) -> p.AudioRejected:
+    return p.AudioRejected(utterance_id=utterance_id, error=status_of(error), received_bytes=received)
 
 
 def _ended(

@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
+from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, session_service_pb2
 from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
@@ -59,6 +59,7 @@ _MAX_PATIENCE_S: Final = 3600.0
 _MAX_DURATION_S: Final = 315_576_000_000.0
 """Largest `Duration`, ten thousand years. Source: google/protobuf/duration.proto."""
 _NANOS: Final = 1_000_000_000
+_IDLE_TIMEOUTS_S: Final = (0.1, 600.0)
 _MAX_LABELS: Final = 16
 _MAX_LABEL_KEY_CHARS: Final = 63
 _MAX_LABEL_VALUE_CHARS: Final = 128
@@ -193,6 +194,18 @@ def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: flo
     if not message.HasField("detach_grace"):
         return default_s
     return seconds_of(message.detach_grace, f"{field}.detach_grace", least_s=0, most_s=_MAX_DETACH_GRACE_S)
+
+
+def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
+    """Return the idle limit that a `begin` sets; None when it sets none.
+
+    Raises:
+        InvalidField: it is out of its range.
+    """
+    if not begin.HasField("idle_timeout"):
+        return None
+    least_s, most_s = _IDLE_TIMEOUTS_S
+    return seconds_of(begin.idle_timeout, "begin.idle_timeout", least_s=least_s, most_s=most_s)
 
 
 def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
@@ -333,7 +346,7 @@ def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.Int
 def event_message(  # noqa: C901 - an arm for each kind
     entry: ev.Entry, session: LiveSession
 ) -> session_service_pb2.SessionEvent:
-    """One numbered happening."""
+    """Return one numbered happening as it was when it happened, however often and late it is sent."""
     p = session_service_pb2
     message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
     match entry.happening:
@@ -343,10 +356,13 @@ def event_message(  # noqa: C901 - an arm for each kind
             message.pose_changed.CopyFrom(p.PoseChanged(pose=_POSES[pose], previous_pose=_POSES[old]))
         case ev.UtteranceStarted(utterance_id, inferred):
             message.utterance_started.CopyFrom(p.UtteranceStarted(utterance_id=utterance_id, inferred=inferred))
+        case ev.UtteranceUnderrun(utterance_id, played_s):
+            message.utterance_underrun.CopyFrom(
+                p.UtteranceUnderrun(utterance_id=utterance_id, played=duration(played_s))
+            )
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
-        case ev.Expiring(remaining_s):
-            expires_at = session.avatars.expires_at or entry.at + timedelta(seconds=remaining_s)
+        case ev.Expiring(expires_at):
             message.expiring.expires_at.FromDatetime(expires_at)
         case ev.Reconnected(attempts, gap_s, resent_bytes, replaced):
             message.reconnected.CopyFrom(
@@ -354,10 +370,13 @@ def event_message(  # noqa: C901 - an arm for each kind
                     attempt_count=attempts, gap=duration(gap_s), resent_bytes=resent_bytes, replaced=replaced
                 )
             )
-        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit):
+        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit, room=room):
+            access = session_pb2.RoomAccess(url=room.url, viewer_token=room.token) if room else None
             message.rotated.CopyFrom(
                 p.SessionRotated(
-                    upstream_session_id=upstream_id, room=room_message(session), expires_at=timestamp(limit)
+                    upstream_session_id=upstream_id,
+                    room=access or session_pb2.RoomAccess(),
+                    expires_at=timestamp(limit),
                 )
             )
         case ev.Adopted(gap_s):
@@ -365,6 +384,9 @@ def event_message(  # noqa: C901 - an arm for each kind
         case ev.Noticed(error, type_, words):
             message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
         case ev.Ended(error):
-            status = status_of(error) if error else None
-            message.ended.CopyFrom(p.SessionEnded(session=session_message(session), error=status))
+            if session.end_message is None:
+                # Made once: what the session has used may still be counted behind its end.
+                status = status_of(error) if error else None
+                session.end_message = p.SessionEnded(session=session_message(session), error=status)
+            message.ended.CopyFrom(session.end_message)
     return message

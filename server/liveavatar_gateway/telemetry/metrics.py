@@ -23,6 +23,7 @@ from liveavatar_gateway.core.events import (
     StateChanged,
     UtteranceEnded,
     UtteranceStarted,
+    UtteranceUnderrun,
 )
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.telemetry.guard import never_raises
@@ -107,6 +108,16 @@ class Metrics:
         self._audio_bytes = Counter(
             "gateway_upstream_audio_bytes",
             "Audio sent to LiveAvatar, bytes of 24 kHz mono s16le: 48 000 are a second.",
+            registry=own,
+        )
+        self._stale_audio_bytes = Counter(
+            "gateway_stale_audio_bytes",
+            "Audio that came for an utterance which was cut, refused or over, and was dropped; bytes as sent.",
+            registry=own,
+        )
+        self._underruns = Counter(
+            "gateway_underruns",
+            "Times an avatar ran dry inside an utterance whose audio had not all come.",
             registry=own,
         )
         self._upstream_errors = Counter(
@@ -198,6 +209,11 @@ class Metrics:
         self._audio_bytes.inc(size_bytes)
 
     @never_raises
+    def stale_audio(self, size_bytes: int) -> None:
+        """Count audio that was dropped since its utterance takes none any more."""
+        self._stale_audio_bytes.inc(size_bytes)
+
+    @never_raises
     def interrupted(self, seconds: float) -> None:
         """An interrupt was answered."""
         self._interrupts.observe(seconds)
@@ -271,6 +287,11 @@ class Metrics:
         self._utterance_start.observe(seconds)
 
     @never_raises
+    def underrun(self) -> None:
+        """Count an avatar that ran dry inside an utterance."""
+        self._underruns.inc()
+
+    @never_raises
     def utterance_ended(self, outcome: Outcome) -> None:
         """An utterance is over."""
         self._utterances.labels(outcome.value).inc()
@@ -308,6 +329,8 @@ class SessionMeter:
             case UtteranceStarted(utterance_id=utterance_id):
                 if (begun_s := self._begun_s.pop(utterance_id, None)) is not None:
                     self._metrics.utterance_started(self._clock() - begun_s)
+            case UtteranceUnderrun():
+                self._metrics.underrun()
             case UtteranceEnded(utterance_id=utterance_id, outcome=outcome, error=error):
                 self._begun_s.pop(utterance_id, None)
                 self._metrics.utterance_ended(outcome)

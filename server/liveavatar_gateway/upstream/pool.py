@@ -273,7 +273,7 @@ class Pool:
                 place.release(settle=False)
             await ledger.stopped(minted.session_id)
             raise
-        self.places.settling.accepted(time.monotonic())
+        place.accept()
         await ledger.started(started)
         return UpstreamSession(self, place, started, ledger)
 

@@ -1,5 +1,8 @@
 """Python client of LiveAvatar Gateway: `AsyncClient` for asyncio, `Client` for threads without a loop."""
 
+import liveavatar.gateway.forks  # noqa: F401  before anything else imports gRPC
+
+# isort: split
 from liveavatar.gateway.aio import (
     AsyncClient,
 )
@@ -94,6 +97,7 @@ from liveavatar.gateway.events import (
     UpstreamReconnectedEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
+    UtteranceUnderrunEvent,
 )
 from liveavatar.gateway.model import (
     AudioLimits,
@@ -236,6 +240,7 @@ __all__ = [
     "UtteranceIdle",
     "UtteranceNotFound",
     "UtteranceStartedEvent",
+    "UtteranceUnderrunEvent",
     "VideoEncoding",
     "VideoQuality",
     "Watch",

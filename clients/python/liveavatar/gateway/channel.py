@@ -13,11 +13,11 @@ from google.protobuf import duration_pb2
 from liveavatar.gateway.errors import (
     ClientError,
     ConnectionLost,
-    ForkedClient,
     GatewayError,
     MessageRefused,
     SessionNotFound,
 )
+from liveavatar.gateway.forks import require_no_fork
 from liveavatar.gateway.refusals import from_rpc_error
 from liveavatar.gateway.v1 import audio_service_pb2_grpc, session_service_pb2_grpc
 
@@ -72,22 +72,6 @@ def merged_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 _first_use: dict[str, int] = {}
 # The process whose event loop gRPC was started in. A fork has none of gRPC's threads, and crashes or hangs in it.
-
-
-def require_no_fork(pid: int) -> None:
-    """Refuse to go on in a fork of the process `pid`.
-
-    Raises:
-        ForkedClient: this is another process.
-    """
-    if os.getpid() != pid:
-        raise ForkedClient(
-            f"process {pid} used this library and then forked into this one, {os.getpid()}, where its threads and "
-            "connections are missing; make clients only after the fork, or start processes with "
-            "multiprocessing's 'spawn' method",
-            code=grpc.StatusCode.FAILED_PRECONDITION,
-            metadata={"pid": str(pid), "fork_pid": str(os.getpid())},
-        )
 
 
 class Connection:

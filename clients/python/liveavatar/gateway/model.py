@@ -145,6 +145,8 @@ class Progress:
     """Bytes LiveAvatar has taken, in the caller's format."""
     played: timedelta = timedelta()
     """How much was heard."""
+    underrun_count: int = 0
+    """How often the avatar ran dry inside it, since its audio came too slowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from liveavatar.gateway.channel import require_no_fork
 from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded
+from liveavatar.gateway.forks import require_no_fork
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -180,6 +180,8 @@ class Portal:
             asyncio.run(_serve(started))
         except BaseException as error:  # noqa: BLE001  a thread's root: those who call are told
             self._fault = error
+            if not started.done():
+                started.set_exception(error)
             _log.error("client.loop_ended cause=%r", error)
 
     def _refusal(self) -> ClientClosed:

@@ -14,9 +14,8 @@ from liveavatar.gateway.audio_stream import AudioCall, AudioStream, StreamPhase
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import moved
 from liveavatar.gateway.errors import (
-    AudioMisaligned,
     AudioStreamSuperseded,
-    ClientClosed,
+    ClientError,
     GatewayError,
     SessionEnded,
     TooManyUtterances,
@@ -172,11 +171,14 @@ class Speech:
 
     async def _speak(self, turn: Turn, tasks: asyncio.TaskGroup) -> None:
         try:
-            turn.format = await turn.source.resolve()
+            audio_format = await self._resolved(turn)
         except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
             # A file's own error belongs to the one who awaits the utterance.
             turn.fail(_source_error(error))
             return
+        if audio_format is None:
+            return
+        turn.format = audio_format
         turn.buffer = ChunkBuffer(turn.format)
         stream = await self._free_stream(turn, tasks)
         if stream is None:
@@ -187,6 +189,16 @@ class Speech:
             # Its stream may have broken under it: then it is the last of those that need another.
             await self._rescue(tasks)
             pump.cancel()
+
+    async def _resolved(self, turn: Turn) -> AudioFormat | None:
+        """Wait for the format of an utterance's audio, which a pipe may keep back; None if it ended."""
+        resolving = asyncio.ensure_future(turn.source.resolve())
+        resolving.add_done_callback(lambda _: self._changes.notify())
+        try:
+            await self._changes.until(lambda: resolving.done() or turn.outcome is not None)
+            return resolving.result() if resolving.done() else None
+        finally:
+            resolving.cancel()
 
     async def _carry(self, stream: AudioStream, turn: Turn) -> None:
         """Begin an utterance on a stream, or go on with it there, until it is sealed or the stream is over."""
@@ -242,11 +254,12 @@ class Speech:
                     buffer.put(piece)
                     self._changes.notify()
                     await self._changes.until(lambda: buffer.size_bytes < ahead_bytes)
-            if buffer.finish():
-                turn.failure = AudioMisaligned(
-                    f"the audio ends inside a {turn.format.frame_bytes}-byte sample; all before it was sent",
-                    code=grpc.StatusCode.INVALID_ARGUMENT,
-                    metadata={"frame_bytes": str(turn.format.frame_bytes)},
+            if tail_bytes := buffer.finish():
+                _log.warning(
+                    "utterance %s ends inside a %d-byte sample: its last %d bytes were dropped",
+                    turn.id,
+                    turn.format.frame_bytes,
+                    tail_bytes,
                 )
             self._changes.notify()
         except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
@@ -338,7 +351,7 @@ class Speech:
             stream = AudioStream(
                 self._connect(target), header, audio_format, self._changes, on_crowded=self._crowded
             )
-        except ClientClosed as error:
+        except ClientError as error:
             return error
         self._stream = stream
         tasks.create_task(self._watch(stream, target), name="audio/read")
@@ -438,13 +451,11 @@ def _source_error(error: BaseException) -> Exception:
 
     Raises:
         CancelledError: the task that draws from the source was cancelled, not the source.
-        GeneratorExit: the coroutine that draws from it is being closed.
     """
     if isinstance(error, Exception):
         return error
     task = asyncio.current_task()
-    ours = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-    if ours or isinstance(error, GeneratorExit):
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         raise error
     said = "was cancelled" if isinstance(error, asyncio.CancelledError) else f"raised {error!r}"
     failure = RuntimeError(f"the audio's iterator {said}")

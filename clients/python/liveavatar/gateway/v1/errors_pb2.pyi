@@ -35,7 +35,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_AUDIO_CONTAINER_DETECTED: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT + BadRequest. Raw audio was announced, a file (WAV, MP3, Ogg, ...) was sent."""
     ERROR_REASON_AUDIO_MISALIGNED: _ErrorReason.ValueType  # 6
-    """INVALID_ARGUMENT + BadRequest. A chunk ends inside a sample; playing on would be noise."""
+    """INVALID_ARGUMENT + BadRequest. A buffer that was given whole ends inside a sample, so it is not what its format
+    says. Only clients raise it, before anything is sent: on a stream a sample may be cut between two chunks, and one
+    that never comes whole is dropped, see `AudioEnded.dropped_tail_bytes`.
+    """
     ERROR_REASON_CHUNK_TOO_LARGE: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT + BadRequest. A chunk is above `max_chunk_bytes` of `Ready`."""
     ERROR_REASON_AUDIO_GAP: _ErrorReason.ValueType  # 8
@@ -120,7 +123,10 @@ ERROR_REASON_AUDIO_FORMAT_UNSUPPORTED: ErrorReason.ValueType  # 4
 ERROR_REASON_AUDIO_CONTAINER_DETECTED: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT + BadRequest. Raw audio was announced, a file (WAV, MP3, Ogg, ...) was sent."""
 ERROR_REASON_AUDIO_MISALIGNED: ErrorReason.ValueType  # 6
-"""INVALID_ARGUMENT + BadRequest. A chunk ends inside a sample; playing on would be noise."""
+"""INVALID_ARGUMENT + BadRequest. A buffer that was given whole ends inside a sample, so it is not what its format
+says. Only clients raise it, before anything is sent: on a stream a sample may be cut between two chunks, and one
+that never comes whole is dropped, see `AudioEnded.dropped_tail_bytes`.
+"""
 ERROR_REASON_CHUNK_TOO_LARGE: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT + BadRequest. A chunk is above `max_chunk_bytes` of `Ready`."""
 ERROR_REASON_AUDIO_GAP: ErrorReason.ValueType  # 8

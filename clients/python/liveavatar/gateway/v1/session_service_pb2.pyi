@@ -554,7 +554,9 @@ class SessionRotated(_message.Message):
     """LiveAvatar's id of its session."""
     @_builtins.property
     def room(self) -> _session_pb2.RoomAccess:
-        """Where it is. In a room of the caller's own: the same room, with a new token for it. `WatchSessions` leaves it out."""
+        """Where it is. In a room of the caller's own: the same room, with a new token for it. The token is as old as the
+        event; `SessionOpened.room` of a resumed stream has a fresh one. `WatchSessions` leaves it out.
+        """
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:

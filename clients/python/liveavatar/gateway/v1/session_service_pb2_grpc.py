@@ -95,6 +95,9 @@ class SessionServiceServicer(object):
         stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
         end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
         the first is closed with ATTACH_SUPERSEDED.
+
+        A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
+        the session is ending. The session does not wait for that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +142,9 @@ class SessionServiceServicer(object):
 
         Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
         is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
+        once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
+        watcher behind one asks for a `progress` now and then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -336,9 +336,6 @@ class Attachment:
             if self._outbox is not None:
                 # The gateway closes its side when this one has, or half a second later.
                 self._outbox.put_nowait(None)
-        if self._ended and self._outbox is not None:
-            # Before the gateway does: some proxies turn a stream that it closes first into an error.
-            self._outbox.put_nowait(None)
         self._listener.on_event(event)
 
     def _moves(self) -> bool:

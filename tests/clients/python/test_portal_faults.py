@@ -242,3 +242,26 @@ def test_no_call_waits_longer_than_its_timeout_for_a_loop_that_is_stuck(shared_g
         finally:
             release.set()
         session.end(timeout=20)
+
+
+def test_the_sessions_of_a_loop_that_is_stuck_are_ended_all_the_same(blocking, shared_gateway):
+    stuck, release = threading.Event(), threading.Event()
+
+    def blocks() -> None:
+        stuck.set()
+        release.wait(60)
+
+    client = Client(shared_gateway.address)
+    session = client.open_session(AVATAR).open()
+    client._portal._loop.call_soon_threadsafe(blocks)
+    assert stuck.wait(20)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    with blocking.watch(session.id) as changes:
+        for _ in changes:  # to the end of the session
+            pass
+    assert not release.is_set()
+    release.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert blocking.get_session(session.id).end_reason is EndReason.CALLER_ENDED

@@ -114,6 +114,27 @@ def test_a_client_of_the_forks_own_works_where_the_parent_made_none(shared_gatew
     assert lines == ["True", "child 7", "True"]
 
 
+def test_a_fork_is_named_to_the_asyncio_client_too(shared_gateway):
+    lines = run(f"""
+        import asyncio
+        client = AsyncClient({shared_gateway.address!r})
+
+        async def use():
+            print(bool((await client.server_info()).version), flush=True)
+            def child():
+                # A loop of its own: the parent's does not run here.
+                asyncio._set_running_loop(None)
+                for work in (client.server_info, client.open_session({AVATAR!r}).open, client.watch().open):
+                    refused(lambda work=work: asyncio.new_event_loop().run_until_complete(work()))
+                os._exit(7)
+            child_of(child)
+            await client.close()
+
+        asyncio.run(use())
+    """)
+    assert lines == ["True"] + ["refused True"] * 3 + ["child 7"]
+
+
 def test_sessions_are_ended_when_a_program_forgets_to(blocking, shared_gateway):
     lines = run(f"""
         session = Client({shared_gateway.address!r}).open_session({AVATAR!r}).open()

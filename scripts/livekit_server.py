@@ -52,7 +52,7 @@ def installed_version(program: Path) -> str | None:
 
 
 class Progress:
-    """Counts the lines of `go install -v` and prints the state of the build now and then, and at its end."""
+    """State of a build, counted from the lines of `go install -v`."""
 
     def __init__(self) -> None:
         self._started_mono_s = time.monotonic()

@@ -34,7 +34,7 @@ MODULES = {
 """Distributions that are not named after their module."""
 SHARED_NAMESPACES = ("google", "livekit", "liveavatar")
 BY_NAME = {"liveavatar-emulator": {"uvloop", "websockets"}}
-"""What a library imports by the name that it is given: uvicorn its loop and its WebSocket protocol."""
+"""Modules that a library imports by a name it is given: uvicorn its loop and its WebSocket protocol."""
 DEMO = ROOT / "server/liveavatar_gateway/demo"
 
 

@@ -58,7 +58,7 @@ class Wheel:
 
     @property
     def requirements(self) -> list[str]:
-        """What it asks of others, without extras."""
+        """Requirements on other people's distributions, without extras."""
         asked = self.metadata.get_all("Requires-Dist") or []
         return [each for each in asked if "extra ==" not in each and not each.startswith("liveavatar-")]
 

@@ -1,4 +1,4 @@
-"""What `make test` brings, and what it says where it cannot."""
+"""Tools that `make test` brings, and its message where it cannot."""
 
 import importlib.util
 import os

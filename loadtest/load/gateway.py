@@ -128,10 +128,10 @@ class GatewaySession(Session):
 
     async def _write(self, turn: Turn, chunk: bytes) -> None:
         self._credit.sent(turn.id, turn.sent_bytes)
-        await self._send(audio.StreamAudioRequest(chunk=audio.AudioChunk(audio=chunk)))
+        await self._send(audio.StreamAudioRequest(chunk=audio.AudioChunk(utterance_id=turn.id, audio=chunk)))
 
-    async def _seal(self, turn: Turn) -> None:  # noqa: ARG002 - the open one is meant
-        await self._send(audio.StreamAudioRequest(end=audio.EndUtterance()))
+    async def _seal(self, turn: Turn) -> None:
+        await self._send(audio.StreamAudioRequest(end=audio.EndUtterance(utterance_id=turn.id)))
 
     async def _send(self, message: audio.StreamAudioRequest) -> None:
         assert self._audio is not None
@@ -157,7 +157,7 @@ class GatewaySession(Session):
         assert turn.interrupt_s is not None
         await _either(until(turn.interrupt_s), turn.over)
         if how == "cancel" and not turn.sealed:
-            await self._send(audio.StreamAudioRequest(cancel=audio.CancelUtterance()))
+            await self._send(audio.StreamAudioRequest(cancel=audio.CancelUtterance(utterance_id=turn.id)))
             turn.sealed = True
             return
         if turn.fate is None:

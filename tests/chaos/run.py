@@ -19,7 +19,7 @@ import click
 from chaos.conversation import Caller, look_up
 from chaos.faults import inject
 from chaos.history import Recorded, Talk
-from chaos.invariants import violations
+from chaos.invariants import overlaps, timeline, violations
 from chaos.schedule import KINDS, Fault, Plan, plan
 from chaos.stage import Stage
 
@@ -42,6 +42,8 @@ class Result:
     sessions: int = 0
     resumed: int = 0
     repeated_bytes: int = 0
+    timelines: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    """What LiveAvatar got, by session and in order: what a violation is judged by."""
     seconds: float = 0.0
 
 
@@ -109,13 +111,15 @@ async def _check(stage: Stage, talks: list[Talk], result: Result) -> None:
         for talk in talks
         if talk.upstream_id
     }
+    result.timelines = {
+        talk.session_id: timeline(talk, recordings[talk.upstream_id]) for talk in talks if talk.upstream_id
+    }
     found, result.repeated_bytes = violations(
         talks,
         recordings,
-        repeats_allowed=result.plan.repeats_allowed,
         misses_allowed=result.plan.misses_allowed,
     )
-    result.violations += found
+    result.violations += found + overlaps(_sockets(stage))
     result.sessions = sum(bool(talk.session_id) for talk in talks)
     result.resumed = sum(talk.resumed for talk in talks)
     for talk in talks:
@@ -131,8 +135,24 @@ def _recorded(stage: Stage, upstream_id: str) -> Recorded:
         at += packet["size_bytes"]
     commands = recording["commands"]
     interrupts = [command["at_s"] for command in commands if command["type"] == "agent.interrupt"]
-    replaced = sum("replaced" in socket["close_reason"] for socket in recording["sockets"])
-    return Recorded(tuple(packets), tuple(interrupts), replaced)
+    sockets = recording["sockets"]
+    return Recorded(
+        tuple(packets),
+        tuple(interrupts),
+        tuple(socket["opened_at_s"] for socket in sockets),
+        tuple((command["at_s"], command["type"]) for command in commands),
+        tuple(f"{one['opened_at_s']:.3f} to {one['closed_at_s']} {one['close_reason']}" for one in sockets),
+    )
+
+
+def _sockets(stage: Stage) -> list[tuple[str, float, float | None]]:
+    """Address, beginning and end of each socket that a gateway opened."""
+    found = []
+    for one in stage.upstream.passed:
+        method, _, rest = one.request.decode("latin-1").partition(" ")
+        if method == "GET" and rest.startswith("/ws/"):
+            found.append((rest.partition(" ")[0], one.began_s, one.ended_s))
+    return found
 
 
 def _check_logs(stage: Stage, result: Result) -> None:
@@ -161,6 +181,11 @@ def _keep(folder: Path, stage: Stage, talks: list[Talk], result: Result) -> None
         "outcomes": result.outcomes,
         "ends": result.ends,
         "talks": history,
+        "timelines": {
+            session_id: lines
+            for session_id, lines in result.timelines.items()
+            if any(session_id in problem for problem in result.violations)
+        },
     }
     (folder / "history.json").write_text(json.dumps(report, indent=1))
 

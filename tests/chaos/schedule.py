@@ -44,10 +44,6 @@ NEED_A_START: Final = frozenset(
 )
 """These hit nobody when no session is opened after them, so they come first."""
 
-UNCONFIRMED: Final = frozenset({"acks swallowed", "acks delayed"})
-"""After these, audio that LiveAvatar took without a word may be sent again: nobody can know better."""
-
-
 NEW_PROCESS: Final = frozenset(
     {"gateway killed and restarted", "gateway killed, another takes over", "gateway drained and restarted"}
 )
@@ -72,11 +68,6 @@ class Plan:
     seed: int
     profile: str
     faults: tuple[Fault, ...]
-
-    @property
-    def repeats_allowed(self) -> bool:
-        """Whether audio may legally be recorded twice."""
-        return any(fault.kind in UNCONFIRMED for fault in self.faults)
 
     @property
     def misses_allowed(self) -> bool:

@@ -72,7 +72,7 @@ class Utterance:
         "cut",
         "delivery",
         "discarded",
-        "doubted",
+        "doubted_at",
         "end_sending",
         "failure",
         "first_sent_at_s",
@@ -123,7 +123,7 @@ class Utterance:
         self.blind = False
         self.rewindable = True
         self.revived = False
-        self.doubted = False
+        self.doubted_at: int | None = None
         self.interrupted = False
         self.start_s = 0.0
         self.sent_s = 0.0
@@ -162,6 +162,11 @@ class Utterance:
     def confirmed(self) -> int:
         """Bytes of it that LiveAvatar is known to have."""
         return self.delivery.confirmed
+
+    @property
+    def doubted(self) -> bool:
+        """Whether a socket was taken for dead over it, and nothing more of it was confirmed since."""
+        return self.doubted_at is not None and self.delivery.confirmed <= self.doubted_at
 
     @property
     def taken(self) -> int:

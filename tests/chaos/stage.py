@@ -53,7 +53,7 @@ class Node:
             "log_level": "info",
         }
         self.gateway = self._stack.enter_context(
-            processes.gateway(self._upstream, port=self._port, clock=self.clock, **settings)
+            processes.gateway(self._upstream, port=self._port, clock=self.clock, log_pipe=True, **settings)
         )
         if self.proxy is None:
             self.proxy = self._stack.enter_context(Proxy(self.gateway.address))
@@ -104,8 +104,8 @@ class Stage:
             httpx.Client(base_url=self.emulator.url, timeout=10, transport=patient)
         )
         self.upstream = self._stack.enter_context(Proxy(self.emulator.url))
-        registry = folder / "registry.db"
-        self.nodes = [Node(f"http://{self.upstream.address}", registry, f"gateway-{name}") for name in "ab"]
+        self.registry = folder / "registry.db"
+        self.nodes = [Node(f"http://{self.upstream.address}", self.registry, f"gateway-{name}") for name in "ab"]
         for node in self.nodes:
             self._stack.callback(node.close)
             node.start()

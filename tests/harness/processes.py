@@ -24,16 +24,40 @@ START_TIMEOUT_S = 30.0
 class Process:
     """A running server of ours; its output is kept to be shown when something fails."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        *,
+        port: int = 0,
+        log_pipe: bool = False,
+    ) -> None:
         self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
         self._log = self.log_path.open("wb")
         self._ready_path = folder / f"{arguments[0]}.ready.json"
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments, "--port", str(port), "--ready-file", str(self._ready_path)],
             env={**_clean_environment(), **environment},
-            stdout=self._log,
+            stdout=subprocess.PIPE if log_pipe else self._log,
             stderr=subprocess.STDOUT,
         )
+        self._copier: subprocess.Popen[bytes] | None = None
+        if log_pipe:
+            # A process of its own, so that its end closes the pipe's only reading end.
+            self._copier = subprocess.Popen(["cat"], stdin=self._process.stdout, stdout=self._log)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+
+    def stop_reading_the_log(self) -> None:
+        """Whoever reads what it writes is gone: each further line fails."""
+        assert self._copier is not None, "it writes to a file"
+        self._copier.kill()
+        self._copier.wait(10)
+
+    def _let_the_log_end(self) -> None:
+        if self._copier is not None:
+            self._copier.wait(10)
 
     @property
     def pid(self) -> int:
@@ -55,12 +79,15 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float) -> int:
-        return self._process.wait(timeout_s)
+        code = self._process.wait(timeout_s)
+        self._let_the_log_end()
+        return code
 
     def kill(self) -> None:
         """What nothing can be done against: the process is gone before its next instruction."""
         self._process.kill()
         self._process.wait(10)
+        self._let_the_log_end()
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -70,6 +97,7 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(5)
+        self._let_the_log_end()
         self._log.close()
 
 
@@ -181,11 +209,13 @@ def gateway(
     *arguments: str,
     port: int = 0,
     clock: HastenedClock | WallClock | None = None,
+    log_pipe: bool = False,
     **settings: object,
 ) -> Iterator[Gateway]:
     """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
 
-    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it.
+    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it. With `log_pipe`
+    its log goes through a pipe, whose reader a test may end.
     """
     settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +224,13 @@ def gateway(
         environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
         if clock is not None:
             environment |= clock.environment()
-        process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)
+        process = Process(
+            ["liveavatar_gateway", "serve", *arguments],
+            environment,
+            Path(folder),
+            port=port,
+            log_pipe=log_pipe,
+        )
         try:
             ready = process.wait_ready()
             yield Gateway(

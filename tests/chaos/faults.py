@@ -146,8 +146,7 @@ async def lose_the_log(stage: Stage, _: random.Random) -> int:
     """Whoever reads the log of the gateway that callers prefer is gone."""
     node = stage.nodes[0]
     async with node.busy:
-        assert node.gateway is not None
-        await asyncio.to_thread(node.gateway.process.stop_reading_the_log)
+        await asyncio.to_thread(node.stop_reading_the_log)
     return 1
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ from harness.livekit import LiveKitServer
 
 API_KEY = "emulator-key"
 START_TIMEOUT_S = 30.0
+_TAKES_TERMINAL = (
+    "-c",
+    (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    ),
+)
+"""Makes standard input the controlling terminal of a new session, then goes on as Python with what follows."""
 
 
 class Process:
@@ -31,33 +39,26 @@ class Process:
         folder: Path,
         *,
         port: int = 0,
-        log_pipe: bool = False,
+        log_fd: int | None = None,
+        terminal_fd: int | None = None,
+        program: Path | None = None,
     ) -> None:
+        """Start `python -m ARGUMENTS`, or an installed `program` with the arguments behind the first."""
         self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
         self._log = self.log_path.open("wb")
         self._ready_path = folder / f"{arguments[0]}.ready.json"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments, "--port", str(port), "--ready-file", str(self._ready_path)],
-            env={**_clean_environment(), **environment},
-            stdout=subprocess.PIPE if log_pipe else self._log,
-            stderr=subprocess.STDOUT,
+        taking = _TAKES_TERMINAL if terminal_fd is not None else ()
+        command = (
+            [sys.executable, *taking, "-m", *arguments] if program is None else [str(program), *arguments[1:]]
         )
-        self._copier: subprocess.Popen[bytes] | None = None
-        if log_pipe:
-            # A process of its own, so that its end closes the pipe's only reading end.
-            self._copier = subprocess.Popen(["cat"], stdin=self._process.stdout, stdout=self._log)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-
-    def stop_reading_the_log(self) -> None:
-        """Whoever reads what it writes is gone: each further line fails."""
-        assert self._copier is not None, "it writes to a file"
-        self._copier.kill()
-        self._copier.wait(10)
-
-    def _let_the_log_end(self) -> None:
-        if self._copier is not None:
-            self._copier.wait(10)
+        self._process = subprocess.Popen(
+            [*command, "--port", str(port), "--ready-file", str(self._ready_path)],
+            env={**_clean_environment(), **environment},
+            stdout=self._log if log_fd is None else log_fd,
+            stderr=subprocess.STDOUT,
+            stdin=terminal_fd,
+            start_new_session=terminal_fd is not None,
+        )
 
     @property
     def pid(self) -> int:
@@ -79,15 +80,12 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float) -> int:
-        code = self._process.wait(timeout_s)
-        self._let_the_log_end()
-        return code
+        return self._process.wait(timeout_s)
 
     def kill(self) -> None:
         """What nothing can be done against: the process is gone before its next instruction."""
         self._process.kill()
         self._process.wait(10)
-        self._let_the_log_end()
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -97,7 +95,6 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(5)
-        self._let_the_log_end()
         self._log.close()
 
 
@@ -174,9 +171,13 @@ class Gateway:
 
 
 def _clean_environment() -> dict[str, str]:
-    """The environment without settings that someone's shell may have."""
+    """The environment without settings and proxies that someone's shell may have."""
     ours = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_", "LIVEKIT_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ours) and not name.lower().endswith("_proxy")
+    }
 
 
 @contextlib.contextmanager
@@ -209,28 +210,29 @@ def gateway(
     *arguments: str,
     port: int = 0,
     clock: HastenedClock | WallClock | None = None,
-    log_pipe: bool = False,
+    variables: Mapping[str, str] | None = None,
+    log_fd: int | None = None,
+    terminal_fd: int | None = None,
     **settings: object,
 ) -> Iterator[Gateway]:
-    """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
+    """Run a gateway in front of `upstream`: 200 sessions, short graces, no tail, unless `settings` say otherwise.
 
-    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it. With `log_pipe`
-    its log goes through a pipe, whose reader a test may end.
+    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it; `variables` are
+    those that are no settings. `log_fd` takes its output in place of a file; `terminal_fd` becomes its controlling
+    terminal.
     """
-    settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
+    settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, "end_tail_s": 0, **settings}
     with tempfile.TemporaryDirectory() as folder:
         settings = {"registry_file": f"{folder}/registry.db", **settings}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-        environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
+        environment["LIVEAVATAR_API_URL"] = upstream
+        if "api_key_file" not in settings:
+            environment["LIVEAVATAR_API_KEY"] = API_KEY
+        environment |= variables or {}
         if clock is not None:
             environment |= clock.environment()
-        process = Process(
-            ["liveavatar_gateway", "serve", *arguments],
-            environment,
-            Path(folder),
-            port=port,
-            log_pipe=log_pipe,
-        )
+        command = ["liveavatar_gateway", "serve", *arguments]
+        process = Process(command, environment, Path(folder), port=port, log_fd=log_fd, terminal_fd=terminal_fd)
         try:
             ready = process.wait_ready()
             yield Gateway(

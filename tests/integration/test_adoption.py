@@ -267,15 +267,15 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
             await other.renew("127.0.0.1:9")
             attachment = await caller.attach()
             await attachment.until_ready()
-            row = other.find(attachment.session_id)
-            fence = other.claim(row)
+            row = await other.find(attachment.session_id)
+            fence = await other.claim(row)
             refusal = await refused(attachment.event("ended"))
             assert (refusal.reason, refusal.metadata["session_id"]) == ("OWNER_MOVED", attachment.session_id)
             refusal = await refused(caller.speak(attachment.session_id))
             assert (refusal.reason, refusal.metadata["address"]) == ("OWNER_MOVED", "127.0.0.1:9")
             gateway.process.stop()
             assert emulator.active() == 1, "it is for its new owner to stop"
-            after = other.find(attachment.session_id)
+            after = await other.find(attachment.session_id)
             assert (after.owner, after.epoch, after.facts["end_reason"]) == (other.owner, fence.epoch, None)
             assert "session.moved" in gateway.process.log
 
@@ -298,7 +298,7 @@ async def test_a_barge_in_whose_session_was_taken_away_is_answered_with_that(reg
             asked = asyncio.ensure_future(_result(caller.sessions.InterruptSession(request)))
             while not _interrupts(emulator, attachment.upstream_id):
                 await asyncio.sleep(0.01)
-            assert other.claim(other.find(attachment.session_id)) is not None
+            assert await other.claim(await other.find(attachment.session_id)) is not None
             refusal = await refused(asyncio.wait_for(asked, 5))
             assert (refusal.reason, refusal.metadata["session_id"]) == ("OWNER_MOVED", attachment.session_id)
 

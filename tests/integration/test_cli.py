@@ -2,25 +2,23 @@
 
 import contextlib
 import json
+import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 import uuid
 import wave
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from harness.caller import AVATAR
+from harness.certificates import make_certificate
 from harness.processes import Emulator, Gateway, _clean_environment
 from harness.processes import gateway as start_gateway
 from harness.speech import sound
@@ -155,8 +153,110 @@ def test_check_config_shows_what_is_in_effect_and_no_secret():
     done = run("check-config", "--json", GATEWAY_MAX_SESSIONS="7", LIVEAVATAR_API_KEY="a-real-secret")
     assert done.returncode == 0
     shown = json.loads(done.stdout)
-    assert (shown["max_sessions"], shown["api_key"]) == ("7", "set")
+    assert (shown["max_sessions"], shown["api_key"]) == (7, "set")
     assert "a-real-secret" not in done.stdout + done.stderr
+
+
+def test_check_config_without_a_key_exits_as_its_help_promises():
+    for arguments in (["check-config"], ["check-config", "--json"], ["check-config", "--online"]):
+        done = run(*arguments)
+        assert done.returncode == 78
+        assert "LIVEAVATAR_API_KEY" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert json.loads(run("check-config", "--json").stdout)["api_key"] == "not set"
+
+
+def test_a_taken_port_is_told_in_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        key = {"LIVEAVATAR_API_KEY": "key", "GATEWAY_REGISTRY_FILE": "off"}
+        for name, settings in {
+            "GATEWAY_PORT": {"GATEWAY_PORT": f"{port}"},
+            "GATEWAY_METRICS_PORT": {"GATEWAY_PORT": "0", "GATEWAY_METRICS_PORT": f"{port}"},
+            "GATEWAY_ADMIN_PORT": {"GATEWAY_PORT": "0", "GATEWAY_ADMIN_PORT": f"{port}"},
+        }.items():
+            done = run("serve", **key, **settings)
+            assert done.returncode == 78
+            assert done.stderr == (
+                f"liveavatar-gateway: {name}: cannot listen on 127.0.0.1:{port}: the port is taken; "
+                "choose another one\n"
+            )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"GATEWAY_HOST": "192.0.2.1"}, "GATEWAY_HOST: cannot listen on 192.0.2.1:0: 192.0.2.1 is no address of"),
+        (
+            {"GATEWAY_HOST": "no.such.invalid"},
+            "GATEWAY_HOST: cannot listen on no.such.invalid:0: no.such.invalid is",
+        ),
+        (
+            {"GATEWAY_ADMIN_HOST": "2001:db8::1", "GATEWAY_ADMIN_PORT": "0"},
+            "GATEWAY_ADMIN_HOST: cannot listen on [2",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_with_its_setting(settings, words):
+    done = run("serve", LIVEAVATAR_API_KEY="key", GATEWAY_REGISTRY_FILE="off", **{"GATEWAY_PORT": "0", **settings})
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"liveavatar-gateway: {words}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_a_broken_certificate_is_told_as_what_it_is(tmp_path, command):
+    certificate, key = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other_key = make_certificate(tmp_path / "other")
+    broken = tmp_path / "broken.pem"
+    broken.write_bytes(certificate.read_bytes()[:200])
+    for cert_file, key_file, words in [
+        (broken, key, f"GATEWAY_TLS_CERT_FILE: {broken} holds no usable PEM certificate"),
+        (certificate, broken, f"GATEWAY_TLS_KEY_FILE: {broken} holds no usable PEM private key"),
+        (certificate, other_key, f"GATEWAY_TLS_KEY_FILE: {other_key} is not the key of the certificate"),
+        (tmp_path / "none", key, f"GATEWAY_TLS_CERT_FILE: {tmp_path / 'none'} cannot be read: No such file"),
+    ]:
+        done = run(
+            command,
+            LIVEAVATAR_API_KEY="key",
+            GATEWAY_REGISTRY_FILE="off",
+            GATEWAY_PORT="0",
+            GATEWAY_TLS_CERT_FILE=str(cert_file),
+            GATEWAY_TLS_KEY_FILE=str(key_file),
+        )
+        assert done.returncode == 78
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_a_gateway_listens_on_ipv6(emulator, host):
+    with start_gateway(emulator.url, host=host, admin_host=host, admin_port=0, metrics_port=0) as found:
+        bracketed = f"[{host.strip('[]')}]"
+        assert found.address.startswith(f"{bracketed}:")
+        assert found.admin_address.startswith(f"{bracketed}:")
+        assert f"listens on {found.address}" in found.process.log
+        port = found.address.rpartition(":")[2]
+        assert run("sessions", "list", "--address", f"[::1]:{port}").returncode == 0
+        assert run("admin", "status", "--address", found.admin_address.replace("[::]", "[::1]")).returncode == 0
+        assert httpx.get(str(found.metrics).replace("[::]", "[::1]")).status_code == 200
+        if host == "::":
+            assert run("sessions", "list", "--address", f"127.0.0.1:{port}").returncode == 0
+            assert httpx.get(str(found.metrics).replace("[::]", "127.0.0.1")).status_code == 200
+
+
+def test_an_ipv6_address_without_brackets_gets_the_right_form():
+    done = run("sessions", "list", "--address", "::1:50051")
+    assert done.returncode == 2
+    assert "[::1]:50051" in done.stderr
+
+
+def test_json_logs_keep_the_types_of_settings(emulator):
+    with start_gateway(emulator.url, log_format="json") as found:
+        lines = [json.loads(line) for line in found.process.log.splitlines() if line.startswith("{")]
+        [shown] = [line for line in lines if line["event"] == "serve.config"]
+        assert (shown["max_sessions"], shown["reflection"], shown["admin_port"]) == (200, False, None)
+        assert (shown["drain_grace_s"], shown["log_format"], shown["api_key"]) == (30.0, "json", "set")
 
 
 # --- say
@@ -244,10 +344,51 @@ def test_say_names_the_reason_of_a_refusal_and_the_next_step(emulator, shared_ga
     assert json.loads(done.stdout)["error"]["reason"] == "INVALID_FIELD"
     assert "INVALID_FIELD: " in done.stderr
 
-    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=path.read_bytes())
+    mp3 = b"ID3\x04" + bytes(500)
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=mp3)
     assert done.returncode == 1
     assert "AUDIO_CONTAINER_DETECTED: " in done.stderr
-    assert "give the file's path" in done.stderr
+    assert "make a WAV of it" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["-", "/dev/stdin", "<(...)"])
+def test_say_takes_a_wav_from_a_pipe(emulator, shared_gateway, client, make_wav, tmp_path, how):
+    """As a program writes it that cannot go back to fill in the sizes, here with half a sample too much."""
+    path, pcm = make_wav(0.3)
+    content = bytearray(path.read_bytes())
+    content[40:44] = struct.pack("<I", 0x7FFFFFFF)
+    content += b"\x01"
+    options = ["--sandbox", "--address", shared_gateway.address, "--json"]
+    if how == "<(...)":
+        path.write_bytes(content)
+        line = f"{shlex.join(PROGRAM)} say <(cat {shlex.quote(str(path))}) {shlex.join(options)}"
+        shown = subprocess.run(
+            ["bash", "-c", line], capture_output=True, env=_clean_environment(), check=False, timeout=50
+        )
+        done = subprocess.CompletedProcess(line, shown.returncode, shown.stdout.decode(), shown.stderr.decode())
+    else:
+        done = run("say", how, *options, stdin=bytes(content))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["outcome"], said["played_s"]) == ("played", 0.3)
+    expected = convert_all(AudioFormat(Encoding.PCM_S16LE, RATE_HZ, 1), pcm)
+    assert upstream_audio(emulator, client, said["session_id"]) == expected
+
+
+def test_say_takes_half_a_sample_at_the_end_of_raw_audio_for_none(emulator, shared_gateway, client):
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, "--json", stdin=bytes(9_601))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["outcome"], said["played_s"]) == ("played", 0.2)
+    assert upstream_audio(emulator, client, said["session_id"]) == bytes(9_600)
+
+
+def test_say_refuses_a_damaged_wav_from_a_pipe_before_it_costs_anything(emulator, shared_gateway):
+    before = emulator.state()["sessions"]["started_total"]
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=b"RIFF\0\0\0\0WAVEfmt ")
+    assert done.returncode == 1
+    assert "standard input: the file ends before its samples" in done.stderr
+    assert emulator.state()["sessions"]["started_total"] == before
 
 
 def test_say_takes_an_empty_avatar_for_a_mistake_and_not_for_the_sandbox(emulator, shared_gateway, make_wav):
@@ -406,29 +547,6 @@ def test_tls_needs_a_certificate_that_is_trusted(emulator, tmp_path):
             assert done.returncode == 1
             assert "no gateway answers" in done.stderr
             assert "--tls" in done.stderr
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return paths
 
 
 # --- sessions watch

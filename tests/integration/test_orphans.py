@@ -132,7 +132,7 @@ async def test_a_start_that_fails_leaves_sessions_to_one_that_works(registry):
             first.process.kill()
         taken = int(stranger.address.rpartition(":")[2])
         with (
-            pytest.raises(RuntimeError, match="is the port taken"),
+            pytest.raises(RuntimeError, match="port is taken"),
             processes.gateway(emulator.url, port=taken, registry_file=registry),
         ):
             pass
@@ -247,6 +247,68 @@ async def test_a_retry_that_comes_to_another_process_makes_no_second_session(reg
             ended = await other.attach(request_id="wish")
             assert ended.session_id == attachment.session_id
             assert ended.opened.session.state == session_pb2.SESSION_STATE_ENDED
+
+
+async def test_a_request_is_reserved_before_anything_is_asked_of_liveavatar(registry):
+    """A retry at another process while the first waits for its token, as after a lost answer."""
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as first,
+        processes.gateway(emulator.url, registry_file=registry) as second,
+    ):
+        emulator.fault("token", delay_s=3.0, times=1)
+        async with connect(first.address) as caller, connect(second.address) as other:
+            creating = asyncio.create_task(caller.create("wish"))
+            await asyncio.sleep(1.0)
+            refusal = await refused(other.create("wish"))
+            assert (refusal.reason, refusal.metadata["address"]) == ("OWNER_MOVED", first.address)
+            created = await creating
+            assert len(emulator.http.get("/_emulator/sessions").json()) == 1
+            await caller.end(created.session.id)
+
+
+@pytest.mark.parametrize("why", ["failed", "killed"])
+async def test_a_reservation_ends_with_the_creation_that_failed_or_the_process_that_made_it(registry, why):
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry, sweep_s=60) as first,
+        processes.gateway(emulator.url, registry_file=registry, sweep_s=60) as second,
+    ):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            if why == "failed":
+                emulator.fault("token", status=402, times=1)
+                await refused(caller.create("wish"))
+            else:
+                emulator.fault("token", delay_s=5.0, times=1)
+                creating = asyncio.create_task(caller.create("wish"))
+                await asyncio.sleep(1.0)
+                first.process.kill()
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await creating
+            created = await other.create("wish")
+            assert created.session.state == session_pb2.SESSION_STATE_READY
+            assert (await other.create("wish")).session.id == created.session.id
+            await other.end(created.session.id)
+
+
+async def test_a_caller_that_leaves_while_its_request_is_reserved_finds_its_session_within_the_grace(registry):
+    """The registry is locked: the reservation is still under way when the caller has gone."""
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry, detach_grace_s=4) as gateway,
+    ):
+        async with connect(gateway.address) as caller:
+            blocker = sqlite3.connect(registry, isolation_level=None)
+            blocker.execute("BEGIN IMMEDIATE")
+            creating = asyncio.create_task(caller.create("wish"))
+            await asyncio.sleep(0.7)
+            creating.cancel()
+            await asyncio.sleep(0.3)
+            blocker.execute("ROLLBACK")
+            blocker.close()
+            await asyncio.to_thread(emulator.wait_active, 1)
+            # Nobody comes back: it is not paid for beyond its grace.
+            await asyncio.to_thread(emulator.wait_active, 0)
 
 
 async def test_callers_are_sent_to_the_address_that_the_owner_advertises(registry):

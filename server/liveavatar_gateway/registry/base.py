@@ -76,6 +76,10 @@ class Row:
     """Where its owner serves, "host:port"; empty when that is not known."""
     end_wanted: str = ""
     """Why somebody who is not its owner wants it to end; empty when nobody does."""
+    account: str = ""
+    """Name of the LiveAvatar account and key it was made with."""
+    unreadable: str = ""
+    """Why its facts, handles or numbers cannot be read; then they are empty here, and its upstream ids remain."""
 
 
 class Registry(Protocol):
@@ -83,16 +87,20 @@ class Registry(Protocol):
 
     Use as an async context manager; leaving it is a clean exit.
 
-    `note_*` are called where a packet or an event leaves, from the event loop: they return when a crash of this
-    process can no longer lose what they noted. Everything else may take as long as a disk does.
+    `note_*` are called where a packet or an event leaves, from the event loop. They never wait for a disk and
+    never fail: what was noted survives this process at once and is seen by all others, and `save` and `finish`
+    take it along into the table. A note under a fence that is not valid any more changes nothing. Everything else
+    may take as long as a disk does, and is awaited.
 
-    Raises (all methods):
+    Raises (all methods but `note_*`):
         RegistryUnavailable: it cannot be read or written now. Nothing changed.
         OwnerMoved: the fence is not valid any more: another process has the session.
     """
 
     owner: str
     """This process, unique for ever."""
+    account: str
+    """Whose sessions it makes and finds."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -108,11 +116,23 @@ class Registry(Protocol):
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts, *, request_id: str = "") -> Fence:
-        """Add a session of this process, with its caller's name for the wish. It is living until `finish`."""
+    async def create(self, session_id: str, facts: Facts) -> Fence:
+        """Add a session of this process. It is living until `finish`."""
+
+    async def reserve(
+        self, session_id: str, facts: Facts, *, request_id: str, instead_of: str = ""
+    ) -> Fence | None:
+        """Add a session of this process for a request, unless there is one; None when there is.
+
+        Args:
+            session_id: The session.
+            facts: What is known of it.
+            request_id: The caller's name for its wish.
+            instead_of: Newest session of that request, if it may be followed by this one.
+        """
 
     async def save(self, fence: Fence, facts: Facts) -> None:
-        """Replace what is known of a session."""
+        """Replace what is known of a session, and write what was noted of it."""
 
     async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
         """Note that a session at LiveAvatar is about to start; returns when a crash cannot lose that any more."""
@@ -124,7 +144,7 @@ class Registry(Protocol):
         """Note that a session at LiveAvatar is over, whoever owned it."""
 
     async def finish(self, fence: Fence, facts: Facts, *, keep_s: float) -> bool:
-        """Keep the final record alone, for `keep_s` seconds; False when something upstream is not stopped yet.
+        """Keep the final record and what was noted, for `keep_s` seconds; False when not all upstream is stopped.
 
         Such a session stays among the living, for another process to stop it when this one is gone.
         """
@@ -140,23 +160,29 @@ class Registry(Protocol):
 
     # --- sessions of others
 
-    def find(self, session_id: str) -> Row | None:
+    async def find(self, session_id: str) -> Row | None:
         """Look a session up, whoever owns it; None when there is none."""
 
-    def find_request(self, request_id: str) -> Row | None:
+    async def find_request(self, request_id: str) -> Row | None:
         """Look up the newest session that was created for a request, whoever owns it; None when there is none."""
 
-    def abandoned(self, row: Row) -> bool:
+    async def abandoned(self, row: Row) -> bool:
         """Whether a living session's owner is dead, or has been silent for longer than its lease and the grace."""
 
     async def orphans(self) -> Sequence[Row]:
-        """All living sessions whose owners are dead, oldest first."""
+        """All living sessions whose owners are dead, oldest first; those made with retired keys among them."""
+
+    async def other_accounts(self) -> Mapping[str, int]:
+        """Count living sessions of accounts and keys that are neither this one nor retired, by account name."""
 
     async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         """Which of these sessions at LiveAvatar are ours, with the id of our session each belongs to."""
 
-    def claim(self, row: Row) -> Fence | None:
+    async def claim(self, row: Row) -> Fence | None:
         """Take a session over as it was read; None when somebody else was faster."""
+
+    async def put_aside(self, fence: Fence, reason: str) -> None:
+        """Move the content of an unreadable session to where people find it and no search does; its ids stay."""
 
     async def want_end(self, session_id: str, reason: str) -> None:
         """Ask whoever owns a session, now or later, to end it. The first reason stays; one that ended stays so."""

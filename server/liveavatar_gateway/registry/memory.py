@@ -1,7 +1,9 @@
 """The registry that keeps nothing: for a process that is to leave no trace, and takes its sessions with it."""
 
+import contextlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -24,15 +26,25 @@ class Memory:
     addresses: dict[str, str] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)
     kept_until_s: dict[str, float] = field(default_factory=dict)
+    quarantine: list[tuple[str, Row]] = field(default_factory=list)
+    """Why each was put aside, and as it was."""
 
 
 class MemoryRegistry:
     """See `Registry`. It refuses and allows what any other does, but for surviving its process."""
 
-    def __init__(self, config: LeaseConfig, *, account: str = "", memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        config: LeaseConfig,
+        *,
+        account: str = "",
+        retired_accounts: Sequence[str] = (),
+        memory: Memory | None = None,
+    ) -> None:
         self.owner = str(uuid.uuid4())
         self._config = config
-        self._account = account
+        self.account = account
+        self._orphans_of = (account, *retired_accounts)
         self._memory = memory or Memory()
 
     # --- this process
@@ -58,8 +70,19 @@ class MemoryRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts, *, request_id: str = "") -> Fence:
-        self._memory.accounts[session_id] = self._account
+    async def create(self, session_id: str, facts: Facts) -> Fence:
+        return self._insert(session_id, facts, "")
+
+    async def reserve(
+        self, session_id: str, facts: Facts, *, request_id: str, instead_of: str = ""
+    ) -> Fence | None:
+        newest = await self.find_request(request_id)
+        if newest is not None and newest.session_id != instead_of:
+            return None
+        return self._insert(session_id, facts, request_id)
+
+    def _insert(self, session_id: str, facts: Facts, request_id: str) -> Fence:
+        self._memory.accounts[session_id] = self.account
         self._memory.requests[session_id] = request_id
         self._memory.rows[session_id] = Row(
             session_id=session_id,
@@ -73,6 +96,7 @@ class MemoryRegistry:
             handles=(),
             seen_mono_s=None,
             address="",
+            account=self.account,
         )
         return Fence(session_id, 1)
 
@@ -109,14 +133,20 @@ class MemoryRegistry:
         return True
 
     def note_sequence(self, fence: Fence, sequence: int) -> None:
-        self._put(replace(self._own(fence), sequence=sequence))
+        self._note(fence, lambda row: replace(row, sequence=sequence))
 
     def note_utterance(self, fence: Fence, utterance_id: str, facts: Facts) -> None:
-        row = self._own(fence)
-        self._put(replace(row, utterances=tuple({**dict(row.utterances), utterance_id: facts}.items())))
+        self._note(
+            fence,
+            lambda row: replace(row, utterances=tuple({**dict(row.utterances), utterance_id: facts}.items())),
+        )
 
     def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
-        self._put(replace(self._own(fence), handles=tuple(handles)))
+        self._note(fence, lambda row: replace(row, handles=tuple(handles)))
+
+    def _note(self, fence: Fence, change: Callable[[Row], Row]) -> None:
+        with contextlib.suppress(OwnerMoved):
+            self._put(change(self._own(fence)))
 
     def _own(self, fence: Fence) -> Row:
         row = self._memory.rows.get(fence.session_id)
@@ -129,20 +159,28 @@ class MemoryRegistry:
 
     # --- sessions of others
 
-    def find(self, session_id: str) -> Row | None:
+    async def find(self, session_id: str) -> Row | None:
         row = self._memory.rows.get(session_id)
-        return self._seen(row) if row and self._memory.accounts[session_id] == self._account else None
+        return self._seen(row) if row and self._memory.accounts[session_id] == self.account else None
 
-    def find_request(self, request_id: str) -> Row | None:
+    async def find_request(self, request_id: str) -> Row | None:
         newest = reversed(self._memory.rows)
         found = next((name for name in newest if request_id and self._memory.requests[name] == request_id), None)
-        return None if found is None else self.find(found)
+        return None if found is None else await self.find(found)
 
-    def abandoned(self, row: Row) -> bool:
+    async def abandoned(self, row: Row) -> bool:
+        return self._abandoned(row)
+
+    def _abandoned(self, row: Row) -> bool:
         return not row.ended and row.owner != self.owner and self._is_dead(row.owner)
 
     async def orphans(self) -> Sequence[Row]:
-        return [self._seen(row) for row in self._living() if self.abandoned(row)]
+        rows = [row for row in self._memory.rows.values() if not row.ended and row.account in self._orphans_of]
+        return [self._seen(row) for row in rows if self._abandoned(row)]
+
+    async def other_accounts(self) -> Mapping[str, int]:
+        rows = self._memory.rows.values()
+        return Counter(row.account for row in rows if not row.ended and row.account not in self._orphans_of)
 
     def _is_dead(self, owner: str) -> bool:
         return is_dead(
@@ -156,7 +194,7 @@ class MemoryRegistry:
     def _living(self) -> list[Row]:
         accounts = self._memory.accounts
         rows = self._memory.rows.values()
-        return [row for row in rows if not row.ended and accounts[row.session_id] == self._account]
+        return [row for row in rows if not row.ended and accounts[row.session_id] == self.account]
 
     def _seen(self, row: Row) -> Row:
         lease = self._memory.leases.get(row.owner)
@@ -167,27 +205,30 @@ class MemoryRegistry:
         return {
             one.upstream_session_id: row.session_id
             for row in self._memory.rows.values()
-            if self._memory.accounts[row.session_id] == self._account
+            if self._memory.accounts[row.session_id] == self.account
             for one in row.upstreams
             if one.upstream_session_id in upstream_session_ids
         }
 
-    def claim(self, row: Row) -> Fence | None:
+    async def claim(self, row: Row) -> Fence | None:
         known = self._memory.rows.get(row.session_id)
         if known is None or known.ended or (known.owner, known.epoch) != (row.owner, row.epoch):
             return None
         self._put(replace(known, owner=self.owner, epoch=row.epoch + 1))
         return Fence(row.session_id, row.epoch + 1)
 
+    async def put_aside(self, fence: Fence, reason: str) -> None:
+        row = self._own(fence)
+        self._memory.quarantine.append((reason, row))
+        self._put(replace(row, facts={}, handles=(), utterances=(), sequence=0))
+
     async def want_end(self, session_id: str, reason: str) -> None:
-        row = self.find(session_id)
+        row = await self.find(session_id)
         if row is not None and not row.ended and not row.end_wanted:
             self._put(replace(self._memory.rows[session_id], end_wanted=reason))
 
     async def page(self, after: str, size: int) -> Sequence[Row]:
-        rows = [
-            row for row in self._memory.rows.values() if self._memory.accounts[row.session_id] == self._account
-        ]
+        rows = [row for row in self._memory.rows.values() if self._memory.accounts[row.session_id] == self.account]
         rows.reverse()
         start = next((index + 1 for index, row in enumerate(rows) if row.session_id == after), 0)
         return [self._seen(row) for row in rows[start : start + size]]

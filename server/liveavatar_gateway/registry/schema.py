@@ -2,7 +2,19 @@
 
 from typing import Final
 
-VERSION: Final = 3
+VERSION: Final = 4
+
+_QUARANTINE: Final = """
+    CREATE TABLE IF NOT EXISTS quarantine (
+        session_id TEXT NOT NULL,    -- for people; nothing is read from here
+        account TEXT NOT NULL,
+        put_aside_at TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        facts BLOB NOT NULL,
+        handles BLOB NOT NULL
+    ) STRICT"""
 
 SCHEMA: Final = (
     """
@@ -45,6 +57,7 @@ SCHEMA: Final = (
         access BLOB                  -- sealed; NULL before start has answered
     ) STRICT""",
     "CREATE INDEX upstreams_of ON upstreams (session_id)",
+    _QUARANTINE,
 )
 
 UPGRADES: Final = {
@@ -53,5 +66,6 @@ UPGRADES: Final = {
         "ALTER TABLE sessions ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
     ),
+    3: (_QUARANTINE,),
 }
 """What leads from a version to the next."""

@@ -1,8 +1,11 @@
 """The registry in an SQLite file: for all processes of one machine, and through a crash of any of them.
 
 Writes go through the operating system's cache, so a killed process loses nothing that it wrote; a machine that
-loses power may lose the last moments, and with them every connection that they were about. `note_*` write at once
-on a connection of the event loop's own (about 20 microseconds); all else runs on one thread.
+loses power may lose the last moments, and with them every connection that they were about.
+
+The event loop touches no file. `note_*` write to the memory-mapped journal of this process (see `journal.py`),
+from which every reader completes the rows of the process; one thread writes the tables and one reads them, so that
+a lookup does not wait behind a write that waits for somebody else's lock.
 """
 
 import asyncio
@@ -12,6 +15,8 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -20,24 +25,30 @@ import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, LeaseConfig, Row, Upstream
+from liveavatar_gateway.registry.journal import HANDLES, SEQUENCE, UTTERANCE, Entry, Journal, Journals
 from liveavatar_gateway.registry.lease import Lease, is_dead, monotonic_s, this_boot
 from liveavatar_gateway.registry.schema import SCHEMA, UPGRADES, VERSION
 from liveavatar_gateway.registry.sealing import Sealer, Unopenable
 from liveavatar_gateway.registry.witness import Witness
 
 _Result = TypeVar("_Result")
+_Kind = TypeVar("_Kind")
 
 _log = structlog.get_logger(__name__)
 
-_LOOP_BUSY_MS: Final = 50
-"""How long the event loop waits for another's write. What it wanted to note then goes with the next packet."""
-_THREAD_BUSY_MS: Final = 3000
+_BUSY_MS: Final = 3000
+"""Longest wait for another program's write, on a thread. What was to be written is then written later."""
+_MAX_NUMBER: Final = 1 << 53
+"""Above any sequence number or epoch that a gateway counts up to."""
+_MAX_LEASE_S: Final = 3600.0
+"""A lease that lasts longer from now was not written by a gateway, or by one that is no more."""
+_MAX_COMPLAINTS: Final = 1000
+_KEPT_QUARANTINED: Final = 1000
 _KEPT_UTTERANCES: Final = 320
 """Per session, ended ones among them: more than a session remembers (`SpeechConfig.remembered_utterances`)."""
 
-_NOTE_UTTERANCE: Final = """
-    INSERT INTO utterances (session_id, utterance_id, facts)
-    SELECT session_id, ?, ? FROM sessions WHERE session_id = ? AND owner = ? AND epoch = ?
+_SAVE_UTTERANCE: Final = """
+    INSERT INTO utterances (session_id, utterance_id, facts) VALUES (?, ?, ?)
     ON CONFLICT (session_id, utterance_id) DO UPDATE SET facts = excluded.facts"""
 _ADD_UPSTREAM: Final = """
     INSERT INTO upstreams (upstream_session_id, session_id)
@@ -50,8 +61,25 @@ _FORGET_OLD_UTTERANCES: Final = """
         SELECT rowid FROM utterances WHERE session_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)"""
 _ROWS: Final = """
     SELECT session_id, owner, epoch, ended, sequence, sessions.facts, handles, boot_id, until_mono_s, address,
-        end_wanted
+        end_wanted, account
     FROM sessions LEFT JOIN processes USING (owner)"""
+_QUARANTINE: Final = """
+    INSERT INTO quarantine (session_id, account, put_aside_at, reason, epoch, sequence, facts, handles)
+    SELECT session_id, account, ?, ?, epoch, sequence, facts, handles FROM sessions WHERE session_id = ?"""
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What was noted of a session and is not in the table yet."""
+
+    fence: Fence
+    sequence: int | None = None
+    handles: tuple[HandleHash, ...] | None = None
+    utterances: dict[str, Facts] = field(default_factory=dict)
+
+    def copy(self) -> "_Notes":
+        """What a write takes along; what is noted meanwhile is not in it."""
+        return _Notes(self.fence, self.sequence, self.handles, dict(self.utterances))
 
 
 class SqliteRegistry:
@@ -64,6 +92,7 @@ class SqliteRegistry:
         config: LeaseConfig,
         *,
         account: str,
+        retired_accounts: Sequence[str] = (),
         clock: Callable[[], float] = monotonic_s,
         boot_id: str = "",
     ) -> None:
@@ -74,6 +103,7 @@ class SqliteRegistry:
             sealer: Keeps secrets.
             config: How long leases last.
             account: Whose sessions these are: another account's in the same file are not touched.
+            retired_accounts: Names under keys that were used before; orphans made with those are found too.
             clock: Monotonic seconds, the same for all processes of the machine.
             boot_id: Name of this start of the machine; found out when empty.
         """
@@ -81,42 +111,57 @@ class SqliteRegistry:
         self._path = path
         self._sealer = sealer
         self._config = config
-        self._account = account
+        self.account = account
+        self._orphans_of = (account, *retired_accounts)
         self._clock = clock
         self._boot_id = boot_id or this_boot()
         self._witness = Witness(path)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
-        self._on_loop: sqlite3.Connection
-        self._on_thread: sqlite3.Connection
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
+        self._writing: sqlite3.Connection
+        self._reading: sqlite3.Connection
+        self._journals = Journals(path)
+        self._journal: Journal | None = None
+        self._growing: asyncio.Future[Any] | None = None
+        self._notes: dict[str, _Notes] = {}
+        self._complaints: set[tuple[str, str]] = set()
 
     # --- this process
 
     async def __aenter__(self) -> Self:
-        await self._run(self._open)
+        await self._write(self._open)
         return self
 
     def _open(self) -> None:
         try:
             # Before SQLite makes it with the permissions of everyone; its companions get those of the file.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            journal = Journal(self._journals.path(self.owner))
+            journal.open()
         except OSError as error:
             raise self._unavailable(error) from error
-        self._on_thread = self._connect(_THREAD_BUSY_MS)
-        self._prepare(self._on_thread)
-        self._on_loop = self._connect(_LOOP_BUSY_MS)
-        # A checkpoint waits for the disk; the thread does it.
-        self._on_loop.execute("PRAGMA wal_autocheckpoint = 0")
+        self._journal = journal
         try:
-            self._witness.hold(self.owner)
-        except OSError as error:
-            # Others then judge this process by its lease alone.
-            _log.warning("registry.no_locks", error=str(error))
-        self._write_lease("")
+            self._writing = self._connect()
+            self._prepare(self._writing)
+            self._reading = self._connect()
+            try:
+                self._witness.hold(self.owner)
+            except OSError as error:
+                # Others then judge this process by its lease alone.
+                _log.warning("registry.no_locks", error=str(error))
+            self._write_lease("")
+        except BaseException:
+            journal.close(keep=False)
+            self._witness.release(self.owner)
+            raise
 
-    def _connect(self, busy_ms: int) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False
+            self._path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
         )
+        # One text that is no UTF-8 must not fail the read of all rows.
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
@@ -140,38 +185,57 @@ class SqliteRegistry:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
 
     async def __aexit__(self, *exc_info: object) -> None:
+        if self._growing is not None:
+            await asyncio.wait([self._growing])
+        left = [notes.copy() for notes in self._notes.values()]
+        saved = False
+        try:
+            await self._write(lambda: self._save_rest(left))
+            saved = True
+        except RegistryUnavailable as error:
+            _log.warning("registry.left_in_journal", sessions=len(left), error=error.metadata.get("error", ""))
         with contextlib.suppress(RegistryUnavailable):
-            await self._run(self._leave)
-        self._thread.shutdown()
+            await self._write(self._leave)
+        if self._journal is not None:
+            # What could not be written is read from there by whoever goes on.
+            self._journal.close(keep=not saved)
+            self._journal = None
+        self._writer.shutdown()
+        self._reader.shutdown()
+
+    def _save_rest(self, left: Sequence[_Notes]) -> None:
+        for notes in left:
+            with contextlib.suppress(OwnerMoved):
+                self._transact(lambda notes=notes: self._save_notes(notes))  # type: ignore[misc]
 
     def _leave(self) -> None:
         try:
-            self._on_thread.execute("DELETE FROM processes WHERE owner = ?", (self.owner,))
+            self._writing.execute("DELETE FROM processes WHERE owner = ?", (self.owner,))
         finally:
             self._witness.release(self.owner)
-            self._on_loop.close()
-            self._on_thread.close()
+            self._writing.close()
+            self._reading.close()
 
     async def renew(self, address: str) -> Mapping[str, int]:
         def work() -> dict[str, int]:
             self._write_lease(address)
-            self._on_thread.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
             mine = "SELECT session_id, epoch FROM sessions WHERE owner = ? AND NOT ended"
-            return dict(self._on_thread.execute(mine, (self.owner,)).fetchall())
+            return dict(self._writing.execute(mine, (self.owner,)).fetchall())
 
-        return await self._run(work)
+        return await self._write(work)
 
     async def wanted_ends(self) -> Mapping[str, str]:
         def work() -> dict[str, str]:
             wanted = (
                 "SELECT session_id, end_wanted FROM sessions WHERE owner = ? AND NOT ended AND end_wanted NOTNULL"
             )
-            return dict(self._on_thread.execute(wanted, (self.owner,)).fetchall())
+            return dict(self._writing.execute(wanted, (self.owner,)).fetchall())
 
-        return await self._run(work)
+        return await self._write(work)
 
     def _write_lease(self, address: str) -> None:
-        self._on_thread.execute(
+        self._writing.execute(
             "INSERT INTO processes (owner, boot_id, until_mono_s, address, pid) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (owner) DO UPDATE SET until_mono_s = excluded.until_mono_s, address = excluded.address",
             (self.owner, self._boot_id, self._clock() + self._config.ttl_s, address, os.getpid()),
@@ -179,125 +243,235 @@ class SqliteRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts, *, request_id: str = "") -> Fence:
-        def work() -> Fence:
-            self._on_thread.execute(
-                "INSERT INTO sessions (session_id, account, owner, epoch, facts, request_id) "
-                "VALUES (?, ?, ?, 1, ?, ?)",
-                (session_id, self._account, self.owner, orjson.dumps(facts), request_id),
-            )
-            return Fence(session_id, 1)
+    async def create(self, session_id: str, facts: Facts) -> Fence:
+        return await self._write(lambda: self._insert(session_id, facts, ""))
 
-        return await self._run(work)
+    async def reserve(
+        self, session_id: str, facts: Facts, *, request_id: str, instead_of: str = ""
+    ) -> Fence | None:
+        def work() -> Fence | None:
+            newest = self._writing.execute(
+                "SELECT session_id FROM sessions WHERE account = ? AND request_id = ? AND request_id <> '' "
+                "ORDER BY number DESC LIMIT 1",
+                (self.account, request_id),
+            ).fetchone()
+            if newest is not None and newest[0] != instead_of:
+                return None
+            return self._insert(session_id, facts, request_id)
+
+        return await self._write(lambda: self._transact(work))
+
+    def _insert(self, session_id: str, facts: Facts, request_id: str) -> Fence:
+        self._writing.execute(
+            "INSERT INTO sessions (session_id, account, owner, epoch, facts, request_id) "
+            "VALUES (?, ?, ?, 1, ?, ?)",
+            (session_id, self.account, self.owner, orjson.dumps(facts), request_id),
+        )
+        return Fence(session_id, 1)
 
     async def save(self, fence: Fence, facts: Facts) -> None:
-        def work() -> None:
-            self._change(self._on_thread, fence, "facts = ?", orjson.dumps(facts))
-            self._on_thread.execute(_FORGET_OLD_UTTERANCES, (fence.session_id, _KEPT_UTTERANCES))
+        notes = self._noted(fence)
+        taken = notes.copy()
 
-        await self._run(work)
+        def work() -> None:
+            self._change(fence, "facts = ?", orjson.dumps(facts))
+            self._save_notes(taken)
+            self._writing.execute(_FORGET_OLD_UTTERANCES, (fence.session_id, _KEPT_UTTERANCES))
+
+        await self._write_noted(work, notes, taken)
 
     async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
         def work() -> None:
-            self._fenced(self._on_thread, _ADD_UPSTREAM, (upstream_session_id,), fence)
+            self._fenced(_ADD_UPSTREAM, (upstream_session_id,), fence)
 
-        await self._run(work)
+        await self._write(work)
 
     async def save_access(self, fence: Fence, upstream_session_id: str, access: Facts) -> None:
         def work() -> None:
             place = _place(fence.session_id, upstream_session_id)
             sealed = self._sealer.seal(orjson.dumps(access), place=place)
-            self._fenced(self._on_thread, _SAVE_ACCESS, (sealed, upstream_session_id), fence)
+            self._fenced(_SAVE_ACCESS, (sealed, upstream_session_id), fence)
 
-        await self._run(work)
+        await self._write(work)
 
     async def drop_upstream(self, upstream_session_id: str) -> None:
         def work() -> None:
-            self._on_thread.execute("DELETE FROM upstreams WHERE upstream_session_id = ?", (upstream_session_id,))
+            self._writing.execute("DELETE FROM upstreams WHERE upstream_session_id = ?", (upstream_session_id,))
 
-        await self._run(work)
+        await self._write(work)
 
     async def finish(self, fence: Fence, facts: Facts, *, keep_s: float) -> bool:
-        def work() -> bool:
-            connection = self._on_thread
-            connection.execute("BEGIN IMMEDIATE")
-            with _transaction(connection):
-                self._change(connection, fence, "facts = ?", orjson.dumps(facts))
-                left = connection.execute("SELECT 1 FROM upstreams WHERE session_id = ?", (fence.session_id,))
-                if left.fetchone() is not None:
-                    return False
-                until = (self._boot_id, self._clock() + keep_s)
-                self._change(connection, fence, "ended = 1, kept_boot_id = ?, kept_until_mono_s = ?", *until)
-                connection.execute("DELETE FROM utterances WHERE session_id = ?", (fence.session_id,))
-                return True
+        notes = self._noted(fence)
+        taken = notes.copy()
 
-        return await self._run(work)
+        def work() -> bool:
+            connection = self._writing
+            self._change(fence, "facts = ?", orjson.dumps(facts))
+            self._save_notes(taken)
+            left = connection.execute("SELECT 1 FROM upstreams WHERE session_id = ?", (fence.session_id,))
+            if left.fetchone() is not None:
+                return False
+            until = (self._boot_id, self._clock() + keep_s)
+            self._change(fence, "ended = 1, kept_boot_id = ?, kept_until_mono_s = ?", *until)
+            connection.execute("DELETE FROM utterances WHERE session_id = ?", (fence.session_id,))
+            return True
+
+        over = await self._write_noted(work, notes, taken)
+        if over:
+            self._forget_notes(fence)
+        return over
+
+    # --- notes: on the event loop, in memory
 
     def note_sequence(self, fence: Fence, sequence: int) -> None:
-        with self._translated():
-            self._change(self._on_loop, fence, "sequence = ?", sequence)
+        self._noted(fence).sequence = sequence
+        self._record(Entry(fence.session_id, fence.epoch, SEQUENCE, "", sequence))
 
     def note_utterance(self, fence: Fence, utterance_id: str, facts: Facts) -> None:
-        with self._translated():
-            self._fenced(self._on_loop, _NOTE_UTTERANCE, (utterance_id, orjson.dumps(facts)), fence)
+        utterances = self._noted(fence).utterances
+        utterances[utterance_id] = facts
+        if len(utterances) > _KEPT_UTTERANCES:
+            oldest = next(iter(utterances))
+            del utterances[oldest]
+            if self._journal is not None:
+                self._journal.forget(fence.session_id, UTTERANCE, oldest)
+        self._record(Entry(fence.session_id, fence.epoch, UTTERANCE, utterance_id, facts))
 
     def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
-        packed = orjson.dumps([(one.sha256, one.until_mono_s) for one in handles])
-        with self._translated():
-            self._change(self._on_loop, fence, "handles = ?", packed)
+        self._noted(fence).handles = tuple(handles)
+        self._record(Entry(fence.session_id, fence.epoch, HANDLES, "", _packed(handles)))
 
-    def _change(self, connection: sqlite3.Connection, fence: Fence, assignments: str, *values: Any) -> None:
+    def _noted(self, fence: Fence) -> _Notes:
+        notes = self._notes.get(fence.session_id)
+        if notes is None or notes.fence.epoch < fence.epoch:
+            if notes is not None:
+                self._forget_notes(notes.fence)
+            notes = self._notes[fence.session_id] = _Notes(fence)
+        if notes.fence.epoch > fence.epoch:
+            # Of an owner that was this process once: nobody will ask for these.
+            return _Notes(fence)
+        return notes
+
+    def _record(self, entry: Entry) -> None:
+        journal = self._journal
+        if journal is None or self._notes[entry.session_id].fence.epoch != entry.epoch:
+            return
+        if not journal.write(entry):
+            self._complain(entry.session_id, "registry.journal_full", what=entry.kind)
+        if journal.wants_to_grow and self._growing is None:
+            loop = asyncio.get_running_loop()
+            self._growing = loop.run_in_executor(self._reader, journal.grow)
+            self._growing.add_done_callback(self._grown)
+
+    def _grown(self, growing: "asyncio.Future[Any]") -> None:
+        self._growing = None
+        if growing.cancelled() or self._journal is None:
+            return
+        if (error := growing.exception()) is not None:
+            self._complain("", "registry.journal_full", what=str(error))
+        else:
+            self._journal.add(growing.result())
+
+    def _save_notes(self, notes: _Notes) -> None:
+        """Write what was noted, within a transaction; the fence is checked where anything was."""
+        fence = notes.fence
+        if notes.sequence is not None:
+            self._change(fence, "sequence = ?", notes.sequence)
+        if notes.handles is not None:
+            self._change(fence, "handles = ?", orjson.dumps(_packed(notes.handles)))
+        if notes.utterances:
+            self._change(fence, "epoch = epoch")
+            self._writing.executemany(
+                _SAVE_UTTERANCE,
+                [(fence.session_id, name, orjson.dumps(facts)) for name, facts in notes.utterances.items()],
+            )
+
+    async def _write_noted(self, work: Callable[[], _Result], notes: _Notes, taken: _Notes) -> _Result:
+        """Write together with notes; they stay noted until that has worked."""
+        try:
+            result = await self._write(lambda: self._transact(work))
+        except OwnerMoved:
+            self._forget_notes(notes.fence)
+            raise
+        notes.sequence = None if notes.sequence == taken.sequence else notes.sequence
+        notes.handles = None if notes.handles is taken.handles else notes.handles
+        for name, facts in taken.utterances.items():
+            if notes.utterances.get(name) is facts:
+                del notes.utterances[name]
+                if self._journal is not None and self._notes.get(notes.fence.session_id) is notes:
+                    self._journal.forget(notes.fence.session_id, UTTERANCE, name)
+        return result
+
+    def _forget_notes(self, fence: Fence) -> None:
+        notes = self._notes.get(fence.session_id)
+        if notes is not None and notes.fence.epoch <= fence.epoch:
+            del self._notes[fence.session_id]
+            if self._journal is not None:
+                self._journal.forget_session(fence.session_id)
+
+    def _change(self, fence: Fence, assignments: str, *values: Any) -> None:
         statement = f"UPDATE sessions SET {assignments} WHERE session_id = ? AND owner = ? AND epoch = ?"  # noqa: S608 - ours
-        self._fenced(connection, statement, values, fence)
+        self._fenced(statement, values, fence)
 
-    def _fenced(self, connection: sqlite3.Connection, statement: str, values: Sequence[Any], fence: Fence) -> None:
-        changed = connection.execute(statement, (*values, fence.session_id, self.owner, fence.epoch)).rowcount
+    def _fenced(self, statement: str, values: Sequence[Any], fence: Fence) -> None:
+        changed = self._writing.execute(statement, (*values, fence.session_id, self.owner, fence.epoch)).rowcount
         if changed == 0:
             raise OwnerMoved(fence.session_id)
 
     # --- sessions of others
 
-    def find(self, session_id: str) -> Row | None:
-        with self._translated():
-            found = self._rows(self._on_loop, "WHERE account = ? AND session_id = ?", self._account, session_id)
+    async def find(self, session_id: str) -> Row | None:
+        found = await self._read(
+            lambda: self._rows(self._reading, "WHERE account = ? AND session_id = ?", self.account, session_id)
+        )
         return found[0] if found else None
 
-    def find_request(self, request_id: str) -> Row | None:
-        with self._translated():
-            found = self._rows(
-                self._on_loop,
+    async def find_request(self, request_id: str) -> Row | None:
+        found = await self._read(
+            lambda: self._rows(
+                self._reading,
                 # The index holds no empty ones, and is used only where the question says that too.
                 "WHERE account = ? AND request_id = ? AND request_id <> '' ORDER BY number DESC LIMIT 1",
-                self._account,
+                self.account,
                 request_id,
             )
+        )
         return found[0] if found else None
 
-    def abandoned(self, row: Row) -> bool:
+    async def abandoned(self, row: Row) -> bool:
         if row.ended or row.owner == self.owner:
             return False
-        with self._translated():
-            return self._is_dead(row.owner, self._lease_of(self._on_loop, row.owner))
+        return await self._read(lambda: self._is_dead(row.owner, self._lease_of(self._reading, row.owner)))
 
     async def orphans(self) -> Sequence[Row]:
         def work() -> list[Row]:
-            connection = self._on_thread
+            connection = self._reading
+            mine = ", ".join("?" * len(self._orphans_of))
             owners = connection.execute(
-                "SELECT DISTINCT owner FROM sessions WHERE account = ? AND NOT ended AND owner <> ?",
-                (self._account, self.owner),
+                f"SELECT DISTINCT owner FROM sessions WHERE account IN ({mine}) AND NOT ended AND owner <> ?",  # noqa: S608 - ours
+                (*self._orphans_of, self.owner),
             ).fetchall()
             dead = [owner for (owner,) in owners if self._is_dead(owner, self._lease_of(connection, owner))]
             rows: list[Row] = []
             for owner in dead:
                 rows += self._rows(
                     connection,
-                    "WHERE account = ? AND NOT ended AND owner = ? ORDER BY number",
-                    self._account,
+                    f"WHERE account IN ({mine}) AND NOT ended AND owner = ? ORDER BY number",
+                    *self._orphans_of,
                     owner,
                 )
             return rows
 
-        return await self._run(work)
+        return await self._read(work)
+
+    async def other_accounts(self) -> Mapping[str, int]:
+        def work() -> dict[str, int]:
+            counted = self._reading.execute(
+                "SELECT account, count(*) FROM sessions WHERE NOT ended GROUP BY account"
+            )
+            return {account: count for account, count in counted if account not in self._orphans_of}
+
+        return await self._read(work)
 
     @staticmethod
     def _lease_of(connection: sqlite3.Connection, owner: str) -> Lease | None:
@@ -307,6 +481,9 @@ class SqliteRegistry:
         return Lease(boot_id=found[0], until_mono_s=found[1]) if found else None
 
     def _is_dead(self, owner: str, lease: Lease | None) -> bool:
+        if lease is not None and not lease.until_mono_s <= self._clock() + _MAX_LEASE_S:
+            # A number like that would keep the sessions of a dead process for ever.
+            lease = Lease(boot_id=lease.boot_id, until_mono_s=float("-inf"))
         return is_dead(
             lease,
             seen_alive=self._witness.sees_alive(owner),
@@ -317,34 +494,58 @@ class SqliteRegistry:
 
     async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         def work() -> dict[str, str]:
-            known = self._on_thread.execute(
+            known = self._reading.execute(
                 "SELECT upstream_session_id, session_id FROM upstreams JOIN sessions USING (session_id) "
                 "WHERE account = ?",
-                (self._account,),
+                (self.account,),
             )
             wanted = frozenset(upstream_session_ids)
             return {upstream_id: session_id for upstream_id, session_id in known if upstream_id in wanted}
 
-        return await self._run(work)
+        return await self._read(work)
 
-    def claim(self, row: Row) -> Fence | None:
-        with self._translated():
-            taken = self._on_loop.execute(
-                "UPDATE sessions SET owner = ?, epoch = epoch + 1 "
-                "WHERE session_id = ? AND owner = ? AND epoch = ? AND NOT ended",
-                (self.owner, row.session_id, row.owner, row.epoch),
+    async def claim(self, row: Row) -> Fence | None:
+        epoch = row.epoch + 1 if 0 < row.epoch < _MAX_NUMBER else 1
+        fence = Fence(row.session_id, epoch)
+
+        def work() -> Fence | None:
+            # Before the owner in the table changes: what it noted last is in its journal alone.
+            left = self._journals.read(row.owner).get(row.session_id, ())
+            taken = self._writing.execute(
+                "UPDATE sessions SET owner = ?, epoch = ? WHERE session_id = ? AND owner = ? AND epoch = ? "
+                "AND NOT ended",
+                (self.owner, epoch, row.session_id, row.owner, row.epoch),
             ).rowcount
-        return Fence(row.session_id, row.epoch + 1) if taken else None
+            if not taken:
+                return None
+            self._save_notes(_noted_by(left, row.epoch, fence))
+            return fence
+
+        return await self._write(lambda: self._transact(work))
+
+    async def put_aside(self, fence: Fence, reason: str) -> None:
+        def work() -> None:
+            self._change(fence, "epoch = epoch")
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self._writing.execute(_QUARANTINE, (now, reason, fence.session_id))
+            self._change(fence, "facts = ?, handles = ?, sequence = 0", b"{}", b"[]")
+            self._writing.execute("DELETE FROM utterances WHERE session_id = ?", (fence.session_id,))
+            self._writing.execute(
+                "DELETE FROM quarantine WHERE rowid <= (SELECT max(rowid) FROM quarantine) - ?",
+                (_KEPT_QUARANTINED,),
+            )
+
+        await self._write(lambda: self._transact(work))
 
     async def want_end(self, session_id: str, reason: str) -> None:
         def work() -> None:
-            self._on_thread.execute(
+            self._writing.execute(
                 "UPDATE sessions SET end_wanted = ? "
                 "WHERE account = ? AND session_id = ? AND NOT ended AND end_wanted ISNULL",
-                (reason, self._account, session_id),
+                (reason, self.account, session_id),
             )
 
-        await self._run(work)
+        await self._write(work)
 
     async def page(self, after: str, size: int) -> Sequence[Row]:
         def work() -> list[Row]:
@@ -352,19 +553,19 @@ class SqliteRegistry:
                 "WHERE account = ? AND number < coalesce((SELECT number FROM sessions WHERE session_id = ?), ?) "
             )
             return self._rows(
-                self._on_thread,
+                self._reading,
                 newest + "ORDER BY number DESC LIMIT ?",
-                self._account,
+                self.account,
                 after,
                 1 << 62,
                 size,
             )
 
-        return await self._run(work)
+        return await self._read(work)
 
     async def tidy(self) -> None:
         def work() -> None:
-            connection = self._on_thread
+            connection = self._writing
             connection.execute(
                 "DELETE FROM sessions WHERE ended AND (kept_boot_id <> ? OR kept_until_mono_s < ?)",
                 (self._boot_id, self._clock()),
@@ -378,59 +579,128 @@ class SqliteRegistry:
                 if self._is_dead(owner, Lease(boot_id=boot_id, until_mono_s=until_mono_s)):
                     connection.execute("DELETE FROM processes WHERE owner = ?", (owner,))
                     self._witness.forget(owner)
+                    self._journals.forget(owner)
+            self._forget_journals()
 
-        await self._run(work)
+        await self._write(work)
+
+    def _forget_journals(self) -> None:
+        """Remove journals that processes left when they could not write all of it, once nobody needs them."""
+        for owner in list(self._journals.owners()):
+            if owner == self.owner or self._witness.sees_alive(owner):
+                continue
+            known = self._writing.execute(
+                "SELECT 1 FROM processes WHERE owner = ?1 "
+                "UNION SELECT 1 FROM sessions WHERE owner = ?1 AND NOT ended",
+                (owner,),
+            )
+            if known.fetchone() is None:
+                self._journals.forget(owner)
 
     def _rows(self, connection: sqlite3.Connection, condition: str, *values: Any) -> list[Row]:
+        # Journals first: what is taken out of one meanwhile is in the table by then.
         found = connection.execute(f"{_ROWS} {condition}", values).fetchall()
-        return [self._row(connection, columns) for columns in found]
+        journals = {owner: self._journals.read(owner) for owner in {columns[1] for columns in found}}
+        if journals:
+            found = connection.execute(f"{_ROWS} {condition}", values).fetchall()
+        return [self._row(connection, columns, journals.get(columns[1], {})) for columns in found]
 
-    def _row(self, connection: sqlite3.Connection, columns: Sequence[Any]) -> Row:
+    def _row(
+        self, connection: sqlite3.Connection, columns: Sequence[Any], journal: Mapping[str, Sequence[Entry]]
+    ) -> Row:
+        """Read a session; what cannot be read of it is left out and named."""
         session_id, owner, epoch, ended, sequence, facts, handles, boot_id, until_mono_s, address, end_wanted = (
-            columns
+            columns[:11]
         )
-        utterances = connection.execute(
+        problems: list[str] = []
+        known_facts = _parsed(facts, dict, "facts", problems)
+        noted = _noted_by(journal.get(session_id, ()), epoch, Fence(session_id, epoch))
+        hashes = _read_handles(handles, problems) if noted.handles is None else noted.handles
+        if noted.sequence is not None:
+            sequence = noted.sequence
+        if not 0 <= sequence <= _MAX_NUMBER:
+            problems.append(f"its last event cannot have number {sequence}")
+            sequence = 0
+        if not 0 < epoch <= _MAX_NUMBER:
+            problems.append(f"it cannot have had {epoch} owners")
+        utterances: dict[str, Facts] = {}
+        for name, packed in connection.execute(
             "SELECT utterance_id, facts FROM utterances WHERE session_id = ? ORDER BY rowid", (session_id,)
-        ).fetchall()
+        ).fetchall():
+            complaints: list[str] = []
+            kept = _parsed(packed, dict, "facts", complaints)
+            if complaints:
+                self._complain(session_id, "registry.utterance_unreadable", utterance=name, reason=complaints[0])
+            else:
+                utterances[name] = kept
         upstreams = connection.execute(
             "SELECT upstream_session_id, access FROM upstreams WHERE session_id = ? ORDER BY rowid", (session_id,)
         ).fetchall()
+        if problems:
+            self._complain(session_id, "registry.row_unreadable", reason="; ".join(problems))
+        same_boot = boot_id == self._boot_id and until_mono_s <= self._clock() + _MAX_LEASE_S
         return Row(
             session_id=session_id,
             owner=owner,
             epoch=epoch,
             ended=bool(ended),
             sequence=sequence,
-            facts=orjson.loads(facts),
-            utterances=tuple((name, orjson.loads(packed)) for name, packed in utterances),
+            facts=known_facts,
+            utterances=tuple({**utterances, **noted.utterances}.items()),
             upstreams=tuple(Upstream(name, self._opened(session_id, name, sealed)) for name, sealed in upstreams),
-            handles=tuple(HandleHash(sha256, until) for sha256, until in orjson.loads(handles)),
-            seen_mono_s=until_mono_s - self._config.ttl_s if boot_id == self._boot_id else None,
+            handles=hashes,
+            seen_mono_s=until_mono_s - self._config.ttl_s if same_boot else None,
             address=address or "",
             end_wanted=end_wanted or "",
+            account=columns[11],
+            unreadable="; ".join(problems),
         )
 
     def _opened(self, session_id: str, upstream_session_id: str, sealed: bytes | None) -> Facts | None:
         if sealed is None:
             return None
+        problems: list[str] = []
         try:
-            opened: Facts = orjson.loads(self._sealer.open(sealed, place=_place(session_id, upstream_session_id)))
+            opened = self._sealer.open(sealed, place=_place(session_id, upstream_session_id))
         except Unopenable as error:
+            problems.append(str(error))
+        else:
+            facts = _parsed(opened, dict, "access", problems)
+        if problems:
             # It can still be stopped, by its id alone.
-            _log.warning("registry.unopenable", session=session_id, error=str(error))
+            self._complain(session_id, "registry.unopenable", reason=problems[0])
             return None
-        return opened
+        return facts
 
     # --- inside
 
-    async def _run(self, work: Callable[[], _Result]) -> _Result:
-        """Run on the registry's thread, to its end even when the one who waits is cancelled."""
+    def _complain(self, session_id: str, event: str, **facts: Any) -> None:
+        """Log a lasting fault when it is seen first: rows are read again and again."""
+        if (session_id, event) not in self._complaints:
+            if len(self._complaints) >= _MAX_COMPLAINTS:
+                self._complaints.clear()
+            self._complaints.add((session_id, event))
+            _log.error(event, session=session_id, **facts)
+
+    async def _write(self, work: Callable[[], _Result]) -> _Result:
+        return await self._run(self._writer, work)
+
+    async def _read(self, work: Callable[[], _Result]) -> _Result:
+        return await self._run(self._reader, work)
+
+    async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], _Result]) -> _Result:
+        """Run on a thread, to its end even when the one who waits is cancelled."""
 
         def translated() -> _Result:
             with self._translated():
                 return work()
 
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, translated))
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(thread, translated))
+
+    def _transact(self, work: Callable[[], _Result]) -> _Result:
+        self._writing.execute("BEGIN IMMEDIATE")
+        with _transaction(self._writing):
+            return work()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -456,6 +726,53 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _packed(handles: Sequence[HandleHash]) -> list[tuple[str, float | None]]:
+    return [(one.sha256, one.until_mono_s) for one in handles]
+
+
+def _read_handles(packed: bytes, problems: list[str]) -> tuple[HandleHash, ...]:
+    found = []
+    for one in _parsed(packed, list, "handles", problems):
+        match one:
+            case [str(sha256), None | int() | float() as until_mono_s]:
+                found.append(HandleHash(sha256, until_mono_s))
+            case _:
+                problems.append("its handles are no digests with times")
+                return ()
+    return tuple(found)
+
+
+def _parsed(packed: bytes, kind: type[_Kind], what: str, problems: list[str]) -> _Kind:
+    """Read JSON of a kind; empty, and with a word in `problems`, when it is none."""
+    try:
+        found = orjson.loads(packed)
+    except (ValueError, TypeError) as error:
+        problems.append(f"its {what} are no JSON: {error}")
+        return kind()
+    if not isinstance(found, kind):
+        problems.append(f"its {what} are a {type(found).__name__}")
+        return kind()
+    return found
+
+
+def _noted_by(entries: Sequence[Entry], epoch: int, fence: Fence) -> _Notes:
+    """Read what an owner noted of a session under its epoch, as notes of another."""
+    notes = _Notes(fence)
+    for entry in entries:
+        if entry.epoch != epoch:
+            continue
+        match entry.kind, entry.value:
+            case "sequence", int(sequence):
+                notes.sequence = sequence
+            case "utterance", dict(facts):
+                notes.utterances[entry.name] = facts
+            case "handles", list(packed):
+                notes.handles = _read_handles(orjson.dumps(packed), [])
+            case _:
+                pass
+    return notes
 
 
 def _place(session_id: str, upstream_session_id: str) -> str:

@@ -15,6 +15,7 @@ from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.attach import Attachment
 from liveavatar_gateway.rpc.errors import answered
 from liveavatar_gateway.rpc.limits import RpcConfig, audio_limits
+from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch import Watch
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
@@ -55,7 +56,8 @@ class SessionService(SessionServiceServicer):
                 own_rooms=self._config.own_rooms,
             )
             request_id = convert.checked_id(request.request_id, "request_id", required=False)
-            session = self._directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
+            wait_s = convert.patience_s(context.time_remaining())
+            session = await self._directory.open(spec, request_id, wait_s=wait_s)
             await _ready_or_abandoned(session, retryable=bool(request_id))
             return p.CreateSessionResponse(
                 session=convert.session_message(session),
@@ -69,7 +71,7 @@ class SessionService(SessionServiceServicer):
         self, request: p.GetSessionRequest, context: _Context
     ) -> p.GetSessionResponse:
         async with answered(context):
-            session = self._find(request.session_id)
+            session = await self._find(request.session_id)
             return p.GetSessionResponse(session=convert.session_message(session))
         raise AssertionError("unreachable: answered raises or the body returns")
 
@@ -80,7 +82,7 @@ class SessionService(SessionServiceServicer):
             size = convert.page_size(request.page_size)
             wanted = [session for session in self._directory.newest() if _matches(session, request)]
             page, next_token = self._directory.page(wanted, request.page_token, size)
-            sessions = [convert.session_message(session) for session in page]
+            sessions = readable(page, convert.session_message)
             return p.ListSessionsResponse(sessions=sessions, next_page_token=next_token)
         raise AssertionError("unreachable: answered raises or the body returns")
 
@@ -100,7 +102,7 @@ class SessionService(SessionServiceServicer):
         self, request: p.InterruptSessionRequest, context: _Context
     ) -> p.InterruptSessionResponse:
         async with answered(context):
-            session = self._find(request.session_id)
+            session = await self._find(request.session_id)
             ended = await session.interrupt(
                 convert.checked_id(request.utterance_id, "utterance_id", required=False)
             )
@@ -132,8 +134,8 @@ class SessionService(SessionServiceServicer):
             )
         raise AssertionError("unreachable: answered raises or the body returns")
 
-    def _find(self, session_id: str) -> LiveSession:
-        return self._directory.get(convert.checked_id(session_id, "session_id", required=True))
+    async def _find(self, session_id: str) -> LiveSession:
+        return await self._directory.get(convert.checked_id(session_id, "session_id", required=True))
 
 
 async def _ready_or_abandoned(session: LiveSession, *, retryable: bool) -> None:

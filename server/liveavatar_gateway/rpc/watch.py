@@ -7,21 +7,31 @@ from itertools import chain
 from typing import Any, Final
 
 import grpc
+import structlog
 from google.rpc import status_pb2
 
 from liveavatar.gateway.v1 import session_service_pb2 as p
-from liveavatar_gateway.core.errors import CapacityExhausted, Draining, EventsCompacted, GatewayError, InvalidField
+from liveavatar_gateway.core.errors import (
+    CapacityExhausted,
+    Draining,
+    EventsCompacted,
+    GatewayError,
+    InternalError,
+    InvalidField,
+)
 from liveavatar_gateway.core.events import Entry
 from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.limits import RpcConfig
-from liveavatar_gateway.rpc.requests import each
+from liveavatar_gateway.rpc.requests import each, part
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.live import LiveSession
+from liveavatar_gateway.sessions.live import LiveSession, new_id
 from liveavatar_gateway.sessions.signal import Signal
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = structlog.get_logger(__name__)
 
 _MAX_WATCHED: Final = 10_000
 """Sessions on one stream. Each costs an entry here and one in every progress notice."""
@@ -48,6 +58,7 @@ class Watch:
     ) -> None:
         self._directory = directory
         self._progress_s = config.watch_progress_s
+        self._first_within_s = config.first_message_timeout_s
         self._requests = requests
         self._context = context
         self._told: dict[str, int] = {}
@@ -62,16 +73,16 @@ class Watch:
         self._signal = Signal()
 
     async def run(self) -> None:
-        """Serve until the caller closes its side.
+        """Serve until the caller closes its side and has its answers.
 
         Raises:
-            GatewayError: a request was wrong, too much is watched, or the process exits.
+            GatewayError: no request came in time or one was wrong, too much is watched, or the process exits.
         """
         self._directory.observers.add(self)
         try:
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(), name="watch/read")
-                await self._write()
+                await self._write(reader)
                 reader.cancel()
         finally:
             self._directory.observers.discard(self)
@@ -94,6 +105,11 @@ class Watch:
         self._failure = self._failure or Draining()
         self._signal.set()
 
+    def fail(self, error: GatewayError) -> None:
+        """End the stream with an error."""
+        self._failure = self._failure or error
+        self._signal.set()
+
     def _watch(self, session_id: str, after_sequence: int) -> None:
         if len(self._told) >= _MAX_WATCHED and session_id not in self._told:
             self._failure = CapacityExhausted(
@@ -110,10 +126,10 @@ class Watch:
     # --- up
 
     async def _read(self) -> None:
-        async for request in each(self._requests):
+        async for request in each(self._requests, first_within_s=self._first_within_s):
             match request.WhichOneof("message"):
                 case "add":
-                    self._add(request.add)
+                    await self._add(request.add)
                 case "remove":
                     self._remove(request.remove)
                 case "filter":
@@ -129,10 +145,10 @@ class Watch:
         self._over = True
         self._signal.set()
 
-    def _add(self, add: p.AddWatch) -> None:
+    async def _add(self, add: p.AddWatch) -> None:
         session_id = convert.checked_id(add.session_id, "add.session_id", required=True)
         try:
-            last = self._directory.get(session_id).core.log.last_sequence
+            last = (await self._directory.get(session_id)).core.log.last_sequence
             if not 0 <= add.after_sequence <= last:
                 raise InvalidField(
                     f"after_sequence {add.after_sequence} is not between 0 and {last}",
@@ -172,19 +188,24 @@ class Watch:
 
     # --- down
 
-    async def _write(self) -> None:
+    async def _write(self, reader: asyncio.Task[None]) -> None:
         progress_at_s = time.monotonic() + self._progress_s
-        while not self._over:
+        while True:
+            # Looked at first: what the caller asked for before it closed its side is in this round.
+            is_last_round = self._over
             await self._write_round()
             if self._progress_wanted or time.monotonic() >= progress_at_s:
                 progress_at_s = time.monotonic() + self._progress_s
                 self._progress_wanted = False
                 for response in self._progress():
                     await self._context.write(response)
-            if self._answers or self._news:
+            if (self._answers or self._news) and not is_last_round:
                 continue
             if self._failure is not None:
+                await part(reader)
                 raise self._failure
+            if is_last_round:
+                return
             await self._signal.wait(progress_at_s - time.monotonic())
 
     async def _write_round(self) -> None:
@@ -196,23 +217,59 @@ class Watch:
         for session_id in list(self._news):
             # It may have been removed while others were told of.
             if self._news.pop(session_id, 0) is None:
-                for response in self._look(session_id):
+                for response in await self._news_of(session_id):
                     await self._context.write(response)
+
+    async def _news_of(self, session_id: str) -> Iterable[p.WatchSessionsResponse]:
+        session = self._directory.here(session_id)
+        if session is None:
+            try:
+                session = await self._directory.get(session_id)
+            except GatewayError as error:
+                self._let_go(session_id)
+                return [_removed(session_id, error)]
+            if session_id not in self._told:
+                # It was removed while the registry was asked.
+                return []
+        return self._look(session)
 
     def _progress(self) -> Iterable[p.WatchSessionsResponse]:
         """All that is not told yet, then how far that is: both from this very moment, so that they agree."""
-        news = [self._look(session_id) for session_id in list(self._told)]
-        progress = p.WatchProgress(sequences=self._told)
+        news: list[Iterable[p.WatchSessionsResponse]] = []
+        for session_id in list(self._told):
+            if (session := self._directory.here(session_id)) is not None:
+                news.append(self._look(session))
+            else:
+                # The registry has to be asked, which takes time: in the next round.
+                self._news[session_id] = None
+        told = {session_id: sequence for session_id, sequence in self._told.items() if sequence != _UNSEEN}
+        progress = p.WatchProgress(sequences=told)
         return chain(*news, [p.WatchSessionsResponse(progress=progress)])
 
-    def _look(self, session_id: str) -> Iterable[p.WatchSessionsResponse]:
-        """What happened in a session since it was told last."""
-        told = self._told[session_id]
+    def _look(self, session: LiveSession) -> Iterable[p.WatchSessionsResponse]:
+        """What happened in a session since it was told last; a fault of ours in one ends its watch alone."""
         try:
-            session = self._directory.get(session_id)
-        except GatewayError as error:
-            self._let_go(session_id)
-            return [_removed(session_id, error)]
+            return self._guarded(session.id, self._since_told(session))
+        except Exception:  # noqa: BLE001 - others are watched on the same stream
+            return [self._failed(session.id)]
+
+    def _guarded(
+        self, session_id: str, responses: Iterable[p.WatchSessionsResponse]
+    ) -> Iterable[p.WatchSessionsResponse]:
+        try:
+            yield from responses
+        except Exception:  # noqa: BLE001 - others are watched on the same stream
+            yield self._failed(session_id)
+
+    def _failed(self, session_id: str) -> p.WatchSessionsResponse:
+        incident = new_id()
+        _log.exception("watch.failed_for_one", session=session_id, incident=incident)
+        self._let_go(session_id)
+        return _removed(session_id, InternalError("a fault of the gateway", incident=incident))
+
+    def _since_told(self, session: LiveSession) -> Iterable[p.WatchSessionsResponse]:
+        session_id = session.id
+        told = self._told[session_id]
         log = session.core.log
         head: list[p.WatchSessionsResponse] = []
         entries: list[Entry] = []

@@ -12,6 +12,7 @@ from liveavatar_gateway.core.events import Happening, UtteranceEnded
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.record import (
     UtteranceRecord,
     access_facts,
@@ -53,7 +54,7 @@ class Kept(Protocol):
 class Ledger:
     """What the registry knows of one session.
 
-    `note_*` write at once and never fail: what could not be written goes with the next write. All
+    `note_*` are on record at once, wait for no disk and never fail; what was noted goes with the next write. All
     else is kept in memory until the books write it, and again until that has worked.
     """
 
@@ -69,6 +70,17 @@ class Ledger:
         self.changed = False
         self.closed = False
 
+    def reserved(self, fence: Fence) -> None:
+        """The session is in the registry from now on."""
+        self.fence = fence
+        self._books.add(self)
+        self.note_handles()
+
+    @property
+    def session_id(self) -> str:
+        """The gateway's id of the session."""
+        return self._session.id
+
     # --- the account upstream, see `upstream.account.Ledger`
 
     async def minted(self, upstream_session_id: str) -> None:
@@ -78,13 +90,14 @@ class Ledger:
             RegistryUnavailable: it cannot be written.
         """
         registry = self._books.registry
-        if self.fence is None:
-            self.fence = await registry.create(
-                self._session.id, self._session.facts(), request_id=self._session.request_id
-            )
-            self._books.add(self)
-            registry.note_handles(self.fence, list(self._session.handle_hashes()))
-        await registry.add_upstream(self.fence, upstream_session_id)
+        try:
+            if self.fence is None:
+                self.reserved(await registry.create(self._session.id, self._session.facts()))
+            assert self.fence is not None  # noqa: S101 - set just now
+            await registry.add_upstream(self.fence, upstream_session_id)
+        except RegistryUnavailable as error:
+            self._books.note_outage(error)
+            raise
 
     async def started(self, started: Started) -> None:
         """Keep how it is reached."""
@@ -102,6 +115,7 @@ class Ledger:
     def note_handles(self) -> None:
         """Keep what resumes the session, before a caller is given it."""
         self._at_once(lambda registry, fence: registry.note_handles(fence, list(self._session.handle_hashes())))
+        self.change()
 
     def note_sequence(self, sequence: int) -> None:
         """Keep the number of the last event, before anybody is told of it."""
@@ -142,16 +156,12 @@ class Ledger:
         self._noted.pop(ended.utterance_id, None)
         facts = ended_record(ended).facts()
         self._at_once(lambda registry, fence: registry.note_utterance(fence, ended.utterance_id, facts))
+        self.change()
 
     def _at_once(self, write: Callable[[Registry, Fence], None]) -> None:
         if self.fence is None or self.closed:
             return
-        try:
-            write(self._books.registry, self.fence)
-        except RegistryUnavailable as error:
-            self._books.note_outage(error)
-        except OwnerMoved as error:
-            self.lose(error)
+        write(self._books.registry, self.fence)
 
     # --- soon
 
@@ -227,6 +237,11 @@ class Books:
         self._outage = False
         self.address = ""
 
+    @property
+    def available(self) -> bool:
+        """Whether the registry worked when it was used last."""
+        return not self._outage
+
     def ledger(self, session: Kept, fence: Fence | None = None) -> Ledger:
         """Open the ledger of a session; with a `fence`, of one that was claimed."""
         ledger = Ledger(self, session, fence)
@@ -243,12 +258,14 @@ class Books:
         """Write what has changed."""
         self._signal.set()
 
-    async def write(self, ledger: Ledger) -> None:
-        """Write one ledger now; what cannot be written is kept for later."""
+    async def write(self, ledger: Ledger) -> bool:
+        """Write one ledger now; what cannot be written is kept for later, and False returned."""
+        works = True
         try:
             await ledger.write()
         except RegistryUnavailable as error:
             ledger.changed = True
+            works = False
             self.note_outage(error)
         except OwnerMoved as error:
             ledger.lose(error)
@@ -256,6 +273,7 @@ class Books:
             self._note_recovery()
         if ledger.closed and not ledger.changed and ledger.fence is not None:
             self._ledgers.pop(ledger.fence.session_id, None)
+        return works
 
     async def run(self) -> None:
         """Renew the lease and write what has changed, until cancelled."""
@@ -271,9 +289,19 @@ class Books:
             await self._signal.wait(renew_at_s - time.monotonic())
 
     async def write_all(self) -> None:
-        """Write every ledger that has changed."""
+        """Write every ledger that has changed, each once however often it did; the rest later in an outage.
+
+        Each write waits for as long as a lock may last, and the lease has to be renewed in between.
+        """
         for ledger in [ledger for ledger in self._ledgers.values() if ledger.changed]:
-            await self.write(ledger)
+            faulty = True
+            with bulkhead("books.write_failed", ledger.session_id):
+                if not await self.write(ledger):
+                    return
+                faulty = False
+            if faulty:
+                # Tried again when it changes; at once, it would fail for ever.
+                ledger.changed = False
 
     async def _renew(self) -> None:
         before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
@@ -287,10 +315,12 @@ class Books:
         for ledger in before:
             fence = ledger.fence
             if fence is not None and not ledger.closed and mine.get(fence.session_id) != fence.epoch:
-                ledger.lose(OwnerMoved(fence.session_id))
+                with bulkhead("books.renew_failed", fence.session_id):
+                    ledger.lose(OwnerMoved(fence.session_id))
         for session_id, reason in wanted.items():
             if (wanted_ledger := self._ledgers.get(session_id)) is not None:
-                wanted_ledger.end_for(reason)
+                with bulkhead("books.end_failed", session_id):
+                    wanted_ledger.end_for(reason)
 
     def note_outage(self, error: RegistryUnavailable) -> None:
         """The registry did not work."""

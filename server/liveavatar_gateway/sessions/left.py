@@ -9,7 +9,7 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Row, Upstream
-from liveavatar_gateway.sessions.record import Record, past_of, read_access, restored_error
+from liveavatar_gateway.sessions.record import Record, past_of, read_access, read_record, restored_error
 from liveavatar_gateway.upstream.model import Started
 
 
@@ -41,7 +41,7 @@ def seen(row: Row, config: SessionConfig, *, new_id: Callable[[], str], utc_now:
     Raises:
         ValueError: it cannot be read.
     """
-    record = Record.of(row.facts)
+    record = read_record(row)
     core = Session(row.session_id, config, new_id=new_id, utc_now=utc_now)
     core.state = _state(row, record)
     core.created_at, core.ready_at, core.ended_at = record.created_at, record.ready_at, record.ended_at

@@ -4,11 +4,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.registry.base import Registry, Row
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.sweeper import Sweeper
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +61,18 @@ class Ownership:
             InvalidField: the token was never given out.
             RegistryUnavailable: nobody can tell.
         """
-        if token and self._registry.find(token) is None:
+        if token and await self._registry.find(token) is None:
             raise InvalidField("page_token is unknown; list from the start", field="page_token")
         rows = await self._registry.page(token, size + 1)
         found = [owned for row in rows[:size] if (owned := self._owned(row)) is not None]
         return found, rows[size - 1].session_id if len(rows) > size else ""
 
     def _owned(self, row: Row) -> Owned | None:
-        session = self._directory.look(row)
+        try:
+            session = self._directory.look(row)
+        except Exception:  # noqa: BLE001 - one row that cannot be shown must not hide the others
+            _log.exception("session.not_shown", session=row.session_id)
+            return None
         if session is None:
             return None
         left_s = None

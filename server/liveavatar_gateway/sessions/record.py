@@ -1,10 +1,11 @@
 """A session as the registry keeps it: what another process needs to go on with it, or to say how it ended."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
+import structlog
 from pydantic import TypeAdapter
 
 from liveavatar_gateway.audio.formats import AudioFormat
@@ -19,6 +20,8 @@ from liveavatar_gateway.registry.base import Facts, Row
 from liveavatar_gateway.sessions.intake import intake_of
 from liveavatar_gateway.sessions.spec import Spec
 from liveavatar_gateway.upstream.model import Started
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,55 @@ class UtteranceRecord:
         }
 
 
+def read_record(row: Row) -> Record:
+    """Read the record of a session.
+
+    Raises:
+        ValueError: it cannot be read, or says what cannot be.
+    """
+    if row.unreadable:
+        raise ValueError(row.unreadable)
+    _require_sane(row.facts, "facts")
+    record = Record.of(row.facts)
+    _require_counts({one.name: getattr(record.usage, one.name) for one in fields(record.usage)})
+    for name in ("created_at", "started_at", "ready_at", "ended_at"):
+        at = getattr(record, name)
+        if at is not None and at.tzinfo is None:
+            raise ValueError(f"{name} has no time zone")
+    return record
+
+
+def _require_counts(counts: Mapping[str, object]) -> None:
+    for name, value in counts.items():
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(f"{name} cannot be {value}")
+
+
+def _require_sane(value: object, name: str, depth: int = 0) -> None:
+    """Refuse numbers that no session comes to: they would overflow where they are used or shown.
+
+    Raises:
+        ValueError: there is one, and where.
+    """
+    if depth > _MOST_NESTED:
+        raise ValueError(f"{name} is nested too deep")
+    match value:
+        case bool():
+            pass
+        case int() | float():
+            most = _MOST_BYTES if name.endswith("_bytes") else _MOST
+            if not -most <= value <= most:
+                raise ValueError(f"{name} cannot be {value}")
+        case Mapping():
+            for key, one in value.items():
+                _require_sane(one, f"{name}.{key}"[:_MOST_NAME], depth + 1)
+        case list() | tuple():
+            for one in value:
+                _require_sane(one, name, depth + 1)
+        case _:
+            pass
+
+
 def wished_end(reason: str) -> EndReason:
     """Why somebody else wants a session to end. Another version of the gateway may have reasons of its own."""
     try:
@@ -199,9 +251,13 @@ def read_utterances(kept: Sequence[tuple[str, Facts]]) -> Mapping[str, Utterance
     found: dict[str, UtteranceRecord] = {}
     for utterance_id, facts in kept:
         try:
-            found[utterance_id] = _UTTERANCE.validate_python(facts)
-        except ValueError:
+            _require_sane(facts, "utterance")
+            record = _UTTERANCE.validate_python(facts)
+            _require_counts(facts)
+        except ValueError as error:
+            _log.warning("utterance.unreadable", error=str(error))
             continue
+        found[utterance_id] = record
     return found
 
 
@@ -219,7 +275,10 @@ def past_of(row: Row, record: Record, *, max_chunk_bytes: int, now_mono_s: float
         elif kept.interrupted and not kept.taken_bytes:
             ended.append(UtteranceEnded(utterance_id, Outcome.INTERRUPTED, 0.0))
         elif kept.taken_bytes:
-            going_on.append(_past_utterance(utterance_id, kept, max_chunk_bytes))
+            try:
+                going_on.append(_past_utterance(utterance_id, kept, max_chunk_bytes))
+            except ValueError as error:
+                _log.warning("utterance.unreadable", session=row.session_id, error=str(error))
     usage = record.usage
     return PastSession(
         id=row.session_id,
@@ -267,6 +326,12 @@ def read_access(facts: Facts) -> Started | None:
         return None
     return started
 
+
+_MOST: Final = 1e11
+"""Above any count, rate or time in seconds, and below what a `Duration` of the contract holds."""
+_MOST_BYTES: Final = 1e15
+_MOST_NESTED: Final = 16
+_MOST_NAME: Final = 200
 
 _RECORD: Final[TypeAdapter[Record]] = TypeAdapter(Record)
 _UTTERANCE: Final[TypeAdapter[UtteranceRecord]] = TypeAdapter(UtteranceRecord)

@@ -15,7 +15,7 @@ from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.left import current_upstream
 from liveavatar_gateway.sessions.live import LiveSession
-from liveavatar_gateway.sessions.record import Record, wished_end
+from liveavatar_gateway.sessions.record import read_record, wished_end
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
 
@@ -91,19 +91,30 @@ class Sweeper:
         registry = self._books.registry
         try:
             for row in await registry.orphans():
-                if self.is_lost(row):
-                    self.begin_to_end(row)
-                elif not self._directory.draining:
-                    self.take_over(row)
+                await self._sweep_one(row)
             if time.monotonic() >= self._tidy_at_s:
                 self._tidy_at_s = time.monotonic() + _TIDY_EVERY_S
                 await registry.tidy()
         except RegistryUnavailable as error:
             self._books.note_outage(error)
 
+    async def _sweep_one(self, row: Row) -> None:
+        try:
+            if self.is_lost(row):
+                await self.begin_to_end(row)
+            elif not self._directory.draining:
+                await self.take_over(row)
+        except RegistryUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - one session that cannot be taken over must not keep others paid for
+            _log.exception("sweep.failed_for_one", session=row.session_id)
+
     def is_lost(self, row: Row) -> bool:
         """Whether a session of a dead process waited in vain for its callers to come back, or cannot go on."""
-        return self.left_s(row) <= 0.0 or current_upstream(row, Record.of(row.facts)) is None
+        if row.account != self._books.registry.account:
+            # Made with a retired key: its callers are those of a gateway that is no more.
+            return True
+        return self.left_s(row) <= 0.0 or current_upstream(row, read_record(row)) is None
 
     def left_s(self, row: Row) -> float:
         """How long a session of a dead process still waits for its callers to come back, seconds.
@@ -112,7 +123,7 @@ class Sweeper:
         where it left in order, nobody waits any more; nor where its end is wanted.
         """
         try:
-            record = Record.of(row.facts)
+            record = read_record(row)
         except ValueError:
             return 0.0
         if row.seen_mono_s is None or row.end_wanted or record.end_reason is not None:
@@ -123,16 +134,21 @@ class Sweeper:
             until_s = row.seen_mono_s + self._config.renew_s + grace_s
         return min(grace_s, until_s - time.monotonic())
 
-    def take_over(self, row: Row) -> LiveSession | None:
+    async def take_over(self, row: Row) -> LiveSession | None:
         """Go on with a session of a dead process; None when it cannot be, or somebody else was faster."""
         if self.is_lost(row):
-            self.begin_to_end(row)
+            await self.begin_to_end(row)
             return None
         grace_s = self.left_s(row)
-        fence = self._books.registry.claim(row)
+        # Seen through when the caller that asked for it gives up: a claimed session is driven or ended.
+        claiming = self._pool.run(self._claim(row, grace_s), name=f"session-{row.session_id}/claim")
+        return await asyncio.shield(claiming)
+
+    async def _claim(self, row: Row, grace_s: float) -> LiveSession | None:
+        fence = await self._books.registry.claim(row)
         if fence is None:
             return None
-        session = self._directory.adopt(row, Record.of(row.facts), fence, grace_s=grace_s)
+        session = self._directory.adopt(row, read_record(row), fence, grace_s=grace_s)
         if session is None:
             self._run_end(row, fence)
             return None
@@ -146,17 +162,22 @@ class Sweeper:
                 self._pool.run(work, name=f"session-{row.session_id}/stop-other")
         return session
 
-    async def _stop_other(self, upstream_session_id: str) -> None:
-        """Stop what was being replaced, or was to replace it, when its process died."""
-        await self._pool.stops.stop(upstream_session_id, _STOP_REASON)
+    async def _stop_other(self, upstream_session_id: str) -> bool:
+        """Stop what nobody has: it was being replaced, or was to replace another, when its process died."""
+        stopped = (await self._pool.stops.stop(upstream_session_id, _STOP_REASON)).counts
         try:
             await self._books.registry.drop_upstream(upstream_session_id)
         except RegistryUnavailable as error:
             self._books.note_outage(error)
+        return stopped
 
-    def begin_to_end(self, row: Row) -> asyncio.Task[int] | None:
+    async def begin_to_end(self, row: Row) -> asyncio.Task[int] | None:
         """Claim a session and end it; None when somebody else was faster. The task returns what was stopped."""
-        fence = self._books.registry.claim(row)
+        claiming = self._pool.run(self._claim_to_end(row), name=f"session-{row.session_id}/claim")
+        return await asyncio.shield(claiming)
+
+    async def _claim_to_end(self, row: Row) -> asyncio.Task[int] | None:
+        fence = await self._books.registry.claim(row)
         return None if fence is None else self._run_end(row, fence)
 
     def _run_end(self, row: Row, fence: Fence) -> asyncio.Task[int]:
@@ -164,11 +185,17 @@ class Sweeper:
 
     async def _end(self, row: Row, fence: Fence) -> int:
         stopped = 0
-        ledger = self._books.ledger(_Remains(row.session_id, _final_facts(row)), fence)
-        for upstream in row.upstreams:
-            # False when it had ended before, or after five minutes in vain: LiveAvatar has reaped it by then.
-            stopped += await self._pool.stops.stop(upstream.upstream_session_id, _STOP_REASON)
-            await ledger.stopped(upstream.upstream_session_id)
+        facts = await self._final_facts(row, fence)
+        ledger = self._books.ledger(_Remains(row.session_id, facts), fence)
+        ids = [upstream.upstream_session_id for upstream in row.upstreams]
+        # All at once: one that cannot be stopped now must not keep the next one paid for.
+        stops = [
+            self._pool.run(self._pool.stops.stop(one, _STOP_REASON), name=f"session-{row.session_id}/sweep-{one}")
+            for one in ids
+        ]
+        for one, stop in zip(ids, stops, strict=True):
+            stopped += (await stop).counts
+            await ledger.stopped(one)
         # Its end is an event like others, with a number that nobody has seen.
         ledger.note_sequence(row.sequence + 1)
         await ledger.finish(self._config.keep_s)
@@ -185,17 +212,23 @@ class Sweeper:
         registry = self._books.registry
         stopped = 0
         try:
-            begun = [self.begin_to_end(row) for row in await registry.orphans() if self.is_lost(row)]
-            if ending := [task for task in begun if task is not None]:
+            ending = [
+                task for row in await registry.orphans() if (task := await self._end_if_lost(row)) is not None
+            ]
+            if ending:
                 done, _ = await asyncio.wait(ending, timeout=_STOP_WAIT_S)
-                stopped += sum(task.result() for task in done)
+                stopped += sum(task.result() for task in done if task.exception() is None)
             ours = await registry.owners_of(await self._rest.active())
+            stopping = []
             for upstream_session_id, session_id in ours.items():
-                row = registry.find(session_id)
+                row = await registry.find(session_id)
                 mine = row is not None and row.owner == registry.owner
                 if mine and upstream_session_id not in self._pool.held:
-                    stopped += await self._pool.stops.stop(upstream_session_id, _STOP_REASON)
-                    await registry.drop_upstream(upstream_session_id)
+                    work = self._stop_other(upstream_session_id)
+                    stopping.append(self._pool.run(work, name=f"session-{session_id}/stop-orphan"))
+            if stopping:
+                done, _ = await asyncio.wait(stopping, timeout=_STOP_WAIT_S)
+                stopped += sum(task.result() for task in done)
         except RegistryUnavailable as error:
             self._books.note_outage(error)
         except GatewayError as error:
@@ -203,12 +236,36 @@ class Sweeper:
         _log.info("sweep.for_capacity", stopped=stopped)
         return stopped
 
+    async def _end_if_lost(self, row: Row) -> asyncio.Task[int] | None:
+        try:
+            return await self.begin_to_end(row) if self.is_lost(row) else None
+        except RegistryUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - one that cannot be ended must not keep the others
+            _log.exception("sweep.failed_for_one", session=row.session_id)
+            return None
 
-def _final_facts(row: Row) -> Facts:
-    try:
-        record = Record.of(row.facts)
-    except ValueError:
-        return row.facts
-    wanted = wished_end(row.end_wanted) if row.end_wanted else EndReason.CALLER_LOST
-    reason = record.end_reason or wanted
-    return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()
+    async def _final_facts(self, row: Row, fence: Fence) -> Facts:
+        """Return the final record of a session; empty for one that cannot be read, which is put aside."""
+        try:
+            record = read_record(row)
+        except ValueError as error:
+            _log.error(
+                "sweep.unreadable",
+                session=row.session_id,
+                upstream_sessions=[one.upstream_session_id for one in row.upstreams],
+                error=str(error),
+            )
+            try:
+                await self._books.registry.put_aside(fence, str(error))
+            except RegistryUnavailable as outage:
+                self._books.note_outage(outage)
+            except OwnerMoved:
+                # Whoever has it now ends it; what is stopped here as well was to be stopped.
+                pass
+            return {}
+        # One that never came to run was not lost by its caller: a retry of its request may try again.
+        lost = EndReason.CREATE_FAILED if record.started_at is None else EndReason.CALLER_LOST
+        wanted = wished_end(row.end_wanted) if row.end_wanted else lost
+        reason = record.end_reason or wanted
+        return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()

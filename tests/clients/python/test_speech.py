@@ -1,6 +1,8 @@
 """The audio stream: order, credit, refusals and breaks, as the caller sees them."""
 
 import asyncio
+import os
+import struct
 import threading
 import time
 from datetime import timedelta
@@ -512,15 +514,35 @@ async def test_a_source_that_cancels_itself_does_not_hang_the_session():
             await session.say(cancelled())
 
 
-async def test_audio_that_ends_inside_a_sample_is_told():
+async def test_a_wav_from_a_pipe_is_spoken_and_one_that_keeps_it_back_holds_nothing_up(tmp_path):
+    paths = [tmp_path / name for name in ("silent", "spoken")]
+    for path in paths:
+        os.mkfifo(path)
+    async with scripted() as gateway, opened(gateway) as session:
+        silent, spoken = (session.say(path) for path in paths)
+        writer = await asyncio.to_thread(os.open, paths[0], os.O_WRONLY)  # returns when it is being read
+        await silent.interrupt()
+        assert silent.outcome is not None
+        assert silent.outcome.kind == "interrupted"
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 24_000, 48_000, 2, 16)
+        header = b"RIFF\0\0\0\0WAVE" + form + b"data\0\0\0\0"
+        await asyncio.to_thread(paths[1].write_bytes, header + sound(960))
+        assert (await spoken).played == timedelta(seconds=0.02)
+    os.close(writer)
+
+
+async def test_a_buffer_that_ends_inside_a_sample_is_refused_before_anything_is_sent():
     async with scripted() as gateway, opened(gateway) as session:
         with pytest.raises(AudioMisaligned):
             session.say(sound(961))
-        utterance = session.say(iter([sound(961)]))
-        with pytest.raises(AudioMisaligned):
-            await utterance
-        assert utterance.outcome is not None
-        assert utterance.outcome.played == timedelta(seconds=0.02)
+
+
+async def test_a_source_that_ends_inside_a_sample_is_spoken_without_it_and_a_note_is_left(caplog):
+    async with scripted() as gateway, opened(gateway) as session:
+        outcome = await session.say(iter([sound(961)]), utterance_id="odd")
+        assert (outcome.kind, outcome.error) == ("played", None)
+        assert outcome.played == timedelta(seconds=0.02)
+    assert "utterance odd ends inside a 2-byte sample: its last 1 bytes were dropped" in caplog.text
 
 
 async def test_a_blocking_source_does_not_block_the_loop():

@@ -34,7 +34,7 @@ class Shared:
         if self._kind == "sqlite":
             registry = SqliteRegistry(self._path, Sealer(KEY), lease, account=account, **options)
         else:
-            registry = MemoryRegistry(lease, account=account, memory=self._memory)
+            registry = MemoryRegistry(lease, account=account, memory=self._memory, **options)
         self._open.append(await registry.__aenter__())
         return registry
 
@@ -43,9 +43,12 @@ class Shared:
         self._open.remove(registry)
         if isinstance(registry, SqliteRegistry):
             os.close(registry._witness._held)
-            registry._on_loop.close()
-            registry._on_thread.close()
-            registry._thread.shutdown()
+            for connection in (registry._reading, registry._writing):
+                connection.close()
+            for thread in (registry._reader, registry._writer):
+                thread.shutdown()
+            registry._journal.close(keep=True)
+            registry._journal = None
         else:
             self._memory.present.discard(registry.owner)
 

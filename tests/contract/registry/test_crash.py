@@ -91,7 +91,7 @@ async def test_a_killed_process_loses_nothing_that_it_had_noted(tmp_path, after_
         assert told <= facts["cut"] <= row.sequence <= told + 1
         assert utterance_id == "u-1"
         assert row.upstreams[0].access == {"ws_url": "ws://somewhere"}
-        assert registry.claim(row).epoch == 2
+        assert (await registry.claim(row)).epoch == 2
 
 
 async def test_a_killed_process_counts_as_dead_before_its_exit_status_is_collected(tmp_path):
@@ -122,7 +122,7 @@ async def test_the_file_and_its_companions_are_for_their_owner_alone(tmp_path):
         await registry.create("s-1", {})
         modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
     assert set(modes.values()) == {0o600}
-    assert len(modes) == 4, modes
+    assert len(modes) == 5, modes
 
 
 async def test_no_secret_is_in_the_file_in_plain(tmp_path):
@@ -183,7 +183,7 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_path, version):
     import sqlite3
 
@@ -191,20 +191,22 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     async with _registry(path) as before:
         await before.create("s-1", {"kept": True})
     connection = sqlite3.connect(path)
-    connection.execute("DROP INDEX requests")
-    connection.execute("ALTER TABLE sessions DROP COLUMN request_id")
+    connection.execute("DROP TABLE quarantine")
+    if version <= 2:
+        connection.execute("DROP INDEX requests")
+        connection.execute("ALTER TABLE sessions DROP COLUMN request_id")
     if version == 1:
         connection.execute("ALTER TABLE sessions DROP COLUMN end_wanted")
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     async with _registry(path) as registry:
-        assert registry.find("s-1").facts == {"kept": True}
+        assert (await registry.find("s-1")).facts == {"kept": True}
         await registry.want_end("s-1", "OPERATOR")
-        assert registry.find("s-1").end_wanted == "OPERATOR"
-        await registry.create("s-2", {}, request_id="wish")
-        assert registry.find_request("wish").session_id == "s-2"
+        assert (await registry.find("s-1")).end_wanted == "OPERATOR"
+        await registry.reserve("s-2", {}, request_id="wish")
+        assert (await registry.find_request("wish")).session_id == "s-2"
     async with _registry(path) as again:
-        assert again.find("s-1").end_wanted == "OPERATOR"
+        assert (await again.find("s-1")).end_wanted == "OPERATOR"
 
 
 async def test_old_utterances_are_forgotten_and_the_latest_kept(tmp_path):
@@ -213,24 +215,98 @@ async def test_old_utterances_are_forgotten_and_the_latest_kept(tmp_path):
         for number in range(400):
             registry.note_utterance(fence, f"u-{number}", {"n": number})
         await registry.save(fence, {})
-        names = [name for name, _ in registry.find("s-1").utterances]
+        names = [name for name, _ in (await registry.find("s-1")).utterances]
     assert len(names) == 320
     assert names[-1] == "u-399"
 
 
-async def test_a_registry_that_cannot_be_written_says_so_and_works_again_later(tmp_path):
+async def test_a_registry_that_cannot_be_written_says_so_and_takes_what_was_noted_meanwhile_later(tmp_path):
     import sqlite3
 
     from liveavatar_gateway.core.errors import RegistryUnavailable
+    from liveavatar_gateway.registry.base import HandleHash
 
     path = tmp_path / "registry.db"
     async with _registry(path) as registry:
         fence = await registry.create("s-1", {})
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
+        registry.note_sequence(fence, 7)
+        registry.note_handles(fence, [HandleHash("given")])
+        registry.note_utterance(fence, "u-1", {"outcome": "COMPLETED"})
         with pytest.raises(RegistryUnavailable, match=r"registry\.db cannot be used"):
-            registry.note_sequence(fence, 1)
+            await registry.save(fence, {"n": 1})
         blocker.execute("ROLLBACK")
+        await registry.save(fence, {"n": 2})
+        kept = blocker.execute("SELECT sequence, handles, facts FROM sessions").fetchone()
+        assert kept == (7, b'[["given",null]]', b'{"n":2}')
+        assert blocker.execute("SELECT utterance_id FROM utterances").fetchall() == [("u-1",)]
         blocker.close()
-        registry.note_sequence(fence, 2)
-        assert registry.find("s-1").sequence == 2
+
+
+async def test_what_a_locked_registry_did_not_take_is_there_for_whoever_goes_on_after_a_kill(tmp_path):
+    """The lock is held from the first note to the kill: none of it is in a table."""
+    import sqlite3
+
+    path = tmp_path / "registry.db"
+    process = _locked_writer(path)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "made\n"
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "noted\n"
+    process.kill()
+    process.communicate()
+    blocker.execute("ROLLBACK")
+    assert blocker.execute("SELECT sequence, handles FROM sessions").fetchone() == (0, b"[]")
+    assert blocker.execute("SELECT count(*) FROM utterances").fetchone() == (0,)
+    blocker.close()
+    async with _registry(path) as registry:
+        (row,) = await registry.orphans()
+        assert (row.sequence, [one.sha256 for one in row.handles]) == (9, ["given"])
+        assert row.utterances == (("b", {"outcome": None}), ("a", {"outcome": "COMPLETED"}))
+        fence = await registry.claim(row)
+        assert fence is not None
+        after = await registry.find("s-1")
+        assert after is not None
+        assert (after.sequence, after.handles, after.utterances) == (row.sequence, row.handles, row.utterances)
+        await registry.finish(fence, {}, keep_s=60)
+        await registry.tidy()
+        assert [file.name for file in tmp_path.glob("*.journal")] == [f"registry.db.{registry.owner}.journal"]
+    assert list(tmp_path.glob("*.journal")) == []
+
+
+def _locked_writer(path: Path) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", _LOCKED_WRITER, str(path)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+
+
+_LOCKED_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from liveavatar_gateway.registry.base import HandleHash, LeaseConfig
+from liveavatar_gateway.registry.sealing import Sealer
+from liveavatar_gateway.registry.sqlite import SqliteRegistry
+
+async def main():
+    registry = SqliteRegistry(Path(sys.argv[1]), Sealer(b"k" * 32), LeaseConfig(), account="account")
+    async with registry:
+        fence = await registry.create("s-1", {})
+        await registry.add_upstream(fence, "up-1")
+        print("made", flush=True)
+        sys.stdin.readline()
+        saving = asyncio.create_task(registry.save(fence, {}))
+        await asyncio.sleep(0)
+        registry.note_utterance(fence, "b", {"outcome": None})
+        registry.note_utterance(fence, "a", {"outcome": None})
+        registry.note_sequence(fence, 9)
+        registry.note_handles(fence, [HandleHash("given")])
+        registry.note_utterance(fence, "a", {"outcome": "COMPLETED"})
+        print("noted", flush=True)
+        await saving
+
+asyncio.run(main())
+"""

@@ -1,7 +1,5 @@
 """What holds for every registry. A new one is added to `conftest.py` and passes all of this."""
 
-import asyncio
-
 import pytest
 
 from liveavatar_gateway.core.errors import OwnerMoved
@@ -18,16 +16,21 @@ def _writes(registry, fence):
         "add_upstream": lambda: registry.add_upstream(fence, "up-9"),
         "save_access": lambda: registry.save_access(fence, "up-1", {"ws_url": "ws://elsewhere"}),
         "finish": lambda: registry.finish(fence, {"changed": True}, keep_s=60),
-        "note_sequence": lambda: registry.note_sequence(fence, 99),
-        "note_utterance": lambda: registry.note_utterance(fence, "u-1", {"changed": True}),
-        "note_handles": lambda: registry.note_handles(fence, [HandleHash("changed")]),
+        "put_aside": lambda: registry.put_aside(fence, "its facts are no JSON"),
+    }
+
+
+def _notes(registry, fence):
+    """Everything that is noted from the event loop, each as a callable."""
+    return {
+        "sequence": lambda: registry.note_sequence(fence, 99),
+        "utterance": lambda: registry.note_utterance(fence, "u-1", {"changed": True}),
+        "handles": lambda: registry.note_handles(fence, [HandleHash("changed")]),
     }
 
 
 async def _done(work):
-    result = work()
-    if asyncio.iscoroutine(result):
-        await result
+    await work()
 
 
 # --- what is kept
@@ -35,43 +38,43 @@ async def _done(work):
 
 async def test_a_new_session_is_found_by_every_process(mine, other):
     fence = await mine.create("s-1", FACTS)
-    row = other.find("s-1")
+    row = await other.find("s-1")
     assert (row.session_id, row.owner, row.epoch, row.facts) == ("s-1", mine.owner, fence.epoch, FACTS)
     assert (row.ended, row.sequence, row.utterances, row.upstreams, row.handles) == (False, 0, (), (), ())
 
 
 async def test_what_never_was_is_not_found(mine):
-    assert mine.find("s-0") is None
+    assert await mine.find("s-0") is None
 
 
 async def test_the_newest_session_of_a_request_is_found_by_every_process(mine, other):
     await mine.create("s-1", FACTS)
-    assert other.find_request("wish") is None
-    await mine.create("s-2", FACTS, request_id="wish")
-    assert other.find_request("wish").session_id == "s-2"
-    await other.create("s-3", FACTS, request_id="wish")
-    assert mine.find_request("wish").session_id == "s-3"
-    assert mine.find_request("") is None, "sessions without a request are not of the same one"
+    assert await other.find_request("wish") is None
+    await mine.reserve("s-2", FACTS, request_id="wish")
+    assert (await other.find_request("wish")).session_id == "s-2"
+    await other.reserve("s-3", FACTS, request_id="wish", instead_of="s-2")
+    assert (await mine.find_request("wish")).session_id == "s-3"
+    assert await mine.find_request("") is None, "sessions without a request are not of the same one"
 
 
 async def test_facts_are_replaced_whole(mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.save(fence, {"state": "ready"})
-    assert other.find("s-1").facts == {"state": "ready"}
+    assert (await other.find("s-1")).facts == {"state": "ready"}
 
 
 async def test_utterances_come_in_the_order_they_were_begun_with_what_was_noted_last(mine, other):
     fence = await mine.create("s-1", FACTS)
     for name, position in (("b", 1), ("a", 1), ("b", 2), ("c", 1), ("a", 7)):
         mine.note_utterance(fence, name, {"cut": position})
-    assert other.find("s-1").utterances == (("b", {"cut": 2}), ("a", {"cut": 7}), ("c", {"cut": 1}))
+    assert (await other.find("s-1")).utterances == (("b", {"cut": 2}), ("a", {"cut": 7}), ("c", {"cut": 1}))
 
 
 async def test_the_last_sequence_and_the_handles_are_kept(mine, other):
     fence = await mine.create("s-1", FACTS)
     mine.note_sequence(fence, 12)
     mine.note_handles(fence, [HandleHash("old", 1234.5), HandleHash("new")])
-    row = other.find("s-1")
+    row = await other.find("s-1")
     assert (row.sequence, row.handles) == (12, (HandleHash("old", 1234.5), HandleHash("new")))
 
 
@@ -80,7 +83,7 @@ async def test_access_to_what_runs_upstream_is_kept_and_opened(mine, other):
     await mine.add_upstream(fence, "up-1")
     await mine.add_upstream(fence, "up-2")
     await mine.save_access(fence, "up-1", {"ws_url": "ws://secret", "limit_s": 600.0})
-    row = other.find("s-1")
+    row = await other.find("s-1")
     assert [(one.upstream_session_id, one.access) for one in row.upstreams] == [
         ("up-1", {"ws_url": "ws://secret", "limit_s": 600.0}),
         ("up-2", None),
@@ -108,7 +111,7 @@ async def test_another_account_in_the_same_place_is_not_touched(shared, mine):
     fence = await mine.create("s-1", FACTS)
     await mine.add_upstream(fence, "up-1")
     shared.kill(mine)
-    assert stranger.find("s-1") is None
+    assert await stranger.find("s-1") is None
     assert list(await stranger.orphans()) == []
     assert list(await stranger.page("", 9)) == []
     assert await stranger.owners_of(["up-1"]) == {}
@@ -123,7 +126,7 @@ async def test_an_ended_session_keeps_its_final_record_alone(mine, other):
     mine.note_utterance(fence, "u-1", {"cut": 1})
     await mine.drop_upstream("up-1")
     assert await mine.finish(fence, {"end": "CALLER_ENDED"}, keep_s=60)
-    row = other.find("s-1")
+    row = await other.find("s-1")
     assert (row.ended, row.facts, row.utterances, row.upstreams) == (True, {"end": "CALLER_ENDED"}, (), ())
 
 
@@ -132,8 +135,8 @@ async def test_a_final_record_is_forgotten_when_its_time_is_over(mine):
     await mine.finish(short, FACTS, keep_s=-1)
     await mine.finish(long, FACTS, keep_s=60)
     await mine.tidy()
-    assert mine.find("s-1") is None
-    assert mine.find("s-2") is not None
+    assert await mine.find("s-1") is None
+    assert await mine.find("s-2") is not None
 
 
 async def test_a_session_that_was_not_stopped_upstream_is_left_for_others_to_stop(shared, mine, other):
@@ -160,7 +163,7 @@ async def test_others_are_told_where_the_owner_serves_and_when_it_was_seen(mine,
     await mine.create("s-1", FACTS)
     before_s = monotonic_s()
     await mine.renew("127.0.0.1:50051")
-    row = other.find("s-1")
+    row = await other.find("s-1")
     assert row.address == "127.0.0.1:50051"
     assert before_s - 0.001 <= row.seen_mono_s <= monotonic_s() + 0.001
 
@@ -168,7 +171,7 @@ async def test_others_are_told_where_the_owner_serves_and_when_it_was_seen(mine,
 async def test_sessions_of_a_living_process_are_no_orphans(mine, other):
     await mine.create("s-1", FACTS)
     assert list(await other.orphans()) == []
-    assert not other.abandoned(other.find("s-1"))
+    assert not await other.abandoned(await other.find("s-1"))
 
 
 async def test_a_killed_process_leaves_its_living_sessions_as_orphans_at_once(shared, mine, other):
@@ -177,8 +180,8 @@ async def test_a_killed_process_leaves_its_living_sessions_as_orphans_at_once(sh
     await mine.create("s-3", FACTS)
     shared.kill(mine)
     assert [row.session_id for row in await other.orphans()] == ["s-1", "s-3"]
-    assert other.abandoned(other.find("s-1"))
-    assert not other.abandoned(other.find("s-2"))
+    assert await other.abandoned(await other.find("s-1"))
+    assert not await other.abandoned(await other.find("s-2"))
 
 
 async def test_a_process_that_is_seen_alive_keeps_its_sessions_however_late_its_lease_is(shared, other):
@@ -192,10 +195,10 @@ async def test_a_claim_raises_the_epoch_and_moves_the_session(shared, mine, othe
     mine.note_sequence(fence, 5)
     shared.kill(mine)
     (row,) = await other.orphans()
-    claimed = other.claim(row)
+    claimed = await other.claim(row)
     assert claimed == Fence("s-1", 2)
     other.note_sequence(claimed, 6)
-    row = other.find("s-1")
+    row = await other.find("s-1")
     assert (row.owner, row.epoch, row.sequence) == (other.owner, 2, 6)
     assert list(await other.orphans()) == []
 
@@ -205,25 +208,25 @@ async def test_of_two_that_claim_one_session_one_gets_it(shared, mine, other):
     await mine.create("s-1", FACTS)
     shared.kill(mine)
     rows = [(await registry.orphans())[0] for registry in (other, third)]
-    assert [other.claim(rows[0]), third.claim(rows[1])] == [Fence("s-1", 2), None]
+    assert [(await other.claim(rows[0])), (await third.claim(rows[1]))] == [Fence("s-1", 2), None]
 
 
 async def test_what_has_ended_cannot_be_claimed(mine, other):
     fence = await mine.create("s-1", FACTS)
-    row = other.find("s-1")
+    row = await other.find("s-1")
     await mine.finish(fence, FACTS, keep_s=60)
-    assert other.claim(row) is None
+    assert await other.claim(row) is None
 
 
 @pytest.mark.parametrize("write", list(_writes(None, None)))
 async def test_an_owner_that_lost_its_session_can_write_nothing_about_it(mine, other, write):
     fence = await mine.create("s-1", FACTS)
     await mine.add_upstream(fence, "up-1")
-    other.claim(other.find("s-1"))
-    before = other.find("s-1")
+    (await other.claim(await other.find("s-1")))
+    before = await other.find("s-1")
     with pytest.raises(OwnerMoved):
         await _done(_writes(mine, fence)[write])
-    assert other.find("s-1") == before
+    assert await other.find("s-1") == before
     assert await mine.renew("") == {}
 
 
@@ -231,9 +234,62 @@ async def test_an_owner_that_lost_its_session_can_write_nothing_about_it(mine, o
 async def test_the_owner_can_write_all_of_that(mine, write):
     fence = await mine.create("s-1", FACTS)
     await mine.add_upstream(fence, "up-1")
-    before = mine.find("s-1")
+    before = await mine.find("s-1")
     await _done(_writes(mine, fence)[write])
-    assert mine.find("s-1") != before
+    assert await mine.find("s-1") != before
+
+
+@pytest.mark.parametrize("note", list(_notes(None, None)))
+async def test_what_an_owner_notes_after_it_lost_its_session_counts_for_nothing(mine, other, note):
+    """A note waits for nobody, so it is the next write that tells the owner."""
+    fence = await mine.create("s-1", FACTS)
+    mine.note_sequence(fence, 1)
+    await other.claim(await other.find("s-1"))
+    before = await other.find("s-1")
+    _notes(mine, fence)[note]()
+    assert await other.find("s-1") == before
+    with pytest.raises(OwnerMoved):
+        await mine.save(fence, FACTS)
+    assert await other.find("s-1") == before
+
+
+@pytest.mark.parametrize("note", list(_notes(None, None)))
+async def test_what_was_noted_is_seen_at_once_and_stays_through_writes(mine, other, note):
+    fence = await mine.create("s-1", FACTS)
+    before = await other.find("s-1")
+    _notes(mine, fence)[note]()
+    noted = await other.find("s-1")
+    assert noted != before
+    await mine.save(fence, FACTS)
+    assert await other.find("s-1") == noted
+
+
+async def test_a_request_is_reserved_once_and_given_again_only_in_place_of_the_session_that_was_looked_at(
+    mine, other
+):
+    assert await mine.reserve("s-1", FACTS, request_id="wish") == Fence("s-1", 1)
+    assert await other.reserve("s-2", FACTS, request_id="wish") is None
+    assert await other.find("s-2") is None
+    assert await other.reserve("s-3", FACTS, request_id="wish", instead_of="s-1") == Fence("s-3", 1)
+    assert await mine.reserve("s-4", FACTS, request_id="wish", instead_of="s-1") is None
+    assert (await mine.find_request("wish")).session_id == "s-3"
+
+
+async def test_orphans_made_with_a_retired_key_are_found_and_those_of_other_keys_counted(shared, mine):
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1")
+    shared.kill(mine)
+    successor = await shared.join(account="fresh", retired_accounts=["account"])
+    stranger = await shared.join(account="strange")
+    (row,) = await successor.orphans()
+    assert (row.session_id, row.account, [one.upstream_session_id for one in row.upstreams]) == (
+        "s-1",
+        "account",
+        ["up-1"],
+    )
+    assert dict(await successor.other_accounts()) == {}
+    assert dict(await stranger.other_accounts()) == {"account": 1}
+    assert list(await stranger.orphans()) == []
 
 
 async def test_the_owner_learns_that_somebody_else_wants_an_end_and_the_first_reason_stays(mine, other):
@@ -243,13 +299,13 @@ async def test_the_owner_learns_that_somebody_else_wants_an_end_and_the_first_re
     await other.want_end("s-1", "OPERATOR")
     assert await mine.wanted_ends() == {"s-1": "CALLER_ENDED"}
     assert await other.wanted_ends() == {}
-    assert mine.find("s-1").end_wanted == "CALLER_ENDED"
+    assert (await mine.find("s-1")).end_wanted == "CALLER_ENDED"
 
 
 async def test_a_wanted_end_goes_with_the_session_to_whoever_claims_it(mine, other):
     await mine.create("s-1", FACTS)
     await other.want_end("s-1", "OPERATOR")
-    other.claim(other.find("s-1"))
+    (await other.claim(await other.find("s-1")))
     assert await other.wanted_ends() == {"s-1": "OPERATOR"}
     assert await mine.wanted_ends() == {}
 
@@ -258,7 +314,7 @@ async def test_what_has_ended_stays_as_it_ended(mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.finish(fence, FACTS, keep_s=60)
     await other.want_end("s-1", "OPERATOR")
-    assert other.find("s-1").end_wanted == ""
+    assert (await other.find("s-1")).end_wanted == ""
     assert await mine.wanted_ends() == {}
 
 
@@ -267,8 +323,8 @@ async def test_dead_processes_are_forgotten_when_they_own_nothing(shared, mine, 
     await mine.renew("127.0.0.1:1")
     shared.kill(mine)
     await other.tidy()
-    assert other.find("s-1").address == "127.0.0.1:1"
-    other.claim(other.find("s-1"))
+    assert (await other.find("s-1")).address == "127.0.0.1:1"
+    (await other.claim(await other.find("s-1")))
     await other.tidy()
     assert fence.epoch == 1
-    assert other.find("s-1").owner == other.owner
+    assert (await other.find("s-1")).owner == other.owner

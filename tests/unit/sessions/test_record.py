@@ -19,6 +19,7 @@ from liveavatar_gateway.sessions.record import (
     how_it_ended,
     past_of,
     read_access,
+    read_record,
     read_utterances,
     restored_error,
 )
@@ -136,3 +137,90 @@ def test_an_utterance_that_was_cut_before_any_of_it_went_out_has_ended():
     past = past_of(row, FULL, max_chunk_bytes=1, now_mono_s=0.0)
     assert past.utterances == []
     assert past.ended_utterances == [UtteranceEnded("u1", Outcome.INTERRUPTED, 0.0)]
+
+
+# --- what cannot be: another program wrote to the file, or its disk failed
+
+
+def _row(facts, **changes):
+    values = {
+        "session_id": "s",
+        "owner": "o",
+        "epoch": 1,
+        "ended": False,
+        "sequence": 0,
+        "facts": facts,
+        "utterances": (),
+        "upstreams": (),
+        "handles": (),
+        "seen_mono_s": None,
+        "address": "",
+    }
+    return Row(**{**values, **changes})
+
+
+def _changed(path: str, value: object):
+    facts = through_json(FULL.facts())
+    target = facts
+    *parents, name = path.split(".")
+    for parent in parents:
+        target = target[parent]
+    target[name] = value
+    return facts
+
+
+def test_a_record_in_order_is_read():
+    assert read_record(_row(through_json(FULL.facts()))) == FULL
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("usage.played_s", 1e300),
+        ("usage.played_s", float("nan")),
+        ("usage.played_s", -1),
+        ("usage.utterance_count", 10**30),
+        ("usage.received_bytes", -1),
+        ("usage", None),
+        ("expires_mono_s", 1e300),
+        ("expires_mono_s", "soon"),
+        ("spec.detach_grace_s", 1e12),
+        ("spec.avatar.max_duration_s", 10**12),
+        ("spec.labels", ["a"]),
+        ("spec", {}),
+        ("created_at", "2026-01-02T03:04:05"),
+        ("created_at", "yesterday"),
+        ("end_reason", "NEVER_HEARD_OF"),
+        ("error", ["A"]),
+    ],
+)
+def test_a_record_that_says_what_cannot_be_is_not_believed(path, value):
+    with pytest.raises(ValueError, match=r"."):
+        read_record(_row(_changed(path, value)))
+
+
+def test_a_record_that_is_nested_too_deep_is_not_believed():
+    deep: object = 1
+    for _ in range(500):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested"):
+        read_record(_row(_changed("spec.labels", {"a": deep})))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"upstream_id": 7},
+        {"taken_bytes": -1, "format": "PCM_S16LE 24000 Hz 1 ch"},
+        {"taken_bytes": 10**30},
+        {"sent_s": float("inf")},
+        {"taken_bytes": 5, "format": "no format"},
+        {"outcome": "NEVER_HEARD_OF"},
+    ],
+)
+def test_an_utterance_that_cannot_be_is_left_out_and_the_session_goes_on(facts):
+    good = UtteranceRecord(outcome=Outcome.COMPLETED, played_s=1.0).facts()
+    row = _row(FULL.facts(), utterances=(("bad", facts), ("good", good)))
+    past = past_of(row, FULL, max_chunk_bytes=4096, now_mono_s=0.0)
+    assert [one.utterance_id for one in past.ended_utterances] == ["good"]
+    assert past.utterances == []

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -56,6 +57,21 @@ async def _arm(stage: Stage, **fault: object) -> int:
     return 0
 
 
+async def _while_armed(stage: Stage, seconds: float, fault: dict[str, Any]) -> int:
+    """Keep a fault of the emulator armed for some seconds; says whether it hit anybody."""
+
+    def arm() -> str:
+        return stage.emulator.http.post("/_emulator/faults", json=fault).raise_for_status().headers["Location"]
+
+    where = await asyncio.to_thread(arm)
+    number = int(where.rpartition("/")[2])
+    await asyncio.sleep(seconds)
+    armed = await _look(stage, "faults") or []
+    with contextlib.suppress(httpx.HTTPError):  # the emulator may have been restarted
+        await asyncio.to_thread(stage.emulator.http.delete, where)
+    return int(any(one["fired"] for one in armed if one["id"] == number))
+
+
 async def _some(stage: Stage, rng: random.Random, share: float, do: Callable[[str], object]) -> int:
     """Do it to a share of the sessions that run, but to one at least."""
     give_up_s = time.monotonic() + PATIENCE_S
@@ -94,13 +110,18 @@ def _kill(least_s: float, most_s: float) -> Way:
     return way
 
 
-async def freeze(stage: Stage, rng: random.Random) -> int:
-    node = stage.nodes[0]
-    async with node.busy:
-        node.send(signal.SIGSTOP)
-        await asyncio.sleep(rng.uniform(0.5, 2))
-        node.send(signal.SIGCONT)
-    return 1
+def _freeze(least_s: float, most_s: float) -> Way:
+    """Stop the gateway that callers prefer, and let it go on so much later."""
+
+    async def way(stage: Stage, rng: random.Random) -> int:
+        node = stage.nodes[0]
+        async with node.busy:
+            node.send(signal.SIGSTOP)
+            await asyncio.sleep(rng.uniform(least_s, most_s))
+            node.send(signal.SIGCONT)
+        return 1
+
+    return way
 
 
 async def drain_and_restart(stage: Stage, rng: random.Random) -> int:
@@ -112,6 +133,55 @@ async def drain_and_restart(stage: Stage, rng: random.Random) -> int:
         await asyncio.sleep(rng.uniform(0, 1))
         await asyncio.to_thread(node.start)
     return 1
+
+
+async def drain_during_a_start(stage: Stage, rng: random.Random) -> int:
+    """SIGTERM while LiveAvatar is being asked for a session, which it then makes."""
+    async with stage.nodes[0].busy:
+        hit = await _arm(stage, endpoint="start", delay_s=rng.uniform(0.5, 2))
+    return await drain_and_restart(stage, rng) if hit else 0
+
+
+async def lose_the_log(stage: Stage, _: random.Random) -> int:
+    """Whoever reads the log of the gateway that callers prefer is gone."""
+    node = stage.nodes[0]
+    async with node.busy:
+        await asyncio.to_thread(node.stop_reading_the_log)
+    return 1
+
+
+async def lock_the_registry(stage: Stage, rng: random.Random) -> int:
+    """Another program holds SQLite's write lock."""
+    seconds = rng.uniform(2, 5)
+
+    def lock() -> None:
+        connection = sqlite3.connect(stage.registry, timeout=10, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            time.sleep(seconds)
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+
+    await asyncio.to_thread(lock)
+    return 1
+
+
+async def full_account(stage: Stage, rng: random.Random) -> int:
+    """LiveAvatar says that no session may be started, for longer than a place takes to settle."""
+    body = {"endpoint": "start", "status": 403, "code": 4032, "times": 10_000}
+    return await _while_armed(stage, rng.uniform(2, 4), body)
+
+
+async def html_from_a_proxy(stage: Stage, rng: random.Random) -> int:
+    """A proxy answers in LiveAvatar's place, and knows nothing of its sessions."""
+    status = rng.choice([404, 404, 502])
+    page = f"<html><body><h1>{status}</h1></body></html>"
+    hits = [
+        _while_armed(stage, 3.0, {"endpoint": endpoint, "status": status, "body": page, "times": 10_000})
+        for endpoint in ("start", "stop", "get")
+    ]
+    return sum(await asyncio.gather(*hits))
 
 
 async def restart_upstream(stage: Stage, rng: random.Random) -> int:
@@ -236,7 +306,14 @@ WAYS: dict[str, Way] = {
     "sockets refused": _sockets("refuse_sockets", how="reset", for_s=2),
     "caller's connections slow and sliced": slow_callers,
     "start fails": _rest("start", status=503, times=3),
-    "gateway frozen": freeze,
+    "gateway frozen": _freeze(0.5, 2),
+    "gateway suspended for long": _freeze(5, 8),
+    "acks stop for good": _sockets("swallow_acks"),
+    "gateway drained during a start": drain_during_a_start,
+    "gateway's log cannot be written": lose_the_log,
+    "registry locked by another program": lock_the_registry,
+    "place comes free late": full_account,
+    "HTML from a proxy": html_from_a_proxy,
     "LiveAvatar's answers malformed": malformed,
     "LiveAvatar slow to read": _sockets("slow_reading", bytes_per_s=40_000, for_s=3),
     "gateway drained and restarted": drain_and_restart,

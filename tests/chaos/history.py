@@ -48,5 +48,9 @@ class Recorded:
     """When each came, seconds, and its PCM; in order."""
     interrupts: tuple[float, ...] = ()
     """When interrupts came, on the same clock."""
-    replaced: int = 0
-    """How often a second socket was opened while the one before was there: what only a second owner does."""
+    attached_s: tuple[float, ...] = ()
+    """When each socket was attached, on the same clock."""
+    commands: tuple[tuple[float, str], ...] = field(default=(), repr=False)
+    """When each command came, on the same clock, and its type; packets too."""
+    sockets: tuple[str, ...] = ()
+    """From when to when each was attached, and why it was closed."""

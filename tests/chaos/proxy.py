@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self, TypeVar, get_args
 
 from chaos.toxics import (
@@ -52,6 +52,18 @@ class Applied:
     since_s: float
 
 
+@dataclasses.dataclass(slots=True)
+class Passed:
+    """A connection, as its client had it."""
+
+    request: bytes
+    """The first bytes that the client sent: of HTTP, its request."""
+    began_s: float
+    """When they came, monotonic."""
+    ended_s: float | None = None
+    """When the client had closed or reset it; None while it has it."""
+
+
 class Proxy:
     """Passes connections to 127.0.0.1:`port` on to `target`, through its toxics.
 
@@ -71,6 +83,8 @@ class Proxy:
         self._toxics: dict[str, Applied] = {}
         self._connections: set[_Connection] = set()
         self._accepted = 0
+        self.passed: list[Passed] = []
+        """All connections on which anything was sent."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
 
@@ -217,7 +231,7 @@ class Proxy:
                 end.setblocking(False)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.sock_connect(server, self._target)
-            connection = _Connection(client, server, f"{self.seed}/{number}")
+            connection = _Connection(client, server, f"{self.seed}/{number}", self.passed)
             connection.conditions(list(self._toxics.values()))
             self._connections.add(connection)
             try:
@@ -236,12 +250,14 @@ class Proxy:
 class _Connection:
     """One connection with its two directions, until one side resets it, both have ended, or a toxic says so."""
 
-    def __init__(self, client: socket.socket, server: socket.socket, chance: str) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, chance: str, passed: list[Passed]) -> None:
+        self._all_passed = passed
+        self._passed: Passed | None = None
         self._chance = chance
         self._since_s = time.monotonic()
         self._finished: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._directions: dict[Stream, _Direction] = {
-            "upstream": _Direction(client, server, random.Random(f"{chance}/upstream"), self),
+            "upstream": _Direction(client, server, random.Random(f"{chance}/upstream"), self, self.note),
             "downstream": _Direction(server, client, random.Random(f"{chance}/downstream"), self),
         }
         self._open = len(self._directions)
@@ -260,7 +276,20 @@ class _Connection:
         ]
         self._changed.set()
 
+    def note(self, data: bytes) -> None:
+        """Note what the client sent, or with no data that it has closed or reset the connection."""
+        if not data:
+            self._note_end()
+        elif self._passed is None:
+            self._passed = Passed(data[:200], time.monotonic())
+            self._all_passed.append(self._passed)
+
+    def _note_end(self) -> None:
+        if self._passed is not None and self._passed.ended_s is None:
+            self._passed.ended_s = time.monotonic()
+
     def finish(self, *, reset: bool) -> None:
+        self._note_end()
         if not self._finished.done():
             self._finished.set_result(reset)
 
@@ -299,8 +328,14 @@ class _Direction:
     """Data from `source` to `sink`: one task reads ahead, a bounded way, and one writes through the toxics."""
 
     def __init__(
-        self, source: socket.socket, sink: socket.socket, chance: random.Random, connection: _Connection
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        chance: random.Random,
+        connection: _Connection,
+        note: Callable[[bytes], None] = lambda _: None,
     ) -> None:
+        self._note = note
         self._source = source
         self._sink = sink
         self._random = chance
@@ -329,6 +364,7 @@ class _Direction:
             except OSError:
                 self._connection.finish(reset=True)
                 return
+            self._note(data)
             await self._queue.put((time.monotonic(), data))
 
     async def write(self) -> None:

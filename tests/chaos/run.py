@@ -1,30 +1,35 @@
 """`python -m chaos.run`: break everything under conversations, and check that nothing was lost and nothing leaked.
 
-make chaos SEEDS=20       # seeds 0 to 19, a table at the end
+make chaos SEEDS=20       # 20 fresh seeds, a table at the end
 make chaos SEED=7         # one again, as the message of a failed one says
 """
 
 import argparse
 import asyncio
 import collections
+import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
+import random
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 from chaos.conversation import Caller, look_up
 from chaos.faults import inject
 from chaos.history import Recorded, Talk
-from chaos.invariants import violations
+from chaos.invariants import overlaps, timeline, violations
 from chaos.schedule import KINDS, Fault, Plan, plan
 from chaos.stage import Stage
 
 from liveavatar.gateway import AsyncClient
 
+_FRESH = random.SystemRandom()
 GRACE_S = 25.0
 """The gateways' detach grace and 10 s: what is active upstream after that has leaked."""
 
@@ -42,6 +47,8 @@ class Result:
     sessions: int = 0
     resumed: int = 0
     repeated_bytes: int = 0
+    timelines: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    """What LiveAvatar got, by session and in order: what a violation is judged by."""
     seconds: float = 0.0
 
 
@@ -109,13 +116,15 @@ async def _check(stage: Stage, talks: list[Talk], result: Result) -> None:
         for talk in talks
         if talk.upstream_id
     }
+    result.timelines = {
+        talk.session_id: timeline(talk, recordings[talk.upstream_id]) for talk in talks if talk.upstream_id
+    }
     found, result.repeated_bytes = violations(
         talks,
         recordings,
-        repeats_allowed=result.plan.repeats_allowed,
         misses_allowed=result.plan.misses_allowed,
     )
-    result.violations += found
+    result.violations += found + overlaps(_sockets(stage))
     result.sessions = sum(bool(talk.session_id) for talk in talks)
     result.resumed = sum(talk.resumed for talk in talks)
     for talk in talks:
@@ -131,8 +140,24 @@ def _recorded(stage: Stage, upstream_id: str) -> Recorded:
         at += packet["size_bytes"]
     commands = recording["commands"]
     interrupts = [command["at_s"] for command in commands if command["type"] == "agent.interrupt"]
-    replaced = sum("replaced" in socket["close_reason"] for socket in recording["sockets"])
-    return Recorded(tuple(packets), tuple(interrupts), replaced)
+    sockets = recording["sockets"]
+    return Recorded(
+        tuple(packets),
+        tuple(interrupts),
+        tuple(socket["opened_at_s"] for socket in sockets),
+        tuple((command["at_s"], command["type"]) for command in commands),
+        tuple(f"{one['opened_at_s']:.3f} to {one['closed_at_s']} {one['close_reason']}" for one in sockets),
+    )
+
+
+def _sockets(stage: Stage) -> list[tuple[str, float, float | None]]:
+    """Address, beginning and end of each socket that a gateway opened."""
+    found = []
+    for one in stage.upstream.passed:
+        method, _, rest = one.request.decode("latin-1").partition(" ")
+        if method == "GET" and rest.startswith("/ws/"):
+            found.append((rest.partition(" ")[0], one.began_s, one.ended_s))
+    return found
 
 
 def _check_logs(stage: Stage, result: Result) -> None:
@@ -161,6 +186,11 @@ def _keep(folder: Path, stage: Stage, talks: list[Talk], result: Result) -> None
         "outcomes": result.outcomes,
         "ends": result.ends,
         "talks": history,
+        "timelines": {
+            session_id: lines
+            for session_id, lines in result.timelines.items()
+            if any(session_id in problem for problem in result.violations)
+        },
     }
     (folder / "history.json").write_text(json.dumps(report, indent=1))
 
@@ -171,7 +201,8 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         description="Break everything under conversations; check that nothing was lost and nothing leaked.",
     )
     parser.add_argument("--seeds", type=int, default=5, help="how many; 5 have every fault (default 5)")
-    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--first", type=int, help="the first seed; without it, one that nobody chose")
+    parser.add_argument("--lanes", type=int, default=1, help="seeds that are played at once (default 1)")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long sessions are opened (default 15)")
     parser.add_argument("--callers", type=int, default=10, help="how many talk at once (default 10)")
     parser.add_argument("--out", type=Path, default=Path("out/chaos"), help="where histories and logs go")
@@ -181,11 +212,13 @@ def _arguments(words: list[str]) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Run seeds; 0 when every invariant held in all."""
     arguments = _arguments(sys.argv[1:] if words is None else words)
-    results = []
+    first = _FRESH.randrange(10**6) if arguments.first is None else arguments.first
+    seeds = range(first, first + arguments.seeds)
+    click.echo(f"seeds {seeds[0]} to {seeds[-1]}, {arguments.lanes} at once")
+    results: list[Result] = []
     status = 0
     try:
-        for seed in range(arguments.first, arguments.first + arguments.seeds):
-            result = _played(seed, arguments)
+        for result in _all_played(seeds, arguments):
             results.append(result)
             click.echo(_line(result))
             if result.violations:
@@ -196,6 +229,17 @@ def main(words: list[str] | None = None) -> int:
         click.echo("\ninterrupted; what was seen until then:")
     click.echo(_table(results))
     return status
+
+
+def _all_played(seeds: Sequence[int], arguments: argparse.Namespace) -> Iterator[Result]:
+    """Play seeds in their order, in as many processes as there are lanes."""
+    if arguments.lanes == 1:
+        for seed in seeds:
+            yield _played(seed, arguments)
+        return
+    spawned = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(arguments.lanes, mp_context=spawned) as lanes:
+        yield from lanes.map(_played, seeds, [arguments] * len(seeds))
 
 
 def _played(seed: int, arguments: argparse.Namespace) -> Result:
@@ -241,6 +285,12 @@ def _table(results: list[Result]) -> str:
     if nobody := sum((result.hit_nobody for result in results), collections.Counter[str]()):
         lines.append("hit nobody: " + ", ".join(f"{kind} ({count})" for kind, count in nobody.items()))
     broken = sum(bool(result.violations) for result in results)
+    twice = [result.repeated_bytes for result in results]
+    if any(twice):
+        lines.append(
+            f"said twice behind lost sockets, within the bound or named above: {sum(twice)} bytes in "
+            f"{sum(bool(one) for one in twice)} seeds, at most {max(twice)} in one"
+        )
     lines.append(f"{len(results)} seeds, {broken} with violations")
     return "\n".join(lines)
 

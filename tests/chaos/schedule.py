@@ -34,22 +34,38 @@ KINDS: Final = (
     "LiveAvatar hangs",
     "session ended by LiveAvatar",
     "gateway's wall clock jumps",
+    "acks stop for good",
+    "gateway suspended for long",
+    "place comes free late",
+    "gateway's log cannot be written",
+    "HTML from a proxy",
+    "registry locked by another program",
+    "gateway drained during a start",
 )
 """Neighbours go to different seeds, so heavy ones are spread out."""
 
 PROFILES: Final = ("modern", "classic", "acks_only")
 
 NEED_A_START: Final = frozenset(
-    {"start fails", "start's answer lost", "LiveAvatar's answers malformed", "LiveAvatar hangs"}
+    {
+        "start fails",
+        "start's answer lost",
+        "LiveAvatar's answers malformed",
+        "LiveAvatar hangs",
+        "place comes free late",
+        "HTML from a proxy",
+        "gateway drained during a start",
+    }
 )
 """These hit nobody when no session is opened after them, so they come first."""
 
-UNCONFIRMED: Final = frozenset({"acks swallowed", "acks delayed"})
-"""After these, audio that LiveAvatar took without a word may be sent again: nobody can know better."""
-
-
 NEW_PROCESS: Final = frozenset(
-    {"gateway killed and restarted", "gateway killed, another takes over", "gateway drained and restarted"}
+    {
+        "gateway killed and restarted",
+        "gateway killed, another takes over",
+        "gateway drained and restarted",
+        "gateway drained during a start",
+    }
 )
 """Only after these may events be missing: who is asked for the sessions then has none of those before."""
 
@@ -72,11 +88,6 @@ class Plan:
     seed: int
     profile: str
     faults: tuple[Fault, ...]
-
-    @property
-    def repeats_allowed(self) -> bool:
-        """Whether audio may legally be recorded twice."""
-        return any(fault.kind in UNCONFIRMED for fault in self.faults)
 
     @property
     def misses_allowed(self) -> bool:

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import itertools
+import os
 import random
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,9 @@ class Node:
         self.clock = WallClock(registry.with_name(f"{name}.clock"))
         self.gateway: processes.Gateway | None = None
         self.proxy: Proxy | None = None
+        self._numbers = itertools.count(1)
+        self._log = registry.with_name(f"{name}.log")
+        self._reader: subprocess.Popen[bytes] | None = None
         self.logs: list[str] = []
         self.exit_code: int | None = None
         """Of the last of its processes; None while that runs."""
@@ -52,9 +58,18 @@ class Node:
             "reconnect_budget_s": 10,
             "log_level": "info",
         }
-        self.gateway = self._stack.enter_context(
-            processes.gateway(self._upstream, port=self._port, clock=self.clock, **settings)
-        )
+        reading, writing = os.pipe()
+        self._log = self._registry.with_name(f"{self.name}-{next(self._numbers)}.log")
+        try:
+            with self._log.open("wb") as log:
+                # A process of its own, so that its end closes the only reading end.
+                self._reader = subprocess.Popen(["cat"], stdin=reading, stdout=log)
+            self.gateway = self._stack.enter_context(
+                processes.gateway(self._upstream, port=self._port, clock=self.clock, log_fd=writing, **settings)
+            )
+        finally:
+            os.close(reading)
+            os.close(writing)
         if self.proxy is None:
             self.proxy = self._stack.enter_context(Proxy(self.gateway.address))
 
@@ -76,10 +91,17 @@ class Node:
         self.keep_log()
         return code
 
+    def stop_reading_the_log(self) -> None:
+        """End whoever reads what its process writes: each further line fails."""
+        assert self._reader is not None
+        self._reader.kill()
+        self._reader.wait(10)
+
     def keep_log(self) -> None:
         """Keep what the process that has ended wrote."""
-        assert self.gateway is not None
-        self.logs.append(self.gateway.process.log)
+        assert self._reader is not None
+        self._reader.wait(10)
+        self.logs.append(self._log.read_text(errors="replace"))
 
     def close(self) -> None:
         """End it, and keep what it wrote up to its end."""
@@ -104,8 +126,8 @@ class Stage:
             httpx.Client(base_url=self.emulator.url, timeout=10, transport=patient)
         )
         self.upstream = self._stack.enter_context(Proxy(self.emulator.url))
-        registry = folder / "registry.db"
-        self.nodes = [Node(f"http://{self.upstream.address}", registry, f"gateway-{name}") for name in "ab"]
+        self.registry = folder / "registry.db"
+        self.nodes = [Node(f"http://{self.upstream.address}", self.registry, f"gateway-{name}") for name in "ab"]
         for node in self.nodes:
             self._stack.callback(node.close)
             node.start()

@@ -2,7 +2,7 @@
 
 import pytest
 from chaos.history import Recorded, Said, Talk
-from chaos.invariants import violations
+from chaos.invariants import overlaps, violations
 from harness.continuity import noise
 
 ONE, TWO = noise(0.2, seed=1), noise(0.2, seed=2)
@@ -29,11 +29,8 @@ def talk(**changes: object) -> Talk:
     return made
 
 
-def found(
-    one: Talk, recorded: tuple[tuple[float, bytes], ...], *interrupts: float, replaced: int = 0
-) -> list[str]:
-    recordings = {"upstream": Recorded(recorded, interrupts, replaced)}
-    return violations([one], recordings, repeats_allowed=False)[0]
+def found(one: Talk, recorded: tuple[tuple[float, bytes], ...], *interrupts: float) -> list[str]:
+    return violations([one], {"upstream": Recorded(recorded, interrupts, (0.0,))})[0]
 
 
 def test_a_conversation_in_which_all_went_well_violates_nothing():
@@ -61,13 +58,19 @@ def test_speech_that_is_not_what_was_said_is_a_violation(recorded, message):
 
 
 def test_a_second_socket_beside_the_first_is_a_second_owner():
-    assert any("two gateways drove it" in one for one in found(talk(), packets(ONE, TWO), replaced=1))
+    first, second = ("/ws/a", 1.0, 5.0), ("/ws/a", 4.0, None)
+    assert any("two gateways drove it" in one for one in overlaps([second, first]))
+    assert any("two gateways drove it" in one for one in overlaps([("/ws/a", 1.0, None), second]))
+
+
+def test_a_second_socket_after_the_first_or_of_another_session_is_none():
+    assert overlaps([("/ws/a", 1.0, 4.05), ("/ws/a", 4.0, None), ("/ws/b", 2.0, None)]) == []
 
 
 def test_events_may_be_told_to_be_gone_only_where_a_gateway_died_or_was_drained():
     recordings = {"upstream": Recorded(packets(ONE, TWO))}
     for allowed in (False, True):
-        problems, _ = violations([talk(missed=2)], recordings, repeats_allowed=False, misses_allowed=allowed)
+        problems, _ = violations([talk(missed=2)], recordings, misses_allowed=allowed)
         assert bool(problems) is not allowed
 
 
@@ -75,11 +78,18 @@ def test_an_error_in_place_of_the_end_is_an_end():
     assert found(talk(ends=[], events_error="SessionLost: given up"), packets(ONE, TWO)) == []
 
 
-def test_a_repeat_that_nobody_could_avoid_is_counted_and_no_violation():
-    problems, repeated = violations(
-        [talk()], {"upstream": Recorded(packets(ONE, ONE[-2400:], TWO))}, repeats_allowed=True
-    )
-    assert (problems, repeated) == ([], 2400)
+def test_a_repeat_behind_a_lost_socket_is_counted_and_no_violation():
+    recorded = Recorded(packets(ONE, ONE[-2400:], TWO), attached_s=(0.0, 3.5))
+    assert violations([talk()], {"upstream": recorded}) == ([], 2400)
+
+
+def test_a_repeat_beyond_the_bound_is_a_violation():
+    long = noise(6.0, seed=4)
+    recorded = Recorded(packets(long, long[-260_000:], size=20_000), attached_s=(0.0, 14.5))
+    said = talk(said=[Said("one", long, outcome="played")])
+    (problem,), repeated = violations([said], {"upstream": recorded})
+    assert "260000 bytes came twice over socket 2" in problem
+    assert repeated == 260_000
 
 
 def test_speech_after_the_interrupt_that_cut_it_is_a_violation():

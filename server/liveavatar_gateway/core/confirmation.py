@@ -17,12 +17,16 @@ class Confirmation:
     def __init__(self, config: SpeechConfig, line: Line) -> None:
         self._config = config
         self._line = line
+        self.moved_at_s = 0.0
+        """Time until which the socket was last seen to take nothing."""
         self.acknowledges = False
         """Whether an ack ever came."""
         self._reads = False
         """Whether a pong ever came."""
         self._plays_unread = False
         """It was heard to play what no pong had confirmed: a missing pong proves nothing here."""
+        self._probed_number = 0
+        """The number of the latest packet or end behind which a probe went out."""
         self._unproven_cut: tuple[str, Sending] | None = None
         """The latest interrupt, while it may have been lost."""
 
@@ -83,6 +87,77 @@ class Confirmation:
         """Whether LiveAvatar confirms what it reads, by acks or pongs; so what it did not confirm is missing."""
         return self.acknowledges or self._reads or not self._plays_unread
 
+    @property
+    def has_confirmed(self) -> bool:
+        """Whether LiveAvatar ever confirmed anything, and a missing confirmation means something."""
+        return self.acknowledges or self.reads
+
+    @property
+    def reads(self) -> bool:
+        """Whether LiveAvatar's end of the socket answers pings in time, so that what has no pong was not read."""
+        return self._reads and not self._plays_unread
+
+    def may_follow_at_s(self, utterance: Utterance) -> float | None:
+        """Return the time from which an utterance may begin; None while only LiveAvatar's word can decide it.
+
+        What goes out again must not come behind an utterance that began after it, so that one waits until all
+        before it is confirmed. Where nothing confirms, it cannot; where nothing did so far, it waits a moment.
+        """
+        active = self._line.active
+        missing = [
+            one.delivery
+            for one in active[: active.index(utterance)]
+            if one.delivery.unconfirmed or one.delivery.again
+        ]
+        if not missing or (self._plays_unread and not self.acknowledges):
+            return 0.0
+        if self.acknowledges or self._reads or not missing[-1].unconfirmed:
+            return None
+        return missing[-1].unconfirmed[-1].sending.at_s + self._config.presumed_taken_s
+
+    def is_full(self, utterance: Utterance, packet_s: float) -> bool:
+        """Whether so much of an utterance is unconfirmed that no packet of a length may follow."""
+        if not self.has_confirmed:
+            return False
+        return utterance.delivery.unconfirmed_s + packet_s > self._config.max_unconfirmed_s
+
+    @property
+    def probe_at_s(self) -> float | None:
+        """Time to ask again whether the latest packet and end were read; None when there is nothing to ask.
+
+        Where acks come, a pong counts only for what is older than a second, and behind the last packet no other
+        ping goes out that would prove it.
+        """
+        if not (self.acknowledges and self._line.enabled):
+            return None
+        sendings = [one.delivery.unconfirmed[-1].sending for one in self._line.active if one.delivery.unconfirmed]
+        sendings += [
+            one.end_sending for one in self._line.active if one.end_sending is not None and not one.committed
+        ]
+        newest = max(sendings, key=lambda sending: sending.number, default=None)
+        if newest is None or newest.number <= self._probed_number:
+            return None
+        return newest.at_s + self._config.presumed_taken_s
+
+    def note_probe(self, number: int) -> None:
+        """A probe went out behind the `number`-th packet or end."""
+        self._probed_number = number
+
+    def unheard_at_s(self, utterance: Utterance) -> float | None:
+        """Return when LiveAvatar's silence about what it was sent of an utterance has lasted too long.
+
+        Where it gives no acks, pongs may be late under load: there the silence counts only when nothing more may
+        go out before they come, and when all that was sent must have been played.
+        """
+        if not (utterance.delivery.unconfirmed and self.has_confirmed):
+            return None
+        at_s = utterance.delivery.unconfirmed[0].sending.at_s + self._config.silence_timeout_s
+        if self.acknowledges:
+            return at_s
+        if not self.is_full(utterance, self._config.scheduler.max_packet_s):
+            return None
+        return max(at_s, max(self.moved_at_s, self._line.clock.dry_at_s) + self._config.ended_grace_s)
+
     def is_unproven(self, utterance: Utterance) -> bool:
         """Whether LiveAvatar, which confirms what it reads, may have read less than all of an utterance."""
         if not self.acknowledges and self._plays_unread:
@@ -106,12 +181,10 @@ class Confirmation:
         line = self._line
         if not line.enabled:
             return None
-        silent_at_s = None
-        if self.acknowledges:
-            oldest = next((one.delivery.unconfirmed[0] for one in line.active if one.delivery.unconfirmed), None)
-            silent_at_s = None if oldest is None else oldest.sending.at_s + self._config.silence_timeout_s
+        unheard = [self.unheard_at_s(one) for one in line.active if not one.doubted]
+        silent_at_s = min((at_s for at_s in unheard if at_s is not None), default=None)
         head = line.active[0] if line.active and not is_cutting else None
-        if head is None or head.overdue_at_s is None or not self.is_unproven(head):
+        if head is None or head.overdue_at_s is None or head.doubted or not self.is_unproven(head):
             return silent_at_s
         return head.overdue_at_s if silent_at_s is None else min(silent_at_s, head.overdue_at_s)
 
@@ -126,13 +199,30 @@ class Confirmation:
         for utterance in self._line.active:
             if utterance.first_sent_at_s is None:
                 continue
-            if utterance.overdue_at_s is not None and now_s >= utterance.overdue_at_s:
-                utterance.doubted = self.is_unproven(utterance)
+            if self._was_silent_about(utterance, now_s):
+                utterance.doubted_at = utterance.confirmed
             if not self.acknowledges:
                 self.presume(utterance, now_s)
+                if self._plays_unread:
+                    self._conclude_before_loss(utterance)
                 # A start may have been told to the lost socket, and nothing else would ever prove it.
                 utterance.signed = True
             self._line.clock.take_back(utterance.lose() / BYTE_RATE)
+
+    def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
+        """Whether the socket that is lost was taken for dead because nothing confirmed an utterance."""
+        unheard_at_s = self.unheard_at_s(utterance)
+        if unheard_at_s is not None and now_s >= unheard_at_s:
+            return True
+        is_overdue = utterance.overdue_at_s is not None and now_s >= utterance.overdue_at_s
+        return is_overdue and self.is_unproven(utterance)
+
+    def _conclude_before_loss(self, utterance: Utterance) -> None:
+        """Take for there what cannot go out again: too much of it, or with a later utterance begun behind it."""
+        utterance.delivery.presume_all_but(self._config.max_unconfirmed_s)
+        active = self._line.active
+        if any(one.first_sent_at_s is not None for one in active[active.index(utterance) + 1 :]):
+            utterance.confirm_all()
 
     # --- the latest interrupt
 
@@ -144,6 +234,14 @@ class Confirmation:
         """An interrupt was carried out: this one, or one without usable ids."""
         if self._unproven_cut is not None and (not refs.ids or self._unproven_cut[0] in refs.ids):
             self._unproven_cut = None
+
+    @property
+    def may_be_of_cut_speech(self) -> bool:
+        """Whether a start that names nothing may be of speech before the latest interrupt, which was not read yet.
+
+        Where LiveAvatar confirms nothing, every start would be in doubt, so none is.
+        """
+        return self._unproven_cut is not None and (self.acknowledges or self._reads)
 
     def forget_cut(self) -> None:
         """The latest interrupt need not be proven any more."""

@@ -3,6 +3,8 @@
 from collections import deque
 from dataclasses import dataclass
 
+from liveavatar_gateway.core.messages import BYTE_RATE
+
 
 @dataclass(frozen=True, slots=True)
 class Sending:
@@ -51,6 +53,11 @@ class Delivery:
         """How far it went out over a socket which still is, or is confirmed, bytes of the caller's format."""
         return self.unconfirmed[-1].upto if self.unconfirmed else self.confirmed
 
+    @property
+    def unconfirmed_s(self) -> float:
+        """Seconds of sound that LiveAvatar may not have."""
+        return sum(len(packet.pcm) for packet in self.unconfirmed) / BYTE_RATE
+
     def send(self, pcm: bytes, upto: int, sending: Sending) -> None:
         """Note a new packet."""
         self._count += 1
@@ -82,6 +89,11 @@ class Delivery:
     def presume(self, *, sent_by_s: float) -> None:
         """Take for there what was sent by then: nothing will ever prove it."""
         while self.unconfirmed and self.unconfirmed[0].sending.at_s <= sent_by_s:
+            self._confirm()
+
+    def presume_all_but(self, seconds: float) -> None:
+        """Take the oldest packets for there until at most so much is not."""
+        while self.unconfirmed and self.unconfirmed_s > seconds:
             self._confirm()
 
     def confirm_all(self) -> None:

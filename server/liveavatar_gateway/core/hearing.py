@@ -10,6 +10,9 @@ from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.states import Outcome
 from liveavatar_gateway.core.utterance import Utterance
 
+_LOOK_AGAIN_S = 0.5
+"""How long after a look at an utterance whose end is overdue, and of which proof is missing, the next follows."""
+
 
 class Hearing:
     """Decides when utterances in line start and end.
@@ -33,6 +36,10 @@ class Hearing:
         self._parting = parting
         self._says_started = False
         """Whether a start was ever told by name."""
+        self._is_stuck = False
+        """Whether the socket took nothing at that time."""
+        self._looked_at_s = 0.0
+        """Time of the latest `tick`."""
         self._talking = False
         """Whether the avatar has the pose of one that talks."""
 
@@ -46,14 +53,14 @@ class Hearing:
             return
         utterance = line.named_by(refs) or self._next_heard()
         if utterance is not None and utterance.first_sent_at_s is not None:
-            self._hear(utterance, now_s)
+            self._hear(utterance, now_s, is_named=utterance.upstream_id in refs.ids)
 
     def on_talking(self, now_s: float) -> None:
         """The avatar talks: the same as a start, unless the utterance that plays is known already."""
         self._line.tells_starts = self._talking = True
         utterance = self._next_heard()
         if utterance is not None and not self._line.speaking:
-            self._hear(utterance, now_s)
+            self._hear(utterance, now_s, is_named=False)
 
     def _next_heard(self) -> Utterance | None:
         """The one that a start is about which names none, if any of it was sent."""
@@ -65,11 +72,13 @@ class Hearing:
                 return None
         return None
 
-    def _hear(self, utterance: Utterance, now_s: float) -> None:
+    def _hear(self, utterance: Utterance, now_s: float, *, is_named: bool) -> None:
         if utterance.started or self._interrupts.will_repeat(utterance):
             return
+        if not is_named and self._confirmation.may_be_of_cut_speech:
+            return
         self._confirmation.learn_from_start(utterance)
-        if self._interrupts.pending is None:
+        if is_named and self._interrupts.pending is None:
             # It was sent behind the last interrupt, for all before that is over.
             self._confirmation.forget_cut()
         self._line.start(utterance, now_s)
@@ -116,16 +125,28 @@ class Hearing:
         """When `tick` may have something to conclude."""
         if not self._line.active:
             return None
+        if self._is_stuck:
+            return self._looked_at_s + _LOOK_AGAIN_S
         head = self._line.active[0]
-        overdue_at_s = self._overdue_at_s(head)
+        overdue_at_s = self._conclude_at_s(head)
+        if overdue_at_s is None and (overdue_at_s := self._overdue_at_s(head)) is not None:
+            # Pongs and most acks wake nobody, and may have brought the proof that is waited for.
+            overdue_at_s = max(overdue_at_s, self._looked_at_s + _LOOK_AGAIN_S)
         started_by_s = self._started_by_s(head) if head.signed else None
         if started_by_s is None or overdue_at_s is None:
             return overdue_at_s if started_by_s is None else started_by_s
         return min(started_by_s, overdue_at_s)
 
-    def tick(self, now_s: float) -> None:
-        """Conclude what LiveAvatar should have said by now about the first in line. There must be one."""
+    def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
+        """Conclude what LiveAvatar should have said by now about the first in line. There must be one.
+
+        Nothing is concluded while the socket is stuck: what LiveAvatar did not take it cannot have played.
+        """
+        self._is_stuck = is_stuck
+        self._looked_at_s = now_s
         self._line.note_turn(now_s)
+        if is_stuck:
+            return
         head = self._line.active[0]
         started_by_s = self._started_by_s(head)
         if started_by_s is not None and now_s >= started_by_s and head.signed:
@@ -133,12 +154,8 @@ class Hearing:
                 self._revive(head)
                 return
             self._line.start(head, now_s, inferred=True)
-        overdue_at_s = self._overdue_at_s(head)
-        if overdue_at_s is not None and now_s >= overdue_at_s:
-            if head.signed and self._confirmation.is_unproven(head) and not head.doubted:
-                # Its socket is taken for dead now, see `Confirmation.silent_at_s`, and what is missing goes over
-                # another.
-                return
+        conclude_at_s = self._conclude_at_s(head)
+        if conclude_at_s is not None and now_s >= conclude_at_s:
             self._conclude(head)
 
     def _started_by_s(self, head: Utterance) -> float | None:
@@ -148,6 +165,21 @@ class Hearing:
             return max(head.first_sent_at_s, self._line.turn_since_s) + self._config.never_started_s
         return head.first_sent_at_s + self._config.started_timeout_s
 
+    def _conclude_at_s(self, head: Utterance) -> float | None:
+        """Return when the head ends without LiveAvatar's word; None while another socket may still bring it.
+
+        What is missing goes over another socket once, see `Confirmation.silent_at_s`. When that one brings no more
+        proof, the utterance ends.
+        """
+        confirmation = self._confirmation
+        if not head.doubted:
+            waits = (head.signed or confirmation.reads) and confirmation.is_unproven(head)
+            return None if waits else self._overdue_at_s(head)
+        at_s, unheard_at_s = self._overdue_at_s(head), confirmation.unheard_at_s(head)
+        if at_s is None or unheard_at_s is None:
+            return unheard_at_s if at_s is None else at_s
+        return min(at_s, unheard_at_s)
+
     def _overdue_at_s(self, head: Utterance) -> float | None:
         """When LiveAvatar should have said something about the head: that it ended, or that it has any of it."""
         if head.signed and not head.started and self._owes_a_start(head):
@@ -155,7 +187,8 @@ class Hearing:
         if head.overdue_at_s is not None or head.signed or head.first_sent_at_s is None or not self._line.enabled:
             return head.overdue_at_s
         # Where nothing is acknowledged, its start is the first sign of it, and that waits for all before it.
-        return max(head.first_sent_at_s, self._line.turn_since_s) + self._config.ended_grace_s
+        since_s = max(head.first_sent_at_s, self._line.turn_since_s, self._confirmation.moved_at_s)
+        return since_s + self._config.ended_grace_s
 
     def _owes_a_start(self, head: Utterance) -> bool:
         """Whether silence about an utterance that LiveAvatar took means that it is not heard.
@@ -177,6 +210,11 @@ class Hearing:
         )
 
     def _conclude(self, head: Utterance) -> None:
+        if head.doubted and head.signed and not self._confirmation.reads:
+            # Its acks stopped, and pongs never came: silence proves nothing, so the playout clock decides.
+            head.confirm_all()
+            if not head.end_sent:
+                return
         if head.signed and not self._confirmation.is_unproven(head):
             self._line.end(head, Outcome.COMPLETED, head.sent_s, inferred=True)
             return
@@ -184,6 +222,9 @@ class Hearing:
             head,
             "LiveAvatar gave no sign of having taken all of this utterance; speak it again, or in a new session",
         )
+        if self._confirmation.reads:
+            # Whoever is told that it failed may say it again, so it must not be spoken when LiveAvatar reads on.
+            self._interrupts.speak_anew()
 
     def _fail(self, head: Utterance, message: str) -> None:
         head.failure = head.failure or UpstreamStalled(message, utterance_id=head.id)

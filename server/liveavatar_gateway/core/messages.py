@@ -54,7 +54,13 @@ class KeepAlive:
     event_id: str
 
 
-Command = Speak | SpeakEnd | CutSpeech | ListenStart | ListenStop | KeepAlive
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask again whether all up to here was read: no command of LiveAvatar's, but the ping behind each of them."""
+
+
+Frame = Speak | SpeakEnd | CutSpeech | ListenStart | ListenStop | KeepAlive
+Command = Frame | Probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from liveavatar_gateway.core.confirmation import Confirmation
 from liveavatar_gateway.core.delivery import Sending
 from liveavatar_gateway.core.interrupts import Barge, Interrupts
 from liveavatar_gateway.core.line import Line
-from liveavatar_gateway.core.messages import BYTE_RATE, Command, CutSpeech, Speak, SpeakEnd
+from liveavatar_gateway.core.messages import BYTE_RATE, Command, CutSpeech, Probe, Speak, SpeakEnd
 from liveavatar_gateway.core.parting import Hold, Parting
 from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.states import Outcome
@@ -32,6 +32,8 @@ class Sender:
         """When to ask `next_command` again even if nothing happens."""
         self.wake_bytes = 0
         """When to ask it again before that: when so many bytes wait of the utterance whose turn it is."""
+        self.waits_for_proof = False
+        """Whether audio waits until LiveAvatar has confirmed what went out before it."""
         self.sent_count = 0
         """Packets, ends and interrupts so far: the number of the last one."""
         self._config = config
@@ -44,13 +46,28 @@ class Sender:
         """The command that is due now; None when none is, with `deadline_s` and `wake_bytes` for the next look."""
         self.deadline_s = None
         self.wake_bytes = _NEVER_BYTES
+        self.waits_for_proof = False
         if self._interrupts.pending is not None:
             self._interrupts.drop_void()
         if self._interrupts.pending is not None:
             return self._interrupt(self._interrupts.pending, now_s)
         if not self._line.enabled:
             return None
-        return self._part() if self._parting.hold is Hold.ALL else self._speak(now_s)
+        command = self._part() if self._parting.hold is Hold.ALL else self._speak(now_s)
+        return command or self._probe(now_s)
+
+    def _probe(self, now_s: float) -> Probe | None:
+        at_s = self._confirmation.probe_at_s
+        if at_s is None:
+            return None
+        if now_s < at_s:
+            self._look_again_at(at_s)
+            return None
+        self._confirmation.note_probe(self.sent_count)
+        return Probe()
+
+    def _look_again_at(self, at_s: float) -> None:
+        self.deadline_s = at_s if self.deadline_s is None else min(self.deadline_s, at_s)
 
     def _sending(self, now_s: float) -> Sending:
         return Sending(now_s, self.sent_count + 1)
@@ -71,7 +88,7 @@ class Sender:
         return command
 
     def _speak(self, now_s: float) -> Command | None:
-        while (utterance := self._to_send()) is not None:
+        while (utterance := self._to_send(now_s)) is not None:
             if utterance.delivery.again:
                 pcm = utterance.delivery.send_again(self._sending(now_s))
                 return self._speak_packet(utterance, pcm, now_s)
@@ -89,11 +106,24 @@ class Sender:
                 return None
         return None
 
-    def _to_send(self) -> Utterance | None:
+    def _to_send(self, now_s: float) -> Utterance | None:
         utterance = next((utterance for utterance in self._line.active if not utterance.end_sent), None)
-        if self._parting.hold is Hold.NEXT and utterance is not None and utterance.first_sent_at_s is None:
+        if utterance is None or utterance.first_sent_at_s is not None:
+            return utterance
+        if self._parting.hold is Hold.NEXT:
             return None
-        return utterance
+        return utterance if self._may_begin(utterance, now_s) else None
+
+    def _may_begin(self, utterance: Utterance, now_s: float) -> bool:
+        if not utterance.received:
+            return True
+        at_s = self._confirmation.may_follow_at_s(utterance)
+        if at_s is not None and now_s >= at_s:
+            return True
+        self.waits_for_proof = True
+        if at_s is not None:
+            self.deadline_s = at_s
+        return False
 
     def _seal(self, utterance: Utterance, now_s: float) -> SpeakEnd:
         utterance.end_sending = self._sending(now_s)
@@ -102,6 +132,9 @@ class Sender:
         return SpeakEnd(utterance.upstream_id)
 
     def _cut(self, utterance: Utterance, now_s: float) -> Speak | None:
+        if self._confirmation.is_full(utterance, self._config.scheduler.max_packet_s):
+            self.waits_for_proof = True
+            return None
         lead_s = self._line.clock.lead_s(now_s)
         if utterance.first_sent_at_s is None:
             queue_lead_s = self._config.scheduler.queue_lead_s

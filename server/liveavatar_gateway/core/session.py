@@ -339,10 +339,10 @@ class Session:
             return False
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
             # One comes for each packet; all but an utterance's first change only the position in the next ack.
-            return self.speech.on_appended(event.refs)
+            return self.speech.on_appended(event.refs) or self.speech.waits_for_proof
         if isinstance(event, wire.Read):
             self.speech.on_read(event.number, now_s)
-            return False
+            return self.speech.waits_for_proof
         self._take_as_sign_of_life(event, now_s)
         match event:
             case wire.StateUpdated(state):
@@ -406,13 +406,20 @@ class Session:
             due.append(self._readiness.deadline_s)
         return min((at_s for at_s in due if at_s is not None), default=None)
 
-    def tick(self, now_s: float) -> None:
-        """Do what time asks for."""
+    def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
+        """Do what time asks for.
+
+        Args:
+            now_s: Monotonic time.
+            is_stuck: The socket holds data that LiveAvatar's end does not take.
+        """
         if self.over:
             return
+        if is_stuck:
+            self.speech.note_stall(now_s)
         self._limit.look(now_s)
         self.speech.parting.hold = self._limit.hold(now_s)
-        self.speech.tick(now_s)
+        self.speech.tick(now_s, is_stuck=is_stuck)
         self._drain()
         if self.state in _UNREADY:
             self._tick_connecting(now_s)
@@ -440,7 +447,7 @@ class Session:
         if self.over or self.state is SessionState.CREATING:
             return None
         command = self._next(now_s)
-        if command is not None:
+        if command is not None and not isinstance(command, wire.Probe):
             self.last_command_at_s = now_s
         self._drain()
         return command

@@ -60,6 +60,11 @@ class Speech:
         return self._line.speaking
 
     @property
+    def waits_for_proof(self) -> bool:
+        """Whether a command may be due as soon as LiveAvatar confirms anything."""
+        return self._sender.waits_for_proof
+
+    @property
     def sent_count(self) -> int:
         """Packets, ends and interrupts that went out: the number of the last, for the ping behind it."""
         return self._sender.sent_count
@@ -181,12 +186,20 @@ class Speech:
         """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits."""
         return self._confirmation.silent_at_s(is_cutting=self._interrupts.pending is not None)
 
-    def tick(self, now_s: float) -> None:
-        """Conclude what LiveAvatar should have said by now."""
+    def note_stall(self, now_s: float) -> None:
+        """Give LiveAvatar its time anew: until now its end of the socket took nothing, so it could say nothing."""
+        self._confirmation.moved_at_s = now_s
+        for utterance in self.active:
+            if utterance.overdue_at_s is not None:
+                by_s = now_s + utterance.delivery.unconfirmed_s + self.config.ended_grace_s
+                utterance.overdue_at_s = max(utterance.overdue_at_s, by_s)
+
+    def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
+        """Conclude what LiveAvatar should have said by now, unless its end of the socket takes nothing."""
         self._interrupts.tick(now_s)
         # Nothing is concluded while an interrupt is on its way: it decides what was heard and what is sent again.
         if self._interrupts.pending is None and self.active:
-            self._hearing.tick(now_s)
+            self._hearing.tick(now_s, is_stuck=is_stuck)
         self._underruns.tick(now_s)
 
     def next_command(self, now_s: float) -> Command | None:

@@ -34,6 +34,9 @@ class SpeechConfig:
     """How long a packet may stay unconfirmed, by ack or pong, where acks are given: then the socket is taken for
     dead. LiveAvatar's media servers delay pongs under load, so this is not short. Where no acks are given and
     pongs come late, what is older than this is taken for there."""
+    max_unconfirmed_s: float = 5.0
+    """Audio that may be on its way without ack and pong, where LiveAvatar gives either: so much is said twice at
+    most behind a socket that is lost. Higher rides out later acks, and repeats more."""
     unread_timeout_s: float = 30.0
     """How long a packet is kept that no pong confirms, where no acks are given: every WebSocket server answers
     pings (RFC 6455, section 5.5.2), so it was not read yet. Higher survives longer stalls; costs memory, 48 kB per

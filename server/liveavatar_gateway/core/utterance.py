@@ -77,7 +77,7 @@ class Utterance:
         "cut",
         "delivery",
         "discarded",
-        "doubted",
+        "doubted_at",
         "dry_after_s",
         "end_sending",
         "failure",
@@ -135,7 +135,7 @@ class Utterance:
         self.blind = False
         self.rewindable = True
         self.revived = False
-        self.doubted = False
+        self.doubted_at: int | None = None
         self.interrupted = False
         self.start_s = 0.0
         self.sent_s = 0.0
@@ -185,6 +185,11 @@ class Utterance:
     def confirmed(self) -> int:
         """Bytes of it that LiveAvatar is known to have."""
         return self.delivery.confirmed
+
+    @property
+    def doubted(self) -> bool:
+        """Whether a socket was taken for dead over it, and nothing more of it was confirmed since."""
+        return self.doubted_at is not None and self.delivery.confirmed <= self.doubted_at
 
     @property
     def taken(self) -> int:

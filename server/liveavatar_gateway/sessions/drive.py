@@ -18,9 +18,14 @@ from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
 from liveavatar_gateway.upstream.backoff import Backoff
 from liveavatar_gateway.upstream.pool import UpstreamSession
-from liveavatar_gateway.upstream.socket import CONNECTION_LOST, CommandSocket, SocketClosed
+from liveavatar_gateway.upstream.socket import CONNECTION_LOST, SEND_TIMEOUT_S, CommandSocket, SocketClosed
 
 _log = structlog.get_logger(__name__)
+_STALL_S = 1.0
+"""A socket that takes nothing for longer than this is stuck, and not only busy."""
+_LATE_S = 0.25
+"""A deadline that is noticed later than this was missed by a process that stood still."""
+_READING_PASSES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,16 @@ class ReconnectConfig:
 
 def _unkept(utterance: Utterance) -> None:
     """What becomes of progress that nobody keeps."""
+
+
+async def _read_what_arrived() -> None:
+    """Let the event loop read all sockets, and hand over what they had.
+
+    A loop that wakes up late runs its timers first: a poll that was interrupted by a suspension returns nothing.
+    The first pass polls, and the callbacks that it finds run before the second one ends.
+    """
+    for _ in range(_READING_PASSES):
+        await asyncio.sleep(0)
 
 
 class SessionGone(Exception):
@@ -99,6 +114,8 @@ class Drive:
         self._give_up_s: float | None = None
         """Until when it is tried to reach the avatar: since it was lost, however often a socket did not last."""
         self._attempt_count = 0
+        self._stuck_since_s: float | None = None
+        self._stuck_seen_s = 0.0
         self._renewed = False
         """Whether it is a fresh avatar in place of one out of reach, and was not heard to last yet."""
         self.upstream: UpstreamSession | None = None
@@ -297,20 +314,45 @@ class Drive:
         """
         core = self._core
         while not core.over and self._lost is None:
-            core.tick(time.monotonic())
+            core.tick(time.monotonic(), is_stuck=self._is_stuck(socket))
             if core.may_take_over(time.monotonic()):
                 return
             self._rotations.look(time.monotonic())
-            if core.is_deaf(time.monotonic()):
+            if core.is_deaf(time.monotonic()) and await self._is_deaf_still():
                 raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
             while (command := core.next_command(time.monotonic())) is not None:
                 # The pong proves that all up to here was read.
+                began_s = time.monotonic()
                 await socket.send(command, ping=core.speech.sent_count)
+                if time.monotonic() - began_s > _STALL_S:
+                    core.speech.note_stall(time.monotonic())
                 if isinstance(command, m.Speak):
                     self._metrics.packet(len(command.pcm))
                 if isinstance(command, m.Speak | m.SpeakEnd):
                     self._note_progress(command)
             await self._sleep()
+
+    def _is_stuck(self, socket: CommandSocket) -> bool:
+        """Whether LiveAvatar's end does not take what was sent.
+
+        Raises:
+            SocketClosed: it took nothing for so long that it is gone.
+        """
+        now_s = time.monotonic()
+        if not socket.takes_nothing:
+            self._stuck_since_s = None
+            return False
+        if self._stuck_since_s is None or now_s - self._stuck_seen_s > _STALL_S:
+            self._stuck_since_s = now_s
+        self._stuck_seen_s = now_s
+        if now_s - self._stuck_since_s >= SEND_TIMEOUT_S:
+            raise SocketClosed(CONNECTION_LOST, f"nothing was taken for {SEND_TIMEOUT_S:g} s")
+        return True
+
+    async def _is_deaf_still(self) -> bool:
+        """Look once more, after what has arrived was read."""
+        await _read_what_arrived()
+        return self._lost is None and self._core.is_deaf(time.monotonic())
 
     def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:
         utterance = self._core.speech.find(command.event_id)
@@ -321,6 +363,9 @@ class Drive:
         self._tell()
         deadline_s = self._core.deadline_s
         await self._wake.wait(None if deadline_s is None else deadline_s - time.monotonic())
+        if deadline_s is not None and time.monotonic() > deadline_s + _LATE_S:
+            # This process stood still, and nothing is judged by the clock before what LiveAvatar said meanwhile.
+            await _read_what_arrived()
 
     def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
         """Hears one avatar, until another speaks: how that one ends is not how the session does."""

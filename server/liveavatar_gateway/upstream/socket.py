@@ -1,8 +1,14 @@
 """The command socket: one connection, events handed over as they come, one writer."""
 
 import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+import sys
+import termios
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import websockets
@@ -12,16 +18,18 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
-from liveavatar_gateway.core.messages import Command, Event, Read
+from liveavatar_gateway.core.messages import Command, Event, Probe, Read
 from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.wire import decode, encode
 
 _MAX_EVENT_BYTES = 2**20
-_SEND_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 10.0
 """A socket that takes nothing for this long is lost: the avatar has run dry long before."""
 _CLOSE_TIMEOUT_S = 1.0
 CONNECTION_LOST = 1006
 _PING = b"p"
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""A connection that is closed with this is reset, and what was not sent is dropped."""
 _CLOSE_MEANINGS = {
     1000: "normal end",
     1001: "going away",
@@ -101,8 +109,8 @@ class _Connection(ClientConnection):
             self._abort.cancel()
         super().connection_lost(exc)
 
-    def put(self, frame: bytes, ping: int) -> bool:
-        """Write a text frame and a numbered ping behind it, at once.
+    def put(self, frame: bytes | None, ping: int) -> bool:
+        """Write a text frame, if any, and a numbered ping behind it, at once.
 
         True when the send buffer is full: then `drain` is to be awaited. The library's own `send` spends as much
         again on locks against other writers, and there are none.
@@ -110,7 +118,8 @@ class _Connection(ClientConnection):
         Raises:
             InvalidState: the connection is not open.
         """
-        self.protocol.send_text(frame)
+        if frame is not None:
+            self.protocol.send_text(frame)
         self._last_ping = ping
         self.protocol.send_ping(_PING + b"%d" % ping)
         self.send_data()
@@ -195,11 +204,11 @@ class CommandSocket:
             SocketClosed: it is gone, or the other side reads nothing any more.
         """
         try:
-            if self._connection.put(encode(command), ping):
-                async with asyncio.timeout(_SEND_TIMEOUT_S):
+            if self._connection.put(None if isinstance(command, Probe) else encode(command), ping):
+                async with asyncio.timeout(SEND_TIMEOUT_S):
                     await self._connection.drain()
         except TimeoutError:
-            raise SocketClosed(CONNECTION_LOST, f"nothing was read for {_SEND_TIMEOUT_S:g} s") from None
+            raise SocketClosed(CONNECTION_LOST, f"nothing was read for {SEND_TIMEOUT_S:g} s") from None
         except (websockets.InvalidState, OSError) as closed:
             raise self._closed() from closed
 
@@ -220,8 +229,29 @@ class CommandSocket:
             self.abort()
 
     def abort(self) -> None:
-        """Let go of it at once: nothing more is sent or heard."""
+        """Let go of it at once: nothing more is sent or heard.
+
+        It is reset, for an end in good order would first deliver what the operating system still has of it, and
+        that may arrive behind what goes over the next socket.
+        """
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is gone already
+            self._raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._connection.transport.abort()
+
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether LiveAvatar's end has not taken all that was sent, as far as the operating system knows."""
+        if self._connection.transport.get_write_buffer_size():
+            return True
+        try:
+            unsent = fcntl.ioctl(self._raw_socket.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, AttributeError, ValueError):
+            return False
+        return int.from_bytes(unsent, sys.byteorder) > 0
+
+    @property
+    def _raw_socket(self) -> socket.socket:
+        return cast("socket.socket", self._connection.transport.get_extra_info("socket"))
 
     def _closed(self) -> SocketClosed:
         return SocketClosed(self._connection.close_code or CONNECTION_LOST, self._connection.close_reason or "")

@@ -30,7 +30,7 @@ _POSES: Final[Mapping[str, Pose]] = {
     "talking": Pose.TALKING,
 }
 
-_COMMAND_TYPES: Final[Mapping[type[m.Command], bytes]] = {
+_COMMAND_TYPES: Final[Mapping[type[m.Frame], bytes]] = {
     m.SpeakEnd: b"agent.speak_end",
     m.CutSpeech: b"agent.interrupt",
     m.ListenStart: b"agent.start_listening",
@@ -43,7 +43,7 @@ class PacketTooLarge(ValueError):
     """A bug: a packet above LiveAvatar's limit would be dropped without a word."""
 
 
-def encode(command: m.Command) -> bytes:
+def encode(command: m.Frame) -> bytes:
     """Return the text frame of a command, UTF-8.
 
     Audio is joined by hand: json.dumps over 64 kB of base64 costs twenty times the base64 itself.

@@ -309,6 +309,7 @@ def test_an_utterance_in_line_has_its_time_from_its_turn(told):
     told.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
     told.run(3.5)
     told.acknowledge()
+    told.acknowledge()  # the second one begins when all of the first one is confirmed
     told.run(3.0)
     told.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
     told.run(4.9)
@@ -344,6 +345,7 @@ def test_an_utterance_in_line_has_its_time_for_a_first_sign_from_its_turn(make_r
     """Before it, LiveAvatar may speak for longer than estimated: what went up twice is spoken twice."""
     rig = make_rig(scheduler={"queue_lead_s": 3.0}).ready()
     first, second = rig.say("u1", 2.0), rig.say("u2", 9.0)
+    rig.run(1.0)
     assert second.first_sent_at_s == rig.now_s
     rig.tell(about(STARTED, first))
     rig.run(6.0)

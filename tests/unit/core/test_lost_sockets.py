@@ -318,6 +318,7 @@ def test_a_late_start_without_a_name_ends_nothing_of_which_the_rest_goes_up_agai
     """It is the start of that one, which was concluded a moment before."""
     rig = make_rig(scheduler={"queue_lead_s": 3.0}).ready()
     first, second = rig.say("u1", 0.7), rig.say("u2", 0.4)
+    rig.run(1.0)
     assert rig.packets[-1].event_id == second.upstream_id
     rig.tell(m.Appended(m.Refs()))
     rig.lose()

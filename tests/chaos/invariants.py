@@ -139,7 +139,10 @@ def overlaps(sockets: Iterable[tuple[str, float, float | None]]) -> list[str]:
     last: dict[str, float | None] = {}
     for address, began_s, ended_s in sorted(sockets, key=lambda one: one[1]):
         if address in last and ((before_s := last[address]) is None or before_s > began_s + SLACK_S):
-            found.append(f"a session had two sockets at once: two gateways drove it ({address[-12:]})")
+            ended = "now" if before_s is None else f"{before_s - began_s:.3f} s later"
+            found.append(
+                f"a session had two sockets at once: two gateways drove it ({address[-12:]}, until {ended})"
+            )
         last[address] = ended_s
     return found
 

@@ -308,6 +308,7 @@ class _Connection:
             try:
                 return await self._finished
             finally:
+                self._note_end()
                 for task in tasks:
                     task.cancel()
 

@@ -343,3 +343,25 @@ def test_mistakes_are_refused(proxy):
         Slicer(average_size=1, size_variation=1)
     with pytest.raises(KeyError):
         proxy.remove("nothing")
+
+
+@pytest.mark.parametrize("how", ["closed by its client", "reset by the proxy", "down"])
+def test_what_clients_had_is_known_with_its_beginning_and_its_end(proxy, server, how):
+    with pair(proxy, server) as (client, accepted):
+        client.sendall(b"GET /ws/secret HTTP/1.1\r\n")
+        read(accepted, 10)
+        (passed,) = proxy.passed
+        assert passed.request.startswith(b"GET /ws/secret ")
+        assert passed.ended_s is None
+        match how:
+            case "closed by its client":
+                client.close()
+            case "reset by the proxy":
+                proxy.drop()
+            case "down":
+                proxy.disable()
+        give_up_s = time.monotonic() + 10
+        while passed.ended_s is None:
+            assert time.monotonic() < give_up_s
+            time.sleep(0.01)
+        assert passed.ended_s >= passed.began_s

@@ -18,14 +18,19 @@ from liveavatar_gateway.sessions.signal import Signal
 from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
 from liveavatar_gateway.upstream.backoff import Backoff
 from liveavatar_gateway.upstream.pool import UpstreamSession
-from liveavatar_gateway.upstream.socket import CONNECTION_LOST, SEND_TIMEOUT_S, CommandSocket, SocketClosed
+from liveavatar_gateway.upstream.socket import (
+    CONNECTION_LOST,
+    SEND_TIMEOUT_S,
+    CommandSocket,
+    SocketClosed,
+    read_what_arrived,
+)
 
 _log = structlog.get_logger(__name__)
 _STALL_S = 1.0
 """A socket that takes nothing for longer than this is stuck, and not only busy."""
 _LATE_S = 0.25
 """A deadline that is noticed later than this was missed by a process that stood still."""
-_READING_PASSES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +51,6 @@ class ReconnectConfig:
 
 def _unkept(utterance: Utterance) -> None:
     """What becomes of progress that nobody keeps."""
-
-
-async def _read_what_arrived() -> None:
-    """Let the event loop read all sockets, and hand over what they had.
-
-    A loop that wakes up late runs its timers first: a poll that was interrupted by a suspension returns nothing.
-    The first pass polls, and the callbacks that it finds run before the second one ends.
-    """
-    for _ in range(_READING_PASSES):
-        await asyncio.sleep(0)
 
 
 class SessionGone(Exception):
@@ -351,7 +346,7 @@ class Drive:
 
     async def _is_deaf_still(self) -> bool:
         """Look once more, after what has arrived was read."""
-        await _read_what_arrived()
+        await read_what_arrived()
         return self._lost is None and self._core.is_deaf(time.monotonic())
 
     def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:
@@ -365,7 +360,7 @@ class Drive:
         await self._wake.wait(None if deadline_s is None else deadline_s - time.monotonic())
         if deadline_s is not None and time.monotonic() > deadline_s + _LATE_S:
             # This process stood still, and nothing is judged by the clock before what LiveAvatar said meanwhile.
-            await _read_what_arrived()
+            await read_what_arrived()
 
     def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
         """Hears one avatar, until another speaks: how that one ends is not how the session does."""

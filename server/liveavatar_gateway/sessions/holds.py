@@ -7,6 +7,11 @@ from collections.abc import Callable
 from liveavatar_gateway.core.errors import AttachSuperseded, GatewayError
 from liveavatar_gateway.sessions.signal import Signal
 
+_STOOD_STILL_S = 0.5
+"""A grace whose end is noticed later than this ended while the process stood still."""
+_HEARING_S = 2.0
+"""How long whoever came back meanwhile has to be heard."""
+
 
 def _nothing() -> None:
     """What most holders do at once when another takes their part."""
@@ -130,9 +135,17 @@ class Holds:
         if self._all or self._closed:
             return
         self._stop_grace()
-        self._timer = asyncio.get_running_loop().call_later(grace_s, self._abandon)
+        self._timer = asyncio.get_running_loop().call_later(grace_s, self._end_grace)
         self.detached_until_s = time.monotonic() + grace_s
         self._changed()
+
+    def _end_grace(self) -> None:
+        """Abandon the session, unless this process stood still: somebody may have come back meanwhile, unheard."""
+        assert self.detached_until_s is not None  # noqa: S101 - set with the timer
+        if time.monotonic() > self.detached_until_s + _STOOD_STILL_S:
+            self.expect_somebody(min(self._grace_s, _HEARING_S))
+        else:
+            self._abandon()
 
     def _stop_grace(self) -> None:
         if self._timer is not None:

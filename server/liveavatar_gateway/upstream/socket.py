@@ -26,6 +26,7 @@ _MAX_EVENT_BYTES = 2**20
 SEND_TIMEOUT_S = 10.0
 """A socket that takes nothing for this long is lost: the avatar has run dry long before."""
 _CLOSE_TIMEOUT_S = 1.0
+_READING_PASSES = 3
 CONNECTION_LOST = 1006
 _PING = b"p"
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -48,6 +49,16 @@ class SocketClosed(Exception):
         meaning = _CLOSE_MEANINGS.get(code, "unknown")
         super().__init__(f"command socket closed with {code} ({meaning}) {reason}".rstrip())
         self.code = code
+
+
+async def read_what_arrived() -> None:
+    """Let the event loop read all sockets, and hand over what they had.
+
+    A loop that wakes up late runs its timers first: a poll that was interrupted by a suspension returns nothing.
+    The first pass polls, and the callbacks that it finds run before the second one ends.
+    """
+    for _ in range(_READING_PASSES):
+        await asyncio.sleep(0)
 
 
 def _number_of(pong: Frame) -> int:
@@ -208,7 +219,9 @@ class CommandSocket:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await self._connection.drain()
         except TimeoutError:
-            raise SocketClosed(CONNECTION_LOST, f"nothing was read for {SEND_TIMEOUT_S:g} s") from None
+            await read_what_arrived()
+            if self._connection.paused:
+                raise SocketClosed(CONNECTION_LOST, f"nothing was read for {SEND_TIMEOUT_S:g} s") from None
         except (websockets.InvalidState, OSError) as closed:
             raise self._closed() from closed
 

@@ -94,6 +94,18 @@ class Emulator:
             assert time.monotonic() < give_up_s, f"{active} sessions are active, expected {count}"
             time.sleep(0.05)
 
+    def runs(self, upstream_id: str) -> bool:
+        """Whether a session is active: the question to ask where sessions of others may be."""
+        found = self.http.get("/_emulator/sessions").raise_for_status().json()
+        return any(one["id"] == upstream_id and not one["end_reason"] for one in found)
+
+    def end_all(self) -> None:
+        """End what tests before left: counted by the next one it would fail that, when it comes and when it goes."""
+        for one in self.http.get("/_emulator/sessions").raise_for_status().json():
+            if not one["end_reason"]:
+                self.end(one["id"], "USER_CLOSED")
+        self.wait_active(0)
+
     def settings(self, **changes: object) -> None:
         self.http.patch("/_emulator/settings", json=changes).raise_for_status()
 

@@ -41,6 +41,7 @@ from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
+from liveavatar_gateway.upstream.stops import RetiredKey, Stops
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +72,17 @@ class App:
         self._registry = _registry(settings)
         self._books = Books(self._registry, self.metrics, renew_s=settings.registry().lease.renew_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
-        self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest, self.directory)
+        self._retired = {
+            account: Rest(settings.rest(), key, metrics=self.metrics)
+            for account, key in settings.retired_keys().items()
+        }
+        stops = settings.pool().stops
+        self._retired_stops = {
+            account: Stops(stops, RetiredKey(rest, self._rest)) for account, rest in self._retired.items()
+        }
+        self.sweeper = Sweeper(
+            settings.sweeper(), self._books, self.pool, self._rest, self.directory, retired=self._retired_stops
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._health = HealthServicer()
         self._drain = Drain(self.directory, self._set_serving)
@@ -233,6 +244,9 @@ class App:
     ) -> None:
         await self.directory.__aexit__(None, None, None)
         left = await self.pool.close(_STOP_RESERVE_S)
+        for stops in self._retired_stops.values():
+            left += stops.pending
+            await stops.give_up()
         if left:
             _log.error("shutdown.sessions_may_still_run", count=left)
         if self._server is not None:
@@ -244,7 +258,8 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._registry.__aexit__(None, None, None)
-        await self._rest.aclose()
+        for rest in (self._rest, *self._retired.values()):
+            await rest.aclose()
         if self._lag is not None:
             self._lag.cancel()
         if self._endpoint is not None:

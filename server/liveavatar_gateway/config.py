@@ -87,6 +87,14 @@ class Settings(BaseSettings):
         SecretStr(""), description="LiveAvatar's API key. Also read from LIVEAVATAR_API_KEY."
     )
     api_key_file: Path | None = Field(None, description="File that holds the API key, instead of the key itself.")
+    retired_api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="API keys that were used before, separated by spaces, commas or lines. Sessions that a dead "
+        "process left in the registry under one of them are ended; without it they are only named in the log.",
+    )
+    retired_api_keys_file: Path | None = Field(
+        None, description="File that holds the retired API keys, instead of the keys themselves."
+    )
     max_sessions: int = Field(
         1,
         ge=1,
@@ -371,8 +379,16 @@ class Settings(BaseSettings):
             file=self.registry_file,
             key=self.registry_key.get_secret_value(),
             account=account_name(self.api_url, self.api_key.get_secret_value()),
+            retired_accounts=tuple(self.retired_keys()),
             lease=LeaseConfig(ttl_s=self.lease_s, renew_s=self.lease_s / 4, grace_s=self.lease_s / 2),
         )
+
+    def retired_keys(self) -> dict[str, str]:
+        """API keys that were used before, by the names that the registry has for them."""
+        keys = self.retired_api_keys.get_secret_value().replace(",", " ").split()
+        found = {account_name(self.api_url, key): key for key in keys}
+        found.pop(account_name(self.api_url, self.api_key.get_secret_value()), None)
+        return found
 
     def rest(self) -> RestConfig:
         """The part for LiveAvatar's REST API."""
@@ -396,7 +412,7 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, str]:
         """All settings for people and logs; a secret shows only whether it is there."""
         values = self.model_dump()
-        for secret in ("api_key", "registry_key", "livekit_key", "livekit_secret"):
+        for secret in ("api_key", "retired_api_keys", "registry_key", "livekit_key", "livekit_secret"):
             values[secret] = "set" if values[secret].get_secret_value() else "not set"
         return {name: str(value) for name, value in values.items()}
 
@@ -424,7 +440,7 @@ def load(
             _require_known(name, origin)
         values |= found
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    for secret in ("api_key", "registry_key", "livekit_secret"):
+    for secret in ("api_key", "retired_api_keys", "registry_key", "livekit_secret"):
         if (path := values.get(f"{secret}_file")) and not values.get(secret):
             values[secret] = _read_secret(Path(path), f"{PREFIX}{secret.upper()}_FILE")
     try:

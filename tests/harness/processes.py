@@ -100,7 +100,7 @@ class Emulator:
         return any(one["id"] == upstream_id and not one["end_reason"] for one in found)
 
     def end_all(self) -> None:
-        """End what tests before left: counted by the next one it would fail that, when it comes and when it goes."""
+        """End what tests before left: it would be counted by the next one, or go while that counts."""
         for one in self.http.get("/_emulator/sessions").raise_for_status().json():
             if not one["end_reason"]:
                 self.end(one["id"], "USER_CLOSED")
@@ -203,7 +203,9 @@ def gateway(
     with tempfile.TemporaryDirectory() as folder:
         settings = {"registry_file": f"{folder}/registry.db", **settings}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-        environment |= {"LIVEAVATAR_API_URL": upstream, "LIVEAVATAR_API_KEY": API_KEY}
+        environment |= {"LIVEAVATAR_API_URL": upstream}
+        if "api_key" not in settings:
+            environment["LIVEAVATAR_API_KEY"] = API_KEY
         if clock is not None:
             environment |= clock.environment()
         process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)

@@ -173,7 +173,7 @@ class Registry(Protocol):
         """All living sessions whose owners are dead, oldest first; those made with retired keys among them."""
 
     async def other_accounts(self) -> Mapping[str, int]:
-        """Count living sessions of accounts and keys that are neither this one nor retired, by account name."""
+        """Count sessions that dead processes left under accounts that are neither this nor retired, by name."""
 
     async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         """Which of these sessions at LiveAvatar are ours, with the id of our session each belongs to."""

@@ -180,7 +180,8 @@ class MemoryRegistry:
 
     async def other_accounts(self) -> Mapping[str, int]:
         rows = self._memory.rows.values()
-        return Counter(row.account for row in rows if not row.ended and row.account not in self._orphans_of)
+        left = (row for row in rows if row.account not in self._orphans_of and self._abandoned(row))
+        return Counter(row.account for row in left)
 
     def _is_dead(self, owner: str) -> bool:
         return is_dead(

@@ -13,6 +13,7 @@ import contextlib
 import os
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -465,13 +466,31 @@ class SqliteRegistry:
         return await self._read(work)
 
     async def other_accounts(self) -> Mapping[str, int]:
-        def work() -> dict[str, int]:
-            counted = self._reading.execute(
-                "SELECT account, count(*) FROM sessions WHERE NOT ended GROUP BY account"
-            )
-            return {account: count for account, count in counted if account not in self._orphans_of}
+        return await self._read(lambda: self._count_others(self._reading))
 
-        return await self._read(work)
+    def look_for_others(self) -> Mapping[str, int]:
+        """Count what `other_accounts` does without taking part: nothing is written, and nothing made.
+
+        Raises:
+            RegistryUnavailable: the file cannot be read.
+        """
+        if not self._path.exists():
+            return {}
+        with (
+            self._translated(),
+            contextlib.closing(
+                sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_MS / 1000)
+            ) as connection,
+        ):
+            return self._count_others(connection)
+
+    def _count_others(self, connection: sqlite3.Connection) -> Mapping[str, int]:
+        living = "SELECT account, owner, count(*) FROM sessions WHERE NOT ended GROUP BY account, owner"
+        left: Counter[str] = Counter()
+        for account, owner, count in connection.execute(living).fetchall():
+            if account not in self._orphans_of and self._is_dead(owner, self._lease_of(connection, owner)):
+                left[account] += count
+        return left
 
     @staticmethod
     def _lease_of(connection: sqlite3.Connection, owner: str) -> Lease | None:

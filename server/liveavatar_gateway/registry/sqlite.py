@@ -137,24 +137,28 @@ class SqliteRegistry:
         try:
             # Before SQLite makes it with the permissions of everyone; its companions get those of the file.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            journal = Journal(self._journals.path(self.owner))
-            journal.open()
         except OSError as error:
             raise self._unavailable(error) from error
-        self._journal = journal
         try:
+            # Before the journal is made: others remove journals of processes that they do not see alive.
+            self._witness.hold(self.owner)
+        except OSError as error:
+            # Others then judge this process by its lease alone.
+            _log.warning("registry.no_locks", error=str(error))
+        journal = Journal(self._journals.path(self.owner))
+        try:
+            journal.open()
+            self._journal = journal
             self._writing = self._connect()
             self._prepare(self._writing)
             self._reading = self._connect()
-            try:
-                self._witness.hold(self.owner)
-            except OSError as error:
-                # Others then judge this process by its lease alone.
-                _log.warning("registry.no_locks", error=str(error))
             self._write_lease("")
-        except BaseException:
+        except BaseException as error:
             journal.close(keep=False)
+            self._journal = None
             self._witness.release(self.owner)
+            if isinstance(error, OSError):
+                raise self._unavailable(error) from error
             raise
 
     def _connect(self) -> sqlite3.Connection:
@@ -606,7 +610,7 @@ class SqliteRegistry:
     def _forget_journals(self) -> None:
         """Remove journals that processes left when they could not write all of it, once nobody needs them."""
         for owner in list(self._journals.owners()):
-            if owner == self.owner or self._witness.sees_alive(owner):
+            if owner == self.owner or self._witness.sees_alive(owner) or self._journals.is_fresh(owner):
                 continue
             known = self._writing.execute(
                 "SELECT 1 FROM processes WHERE owner = ?1 "

@@ -33,10 +33,6 @@ class Kept(Protocol):
     def id(self) -> str:
         """The gateway's id of the session."""
 
-    @property
-    def request_id(self) -> str:
-        """The caller's name for its wish, if it has one."""
-
     def facts(self) -> Facts:
         """What is true of it now, see `record.Record`."""
 

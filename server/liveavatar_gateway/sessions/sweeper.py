@@ -46,7 +46,6 @@ class _Remains:
 
     def __init__(self, session_id: str, facts: Facts) -> None:
         self.id = session_id
-        self.request_id = ""
         self._facts = facts
 
     def facts(self) -> Facts:

@@ -7,16 +7,20 @@ ARGS   ?=
 # Tests mostly wait for speech to be spoken, so more workers than cores is right.
 WORKERS ?= 4
 
+# The folders of the three distributions' pyproject.toml.
+DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emulator
+
 VIEWER := server/liveavatar_emulator/viewer_page
+WEB_SDK := viewer/build/web-sdk
 
 CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve livekit-server viewer viewer-test test test-load conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check $(CHECKS) format proto settings-table lock hooks clean
+.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-load test-wheels wheels conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- run -------------------------------------------------------------------------------------------------
 
@@ -27,26 +31,41 @@ sys.exit(not room.expected(os.environ))
 endef
 export ROOM_EXPECTED
 
-# The page with the avatar's face is built for the demo where that can be done and is of use; the demo needs no Node.js.
+# The page with the avatar's face is built for the demo where that can be done and is of use; the demo needs no Node.js
+# and fetches none.
 demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no key; ARGS="--watch" to look at the face
-	@if command -v npm >/dev/null && ! $(MAKE) --question viewer && $(BIN)/python -c "$$ROOM_EXPECTED"; then \
+	@if $(TOOLCHAIN) node --check && $(BIN)/python -c "$$ROOM_EXPECTED"; then \
 	    $(MAKE) --no-print-directory viewer || echo "the page to watch was not built, see above; the demo goes on"; fi
 	@$(BIN)/liveavatar-gateway demo $(ARGS)
 
 serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_KEY from the environment
 	@$(BIN)/liveavatar-gateway serve $(ARGS)
 
-livekit-server: $(VENV)/project.stamp ## install the LiveKit server for development; needs Go 1.26
+livekit-server: $(VENV)/project.stamp ## build the LiveKit server for development, once
 	@$(BIN)/python scripts/livekit_server.py $(ARGS)
 
-viewer: $(VIEWER)/index.html ## build the emulator's page to watch; needs Node.js 20 and npm
+viewer: $(VIEWER)/index.html $(WEB_SDK)/index.html ## build the emulator's page to watch
 
-viewer-test: viewer/node_modules/installed.stamp ## tests of the page's own logic
-	@npm --prefix viewer test --silent
+viewer-test: viewer/node_modules/installed.stamp | node ## tests of the page's own logic; a part of `test`
+	@$(WITH_TOOLS) npm --prefix viewer test --silent
 
-test: $(VENV)/dev.stamp ## all tests, e.g. ARGS="tests/unit -x"
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not alone" $(ARGS)
-	@$(if $(ARGS),:,$(MAKE) --no-print-directory test-load)
+# The LiveKit server takes minutes to build, so the page is built beside it.
+tools: $(VENV)/dev.stamp $(VENV)/stubs.stamp ## bring what tests need beyond Python's packages; `test` does it by itself
+	@$(TOOLCHAIN) system
+	@$(MAKE) --no-print-directory --jobs 2 tool-livekit-server tool-pages
+
+tool-livekit-server: $(VENV)/project.stamp
+	@$(BIN)/python scripts/livekit_server.py --unless-found >/dev/null
+
+tool-pages: viewer
+	@$(WITH_TOOLS) python scripts/generate.py --install-only --only typescript
+
+test: tools ## all tests, e.g. ARGS="tests/unit -x"
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not alone and not wheels" $(ARGS)
+	@$(if $(ARGS),:,$(MAKE) --no-print-directory viewer-test test-wheels test-load)
+
+test-wheels: $(VENV)/dev.stamp viewer ## of those, the ones that install our wheels into empty environments
+	@$(BIN)/pytest -n 3 --dist loadscope -m wheels tests/distributions $(ARGS)
 
 test-load: $(VENV)/dev.stamp ## of those, the ones that need the machine for themselves: the load suite against good and broken gateways
 	@$(BIN)/pytest -m alone $(ARGS)
@@ -67,13 +86,13 @@ load-compare: $(VENV)/dev.stamp ## two runs, with intervals; BEFORE=a/result.jso
 	@$(if $(and $(BEFORE),$(NOW)),,$(error name both: make load-compare BEFORE=a/result.json NOW=b/result.json))
 	@$(LOAD) compare $(BEFORE) $(NOW) $(ARGS)
 
-conformance: $(VENV)/dev.stamp ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
+conformance: tools ## the official LiveKit plugin against the emulator, in real rooms; a part of `test`
 	@$(BIN)/pytest -n $(WORKERS) tests/conformance $(ARGS)
 
 chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or SEED=7 for one again
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--first $(SEED) --seeds 1,--seeds $(or $(SEEDS),5)) $(ARGS)
 
-long-conversation: $(VENV)/dev.stamp ## two hours with avatars of five minutes, 20 times as fast; needs libfaketime
+long-conversation: tools ## two hours with avatars of five minutes, 20 times as fast
 	@PYTHONPATH=tests $(BIN)/python -m endurance.long_conversation $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
@@ -81,6 +100,9 @@ bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
 
 emulator-clock: $(VENV)/dev.stamp ## how late the emulator's clock is while 200 sessions talk
 	@PYTHONPATH=loadtest $(BIN)/python -m emulator_clock $(ARGS)
+
+wheels: $(VENV)/dev.stamp viewer ## build the three distributions into dist/
+	@for folder in $(DISTRIBUTIONS); do (cd $$folder && $(CURDIR)/$(BIN)/hatchling build -t wheel -d $(CURDIR)/dist) || exit; done
 
 # --- check -----------------------------------------------------------------------------------------------
 
@@ -106,19 +128,22 @@ imports: $(VENV)/dev.stamp
 	@$(BIN)/lint-imports --no-logo
 
 proto-lint: $(VENV)/dev.stamp
-	@$(BIN)/python scripts/proto_image.py build/proto.binpb
-	@$(BIN)/buf lint build/proto.binpb
+	@$(BIN)/buf build
+	@$(BIN)/buf lint
 
 proto-breaking: $(VENV)/dev.stamp
 	@tag=$$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) \
 	    || { echo "no release tag yet, nothing to break"; exit 0; }; \
-	$(BIN)/python scripts/proto_image.py build/proto.binpb \
-	&& $(BIN)/python scripts/proto_image.py build/released.binpb --ref "$$tag" \
-	&& $(BIN)/buf breaking build/proto.binpb --against build/released.binpb
+	rm -rf build/released && mkdir -p build/released \
+	&& git archive "$$tag" buf.yaml proto third_party | tar -x -C build/released \
+	&& $(BIN)/buf breaking --against build/released
 
-stubs: $(VENV)/dev.stamp
+# protoc and gRPC's plugin are old on purpose; the type stubs, which nothing runs, come from a present plugin.
+GENERATE_STUBS := PATH="$(CURDIR)/$(BIN):$$PATH" $(VENV)/stubs/bin/python scripts/generate_stubs.py
+
+stubs: $(VENV)/dev.stamp $(VENV)/stubs.stamp
 	@rm -rf build/stubs
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/generate_stubs.py build/stubs --check clients/python
+	@$(GENERATE_STUBS) build/stubs --check clients/python
 
 settings: $(VENV)/dev.stamp
 	@$(BIN)/python scripts/settings_table.py --check docs/operations.md
@@ -132,8 +157,14 @@ format: $(VENV)/dev.stamp ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
 
-proto: $(VENV)/dev.stamp ## regenerate the Python stubs from proto/
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/generate_stubs.py clients/python
+proto: $(VENV)/dev.stamp $(VENV)/stubs.stamp ## regenerate the Python stubs from proto/
+	@$(GENERATE_STUBS) clients/python
+
+generators: $(VENV)/dev.stamp $(VENV)/stubs.stamp | node go ## install the plugins of `buf generate`: Go, TypeScript, Java (needs Maven), Python
+	@$(WITH_TOOLS) python scripts/generate.py --install-only $(ARGS)
+
+generate: $(VENV)/dev.stamp $(VENV)/stubs.stamp | node go ## make stubs of four languages in build/generated; ARGS="--only python,go"
+	@$(WITH_TOOLS) python scripts/generate.py $(ARGS)
 
 settings-table: $(VENV)/dev.stamp ## rewrite the table of settings in docs/operations.md
 	@$(BIN)/python scripts/settings_table.py docs/operations.md
@@ -143,18 +174,21 @@ settings-table: $(VENV)/dev.stamp ## rewrite the table of settings in docs/opera
 # The week's wait lets others find a bad release first; ARGS="--exclude-newer-package name=false" skips it.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
     --generate-hashes --no-strip-extras --no-emit-index-url --exclude-newer '7 days' $(ARGS)
+OURS := $(DISTRIBUTIONS:%=%/pyproject.toml) requirements/build.in --extra demo \
+    $(foreach name,liveavatar-gateway-client liveavatar-gateway liveavatar-emulator,--no-emit-package $(name))
 
 lock: $(VENV)/dev.stamp ## resolve requirements/*.txt again; ARGS="--upgrade" or "--upgrade-package grpcio"
-	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.txt
-	@$(COMPILE) pyproject.toml requirements/build.in --extra server -c requirements/dev.txt -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml requirements/build.in --extra loadtest -c requirements/dev.txt -o requirements/loadtest.txt
+	@$(COMPILE) $(OURS) --group pyproject.toml:dev -o requirements/dev.txt
+	@$(COMPILE) $(OURS) -c requirements/dev.txt -o requirements/runtime.txt
+	@$(COMPILE) $(OURS) --group pyproject.toml:loadtest -c requirements/dev.txt -o requirements/loadtest.txt
+	@for name in stubs node go; do $(COMPILE) requirements/$$name.in -o requirements/$$name.txt || exit; done
 	@if grep -n '://' requirements/*.txt; then echo "lock: an index address got into a lock file"; exit 1; fi
 
 hooks: $(VENV)/dev.stamp ## run the quick checks before each commit
 	@$(BIN)/pre-commit install
 
 clean: ## remove the virtual environment and everything that was built
-	rm -rf $(VENV) build dist out viewer/node_modules viewer/build $(VIEWER) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist out viewer/node_modules viewer/build scripts/generators/node_modules $(VIEWER) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
 # --- the virtual environment -----------------------------------------------------------------------------
 # A stamp is written last, so an interrupted install is done again and a finished one never is.
@@ -172,8 +206,8 @@ $(VENV)/runtime.stamp: requirements/runtime.txt $(VENV)/venv.stamp
 	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	@touch $@
 
-$(VENV)/project.stamp: pyproject.toml $(VENV)/runtime.stamp
-	@$(BIN)/python -m pip install --quiet --no-index --no-build-isolation --no-deps --editable .
+$(VENV)/project.stamp: $(DISTRIBUTIONS:%=%/pyproject.toml) $(VENV)/runtime.stamp
+	@$(BIN)/python -m pip install --quiet --no-index --no-build-isolation --no-deps $(DISTRIBUTIONS:%=--editable %)
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/project.stamp
@@ -181,16 +215,33 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/project.stamp
 	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	@touch $@
 
+# The stubs' generator is older than what development uses, so it lives apart.
+$(VENV)/stubs.stamp: requirements/stubs.txt $(VENV)/venv.stamp
+	@echo "installing $< into $(VENV)/stubs"
+	@$(BIN)/python -m venv --clear $(VENV)/stubs
+	@$(VENV)/stubs/bin/python -m pip install --quiet --require-hashes -r $<
+	@touch $@
+
+# --- Node.js and Go --------------------------------------------------------------------------------------
+# From PATH where they are new enough, else from PyPI into $(VENV).
+
+TOOLCHAIN := $(BIN)/python scripts/toolchain.py
+WITH_TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+node go: | $(VENV)/venv.stamp
+	@$(TOOLCHAIN) $@
+
 # --- the page to watch -----------------------------------------------------------------------------------
 # The build writes index.html last, so it stands for the whole page.
 
-viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.json viewer/.npmrc
-	@command -v npm >/dev/null || { \
-	    echo "Node.js 20 or newer with npm is needed to build the page; on Debian and Ubuntu: apt install nodejs npm"; \
-	    exit 1; }
+viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.json viewer/.npmrc | node
 	@echo "installing $< into viewer/node_modules"
-	@npm ci --prefix viewer --loglevel error
+	@$(WITH_TOOLS) npm ci --prefix viewer --loglevel error
 	@touch $@
 
-$(VIEWER)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*)
-	@npm --prefix viewer run build --silent
+# The page of LiveAvatar's own web SDK, for `tests/browser`.
+$(WEB_SDK)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs $(wildcard viewer/web-sdk/*) | node
+	@$(WITH_TOOLS) npm --prefix viewer run build:web-sdk --silent
+
+$(VIEWER)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*) | node
+	@$(WITH_TOOLS) npm --prefix viewer run build --silent

@@ -1,5 +1,8 @@
 """Make the Python stubs from `proto/`: `make proto` writes them, `make check` compares them.
 
+Runs in the environment of requirements/stubs.txt, which has the oldest generator that the client supports: stubs
+refuse a runtime that is older than what made them.
+
 Usage: generate_stubs.py OUTPUT_DIR [--check COMMITTED_DIR]
 """
 
@@ -8,24 +11,23 @@ import filecmp
 import sys
 from pathlib import Path
 
-import google.rpc
 from grpc_tools import protoc
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PROTO = _ROOT / "proto"
+_GOOGLE = _ROOT / "third_party/googleapis"
 _PACKAGE = Path("liveavatar/gateway/v1")
 
 
 def generate(output: Path) -> None:
     """Write message, service and type stubs below `output`."""
     output.mkdir(parents=True, exist_ok=True)
-    common_protos = Path(next(iter(google.rpc.__path__))).parent.parent
     well_known = Path(protoc.__file__).parent / "_proto"
     sources = sorted(str(path.relative_to(_PROTO)) for path in _PROTO.rglob("*.proto"))
     arguments = [
         "protoc",
         f"--proto_path={_PROTO}",
-        f"--proto_path={common_protos}",
+        f"--proto_path={_GOOGLE}",
         f"--proto_path={well_known}",
         f"--python_out={output}",
         f"--grpc_python_out={output}",
@@ -34,7 +36,7 @@ def generate(output: Path) -> None:
         *sources,
     ]
     if protoc.main(arguments) != 0:
-        sys.exit("generate_stubs: protoc failed; is the virtual environment on PATH? try `make proto`")
+        sys.exit("generate_stubs: protoc failed; run it with `make proto`, which has its plugins on PATH")
     (output / _PACKAGE / "__init__.py").touch()
 
 

@@ -3,26 +3,39 @@
 The release is `VERSION` in `liveavatar_gateway/demo/livekit_server.py`, where the newest that `go install` takes
 is 1.13.5: from 1.13.6 on, its go.mod has `replace` directives, which `go install module@version` refuses.
 
-Usage: livekit_server.py [--output FILE]
+A Go that is missing or too old is installed from PyPI into this virtual environment.
+
+Usage: livekit_server.py [--output FILE] [--unless-found]
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
-from liveavatar_gateway.demo.livekit_server import VARIABLE, VERSION, cached_program
+import toolchain
+from liveavatar_gateway.demo.livekit_server import (
+    VARIABLE,
+    VERSION,
+    ServerMissing,
+    cached_program,
+    find_program,
+)
 
 _MODULE = f"github.com/livekit/livekit-server/cmd/server@v{VERSION}"
-_NEEDED = (1, 26)
-"""From the module's go.mod."""
+_PROGRESS_S = 10.0
+_SHOWN_LINES = 30
 _ALTERNATIVES = f"""\
 Other ways to a livekit-server:
-  a newer Go     https://go.dev/dl, `brew install go`, or your distribution's package
   macOS          brew install livekit
   Docker         docker run --rm --network host livekit/livekit-server --dev
   a program      {VARIABLE}=/path/to/livekit-server names one that you have"""
@@ -38,24 +51,61 @@ def installed_version(program: Path) -> str | None:
     return found.group(1) if found else None
 
 
-def go_problem() -> str | None:
-    """Why Go cannot build it, or None when it can."""
-    if shutil.which("go") is None:
-        return "Go is not installed"
-    said = subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
-    found = re.match(r"go(\d+)\.(\d+)", said)
-    if found is None or (int(found.group(1)), int(found.group(2))) < _NEEDED:
-        return f"`go` is {said or 'of an unknown version'}"
-    return None
+class Progress:
+    """Counts the lines of `go install -v` and prints the state of the build now and then, and at its end."""
+
+    def __init__(self) -> None:
+        self._started_mono_s = time.monotonic()
+        self._downloaded = 0
+        self._compiled = 0
+        self.last_lines: deque[str] = deque(maxlen=_SHOWN_LINES)
+        """For a build that fails."""
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Count until there are no more lines."""
+        for line in lines:
+            self.last_lines.append(line)
+            if line.startswith("go: downloading"):
+                self._downloaded += 1
+            elif not line.startswith(("go:", "#")):
+                self._compiled += 1
+
+    def show(self) -> None:
+        """Print one line."""
+        seconds = time.monotonic() - self._started_mono_s
+        print(
+            f"building livekit-server {VERSION}: {self._downloaded} modules downloaded, "
+            f"{self._compiled} packages compiled, {seconds:.0f} s",
+            file=sys.stderr,
+        )
 
 
 def install(program: Path) -> None:
     """Build beside `program` and move it there whole, so that a half-made one is never found."""
     program.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=program.parent, prefix=".livekit-server-") as folder:
-        environment = {**os.environ, "GOBIN": folder}
-        built = subprocess.run(["go", "install", _MODULE], env=environment, check=False, stdout=sys.stderr)
-        if built.returncode != 0:
+        environment = {**os.environ, "PATH": toolchain.path_with_environment(), "GOBIN": folder}
+        # The module's go.mod may name a newer toolchain, which Go would download.
+        environment["GOTOOLCHAIN"] = "local"
+        go = shutil.which("go", path=environment["PATH"]) or "go"
+        progress = Progress()
+        with subprocess.Popen(
+            [go, "install", "-v", _MODULE],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as build:
+            assert build.stderr is not None
+            reader = threading.Thread(target=progress.read, args=[build.stderr])
+            reader.start()
+            while reader.is_alive():
+                reader.join(_PROGRESS_S)
+                progress.show()
+        if build.returncode != 0:
+            sys.stderr.writelines(progress.last_lines)
             sys.exit(f"livekit_server: `go install {_MODULE}` failed, see above\n{_ALTERNATIVES}")
         (Path(folder) / "server").replace(program)
 
@@ -66,11 +116,17 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=cached_program(os.environ), metavar="FILE", help="default: %(default)s"
     )
-    program: Path = parser.parse_args().output.absolute()
+    parser.add_argument(
+        "--unless-found", action="store_true", help=f"be content with what {VARIABLE} or PATH names"
+    )
+    options = parser.parse_args()
+    if options.unless_found:
+        with contextlib.suppress(ServerMissing):
+            print(find_program(os.environ))
+            return
+    program: Path = options.output.absolute()
     if installed_version(program) != VERSION:
-        if problem := go_problem():
-            needed = ".".join(map(str, _NEEDED))
-            sys.exit(f"livekit_server: Go {needed} or newer is needed, {problem}\n{_ALTERNATIVES}")
+        toolchain.provide("go")
         print(f"building livekit-server {VERSION}, a few minutes the first time", file=sys.stderr)
         install(program)
         if (found := installed_version(program)) != VERSION:

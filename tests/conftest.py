@@ -1,5 +1,6 @@
 """Servers that most tests share. A test that needs its own settings starts its own, see `harness.processes`."""
 
+import contextlib
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import hypothesis
@@ -41,7 +42,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     server = getattr(item, "funcargs", {}).get("livekit")
     if report.failed and isinstance(server, LiveKitServer):
-        report.sections.append(("livekit-server log", server.log_tail(20)))
+        # The log is gone when the failure is that of the server's own teardown.
+        with contextlib.suppress(OSError):
+            report.sections.append(("livekit-server log", server.log_tail(20)))
     return report
 
 

@@ -1,4 +1,4 @@
-// Builds the page into the emulator's package, or the tests into build/.
+// Builds the page into the emulator's package, or the tests or the page of LiveAvatar's web SDK into build/.
 import { build } from "esbuild";
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -7,6 +7,7 @@ const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 const PAGE = here("../server/liveavatar_emulator/viewer_page");
 const TESTS = here("build/tests");
+const WEB_SDK = here("build/web-sdk");
 
 async function page() {
   await rm(PAGE, { recursive: true, force: true });
@@ -58,10 +59,24 @@ async function tests() {
   });
 }
 
-const targets = { page, tests };
+/** The page with which `tests/browser` drives LiveAvatar's own web SDK; it ships with nothing. */
+async function webSdk() {
+  await rm(WEB_SDK, { recursive: true, force: true });
+  await build({
+    entryPoints: [here("web-sdk/page.js")],
+    outdir: WEB_SDK,
+    bundle: true,
+    format: "esm",
+    target: ["chrome109"],
+    logLevel: "warning",
+  });
+  await copyFile(here("web-sdk/index.html"), `${WEB_SDK}/index.html`);
+}
+
+const targets = { page, tests, "web-sdk": webSdk };
 const target = targets[process.argv[2]];
 if (target === undefined) {
-  console.error(`build.mjs: name what to build: ${Object.keys(targets).join(" or ")}`);
+  console.error(`build.mjs: name what to build: ${Object.keys(targets).join(", ")}`);
   process.exit(2);
 }
 await target();

@@ -25,15 +25,16 @@ import gevent.event
 from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-from load.arrivals import share_of
-from load.behaviours import BEHAVIOURS
+from load.arrivals import Arrival, share_of
+from load.behaviours import BEHAVIOURS, expected_s
 from load.dispatch import EvenDispatcher
 from load.engine import Engine
 from load.figures import Recorder
-from load.meter import Shown
 from load.order import Began, Order, Report
 from load.part import DRAIN_S, END_WITHIN_S, Part
 from load.scenarios import Scenario
+from load.show import Table
+from load.target import target_of
 from load.timeline import Timeline
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ _LEAD_S: Final = 2.0
 """From the start of a test to the schedule's zero: users are there before the first arrival."""
 _LATEST_S: Final = DRAIN_S + END_WITHIN_S + 10.0
 """How long after the last arrival a process may take to report; one that has not by then is lost."""
-_SHOW_S: Final = 0.5
+_FIXED: Final = {"num_users": "LOAD_USERS", "spawn_rate": "LOAD_RATE", "run_time": "LOAD_SECONDS"}
+"""Options of Locust that a scenario replaces, with the variable for each."""
 _POLL_S: Final = 0.1
 _TURN_S: Final = 0.001
 
@@ -73,9 +75,24 @@ class Conductor:
         self._workers = 0
         self._reports: dict[int, Mapping[str, Any]] = {}
 
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Share of each class of users, by how many arrivals of each are under way at once."""
+        busy_s = expected_s(self.scenario.style)
+        return {name: share * busy_s[name] for name, share in self.scenario.mix.items()}
+
+    @property
+    def host(self) -> str:
+        """The gateway of the order, which the web page shows."""
+        return self.order.target
+
     def next_slot(self) -> int:
         """A number for a user of this process."""
         return next(self._slots)
+
+    def next_arrival(self, user: str) -> Arrival | None:
+        """Return the next arrival of a class; None before the run and when there will be no more."""
+        return None if self.part is None else self.part.take(user)
 
     def install(self, events: Any) -> None:
         """Listen to Locust."""
@@ -85,6 +102,7 @@ class Conductor:
         events.quitting.add_listener(self._on_stopping)
 
     def _on_init(self, environment: Environment, **_: Any) -> None:
+        self._refuse_what_is_ignored(environment)
         self._environment = environment
         environment.dispatcher_class = EvenDispatcher
         runner = environment.runner
@@ -95,6 +113,21 @@ class Conductor:
         if isinstance(runner, WorkerRunner | LocalRunner):
             runner.register_message("load-begin", self._on_begin)
             runner.register_message("load-stop", self._on_stop, concurrent=True)
+
+    def _refuse_what_is_ignored(self, environment: Environment) -> None:
+        """A schedule has its own users, rate and length, so Locust's options for them would do nothing."""
+        options = environment.parsed_options
+        for option, variable in _FIXED.items():
+            if options is not None and getattr(options, option, None) is not None:
+                flag = f"--{option.replace('num_', '').replace('_', '-')}"
+                raise SystemExit(
+                    f"{flag} does nothing in a scenario, whose schedule says it; set {variable}, or unset "
+                    "LOAD_SCENARIO for plain Locust"
+                )
+        if environment.host and target_of(environment.host) != self.order.target:
+            raise SystemExit(
+                f"--host is {environment.host}, but LOAD_TARGET is {self.order.target}; set one of them"
+            )
 
     # --- the master's side, and the only process's
 
@@ -177,39 +210,16 @@ class Conductor:
         self._work = gevent.spawn(self._work_through, part, plan["rank"])
 
     def _work_through(self, part: Part, rank: int) -> None:
-        showing = gevent.spawn(self._show_all, part)
+        assert self._environment is not None
+        table = Table(self._environment)
+        showing = gevent.spawn(table.show_all, part)
         end_mono_s = part.zero_mono_s + self.scenario.seconds
         self._early.wait(max(0.0, end_mono_s - time.monotonic()))
         report = self.engine.run(lambda: part.drain(DRAIN_S))
         showing.kill()
-        self._show(part)
-        assert self._environment is not None
+        table.show(part)
         assert self._environment.runner is not None
         self._environment.runner.send_message("load-done", {"rank": rank, **report})
-
-    def _show_all(self, part: Part) -> None:
-        while True:
-            gevent.sleep(_SHOW_S)
-            self._show(part)
-
-    def _show(self, part: Part) -> None:
-        for row in part.for_locust():
-            self._show_row(row)
-
-    def _show_row(self, row: Shown) -> None:
-        assert self._environment is not None
-        if row.latency:
-            self._environment.events.request.fire(  # type: ignore[no-untyped-call]
-                request_type=row.system,
-                name=row.name,
-                response_time=row.took_ms,
-                response_length=0,
-                exception=row.reason,
-                context={},
-            )
-        else:
-            # Past `request`, which would add it to Locust's total: a stream's life says nothing of its speed.
-            self._environment.stats.get(row.name, row.system).log(round(row.took_ms), 0)
 
     # --- stopped early, by Ctrl-C, SIGTERM or the web UI's button
 

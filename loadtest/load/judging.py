@@ -36,6 +36,7 @@ def judge(result: RunResult, objectives: ScenarioObjectives) -> Verdict:
                 limit=finding.limit,
                 unit=finding.unit,
                 figure=getattr(objective, "figure", ""),
+                percentile=getattr(objective, "percentile", None),
             )
         )
     return Verdict(scenario=result.scenario, outcomes=tuple(outcomes), saturated=saturated, notes=_notes(result))

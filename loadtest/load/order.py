@@ -7,7 +7,7 @@ same variables. Anything not given has its default here.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -56,6 +56,10 @@ class Order:
     def to_environment(self) -> dict[str, str]:
         """As variables."""
         return {f"{PREFIX}{one.name.upper()}": _written(getattr(self, one.name)) for one in fields(self)}
+
+    def at(self, target: str) -> Self:
+        """Return the same for another gateway."""
+        return replace(self, target=target)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

@@ -78,6 +78,11 @@ class Part:
         self._closing = False
         self._hurried = asyncio.Event()
 
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more is begun."""
+        return self._closing
+
     # --- called by Locust's greenlets
 
     def take(self, user: str) -> Arrival | None:

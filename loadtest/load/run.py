@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ _SESSIONS: Final = 5000
 """Places on the emulator's account and in the gateway: never what limits a run, unless a fault makes it so."""
 _KEEP_AUDIO_MB: Final = 256
 """Audio that the emulator keeps, so that an integrity failure can name the first byte that differs."""
+_SECRET: Final = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
+"""Names of settings whose values reports leave out."""
 _POLL_S: Final = 0.2
 _LEAK_GRACE_S: Final = 10.0
 """From the end of the load to the last session upstream: a stop, its retries and the settling of places."""
@@ -293,7 +296,7 @@ def _environment(plan: Plan, stage: _Stage, report: Report, *, interrupted: bool
         "processes of the generator": str(report.workers),
         "pinned": "gateway alone on its core" if stage.generator_cores else "no",
         **({"gateway command": plan.gateway_command} if plan.gateway_command else {}),
-        **{name: value for name, value in gateway.items() if "KEY" not in name},
+        **{name: value for name, value in gateway.items() if not _SECRET.search(name)},
     }
     for name in ("users", "seconds", "rate", "chunk_ms"):
         if value := getattr(order, name):

@@ -41,6 +41,10 @@ class Style:
     flood_s: Range = (40.0, 60.0)
     """How much speech `Firehose` has."""
 
+    def with_chunks(self, chunk_ms: int) -> "Style":
+        """Return the style with one chunk size for all, in real time; 0 changes nothing."""
+        return replace(self, chunk_ms=(chunk_ms,), burst_share=0.0) if chunk_ms else self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -72,7 +76,7 @@ class Scenario:
 
 
 _TALKERS: Final = {"Conversation": 6, "Direct": 1}
-_EVERYBODY: Final = {"Conversation": 8, "BargeIn": 2, "Churn": 3, "Broadcast": 1, "Firehose": 1, "Direct": 3}
+EVERYBODY: Final = {"Conversation": 8, "BargeIn": 2, "Churn": 3, "Broadcast": 1, "Firehose": 1, "Direct": 3}
 _SHORT: Final = Style(turns=(2, 3), speech_s=(2.0, 8.0), monologue_s=(15.0, 25.0), flood_s=(34.0, 40.0))
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
@@ -81,7 +85,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         shape="poisson",
         rate=0.9,
         seconds=120.0,
-        mix=_EVERYBODY,
+        mix=EVERYBODY,
         users=60,
         style=_SHORT,
     ),
@@ -146,7 +150,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         shape="soak",
         rate=1.5,
         seconds=600.0,
-        mix=_EVERYBODY,
+        mix=EVERYBODY,
         users=240,
     ),
     "broadcast": Scenario(
@@ -224,9 +228,7 @@ def ordered(order: Order, expected_s: Callable[[Style], Mapping[str, float]]) ->
     for name in ("users", "seconds", "rate", "chunk_ms"):
         if getattr(order, name) < 0:
             raise InvalidOrder(f"LOAD_{name.upper()} is {getattr(order, name)}; it must not be negative")
-    style = (
-        replace(scenario.style, chunk_ms=(order.chunk_ms,), burst_share=0.0) if order.chunk_ms else scenario.style
-    )
+    style = scenario.style.with_chunks(order.chunk_ms)
     mix = {user: share for user, share in scenario.mix.items() if order.emulator or user != "Direct"}
     if not mix:
         raise InvalidOrder(f"LOAD_EMULATOR is empty, but scenario {order.scenario!r} only speaks to it")

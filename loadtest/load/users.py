@@ -4,39 +4,63 @@ import contextlib
 import functools
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import gevent
 from locust import User, task
 
-from load.behaviours import expected_s
-from load.conductor import Conductor
-from load.scenarios import Scenario
+from load.arrivals import Arrival
+from load.engine import Engine
+from load.part import Part
 
 _IDLE_S = 0.5
+
+
+class Run(Protocol):
+    """What users work for: a scenario's schedule, or one conversation after the other."""
+
+    engine: Engine
+    part: Part | None
+
+    @property
+    def host(self) -> str:
+        """Where the gateway is by default."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Share of each class of users, in any unit; classes that are not in it do not exist."""
+
+    def install(self, events: Any) -> None:
+        """Listen to Locust."""
+
+    def next_slot(self) -> int:
+        """Return a number for a user of this process."""
+
+    def next_arrival(self, user: str) -> Arrival | None:
+        """Return what a user of a class does next; None when there is nothing now."""
 
 
 class Caller(User):
     """Serves the next arrival of its class, for ever."""
 
     abstract = True
-    conductor: ClassVar[Conductor]
+    work: ClassVar[Run]
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self._slot = self.conductor.next_slot()
+        self._slot = self.work.next_slot()
 
     @task
     def serve_next(self) -> None:
         """Wait until the next one comes, and be that one from the intended moment on."""
-        part = self.conductor.part
-        arrival = part.take(type(self).__name__) if part is not None else None
+        part = self.work.part
+        arrival = self.work.next_arrival(type(self).__name__)
         if part is None or arrival is None:
             gevent.sleep(_IDLE_S)
             return
         # What was under way when the run came to its end is cancelled, which is no error.
         with contextlib.suppress(CancelledError):
-            self.conductor.engine.run(functools.partial(part.serve, arrival, self._slot))
+            self.work.engine.run(functools.partial(part.serve, arrival, self._slot))
 
 
 class Conversation(Caller):
@@ -70,14 +94,14 @@ class Talker(Caller):
 _CLASSES = (Conversation, Direct, Broadcast, Churn, BargeIn, Firehose, Talker)
 
 
-def users_of(conductor: Conductor, scenario: Scenario) -> Mapping[str, type[Caller]]:
-    """The classes of a scenario's mix, weighted by how many arrivals of each are under way at once."""
-    busy_s = expected_s(scenario.style)
-    Caller.conductor = conductor
+def users_of(work: Run) -> Mapping[str, type[Caller]]:
+    """Return the classes that a run has, with their weights."""
+    Caller.work = work
+    Caller.host = work.host
     found = {}
     for user in _CLASSES:
-        share = scenario.mix.get(user.__name__, 0.0)
-        if share > 0:
-            user.weight = share * busy_s[user.__name__]
+        weight = work.weights.get(user.__name__, 0.0)
+        if weight > 0:
+            user.weight = weight
             found[user.__name__] = user
     return found

@@ -26,6 +26,8 @@ class Outcome:
     unit: str = ""
     figure: str = ""
     """The figure it speaks of, if it is one."""
+    percentile: float | None = None
+    """The percentile of the figure that was judged, 0 to 100, for objectives of kind latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

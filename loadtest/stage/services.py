@@ -1,7 +1,9 @@
 """Emulator and gateway as a measurement starts them."""
 
+import contextlib
 import shlex
-from collections.abc import Collection, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +29,14 @@ def emulator(
     return Daemon("emulator", [*command, *options], cores=cores, workdir=workdir)
 
 
+@contextlib.contextmanager
 def gateway(
     emulator_url: str, *, sessions: int, cores: Collection[int], workdir: Path, command: str = ""
-) -> Daemon:
+) -> Iterator[Daemon]:
     """A gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
+
+    Its registry is outside `workdir`, which is uploaded as an artifact: a registry holds tokens, and its key lies
+    beside it.
 
     Args:
         emulator_url: What it takes for LiveAvatar.
@@ -48,7 +54,9 @@ def gateway(
         "GATEWAY_MAX_SESSIONS": str(sessions),
         "GATEWAY_DRAIN_GRACE_S": "1",
         "GATEWAY_LOG_LEVEL": "warning",
-        "GATEWAY_REGISTRY_FILE": str(workdir / "registry.db"),
     }
     words = shlex.split(command) if command else module("liveavatar_gateway", "serve")
-    return Daemon("gateway", words, cores=cores, workdir=workdir, environment=environment)
+    with tempfile.TemporaryDirectory(prefix="load-registry-") as private:
+        environment["GATEWAY_REGISTRY_FILE"] = str(Path(private) / "registry.db")
+        with Daemon("gateway", words, cores=cores, workdir=workdir, environment=environment) as running:
+            yield running

@@ -5,6 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from liveavatar_emulator import control, gate, viewer
+from liveavatar_emulator.origins import Origins
 from liveavatar_emulator.rest import account, avatars, sessions
 from liveavatar_emulator.service import Emulator
 from liveavatar_emulator.socket import CommandSockets
@@ -20,12 +21,13 @@ def build(emulator: Emulator) -> ASGIApp:
     for part in (sessions, avatars, account, control, viewer):
         http.include_router(part.router)
     http.add_exception_handler(HTTPException, gate.unmatched)
+    rest = Origins(http)
     sockets = CommandSockets(emulator)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await sockets(scope, receive, send)
         else:
-            await http(scope, receive, send)
+            await rest(scope, receive, send)
 
     return application

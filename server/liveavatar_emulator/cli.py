@@ -31,7 +31,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="liveavatar-gateway", message="%(version)s")
+@click.version_option(package_name="liveavatar-emulator", message="%(version)s")
 def main() -> None:
     """Stands in for HeyGen LiveAvatar (LITE mode): same REST API, same socket, no account, no bill.
 

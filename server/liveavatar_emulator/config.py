@@ -85,8 +85,8 @@ class Settings(BaseModel):
     max_queued_s: float = Field(default=0, ge=0, le=86_400)
     """Unplayed audio a session takes; more is refused with an `error`. 0 takes any amount."""
     strict: bool = False
-    """Complain where the service is lenient: the `start` frame and dry buffers draw an `error`, and a
-    keep-alive body of `{}` is a 400."""
+    """Complain where the service is lenient: the `start` frame and dry buffers draw an `error`, a keep-alive
+    body of `{}` and a connector's unknown secret are a 400."""
     idle_on_underrun: bool = False
     """Report talking to idle when the buffer runs dry inside an utterance, and back when audio follows."""
     idle_events: bool = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
+import structlog
 
 from liveavatar_emulator import protocol
 from liveavatar_emulator.clock import Clock, Timer
@@ -18,10 +19,19 @@ from liveavatar_emulator.cues import Cue, Posed, Speech, SpeechCut, SpeechStarte
 from liveavatar_emulator.eventlog import EventLog
 from liveavatar_emulator.faults import shuffled
 from liveavatar_emulator.lateness import Lateness
-from liveavatar_emulator.outbox import CloseFrame, Outbox, is_ack
+from liveavatar_emulator.outbox import OUTBOX_LIMIT, CloseFrame, Outbox, is_ack
 from liveavatar_emulator.protocol import Command
 from liveavatar_emulator.recording import SeenSocket
 from liveavatar_emulator.session import Close, Effect, MinuteDue, Over, Phase, Send, Session
+
+NOT_READ = f"the client did not read: {OUTBOX_LIMIT} events were waiting"
+
+LEFT_OPEN_HINT = (
+    "no agent.speak_end came for the last utterance, so the avatar stayed in the talking pose; for a client that "
+    "sends none, start the emulator with --idle-on-underrun"
+)
+
+_log = structlog.stdlib.get_logger()
 
 
 class Watcher(Protocol):
@@ -150,12 +160,22 @@ class LiveSession:
         seen.closed_at_s = self.core.recording.since_start_s(now_s)
         seen.close_code = code
         seen.close_reason = reason
+        if outbox.overflowed:
+            reason = seen.close_reason = NOT_READ
+            _log.warning("socket.reset", session=self.ordinal, why=NOT_READ, hint="read every event, as they come")
         if outbox.was_reset or outbox.closed_by_server:
             seen.closed_by = "server"
         else:
             seen.closed_by = "lost" if code == 1006 else "client"
         number = next(n for n, socket in enumerate(self.core.recording.sockets, 1) if socket is seen)
-        self._log.note("socket.detached", session=self.ordinal, socket=number, code=code, by=seen.closed_by)
+        self._log.note(
+            "socket.detached",
+            session=self.ordinal,
+            socket=number,
+            code=code,
+            by=seen.closed_by,
+            why=NOT_READ if outbox.overflowed else None,
+        )
         if self._outbox is outbox:
             self._outbox = None
             self._wire = None
@@ -285,6 +305,8 @@ class LiveSession:
                 if self.core.phase is not Phase.ENDED and not self._charge_minute():
                     self._apply(self.core.end("NO_CREDITS", max(at_s, now_s)), now_s)
             case Over():
+                if effect.speech_left_open and not self.core.settings.idle_on_underrun:
+                    _log.warning("session.speech_left_open", session=self.ordinal, hint=LEFT_OPEN_HINT)
                 self._on_over(effect)
                 # Mute at the limit looks like an avatar that has gone quiet, so that one stays to be seen.
                 if self.core.phase is Phase.ENDED or not self.socket_open:

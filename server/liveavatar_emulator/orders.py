@@ -29,6 +29,7 @@ SECRET_TYPE_OF = {
     "elevenlabs_agent_config": "ELEVENLABS_API_KEY",
     "openai_realtime_config": "OPENAI_API_KEY",
     "gemini_realtime_config": "GEMINI_API_KEY",
+    "cartesia_agent_config": "CARTESIA_API_KEY",
 }
 """Which kind of secret each connector names."""
 
@@ -93,7 +94,7 @@ def check(order: Order, account: Account, settings: Settings) -> None:
     if order.quality == "very_high":
         _check_1080p(order, avatar, settings)
     if order.connector is not None:
-        _check_secret(order.connector, account)
+        _check_secret(order.connector, account, settings)
 
 
 def _check_1080p(order: Order, avatar: dict[str, Any] | None, settings: Settings) -> None:
@@ -104,9 +105,11 @@ def _check_1080p(order: Order, avatar: dict[str, Any] | None, settings: Settings
         raise errors.FieldError("avatar_id", "This avatar does not support 1080p", order.avatar_id)
 
 
-def _check_secret(connector: Connector, account: Account) -> None:
+def _check_secret(connector: Connector, account: Account, settings: Settings) -> None:
     secret_id = connector.config["secret_id"]
-    # An unknown id is taken for one of the real service, as with avatars.
     secret = account.secrets.get(secret_id)
+    if secret is None and settings.strict:
+        raise errors.FieldError("secret_id", f"Secret with id '{secret_id}' not found in your space", secret_id)
+    # Otherwise an unknown id is taken for one of the real service, as with avatars.
     if secret is not None and secret.type != SECRET_TYPE_OF[connector.field]:
         raise errors.FieldError("secret_id", f"A secret of type {secret.type} does not fit", secret_id)

@@ -81,6 +81,8 @@ class Outbox:
         self._done = False
         self.closed_by_server = False
         self.was_reset = False
+        self.overflowed = False
+        """Whether the client was reset since it read nothing while `OUTBOX_LIMIT` events waited."""
 
     def put(self, item: Item, *, delay_s: float = 0.0, ack_delay_s: float | None = None) -> None:
         """Queue an event or the close frame; after a close frame nothing more is taken.
@@ -95,6 +97,7 @@ class Outbox:
         if isinstance(item, CloseFrame):
             self._closing = self.closed_by_server = True
         elif len(self._ready) + len(self._events) + len(self._acks) >= OUTBOX_LIMIT:
+            self.overflowed = True
             self.reset()
             return
         if ack_delay_s is not None or (self._acks and isinstance(item, bytes) and is_ack(item)):

@@ -160,6 +160,11 @@ class Playback:
         """Whether an utterance has started and not ended."""
         return bool(self._queue) and self._queue[0].started_at_s is not None
 
+    @property
+    def left_open(self) -> bool:
+        """Whether the utterance that is heard has played all of its audio and no `speak_end` has come."""
+        return self.talking and self._queue[0].dry_noticed and self._queue[0].speak_end_at_s is None
+
     def configure(self, *, speed: float, start_delay_s: float, start_after_s: float, now_s: float) -> None:
         """Follow changed settings from `now_s` on; what was played stays played."""
         head = self._queue[0] if self._queue else None

@@ -21,8 +21,10 @@ AGENT_IDENTITY = "agent"
 
 DUMMY_URL = "wss://livekit.invalid"
 _DUMMY_SECRET = b"no-livekit-behind-this-token"
-_TOKEN_TTL_S = 25 * 3600
-"""Longer than the longest session that the knobs allow."""
+AVATAR_TTL_S = 25 * 3600
+"""Validity of the avatar's own token, which leaves the emulator for nobody. Longer than any session."""
+TOKEN_SLACK_S = 60
+"""Validity of viewers' and agents' tokens beyond the session's limit, for clocks that differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Seat:
     owned: bool
     """Whether the room is made and removed with the session."""
     token: str
+    tokens_valid_s: float
+    """Longest time for which somebody may hold a valid token for the room, seconds from now."""
 
     def __repr__(self) -> str:
         return f"Seat(url={self.url!r}, room={self.room!r}, owned={self.owned})"
@@ -67,45 +71,61 @@ def room_name(session_id: str, own: OwnRoom | None) -> str:
     return own.room if own else f"session-{session_id}"
 
 
-def avatar_seat(session_id: str, own: OwnRoom | None, livekit: LiveKitServer) -> Seat:
+def tokens_valid_s(limit_s: float) -> float:
+    """Return how long viewers' and agents' tokens of a session are valid, seconds from its start."""
+    return limit_s + TOKEN_SLACK_S
+
+
+def avatar_seat(session_id: str, own: OwnRoom | None, livekit: LiveKitServer, limit_s: float) -> Seat:
     """Where and as whom a session's avatar joins: with the caller's token where the caller brought the room."""
     room = room_name(session_id, own)
+    valid_s = tokens_valid_s(limit_s)
     if own is not None:
-        return Seat(url=own.url, room=room, owned=False, token=own.avatar_token)
-    return Seat(url=livekit.url, room=room, owned=True, token=_token(livekit, AVATAR_IDENTITY, room))
+        return Seat(own.url, room, owned=False, token=own.avatar_token, tokens_valid_s=valid_s)
+    token = _token(livekit, AVATAR_IDENTITY, room, AVATAR_TTL_S)
+    return Seat(livekit.url, room, owned=True, token=token, tokens_valid_s=valid_s)
 
 
-def watcher_token(livekit: LiveKitServer, session_id: str, own: OwnRoom | None, identity: str) -> str:
+def watcher_token(
+    livekit: LiveKitServer, session_id: str, own: OwnRoom | None, identity: str, limit_s: float
+) -> str:
     """A token that may see and hear a session's room and do nothing else.
 
     Nobody in the room is told of a watcher: agents take the first participant they meet for their user.
     Identities are unique in a room: a second participant of the same identity puts the first one out.
     """
-    return _token(livekit, identity, room_name(session_id, own), watch_only=True)
+    return _token(livekit, identity, room_name(session_id, own), tokens_valid_s(limit_s), watch_only=True)
 
 
 def credentials(
-    session_id: str, own: OwnRoom | None, now_utc_s: float, livekit: LiveKitServer | None = None
+    session_id: str,
+    own: OwnRoom | None,
+    now_utc_s: float,
+    limit_s: float,
+    livekit: LiveKitServer | None = None,
 ) -> dict[str, Any]:
     """The livekit_* fields of start's answer: url, a viewer's token and an agent's token.
+
+    The tokens end with the session's limit; one that ends sooner has its room kept closed, see `avatar/stage.py`.
 
     A caller's room gets real tokens only where it is on the configured server; nothing else can be signed for.
     """
     room = room_name(session_id, own)
+    valid_s = tokens_valid_s(limit_s)
     if livekit is not None and (own is None or own.url.rstrip("/") == livekit.url):
         return {
             "livekit_url": livekit.url,
-            "livekit_client_token": _token(livekit, VIEWER_IDENTITY, room),
-            "livekit_agent_token": _token(livekit, AGENT_IDENTITY, room),
+            "livekit_client_token": _token(livekit, VIEWER_IDENTITY, room, valid_s),
+            "livekit_agent_token": _token(livekit, AGENT_IDENTITY, room, valid_s),
         }
     return {
         "livekit_url": own.url if own else DUMMY_URL,
-        "livekit_client_token": _dummy_token(VIEWER_IDENTITY, room, now_utc_s),
-        "livekit_agent_token": _dummy_token(AGENT_IDENTITY, room, now_utc_s),
+        "livekit_client_token": _dummy_token(VIEWER_IDENTITY, room, now_utc_s, valid_s),
+        "livekit_agent_token": _dummy_token(AGENT_IDENTITY, room, now_utc_s, valid_s),
     }
 
 
-def _token(livekit: LiveKitServer, identity: str, room: str, *, watch_only: bool = False) -> str:
+def _token(livekit: LiveKitServer, identity: str, room: str, valid_s: float, *, watch_only: bool = False) -> str:
     # Half a second of imports, which those without rooms need not pay.
     from livekit.api import AccessToken, VideoGrants  # noqa: PLC0415
 
@@ -118,10 +138,10 @@ def _token(livekit: LiveKitServer, identity: str, room: str, *, watch_only: bool
         hidden=watch_only,
     )
     token = AccessToken(livekit.api_key, livekit.api_secret).with_identity(identity).with_grants(grants)
-    return token.with_ttl(timedelta(seconds=_TOKEN_TTL_S)).to_jwt()
+    return token.with_ttl(timedelta(seconds=valid_s)).to_jwt()
 
 
-def _dummy_token(identity: str, room: str, now_utc_s: float) -> str:
+def _dummy_token(identity: str, room: str, now_utc_s: float, valid_s: float) -> str:
     grants = {
         "roomJoin": True,
         "room": room,
@@ -131,6 +151,6 @@ def _dummy_token(identity: str, room: str, now_utc_s: float) -> str:
     }
     issued = int(now_utc_s)
     return sign(
-        {"iss": "emulator", "sub": identity, "nbf": issued, "exp": issued + _TOKEN_TTL_S, "video": grants},
+        {"iss": "emulator", "sub": identity, "nbf": issued, "exp": issued + int(valid_s), "video": grants},
         _DUMMY_SECRET,
     )

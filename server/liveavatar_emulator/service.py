@@ -234,7 +234,13 @@ class Emulator:
         }
         if order.connector is None:
             answer["ws_url"] = f"{ws_base}/ws/{entry.secret}"
-        room = rooms.credentials(ticket.session_id, order.own_room, self.clock.utc_s(), self.config.livekit)
+        room = rooms.credentials(
+            ticket.session_id,
+            order.own_room,
+            self.clock.utc_s(),
+            order.max_session_duration,
+            self.config.livekit,
+        )
         if (order.own_room is not None or order.own_channel) and settings.byo_livekit_fields == "omitted":
             return answer
         if order.own_channel or (order.own_room is not None and settings.byo_livekit_fields == "null"):
@@ -264,7 +270,9 @@ class Emulator:
         if stage is not None:
             avatar = stage.admit(
                 record.id,
-                rooms.avatar_seat(record.id, ticket.order.own_room, stage.livekit),
+                rooms.avatar_seat(
+                    record.id, ticket.order.own_room, stage.livekit, ticket.order.max_session_duration
+                ),
                 quality=ticket.order.quality,
                 encoding=ticket.order.encoding,
                 joined=lambda: live.avatar_joined(),  # noqa: PLW0108 - there is no `live` yet

@@ -61,6 +61,8 @@ class Over:
 
     reason: str
     at_s: float
+    speech_left_open: bool = False
+    """Whether the avatar was still in the talking pose, with all audio played and no `speak_end`."""
 
 
 Effect = Send | Close | MinuteDue | Over | Cue
@@ -408,13 +410,15 @@ class Session:
         return [*hush, *self._cue(Posed(Pose.IDLE)), Over(self.end_reason, now_s)]
 
     def _end(self, reason: str, now_s: float) -> list[Effect]:
+        # Read before the freeze, which empties the queue.
+        left_open = self.pose is Pose.TALKING and self.playback.left_open
         self.playback.freeze(now_s)
         self.phase = Phase.ENDED
         self.pose = Pose.IDLE
         self.ended_s = now_s
         self.end_reason = reason
         farewell = self.events.over(reason, announce=self.settings.session_stopped_event)
-        return [*(Send(frame) for frame in farewell), Close(1000, reason), Over(reason, now_s)]
+        return [*(Send(frame) for frame in farewell), Close(1000, reason), Over(reason, now_s, left_open)]
 
     def _cue(self, cue: Cue) -> list[Effect]:
         return [cue] if self._on_stage else []

@@ -100,7 +100,13 @@ async def seat(emulator: TheEmulator, session_id: str) -> Response:
         "url": livekit.url,
         "room": rooms.room_name(session_id, own),
         # Each of its own: a participant of the same identity would put the first one out.
-        "token": rooms.watcher_token(livekit, session_id, own, f"watcher-{secrets.token_hex(6)}"),
+        "token": rooms.watcher_token(
+            livekit,
+            session_id,
+            own,
+            f"watcher-{secrets.token_hex(6)}",
+            entry.ticket.order.max_session_duration,
+        ),
     }
     return json_response(answer, headers=_NEVER_STORED)
 

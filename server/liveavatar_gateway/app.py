@@ -1,6 +1,7 @@
 """Wiring: builds everything, owns it, and takes it down in order."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -20,18 +21,24 @@ from liveavatar.gateway.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
-from liveavatar_gateway.config import ConfigError, Settings
+from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
+from liveavatar_gateway.certificates import KeyPair, ServerCertificate, read_pair
+from liveavatar_gateway.config import ConfigError, Settings, read_secret
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.logs import dropped_line_count
 from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.place import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
+from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rooms.tokens import OwnRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
+from liveavatar_gateway.rpc.bounds import TRANSPORT_METADATA_BYTES, RequestBounds
 from liveavatar_gateway.rpc.metering import Metering
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.books import Books, keep_books
+from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.ownership import Ownership
@@ -50,8 +57,22 @@ SERVICES: Final = (
     audio_service_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,
 )
 ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+CREATE: Final = "create"
+"""Health service that says whether a create can succeed; the others say whether streams and resumes are taken."""
+_CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
+"""Room between the largest chunk that is taken and the largest message that is read."""
 _STOP_RESERVE_S: Final = 5.0
 """Share of the drain's grace that is kept for stopping sessions upstream, at most."""
+_MOST_IDS_LOGGED: Final = 100
+
+
+def _max_message_bytes(max_chunk_bytes: int) -> int:
+    """Return the largest message that is read.
+
+    gRPC ends the stream of a larger one without a reason of ours, so chunks far above their limit still fit: they
+    are refused as CHUNK_TOO_LARGE, and only their utterance is lost. Each stream holds one message at a time.
+    """
+    return max(4 * max_chunk_bytes, max_chunk_bytes + _CHUNK_HEADROOM_BYTES)
 
 
 class App:
@@ -83,9 +104,24 @@ class App:
         self.sweeper = Sweeper(
             settings.sweeper(), self._books, self.pool, self._rest, self.directory, retired=self._retired_stops
         )
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sweep: asyncio.Task[None] | None = None
+        self._keep: asyncio.Task[None] | None = None
+        self._grace_until_s = 0.0
+        """Until when a drain may go on, in the loop's time; 0 without one."""
         self._health = HealthServicer()
         self._drain = Drain(self.directory, self._set_serving)
+        self._create_readiness = CreateReadiness(
+            self.directory,
+            self._books,
+            self.pool.places,
+            credits_left=self._rest.credits_left,
+            publish=self._set_create_readiness,
+        )
+        self.reloads = FileReloads()
+        """Files that are read again; whoever has another one adds it."""
+        self._certificate: ServerCertificate | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        """Tasks that no session needs; they end first."""
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._lag: asyncio.Task[None] | None = None
@@ -96,20 +132,19 @@ class App:
     @property
     def address(self) -> str:
         """Where it listens, `host:port`."""
-        return f"{self._settings.host}:{self.port}"
+        return host_port(self._settings.host, self.port)
 
     @property
     def metrics_url(self) -> str | None:
         """Where metrics are; None when they are off."""
         if self._endpoint is None:
             return None
-        host = self._settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._endpoint.port}/metrics"
+        return f"http://{host_port(self._settings.host, self._endpoint.port)}/metrics"
 
     @property
     def admin_address(self) -> str:
         """Where operators reach it, `host:port`; empty when they do not."""
-        return "" if self.admin_port is None else f"{self._settings.admin_host}:{self.admin_port}"
+        return "" if self.admin_port is None else host_port(self._settings.admin_host, self.admin_port)
 
     async def __aenter__(self) -> Self:
         try:
@@ -118,7 +153,7 @@ class App:
             raise ConfigError(f"GATEWAY_REGISTRY_FILE: {error}") from None
         await self.directory.__aenter__()
         await self._open_endpoint()
-        server = grpc.aio.server(interceptors=[Metering(self.metrics)], options=self._options())
+        server = grpc.aio.server(interceptors=[Metering(self.metrics), self._bounds()], options=self._options())
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(self._settings.rpc(), self.directory, self.pool.places), server
         )
@@ -128,7 +163,8 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
-        self.port = self._bind(server, f"{self._settings.host}:{self._settings.port}", "GATEWAY_PORT")
+        self._read_certificate()
+        self.port = self._bind(server, self._settings.host, self._settings.port, "GATEWAY")
         await self._serve_operators()
         # Before the first caller is heard: it may be one of those whose sessions are taken over here. Behind all
         # that can fail: a start that fails has to leave them to one that works.
@@ -136,9 +172,13 @@ class App:
         await server.start()
         self._server = server
         self._books.address = self._settings.advertised_address or self.address
-        self._tasks = [
-            asyncio.create_task(keep_books(self._books), name="registry/books"),
-            asyncio.create_task(self.sweeper.run(), name="registry/sweep"),
+        self._keep = asyncio.create_task(keep_books(self._books), name="registry/books")
+        self._sweep = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
+        self._reload_secrets()
+        self._beside = [
+            asyncio.create_task(self.reloads.watch(), name="reload/watch"),
+            asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
+            asyncio.create_task(self._create_readiness.probe(), name="create-readiness/probe"),
         ]
         await self._set_serving(True)
         return self
@@ -147,12 +187,14 @@ class App:
         host, port = self._settings.host, self._settings.metrics_port
         if port is None:
             return
-        endpoint = Endpoint(self.metrics, self._snapshot, host=host, port=port)
+        endpoint = Endpoint(
+            self.metrics, self._snapshot, lambda: self._create_readiness.refusal, host=host, port=port
+        )
         try:
             self._endpoint = await endpoint.__aenter__()
         except OSError as error:
             raise ConfigError(
-                f"cannot serve metrics on {host}:{port}: {error.strerror or error}; set GATEWAY_METRICS_PORT"
+                listen_refusal(error, host, port, host_setting="GATEWAY_HOST", port_setting="GATEWAY_METRICS_PORT")
             ) from None
         self._lag = asyncio.create_task(watch_lag(self.metrics), name="event-loop-lag")
 
@@ -166,6 +208,7 @@ class App:
             stops_pending=self.pool.stops.pending,
             draining=self.directory.draining,
             tasks=len(asyncio.all_tasks()),
+            dropped_log_lines=dropped_line_count(),
         )
 
     async def _serve_operators(self) -> None:
@@ -173,7 +216,7 @@ class App:
         settings = self._settings
         if settings.admin_port is None:
             return
-        server = grpc.aio.server(options=self._options())
+        server = grpc.aio.server(interceptors=[self._bounds()], options=self._options())
         lease_s = settings.registry().lease.ttl_s
         ownership = Ownership(self._registry, self.directory, self.sweeper, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -181,35 +224,80 @@ class App:
         )
         if settings.reflection:
             reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), server)
-        self.admin_port = self._bind(server, f"{settings.admin_host}:{settings.admin_port}", "GATEWAY_ADMIN_PORT")
+        self.admin_port = self._bind(server, settings.admin_host, settings.admin_port, "GATEWAY_ADMIN")
         await server.start()
         self._admin_server = server
 
-    def _bind(self, server: grpc.aio.Server, where: str, setting: str) -> int:
-        try:
-            credentials = self._credentials()
-            port = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
-        except RuntimeError as error:
-            raise ConfigError(f"cannot listen on {where}; is the port taken? Set {setting} ({error})") from None
-        if port == 0:
-            raise ConfigError(f"cannot listen on {where}; is the port taken, or the address not of this machine?")
-        return port
+    def _bind(self, server: grpc.aio.Server, host: str, port: int, setting: str) -> int:
+        where = host_port(host, port)
+        bound = 0
+        with contextlib.suppress(RuntimeError):
+            if self._certificate is None:
+                bound = server.add_insecure_port(where)
+            else:
+                bound = server.add_secure_port(where, self._certificate.credentials())
+        if bound == 0:
+            # gRPC does not say why; the operating system does.
+            raise ConfigError(
+                listen_refusal(
+                    listen_problem(host, port),
+                    host,
+                    port,
+                    host_setting=f"{setting}_HOST",
+                    port_setting=f"{setting}_PORT",
+                )
+            )
+        return bound
 
-    def _credentials(self) -> grpc.ServerCredentials | None:
+    def _read_certificate(self) -> None:
         cert, key = self._settings.tls_cert_file, self._settings.tls_key_file
         if cert is None or key is None:
-            return None
-        try:
-            return grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
-        except OSError as error:
-            raise ConfigError(f"TLS certificate or key cannot be read: {error}") from None
+            return
+        pair = read_pair(cert, key)
+        certificate = self._certificate = ServerCertificate(pair)
+        _log.info("tls.certificate", not_after=pair.not_after)
+
+        def use(fresh: KeyPair) -> bool:
+            if fresh == certificate.pair:
+                return False
+            certificate.pair = fresh
+            _log.info("tls.certificate", not_after=fresh.not_after)
+            return True
+
+        self.reloads.add("TLS certificate", (cert, key), lambda: read_pair(cert, key), use, watched=True)
+
+    def _reload_secrets(self) -> None:
+        """Have the files of secrets read again on SIGHUP, but for those that a variable goes before."""
+        settings = self._settings
+        if (file := settings.api_key_file) and settings.uses_file("api_key"):
+            self.reloads.add("LiveAvatar API key", (file,), lambda: read_secret("api_key", file), self._use_key)
+        rooms, secret_file = self.pool.rooms, settings.livekit_secret_file
+        if rooms is not None and secret_file and settings.uses_file("livekit_secret"):
+            self.reloads.add(
+                "LiveKit secret",
+                (secret_file,),
+                lambda: read_secret("livekit_secret", secret_file),
+                rooms.use_secret,
+            )
+
+    def _use_key(self, api_key: str) -> bool:
+        changed = self._rest.use_key(api_key)
+        if changed:
+            self._create_readiness.look_again()
+        return changed
+
+    def _bounds(self) -> RequestBounds:
+        return RequestBounds(self.metrics, first_message_timeout_s=self._settings.first_message_timeout_s)
 
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (
             ("grpc.so_reuseport", int(self._settings.so_reuseport)),
             # Without it C-core's bandwidth estimator hides seconds of speech and hundreds of MB in its windows.
             ("grpc.http2.bdp_probe", 0),
-            ("grpc.max_receive_message_length", self._settings.max_chunk_bytes + 64 * 1024),
+            ("grpc.max_receive_message_length", _max_message_bytes(self._settings.max_chunk_bytes)),
+            # Between two different values C-core refuses at random.
+            ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES),
             # A dead caller is noticed within half a minute, so that its session can be given its grace and ended.
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
@@ -226,10 +314,16 @@ class App:
         status = answer.SERVING if serving else answer.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+        await self._create_readiness.announce()
+
+    async def _set_create_readiness(self, ready: bool) -> None:  # noqa: FBT001 - the one thing it says
+        answer = health_pb2.HealthCheckResponse
+        await self._health.set(CREATE, answer.SERVING if ready else answer.NOT_SERVING)
 
     async def drain(self) -> None:
         """Finish: no new sessions, speech may end within the grace, then all sessions are ended."""
         grace_s = self._settings.drain_grace_s
+        self._grace_until_s = asyncio.get_running_loop().time() + grace_s
         await self._drain.finish(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
 
     def hurry(self) -> None:
@@ -242,21 +336,26 @@ class App:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Nobody else's sessions are looked for from here on: their stops would not be waited for.
+        await _cancelled(self._sweep)
+        for task in self._beside:
+            await _cancelled(task)
         await self.directory.__aexit__(None, None, None)
-        left = await self.pool.close(_STOP_RESERVE_S)
+        now_s = asyncio.get_running_loop().time()
+        left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)
         for stops in self._retired_stops.values():
-            left += stops.pending
+            left = [*left, *stops.pending_ids]
             await stops.give_up()
         if left:
-            _log.error("shutdown.sessions_may_still_run", count=left)
+            _log.error(
+                "shutdown.sessions_may_still_run", count=len(left), upstream_sessions=left[:_MOST_IDS_LOGGED]
+            )
         if self._server is not None:
             # Handlers return by themselves once their session has ended; this is for those of no session.
             await self._server.stop(1.0)
         if self._admin_server is not None:
             await self._admin_server.stop(1.0)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _cancelled(self._keep)
         await self._registry.__aexit__(None, None, None)
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()
@@ -264,6 +363,13 @@ class App:
             self._lag.cancel()
         if self._endpoint is not None:
             await self._endpoint.__aexit__(None, None, None)
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end; a fault in it was logged by itself."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _registry(settings: Settings) -> Registry:

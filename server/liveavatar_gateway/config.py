@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from liveavatar_gateway.core.readiness import ReadinessConfig
@@ -17,6 +17,7 @@ from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.place import RegistryConfig, account_name
+from liveavatar_gateway.registry.sealing import BadKey, parsed_key
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.limits import RpcConfig
@@ -26,10 +27,18 @@ from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.places import PlacesConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
+from liveavatar_gateway.upstream.proxies import Proxies, UnusableProxy
 from liveavatar_gateway.upstream.rest import RestConfig
 
 PREFIX: Final = "GATEWAY_"
 _EVERYONES_NAMES: Final = {"api_key": "LIVEAVATAR_API_KEY", "api_url": "LIVEAVATAR_API_URL"}
+_SECRETS: Final = ("api_key", "registry_key", "livekit_key", "livekit_secret")
+_SECRET_FILES: Final = ("api_key", "retired_api_keys", "registry_key", "livekit_secret")
+"""Secrets that a file may hold in place of a variable."""
+_SENT: Final = (*_SECRETS, "api_url", "livekit_url", "advertised_address", "host", "admin_host")
+"""Settings that go into headers, addresses and tokens: visible ASCII without spaces."""
+_MAX_SENT_CHARS: Final = 4096
+_QUOTES: Final = ("'", '"')
 
 
 class ConfigError(ValueError):
@@ -41,13 +50,18 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    _from_files: frozenset[str] = PrivateAttr(default=frozenset())
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 and IPv4."
+    )
     port: int = Field(50051, ge=0, le=65535, description="Port for gRPC; 0 takes a free one.")
     advertised_address: str | None = Field(
         None,
-        pattern=r"^[^\s/]+:\d{1,5}$",
-        description='Where callers reach this very process, "host:port": OWNER_MOVED sends them here. The address '
-        "it listens on unless set; to be set for each process where that is 0.0.0.0, or behind a load balancer.",
+        pattern=r"^(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s/\[\]:]+):\d{1,5}$",
+        description='Where callers reach this very process, "host:port", an IPv6 address in brackets: OWNER_MOVED '
+        "sends them here. The address it listens on unless set; to be set for each process where that is 0.0.0.0 "
+        "or ::, or behind a load balancer.",
     )
     admin_host: str = Field(
         "127.0.0.1",
@@ -118,11 +132,12 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=60,
-        description="How long a place stays taken after a stop; LiveAvatar frees it within about a second. Lower "
-        "risks refusals, higher wastes capacity.",
+        description="How long a place stays taken after a stop, at least; LiveAvatar frees it within about a "
+        "second. While LiveAvatar takes longer (code 4032 though a session has ended) the gateway waits longer by "
+        "itself, up to 8 s. Lower risks refusals, higher wastes capacity.",
     )
     rest_timeout_s: float = Field(
-        15.0, gt=0, le=120, description="Longest wait for one answer of LiveAvatar's API."
+        15.0, gt=0, le=120, description="Longest wait for one whole answer of LiveAvatar's API."
     )
     connect_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for the command socket to open."
@@ -265,11 +280,32 @@ class Settings(BaseSettings):
     interrupt_timeout_s: float = Field(
         1.0, ge=0.1, le=10, description="How long new speech waits for LiveAvatar's answer to an interrupt."
     )
+    end_tail_s: float = Field(
+        0.5,
+        ge=0,
+        le=5,
+        description="How long after the last end of speech LiveAvatar is told to stop, when the caller ends the "
+        "session right after that. Lower may cut the last sound in the room, higher is paid for.",
+    )
     ack_interval_s: float = Field(
         1.0,
         ge=0.05,
         le=10,
         description="How often progress is told on StreamAudio. Lower is smoother, each costs a message.",
+    )
+    heartbeat_s: float = Field(
+        20.0,
+        ge=0,
+        le=600,
+        description="Longest silence on Attach and StreamAudio: a heartbeat is sent then. Lower passes proxies "
+        "with shorter time-outs, each costs a message; 0 sends none.",
+    )
+    first_message_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="How long a call may be open before its first message has come. Lower frees what silent calls "
+        "hold sooner, higher forgives slower networks.",
     )
     watch_progress_s: float = Field(
         15.0,
@@ -286,6 +322,18 @@ class Settings(BaseSettings):
         "console", description="Lines for people, or JSON for machines."
     )
 
+    _proxies: Proxies = PrivateAttr(default_factory=Proxies)
+    """No setting: everybody's variables, such as HTTPS_PROXY."""
+
+    def use_proxies(self, environment: Mapping[str, str]) -> None:
+        """Reach LiveAvatar through the proxies that the environment names.
+
+        Raises:
+            UnusableProxy: one of them cannot be used.
+        """
+        self._proxies = Proxies.of(environment)
+        self._proxies.check(self.api_url)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -298,14 +346,25 @@ class Settings(BaseSettings):
         """`load` reads all sources itself, so that each error can name where a value came from."""
         return (init_settings,)
 
+    @field_validator("host", "admin_host", mode="before")
+    @classmethod
+    def _without_brackets(cls, host: object) -> object:
+        if isinstance(host, str) and host.startswith("[") and host.endswith("]"):
+            return host[1:-1]
+        return host
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
         if self.margin_s > self.first_packet_s:
-            raise ValueError("margin_s must not be above first_packet_s, or every packet would be late")
+            raise ValueError(
+                "GATEWAY_MARGIN_S must not be above GATEWAY_FIRST_PACKET_S, or every packet would be late"
+            )
         if self.max_packet_s > self.max_lead_s:
-            raise ValueError("max_packet_s must not be above max_lead_s, or no full packet could be sent ahead")
+            raise ValueError(
+                "GATEWAY_MAX_PACKET_S must not be above GATEWAY_MAX_LEAD_S, or no full packet could be sent ahead"
+            )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file go together")
+            raise ValueError("GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE go together")
         self._require_whole_livekit()
         return self
 
@@ -353,6 +412,7 @@ class Settings(BaseSettings):
                 readiness=ReadinessConfig(ready_timeout_s=self.ready_timeout_s, probe_after_s=self.probe_after_s),
                 rotation=RotationConfig(lead_s=self.rotation_lead_s),
                 expiring_notice_s=self.expiring_notice_s,
+                end_tail_s=self.end_tail_s,
             ),
             reconnect=ReconnectConfig(budget_s=self.reconnect_budget_s),
             retention_s=self.retention_s,
@@ -371,6 +431,7 @@ class Settings(BaseSettings):
             ),
             keep_alive=KeepAliveConfig(interval_s=self.keep_alive_s),
             connect_timeout_s=self.connect_timeout_s,
+            proxies=self._proxies,
         )
 
     def registry(self) -> RegistryConfig:
@@ -385,14 +446,14 @@ class Settings(BaseSettings):
 
     def retired_keys(self) -> dict[str, str]:
         """API keys that were used before, by the names that the registry has for them."""
-        keys = self.retired_api_keys.get_secret_value().replace(",", " ").split()
+        keys = _split(self.retired_api_keys.get_secret_value())
         found = {account_name(self.api_url, key): key for key in keys}
         found.pop(account_name(self.api_url, self.api_key.get_secret_value()), None)
         return found
 
     def rest(self) -> RestConfig:
         """The part for LiveAvatar's REST API."""
-        return RestConfig(base_url=self.api_url, timeout_s=self.rest_timeout_s)
+        return RestConfig(base_url=self.api_url, timeout_s=self.rest_timeout_s, proxies=self._proxies)
 
     def rpc(self) -> RpcConfig:
         """The part for the servicers."""
@@ -402,6 +463,8 @@ class Settings(BaseSettings):
             detach_grace_s=self.detach_grace_s,
             own_rooms=bool(self.livekit_url),
             ack_interval_s=self.ack_interval_s,
+            heartbeat_s=self.heartbeat_s,
+            first_message_timeout_s=self.first_message_timeout_s,
             watch_progress_s=self.watch_progress_s,
         )
 
@@ -409,12 +472,22 @@ class Settings(BaseSettings):
         """The part for operators."""
         return AdminConfig(drain_grace_s=self.drain_grace_s)
 
-    def shown(self) -> dict[str, str]:
-        """All settings for people and logs; a secret shows only whether it is there."""
+    def uses_file(self, secret: str) -> bool:
+        """Return whether a secret came from its file; a variable goes before that."""
+        return secret in self._from_files
+
+    def shown(self) -> dict[str, Any]:
+        """Return all settings for people and logs, with the types of JSON; a secret only as set or not set."""
         values = self.model_dump()
-        for secret in ("api_key", "retired_api_keys", "registry_key", "livekit_key", "livekit_secret"):
+        for secret in (*_SECRETS, "retired_api_keys"):
             values[secret] = "set" if values[secret].get_secret_value() else "not set"
-        return {name: str(value) for name, value in values.items()}
+        for name, proxy in (
+            ("rest_proxy", self._proxies.of_url(self.api_url)),
+            ("socket_proxy", self._proxies.socket_proxy(self.api_url)),
+        ):
+            values[name] = proxy.shown if proxy is not None else "none"
+        values["no_proxy"] = ", ".join(self._proxies.exempt) or "none"
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def load(
@@ -426,27 +499,44 @@ def load(
     """Read the settings: defaults, then the file, then the environment, then flags.
 
     Args:
-        environment: Variables `GATEWAY_<SETTING>`, and LIVEAVATAR_API_KEY and LIVEAVATAR_API_URL.
+        environment: Variables `GATEWAY_<SETTING>`, LIVEAVATAR_API_KEY, LIVEAVATAR_API_URL, and those for proxies.
         file: TOML file with settings at its top level; also taken from GATEWAY_CONFIG.
         flags: Settings by name from the command line; None values are left out.
 
     Raises:
-        ConfigError: a setting is unknown or out of its range, or a file cannot be read.
+        ConfigError: a setting is unknown or out of its range, a file cannot be read, or a proxy cannot be used.
     """
     file = file or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
     values: dict[str, Any] = {}
+    shown: dict[str, str] = {}
     for origin, found in (("file", _from_file(file)), ("environment", _from_environment(environment))):
         for name in found:
             _require_known(name, origin)
+            shown[name] = _variable(name, environment) if origin == "environment" else f"{PREFIX}{name.upper()}"
         values |= found
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    for secret in ("api_key", "retired_api_keys", "registry_key", "livekit_secret"):
+    values = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+    from_files = set()
+    for secret in _SECRET_FILES:
         if (path := values.get(f"{secret}_file")) and not values.get(secret):
-            values[secret] = _read_secret(Path(path), f"{PREFIX}{secret.upper()}_FILE")
+            values[secret] = read_secret(secret, Path(path))
+            shown[secret] = f"{PREFIX}{secret.upper()}_FILE"
+            from_files.add(secret)
+    _require_all_sendable(values, shown)
+    if key := values.get("registry_key"):
+        try:
+            parsed_key(key)
+        except BadKey as error:
+            raise ConfigError(f"{shown['registry_key']}: {error}") from None
     try:
-        return Settings(**values)
+        settings = Settings(**values)
+        settings.use_proxies(environment)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(_explain(error, shown)) from None
+    except UnusableProxy as error:
+        raise ConfigError(str(error)) from None
+    settings._from_files = frozenset(from_files)  # noqa: SLF001 - this function is the only way in
+    return settings
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:
@@ -455,16 +545,20 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the configuration file {file} cannot be read: {error}") from None
+        raise ConfigError(
+            f"{PREFIX}CONFIG or --config: the configuration file {file} cannot be read: {error}"
+        ) from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        setting: environment[name] for setting, name in _EVERYONES_NAMES.items() if environment.get(name)
+        setting: environment[name]
+        for setting, name in _EVERYONES_NAMES.items()
+        if environment.get(name, "").strip()
     }
     for name, value in environment.items():
         # An empty variable is an unset one: compose files write ${GATEWAY_PORT:-}.
-        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG" and value:
+        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG" and value.strip():
             found[name.removeprefix(PREFIX).lower()] = value
     return found
 
@@ -478,17 +572,63 @@ def _require_known(name: str, origin: str) -> None:
     raise ConfigError(f"unknown setting {shown} in the {origin}{hint}")
 
 
-def _read_secret(path: Path, variable: str) -> str:
+def _variable(name: str, environment: Mapping[str, str]) -> str:
+    """Return the name of the variable that a setting came from."""
+    own = f"{PREFIX}{name.upper()}"
+    return own if environment.get(own, "").strip() else _EVERYONES_NAMES.get(name, own)
+
+
+def _require_all_sendable(values: Mapping[str, Any], shown: Mapping[str, str]) -> None:
+    for name in _SENT:
+        _require_sendable(values.get(name), shown.get(name, f"{PREFIX}{name.upper()}"))
+    for retired in _split(str(values.get("retired_api_keys") or "")):
+        _require_sendable(retired, shown.get("retired_api_keys", f"{PREFIX}RETIRED_API_KEYS"))
+
+
+def _split(keys: str) -> list[str]:
+    return keys.replace(",", " ").split()
+
+
+def read_secret(secret: str, path: Path) -> str:
+    """Read the file of a secret, `api_key` for instance.
+
+    Raises:
+        ConfigError: it cannot be read, is empty, or holds what no secret is.
+    """
+    variable = f"{PREFIX}{secret.upper()}_FILE"
     try:
-        return path.read_text(encoding="utf-8").strip()
+        # Editors on Windows begin a file with a byte order mark.
+        value = path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{variable}: {path} cannot be read: it is no text") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{variable} cannot be read: {error}") from None
+        raise ConfigError(f"{variable}: {path} cannot be read: {error}") from None
+    if not value:
+        raise ConfigError(f"{variable}: {path} is empty")
+    _require_sendable(value, variable)
+    return value
 
 
-def _explain(error: ValidationError) -> str:
+def _require_sendable(value: object, shown: str) -> None:
+    """Refuse what cannot go into a header, an address or a token; the value itself is not repeated."""
+    if not isinstance(value, str):
+        return
+    if len(value) > _MAX_SENT_CHARS:
+        raise ConfigError(f"{shown}: {len(value)} characters are too many; at most {_MAX_SENT_CHARS}")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES:
+        raise ConfigError(f"{shown}: the value is in quotes; leave them out")
+    for position, character in enumerate(value, start=1):
+        if not "!" <= character <= "~":
+            raise ConfigError(
+                f"{shown}: character {position} is U+{ord(character):04X}, "
+                "which cannot be sent; only visible ASCII without spaces can"
+            )
+
+
+def _explain(error: ValidationError, variables: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        shown = f"{PREFIX}{name.upper()}: " if name else ""
+        shown = f"{variables.get(name, PREFIX + name.upper())}: " if name else ""
         lines.append(f"{shown}{problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)

@@ -1,16 +1,153 @@
-"""Log lines: short fixed events with fields, for people or as JSON. No audio, no tokens, no secret addresses."""
+"""Log lines: short fixed events with fields, for people or as JSON. No audio, no tokens, no secret addresses.
 
+Logging never raises into the code that logs and never waits for whoever reads the lines: a thread of its own
+writes them, and what cannot be written is dropped and counted.
+"""
+
+import atexit
+import contextlib
+import io
 import logging
+import os
 import sys
-from typing import Final
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, TextIO
 
 import structlog
 
+from liveavatar_gateway import library_logs
+
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_MAX_WAITING_BYTES: Final = 1024 * 1024
+"""Lines that may wait for their reader. Higher bridges a longer pause of a log collector and costs memory."""
+_BATCH_BYTES: Final = 64 * 1024
+_FULL_WAIT_S: Final = 0.05
+"""Pause before another try where the descriptor does not block and has no room."""
+_EXIT_WAIT_S: Final = 1.0
+"""Longest wait for a slow reader when the process exits."""
+
+
+class LineWriter(io.RawIOBase):
+    """A text stream's raw end that takes every line at once and writes it from a thread of its own.
+
+    Invariant: `write` neither blocks nor raises. Lines above the bound, and lines that the operating system does
+    not take (no reader, full disk, closed descriptor), are dropped and counted in `dropped_count`.
+    """
+
+    def __init__(self, fd: int, *, max_waiting_bytes: int = _MAX_WAITING_BYTES) -> None:
+        """Prepare; the thread starts with the first line.
+
+        Args:
+            fd: File descriptor to write to. It stays open.
+            max_waiting_bytes: Bound of the lines that wait to be written.
+        """
+        super().__init__()
+        self.dropped_count = 0
+        """Lines that were never written."""
+        self.on_recovery: Callable[[int], None] | None = None
+        """Called from the thread after dropped lines, when a line could be written again, with their count."""
+        self._fd = fd
+        self._max_waiting_bytes = max_waiting_bytes
+        self._lines: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._busy = False
+        self._reported_count = 0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def writable(self) -> bool:  # noqa: D102 - io's
+        return True
+
+    def fileno(self) -> int:  # noqa: D102 - io's
+        return self._fd
+
+    def isatty(self) -> bool:  # noqa: D102 - io's
+        return os.isatty(self._fd)
+
+    def write(self, data: Any, /) -> int:
+        """Take a line; never blocks and never raises."""
+        line = bytes(data)
+        with self._changed:
+            if self._waiting_bytes + len(line) > self._max_waiting_bytes:
+                self.dropped_count += 1
+                return len(line)
+            self._lines.append(line)
+            self._waiting_bytes += len(line)
+            if self._thread is None:
+                # A daemon: a reader that never reads must not keep the process from exiting.
+                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return len(line)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until every line is written or dropped; False when that took too long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._lines and not self._busy, timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._lines)
+                self._busy = True
+                lines = self._next_lines()
+            written = self._write_all(b"".join(lines))
+            if not written:
+                with self._changed:
+                    self.dropped_count += len(lines)
+            elif self.dropped_count > self._reported_count and self.on_recovery is not None:
+                count, self._reported_count = self.dropped_count - self._reported_count, self.dropped_count
+                self.on_recovery(count)
+
+    def _next_lines(self) -> list[bytes]:
+        lines = [self._lines.popleft()]
+        size = len(lines[0])
+        while self._lines and size + len(self._lines[0]) <= _BATCH_BYTES:
+            lines.append(self._lines.popleft())
+            size += len(lines[-1])
+        self._waiting_bytes -= size
+        return lines
+
+    def _write_all(self, data: bytes) -> bool:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                # Another process that shares the descriptor has made it non-blocking.
+                time.sleep(_FULL_WAIT_S)
+            except OSError:
+                return False
+        return True
+
+
+_writers: list[LineWriter] = []
+
+
+def dropped_line_count() -> int:
+    """Count of the lines that could not be written."""
+    return sum(writer.dropped_count for writer in _writers)
+
+
+def drain(timeout_s: float = _EXIT_WAIT_S) -> None:
+    """Wait until what was logged and printed is written, within bounds."""
+    for writer in _writers:
+        writer.drain(timeout_s)
 
 
 def configure(level: str, form: str) -> None:
-    """Log to standard error from `level` on, as `console` lines or `json`."""
+    """Log to standard error from `level` on, as `console` lines or `json`.
+
+    Standard output and standard error are replaced by streams that never block and never raise, so that libraries
+    which print there cannot stop the process either.
+    """
+    if not _writers:
+        _replace_streams()
     renderer: structlog.typing.Processor
     if form == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -27,12 +164,50 @@ def configure(level: str, form: str) -> None:
             structlog.processors.format_exc_info if form == "json" else _keep,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=_never_raising(_LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries: their complaints, not their chatter (httpx logs every request with its address).
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    library_logs.route()
+
+
+def _replace_streams() -> None:
+    """Put `LineWriter`s under standard output and standard error, until the process exits."""
+
+    def replaced(stream: TextIO | None, fd: int) -> TextIO:
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        writer = LineWriter(fd)
+        _writers.append(writer)
+        # A text stream needs of its buffer only what a raw stream has, as long as it holds nothing back itself.
+        return io.TextIOWrapper(writer, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
+
+    sys.stdout, sys.stderr = replaced(sys.stdout, 1), replaced(sys.stderr, 2)
+    _writers[1].on_recovery = _report_dropped
+    atexit.register(drain)
+
+
+def _report_dropped(count: int) -> None:
+    structlog.get_logger(__name__).warning("log.lines_dropped", count=count)
+
+
+def _never_raising(level: int) -> Any:
+    """Make a logger class whose methods never raise, whatever a field's value or a renderer does."""
+    base: Any = structlog.make_filtering_bound_logger(level)
+
+    class NeverRaising(base):  # type: ignore[misc]
+        """Logger that writes a plain line in place of one that cannot be rendered."""
+
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> Any:
+            try:
+                return super()._proxy_to_logger(method_name, event, **fields)
+            except Exception as fault:  # noqa: BLE001 - a log line must never end the work that it tells of
+                with contextlib.suppress(Exception):
+                    sys.stderr.write(f"{method_name} {event} (fields not shown: {type(fault).__name__})\n")
+                return None
+
+    return NeverRaising
 
 
 def _keep(

@@ -7,7 +7,10 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -54,6 +57,30 @@ def chromium() -> str:
         else "no Chromium on PATH; on Debian and Ubuntu: apt install chromium; on macOS name yours: "
         'CHROMIUM="/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" make test'
     )
+
+
+WEB_SDK = Path(__file__).parents[2] / "viewer" / "build" / "web-sdk"
+
+
+@pytest.fixture(scope="session")
+def web_sdk_page() -> Iterator[str]:
+    """The address of a page with LiveAvatar's web SDK, on an origin of its own."""
+    if not (WEB_SDK / "index.html").is_file():
+        pytest.fail("the web SDK's page is not built; this builds it: make viewer")
+    handler = partial(QuietFiles, directory=str(WEB_SDK))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, name="web-sdk-page")
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    """Serve files without a line for each."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 @asynccontextmanager

@@ -46,9 +46,9 @@ class Turns:
     def turn(self, name: str):
         yield audio.StreamAudioRequest(begin=audio.BeginUtterance(utterance_id=name))
         for start in range(0, len(self.pcm), 6400):
-            chunk = audio.AudioChunk(offset_bytes=start, audio=self.pcm[start : start + 6400])
+            chunk = audio.AudioChunk(utterance_id=name, offset_bytes=start, audio=self.pcm[start : start + 6400])
             yield audio.StreamAudioRequest(chunk=chunk)
-        yield audio.StreamAudioRequest(end=audio.EndUtterance())
+        yield audio.StreamAudioRequest(end=audio.EndUtterance(utterance_id=name))
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import google.rpc
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,10 +17,10 @@ SCRIPT = Path(__file__).with_name("conversation_with_bare_stubs.py")
 def stubs(tmp_path_factory) -> Path:
     """Message and service stubs as any Python user makes them, with grpcio-tools alone."""
     folder = tmp_path_factory.mktemp("stubs")
-    common = Path(next(iter(google.rpc.__path__))).parent.parent
+    google = ROOT / "third_party/googleapis"
     protos = sorted(str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto"))
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", f"-I{common}",
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", f"-I{google}",
          f"--python_out={folder}", f"--grpc_python_out={folder}", *protos],
         check=True,
     )  # fmt: skip

@@ -1,14 +1,20 @@
 """The contract: fresh stubs, reasons that agree everywhere, documented fields; deployments and links that hold."""
 
 import inspect
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import google.rpc
+import grpc
 import pytest
 
+from liveavatar.gateway import Draining
 from liveavatar.gateway.v1 import errors_pb2
+from liveavatar_gateway.cli.connection import explanation
 from liveavatar_gateway.core import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +37,7 @@ def run(*arguments, **options):
     path = {"PATH": f"{TOOLS}:/usr/local/bin:/usr/bin:/bin"} | options.pop("env", {})
     return subprocess.run(
         [str(argument) for argument in arguments],
-        cwd=ROOT,
+        cwd=options.pop("cwd", ROOT),
         env=path,
         text=True,
         capture_output=True,
@@ -41,47 +47,40 @@ def run(*arguments, **options):
     )
 
 
-def script(name, *arguments):
-    finished = run(sys.executable, ROOT / "scripts" / name, *arguments)
-    assert finished.returncode == 0, finished.stderr
-    return finished
+def generate_stubs(*arguments):
+    return run(TOOLS.parent / "stubs/bin/python", ROOT / "scripts/generate_stubs.py", *arguments)
 
 
-def image(output, *arguments):
-    script("proto_image.py", output, *arguments)
-    return output
+def buf(*arguments, cwd=ROOT):
+    """Run buf as in a fresh clone: without a cache or a home."""
+    return run(TOOLS / "buf", *arguments, cwd=cwd, env={"HOME": "/nonexistent", "BUF_CACHE_DIR": "/nonexistent"})
 
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stubs")
-    script("generate_stubs.py", folder)
+    finished = generate_stubs(folder)
+    assert finished.returncode == 0, finished.stderr
     return folder
 
 
 @pytest.fixture
-def altered_proto(tmp_path):
-    """Copies `proto/` and replaces what a pattern matches in one of its files."""
+def altered(tmp_path):
+    """Copies what buf reads and replaces what a pattern matches in one of the files of `proto/`."""
 
     def alter(name, pattern, new):
-        folder = tmp_path / "proto"
-        for source in PROTO.rglob("*.proto"):
-            copy = folder / source.relative_to(PROTO)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            text = source.read_text()
-            if source.name == name:
-                text, count = re.subn(pattern, new, text, flags=re.DOTALL)
-                assert count == 1
-            copy.write_text(text)
+        folder = tmp_path / "altered"
+        folder.mkdir()
+        for part in ("proto", "third_party"):
+            shutil.copytree(ROOT / part, folder / part)
+        shutil.copy(ROOT / "buf.yaml", folder)
+        path = folder / "proto" / STUBS / name
+        text, count = re.subn(pattern, new, path.read_text(), flags=re.DOTALL)
+        assert count == 1
+        path.write_text(text)
         return folder
 
     return alter
-
-
-@pytest.fixture(scope="module")
-def present(tmp_path_factory):
-    """The image of `proto/` as it is."""
-    return image(tmp_path_factory.mktemp("image") / "present.binpb")
 
 
 class TestStubs:
@@ -100,9 +99,7 @@ class TestStubs:
         for path in (stubs / STUBS).glob("*.py*"):
             (committed / STUBS / path.name).write_text(path.read_text())
         (committed / STUBS / "audio_pb2.py").write_text("stale")
-        finished = run(
-            sys.executable, ROOT / "scripts/generate_stubs.py", tmp_path / "fresh", "--check", committed
-        )
+        finished = generate_stubs(tmp_path / "fresh", "--check", committed)
         assert finished.returncode != 0
         assert "audio_pb2.py" in finished.stderr
         assert "make proto" in finished.stderr
@@ -175,36 +172,76 @@ class TestReasons:
 
 
 class TestBuf:
-    def test_lint_is_clean(self, present):
-        finished = run(TOOLS / "buf", "lint", present)
+    def test_a_clone_builds_without_a_registry(self):
+        finished = buf("build")
+        assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+    def test_lint_is_clean(self):
+        finished = buf("lint")
         assert (finished.returncode, finished.stdout) == (0, "")
 
-    def test_lint_catches_an_undocumented_field(self, altered_proto, tmp_path):
-        folder = altered_proto("audio_service.proto", r"  // Raw samples[^;]*(?=  bytes audio = 2;)", "")
-        finished = run(TOOLS / "buf", "lint", image(tmp_path / "spoilt.binpb", "--proto", folder))
+    def test_lint_catches_an_undocumented_field(self, altered):
+        folder = altered("audio_service.proto", r"  // Raw samples[^;]*(?=  bytes audio = 2;)", "")
+        finished = buf("lint", cwd=folder)
         assert finished.returncode != 0
         assert 'Field "audio" should have a non-empty comment' in finished.stdout
 
-    def test_nothing_breaks_against_itself(self, present):
-        finished = run(TOOLS / "buf", "breaking", present, "--against", present)
+    def test_nothing_breaks_against_itself(self):
+        finished = buf("breaking", "--against", ROOT)
         assert (finished.returncode, finished.stdout) == (0, "")
 
-    def test_breaking_catches_a_renumbered_field(self, altered_proto, present, tmp_path):
-        folder = altered_proto("audio_service.proto", "max_chunk_bytes = 3;", "max_chunk_bytes = 4;")
-        spoilt = image(tmp_path / "spoilt.binpb", "--proto", folder)
-        finished = run(TOOLS / "buf", "breaking", spoilt, "--against", present)
+    def test_breaking_catches_a_renumbered_field(self, altered):
+        folder = altered("audio_service.proto", "max_chunk_bytes = 3;", "max_chunk_bytes = 33;")
+        finished = buf("breaking", "--against", ROOT, cwd=folder)
         assert finished.returncode != 0
         assert 'field "3" with name "max_chunk_bytes"' in finished.stdout
 
-    def test_breaking_allows_a_new_field(self, altered_proto, present, tmp_path):
-        folder = altered_proto(
+    def test_breaking_allows_a_new_field(self, altered):
+        folder = altered(
             "audio_service.proto",
             "  int64 max_chunk_bytes = 3;",
-            "  int64 max_chunk_bytes = 3;\n  // Something new.\n  int64 something_new = 4;",
+            "  int64 max_chunk_bytes = 3;\n  // Something new.\n  int64 something_new = 33;",
         )
-        grown = image(tmp_path / "grown.binpb", "--proto", folder)
-        finished = run(TOOLS / "buf", "breaking", grown, "--against", present)
+        finished = buf("breaking", "--against", ROOT, cwd=folder)
         assert (finished.returncode, finished.stdout) == (0, "")
+
+    def test_googles_files_are_those_of_the_package(self):
+        """Copies that differ would make other stubs than those that callers have from Google."""
+        (package,) = google.rpc.__path__
+        vendored = sorted((ROOT / "third_party/googleapis/google/rpc").iterdir())
+        assert [path.name for path in vendored] == ["code.proto", "error_details.proto", "status.proto"]
+        assert [
+            path.name for path in vendored if path.read_text() != (Path(package) / path.name).read_text()
+        ] == []
+
+    def test_the_go_package_is_where_the_go_client_will_lie(self):
+        """An import path is a promise: what is generated with another one cannot be mixed with it."""
+        path = "github.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1"
+        for file in (PROTO / STUBS).glob("*.proto"):
+            assert f'option go_package = "{path};gatewayv1";' in file.read_text(), file.name
+        assert f"module={path.removesuffix('/gatewayv1')}" in (ROOT / "buf.gen.yaml").read_text()
+
+    def test_generate_makes_the_stubs_that_are_committed(self, tmp_path):
+        """Python's, and TypeScript's beside them; the other plugins take a Go and a Maven."""
+        generated = ROOT / "build/generated"
+        finished = run(
+            *(sys.executable, ROOT / "scripts/generate.py", "--only", "python,typescript"),
+            env={"PATH": f"{TOOLS}:{os.environ['PATH']}", "HOME": os.environ.get("HOME", "/")},
+        )
+        assert finished.returncode == 0, finished.stderr
+        names = {path.stem for path in (generated / "typescript" / STUBS).glob("*.ts")}
+        assert names == {path.stem for path in (PROTO / STUBS).glob("*.proto")}
+        assert (generated / "typescript/google/rpc/status.ts").exists()
+        ours = generated / "python" / STUBS
+        services = [path.name for path in ours.glob("*_pb2_grpc.py")]
+        assert len(services) == len(names)
+        committed = ROOT / "clients/python" / STUBS
+        assert [name for name in services if (ours / name).read_text() != (committed / name).read_text()] == []
+        # Messages are compared by what made them: buf gives the generator JSON names, which protoc leaves out.
+        generator = re.compile(r"^# Protobuf Python Version: .*$", re.MULTILINE)
+        for name in names:
+            made, kept = ((folder / f"{name}_pb2.py").read_text() for folder in (ours, committed))
+            assert generator.search(made)[0] == generator.search(kept)[0]
 
 
 class TestDocumentation:
@@ -223,3 +260,22 @@ class TestDocumentation:
             if not (page.parent / target).exists()
         ]
         assert dead == []
+
+
+def test_a_drain_is_told_in_the_same_sentence_everywhere_and_with_the_wait_of_its_retry_info():
+    draining = errors.Draining()
+    sentence = draining.message
+    assert f"come back in {draining.retry_after_s:g} s " in sentence
+
+    def says_so(text: str) -> bool:
+        words = " ".join(re.sub(r'^ *(//|"|\|)', " ", text, flags=re.MULTILINE).replace('"', "").split())
+        return sentence.lower().rstrip(".") in words.lower()
+
+    for path in (
+        ROOT / "docs/errors.md",
+        PROTO / STUBS / "errors.proto",
+        ROOT / "clients/python/liveavatar/gateway/attach.py",
+    ):
+        assert says_so(path.read_text()), path
+    shown = explanation(Draining(sentence, code=grpc.StatusCode.UNAVAILABLE, retry_after=1.0), "here:1")
+    assert shown == [f"DRAINING: {sentence}"]

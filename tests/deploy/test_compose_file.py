@@ -107,6 +107,33 @@ def test_all_that_the_dockerfile_copies_exists_and_gets_into_the_build():
         assert source in let_in, f"{source} is kept out by .dockerignore"
 
 
+def test_the_page_to_watch_is_built_in_the_image():
+    """A page of the machine that builds would be stale, or missing: it is no file of the repository."""
+    stages = _stages()
+    assert "npm ci" in stages["page"]
+    assert "npm --prefix viewer run build" in stages["page"]
+    page = "server/liveavatar_emulator/viewer_page"
+    writes = re.search(
+        r'^const PAGE = here\("\.\./(.+)"\);$', (ROOT / "viewer/build.mjs").read_text(), re.MULTILINE
+    )
+    assert writes[1] == page
+    build = stages["build"].splitlines()
+    brought = build.index(f"COPY --from=page /src/{page} {page}")
+    assert build.index("COPY server server") < brought
+    assert brought < next(number for number, line in enumerate(build) if "--no-deps" in line)
+    assert page in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def test_the_image_installs_the_three_distributions_from_what_it_copies():
+    build = _stages()["build"].replace("\\\n", "")
+    (install,) = re.findall(r"^RUN /app/bin/pip install .*--no-deps +(.+)$", build, re.MULTILINE)
+    assert install.split() == ["./clients/python", "./server/liveavatar_gateway", "./server/liveavatar_emulator"]
+    for folder in install.split():
+        assert (ROOT / folder / "pyproject.toml").exists()
+        # The licence lies once in the tree, and links in the distributions lead to it.
+        assert (ROOT / folder / "LICENSE").resolve() == ROOT / "LICENSE"
+
+
 @pytest.mark.parametrize("name", sorted(_SERVICES))
 def test_mounted_files_exist_and_named_volumes_are_declared(name):
     declared = yaml.safe_load(FILE.read_text())["volumes"]

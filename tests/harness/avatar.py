@@ -41,6 +41,7 @@ def intake_of(audio_format: AudioFormat | None) -> Intake:
         max_chunk_bytes=64 << 20,
         new_converter=HoldsBack if audio_format is None else lambda: converter(fmt),
         detect_container=lambda _: None,
+        may_be_container=lambda _: False,
     )
 
 

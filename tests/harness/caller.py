@@ -108,8 +108,11 @@ class Speech:
     async def send(self, **message: Any) -> None:
         await self.call.write(audio.StreamAudioRequest(**message))
 
-    async def begin(self, utterance_id: str = "", *, resume: bool = False) -> None:
-        await self.send(begin=audio.BeginUtterance(utterance_id=utterance_id, resume=resume))
+    async def begin(self, utterance_id: str = "", *, resume: bool = False, idle_s: float | None = None) -> None:
+        begin = audio.BeginUtterance(utterance_id=utterance_id, resume=resume)
+        if idle_s is not None:
+            begin.idle_timeout.FromNanoseconds(round(idle_s * 1e9))
+        await self.send(begin=begin)
 
     async def resume(self, utterance_id: str) -> audio.AudioAck:
         """Go on with an utterance of another stream; returns how far it is."""
@@ -123,11 +126,14 @@ class Speech:
                 await self.read()
         return await self.call.code()
 
-    async def chunk(self, data: bytes, offset: int | None = None) -> None:
-        await self.send(chunk=audio.AudioChunk(audio=data, offset_bytes=offset))
+    async def chunk(self, data: bytes, offset: int | None = None, *, utterance_id: str = "") -> None:
+        await self.send(chunk=audio.AudioChunk(audio=data, offset_bytes=offset, utterance_id=utterance_id))
 
-    async def end(self) -> None:
-        await self.send(end=audio.EndUtterance())
+    async def end(self, utterance_id: str = "") -> None:
+        await self.send(end=audio.EndUtterance(utterance_id=utterance_id))
+
+    async def cancel(self, utterance_id: str = "") -> None:
+        await self.send(cancel=audio.CancelUtterance(utterance_id=utterance_id))
 
     async def say(self, pcm: bytes, utterance_id: str = "", *, chunk_bytes: int = 96_000) -> None:
         """Send a whole utterance as fast as it goes."""

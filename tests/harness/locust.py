@@ -18,8 +18,10 @@ END_WITHIN_S = 120.0
 class Locust:
     """A running one; its output is kept to be shown when something fails."""
 
-    def __init__(self, order: Order, folder: Path, arguments: tuple[str, ...]) -> None:
+    def __init__(self, order: Order | None, folder: Path, arguments: tuple[str, ...]) -> None:
+        """Start it; without an order it is plain Locust, as somebody types it."""
         self.order = order
+        variables = {} if order is None else {**order.to_environment(), "LOCUST_SKIP_MONKEY_PATCH": "1"}
         self.log_path = folder / "locust.log"
         self._log = self.log_path.open("ab")
         folders = ("server", "clients/python", "loadtest")
@@ -27,8 +29,7 @@ class Locust:
             [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), *arguments],
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("LOAD_")},
-                **order.to_environment(),
-                "LOCUST_SKIP_MONKEY_PATCH": "1",
+                **variables,
                 "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in folders),
             },
             stdin=subprocess.DEVNULL,
@@ -55,6 +56,7 @@ class Locust:
             raise AssertionError(f"locust did not end within {timeout_s:g} s:\n{self.log}") from None
 
     def report(self) -> Report:
+        assert self.order is not None
         path = Path(self.order.report)
         assert path.exists(), f"no report was written:\n{self.log}"
         return Report.load(path)
@@ -67,7 +69,7 @@ class Locust:
 
 
 @contextmanager
-def locust(order: Order, folder: Path, *arguments: str, web_port: int | None = None) -> Iterator[Locust]:
+def locust(order: Order | None, folder: Path, *arguments: str, web_port: int | None = None) -> Iterator[Locust]:
     """Run it; without its web page unless that has a port."""
     page = ("--headless", "--only-summary") if web_port is None else ("--web-port", str(web_port))
     running = Locust(order, folder, (*page, "--exit-code-on-error", "0", *arguments))

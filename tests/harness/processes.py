@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,45 @@ from harness.livekit import LiveKitServer
 
 API_KEY = "emulator-key"
 START_TIMEOUT_S = 30.0
+_TAKES_TERMINAL = (
+    "-c",
+    (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    ),
+)
+"""Makes standard input the controlling terminal of a new session, then goes on as Python with what follows."""
 
 
 class Process:
     """A running server of ours; its output is kept to be shown when something fails."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        *,
+        port: int = 0,
+        log_fd: int | None = None,
+        terminal_fd: int | None = None,
+        program: Path | None = None,
+    ) -> None:
+        """Start `python -m ARGUMENTS`, or an installed `program` with the arguments behind the first."""
         self.log_path = folder / f"{arguments[0].rpartition('_')[2]}.log"
         self._log = self.log_path.open("wb")
         self._ready_path = folder / f"{arguments[0]}.ready.json"
+        taking = _TAKES_TERMINAL if terminal_fd is not None else ()
+        command = (
+            [sys.executable, *taking, "-m", *arguments] if program is None else [str(program), *arguments[1:]]
+        )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments, "--port", str(port), "--ready-file", str(self._ready_path)],
+            [*command, "--port", str(port), "--ready-file", str(self._ready_path)],
             env={**_clean_environment(), **environment},
-            stdout=self._log,
+            stdout=self._log if log_fd is None else log_fd,
             stderr=subprocess.STDOUT,
+            stdin=terminal_fd,
+            start_new_session=terminal_fd is not None,
         )
 
     @property
@@ -158,9 +183,13 @@ class Gateway:
 
 
 def _clean_environment() -> dict[str, str]:
-    """The environment without settings that someone's shell may have."""
+    """The environment without settings and proxies that someone's shell may have."""
     ours = ("GATEWAY_", "EMULATOR_", "LIVEAVATAR_", "LIVEKIT_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ours) and not name.lower().endswith("_proxy")
+    }
 
 
 @contextlib.contextmanager
@@ -193,22 +222,29 @@ def gateway(
     *arguments: str,
     port: int = 0,
     clock: HastenedClock | WallClock | None = None,
+    variables: Mapping[str, str] | None = None,
+    log_fd: int | None = None,
+    terminal_fd: int | None = None,
     **settings: object,
 ) -> Iterator[Gateway]:
-    """Run a gateway in front of `upstream`: 200 sessions, short graces unless `settings` say otherwise.
+    """Run a gateway in front of `upstream`: 200 sessions, short graces, no tail, unless `settings` say otherwise.
 
-    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it.
+    It has a registry of its own, unless `settings` name one; `clock` sets its date, or hastens it; `variables` are
+    those that are no settings. `log_fd` takes its output in place of a file; `terminal_fd` becomes its controlling
+    terminal.
     """
-    settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, **settings}
+    settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, "end_tail_s": 0, **settings}
     with tempfile.TemporaryDirectory() as folder:
         settings = {"registry_file": f"{folder}/registry.db", **settings}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-        environment |= {"LIVEAVATAR_API_URL": upstream}
-        if "api_key" not in settings:
+        environment["LIVEAVATAR_API_URL"] = upstream
+        if not {"api_key", "api_key_file"} & set(settings):
             environment["LIVEAVATAR_API_KEY"] = API_KEY
+        environment |= variables or {}
         if clock is not None:
             environment |= clock.environment()
-        process = Process(["liveavatar_gateway", "serve", *arguments], environment, Path(folder), port=port)
+        command = ["liveavatar_gateway", "serve", *arguments]
+        process = Process(command, environment, Path(folder), port=port, log_fd=log_fd, terminal_fd=terminal_fd)
         try:
             ready = process.wait_ready()
             yield Gateway(

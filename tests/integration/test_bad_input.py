@@ -34,11 +34,11 @@ async def _still_speaks(caller: Caller, emulator: Emulator, session: session_pb2
 @pytest.mark.parametrize(
     ("chunk", "reason"),
     [
-        pytest.param(bytes(961), "AUDIO_MISALIGNED", id="odd byte count"),
         pytest.param(WAV, "AUDIO_CONTAINER_DETECTED", id="WAV header"),
         pytest.param(MP3, "AUDIO_CONTAINER_DETECTED", id="MP3 with a tag"),
         pytest.param(_mp3_frames(), "AUDIO_CONTAINER_DETECTED", id="MP3 frames"),
         pytest.param(bytes(256 * 1024 + 2), "CHUNK_TOO_LARGE", id="chunk above max_chunk_bytes"),
+        pytest.param(bytes(4 << 20), "CHUNK_TOO_LARGE", id="chunk far above max_chunk_bytes"),
     ],
 )
 async def test_a_bad_chunk_is_rejected_and_ends_its_utterance_only(caller, emulator, chunk, reason):
@@ -56,6 +56,79 @@ async def test_a_bad_chunk_is_rejected_and_ends_its_utterance_only(caller, emula
     assert (ended.utterance_id, ended.outcome) == ("bad", audio_pb2.UTTERANCE_OUTCOME_FAILED)
     assert Refusal(ended.error).reason == reason
     await _still_speaks(caller, emulator, session)
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 3, 7])
+@pytest.mark.parametrize("file", [WAV, MP3, _mp3_frames()], ids=["WAV", "MP3 with a tag", "MP3 frames"])
+async def test_a_file_is_refused_however_small_its_pieces_are(caller, emulator, file, piece_bytes):
+    session = (await caller.create()).session
+    stream = await caller.speak(session.id)
+    await stream.begin("bad")
+    for start in range(0, len(file), piece_bytes):
+        await stream.chunk(file[start : start + piece_bytes], start)
+    why = Refusal((await stream.until("rejected")).error)
+    assert why.reason == "AUDIO_CONTAINER_DETECTED"
+    ended = await stream.until("ended")
+    assert (ended.outcome, ended.played.ToNanoseconds()) == (audio_pb2.UTTERANCE_OUTCOME_FAILED, 0)
+    await stream.end()
+    await _still_speaks(caller, emulator, session)
+    assert len(emulator.session(session.upstream_session_id)["utterances"]) == 1, "nothing of the file went up"
+
+
+async def test_a_header_that_is_all_there_is_is_refused_at_its_end(caller, emulator):
+    session = (await caller.create()).session
+    stream = await caller.speak(session.id)
+    await stream.begin("bad")
+    await stream.chunk(b"RIFF")
+    await stream.end()
+    assert Refusal((await stream.until("rejected")).error).reason == "AUDIO_CONTAINER_DETECTED"
+    assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_FAILED
+    await _still_speaks(caller, emulator, session)
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 959, 961])
+async def test_audio_may_be_cut_inside_its_samples(caller, emulator, piece_bytes):
+    """As a program without our client cuts what it reads from a socket; half a sample at the end is dropped."""
+    session = (await caller.create()).session
+    pcm = speech.sound(0.2)
+    stream = await caller.speak(session.id)
+    await stream.begin("odd")
+    sent = pcm + b"\x01"
+    for start in range(0, len(sent), piece_bytes):
+        await stream.chunk(sent[start : start + piece_bytes])
+    await stream.end()
+    ended = await stream.until("ended")
+    assert (ended.outcome, ended.dropped_tail_bytes) == (audio_pb2.UTTERANCE_OUTCOME_COMPLETED, 1)
+    assert not ended.HasField("error")
+    acks = [one.ack for one in stream.received if one.HasField("ack")]
+    assert acks[-1].received_bytes == len(sent)
+    assert acks[-1].credit_bytes == stream.ready.credit_bytes
+    assert not any(one.HasField("rejected") for one in stream.received)
+    usage = (await caller.end(session.id)).usage
+    assert (usage.received_bytes, usage.dropped_bytes) == (len(sent), 1)
+    assert emulator.audio(session.upstream_session_id) == pcm
+
+
+@pytest.mark.parametrize(
+    "audio_format",
+    [
+        {"channel_count": 2},
+        {"encoding": audio_pb2.AUDIO_ENCODING_PCM_F32LE},
+        {"encoding": audio_pb2.AUDIO_ENCODING_MULAW},
+    ],
+    ids=["stereo", "float", "mu-law"],
+)
+async def test_samples_of_any_size_may_be_cut(caller, emulator, audio_format):
+    session = (await caller.create()).session
+    pcm = speech.sound(0.2)[:-1]
+    stream = await caller.speak(session.id, **audio_format)
+    for utterance_id, piece_bytes in (("whole", len(pcm)), ("cut", 1_001)):
+        await stream.say(pcm, utterance_id, chunk_bytes=piece_bytes)
+        ended = await stream.until("ended")
+        assert ended.outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+    await caller.end(session.id)
+    whole, cut = (emulator.utterance_audio(session.upstream_session_id, number) for number in range(2))
+    assert whole == cut
 
 
 async def test_audio_past_the_credit_ends_its_utterance_after_playing_what_was_taken(caller, emulator):

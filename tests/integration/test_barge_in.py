@@ -82,6 +82,59 @@ async def test_chunks_on_their_way_are_dropped_and_counted(caller: Caller, emula
     assert session.usage.dropped_bytes == waited + 24_000
 
 
+async def test_a_blocked_writer_does_not_speak_into_the_next_utterance(caller: Caller, emulator: Emulator):
+    """Audio, `end` and `cancel` that name the cut utterance change nothing of the one that is open by then."""
+    created = await caller.create()
+    stream = await caller.speak(created.session.id)
+    await stream.begin("answer")
+    await stream.chunk(speech.sound(2.0), utterance_id="answer")
+    await stream.until("started")
+    await _by_call(caller, created.session.id, "answer")
+    assert (await stream.until("ended")).utterance_id == "answer"
+    pcm, stale = speech.sound(0.6, seed=5), speech.sound(0.3, seed=4)
+    # Before the next one is begun, inside it, and behind it.
+    await stream.end("answer")
+    await stream.chunk(stale, utterance_id="answer")
+    await stream.begin("next")
+    await stream.chunk(stale, 96_000, utterance_id="answer")
+    await stream.chunk(pcm[:14_400], 0, utterance_id="next")
+    await stream.cancel("answer")
+    await stream.end("answer")
+    await stream.chunk(pcm[14_400:], 14_400, utterance_id="next")
+    await stream.end("next")
+    await stream.chunk(stale, utterance_id="answer")
+    await stream.end("answer")
+    await stream.say(pcm, "last")
+    ended = [await stream.until("ended") for _ in range(2)]
+    assert [(one.utterance_id, one.outcome) for one in ended] == [
+        ("next", audio_pb2.UTTERANCE_OUTCOME_COMPLETED),
+        ("last", audio_pb2.UTTERANCE_OUTCOME_COMPLETED),
+    ]
+    session = await caller.end(created.session.id)
+    assert emulator.utterance_audio(created.session.upstream_session_id, 1) == pcm
+    assert emulator.utterance_audio(created.session.upstream_session_id, 2) == pcm
+    cut = emulator.session(created.session.upstream_session_id)["utterances"][0]
+    assert session.usage.dropped_bytes == 3 * len(stale) + 96_000 - cut["received_bytes"]
+
+
+async def test_a_refused_begin_keeps_its_place_until_its_own_end(caller: Caller, emulator: Emulator):
+    """A late `end` of an earlier utterance does not make audio of a refused one an error of the stream."""
+    created = await caller.create()
+    stream = await caller.speak(created.session.id)
+    await stream.say(speech.sound(0.2), "used")
+    await stream.until("ended")
+    await stream.begin("used")
+    await stream.until("rejected")
+    await stream.end("earlier")
+    await stream.chunk(speech.sound(0.1))
+    await stream.end("used")
+    pcm = speech.sound(0.3, seed=8)
+    await stream.say(pcm, "fresh")
+    assert (await stream.until("ended")).utterance_id == "fresh"
+    await caller.end(created.session.id)
+    assert emulator.utterance_audio(created.session.upstream_session_id, 1) == pcm
+
+
 async def test_an_interrupt_that_names_an_utterance_spares_the_one_behind_it(caller: Caller, emulator: Emulator):
     created = await caller.create()
     stream = await caller.speak(created.session.id)

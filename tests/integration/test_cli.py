@@ -10,17 +10,13 @@ import time
 import uuid
 import wave
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from harness.caller import AVATAR
+from harness.certificates import make_certificate
 from harness.processes import Emulator, Gateway, _clean_environment
 from harness.processes import gateway as start_gateway
 from harness.speech import sound
@@ -155,8 +151,110 @@ def test_check_config_shows_what_is_in_effect_and_no_secret():
     done = run("check-config", "--json", GATEWAY_MAX_SESSIONS="7", LIVEAVATAR_API_KEY="a-real-secret")
     assert done.returncode == 0
     shown = json.loads(done.stdout)
-    assert (shown["max_sessions"], shown["api_key"]) == ("7", "set")
+    assert (shown["max_sessions"], shown["api_key"]) == (7, "set")
     assert "a-real-secret" not in done.stdout + done.stderr
+
+
+def test_check_config_without_a_key_exits_as_its_help_promises():
+    for arguments in (["check-config"], ["check-config", "--json"], ["check-config", "--online"]):
+        done = run(*arguments)
+        assert done.returncode == 78
+        assert "LIVEAVATAR_API_KEY" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert json.loads(run("check-config", "--json").stdout)["api_key"] == "not set"
+
+
+def test_a_taken_port_is_told_in_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        key = {"LIVEAVATAR_API_KEY": "key", "GATEWAY_REGISTRY_FILE": "off"}
+        for name, settings in {
+            "GATEWAY_PORT": {"GATEWAY_PORT": f"{port}"},
+            "GATEWAY_METRICS_PORT": {"GATEWAY_PORT": "0", "GATEWAY_METRICS_PORT": f"{port}"},
+            "GATEWAY_ADMIN_PORT": {"GATEWAY_PORT": "0", "GATEWAY_ADMIN_PORT": f"{port}"},
+        }.items():
+            done = run("serve", **key, **settings)
+            assert done.returncode == 78
+            assert done.stderr == (
+                f"liveavatar-gateway: {name}: cannot listen on 127.0.0.1:{port}: the port is taken; "
+                "choose another one\n"
+            )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"GATEWAY_HOST": "192.0.2.1"}, "GATEWAY_HOST: cannot listen on 192.0.2.1:0: 192.0.2.1 is no address of"),
+        (
+            {"GATEWAY_HOST": "no.such.invalid"},
+            "GATEWAY_HOST: cannot listen on no.such.invalid:0: no.such.invalid is",
+        ),
+        (
+            {"GATEWAY_ADMIN_HOST": "2001:db8::1", "GATEWAY_ADMIN_PORT": "0"},
+            "GATEWAY_ADMIN_HOST: cannot listen on [2",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_with_its_setting(settings, words):
+    done = run("serve", LIVEAVATAR_API_KEY="key", GATEWAY_REGISTRY_FILE="off", **{"GATEWAY_PORT": "0", **settings})
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"liveavatar-gateway: {words}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_a_broken_certificate_is_told_as_what_it_is(tmp_path, command):
+    certificate, key = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other_key = make_certificate(tmp_path / "other")
+    broken = tmp_path / "broken.pem"
+    broken.write_bytes(certificate.read_bytes()[:200])
+    for cert_file, key_file, words in [
+        (broken, key, f"GATEWAY_TLS_CERT_FILE: {broken} holds no usable PEM certificate"),
+        (certificate, broken, f"GATEWAY_TLS_KEY_FILE: {broken} holds no usable PEM private key"),
+        (certificate, other_key, f"GATEWAY_TLS_KEY_FILE: {other_key} is not the key of the certificate"),
+        (tmp_path / "none", key, f"GATEWAY_TLS_CERT_FILE: {tmp_path / 'none'} cannot be read: No such file"),
+    ]:
+        done = run(
+            command,
+            LIVEAVATAR_API_KEY="key",
+            GATEWAY_REGISTRY_FILE="off",
+            GATEWAY_PORT="0",
+            GATEWAY_TLS_CERT_FILE=str(cert_file),
+            GATEWAY_TLS_KEY_FILE=str(key_file),
+        )
+        assert done.returncode == 78
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_a_gateway_listens_on_ipv6(emulator, host):
+    with start_gateway(emulator.url, host=host, admin_host=host, admin_port=0, metrics_port=0) as found:
+        bracketed = f"[{host.strip('[]')}]"
+        assert found.address.startswith(f"{bracketed}:")
+        assert found.admin_address.startswith(f"{bracketed}:")
+        assert f"listens on {found.address}" in found.process.log
+        port = found.address.rpartition(":")[2]
+        assert run("sessions", "list", "--address", f"[::1]:{port}").returncode == 0
+        assert run("admin", "status", "--address", found.admin_address.replace("[::]", "[::1]")).returncode == 0
+        assert httpx.get(str(found.metrics).replace("[::]", "[::1]")).status_code == 200
+        if host == "::":
+            assert run("sessions", "list", "--address", f"127.0.0.1:{port}").returncode == 0
+            assert httpx.get(str(found.metrics).replace("[::]", "127.0.0.1")).status_code == 200
+
+
+def test_an_ipv6_address_without_brackets_gets_the_right_form():
+    done = run("sessions", "list", "--address", "::1:50051")
+    assert done.returncode == 2
+    assert "[::1]:50051" in done.stderr
+
+
+def test_json_logs_keep_the_types_of_settings(emulator):
+    with start_gateway(emulator.url, log_format="json") as found:
+        lines = [json.loads(line) for line in found.process.log.splitlines() if line.startswith("{")]
+        [shown] = [line for line in lines if line["event"] == "serve.config"]
+        assert (shown["max_sessions"], shown["reflection"], shown["admin_port"]) == (200, False, None)
+        assert (shown["drain_grace_s"], shown["log_format"], shown["api_key"]) == (30.0, "json", "set")
 
 
 # --- say
@@ -406,29 +504,6 @@ def test_tls_needs_a_certificate_that_is_trusted(emulator, tmp_path):
             assert done.returncode == 1
             assert "no gateway answers" in done.stderr
             assert "--tls" in done.stderr
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return paths
 
 
 # --- sessions watch

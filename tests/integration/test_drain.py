@@ -108,3 +108,25 @@ async def test_a_liveavatar_that_is_gone_does_not_keep_the_gateway_from_exiting(
             await attachment.event("ended")
             assert await _exit_code(gateway) == 0
         assert "shutdown.sessions_may_still_run" in gateway.process.log
+
+
+@pytest.mark.parametrize("when", ["answered in time", "never answered"])
+async def test_a_start_that_is_in_flight_when_the_gateway_exits_is_stopped_or_named(when):
+    """LiveAvatar has started the session and bills it, and the gateway does not know that yet."""
+    lasts = {"delay_s": 7.0} if when == "answered in time" else {"hang": True}
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, drain_grace_s=3, registry_file="off", rest_timeout_s=30) as gateway,
+    ):
+        emulator.fault("start", after_effect=True, **lasts)
+        async with connect(gateway.address) as caller:
+            opening = asyncio.create_task(caller.create())
+            await asyncio.to_thread(emulator.wait_active, 1)
+            gateway.process.send(signal.SIGTERM)
+            assert (await refused(opening)).metadata["end_reason"] == "DRAINED"
+        assert await _exit_code(gateway) == 0
+        [upstream_id] = [session["id"] for session in emulator.http.get("/_emulator/sessions").json()]
+        named = upstream_id in gateway.process.log
+        assert emulator.active() == (0 if when == "answered in time" else 1)
+        assert named == (when == "never answered")
+        assert ("shutdown.sessions_may_still_run" in gateway.process.log) == named

@@ -180,6 +180,9 @@ async def test_a_session_at_its_limit_is_announced_and_ended_whether_liveavatar_
             assert expiring.expires_at == attachment.opened.session.expires_at
             last = await attachment.event("ended")
             assert last.session.end_reason == session_pb2.END_REASON_MAX_DURATION
+            again = await caller.resume(attachment.opened.handle)
+            await again.event("ended")
+            assert again.events == attachment.events
 
 
 async def test_an_end_by_liveavatar_is_told_with_its_own_word():

@@ -250,3 +250,71 @@ def _wait_until(true: Callable[[], bool], run: Locust) -> None:
 def _wait_until_busy(emulator: processes.Emulator, run: Locust, *, sessions: int) -> None:
     before = emulator.state()["sessions"]["started_total"]
     _wait_until(lambda: emulator.state()["sessions"]["started_total"] - before >= sessions, run)
+
+
+def _stats(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "stats_stats.csv").open() as file:
+        return {row["Name"]: row for row in csv.DictReader(file)}
+
+
+def test_plain_locust_does_what_its_options_say(stage, tmp_path: Path):
+    emulator, gateway = stage
+    before = emulator.state()["sessions"]["started_total"]
+    options = (
+        "--host",
+        gateway.address,
+        "-u",
+        "3",
+        "-r",
+        "3",
+        "-t",
+        "6s",
+        "Churn",
+        "--csv",
+        str(tmp_path / "stats"),
+    )
+    with locust(None, tmp_path, *options) as run:
+        assert run.wait() == 0, run.log
+    assert '"Churn": 3' in run.log
+    opened = int(_stats(tmp_path)["session open"]["Request Count"])
+    # Three users, each with one session after the other.
+    assert opened > 3
+    assert int(_stats(tmp_path)["Aggregated"]["Failure Count"]) == 0
+    assert emulator.state()["sessions"]["started_total"] - before >= opened
+    emulator.wait_active(0)
+
+
+def test_plain_locust_is_driven_from_its_web_page(stage, tmp_path: Path):
+    emulator, gateway = stage
+    port = free_port()
+    with locust(None, tmp_path, web_port=port) as run:
+        page = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
+
+        def stats() -> dict:
+            return page.get("/stats/requests").raise_for_status().json()
+
+        _until(lambda: _answers(page))
+        form = {"user_count": 2, "spawn_rate": 2, "host": f"http://{gateway.address}", "user_classes": ["Churn"]}
+        assert page.post("/swarm", data=form).raise_for_status().json()["success"] is True
+        _until(lambda: any(row["name"] == "started" and row["num_requests"] > 0 for row in stats()["stats"]))
+        assert stats()["user_count"] == 2
+        page.post("/stop").raise_for_status()
+        _until(lambda: stats()["state"] == "stopped")
+        assert stats()["errors"] == []
+        emulator.wait_active(0)
+        run.terminate()
+        run.wait()
+
+
+def _answers(page: httpx.Client) -> bool:
+    try:
+        return page.get("/").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.1)

@@ -1,8 +1,9 @@
 """However the caller delivers speech, the avatar plays it whole and without running dry by our fault."""
 
+import grpc
 import pytest
 from harness import speech
-from harness.caller import Caller
+from harness.caller import Caller, Refusal
 from harness.processes import Emulator
 
 from liveavatar.gateway.v1 import audio_pb2
@@ -24,7 +25,10 @@ async def _speak(caller: Caller, emulator: Emulator, steps: list[speech.Step], p
     assert ended.outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
     assert ended.played.ToTimedelta().total_seconds() == pytest.approx(len(pcm) / speech.BYTE_RATE)
     assert emulator.audio(upstream_id) == pcm
-    return emulator.session(upstream_id), late_s
+    recording = emulator.session(upstream_id)
+    acks = [one.ack for one in stream.received if one.HasField("ack")]
+    recording["underruns_told"] = acks[-1].underrun_count
+    return recording, late_s
 
 
 async def _on_time(caller: Caller, emulator: Emulator, steps: list[speech.Step], pcm: bytes) -> dict:
@@ -66,3 +70,62 @@ async def test_a_stuttering_source_makes_the_avatar_run_dry_exactly_as_often_as_
     assert ideal.count > 0
     recording = await _on_time(caller, emulator, steps, pcm)
     assert recording["underruns"]["count"] == ideal.count
+    assert recording["underruns_told"] == ideal.count
+
+
+async def test_a_source_that_stalls_is_told_so_once_on_both_streams(caller: Caller):
+    attachment = await caller.attach()
+    await attachment.until_ready()
+    stream = await caller.speak(attachment.session_id)
+    await stream.begin("slow")
+    await stream.chunk(speech.sound(0.5))
+    event = await attachment.event("utterance_underrun")
+    assert event.utterance_id == "slow"
+    assert event.played.ToTimedelta().total_seconds() == pytest.approx(0.5, abs=0.05)
+    while (await stream.until("ack")).underrun_count == 0:
+        pass
+    await stream.chunk(speech.sound(0.5))
+    await stream.end()
+    assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+    await caller.end(attachment.session_id)
+    await attachment.event("ended")
+    assert sum(one.HasField("utterance_underrun") for one in attachment.events) == 1
+
+
+async def test_an_utterance_that_gets_no_audio_in_time_is_spoken_and_fails(caller: Caller, emulator: Emulator):
+    session = (await caller.create()).session
+    pcm = speech.sound(0.5)
+    stream = await caller.speak(session.id)
+    await stream.begin("stalled", idle_s=0.3)
+    await stream.chunk(pcm)
+    rejected = await stream.until("rejected")
+    why = Refusal(rejected.error)
+    assert (why.reason, why.code) == ("UTTERANCE_IDLE", grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert rejected.received_bytes == len(pcm)
+    ended = await stream.until("ended")
+    assert (ended.outcome, Refusal(ended.error).reason) == (audio_pb2.UTTERANCE_OUTCOME_FAILED, "UTTERANCE_IDLE")
+    assert ended.played.ToTimedelta().total_seconds() == pytest.approx(0.5, abs=0.05)
+    # What comes for it later is dropped, and the next one is as good as any.
+    await stream.chunk(pcm, utterance_id="stalled")
+    await stream.end("stalled")
+    await stream.say(pcm, "next")
+    assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
+    assert sum(one.HasField("rejected") for one in stream.received) == 1
+    await caller.end(session.id)
+    assert emulator.audio(session.upstream_session_id) == pcm * 2
+
+
+@pytest.mark.parametrize("idle_s", [-1.0, 0.0, 0.099, 600.001, 1e9])
+async def test_an_idle_limit_out_of_its_range_is_refused(caller: Caller, idle_s):
+    session = (await caller.create()).session
+    stream = await caller.speak(session.id)
+    await stream.begin("u", idle_s=idle_s)
+    why = Refusal((await stream.until("rejected")).error)
+    assert (why.reason, why.field) == ("INVALID_FIELD", "begin.idle_timeout")
+    for name, fitting_s in (("least", 0.1), ("most", 600.0)):
+        await stream.end()
+        await stream.begin(name, idle_s=fitting_s)
+        await stream.cancel(name)
+        assert (await stream.until("ended")).utterance_id == name
+        await stream.begin("u", idle_s=idle_s)
+    await caller.end(session.id)

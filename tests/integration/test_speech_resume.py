@@ -146,19 +146,56 @@ async def test_an_utterance_that_is_not_known_begins_anew(caller: Caller, emulat
     await caller.end(created.id)
 
 
+@pytest.mark.parametrize("received", [1, 2_001, 47_999])
+async def test_an_utterance_goes_on_inside_a_sample(caller: Caller, emulator, received):
+    created = (await caller.create()).session
+    pcm = speech.sound(1.0)
+    first = await caller.speak(created.id)
+    await first.begin("u")
+    await first.chunk(pcm[:received], 0, utterance_id="u")
+    await _received(first, received)
+    first.call.cancel()
+    second = await caller.speak(created.id)
+    ack = await second.resume("u")
+    assert ack.received_bytes == received
+    # Some of it again, from another odd byte.
+    again = max(0, received - 501)
+    await second.chunk(pcm[again:], again, utterance_id="u")
+    await second.end("u")
+    ended = await second.until("ended")
+    assert (ended.outcome, ended.dropped_tail_bytes) == (COMPLETED, 0)
+    assert await _heard(emulator, created.upstream_session_id, 0) == pcm
+    await caller.end(created.id)
+
+
+async def test_a_file_is_refused_although_its_stream_broke_inside_its_header(caller: Caller):
+    created = (await caller.create()).session
+    first = await caller.speak(created.id)
+    await first.begin("u")
+    await first.chunk(b"RI", 0)
+    await _received(first, 2)
+    first.call.cancel()
+    second = await caller.speak(created.id)
+    assert (await second.resume("u")).received_bytes == 2
+    await second.chunk(b"FF\x24\x08\x00\x00WAVEfmt ", 2)
+    assert Refusal((await second.until("rejected")).error).reason == "AUDIO_CONTAINER_DETECTED"
+    assert (await second.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_FAILED
+    await caller.end(created.id)
+
+
 async def test_a_refusal_that_the_broken_stream_did_not_deliver_is_told_again(caller: Caller):
     created = (await caller.create()).session
     first = await caller.speak(created.id)
     await first.begin("u")
     await first.chunk(speech.sound(1.0))
-    await first.chunk(b"odd")
+    await first.chunk(bytes(256 * 1024 + 2))
     why = await first.until("rejected")
     first.call.cancel()
     second = await caller.speak(created.id)
     await second.begin("u", resume=True)
     assert await second.until("rejected") == why
     ended = await second.until("ended")
-    assert (ended.outcome, Refusal(ended.error).reason) == (audio_pb2.UTTERANCE_OUTCOME_FAILED, "AUDIO_MISALIGNED")
+    assert (ended.outcome, Refusal(ended.error).reason) == (audio_pb2.UTTERANCE_OUTCOME_FAILED, "CHUNK_TOO_LARGE")
     await caller.end(created.id)
 
 

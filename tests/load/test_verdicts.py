@@ -11,6 +11,8 @@ import pytest
 import runs
 from harness import processes
 
+from stage.services import API_KEY
+
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
@@ -25,6 +27,10 @@ def test_a_healthy_gateway_is_green(tmp_path: Path):
         *("gateway.log", "emulator.log", "locust.log", "locust_stats.csv", "locust.html"),
     }
     assert found.result["left_upstream"] == 0
+    # The folder is uploaded as an artifact: no registry with its tokens and key, and no credential in any file.
+    files = [path for path in found.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if "registry" in path.name]
+    assert not [path for path in files if API_KEY.encode() in path.read_bytes()]
     assert len(found.result["samples"]) > 5
 
 

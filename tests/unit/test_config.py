@@ -1,5 +1,6 @@
 """Settings: where they come from, who wins, and what is said about a bad one."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -141,10 +142,10 @@ def test_all_bad_values_are_named_at_once():
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"GATEWAY_MARGIN_S": "0.5"}, "margin_s must not be above first_packet_s"),
-        ({"GATEWAY_MAX_PACKET_S": "5"}, "max_packet_s must not be above max_lead_s"),
-        ({"GATEWAY_TLS_CERT_FILE": "/x/cert.pem"}, "tls_cert_file and tls_key_file go together"),
-        ({"GATEWAY_TLS_KEY_FILE": "/x/key.pem"}, "tls_cert_file and tls_key_file go together"),
+        ({"GATEWAY_MARGIN_S": "0.5"}, "GATEWAY_MARGIN_S must not be above GATEWAY_FIRST_PACKET_S"),
+        ({"GATEWAY_MAX_PACKET_S": "5"}, "GATEWAY_MAX_PACKET_S must not be above GATEWAY_MAX_LEAD_S"),
+        ({"GATEWAY_TLS_CERT_FILE": "/x/cert.pem"}, "GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE go together"),
+        ({"GATEWAY_TLS_KEY_FILE": "/x/key.pem"}, "GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE go together"),
         ({"GATEWAY_LIVEKIT_URL": "wss://x"}, "missing: GATEWAY_LIVEKIT_KEY, GATEWAY_LIVEKIT_SECRET$"),
         ({"GATEWAY_LIVEKIT_SECRET": _SECRET}, "missing: GATEWAY_LIVEKIT_URL, GATEWAY_LIVEKIT_KEY$"),
         (
@@ -192,7 +193,7 @@ def test_a_key_goes_before_its_file(file):
 
 
 def test_a_key_file_that_is_not_there_is_an_error():
-    with pytest.raises(ConfigError, match="GATEWAY_API_KEY_FILE cannot be read"):
+    with pytest.raises(ConfigError, match=r"GATEWAY_API_KEY_FILE: .* cannot be read"):
         load({"GATEWAY_API_KEY_FILE": "/nowhere/key"})
 
 
@@ -272,6 +273,7 @@ def test_the_parts_get_what_was_set():
             "max_lead_s": 4,
             "max_buffered_s": 20,
             "ready_timeout_s": 11,
+            "end_tail_s": 1.5,
             "retention_s": 12,
             "detach_grace_s": 13,
             "max_chunk_bytes": 2048,
@@ -283,5 +285,93 @@ def test_the_parts_get_what_was_set():
     assert (settings.rest().base_url, settings.rest().timeout_s) == ("http://127.0.0.1:1", 3)
     assert settings.speech().scheduler.first_packet_s == 0.5
     assert (directory.session.speech, directory.session.readiness.ready_timeout_s) == (settings.speech(), 11)
+    assert directory.session.end_tail_s == 1.5
     assert (directory.retention_s, rpc.detach_grace_s, rpc.max_chunk_bytes) == (12, 13, 2048)
     assert rpc.speech.max_buffered_s == 20
+
+
+# --- what can be sent
+
+
+@pytest.mark.parametrize(
+    "name", ["LIVEAVATAR_API_KEY", "GATEWAY_API_KEY", "GATEWAY_LIVEKIT_KEY", "GATEWAY_LIVEKIT_SECRET"]
+)
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("sch\u00f6n", "character 4 is U+00F6"),
+        ("\u200bkey", "character 1 is U+200B"),
+        ("two words", "character 4 is U+0020"),
+        ("a\nb", "character 2 is U+000A"),
+        ('"key"', "the value is in quotes; leave them out"),
+        ("x" * 5000, "5000 characters are too many"),
+    ],
+)
+def test_a_secret_that_cannot_be_sent_is_refused_by_the_name_of_its_variable(name, value, words):
+    livekit = {"GATEWAY_LIVEKIT_URL": "wss://x", "GATEWAY_LIVEKIT_KEY": "k", "GATEWAY_LIVEKIT_SECRET": "s"}
+    with pytest.raises(ConfigError) as refused:
+        load({**livekit, name: value})
+    assert str(refused.value).startswith(f"{name}: {words}")
+    assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", ["api_key", "livekit_secret", "registry_key"])
+def test_a_file_with_what_cannot_be_a_secret_is_refused_by_the_name_of_its_variable(file, secret):
+    name = f"GATEWAY_{secret.upper()}_FILE"
+    for text in ("sch\u00f6n", "", " \n"):
+        with pytest.raises(ConfigError, match=f"^{name}: "):
+            load({name: str(file(text, "secret"))})
+    binary = file("", "binary")
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=f"^{name}: .* it is no text"):
+        load({name: str(binary)})
+
+
+def test_space_around_values_is_not_a_part_of_them(file):
+    path = file("\ufeffkey\r\n", "key")
+    assert load({"GATEWAY_API_KEY_FILE": f" {path} "}).api_key.get_secret_value() == "key"
+    settings = load({"LIVEAVATAR_API_KEY": " key\r\n", "LIVEAVATAR_API_URL": "https://x\n", "GATEWAY_PORT": " 7 "})
+    assert (settings.api_key.get_secret_value(), settings.api_url, settings.port) == ("key", "https://x", 7)
+    assert load({"LIVEAVATAR_API_KEY": " \n"}).api_key.get_secret_value() == ""
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_REGISTRY_KEY", "GATEWAY_REGISTRY_KEY_FILE"])
+def test_a_registry_key_that_cannot_be_used_names_its_variable(file, name):
+    value = str(file("abc", "key")) if name.endswith("FILE") else "abc"
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        load({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LIVEAVATAR_API_URL", "https://b\u00fccher.example"),
+        ("LIVEAVATAR_API_URL", "https://x/v1"),
+        ("GATEWAY_API_URL", "https://x\u200b"),
+        ("GATEWAY_LIVEKIT_URL", "wss://\u00fc"),
+        ("GATEWAY_HOST", "::1\u200b"),
+        ("GATEWAY_ADVERTISED_ADDRESS", "::1:50051"),
+        ("GATEWAY_ADVERTISED_ADDRESS", "b\u00fccher:1"),
+    ],
+)
+def test_an_address_that_is_none_names_the_variable_that_it_came_from(name, value):
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        load({name: value})
+
+
+@pytest.mark.parametrize("value", ["[::1]:50051", "10.0.0.1:1", "gateway-0.gateway:50051", "[fe80::1%eth0]:1"])
+def test_addresses_that_can_be_advertised(value):
+    assert load({"GATEWAY_ADVERTISED_ADDRESS": value}).advertised_address == value
+
+
+@pytest.mark.parametrize("value", ["::1", "[::1]"])
+def test_brackets_around_the_address_to_listen_on_change_nothing(value):
+    settings = load({"GATEWAY_HOST": value, "GATEWAY_ADMIN_HOST": value})
+    assert (settings.host, settings.admin_host) == ("::1", "::1")
+
+
+def test_what_is_shown_keeps_its_types():
+    shown = load({"GATEWAY_TLS_CERT_FILE": "/x/c", "GATEWAY_TLS_KEY_FILE": "/x/k", "GATEWAY_PORT": "7"}).shown()
+    assert (shown["port"], shown["reflection"], shown["metrics_port"]) == (7, False, None)
+    assert (shown["tls_cert_file"], shown["api_key"], shown["lease_s"]) == ("/x/c", "not set", 10.0)
+    assert json.loads(json.dumps(shown)) == shown

@@ -1,9 +1,16 @@
 """Logs say what went wrong, and none of the values that it went wrong with."""
 
+import contextlib
+import fcntl
+import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+
+from liveavatar_gateway import logs
 
 FAILS = """
 import structlog
@@ -29,3 +36,67 @@ def test_a_traceback_shows_where_and_no_values(form):
     assert "in call" in done.stderr
     assert "AttributeError: of a library" in done.stderr
     assert "a-real-secret" not in done.stderr
+
+
+UNSHOWABLE = """
+import structlog
+from liveavatar_gateway import logs
+
+class Unshowable:
+    def __repr__(self):
+        raise ZeroDivisionError
+    __str__ = __repr__
+
+logs.configure("info", {form!r})
+structlog.get_logger().info("session.ended", value=Unshowable())
+structlog.get_logger().info("still.logged")
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_field_that_cannot_be_shown_raises_nothing(form):
+    done = subprocess.run(
+        [sys.executable, "-c", UNSHOWABLE.format(form=form)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert "session.ended (fields not shown: ZeroDivisionError)" in done.stderr
+    assert "still.logged" in done.stderr
+
+
+def test_what_nobody_reads_is_dropped_counted_and_told_when_somebody_reads_again():
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    lines = logs.LineWriter(writer, max_waiting_bytes=200_000)
+    recovered = threading.Event()
+    told: list[int] = []
+    lines.on_recovery = lambda count: (told.append(count), recovered.set())
+    for _ in range(100):
+        lines.write(b"x" * 9_999 + b"\n")
+    assert not lines.drain(0)
+    assert lines.dropped_count > 0
+    read = 0
+    os.set_blocking(reader, False)
+    while not (recovered.is_set() and lines.drain(0.01)):
+        try:
+            read += len(os.read(reader, 65_536))
+        except BlockingIOError:
+            time.sleep(0.001)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            read += len(os.read(reader, 65_536))
+    assert sum(told) == lines.dropped_count
+    assert read == (100 - lines.dropped_count) * 10_000
+
+
+def test_a_descriptor_that_does_not_block_loses_no_line():
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    lines = logs.LineWriter(writer)
+    lines.write(b"y" * 20_000)
+    with os.fdopen(reader, "rb") as text:
+        assert text.read(20_000) == b"y" * 20_000
+    assert lines.dropped_count == 0

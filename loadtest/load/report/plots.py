@@ -15,7 +15,7 @@ from load.report.drawing import DIRECT, GATEWAY, LIMIT, Plot, draw
 from load.result import RunResult
 from load.spread import Spread, percentiles_over_time, spread_of
 from load.usage import cpu_share_over_time
-from load.verdict import Outcome, Verdict
+from load.verdict import Verdict
 from load.words import format_ms
 
 PLOTTED: Final = (
@@ -30,10 +30,13 @@ PLOTTED: Final = (
 _COLOURS: Final[dict[System, str]] = {"gateway": GATEWAY, "direct": DIRECT}
 _CURVE_POINTS: Final = 150
 _LEAST_SAMPLES: Final = 3
+_MEDIAN: Final = 50.0
+_USUAL_PERCENTILE: Final = 99.0
+"""What is drawn of a figure that no objective judges."""
 
 
 def latency_over_time(result: RunResult, verdict: Verdict) -> list[Plot]:
-    """Median and p99 of each figure in each window, against the direct users' p99."""
+    """Median and judged percentiles of each figure in each window, against the direct users'."""
     return [_over_time(result, verdict, name) for name in _with_values(result)]
 
 
@@ -139,17 +142,18 @@ def errors_over_time(result: RunResult) -> list[Plot]:
 
 def _over_time(result: RunResult, verdict: Verdict, name: str) -> Plot:
     series = result.measured.series
-    mine = percentiles_over_time(series.get(("gateway", name)), (50, 99))
-    direct = percentiles_over_time(series.get(("direct", name)), (99,))
-    limit = _limit(verdict, name)
+    limits = _limits(verdict, name)
+    # What is judged is what is drawn: a p99 beside the limit of a p95 looks like a breach.
+    ranks = sorted({percentile for percentile, _ in limits}) or [_USUAL_PERCENTILE]
+    mine = percentiles_over_time(series.get(("gateway", name)), (_MEDIAN, *ranks))
+    direct = percentiles_over_time(series.get(("direct", name)), (ranks[-1],))
+    lines = [] if _MEDIAN in ranks else [(mine, 0, GATEWAY, ":", "p50")]
+    lines += [(mine, number, GATEWAY, "-", f"p{rank:g}") for number, rank in enumerate(ranks, 1)]
+    lines += [(direct, 0, DIRECT, "-", f"direct p{ranks[-1]:g}")]
 
     def paint(axes: Axes) -> None:
         values = []
-        for windows, column, colour, style, words in (
-            (mine, 0, GATEWAY, ":", "p50"),
-            (mine, 1, GATEWAY, "-", "p99"),
-            (direct, 0, DIRECT, "-", "direct p99"),
-        ):
+        for windows, column, colour, style, words in lines:
             if windows:
                 column_values = [one[column] for one in windows.values()]
                 values += column_values
@@ -162,21 +166,21 @@ def _over_time(result: RunResult, verdict: Verdict, name: str) -> Plot:
                     # A point between two holes has no line.
                     marker="." if len(xs) > len(windows) else None,
                     markersize=3,
-                    linewidth=1.2 if words == "direct p99" else 1.6,
+                    linewidth=1.2 if colour == DIRECT else 1.6,
                     label=words,
                 )
-        if limit is not None and limit.limit is not None:
-            drawing.mark_limit(axes, limit.limit, f"limit {format_ms(limit.limit)}")
-            values.append(limit.limit)
+        for percentile, limit_ms in limits:
+            drawing.mark_limit(axes, limit_ms, f"p{percentile:g} limit {format_ms(limit_ms)}")
+            values.append(limit_ms)
         drawing.room_for(axes, values)
         drawing.milliseconds(axes)
         _timeline(axes, result)
 
-    p99s = [one[1] for one in mine.values()]
+    highest = [one[-1] for one in mine.values()]
     alt = (
-        f"{name} over time: p99 per {WINDOW_S} s between {format_ms(min(p99s))} and {format_ms(max(p99s))}, "
-        f"median {format_ms(float(np.median([one[0] for one in mine.values()])))}"
-        + (f"; limit {format_ms(limit.limit)}" if limit is not None and limit.limit is not None else "")
+        f"{name} over time: p{ranks[-1]:g} per {WINDOW_S} s between {format_ms(min(highest))} and "
+        f"{format_ms(max(highest))}, median {format_ms(float(np.median([one[0] for one in mine.values()])))}"
+        + "".join(f"; limit of p{percentile:g} {format_ms(limit_ms)}" for percentile, limit_ms in limits)
         + "."
     )
     return draw(_capital(name), paint, alt=alt, note=_capital(FIGURES[name].meaning.replace("`", "")))
@@ -247,9 +251,13 @@ def _with_values(result: RunResult) -> list[str]:
     return [name for name in PLOTTED if ("gateway", name) in series and series["gateway", name].count > 1]
 
 
-def _limit(verdict: Verdict, figure: str) -> Outcome | None:
-    found = (one for one in verdict.outcomes if one.kind == "latency" and one.figure == figure)
-    return next(found, None)
+def _limits(verdict: Verdict, figure: str) -> list[tuple[float, float]]:
+    """Return the judged percentiles of a figure, each with its limit in milliseconds."""
+    return [
+        (one.percentile, one.limit)
+        for one in verdict.outcomes
+        if one.kind == "latency" and one.figure == figure and one.limit is not None and one.percentile is not None
+    ]
 
 
 def _thinned(

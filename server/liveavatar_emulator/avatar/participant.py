@@ -31,8 +31,11 @@ class Rooms(Protocol):
     async def create(self, name: str) -> None:
         """Make a room; one that exists already is fine."""
 
-    async def delete(self, name: str) -> None:
-        """Remove a room with everybody in it; one that is gone already is fine."""
+    async def close(self, name: str, tokens_valid_s: float) -> None:
+        """Remove a room with everybody in it, and keep it removed while tokens for it may be valid.
+
+        A room that is gone already is fine.
+        """
 
 
 class Participant:
@@ -197,7 +200,7 @@ class Participant:
         self._figures = self._count()
         self._voice = self._face = None
         if self._seat.owned:
-            await self._rooms.delete(self._seat.room)
+            await self._rooms.close(self._seat.room, self._seat.tokens_valid_s)
 
 
 async def _leave(room: rtc.Room) -> None:

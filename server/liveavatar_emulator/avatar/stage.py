@@ -21,6 +21,9 @@ EMPTY_TIMEOUT_S = 300
 """LiveKit removes a room of ours that nobody has joined for this long, should we die before we can."""
 CALL_TIMEOUT_S = 5.0
 CLEAR_TIMEOUT_S = 8.0
+LOOK_PERIOD_S = 0.5
+"""How often rooms that were closed are looked for while somebody may hold a valid token for one."""
+LOOKED_FOR_AT_ONCE = 200
 
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?")
 
@@ -45,6 +48,9 @@ class Stage:
         self._lives: dict[asyncio.Task[None], Participant] = {}
         self._client: api.LiveKitAPI | None = None
         self._tasks = asyncio.TaskGroup()
+        self._closed_until_s: dict[str, float] = {}
+        """Rooms that must not come back, with the monotonic time at which the last token for each has ended."""
+        self._keeper: asyncio.Task[None] | None = None
         # Drawing stays off the event loop, which has the clocks of all sessions.
         self._draughtsman = ThreadPoolExecutor(max_workers=1, thread_name_prefix="faces")
 
@@ -66,6 +72,8 @@ class Stage:
     ) -> None:
         """See every avatar out."""
         await self.clear()
+        if self._keeper is not None:
+            self._keeper.cancel()
         await self._tasks.__aexit__(kind, error, trace)
         if self._client is not None:
             await self._client.aclose()
@@ -116,8 +124,38 @@ class Stage:
         """Make a room."""
         await self._service.create_room(api.CreateRoomRequest(name=name, empty_timeout=EMPTY_TIMEOUT_S))
 
-    async def delete(self, name: str) -> None:
-        """Remove a room; that it cannot be reached or found is told and no more."""
+    async def close(self, name: str, tokens_valid_s: float) -> None:
+        """Remove a room, and remove it again whenever a token that is still valid has made it again.
+
+        A LiveKit server with its default settings makes the room of whoever joins with a valid token.
+        """
+        self._closed_until_s[name] = time.monotonic() + tokens_valid_s
+        await self._delete(name)
+        if self._keeper is None or self._keeper.done():
+            self._keeper = self._tasks.create_task(self._keep_closed(), name="rooms/keep-closed")
+
+    async def _keep_closed(self) -> None:
+        """Look for closed rooms until no token for one can be valid any more."""
+        while self._closed_until_s:
+            await asyncio.sleep(LOOK_PERIOD_S)
+            now_s = time.monotonic()
+            for name in [name for name, until_s in self._closed_until_s.items() if until_s <= now_s]:
+                del self._closed_until_s[name]
+            names = list(self._closed_until_s)
+            for first in range(0, len(names), LOOKED_FOR_AT_ONCE):
+                for name in await self._existing(names[first : first + LOOKED_FOR_AT_ONCE]):
+                    _log.info("room.closed_again", room=name)
+                    await self._delete(name)
+
+    async def _existing(self, names: list[str]) -> list[str]:
+        """Return those of `names` that the server has now; none while it cannot be asked."""
+        try:
+            found = await self._service.list_rooms(api.ListRoomsRequest(names=names))
+        except (aiohttp.ClientError, TimeoutError, api.ServerError):
+            return []
+        return [room.name for room in found.rooms]
+
+    async def _delete(self, name: str) -> None:
         try:
             await self._service.delete_room(api.DeleteRoomRequest(room=name))
         except api.ServerError as error:

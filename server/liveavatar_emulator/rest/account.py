@@ -16,7 +16,9 @@ router = APIRouter(prefix="/v1", route_class=GatedRoute)
 class NewSecret(BaseModel):
     """Body of POST /v1/secrets."""
 
-    secret_type: Literal["ELEVENLABS_API_KEY", "LLM_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"]
+    secret_type: Literal[
+        "ELEVENLABS_API_KEY", "LLM_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "CARTESIA_API_KEY"
+    ]
     secret_value: Annotated[str, Field(min_length=1, repr=False)]
     secret_name: Annotated[str, Field(min_length=1, max_length=255)]
 

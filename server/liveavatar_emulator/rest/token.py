@@ -82,6 +82,17 @@ class GeminiRealtimeConfig(BaseModel):
     model: str = "gemini-3.1-flash-live-preview"
 
 
+class CartesiaAgentConfig(BaseModel):
+    """A hosted Cartesia agent that speaks through the avatar.
+
+    Assumed: the service takes its secret, and no published schema has the connector. These are the two fields that
+    every connector needs.
+    """
+
+    secret_id: UUID
+    agent_id: str
+
+
 class TokenRequest(BaseModel):
     """What a session shall be. Unknown fields are ignored, the plugin's `video_quality` too."""
 
@@ -95,6 +106,7 @@ class TokenRequest(BaseModel):
     elevenlabs_agent_config: ElevenLabsAgentConfig | None = None
     openai_realtime_config: OpenAIRealtimeConfig | None = None
     gemini_realtime_config: GeminiRealtimeConfig | None = None
+    cartesia_agent_config: CartesiaAgentConfig | None = None
     avatar_persona: dict[str, Any] | None = None
     voice_agent: dict[str, Any] | None = None
 
@@ -135,6 +147,7 @@ class TokenRequest(BaseModel):
             "elevenlabs_agent_config": self.elevenlabs_agent_config,
             "openai_realtime_config": self.openai_realtime_config,
             "gemini_realtime_config": self.gemini_realtime_config,
+            "cartesia_agent_config": self.cartesia_agent_config,
         }
         asked = [Connector(field, config.model_dump(mode="json")) for field, config in given.items() if config]
         if len(asked) > 1:

@@ -2,11 +2,16 @@
 
 Magic words of four bytes and more are believed as they are, also when nothing follows them: by chance they
 start one utterance in four billion. Formats that are known by a bit pattern only (bare MP3 and AAC) need two
-frame headers in a row that agree, because `0xFF 0xFB` is a perfectly good pair of bytes in raw audio; a chunk
+frame headers in a row that agree, because `0xFF 0xFB` is a perfectly good pair of bytes in raw audio; audio
 shorter than one frame is never taken for one of these.
 
+A source may cut its first bytes anywhere, so `may_be_container` says when they are too few to tell. Silence and
+nearly all speech are told from a file after at most 8 bytes; only what begins like an MP3 or AAC frame has to wait
+for the next frame, 2 kB at most.
+
 Sources: EBU Tech 3306 (RIFF, RF64), id3.org (ID3v2), ISO/IEC 11172-3 and 13818-3 (MPEG audio frames), ISO/IEC
-13818-7 (ADTS), RFC 3533 (Ogg), RFC 9639 (FLAC), RFC 8794 (EBML), ISO/IEC 14496-12 (ftyp).
+13818-7 (ADTS), RFC 3533 (Ogg), RFC 7845 (Opus), RFC 9639 (FLAC), RFC 8794 (EBML), ISO/IEC 14496-12 (ftyp),
+Apple's QuickTime File Format (moov, mdat, wide, free, skip), RFC 4867 (AMR).
 """
 
 from collections.abc import Callable
@@ -16,9 +21,34 @@ _FRAMES_CHECKED = 3
 """Frame headers that are looked at where the chunk holds that many; two are needed."""
 
 _RIFF: Final = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
-_MAGIC: Final = {b"OggS": "Ogg", b"fLaC": "FLAC", b".snd": "AU", b"caff": "Core Audio", b"\x1aE\xdf\xa3": "WebM"}
+_FORM: Final = b"FORM"
+_FORM_BYTES: Final = 12
+"""Bytes after which an envelope (RIFF, FORM) has said what is in it."""
+_MAGIC: Final = {
+    b"OggS": "Ogg",
+    b"OpusHead": "Opus",
+    b"fLaC": "FLAC",
+    b".snd": "AU",
+    b"caff": "Core Audio",
+    b"\x1aE\xdf\xa3": "WebM",
+    b"riff\x2e\x91\xcf\x11": "WAV",  # Sony Wave64: the first half of its GUID
+    b"0&\xb2u\x8ef\xcf\x11": "WMA",  # ASF: the first half of its GUID
+    b"ADIF": "AAC",
+    b"#!AMR": "AMR",
+    b"wvpk": "WavPack",
+    b"MAC ": "Monkey's Audio",
+    b"TTA1": "TTA",
+    b"FLV\x01": "FLV",
+    b"MThd": "MIDI",
+}
+_ID3: Final = b"ID3"
 _ID3_VERSIONS: Final = (2, 3, 4)
 _LARGEST_FTYP_BYTES = 1024
+_BOXES: Final = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+"""First boxes of MP4 and QuickTime files; each stands behind its size, whose first byte is 0."""
+_BOX_BYTES: Final = 8
+_LONGEST_FRAME_BYTES: Final = 2048
+"""More than any MPEG audio frame (1729) and any ADTS frame of two channels (1543) has."""
 
 # kbit/s by bitrate index from 1 to 14, ISO/IEC 11172-3 and 13818-3, table B.1; 0 ("free") and 15 are refused.
 _MPEG1_LAYER2: Final = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
@@ -31,8 +61,27 @@ _ADTS_RATES = 13
 _ADTS_HEADER_BYTES = 7
 
 
+def may_be_container(head: bytes) -> bool:
+    """Return True when some first bytes are no file yet, and more of them could still show that they are one.
+
+    Args:
+        head: The first bytes of an utterance, however few.
+    """
+    size = len(head)
+    if head[:1] == b"\xff":
+        return _may_be_frames(head, _mpeg_frame) or _may_be_frames(head, _adts_frame)
+    if size >= 4 and (head[:4] in _RIFF or head[:4] == _FORM):
+        return size < _FORM_BYTES
+    words = (*_MAGIC, *_RIFF, _FORM)
+    if any(size < len(word) and word.startswith(head) for word in words):
+        return True
+    if size < 4:
+        return _ID3.startswith(head) or head[:1] == b"\0"
+    return head[0] == 0 and size < _BOX_BYTES and any(box.startswith(head[4:]) for box in _BOXES)
+
+
 def detect_container(head: bytes) -> str | None:
-    """Name the file format that a first chunk starts with, or None for raw samples.
+    """Name the file format that an utterance starts with, or None for raw samples.
 
     Cheap enough for each utterance: it looks at a few bytes, and after `0xFF` at two or three frame headers.
 
@@ -48,15 +97,16 @@ def detect_container(head: bytes) -> str | None:
 def _by_magic(head: bytes) -> str | None:
     """Name a format that starts with a word of its own."""
     magic = bytes(head[:4])
-    name = _MAGIC.get(magic)
+    name = next((name for word, name in _MAGIC.items() if head.startswith(word)), None)
     if magic in _RIFF:
         name = _riff(head)
-    elif magic[:3] == b"ID3" and magic[3] in _ID3_VERSIONS:
+    elif magic[:3] == _ID3 and magic[3] in _ID3_VERSIONS:
         name = "MP3"
-    elif magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+    elif magic == _FORM and head[8:12] in (b"AIFF", b"AIFC"):
         name = "AIFF"
-    elif head[4:8] == b"ftyp" and int.from_bytes(magic, "big") <= _LARGEST_FTYP_BYTES:
-        name = "MP4"
+    elif head[0] == 0 and head[4:8] in _BOXES:
+        size_bytes = int.from_bytes(magic, "big")
+        name = "MP4" if head[4:8] != b"ftyp" or size_bytes <= _LARGEST_FTYP_BYTES else None
     return name
 
 
@@ -92,6 +142,28 @@ def _frames_in_a_row(head: bytes, parse: Callable[[bytes], tuple[int, int] | Non
         seen += 1
         at += size_bytes
     return seen >= 2
+
+
+def _may_be_frames(head: bytes, parse: Callable[[bytes], tuple[int, int] | None]) -> bool:
+    """Say whether one frame header was seen and the next, which decides, has not come whole."""
+    at = first_kind = 0
+    for number in range(2):
+        header = bytes(head[at : at + _ADTS_HEADER_BYTES])
+        if len(header) < _ADTS_HEADER_BYTES:
+            return at <= _LONGEST_FRAME_BYTES and _may_begin_frame(header, parse)
+        frame = parse(header)
+        if frame is None or (number and frame[0] != first_kind):
+            return False
+        first_kind = frame[0]
+        at += frame[1]
+    return False
+
+
+def _may_begin_frame(header: bytes, parse: Callable[[bytes], tuple[int, int] | None]) -> bool:
+    """Say whether the first bytes of a frame header, fewer than it has, can be those of one."""
+    if len(header) < 4:
+        return header[:1] in (b"", b"\xff") and (len(header) < 2 or header[1] & 0xE0 == 0xE0)
+    return parse(header.ljust(_ADTS_HEADER_BYTES, b"\xff")) is not None
 
 
 def _mpeg_frame(header: bytes) -> tuple[int, int] | None:

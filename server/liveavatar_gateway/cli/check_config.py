@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from liveavatar_gateway.certificates import read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
-from liveavatar_gateway.config import PREFIX, Settings
+from liveavatar_gateway.config import PREFIX, ConfigError, Settings
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
 from liveavatar_gateway.registry.place import fingerprint, left_under_other_keys
 from liveavatar_gateway.upstream.rest import Rest
@@ -41,22 +42,31 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     except RegistryUnavailable as error:
         fail(f"GATEWAY_REGISTRY_FILE: {error}")
     shown["sessions_under_other_keys"] = ", ".join(f"{count} under {name}" for name, count in left.items()) or "0"
-    if online:
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        shown["tls_valid_until"] = _certificate_end(settings.tls_cert_file, settings.tls_key_file)
+    if online and settings.api_key.get_secret_value():
         shown["credits_left"] = asyncio.run(_ask(settings))
     if as_json:
         click.echo(json.dumps(shown, indent=2))
-        return
-    width = max(len(name) for name in shown)
-    for name, value in shown.items():
-        click.echo(f"{name:<{width}}  {value}")
-    if left:
-        click.echo(
-            "\nDead processes left sessions that may still be paid for, under an API key that is not configured: "
-            "name it in GATEWAY_RETIRED_API_KEYS, and the next start ends them.",
-            err=True,
-        )
-    if shown["api_key"] == "not set":
-        click.echo("\nNo API key: set LIVEAVATAR_API_KEY (make one at app.liveavatar.com/developers).", err=True)
+    else:
+        width = max(len(name) for name in shown)
+        for name, value in shown.items():
+            click.echo(f"{name:<{width}}  {value}")
+        if left:
+            click.echo(
+                "\nDead processes left sessions that may still be paid for, under an API key that is not "
+                "configured: name it in GATEWAY_RETIRED_API_KEYS, and the next start ends them.",
+                err=True,
+            )
+    if not settings.api_key.get_secret_value():
+        fail("no API key: set LIVEAVATAR_API_KEY (make one at app.liveavatar.com/developers)")
+
+
+def _certificate_end(cert_file: Path, key_file: Path) -> str:
+    try:
+        return read_pair(cert_file, key_file).not_after
+    except ConfigError as error:
+        fail(str(error))
 
 
 async def _ask(settings: Settings) -> str:

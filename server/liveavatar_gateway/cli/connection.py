@@ -1,6 +1,7 @@
 """Commands that are callers: where the gateway is, and what to do about each refusal."""
 
 import contextlib
+import ipaddress
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,6 @@ _NEXT_STEPS: Final = {
     "CAPACITY_EXHAUSTED": "wait, or end a session: `liveavatar-gateway sessions list --state ready`",
     "SESSION_NOT_FOUND": "`liveavatar-gateway sessions list` shows the sessions there are",
     "OWNER_MOVED": "ask the process that drives it; `liveavatar-gateway admin sessions` shows the owners",
-    "DRAINING": "the gateway shuts down; try again when another one has taken its place",
     "UPSTREAM_UNAUTHENTICATED": "the operator must set a valid LIVEAVATAR_API_KEY and restart the gateway",
     "UPSTREAM_CREDITS_EXHAUSTED": "top up the LiveAvatar account, or use --sandbox",
     "UPSTREAM_PLAN_REQUIRED": "ask for less, or change the LiveAvatar plan",
@@ -35,6 +35,10 @@ _NEXT_STEPS: Final = {
     "AUDIO_MISALIGNED": "check --encoding and --channels: the audio is no whole number of their samples",
     "INTERNAL": "report it with the incident number; the gateway's log has the details under it",
 }
+
+
+_SAYS_WHEN: Final = ("DRAINING",)
+"""Reasons whose message says itself when to come back."""
 
 
 def connection_options(function: _Function) -> _Function:
@@ -61,9 +65,22 @@ def _options(address: str, what: str) -> Callable[[_Function], _Function]:
 
 
 def _no_empty_address(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's
-    if not all(one.strip() for one in value.split(",")):
-        raise click.BadParameter(f"{value!r} is no HOST:PORT")
+    for one in value.split(","):
+        host, _, port = one.strip().rpartition(":")
+        if not one.strip():
+            raise click.BadParameter(f"{value!r} is no HOST:PORT")
+        if _is_ipv6(host):
+            raise click.BadParameter(f"an IPv6 address needs brackets: [{host}]:{port}")
+        if _is_ipv6(one.strip()):
+            raise click.BadParameter(f"an IPv6 address needs brackets and a port: [{one.strip()}]:PORT")
     return value
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 _TLS_OPTIONS: Final = (
@@ -134,6 +151,6 @@ def explanation(error: "GatewayError", address: str, start: str = START) -> list
     lines = [f"{error.reason}: {error.message}" if error.reason else error.message]
     if error.reason in _NEXT_STEPS:
         lines.append(_NEXT_STEPS[error.reason])
-    if error.retry_after is not None:
+    if error.retry_after is not None and error.reason not in _SAYS_WHEN:
         lines.append(f"the same call may succeed in {error.retry_after:g} s")
     return lines

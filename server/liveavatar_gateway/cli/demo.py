@@ -1,5 +1,6 @@
 """`liveavatar-gateway demo`: a whole call without an account, and its proof."""
 
+import importlib.util
 import json
 import sys
 from dataclasses import asdict
@@ -49,6 +50,8 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
         LIVEAVATAR_API_KEY=... liveavatar-gateway serve
         liveavatar-gateway say hello.wav --sandbox
     """  # noqa: D301 - \b is how click is told not to wrap
+    if importlib.util.find_spec("liveavatar_emulator") is None:
+        fail("the demo needs the emulator: pip install 'liveavatar-gateway[demo]'")
     from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for these
 
     from liveavatar_gateway.demo import run  # noqa: PLC0415

@@ -1,6 +1,7 @@
 """`liveavatar-gateway say`: speak a file, or raw audio from standard input, through a running gateway."""
 
 import asyncio
+import functools
 import json
 import os
 import sys
@@ -32,6 +33,8 @@ ENCODINGS: Final = ("pcm_s16le", "pcm_f32le", "mulaw", "alaw")
 _ANSWER_S: Final = 10.0
 _SILENCE_S: Final = 5.0
 # How long Ctrl-C waits for word of how much was heard: a session that lost its gateway would wait for its return.
+_END_S: Final = 5.0
+# How long Ctrl-C waits for the end of the session: without its gateway that is tried for its whole grace.
 _READ_BYTES: Final = 16 * 1024
 
 
@@ -170,10 +173,31 @@ class _Speaking:
             opening = client.open_session(
                 order.avatar_id, sandbox=order.sandbox, own_room=order.own_room, rotate=order.rotate
             )
-            return await stack.enter_async_context(opening)
+            session = await opening.open()
+            stack.push_async_exit(functools.partial(self._end, session))
+            return session
         session = await client.resume_session(order.handle).open()
         stack.push_async_callback(session.detach)
         return session
+
+    async def _end(self, session: "AsyncSession", kind: type[BaseException] | None, *_: object) -> None:
+        """End the session; after Ctrl-C no longer than a few seconds."""
+        from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+
+        limit_s = _END_S if kind is not None and issubclass(kind, asyncio.CancelledError) else None
+        # A second Ctrl-C does not take it back: closing the client waits for it.
+        ending = asyncio.ensure_future(session.leave())
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.shield(ending)
+        except TimeoutError:
+            ending.cancel()
+            await asyncio.wait({ending})
+            self._tell_error(
+                TimeoutError(f"{self._address} did not end the session in time; it does so by itself")
+            )
+        except GatewayError as error:
+            self._tell_error(error)
 
     async def _speak(self, session: "AsyncSession") -> None:
         if self._order.path is not None:

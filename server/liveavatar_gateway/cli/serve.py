@@ -16,12 +16,18 @@ from liveavatar_gateway import logs
 from liveavatar_gateway.app import App
 from liveavatar_gateway.app import serve as serve_app
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit, settings_options
+from liveavatar_gateway.cli.terminal import ControllingTerminal
 from liveavatar_gateway.config import ConfigError, Settings
+
+_log = structlog.get_logger(__name__)
 
 _GC_THRESHOLD = (1_000, 5, 5)
 """A session that has ended is a cycle of some hundred objects, old enough for the last generation only. So that
 one is collected every 25,000 objects, some hundred sessions: 20 to 40 ms each, well within the lead of speech. At
 Python's default of 10 and 10, or higher, garbage grows for longer and the pause with it."""
+
+_LOOK_AGAIN_S = 1.0
+"""How long after a SIGHUP the terminal is looked at once more."""
 
 
 @click.command()
@@ -36,7 +42,8 @@ def serve(config_file: Path | None, ready_file: Path | None, **flags: Any) -> No
     """Serve until SIGTERM or Ctrl-C, then drain.
 
     The first signal drains: no new sessions, speech may end within GATEWAY_DRAIN_GRACE_S, then every session is
-    ended at LiveAvatar. A second signal cuts speech at once; sessions are ended all the same.
+    ended at LiveAvatar. A second signal cuts speech at once; sessions are ended all the same. SIGHUP reads the
+    files of the TLS certificate and of keys again; when the terminal was closed, it drains.
 
     Needs LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE). All other settings have defaults, which
     `check-config --help` lists.
@@ -60,34 +67,73 @@ def _run(settings: Settings, ready_file: Path | None) -> None:
         uvloop.run(_serve(settings, ready_file))
 
 
+class _Signals:
+    """Reacts to the signals of the process: drain, hurry, and reading files again."""
+
+    def __init__(self, grace_s: float) -> None:
+        self.stop = asyncio.Event()
+        """Set when the process is to drain and exit."""
+        self.app: App | None = None
+        """Set once it serves."""
+        self._grace_s = grace_s
+        self._loop = asyncio.get_running_loop()
+        self._terminal = ControllingTerminal()
+        self._reloading: set[asyncio.Task[None]] = set()
+
+    def install(self) -> None:
+        """Take the signals over."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_stop, number.name)
+        if hasattr(signal, "SIGHUP"):
+            self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_stop(self, name: str) -> None:
+        if not self.stop.is_set():
+            self._drain(name)
+            return
+        _log.warning("serve.hurry", signal=name)
+        if self.app is not None:
+            self.app.hurry()
+
+    def _drain(self, name: str) -> None:
+        _log.info("serve.drain", signal=name, grace_s=self._grace_s)
+        self.stop.set()
+
+    def _on_hangup(self) -> None:
+        if self._drain_without_terminal():
+            return
+        _log.info("serve.reload", signal="SIGHUP")
+        if self.app is not None:
+            task = self._loop.create_task(self.app.reloads.reload(), name="reload")
+            self._reloading.add(task)
+            task.add_done_callback(self._reloading.discard)
+        # Some shells tell their jobs first and let go of the terminal then.
+        self._loop.call_later(_LOOK_AGAIN_S, self._drain_without_terminal)
+
+    def _drain_without_terminal(self) -> bool:
+        """Drain when the terminal was closed; told so twice, it does not hurry."""
+        if not self._terminal.is_gone:
+            return False
+        if not self.stop.is_set():
+            self._drain("SIGHUP")
+        return True
+
+
 async def _serve(settings: Settings, ready_file: Path | None) -> None:
-    log = structlog.get_logger(__name__)
-    stop = asyncio.Event()
-    apps: list[App] = []
-
-    def on_signal(name: str) -> None:
-        if stop.is_set():
-            log.warning("serve.hurry", signal=name)
-            for app in apps:
-                app.hurry()
-        else:
-            log.info("serve.drain", signal=name, grace_s=settings.drain_grace_s)
-            stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number.name)
+    signals = _Signals(settings.drain_grace_s)
+    signals.install()
 
     def on_ready(app: App) -> None:
-        apps.append(app)
+        signals.app = app
         # What start-up made stays: collections need not walk it again and again while people talk.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLD)
         click.echo(_banner(app, settings))
-        log.info("serve.config", **settings.shown())
+        _log.info("serve.config", **settings.shown())
         if ready_file is not None:
             _write_ready(ready_file, app)
 
-    await serve_app(settings, stop, on_ready)
+    await serve_app(settings, signals.stop, on_ready)
 
 
 def _banner(app: App, settings: Settings) -> str:

@@ -107,7 +107,10 @@ class AudioContainerDetected(CallerError):
 
 
 class AudioMisaligned(CallerError):
-    """A chunk ends inside a sample."""
+    """Audio ends inside a sample.
+
+    Not raised here any more, since chunks may be cut anywhere; kept for records of earlier versions in a registry.
+    """
 
     reason = "AUDIO_MISALIGNED"
 
@@ -256,6 +259,32 @@ class FirstMessageTimeout(CallerError):
         )
 
 
+class MalformedMessage(CallerError):
+    """The bytes of a message are not what its method takes."""
+
+    reason = "MALFORMED_MESSAGE"
+
+    def __init__(self, method: str, size_bytes: int) -> None:
+        super().__init__(
+            f"{size_bytes} bytes are no request of {method}; send what the contract's protos describe",
+            method=method,
+            size_bytes=size_bytes,
+        )
+
+
+class MetadataTooLarge(CallerError):
+    """The metadata of a call is larger than any gateway takes."""
+
+    reason = "METADATA_TOO_LARGE"
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the call's metadata has {size_bytes} bytes, more than {limit_bytes}; send fewer or shorter headers",
+            size_bytes=size_bytes,
+            limit_bytes=limit_bytes,
+        )
+
+
 class CreditExceeded(CapacityError):
     """More audio came than the credit allowed."""
 
@@ -306,12 +335,17 @@ class AudioStreamSuperseded(OwnershipError):
 
 
 class Draining(OwnershipError):
-    """This process shuts down."""
+    """This process takes nothing new and ends what it has, since it exits or an operator drains it."""
 
     reason = "DRAINING"
 
     def __init__(self) -> None:
-        super().__init__("this gateway is shutting down; connect again to reach another", retry_after_s=1.0)
+        # The same sentence is in the contract, the client and docs/errors.md; the wait in it is that of RetryInfo.
+        super().__init__(
+            "this gateway process is draining: it takes nothing new and ends its sessions; "
+            "come back in 1 s to reach another process",
+            retry_after_s=1.0,
+        )
 
 
 class OwnerMoved(OwnershipError):

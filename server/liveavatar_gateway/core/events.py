@@ -1,7 +1,7 @@
 """What happened in a session, numbered without holes and kept for those who come back."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
@@ -34,6 +34,14 @@ class UtteranceStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class UtteranceUnderrun:
+    """The avatar ran dry inside an utterance whose audio has not all come; `played_s` of it were heard before."""
+
+    utterance_id: str
+    played_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class UtteranceEnded:
     """An utterance is over; `played_s` of it were heard."""
 
@@ -46,9 +54,10 @@ class UtteranceEnded:
 
 @dataclass(frozen=True, slots=True)
 class Expiring:
-    """The session's limit is `remaining_s` away."""
+    """The session's limit is near."""
 
-    remaining_s: float
+    expires_at: datetime
+    """When it ends the session, as was known when this happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,14 @@ class Reconnected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Room of an avatar, and a token to join it with."""
+
+    url: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rotated:
     """A fresh avatar took over from the one whose limit was near."""
 
@@ -73,6 +90,8 @@ class Rotated:
     """LiveAvatar's id of its session."""
     expires_at: datetime | None
     """When its limit ends it; None when LiveAvatar did not say."""
+    room: Room | None
+    """Where it is; None when it cannot be joined."""
     inside: bool
     """Whether it goes on in the middle of an utterance, since no border came in time."""
 
@@ -104,6 +123,7 @@ Happening = (
     StateChanged
     | PoseChanged
     | UtteranceStarted
+    | UtteranceUnderrun
     | UtteranceEnded
     | Expiring
     | Reconnected

@@ -200,6 +200,7 @@ class Line:
         if utterance.failure is not None:
             outcome = Outcome.FAILED
         self.totals.dropped_bytes += utterance.finish(outcome, played_s)
+        utterance.inferred = inferred
         self.totals.played_s += utterance.played_s
         self.active.remove(utterance)
         self._head = None

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Self
 
 from liveavatar_gateway.core import messages as wire
@@ -16,6 +16,7 @@ from liveavatar_gateway.core.events import (
     Noticed,
     PoseChanged,
     Reconnected,
+    Room,
     Rotated,
     StateChanged,
     UtteranceEnded,
@@ -63,6 +64,8 @@ class Session:
         self.created_at = utc_now()
         self.ready_at: datetime | None = None
         self.ended_at: datetime | None = None
+        self.expires_at: datetime | None = None
+        """When LiveAvatar's limit ends the avatar, by the wall clock; the owner sets it with each avatar."""
         self.heard_since_s: float | None = None
         """Since when the avatar hears over the socket that is, monotonic seconds; None while it does not."""
         self.unknown_events = 0
@@ -236,6 +239,7 @@ class Session:
         upstream_session_id: str,
         max_duration_s: float | None,
         expires_at: datetime | None,
+        room: Room | None = None,
         age_s: float,
         now_s: float,
     ) -> None:
@@ -245,6 +249,7 @@ class Session:
             upstream_session_id: LiveAvatar's id of its session.
             max_duration_s: Its limit from its start; None when it has none.
             expires_at: When that ends it.
+            room: Where it is.
             age_s: How long ago it was started.
             now_s: Monotonic time.
         """
@@ -255,11 +260,13 @@ class Session:
         resent_bytes = self.speech.hand_over(now_s)
         self._drain()
         self.rotation_count += 1
+        self.expires_at = expires_at
         self._limit.begin(max_duration_s, now_s - age_s)
         self._note(
             Rotated(
                 upstream_session_id=upstream_session_id,
                 expires_at=expires_at,
+                room=room,
                 inside=inside,
             )
         )
@@ -424,7 +431,7 @@ class Session:
     def _tick_limit(self, now_s: float) -> None:
         left_s = self._limit.notice_s(now_s)
         if left_s is not None:
-            self._note(Expiring(left_s))
+            self._note(Expiring(self.expires_at or self._utc_now() + timedelta(seconds=left_s)))
         if self._limit.is_past(now_s):
             self.end(EndReason.MAX_DURATION, now_s)
 

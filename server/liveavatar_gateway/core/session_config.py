@@ -17,6 +17,9 @@ class SessionConfig:
     """How long the avatar may take until it is ready."""
     rotation: RotationConfig = field(default_factory=RotationConfig)
     """How early a fresh avatar is prepared, where the caller wants one."""
+    end_tail_s: float = 0.5
+    """How long after the last end of speech LiveAvatar is told to stop, when the caller ends the session right
+    after that. Lower may cut the last sound in the room; higher is paid for."""
     expiring_notice_s: float = 15.0
     """How long before the session's limit `expiring` is sent."""
     expiry_grace_s: float = 1.0

@@ -13,6 +13,7 @@ from liveavatar_gateway.core.parting import Hold, Parting
 from liveavatar_gateway.core.past import PastSession
 from liveavatar_gateway.core.sender import Sender
 from liveavatar_gateway.core.speech_config import SpeechConfig
+from liveavatar_gateway.core.underruns import Underruns
 from liveavatar_gateway.core.utterance import Intake, Utterance
 
 
@@ -26,6 +27,7 @@ class Speech:
     - `interrupts.Interrupts`: barge-in;
     - `parting.Parting`: the last words of an avatar that another one follows;
     - `hearing.Hearing`: when something starts and ends, by LiveAvatar's words or by time;
+    - `underruns.Underruns`: sources that give too little;
     - `sender.Sender`: what goes out next.
 
     Give it inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`), then drain `next_command`
@@ -43,6 +45,7 @@ class Speech:
         self._interrupts = Interrupts(line, self._confirmation, timeout_s=config.interrupt_timeout_s)
         self.parting = Parting(line, self._interrupts, grace_s=config.parting_grace_s)
         self._hearing = Hearing(config, line, self._confirmation, self._interrupts, self.parting)
+        self._underruns = Underruns(line, self._interrupts)
         self._sender = Sender(config, line, self._confirmation, self._interrupts, self.parting)
         self.active = line.active
         self.clock = line.clock
@@ -92,15 +95,19 @@ class Speech:
             CallerError, CreditExceeded: see `Utterance.receive`. Nothing was taken.
         """
         if utterance.sealed:
-            self.totals.dropped_bytes += len(audio)
+            self.drop_stale(len(audio))
             return False
         self.totals.received_bytes += utterance.receive(offset, audio, now_s)
-        return utterance.received - utterance.cut >= self._sender.wake_bytes
+        return utterance.buffered >= self._sender.wake_bytes
+
+    def drop_stale(self, size_bytes: int) -> None:
+        """Count audio that came for an utterance which takes none: it is not spoken."""
+        self.totals.dropped_bytes += size_bytes
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
         """Take no more audio for an utterance; it is spoken to its end."""
         if utterance.outcome is None:
-            utterance.seal(failure)
+            self.totals.dropped_bytes += utterance.seal(failure)
 
     def cancel(self, utterance: Utterance) -> None:
         """Drop an utterance, or cut it if it is being spoken."""
@@ -180,16 +187,15 @@ class Speech:
         # Nothing is concluded while an interrupt is on its way: it decides what was heard and what is sent again.
         if self._interrupts.pending is None and self.active:
             self._hearing.tick(now_s)
+        self._underruns.tick(now_s)
 
     def next_command(self, now_s: float) -> Command | None:
         """The command that is due now; None when none is, with `deadline_s` for the next look."""
         command = self._sender.next_command(now_s)
         deadline_s = self._sender.deadline_s
-        if self._interrupts.pending is None:
-            hearing_s = self._hearing.deadline_s
-            if deadline_s is None or (hearing_s is not None and hearing_s < deadline_s):
-                deadline_s = hearing_s
-        self.deadline_s = deadline_s
+        hearing_s = None if self._interrupts.pending is not None else self._hearing.deadline_s
+        due = (deadline_s, hearing_s, self._underruns.deadline_s)
+        self.deadline_s = min((at_s for at_s in due if at_s is not None), default=None)
         return command
 
     # --- a lost socket, another avatar, another process

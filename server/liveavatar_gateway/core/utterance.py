@@ -9,7 +9,6 @@ from liveavatar_gateway.core.delivery import Delivery, Sending
 from liveavatar_gateway.core.errors import (
     AudioContainerDetected,
     AudioGap,
-    AudioMisaligned,
     ChunkTooLarge,
     CreditExceeded,
     GatewayError,
@@ -28,7 +27,7 @@ class Converter(Protocol):
         """Convert the utterance's next bytes.
 
         Args:
-            chunks: Raw audio in the caller's format, whole samples each; may be empty.
+            chunks: Raw audio in the caller's format, whole samples together, cut anywhere; may be empty.
             last: The utterance ends here, so what the converter holds back comes out too. Final call only.
 
         Returns:
@@ -50,6 +49,8 @@ class Intake:
     """Makes the converter of one utterance."""
     detect_container: Callable[[bytes], str | None]
     """Names the file format that some first bytes belong to, if any."""
+    may_be_container: Callable[[bytes], bool]
+    """Says whether some first bytes are too few to tell, so that more must be seen before any is spoken."""
     format: str = ""
     """Name of the caller's format, to tell it from others."""
 
@@ -57,8 +58,11 @@ class Intake:
 class Utterance:
     """Bytes of one spoken turn.
 
-    Invariant: confirmed <= cut <= freed <= received, all in bytes of the caller's format. Once `outcome` is set
-    nothing changes any more.
+    Bytes come cut anywhere. A sample that has not come whole waits for its rest, and the first bytes wait until
+    they are known to be samples and no file header.
+
+    Invariant: confirmed <= cut <= freed <= received, all in bytes of the caller's format, and `cut` is whole
+    samples. Once `outcome` is set nothing changes any more.
     """
 
     __slots__ = (
@@ -67,17 +71,22 @@ class Utterance:
         "_flushed",
         "_held_back",
         "_retained",
+        "_unrecognized",
         "blind",
         "committed",
         "cut",
         "delivery",
         "discarded",
         "doubted",
+        "dry_after_s",
         "end_sending",
         "failure",
         "first_sent_at_s",
         "freed",
         "id",
+        "idle_since_s",
+        "idle_timeout_s",
+        "inferred",
         "intake",
         "interrupted",
         "last_chunk_at_s",
@@ -93,6 +102,7 @@ class Utterance:
         "signed",
         "start_s",
         "started",
+        "underrun_count",
         "upstream_id",
         "window",
     )
@@ -117,6 +127,8 @@ class Utterance:
         self.window = 0
         self.sealed = False
         self.failure: GatewayError | None = None
+        self.inferred = False
+        """Whether its end was concluded from the clock, since LiveAvatar gave no sign."""
         self.started = False
         self.signed = False
         self.committed = False
@@ -132,6 +144,14 @@ class Utterance:
         self.end_sending: Sending | None = None
         self.overdue_at_s: float | None = None
         self.last_chunk_at_s = 0.0
+        self.underrun_count = 0
+        self.dry_after_s = 0.0
+        """How much of it was sent when it ran dry last, seconds."""
+        self.idle_timeout_s: float | None = None
+        """Longest time without audio before it is sealed; None for no limit."""
+        self.idle_since_s: float | None = None
+        """Start of the time that counts for `idle_timeout_s`, unless audio came later; None while no stream can
+        bring any."""
         self.outcome: Outcome | None = None
         self._buffer: list[bytes] = []
         self._retained: list[bytes] = []
@@ -139,6 +159,7 @@ class Utterance:
         self._converter = intake.new_converter()
         self._flushed = False
         self._held_back = 0.0
+        self._unrecognized = True
 
     def continue_at(self, taken_bytes: int, sent_s: float, start_s: float, now_s: float, *, started: bool) -> None:
         """Go on where another process was: LiveAvatar has its beginning, and nobody else has that any more.
@@ -157,6 +178,8 @@ class Utterance:
         self.started = started
         self.signed = True
         self.rewindable = False
+        # Its first bytes were looked at where they came in.
+        self._unrecognized = taken_bytes == 0
 
     @property
     def confirmed(self) -> int:
@@ -175,54 +198,82 @@ class Utterance:
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait to be sent."""
+        """Bytes that wait and can be sent: whole samples, and none while they may be a file's header."""
+        if self._unrecognized:
+            return 0
+        waiting = self._waiting
+        return waiting - waiting % self.intake.frame_bytes
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that were received, neither cut nor dropped."""
         return self.received - self.cut - self.discarded
+
+    @property
+    def dropped_tail_bytes(self) -> int:
+        """Bytes of a last sample that never came whole; 0 while the rest may still come."""
+        return self.received % self.intake.frame_bytes if self.sealed else 0
 
     @property
     def has_tail(self) -> bool:
         """Whether all bytes were cut but the converter still holds some of their sound back."""
-        return self.sealed and self.cut == self.received > 0 and not self._flushed
+        return self.sealed and self.cut > 0 and self.buffered == 0 and not self._flushed
 
     @property
     def charged_s(self) -> float:
         """Seconds that count against the credit. What was cut once does not, even when it has to wait again."""
         return (self.received - self.freed) / self.intake.byte_rate
 
+    @property
+    def room_s(self) -> float:
+        """Seconds of audio that its window still takes."""
+        return (self.window - (self.received - self.freed)) / self.intake.byte_rate
+
+    @property
+    def idle_at_s(self) -> float | None:
+        """Time at which its idle limit is reached unless audio comes; None when none is running."""
+        if self.sealed or self.idle_timeout_s is None or self.idle_since_s is None:
+            return None
+        return max(self.idle_since_s, self.last_chunk_at_s) + self.idle_timeout_s
+
     def receive(self, offset: int | None, audio: bytes, now_s: float) -> int:
         """Take a chunk and return how many of its bytes were new.
 
         Args:
             offset: Where in the utterance the chunk starts, bytes; None is right after the last one.
-            audio: Raw samples of the caller's format.
+            audio: Raw samples of the caller's format, cut anywhere.
             now_s: Monotonic time.
 
         Raises:
-            ChunkTooLarge, AudioMisaligned, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: nothing
-                was taken.
+            ChunkTooLarge, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: nothing was taken.
         """
         size = len(audio)
         intake = self.intake
         if size > intake.max_chunk_bytes:
             raise ChunkTooLarge(size, intake.max_chunk_bytes)
-        if size % intake.frame_bytes:
-            raise AudioMisaligned(size, intake.frame_bytes)
         if offset is not None and offset != self.received:
             audio = self._beyond(offset, audio)
             size = len(audio)
         if size == 0:
             return 0
-        if self.received == 0 and (container := intake.detect_container(audio)):
-            raise AudioContainerDetected(container)
+        if self._unrecognized:
+            head = b"".join((*self._buffer, audio))
+            undecided = intake.may_be_container(head)
+            if not undecided and (container := intake.detect_container(head)):
+                raise AudioContainerDetected(container)
+        else:
+            undecided = False
         charged = self.received - self.freed
         if charged + size > self.window:
             raise CreditExceeded(size, max(0, self.window - charged), size / intake.byte_rate)
+        self._unrecognized = undecided
         self._buffer.append(audio)
         self.received += size
         self.last_chunk_at_s = now_s
         return size
 
     def _beyond(self, offset: int, audio: bytes) -> bytes:
-        """Drop what was received before; refuse a hole and an overlap that splits a sample."""
+        """Drop what was received before; refuse a hole."""
         if offset < 0:
             raise InvalidField(
                 f"offset_bytes {offset} is before the utterance; it counts from 0",
@@ -232,14 +283,30 @@ class Utterance:
         overlap = self.received - offset
         if overlap < 0:
             raise AudioGap(self.id, self.received, offset)
-        if overlap % self.intake.frame_bytes:
-            raise AudioMisaligned(offset, self.intake.frame_bytes)
         return audio[overlap:]
 
-    def seal(self, failure: GatewayError | None = None) -> None:
-        """Take no more bytes. With a `failure` the utterance ends as FAILED once it is played."""
+    def seal(self, failure: GatewayError | None = None) -> int:
+        """Take no more bytes. With a `failure` the utterance ends as FAILED once it is played.
+
+        First bytes that were still undecided are judged as they are: a file's header is dropped and makes the
+        utterance fail.
+
+        Returns:
+            Bytes that were dropped because they are a file's.
+        """
         self.sealed = True
+        is_file = isinstance(failure, AudioContainerDetected)
+        if self._unrecognized:
+            self._unrecognized = False
+            if container := self.intake.detect_container(b"".join(self._buffer)):
+                is_file = True
+                failure = failure or AudioContainerDetected(container)
         self.failure = self.failure or failure
+        # What came before the file was recognized is the beginning of its header.
+        dropped = self.drop() if is_file else 0
+        if self.buffered == 0:
+            self.freed = self.received
+        return dropped
 
     def take_packet(self, size: int, sending: Sending) -> bytes:
         """Cut `size` buffered bytes and return them as upstream PCM; may be empty while a resampler fills.
@@ -248,10 +315,10 @@ class Utterance:
         """
         chunks = self._take(size)
         self.cut += size
-        self.freed = max(self.freed, self.cut)
         if not self.started:
             self._retained.extend(chunks)
-        self._flushed = self.sealed and self.cut == self.received
+        self._flushed = self.sealed and self.buffered == 0
+        self.freed = max(self.freed, self.received if self._flushed else self.cut)
         pcm = self._converter.convert(chunks, last=self._flushed)
         self._held_back = 0.0 if self._flushed else self._held_back + size - self._in_bytes(len(pcm))
         if pcm:
@@ -269,9 +336,11 @@ class Utterance:
         return self.cut - math.ceil(max(0.0, self._held_back) / frame_bytes) * frame_bytes
 
     def _take(self, size: int) -> list[bytes]:
-        if size == self.buffered:
+        if size == self._waiting:
             taken, self._buffer = self._buffer, []
             return taken
+        if not size:
+            return []
         taken, rest = [], size
         while rest:
             taken.append(self._buffer[len(taken)][:rest])
@@ -324,7 +393,7 @@ class Utterance:
         self._converter = self.intake.new_converter()
         self._held_back = 0.0
         self.cut = 0
-        self.sent_s = 0.0
+        self.sent_s = self.dry_after_s = 0.0
         self.signed = False
         self._flushed = False
         self.first_sent_at_s = self.overdue_at_s = None
@@ -339,8 +408,9 @@ class Utterance:
 
     def drop(self) -> int:
         """Let go of what waits, take no more, and return how many bytes that were."""
-        dropped = self.buffered
+        dropped = self._waiting
         self.sealed = True
+        self._unrecognized = False
         self._buffer = []
         self.delivery.again.clear()
         self.discarded += dropped

@@ -1,7 +1,7 @@
 """Tokens for rooms of the callers' own: one for the avatar, one for each viewer."""
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Literal
 
@@ -33,6 +33,12 @@ class OwnRooms:
         import livekit.api  # noqa: F401, PLC0415
 
         self._config = config
+
+    def use_secret(self, secret: str) -> bool:
+        """Sign with another secret from now on; returns whether it is another."""
+        changed = secret != self._config.api_secret
+        self._config = replace(self._config, api_secret=secret)
+        return changed
 
     def avatar(self, seat: Seat, *, max_duration_s: int | None) -> LiveKitAccess:
         """Make what LiveAvatar needs to bring the avatar in.

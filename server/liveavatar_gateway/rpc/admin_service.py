@@ -9,7 +9,6 @@ import grpc
 from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceServicer
 from liveavatar_gateway import __version__
-from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import answered
@@ -57,12 +56,7 @@ class AdminService(AdminServiceServicer):
     def _grace_s(self, request: p.DrainRequest) -> float:
         if not request.HasField("grace"):
             return self._config.drain_grace_s
-        seconds = request.grace.seconds + request.grace.nanos / 1e9
-        if not 0 <= seconds <= _MAX_GRACE_S:
-            raise InvalidField(
-                f"grace must be 0 to {_MAX_GRACE_S:g} s, got {seconds:g}", field="grace", seconds=seconds
-            )
-        return seconds
+        return convert.seconds_of(request.grace, "grace", least_s=0, most_s=_MAX_GRACE_S)
 
     async def Undrain(  # noqa: N802, D102
         self,

@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 
 from liveavatar.gateway.v1 import audio_service_pb2 as p
+from liveavatar.gateway.v1 import stream_pb2
 from liveavatar.gateway.v1.audio_service_pb2_grpc import AudioServiceServicer
 from liveavatar_gateway.core.errors import (
     AudioGap,
@@ -17,14 +18,16 @@ from liveavatar_gateway.core.errors import (
     InvalidField,
     SessionEnded,
     UnexpectedMessage,
+    UtteranceIdle,
 )
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import Outcome
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import answered, status_of
+from liveavatar_gateway.rpc.heartbeat import Silence
 from liveavatar_gateway.rpc.limits import RpcConfig
-from liveavatar_gateway.rpc.requests import leave
+from liveavatar_gateway.rpc.requests import first, leave, part
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.intake import intake_of
 from liveavatar_gateway.sessions.live import LiveSession
@@ -47,14 +50,14 @@ class AudioService(AudioServiceServicer):
         context: _Context,
     ) -> None:
         async with answered(context):
-            first = await context.read()
-            kind = None if first is grpc.aio.EOF else first.WhichOneof("message")
+            message = await first(context.read(), self._config.first_message_timeout_s)
+            kind = None if message is grpc.aio.EOF else message.WhichOneof("message")
             if kind != "header":
                 raise HeaderRequired(
                     f"the first message must be header, got {kind or 'nothing'}", field="header", got=kind or ""
                 )
-            session = await self._target(first.header)
-            intake = self._intake(first.header)
+            session = await self._target(message.header)
+            intake = self._intake(message.header)
             await SpeechStream(session, intake, self._config, context).run()
 
     async def _target(self, header: p.AudioHeader) -> LiveSession:
@@ -76,12 +79,14 @@ class AudioService(AudioServiceServicer):
 class _Told:
     """What the caller knows of an utterance."""
 
-    __slots__ = ("ack", "started", "utterance")
+    __slots__ = ("ack", "idle", "started", "underrun_count", "utterance")
 
     def __init__(self, utterance: Utterance) -> None:
         self.utterance = utterance
         self.started = False
-        self.ack: tuple[int, int, float, int] | None = None
+        self.idle = False
+        self.underrun_count = utterance.underrun_count
+        self.ack: tuple[int, int, float, int, int] | None = None
 
 
 class SpeechStream:
@@ -97,11 +102,14 @@ class SpeechStream:
         self._told: list[_Told] = []
         self._answers: list[p.StreamAudioResponse] = []
         self._source_ended = False
+        self._silence = Silence(config.heartbeat_s)
         # A caller that begins utterances and reads no answers is not read any more itself.
         self._caught_up = asyncio.Event()
         self._over = False
-        # Whether the last `begin` opened nothing: what follows up to its `end` was on its way and is dropped.
-        self._refused = False
+        self._reading: asyncio.Future[None] | None = None
+        # Name of the utterance whose `begin` opened nothing: what follows up to its `end` was on its way and is
+        # dropped. None when the last `begin` was taken.
+        self._refused: str | None = None
         self._hold = session.holds.speak(AudioStreamSuperseded(session.id), self._leave_open)
 
     async def run(self) -> None:
@@ -110,18 +118,18 @@ class SpeechStream:
         Raises:
             GatewayError: the stream's grammar was broken, another took over, or the session ended.
         """
-        reading: asyncio.Future[None] | None = None
         try:
             ready = p.AudioReady(
                 session_id=self._session.id,
                 credit_bytes=self._session.core.speech.credit_bytes(self._intake),
                 max_chunk_bytes=self._config.max_chunk_bytes,
+                heartbeat_interval=self._silence.announced,
             )
-            await self._context.write(p.StreamAudioResponse(ready=ready))
+            await self._write_one(p.StreamAudioResponse(ready=ready))
             async with asyncio.TaskGroup() as tasks:
                 name = f"session-{self._session.id}/progress"
-                writer = tasks.create_task(self._write(), name=name)
-                reading = asyncio.ensure_future(self._read())
+                reading = self._reading = asyncio.ensure_future(self._read())
+                writer = tasks.create_task(self._write(reading), name=name)
                 await asyncio.shield(reading)
                 self._leave_open()
                 self._source_ended = True
@@ -131,8 +139,8 @@ class SpeechStream:
             self._over = True
             # A reader that waits for its caller is not in a read that ends with the call.
             self._caught_up.set()
-            if reading is not None:
-                leave(reading)
+            if self._reading is not None:
+                leave(self._reading)
             # Whatever ended the stream: its caller may come back for an utterance without its end.
             self._leave_open()
             self._hold.release()
@@ -155,6 +163,8 @@ class SpeechStream:
             if kind == "chunk":
                 self._take(request.chunk)
                 continue
+            if kind == "heartbeat":
+                continue
             if len(self._told) + len(self._answers) >= _MAX_UNREAD:
                 await self._catch_up()
                 if self._over:
@@ -162,9 +172,9 @@ class SpeechStream:
             if kind == "begin":
                 self._begin(request.begin)
             elif kind == "end":
-                self._seal(self._require_open("end"))
+                self._seal(self._require_open("end", request.end.utterance_id))
             elif kind == "cancel":
-                self._cancel(self._require_open("cancel"))
+                self._cancel(self._require_open("cancel", request.cancel.utterance_id))
             else:
                 got = kind or "nothing"
                 raise UnexpectedMessage(f"header comes first and once; got {got} here", field=got, got=got)
@@ -183,20 +193,23 @@ class SpeechStream:
             )
         self._gap_at = None
         self._open = None
-        self._refused = True
+        self._refused = begin.utterance_id
         try:
             utterance_id = convert.checked_id(begin.utterance_id, "begin.utterance_id", required=begin.resume)
+            idle_timeout_s = convert.idle_timeout_s(begin)
             if begin.resume:
-                found = self._session.resume(utterance_id, self._intake)
+                found = self._session.resume(utterance_id, self._intake, idle_timeout_s=idle_timeout_s)
             else:
-                found = self._session.begin(utterance_id, self._intake)
+                found = self._session.begin(utterance_id, self._intake, idle_timeout_s=idle_timeout_s)
         except GatewayError as error:
             self._reject(begin.utterance_id, error, 0)
             return
         if isinstance(found, UtteranceEnded):
-            self._answer(ended=_ended(found.utterance_id, found.outcome, found.played_s, found.error))
+            self._answer(
+                ended=_ended(found.utterance_id, found.outcome, found.played_s, found.error, found.inferred)
+            )
             return
-        self._refused = False
+        self._refused = None
         self._open = found
         self._tell_of(found, resumed=begin.resume)
 
@@ -206,18 +219,26 @@ class SpeechStream:
         if told is None:
             told = _Told(utterance)
             self._told.append(told)
+            # The writer may sleep without an end: an utterance whose first sound is far off is acknowledged too.
+            self._hold.signal.set()
         if resumed:
             told.ack = None
             ack = self._ack(told, time.monotonic())
             self._answer(ack=ack)
             if utterance.failure is not None:
+                told.idle = True
                 self._reject(utterance.id, utterance.failure, utterance.received)
 
     def _take(self, chunk: p.AudioChunk) -> None:
         utterance = self._open
+        named = chunk.utterance_id
+        if named and (utterance is None or named != utterance.id):
+            # Its writer was blocked while that utterance was cut, and did not know yet: not for the one after it.
+            self._session.drop_stale(len(chunk.audio))
+            return
         if utterance is None:
-            if self._refused:
-                self._session.core.speech.totals.dropped_bytes += len(chunk.audio)
+            if self._refused is not None:
+                self._session.drop_stale(len(chunk.audio))
                 return
             raise UnexpectedMessage("chunk outside of an utterance; send begin first", field="chunk")
         try:
@@ -237,7 +258,11 @@ class SpeechStream:
 
     def _seal(self, utterance: Utterance | None) -> None:
         if utterance is not None:
+            was_sealed = utterance.sealed
             self._session.seal(utterance)
+            if utterance.failure is not None and not was_sealed:
+                # Too short to be told from a file before: judged only now that it is whole.
+                self._reject(utterance.id, utterance.failure, utterance.received)
             self._open = None
 
     def _cancel(self, utterance: Utterance | None) -> None:
@@ -245,15 +270,23 @@ class SpeechStream:
             self._session.cancel(utterance)
             self._open = None
 
-    def _require_open(self, kind: str) -> Utterance | None:
-        if self._open is None and not self._refused:
+    def _require_open(self, kind: str, named: str) -> Utterance | None:
+        """Return the utterance that an `end` or `cancel` means; None when it means none that is open.
+
+        Args:
+            kind: Which of the two, for errors.
+            named: The utterance that the message names; empty for whichever is open.
+        """
+        present = self._refused if self._open is None else self._open.id
+        if named and named != present:
+            return None
+        if present is None:
             raise UnexpectedMessage(f"{kind} without an open utterance", field=kind)
-        self._refused = False
+        self._refused = None
         return self._open
 
     def _reject(self, utterance_id: str, error: GatewayError, received: int) -> None:
-        rejected = p.AudioRejected(utterance_id=utterance_id, error=status_of(error), received_bytes=received)
-        self._answer(rejected=rejected)
+        self._answer(rejected=_rejected(utterance_id, error, received))
 
     def _answer(self, **message: Any) -> None:
         self._answers.append(p.StreamAudioResponse(**message))
@@ -261,7 +294,7 @@ class SpeechStream:
 
     # --- down: what changed, at most every `ack_interval_s` for mere progress
 
-    async def _write(self) -> None:
+    async def _write(self, reading: asyncio.Future[None]) -> None:
         next_ack_s = 0.0
         while True:
             now_s = time.monotonic()
@@ -269,16 +302,31 @@ class SpeechStream:
             if with_acks:
                 next_ack_s = now_s + self._config.ack_interval_s
             for response in self._due(now_s, with_acks=with_acks):
-                await self._context.write(response)
+                await self._write_one(response)
             self._caught_up.set()
             if self._hold.superseded is not None:
                 raise self._hold.superseded
             if self._source_ended and not self._told:
                 return
-            if not self._told:
-                _require_alive(self._session)
-            wait_s = next_ack_s - time.monotonic() if self._told else None
-            await self._hold.signal.wait(wait_s)
+            if self._source_ended and not any(told.utterance.sealed for told in self._told):
+                # Nothing is left to speak: waiting for another stream must not take longer than the detach grace.
+                self._hold.detach()
+            if not self._told and self._session.core.over:
+                await part(reading)
+                if not reading.done():
+                    _require_alive(self._session)
+            await self._hold.signal.wait(self._wait_s(next_ack_s))
+            if self._silence.is_too_long:
+                await self._write_one(p.StreamAudioResponse(heartbeat=stream_pb2.Heartbeat()))
+
+    def _wait_s(self, next_ack_s: float) -> float | None:
+        """Return how long there is nothing to do unless something happens; None for ever."""
+        ack_s = next_ack_s - time.monotonic() if self._told else None
+        return min((left_s for left_s in (ack_s, self._silence.left_s) if left_s is not None), default=None)
+
+    async def _write_one(self, response: p.StreamAudioResponse) -> None:
+        await self._context.write(response)
+        self._silence.broken()
 
     def _due(self, now_s: float, *, with_acks: bool) -> list[p.StreamAudioResponse]:
         responses, self._answers = self._answers, []
@@ -287,11 +335,20 @@ class SpeechStream:
             if utterance.started and not told.started:
                 told.started = True
                 responses.append(p.StreamAudioResponse(started=p.AudioStarted(utterance_id=utterance.id)))
-            if (with_acks or utterance.outcome) and (ack := self._ack(told, now_s)) is not None:
+            ran_dry = utterance.underrun_count != told.underrun_count
+            told.underrun_count = utterance.underrun_count
+            if (with_acks or ran_dry or utterance.outcome) and (ack := self._ack(told, now_s)) is not None:
                 responses.append(p.StreamAudioResponse(ack=ack))
+            if isinstance(utterance.failure, UtteranceIdle) and not told.idle:
+                told.idle = True
+                rejected = _rejected(utterance.id, utterance.failure, utterance.received)
+                responses.append(p.StreamAudioResponse(rejected=rejected))
             if utterance.outcome is not None:
                 self._told.remove(told)
-                ended = _ended(utterance.id, utterance.outcome, utterance.played_s, utterance.failure)
+                ended = _ended(
+                    utterance.id, utterance.outcome, utterance.played_s, utterance.failure, utterance.inferred
+                )
+                ended.dropped_tail_bytes = utterance.dropped_tail_bytes
                 responses.append(p.StreamAudioResponse(ended=ended))
         return responses
 
@@ -299,7 +356,7 @@ class SpeechStream:
         speech, utterance = self._session.core.speech, told.utterance
         played_s = utterance.position_s(speech.clock, now_s)
         credit = speech.credit_bytes(self._intake)
-        state = (utterance.received, speech.sent_bytes(utterance), played_s, credit)
+        state = (utterance.received, speech.sent_bytes(utterance), played_s, credit, utterance.underrun_count)
         if state == told.ack:
             return None
         told.ack = state
@@ -309,15 +366,27 @@ class SpeechStream:
             sent_bytes=state[1],
             played=convert.duration(played_s),
             credit_bytes=credit,
+            underrun_count=utterance.underrun_count,
         )
 
 
-def _ended(utterance_id: str, outcome: Outcome, played_s: float, error: GatewayError | None) -> p.AudioEnded:
+def _rejected(utterance_id: str, error: GatewayError, received: int) -> p.AudioRejected:
+    return p.AudioRejected(utterance_id=utterance_id, error=status_of(error), received_bytes=received)
+
+
+def _ended(
+    utterance_id: str,
+    outcome: Outcome,
+    played_s: float,
+    error: GatewayError | None,
+    inferred: bool,  # noqa: FBT001 - as in the event
+) -> p.AudioEnded:
     return p.AudioEnded(
         utterance_id=utterance_id,
         outcome=convert.outcome(outcome),
         played=convert.duration(played_s),
         error=status_of(error) if error else None,
+        inferred=inferred,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
+from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, session_service_pb2
 from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
@@ -53,16 +53,46 @@ _MAX_ID_CHARS: Final = 128
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 500
 _MAX_DETACH_GRACE_S: Final = 300.0
+_MAX_SESSION_S: Final = 86_400
+"""Longest limit that a caller may ask for; the plans of LiveAvatar have at most hours."""
+_MAX_PATIENCE_S: Final = 3600.0
+_MAX_DURATION_S: Final = 315_576_000_000.0
+"""Largest `Duration`, ten thousand years. Source: google/protobuf/duration.proto."""
+_NANOS: Final = 1_000_000_000
+_IDLE_TIMEOUTS_S: Final = (0.1, 600.0)
 _MAX_LABELS: Final = 16
 _MAX_LABEL_KEY_CHARS: Final = 63
 _MAX_LABEL_VALUE_CHARS: Final = 128
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
-    """Seconds as a `Duration`, to the microsecond."""
+    """Seconds as a `Duration`, to the microsecond; the nearest one where there is none."""
     message = duration_pb2.Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
+    message.FromTimedelta(timedelta(seconds=max(-_MAX_DURATION_S, min(seconds, _MAX_DURATION_S))))
     return message
+
+
+def seconds_of(span: duration_pb2.Duration, field: str, *, least_s: float, most_s: float) -> float:
+    """Return a caller's `Duration` in seconds.
+
+    Raises:
+        InvalidField: it is none, or out of the range.
+    """
+    is_valid = -_NANOS < span.nanos < _NANOS and (not span.nanos or not span.seconds or _agree(span))
+    seconds = span.seconds + span.nanos / _NANOS
+    if not is_valid or not least_s <= seconds <= most_s:
+        got = f"{seconds:g} s" if is_valid else f"{span.seconds} s and {span.nanos} ns, which is no duration"
+        raise InvalidField(
+            f"{field} must be {least_s:g} to {most_s:g} s, got {got}",
+            field=field,
+            seconds=span.seconds,
+            nanos=span.nanos,
+        )
+    return seconds
+
+
+def _agree(span: duration_pb2.Duration) -> bool:
+    return (span.seconds > 0) == (span.nanos > 0)
 
 
 def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
@@ -78,7 +108,7 @@ def patience_s(time_remaining_s: float | None) -> float | None:
     """How long a call may wait for a place: its deadline, less what the refusal needs to arrive before it."""
     if time_remaining_s is None:
         return None
-    return max(0.0, time_remaining_s - min(0.5, time_remaining_s * 0.2))
+    return max(0.0, min(time_remaining_s - min(0.5, time_remaining_s * 0.2), _MAX_PATIENCE_S))
 
 
 def checked_id(value: str, field: str, *, required: bool) -> str:
@@ -149,9 +179,10 @@ def _max_duration_s(message: session_pb2.SessionSpec, field: str) -> int | None:
     if not message.HasField("max_duration"):
         return None
     span = message.max_duration
-    if span.seconds < 1 or span.nanos:
+    seconds = seconds_of(span, f"{field}.max_duration", least_s=1, most_s=_MAX_SESSION_S)
+    if span.nanos:
         raise InvalidField(
-            f"{field}.max_duration must be whole seconds, at least 1",
+            f"{field}.max_duration must be whole seconds, got {seconds:g} s",
             field=f"{field}.max_duration",
             seconds=span.seconds,
             nanos=span.nanos,
@@ -162,15 +193,19 @@ def _max_duration_s(message: session_pb2.SessionSpec, field: str) -> int | None:
 def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: float) -> float:
     if not message.HasField("detach_grace"):
         return default_s
-    span = message.detach_grace
-    seconds = span.seconds + span.nanos / 1e9
-    if not 0 <= seconds <= _MAX_DETACH_GRACE_S:
-        raise InvalidField(
-            f"{field}.detach_grace must be 0 to {_MAX_DETACH_GRACE_S:g} s, got {seconds:g}",
-            field=f"{field}.detach_grace",
-            seconds=seconds,
-        )
-    return seconds
+    return seconds_of(message.detach_grace, f"{field}.detach_grace", least_s=0, most_s=_MAX_DETACH_GRACE_S)
+
+
+def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
+    """Return the idle limit that a `begin` sets; None when it sets none.
+
+    Raises:
+        InvalidField: it is out of its range.
+    """
+    if not begin.HasField("idle_timeout"):
+        return None
+    least_s, most_s = _IDLE_TIMEOUTS_S
+    return seconds_of(begin.idle_timeout, "begin.idle_timeout", least_s=least_s, most_s=most_s)
 
 
 def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
@@ -255,7 +290,7 @@ def session_message(session: LiveSession) -> session_pb2.Session:
         ),
     )
     if started is not None and started.max_duration_s is not None:
-        message.max_duration.FromTimedelta(timedelta(seconds=started.max_duration_s))
+        message.max_duration.CopyFrom(duration(started.max_duration_s))
     if session.avatars.expires_at is not None:
         message.expires_at.FromDatetime(session.avatars.expires_at)
     return message
@@ -311,7 +346,7 @@ def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.Int
 def event_message(  # noqa: C901 - an arm for each kind
     entry: ev.Entry, session: LiveSession
 ) -> session_service_pb2.SessionEvent:
-    """One numbered happening."""
+    """Return one numbered happening as it was when it happened, however often and late it is sent."""
     p = session_service_pb2
     message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
     match entry.happening:
@@ -321,10 +356,13 @@ def event_message(  # noqa: C901 - an arm for each kind
             message.pose_changed.CopyFrom(p.PoseChanged(pose=_POSES[pose], previous_pose=_POSES[old]))
         case ev.UtteranceStarted(utterance_id, inferred):
             message.utterance_started.CopyFrom(p.UtteranceStarted(utterance_id=utterance_id, inferred=inferred))
+        case ev.UtteranceUnderrun(utterance_id, played_s):
+            message.utterance_underrun.CopyFrom(
+                p.UtteranceUnderrun(utterance_id=utterance_id, played=duration(played_s))
+            )
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
-        case ev.Expiring(remaining_s):
-            expires_at = session.avatars.expires_at or entry.at + timedelta(seconds=remaining_s)
+        case ev.Expiring(expires_at):
             message.expiring.expires_at.FromDatetime(expires_at)
         case ev.Reconnected(attempts, gap_s, resent_bytes, replaced):
             message.reconnected.CopyFrom(
@@ -332,10 +370,13 @@ def event_message(  # noqa: C901 - an arm for each kind
                     attempt_count=attempts, gap=duration(gap_s), resent_bytes=resent_bytes, replaced=replaced
                 )
             )
-        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit):
+        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit, room=room):
+            access = session_pb2.RoomAccess(url=room.url, viewer_token=room.token) if room else None
             message.rotated.CopyFrom(
                 p.SessionRotated(
-                    upstream_session_id=upstream_id, room=room_message(session), expires_at=timestamp(limit)
+                    upstream_session_id=upstream_id,
+                    room=access or session_pb2.RoomAccess(),
+                    expires_at=timestamp(limit),
                 )
             )
         case ev.Adopted(gap_s):
@@ -343,6 +384,9 @@ def event_message(  # noqa: C901 - an arm for each kind
         case ev.Noticed(error, type_, words):
             message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
         case ev.Ended(error):
-            status = status_of(error) if error else None
-            message.ended.CopyFrom(p.SessionEnded(session=session_message(session), error=status))
+            if session.end_message is None:
+                # Made once: what the session has used may still be counted behind its end.
+                status = status_of(error) if error else None
+                session.end_message = p.SessionEnded(session=session_message(session), error=status)
+            message.ended.CopyFrom(session.end_message)
     return message

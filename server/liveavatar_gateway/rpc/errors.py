@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 import grpc
 import structlog
@@ -12,10 +13,14 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from liveavatar_gateway.core import errors as e
+from liveavatar_gateway.upstream.bounds import bounded
 
 DOMAIN: Final = "gateway.liveavatar"
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _HELP_URL: Final = "https://docs.liveavatar.com"
+_MAX_TRAILER_BYTES: Final = 6500
+_CUT_MESSAGE_BYTES: Final = 400
+_CUT_VALUE_BYTES: Final = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +32,8 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.AudioContainerDetected: grpc.StatusCode.INVALID_ARGUMENT,
     e.AudioMisaligned: grpc.StatusCode.INVALID_ARGUMENT,
     e.ChunkTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    e.MalformedMessage: grpc.StatusCode.INVALID_ARGUMENT,
+    e.MetadataTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     e.UpstreamRejected: grpc.StatusCode.INVALID_ARGUMENT,
     e.AudioGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
@@ -67,8 +74,23 @@ def status_of(error: e.GatewayError) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=error.message, details=details)
 
 
+def _fitting(error: e.GatewayError) -> e.GatewayError:
+    """Return the error, its texts cut if they would not fit into trailers, which gRPC limits to 8 kB."""
+    # The message is percent-encoded and the details are in base64.
+    size = len(quote(error.message)) + len(status_of(error).SerializeToString()) * 4 // 3
+    if size <= _MAX_TRAILER_BYTES:
+        return error
+    # Not through the class's own constructor, which makes message and metadata from other values.
+    shorter = type(error).__new__(type(error))
+    vars(shorter).update(vars(error))
+    shorter.message = bounded(error.message, _CUT_MESSAGE_BYTES)
+    shorter.metadata = {key: bounded(value, _CUT_VALUE_BYTES) for key, value in error.metadata.items()}
+    return shorter
+
+
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: e.GatewayError) -> NoReturn:
     """End a call with an error's status and details."""
+    error = _fitting(error)
     status = status_of(error)
     metadata = ((_DETAILS_KEY, status.SerializeToString()),)
     await context.abort(CODES[type(error)], error.message, metadata)

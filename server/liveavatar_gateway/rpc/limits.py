@@ -21,6 +21,10 @@ class RpcConfig:
     """Whether there is a LiveKit server for rooms of the callers' own."""
     ack_interval_s: float = 1.0
     """How often progress is told. Lower is smoother and costs a message each."""
+    heartbeat_s: float = 20.0
+    """Longest silence on `Attach` and `StreamAudio`; a heartbeat is sent then. 0 sends none."""
+    first_message_timeout_s: float = 30.0
+    """How long a call may be open before its first message has come."""
     watch_progress_s: float = 15.0
     """How often a watcher is told that nothing new has happened. Lower notices a dead gateway sooner; each notice
     names every session that is watched."""

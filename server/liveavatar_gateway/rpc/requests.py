@@ -5,18 +5,50 @@ from being used again. So gRPC's own reads are left to end with their calls.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Final, TypeVar
+
+from liveavatar_gateway.core.errors import FirstMessageTimeout
 
 _Request = TypeVar("_Request")
+_PARTING_S: Final = 0.5
+"""Time for a caller to read the last message of a stream before the gateway closes it."""
 _left: set[asyncio.Future[Any]] = set()
 """Reads that end with their calls."""
 
 
-async def each(requests: AsyncIterator[_Request]) -> AsyncIterator[_Request]:
-    """Give one request after the other, until the caller has closed its side. It may be cancelled."""
+async def first(reading: Awaitable[_Request], timeout_s: float) -> _Request:
+    """Return what the first read of a call gives. It may be cancelled.
+
+    Raises:
+        FirstMessageTimeout: nothing came in time. A call that sends nothing would live for ever.
+    """
+    task = asyncio.ensure_future(reading)
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    finally:
+        if not task.done():
+            leave(task)
+    if not task.done():
+        raise FirstMessageTimeout(timeout_s)
+    return task.result()
+
+
+async def each(
+    requests: AsyncIterator[_Request], *, first_within_s: float | None = None
+) -> AsyncIterator[_Request]:
+    """Give one request after the other, until the caller has closed its side. It may be cancelled.
+
+    Raises:
+        FirstMessageTimeout: the first did not come within `first_within_s`; None waits without a limit.
+    """
+    if first_within_s is not None:
+        request = await first(following(requests), first_within_s)
+        if request is None:
+            return
+        yield request
     while True:
-        reading = asyncio.ensure_future(_next(requests))
+        reading = asyncio.ensure_future(following(requests))
         try:
             request = await asyncio.shield(reading)
         except asyncio.CancelledError:
@@ -27,13 +59,23 @@ async def each(requests: AsyncIterator[_Request]) -> AsyncIterator[_Request]:
         yield request
 
 
+async def part(reading: asyncio.Future[Any]) -> None:
+    """Wait a moment for the caller to close its side, before the gateway closes the stream.
+
+    A stream that the gateway closes first is reset behind its status. Some proxies (HAProxy 2.6) make an error of
+    that reset, and what the caller has not read by then is lost with it.
+    """
+    await asyncio.wait([reading], timeout=_PARTING_S)
+
+
 def leave(reading: asyncio.Future[Any]) -> None:
     """Let a read, or a task that reads, end by itself when its call is over; nobody is told what came of it."""
     _left.add(reading)
     reading.add_done_callback(_forget)
 
 
-async def _next(requests: AsyncIterator[_Request]) -> _Request | None:
+async def following(requests: AsyncIterator[_Request]) -> _Request | None:
+    """Return the next request; None when the caller has closed its side."""
     return await anext(requests, None)
 
 

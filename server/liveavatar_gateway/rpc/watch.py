@@ -24,7 +24,7 @@ from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.limits import RpcConfig
-from liveavatar_gateway.rpc.requests import each
+from liveavatar_gateway.rpc.requests import each, part
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession, new_id
 from liveavatar_gateway.sessions.signal import Signal
@@ -58,6 +58,7 @@ class Watch:
     ) -> None:
         self._directory = directory
         self._progress_s = config.watch_progress_s
+        self._first_within_s = config.first_message_timeout_s
         self._requests = requests
         self._context = context
         self._told: dict[str, int] = {}
@@ -72,16 +73,16 @@ class Watch:
         self._signal = Signal()
 
     async def run(self) -> None:
-        """Serve until the caller closes its side.
+        """Serve until the caller closes its side and has its answers.
 
         Raises:
-            GatewayError: a request was wrong, too much is watched, or the process exits.
+            GatewayError: no request came in time or one was wrong, too much is watched, or the process exits.
         """
         self._directory.observers.add(self)
         try:
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(), name="watch/read")
-                await self._write()
+                await self._write(reader)
                 reader.cancel()
         finally:
             self._directory.observers.discard(self)
@@ -104,6 +105,11 @@ class Watch:
         self._failure = self._failure or Draining()
         self._signal.set()
 
+    def fail(self, error: GatewayError) -> None:
+        """End the stream with an error."""
+        self._failure = self._failure or error
+        self._signal.set()
+
     def _watch(self, session_id: str, after_sequence: int) -> None:
         if len(self._told) >= _MAX_WATCHED and session_id not in self._told:
             self._failure = CapacityExhausted(
@@ -120,7 +126,7 @@ class Watch:
     # --- up
 
     async def _read(self) -> None:
-        async for request in each(self._requests):
+        async for request in each(self._requests, first_within_s=self._first_within_s):
             match request.WhichOneof("message"):
                 case "add":
                     await self._add(request.add)
@@ -182,19 +188,24 @@ class Watch:
 
     # --- down
 
-    async def _write(self) -> None:
+    async def _write(self, reader: asyncio.Task[None]) -> None:
         progress_at_s = time.monotonic() + self._progress_s
-        while not self._over:
+        while True:
+            # Looked at first: what the caller asked for before it closed its side is in this round.
+            is_last_round = self._over
             await self._write_round()
             if self._progress_wanted or time.monotonic() >= progress_at_s:
                 progress_at_s = time.monotonic() + self._progress_s
                 self._progress_wanted = False
                 for response in self._progress():
                     await self._context.write(response)
-            if self._answers or self._news:
+            if (self._answers or self._news) and not is_last_round:
                 continue
             if self._failure is not None:
+                await part(reader)
                 raise self._failure
+            if is_last_round:
+                return
             await self._signal.wait(progress_at_s - time.monotonic())
 
     async def _write_round(self) -> None:

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.sessions.books import Ledger
 from liveavatar_gateway.sessions.left import Left
 from liveavatar_gateway.sessions.rotation import Successor
 from liveavatar_gateway.sessions.spec import Spec
-from liveavatar_gateway.upstream.model import Started
+from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class Avatars:
         """How the one that speaks is reached."""
         self.started_at: datetime | None = None if left is None else left.started_at
         """Since when LiveAvatar bills it."""
+        core.expires_at = self.expires_at
         self.turn_count = 1 if left is None else left.turn_count
         """Avatars that were asked for."""
         self.retired_s = 0.0 if left is None else left.retired_s
@@ -67,6 +69,7 @@ class Avatars:
     def speaks(self, upstream: UpstreamSession) -> None:
         """The first, or one in place of another, is started."""
         self.started, self.started_at = upstream.started, datetime.now(UTC)
+        self._core.expires_at = self.expires_at
 
     async def start_next(self) -> UpstreamSession:
         """Start one that is to follow.
@@ -87,10 +90,13 @@ class Avatars:
         self._retire_this()
         self.started, self.started_at = fresh, successor.started_at
         now_s = time.monotonic()
+        access = self.viewer_access()
         self._core.take_over(
             upstream_session_id=fresh.session_id,
             max_duration_s=fresh.max_duration_s,
             expires_at=self.expires_at,
+            # Kept as it is now: another avatar may be in another room by the time this is told again.
+            room=None if access is None else Room(url=access.url, token=access.token),
             age_s=now_s - successor.started_mono_s,
             now_s=now_s,
         )
@@ -130,6 +136,17 @@ class Avatars:
     def retire(self, billed_s: float) -> None:
         """An avatar is no more that was billed for so long."""
         self.retired_s += billed_s
+
+    def viewer_access(self) -> LiveKitAccess | None:
+        """Return what a browser needs to join; None before the room exists, or without a token for an own room.
+
+        LiveAvatar's own token, if it gives one for such a room, may do more than watch.
+        """
+        if self.started is None:
+            return None
+        if (own := self._spec.own_room) is not None:
+            return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
+        return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
 
     @property
     def expires_at(self) -> datetime | None:

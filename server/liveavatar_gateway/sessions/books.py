@@ -12,6 +12,7 @@ from liveavatar_gateway.core.events import Happening, UtteranceEnded
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.core.utterance import Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Registry
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.record import (
     UtteranceRecord,
     access_facts,
@@ -73,7 +74,7 @@ class Ledger:
 
     @property
     def session_id(self) -> str:
-        """The session it is of."""
+        """The gateway's id of the session."""
         return self._session.id
 
     # --- the account upstream, see `upstream.account.Ledger`
@@ -232,6 +233,11 @@ class Books:
         self._outage = False
         self.address = ""
 
+    @property
+    def available(self) -> bool:
+        """Whether the registry worked when it was used last."""
+        return not self._outage
+
     def ledger(self, session: Kept, fence: Fence | None = None) -> Ledger:
         """Open the ledger of a session; with a `fence`, of one that was claimed."""
         ledger = Ledger(self, session, fence)
@@ -284,12 +290,14 @@ class Books:
         Each write waits for as long as a lock may last, and the lease has to be renewed in between.
         """
         for ledger in [ledger for ledger in self._ledgers.values() if ledger.changed]:
-            try:
+            faulty = True
+            with bulkhead("books.write_failed", ledger.session_id):
                 if not await self.write(ledger):
                     return
-            except Exception:  # noqa: BLE001 - one session that cannot be written must not keep the others from it
+                faulty = False
+            if faulty:
+                # Tried again when it changes; at once, it would fail for ever.
                 ledger.changed = False
-                _log.exception("books.write_failed", session=ledger.session_id)
 
     async def _renew(self) -> None:
         before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
@@ -303,13 +311,12 @@ class Books:
         for ledger in before:
             fence = ledger.fence
             if fence is not None and not ledger.closed and mine.get(fence.session_id) != fence.epoch:
-                ledger.lose(OwnerMoved(fence.session_id))
+                with bulkhead("books.renew_failed", fence.session_id):
+                    ledger.lose(OwnerMoved(fence.session_id))
         for session_id, reason in wanted.items():
             if (wanted_ledger := self._ledgers.get(session_id)) is not None:
-                try:
+                with bulkhead("books.end_failed", session_id):
                     wanted_ledger.end_for(reason)
-                except Exception:  # noqa: BLE001 - one session that cannot be ended must not keep the others
-                    _log.exception("books.end_failed", session=session_id)
 
     def note_outage(self, error: RegistryUnavailable) -> None:
         """The registry did not work."""

@@ -13,16 +13,19 @@ import structlog
 from liveavatar_gateway.core.errors import (
     Draining,
     GatewayError,
+    InternalError,
     InvalidField,
     OwnerMoved,
     RegistryUnavailable,
     RequestIdReused,
     SessionNotFound,
+    UpstreamTimeout,
 )
 from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, Row
 from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.drive import ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.left import living, seen
@@ -79,7 +82,8 @@ def _expect_caller(opening: asyncio.Task[LiveSession]) -> None:
 class Directory:
     """All sessions of this process. Owns their tasks; use as an async context manager.
 
-    Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds.
+    Leaving the context ends what still lives and waits until LiveAvatar has stopped it, within bounds. Each
+    session is a bulkhead: its task belongs to no group, so a fault that ends it cancels no other session.
     """
 
     def __init__(self, config: DirectoryConfig, pool: Pool, books: Books, metrics: Metrics) -> None:
@@ -89,7 +93,6 @@ class Directory:
         self._metrics = metrics
         self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
         self._requests: dict[str, LiveSession] = {}
-        self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
         self._ended: OrderedDict[str, float] = OrderedDict()
         self.observers: set[Observer] = set()
@@ -97,11 +100,12 @@ class Directory:
         self._locks: dict[str, _Lock] = {}
         self.take_over: Callable[[Row], Awaitable[LiveSession | None]] = _nobody
         """Goes on with a session whose owner is dead, if it can be; set by the sweeper."""
+        self.on_create_failed: Callable[[GatewayError], None] = lambda _: None
+        """Called with the reason why a session could not be created."""
         self.draining = False
         """Whether new sessions are refused."""
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -110,11 +114,14 @@ class Directory:
         if self._running:
             await asyncio.wait(self._running, timeout=self._config.exit_timeout_s)
         # Those whose stop LiveAvatar does not confirm: the stop goes on in the pool, for as long as that lives.
-        for task in self._running:
-            task.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        while left := set(self._running):
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+            # Their callbacks take them out of the set.
+            await asyncio.sleep(0)
         for observer in list(self.observers):
-            observer.on_close()
+            self._tell(observer, observer.on_close)
 
     async def open(self, spec: Spec, request_id: str, *, wait_s: float | None) -> LiveSession:
         """Create a session, or give the one that was created for the same request.
@@ -283,16 +290,26 @@ class Directory:
         self._sessions[session.id] = session
         if session.request_id:
             self._requests[session.request_id] = session
-        task = self._tasks.create_task(self._live(session, wait_s), name=f"session-{session.id}")
+        task = asyncio.create_task(self._live(session, wait_s), name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         session.on_news = self._on_news
         for observer in list(self.observers):
-            observer.on_session(session)
+            self._tell(observer, observer.on_session, session)
 
     def _on_news(self, session_id: str) -> None:
-        for observer in self.observers:
-            observer.on_news(session_id)
+        for observer in list(self.observers):
+            self._tell(observer, observer.on_news, session_id)
+
+    def _tell(self, observer: Observer, tell: Callable[..., None], *args: object) -> None:
+        """Call one observer; a fault in it ends its watch, and no session."""
+        try:
+            tell(*args)
+        except Exception as fault:  # noqa: BLE001 - a watcher is no part of the session that it watches
+            incident = new_id()
+            _log.error("observer.failed", incident=incident, exc_info=fault)
+            self.observers.discard(observer)
+            observer.fail(InternalError("a fault of the gateway", incident=incident))
 
     async def _live(self, session: LiveSession, wait_s: float | None) -> None:
         try:
@@ -301,14 +318,24 @@ class Directory:
             # Another process took it over while it ended here: that is no reason to keep it.
             if session.lost_to is None:
                 raise
+        except BaseException as fault:  # noqa: BLE001 - the root of the task: nothing of it may reach other sessions
+            session.crashed(fault)
         if session.lost_to is not None:
             self._let_go(session)
             return
         if session.core.end_reason is EndReason.CREATE_FAILED:
+            self._note_failed_create(session)
             # Nothing was made, so a retry of the same request may try again.
             self._requests.pop(session.request_id, None)
         self._ended[session.id] = time.monotonic() + self._config.retention_s
         self._forget()
+
+    def _note_failed_create(self, session: LiveSession) -> None:
+        error = session.core.error
+        if isinstance(error, RegistryUnavailable):
+            self._books.note_outage(error)
+        if error is not None:
+            self.on_create_failed(error)
 
     def _let_go(self, session: LiveSession) -> None:
         """Whoever asks for it is told where it is, see `_elsewhere`. It may be here again already."""
@@ -325,7 +352,7 @@ class Directory:
             if until_s > now_s and len(self._ended) <= self._config.max_ended:
                 return
             del self._ended[session_id]
-            gone = self._sessions.pop(session_id)
+            gone = self._sessions.pop(session_id, None)
             for request_id in [key for key, session in self._requests.items() if session is gone]:
                 del self._requests[request_id]
 
@@ -353,12 +380,13 @@ class Directory:
         Args:
             session_id: The session.
             reason: Why it ends, unless it already has another reason.
-            wait_s: How long to wait for another process; None is 30 s.
+            wait_s: How long to wait for another process, and for LiveAvatar; None is 30 s.
 
         Raises:
             SessionNotFound: there is none.
             OwnerMoved: another process has it and has not ended it in that time; it will.
             RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
+            UpstreamTimeout: it ends here, and LiveAvatar has not confirmed that in that time.
         """
         until_s = time.monotonic() + (_END_WAIT_S if wait_s is None else wait_s)
         asked = False
@@ -374,7 +402,19 @@ class Directory:
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
             session.end(reason)
-            await session.finished.wait()
+            # wait, not timeout: an end that arrives together with the deadline counts.
+            finishing = asyncio.create_task(session.finished.wait(), name=f"session-{session_id}/await-end")
+            try:
+                await asyncio.wait([finishing], timeout=max(0.0, until_s - time.monotonic()))
+            finally:
+                finishing.cancel()
+            if not session.finished.is_set():
+                raise UpstreamTimeout(
+                    f"LiveAvatar has not confirmed the end of session {session_id} yet; the gateway goes on "
+                    "trying, ask again",
+                    retry_after_s=1.0,
+                    session_id=session_id,
+                )
             if session.lost_to is None:
                 return session
 
@@ -473,4 +513,5 @@ class Directory:
     def end_all(self, reason: EndReason) -> None:
         """Begin to end all that live."""
         for session in self.living():
-            session.end(reason)
+            with bulkhead("session.end_failed", session.id):
+                session.end(reason)

@@ -9,6 +9,7 @@ import structlog
 
 from liveavatar_gateway.core.errors import Draining
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
 
@@ -57,7 +58,8 @@ class Drain:
         living = self._directory.living()
         _log.info("drain.began", sessions=len(living), grace_s=grace_s, exits=self._finishing)
         for session in living:
-            session.go_away(deadline, takes_speech=takes_speech)
+            with bulkhead("drain.failed", session.id):
+                session.go_away(deadline, takes_speech=takes_speech)
         return deadline
 
     def _end(self) -> None:
@@ -80,7 +82,8 @@ class Drain:
         living = self._directory.living()
         _log.info("drain.taken_back", sessions=len(living))
         for session in living:
-            session.stay()
+            with bulkhead("drain.failed", session.id):
+                session.stay()
         await self._tell_health(True)
         return True
 
@@ -95,13 +98,13 @@ class Drain:
         """
         self._finishing = True
         self._stop_timer()
-        await self._tell_health(False)
         end_s = asyncio.get_running_loop().time() + max(0.0, grace_s - reserve_s)
         living = self._directory.living()
         self.deadline = self._announce(grace_s, takes_speech=False)
+        await self._tell_health(False)
         async with asyncio.TaskGroup() as tasks:
             for session in living:
-                work = _finish(session, end_s, reserve_s)
+                work = _finish_apart(session, end_s, reserve_s)
                 tasks.create_task(work, name=f"session-{session.id}/drain")
         _log.info("drain.ended", sessions=len(living))
 
@@ -113,6 +116,11 @@ class Drain:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def _finish_apart(session: LiveSession, end_s: float, reserve_s: float) -> None:
+    with bulkhead("drain.failed", session.id):
+        await _finish(session, end_s, reserve_s)
 
 
 async def _finish(session: LiveSession, end_s: float, reserve_s: float) -> None:

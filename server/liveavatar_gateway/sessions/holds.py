@@ -32,6 +32,10 @@ class Hold:
         self._on_superseded()
         self.signal.set()
 
+    def detach(self) -> None:
+        """Keep the session alive no longer, and still be told of its news until `release`. Idempotent."""
+        self._holds.detach(self)
+
     def release(self) -> None:
         """Let go. Idempotent."""
         self._holds.let_go(self)
@@ -61,6 +65,8 @@ class Holds:
         self._abandon = abandon
         self._changed = changed
         self._all: set[Hold] = set()
+        # Of streams whose caller has closed its side while something is still owed to it.
+        self._detached: set[Hold] = set()
         self._attach: Hold | None = None
         self._audio: Hold | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -102,11 +108,21 @@ class Holds:
 
     def let_go(self, hold: Hold) -> None:
         """Called by `Hold.release`. Without any hold the session lives for its grace."""
+        self._detached.discard(hold)
+        self._audio = None if self._audio is hold else self._audio
+        self._drop(hold)
+
+    def detach(self, hold: Hold) -> None:
+        """Called by `Hold.detach`. `StreamAudio` can still be superseded: another may go on with its speech."""
+        if hold in self._all:
+            self._detached.add(hold)
+            self._drop(hold)
+
+    def _drop(self, hold: Hold) -> None:
         if hold not in self._all:
             return
         self._all.discard(hold)
         self._attach = None if self._attach is hold else self._attach
-        self._audio = None if self._audio is hold else self._audio
         self.expect_somebody(self._grace_s)
 
     def expect_somebody(self, grace_s: float) -> None:
@@ -126,13 +142,13 @@ class Holds:
             self._changed()
 
     def wake(self) -> None:
-        """The session has news for everybody who holds it."""
-        for hold in self._all:
+        """Wake every stream of the session: it has news."""
+        for hold in (*self._all, *self._detached):
             hold.signal.set()
 
     def supersede(self, error: GatewayError) -> None:
         """Another process has the session: tell everybody who holds it here."""
-        for hold in list(self._all):
+        for hold in (*self._all, *self._detached):
             hold.supersede(error)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """How a caller's audio is read: made from its header, or from the name of its format in the registry."""
 
-from liveavatar_gateway.audio.containers import detect_container
+from liveavatar_gateway.audio.containers import detect_container, may_be_container
 from liveavatar_gateway.audio.convert import converter
 from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core.utterance import Intake
@@ -14,5 +14,6 @@ def intake_of(audio_format: AudioFormat, *, max_chunk_bytes: int) -> Intake:
         max_chunk_bytes=max_chunk_bytes,
         new_converter=lambda: converter(audio_format),
         detect_container=detect_container,
+        may_be_container=may_be_container,
         format=audio_format.name,
     )

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any, Final
 
 import structlog
 
@@ -15,14 +16,15 @@ from liveavatar_gateway.core.errors import (
     OwnerMoved,
     SessionEnded,
 )
-from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.events import Happening, UtteranceEnded
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.session_config import SessionConfig
-from liveavatar_gateway.core.states import EndReason, SessionState
+from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.core.utterance import Intake, Utterance
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.drive import Drive, ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.holds import Holds
@@ -38,6 +40,8 @@ from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
 _log = structlog.get_logger(__name__)
+_ENDED_BY_CALLER: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST})
+"""Ends after which a caller expects to have been heard whole."""
 
 
 def new_id() -> str:
@@ -52,6 +56,13 @@ def utc_now() -> datetime:
 
 def _unheard(session_id: str) -> None:
     """What happens to news of a session that no directory has."""
+
+
+def _was_spoken_out(happening: Happening) -> bool:
+    """Say whether speech has just come to its own end, which a cut and the session's end are not."""
+    if not isinstance(happening, UtteranceEnded) or not happening.played_s:
+        return False
+    return happening.outcome is not Outcome.INTERRUPTED and not isinstance(happening.error, SessionEnded)
 
 
 class LiveSession:
@@ -135,7 +146,11 @@ class LiveSession:
         self.drive.succeeded = self.avatars.succeed
         self.drive.renew = self._renew if spec.own_room is not None else None
         self._tickets = Tickets()
+        self.end_message: Any = None
+        """Message of the last event, once it was made: it is the same each time it is sent."""
         self._told = 0 if left is None else left.told
+        self._spoken_until_s: float | None = None
+        self._stop_from_s: float | None = None
         self._creation: asyncio.Task[UpstreamSession] | None = None
         self._keep_s = keep_s
         self._left = left
@@ -170,25 +185,41 @@ class LiveSession:
 
     # --- what callers do
 
-    def begin(self, utterance_id: str, intake: Intake) -> Utterance:
+    def begin(self, utterance_id: str, intake: Intake, *, idle_timeout_s: float | None = None) -> Utterance:
         """Open an utterance. One that was left open is cancelled: its caller goes on with something else.
+
+        Args:
+            utterance_id: The caller's name for it; empty to have one made.
+            intake: How its audio is read.
+            idle_timeout_s: Longest time without audio before it is sealed; None for no limit.
 
         Raises:
             Draining, SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
         """
-        utterance = self._begin(utterance_id, intake)
+        utterance = self._begin(utterance_id, intake, idle_timeout_s)
         self._left_open.give_up_all()
         return utterance
 
-    def _begin(self, utterance_id: str, intake: Intake) -> Utterance:
+    def _begin(self, utterance_id: str, intake: Intake, idle_timeout_s: float | None) -> Utterance:
         if not self.takes_speech and not self.core.over:
             raise Draining
         utterance = self.core.begin(utterance_id, intake)
         self._meter.begun(utterance.id)
+        self._watch_idle(utterance, idle_timeout_s)
         return utterance
 
-    def resume(self, utterance_id: str, intake: Intake) -> Utterance | UtteranceEnded:
-        """Go on with an utterance of an earlier stream; one that is not known is opened.
+    def _watch_idle(self, utterance: Utterance, idle_timeout_s: float | None) -> None:
+        """Let the idle limit of an utterance run from now on; without a new one, that which it has."""
+        if idle_timeout_s is not None:
+            utterance.idle_timeout_s = idle_timeout_s
+        utterance.idle_since_s = time.monotonic()
+        if utterance.idle_timeout_s is not None:
+            self._driver.set()
+
+    def resume(
+        self, utterance_id: str, intake: Intake, *, idle_timeout_s: float | None = None
+    ) -> Utterance | UtteranceEnded:
+        """Go on with an utterance of an earlier stream; one that is not known is opened. For the rest see `begin`.
 
         Raises:
             InvalidField: it was begun in another format.
@@ -196,9 +227,10 @@ class LiveSession:
         """
         known = self.core.speech.take_up(utterance_id, intake)
         if known is None:
-            return self._begin(utterance_id, intake)
+            return self._begin(utterance_id, intake, idle_timeout_s)
         if isinstance(known, Utterance):
             self._left_open.take(known)
+            self._watch_idle(known, idle_timeout_s)
         return known
 
     def leave_open(self, utterance: Utterance) -> None:
@@ -206,6 +238,8 @@ class LiveSession:
         if utterance.sealed or utterance.outcome is not None:
             return
         _log.info("utterance.left_open", session=self.id, received_bytes=utterance.received)
+        # Nobody can bring audio now: the grace counts instead.
+        utterance.idle_since_s = None
         self._left_open.add(utterance)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes) -> None:
@@ -214,8 +248,15 @@ class LiveSession:
         Raises:
             CallerError, CreditExceeded: nothing was taken.
         """
-        if self.core.speech.receive(utterance, offset, audio, time.monotonic()):
+        if utterance.sealed:
+            self.drop_stale(len(audio))
+        elif self.core.speech.receive(utterance, offset, audio, time.monotonic()):
             self._driver.set()
+
+    def drop_stale(self, size_bytes: int) -> None:
+        """Count audio that names an utterance which takes none any more."""
+        self.core.speech.drop_stale(size_bytes)
+        self._metrics.stale_audio(size_bytes)
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
         """Take no more audio for an utterance; it is spoken to its end."""
@@ -268,7 +309,7 @@ class LiveSession:
         self._driver.set()
 
     def go_away(self, deadline: datetime, *, takes_speech: bool) -> None:
-        """Announce that this process shuts down: the session ends by `deadline`.
+        """Announce that this process drains: the session ends by `deadline`.
 
         Args:
             deadline: When it is ended at the latest.
@@ -285,7 +326,15 @@ class LiveSession:
         self.holds.wake()
 
     def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:
-        """Begin to end; `finished` is set when LiveAvatar has stopped it."""
+        """Begin to end; `finished` is set when LiveAvatar has stopped it.
+
+        When a caller ends it right after speech, LiveAvatar is told a moment later: what it reports as spoken is
+        still on its way into the room. An end in the middle of speech cuts at once.
+        """
+        self._tell()
+        is_silent = not self.core.speech.active
+        if not self.core.over and reason in _ENDED_BY_CALLER and is_silent and self._spoken_until_s is not None:
+            self._stop_from_s = self._spoken_until_s + self.core.config.end_tail_s
         self.core.end(reason, time.monotonic(), error=error)
         if self._creation is not None:
             self._creation.cancel()
@@ -307,16 +356,8 @@ class LiveSession:
         return self.avatars.started
 
     def viewer_access(self) -> LiveKitAccess | None:
-        """What a browser needs to join; None before the room exists, or when no token can be made for an own room.
-
-        LiveAvatar's own token, if it gives one for such a room, may do more than watch.
-        """
-        started = self.avatars.started
-        if started is None:
-            return None
-        if (own := self.spec.own_room) is not None:
-            return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
-        return LiveKitAccess(url=started.room_url, room="", token=started.viewer_token)
+        """Return what a browser needs to join, see `Avatars.viewer_access`."""
+        return self.avatars.viewer_access()
 
     async def ready(self) -> None:
         """Wait until the avatar is ready.
@@ -362,10 +403,24 @@ class LiveSession:
             _log.exception("session.crashed", session=self.id, incident=incident)
             self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))
         finally:
-            self.holds.close()
-            self._left_open.close()
-            self._pool.let_go(self)
+            # Each for itself: whatever fails here, the session is stopped.
+            with bulkhead("session.crashed", self.id):
+                self.holds.close()
+            with bulkhead("session.crashed", self.id):
+                self._left_open.close()
+            with bulkhead("session.crashed", self.id):
+                self._pool.let_go(self)
             await self._finish()
+
+    def crashed(self, fault: BaseException) -> None:
+        """Conclude a session whose task failed where nothing should; it is stopped upstream all the same."""
+        if self.drive.upstream is not None and self.lost_to is None:
+            # Closed again, it only returns what the first close did.
+            self._pool.run(self.drive.upstream.close(), name=f"session-{self.id}/crashed")
+        if not self.finished.is_set():
+            self.finished.set()
+            self.holds.wake()
+        _log.error("session.crashed", session=self.id, exc_info=fault)
 
     async def _create(self, wait_s: float | None) -> UpstreamSession:
         """As a task of its own, so that `end` can call it off while it waits for a place."""
@@ -416,6 +471,12 @@ class LiveSession:
         if not self.core.over:
             self._pool.keep_alive(self)
             await self.drive.run(upstream)
+            await self._let_last_words_out()
+
+    async def _let_last_words_out(self) -> None:
+        """Wait for the rest of the tail behind the last end of speech; see `end`."""
+        if self._stop_from_s is not None:
+            await asyncio.sleep(self._stop_from_s - time.monotonic())
 
     async def _finish(self) -> None:
         if self.lost_to is not None:
@@ -424,13 +485,15 @@ class LiveSession:
                 await self.drive.upstream.leave()
             self.finished.set()
             return
-        self._tell()
+        with bulkhead("session.crashed", self.id):
+            self._tell()
         try:
             if self.drive.upstream is not None:
                 self.core.learn_end(await self.drive.upstream.close())
         finally:
-            self.core.ended()
-            self._tell()
+            with bulkhead("session.crashed", self.id):
+                self.core.ended()
+                self._tell()
             self.finished.set()
             self._log_end()
         await self._ledger.finish(self._keep_s)
@@ -457,6 +520,8 @@ class LiveSession:
         self.core.answers.clear()
         if self.core.log.last_sequence != self._told:
             for entry in self.core.log.kept_after(self._told):
+                if _was_spoken_out(entry.happening):
+                    self._spoken_until_s = time.monotonic()
                 self._meter.happened(entry.happening, self.core.end_reason)
             self._ledger.note_speech(
                 (entry.happening for entry in self.core.log.latest(self.core.log.last_sequence - self._told)),

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from liveavatar_gateway.core.errors import GatewayError
 from liveavatar_gateway.sessions.live import LiveSession
 
 
@@ -13,6 +14,9 @@ class Observer(Protocol):
 
     def on_news(self, session_id: str) -> None:
         """The log of a session has grown, or the session is not here any more."""
+
+    def fail(self, error: GatewayError) -> None:
+        """End the watch with an error: one of the calls above failed, and no more follow."""
 
     def on_close(self) -> None:
         """Nothing more will happen here: the process exits."""

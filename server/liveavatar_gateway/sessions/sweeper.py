@@ -192,13 +192,14 @@ class Sweeper:
                 self._pool.run(work, name=f"session-{row.session_id}/stop-other")
         return session
 
-    async def _stop_other(self, upstream_session_id: str) -> None:
-        """Stop what was being replaced, or was to replace it, when its process died."""
-        await self._pool.stops.stop(upstream_session_id, _STOP_REASON)
+    async def _stop_other(self, upstream_session_id: str) -> bool:
+        """Stop what nobody has: it was being replaced, or was to replace another, when its process died."""
+        stopped = (await self._pool.stops.stop(upstream_session_id, _STOP_REASON)).counts
         try:
             await self._books.registry.drop_upstream(upstream_session_id)
         except RegistryUnavailable as error:
             self._books.note_outage(error)
+        return stopped
 
     async def begin_to_end(self, row: Row) -> asyncio.Task[int] | None:
         """Claim a session and end it; None when somebody else was faster. The task returns what was stopped."""
@@ -217,9 +218,8 @@ class Sweeper:
         facts = await self._final_facts(row, fence)
         ledger = self._books.ledger(_Remains(row.session_id, facts), fence)
         for upstream in row.upstreams:
-            # False when it had ended before, or after five minutes in vain: LiveAvatar has reaped it by then.
             stops = self._retired.get(row.account, self._pool.stops)
-            stopped += await stops.stop(upstream.upstream_session_id, _STOP_REASON)
+            stopped += (await stops.stop(upstream.upstream_session_id, _STOP_REASON)).counts
             await ledger.stopped(upstream.upstream_session_id)
         # Its end is an event like others, with a number that nobody has seen.
         ledger.note_sequence(row.sequence + 1)
@@ -244,12 +244,16 @@ class Sweeper:
                 done, _ = await asyncio.wait(ending, timeout=_STOP_WAIT_S)
                 stopped += sum(task.result() for task in done if task.exception() is None)
             ours = await registry.owners_of(await self._rest.active())
+            stopping = []
             for upstream_session_id, session_id in ours.items():
                 row = await registry.find(session_id)
                 mine = row is not None and row.owner == registry.owner
                 if mine and upstream_session_id not in self._pool.held:
-                    stopped += await self._pool.stops.stop(upstream_session_id, _STOP_REASON)
-                    await registry.drop_upstream(upstream_session_id)
+                    work = self._stop_other(upstream_session_id)
+                    stopping.append(self._pool.run(work, name=f"session-{session_id}/stop-orphan"))
+            if stopping:
+                done, _ = await asyncio.wait(stopping, timeout=_STOP_WAIT_S)
+                stopped += sum(task.result() for task in done)
         except RegistryUnavailable as error:
             self._books.note_outage(error)
         except GatewayError as error:

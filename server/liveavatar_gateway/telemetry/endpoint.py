@@ -1,4 +1,4 @@
-"""The HTTP port for operators: `/metrics`, `/healthz`, `/readyz`."""
+"""The HTTP port for operators: `/metrics`, `/healthz`, `/readyz`, `/readyz/create`."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from liveavatar_gateway.addresses import family
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 
 _CLOSE_WITHIN_S: Final = 1
@@ -27,20 +28,36 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _readiness(refusal: str) -> Response:
+    if refusal:
+        return Response(f"{refusal}\n", _SERVICE_UNAVAILABLE, media_type="text/plain")
+    return Response("ready\n", media_type="text/plain")
+
+
 class Endpoint:
     """Serves metrics in the gateway's own loop, so that it answers only while that does. A context manager."""
 
-    def __init__(self, metrics: Metrics, snapshot: Callable[[], Snapshot], *, host: str, port: int) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        snapshot: Callable[[], Snapshot],
+        create_refusal: Callable[[], str],
+        *,
+        host: str,
+        port: int,
+    ) -> None:
         """Prepare it.
 
         Args:
             metrics: What is shown.
             snapshot: Asked at each look.
+            create_refusal: Gives the reason why a create would be refused now; empty when it can succeed.
             host: Address to listen on.
             port: TCP port; 0 takes a free one.
         """
         self._metrics = metrics
         self._snapshot = snapshot
+        self._create_refusal = create_refusal
         self._host = host
         self._port = port
         self._task: asyncio.Task[None] | None = None
@@ -64,7 +81,13 @@ class Endpoint:
         Raises:
             OSError: the address cannot be bound.
         """
-        listener = socket.create_server((self._host, self._port), family=_family(self._host), backlog=128)
+        listener = socket.create_server(
+            (self._host, self._port),
+            family=family(self._host),
+            backlog=128,
+            # As gRPC does it: all addresses are those of both kinds.
+            dualstack_ipv6=self._host == "::" and socket.has_dualstack_ipv6(),
+        )
         self.port = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="metrics")
         return self
@@ -80,6 +103,7 @@ class Endpoint:
                 Route("/metrics", self._show),
                 Route("/healthz", self._health),
                 Route("/readyz", self._readiness),
+                Route("/readyz/create", self._create_readiness),
             ]
         )
 
@@ -96,11 +120,9 @@ class Endpoint:
         return Response("ok\n", media_type="text/plain")
 
     async def _readiness(self, _: Request) -> Response:
-        """New sessions are taken."""
-        if self._snapshot().draining:
-            return Response("draining\n", _SERVICE_UNAVAILABLE, media_type="text/plain")
-        return Response("ready\n", media_type="text/plain")
+        """Streams and resumes are taken: 503 only while the process drains."""
+        return _readiness("draining" if self._snapshot().draining else "")
 
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+    async def _create_readiness(self, _: Request) -> Response:
+        """A create can succeed: 503 with the reason when it cannot."""
+        return _readiness(self._create_refusal())

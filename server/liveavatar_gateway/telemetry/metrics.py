@@ -23,8 +23,10 @@ from liveavatar_gateway.core.events import (
     StateChanged,
     UtteranceEnded,
     UtteranceStarted,
+    UtteranceUnderrun,
 )
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
+from liveavatar_gateway.telemetry.guard import never_raises
 
 _LIVING: Final = tuple(state for state in SessionState if state is not SessionState.ENDED)
 _OPEN_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60)
@@ -49,6 +51,8 @@ class Snapshot:
     draining: bool
     tasks: int
     """Tasks of the event loop."""
+    dropped_log_lines: int = 0
+    """Log lines that could not be written since the process started."""
 
 
 class Metrics:
@@ -106,6 +110,16 @@ class Metrics:
             "Audio sent to LiveAvatar, bytes of 24 kHz mono s16le: 48 000 are a second.",
             registry=own,
         )
+        self._stale_audio_bytes = Counter(
+            "gateway_stale_audio_bytes",
+            "Audio that came for an utterance which was cut, refused or over, and was dropped; bytes as sent.",
+            registry=own,
+        )
+        self._underruns = Counter(
+            "gateway_underruns",
+            "Times an avatar ran dry inside an utterance whose audio had not all come.",
+            registry=own,
+        )
         self._upstream_errors = Counter(
             "gateway_upstream_errors",
             "Refusals and failures of LiveAvatar, those that a retry made good among them, by reason.",
@@ -143,7 +157,19 @@ class Metrics:
         self._rpcs = Counter(
             "gateway_rpcs", "Calls that ended, by method and code.", ["method", "code"], registry=own
         )
+        self._malformed_messages = Counter(
+            "gateway_malformed_messages",
+            "Messages of callers that are none of the contract, by method. They are refused and not logged.",
+            ["method"],
+            registry=own,
+        )
         self._rpcs_open = Gauge("gateway_rpcs_open", "Calls and streams that are open.", ["method"], registry=own)
+        self._dropped_log_lines = Counter(
+            "gateway_log_lines_dropped",
+            "Log lines that could not be written, or that nobody read in time.",
+            registry=own,
+        )
+        self._dropped_before = 0
         self._lag = Histogram(
             "gateway_event_loop_lag_seconds",
             "How late the event loop wakes: work is waiting for the core this long.",
@@ -162,6 +188,7 @@ class Metrics:
         for outcome in Outcome:
             self._utterances.labels(outcome.value)
 
+    @never_raises
     def look(self, now: Snapshot) -> None:
         """Take over what is counted only when somebody looks."""
         for state in _LIVING:
@@ -172,37 +199,57 @@ class Metrics:
         self._stops_pending.set(now.stops_pending)
         self._draining.set(now.draining)
         self._tasks.set(now.tasks)
+        self._dropped_log_lines.inc(now.dropped_log_lines - self._dropped_before)
+        self._dropped_before = now.dropped_log_lines
 
+    @never_raises
     def packet(self, size_bytes: int) -> None:
         """A packet went upstream."""
         self._packets.inc()
         self._audio_bytes.inc(size_bytes)
 
+    @never_raises
+    def stale_audio(self, size_bytes: int) -> None:
+        """Count audio that was dropped since its utterance takes none any more."""
+        self._stale_audio_bytes.inc(size_bytes)
+
+    @never_raises
     def interrupted(self, seconds: float) -> None:
         """An interrupt was answered."""
         self._interrupts.observe(seconds)
 
+    @never_raises
     def upstream_failed(self, reason: str) -> None:
         """LiveAvatar refused or failed; `reason` is one of the contract's, or `SOCKET_CLOSED`."""
         self._upstream_errors.labels(reason).inc()
 
+    @never_raises
     def taken_over(self, *, adopted: bool) -> None:
         """A session of a dead process goes on here, or was ended."""
         self._taken_over.labels("adopted" if adopted else "swept").inc()
 
+    @never_raises
     def registry_works(self, *, works: bool) -> None:
         """The registry can be written, or cannot."""
         self._registry_available.set(works)
 
+    @never_raises
     def rpc_began(self, method: str) -> None:
         """A call was taken."""
         self._rpcs_open.labels(method).inc()
 
+    @never_raises
     def rpc_ended(self, method: str, code: str) -> None:
         """A call ended."""
         self._rpcs_open.labels(method).dec()
         self._rpcs.labels(method, code).inc()
 
+    @never_raises
+    def malformed_message(self, method: str) -> None:
+        """Count bytes of a caller that are no message of this method."""
+        self._malformed_messages.labels(method).inc()
+
+    @never_raises
     def loop_lagged(self, seconds: float) -> None:
         """The event loop woke so late."""
         self._lag.observe(seconds)
@@ -213,27 +260,38 @@ class Metrics:
 
     # --- for SessionMeter
 
+    @never_raises
     def session_opened(self, seconds: float) -> None:
         """A session can speak."""
         self._session_open.observe(seconds)
 
+    @never_raises
     def reconnected(self, gap_s: float, resent_bytes: int) -> None:
         """A lost command socket is there again."""
         self._reconnects.observe(gap_s)
         self._resent_bytes.inc(resent_bytes)
 
+    @never_raises
     def rotated(self, outcome: str) -> None:
         """A fresh avatar took over, or could not in time."""
         self._rotations.labels(outcome).inc()
 
+    @never_raises
     def session_ended(self, reason: EndReason | None) -> None:
         """A session is over."""
         self._sessions_ended.labels(reason.value if reason else EndReason.UPSTREAM_FAILED.value).inc()
 
+    @never_raises
     def utterance_started(self, seconds: float) -> None:
         """The first sound of an utterance is out."""
         self._utterance_start.observe(seconds)
 
+    @never_raises
+    def underrun(self) -> None:
+        """Count an avatar that ran dry inside an utterance."""
+        self._underruns.inc()
+
+    @never_raises
     def utterance_ended(self, outcome: Outcome) -> None:
         """An utterance is over."""
         self._utterances.labels(outcome.value).inc()
@@ -249,10 +307,12 @@ class SessionMeter:
         self._opened = False
         self._begun_s: dict[str, float] = {}
 
+    @never_raises
     def begun(self, utterance_id: str) -> None:
         """An utterance was begun."""
         self._begun_s[utterance_id] = self._clock()
 
+    @never_raises
     def happened(self, happening: Happening, end_reason: EndReason | None) -> None:
         """Something was put into the session's log; `end_reason` is the session's, None while it lives."""
         match happening:
@@ -269,6 +329,8 @@ class SessionMeter:
             case UtteranceStarted(utterance_id=utterance_id):
                 if (begun_s := self._begun_s.pop(utterance_id, None)) is not None:
                     self._metrics.utterance_started(self._clock() - begun_s)
+            case UtteranceUnderrun():
+                self._metrics.underrun()
             case UtteranceEnded(utterance_id=utterance_id, outcome=outcome, error=error):
                 self._begun_s.pop(utterance_id, None)
                 self._metrics.utterance_ended(outcome)

@@ -6,6 +6,10 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepAliveConfig:
@@ -74,7 +78,10 @@ class KeepAliveSchedule:
             if session.last_command_at_s + self._config.interval_s * (1 - self._config.jitter) > now_s:
                 self._push(entry, session.last_command_at_s)
                 continue
-            session.keep_alive()
+            try:
+                session.keep_alive()
+            except Exception:  # noqa: BLE001 - a fault of one session must not let the others fall asleep
+                _log.exception("keep_alive.failed")
             count += 1
             self._push(entry, now_s)
         return count

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from liveavatar_gateway.upstream.bounds import session_seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
@@ -57,7 +59,11 @@ class Started:
     room_url: str
     viewer_token: str = field(repr=False)
     max_duration_s: float | None
-    """The limit that applies, from the start; None when LiveAvatar did not say."""
+    """The limit that applies, from the start; None when LiveAvatar did not say, or said what cannot be true."""
+
+    def __post_init__(self) -> None:
+        """Drop an impossible limit, which may also come from a registry that an earlier version wrote."""
+        object.__setattr__(self, "max_duration_s", session_seconds(self.max_duration_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,11 @@ from liveavatar_gateway.upstream.account import Ledger
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
 from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
 from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
+from liveavatar_gateway.upstream.proxies import Proxies
+from liveavatar_gateway.upstream.refusals import is_denied
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.socket import CommandSocket
-from liveavatar_gateway.upstream.stops import StopConfig, Stops
+from liveavatar_gateway.upstream.stops import StopConfig, Stopped, Stops
 
 _Result = TypeVar("_Result")
 
@@ -31,6 +33,10 @@ _log = structlog.get_logger(__name__)
 
 _STOP_REASON = "USER_CLOSED"
 _FATE_TIMEOUT_S = 3.0
+_SEARCH_WAIT_S = 10.0
+"""How long a caller waits for a search for what dead processes left."""
+_SEARCH_LIMIT_S = 30.0
+"""How long such a search may take."""
 _SOCKET_LINGER_S = 3.0
 """How long a socket waits for its session's stop before it is closed all the same."""
 
@@ -47,6 +53,8 @@ class PoolConfig:
     """When keep-alives are sent."""
     connect_timeout_s: float = 10.0
     """Longest wait for the command socket to open."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Through what it is opened."""
 
 
 class UpstreamSession:
@@ -69,7 +77,10 @@ class UpstreamSession:
         """
         try:
             self._socket = await CommandSocket.open(
-                self.started.ws_url, on_event, timeout_s=self._pool.config.connect_timeout_s
+                self.started.ws_url,
+                on_event,
+                timeout_s=self._pool.config.connect_timeout_s,
+                proxies=self._pool.config.proxies,
             )
         except GatewayError as error:
             self._pool.metrics.upstream_failed(error.reason)
@@ -101,12 +112,19 @@ class UpstreamSession:
             await asyncio.wait([stopping], timeout=_SOCKET_LINGER_S)
             if self._socket is not None:
                 await self._socket.close()
-            was_alive = await stopping
+            stopped = await stopping
             await self._ledger.stopped(session_id)
-            return "" if was_alive else (await self._pool.fate(session_id)).reason
+            return await self._reason_of_another(stopped)
         finally:
             self._pool.held.discard(session_id)
             self._place.release(settle=True)
+
+    async def _reason_of_another(self, stopped: Stopped) -> str:
+        """Return LiveAvatar's reason where it, or somebody else, ended the session; empty where this stop did."""
+        if stopped not in (Stopped.BEFORE, Stopped.EITHER):
+            return ""
+        reason = (await self._pool.fate(self.started.session_id)).reason
+        return "" if stopped is Stopped.EITHER and reason == _STOP_REASON else reason
 
     async def leave(self) -> None:
         """Let go of the session without stopping it: another process drives it now."""
@@ -140,6 +158,7 @@ class Pool:
         """LiveAvatar's ids of all sessions that somebody here has or is about to have."""
         self._rest = rest
         self._keep_alive = KeepAliveSchedule(config.keep_alive, rng or random.Random())  # noqa: S311 - jitter
+        self._search: asyncio.Task[int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[Any]] = set()
 
@@ -149,22 +168,61 @@ class Pool:
         Raises:
             CapacityExhausted: no place in time.
             RegistryUnavailable: the ledger cannot be kept; nothing was started.
-            UpstreamError: LiveAvatar refused or failed; nothing is left running.
+            UpstreamError: LiveAvatar refused or failed; what may run all the same is being stopped.
         """
+        until_s = time.monotonic() + (self.config.places.wait_s if wait_s is None else wait_s)
         place = await self.places.take(wait_s=wait_s)
-        try:
-            return await self._start_in(place, request, ledger)
-        except CapacityExhausted:
+        has_searched = False
+        while True:
+            try:
+                return await self._start_in(place, request, ledger)
+            except CapacityExhausted as error:
+                refused = error
             # The account is full although this process has a place: what a dead process left may be in the way.
-            if self.find_orphans is None or not await self.find_orphans():
-                raise
-        await asyncio.sleep(self.config.places.settle_s)
-        return await self._start_in(await self.places.take(wait_s=wait_s), request, ledger)
+            is_hopeful = place.is_hopeful
+            if not has_searched:
+                has_searched = True
+                is_hopeful = await self._freed_orphans(until_s) or is_hopeful
+            left_s = until_s - time.monotonic()
+            if not is_hopeful or left_s <= 0:
+                raise refused
+            try:
+                place = await self.places.take(wait_s=left_s, again=place)
+            except CapacityExhausted as in_vain:
+                raise refused from in_vain
+
+    async def _freed_orphans(self, until_s: float) -> bool:
+        """Have one search run for all callers, and wait for it within bounds; True when it stopped sessions."""
+        if self.find_orphans is None:
+            return False
+        if self._search is None:
+            self._search = self.run(self._search_orphans(self.find_orphans), name="pool/find-orphans")
+        wait_s = min(_SEARCH_WAIT_S, until_s - time.monotonic())
+        search = self._search
+        await asyncio.wait([search], timeout=max(0.0, wait_s))
+        return search.done() and not search.cancelled() and search.result() > 0
+
+    async def _search_orphans(self, find: Callable[[], Awaitable[int]]) -> int:
+        stopped = 0
+        try:
+            async with asyncio.timeout(_SEARCH_LIMIT_S):
+                stopped = await find()
+            if stopped:
+                # LiveAvatar frees what was stopped a little later.
+                await asyncio.sleep(self.places.settling.pause_s)
+        except Exception:  # noqa: BLE001 - the root of its task: a fault of the search refuses no caller
+            _log.exception("pool.search_crashed")
+        finally:
+            self._search = None
+        return stopped
 
     async def _start_in(self, place: Place, request: AvatarRequest, ledger: Ledger) -> UpstreamSession:
         try:
             minted = await self._rest.mint(request, self._own_room(request))
             await self._note(minted.session_id, ledger)
+        except CapacityExhausted:
+            place.refuse()
+            raise
         except BaseException:
             place.release(settle=False)
             raise
@@ -203,16 +261,30 @@ class Pool:
         try:
             started = await self._rest.start(minted)
         except Exception as error:
+            # Only LiveAvatar's own refusal says that nothing runs; a fault of our own says nothing.
+            if not isinstance(error, GatewayError) or not is_denied(error):
+                # Behind: its caller is told at once, and nobody else gets the place before LiveAvatar confirms.
+                self.run(self._undo(place, minted, ledger), name=f"session-{minted.session_id}/undo")
+                raise
             self.held.discard(minted.session_id)
-            # Only a clear refusal says that nothing runs; a fault of our own says nothing.
-            may_run = not isinstance(error, GatewayError) or _may_run(error)
-            if may_run:
-                await self.stops.stop(minted.session_id, _STOP_REASON)
-            place.release(settle=may_run)
+            if isinstance(error, CapacityExhausted):
+                place.refuse()
+            else:
+                place.release(settle=False)
             await ledger.stopped(minted.session_id)
             raise
+        place.accept()
         await ledger.started(started)
         return UpstreamSession(self, place, started, ledger)
+
+    async def _undo(self, place: Place, minted: Minted, ledger: Ledger) -> None:
+        """Stop what a failed start may have left running."""
+        try:
+            await self.stops.stop(minted.session_id, _STOP_REASON)
+            await ledger.stopped(minted.session_id)
+        finally:
+            self.held.discard(minted.session_id)
+            place.release(settle=True)
 
     def adopt(self, started: Started, ledger: Ledger) -> UpstreamSession:
         """Go on with a session that another process started. It has a place even where all are taken."""
@@ -258,24 +330,23 @@ class Pool:
         self._keep_alive.run(time.monotonic())
         self._arm()
 
-    async def close(self, timeout_s: float) -> int:
-        """Wait for all that is being closed; returns how many sessions may still run upstream.
+    async def close(self, timeout_s: float) -> list[str]:
+        """Wait for all that is being started and closed; returns LiveAvatar's ids of what may still run.
 
+        A start that was sent is waited for, and stopped when it succeeds: work that begins meanwhile counts too.
         What is not closed in time is given up: the process ends, and LiveAvatar reaps what nobody is connected to.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._closing:
-            await asyncio.wait(set(self._closing), timeout=timeout_s)
-        left = self.stops.pending
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        while self._closing and (left_s := until_s - loop.time()) > 0:
+            await asyncio.wait(set(self._closing), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            # The callbacks of what is done may have begun something else.
+            await asyncio.sleep(0)
+        left = sorted(self.held | self.stops.pending_ids)
         await self.stops.give_up()
         for task in self._closing:
             task.cancel()
         return left
-
-
-def _may_run(error: GatewayError) -> bool:
-    """Whether a session may have started although start failed: anything but a clear refusal."""
-    status = error.metadata.get("http_status", "")
-    return not (status.startswith("4") and status != "408")

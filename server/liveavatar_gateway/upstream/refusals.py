@@ -20,12 +20,17 @@ from liveavatar_gateway.core.errors import (
     UpstreamUnauthenticated,
     UpstreamUnreachable,
 )
+from liveavatar_gateway.upstream.bounds import MAX_KIND_BYTES, bounded
 
 _PLAN_CODES: Final = frozenset({4030})
 _CONCURRENCY_CODES: Final = frozenset({4032, 4003})
 _CREDIT_CODES: Final = frozenset({4033})
-_MAX_QUOTED: Final = 300
-"""Characters of LiveAvatar's own words that are passed on."""
+_MAX_QUOTED_BYTES: Final = 300
+"""Bytes of LiveAvatar's own words that are passed on."""
+_MAX_READ_CHARS: Final = 2000
+"""Characters of a text without a known form in which words are looked for."""
+FOREIGN: Final = "foreign_answer"
+"""Set in the metadata of a refusal that is not in LiveAvatar's form: it proves nothing about a session."""
 
 _MAX_RETRY_AFTER_S: Final = 60.0
 """Longest `Retry-After` that is believed: LiveAvatar's windows are one second, and a proxy may say anything."""
@@ -55,6 +60,8 @@ class Answer:
     field: str
     """LiveAvatar's name of the field at fault, if it names one."""
     retry_after_s: float | None
+    own: bool
+    """Whether it has one of LiveAvatar's own forms; anything else may come from a proxy on the way."""
 
     @classmethod
     def of(cls, status: int, content: bytes, headers: Mapping[str, str], *, endpoint: str) -> "Answer":
@@ -66,9 +73,10 @@ class Answer:
             status=status,
             body=body,
             code=_integer(body.get("code")) if body else None,
-            message=_words(body, detail, content)[:_MAX_QUOTED],
-            field=_field(detail),
+            message=bounded(_words(body, detail, content), _MAX_QUOTED_BYTES),
+            field=bounded(_field(detail), MAX_KIND_BYTES),
             retry_after_s=_retry_after_s(headers),
+            own=_is_own(status, body, detail),
         )
 
 
@@ -80,6 +88,19 @@ def refusal(answer: Answer) -> GatewayError:
         facts["upstream_code"] = answer.code
     if answer.message:
         facts["upstream_message"] = answer.message
+    if not answer.own:
+        facts[FOREIGN] = "true"
+    if answer.status == 429:
+        return UpstreamRateLimited(says, retry_after_s=answer.retry_after_s or 1.0, facts=facts)
+    if answer.status >= 500:
+        return _server_error(answer, says, facts)
+    if not answer.own:
+        return UpstreamProtocol(
+            f"something answered {answer.status} for LiveAvatar, not in its form: "
+            f"{answer.message or 'nothing'}; is LIVEAVATAR_API_URL right, or a proxy in the way?",
+            retry_after_s=1.0,
+            facts=facts,
+        )
     if answer.status in (402, 403, 409):
         return _limit(answer, says, facts)
     if answer.status == 401:
@@ -87,12 +108,6 @@ def refusal(answer: Answer) -> GatewayError:
             f"{says}; check LIVEAVATAR_API_KEY (not a HeyGen key; make one at app.liveavatar.com/developers)",
             facts=facts,
         )
-    if answer.status == 429:
-        return UpstreamRateLimited(says, retry_after_s=answer.retry_after_s or 1.0, facts=facts)
-    if answer.status >= 500:
-        return _server_error(answer, says, facts)
-    if answer.body is None:
-        return UpstreamProtocol(f"{says}; is LIVEAVATAR_API_URL right?", retry_after_s=1.0, facts=facts)
     return UpstreamRejected(says, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
 
 
@@ -112,10 +127,32 @@ def _limit(answer: Answer, says: str, facts: dict[str, object]) -> GatewayError:
     return UpstreamRejected(says, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
 
 
+def is_denied(error: GatewayError) -> bool:
+    """Return whether LiveAvatar itself refused a call for good: then it had no effect.
+
+    A server error or 408 may come after the effect, and an answer that is not in LiveAvatar's form from anybody.
+    """
+    status = error.metadata.get("http_status", "")
+    return status.startswith("4") and status != "408" and FOREIGN not in error.metadata
+
+
+def is_absent(error: GatewayError) -> bool:
+    """Return whether LiveAvatar itself says that there is no such session."""
+    return is_denied(error) and error.metadata.get("http_status") == "404"
+
+
+def _is_own(status: int, body: Mapping[str, Any] | None, detail: Mapping[str, Any]) -> bool:
+    """Return whether a body is LiveAvatar's envelope or, with 422, a list of details from its framework."""
+    if body is None:
+        return False
+    if status == 422 and isinstance(body.get("detail"), list):
+        return isinstance(detail.get("loc"), list) and isinstance(detail.get("msg"), str)
+    return _integer(body.get("code")) is not None and "data" in body and isinstance(body.get("message"), str)
+
+
 def _server_error(answer: Answer, says: str, facts: dict[str, object]) -> GatewayError:
-    return UpstreamUnreachable(
-        f"{says}; it is LiveAvatar's fault", retry_after_s=answer.retry_after_s or 1.0, facts=facts
-    )
+    whose = "LiveAvatar's fault" if answer.own else "the fault of LiveAvatar or of what is in front of it"
+    return UpstreamUnreachable(f"{says}; it is {whose}", retry_after_s=answer.retry_after_s or 1.0, facts=facts)
 
 
 def _object(content: bytes) -> Mapping[str, Any] | None:
@@ -137,7 +174,7 @@ def _first_detail(body: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _words(body: Mapping[str, Any] | None, detail: Mapping[str, Any], content: bytes) -> str:
     """Look where the vendor's own web client looks, in its order."""
     if body is None:
-        return content.decode(errors="replace").strip()
+        return content[:_MAX_READ_CHARS].decode(errors="replace").strip()
     candidates = (
         detail.get("message"),
         body.get("message"),
@@ -150,7 +187,8 @@ def _words(body: Mapping[str, Any] | None, detail: Mapping[str, Any], content: b
 
 def _field(detail: Mapping[str, Any]) -> str:
     location = detail.get("loc")
-    return str(location[-1]) if isinstance(location, list) and location else ""
+    name = location[-1] if isinstance(location, list) and location else ""
+    return str(name) if isinstance(name, str | int) else ""
 
 
 def _integer(value: object) -> int | None:

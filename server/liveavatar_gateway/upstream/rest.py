@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -17,8 +18,20 @@ from liveavatar_gateway.core.errors import (
     UpstreamUnreachable,
 )
 from liveavatar_gateway.telemetry.metrics import Metrics
+from liveavatar_gateway.upstream.bounds import (
+    MAX_ID_CHARS,
+    MAX_KIND_BYTES,
+    MAX_REASON_BYTES,
+    MAX_TOKEN_CHARS,
+    MAX_URL_CHARS,
+    bounded,
+    session_seconds,
+)
 from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
-from liveavatar_gateway.upstream.refusals import Answer, refusal
+from liveavatar_gateway.upstream.proxies import Proxies
+from liveavatar_gateway.upstream.refusals import Answer, is_absent, refusal
+from liveavatar_gateway.upstream.socket import is_socket_address
+from liveavatar_gateway.upstream.stops import Stopped
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +39,11 @@ _KNOWN_SUCCESS_CODES: Final = frozenset({100, 1000, 200, None})
 _PAGE_SIZE: Final = 100
 """The most that LiveAvatar gives. Source: OpenAPI schema, GET /v1/sessions."""
 _MAX_PAGES: Final = 100
+_MAX_BODY_BYTES: Final = 4 * 2**20
+"""Largest answer that is read; a full page of sessions is some 30 kB."""
+_ID: Final = re.compile(r"[\w.~-]+", re.ASCII)
+_MAX_RETRY_WAIT_S: Final = 10.0
+"""Longest pause before a call is repeated. Whoever asks for a longer one gets no repeat: its caller is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +53,12 @@ class RestConfig:
     base_url: str = "https://api.liveavatar.com"
     """Without the `/v1`."""
     timeout_s: float = 15.0
-    """Longest wait for one answer. Start takes seconds; lower gives up on slow ones, higher lets callers wait."""
+    """Longest wait for one whole answer, from connecting to its last byte. Start takes seconds; lower gives up on
+    slow ones, higher lets callers wait."""
     attempts: int = 3
     """Tries of calls that may be repeated safely: token, stop, reads. Start is never repeated."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Through what it is called."""
     backoff_s: float = 0.25
     """Wait before the second try; doubles, with jitter. `Retry-After` goes before it."""
 
@@ -57,11 +78,25 @@ class Rest:
         self._metrics = metrics or Metrics()
         self._key_header = {"X-API-KEY": api_key}
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._proxy = config.proxies.of_url(config.base_url)
         self._client = httpx.AsyncClient(
             base_url=config.base_url,
+            proxy=None if self._proxy is None else self._proxy.url,
+            # Proxies are decided here, for the socket too; SSL_CERT_FILE counts as ever.
+            trust_env=False,
+            verify=httpx.create_ssl_context(),
             timeout=config.timeout_s,
             limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
+            # Answers are small; what is not compressed cannot grow beyond the limit while it is unpacked.
+            headers={"Accept-Encoding": "identity"},
         )
+
+    def use_key(self, api_key: str) -> bool:
+        """Call with another key from now on, of the same account; returns whether it is another."""
+        header = {"X-API-KEY": api_key}
+        changed = header != self._key_header
+        self._key_header = header
+        return changed
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -93,7 +128,8 @@ class Rest:
             }
         data = await self._retried("POST", "/v1/sessions/token", headers=self._key_header, json=body)
         return Minted(
-            session_id=_required(data, "session_id", "token"), token=_required(data, "session_token", "token")
+            session_id=_id(_required(data, "session_id", "token", max_chars=MAX_ID_CHARS)),
+            token=_required(data, "session_token", "token", max_chars=MAX_TOKEN_CHARS),
         )
 
     async def start(self, minted: Minted) -> Started:
@@ -105,30 +141,35 @@ class Rest:
         headers = {"Authorization": f"Bearer {minted.token}"}
         answer = await self._call("POST", "/v1/sessions/start", headers=headers, json={})
         data = _data_of(answer)
+        limit = data.get("max_session_duration")
+        max_duration_s = session_seconds(limit)
+        if limit is not None and max_duration_s is None:
+            _log.warning("upstream.limit_ignored", upstream_session=minted.session_id, said=_shown(limit))
         return Started(
             session_id=minted.session_id,
-            ws_url=_required(data, "ws_url", "start"),
-            room_url=_optional(data, "livekit_url"),
-            viewer_token=_optional(data, "livekit_client_token"),
-            max_duration_s=_seconds(data.get("max_session_duration")),
+            ws_url=_socket_address(_required(data, "ws_url", "start", max_chars=MAX_URL_CHARS)),
+            room_url=_optional(data, "livekit_url", "start", max_chars=MAX_URL_CHARS),
+            viewer_token=_optional(data, "livekit_client_token", "start", max_chars=MAX_TOKEN_CHARS),
+            max_duration_s=max_duration_s,
         )
 
-    async def stop(self, session_id: str, reason: str) -> bool:
-        """Stop a session and with it its billing; False when it had ended before.
+    async def stop(self, session_id: str, reason: str) -> Stopped:
+        """Stop a session and with it its billing, in one call: whoever wants it stopped repeats that.
 
         Uses the API key, which works when the session's own token has run out.
 
         Raises:
-            GatewayError: it could not be stopped now.
+            GatewayError: LiveAvatar did not confirm it; it may have stopped all the same.
         """
         body = {"session_id": session_id, "reason": reason}
         try:
-            await self._retried("POST", "/v1/sessions/stop", headers=self._key_header, json=body)
+            answer = await self._call("POST", "/v1/sessions/stop", headers=self._key_header, json=body)
         except GatewayError as error:
-            if error.metadata.get("http_status") == "404":
-                return False
+            if is_absent(error):
+                return Stopped.BEFORE
             raise
-        return True
+        _require_own(answer)
+        return Stopped.NOW
 
     async def fate(self, session_id: str) -> Fate:
         """Whether a session is over, and LiveAvatar's own word for why.
@@ -137,14 +178,14 @@ class Rest:
             GatewayError: it could not be asked.
         """
         try:
-            data = await self._retried("GET", f"/v1/sessions/{session_id}", headers=self._key_header)
+            data = await self._retried("GET", f"/v1/sessions/{session_id}", headers=self._key_header, own=True)
         except GatewayError as error:
-            if error.metadata.get("http_status") == "404":
+            if is_absent(error):
                 return Fate(over=True)
             raise
-        reason = _optional(data, "end_reason")
+        reason = bounded(_text(data, "end_reason"), MAX_REASON_BYTES)
         # A record has no state of its own; these two are there when it is historic.
-        return Fate(over=bool(reason or _optional(data, "end_at")), reason=reason)
+        return Fate(over=bool(reason or _text(data, "end_at")), reason=reason)
 
     async def active(self) -> Sequence[str]:
         """Ids of all sessions that run on the account, whoever started them.
@@ -155,9 +196,15 @@ class Rest:
         found: list[str] = []
         for page in range(1, _MAX_PAGES + 1):
             path = f"/v1/sessions?type=active&page={page}&page_size={_PAGE_SIZE}"
-            data = await self._retried("GET", path, headers=self._key_header)
-            results = data.get("results")
-            entries = results if isinstance(results, list) else []
+            data = await self._retried("GET", path, headers=self._key_header, own=True)
+            entries = data.get("results")
+            if not isinstance(entries, list):
+                raise UpstreamProtocol(
+                    "LiveAvatar's list of sessions has no results",
+                    retry_after_s=1.0,
+                    endpoint=path,
+                    missing="results",
+                )
             found += [
                 entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
             ]
@@ -171,16 +218,28 @@ class Rest:
         Raises:
             GatewayError: refused or failed.
         """
-        data = await self._retried("GET", "/v1/users/credits", headers=self._key_header)
-        return str(data.get("credits_left", ""))
+        data = await self._retried("GET", "/v1/users/credits", headers=self._key_header, own=True)
+        return _shown(data.get("credits_left", ""))
 
-    async def _retried(self, method: str, path: str, **arguments: Any) -> Mapping[str, Any]:
-        """Call until it works, is refused for good, or the attempts are used up."""
+    async def _retried(self, method: str, path: str, *, own: bool = False, **arguments: Any) -> Mapping[str, Any]:
+        """Call until it works, is refused for good, or the attempts are used up.
+
+        Args:
+            method: HTTP method.
+            path: Below the base URL.
+            own: Take only an answer in LiveAvatar's own form, where what it says is believed without more.
+            arguments: For httpx.
+        """
         for attempt in range(1, self._config.attempts + 1):
             try:
-                return _data_of(await self._call(method, path, **arguments))
+                answer = await self._call(method, path, **arguments)
+                if own:
+                    _require_own(answer)
+                return _data_of(answer)
             except UpstreamError as error:
                 if error.retry_after_s is None or attempt == self._config.attempts:
+                    raise
+                if error.retry_after_s > _MAX_RETRY_WAIT_S:
                     raise
                 wait_s = max(error.retry_after_s, self._config.backoff_s * 2 ** (attempt - 1))
                 _log.info(
@@ -198,8 +257,11 @@ class Rest:
 
     async def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
         try:
-            response = await self._client.request(method, path, **arguments)
-        except httpx.TimeoutException as error:
+            # httpx bounds each read by itself: an answer that drips would have no end.
+            async with asyncio.timeout(self._config.timeout_s):
+                async with self._client.stream(method, path, **arguments) as response:
+                    content = await _read(response, path)
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise UpstreamTimeout(
                 f"LiveAvatar did not answer {method} {path} within {self._config.timeout_s:g} s",
                 retry_after_s=self._config.backoff_s,
@@ -209,18 +271,46 @@ class Rest:
         # AttributeError is what a connection that is reset while it is made becomes: anyio asks the socket that is
         # gone for its name, and httpx lets it through.
         except (httpx.HTTPError, AttributeError) as error:
+            through = f" through {self._proxy.shown}" if self._proxy is not None else ""
             raise UpstreamUnreachable(
-                f"LiveAvatar cannot be reached for {method} {path}: {type(error).__name__}; "
+                f"LiveAvatar cannot be reached for {method} {path}{through}: {type(error).__name__}; "
                 "check LIVEAVATAR_API_URL and the network",
                 retry_after_s=self._config.backoff_s,
                 endpoint=path,
             ) from error
-        answer = Answer.of(response.status_code, response.content, response.headers, endpoint=path)
+        answer = Answer.of(response.status_code, content, response.headers, endpoint=path)
         if not response.is_success:
             raise refusal(answer)
         if answer.code not in _KNOWN_SUCCESS_CODES:
             _log.warning("upstream.unknown_success_code", path=path, code=answer.code)
         return answer
+
+
+async def _read(response: httpx.Response, path: str) -> bytes:
+    content = bytearray()
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > _MAX_BODY_BYTES:
+            raise UpstreamProtocol(
+                f"the answer to {path} has more than {_MAX_BODY_BYTES} bytes; is LIVEAVATAR_API_URL right?",
+                endpoint=path,
+                http_status=response.status_code,
+                foreign_answer="true",
+            )
+    return bytes(content)
+
+
+def _require_own(answer: Answer) -> None:
+    """Refuse a success that is not in LiveAvatar's form: a page of a proxy proves nothing."""
+    if not answer.own:
+        raise UpstreamProtocol(
+            f"something answered {answer.endpoint} for LiveAvatar with {answer.status}, not in its form; "
+            "is LIVEAVATAR_API_URL right, or a proxy in the way?",
+            retry_after_s=1.0,
+            endpoint=answer.endpoint,
+            http_status=answer.status,
+            foreign_answer="true",
+        )
 
 
 def _data_of(answer: Answer) -> Mapping[str, Any]:
@@ -230,13 +320,19 @@ def _data_of(answer: Answer) -> Mapping[str, Any]:
             retry_after_s=1.0,
             endpoint=answer.endpoint,
             http_status=answer.status,
+            foreign_answer="true",
         )
     data = answer.body.get("data")
     return data if isinstance(data, dict) else {}
 
 
-def _required(data: Mapping[str, Any], name: str, endpoint: str) -> str:
-    value = _optional(data, name)
+def _text(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _required(data: Mapping[str, Any], name: str, endpoint: str, *, max_chars: int) -> str:
+    value = _optional(data, name, endpoint, max_chars=max_chars)
     if not value:
         raise UpstreamProtocol(
             f"LiveAvatar's answer to {endpoint} has no {name}", retry_after_s=1.0, endpoint=endpoint, missing=name
@@ -244,15 +340,32 @@ def _required(data: Mapping[str, Any], name: str, endpoint: str) -> str:
     return value
 
 
-def _optional(data: Mapping[str, Any], name: str) -> str:
-    value = data.get(name)
-    return value if isinstance(value, str) else ""
+def _optional(data: Mapping[str, Any], name: str, endpoint: str, *, max_chars: int) -> str:
+    """Return a text that is of no use when it is cut."""
+    value = _text(data, name)
+    if len(value) > max_chars:
+        raise _invalid(endpoint, name, f"is longer than {max_chars} characters")
+    return value
 
 
-def _seconds(value: object) -> float | None:
-    """Read leniently: one of LiveAvatar's fixtures shows the number as a string."""
-    try:
-        seconds = float(value) if isinstance(value, int | float | str) else 0.0
-    except ValueError:
-        return None
-    return seconds if seconds > 0 else None
+def _id(value: str) -> str:
+    """Refuse an id that would change the path in which it is sent back."""
+    if not _ID.fullmatch(value):
+        raise _invalid("token", "session_id", "is no id")
+    return value
+
+
+def _socket_address(value: str) -> str:
+    if not is_socket_address(value):
+        raise _invalid("start", "ws_url", "is no address of a WebSocket")
+    return value
+
+
+def _invalid(endpoint: str, name: str, why: str) -> UpstreamProtocol:
+    return UpstreamProtocol(
+        f"{name} in LiveAvatar's answer to {endpoint} {why}", retry_after_s=1.0, endpoint=endpoint, invalid=name
+    )
+
+
+def _shown(value: object) -> str:
+    return bounded(str(value), MAX_KIND_BYTES) if isinstance(value, str | int | float) else ""

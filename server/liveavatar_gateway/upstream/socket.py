@@ -3,19 +3,23 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.uri import parse_uri
 
-from liveavatar_gateway.core.errors import UpstreamUnreachable
+from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
 from liveavatar_gateway.core.messages import Command, Event, Read
+from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.wire import decode, encode
 
 _MAX_EVENT_BYTES = 2**20
 _SEND_TIMEOUT_S = 10.0
 """A socket that takes nothing for this long is lost: the avatar has run dry long before."""
+_CLOSE_TIMEOUT_S = 1.0
 CONNECTION_LOST = 1006
 _PING = b"p"
 _CLOSE_MEANINGS = {
@@ -26,6 +30,7 @@ _CLOSE_MEANINGS = {
     1011: "server error",
 }
 """Source: RFC 6455 section 7.4.1, and what LiveAvatar's clients saw."""
+_DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
 class SocketClosed(Exception):
@@ -43,24 +48,58 @@ def _number_of(pong: Frame) -> int:
     return int(payload[1:]) if payload.startswith(_PING) and payload[1:].isdigit() else 0
 
 
-class _Connection(ClientConnection):
-    """Hands each whole text frame over at once, where the library would queue it and wake a task to fetch it.
+def is_socket_address(url: str) -> bool:
+    """Return whether `url` has a form that can be connected to: ws or wss, a host, and a port if any is named."""
+    try:
+        host = parse_uri(url).host
+        host.encode("idna")
+        port = urlsplit(url).port
+    except (ValueError, websockets.InvalidURI):
+        return False
+    return bool(host) and port != 0 and url.isprintable() and " " not in url
 
-    Several events come for each packet, so that wake-up is a tenth of what a session costs. Everything else,
-    fragments of a message among it, goes the library's way (and is read by `CommandSocket.closed`).
+
+class _Connection(ClientConnection):
+    """Hands each message over at once, where the library would queue it and wake a task to fetch it.
+
+    Several events come for each packet, so that wake-up is a tenth of what a session costs. Fragments are put
+    together here too: a message that took another way would be overtaken by those after it.
     """
 
     def __init__(self, on_event: Callable[[Event], None], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._on_event = on_event
+        # The protocol beneath refuses fragments of another message in between, and too many bytes in all.
+        self._fragments = bytearray()
+        self._last_ping = 0
+        self._abort: asyncio.TimerHandle | None = None
 
     def process_event(self, event: Frame | Response) -> None:  # type: ignore[override]  # as the library's own subclass
-        if isinstance(event, Frame) and event.opcode is Opcode.TEXT and event.fin:
-            self._on_event(decode(bytes(event.data)))
+        if isinstance(event, Frame) and event.opcode in _DATA:
+            if event.fin and not self._fragments:
+                self._on_event(decode(bytes(event.data)))
+                return
+            self._fragments += event.data
+            if event.fin:
+                message, self._fragments = bytes(self._fragments), bytearray()
+                self._on_event(decode(message))
         elif isinstance(event, Frame) and event.opcode is Opcode.PONG and (number := _number_of(event)):
-            self._on_event(Read(number))
+            # A number that no ping had would confirm what was never sent.
+            if number <= self._last_ping:
+                self._on_event(Read(number))
         else:
             super().process_event(event)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Nobody reads messages the library's way, which is where it would see to this deadline.
+        if self.close_deadline is not None and self._abort is None:
+            self._abort = self.loop.call_at(self.close_deadline, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._abort is not None:
+            self._abort.cancel()
+        super().connection_lost(exc)
 
     def put(self, frame: bytes, ping: int) -> bool:
         """Write a text frame and a numbered ping behind it, at once.
@@ -72,6 +111,7 @@ class _Connection(ClientConnection):
             InvalidState: the connection is not open.
         """
         self.protocol.send_text(frame)
+        self._last_ping = ping
         self.protocol.send_ping(_PING + b"%d" % ping)
         self.send_data()
         return self.paused
@@ -80,36 +120,51 @@ class _Connection(ClientConnection):
 class CommandSocket:
     """LiveAvatar's command socket. `send` from one task, `closed` in another; whoever opened it closes it."""
 
-    def __init__(self, connection: _Connection, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._on_event = on_event
 
     @classmethod
-    async def open(cls, ws_url: str, on_event: Callable[[Event], None], *, timeout_s: float) -> "CommandSocket":
+    async def open(
+        cls,
+        ws_url: str,
+        on_event: Callable[[Event], None],
+        *,
+        timeout_s: float,
+        proxies: Proxies | None = None,
+    ) -> "CommandSocket":
         """Connect. The address is a secret and is in no error.
 
         Args:
             ws_url: Where start said the socket is.
             on_event: Called with each event, from the loop; must not raise.
             timeout_s: Longest wait for the connection.
+            proxies: Through what; None for directly.
 
         Raises:
             UpstreamUnreachable: it cannot be reached within `timeout_s`.
+            UpstreamProtocol: `ws_url` is no address.
         """
+        if not is_socket_address(ws_url):
+            raise UpstreamProtocol("LiveAvatar's address of the command socket is none", invalid="ws_url")
+        proxy = None if proxies is None else proxies.of_url(ws_url)
+        through = "" if proxy is None else f" through {proxy.shown}"
 
         def create(*arguments: Any, **options: Any) -> _Connection:
             return _Connection(on_event, *arguments, **options)
 
         try:
+            if proxy is not None:
+                proxy.check()
             connection = await connect(
                 ws_url,
+                proxy=None if proxy is None else proxy.url,
                 create_connection=create,  # type: ignore[arg-type]  # a factory will do, says its documentation
                 # Deflate costs 6 ms per second of audio and saves little on base64.
                 compression=None,
                 # Media servers delay pongs under load: a missing pong is no death.
                 ping_interval=None,
                 open_timeout=timeout_s,
-                close_timeout=1.0,
+                close_timeout=_CLOSE_TIMEOUT_S,
                 max_size=_MAX_EVENT_BYTES,
                 # `send` returns when the operating system has all of it: what lies in a buffer of this process
                 # dies with it, although it was noted as sent.
@@ -120,12 +175,14 @@ class CommandSocket:
             raise UpstreamUnreachable(
                 f"LiveAvatar refused the command socket with HTTP {status}", retry_after_s=1.0, http_status=status
             ) from error
-        except (OSError, websockets.WebSocketException) as error:
+        # ValueError is what names become that no resolver takes, and answers that are no HTTP.
+        except (OSError, ValueError, EOFError, websockets.WebSocketException) as error:
             raise UpstreamUnreachable(
-                f"LiveAvatar's command socket cannot be reached: {type(error).__name__}", retry_after_s=1.0
+                f"LiveAvatar's command socket cannot be reached{through}: {type(error).__name__}",
+                retry_after_s=1.0,
             ) from error
         assert isinstance(connection, _Connection)  # noqa: S101 - `create` made it
-        return cls(connection, on_event)
+        return cls(connection)
 
     async def send(self, command: Command, *, ping: int) -> None:
         """Send a command. Returns when the operating system has it, so that an interrupt waits for one packet.
@@ -148,15 +205,19 @@ class CommandSocket:
 
     async def closed(self) -> SocketClosed:
         """Wait until the socket is gone, and return how."""
-        try:
-            while True:
-                self._on_event(decode(await self._connection.recv(decode=False)))
-        except websockets.ConnectionClosed:
-            return self._closed()
+        await self._connection.wait_closed()
+        return self._closed()
 
     async def close(self) -> None:
-        """Close it; the session upstream lives on until it is stopped."""
-        await self._connection.close()
+        """Close it; the session upstream lives on until it is stopped.
+
+        Takes two seconds at most: the library waits without end for one that takes nothing any more.
+        """
+        try:
+            async with asyncio.timeout(2 * _CLOSE_TIMEOUT_S):
+                await self._connection.close()
+        except TimeoutError:
+            self.abort()
 
     def abort(self) -> None:
         """Let go of it at once: nothing more is sent or heard."""

@@ -2,13 +2,36 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from enum import Enum, unique
+from typing import Final, Protocol
 
 import structlog
 
 from liveavatar_gateway.core.errors import GatewayError, UpstreamUnauthenticated
 
 _log = structlog.get_logger(__name__)
+
+_MAX_RETRY_AFTER_S: Final = 15.0
+"""Longest wait that LiveAvatar can ask for between two tries: what is not stopped is billed."""
+
+
+@unique
+class Stopped(Enum):
+    """Result of a stop."""
+
+    NOW = "now"
+    """LiveAvatar confirmed it."""
+    BEFORE = "before"
+    """LiveAvatar says that the session was gone when it was asked for the first time."""
+    EITHER = "either"
+    """It was gone when the stop was repeated: through our own first try, perhaps, whose answer was lost."""
+    NEVER = "never"
+    """LiveAvatar did not confirm it in all the time that it was tried."""
+
+    @property
+    def counts(self) -> bool:
+        """True if this stop ended the session, as far as can be known."""
+        return self in (Stopped.NOW, Stopped.EITHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,15 +42,20 @@ class StopConfig:
     """Wait before the second round of tries; doubles."""
     max_wait_s: float = 15.0
     """Longest wait between rounds. Lower stops sooner after an outage, higher calls less during one."""
-    give_up_s: float = 300.0
-    """LiveAvatar reaps what nobody is connected to after about 200 s: later stops change nothing."""
+    give_up_s: float = 4000.0
+    """How long it is tried. The longest limit that is known of is an hour, after which LiveAvatar ends a session
+    by itself; its clean-up after some 200 s is no proof, since viewers may keep a room."""
 
 
 class Stopper(Protocol):
     """What can stop a session."""
 
-    async def stop(self, session_id: str, reason: str) -> bool:
-        """Stop it; False when it had ended before."""
+    async def stop(self, session_id: str, reason: str) -> Stopped:
+        """Try once to stop it: NOW or BEFORE.
+
+        Raises:
+            GatewayError: nobody knows; to be tried again.
+        """
 
 
 class RetiredKey:
@@ -38,8 +66,8 @@ class RetiredKey:
         self._retired = retired
         self._current = current
 
-    async def stop(self, session_id: str, reason: str) -> bool:
-        """Stop a session; False when it had ended before."""
+    async def stop(self, session_id: str, reason: str) -> Stopped:
+        """Try once to stop a session, see `Stopper`."""
         try:
             return await self._retired.stop(session_id, reason)
         except UpstreamUnauthenticated:
@@ -57,41 +85,56 @@ class Stops:
     def __init__(self, config: StopConfig, stopper: Stopper) -> None:
         self._config = config
         self._stopper = stopper
-        self._running: set[asyncio.Task[bool]] = set()
+        self._running: dict[str, asyncio.Task[Stopped]] = {}
 
     @property
     def pending(self) -> int:
         """Stops that are not confirmed yet."""
         return len(self._running)
 
-    async def stop(self, session_id: str, reason: str) -> bool:
-        """Stop a session; returns when LiveAvatar confirms. False when it had ended before or was given up."""
-        # The set keeps the task: the loop itself holds tasks weakly.
-        task = asyncio.create_task(self._until_stopped(session_id, reason), name=f"session-{session_id}/stop")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    @property
+    def pending_ids(self) -> set[str]:
+        """LiveAvatar's ids of the sessions whose stop is not confirmed yet."""
+        return set(self._running)
+
+    async def stop(self, session_id: str, reason: str) -> Stopped:
+        """Stop a session; returns when LiveAvatar confirms, or when that is given up.
+
+        A second stop of the same session joins the first.
+        """
+        # The dict keeps the task: the loop itself holds tasks weakly.
+        task = self._running.get(session_id)
+        if task is None:
+            task = asyncio.create_task(self._until_stopped(session_id, reason), name=f"session-{session_id}/stop")
+            self._running[session_id] = task
+            task.add_done_callback(lambda _: self._running.pop(session_id, None))
         return await asyncio.shield(task)
 
     async def give_up(self) -> None:
         """Stop trying, at the end of the process."""
-        running = set(self._running)
+        running = set(self._running.values())
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
 
-    async def _until_stopped(self, session_id: str, reason: str) -> bool:
+    async def _until_stopped(self, session_id: str, reason: str) -> Stopped:
         waited_s, wait_s = 0.0, self._config.first_wait_s
+        repeated = False
         while True:
             try:
-                return await self._stopper.stop(session_id, reason)
+                stopped = await self._stopper.stop(session_id, reason)
             except GatewayError as error:
                 if waited_s >= self._config.give_up_s:
                     _log.error("upstream.stop_failed", upstream_session=session_id, reason=error.reason)
-                    return False
+                    return Stopped.NEVER
+                pause_s = max(wait_s, min(error.retry_after_s or 0.0, _MAX_RETRY_AFTER_S))
                 _log.warning(
-                    "upstream.stop_retry", upstream_session=session_id, reason=error.reason, wait_s=wait_s
+                    "upstream.stop_retry", upstream_session=session_id, reason=error.reason, wait_s=pause_s
                 )
-            await asyncio.sleep(wait_s)
-            waited_s += wait_s
+            else:
+                return Stopped.EITHER if repeated and stopped is Stopped.BEFORE else stopped
+            repeated = True
+            await asyncio.sleep(pause_s)
+            waited_s += pause_s
             wait_s = min(wait_s * 2, self._config.max_wait_s)

@@ -13,6 +13,13 @@ import pybase64
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.states import Pose
+from liveavatar_gateway.upstream.bounds import (
+    MAX_ID_CHARS,
+    MAX_KIND_BYTES,
+    MAX_REASON_BYTES,
+    MAX_WORDS_BYTES,
+    bounded,
+)
 
 MAX_PACKET_BYTES: Final = 700_000
 """Largest PCM of one packet: base64 adds a third, and LiveAvatar's limit is 1 MB per message."""
@@ -67,7 +74,7 @@ def decode(frame: str | bytes) -> m.Event:
     reader = _READERS.get(kind)
     payload = message.get("payload")
     fields = {**message, **payload} if isinstance(payload, dict) else message
-    return reader(fields) if reader else m.Unknown(kind)
+    return reader(fields) if reader else m.Unknown(bounded(kind, MAX_KIND_BYTES))
 
 
 def _text(fields: Mapping[str, Any], *names: str) -> str:
@@ -80,15 +87,15 @@ def _text(fields: Mapping[str, Any], *names: str) -> str:
 
 
 def _refs(fields: Mapping[str, Any]) -> m.Refs:
-    ids = tuple(value for name in ("source_event_id", "event_id") if (value := _text(fields, name)))
+    ids = tuple(value[:MAX_ID_CHARS] for name in ("source_event_id", "event_id") if (value := _text(fields, name)))
     task = fields.get("task")
-    return m.Refs(ids, _text(task, "id") if isinstance(task, dict) else "")
+    return m.Refs(ids, _text(task, "id")[:MAX_ID_CHARS] if isinstance(task, dict) else "")
 
 
 def _read_pose(fields: Mapping[str, Any]) -> m.Event:
     name = _text(fields, "new_state", "state")
     pose = _POSES.get(name)
-    return m.PoseUpdated(pose) if pose else m.Unknown(f"agent.state_updated {name}")
+    return m.PoseUpdated(pose) if pose else m.Unknown(bounded(f"agent.state_updated {name}", MAX_KIND_BYTES))
 
 
 def _read_notice(fields: Mapping[str, Any], name: str) -> m.Notice:
@@ -96,12 +103,18 @@ def _read_notice(fields: Mapping[str, Any], name: str) -> m.Notice:
     body = inner if isinstance(inner, dict) else fields
     words = inner if isinstance(inner, str) else _text(body, "message")
     kind = _text(body, "type")
-    return m.Notice(error=name == "error", type=kind if kind != name else "", message=words)
+    return m.Notice(
+        error=name == "error",
+        type=bounded(kind, MAX_KIND_BYTES) if kind != name else "",
+        message=bounded(words, MAX_WORDS_BYTES),
+    )
 
 
 _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], m.Event]]] = {
-    "session.state_updated": lambda fields: m.StateUpdated(_text(fields, "state")),
-    "session.stopped": lambda fields: m.Stopped(_text(fields, "end_reason", "stop_reason")),
+    "session.state_updated": lambda fields: m.StateUpdated(bounded(_text(fields, "state"), MAX_KIND_BYTES)),
+    "session.stopped": lambda fields: m.Stopped(
+        bounded(_text(fields, "end_reason", "stop_reason"), MAX_REASON_BYTES)
+    ),
     "agent.audio_buffer_appended": lambda fields: m.Appended(_refs(fields)),
     "agent.audio_buffer_committed": lambda fields: m.Committed(_refs(fields)),
     "agent.audio_buffer_cleared": lambda fields: m.Cleared(_refs(fields)),

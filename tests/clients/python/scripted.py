@@ -61,6 +61,8 @@ class Peer:
         self.requests = requests
         self._response = response
         self.context = context
+        # gRPC takes one message at a time.
+        self._writing = asyncio.Lock()
 
     async def read(self) -> Any:
         """The caller's next message; None when it has half-closed."""
@@ -75,7 +77,8 @@ class Peer:
         return getattr(message, kind)
 
     async def write(self, **fields: Any) -> None:
-        await self.context.write(self._response(**fields))
+        async with self._writing:
+            await self.context.write(self._response(**fields))
 
     async def refuse(self, refusal: status_pb2.Status) -> None:
         await self.context.abort_with_status(rpc_status.to_status(refusal))
@@ -94,6 +97,7 @@ class AttachPeer(Peer):
         grace_s: float = 10.0,
         compacted_through: int = 0,
         handle: str = HANDLE,
+        heartbeat_s: float = 0.0,
     ) -> Any:
         """Read the first message and answer `opened`."""
         first = await self.read()
@@ -105,6 +109,7 @@ class AttachPeer(Peer):
                 detach_grace=played(grace_s),
                 compacted_through=compacted_through,
                 audio_limits=sessions.AudioLimits(max_chunk_bytes=1 << 18),
+                heartbeat_interval=played(heartbeat_s) if heartbeat_s else None,
             )
         )
         return first
@@ -144,11 +149,16 @@ class AttachPeer(Peer):
 class AudioPeer(Peer):
     """The gateway's side of StreamAudio."""
 
-    async def ready(self, *, credit: int = 1_440_000, max_chunk: int = 1 << 18) -> Any:
+    async def ready(self, *, credit: int = 1_440_000, max_chunk: int = 1 << 18, heartbeat_s: float = 0.0) -> Any:
         """Read the header and answer `ready`."""
         header = await self.expect("header")
         await self.write(
-            ready=audio.AudioReady(session_id=SESSION_ID, credit_bytes=credit, max_chunk_bytes=max_chunk)
+            ready=audio.AudioReady(
+                session_id=SESSION_ID,
+                credit_bytes=credit,
+                max_chunk_bytes=max_chunk,
+                heartbeat_interval=played(heartbeat_s) if heartbeat_s else None,
+            )
         )
         return header
 

@@ -156,6 +156,28 @@ async def test_an_interrupt_says_how_much_was_heard(client):
         assert (await session.say(SPOKEN)).kind == "played"
 
 
+async def test_an_end_that_liveavatar_never_told_is_marked_as_inferred(client, emulator):
+    """By the event and by the utterance, which hear of it on two streams."""
+    async with client.open_session(AVATAR) as session:
+        spoken = await session.say(sound(0.3))
+        utterance = session.say(sound(0.6))
+        assert await utterance.started()
+        upstream_id = session.record.upstream_session_id
+        await asyncio.to_thread(
+            lambda: emulator.socket_fault("refuse_sockets", upstream_id, how="reset", for_s=1.5)
+        )
+        await asyncio.to_thread(emulator.drop, upstream_id, None)
+        concluded = await utterance
+        await session.end()
+        told = {
+            event.outcome.utterance_id: event.outcome
+            async for event in session.events()
+            if isinstance(event, UtteranceEndedEvent)
+        }
+    assert (spoken.inferred, concluded.inferred) == (False, True)
+    assert told == {spoken.utterance_id: spoken, concluded.utterance_id: concluded}
+
+
 async def test_one_of_several_is_interrupted(client):
     """The others play, also when it was sent already."""
     async with client.open_session(AVATAR) as session:

@@ -670,8 +670,7 @@ async def test_unary_calls_raise_the_class_of_their_reason():
         assert raised.value.code is grpc.StatusCode.NOT_FOUND
 
 
-async def test_idempotent_calls_are_retried_by_the_channel_and_interrupts_are_not():
-    """The service config is in force."""
+async def test_idempotent_calls_are_repeated_and_interrupts_are_not():
     calls = []
 
     async def flaky(request, context):

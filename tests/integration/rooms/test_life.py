@@ -1,6 +1,7 @@
 """Who makes, joins, leaves and removes rooms, and what happens when something on the way is missing."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from datetime import timedelta
@@ -210,3 +211,21 @@ async def test_many_sessions_leave_nothing_behind(livekit, record_property):
     # Pools fill up in the first few; a leak goes on.
     assert max(files for files, _ in counts[8:]) <= max(files for files, _ in counts[2:5]) + 2, counts
     assert max(threads for _, threads in counts[8:]) <= max(threads for _, threads in counts[2:5]) + 2, counts
+
+
+@pytest.mark.parametrize("token", ["livekit_client_token", "livekit_agent_token"])
+async def test_a_room_stays_ended_though_somebody_joins_with_a_token_of_it(rooms, service, token):
+    call = await joined(rooms)
+    name = call.media["room"]
+    call.stop()
+    await gone(service, name)
+    late = rtc.Room()
+    put_out = asyncio.Event()
+    late.on("disconnected", lambda _: put_out.set())
+    # The server makes the room again for whoever joins; the join itself may fail when it is removed meanwhile.
+    with contextlib.suppress(rtc.ConnectError):
+        await late.connect(call.url, call.answer[token])
+        async with asyncio.timeout(15):
+            await put_out.wait()
+    await gone(service, name)
+    await late.disconnect()

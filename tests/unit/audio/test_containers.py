@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liveavatar_gateway.audio.containers import detect_container
+from liveavatar_gateway.audio.containers import detect_container, may_be_container
 
 _MAGIC_HEADS = {
     b"RIFF\x24\x08\x00\x00WAVEfmt ": "WAV",
@@ -22,6 +22,21 @@ _MAGIC_HEADS = {
     b"caff\x00\x01\x00\x00desc": "Core Audio",
     b"\x00\x00\x00\x20ftypM4A \x00\x00\x02\x00": "MP4",
     b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81": "WebM",
+    b"OpusHead\x01\x01\x38\x01\x80\xbb": "Opus",
+    b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb": "WAV",
+    b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\x00\xaa": "WMA",
+    b"ADIF\x30\x00\x1f\x40\x00\x00\x00\x00": "AAC",
+    b"#!AMR\n\x3c\x08\x00\x00\x00\x00": "AMR",
+    b"wvpk\x3c\x08\x00\x00\x10\x04\x00\x00": "WavPack",
+    b"MAC \x96\x0f\x00\x00\x34\x00\x00\x00": "Monkey's Audio",
+    b"TTA1\x01\x00\x01\x00\x10\x00\x00\x00": "TTA",
+    b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00": "FLV",
+    b"MThd\x00\x00\x00\x06\x00\x01\x00\x02": "MIDI",
+    b"\x00\x1b\x8a\x10moov\x00\x00\x00\x6c": "MP4",
+    b"\x00\x00\x00\x01mdat\x00\x00\x00\x00": "MP4",
+    b"\x00\x00\x00\x08wide\x00\x12\x34\x56": "MP4",
+    b"\x00\x00\x00\x08free\x00\x12\x34\x56": "MP4",
+    b"\x00\x00\x00\x08skip\x00\x12\x34\x56": "MP4",
 }
 
 
@@ -107,6 +122,53 @@ def test_adts_aac_is_known_by_frames_that_chain_up():
     assert detect_container(_adts(211, rate_index=14) + _adts(187, rate_index=14)) is None
 
 
+def _first_verdict(stream: bytes) -> tuple[int, str | None]:
+    """Return after how many bytes, coming one by one, it is decided, and on what."""
+    size = next(size for size in range(len(stream) + 1) if not may_be_container(stream[:size]))
+    return size, detect_container(stream[:size])
+
+
+@pytest.mark.parametrize(("head", "name"), _MAGIC_HEADS.items())
+def test_a_file_that_comes_byte_by_byte_is_known_as_soon_as_its_magic_word_is_there(head, name):
+    size, found = _first_verdict(head + bytes(4_000))
+    assert found == name
+    assert 4 <= size <= 12
+
+
+@pytest.mark.parametrize(("version", "layer", "bitrate", "rate", "size_bytes"), _MPEG_FRAMES)
+def test_bare_mpeg_frames_that_come_byte_by_byte_are_known_with_the_second_header(
+    version, layer, bitrate, rate, size_bytes
+):
+    frame = _mpeg_header(version, layer, bitrate, rate, 0) + bytes(size_bytes - 4)
+    assert _first_verdict(frame * 3) == (size_bytes + 7, "MP3")
+
+
+def test_bare_adts_frames_that_come_byte_by_byte_are_known_with_the_second_header():
+    assert _first_verdict(_adts(211) + _adts(187) + _adts(230)) == (211 + 7, "AAC")
+
+
+@pytest.mark.parametrize("byte", [0x00, 0x7F, 0xD5, 0x55, 0xFE, 0xFB, 0x80, 0xFF])
+def test_silence_is_told_from_a_file_within_eight_bytes(byte):
+    size, found = _first_verdict(bytes((byte,)) * 4_800)
+    assert found is None
+    assert size <= 8
+
+
+@given(st.binary(min_size=8, max_size=8))
+def test_speech_waits_for_its_first_eight_bytes_at_most_unless_it_begins_like_a_file(start):
+    if start[0] == 0xFF or start[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
+        return
+    assert not may_be_container(start)
+
+
+def test_what_begins_like_a_frame_is_decided_within_the_longest_frame():
+    for seed in range(300):
+        noise = b"\xff\xfb\x90\x44" + random.Random(seed).randbytes(4_800)
+        size, found = _first_verdict(noise)
+        assert found is None
+        assert size <= 2_048 + 7
+
+
 def test_raw_audio_that_starts_like_an_mpeg_frame_is_raw_audio():
     """Bytes 0xFF 0xFB are the 16-bit sample -1025, a common one."""
     for seed in range(500):
@@ -130,4 +192,4 @@ def test_silence_and_constant_levels_are_raw_audio(byte):
 @settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=64))
 def test_no_bytes_break_it(head):
-    assert detect_container(head) in {None, "RIFF", *_MAGIC_HEADS.values(), "AAC"}
+    assert detect_container(head) in {None, "RIFF", *_MAGIC_HEADS.values()}

@@ -1,27 +1,30 @@
 import asyncio
-import json
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 
-from liveavatar.gateway import DEFAULT_OPTIONS, SERVICE_CONFIG, ConnectionLost, errors
-from liveavatar.gateway.channel import Stream, answer, channel_credentials, merged_options, transient
-from liveavatar.gateway.v1 import session_service_pb2
-
-SERVICE = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]
+from liveavatar.gateway import DEFAULT_OPTIONS, ConnectionLost, MessageRefused, errors
+from liveavatar.gateway.channel import (
+    HEARTBEAT_FLOOR_S,
+    Stream,
+    answer,
+    channel_credentials,
+    heartbeat_interval_s,
+    merged_options,
+    transient,
+)
+from liveavatar.gateway.refusals import from_rpc_error
 
 
 def failed(code, details=""):
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
 
 
-def test_only_calls_that_may_arrive_twice_are_retried():
-    (method,) = json.loads(SERVICE_CONFIG)["methodConfig"]
-    assert {name["service"] for name in method["name"]} == {SERVICE.full_name}
-    names = {name["method"] for name in method["name"]}
-    assert names < {found.name for found in SERVICE.methods}
-    assert not names & {"Attach", "InterruptSession"}
-    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+def test_grpc_repeats_nothing_below_this_library():
+    options = dict(DEFAULT_OPTIONS)
+    assert options["grpc.enable_retries"] == 0
+    assert "grpc.service_config" not in options
 
 
 def test_pings_keep_a_quiet_stream_alive_and_stop_without_one():
@@ -63,6 +66,10 @@ def test_a_token_needs_tls():
         (errors.OwnerMoved("", code=grpc.StatusCode.ABORTED), True),
         (errors.InternalError("", code=grpc.StatusCode.INTERNAL, reason=""), True),
         (errors.InternalError("", code=grpc.StatusCode.UNKNOWN), False),
+        (errors.FirstMessageTimeout("", code=grpc.StatusCode.DEADLINE_EXCEEDED), True),
+        (errors.RegistryUnavailable("", code=grpc.StatusCode.UNAVAILABLE), False),
+        (errors.MessageRefused("", code=grpc.StatusCode.RESOURCE_EXHAUSTED), False),
+        (errors.ForkedClient("", code=grpc.StatusCode.FAILED_PRECONDITION), False),
         (errors.ClientClosed("", code=grpc.StatusCode.CANCELLED), False),
         (errors.UpstreamUnreachable("", code=grpc.StatusCode.UNAVAILABLE), False),
         (errors.SessionEnded("", code=grpc.StatusCode.FAILED_PRECONDITION), False),
@@ -71,6 +78,91 @@ def test_a_token_needs_tls():
 )
 def test_only_the_transport_is_tried_again(error, again):
     assert transient(error) is again
+
+
+FINAL = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
+
+
+@pytest.mark.parametrize("code", sorted(set(grpc.StatusCode) - {grpc.StatusCode.OK}, key=lambda code: code.name))
+def test_a_status_without_the_gateways_reason_is_tried_again_unless_waiting_cannot_help(code):
+    assert transient(from_rpc_error(failed(code, "Received RST_STREAM with error code 11"))) is (code not in FINAL)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (5 vs. 4)"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Sent message larger than max (5 vs. 4)"),
+        (grpc.StatusCode.INTERNAL, "Exception deserializing response!"),
+    ],
+)
+def test_a_message_that_grpc_refuses_is_not_sent_again(code, said):
+    error = from_rpc_error(failed(code, said))
+    assert isinstance(error, MessageRefused)
+    assert str(error) == said
+    assert not transient(error)
+
+
+async def test_bytes_that_are_no_message_are_no_end():
+    """grpc.aio gives None for them."""
+    with pytest.raises(MessageRefused):
+        await Stream(FakeCall([None])).read()
+
+    async def undecodable():
+        return None
+
+    with pytest.raises(MessageRefused):
+        await answer(undecodable())
+
+
+@pytest.mark.parametrize(
+    ("announced", "interval_s"),
+    [
+        (duration_pb2.Duration(), None),
+        (duration_pb2.Duration(seconds=-1), None),
+        (duration_pb2.Duration(nanos=1), HEARTBEAT_FLOOR_S),
+        (duration_pb2.Duration(seconds=20), 20.0),
+        (duration_pb2.Duration(seconds=(1 << 63) - 1), float(1 << 63)),
+    ],
+)
+def test_a_heartbeat_interval_is_bounded_however_it_is_announced(announced, interval_s):
+    assert heartbeat_interval_s(announced) == interval_s
+
+
+class WriteCall:
+    """Takes messages one at a time, as gRPC does, slowly."""
+
+    def __init__(self):
+        self.written = []
+        self.busy = False
+        self.over = False
+
+    def add_done_callback(self, callback):
+        pass
+
+    async def write(self, message):
+        if self.over:
+            raise asyncio.InvalidStateError
+        assert not self.busy, "two messages at once"
+        self.busy = True
+        await asyncio.sleep(0.001)
+        self.busy = False
+        self.written.append(message)
+
+
+async def test_a_heartbeat_is_sent_when_nothing_else_was_and_never_beside_it():
+    call = WriteCall()
+    stream = Stream(call)
+    beating = asyncio.create_task(stream.keep_alive("beat", 0.02))
+    for _ in range(40):
+        await stream.write("speech")
+    assert "beat" not in call.written
+    while call.written.count("beat") < 3:
+        await asyncio.sleep(0.001)
+        if call.written.count("beat") == 2:
+            await asyncio.gather(*(stream.write("speech") for _ in range(5)))
+    call.over = True
+    await asyncio.wait_for(beating, 5)
 
 
 class FakeCall:

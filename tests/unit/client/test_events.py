@@ -32,6 +32,7 @@ def test_every_kind_of_event_is_read():
         "state_changed": pb.StateChanged(state=session_pb2.SESSION_STATE_READY, previous_state=99),
         "pose_changed": pb.PoseChanged(pose=session_pb2.POSE_TALKING, previous_pose=99),
         "utterance_started": pb.UtteranceStarted(utterance_id="u", inferred=True),
+        "utterance_underrun": pb.UtteranceUnderrun(utterance_id="u", played=ended.played),
         "utterance_ended": ended,
         "expiring": pb.SessionExpiring(),
         "notice": pb.UpstreamNotice(type="video_starvation", message="slow", error=True),
@@ -51,6 +52,8 @@ def test_every_kind_of_event_is_read():
     assert read["pose_changed"].pose is Pose.TALKING
     assert read["pose_changed"].previous_pose is Pose.UNSPECIFIED
     assert read["utterance_started"].inferred
+    underrun = read["utterance_underrun"]
+    assert (underrun.utterance_id, underrun.played.total_seconds()) == ("u", 0.25)
     outcome = read["utterance_ended"].outcome
     assert (outcome.kind, outcome.played.total_seconds(), outcome.inferred) == (OutcomeKind.FAILED, 0.25, True)
     assert outcome.error is not None

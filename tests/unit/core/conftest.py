@@ -51,6 +51,7 @@ NATIVE = Intake(
     max_chunk_bytes=4 << 20,
     new_converter=Untouched,
     detect_container=lambda head: "WAV" if head.startswith(b"RIFF") else None,
+    may_be_container=lambda head: len(head) < 4 and b"RIFF".startswith(head),
 )
 
 

@@ -89,20 +89,20 @@ class SpeechMachine(RuleBasedStateMachine):
     @rule(
         seconds=st.sampled_from([0.001, 0.02, 0.1, 0.37, 1.0, 2.5, 60.0]),
         again_s=st.sampled_from([None, 0.0, 0.02]),
+        odd_bytes=st.sampled_from([0, 0, 1, 2, 3]),
     )
-    def chunk(self, seconds, again_s):
-        """As much as the credit allows, and perhaps some of what was sent before."""
+    def chunk(self, seconds, again_s, odd_bytes):
+        """As much as the credit allows, cut anywhere, and perhaps some of what was sent before."""
         assert self.open is not None
-        utterance, frame_bytes = self.open.utterance, self.intake.frame_bytes
-        room = self.promised - self.taken
-        size = min(round(seconds * self.intake.byte_rate), room) // frame_bytes * frame_bytes
+        utterance = self.open.utterance
+        size = max(0, min(round(seconds * self.intake.byte_rate) + odd_bytes, self.promised - self.taken))
         new, offset = self.random.randbytes(size), None
         if utterance.sealed:  # it was cut: what is on its way is dropped
             self.rig.receive(utterance, new)
             return
         repeated = b""
         if again_s is not None:
-            repeat = min(utterance.received, round(again_s * self.intake.byte_rate) // frame_bytes * frame_bytes)
+            repeat = min(utterance.received, round(again_s * self.intake.byte_rate) + odd_bytes)
             offset, repeated = utterance.received - repeat, bytes(self.open.audio[len(self.open.audio) - repeat :])
         self.open.audio += new
         self.rig.receive(utterance, repeated + new, offset)
@@ -112,7 +112,7 @@ class SpeechMachine(RuleBasedStateMachine):
     def say(self, seconds):
         """A whole utterance at once, as a fast voice gives it."""
         self.begin()
-        self.chunk(seconds, None)
+        self.chunk(seconds, None, 0)
         self.seal()
 
     @precondition(lambda self: self.open is not None)
@@ -238,6 +238,7 @@ class SpeechMachine(RuleBasedStateMachine):
             one = turn.utterance
             assert 0 <= one.confirmed <= one.cut <= one.freed <= one.received == len(turn.audio)
             assert one.buffered >= 0
+            assert one.cut % self.intake.frame_bytes == 0, "a packet ends inside a sample"
             assert one.position_s(self.rig.speech.clock, self.rig.now_s) <= one.sent_s + _EPSILON_S
 
     @invariant()
@@ -280,7 +281,10 @@ class SpeechMachine(RuleBasedStateMachine):
         )
 
     def check_bytes(self, turn: Turn) -> None:
-        whole = self.intake.new_converter().convert([bytes(turn.audio)], last=True)
+        tail_bytes = len(turn.audio) % self.intake.frame_bytes
+        assert turn.utterance.dropped_tail_bytes == tail_bytes
+        audio = bytes(turn.audio[: len(turn.audio) - tail_bytes])
+        whole = self.intake.new_converter().convert([audio], last=True)
         for upstream_id in turn.upstream_ids:
             assert whole.startswith(self.rig.sent(upstream_id)), "audio went up twice, out of order, or changed"
         if turn.utterance.outcome is Outcome.INTERRUPTED:

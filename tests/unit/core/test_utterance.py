@@ -8,7 +8,6 @@ from liveavatar_gateway.core.delivery import Sending
 from liveavatar_gateway.core.errors import (
     AudioContainerDetected,
     AudioGap,
-    AudioMisaligned,
     ChunkTooLarge,
     CreditExceeded,
     InvalidField,
@@ -89,17 +88,56 @@ def test_an_offset_before_the_utterance_is_refused(utterance):
     assert utterance.received == 0
 
 
-def test_a_chunk_that_ends_inside_a_sample_is_refused(utterance):
-    with pytest.raises(AudioMisaligned) as refused:
-        utterance.receive(None, b"aab", 1.0)
-    assert refused.value.metadata == {"size_bytes": "3", "frame_bytes": "2"}
-    assert utterance.received == 0
+def test_a_sample_that_a_chunk_ends_inside_of_waits_for_its_rest(utterance):
+    assert utterance.receive(None, b"aab", 1.0) == 3
+    assert (utterance.received, utterance.buffered) == (3, 2)
+    assert utterance.take_packet(2, NOW) == b"aa"
+    assert utterance.receive(None, b"bcc", 2.0) == 3
+    assert (utterance.received, utterance.buffered) == (6, 4)
+    assert utterance.take_packet(4, NOW) == b"bbcc"
 
 
-def test_an_overlap_that_splits_a_sample_is_refused(utterance):
-    utterance.receive(0, b"aabb", 1.0)
-    with pytest.raises(AudioMisaligned):
-        utterance.receive(1, b"bbcc", 2.0)
+def test_a_sample_may_come_in_as_many_pieces_as_it_has_bytes(new):
+    utterance = new(byte_rate=192_000, frame_bytes=4)
+    for number, byte in enumerate(b"abcdefg", start=1):
+        utterance.receive(None, bytes((byte,)), 1.0)
+        assert utterance.buffered == number // 4 * 4
+    assert utterance.take_packet(4, NOW) == b"abcd"
+
+
+def test_a_caller_may_go_on_at_any_byte(utterance):
+    utterance.receive(0, b"aab", 1.0)
+    assert utterance.receive(1, b"abbc", 2.0) == 2
+    assert (utterance.received, utterance.buffered) == (5, 4)
+    assert utterance.receive(5, b"c", 3.0) == 1
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
+
+
+def test_a_sample_that_never_comes_whole_is_dropped_at_the_end_and_counted(utterance):
+    utterance.receive(None, b"aab", 1.0)
+    assert utterance.dropped_tail_bytes == 0, "its rest may still come"
+    utterance.seal()
+    assert utterance.dropped_tail_bytes == 1
+    assert utterance.take_packet(2, NOW) == b"aa"
+    assert not utterance.has_tail, "there is nothing left to speak"
+    assert utterance.charged_s == 0, "its caller gets the whole credit back"
+    assert utterance.finish(Outcome.COMPLETED, 0.0) == 1
+    assert (utterance.outcome, utterance.failure, utterance.received) == (Outcome.COMPLETED, None, 3)
+
+
+def test_an_utterance_that_is_cut_says_too_what_never_came_whole(utterance):
+    utterance.receive(None, b"aab", 1.0)
+    assert utterance.finish(Outcome.INTERRUPTED, 0.0) == 3
+    assert utterance.dropped_tail_bytes == 1
+
+
+def test_a_converters_tail_comes_out_behind_a_sample_that_never_came_whole(rig, new):
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbccd", 1.0)
+    spoken = utterance.take_packet(6, NOW)
+    utterance.seal()
+    assert utterance.has_tail
+    assert spoken + utterance.take_packet(0, NOW) == b"aabbcc"
 
 
 def test_a_chunk_above_the_limit_is_refused(utterance):
@@ -113,6 +151,48 @@ def test_a_file_is_refused_by_its_name(utterance):
     with pytest.raises(AudioContainerDetected) as refused:
         utterance.receive(None, b"RIFF....", 1.0)
     assert refused.value.metadata == {"container": "WAV"}
+
+
+@pytest.mark.parametrize("cuts", [[1], [2], [3], [1, 2], [1, 2, 3]])
+def test_a_file_is_refused_however_its_first_bytes_are_cut(utterance, cuts):
+    header = b"RIFF...."
+    pieces = [header[start:end] for start, end in zip([0, *cuts], [*cuts, len(header)], strict=True)]
+    for piece in pieces[:-1]:
+        utterance.receive(None, piece, 1.0)
+        assert utterance.buffered == 0, "nothing is spoken before it is known to be no file"
+    received = utterance.received
+    with pytest.raises(AudioContainerDetected) as refused:
+        utterance.receive(None, pieces[-1], 1.0)
+    assert utterance.seal(refused.value) == received > 0
+    assert (utterance.buffered, utterance.charged_s) == (0, 0)
+    assert utterance.finish(Outcome.FAILED, 0.0) == 0, "the beginning of its header is dropped once"
+
+
+def test_first_bytes_that_only_begin_like_a_file_are_spoken(utterance):
+    utterance.receive(None, b"RI", 1.0)
+    assert utterance.buffered == 0
+    utterance.receive(None, b"ff", 1.0)
+    assert utterance.take_packet(4, NOW) == b"RIff"
+
+
+def test_an_utterance_that_ends_in_the_beginning_of_a_magic_word_is_spoken(utterance):
+    utterance.receive(None, b"RI", 1.0)
+    assert utterance.seal() == 0
+    assert (utterance.failure, utterance.take_packet(2, NOW)) == (None, b"RI")
+
+
+def test_an_utterance_that_ends_before_its_header_could_be_read_is_a_file_all_the_same(new):
+    utterance = new(may_be_container=lambda head: len(head) < 12)
+    utterance.receive(None, b"RIFF....", 1.0)
+    assert utterance.seal() == 8
+    assert isinstance(utterance.failure, AudioContainerDetected)
+    assert utterance.buffered == 0
+
+
+def test_an_utterance_that_another_process_began_is_not_looked_at_again(utterance):
+    utterance.continue_at(4, 0.1, 0.0, 1.0, started=True)
+    utterance.window = 2_000
+    assert utterance.receive(None, b"RIFF", 1.0) == 4
 
 
 def test_only_the_first_bytes_are_looked_at_for_a_file(utterance):

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable
 
 import orjson
+import pytest
+from structlog.testing import capture_logs
 
 from liveavatar_emulator.clock import RealClock
 from liveavatar_emulator.config import Settings
 from liveavatar_emulator.driver import LiveSession
 from liveavatar_emulator.eventlog import EventLog
 from liveavatar_emulator.lateness import Lateness
-from liveavatar_emulator.outbox import CloseFrame, Outbox
+from liveavatar_emulator.outbox import OUTBOX_LIMIT, CloseFrame, Outbox
 from liveavatar_emulator.recording import AudioBudget, Recording
 from liveavatar_emulator.session import MinuteDue, Over, Session
 
@@ -59,6 +61,33 @@ async def test_a_minute_that_cannot_be_paid_ends_the_session():
     session._apply([MinuteDue(60.0)], time.monotonic())
     assert [end.reason for end in over] == ["NO_CREDITS"]
     assert await drained(outbox) == ["new", "session.stopped", "disconnected", "close 1000"]
+
+
+async def test_a_client_that_does_not_read_is_told_why_it_was_reset():
+    with capture_logs() as logs:
+        session = live()
+        outbox = Outbox(RealClock(), reset=lambda: None)
+        seen = session.attach(outbox)
+        for _ in range(OUTBOX_LIMIT + 1):
+            outbox.put(b'{"type":"x"}')
+        session.detach(outbox, seen, 1006, "")
+    reason = f"the client did not read: {OUTBOX_LIMIT} events were waiting"
+    assert seen.close_reason == reason
+    assert [(line["event"], line["why"]) for line in logs] == [("socket.reset", reason)]
+    detached = orjson.loads(session._log.lines().splitlines()[-1])
+    assert (detached["what"], detached["why"]) == ("socket.detached", reason)
+    session.dispose()
+
+
+@pytest.mark.parametrize(("knob", "named"), [(False, True), (True, False)])
+async def test_speech_without_an_end_names_the_knob_in_the_log(knob, named):
+    session = live()
+    session.configure(Settings(idle_on_underrun=knob))
+    with capture_logs() as logs:
+        session._apply([Over("USER_CLOSED", 1.0, speech_left_open=True)], time.monotonic())
+    hints = [line["hint"] for line in logs if line["event"] == "session.speech_left_open"]
+    assert [("--idle-on-underrun" in hint) for hint in hints] == ([True] if named else [])
+    session.dispose()
 
 
 async def test_a_minute_that_is_paid_changes_nothing():

@@ -58,6 +58,13 @@ def test_1080p_needs_the_plan_first_and_then_the_avatar():
     orders.check(order(quality="very_high"), Account("a", 10), Settings(allow_1080p=True))
 
 
+def test_strict_mode_refuses_a_secret_that_nobody_stored():
+    assert refusal(order(connector=openai(ANY)), strict=True) == (400, 4000)
+    account = Account("a", 10)
+    stored = account.store_secret("OPENAI_API_KEY", "x", NOW, random.Random(1))
+    orders.check(order(connector=openai(stored.id)), account, Settings(strict=True))
+
+
 def test_a_known_secret_must_fit_its_connector_and_an_unknown_one_passes():
     account = Account("a", 10)
     orders.check(order(connector=openai(ANY)), account, Settings())

@@ -27,6 +27,14 @@ def test_a_client_that_never_reads_is_cut_off():
         box.put(b"{}")
     assert resets == [True]
     assert box.was_reset
+    assert box.overflowed
+
+
+def test_a_connection_that_a_fault_resets_did_not_overflow():
+    box = Outbox(RealClock(), reset=lambda: None)
+    box.put(b"{}")
+    box.reset()
+    assert not box.overflowed
 
 
 async def test_nothing_follows_a_close_frame():

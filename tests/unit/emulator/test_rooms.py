@@ -1,12 +1,22 @@
 """Room tokens: those handed out, and the caller's own."""
 
+import time
+
 import pytest
 
 from liveavatar_emulator.config import LiveKitServer
-from liveavatar_emulator.rooms import OwnRoom, avatar_seat, credentials, grants_complete, watcher_token
+from liveavatar_emulator.rooms import (
+    TOKEN_SLACK_S,
+    OwnRoom,
+    avatar_seat,
+    credentials,
+    grants_complete,
+    watcher_token,
+)
 from liveavatar_emulator.tokens import BadToken, claims_of, sign, verify
 
 LIVEKIT = LiveKitServer(url="ws://127.0.0.1:7880", api_key="devkey", api_secret="a secret of thirty-two letters..")
+LIMIT_S = 600
 GRANTS = {"roomJoin": True, "room": "desk-7", "canPublish": True, "canSubscribe": True, "canPublishData": True}
 
 
@@ -41,7 +51,7 @@ def test_a_token_that_is_none_is_not_enough(token):
 
 def test_every_room_field_is_filled_with_or_without_an_own_room():
     for room in (None, own()):
-        fields = credentials("s1", room, 0.0)
+        fields = credentials("s1", room, 0.0, LIMIT_S)
         assert all(isinstance(value, str) and value for value in fields.values())
         assert claims_of(fields["livekit_agent_token"])["video"]["room"] == (room.room if room else "session-s1")
 
@@ -64,8 +74,8 @@ def grants(token: str) -> dict[str, object]:
 
 
 def test_with_a_livekit_server_all_three_tokens_are_signed_for_the_sessions_own_room():
-    fields = credentials("s1", None, 0.0, LIVEKIT)
-    seat = avatar_seat("s1", None, LIVEKIT)
+    fields = credentials("s1", None, 0.0, LIMIT_S, LIVEKIT)
+    seat = avatar_seat("s1", None, LIVEKIT, LIMIT_S)
     assert fields["livekit_url"] == seat.url == LIVEKIT.url
     identities = set()
     for token in (fields["livekit_client_token"], fields["livekit_agent_token"], seat.token):
@@ -76,7 +86,7 @@ def test_with_a_livekit_server_all_three_tokens_are_signed_for_the_sessions_own_
 
 
 def test_a_watcher_may_only_watch():
-    may = grants(watcher_token(LIVEKIT, "s1", None, "watcher-1"))
+    may = grants(watcher_token(LIVEKIT, "s1", None, "watcher-1", LIMIT_S))
     assert (may["room"], may["roomJoin"], may["canSubscribe"]) == ("session-s1", True, True)
     assert not may["canPublish"]
     assert not may["canPublishData"]
@@ -84,14 +94,31 @@ def test_a_watcher_may_only_watch():
 
 def test_the_avatar_takes_the_callers_token_to_the_callers_room():
     brought = own()
-    seat = avatar_seat("s1", brought, LIVEKIT)
+    seat = avatar_seat("s1", brought, LIVEKIT, LIMIT_S)
     assert (seat.url, seat.room, seat.token, seat.owned) == (brought.url, "desk-7", brought.avatar_token, False)
     assert brought.avatar_token not in repr(seat)
 
 
 def test_tokens_for_a_callers_room_are_real_only_where_the_key_is():
-    elsewhere = credentials("s1", own(), 0.0, LIVEKIT)
+    elsewhere = credentials("s1", own(), 0.0, LIMIT_S, LIVEKIT)
     with pytest.raises(BadToken):
         grants(elsewhere["livekit_client_token"])
-    here = credentials("s1", OwnRoom(LIVEKIT.url, "desk-7", own().avatar_token), 0.0, LIVEKIT)
+    here = credentials("s1", OwnRoom(LIVEKIT.url, "desk-7", own().avatar_token), 0.0, LIMIT_S, LIVEKIT)
     assert grants(here["livekit_client_token"])["room"] == "desk-7"
+
+
+def test_tokens_that_leave_the_emulator_end_with_the_sessions_limit():
+    handed_out = [
+        *(
+            credentials("s1", None, 1000.0, LIMIT_S)[name]
+            for name in ("livekit_client_token", "livekit_agent_token")
+        ),
+        *(
+            credentials("s1", None, time.time(), LIMIT_S, LIVEKIT)[name]
+            for name in ("livekit_client_token", "livekit_agent_token")
+        ),
+        watcher_token(LIVEKIT, "s1", None, "watcher-1", LIMIT_S),
+    ]
+    for token in handed_out:
+        claims = claims_of(token)
+        assert LIMIT_S <= claims["exp"] - claims["nbf"] <= LIMIT_S + TOKEN_SLACK_S + 1

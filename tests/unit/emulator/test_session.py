@@ -242,6 +242,17 @@ def test_a_knob_shows_an_underrun_as_idle_and_back():
     assert talk.say(Speak("u1", SECOND), 3.0) == ["state_updated=talking", "audio_buffer_appended"]
 
 
+@pytest.mark.parametrize(("ended_by_client", "left_open"), [(False, True), (True, False)])
+def test_the_end_says_whether_speech_was_left_without_speak_end(ended_by_client, left_open):
+    talk = Talk.ready()
+    talk.say(Speak("u1", SECOND), 1.0)
+    if ended_by_client:
+        talk.say(SpeakEnd("u1", None), 1.5)
+    talk.wait(5.0)
+    (over,) = [effect for effect in talk.session.end("USER_CLOSED", 6.0) if isinstance(effect, Over)]
+    assert over.speech_left_open is left_open
+
+
 def test_strict_mode_calls_an_underrun_video_starvation():
     talk = Talk.ready(strict=True)
     talk.say(Speak("u1", SECOND), 1.0)

@@ -20,9 +20,10 @@ from load.report.console import show
 from load.report.html import html_report
 from load.report.junit import GENERATOR_CASE, junit_xml
 from load.report.markdown import markdown_summary
-from load.report.plots import throughput
+from load.report.plots import latency_over_time, throughput
 from load.report.write import write_all
 from load.result import GeneratorHealth, NoResult, RunResult
+from load.run import _SECRET
 from load.verdict import Verdict
 
 EVIL = 'dropped <script>alert("x")</script> | & all'
@@ -179,3 +180,18 @@ def test_a_result_of_a_later_version_is_refused_and_not_read_in_part(tmp_path: P
     path.write_text(json.dumps({**whole, "colour": "red"}))
     with pytest.raises(NoResult, match="colour"):
         RunResult.load(path)
+
+
+def test_the_line_beside_a_limit_is_the_percentile_that_is_judged(run):
+    result, verdict = run
+    judged = {one.figure: one for one in verdict.outcomes if one.kind == "latency" and one.limit is not None}
+    plots = {plot.title.lower(): plot for plot in latency_over_time(result, verdict)}
+    assert judged
+    for figure, outcome in judged.items():
+        assert f"p{outcome.percentile:g} per" in plots[figure].alt, figure
+        assert f"limit of p{outcome.percentile:g}" in plots[figure].alt, figure
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_LIVEKIT_SECRET", "GATEWAY_REGISTRY_KEY", "GATEWAY_ADMIN_TOKEN"])
+def test_a_secret_of_the_settings_is_not_in_the_report(name):
+    assert _SECRET.search(name)

@@ -1,10 +1,12 @@
 """Requests as values, with every bad field named; values as messages, with nothing lost."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 from google.protobuf import duration_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar_gateway.audio.formats import AudioFormat, Encoding
@@ -12,6 +14,7 @@ from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField, UpstreamStalled
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 from liveavatar_gateway.rpc import convert
+from liveavatar_gateway.sessions.record import read_access
 
 _AVATAR = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
 
@@ -79,6 +82,13 @@ def test_a_detach_grace_of_nothing_is_not_the_default():
         ({"max_duration": seconds(0)}, "max_duration"),
         ({"max_duration": seconds(-5)}, "max_duration"),
         ({"max_duration": seconds(1.5)}, "max_duration"),
+        ({"max_duration": duration_pb2.Duration(seconds=10**12)}, "max_duration"),
+        ({"max_duration": duration_pb2.Duration(seconds=86_401)}, "max_duration"),
+        ({"max_duration": duration_pb2.Duration(seconds=60, nanos=-1)}, "max_duration"),
+        ({"max_duration": duration_pb2.Duration(nanos=2**31 - 1)}, "max_duration"),
+        ({"detach_grace": duration_pb2.Duration(nanos=1_500_000_000)}, "detach_grace"),
+        ({"detach_grace": duration_pb2.Duration(seconds=10, nanos=-1)}, "detach_grace"),
+        ({"detach_grace": duration_pb2.Duration(seconds=2**63 - 1)}, "detach_grace"),
         ({"detach_grace": seconds(-0.1)}, "detach_grace"),
         ({"detach_grace": seconds(300.1)}, "detach_grace"),
         ({"labels": {"": "value"}}, "labels"),
@@ -235,6 +245,7 @@ _AT = datetime(2026, 1, 1, tzinfo=UTC)
             {"pose": session_pb2.POSE_TALKING, "previous_pose": session_pb2.POSE_IDLE},
         ),
         (ev.UtteranceStarted("u", inferred=True), "utterance_started", {"utterance_id": "u", "inferred": True}),
+        (ev.UtteranceUnderrun("u", 0.0), "utterance_underrun", {"utterance_id": "u"}),
         (ev.UtteranceEnded("u", Outcome.COMPLETED, 1.0), "utterance_ended", {"utterance_id": "u"}),
         (ev.Noticed(True, "t", "words"), "notice", {"error": True, "type": "t", "message": "words"}),
     ],
@@ -246,14 +257,10 @@ def test_a_happening_is_told_with_its_number_and_time(happening, field, values):
     assert {name: getattr(getattr(message, field), name) for name in values} == values
 
 
-@pytest.mark.parametrize(
-    ("known", "told"),
-    [(None, _AT + timedelta(seconds=15)), (_AT + timedelta(seconds=14), _AT + timedelta(seconds=14))],
-)
-def test_an_expiry_is_told_as_the_time_it_comes(known, told):
-    session = SimpleNamespace(avatars=SimpleNamespace(expires_at=known))
-    message = convert.event_message(ev.Entry(1, _AT, ev.Expiring(15.0)), session)
-    assert message.expiring.expires_at.ToDatetime(tzinfo=UTC) == told
+def test_an_expiry_is_told_as_the_time_it_comes():
+    expires_at = _AT + timedelta(seconds=15)
+    message = convert.event_message(ev.Entry(1, _AT, ev.Expiring(expires_at)), session=None)
+    assert message.expiring.expires_at.ToDatetime(tzinfo=UTC) == expires_at
 
 
 # --- a room of the caller's own
@@ -303,3 +310,48 @@ def test_an_own_room_is_refused_by_a_gateway_without_a_livekit_server():
     with pytest.raises(InvalidField, match="GATEWAY_LIVEKIT_URL") as refused:
         convert.spec_of(message, field="spec", default_detach_grace_s=30.0, own_rooms=False)
     assert refused.value.field == "spec.own_room"
+
+
+# --- numbers of any size
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+INT32 = st.integers(-(2**31), 2**31 - 1)
+
+
+@given(whole=INT64 | st.integers(-2, 90_000), nanos=INT32 | st.integers(-1, 1))
+def test_no_duration_of_a_caller_is_too_strange_to_be_taken_or_refused(whole, nanos):
+    for name in ("max_duration", "detach_grace"):
+        with contextlib.suppress(InvalidField):
+            taken = converted(spec(**{name: duration_pb2.Duration(seconds=whole, nanos=nanos)}))
+            assert taken.avatar.max_duration_s is None or 1 <= taken.avatar.max_duration_s <= 86_400
+            assert 0 <= taken.detach_grace_s <= 300
+
+
+@given(rate=INT32, channels=INT32, encoding=INT32)
+def test_no_number_of_a_format_is_too_strange_to_be_taken_or_refused(rate, channels, encoding):
+    message = audio_pb2.AudioFormat(encoding=encoding, sample_rate_hz=rate, channel_count=channels)
+    with contextlib.suppress(AudioFormatUnsupported):
+        convert.format_of(message)
+
+
+@given(wanted=INT32)
+def test_a_page_has_bounds_whatever_is_asked_for(wanted):
+    with contextlib.suppress(InvalidField):
+        assert 1 <= convert.page_size(wanted) <= 500
+
+
+@given(value=st.floats(allow_nan=False) | st.integers(-(10**300), 10**300))
+def test_every_number_of_seconds_has_a_nearest_duration(value):
+    assert abs(convert.duration(value).seconds) <= 315_576_000_000
+
+
+@given(remaining_s=st.none() | st.floats(allow_nan=False, min_value=-1e12))
+def test_nobody_waits_longer_than_an_hour(remaining_s):
+    patience_s = convert.patience_s(remaining_s)
+    assert patience_s is None or 0 <= patience_s <= 3600
+
+
+@pytest.mark.parametrize("limit", [10**12, float("inf"), -1.0])
+def test_a_limit_that_cannot_be_is_dropped_wherever_it_comes_from(limit):
+    facts = {"session_id": "s", "ws_url": "ws://h", "room_url": "", "viewer_token": "", "max_duration_s": limit}
+    assert read_access(facts).max_duration_s is None

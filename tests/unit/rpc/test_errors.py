@@ -1,6 +1,7 @@
 """Every refusal as gRPC sees it: one code, and all the details a caller can act on."""
 
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -72,6 +73,8 @@ EXAMPLES = {
         e.UpstreamStalled("nothing came", utterance_id="u-1"),
         e.UtteranceIdle("u-1", 5.0),
         e.FirstMessageTimeout(10.0),
+        e.MalformedMessage("liveavatar.gateway.v1.SessionService/GetSession", 12),
+        e.MetadataTooLarge(20_000, 16_384),
         e.InternalError("a fault", incident="i-1"),
     )
 }
@@ -273,3 +276,19 @@ async def test_a_call_that_was_ended_already_is_not_ended_again(context, raised)
     with pytest.raises(type(raised)):
         await end(context, raised)
     assert context.aborted is None
+
+
+@pytest.mark.parametrize("word", ["x", "ä", "\U0001f600", "%", "\n"])
+@pytest.mark.parametrize("kind", ["ended", "rejected", "many facts"])
+async def test_an_error_fits_into_trailers_however_much_it_has_to_say(context, word, kind):
+    long = word * 20_000
+    error = {
+        "ended": e.SessionEnded("s-1", "UPSTREAM_ENDED", long),
+        "rejected": e.UpstreamRejected(long, field="spec.avatar_id", upstream_message=long),
+        "many facts": e.UpstreamProtocol(long, facts={f"fact_{number}": long for number in range(8)}),
+    }[kind]
+    with pytest.raises(grpc.aio.AbortError):
+        await abort(context, error)
+    # As they are on the wire: percent-encoded, and in base64.
+    assert len(quote(context.aborted[1])) + len(context.aborted[2][0][1]) * 4 / 3 < 7000
+    assert details(context.status)[d.ErrorInfo].reason == error.reason

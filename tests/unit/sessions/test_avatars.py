@@ -2,15 +2,20 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.session_config import SessionConfig
+from liveavatar_gateway.rpc import convert
 from liveavatar_gateway.sessions.avatars import Avatars
+from liveavatar_gateway.sessions.left import Left
 from liveavatar_gateway.sessions.spec import OwnRoom, Spec
-from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Started
 
 STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
 
@@ -32,6 +37,8 @@ class Upstream:
 
 class Pool:
     """Starts one upstream session after the other."""
+
+    rooms = None
 
     def __init__(self) -> None:
         self.upstreams: list[Upstream] = []
@@ -60,6 +67,17 @@ class Ledger:
         if self.slow:
             self.stuck.set()
             await asyncio.Event().wait()
+
+
+class Rooms:
+    """Gives a token of its own to each who asks."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def viewer(self, room: str) -> LiveKitAccess:
+        self._count += 1
+        return LiveKitAccess(url="wss://rooms", room=room, token=f"token-{self._count}")
 
 
 class Successor:
@@ -126,3 +144,37 @@ async def test_one_that_another_process_drives_by_now_is_left_to_it(avatars, led
     await avatars.succeed(Successor(Upstream("fresh")), old)
     await asyncio.sleep(0)
     assert old.fate == "left"
+
+
+async def test_what_happened_is_told_the_same_way_after_other_avatars_have_followed(avatars, pool):
+    """Times and rooms are those of the event, whoever speaks by the time it is told again."""
+    pool.rooms = Rooms()
+    core = avatars._core
+    avatars.speaks(Upstream("first"))
+    core.socket_opened(0.0)
+    core.on_wire(m.StateUpdated("connected"), 0.0)
+    core.tick(50.0)
+    await avatars.succeed(Successor(Upstream("second")), None)
+    session = SimpleNamespace(avatars=avatars, viewer_access=avatars.viewer_access)
+    entries = core.log.after(0)
+    kinds = {type(entry.happening) for entry in entries}
+    assert {Expiring, Rotated} <= kinds
+    told = [convert.event_message(entry, session) for entry in entries]
+    await avatars.succeed(Successor(Upstream("third")), None)
+    assert [convert.event_message(entry, session) for entry in entries] == told
+
+
+def test_an_expiry_is_that_of_the_avatar_as_its_session_says(avatars):
+    avatars.speaks(Upstream("first"))
+    avatars._core.tick(50.0)
+    (expiring,) = [one.happening for one in avatars._core.log.after(0) if isinstance(one.happening, Expiring)]
+    assert expiring.expires_at == avatars.expires_at
+
+
+def test_a_process_that_goes_on_with_a_session_tells_the_same_limit(avatars, pool, ledger):
+    started_at = datetime(2026, 1, 1, tzinfo=UTC)
+    left = Left(core=avatars._core, started=STARTED, started_at=started_at)
+    Avatars(avatars._spec, avatars._core, pool, ledger, left)
+    avatars._core.tick(50.0)
+    (expiring,) = [one.happening for one in avatars._core.log.after(0) if isinstance(one.happening, Expiring)]
+    assert expiring.expires_at == started_at + timedelta(seconds=60)

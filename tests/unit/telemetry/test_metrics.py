@@ -1,7 +1,9 @@
 """What happens in a session becomes metrics, with few labels and no value lost."""
 
+import inspect
 from datetime import UTC, datetime
 
+import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,7 +18,8 @@ from liveavatar_gateway.core.events import (
     UtteranceStarted,
 )
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
-from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
+from liveavatar_gateway.telemetry.guard import GUARDED
+from liveavatar_gateway.telemetry.metrics import Metrics, SessionMeter, Snapshot
 
 
 class _Clock:
@@ -182,3 +185,26 @@ def test_what_was_taken_over_and_whether_the_registry_works_is_counted():
     assert _value(metrics, "gateway_registry_available") == 1
     metrics.registry_works(works=False)
     assert _value(metrics, "gateway_registry_available") == 0
+
+
+def _recording(kind: type) -> list[str]:
+    methods = inspect.getmembers(kind, inspect.isfunction)
+    return [name for name, method in methods if not name.startswith("_") and name != "session"]
+
+
+@pytest.mark.parametrize("kind", [Metrics, SessionMeter])
+def test_every_method_that_records_is_guarded(kind):
+    for name in _recording(kind):
+        assert hasattr(getattr(kind, name), GUARDED), name
+
+
+def test_a_metric_that_cannot_be_recorded_raises_nothing_and_is_logged_once(capsys):
+    class Broken:
+        def inc(self, _: int = 1) -> None:
+            raise ZeroDivisionError
+
+    metrics = Metrics()
+    metrics._packets = Broken()
+    metrics.packet(10)
+    metrics.packet(10)
+    assert capsys.readouterr().out.count("telemetry.failed") == 1

@@ -123,3 +123,16 @@ def test_no_session_is_silent_for_longer_than_the_interval(seed, jitter, spoken)
             session.now_s = next_s
             schedule.run(next_s)
         session.speak(at_s)
+
+
+def test_a_session_that_fails_to_be_kept_alive_leaves_the_others_awake(schedule):
+    class Faulty(Session):
+        def keep_alive(self) -> None:
+            raise ZeroDivisionError
+
+    sound = Session()
+    for session in (Faulty(), sound, Faulty()):
+        schedule.add(session, 0.0)
+    schedule.run(_INTERVAL_S)
+    assert sound.kept == 1
+    assert schedule.next_s() is not None

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core.errors import CapacityExhausted
-from liveavatar_gateway.upstream.places import Places, PlacesConfig
+from liveavatar_gateway.upstream.places import Places, PlacesConfig, Settling
 
 
 def make(**changes) -> Places:
@@ -202,3 +202,147 @@ def test_however_callers_come_and_go_the_limit_holds_and_every_place_comes_back(
         assert (places.used, places.waiting) == (0, 0)
 
     asyncio.run(scenario())
+
+
+# --- LiveAvatar says that the account is full, though a place is free here
+
+
+async def test_a_refused_caller_goes_back_to_where_it_stood_and_the_place_settles():
+    places, served = make(), []
+    held = await places.take()
+
+    async def caller(name: str, refusals: int) -> None:
+        place = await places.take()
+        for _ in range(refusals):
+            place.refuse()
+            assert place.is_hopeful
+            assert places.used == 1, "it settles"
+            place = await places.take(again=place)
+        served.append(name)
+        place.release(settle=False)
+
+    callers = [asyncio.create_task(caller("first", 2)), asyncio.create_task(caller("second", 0))]
+    await turns()
+    held.release(settle=True)
+    await asyncio.wait(callers, timeout=5)
+    assert served == ["first", "second"]
+    assert (places.used, places.waiting) == (0, 0)
+    assert places.settling.pause_s > 0, "learnt"
+
+
+async def test_several_refused_callers_keep_their_order():
+    places, served = make(limit=3), []
+    held = [await places.take() for _ in range(3)]
+
+    async def caller(name: int) -> None:
+        place = await places.take()
+        place.refuse()
+        place = await places.take(again=place)
+        served.append(name)
+        place.release(settle=False)
+
+    callers = []
+    for name in range(5):
+        callers.append(asyncio.create_task(caller(name)))
+        await turns(1)
+    for place in held:
+        place.release(settle=True)
+    await asyncio.wait(callers, timeout=5)
+    assert served == [0, 1, 2, 3, 4]
+
+
+async def test_a_refusal_without_a_line_and_without_an_end_before_it_is_no_matter_of_time():
+    places = make(limit=3, settle_s=1.0)
+    place = await places.take()
+    place.refuse()
+    assert not place.is_hopeful
+    assert (places.used, places.settling.pause_s) == (0, 1.0)
+
+
+async def test_a_refusal_soon_after_a_full_account_lost_a_session_is_a_matter_of_time():
+    places = make(settle_s=0.005)
+    (await places.take()).release(settle=True)
+    await asyncio.sleep(0.01)
+    place = await places.take()
+    place.refuse()
+    assert place.is_hopeful
+
+
+async def test_a_refused_caller_waits_no_longer_than_it_is_willing_to():
+    places = make()
+    held = await places.take()
+    waiting = asyncio.create_task(places.take())
+    await turns()
+    held.release(settle=True)
+    place = await waiting
+    place.refuse()
+    with pytest.raises(CapacityExhausted):
+        await places.take(wait_s=0.005, again=place)
+    assert places.waiting == 0
+
+
+async def test_a_full_line_is_no_reason_to_lose_one_that_stood_in_it():
+    places = make(max_waiting=1)
+    held = await places.take()
+    waiting = asyncio.create_task(places.take())
+    await turns()
+    held.release(settle=True)
+    place = await waiting
+    another = asyncio.create_task(places.take())
+    await turns()
+    place.refuse()
+    (await places.take(wait_s=5, again=place)).release(settle=False)
+    (await another).release(settle=False)
+
+
+def test_the_pause_after_a_refusal_grows_up_to_some_seconds():
+    settling, waited_s, steps = Settling(0.2), 0.2, []
+    for _ in range(9):
+        steps.append(settling.refused(waited_s))
+        waited_s += steps[-1]
+    assert steps == pytest.approx([0.25, 0.25, 0.35, 0.525, 0.79, 1.18, 1.77, 2.66, 3.99], abs=0.01)
+    assert settling.pause_s == 8.0
+
+
+@pytest.mark.parametrize("frees_after_s", [0.3, 1.7, 3.0, 5.5])
+def test_the_pause_is_learnt_and_then_costs_hardly_a_refusal(frees_after_s):
+    settling, now_s = Settling(0.2), 0.0
+    refusals, waits = [], []
+    for _ in range(60):
+        count, waited_s = 0, settling.pause_s
+        while waited_s < frees_after_s:
+            count += 1
+            waited_s += settling.refused(waited_s)
+        now_s += waited_s + 10
+        settling.accepted(waited_s, had_refusals=count > 0, now_s=now_s)
+        refusals.append(count)
+        waits.append(waited_s)
+    assert sum(refusals[10:]) <= 10, "once learnt, a refusal is rare"
+    assert max(waits[10:]) <= 1.6 * frees_after_s + 0.25
+    assert sum(waits[10:]) / 50 <= 1.3 * frees_after_s + 0.1
+
+
+def test_a_pause_that_is_not_needed_any_more_is_forgotten():
+    settling, now_s = Settling(0.5), 0.0
+    settling.refused(4.0)
+    settling.accepted(6.0, had_refusals=True, now_s=now_s)
+    assert settling.pause_s == 6.0
+    for _ in range(300):
+        now_s += 10
+        settling.accepted(settling.pause_s, had_refusals=False, now_s=now_s)
+    assert settling.pause_s == 0.5
+
+
+def test_many_starts_at_once_shrink_the_pause_once():
+    settling = Settling(0.5)
+    settling.accepted(4.0, had_refusals=True, now_s=0.0)
+    for _ in range(50):
+        settling.accepted(4.0, had_refusals=False, now_s=1.0)
+    assert settling.pause_s == pytest.approx(3.6)
+
+
+def test_a_pause_that_is_set_longer_than_any_that_is_learnt_stays():
+    settling = Settling(30.0)
+    settling.refused(30.0)
+    settling.accepted(34.0, had_refusals=True, now_s=0.0)
+    assert settling.pause_s == 30.0

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core import errors as e
-from liveavatar_gateway.upstream.refusals import Answer, refusal
+from liveavatar_gateway.upstream.refusals import Answer, is_absent, is_denied, refusal
 
 
 def answer(status, body=None, *, headers=None, endpoint="/v1/sessions/token") -> Answer:
@@ -45,9 +45,9 @@ ROWS = [
         e.UpstreamRejected,
         "You dont have access",
     ),
-    ("empty keep-alive", 400, {}, e.UpstreamRejected, "LiveAvatar answered 400"),
+    ("empty keep-alive", 400, envelope(4000, ""), e.UpstreamRejected, "LiveAvatar answered 400"),
     ("wrong key", 401, envelope(401, "Unauthorized"), e.UpstreamUnauthenticated, "LIVEAVATAR_API_KEY"),
-    ("no credits, by status alone", 402, {}, e.UpstreamCreditsExhausted, "add credits"),
+    ("no credits, by status alone", 402, envelope(402, ""), e.UpstreamCreditsExhausted, "add credits"),
     (
         "plan without 1080p",
         403,
@@ -66,7 +66,7 @@ ROWS = [
     (
         "concurrency, by words alone",
         403,
-        {"message": "Session concurrency limit reached"},
+        envelope(4999, "Session concurrency limit reached"),
         e.CapacityExhausted,
         "concurrency",
     ),
@@ -88,11 +88,17 @@ ROWS = [
     (
         "no credits, by words alone",
         403,
-        {"message": "Insufficient credits"},
+        envelope(4999, "Insufficient credits"),
         e.UpstreamCreditsExhausted,
         "Insufficient credits",
     ),
-    ("plan, by words alone", 403, {"message": "Upgrade your plan"}, e.UpstreamPlanRequired, "Upgrade your plan"),
+    (
+        "plan, by words alone",
+        403,
+        envelope(4999, "Upgrade your plan"),
+        e.UpstreamPlanRequired,
+        "Upgrade your plan",
+    ),
     ("forbidden for a reason of its own", 403, envelope(4999, "No."), e.UpstreamRejected, "No."),
     ("gone already", 404, envelope(404, "Session not found"), e.UpstreamRejected, "Session not found"),
     (
@@ -107,6 +113,13 @@ ROWS = [
     ("bad gateway", 502, b"<html>bad gateway</html>", e.UpstreamUnreachable, "bad gateway"),
     ("unavailable", 503, b"", e.UpstreamUnreachable, "LiveAvatar answered 503"),
     ("not LiveAvatar at all", 404, b"<html>nginx</html>", e.UpstreamProtocol, "LIVEAVATAR_API_URL"),
+    ("a proxy's login page", 401, b"<html>log in</html>", e.UpstreamProtocol, "a proxy in the way"),
+    ("a proxy's block page", 403, b"<html>blocked</html>", e.UpstreamProtocol, "a proxy in the way"),
+    ("an API gateway's own JSON", 404, {"message": "no Route matched"}, e.UpstreamProtocol, "no Route matched"),
+    ("its code and words", 404, {"code": 404, "message": "HTTP 404 Not Found"}, e.UpstreamProtocol, "404"),
+    ("the framework's unknown path", 404, {"detail": "Not Found"}, e.UpstreamProtocol, "Not Found"),
+    ("gone, says a proxy", 410, b"", e.UpstreamProtocol, "nothing"),
+    ("moved, says a proxy", 302, b"<html>moved</html>", e.UpstreamProtocol, "302"),
 ]
 
 
@@ -146,7 +159,8 @@ def test_code_and_words_of_liveavatar_are_kept_for_programs():
 
 
 def test_an_answer_without_code_and_words_has_neither_in_its_metadata():
-    assert set(refusal(answer(400, {})).metadata) == {"endpoint", "http_status"}
+    assert set(refusal(answer(400, envelope(None, ""))).metadata) == {"endpoint", "http_status", "foreign_answer"}
+    assert set(refusal(answer(400, envelope(4000, ""))).metadata) == {"endpoint", "http_status", "upstream_code"}
 
 
 @pytest.mark.parametrize("code", ["4033", True, None, 4.5])
@@ -203,7 +217,53 @@ def test_what_waiting_does_not_cure_has_no_retry(status):
 def test_only_so_much_of_liveavatars_words_is_quoted():
     error = refusal(answer(500, b"x" * 100_000))
     assert len(error.message) < 400
-    assert len(error.metadata["upstream_message"]) == 300
+    assert len(error.metadata["upstream_message"].encode()) == 300
+    assert error.metadata["upstream_message"].endswith("(cut)")
+
+
+FOREIGN = [
+    b"",
+    b"<html>Not Found</html>",
+    b"{}",
+    b"[]",
+    b"null",
+    b'"gone"',
+    {"code": 404, "message": "gone"},
+    {"code": "404", "data": None, "message": "gone"},
+    {"code": True, "data": None, "message": "gone"},
+    {"code": 404, "data": None, "message": None},
+    {"detail": "Session not found"},
+    {"error": {"code": 404, "message": "gone"}},
+]
+
+
+@pytest.mark.parametrize("body", FOREIGN, ids=str)
+@pytest.mark.parametrize("status", [301, 401, 402, 403, 404, 407, 409, 410, 422, 429, 451])
+def test_only_liveavatars_own_form_proves_anything(status, body):
+    error = refusal(answer(status, body, endpoint="/v1/sessions/stop"))
+    assert not is_denied(error)
+    assert not is_absent(error)
+    assert error.metadata["foreign_answer"] == "true"
+    assert error.retry_after_s is not None
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422, 429])
+def test_a_refusal_of_liveavatars_own_is_proof_that_nothing_was_done(status):
+    error = refusal(answer(status, envelope(4000, "no")))
+    assert is_denied(error)
+    assert is_absent(error) is (status == 404)
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503])
+def test_a_failure_may_come_after_the_effect(status):
+    assert not is_denied(refusal(answer(status, envelope(500, "no"))))
+
+
+def test_the_frameworks_list_of_details_is_liveavatars_own():
+    error = refusal(
+        answer(422, {"detail": [{"type": "missing", "loc": ["body", "avatar_id"], "msg": "required"}]})
+    )
+    assert is_denied(error)
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,5 +1,8 @@
 """Python client of LiveAvatar Gateway: `AsyncClient` for asyncio, `Client` for threads without a loop."""
 
+import liveavatar.gateway.forks  # noqa: F401  before anything else imports gRPC
+
+# isort: split
 from liveavatar.gateway.aio import (
     AsyncClient,
 )
@@ -19,7 +22,6 @@ from liveavatar.gateway.blocking_watch import (
 )
 from liveavatar.gateway.channel import (
     DEFAULT_OPTIONS,
-    SERVICE_CONFIG,
 )
 from liveavatar.gateway.errors import (
     AttachSuperseded,
@@ -41,10 +43,14 @@ from liveavatar.gateway.errors import (
     EventsCompacted,
     FieldViolation,
     FirstMessageTimeout,
+    ForkedClient,
     GatewayError,
     HeaderRequired,
     InternalError,
     InvalidField,
+    MalformedMessage,
+    MessageRefused,
+    MetadataTooLarge,
     OwnerMoved,
     OwnershipError,
     PermissionDenied,
@@ -91,6 +97,7 @@ from liveavatar.gateway.events import (
     UpstreamReconnectedEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
+    UtteranceUnderrunEvent,
 )
 from liveavatar.gateway.model import (
     AudioLimits,
@@ -138,7 +145,6 @@ from liveavatar.gateway.wav import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
-    "SERVICE_CONFIG",
     "AsyncClient",
     "AsyncSession",
     "AsyncUtterance",
@@ -170,12 +176,16 @@ __all__ = [
     "EventsCompacted",
     "FieldViolation",
     "FirstMessageTimeout",
+    "ForkedClient",
     "GatewayError",
     "GoAwayEvent",
     "HeaderRequired",
     "InternalError",
     "Interruption",
     "InvalidField",
+    "MalformedMessage",
+    "MessageRefused",
+    "MetadataTooLarge",
     "Outcome",
     "OutcomeKind",
     "OwnRoom",
@@ -230,6 +240,7 @@ __all__ = [
     "UtteranceIdle",
     "UtteranceNotFound",
     "UtteranceStartedEvent",
+    "UtteranceUnderrunEvent",
     "VideoEncoding",
     "VideoQuality",
     "Watch",

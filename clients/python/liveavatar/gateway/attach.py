@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 import grpc
 
 from liveavatar.gateway.changes import Changes
-from liveavatar.gateway.channel import Stream, moved
+from liveavatar.gateway.channel import Stream, heartbeat_interval_s, moved
 from liveavatar.gateway.errors import (
     ClientClosed,
     Draining,
@@ -22,6 +22,7 @@ from liveavatar.gateway.errors import (
 from liveavatar.gateway.refusals import connection_lost, from_status, given_up
 from liveavatar.gateway.targets import Retries
 from liveavatar.gateway.v1 import session_service_pb2 as pb
+from liveavatar.gateway.v1 import stream_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,12 @@ RESUME_ANSWER_S = 10.0
 """How long a resumed stream may take to answer; lower tries again sooner, higher suits slow networks."""
 LAST_ANSWER_S = 1.0
 """How long it may take when the time for resuming is over. Lower misses the word of how the session ended."""
+_DRAINING = (
+    "this gateway process is draining: it takes nothing new and ends its sessions; "
+    "come back in 1 s to reach another process"
+)
+"""Message of an error made here, in the words of the gateway's own."""
+_NO_ANSWER = (None, "heartbeat")
 _STABLE_S = 5.0
 # A stream that lived this long has recovered; one that breaks at once goes on with growing delays.
 
@@ -58,7 +65,7 @@ class AttachListener(Protocol):
         """Something happened in the session."""
 
     def on_go_away(self, message: pb.GoAway) -> None:
-        """The gateway shuts down soon."""
+        """The gateway process drains."""
 
     def on_stay(self) -> None:
         """The gateway does not shut down after all."""
@@ -223,8 +230,10 @@ class Attachment:
         try:
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._write_all(call, outbox), name="attach/write")
+                beating = tasks.create_task(self._keep_alive(call), name="attach/heartbeat")
                 error = await self._read_all(call)
                 writing.cancel()
+                beating.cancel()
         finally:
             self._outbox = None
             call.cancel()
@@ -245,14 +254,23 @@ class Attachment:
             self._asked = True
         await call.finish_writing()
 
+    async def _keep_alive(self, call: AttachCall) -> None:
+        """Send heartbeats as often as the gateway announced, if it did."""
+        await self._changes.until(lambda: self.phase is AttachPhase.ATTACHED)
+        opened = self._opened
+        if opened is not None and (interval_s := heartbeat_interval_s(opened.heartbeat_interval)) is not None:
+            await call.keep_alive(pb.AttachRequest(heartbeat=stream_pb2.Heartbeat()), interval_s)
+
     async def _read_all(self, call: AttachCall) -> GatewayError:
         try:
             async with asyncio.timeout(self._answer_s()):
-                message = await call.read()
+                # A heartbeat says that the gateway is there, not that it has the session.
+                while (message := await call.read()) is not None and message.WhichOneof("message") in _NO_ANSWER:
+                    pass
             while message is not None:
                 self._take(message)
                 if message.HasField("go_away") and self._moves():
-                    return Draining("the gateway shuts down", code=grpc.StatusCode.UNAVAILABLE)
+                    return Draining(_DRAINING, code=grpc.StatusCode.UNAVAILABLE)
                 message = await call.read()
         except GatewayError as error:
             return error
@@ -287,6 +305,8 @@ class Attachment:
             case "stay":
                 self._left.discard(self._target)
                 self._listener.on_stay()
+            case "heartbeat":
+                return
             case None:
                 _log.debug("attach.unknown_message")
         self._changes.notify()
@@ -312,6 +332,9 @@ class Attachment:
             _log.warning("attach.hole after=%d got=%d", self._sequence, event.sequence)
         self._sequence = event.sequence
         self._ended = self._ended or event.WhichOneof("event") == "ended"
+        if self._ended and self._outbox is not None:
+            # Before the gateway does: some proxies turn a stream that it closes first into an error.
+            self._outbox.put_nowait(None)
         self._listener.on_event(event)
 
     def _moves(self) -> bool:

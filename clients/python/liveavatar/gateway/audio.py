@@ -83,7 +83,7 @@ class AudioFormat:
         """Refuse audio that ends inside a frame.
 
         Raises:
-            AudioMisaligned: it does; the gateway would refuse it the same way.
+            AudioMisaligned: it does, so the format or the length is wrong.
         """
         if size_bytes % self.frame_bytes:
             raise AudioMisaligned(

@@ -1,14 +1,16 @@
 """One StreamAudio stream: its grammar, its credit, and what it says of each utterance."""
 
+import asyncio
 import enum
 import logging
+from collections.abc import Callable
 from typing import TypeAlias
 
 import grpc
 
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.changes import Changes
-from liveavatar.gateway.channel import Stream
+from liveavatar.gateway.channel import Stream, heartbeat_interval_s
 from liveavatar.gateway.credit import Chunk, CreditLedger, sendable_bytes
 from liveavatar.gateway.errors import (
     AudioGap,
@@ -23,6 +25,7 @@ from liveavatar.gateway.model import Outcome, Progress
 from liveavatar.gateway.refusals import from_status
 from liveavatar.gateway.utterance import Phase, Stop, Turn
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
+from liveavatar.gateway.v1 import stream_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ AudioCall: TypeAlias = Stream[pb.StreamAudioRequest, pb.StreamAudioResponse]
 
 _UNCONFIRMED_S = 4.0
 # Audio that may be kept beyond the gateway's own window: what it has sent and LiveAvatar has not confirmed yet.
+DEFAULT_WAIT_S = 1.0
+"""How long an utterance waits that found no room, where the gateway does not say."""
 _NOT_BEGUN = (UtteranceIdReused, Draining, SessionEnded, CapacityExhausted)
 
 
@@ -52,14 +57,31 @@ class AudioStream:
     """
 
     def __init__(
-        self, call: AudioCall, header: pb.AudioHeader, audio_format: AudioFormat, changes: Changes
+        self,
+        call: AudioCall,
+        header: pb.AudioHeader,
+        audio_format: AudioFormat,
+        changes: Changes,
+        *,
+        on_crowded: Callable[[Turn, float], None],
     ) -> None:
+        """Prepare a stream.
+
+        Args:
+            call: A call that has just begun.
+            header: Its first message.
+            audio_format: Format of all of its utterances.
+            changes: Notified whenever something here changed.
+            on_crowded: Told that the gateway has no room for an utterance now, and for how many seconds to wait
+                before it is begun again.
+        """
         self.format = audio_format
         self.phase = StreamPhase.OPENING
         self.error: GatewayError | None = None
         self.turns: dict[str, Turn] = {}
         """Utterances the gateway owes an end on this stream."""
         self._call = call
+        self._on_crowded = on_crowded
         self._header = header
         self._changes = changes
         self.useful = False
@@ -68,20 +90,35 @@ class AudioStream:
         self._max_chunk_bytes = 0
         self._kept_limit_bytes = 0
         self._resuming: set[str] = set()
+        self._heartbeat_s: float | None = None
 
     async def run(self) -> None:
         """Read to the end of the stream; `phase` and `error` then say how it went. Cancelling cuts the stream."""
         try:
             await self._call.write(pb.StreamAudioRequest(header=self._header))
-            while (message := await self._call.read()) is not None:
-                self._take(message)
-                self._changes.notify()
-        except GatewayError as error:
-            self.error = error
+            async with asyncio.TaskGroup() as tasks:
+                beating = tasks.create_task(self._keep_alive(), name="audio/heartbeat")
+                self.error = await self._read_all()
+                beating.cancel()
         finally:
             self.phase = StreamPhase.CLOSED
             self._call.cancel()
             self._changes.notify()
+
+    async def _read_all(self) -> GatewayError | None:
+        try:
+            while (message := await self._call.read()) is not None:
+                self._take(message)
+                self._changes.notify()
+        except GatewayError as error:
+            return error
+        return None
+
+    async def _keep_alive(self) -> None:
+        """Send heartbeats as often as the gateway announced, if it did."""
+        await self._changes.until(lambda: self.phase is not StreamPhase.OPENING)
+        if self._heartbeat_s is not None:
+            await self._call.keep_alive(pb.StreamAudioRequest(heartbeat=stream_pb2.Heartbeat()), self._heartbeat_s)
 
     async def begin(self, turn: Turn) -> bool:
         """Open an utterance, or go on with one of a stream that broke; False when the stream is over.
@@ -132,13 +169,13 @@ class AudioStream:
         """Seal the utterance: what was sent is spoken to its end."""
         if turn.phase is Phase.OPEN:
             turn.phase = Phase.SEALED
-        return await self._call.write(pb.StreamAudioRequest(end=pb.EndUtterance()))
+        return await self._call.write(pb.StreamAudioRequest(end=pb.EndUtterance(utterance_id=turn.id)))
 
     async def cancel(self, turn: Turn) -> bool:
         """Silence the open utterance and seal it."""
         if turn.phase is Phase.OPEN:
             turn.phase = Phase.SEALED
-        return await self._call.write(pb.StreamAudioRequest(cancel=pb.CancelUtterance()))
+        return await self._call.write(pb.StreamAudioRequest(cancel=pb.CancelUtterance(utterance_id=turn.id)))
 
     def cut(self) -> None:
         """Break the stream off; `run` returns."""
@@ -150,9 +187,9 @@ class AudioStream:
 
     async def _send(self, turn: Turn, chunk: Chunk) -> bool:
         self._ledger.sent(turn.id, chunk.end_bytes)
-        return await self._call.write(
-            pb.StreamAudioRequest(chunk=pb.AudioChunk(offset_bytes=chunk.offset_bytes, audio=chunk.audio)),
-        )
+        # Named, so that none of it is taken for the next utterance when this one is cut meanwhile.
+        named = pb.AudioChunk(offset_bytes=chunk.offset_bytes, audio=chunk.audio, utterance_id=turn.id)
+        return await self._call.write(pb.StreamAudioRequest(chunk=named))
 
     def _take(self, message: pb.StreamAudioResponse) -> None:
         match message.WhichOneof("message"):
@@ -160,6 +197,7 @@ class AudioStream:
                 self._ledger = CreditLedger(message.ready.credit_bytes)
                 self._credit(message.ready.credit_bytes)
                 self._max_chunk_bytes = message.ready.max_chunk_bytes
+                self._heartbeat_s = heartbeat_interval_s(message.ready.heartbeat_interval)
                 self.phase = StreamPhase.READY
             case "ack":
                 self._take_ack(message.ack)
@@ -175,6 +213,8 @@ class AudioStream:
                     turn.finish(Outcome.from_proto(message.ended))
             case "rejected":
                 self._take_rejection(message.rejected)
+            case "heartbeat":
+                return
             case None:
                 _log.debug("audio.unknown_message")
 
@@ -196,6 +236,7 @@ class AudioStream:
                 sent_bytes=ack.sent_bytes,
                 # What was heard was heard, also where a restarted gateway knows less of it.
                 played=max(ack.played.ToTimedelta(), turn.progress.played),
+                underrun_count=max(ack.underrun_count, turn.progress.underrun_count),
             )
         )
 
@@ -227,8 +268,11 @@ class AudioStream:
             return
         if isinstance(error, AudioGap) and self._goes_back(turn, rejected.received_bytes):
             return
+        answers_begin = turn.id in self._resuming or not turn.taken
+        if answers_begin and isinstance(error, CapacityExhausted) and self._waits_for_room(turn, error):
+            return
         turn.failure = error
-        if turn.taken or not _refuses_begin(error):
+        if not answers_begin or not _refuses_begin(error):
             turn.halt(Stop.END)
             return
         # The gateway owes no end for a `begin` that it did not take.
@@ -243,6 +287,17 @@ class AudioStream:
             return False
         self._ledger.sent(turn.id, turn.window.sent_offset)
         self._changes.notify()
+        return True
+
+    def _waits_for_room(self, turn: Turn, error: CapacityExhausted) -> bool:
+        """Take an utterance off this stream until the gateway has room for it; what was sent of it was dropped."""
+        resumed = turn.id in self._resuming
+        if turn.stop is not None or not (resumed or turn.window.go_back(0)):
+            return False
+        del self.turns[turn.id]
+        self._forget(turn.id)
+        turn.phase = turn.phase if resumed else Phase.QUEUED
+        self._on_crowded(turn, DEFAULT_WAIT_S if error.retry_after is None else error.retry_after)
         return True
 
 

@@ -1,6 +1,10 @@
 """The blocking client: the asyncio one, run in a thread of its own."""
 
+import atexit
 import contextlib
+import functools
+import logging
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -12,7 +16,7 @@ from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.blocking_utterance import Utterance
 from liveavatar.gateway.blocking_watch import Watch
-from liveavatar.gateway.errors import ClientClosed
+from liveavatar.gateway.errors import ClientClosed, GatewayError
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import (
     AudioLimits,
@@ -31,12 +35,21 @@ from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
 
+_log = logging.getLogger(__name__)
+
+_EXIT_S = 15.0
+# How long a program that ends without closing its client waits for its sessions to be ended.
+
 
 class Client:
     """A gateway, for programs without an event loop. The same shape as `AsyncClient`, without the awaiting.
 
     Safe from any number of threads; they share one connection. Use it as `with Client("gateway:50051") as
-    client:`, or call `close`: both end the sessions that are open, and the client's thread.
+    client:`, or call `close`: both end the sessions that are open, and the client's thread. A program that ends
+    without either does the same as it exits.
+
+    It belongs to the process that made it. In a fork every call raises ForkedClient, and leaving a block does
+    nothing: the sessions are the parent's.
     """
 
     def __init__(
@@ -64,7 +77,8 @@ class Client:
         Raises:
             ValueError: call credentials without TLS, or no target.
         """
-        self._client = AsyncClient(
+        self._again = functools.partial(
+            AsyncClient,
             target,
             credentials=credentials,
             call_credentials=call_credentials,
@@ -73,7 +87,11 @@ class Client:
             chunk=chunk,
             resume_within=resume_within,
         )
+        self._client = self._again()
+        self._timeout_s = timeout
+        self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
         self._portal = Portal()
+        _clients.add(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._client!r}>"
@@ -132,7 +150,7 @@ class Client:
             audio_format=audio_format,
             timeout=timeout,
         )
-        return Session(session, self._portal)
+        return self._session(session, timeout)
 
     def resume_session(
         self,
@@ -151,7 +169,7 @@ class Client:
             timeout: As there.
         """
         session = self._client.resume_session(handle, after_sequence, audio_format=audio_format, timeout=timeout)
-        return Session(session, self._portal)
+        return self._session(session, timeout)
 
     def create_session(
         self,
@@ -199,7 +217,8 @@ class Client:
                 rotate=rotate,
                 request_id=request_id,
                 timeout=timeout,
-            )
+            ),
+            bound_s=timeout,
         )
 
     def get_session(self, session_id: str) -> SessionRecord:
@@ -208,7 +227,7 @@ class Client:
         Raises:
             SessionNotFound: no such session.
         """
-        return self._portal.call(self._client.get_session(session_id))
+        return self._portal.call(self._client.get_session(session_id), bound_s=self._timeout_s)
 
     def list_sessions(
         self,
@@ -225,7 +244,7 @@ class Client:
             page_size: As there.
         """
         records = self._client.list_sessions(states=states, labels=labels, page_size=page_size)
-        return self._portal.drawn(records, None)
+        return self._portal.drawn(records, None, bound_s=self._timeout_s)
 
     def end_session(self, session_id: str) -> SessionRecord:
         """End a session, from any process, and wait until LiveAvatar has stopped it. Idempotent.
@@ -233,7 +252,7 @@ class Client:
         Raises:
             SessionNotFound: no such session.
         """
-        return self._portal.call(self._client.end_session(session_id))
+        return self._portal.call(self._client.end_session(session_id), bound_s=self._timeout_s)
 
     def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
         """Barge-in from any process.
@@ -242,7 +261,7 @@ class Client:
             SessionNotFound: no such session.
             UtteranceNotFound: the session never had that utterance.
         """
-        return self._portal.call(self._client.interrupt_session(session_id, utterance_id))
+        return self._portal.call(self._client.interrupt_session(session_id, utterance_id), bound_s=self._timeout_s)
 
     def watch(
         self,
@@ -258,19 +277,70 @@ class Client:
             labels: As there.
             timeout: As there.
         """
-        return Watch(self._client.watch(session_ids, labels=labels, timeout=timeout), self._portal)
+        watch = self._client.watch(session_ids, labels=labels, timeout=timeout)
+        return Watch(watch, self._portal, open_timeout_s=timeout)
 
     def server_info(self) -> ServerInfo:
         """What this gateway is and takes."""
-        return self._portal.call(self._client.server_info())
+        return self._portal.call(self._client.server_info(), bound_s=self._timeout_s)
 
     def close(self) -> None:
-        """End the sessions that are open, then close the connection and end the thread. Idempotent."""
+        """End the sessions that are open, then close the connection and end the thread. Idempotent.
+
+        Does nothing in a fork, where all of it is the parent's.
+        """
+        self._close(None)
+
+    def _close(self, timeout_s: float | None) -> None:
+        _clients.discard(self)
+        if self._portal.forked:
+            return
         try:
-            with contextlib.suppress(ClientClosed):
-                self._portal.call(self._client.close())
+            if self._portal.broken:
+                self._end_without_loop(timeout_s)
+            else:
+                with contextlib.suppress(ClientClosed):
+                    self._portal.call(self._client.close(), timeout_s)
         finally:
             self._portal.close()
+
+    def _end_without_loop(self, timeout_s: float | None) -> None:
+        """End the sessions that a loop left behind which has ended, from a fresh one."""
+        left = [session.id for session in self._sessions if session.unended]
+        if not left:
+            return
+
+        async def end_each() -> None:
+            async with self._again() as client:
+                for session_id in left:
+                    try:
+                        await client.end_session(session_id)
+                    except GatewayError as error:
+                        _log.warning("session.end_failed session=%s cause=%s", session_id, error)
+
+        portal = Portal()
+        try:
+            portal.call(end_each(), timeout_s)
+        finally:
+            portal.close()
+
+    def _session(self, session: AsyncSession, timeout_s: float | None) -> "Session":
+        self._sessions.add(session)
+        return Session(session, self._portal, open_timeout_s=timeout_s)
+
+
+_clients: set[Client] = set()
+# Those that are not closed. Each has a thread anyway, also where the program has let go of it.
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close the clients that the program did not close: their sessions are paid for until they are ended."""
+    for client in list(_clients):
+        try:
+            client._close(_EXIT_S)  # noqa: SLF001  this module's own
+        except Exception as error:  # noqa: BLE001  nobody is left to catch it, and the other clients come next
+            _log.warning("client.close_failed cause=%r", error)
 
 
 class Session:
@@ -279,9 +349,10 @@ class Session:
     Use it as `with client.open_session(...) as session:`; leaving the block ends the session.
     """
 
-    def __init__(self, session: AsyncSession, portal: Portal) -> None:
+    def __init__(self, session: AsyncSession, portal: Portal, *, open_timeout_s: float | None) -> None:
         self._session = session
         self._portal = portal
+        self._open_timeout_s = open_timeout_s
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._session!r}>"
@@ -292,7 +363,15 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._portal.call(self._session.__aexit__(kind, error, traceback))
+        if self._portal.forked:
+            return
+        try:
+            self._portal.call(self._session.__aexit__(kind, error, traceback))
+        except ClientClosed as closed:
+            # Closing the client ends the session, also without its loop.
+            if error is None:
+                raise
+            _log.warning("session.end_failed session=%s cause=%s", self.id, closed)
 
     @property
     def id(self) -> str:
@@ -346,7 +425,7 @@ class Session:
             DeadlineExceeded: no answer within the `timeout` the session was made with.
             GatewayError: it was refused.
         """
-        self._portal.call(self._session.open())
+        self._portal.call(self._session.open(), bound_s=self._open_timeout_s)
         return self
 
     def ready(self, timeout: float | None = None) -> None:
@@ -410,7 +489,8 @@ class Session:
         try:
             yield
         finally:
-            self._portal.call(block.__aexit__(None, None, None))
+            if not self._portal.forked:
+                self._portal.call(block.__aexit__(None, None, None))
 
     def events(self, *, after_sequence: int = 0, timeout: float | None = None) -> Iterator[Event]:
         """What happened and happens in the session, to its end; see `AsyncSession.events`.

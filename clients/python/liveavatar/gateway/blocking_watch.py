@@ -15,9 +15,10 @@ class Watch:
     Use it as `with client.watch(...) as changes:` and iterate over it. One thread reads; any may add and remove.
     """
 
-    def __init__(self, watch: AsyncWatch, portal: Portal) -> None:
+    def __init__(self, watch: AsyncWatch, portal: Portal, *, open_timeout_s: float | None) -> None:
         self._watch = watch
         self._portal = portal
+        self._open_timeout_s = open_timeout_s
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._watch!r}>"
@@ -56,7 +57,7 @@ class Watch:
             DeadlineExceeded: no answer within the `timeout` the watch was made with.
             GatewayError: it was refused.
         """
-        self._portal.call(self._watch.open())
+        self._portal.call(self._watch.open(), bound_s=self._open_timeout_s)
         return self
 
     def next(self, timeout: float | None = None) -> WatchChange | None:
@@ -77,5 +78,6 @@ class Watch:
         self._portal.run(lambda: self._watch.remove(session_id))
 
     def close(self) -> None:
-        """Stop watching. Idempotent."""
-        self._portal.call(self._watch.close())
+        """Stop watching. Idempotent; does nothing in a fork."""
+        if not self._portal.forked:
+            self._portal.call(self._watch.close())

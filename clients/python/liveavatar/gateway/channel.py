@@ -1,52 +1,32 @@
 """The connection to a gateway: channel options, and the few places where grpc.aio's surprises are met."""
 
 import asyncio
-import json
+import os
+import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf import duration_pb2
 
 from liveavatar.gateway.errors import (
-    ClientClosed,
+    ClientError,
     ConnectionLost,
     GatewayError,
+    MessageRefused,
     SessionNotFound,
 )
+from liveavatar.gateway.forks import require_no_fork
 from liveavatar.gateway.refusals import from_rpc_error
 from liveavatar.gateway.v1 import audio_service_pb2_grpc, session_service_pb2_grpc
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
-_SESSIONS = "liveavatar.gateway.v1.SessionService"
-SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [
-            {
-                # Calls that may safely reach the gateway twice. CreateSession is one of them because this
-                # library always gives it a request_id; InterruptSession is not: a late repeat would cut speech
-                # that was begun meanwhile.
-                "name": [
-                    {"service": _SESSIONS, "method": method}
-                    for method in ("CreateSession", "GetSession", "ListSessions", "EndSession", "GetServerInfo")
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
-"""What gRPC itself retries. Streams are resumed by this library, with the session's handle."""
-
 DEFAULT_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.service_config", SERVICE_CONFIG),
+    # This library repeats calls itself: a second layer below it would repeat each of its attempts.
+    ("grpc.enable_retries", 0),
     # A peer that has gone without a word is noticed after 20 + 5 s, also while nothing is said: in time to resume
     # within the default `detach_grace`. Lower notices sooner, but a server may answer pings below its floor with
     # GOAWAY "too_many_pings"; the gateway's floor is below this interval.
@@ -90,12 +70,22 @@ def merged_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return list({**dict(DEFAULT_OPTIONS), **dict(options)}.items())
 
 
+_first_use: dict[str, int] = {}
+# The process whose event loop gRPC was started in. A fork has none of gRPC's threads, and crashes or hangs in it.
+
+
 class Connection:
     """A channel and its stubs. Made inside the event loop that uses it, and closed by the client."""
 
     def __init__(
         self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
     ) -> None:
+        """Prepare a channel; gRPC connects with the first call.
+
+        Raises:
+            ForkedClient: a parent of this process used gRPC before the fork, whose threads are missing here.
+        """
+        require_no_fork(_first_use.setdefault("pid", os.getpid()))
         if credentials is None:
             self.channel = grpc.aio.insecure_channel(target, options=merged_options(options))
         else:
@@ -115,18 +105,30 @@ async def answer(call: Awaitable[_Response]) -> _Response:
         GatewayError: the class of its reason.
     """
     try:
-        return await call
+        return _decoded(await call)
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
     except asyncio.CancelledError as error:
         raise _lost_if_not_cancelled() from error
 
 
+def _decoded(message: _Response | None) -> _Response:
+    """Refuse what gRPC gives for bytes that are no message: None, which is also no end of a stream."""
+    if message is None:
+        raise MessageRefused(
+            "the answer is not a message of this library's contract", code=grpc.StatusCode.INTERNAL
+        )
+    return message
+
+
 class Stream(Generic[_Request, _Response]):
-    """One bidirectional call, read by one task and written to by another. Closed by `cancel`, in any state."""
+    """One bidirectional call, read by one task and written to by any. Closed by `cancel`, in any state."""
 
     def __init__(self, call: grpc.aio.StreamStreamCall[_Request, _Response]) -> None:
         self._call = call
+        # gRPC takes one message at a time: heartbeats come from another task than the rest.
+        self._writing = asyncio.Lock()
+        self._written_mono_s = time.monotonic()
         self._status: grpc.aio.AioRpcError | None = None
         # grpc/grpc#36066: a write that meets the end of its call replaces the server's status by INTERNAL.
         # The first status is the server's, so it is kept here; drop this when grpcio keeps it.
@@ -147,23 +149,40 @@ class Stream(Generic[_Request, _Response]):
             raise from_rpc_error(status) from error
         except asyncio.CancelledError as error:
             raise _lost_if_not_cancelled() from error
-        return None if message is grpc.aio.EOF else cast("_Response", message)
+        return None if message is grpc.aio.EOF else _decoded(cast("_Response | None", message))
 
     async def write(self, message: _Request) -> bool:
         """Send a message; False when the call is over, which its reader then learns the reason of."""
-        try:
-            await self._call.write(message)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            # A finished call raises InvalidStateError, no RPC error.
-            return False
+        async with self._writing:
+            try:
+                await self._call.write(message)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                # A finished call raises InvalidStateError, no RPC error.
+                return False
+            self._written_mono_s = time.monotonic()
         return True
+
+    @property
+    def unwritten_s(self) -> float:
+        """Seconds since the last message was sent, or since the call began."""
+        return time.monotonic() - self._written_mono_s
+
+    async def keep_alive(self, heartbeat: _Request, interval_s: float) -> None:
+        """Send `heartbeat` whenever nothing else was sent for `interval_s`, until the call is over."""
+        while True:
+            left_s = interval_s - self.unwritten_s
+            if left_s > 0:
+                await asyncio.sleep(left_s)
+            elif not await self.write(heartbeat):
+                return
 
     async def finish_writing(self) -> None:
         """Half-close; nothing happens on a call that is over."""
-        try:
-            await self._call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return
+        async with self._writing:
+            try:
+                await self._call.done_writing()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return
 
     def cancel(self) -> None:
         """Cut the call if it is not over."""
@@ -196,27 +215,38 @@ def _lost_if_not_cancelled() -> BaseException:
     return ConnectionLost("the channel was closed under this call", code=grpc.StatusCode.CANCELLED)
 
 
-_BREAKS = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        # What proxies and a stream that is reset make of a broken connection.
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-    }
+_TRANSIENT_REASONS = ("DRAINING", "OWNER_MOVED", "FIRST_MESSAGE_TIMEOUT")
+# This library sends the first message at once: when it comes too late, the network held it up.
+_FINAL = frozenset(
+    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
 )
+# What a proxy or the gateway's absence is not cured of by waiting.
 
 
 def transient(error: GatewayError) -> bool:
     """Whether the same call may succeed elsewhere or in a moment.
 
-    UNAVAILABLE with a reason other than these is LiveAvatar's trouble, which the gateway has retried itself; a
-    broken connection has no reason at all.
+    A status without the gateway's own reason is the word of a proxy or of gRPC: a reset, an HTTP status that was
+    mapped, a limit of the proxy. UNAVAILABLE with a reason other than these is LiveAvatar's trouble, which the
+    gateway has retried itself.
     """
+    if isinstance(error, ClientError):
+        return False
     if error.reason:
-        return error.reason in ("DRAINING", "OWNER_MOVED")
-    return error.code in _BREAKS and not isinstance(error, ClientClosed)
+        return error.reason in _TRANSIENT_REASONS
+    return error.code not in _FINAL
 
 
 def moved(error: GatewayError) -> bool:
     """Whether another target may know the session that this one does not."""
     return isinstance(error, SessionNotFound)
+
+
+HEARTBEAT_FLOOR_S = 0.05
+"""Shortest interval between two heartbeats, whatever a gateway announces."""
+
+
+def heartbeat_interval_s(announced: duration_pb2.Duration) -> float | None:
+    """Seconds between heartbeats, as a gateway announced them; None when it announced none."""
+    interval_s = announced.seconds + announced.nanos / 1e9
+    return max(interval_s, HEARTBEAT_FLOOR_S) if interval_s > 0 else None

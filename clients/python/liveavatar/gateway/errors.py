@@ -240,7 +240,10 @@ class AudioStreamSuperseded(OwnershipError):
 
 
 class Draining(OwnershipError):
-    """This gateway process is shutting down; connect again to reach another."""
+    """This gateway process is draining: it takes nothing new and ends its sessions.
+
+    Come back in 1 s to reach another process.
+    """
 
     reason = "DRAINING"
 
@@ -338,6 +341,18 @@ class FirstMessageTimeout(CallerError):
     reason = "FIRST_MESSAGE_TIMEOUT"
 
 
+class MalformedMessage(CallerError):
+    """The gateway could not read a message: what sent it is not of this contract."""
+
+    reason = "MALFORMED_MESSAGE"
+
+
+class MetadataTooLarge(CallerError):
+    """The metadata of a call was larger than the gateway takes."""
+
+    reason = "METADATA_TOO_LARGE"
+
+
 class ConnectionLost(TransportError):
     """The gateway cannot be reached, or the connection to it broke."""
 
@@ -360,6 +375,17 @@ class SessionClosed(ClientError):
 
 class ClientClosed(ClientError):
     """The client was closed."""
+
+
+class ForkedClient(ClientError):
+    """The client was made before this process was forked; its thread and its connections stayed with the parent.
+
+    Make clients after the fork, or start processes with the `spawn` method of `multiprocessing`.
+    """
+
+
+class MessageRefused(ClientError):
+    """gRPC refused a message: too large for this end or the other, or it could not be encoded or decoded."""
 
 
 class TooManyUtterances(ClientError):
@@ -402,6 +428,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         UpstreamStalled,
         UtteranceIdle,
         FirstMessageTimeout,
+        MalformedMessage,
+        MetadataTooLarge,
         InternalError,
     )
 }

@@ -68,6 +68,16 @@ class UtteranceStartedEvent(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UtteranceUnderrunEvent(SessionEvent):
+    """The avatar ran dry inside an utterance: it has nothing left to say until more audio comes."""
+
+    utterance_id: str
+    """Which utterance."""
+    played: timedelta
+    """How much of it was heard before the silence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UtteranceEndedEvent(SessionEvent):
     """An utterance is over, spoken by this process or by another."""
 
@@ -141,9 +151,9 @@ class SessionEndedEvent(SessionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoAwayEvent(SessionEvent):
-    """The gateway shuts down soon. Not numbered: `sequence` is the last event's, `time` is this process's.
+    """The gateway process drains. Not numbered: `sequence` is the last event's, `time` is this process's.
 
-    In force until a `StayEvent` or a `ResumedEvent`: a gateway that still shuts down then says so again.
+    In force until a `StayEvent` or a `ResumedEvent`: a gateway that still drains then says so again.
     """
 
     deadline: datetime
@@ -190,6 +200,7 @@ Event = (
     StateChangedEvent
     | PoseChangedEvent
     | UtteranceStartedEvent
+    | UtteranceUnderrunEvent
     | UtteranceEndedEvent
     | SessionExpiringEvent
     | UpstreamNoticeEvent
@@ -229,6 +240,13 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
                 time=time,
                 utterance_id=message.utterance_started.utterance_id,
                 inferred=message.utterance_started.inferred,
+            )
+        case "utterance_underrun":
+            return UtteranceUnderrunEvent(
+                sequence=sequence,
+                time=time,
+                utterance_id=message.utterance_underrun.utterance_id,
+                played=message.utterance_underrun.played.ToTimedelta(),
             )
         case "utterance_ended":
             return UtteranceEndedEvent(

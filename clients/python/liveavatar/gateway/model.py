@@ -131,7 +131,7 @@ class Outcome:
             kind=kind,
             played=message.played.ToTimedelta(),
             error=error_from_proto(message.error) if kind is OutcomeKind.FAILED else None,
-            inferred=isinstance(message, session_service_pb2.UtteranceEnded) and message.inferred,
+            inferred=message.inferred,
         )
 
 
@@ -145,6 +145,8 @@ class Progress:
     """Bytes LiveAvatar has taken, in the caller's format."""
     played: timedelta = timedelta()
     """How much was heard."""
+    underrun_count: int = 0
+    """How often the avatar ran dry inside it, since its audio came too slowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,7 +356,7 @@ class ServerInfo:
     detach_grace: timedelta
     """How long a session outlives its last stream by default."""
     draining: bool
-    """Whether the gateway shuts down and takes no new session."""
+    """Whether the gateway process drains: it takes nothing new and ends its sessions."""
 
     @classmethod
     def from_proto(cls, message: session_service_pb2.GetServerInfoResponse) -> Self:

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import grpc
+from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from liveavatar.gateway.errors import (
     REASONS,
@@ -19,6 +19,7 @@ from liveavatar.gateway.errors import (
     FieldViolation,
     GatewayError,
     InternalError,
+    MessageRefused,
     OwnershipError,
     PermissionDenied,
     QuotaViolation,
@@ -30,6 +31,9 @@ _Detail = TypeVar("_Detail")
 
 DOMAIN = "gateway.liveavatar"
 """`ErrorInfo.domain` of the gateway; a reason of another domain is not one of ours."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata that carries a `google.rpc.Status`, in every language's gRPC."""
 
 _BY_CODE: Mapping[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: CallerError,
@@ -47,6 +51,12 @@ _BY_CODE: Mapping[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_LOCAL: Mapping[grpc.StatusCode, tuple[str, ...]] = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("message larger than max",),
+    grpc.StatusCode.INTERNAL: ("Exception serializing", "Exception deserializing", "Exception iterating"),
+}
+# How gRPC's own library words what it refused itself. The same message would be refused again at any gateway.
+_LONGEST_WAIT_S = 86_400.0
 
 
 class RpcFailure(Protocol):
@@ -67,14 +77,12 @@ def from_rpc_error(error: RpcFailure) -> GatewayError:
 
     Without the gateway's details (a proxy or gRPC itself answered) the class follows from the status code.
     """
-    try:
-        status = rpc_status.from_call(error)
-    except (ValueError, DecodeError):
-        # Something between here and the gateway rewrote the status; what gRPC says is then the truth.
-        status = None
+    status = _rich_status(error)
     if status is None:
-        code = error.code()
-        return _BY_CODE.get(code, GatewayError)(error.details() or code.name.lower(), code=code, reason="")
+        code, said = error.code(), error.details() or ""
+        local = any(words in said for words in _LOCAL.get(code, ()))
+        kind = MessageRefused if local else _BY_CODE.get(code, GatewayError)
+        return kind(said or code.name.lower(), code=code, reason="")
     return from_status(status)
 
 
@@ -85,18 +93,24 @@ def from_status(status: status_pb2.Status) -> GatewayError:
     bad_request = _detail(status, error_details_pb2.BadRequest())
     quota = _detail(status, error_details_pb2.QuotaFailure())
     retry = _detail(status, error_details_pb2.RetryInfo())
-    retry_after = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
+    retry_after = _wait_s(retry.retry_delay) if retry.HasField("retry_delay") else None
     ours = info.domain == DOMAIN
     kind = REASONS.get(info.reason) if ours else None
     return (kind or _group(code, ours=ours))(
         status.message or code.name.lower(),
         code=code,
-        reason=info.reason,
+        # A reason in another domain is a proxy's word, which says nothing about the gateway.
+        reason=info.reason if ours else "",
         metadata=dict(info.metadata),
         field_violations=[FieldViolation(v.field, v.description) for v in bad_request.field_violations],
         quota_violations=[QuotaViolation(v.subject, v.description) for v in quota.violations],
         retry_after=retry_after,
     )
+
+
+def _wait_s(delay: duration_pb2.Duration) -> float:
+    """Seconds to wait, between 0 and a day, whatever the peer sent."""
+    return min(max(delay.seconds + delay.nanos / 1e9, 0.0), _LONGEST_WAIT_S)
 
 
 def connection_lost(message: str) -> ConnectionLost:
@@ -118,6 +132,19 @@ def given_up(error: GatewayError, patience: timedelta) -> ConnectionLost:
     )
     lost.__cause__ = error
     return lost
+
+
+def _rich_status(error: RpcFailure) -> status_pb2.Status | None:
+    """Return the `google.rpc.Status` that came with an error; None if there is none that agrees with the error."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            with contextlib.suppress(DecodeError):
+                status = status_pb2.Status.FromString(value)
+                # Where they differ, a proxy rewrote the status, and what gRPC says is the truth.
+                if status.code == error.code().value[0] and status.message == (error.details() or ""):
+                    return status
+            return None
+    return None
 
 
 def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:

@@ -10,8 +10,15 @@ import grpc
 
 from liveavatar.gateway.attach import AttachCall
 from liveavatar.gateway.audio_stream import AudioCall
+from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.channel import Connection, Stream, answer, moved, transient
-from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayError, OwnerMoved
+from liveavatar.gateway.errors import (
+    ClientClosed,
+    DeadlineExceeded,
+    GatewayError,
+    OwnerMoved,
+    RegistryUnavailable,
+)
 from liveavatar.gateway.targets import Route, named_by
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
@@ -21,8 +28,22 @@ _log = logging.getLogger(__name__)
 
 MAX_NAMED = 64
 """Connections to addresses that no caller gave. Fewer are made anew more often where sessions are everywhere."""
+ASK_ROUNDS = 4
+"""Rounds of all targets in which a call must be answered. More outlast longer outages, fewer report sooner."""
 _CLOSE_S = 15.0
-# How long closing waits for sessions to be ended; the gateway ends what is left after `detach_grace`.
+# How long closing waits beyond the patience of its sessions; the gateway ends what is left after `detach_grace`.
+_OVER_S = 0.05
+# gRPC's clock may tell that a call's time is over a moment before the loop's does.
+
+
+def _worth_repeating(error: GatewayError) -> bool:
+    """Whether a gateway refused for a moment and started nothing, or none was reached.
+
+    OWNER_MOVED was followed already, and another round leads to the same process.
+    """
+    if isinstance(error, OwnerMoved):
+        return False
+    return transient(error) or isinstance(error, RegistryUnavailable)
 
 
 class Leaver(Protocol):
@@ -47,7 +68,7 @@ class Scope:
         """Where calls go that belong to no session of this client, and where new sessions begin."""
         self._connect = connect
         self._connections: dict[str, Connection] = {}
-        self._sessions: set[Leaver] = set()
+        self._sessions: dict[Leaver, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
 
@@ -101,12 +122,14 @@ class Scope:
         route: Route | None = None,
         once: bool = False,
     ) -> _Response:
-        """Make a unary call, at one target after the other until one answers.
+        """Make a unary call, at one target after the other until one answers: at most `ASK_ROUNDS` times each.
 
-        One that says which process has the session is taken at its word, once.
+        This is the only layer that repeats a call: gRPC's own retries are off. A target that says which process
+        has the session is taken at its word, once a round. Between rounds it waits as long as RetryInfo asks for,
+        and not at all when that is longer than the caller waits.
 
         Args:
-            call: Starts it, with the seconds that it may take; again for each target.
+            call: Starts it, with the seconds that it may take; again for each attempt, with the same request.
             timeout_s: Seconds for all of them together; None waits for ever.
             route: Where to begin. Default: where the client is.
             once: The call may not reach the gateway twice, so a target that was lost under it is the last.
@@ -117,18 +140,86 @@ class Scope:
         route = route or self.route
         loop = asyncio.get_running_loop()
         until_mono_s = math.inf if timeout_s is None else loop.time() + timeout_s
+        backoff = Backoff(first_s=0.2)
+        while True:
+            try:
+                return await self._ask_each(call, until_mono_s, route, once=once)
+            except GatewayError as error:
+                delay_s = backoff.next_delay_s(error.retry_after)
+                if (
+                    once
+                    or backoff.attempt >= ASK_ROUNDS
+                    or not _worth_repeating(error)
+                    or loop.time() + delay_s >= until_mono_s
+                ):
+                    raise
+                _log.info("call.retry delay_s=%.3f cause=%s", delay_s, error)
+            await asyncio.sleep(delay_s)
+
+    async def insist(
+        self,
+        call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
+        timeout_s: float | None,
+        *,
+        route: Route,
+        until_mono_s: float,
+        unknown_until_mono_s: float,
+    ) -> _Response:
+        """Make a unary call again and again until a gateway answers: for what costs money while it is undone.
+
+        Args:
+            call: Starts it, as for `ask`.
+            timeout_s: Seconds for all targets together, each time.
+            route: Where to begin.
+            until_mono_s: When to begin no further round, on the loop's clock. One is always made.
+            unknown_until_mono_s: Until when it is no answer that nobody knows the session: another process may
+                be about to take it over.
+
+        Raises:
+            GatewayError: none answered in time, or one refused.
+        """
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(first_s=0.2)
+        while True:
+            round_until_mono_s = math.inf if timeout_s is None else loop.time() + timeout_s
+            try:
+                return await self._ask_each(call, round_until_mono_s, route, once=False)
+            except GatewayError as error:
+                delay_s = backoff.next_delay_s(error.retry_after)
+                next_mono_s = loop.time() + delay_s
+                if moved(error):
+                    if next_mono_s >= min(until_mono_s, unknown_until_mono_s):
+                        raise
+                elif loop.time() >= until_mono_s or not (transient(error) or _worth_repeating(error)):
+                    raise
+                # The last attempt is made when the time is over, not before.
+                delay_s = min(delay_s, max(until_mono_s - loop.time(), 0.0))
+                _log.info("call.retry delay_s=%.3f cause=%s", delay_s, error)
+            await asyncio.sleep(delay_s)
+
+    async def _ask_each(
+        self,
+        call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
+        until_mono_s: float,
+        route: Route,
+        *,
+        once: bool,
+    ) -> _Response:
+        """Ask each target once, beginning with the current one, and whom one of them names."""
+        loop = asyncio.get_running_loop()
         left = route.round()
         followed = False
         unreached: GatewayError | None = None
         while True:
             target = left.pop(0)
-            left_s = None if timeout_s is None else max(until_mono_s - loop.time(), 0)
+            left_s = None if until_mono_s == math.inf else max(until_mono_s - loop.time(), 0)
             try:
                 return await answer(call(self.connection(target).sessions, left_s))
             except GatewayError as error:
-                if isinstance(error, DeadlineExceeded) and isinstance(unreached, OwnerMoved):
-                    # It says more: that process knows what is wanted of it.
-                    raise unreached from error
+                over = loop.time() >= until_mono_s - _OVER_S
+                if isinstance(error, DeadlineExceeded) and not error.reason and over:
+                    # That process knows what is wanted of it, which says more than that the time is over.
+                    raise (unreached if isinstance(unreached, OwnerMoved) else error) from error
                 if not transient(error) and not moved(error):
                     raise
                 if once and transient(error) and not error.reason:
@@ -140,17 +231,22 @@ class Scope:
                     unreached = unreached or error
                     if not isinstance(error, OwnerMoved):
                         route.leave(target)
-                if not left or loop.time() >= until_mono_s:
+                if not left or over:
                     # That a session is unknown elsewhere says nothing while one target was not reached.
                     raise unreached or error from error
 
-    def adopt(self, session: Leaver) -> None:
-        """See to it that the session is left when the client closes."""
-        self._sessions.add(session)
+    def adopt(self, session: Leaver, patience_s: Callable[[], float] = float) -> None:
+        """See to it that the session is left when the client closes.
+
+        Args:
+            session: Which.
+            patience_s: Seconds that leaving may take while no gateway can be reached. Default: none.
+        """
+        self._sessions[session] = patience_s
 
     def release(self, session: Leaver) -> None:
         """The session is over for this process."""
-        self._sessions.discard(session)
+        self._sessions.pop(session, None)
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> "asyncio.Task[object]":
         """Run something to its end also where its caller goes away; closing waits for it."""
@@ -161,10 +257,11 @@ class Scope:
 
     async def close(self) -> None:
         """Leave all sessions, wait for what runs, then close the connections. Idempotent."""
+        longest_s = max((patience_s() for patience_s in self._sessions.values()), default=0.0)
         for session in list(self._sessions):
             self.spawn(session.leave(), "session/end")
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+            _, late = await asyncio.wait(self._tasks, timeout=longest_s + _CLOSE_S)
             for task in late:
                 _log.warning("client.close_late task=%s", task.get_name())
                 task.cancel()

@@ -29,7 +29,7 @@ from liveavatar.gateway.model import AudioLimits, Interruption, Pose, RoomAccess
 from liveavatar.gateway.scope import Scope
 from liveavatar.gateway.source import Audio, source_of
 from liveavatar.gateway.speech import Speech
-from liveavatar.gateway.targets import Retries, Route
+from liveavatar.gateway.targets import ADOPTION_S, Retries, Route
 from liveavatar.gateway.utterance import AsyncUtterance, Turn
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.view import SessionView
@@ -86,6 +86,7 @@ class AsyncSession:
         self._root: asyncio.Task[None] | None = None
         self._final: GatewayError | None = None
         self._detached = False
+        self._ending_mono_s: float | None = None
 
     def __repr__(self) -> str:
         name = self._view.record.id if self._view.record is not None else "not open"
@@ -138,6 +139,14 @@ class AsyncSession:
         """Whether the stream is up now; while it is not, it is being resumed."""
         return self._attach.phase is AttachPhase.ATTACHED
 
+    @property
+    def unended(self) -> bool:
+        """Whether it is up to this object to end the session, which is open and nobody else's."""
+        lost = isinstance(self._final, AttachSuperseded)
+        return self._view.record is not None and not (
+            self._detached or lost or self._view.state is SessionState.ENDED
+        )
+
     async def open(self) -> Self:
         """Open or resume the session and wait for its room. `async with` does this.
 
@@ -150,7 +159,7 @@ class AsyncSession:
         """
         if self._root is not None:
             raise SessionClosed("a session object is opened once", code=grpc.StatusCode.FAILED_PRECONDITION)
-        self._scope.adopt(self)
+        self._scope.adopt(self, self._patience_s)
         # The one task that is not in a group: it is the root of the session's, and `_close` waits for it.
         self._root = asyncio.create_task(self._run(), name="session/run")
         try:
@@ -296,6 +305,9 @@ class AsyncSession:
     async def end(self) -> SessionRecord:
         """End the session and wait until LiveAvatar has stopped it. Idempotent.
 
+        While no gateway can be reached it is tried again, at each target, for `resume_within` from the first
+        attempt on.
+
         Returns:
             The final record: reason and usage.
 
@@ -309,18 +321,32 @@ class AsyncSession:
                     await self._attach.command(pb.SessionCommand(end=pb.End()))
                     await self._changes.until(lambda: self._final is not None)
         if self.record.state is not SessionState.ENDED:
-            request = pb.EndSessionRequest(session_id=record.id)
-            response = await self._scope.ask(
-                lambda stub, left_s: stub.EndSession(request, timeout=left_s),
-                self._call_timeout_s,
-                route=self._route,
-            )
+            response = await self._ask_to_end(record.id)
             # The stream that is being resumed still brings the last events.
             await self._over_within(_SETTLE_S)
             self._view.record = SessionRecord.from_proto(response.session)
             self._view.advance(SessionState.ENDED)
         await self._close()
         return self.record
+
+    def _patience_s(self) -> float:
+        """Seconds for which a lost gateway is tried, to resume the session and to end it."""
+        return self._attach.patience.total_seconds()
+
+    async def _ask_to_end(self, session_id: str) -> pb.EndSessionResponse:
+        now_mono_s = asyncio.get_running_loop().time()
+        if self._ending_mono_s is None:
+            self._ending_mono_s = now_mono_s
+        request = pb.EndSessionRequest(session_id=session_id)
+        # Whoever resumed it and was told that it is unknown everywhere has waited for that long already.
+        adoption_s = 0.0 if isinstance(self._final, SessionNotFound | SessionEnded) else ADOPTION_S
+        return await self._scope.insist(
+            lambda stub, left_s: stub.EndSession(request, timeout=left_s),
+            self._call_timeout_s,
+            route=self._route,
+            until_mono_s=self._ending_mono_s + self._patience_s(),
+            unknown_until_mono_s=self._ending_mono_s + adoption_s,
+        )
 
     async def detach(self) -> str:
         """Let go of the session without ending it: it lives on for `detach_grace`, for `resume_session`.

@@ -184,7 +184,7 @@ async def in_thread(audio: Iterable[BytesLike]) -> AsyncGenerator[BytesLike, Non
         except BaseException as error:  # noqa: BLE001  a thread's root: whatever it is belongs to the one who waits
             last = _Raised(error)
         finally:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):
                 getattr(iterator, "close", lambda: None)()
             hand_over(last)
 

@@ -14,7 +14,6 @@ from liveavatar.gateway.audio_stream import AudioCall, AudioStream, StreamPhase
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import moved
 from liveavatar.gateway.errors import (
-    AudioMisaligned,
     AudioStreamSuperseded,
     ClientClosed,
     GatewayError,
@@ -32,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 MAX_UTTERANCES = 1000
 """Utterances of a session that may be alive at once; `say` refuses more."""
+PIPELINED_UTTERANCES = 32
+"""Utterances that are begun at the gateway without waiting until each was taken; half of what it keeps in line."""
 _READY_S = 10.0
 # A gateway answers a header from memory; longer means that it is not there.
 _CLOSE_S = 5.0
@@ -171,8 +172,9 @@ class Speech:
     async def _speak(self, turn: Turn, tasks: asyncio.TaskGroup) -> None:
         try:
             turn.format = await turn.source.resolve()
-        except Exception as error:  # noqa: BLE001  a file's own error belongs to the one who awaits the utterance
-            turn.fail(error)
+        except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
+            # A file's own error belongs to the one who awaits the utterance.
+            turn.fail(_source_error(error))
             return
         turn.buffer = ChunkBuffer(turn.format)
         stream = await self._free_stream(turn, tasks)
@@ -187,6 +189,8 @@ class Speech:
 
     async def _carry(self, stream: AudioStream, turn: Turn) -> None:
         """Begin an utterance on a stream, or go on with it there, until it is sealed or the stream is over."""
+        # Behind so many the next may find no room, and may not be begun before this one has found its own.
+        careful = len(stream.turns) >= PIPELINED_UTTERANCES or turn.begin_mono_s > 0
         if not await stream.begin(turn):
             await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
             return
@@ -198,12 +202,14 @@ class Speech:
             await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
         if turn.id in stream.turns:
             await self._send(stream, turn)
+        if careful:
+            await self._changes.until(lambda: turn.taken or turn.id not in stream.turns)
 
     async def _send(self, stream: AudioStream, turn: Turn) -> None:
         """Send an utterance's audio as credit allows, and close it in the way it stopped."""
         buffer = turn.buffer
         chunk_bytes = turn.format.size_bytes(self._chunk_s)
-        while stream.phase is not StreamPhase.CLOSED and turn.stop is None:
+        while turn.id in stream.turns and stream.phase is not StreamPhase.CLOSED and turn.stop is None:
             again_bytes = turn.window.again_bytes
             wanted_bytes = min(again_bytes or buffer.size_bytes, chunk_bytes)
             size_bytes = stream.room_bytes(turn, wanted_bytes, again=bool(again_bytes))
@@ -218,6 +224,8 @@ class Speech:
                 return
             else:
                 await self._changes.wait()
+        if turn.phase is Phase.QUEUED:
+            return
         if turn.stop is Stop.CANCEL:
             await stream.cancel(turn)
         elif turn.stop is Stop.END:
@@ -233,32 +241,44 @@ class Speech:
                     buffer.put(piece)
                     self._changes.notify()
                     await self._changes.until(lambda: buffer.size_bytes < ahead_bytes)
-            if buffer.finish():
-                turn.failure = AudioMisaligned(
-                    f"the audio ends inside a {turn.format.frame_bytes}-byte sample; all before it was sent",
-                    code=grpc.StatusCode.INVALID_ARGUMENT,
-                    metadata={"frame_bytes": str(turn.format.frame_bytes)},
+            if tail_bytes := buffer.finish():
+                _log.warning(
+                    "utterance %s ends inside a %d-byte sample: its last %d bytes were dropped",
+                    turn.id,
+                    turn.format.frame_bytes,
+                    tail_bytes,
                 )
             self._changes.notify()
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+        except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
             # The source's own error, or its own cancelled task: for the one who awaits the utterance.
-            turn.failure = (
-                error if isinstance(error, Exception) else RuntimeError("the audio's iterator was cancelled")
-            )
+            turn.failure = _source_error(error)
             turn.halt(Stop.CANCEL)
 
     async def _rescue(self, tasks: asyncio.TaskGroup) -> None:
         """Go on with the utterances whose stream broke, oldest first, until none is left."""
         while self._stranded:
             turn = self._stranded[0]
+            await self._rested(turn)
             stream = await self._connected(turn, tasks) if turn.outcome is None else None
             if turn in self._stranded:
                 self._stranded.remove(turn)
             if stream is not None:
                 await self._carry(stream, turn)
+
+    def _crowded(self, turn: Turn, wait_s: float) -> None:
+        """Begin an utterance again later, before all that were submitted behind it."""
+        turn.begin_mono_s = asyncio.get_running_loop().time() + wait_s
+        order = {utterance_id: place for place, utterance_id in enumerate(self._live)}
+        waiting = sorted((*self._stranded, turn), key=lambda one: order.get(one.id, -1))
+        self._stranded = deque(waiting)
+        _log.info("audio.crowded utterance=%s wait_s=%.3f", turn.id, wait_s)
+        self._changes.notify()
+
+    async def _rested(self, turn: Turn) -> None:
+        """Wait until an utterance that found no room may be begun again, or has its outcome."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(turn.begin_mono_s):
+                await self._changes.until(lambda: turn.outcome is not None)
 
     async def _free_stream(self, turn: Turn, tasks: asyncio.TaskGroup) -> AudioStream | None:
         """A stream of a new utterance's format, with all that came before it on its way.
@@ -315,7 +335,9 @@ class Speech:
         """Open a stream and wait for its answer; says why it could not be had."""
         header = pb.AudioHeader(handle=self._handle(), format=audio_format.to_proto())
         try:
-            stream = AudioStream(self._connect(target), header, audio_format, self._changes)
+            stream = AudioStream(
+                self._connect(target), header, audio_format, self._changes, on_crowded=self._crowded
+            )
         except ClientClosed as error:
             return error
         self._stream = stream
@@ -406,3 +428,23 @@ class Speech:
         if self._live.get(turn.id) is turn:
             del self._live[turn.id]
             self._changes.notify()
+
+
+def _source_error(error: BaseException) -> Exception:
+    """Return what an utterance fails with when its source raised `error`.
+
+    SystemExit and KeyboardInterrupt would end the event loop, and with it every session, if they were raised in
+    it: they come wrapped, as their `__cause__`.
+
+    Raises:
+        CancelledError: the task that draws from the source was cancelled, not the source.
+    """
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+    said = "was cancelled" if isinstance(error, asyncio.CancelledError) else f"raised {error!r}"
+    failure = RuntimeError(f"the audio's iterator {said}")
+    failure.__cause__ = error
+    return failure

@@ -63,6 +63,8 @@ class Turn:
         self.lost: Exception | None = None
         """Why no stream can go on with it: only the session's events still tell of it, and if it was cut, then by
         that."""
+        self.begin_mono_s = 0.0
+        """When to begin it, on the loop's clock: later than now for one that found no room at the gateway."""
         self.told: Outcome | None = None
         """How the session's events say it ended, until its own stream says so."""
         self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

@@ -82,7 +82,7 @@ class SessionView:
         self.events.append(event)
 
     def on_go_away(self, message: pb.GoAway) -> None:
-        """The gateway shuts down soon."""
+        """The gateway process drains."""
         sequence, deadline = self.events.newest_sequence, moment(message.deadline)
         self.events.append(GoAwayEvent(sequence=sequence, time=datetime.now(UTC), deadline=deadline))
 

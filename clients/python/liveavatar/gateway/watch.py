@@ -53,6 +53,9 @@ class WatchPace:
     """How long a stream may take to answer. Lower tries again sooner, higher suits slow networks."""
     silence_s: float = 20.0
     """How long a stream may be silent before it is asked whether it lives; above the gateway's usual 15 s."""
+    upward_s: float = 20.0
+    """Longest silence in the direction of the gateway: then it is asked for progress, so that no proxy on the way
+    takes the stream for idle. Below the 60 s that most proxies wait."""
     look_s: float = 1.0
     """How often it is looked at."""
 
@@ -69,6 +72,11 @@ class _Line:
         self.handing_on = False
         self.asked = False
         self.silent = False
+
+    def ask(self) -> None:
+        """Ask for progress, at most once until anything is heard."""
+        self.asked = True
+        self.outbox.put_nowait(pb.WatchSessionsRequest(progress=pb.ProgressRequest()))
 
 
 class AsyncWatch:
@@ -361,6 +369,8 @@ class AsyncWatch:
         while True:
             await asyncio.sleep(pace.look_s)
             silent_s = loop.time() - line.heard_mono_s
+            if line.heard and not line.asked and line.call.unwritten_s >= pace.upward_s:
+                line.ask()
             if line.handing_on or silent_s < pace.answer_s:
                 continue
             if not line.heard or silent_s >= pace.silence_s + pace.answer_s:
@@ -368,8 +378,7 @@ class AsyncWatch:
                 line.call.cancel()
                 return
             if silent_s >= pace.silence_s and not line.asked:
-                line.asked = True
-                line.outbox.put_nowait(pb.WatchSessionsRequest(progress=pb.ProgressRequest()))
+                line.ask()
 
     async def _roam(self, session_id: str, target: str, error: GatewayError) -> None:
         """Ask another process for a session, or tell that it is watched no more."""

@@ -246,9 +246,15 @@ table.answer("2.6", "credits are what the knob says", _balance, data__credits_le
 
 # -- secrets
 
-for secret_type in ("ELEVENLABS_API_KEY", "LLM_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"):
+for section, secret_type in (
+    ("2.6", "ELEVENLABS_API_KEY"),
+    ("2.6", "LLM_API_KEY"),
+    ("2.6", "OPENAI_API_KEY"),
+    ("2.6", "GEMINI_API_KEY"),
+    ("3.11", "CARTESIA_API_KEY"),
+):
     table.answer(
-        "2.6", f"a secret of type {secret_type}", lambda w, t=secret_type: w.secret(secret_type=t), status=200
+        section, f"a secret of type {secret_type}", lambda w, t=secret_type: w.secret(secret_type=t), status=200
     )
 table.answer("2.6", "a secret of no other type", lambda w: w.secret(secret_type="AWS_KEY"), status=422)
 for field in SECRET:
@@ -315,3 +321,18 @@ async def _gone(w: World) -> httpx.Response:
 
 table.answer("2.6", "a secret can be deleted", _gone, data=[])
 table.answer("2.6", "an unknown secret cannot", lambda w: w.call("DELETE", f"/secrets/{NOBODY}"), status=404)
+
+
+async def _unknown_secret(w: World) -> httpx.Response:
+    await w.knobs(strict=True)
+    return await w.mint(cartesia_agent_config={"secret_id": NOBODY, "agent_id": "agent_1"})
+
+
+table.answer(
+    "3.11",
+    "5 strict mode refuses a secret that nobody stored",
+    _unknown_secret,
+    status=400,
+    code=4000,
+    data__0__message=f"Secret with id '{NOBODY}' not found in your space",
+)

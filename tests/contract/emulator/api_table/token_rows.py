@@ -156,12 +156,14 @@ CONNECTORS: dict[str, dict[str, Any]] = {
     "elevenlabs_agent_config": ELEVENLABS,
     "openai_realtime_config": {"secret_id": NOBODY},
     "gemini_realtime_config": {"secret_id": NOBODY},
+    "cartesia_agent_config": {"secret_id": NOBODY, "agent_id": "agent_1"},
 }
 for field, config in CONNECTORS.items():
     mint(field, {field: config}, status=200)
     mint(f"{field} may be null", {field: None}, status=200)
     mint(f"{field} needs secret_id", {field: {**config, "secret_id": None}}, status=422)
     mint(f"{field}: secret_id is a UUID", {field: {**config, "secret_id": "mine"}}, status=422)
+mint("cartesia_agent_config needs agent_id", {"cartesia_agent_config": {"secret_id": NOBODY}}, status=422)
 mint("elevenlabs_agent_config needs agent_id", {"elevenlabs_agent_config": {"secret_id": NOBODY}}, status=422)
 mint("elevenlabs_agent_config: voice_id", {"elevenlabs_agent_config": {**ELEVENLABS, "voice_id": "v"}}, status=200)
 mint(
@@ -226,6 +228,7 @@ for field, secret_type in (
     ("elevenlabs_agent_config", "ELEVENLABS_API_KEY"),
     ("openai_realtime_config", "OPENAI_API_KEY"),
     ("gemini_realtime_config", "GEMINI_API_KEY"),
+    ("cartesia_agent_config", "CARTESIA_API_KEY"),
 ):
     table.answer(
         "2.1",

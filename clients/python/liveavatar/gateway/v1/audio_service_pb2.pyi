@@ -131,7 +131,9 @@ class BeginUtterance(_message.Message):
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
         """Longest time without audio before `end`, 100 ms to 10 min. Past it the utterance is sealed at the last byte that
-        came, what was taken is spoken, and it ends FAILED with UTTERANCE_IDLE. Default: no limit.
+        came, what was taken is spoken, and it ends FAILED with UTTERANCE_IDLE. It does not run while the utterance waits
+        for another stream, nor while its caller has to wait for credit. INVALID_FIELD outside. Default: no limit; with
+        `resume` the one set before, but for a gateway that took the session over from another process.
         """
 
     def __init__(
@@ -163,8 +165,9 @@ class AudioChunk(_message.Message):
     the chunk before. What was received already is dropped; a hole is refused with AUDIO_GAP.
     """
     audio: _builtins.bytes
-    """Raw samples, whole ones (AUDIO_MISALIGNED), at most `max_chunk_bytes` (CHUNK_TOO_LARGE), 20 ms to 1 s of
-    speech is best.
+    """Raw samples, cut anywhere: a sample may end in the next chunk. At most `max_chunk_bytes` (CHUNK_TOO_LARGE), 20 ms
+    to 1 s of speech is best. The first bytes of an utterance, in however many chunks, must not be a file's header
+    (AUDIO_CONTAINER_DETECTED).
     """
     utterance_id: _builtins.str
     """The utterance that this audio belongs to. Audio of any other than the open one is dropped and counted, so that a
@@ -340,7 +343,7 @@ class AudioAck(_message.Message):
     utterance_id: _builtins.str
     """Which utterance."""
     received_bytes: _builtins.int
-    """Bytes of it that the gateway has taken, in the caller's format. Never falls."""
+    """Bytes of it that the gateway has taken, in the caller's format; it may be inside a sample. Never falls on a stream."""
     sent_bytes: _builtins.int
     """Bytes of it that LiveAvatar has taken, in the caller's format: these need not be kept any more. Never falls
     but for audio that has to be sent again.
@@ -350,7 +353,9 @@ class AudioAck(_message.Message):
     session share it.
     """
     underrun_count: _builtins.int
-    """How often the avatar ran dry inside this utterance. Never falls."""
+    """How often the avatar ran dry inside this utterance, since its audio came too slowly. Told at once. Never falls,
+    but begins anew at a gateway that took the session over from another process.
+    """
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
         """How much of it was heard."""

@@ -5,7 +5,7 @@ import warnings
 
 from liveavatar.gateway.v1 import audio_service_pb2 as liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in liveavatar/gateway/v1/audio_service_pb2_grpc.py depends on'
+        + f' but the generated code in liveavatar/gateway/v1/audio_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class AudioServiceStub:
+class AudioServiceStub(object):
     """Carries speech to the avatar.
     """
 
@@ -42,7 +42,7 @@ class AudioServiceStub:
                 _registered_method=True)
 
 
-class AudioServiceServicer:
+class AudioServiceServicer(object):
     """Carries speech to the avatar.
     """
 
@@ -84,7 +84,7 @@ def add_AudioServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class AudioService:
+class AudioService(object):
     """Carries speech to the avatar.
     """
 

@@ -35,7 +35,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_AUDIO_CONTAINER_DETECTED: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT + BadRequest. Raw audio was announced, a file (WAV, MP3, Ogg, ...) was sent."""
     ERROR_REASON_AUDIO_MISALIGNED: _ErrorReason.ValueType  # 6
-    """INVALID_ARGUMENT + BadRequest. A chunk ends inside a sample; playing on would be noise."""
+    """INVALID_ARGUMENT + BadRequest. A buffer that was given whole ends inside a sample, so it is not what its format
+    says. Only clients raise it, before anything is sent: on a stream a sample may be cut between two chunks, and one
+    that never comes whole is dropped, see `AudioEnded.dropped_tail_bytes`.
+    """
     ERROR_REASON_CHUNK_TOO_LARGE: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT + BadRequest. A chunk is above `max_chunk_bytes` of `Ready`."""
     ERROR_REASON_AUDIO_GAP: _ErrorReason.ValueType  # 8
@@ -61,7 +64,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CAPACITY_EXHAUSTED: _ErrorReason.ValueType  # 18
     """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free session; `metadata.scope` says whose limit."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 19
-    """UNAVAILABLE + RetryInfo. This process is shutting down; go to another one."""
+    """UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+    in 1 s to reach another process.
+    """
     ERROR_REASON_UPSTREAM_UNAUTHENTICATED: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's own API key."""
     ERROR_REASON_UPSTREAM_CREDITS_EXHAUSTED: _ErrorReason.ValueType  # 21
@@ -92,6 +97,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
     ERROR_REASON_FIRST_MESSAGE_TIMEOUT: _ErrorReason.ValueType  # 34
     """DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
+    ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 35
+    """INVALID_ARGUMENT + BadRequest. The bytes of a message are not what its method takes."""
+    ERROR_REASON_METADATA_TOO_LARGE: _ErrorReason.ValueType  # 36
+    """INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused.
@@ -114,7 +123,10 @@ ERROR_REASON_AUDIO_FORMAT_UNSUPPORTED: ErrorReason.ValueType  # 4
 ERROR_REASON_AUDIO_CONTAINER_DETECTED: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT + BadRequest. Raw audio was announced, a file (WAV, MP3, Ogg, ...) was sent."""
 ERROR_REASON_AUDIO_MISALIGNED: ErrorReason.ValueType  # 6
-"""INVALID_ARGUMENT + BadRequest. A chunk ends inside a sample; playing on would be noise."""
+"""INVALID_ARGUMENT + BadRequest. A buffer that was given whole ends inside a sample, so it is not what its format
+says. Only clients raise it, before anything is sent: on a stream a sample may be cut between two chunks, and one
+that never comes whole is dropped, see `AudioEnded.dropped_tail_bytes`.
+"""
 ERROR_REASON_CHUNK_TOO_LARGE: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT + BadRequest. A chunk is above `max_chunk_bytes` of `Ready`."""
 ERROR_REASON_AUDIO_GAP: ErrorReason.ValueType  # 8
@@ -140,7 +152,9 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 17
 ERROR_REASON_CAPACITY_EXHAUSTED: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free session; `metadata.scope` says whose limit."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 19
-"""UNAVAILABLE + RetryInfo. This process is shutting down; go to another one."""
+"""UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+in 1 s to reach another process.
+"""
 ERROR_REASON_UPSTREAM_UNAUTHENTICATED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's own API key."""
 ERROR_REASON_UPSTREAM_CREDITS_EXHAUSTED: ErrorReason.ValueType  # 21
@@ -171,4 +185,8 @@ ERROR_REASON_UTTERANCE_IDLE: ErrorReason.ValueType  # 33
 """DEADLINE_EXCEEDED. No audio came for the utterance's `idle_timeout`."""
 ERROR_REASON_FIRST_MESSAGE_TIMEOUT: ErrorReason.ValueType  # 34
 """DEADLINE_EXCEEDED. A stream's first message did not come in time; open the stream when there is something to say."""
+ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 35
+"""INVALID_ARGUMENT + BadRequest. The bytes of a message are not what its method takes."""
+ERROR_REASON_METADATA_TOO_LARGE: ErrorReason.ValueType  # 36
+"""INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -316,7 +316,7 @@ class SessionSpec(_message.Message):
 
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """When LiveAvatar ends the session, whole seconds, at least 1 s. Default: the limit of the account's plan.
+        """When LiveAvatar ends the session, whole seconds, 1 s to 24 h. Default: the limit of the account's plan.
         UPSTREAM_REJECTED when above that limit. `Session.max_duration` has the value that applies.
         """
 

@@ -285,7 +285,7 @@ class AttachResponse(_message.Message):
 
     @_builtins.property
     def go_away(self) -> Global___GoAway:
-        """The gateway shuts down soon."""
+        """The gateway process drains."""
 
     @_builtins.property
     def stay(self) -> Global___Stay:
@@ -554,7 +554,9 @@ class SessionRotated(_message.Message):
     """LiveAvatar's id of its session."""
     @_builtins.property
     def room(self) -> _session_pb2.RoomAccess:
-        """Where it is. In a room of the caller's own: the same room, with a new token for it. `WatchSessions` leaves it out."""
+        """Where it is. In a room of the caller's own: the same room, with a new token for it. The token is as old as the
+        event; `SessionOpened.room` of a resumed stream has a fresh one. `WatchSessions` leaves it out.
+        """
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -895,7 +897,7 @@ Global___InterruptResult: _TypeAlias = InterruptResult  # noqa: Y015
 
 @_typing.final
 class GoAway(_message.Message):
-    """The gateway shuts down soon. A later one has another deadline."""
+    """The gateway process drains. A later one has another deadline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1642,7 +1644,7 @@ class GetServerInfoResponse(_message.Message):
     waiting_count: _builtins.int
     """Callers that wait for a place now."""
     draining: _builtins.bool
-    """Whether the gateway shuts down and takes no new session."""
+    """Whether the gateway process drains: it takes nothing new and ends its sessions."""
     @_builtins.property
     def audio_limits(self) -> Global___AudioLimits:
         """Limits for audio."""

@@ -5,7 +5,7 @@ import warnings
 
 from liveavatar.gateway.v1 import session_service_pb2 as liveavatar_dot_gateway_dot_v1_dot_session__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in liveavatar/gateway/v1/session_service_pb2_grpc.py depends on'
+        + f' but the generated code in liveavatar/gateway/v1/session_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class SessionServiceStub:
+class SessionServiceStub(object):
     """Creates, steers, watches and ends sessions.
 
     A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
@@ -80,7 +80,7 @@ class SessionServiceStub:
                 _registered_method=True)
 
 
-class SessionServiceServicer:
+class SessionServiceServicer(object):
     """Creates, steers, watches and ends sessions.
 
     A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
@@ -95,6 +95,9 @@ class SessionServiceServicer:
         stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
         end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
         the first is closed with ATTACH_SUPERSEDED.
+
+        A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
+        the session is ending. The session does not wait for that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +142,9 @@ class SessionServiceServicer:
 
         Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
         is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
+        once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
+        watcher behind one asks for a `progress` now and then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,7 +215,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SessionService:
+class SessionService(object):
     """Creates, steers, watches and ends sessions.
 
     A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller

@@ -45,6 +45,9 @@ class SessionServiceStub:
     stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
     end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
     the first is closed with ATTACH_SUPERSEDED.
+
+    A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
+    the session is ending. The session does not wait for that.
     """
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
     """Creates a session and answers when the avatar is ready.
@@ -67,7 +70,9 @@ class SessionServiceStub:
 
     Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
     is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
+    once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
+    watcher behind one asks for a `progress` now and then.
     """
     InterruptSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]
     """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard."""
@@ -91,6 +96,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
     end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
     the first is closed with ATTACH_SUPERSEDED.
+
+    A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
+    the session is ending. The session does not wait for that.
     """
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
     """Creates a session and answers when the avatar is ready.
@@ -113,7 +121,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
     is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
+    once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
+    watcher behind one asks for a `progress` now and then.
     """
     InterruptSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]  # type: ignore[assignment]
     """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard."""
@@ -140,6 +150,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
         end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
         the first is closed with ATTACH_SUPERSEDED.
+
+        A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
+        the session is ending. The session does not wait for that.
         """
 
     @_abc_1.abstractmethod
@@ -192,7 +205,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
         is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch.
+        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
+        once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
+        watcher behind one asks for a `progress` now and then.
         """
 
     @_abc_1.abstractmethod

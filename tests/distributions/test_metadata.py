@@ -1,0 +1,107 @@
+"""The distributions ask for what they import, and for nothing else; their bounds and versions agree."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from liveavatar_gateway import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = {
+    "liveavatar-gateway-client": ROOT / "clients/python",
+    "liveavatar-gateway": ROOT / "server/liveavatar_gateway",
+    "liveavatar-emulator": ROOT / "server/liveavatar_emulator",
+}
+MODULES = {
+    "google.protobuf": "protobuf",
+    "google.rpc": "googleapis-common-protos",
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "grpc_reflection": "grpcio-reflection",
+    "liveavatar.gateway": "liveavatar-gateway-client",
+    "liveavatar_emulator": "liveavatar-emulator",
+    "liveavatar_gateway": "liveavatar-gateway",
+    "livekit.api": "livekit-api",
+    "livekit.protocol": "livekit-protocol",
+    "livekit.rtc": "livekit",
+    "prometheus_client": "prometheus-client",
+    "pydantic_settings": "pydantic-settings",
+}
+"""Distributions that are not named after their module."""
+SHARED_NAMESPACES = ("google", "livekit", "liveavatar")
+BY_NAME = {"liveavatar-emulator": {"uvloop", "websockets"}}
+"""What a library imports by the name that it is given: uvicorn its loop and its WebSocket protocol."""
+DEMO = ROOT / "server/liveavatar_gateway/demo"
+
+
+def project(name: str) -> dict:
+    return tomllib.loads((FOLDERS[name] / "pyproject.toml").read_text())["project"]
+
+
+def named(requirements: list[str]) -> set[str]:
+    return {re.match(r"[\w-]+", each)[0] for each in requirements}
+
+
+def imported(name: str, paths) -> set[str]:
+    """Distributions that the modules import, at their top or later."""
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                whole = node.module in SHARED_NAMESPACES
+                modules = [f"{node.module}.{alias.name}" for alias in node.names] if whole else [node.module]
+            else:
+                continue
+            for module in modules:
+                parts = module.split(".")
+                key = ".".join(parts[: 2 if parts[0] in SHARED_NAMESPACES else 1])
+                if parts[0] not in sys.stdlib_module_names:
+                    found.add(MODULES.get(key, key))
+    return found - {name}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_what_is_imported_is_asked_for_and_nothing_else(name):
+    asked = named(project(name)["dependencies"])
+    paths = [path for path in FOLDERS[name].rglob("*.py") if not path.is_relative_to(DEMO)]
+    assert asked == imported(name, paths) | BY_NAME.get(name, set())
+
+
+def test_the_demo_has_an_extra_for_what_only_it_needs():
+    server = project("liveavatar-gateway")
+    extra = named(server["optional-dependencies"]["demo"])
+    needed = imported("liveavatar-gateway", DEMO.rglob("*.py")) - named(server["dependencies"])
+    assert extra == needed | {"liveavatar-emulator"}
+
+
+def test_one_file_has_the_version_and_pins_between_ours_follow_it():
+    for name in FOLDERS:
+        assert project(name)["dynamic"] == ["version"]
+    server = project("liveavatar-gateway")
+    ours = [
+        each
+        for each in [*server["dependencies"], *server["optional-dependencies"]["demo"]]
+        if each.startswith("liveavatar-")
+    ]
+    assert ours == [f"liveavatar-gateway-client=={__version__}", f"liveavatar-emulator=={__version__}"]
+
+
+def test_the_stubs_are_made_by_the_oldest_releases_that_the_client_allows():
+    """They refuse a runtime that is older than their generator."""
+    made_by = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements/stubs.txt").read_text(), re.MULTILINE))
+    bounds = dict(
+        re.match(r"([\w-]+)>=([\d.]+)", each).groups()
+        for each in project("liveavatar-gateway-client")["dependencies"]
+    )
+    assert made_by["grpcio"] == made_by["grpcio-tools"] == bounds["grpcio"]
+    assert made_by["protobuf"] == bounds["protobuf"]
+    for path in (ROOT / "clients/python/liveavatar/gateway/v1").glob("*_pb2.py"):
+        assert f"# Protobuf Python Version: {bounds['protobuf']}\n" in path.read_text(), path.name
+    for path in (ROOT / "clients/python/liveavatar/gateway/v1").glob("*_pb2_grpc.py"):
+        assert f"GRPC_GENERATED_VERSION = '{bounds['grpcio']}'" in path.read_text(), path.name

@@ -1,0 +1,103 @@
+"""nginx, HAProxy and Envoy with the settings that `docs/proxies.md` recommends, as processes of a test's own."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_SETTINGS = Path(__file__).parents[2] / "deploy/proxies"
+_START_TIMEOUT_S = 20.0
+_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+_NGINX = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{server}
+}}
+"""
+
+
+@contextlib.contextmanager
+def proxy(kind: str, upstream: str, changes: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run `nginx`, `haproxy` or `envoy` in front of `upstream`; gives its address.
+
+    Args:
+        kind: Which, by the name of its program.
+        upstream: Address of the gateway.
+        changes: Lines or values of the recommended settings, and what a test wants instead.
+    """
+    program = shutil.which(kind, path=_SBIN)
+    if program is None:
+        raise RuntimeError(f"no {kind} on this machine; on Debian and Ubuntu: apt install nginx-light haproxy")
+    address = f"127.0.0.1:{_free_port()}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = _command(kind, program, _settings(kind, address, upstream, changes or {}), folder)
+        with Path(folder, "output.log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(address, process, Path(folder))
+            yield address
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _settings(kind: str, address: str, upstream: str, changes: Mapping[str, str]) -> str:
+    name = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "envoy": "envoy.yaml"}[kind]
+    text = (_SETTINGS / name).read_text(encoding="utf-8")
+    port, upstream_port = address.rpartition(":")[2], upstream.rpartition(":")[2]
+    places = {
+        "nginx": {"listen 50050": f"listen {address}", "grpc://127.0.0.1:50051": f"grpc://{upstream}"},
+        "haproxy": {"bind 127.0.0.1:50050": f"bind {address}", "one 127.0.0.1:50051": f"one {upstream}"},
+        "envoy": {"port_value: 50050": f"port_value: {port}", "port_value: 50051": f"port_value: {upstream_port}"},
+    }[kind]
+    for old, new in {**places, **changes}.items():
+        assert old in text, f"{name} does not say {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def _command(kind: str, program: str, settings: str, folder: str) -> list[str]:
+    path = Path(folder, "settings")
+    match kind:
+        case "nginx":
+            path.write_text(_NGINX.format(folder=folder, server=settings), encoding="utf-8")
+            return [program, "-c", str(path), "-p", folder]
+        case "haproxy":
+            path.write_text(settings, encoding="utf-8")
+            return [program, "-db", "-f", str(path)]
+        case _:
+            path.write_text(settings, encoding="utf-8")
+            return [program, "--config-yaml", settings, "--concurrency", "1", "--use-dynamic-base-id"]
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+    host, _, port = address.rpartition(":")
+    give_up_s = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return
+        if process.poll() is not None or time.monotonic() > give_up_s:
+            logs = [path.read_text(errors="replace") for path in folder.glob("*.log")]
+            raise RuntimeError("the proxy did not start:\n" + "\n".join(logs))
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,214 @@
+"""LiveAvatar's REST API as it may be answered: by itself, by a proxy, without end, or with impossible numbers."""
+
+import asyncio
+import contextlib
+
+import pytest
+from harness.answering import answering, envelope, http
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from liveavatar_gateway.core import errors as e
+from liveavatar_gateway.upstream.bounds import MAX_SESSION_S, bounded, session_seconds
+from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted
+from liveavatar_gateway.upstream.rest import Rest, RestConfig
+from liveavatar_gateway.upstream.stops import Stopped
+
+STOP, START, TOKEN, LIST, GET = (
+    "/v1/sessions/stop",
+    "/v1/sessions/start",
+    "/v1/sessions/token",
+    "/v1/sessions",
+    "/v1/sessions/s-1",
+)
+GONE = http(404, envelope(None, code=404, message="Session not found"))
+PAGE = b"<html><h1>404 Not Found</h1>nginx</html>"
+FOREIGN = [
+    http(404, PAGE),
+    http(410, PAGE),
+    http(200, PAGE),
+    http(200, {}),
+    http(200, {"status": "ok"}),
+    http(204),
+    http(404, {"message": "no Route matched with those values"}),
+    http(404, {"code": 404, "message": "HTTP 404 Not Found"}),
+    http(404, {"detail": "Not Found"}),
+    http(302, PAGE, Location="https://login.example/"),
+    http(401, PAGE),
+    http(403, PAGE),
+]
+REQUEST = AvatarRequest(avatar_id="a")
+MINTED = Minted(session_id="s-1", token="t")
+
+
+@contextlib.asynccontextmanager
+async def rest(*, timeout_s: float = 5.0):
+    async with answering() as server:
+        one = Rest(RestConfig(base_url=server.url, timeout_s=timeout_s, backoff_s=0.001, attempts=1), "key")
+        try:
+            yield one, server
+        finally:
+            await one.aclose()
+
+
+@pytest.mark.parametrize("answer", FOREIGN, ids=lambda answer: answer[:60].decode().replace("\r\n", " "))
+async def test_no_page_of_a_proxy_proves_that_a_session_is_gone(answer):
+    async with rest() as (one, server):
+        server.answers = {STOP: answer, GET: answer, LIST: answer}
+        for call in (one.stop("s-1", "USER_CLOSED"), one.fate("s-1"), one.active()):
+            with pytest.raises(e.UpstreamProtocol) as refused:
+                await call
+            assert refused.value.metadata["foreign_answer"] == "true"
+
+
+async def test_liveavatars_own_word_is_believed():
+    async with rest() as (one, server):
+        server.answers = {STOP: [http(200, envelope(None)), GONE], GET: GONE}
+        assert await one.stop("s-1", "USER_CLOSED") is Stopped.NOW
+        assert await one.stop("s-1", "USER_CLOSED") is Stopped.BEFORE
+        assert await one.fate("s-1") == Fate(over=True)
+        server.answers[GET] = http(200, envelope({"id": "s-1", "end_reason": "IDLE_TIMEOUT"}))
+        assert await one.fate("s-1") == Fate(over=True, reason="IDLE_TIMEOUT")
+        server.answers[GET] = http(200, envelope({"id": "s-1", "end_reason": None, "end_at": None}))
+        assert await one.fate("s-1") == Fate(over=False)
+
+
+async def test_a_list_without_results_says_nothing():
+    async with rest() as (one, server):
+        server.answers = {LIST: http(200, envelope({"count": 0}))}
+        with pytest.raises(e.UpstreamProtocol):
+            await one.active()
+        server.answers = {LIST: http(200, envelope({"results": [7, {"id": 8}, {"id": "s-1"}, None]}))}
+        assert await one.active() == ["s-1"]
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def drip_headers(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(10_000):
+        if writer.is_closing():
+            return
+        writer.write(b"X-%d: 1\r\n" % number)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+
+
+@pytest.mark.parametrize("answer", [drip, drip_headers])
+async def test_an_answer_that_drips_ends_with_the_deadline_of_its_call(answer):
+    async with rest(timeout_s=0.3) as (one, server):
+        server.answers = {START: answer}
+        async with asyncio.timeout(10):
+            with pytest.raises(e.UpstreamTimeout) as refused:
+                await one.start(MINTED)
+        assert refused.value.metadata == {"endpoint": START, "timeout_s": "0.3"}
+
+
+async def test_an_answer_without_end_is_refused_for_its_size():
+    async with rest() as (one, server):
+        server.answers = {START: flood}
+        with pytest.raises(e.UpstreamProtocol, match="more than"):
+            await one.start(MINTED)
+
+
+@pytest.mark.parametrize(
+    "ws_url",
+    [
+        "http://host/path",
+        "wss://",
+        "wss:///path",
+        "wss://host:99999/",
+        "wss://host:port/",
+        "wss://[half/",
+        "wss://host:0/",
+        "wss://ho st/",
+        "wss://host/\n",
+        "//host/",
+        "wss://" + "a" * 64 + ".example/",
+        "wss://user@host/",
+        "wss://host/#part",
+        "wss://host/" + "x" * 5000,
+        " ",
+        7,
+        None,
+    ],
+)
+async def test_an_address_of_a_socket_that_is_none_is_refused_as_such(ws_url):
+    async with rest() as (one, server):
+        server.answers = {START: http(201, envelope({"session_id": "s-1", "ws_url": ws_url}))}
+        with pytest.raises(e.UpstreamProtocol) as refused:
+            await one.start(MINTED)
+        assert "ws_url" in refused.value.metadata.values()
+
+
+@pytest.mark.parametrize("session_id", ["../users/credits", "a/b", "a?b", "a b", "ä", "x" * 129, "a\n"])
+async def test_an_id_that_would_change_the_path_it_is_sent_back_in_is_refused(session_id):
+    async with rest() as (one, server):
+        server.answers = {TOKEN: http(200, envelope({"session_id": session_id, "session_token": "t"}))}
+        with pytest.raises(e.UpstreamProtocol) as refused:
+            await one.mint(REQUEST)
+        assert refused.value.metadata["invalid"] == "session_id"
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (600, 600.0),
+        ("600", 600.0),
+        (0.5, 0.5),
+        (10**12, None),
+        ("1e400", None),
+        ("nan", None),
+        (-1, None),
+        (0, None),
+        (True, None),
+        ([], None),
+        (None, None),
+        ("soon", None),
+    ],
+)
+async def test_a_limit_that_cannot_be_true_is_none(said, seconds):
+    async with rest() as (one, server):
+        data = {"session_id": "s-1", "ws_url": "ws://127.0.0.1:9/", "max_session_duration": said}
+        server.answers = {START: http(201, envelope(data))}
+        assert (await one.start(MINTED)).max_duration_s == seconds
+
+
+@given(st.one_of(st.floats(), st.integers(), st.text(max_size=20), st.integers(10**300, 10**310)))
+def test_no_number_is_too_strange_for_a_limit(value):
+    seconds = session_seconds(value)
+    assert seconds is None or 0 < seconds <= MAX_SESSION_S
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=300), st.integers(20, 200))
+def test_a_text_is_cut_between_two_characters_and_says_so(text, limit):
+    cut = bounded(text, limit)
+    assert len(cut.encode()) <= limit
+    assert cut == text or (cut.endswith("… (cut)") and text.startswith(cut.removesuffix("… (cut)")))
+    assert (cut == text) is (len(text.encode()) <= limit)
+
+
+async def test_a_pause_that_is_longer_than_callers_wait_is_passed_on_and_not_waited_for():
+    async with answering() as server:
+        one = Rest(RestConfig(base_url=server.url), "key")
+        server.answers = {TOKEN: http(429, envelope(None, code=4290, message="busy"), Retry_After="3600")}
+        async with asyncio.timeout(5):
+            with pytest.raises(e.UpstreamRateLimited) as refused:
+                await one.mint(REQUEST)
+        await one.aclose()
+    assert refused.value.retry_after_s == 60.0
+    assert server.asked == [TOKEN]

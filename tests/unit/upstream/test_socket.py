@@ -1,0 +1,132 @@
+"""The command socket against servers that cut messages, say too much, or do not let go."""
+
+import asyncio
+import contextlib
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
+from liveavatar_gateway.upstream.socket import CommandSocket
+
+
+@contextlib.asynccontextmanager
+async def socket_of(handler):
+    events: list[m.Event] = []
+    async with serve(handler, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=0.1) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        opened = await CommandSocket.open(url, events.append, timeout_s=5)
+        try:
+            yield opened, events
+        finally:
+            opened.abort()
+
+
+def state(name: str) -> bytes:
+    return b'{"type":"session.state_updated","state":"%b"}' % name.encode()
+
+
+def put(server: ServerConnection, opcode: Opcode, data: bytes, *, fin: bool = True) -> None:
+    server.transport.write(Frame(opcode, data, fin).serialize(mask=False))
+
+
+async def test_messages_come_in_order_however_they_are_cut():
+    async def handler(server: ServerConnection) -> None:
+        put(server, Opcode.TEXT, state("one")[:5], fin=False)
+        put(server, Opcode.CONT, b"", fin=False)
+        put(server, Opcode.CONT, state("one")[5:])
+        put(server, Opcode.TEXT, state("two"))
+        put(server, Opcode.TEXT, b"", fin=False)
+        put(server, Opcode.CONT, state("three"))
+        put(server, Opcode.BINARY, state("four"))
+        put(server, Opcode.BINARY, state("five")[:9], fin=False)
+        put(server, Opcode.PING, b"between")
+        put(server, Opcode.CONT, state("five")[9:])
+        put(server, Opcode.TEXT, state("six"))
+        await server.wait_closed()
+
+    async with socket_of(handler) as (_, events):
+        async with asyncio.timeout(5):
+            while len(events) < 6:
+                await asyncio.sleep(0.01)
+        assert [event.state for event in events] == ["one", "two", "three", "four", "five", "six"]
+
+
+async def test_a_pong_to_no_ping_of_ours_confirms_nothing():
+    async def handler(server: ServerConnection) -> None:
+        await server.recv()
+        for payload in (b"p2", b"p99999999999999", b"p", b"pp", b"", b"p-1", b"p\xb2", b"p1"):
+            put(server, Opcode.PONG, payload)
+        await server.wait_closed()
+
+    async with socket_of(handler) as (opened, events), asyncio.timeout(5):
+        await opened.send(m.KeepAlive("k"), ping=1)
+        while not events:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert set(events) == {m.Read(1)}
+
+
+async def test_a_message_that_grows_in_pieces_has_a_limit():
+    async def handler(server: ServerConnection) -> None:
+        put(server, Opcode.TEXT, b"[", fin=False)
+        for _ in range(40):
+            put(server, Opcode.CONT, b"x" * 60_000, fin=False)
+        await server.wait_closed()
+
+    async with socket_of(handler) as (opened, events), asyncio.timeout(5):
+        await opened.closed()
+        assert events == []
+
+
+async def test_a_server_that_says_goodbye_and_stays_is_left():
+    left = asyncio.Event()
+
+    async def handler(server: ServerConnection) -> None:
+        put(server, Opcode.CLOSE, b"\x03\xe9bye")
+        await left.wait()
+
+    async with socket_of(handler) as (opened, _), asyncio.timeout(10):
+        assert (await opened.closed()).code == 1001
+        left.set()
+
+
+async def test_a_server_that_reads_nothing_does_not_hold_up_the_end_of_its_socket():
+    async def handler(server: ServerConnection) -> None:
+        server.transport.pause_reading()
+        await server.wait_closed()
+
+    async with socket_of(handler) as (opened, _):
+        speech = asyncio.create_task(_speak_until_full(opened))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            await opened.close()
+            await opened.closed()
+        speech.cancel()
+        await asyncio.wait([speech])
+
+
+async def _speak_until_full(opened: CommandSocket) -> None:
+    for number in range(1, 100):
+        await opened.send(m.Speak("u", b"\0" * 480_000), ping=number)
+
+
+@pytest.mark.parametrize("url", ["", "http://127.0.0.1/", "ws://127.0.0.1:99999/", "ws://[half", "ws://"])
+async def test_what_is_no_address_is_refused_with_a_type(url):
+    with pytest.raises(UpstreamProtocol):
+        await CommandSocket.open(url, lambda _: None, timeout_s=1)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 abc\r\n\r\n", b"\0\0\0\0", b"", b"SSH-2.0-OpenSSH\r\n"])
+async def test_a_server_of_another_protocol_is_out_of_reach(answer):
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(UpstreamUnreachable):
+            await CommandSocket.open(url, lambda _: None, timeout_s=5)

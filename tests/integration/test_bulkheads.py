@@ -55,7 +55,7 @@ async def test_a_session_that_cannot_even_tell_of_its_fault_ends_alone(app, call
     stream = await caller.speak(sound.session_id)
     await stream.say(speech.sound(1.0), "u")
     await stream.until("started")
-    faulty = app.directory.get(broken.session_id)
+    faulty = app.directory.here(broken.session_id)
     faulty.on_news = _faulty
 
     emulator.end(broken.upstream_id, "USER_CLOSED")
@@ -74,7 +74,7 @@ async def test_a_task_that_raises_what_nothing_should_raise_is_the_only_one_that
     await broken.until_ready()
 
     active = emulator.active()
-    faulty = app.directory.get(broken.session_id)
+    faulty = app.directory.here(broken.session_id)
     faulty.core.tick = _faulty
     faulty.core.ended = _faulty
     faulty.listen()
@@ -108,8 +108,8 @@ async def test_a_fault_in_the_drain_of_one_session_drains_the_others(app, caller
     broken, sound = await caller.attach(), await caller.attach()
     await broken.until_ready()
     await sound.until_ready()
-    app.directory.get(broken.session_id).go_away = _faulty
-    app.directory.get(broken.session_id).end = _faulty
+    app.directory.here(broken.session_id).go_away = _faulty
+    app.directory.here(broken.session_id).end = _faulty
     await app.drain()
     assert (await sound.event("ended")).session.end_reason == session_pb2.END_REASON_DRAINED
-    del app.directory.get(broken.session_id).end
+    del app.directory.here(broken.session_id).end

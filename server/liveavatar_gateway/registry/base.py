@@ -158,6 +158,9 @@ class Registry(Protocol):
     def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
         """Replace the handles that resume a session, before anybody is given one."""
 
+    def forget_notes(self, fence: Fence) -> None:
+        """Let go of what was noted of a session that another process has."""
+
     # --- sessions of others
 
     async def find(self, session_id: str) -> Row | None:

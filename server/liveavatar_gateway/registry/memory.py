@@ -144,6 +144,9 @@ class MemoryRegistry:
     def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
         self._note(fence, lambda row: replace(row, handles=tuple(handles)))
 
+    def forget_notes(self, fence: Fence) -> None:
+        """Nothing to do: notes are in the row, and the row is its owner's."""
+
     def _note(self, fence: Fence, change: Callable[[Row], Row]) -> None:
         with contextlib.suppress(OwnerMoved):
             self._put(change(self._own(fence)))

@@ -323,7 +323,7 @@ class SqliteRegistry:
 
         over = await self._write_noted(work, notes, taken)
         if over:
-            self._forget_notes(fence)
+            self.forget_notes(fence)
         return over
 
     # --- notes: on the event loop, in memory
@@ -350,7 +350,7 @@ class SqliteRegistry:
         notes = self._notes.get(fence.session_id)
         if notes is None or notes.fence.epoch < fence.epoch:
             if notes is not None:
-                self._forget_notes(notes.fence)
+                self.forget_notes(notes.fence)
             notes = self._notes[fence.session_id] = _Notes(fence)
         if notes.fence.epoch > fence.epoch:
             # Of an owner that was this process once: nobody will ask for these.
@@ -396,7 +396,7 @@ class SqliteRegistry:
         try:
             result = await self._write(lambda: self._transact(work))
         except OwnerMoved:
-            self._forget_notes(notes.fence)
+            self.forget_notes(notes.fence)
             raise
         notes.sequence = None if notes.sequence == taken.sequence else notes.sequence
         notes.handles = None if notes.handles is taken.handles else notes.handles
@@ -407,7 +407,7 @@ class SqliteRegistry:
                     self._journal.forget(notes.fence.session_id, UTTERANCE, name)
         return result
 
-    def _forget_notes(self, fence: Fence) -> None:
+    def forget_notes(self, fence: Fence) -> None:
         notes = self._notes.get(fence.session_id)
         if notes is not None and notes.fence.epoch <= fence.epoch:
             del self._notes[fence.session_id]

@@ -181,6 +181,8 @@ class Ledger:
         """Another process has the session."""
         if not self.closed:
             self.closed = True
+            if self.fence is not None:
+                self._books.registry.forget_notes(self.fence)
             self._session.moved(error)
 
     def end_for(self, reason: str) -> None:

@@ -7,18 +7,27 @@ Usage: toolchain.py system | toolchain.py node|go [--check]
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _APT_TIMEOUT_S: Final = 600
+_SERVERS: Final = ("/usr/sbin", "/usr/local/sbin")
+_POLICY: Final = Path("/usr/sbin/policy-rc.d")
+"""Program that Debian's packages ask before they start a service; 101 means no."""
+
+
+def _path_with_servers() -> str:
+    """Return PATH with the folders of servers, which Debian leaves out for users."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *_SERVERS])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +41,16 @@ class SystemPackage:
     """A pattern below /; any file that matches will do."""
     variable: str = ""
     """Environment variable by which users name a program of their own."""
+    service: str = ""
+    """Service that the package brings; tests run the program themselves, so it is kept off."""
 
     def is_installed(self) -> bool:
         """Return whether any trace of it is found."""
         if self.variable and os.environ.get(self.variable):
             return True
-        return any(map(shutil.which, self.programs)) or bool(self.files and any(Path("/").glob(self.files)))
+        if any(shutil.which(program, path=_path_with_servers()) for program in self.programs):
+            return True
+        return bool(self.files) and any(Path("/").glob(self.files))
 
 
 SYSTEM_PACKAGES: Final = (
@@ -49,6 +62,9 @@ SYSTEM_PACKAGES: Final = (
     ),
     # Tests with clocks that jump or run fast.
     SystemPackage(name="libfaketime", files="usr/lib/*/faketime/libfaketime.so.1"),
+    # Proxies, with the settings of deploy/proxies.
+    SystemPackage(name="nginx-light", programs=("nginx",), service="nginx"),
+    SystemPackage(name="haproxy", programs=("haproxy",), service="haproxy"),
 )
 """All that tests take from the system. A test that needs another program adds it here."""
 
@@ -122,10 +138,11 @@ def provide(name: str) -> None:
 
 def install_system_packages(packages: Iterable[SystemPackage] = SYSTEM_PACKAGES) -> None:
     """Install missing packages with apt, or exit with the one line that installs them."""
-    missing = [package.name for package in packages if not package.is_installed()]
+    missing = [package for package in packages if not package.is_installed()]
     if not missing:
         return
-    names = " ".join(missing)
+    named = [package.name for package in missing]
+    names = " ".join(named)
     if shutil.which("apt-get") is None:
         sys.exit(f"toolchain: tests need {names}; install them with this system's package manager, then run again")
     as_root: list[str] = []
@@ -137,13 +154,35 @@ def install_system_packages(packages: Iterable[SystemPackage] = SYSTEM_PACKAGES)
     print(f"installing with apt: {names}", file=sys.stderr)
     apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     apt += ["-o", f"DPkg::Lock::Timeout={_APT_TIMEOUT_S}", "-o", "Dpkg::Use-Pty=0"]
-    for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *missing]):
-        done = subprocess.run(
-            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
-        if done.returncode != 0:
-            sys.stderr.write(done.stdout + done.stderr)
-            sys.exit(f"toolchain: `{' '.join(command)}` failed, see above")
+    services = [package.service for package in missing if package.service]
+    said = ""
+    with _no_service_starts(as_root) if services else contextlib.nullcontext():
+        # One source that cannot be read fails an update whose other lists are fresh: the install decides.
+        for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *named]):
+            done = subprocess.run(
+                command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            )
+            said += done.stdout + done.stderr
+    if done.returncode != 0:
+        sys.stderr.write(said)
+        sys.exit(f"toolchain: `{' '.join(command)}` failed, see above")
+    for service in services:
+        if _fails([*as_root, "update-rc.d", service, "disable"]):
+            print(f"the service {service} could not be disabled; it may start with this machine", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _no_service_starts(as_root: list[str]) -> Iterator[None]:
+    """Let no package start its service: nginx would take port 80 of this machine."""
+    if _POLICY.exists():
+        yield
+        return
+    if _fails([*as_root, "sh", "-c", f"printf '#!/bin/sh\\nexit 101\\n' > {_POLICY} && chmod 755 {_POLICY}"]):
+        sys.exit(f"toolchain: {_POLICY} could not be written")
+    try:
+        yield
+    finally:
+        subprocess.run([*as_root, "rm", "-f", str(_POLICY)], check=False, stdin=subprocess.DEVNULL)
 
 
 def _fails(command: list[str]) -> bool:

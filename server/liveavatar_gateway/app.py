@@ -336,11 +336,30 @@ class App:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Each step for itself: whatever fails in one, the sessions of the others are stopped.
+        for step in (
+            self._stop_looking,
+            self._end_sessions,
+            self._await_stops,
+            self._stop_servers,
+            self._leave_registry,
+            self._stop_metrics,
+        ):
+            try:
+                await step()
+            except Exception:  # noqa: BLE001 - what is left to do is worth more than an exit that is in order
+                _log.exception("shutdown.step_failed", step=step.__name__)
+
+    async def _stop_looking(self) -> None:
         # Nobody else's sessions are looked for from here on: their stops would not be waited for.
         await _cancelled(self._sweep)
         for task in self._beside:
             await _cancelled(task)
+
+    async def _end_sessions(self) -> None:
         await self.directory.__aexit__(None, None, None)
+
+    async def _await_stops(self) -> None:
         now_s = asyncio.get_running_loop().time()
         left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)
         for stops in self._retired_stops.values():
@@ -350,17 +369,22 @@ class App:
             _log.error(
                 "shutdown.sessions_may_still_run", count=len(left), upstream_sessions=left[:_MOST_IDS_LOGGED]
             )
+
+    async def _stop_servers(self) -> None:
         if self._server is not None:
             # Handlers return by themselves once their session has ended; this is for those of no session.
             await self._server.stop(1.0)
         if self._admin_server is not None:
             await self._admin_server.stop(1.0)
+
+    async def _leave_registry(self) -> None:
         await _cancelled(self._keep)
         await self._registry.__aexit__(None, None, None)
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()
-        if self._lag is not None:
-            self._lag.cancel()
+
+    async def _stop_metrics(self) -> None:
+        await _cancelled(self._lag)
         if self._endpoint is not None:
             await self._endpoint.__aexit__(None, None, None)
 

@@ -37,6 +37,10 @@ _SECRET_FILES: Final = ("api_key", "retired_api_keys", "registry_key", "livekit_
 """Secrets that a file may hold in place of a variable."""
 _SENT: Final = (*_SECRETS, "api_url", "livekit_url", "advertised_address", "host", "admin_host")
 """Settings that go into headers, addresses and tokens: visible ASCII without spaces."""
+_SPACED: Final = ("livekit_secret",)
+"""Of those, what may have spaces inside: it signs and is never sent."""
+_SEVERAL: Final = ("retired_api_keys",)
+"""Settings that hold several secrets."""
 _MAX_SENT_CHARS: Final = 4096
 _QUOTES: Final = ("'", '"')
 
@@ -580,9 +584,9 @@ def _variable(name: str, environment: Mapping[str, str]) -> str:
 
 def _require_all_sendable(values: Mapping[str, Any], shown: Mapping[str, str]) -> None:
     for name in _SENT:
-        _require_sendable(values.get(name), shown.get(name, f"{PREFIX}{name.upper()}"))
+        _require_sendable(name, values.get(name), shown.get(name, f"{PREFIX}{name.upper()}"))
     for retired in _split(str(values.get("retired_api_keys") or "")):
-        _require_sendable(retired, shown.get("retired_api_keys", f"{PREFIX}RETIRED_API_KEYS"))
+        _require_sendable("api_key", retired, shown.get("retired_api_keys", f"{PREFIX}RETIRED_API_KEYS"))
 
 
 def _split(keys: str) -> list[str]:
@@ -605,11 +609,12 @@ def read_secret(secret: str, path: Path) -> str:
         raise ConfigError(f"{variable}: {path} cannot be read: {error}") from None
     if not value:
         raise ConfigError(f"{variable}: {path} is empty")
-    _require_sendable(value, variable)
+    for one in _split(value) if secret in _SEVERAL else [value]:
+        _require_sendable(secret, one, variable)
     return value
 
 
-def _require_sendable(value: object, shown: str) -> None:
+def _require_sendable(name: str, value: object, shown: str) -> None:
     """Refuse what cannot go into a header, an address or a token; the value itself is not repeated."""
     if not isinstance(value, str):
         return
@@ -618,7 +623,7 @@ def _require_sendable(value: object, shown: str) -> None:
     if len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES:
         raise ConfigError(f"{shown}: the value is in quotes; leave them out")
     for position, character in enumerate(value, start=1):
-        if not "!" <= character <= "~":
+        if not ("!" <= character <= "~" or (character == " " and name in _SPACED)):
             raise ConfigError(
                 f"{shown}: character {position} is U+{ord(character):04X}, "
                 "which cannot be sent; only visible ASCII without spaces can"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from harness.processes import Process, _clean_environment
 
@@ -191,8 +192,8 @@ def test_the_server_comes_with_a_command_that_speaks(server, running, tmp_path):
 
 
 def test_the_emulator_comes_with_its_page(running):
-    page = run("curl", "-sS", "-i", f"{running[1]}/viewer").stdout
-    assert page.startswith("HTTP/1.1 200")
+    page = httpx.get(f"{running[1]}/viewer", trust_env=False)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 class TestDemo:

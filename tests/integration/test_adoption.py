@@ -17,6 +17,9 @@ from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2, ses
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 from liveavatar_gateway.registry.place import RegistryConfig, account_name, make_registry
 
+ODD_BYTES = 95_999
+"""Chunks that end inside a sample: what a killed process held of one is asked for again."""
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> str:
@@ -45,7 +48,7 @@ async def test_a_sentence_survives_kill_minus_9_again_and_again(registry, profil
             attachment = await caller.attach()
             await attachment.until_ready()
             stream = await caller.speak(attachment.session_id)
-            await stream.say(pcm, "monologue")
+            await stream.say(pcm, "monologue", chunk_bytes=ODD_BYTES)
             await stream.until("started")
             await asyncio.sleep(rng.uniform(0.3, 1.5))
         last = attachment.events[-1].sequence
@@ -63,7 +66,7 @@ async def test_a_sentence_survives_kill_minus_9_again_and_again(registry, profil
                 stream = await caller.speak(attachment.session_id)
                 ack = await stream.resume("monologue")
                 assert ack.received_bytes >= ack.sent_bytes > 0
-                await stream.say_on(pcm, ack.received_bytes)
+                await stream.say_on(pcm, ack.received_bytes, chunk_bytes=ODD_BYTES)
                 await asyncio.sleep(rng.uniform(0.3, 1.5))
                 attachment = resumed
         async with connect(gateway.address) as caller:

@@ -100,6 +100,8 @@ async def test_audio_may_be_cut_inside_its_samples(caller, emulator, piece_bytes
     ended = await stream.until("ended")
     assert (ended.outcome, ended.dropped_tail_bytes) == (audio_pb2.UTTERANCE_OUTCOME_COMPLETED, 1)
     assert not ended.HasField("error")
+    await stream.begin("odd", resume=True)
+    assert await stream.until("ended") == ended, "an end is told again as it was"
     acks = [one.ack for one in stream.received if one.HasField("ack")]
     assert acks[-1].received_bytes == len(sent)
     assert acks[-1].credit_bytes == stream.ready.credit_bytes

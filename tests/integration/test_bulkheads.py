@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar_gateway.app import App
-from liveavatar_gateway.config import load
+from liveavatar_gateway.config import Settings, load
 
 
-def _faulty(*_: object) -> NoReturn:
+def _faulty(*_: object, **__: object) -> NoReturn:
     raise ZeroDivisionError("a fault of the test")
 
 
@@ -27,10 +27,8 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
         yield found
 
 
-@pytest.fixture
-async def app(emulator: Emulator) -> AsyncIterator[App]:
-    """A gateway in this process, so that a test can break a part of it."""
-    settings = load(
+def _settings(emulator: Emulator) -> Settings:
+    return load(
         {
             "LIVEAVATAR_API_URL": emulator.url,
             "LIVEAVATAR_API_KEY": API_KEY,
@@ -39,7 +37,12 @@ async def app(emulator: Emulator) -> AsyncIterator[App]:
             "GATEWAY_REGISTRY_FILE": "off",
         }
     )
-    async with App(settings) as found:
+
+
+@pytest.fixture
+async def app(emulator: Emulator) -> AsyncIterator[App]:
+    """A gateway in this process, so that a test can break a part of it."""
+    async with App(_settings(emulator)) as found:
         yield found
 
 
@@ -55,7 +58,7 @@ async def test_a_session_that_cannot_even_tell_of_its_fault_ends_alone(app, call
     stream = await caller.speak(sound.session_id)
     await stream.say(speech.sound(1.0), "u")
     await stream.until("started")
-    faulty = app.directory.here(broken.session_id)
+    faulty = await app.directory.get(broken.session_id)
     faulty.on_news = _faulty
 
     emulator.end(broken.upstream_id, "USER_CLOSED")
@@ -74,7 +77,7 @@ async def test_a_task_that_raises_what_nothing_should_raise_is_the_only_one_that
     await broken.until_ready()
 
     active = emulator.active()
-    faulty = app.directory.here(broken.session_id)
+    faulty = await app.directory.get(broken.session_id)
     faulty.core.tick = _faulty
     faulty.core.ended = _faulty
     faulty.listen()
@@ -108,8 +111,21 @@ async def test_a_fault_in_the_drain_of_one_session_drains_the_others(app, caller
     broken, sound = await caller.attach(), await caller.attach()
     await broken.until_ready()
     await sound.until_ready()
-    app.directory.here(broken.session_id).go_away = _faulty
-    app.directory.here(broken.session_id).end = _faulty
+    (await app.directory.get(broken.session_id)).go_away = _faulty
+    (await app.directory.get(broken.session_id)).end = _faulty
     await app.drain()
     assert (await sound.event("ended")).session.end_reason == session_pb2.END_REASON_DRAINED
-    del app.directory.here(broken.session_id).end
+    del (await app.directory.get(broken.session_id)).end
+
+
+async def test_a_fault_in_one_step_of_the_shutdown_skips_no_other(emulator, logged):
+    async with App(_settings(emulator)) as app:
+        async with connect(app.address) as caller:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            app.directory.end_all = _faulty
+        session = await app.directory.get(attachment.session_id)
+        app.pool.run(session.drive.upstream.close(), name="test/close")
+    events = [line["event"] for line in logged]
+    assert "shutdown.step_failed" in events
+    assert "shutdown.sessions_may_still_run" not in events

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -342,10 +344,51 @@ def test_say_names_the_reason_of_a_refusal_and_the_next_step(emulator, shared_ga
     assert json.loads(done.stdout)["error"]["reason"] == "INVALID_FIELD"
     assert "INVALID_FIELD: " in done.stderr
 
-    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=path.read_bytes())
+    mp3 = b"ID3\x04" + bytes(500)
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=mp3)
     assert done.returncode == 1
     assert "AUDIO_CONTAINER_DETECTED: " in done.stderr
-    assert "give the file's path" in done.stderr
+    assert "make a WAV of it" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["-", "/dev/stdin", "<(...)"])
+def test_say_takes_a_wav_from_a_pipe(emulator, shared_gateway, client, make_wav, tmp_path, how):
+    """As a program writes it that cannot go back to fill in the sizes, here with half a sample too much."""
+    path, pcm = make_wav(0.3)
+    content = bytearray(path.read_bytes())
+    content[40:44] = struct.pack("<I", 0x7FFFFFFF)
+    content += b"\x01"
+    options = ["--sandbox", "--address", shared_gateway.address, "--json"]
+    if how == "<(...)":
+        path.write_bytes(content)
+        line = f"{shlex.join(PROGRAM)} say <(cat {shlex.quote(str(path))}) {shlex.join(options)}"
+        shown = subprocess.run(
+            ["bash", "-c", line], capture_output=True, env=_clean_environment(), check=False, timeout=50
+        )
+        done = subprocess.CompletedProcess(line, shown.returncode, shown.stdout.decode(), shown.stderr.decode())
+    else:
+        done = run("say", how, *options, stdin=bytes(content))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["outcome"], said["played_s"]) == ("played", 0.3)
+    expected = convert_all(AudioFormat(Encoding.PCM_S16LE, RATE_HZ, 1), pcm)
+    assert upstream_audio(emulator, client, said["session_id"]) == expected
+
+
+def test_say_takes_half_a_sample_at_the_end_of_raw_audio_for_none(emulator, shared_gateway, client):
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, "--json", stdin=bytes(9_601))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["outcome"], said["played_s"]) == ("played", 0.2)
+    assert upstream_audio(emulator, client, said["session_id"]) == bytes(9_600)
+
+
+def test_say_refuses_a_damaged_wav_from_a_pipe_before_it_costs_anything(emulator, shared_gateway):
+    before = emulator.state()["sessions"]["started_total"]
+    done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=b"RIFF\0\0\0\0WAVEfmt ")
+    assert done.returncode == 1
+    assert "standard input: the file ends before its samples" in done.stderr
+    assert emulator.state()["sessions"]["started_total"] == before
 
 
 def test_say_takes_an_empty_avatar_for_a_mistake_and_not_for_the_sandbox(emulator, shared_gateway, make_wav):

@@ -8,9 +8,10 @@ import grpc
 import pytest
 from google.protobuf import duration_pb2
 from harness import processes, speech
-from harness.caller import STEP_TIMEOUT_S, refused
+from harness.caller import AVATAR, STEP_TIMEOUT_S, refused
 from harness.caller import caller as connect
 
+from liveavatar.gateway import AsyncClient, OutcomeKind
 from liveavatar.gateway.v1 import audio_pb2, session_pb2, stream_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 
@@ -80,6 +81,14 @@ async def test_without_an_interval_none_is_announced_and_none_is_sent(emulator):
             await attachment.closed()
             await stream.status()
             assert [one.WhichOneof("message") for one in stream.received] == []
+
+
+async def test_the_python_client_speaks_on_behind_heartbeats(quick_gateway, emulator):
+    async with AsyncClient(quick_gateway.address) as client, client.open_session(avatar_id=AVATAR) as session:
+        await session.say(speech.sound(0.2))
+        await asyncio.sleep(HEARTBEAT_S * 4)
+        outcome = await session.say(speech.sound(0.2))
+        assert outcome.kind is OutcomeKind.PLAYED
 
 
 # --- the first message

@@ -30,7 +30,7 @@ _NEXT_STEPS: Final = {
     "UPSTREAM_CREDITS_EXHAUSTED": "top up the LiveAvatar account, or use --sandbox",
     "UPSTREAM_PLAN_REQUIRED": "ask for less, or change the LiveAvatar plan",
     "UPSTREAM_REJECTED": "correct what LiveAvatar names; an avatar must belong to the gateway's account",
-    "AUDIO_CONTAINER_DETECTED": "give the file's path instead of its bytes, or decode it first",
+    "AUDIO_CONTAINER_DETECTED": "make a WAV of it: ffmpeg -i FILE -f wav - | liveavatar-gateway say -",
     "AUDIO_FORMAT_UNSUPPORTED": "convert it: ffmpeg -i FILE -ar 24000 -ac 1 -c:a pcm_s16le out.wav",
     "AUDIO_MISALIGNED": "check --encoding and --channels: the audio is no whole number of their samples",
     "INTERNAL": "report it with the incident number; the gateway's log has the details under it",

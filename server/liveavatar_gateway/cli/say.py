@@ -2,15 +2,15 @@
 
 import asyncio
 import functools
+import io
 import json
-import os
 import sys
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
@@ -42,10 +42,10 @@ _READ_BYTES: Final = 16 * 1024
 class _Order:
     """What to say, where."""
 
-    path: Path | None
-    """None for standard input."""
-    raw_format: "AudioFormat | None"
-    """What standard input holds; None for a file, which says so itself."""
+    audio: "Path | Iterator[bytes]"
+    """A file, or what comes through a pipe."""
+    pipe_format: "AudioFormat | None"
+    """Format of what comes through a pipe; None for a file, which says so itself."""
     total_s: float | None
     avatar_id: str
     sandbox: bool
@@ -69,11 +69,9 @@ class _Order:
     "--rotate", is_flag=True, help="Outlive the avatar's limit: a fresh one takes over between utterances."
 )
 @click.option("--handle", help="Speak in this session instead, and leave it alive; see above.")
-@click.option(
-    "--rate", type=click.IntRange(8000, 48_000), help="Standard input: samples per second.  [default: 24000]"
-)
-@click.option("--encoding", type=click.Choice(ENCODINGS), help="Standard input: samples.  [default: pcm_s16le]")
-@click.option("--channels", type=click.IntRange(1, 2), help="Standard input: channels.  [default: 1]")
+@click.option("--rate", type=click.IntRange(8000, 48_000), help="Raw audio: samples per second.  [default: 24000]")
+@click.option("--encoding", type=click.Choice(ENCODINGS), help="Raw audio: samples.  [default: pcm_s16le]")
+@click.option("--channels", type=click.IntRange(1, 2), help="Raw audio: channels.  [default: 1]")
 @click.option("--show-room", is_flag=True, help="Print how to watch: a link with a token, which is a secret.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of progress.")
 def say(
@@ -93,7 +91,10 @@ def say(
     show_room: bool,
     as_json: bool,
 ) -> None:
-    """Speak FILE, a WAV file of any rate, or raw audio from standard input when FILE is "-".
+    """Speak FILE, a WAV file of any rate; or what comes through a pipe, "-" for standard input.
+
+    A pipe may hold a WAV file, which is spoken as it comes, or raw audio. Raw is what does not begin like a WAV
+    file, and whatever comes with --rate, --encoding or --channels.
 
     Opens a session, waits until all was heard, and ends the session, so that nothing more is billed. Ctrl-C
     interrupts the speech, says how much was heard, and ends the session too.
@@ -104,6 +105,7 @@ def say(
     \b
         liveavatar-gateway say hello.wav --avatar AVATAR_ID
         liveavatar-gateway say hello.wav --sandbox --show-room
+        ffmpeg -i hello.mp3 -f wav - | liveavatar-gateway say - --avatar AVATAR_ID
         tts "Good morning" | liveavatar-gateway say - --rate 16000 --avatar AVATAR_ID
 
     \b
@@ -113,13 +115,19 @@ def say(
         raise click.UsageError("say where to speak: --avatar AVATAR_ID, --sandbox, or --handle HANDLE")
     if handle is not None and (own_room is not None or rotate):
         raise click.UsageError("--own-room and --rotate are for a new session; that of --handle is as it was made")
-    raw = file == "-"
-    if not raw and (rate, encoding, channels) != (None, None, None):
-        raise click.UsageError("--rate, --encoding and --channels are for standard input; a WAV file says its own")
-    raw_format, total_s = _raw_format(rate, encoding, channels) if raw else None, None if raw else _seconds(file)
+    is_raw = (rate, encoding, channels) != (None, None, None)
+    is_pipe = file == "-" or not Path(file).is_file()
+    if is_raw and not is_pipe:
+        raise click.UsageError("--rate, --encoding and --channels are for raw audio; a WAV file says its own")
+    audio: Path | Iterator[bytes] = Path(file)
+    pipe_format, total_s = None, None
+    if is_pipe:
+        audio, pipe_format = _piped(file, _raw_format(rate, encoding, channels), is_raw=is_raw)
+    else:
+        total_s = _seconds(file)
     order = _Order(
-        path=None if raw else Path(file),
-        raw_format=raw_format,
+        audio=audio,
+        pipe_format=pipe_format,
         total_s=total_s,
         avatar_id=SANDBOX_AVATAR if avatar is None else avatar,
         sandbox=sandbox,
@@ -200,10 +208,7 @@ class _Speaking:
             self._tell_error(error)
 
     async def _speak(self, session: "AsyncSession") -> None:
-        if self._order.path is not None:
-            utterance = session.say(self._order.path)
-        else:
-            utterance = session.say(_standard_input(), format=self._order.raw_format)
+        utterance = session.say(self._order.audio, format=self._order.pipe_format)
         self.report = {"session_id": session.id, "utterance_id": utterance.id}
         try:
             with self._progress() as show:
@@ -289,20 +294,48 @@ def _raw_format(rate: int | None, encoding: str | None, channels: int | None) ->
     )
 
 
-def _seconds(file: str) -> float:
-    """How long a WAV file is. Reading its header first costs nothing; a session would."""
+def _seconds(file: str) -> float | None:
+    """Return the length of a WAV file. Reading its header first costs nothing; a session would."""
     from liveavatar.gateway import wav  # noqa: PLC0415 - not for `--help`
 
+    with _readable(file), wav.WavReader.open(Path(file)) as reader:
+        duration = reader.duration
+    return None if duration is None else duration.total_seconds()
+
+
+def _piped(file: str, raw_format: "AudioFormat", *, is_raw: bool) -> tuple[Iterator[bytes], "AudioFormat"]:
+    """Return what comes through a pipe, and its format. Waits for its first bytes, unless it is surely raw."""
+    from liveavatar.gateway import wav  # noqa: PLC0415 - not for `--help`
+
+    name = "standard input" if file == "-" else file
+    with _readable(name), stoppable():
+        # Closed with the process, which ends when all of it was spoken.
+        pipe = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
+        head = b"" if is_raw else pipe.read(wav.HEAD_BYTES)
+        if wav.is_wav(head):
+            reader = wav.WavReader(pipe, name, head=head)
+            return reader.samples(), reader.format
+    return _as_it_comes(head, pipe), raw_format
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Exit with a line that names what cannot be read."""
+    from liveavatar.gateway import WavError  # noqa: PLC0415 - not for `--help`
+
     try:
-        info = wav.probe(Path(file))
-    except wav.WavError as error:
+        yield
+    except WavError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}")
-    return info.format.duration(info.data_bytes).total_seconds()
+        fail(f"{name} cannot be read: {error.strerror}")
 
 
-def _standard_input() -> Iterator[bytes]:
-    """What comes, as it comes: a real-time source stays one."""
-    while piece := os.read(sys.stdin.fileno(), _READ_BYTES):
+def _as_it_comes(head: bytes, pipe: BinaryIO) -> Iterator[bytes]:
+    """Raw audio as it comes: a real-time source stays one."""
+    if head:
+        yield head
+    # What its buffer holds, or else what one read brings.
+    read = pipe.read1 if isinstance(pipe, io.BufferedReader) else pipe.read
+    while piece := read(_READ_BYTES):
         yield piece

@@ -345,6 +345,7 @@ class Draining(OwnershipError):
             "this gateway process is draining: it takes nothing new and ends its sessions; "
             "come back in 1 s to reach another process",
             retry_after_s=1.0,
+            wait_s="1",
         )
 
 

@@ -50,6 +50,8 @@ class UtteranceEnded:
     played_s: float
     error: GatewayError | None = None
     inferred: bool = False
+    dropped_tail_bytes: int = 0
+    """Bytes of a last sample that never came whole; 0 when another process ended it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,14 @@ class Line:
         self.totals.played_s += utterance.played_s
         self.active.remove(utterance)
         self._head = None
-        ended = UtteranceEnded(utterance.id, outcome, utterance.played_s, utterance.failure, inferred)
+        ended = UtteranceEnded(
+            utterance.id,
+            outcome,
+            utterance.played_s,
+            utterance.failure,
+            inferred,
+            utterance.dropped_tail_bytes,
+        )
         self._ended[utterance.id] = ended
         forget_oldest(self._ended, self._config.remembered_utterances)
         self._correlator.remember_ended(utterance.upstream_id)

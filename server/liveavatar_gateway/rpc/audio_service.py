@@ -206,7 +206,14 @@ class SpeechStream:
             return
         if isinstance(found, UtteranceEnded):
             self._answer(
-                ended=_ended(found.utterance_id, found.outcome, found.played_s, found.error, found.inferred)
+                ended=_ended(
+                    found.utterance_id,
+                    found.outcome,
+                    found.played_s,
+                    found.error,
+                    found.inferred,
+                    dropped_tail_bytes=found.dropped_tail_bytes,
+                )
             )
             return
         self._refused = None
@@ -346,9 +353,13 @@ class SpeechStream:
             if utterance.outcome is not None:
                 self._told.remove(told)
                 ended = _ended(
-                    utterance.id, utterance.outcome, utterance.played_s, utterance.failure, utterance.inferred
+                    utterance.id,
+                    utterance.outcome,
+                    utterance.played_s,
+                    utterance.failure,
+                    utterance.inferred,
+                    dropped_tail_bytes=utterance.dropped_tail_bytes,
                 )
-                ended.dropped_tail_bytes = utterance.dropped_tail_bytes
                 responses.append(p.StreamAudioResponse(ended=ended))
         return responses
 
@@ -380,6 +391,8 @@ def _ended(
     played_s: float,
     error: GatewayError | None,
     inferred: bool,  # noqa: FBT001 - as in the event
+    *,
+    dropped_tail_bytes: int,
 ) -> p.AudioEnded:
     return p.AudioEnded(
         utterance_id=utterance_id,
@@ -387,6 +400,7 @@ def _ended(
         played=convert.duration(played_s),
         error=status_of(error) if error else None,
         inferred=inferred,
+        dropped_tail_bytes=dropped_tail_bytes,
     )
 
 

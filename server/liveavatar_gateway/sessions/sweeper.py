@@ -217,10 +217,16 @@ class Sweeper:
         stopped = 0
         facts = await self._final_facts(row, fence)
         ledger = self._books.ledger(_Remains(row.session_id, facts), fence)
-        for upstream in row.upstreams:
-            stops = self._retired.get(row.account, self._pool.stops)
-            stopped += (await stops.stop(upstream.upstream_session_id, _STOP_REASON)).counts
-            await ledger.stopped(upstream.upstream_session_id)
+        ids = [upstream.upstream_session_id for upstream in row.upstreams]
+        by_key = self._retired.get(row.account, self._pool.stops)
+        # All at once: one that cannot be stopped now must not keep the next one paid for.
+        stops = [
+            self._pool.run(by_key.stop(one, _STOP_REASON), name=f"session-{row.session_id}/sweep-{one}")
+            for one in ids
+        ]
+        for one, stop in zip(ids, stops, strict=True):
+            stopped += (await stop).counts
+            await ledger.stopped(one)
         # Its end is an event like others, with a number that nobody has seen.
         ledger.note_sequence(row.sequence + 1)
         await ledger.finish(self._config.keep_s)

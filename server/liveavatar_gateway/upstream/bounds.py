@@ -12,6 +12,7 @@ MAX_WORDS_BYTES: Final = 500
 """Bytes of a notice or a refusal that callers are told: trailers of gRPC take 8 kB in all."""
 MAX_URL_CHARS: Final = 4096
 MAX_TOKEN_CHARS: Final = 16_384
+MIN_SESSION_S: Final = 1.0
 MAX_SESSION_S: Final = 30 * 86_400.0
 """Longest limit of a session that is believed; plans have at most hours."""
 _MARKER: Final = "… (cut)"
@@ -40,4 +41,4 @@ def session_seconds(value: object) -> float | None:
         seconds = float(value)
     except (ValueError, OverflowError):
         return None
-    return seconds if math.isfinite(seconds) and 0 < seconds <= MAX_SESSION_S else None
+    return seconds if math.isfinite(seconds) and MIN_SESSION_S <= seconds <= MAX_SESSION_S else None

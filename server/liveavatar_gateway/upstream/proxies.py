@@ -48,7 +48,7 @@ class Proxy:
         Raises:
             UnusableProxy: why.
         """
-        scheme = self.url.partition("://")[0]
+        scheme = self.url.partition("://")[0].lower()
         if scheme not in ("http", "https"):
             raise UnusableProxy(
                 f"{self.variable} names a proxy of the kind {scheme!r}; only http:// and https:// are supported. "

@@ -114,6 +114,27 @@ def test_a_client_of_the_forks_own_works_where_the_parent_made_none(shared_gatew
     assert lines == ["True", "child 7", "True"]
 
 
+def test_a_fork_is_named_to_the_asyncio_client_too(shared_gateway):
+    lines = run(f"""
+        import asyncio
+        client = AsyncClient({shared_gateway.address!r})
+
+        async def use():
+            print(bool((await client.server_info()).version), flush=True)
+            def child():
+                # A loop of its own: the parent's does not run here.
+                asyncio._set_running_loop(None)
+                for work in (client.server_info, client.open_session({AVATAR!r}).open, client.watch().open):
+                    refused(lambda work=work: asyncio.new_event_loop().run_until_complete(work()))
+                os._exit(7)
+            child_of(child)
+            await client.close()
+
+        asyncio.run(use())
+    """)
+    assert lines == ["True"] + ["refused True"] * 3 + ["child 7"]
+
+
 def test_sessions_are_ended_when_a_program_forgets_to(blocking, shared_gateway):
     lines = run(f"""
         session = Client({shared_gateway.address!r}).open_session({AVATAR!r}).open()
@@ -221,3 +242,26 @@ def test_no_call_waits_longer_than_its_timeout_for_a_loop_that_is_stuck(shared_g
         finally:
             release.set()
         session.end(timeout=20)
+
+
+def test_the_sessions_of_a_loop_that_is_stuck_are_ended_all_the_same(blocking, shared_gateway):
+    stuck, release = threading.Event(), threading.Event()
+
+    def blocks() -> None:
+        stuck.set()
+        release.wait(60)
+
+    client = Client(shared_gateway.address)
+    session = client.open_session(AVATAR).open()
+    client._portal._loop.call_soon_threadsafe(blocks)
+    assert stuck.wait(20)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    with blocking.watch(session.id) as changes:
+        for _ in changes:  # to the end of the session
+            pass
+    assert not release.is_set()
+    release.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert blocking.get_session(session.id).end_reason is EndReason.CALLER_ENDED

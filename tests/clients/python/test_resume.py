@@ -749,6 +749,21 @@ async def test_what_this_library_cannot_understand_ends_the_session_with_a_reaso
         assert gateway.ended_ids == [SESSION_ID]
 
 
+async def test_a_stream_whose_session_has_ended_is_closed_from_this_side_first():
+    """A gateway that closes first resets the stream, and proxies make another status of that."""
+    closed = asyncio.Event()
+
+    async def waits(peer: AttachPeer) -> None:
+        await peer.opened()
+        await peer.until_end()
+        assert await peer.read() is None
+        closed.set()
+
+    async with scripted([waits]) as gateway, opened(gateway) as session:
+        await session.end()
+    assert closed.is_set()
+
+
 async def test_a_session_is_opened_once():
     async with scripted() as gateway, AsyncClient(gateway.address) as client:
         session = client.open_session("avatar")

@@ -10,7 +10,7 @@ from harness.speech import sound
 
 from liveavatar.gateway import AsyncClient, Client, InvalidField, OwnRoom, RequestIdReused, SessionRotatedEvent
 
-SECRET = "a secret of at least thirty-two bytes"
+SECRET = "a-secret-of-at-least-thirty-two-bytes"
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": SECRET}
 LIMIT_S = 16
 """The fresh avatar is prepared after half of it."""

@@ -1,6 +1,8 @@
 """The audio stream: order, credit, refusals and breaks, as the caller sees them."""
 
 import asyncio
+import os
+import struct
 import threading
 import time
 from datetime import timedelta
@@ -510,6 +512,23 @@ async def test_a_source_that_cancels_itself_does_not_hang_the_session():
     async with scripted() as gateway, opened(gateway) as session:
         with pytest.raises(RuntimeError, match="cancelled"):
             await session.say(cancelled())
+
+
+async def test_a_wav_from_a_pipe_is_spoken_and_one_that_keeps_it_back_holds_nothing_up(tmp_path):
+    paths = [tmp_path / name for name in ("silent", "spoken")]
+    for path in paths:
+        os.mkfifo(path)
+    async with scripted() as gateway, opened(gateway) as session:
+        silent, spoken = (session.say(path) for path in paths)
+        writer = await asyncio.to_thread(os.open, paths[0], os.O_WRONLY)  # returns when it is being read
+        await silent.interrupt()
+        assert silent.outcome is not None
+        assert silent.outcome.kind == "interrupted"
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 24_000, 48_000, 2, 16)
+        header = b"RIFF\0\0\0\0WAVE" + form + b"data\0\0\0\0"
+        await asyncio.to_thread(paths[1].write_bytes, header + sound(960))
+        assert (await spoken).played == timedelta(seconds=0.02)
+    os.close(writer)
 
 
 async def test_a_buffer_that_ends_inside_a_sample_is_refused_before_anything_is_sent():

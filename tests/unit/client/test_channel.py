@@ -157,10 +157,11 @@ async def test_a_heartbeat_is_sent_when_nothing_else_was_and_never_beside_it():
     for _ in range(40):
         await stream.write("speech")
     assert "beat" not in call.written
-    while call.written.count("beat") < 3:
-        await asyncio.sleep(0.001)
-        if call.written.count("beat") == 2:
-            await asyncio.gather(*(stream.write("speech") for _ in range(5)))
+    for _ in range(3):
+        before = call.written.count("beat")
+        while call.written.count("beat") == before:
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*(stream.write("speech") for _ in range(5)))
     call.over = True
     await asyncio.wait_for(beating, 5)
 

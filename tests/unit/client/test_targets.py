@@ -187,3 +187,14 @@ def test_the_second_stream_does_not_follow_from_where_the_first_has_left():
     second.next_delay_s(A, moved_to("y:1"))
     assert route.current == "x:1"
     assert Route(NAMES, B).round() == [B, C, A]
+
+
+@pytest.mark.parametrize("name", ["::1:50051", "::1", "2001:db8::1:50051", "[::1]:1,::1:2"])
+def test_an_ipv6_address_without_brackets_is_refused_with_the_right_form(name):
+    with pytest.raises(ValueError, match=r'needs brackets and a port, such as "\[::1\]:50051"'):
+        target_list(name)
+
+
+@pytest.mark.parametrize("name", ["[::1]:50051", "dns:host:1", "ipv6:[::1]:1", "unix:/x", "dns:///[::1]:50051"])
+def test_targets_with_colons_that_are_right(name):
+    assert target_list(name) == (name,)

@@ -92,12 +92,14 @@ def test_a_proxy_that_cannot_be_used_is_refused_by_name_and_without_its_password
     ("environment", "api_url"),
     [
         ({"HTTP_PROXY": "socks5://a:1"}, API),
+        ({"HTTPS_PROXY": "HTTP://a:1"}, API),
+        ({"HTTPS_PROXY": "https://user:word@[::1]:1/"}, API),
         ({"ALL_PROXY": "socks5://a:1", "HTTPS_PROXY": "http://a:1"}, API),
         ({"ALL_PROXY": "socks5://a:1", "NO_PROXY": "*"}, API),
         ({"ALL_PROXY": "socks5://a:1", "NO_PROXY": "127.0.0.1"}, "http://127.0.0.1:8900"),
     ],
 )
-def test_a_proxy_that_is_not_needed_may_be_of_any_kind(environment, api_url):
+def test_a_proxy_that_can_be_used_or_is_not_needed_is_taken(environment, api_url):
     Proxies.of(environment).check(api_url)
 
 

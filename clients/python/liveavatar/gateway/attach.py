@@ -14,7 +14,7 @@ import grpc
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import Stream, heartbeat_interval_s, moved
 from liveavatar.gateway.errors import (
-    ClientClosed,
+    ClientError,
     Draining,
     EventsCompacted,
     GatewayError,
@@ -219,8 +219,8 @@ class Attachment:
         self._target = self._retries.route.current
         try:
             call = self._connect(self._target)
-        except ClientClosed as closed:
-            return closed
+        except ClientError as refusal:
+            return refusal
         # Bound: one entry per command that is being waited for.
         outbox: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
         outbox.put_nowait(self._opening())
@@ -331,10 +331,11 @@ class Attachment:
         if event.sequence != self._sequence + 1:
             _log.warning("attach.hole after=%d got=%d", self._sequence, event.sequence)
         self._sequence = event.sequence
-        self._ended = self._ended or event.WhichOneof("event") == "ended"
-        if self._ended and self._outbox is not None:
-            # Before the gateway does: some proxies turn a stream that it closes first into an error.
-            self._outbox.put_nowait(None)
+        if event.WhichOneof("event") == "ended":
+            self._ended = True
+            if self._outbox is not None:
+                # The gateway closes its side when this one has, or half a second later.
+                self._outbox.put_nowait(None)
         self._listener.on_event(event)
 
     def _moves(self) -> bool:

@@ -292,10 +292,14 @@ class AudioStream:
     def _waits_for_room(self, turn: Turn, error: CapacityExhausted) -> bool:
         """Take an utterance off this stream until the gateway has room for it; what was sent of it was dropped."""
         resumed = turn.id in self._resuming
-        if turn.stop is not None or not (resumed or turn.window.go_back(0)):
+        if not (resumed or turn.window.go_back(0)):
             return False
         del self.turns[turn.id]
         self._forget(turn.id)
+        if turn.stop is not None:
+            # It was silenced, or its source failed, while it was on its way.
+            turn.drop()
+            return True
         turn.phase = turn.phase if resumed else Phase.QUEUED
         self._on_crowded(turn, DEFAULT_WAIT_S if error.retry_after is None else error.retry_after)
         return True

@@ -16,7 +16,7 @@ from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.blocking_utterance import Utterance
 from liveavatar.gateway.blocking_watch import Watch
-from liveavatar.gateway.errors import ClientClosed, GatewayError
+from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayError
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import (
     AudioLimits,
@@ -296,16 +296,16 @@ class Client:
         if self._portal.forked:
             return
         try:
-            if self._portal.broken:
-                self._end_without_loop(timeout_s)
-            else:
-                with contextlib.suppress(ClientClosed):
+            with contextlib.suppress(ClientClosed):
+                if self._portal.broken or self._portal.stuck:
+                    self._end_without_loop(timeout_s)
+                else:
                     self._portal.call(self._client.close(), timeout_s)
         finally:
             self._portal.close()
 
     def _end_without_loop(self, timeout_s: float | None) -> None:
-        """End the sessions that a loop left behind which has ended, from a fresh one."""
+        """End the sessions of a loop that has ended or is stuck, from a fresh one."""
         left = [session.id for session in self._sessions if session.unended]
         if not left:
             return
@@ -366,8 +366,10 @@ class Session:
         if self._portal.forked:
             return
         try:
+            # It has no limit of its own, so it must not wait for a loop that does nothing.
+            self._portal.require_running()
             self._portal.call(self._session.__aexit__(kind, error, traceback))
-        except ClientClosed as closed:
+        except (ClientClosed, DeadlineExceeded) as closed:
             # Closing the client ends the session, also without its loop.
             if error is None:
                 raise
@@ -482,15 +484,15 @@ class Session:
         self._portal.call(self._session.stop_listening(), timeout)
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hold the attentive pose for a block."""
+    def listening(self, timeout: float | None = None) -> Iterator[None]:
+        """Hold the attentive pose for a block; taking it and leaving it may take `timeout` seconds each."""
         block = self._session.listening()
-        self._portal.call(block.__aenter__())
+        self._portal.call(block.__aenter__(), timeout)
         try:
             yield
         finally:
             if not self._portal.forked:
-                self._portal.call(block.__aexit__(None, None, None))
+                self._portal.call(block.__aexit__(None, None, None), timeout)
 
     def events(self, *, after_sequence: int = 0, timeout: float | None = None) -> Iterator[Event]:
         """What happened and happens in the session, to its end; see `AsyncSession.events`.

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _LATE_S = 1.0
 # How much longer than its time a call waits for a loop that is busy: its timeout is taken there, so that nothing
 # is lost that came in time. Past it the loop is stuck.
+_ANSWER_S = 2.0
+# How long a loop may take to do nothing before it counts as stuck, beside that moment.
 _LOOK_S = 0.5
 # How often a call that waits looks whether the loop still runs.
 _JOIN_S = 10.0
@@ -55,6 +57,28 @@ class Portal:
     def broken(self) -> bool:
         """Whether the loop has ended although nobody closed the portal."""
         return not self._closed and not self._thread.is_alive()
+
+    def require_running(self) -> None:
+        """Refuse to go on without a loop that does something; takes a moment where it does not.
+
+        Raises:
+            ClientClosed: the portal was closed, or its loop has ended.
+            DeadlineExceeded: the loop is stuck, as under a call that blocks it.
+        """
+        self.call(asyncio.sleep(0), bound_s=_ANSWER_S)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the loop does nothing.
+
+        Raises:
+            ClientClosed: the portal was closed, or its loop has ended.
+        """
+        try:
+            self.require_running()
+        except DeadlineExceeded:
+            return True
+        return False
 
     def call(
         self,
@@ -180,6 +204,8 @@ class Portal:
             asyncio.run(_serve(started))
         except BaseException as error:  # noqa: BLE001  a thread's root: those who call are told
             self._fault = error
+            if not started.done():
+                started.set_exception(error)
             _log.error("client.loop_ended cause=%r", error)
 
     def _refusal(self) -> ClientClosed:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ from liveavatar.gateway.errors import (
     OwnerMoved,
     RegistryUnavailable,
 )
+from liveavatar.gateway.forks import require_no_fork
 from liveavatar.gateway.targets import Route, named_by
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
@@ -71,6 +73,7 @@ class Scope:
         self._sessions: dict[Leaver, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
+        self._pid = os.getpid()
 
     def connection(self, target: str) -> Connection:
         """The connection to a target or to an address that one has named, made when it is first needed.
@@ -80,7 +83,9 @@ class Scope:
 
         Raises:
             ClientClosed: the client was closed.
+            ForkedClient: this process was forked since the client was made.
         """
+        require_no_fork(self._pid)
         if self._closed:
             raise ClientClosed("this client was closed; make another", code=grpc.StatusCode.CANCELLED)
         connection = self._connections.pop(target, None) or self._connect(target)

@@ -104,21 +104,28 @@ class _BytesSource:
 
 
 class _FileSource:
-    """A WAV file, read in a thread as it is needed."""
+    """A WAV file or pipe, read once, in a thread of its own: a pipe may keep its first bytes back for ever."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._info: wav.WavInfo | None = None
+        self._content: AsyncGenerator[Any, None] | None = None
 
     async def resolve(self) -> AudioFormat:
-        self._info = await asyncio.to_thread(wav.probe, self._path)
-        return self._info.format
+        self._content = in_thread(self._read())
+        audio_format: AudioFormat = await anext(self._content)
+        return audio_format
 
     async def pieces(self) -> AsyncGenerator[BytesLike, None]:
-        assert self._info is not None, "resolve comes first"  # noqa: S101
-        async with contextlib.aclosing(in_thread(wav.samples(self._path, self._info))) as pieces:
+        assert self._content is not None, "resolve comes first"  # noqa: S101
+        async with contextlib.aclosing(self._content) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _read(self) -> Iterator[Any]:
+        """Yield the format, then the samples."""
+        with wav.WavReader.open(self._path) as reader:
+            yield reader.format
+            yield from reader.samples()
 
 
 class _IteratorSource:
@@ -154,7 +161,7 @@ async def _pulled(audio: AsyncIterable[BytesLike]) -> AsyncGenerator[BytesLike, 
 _END = object()
 
 
-async def in_thread(audio: Iterable[BytesLike]) -> AsyncGenerator[BytesLike, None]:
+async def in_thread(audio: Iterable[Any]) -> AsyncGenerator[Any, None]:
     """Pull a blocking iterable in a thread of its own, so that it may sleep, read or wait for others.
 
     Closing this lets the thread go after the piece it is at; the iterable's own `close` runs in that thread.

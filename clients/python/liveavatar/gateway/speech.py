@@ -15,7 +15,7 @@ from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import moved
 from liveavatar.gateway.errors import (
     AudioStreamSuperseded,
-    ClientClosed,
+    ClientError,
     GatewayError,
     SessionEnded,
     TooManyUtterances,
@@ -171,11 +171,14 @@ class Speech:
 
     async def _speak(self, turn: Turn, tasks: asyncio.TaskGroup) -> None:
         try:
-            turn.format = await turn.source.resolve()
+            audio_format = await self._resolved(turn)
         except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
             # A file's own error belongs to the one who awaits the utterance.
             turn.fail(_source_error(error))
             return
+        if audio_format is None:
+            return
+        turn.format = audio_format
         turn.buffer = ChunkBuffer(turn.format)
         stream = await self._free_stream(turn, tasks)
         if stream is None:
@@ -186,6 +189,16 @@ class Speech:
             # Its stream may have broken under it: then it is the last of those that need another.
             await self._rescue(tasks)
             pump.cancel()
+
+    async def _resolved(self, turn: Turn) -> AudioFormat | None:
+        """Wait for the format of an utterance's audio, which a pipe may keep back; None if it ended."""
+        resolving = asyncio.ensure_future(turn.source.resolve())
+        resolving.add_done_callback(lambda _: self._changes.notify())
+        try:
+            await self._changes.until(lambda: resolving.done() or turn.outcome is not None)
+            return resolving.result() if resolving.done() else None
+        finally:
+            resolving.cancel()
 
     async def _carry(self, stream: AudioStream, turn: Turn) -> None:
         """Begin an utterance on a stream, or go on with it there, until it is sealed or the stream is over."""
@@ -338,7 +351,7 @@ class Speech:
             stream = AudioStream(
                 self._connect(target), header, audio_format, self._changes, on_crowded=self._crowded
             )
-        except ClientClosed as error:
+        except ClientError as error:
             return error
         self._stream = stream
         tasks.create_task(self._watch(stream, target), name="audio/read")

@@ -29,7 +29,19 @@ def target_list(target: str | Sequence[str]) -> tuple[str, ...]:
     if not found or not all(found):
         msg = f'target is "host:port", several of them with commas between, or a list of them; got {target!r}'
         raise ValueError(msg)
+    for name in found:
+        host = name.rpartition(":")[0]
+        if _is_ipv6(host) or _is_ipv6(name):
+            msg = f'an IPv6 address needs brackets and a port, such as "[::1]:50051"; got {name!r}'
+            raise ValueError(msg)
     return found
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def named_by(error: GatewayError, target: str) -> str:

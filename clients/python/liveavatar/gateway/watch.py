@@ -14,7 +14,7 @@ import grpc
 
 from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import Stream
-from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayError, InternalError, SessionClosed
+from liveavatar.gateway.errors import ClientError, DeadlineExceeded, GatewayError, InternalError, SessionClosed
 from liveavatar.gateway.refusals import connection_lost, given_up
 from liveavatar.gateway.scope import Scope
 from liveavatar.gateway.targets import Retries, Route
@@ -308,8 +308,8 @@ class AsyncWatch:
         """One stream, from its first request to its end; says why it ended, and whether it had been answered."""
         try:
             line = _Line(self._scope.watch(target), asyncio.get_running_loop().time())
-        except ClientClosed as closed:
-            return closed, False
+        except ClientError as refusal:
+            return refusal, False
         self._lines[name] = line
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -1,119 +1,255 @@
-"""WAV files, read with the standard library alone."""
+"""WAV files, read with the standard library alone, once and without seeking: they may come from a pipe."""
 
+import io
 import os
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from types import TracebackType
+from typing import BinaryIO, Final, NamedTuple, Self
 
 from liveavatar.gateway.audio import AudioEncoding, AudioFormat
 
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
-_ENCODINGS = {
-    (_PCM, 16): AudioEncoding.PCM_S16LE,
-    (_FLOAT, 32): AudioEncoding.PCM_F32LE,
-    (_ALAW, 8): AudioEncoding.ALAW,
-    (_MULAW, 8): AudioEncoding.MULAW,
-}
 _NAMES = {_PCM: "PCM", _FLOAT: "float", _ALAW: "A-law", _MULAW: "mu-law"}
-# A program that writes to a pipe cannot know the size in advance and leaves one of these.
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF)
+_LONG_KINDS: Final = (b"RF64", b"BW64")
+_KINDS: Final = (b"RIFF", *_LONG_KINDS)
+HEAD_BYTES: Final = 4
+"""Bytes that `is_wav` looks at."""
+_LONGEST_TRUE_BYTES: Final = 0x7FFF_0000
+"""Data size of a RIFF header from which on it is not believed where nothing else tells. Programs that write to a
+pipe cannot know the size in advance, and leave 0, 0xFFFFFFFF, 0x7FFFFFFF or one of these less a header."""
 _READ_BYTES = 1 << 16
+_UNSIGNED_TO_SIGNED: Final = bytes(value ^ 0x80 for value in range(256))
 
 
 class WavError(ValueError):
     """The file is no WAV file this library reads; the message says why and what to do."""
 
 
-class WavInfo(NamedTuple):
-    """Where a WAV file's samples are, and what they are."""
+class _Samples(NamedTuple):
+    """One kind of samples in a file, and what becomes of them."""
 
-    format: AudioFormat
-    data_offset: int
-    data_bytes: int
+    file_bytes: int
+    """Bytes of one sample in the file."""
+    encoding: AudioEncoding
+    """What it is given as."""
+    convert: Callable[[bytes], bytes]
+    """Turns whole samples of the file into those."""
 
 
-def probe(path: Path) -> WavInfo:
-    """Read a WAV file's header: 16-bit PCM, 32-bit float, mu-law or A-law, any rate.
+def _as_they_are(data: bytes) -> bytes:
+    return data
 
-    Raises:
-        OSError: the file cannot be read.
-        WavError: it is no WAV file, is cut short, or its samples are of another kind.
+
+def _from_unsigned_8(data: bytes) -> bytes:
+    out = bytearray(2 * len(data))
+    out[1::2] = data.translate(_UNSIGNED_TO_SIGNED)
+    return bytes(out)
+
+
+def _from_24(data: bytes) -> bytes:
+    out = bytearray(len(data) // 3 * 2)
+    out[0::2], out[1::2] = data[1::3], data[2::3]
+    return bytes(out)
+
+
+def _from_32(data: bytes) -> bytes:
+    out = bytearray(len(data) // 2)
+    out[0::2], out[1::2] = data[2::4], data[3::4]
+    return bytes(out)
+
+
+_SAMPLES: Final = {
+    (_PCM, 8): _Samples(1, AudioEncoding.PCM_S16LE, _from_unsigned_8),
+    (_PCM, 16): _Samples(2, AudioEncoding.PCM_S16LE, _as_they_are),
+    # The avatar is sent 16 bits, so the lowest ones of a longer sample are left out here already.
+    (_PCM, 24): _Samples(3, AudioEncoding.PCM_S16LE, _from_24),
+    (_PCM, 32): _Samples(4, AudioEncoding.PCM_S16LE, _from_32),
+    (_FLOAT, 32): _Samples(4, AudioEncoding.PCM_F32LE, _as_they_are),
+    (_ALAW, 8): _Samples(1, AudioEncoding.ALAW, _as_they_are),
+    (_MULAW, 8): _Samples(1, AudioEncoding.MULAW, _as_they_are),
+}
+
+
+def is_wav(head: bytes) -> bool:
+    """Return True when audio that starts with `head`, at least `HEAD_BYTES`, is a WAV file."""
+    return head[:HEAD_BYTES] in _KINDS
+
+
+class WavReader:
+    """A WAV file that is being read: 8-, 16-, 24- or 32-bit PCM, 32-bit float, mu-law or A-law, of any rate.
+
+    A data size that cannot be true (0, larger than the file, or so large that only a program without a way back
+    writes it) means: to the end. Close it, or use it as a context manager.
     """
-    with path.open("rb") as file:
-        size_bytes = os.fstat(file.fileno()).st_size
+
+    def __init__(self, file: BinaryIO, name: str, *, head: bytes = b"", size_bytes: int | None = None) -> None:
+        """Read the header; blocks until it has come.
+
+        Args:
+            file: The bytes, from the beginning; it is closed with this.
+            name: What to call it in errors.
+            head: Bytes of its beginning that were read already.
+            size_bytes: Size of the file; None when only its end will tell, as in a pipe.
+
+        Raises:
+            OSError: it cannot be read.
+            WavError: it is no WAV file, ends inside its header, or its samples are of another kind.
+        """
+        self._file = file
+        self._name = name
+        self._head = head
+        self._position = 0
+        self._size_bytes = size_bytes
         try:
-            return _parse(file, size_bytes)
+            self.format, self._samples, self._data_bytes = self._parse()
         except WavError as error:
-            raise WavError(f"{path}: {error}") from error
+            raise WavError(f"{name}: {error}") from error
         except struct.error as error:
-            raise WavError(f"{path}: its header is too short; the file is damaged") from error
+            raise WavError(f"{name}: its header is too short; the file is damaged") from error
 
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a file, or a pipe by its path, such as /dev/stdin.
 
-def samples(path: Path, info: WavInfo) -> Iterator[bytes]:
-    """The samples of a probed file, in pieces of at most 64 KiB. Blocks on the disk."""
-    with path.open("rb") as file:
-        file.seek(info.data_offset)
-        left = info.data_bytes
-        while left > 0:
-            piece = file.read(min(_READ_BYTES, left))
+        Raises:
+            OSError, WavError: see the constructor.
+        """
+        file = path.open("rb")
+        try:
+            status = os.fstat(file.fileno())
+            return cls(file, str(path), size_bytes=status.st_size if stat.S_ISREG(status.st_mode) else None)
+        except BaseException:
+            file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def duration(self) -> timedelta | None:
+        """Length of the audio; None when only its end will tell."""
+        if self._data_bytes is None:
+            return None
+        frames = self._data_bytes // self._frame_bytes
+        return self.format.duration(frames * self.format.frame_bytes)
+
+    @property
+    def _frame_bytes(self) -> int:
+        return self._samples.file_bytes * self.format.channel_count
+
+    def samples(self) -> Iterator[bytes]:
+        """Yield the samples in `format`, as they come, in pieces of whole samples. Blocks; to be used once.
+
+        Raises:
+            OSError: the file cannot be read.
+            WavError: it became shorter while it was read.
+        """
+        left, rest = self._data_bytes, b""
+        while left is None or left > 0:
+            piece = self._read(_READ_BYTES if left is None else min(_READ_BYTES, left))
             if not piece:
-                raise WavError(f"{path}: the file became shorter while it was read")
+                if left is not None and self._size_bytes is not None:
+                    raise WavError(f"{self._name}: the file became shorter while it was read")
+                break
+            left = None if left is None else left - len(piece)
+            data = rest + piece
+            whole = len(data) - len(data) % self._frame_bytes
+            rest = data[whole:]
+            if whole:
+                yield self._samples.convert(data[:whole])
+
+    # --- the header
+
+    def _parse(self) -> tuple[AudioFormat, _Samples, int | None]:
+        kind, _, form = struct.unpack("<4sI4s", self._exactly(12))
+        if kind not in _KINDS or form != b"WAVE":
+            raise WavError(
+                "this is no WAV file; convert it, for example with `ffmpeg -i in.mp3 -ar 24000 -ac 1 out.wav`"
+            )
+        found: tuple[AudioFormat, _Samples] | None = None
+        long_data_bytes = 0
+        while True:
+            chunk, chunk_bytes = struct.unpack("<4sI", self._exactly(8))
+            read_bytes = 0
+            if chunk == b"ds64":
+                read_bytes = 16
+                long_data_bytes = struct.unpack("<QQ", self._exactly(read_bytes))[1]
+            elif chunk == b"fmt ":
+                read_bytes = min(chunk_bytes, 40)
+                found = _format(self._exactly(read_bytes))
+            elif chunk == b"data":
+                if found is None:
+                    raise WavError("samples come before their format; the file is damaged")
+                is_long = kind in _LONG_KINDS and chunk_bytes == 0xFFFFFFFF
+                return *found, self._believed(long_data_bytes if is_long else chunk_bytes, is_long=is_long)
+            # Chunks are padded to even sizes.
+            self._skip(chunk_bytes + chunk_bytes % 2 - read_bytes)
+
+    def _believed(self, announced: int, *, is_long: bool) -> int | None:
+        """Return the size of the samples; None for up to the end of a pipe."""
+        if self._size_bytes is None:
+            is_known = announced > 0 and (is_long or announced < _LONGEST_TRUE_BYTES)
+            return announced if is_known else None
+        present = max(0, self._size_bytes - self._position)
+        return announced if 0 < announced <= present else present
+
+    # --- bytes, forward only
+
+    def _read(self, limit_bytes: int) -> bytes:
+        """Return at most so many bytes, as soon as there are any; empty at the end."""
+        if self._head:
+            data, self._head = self._head[:limit_bytes], self._head[limit_bytes:]
+        else:
+            file = self._file
+            data = file.read1(limit_bytes) if isinstance(file, io.BufferedReader) else file.read(limit_bytes)
+        self._position += len(data)
+        return data
+
+    def _exactly(self, size_bytes: int) -> bytes:
+        data = b""
+        while len(data) < size_bytes:
+            piece = self._read(size_bytes - len(data))
+            if not piece:
+                raise WavError("the file ends before its samples; it was cut short or holds none")
+            data += piece
+        return data
+
+    def _skip(self, size_bytes: int) -> None:
+        left = size_bytes
+        while left > 0:
+            piece = self._read(min(left, _READ_BYTES))
+            if not piece:
+                raise WavError("the file ends before its samples; it was cut short or holds none")
             left -= len(piece)
-            yield piece
 
 
-def _parse(file: BinaryIO, size_bytes: int) -> WavInfo:
-    kind, _, form = struct.unpack("<4sI4s", _exactly(file, 12))
-    if kind not in (b"RIFF", b"RF64") or form != b"WAVE":
-        raise WavError(
-            "this is no WAV file; convert it, for example with `ffmpeg -i in.mp3 -ar 24000 -ac 1 out.wav`"
-        )
-    audio_format: AudioFormat | None = None
-    long_data_bytes = 0
-    while True:
-        chunk, chunk_bytes = struct.unpack("<4sI", _exactly(file, 8))
-        start = file.tell()
-        if chunk == b"ds64":
-            long_data_bytes = struct.unpack("<QQ", _exactly(file, 16))[1]
-        elif chunk == b"fmt ":
-            audio_format = _format(_exactly(file, min(chunk_bytes, 40)))
-        elif chunk == b"data":
-            if audio_format is None:
-                raise WavError("samples come before their format; the file is damaged")
-            if kind == b"RF64" and chunk_bytes == 0xFFFFFFFF:
-                chunk_bytes = long_data_bytes
-            return WavInfo(audio_format, start, _data_bytes(audio_format, chunk_bytes, size_bytes - start))
-        # Chunks are padded to even sizes.
-        file.seek(start + chunk_bytes + chunk_bytes % 2)
-
-
-def _format(body: bytes) -> AudioFormat:
+def _format(body: bytes) -> tuple[AudioFormat, _Samples]:
     tag, channel_count, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", body)
     if tag == _EXTENSIBLE:
         # The first two bytes of the sub-format GUID are the tag it stands for.
         (tag,) = struct.unpack_from("<H", body, 24)
-    encoding = _ENCODINGS.get((tag, bits))
-    if encoding is None:
+    # A sample of 12 or 20 bits stands in whole bytes, its highest bit first.
+    samples = _SAMPLES.get((tag, -(-bits // 8) * 8 if tag == _PCM else bits))
+    if samples is None:
         raise WavError(
-            f"{bits}-bit {_NAMES.get(tag, f'format {tag:#06x}')} samples are not taken, only 16-bit PCM, 32-bit "
-            "float, mu-law and A-law; convert it, for example with `ffmpeg -i in.wav -c:a pcm_s16le out.wav`"
+            f"{bits}-bit {_NAMES.get(tag, f'format {tag:#06x}')} samples are not taken, only PCM of 8, 16, 24 and "
+            "32 bits, 32-bit float, mu-law and A-law; convert it, for example with "
+            "`ffmpeg -i in.wav -c:a pcm_s16le out.wav`"
         )
     if rate_hz < 1 or channel_count < 1:
         raise WavError(f"{channel_count} channels at {rate_hz} Hz make no sense; the file is damaged")
-    return AudioFormat(encoding=encoding, sample_rate_hz=rate_hz, channel_count=channel_count)
-
-
-def _data_bytes(audio_format: AudioFormat, announced: int, present: int) -> int:
-    if announced in _UNKNOWN_SIZES:
-        return audio_format.whole(present)
-    if announced > present:
-        raise WavError(f"{announced} bytes of samples are announced, {present} are there; the file was cut short")
-    return audio_format.whole(announced)
-
-
-def _exactly(file: BinaryIO, size_bytes: int) -> bytes:
-    data = file.read(size_bytes)
-    if len(data) < size_bytes:
-        raise WavError("the file ends before its samples; it was cut short or holds none")
-    return data
+    found = AudioFormat(encoding=samples.encoding, sample_rate_hz=rate_hz, channel_count=channel_count)
+    return found, samples

@@ -64,8 +64,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def emulator(shared_emulator: processes.Emulator) -> Iterator[processes.Emulator]:
-    """An emulator without armed faults, before and after."""
+    """An emulator without armed faults, before and after, on which no session of another test runs."""
     shared_emulator.clear_faults()
+    shared_emulator.end_all()
     yield shared_emulator
     shared_emulator.clear_faults()
 

@@ -48,6 +48,7 @@ from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
+from liveavatar_gateway.upstream.stops import RetiredKey, Stops
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +93,17 @@ class App:
         self._registry = _registry(settings)
         self._books = Books(self._registry, self.metrics, renew_s=settings.registry().lease.renew_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
-        self.sweeper = Sweeper(settings.sweeper(), self._books, self.pool, self._rest, self.directory)
+        self._retired = {
+            account: Rest(settings.rest(), key, metrics=self.metrics)
+            for account, key in settings.retired_keys().items()
+        }
+        stops = settings.pool().stops
+        self._retired_stops = {
+            account: Stops(stops, RetiredKey(rest, self._rest)) for account, rest in self._retired.items()
+        }
+        self.sweeper = Sweeper(
+            settings.sweeper(), self._books, self.pool, self._rest, self.directory, retired=self._retired_stops
+        )
         self._sweep: asyncio.Task[None] | None = None
         self._keep: asyncio.Task[None] | None = None
         self._grace_until_s = 0.0
@@ -351,6 +362,9 @@ class App:
     async def _await_stops(self) -> None:
         now_s = asyncio.get_running_loop().time()
         left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)
+        for stops in self._retired_stops.values():
+            left = [*left, *stops.pending_ids]
+            await stops.give_up()
         if left:
             _log.error(
                 "shutdown.sessions_may_still_run", count=len(left), upstream_sessions=left[:_MOST_IDS_LOGGED]
@@ -366,7 +380,8 @@ class App:
     async def _leave_registry(self) -> None:
         await _cancelled(self._keep)
         await self._registry.__aexit__(None, None, None)
-        await self._rest.aclose()
+        for rest in (self._rest, *self._retired.values()):
+            await rest.aclose()
 
     async def _stop_metrics(self) -> None:
         await _cancelled(self._lag)

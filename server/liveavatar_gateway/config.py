@@ -33,12 +33,14 @@ from liveavatar_gateway.upstream.rest import RestConfig
 PREFIX: Final = "GATEWAY_"
 _EVERYONES_NAMES: Final = {"api_key": "LIVEAVATAR_API_KEY", "api_url": "LIVEAVATAR_API_URL"}
 _SECRETS: Final = ("api_key", "registry_key", "livekit_key", "livekit_secret")
-_SECRET_FILES: Final = ("api_key", "registry_key", "livekit_secret")
+_SECRET_FILES: Final = ("api_key", "retired_api_keys", "registry_key", "livekit_secret")
 """Secrets that a file may hold in place of a variable."""
 _SENT: Final = (*_SECRETS, "api_url", "livekit_url", "advertised_address", "host", "admin_host")
 """Settings that go into headers, addresses and tokens: visible ASCII without spaces."""
 _SPACED: Final = ("livekit_secret",)
 """Of those, what may have spaces inside: it signs and is never sent."""
+_SEVERAL: Final = ("retired_api_keys",)
+"""Settings that hold several secrets."""
 _MAX_SENT_CHARS: Final = 4096
 _QUOTES: Final = ("'", '"')
 
@@ -103,6 +105,14 @@ class Settings(BaseSettings):
         SecretStr(""), description="LiveAvatar's API key. Also read from LIVEAVATAR_API_KEY."
     )
     api_key_file: Path | None = Field(None, description="File that holds the API key, instead of the key itself.")
+    retired_api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="API keys that were used before, separated by spaces, commas or lines. Sessions that a dead "
+        "process left in the registry under one of them are ended; without it they are only named in the log.",
+    )
+    retired_api_keys_file: Path | None = Field(
+        None, description="File that holds the retired API keys, instead of the keys themselves."
+    )
     max_sessions: int = Field(
         1,
         ge=1,
@@ -434,8 +444,16 @@ class Settings(BaseSettings):
             file=self.registry_file,
             key=self.registry_key.get_secret_value(),
             account=account_name(self.api_url, self.api_key.get_secret_value()),
+            retired_accounts=tuple(self.retired_keys()),
             lease=LeaseConfig(ttl_s=self.lease_s, renew_s=self.lease_s / 4, grace_s=self.lease_s / 2),
         )
+
+    def retired_keys(self) -> dict[str, str]:
+        """API keys that were used before, by the names that the registry has for them."""
+        keys = _split(self.retired_api_keys.get_secret_value())
+        found = {account_name(self.api_url, key): key for key in keys}
+        found.pop(account_name(self.api_url, self.api_key.get_secret_value()), None)
+        return found
 
     def rest(self) -> RestConfig:
         """The part for LiveAvatar's REST API."""
@@ -465,7 +483,7 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, Any]:
         """Return all settings for people and logs, with the types of JSON; a secret only as set or not set."""
         values = self.model_dump()
-        for secret in _SECRETS:
+        for secret in (*_SECRETS, "retired_api_keys"):
             values[secret] = "set" if values[secret].get_secret_value() else "not set"
         for name, proxy in (
             ("rest_proxy", self._proxies.of_url(self.api_url)),
@@ -508,8 +526,7 @@ def load(
             values[secret] = read_secret(secret, Path(path))
             shown[secret] = f"{PREFIX}{secret.upper()}_FILE"
             from_files.add(secret)
-    for name in _SENT:
-        _require_sendable(name, values.get(name), shown.get(name, f"{PREFIX}{name.upper()}"))
+    _require_all_sendable(values, shown)
     if key := values.get("registry_key"):
         try:
             parsed_key(key)
@@ -565,6 +582,17 @@ def _variable(name: str, environment: Mapping[str, str]) -> str:
     return own if environment.get(own, "").strip() else _EVERYONES_NAMES.get(name, own)
 
 
+def _require_all_sendable(values: Mapping[str, Any], shown: Mapping[str, str]) -> None:
+    for name in _SENT:
+        _require_sendable(name, values.get(name), shown.get(name, f"{PREFIX}{name.upper()}"))
+    for retired in _split(str(values.get("retired_api_keys") or "")):
+        _require_sendable("api_key", retired, shown.get("retired_api_keys", f"{PREFIX}RETIRED_API_KEYS"))
+
+
+def _split(keys: str) -> list[str]:
+    return keys.replace(",", " ").split()
+
+
 def read_secret(secret: str, path: Path) -> str:
     """Read the file of a secret, `api_key` for instance.
 
@@ -581,7 +609,8 @@ def read_secret(secret: str, path: Path) -> str:
         raise ConfigError(f"{variable}: {path} cannot be read: {error}") from None
     if not value:
         raise ConfigError(f"{variable}: {path} is empty")
-    _require_sendable(secret, value, variable)
+    for one in _split(value) if secret in _SEVERAL else [value]:
+        _require_sendable(secret, one, variable)
     return value
 
 

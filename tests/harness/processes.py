@@ -119,6 +119,18 @@ class Emulator:
             assert time.monotonic() < give_up_s, f"{active} sessions are active, expected {count}"
             time.sleep(0.05)
 
+    def runs(self, upstream_id: str) -> bool:
+        """Whether a session is active: the question to ask where sessions of others may be."""
+        found = self.http.get("/_emulator/sessions").raise_for_status().json()
+        return any(one["id"] == upstream_id and not one["end_reason"] for one in found)
+
+    def end_all(self) -> None:
+        """End what tests before left: it would be counted by the next one, or go while that counts."""
+        for one in self.http.get("/_emulator/sessions").raise_for_status().json():
+            if not one["end_reason"]:
+                self.end(one["id"], "USER_CLOSED")
+        self.wait_active(0)
+
     def settings(self, **changes: object) -> None:
         self.http.patch("/_emulator/settings", json=changes).raise_for_status()
 
@@ -226,7 +238,7 @@ def gateway(
         settings = {"registry_file": f"{folder}/registry.db", **settings}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         environment["LIVEAVATAR_API_URL"] = upstream
-        if "api_key_file" not in settings:
+        if not {"api_key", "api_key_file"} & set(settings):
             environment["LIVEAVATAR_API_KEY"] = API_KEY
         environment |= variables or {}
         if clock is not None:

@@ -180,9 +180,15 @@ async def test_status_and_owners_are_told(operator: Operator):
         await caller.end(session_id)
 
 
-async def test_sessions_of_other_processes_are_listed_with_their_owners_and_left_to_them(emulator, tmp_path):
+async def test_sessions_of_other_processes_are_listed_with_their_owners_and_left_to_them(tmp_path):
     shared = {"admin_port": 0, "registry_file": tmp_path / "registry.db"}
-    with processes.gateway(emulator.url, **shared) as one, processes.gateway(emulator.url, **shared) as two:
+    with (
+        # Its own: each stop is slow here, so that an answer before it would be seen.
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, **shared) as one,
+        processes.gateway(emulator.url, **shared) as two,
+    ):
+        emulator.fault("stop", delay_s=1.5)
         async with (
             connect(one.address) as caller,
             grpc.aio.insecure_channel(one.admin_address) as first,
@@ -199,8 +205,8 @@ async def test_sessions_of_other_processes_are_listed_with_their_owners_and_left
             assert (await other.GetProcessStatus(p.GetProcessStatusRequest(), timeout=10)).session_count == 0
             request = p.EjectSessionRequest(session_id=created.id)
             ejected = (await other.EjectSession(request, timeout=20)).session
+            assert not emulator.runs(created.upstream_session_id), "the answer came before LiveAvatar's stop"
             assert ejected.end_reason == session_pb2.END_REASON_OPERATOR
-            assert emulator.active() == 0
             assert (await caller.get(created.id)).end_reason == session_pb2.END_REASON_OPERATOR
             (over,) = (await other.ListOwnedSessions(p.ListOwnedSessionsRequest(), timeout=10)).sessions
             assert over.session.end_reason == session_pb2.END_REASON_OPERATOR

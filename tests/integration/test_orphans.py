@@ -291,6 +291,25 @@ async def test_a_reservation_ends_with_the_creation_that_failed_or_the_process_t
             await other.end(created.session.id)
 
 
+async def test_a_request_may_be_tried_again_while_what_failed_is_still_being_stopped(registry):
+    """Its caller was answered before LiveAvatar confirmed the stop."""
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as gateway,
+    ):
+        emulator.fault("start", status=500, times=1)
+        emulator.fault("stop", delay_s=4.0, times=1)
+        async with connect(gateway.address) as caller:
+            await refused(caller.create("wish"))
+            created = await caller.create("wish")
+            assert created.session.state == session_pb2.SESSION_STATE_READY
+            await asyncio.to_thread(emulator.wait_active, 1)
+            # The end of the first does not let go of the second's name.
+            await asyncio.sleep(4.5)
+            assert (await caller.create("wish")).session.id == created.session.id
+            await caller.end(created.session.id)
+
+
 async def test_a_caller_that_leaves_while_its_request_is_reserved_finds_its_session_within_the_grace(registry):
     """The registry is locked: the reservation is still under way when the caller has gone."""
     with (

@@ -381,3 +381,16 @@ def test_what_is_shown_keeps_its_types():
     assert (shown["port"], shown["reflection"], shown["metrics_port"]) == (7, False, None)
     assert (shown["tls_cert_file"], shown["api_key"], shown["lease_s"]) == ("/x/c", "not set", 10.0)
     assert json.loads(json.dumps(shown)) == shown
+
+
+def test_retired_keys_come_one_a_line_from_a_file_and_the_one_in_use_is_not_among_them(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("first-key\r\nsecond-key, in-use\n\n")
+    settings = load({"LIVEAVATAR_API_KEY": "in-use", "GATEWAY_RETIRED_API_KEYS_FILE": str(file)})
+    assert sorted(settings.retired_keys().values()) == ["first-key", "second-key"]
+    assert "first-key" not in str(settings.shown())
+
+
+def test_a_retired_key_that_cannot_be_sent_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"GATEWAY_RETIRED_API_KEYS.*U\+00E9"):
+        load({"GATEWAY_RETIRED_API_KEYS": "good-key k\u00e9y"})

@@ -10,7 +10,8 @@ import click
 from liveavatar_gateway.certificates import read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
 from liveavatar_gateway.config import PREFIX, ConfigError, Settings
-from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
+from liveavatar_gateway.registry.place import fingerprint, left_under_other_keys
 from liveavatar_gateway.upstream.rest import Rest
 
 
@@ -34,6 +35,13 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     """Show the settings in effect; see `help` above."""
     settings = load_or_exit(config_file, {})
     shown: dict[str, Any] = settings.shown()
+    config = settings.registry()
+    shown["api_key_fingerprint"] = fingerprint(config.account)
+    try:
+        left = left_under_other_keys(config)
+    except RegistryUnavailable as error:
+        fail(f"GATEWAY_REGISTRY_FILE: {error}")
+    shown["sessions_under_other_keys"] = ", ".join(f"{count} under {name}" for name, count in left.items()) or "0"
     if settings.tls_cert_file is not None and settings.tls_key_file is not None:
         shown["tls_valid_until"] = _certificate_end(settings.tls_cert_file, settings.tls_key_file)
     if online and settings.api_key.get_secret_value():
@@ -44,6 +52,12 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
         width = max(len(name) for name in shown)
         for name, value in shown.items():
             click.echo(f"{name:<{width}}  {value}")
+        if left:
+            click.echo(
+                "\nDead processes left sessions that may still be paid for, under an API key that is not "
+                "configured: name it in GATEWAY_RETIRED_API_KEYS, and the next start ends them.",
+                err=True,
+            )
     if not settings.api_key.get_secret_value():
         fail("no API key: set LIVEAVATAR_API_KEY (make one at app.liveavatar.com/developers)")
 

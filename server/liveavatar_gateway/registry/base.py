@@ -158,6 +158,9 @@ class Registry(Protocol):
     def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
         """Replace the handles that resume a session, before anybody is given one."""
 
+    def forget_notes(self, fence: Fence) -> None:
+        """Let go of what was noted of a session that another process has."""
+
     # --- sessions of others
 
     async def find(self, session_id: str) -> Row | None:
@@ -173,7 +176,7 @@ class Registry(Protocol):
         """All living sessions whose owners are dead, oldest first; those made with retired keys among them."""
 
     async def other_accounts(self) -> Mapping[str, int]:
-        """Count living sessions of accounts and keys that are neither this one nor retired, by account name."""
+        """Count sessions that dead processes left under accounts that are neither this nor retired, by name."""
 
     async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         """Which of these sessions at LiveAvatar are ours, with the id of our session each belongs to."""

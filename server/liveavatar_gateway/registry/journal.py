@@ -13,6 +13,7 @@ import contextlib
 import mmap
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _HEAD: Final = struct.Struct("<4sIQHH")
 """Magic, checksum of all behind it, number, length of the value, 1 where it is compressed."""
 _BODY_BYTES: Final = COPY_BYTES - _HEAD.size
 _MAGIC: Final = b"LAJ1"
+
+_FRESH_S: Final = 60.0
 
 SEQUENCE: Final = "sequence"
 HANDLES: Final = "handles"
@@ -242,6 +245,13 @@ class Journals:
         prefix = f"{self._database.name}."
         for path in self._database.parent.glob(f"{self._database.name}.*.journal"):
             yield path.name.removeprefix(prefix).removesuffix(".journal")
+
+    def is_fresh(self, owner: str) -> bool:
+        """Whether a journal was written so lately that its process may have no lease yet."""
+        try:
+            return time.time() - self.path(owner).stat().st_mtime < _FRESH_S
+        except OSError:
+            return False
 
     def forget(self, owner: str) -> None:
         """Remove what a dead process left."""

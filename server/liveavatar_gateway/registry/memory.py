@@ -144,6 +144,9 @@ class MemoryRegistry:
     def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
         self._note(fence, lambda row: replace(row, handles=tuple(handles)))
 
+    def forget_notes(self, fence: Fence) -> None:
+        """Nothing to do: notes are in the row, and the row is its owner's."""
+
     def _note(self, fence: Fence, change: Callable[[Row], Row]) -> None:
         with contextlib.suppress(OwnerMoved):
             self._put(change(self._own(fence)))
@@ -180,7 +183,8 @@ class MemoryRegistry:
 
     async def other_accounts(self) -> Mapping[str, int]:
         rows = self._memory.rows.values()
-        return Counter(row.account for row in rows if not row.ended and row.account not in self._orphans_of)
+        left = (row for row in rows if row.account not in self._orphans_of and self._abandoned(row))
+        return Counter(row.account for row in left)
 
     def _is_dead(self, owner: str) -> bool:
         return is_dead(

@@ -13,6 +13,7 @@ import contextlib
 import os
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -136,24 +137,28 @@ class SqliteRegistry:
         try:
             # Before SQLite makes it with the permissions of everyone; its companions get those of the file.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            journal = Journal(self._journals.path(self.owner))
-            journal.open()
         except OSError as error:
             raise self._unavailable(error) from error
-        self._journal = journal
         try:
+            # Before the journal is made: others remove journals of processes that they do not see alive.
+            self._witness.hold(self.owner)
+        except OSError as error:
+            # Others then judge this process by its lease alone.
+            _log.warning("registry.no_locks", error=str(error))
+        journal = Journal(self._journals.path(self.owner))
+        try:
+            journal.open()
+            self._journal = journal
             self._writing = self._connect()
             self._prepare(self._writing)
             self._reading = self._connect()
-            try:
-                self._witness.hold(self.owner)
-            except OSError as error:
-                # Others then judge this process by its lease alone.
-                _log.warning("registry.no_locks", error=str(error))
             self._write_lease("")
-        except BaseException:
+        except BaseException as error:
             journal.close(keep=False)
+            self._journal = None
             self._witness.release(self.owner)
+            if isinstance(error, OSError):
+                raise self._unavailable(error) from error
             raise
 
     def _connect(self) -> sqlite3.Connection:
@@ -318,7 +323,7 @@ class SqliteRegistry:
 
         over = await self._write_noted(work, notes, taken)
         if over:
-            self._forget_notes(fence)
+            self.forget_notes(fence)
         return over
 
     # --- notes: on the event loop, in memory
@@ -345,7 +350,7 @@ class SqliteRegistry:
         notes = self._notes.get(fence.session_id)
         if notes is None or notes.fence.epoch < fence.epoch:
             if notes is not None:
-                self._forget_notes(notes.fence)
+                self.forget_notes(notes.fence)
             notes = self._notes[fence.session_id] = _Notes(fence)
         if notes.fence.epoch > fence.epoch:
             # Of an owner that was this process once: nobody will ask for these.
@@ -391,7 +396,7 @@ class SqliteRegistry:
         try:
             result = await self._write(lambda: self._transact(work))
         except OwnerMoved:
-            self._forget_notes(notes.fence)
+            self.forget_notes(notes.fence)
             raise
         notes.sequence = None if notes.sequence == taken.sequence else notes.sequence
         notes.handles = None if notes.handles is taken.handles else notes.handles
@@ -402,7 +407,7 @@ class SqliteRegistry:
                     self._journal.forget(notes.fence.session_id, UTTERANCE, name)
         return result
 
-    def _forget_notes(self, fence: Fence) -> None:
+    def forget_notes(self, fence: Fence) -> None:
         notes = self._notes.get(fence.session_id)
         if notes is not None and notes.fence.epoch <= fence.epoch:
             del self._notes[fence.session_id]
@@ -465,13 +470,31 @@ class SqliteRegistry:
         return await self._read(work)
 
     async def other_accounts(self) -> Mapping[str, int]:
-        def work() -> dict[str, int]:
-            counted = self._reading.execute(
-                "SELECT account, count(*) FROM sessions WHERE NOT ended GROUP BY account"
-            )
-            return {account: count for account, count in counted if account not in self._orphans_of}
+        return await self._read(lambda: self._count_others(self._reading))
 
-        return await self._read(work)
+    def look_for_others(self) -> Mapping[str, int]:
+        """Count what `other_accounts` does without taking part: nothing is written, and nothing made.
+
+        Raises:
+            RegistryUnavailable: the file cannot be read.
+        """
+        if not self._path.exists():
+            return {}
+        with (
+            self._translated(),
+            contextlib.closing(
+                sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_MS / 1000)
+            ) as connection,
+        ):
+            return self._count_others(connection)
+
+    def _count_others(self, connection: sqlite3.Connection) -> Mapping[str, int]:
+        living = "SELECT account, owner, count(*) FROM sessions WHERE NOT ended GROUP BY account, owner"
+        left: Counter[str] = Counter()
+        for account, owner, count in connection.execute(living).fetchall():
+            if account not in self._orphans_of and self._is_dead(owner, self._lease_of(connection, owner)):
+                left[account] += count
+        return left
 
     @staticmethod
     def _lease_of(connection: sqlite3.Connection, owner: str) -> Lease | None:
@@ -587,7 +610,7 @@ class SqliteRegistry:
     def _forget_journals(self) -> None:
         """Remove journals that processes left when they could not write all of it, once nobody needs them."""
         for owner in list(self._journals.owners()):
-            if owner == self.owner or self._witness.sees_alive(owner):
+            if owner == self.owner or self._witness.sees_alive(owner) or self._journals.is_fresh(owner):
                 continue
             known = self._writing.execute(
                 "SELECT 1 FROM processes WHERE owner = ?1 "

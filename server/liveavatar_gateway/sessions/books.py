@@ -34,10 +34,6 @@ class Kept(Protocol):
     def id(self) -> str:
         """The gateway's id of the session."""
 
-    @property
-    def request_id(self) -> str:
-        """The caller's name for its wish, if it has one."""
-
     def facts(self) -> Facts:
         """What is true of it now, see `record.Record`."""
 
@@ -185,6 +181,8 @@ class Ledger:
         """Another process has the session."""
         if not self.closed:
             self.closed = True
+            if self.fence is not None:
+                self._books.registry.forget_notes(self.fence)
             self._session.moved(error)
 
     def end_for(self, reason: str) -> None:

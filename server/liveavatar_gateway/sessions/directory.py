@@ -172,7 +172,8 @@ class Directory:
                 # Between the look and the reservation another process may have been faster.
                 known = self._requests.get(request_id)
                 failed = ""
-                if known is None:
+                if known is None or known.core.end_reason is EndReason.CREATE_FAILED:
+                    # One that failed may still be stopped: its caller has been told, and may try again.
                     known, failed = await self._requested(request_id, spec)
                 if known is not None:
                     if known.spec != spec:
@@ -326,7 +327,8 @@ class Directory:
         if session.core.end_reason is EndReason.CREATE_FAILED:
             self._note_failed_create(session)
             # Nothing was made, so a retry of the same request may try again.
-            self._requests.pop(session.request_id, None)
+            if self._requests.get(session.request_id) is session:
+                del self._requests[session.request_id]
         self._ended[session.id] = time.monotonic() + self._config.retention_s
         self._forget()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -11,6 +11,7 @@ import structlog
 from liveavatar_gateway.core.errors import GatewayError, OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Row
+from liveavatar_gateway.registry.place import fingerprint
 from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.left import current_upstream
@@ -18,6 +19,7 @@ from liveavatar_gateway.sessions.live import LiveSession
 from liveavatar_gateway.sessions.record import read_record, wished_end
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
+from liveavatar_gateway.upstream.stops import Stops
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +46,6 @@ class _Remains:
 
     def __init__(self, session_id: str, facts: Facts) -> None:
         self.id = session_id
-        self.request_id = ""
         self._facts = facts
 
     def facts(self) -> Facts:
@@ -63,7 +64,26 @@ class _Remains:
 class Sweeper:
     """Claims sessions of dead processes: they go on, or end when nobody wants them. `run` is its task."""
 
-    def __init__(self, config: SweeperConfig, books: Books, pool: Pool, rest: Rest, directory: Directory) -> None:
+    def __init__(
+        self,
+        config: SweeperConfig,
+        books: Books,
+        pool: Pool,
+        rest: Rest,
+        directory: Directory,
+        *,
+        retired: Mapping[str, Stops] | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            config: How orphans are looked for.
+            books: What is known of sessions.
+            pool: Where sessions go on.
+            rest: LiveAvatar's REST API.
+            directory: Where sessions of dead processes go on.
+            retired: What stops sessions that were made with a retired key, by the name of its account.
+        """
         self.adopted_count = 0
         """Sessions of dead processes that go on here."""
         self.swept_count = 0
@@ -74,6 +94,8 @@ class Sweeper:
         self._rest = rest
         self._directory = directory
         self._tidy_at_s = 0.0
+        self._retired = retired or {}
+        self._others: Mapping[str, int] = {}
         directory.take_over = self.take_over
         pool.find_orphans = self.find_orphans
 
@@ -95,8 +117,16 @@ class Sweeper:
             if time.monotonic() >= self._tidy_at_s:
                 self._tidy_at_s = time.monotonic() + _TIDY_EVERY_S
                 await registry.tidy()
+                self._name_others(await registry.other_accounts())
         except RegistryUnavailable as error:
             self._books.note_outage(error)
+
+    def _name_others(self, others: Mapping[str, int]) -> None:
+        """Say once what cannot be ended for want of its key: somebody pays for it."""
+        if others != self._others:
+            for account, count in others.items():
+                _log.warning("sweep.other_key", key_fingerprint=fingerprint(account), sessions=count)
+        self._others = dict(others)
 
     async def _sweep_one(self, row: Row) -> None:
         try:
@@ -188,9 +218,10 @@ class Sweeper:
         facts = await self._final_facts(row, fence)
         ledger = self._books.ledger(_Remains(row.session_id, facts), fence)
         ids = [upstream.upstream_session_id for upstream in row.upstreams]
+        by_key = self._retired.get(row.account, self._pool.stops)
         # All at once: one that cannot be stopped now must not keep the next one paid for.
         stops = [
-            self._pool.run(self._pool.stops.stop(one, _STOP_REASON), name=f"session-{row.session_id}/sweep-{one}")
+            self._pool.run(by_key.stop(one, _STOP_REASON), name=f"session-{row.session_id}/sweep-{one}")
             for one in ids
         ]
         for one, stop in zip(ids, stops, strict=True):

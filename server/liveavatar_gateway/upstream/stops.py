@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.errors import GatewayError, UpstreamUnauthenticated
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +56,24 @@ class Stopper(Protocol):
         Raises:
             GatewayError: nobody knows; to be tried again.
         """
+
+
+class RetiredKey:
+    """Stops what was started with an API key that is no more in use, with that key while it still works."""
+
+    def __init__(self, retired: Stopper, current: Stopper) -> None:
+        """Take what stops with the retired key, and what does with the one in use."""
+        self._retired = retired
+        self._current = current
+
+    async def stop(self, session_id: str, reason: str) -> Stopped:
+        """Try once to stop a session, see `Stopper`."""
+        try:
+            return await self._retired.stop(session_id, reason)
+        except UpstreamUnauthenticated:
+            # Revoked: a newer key of the same account can stop it; for another account's it is no session.
+            _log.warning("upstream.retired_key_refused", upstream_session=session_id)
+            return await self._current.stop(session_id, reason)
 
 
 class Stops:

@@ -279,6 +279,29 @@ async def test_what_a_locked_registry_did_not_take_is_there_for_whoever_goes_on_
     assert list(tmp_path.glob("*.journal")) == []
 
 
+async def test_a_process_keeps_no_notes_of_a_session_that_another_has_or_that_has_ended(tmp_path):
+    """Else its journal fills up with sessions that it will never write about again."""
+    from liveavatar_gateway.registry.journal import read_journal
+
+    path = tmp_path / "registry.db"
+    async with _registry(path) as registry, _registry(path) as other:
+        journal = tmp_path / f"registry.db.{registry.owner}.journal"
+        lost, over = await registry.create("lost", {}), await registry.create("over", {})
+        for fence in (lost, over):
+            registry.note_sequence(fence, 1)
+            registry.note_utterance(fence, "u-1", {"cut": 1})
+        assert set(read_journal(journal)) == {"lost", "over"}
+        row = await other.find("lost")
+        assert row is not None
+        assert await other.claim(row) is not None
+        registry.forget_notes(lost)
+        await registry.finish(over, {}, keep_s=60)
+        assert read_journal(journal) == {}
+        found = await other.find("over")
+        assert found is not None
+        assert found.sequence == 1
+
+
 def _locked_writer(path: Path) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", _LOCKED_WRITER, str(path)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)

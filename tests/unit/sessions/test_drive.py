@@ -77,7 +77,7 @@ async def acknowledge(server: ServerConnection) -> None:
 
 
 async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
-    """It is stopped right behind a packet; when it goes on, the ack has waited for longer than the silence lasts."""
+    """It is stopped behind a packet; when it goes on, the ack has waited for longer than a silence may last."""
     ids = itertools.count()
     config = SessionConfig(speech=SpeechConfig(silence_timeout_s=0.3))
     core = Session("s-1", config, new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))

@@ -2,11 +2,14 @@
 
 import difflib
 import os
+import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
+import httpx
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -42,6 +45,10 @@ _SPACED: Final = ("livekit_secret",)
 _SEVERAL: Final = ("retired_api_keys",)
 """Settings that hold several secrets."""
 _MAX_SENT_CHARS: Final = 4096
+_MAX_SECRET_BYTES: Final = 64 * 1024
+"""Largest file of a secret that is read."""
+_TRUST_VARIABLE: Final = "SSL_CERT_FILE"
+"""Everybody's variable for certificates of authorities; REST and sockets read it themselves."""
 _QUOTES: Final = ("'", '"')
 
 
@@ -98,7 +105,7 @@ class Settings(BaseSettings):
 
     api_url: str = Field(
         "https://api.liveavatar.com",
-        pattern=r"^https?://[^\s/]+$",
+        pattern=r"^https?://[^\s/@?#]+$",
         description="LiveAvatar's API, without a path. Also read from LIVEAVATAR_API_URL.",
     )
     api_key: SecretStr = Field(
@@ -224,7 +231,7 @@ class Settings(BaseSettings):
 
     livekit_url: str = Field(
         "",
-        pattern=r"^(wss?://[^\s/@]+/?)?$",
+        pattern=r"^(wss?://[^\s/@?#]+/?)?$",
         description="LiveKit server for rooms of the callers' own, `wss://...`: LiveAvatar and the end users' "
         "browsers must both reach it. With a key and a secret; without them such rooms are refused.",
     )
@@ -356,6 +363,22 @@ class Settings(BaseSettings):
         if isinstance(host, str) and host.startswith("[") and host.endswith("]"):
             return host[1:-1]
         return host
+
+    @field_validator("api_url", "livekit_url")
+    @classmethod
+    def _with_a_host(cls, url: str) -> str:
+        if not url:
+            return url
+        try:
+            parts = urlsplit(url)
+            is_usable = bool(parts.hostname) and parts.port != 0
+            # Stricter about hosts, and the one that calls it.
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise ValueError(f"is no address with a host and a port: {error}") from None
+        if not is_usable:
+            raise ValueError("is no address with a host and a port")
+        return url
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
@@ -532,6 +555,7 @@ def load(
             parsed_key(key)
         except BadKey as error:
             raise ConfigError(f"{shown['registry_key']}: {error}") from None
+    _require_usable_trust(environment)
     try:
         settings = Settings(**values)
         settings.use_proxies(environment)
@@ -541,6 +565,19 @@ def load(
         raise ConfigError(str(error)) from None
     settings._from_files = frozenset(from_files)  # noqa: SLF001 - this function is the only way in
     return settings
+
+
+def _require_usable_trust(environment: Mapping[str, str]) -> None:
+    """Refuse certificates of authorities that cannot be read: no call to LiveAvatar could be made."""
+    file = environment.get(_TRUST_VARIABLE)
+    if not file:
+        return
+    try:
+        ssl.create_default_context(cafile=file)
+    # An OSError too, as ssl.SSLError is.
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise ConfigError(f"{_TRUST_VARIABLE}: {file} cannot be used: {why}") from None
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:
@@ -601,12 +638,16 @@ def read_secret(secret: str, path: Path) -> str:
     """
     variable = f"{PREFIX}{secret.upper()}_FILE"
     try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_SECRET_BYTES + 1)
         # Editors on Windows begin a file with a byte order mark.
-        value = path.read_text(encoding="utf-8-sig").strip()
+        value = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise ConfigError(f"{variable}: {path} cannot be read: it is no text") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{variable}: {path} cannot be read: {error}") from None
+    if len(content) > _MAX_SECRET_BYTES:
+        raise ConfigError(f"{variable}: {path} is larger than {_MAX_SECRET_BYTES} bytes and cannot be a secret")
     if not value:
         raise ConfigError(f"{variable}: {path} is empty")
     for one in _split(value) if secret in _SEVERAL else [value]:

@@ -88,7 +88,7 @@ class FileReloads:
     async def _reload(self, source: _Source, stamp: _Stamp) -> bool | None:
         """Read one source; returns whether it was another, None when it cannot be used."""
         try:
-            changed = source.use(await asyncio.to_thread(source.read))
+            changed = source.use(await asyncio.to_thread(_read, source))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the process goes on as it is
             complaint = str(error) if isinstance(error, ValueError) else type(error).__name__
             if complaint != source.complaint:
@@ -99,6 +99,14 @@ class FileReloads:
         if changed:
             _log.info("reload.done", what=source.name)
         return changed
+
+
+def _read(source: _Source) -> Any:
+    """Read a source of files: a pipe without a writer would keep its thread, and the process from ending."""
+    for file in source.files:
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{file} is no regular file")
+    return source.read()
 
 
 def _stamp(files: Sequence[Path]) -> _Stamp:

@@ -394,3 +394,37 @@ def test_retired_keys_come_one_a_line_from_a_file_and_the_one_in_use_is_not_amon
 def test_a_retired_key_that_cannot_be_sent_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"GATEWAY_RETIRED_API_KEYS.*U\+00E9"):
         load({"GATEWAY_RETIRED_API_KEYS": "good-key k\u00e9y"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LIVEAVATAR_API_URL", "https://user:hidden@api.example"),
+        ("LIVEAVATAR_API_URL", "https://api.example?key=hidden"),
+        ("LIVEAVATAR_API_URL", "https://api.example#hidden"),
+        ("LIVEAVATAR_API_URL", "https://api.example:99999"),
+        ("LIVEAVATAR_API_URL", "https://[::hidden]:1"),
+        ("LIVEAVATAR_API_URL", "https://:443"),
+        ("GATEWAY_LIVEKIT_URL", "wss://livekit.example?token=hidden"),
+        ("GATEWAY_LIVEKIT_URL", "wss://livekit.example:99999"),
+    ],
+)
+def test_an_address_with_a_secret_or_without_a_usable_host_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name) as refused:
+        load({name: value})
+    assert "user:hidden" not in str(refused.value)
+    assert "=hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["no certificate", None])
+def test_certificates_of_authorities_that_cannot_be_read_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "authorities.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
+        load({"SSL_CERT_FILE": str(path)})
+
+
+def test_a_secret_file_without_end_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"GATEWAY_API_KEY_FILE.*larger"):
+        load({"GATEWAY_API_KEY_FILE": "/dev/zero"})

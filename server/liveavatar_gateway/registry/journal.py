@@ -22,6 +22,8 @@ from typing import Any, Final
 
 import orjson
 
+from liveavatar_gateway.registry.beside import file_beside
+
 COPY_BYTES: Final = 4096
 SLOT_BYTES: Final = 2 * COPY_BYTES
 CHUNK_BYTES: Final = 1 << 20
@@ -233,12 +235,20 @@ class Journals:
         self._database = database
 
     def path(self, owner: str) -> Path:
-        """Path of a process's journal."""
-        return self._database.with_name(f"{self._database.name}.{owner}.journal")
+        """Return the path of a process's journal.
+
+        Raises:
+            FileNotFoundError: no process can have that name.
+        """
+        return file_beside(self._database, owner, "journal")
 
     def read(self, owner: str) -> dict[str, list[Entry]]:
         """Entries of a process by session."""
-        return read_journal(self.path(owner))
+        try:
+            path = self.path(owner)
+        except FileNotFoundError:
+            return {}
+        return read_journal(path)
 
     def owners(self) -> Iterator[str]:
         """Processes that have a journal."""

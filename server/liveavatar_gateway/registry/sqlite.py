@@ -64,6 +64,8 @@ _ROWS: Final = """
     SELECT session_id, owner, epoch, ended, sequence, sessions.facts, handles, boot_id, until_mono_s, address,
         end_wanted, account
     FROM sessions LEFT JOIN processes USING (owner)"""
+_DISOWN: Final = "UPDATE sessions SET owner = '' WHERE NOT ended AND owner GLOB '*[^0-9A-Za-z-]*'"
+"""Makes sessions of damaged owners those of nobody: a name that is no UTF-8 is read as another, which has none."""
 _QUARANTINE: Final = """
     INSERT INTO quarantine (session_id, account, put_aside_at, reason, epoch, sequence, facts, handles)
     SELECT session_id, account, ?, ?, epoch, sequence, facts, handles FROM sessions WHERE session_id = ?"""
@@ -188,6 +190,7 @@ class SqliteRegistry:
                     connection.execute(statement)
             if version != VERSION:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute(_DISOWN)
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._growing is not None:
@@ -589,6 +592,7 @@ class SqliteRegistry:
     async def tidy(self) -> None:
         def work() -> None:
             connection = self._writing
+            connection.execute(_DISOWN)
             connection.execute(
                 "DELETE FROM sessions WHERE ended AND (kept_boot_id <> ? OR kept_until_mono_s < ?)",
                 (self._boot_id, self._clock()),

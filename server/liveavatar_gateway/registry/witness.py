@@ -9,6 +9,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from liveavatar_gateway.registry.beside import file_beside
+
 
 class Witness:
     """Lock files beside a database, one for each process."""
@@ -18,7 +20,7 @@ class Witness:
         self._held: int | None = None
 
     def _path(self, owner: str) -> Path:
-        return self._database.with_name(f"{self._database.name}.{owner}.lock")
+        return file_beside(self._database, owner, "lock")
 
     def hold(self, owner: str) -> None:
         """Show that `owner` lives, until `release` or the end of this process.

@@ -151,6 +151,8 @@ def read_record(row: Row) -> Record:
         at = getattr(record, name)
         if at is not None and at.tzinfo is None:
             raise ValueError(f"{name} has no time zone")
+        if at is not None and not _FIRST_YEAR <= at.year <= _LAST_YEAR:
+            raise ValueError(f"{name} cannot be in the year {at.year}")
     return record
 
 
@@ -330,6 +332,9 @@ def read_access(facts: Facts) -> Started | None:
 _MOST: Final = 1e11
 """Above any count, rate or time in seconds, and below what a `Duration` of the contract holds."""
 _MOST_BYTES: Final = 1e15
+_FIRST_YEAR: Final = 2000
+_LAST_YEAR: Final = 9000
+"""Dates near the borders of the calendar overflow where they are turned into UTC, or counted on from."""
 _MOST_NESTED: Final = 16
 _MOST_NAME: Final = 200
 

@@ -102,14 +102,17 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
-            try:
-                await self.sweep()
-            except Exception:  # noqa: BLE001 - the root of its task: nothing may end the search for what is paid for
-                _log.exception("sweep.crashed")
+            await self.sweep()
             await asyncio.sleep(self._config.sweep_s)
 
     async def sweep(self) -> None:
-        """Look once; what is found goes on in the directory, or is ended by tasks of the pool."""
+        """Look once; what is found goes on in the directory, or is ended by tasks of the pool. Raises nothing."""
+        try:
+            await self._sweep_all()
+        except Exception:  # noqa: BLE001 - nothing may end the search for what is paid for, or keep from starting
+            _log.exception("sweep.crashed")
+
+    async def _sweep_all(self) -> None:
         registry = self._books.registry
         try:
             for row in await registry.orphans():

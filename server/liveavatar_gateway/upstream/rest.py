@@ -41,7 +41,9 @@ _PAGE_SIZE: Final = 100
 _MAX_PAGES: Final = 100
 _MAX_BODY_BYTES: Final = 4 * 2**20
 """Largest answer that is read; a full page of sessions is some 30 kB."""
-_ID: Final = re.compile(r"[\w.~-]+", re.ASCII)
+_ID: Final = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)
+_TOKEN: Final = re.compile(r"[!-~]+")
+"""Visible ASCII: a token goes into a header."""
 _MAX_RETRY_WAIT_S: Final = 10.0
 """Longest pause before a call is repeated. Whoever asks for a longer one gets no repeat: its caller is told."""
 
@@ -129,7 +131,7 @@ class Rest:
         data = await self._retried("POST", "/v1/sessions/token", headers=self._key_header, json=body)
         return Minted(
             session_id=_id(_required(data, "session_id", "token", max_chars=MAX_ID_CHARS)),
-            token=_required(data, "session_token", "token", max_chars=MAX_TOKEN_CHARS),
+            token=_token(_required(data, "session_token", "token", max_chars=MAX_TOKEN_CHARS)),
         )
 
     async def start(self, minted: Minted) -> Started:
@@ -352,6 +354,12 @@ def _id(value: str) -> str:
     """Refuse an id that would change the path in which it is sent back."""
     if not _ID.fullmatch(value):
         raise _invalid("token", "session_id", "is no id")
+    return value
+
+
+def _token(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise _invalid("token", "session_token", "cannot be sent in a header")
     return value
 
 

@@ -1,5 +1,6 @@
 """The blocking client where things happen to its process, its thread or its loop."""
 
+import concurrent.futures
 import subprocess
 import sys
 import textwrap
@@ -147,7 +148,17 @@ class Aborts(BaseException):
     """No error, and nothing that Python knows."""
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Aborts(), LookupError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        Aborts(),
+        LookupError(),
+        concurrent.futures.CancelledError(),
+    ],
+)
 @pytest.mark.parametrize("how", ["iterator", "async iterator", "closing"])
 def test_whatever_an_iterator_raises_ends_its_utterance_only(blocking, error, how):
     def speaks():

@@ -142,6 +142,21 @@ async def test_text_that_is_no_utf_8_fails_no_other_row(tmp_path):
         assert len(await registry.page("", 9)) == 2
 
 
+@pytest.mark.parametrize("owner", [b"", b"a\x00b", b"../../x", b"\xff-a", b"x" * 300], ids=repr)
+async def test_a_session_of_a_damaged_owner_is_found_and_can_be_claimed(tmp_path, owner):
+    path = tmp_path / "registry.db"
+    await _left(path)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE sessions SET owner = CAST(? AS TEXT) WHERE session_id = 's-1'", (owner,))
+    connection.close()
+    async with _registry(path) as registry:
+        rows = {row.session_id: row for row in await registry.orphans()}
+        assert sorted(rows) == ["s-1", "s-2"]
+        assert await registry.claim(rows["s-1"]) is not None
+        await registry.tidy()
+
+
 @pytest.mark.parametrize("damage", ["cut short", "zeros", "noise", "gone"])
 async def test_a_journal_that_is_damaged_costs_what_it_held_and_no_row(tmp_path, damage):
     path = tmp_path / "registry.db"

@@ -189,6 +189,8 @@ def test_a_record_in_order_is_read():
         ("spec.labels", ["a"]),
         ("spec", {}),
         ("created_at", "2026-01-02T03:04:05"),
+        ("created_at", "9999-12-31T23:59:59-23:59"),
+        ("started_at", "0001-01-01T00:00:00+23:59"),
         ("created_at", "yesterday"),
         ("end_reason", "NEVER_HEARD_OF"),
         ("error", ["A"]),

@@ -154,13 +154,23 @@ async def test_an_address_of_a_socket_that_is_none_is_refused_as_such(ws_url):
         assert "ws_url" in refused.value.metadata.values()
 
 
-@pytest.mark.parametrize("session_id", ["../users/credits", "a/b", "a?b", "a b", "ä", "x" * 129, "a\n"])
+@pytest.mark.parametrize("session_id", ["../users/credits", "a/b", "a?b", "a b", "ä", "x" * 129, "a\n", ".", ".."])
 async def test_an_id_that_would_change_the_path_it_is_sent_back_in_is_refused(session_id):
     async with rest() as (one, server):
         server.answers = {TOKEN: http(200, envelope({"session_id": session_id, "session_token": "t"}))}
         with pytest.raises(e.UpstreamProtocol) as refused:
             await one.mint(REQUEST)
         assert refused.value.metadata["invalid"] == "session_id"
+
+
+@pytest.mark.parametrize("token", ["tök", "a\nX-Other: b", "a b", "\x00"])
+async def test_a_token_that_cannot_go_into_a_header_is_refused_as_such(token):
+    async with rest() as (one, server):
+        server.answers = {TOKEN: http(200, envelope({"session_id": "s-1", "session_token": token}))}
+        with pytest.raises(e.UpstreamProtocol) as refused:
+            await one.mint(REQUEST)
+        assert refused.value.metadata["invalid"] == "session_token"
+        assert token not in str(refused.value)
 
 
 @pytest.mark.parametrize(

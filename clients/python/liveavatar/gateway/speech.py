@@ -1,6 +1,7 @@
 """All speech of one session: utterances in order, on as many audio streams as their formats need."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 from collections import deque
@@ -447,17 +448,19 @@ def _source_error(error: BaseException) -> Exception:
     """Return what an utterance fails with when its source raised `error`.
 
     SystemExit and KeyboardInterrupt would end the event loop, and with it every session, if they were raised in
-    it: they come wrapped, as their `__cause__`.
+    it: they come wrapped, as their `__cause__`. So does a cancelled future of the source's own, which asyncio
+    would hand on as a cancellation of whoever waits for the utterance.
 
     Raises:
         CancelledError: the task that draws from the source was cancelled, not the source.
     """
-    if isinstance(error, Exception):
+    is_cancelled = isinstance(error, asyncio.CancelledError | concurrent.futures.CancelledError)
+    if isinstance(error, Exception) and not is_cancelled:
         return error
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         raise error
-    said = "was cancelled" if isinstance(error, asyncio.CancelledError) else f"raised {error!r}"
+    said = "was cancelled" if is_cancelled else f"raised {error!r}"
     failure = RuntimeError(f"the audio's iterator {said}")
     failure.__cause__ = error
     return failure

@@ -126,8 +126,10 @@ async def test_events_that_are_no_longer_kept_are_refused_or_left_out_as_the_cal
 
 async def test_resuming_after_events_that_never_were_is_refused(caller):
     first = await caller.attach()
-    why = await refused(caller.resume(first.opened.handle, after_sequence=10_000))
-    assert (why.reason, why.field) == ("INVALID_FIELD", "resume.after_sequence")
+    for number in (10_000, -1, -(1 << 63)):
+        for skips in (False, True):
+            why = await refused(caller.resume(first.opened.handle, after_sequence=number, skip_compacted=skips))
+            assert (why.reason, why.field) == ("INVALID_FIELD", "resume.after_sequence")
     await caller.end(first.session_id)
 
 

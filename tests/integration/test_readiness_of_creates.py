@@ -77,6 +77,23 @@ async def test_a_registry_that_cannot_be_written_refuses_creates_and_no_streams(
         await caller.end(attachment.session_id)
 
 
+async def test_a_registry_that_was_removed_refuses_creates_and_no_streams(emulator, tmp_path):
+    file = tmp_path / "registry.db"
+    async with (
+        _served(emulator.url, registry_file=file, lease_s=1) as (gateway, http),
+        connect(gateway.address) as caller,
+    ):
+        attachment = await caller.attach()
+        await attachment.until_ready()
+        for left in tmp_path.glob("registry.db*"):
+            left.unlink()
+        assert (await refused(caller.create())).reason == "REGISTRY_UNAVAILABLE"
+        await Balancer(caller.channel, "create").until(NOT_SERVING)
+        assert (await http.get("/readyz")).status_code == 200
+        await caller.end(attachment.session_id)
+        assert "removed or replaced" in gateway.process.log
+
+
 async def test_a_full_line_refuses_creates(emulator):
     async with (
         _served(emulator.url, max_sessions=1, max_waiting=0) as (gateway, http),

@@ -123,6 +123,7 @@ class SqliteRegistry:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
         self._writing: sqlite3.Connection
         self._reading: sqlite3.Connection
+        self._file_id: tuple[int, int] | None = None
         self._journals = Journals(path)
         self._journal: Journal | None = None
         self._growing: asyncio.Future[Any] | None = None
@@ -154,6 +155,7 @@ class SqliteRegistry:
             self._writing = self._connect()
             self._prepare(self._writing)
             self._reading = self._connect()
+            self._file_id = _file_id(self._path)
             self._write_lease("")
         except BaseException as error:
             journal.close(keep=False)
@@ -242,7 +244,20 @@ class SqliteRegistry:
 
         return await self._write(work)
 
+    def _require_file(self) -> None:
+        """Refuse to go on with a file that is not where it was: nobody would find again what is written to it.
+
+        Raises:
+            RegistryUnavailable: it was removed or replaced.
+        """
+        if _file_id(self._path) != self._file_id:
+            raise RegistryUnavailable(
+                f"the registry {self._path} was removed or replaced while the gateway ran; restart the gateway",
+                facts={"error": "removed or replaced"},
+            )
+
     def _write_lease(self, address: str) -> None:
+        self._require_file()
         self._writing.execute(
             "INSERT INTO processes (owner, boot_id, until_mono_s, address, pid) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (owner) DO UPDATE SET until_mono_s = excluded.until_mono_s, address = excluded.address",
@@ -270,6 +285,7 @@ class SqliteRegistry:
         return await self._write(lambda: self._transact(work))
 
     def _insert(self, session_id: str, facts: Facts, request_id: str) -> Fence:
+        self._require_file()
         self._writing.execute(
             "INSERT INTO sessions (session_id, account, owner, epoch, facts, request_id) "
             "VALUES (?, ?, ?, 1, ?, ?)",
@@ -741,6 +757,15 @@ class SqliteRegistry:
             f"the registry {self._path} cannot be used: {error}; look at its disk and its permissions",
             facts={"error": str(error)},
         )
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another at the same path; None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

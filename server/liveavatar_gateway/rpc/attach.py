@@ -40,13 +40,13 @@ class Attachment:
         skip_compacted: bool,
     ) -> None:
         log = session.core.log
-        lost = skip_compacted and after_sequence < log.compacted_through
+        lost = skip_compacted and 0 <= after_sequence < log.compacted_through
         self._lost_through = log.compacted_through if lost else 0
         self._session = session
         self._config = config
         self._requests = requests
         self._context = context
-        self._told = max(after_sequence, self._lost_through)
+        self._told = self._lost_through if lost else after_sequence
         # Refuses here, before the stream takes the session over from one that is fine.
         log.after(self._told)
         self._results: list[p.CommandResult] = []

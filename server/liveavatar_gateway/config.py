@@ -32,6 +32,7 @@ from liveavatar_gateway.upstream.places import PlacesConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
 from liveavatar_gateway.upstream.proxies import Proxies, UnusableProxy
 from liveavatar_gateway.upstream.rest import RestConfig
+from liveavatar_gateway.upstream.stops import StopConfig
 
 PREFIX: Final = "GATEWAY_"
 _EVERYONES_NAMES: Final = {"api_key": "LIVEAVATAR_API_KEY", "api_url": "LIVEAVATAR_API_URL"}
@@ -457,6 +458,7 @@ class Settings(BaseSettings):
                 limit=self.max_sessions, max_waiting=self.max_waiting, wait_s=self.wait_s, settle_s=self.settle_s
             ),
             keep_alive=KeepAliveConfig(interval_s=self.keep_alive_s),
+            stops=StopConfig(late_start_s=self.rest_timeout_s),
             connect_timeout_s=self.connect_timeout_s,
             proxies=self._proxies,
         )

@@ -93,6 +93,30 @@ async def test_a_session_that_was_being_started_when_its_gateway_was_killed_is_e
         assert "session.swept" in second.process.log
 
 
+async def test_a_start_that_takes_effect_after_its_dead_gateway_was_swept_is_ended_too(registry):
+    """LiveAvatar does not know yet what it is about to start: its absence is no proof."""
+    settings = {"registry_file": registry, "lease_s": 1, "rest_timeout_s": 4}
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, **settings) as first,
+        processes.gateway(emulator.url, **settings) as second,
+    ):
+        emulator.fault("start", delay_s=1.5)
+        async with connect(first.address) as caller, connect(second.address) as other:
+            creation = asyncio.create_task(refused(caller.create("again")))
+            await asyncio.sleep(0.5)
+            first.process.kill()
+            with pytest.raises(AssertionError, match="no details"):
+                await creation
+            again = await other.attach("again")
+            async with asyncio.timeout(10):
+                while emulator.state()["sessions"]["started_total"] < 2:
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(emulator.wait_active, 1, 10)
+            assert emulator.runs(again.upstream_id)
+            await other.end(again.session_id)
+
+
 @pytest.mark.parametrize("at", ["note", "start"])
 async def test_a_session_that_was_called_off_while_it_was_made_has_ended_for_every_process(registry, at):
     """What is on its way to the registry or to LiveAvatar then gets there later than its end."""

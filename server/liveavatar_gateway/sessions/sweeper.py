@@ -191,13 +191,14 @@ class Sweeper:
             if (
                 started := session.avatars.started
             ) is not None and other.upstream_session_id != started.session_id:
-                work = self._stop_other(other.upstream_session_id)
+                work = self._stop_other(other.upstream_session_id, may_be_starting=other.access is None)
                 self._pool.run(work, name=f"session-{row.session_id}/stop-other")
         return session
 
-    async def _stop_other(self, upstream_session_id: str) -> bool:
+    async def _stop_other(self, upstream_session_id: str, *, may_be_starting: bool = False) -> bool:
         """Stop what nobody has: it was being replaced, or was to replace another, when its process died."""
-        stopped = (await self._pool.stops.stop(upstream_session_id, _STOP_REASON)).counts
+        stops = self._pool.stops
+        stopped = (await stops.stop(upstream_session_id, _STOP_REASON, may_be_starting=may_be_starting)).counts
         try:
             await self._books.registry.drop_upstream(upstream_session_id)
         except RegistryUnavailable as error:
@@ -224,8 +225,11 @@ class Sweeper:
         by_key = self._retired.get(row.account, self._pool.stops)
         # All at once: one that cannot be stopped now must not keep the next one paid for.
         stops = [
-            self._pool.run(by_key.stop(one, _STOP_REASON), name=f"session-{row.session_id}/sweep-{one}")
-            for one in ids
+            self._pool.run(
+                by_key.stop(one.upstream_session_id, _STOP_REASON, may_be_starting=one.access is None),
+                name=f"session-{row.session_id}/sweep-{one.upstream_session_id}",
+            )
+            for one in row.upstreams
         ]
         for one, stop in zip(ids, stops, strict=True):
             stopped += (await stop).counts

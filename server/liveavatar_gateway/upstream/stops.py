@@ -45,6 +45,12 @@ class StopConfig:
     give_up_s: float = 4000.0
     """How long it is tried. The longest limit that is known of is an hour, after which LiveAvatar ends a session
     by itself; its clean-up after some 200 s is no proof, since viewers may keep a room."""
+    late_start_s: float = 15.0
+    """How long a start that nobody waits for may still take effect: for so long absence is no proof of an end."""
+
+
+_LATE_START_PAUSE_S: Final = 1.0
+"""Longest wait between two looks for a start that takes effect late: what it starts is billed for as long."""
 
 
 class Stopper(Protocol):
@@ -97,15 +103,18 @@ class Stops:
         """LiveAvatar's ids of the sessions whose stop is not confirmed yet."""
         return set(self._running)
 
-    async def stop(self, session_id: str, reason: str) -> Stopped:
+    async def stop(self, session_id: str, reason: str, *, may_be_starting: bool = False) -> Stopped:
         """Stop a session; returns when LiveAvatar confirms, or when that is given up.
 
-        A second stop of the same session joins the first.
+        A second stop of the same session joins the first. One that `may_be_starting` was asked to start by a
+        process that died meanwhile: where LiveAvatar does not know it yet, the stop is repeated for a while.
         """
         # The dict keeps the task: the loop itself holds tasks weakly.
         task = self._running.get(session_id)
         if task is None:
-            task = asyncio.create_task(self._until_stopped(session_id, reason), name=f"session-{session_id}/stop")
+            absent_s = self._config.late_start_s if may_be_starting else 0.0
+            work = self._until_stopped(session_id, reason, absent_s)
+            task = asyncio.create_task(work, name=f"session-{session_id}/stop")
             self._running[session_id] = task
             task.add_done_callback(lambda _: self._running.pop(session_id, None))
         return await asyncio.shield(task)
@@ -118,7 +127,7 @@ class Stops:
         if running:
             await asyncio.wait(running)
 
-    async def _until_stopped(self, session_id: str, reason: str) -> Stopped:
+    async def _until_stopped(self, session_id: str, reason: str, absent_s: float) -> Stopped:
         waited_s, wait_s = 0.0, self._config.first_wait_s
         repeated = False
         while True:
@@ -132,9 +141,11 @@ class Stops:
                 _log.warning(
                     "upstream.stop_retry", upstream_session=session_id, reason=error.reason, wait_s=pause_s
                 )
+                repeated = True
             else:
-                return Stopped.EITHER if repeated and stopped is Stopped.BEFORE else stopped
-            repeated = True
+                if stopped is not Stopped.BEFORE or waited_s >= absent_s:
+                    return Stopped.EITHER if repeated and stopped is Stopped.BEFORE else stopped
+                pause_s = min(wait_s, _LATE_START_PAUSE_S)
             await asyncio.sleep(pause_s)
             waited_s += pause_s
             wait_s = min(wait_s * 2, self._config.max_wait_s)

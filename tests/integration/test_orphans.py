@@ -117,6 +117,20 @@ async def test_a_start_that_takes_effect_after_its_dead_gateway_was_swept_is_end
             await other.end(again.session_id)
 
 
+async def test_a_start_that_takes_effect_after_it_was_given_up_is_ended_too(registry):
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry, rest_timeout_s=1) as gateway,
+    ):
+        emulator.fault("start", delay_s=1.6)
+        async with connect(gateway.address) as caller:
+            assert (await refused(caller.create())).reason == "UPSTREAM_TIMEOUT"
+            async with asyncio.timeout(10):
+                while not emulator.state()["sessions"]["started_total"]:
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(emulator.wait_active, 0, 5)
+
+
 @pytest.mark.parametrize("at", ["note", "start"])
 async def test_a_session_that_was_called_off_while_it_was_made_has_ended_for_every_process(registry, at):
     """What is on its way to the registry or to LiveAvatar then gets there later than its end."""

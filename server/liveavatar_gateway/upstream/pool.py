@@ -22,7 +22,7 @@ from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSche
 from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
 from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
 from liveavatar_gateway.upstream.proxies import Proxies
-from liveavatar_gateway.upstream.refusals import is_denied
+from liveavatar_gateway.upstream.refusals import is_answered, is_denied
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.socket import CommandSocket
 from liveavatar_gateway.upstream.stops import StopConfig, Stopped, Stops
@@ -264,7 +264,8 @@ class Pool:
             # Only LiveAvatar's own refusal says that nothing runs; a fault of our own says nothing.
             if not isinstance(error, GatewayError) or not is_denied(error):
                 # Behind: its caller is told at once, and nobody else gets the place before LiveAvatar confirms.
-                self.run(self._undo(place, minted, ledger), name=f"session-{minted.session_id}/undo")
+                undoing = self._undo(place, minted, ledger, may_be_starting=not is_answered(error))
+                self.run(undoing, name=f"session-{minted.session_id}/undo")
                 raise
             self.held.discard(minted.session_id)
             if isinstance(error, CapacityExhausted):
@@ -277,10 +278,10 @@ class Pool:
         await ledger.started(started)
         return UpstreamSession(self, place, started, ledger)
 
-    async def _undo(self, place: Place, minted: Minted, ledger: Ledger) -> None:
+    async def _undo(self, place: Place, minted: Minted, ledger: Ledger, *, may_be_starting: bool) -> None:
         """Stop what a failed start may have left running."""
         try:
-            await self.stops.stop(minted.session_id, _STOP_REASON)
+            await self.stops.stop(minted.session_id, _STOP_REASON, may_be_starting=may_be_starting)
             await ledger.stopped(minted.session_id)
         finally:
             self.held.discard(minted.session_id)

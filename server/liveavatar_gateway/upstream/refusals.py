@@ -136,6 +136,11 @@ def is_denied(error: GatewayError) -> bool:
     return status.startswith("4") and status != "408" and FOREIGN not in error.metadata
 
 
+def is_answered(error: Exception) -> bool:
+    """Return whether LiveAvatar itself has answered: then a call is over, and has no effect later on."""
+    return isinstance(error, GatewayError) and "http_status" in error.metadata and FOREIGN not in error.metadata
+
+
 def is_absent(error: GatewayError) -> bool:
     """Return whether LiveAvatar itself says that there is no such session."""
     return is_denied(error) and error.metadata.get("http_status") == "404"

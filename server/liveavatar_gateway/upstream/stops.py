@@ -106,8 +106,8 @@ class Stops:
     async def stop(self, session_id: str, reason: str, *, may_be_starting: bool = False) -> Stopped:
         """Stop a session; returns when LiveAvatar confirms, or when that is given up.
 
-        A second stop of the same session joins the first. One that `may_be_starting` was asked to start by a
-        process that died meanwhile: where LiveAvatar does not know it yet, the stop is repeated for a while.
+        A second stop of the same session joins the first. One that `may_be_starting` was asked to start, and
+        nobody has heard the answer: where LiveAvatar does not know it yet, the stop is repeated for a while.
         """
         # The dict keeps the task: the loop itself holds tasks weakly.
         task = self._running.get(session_id)

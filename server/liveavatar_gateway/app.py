@@ -91,7 +91,8 @@ class App:
         rooms = None if livekit is None else OwnRooms(livekit)
         self.pool = Pool(settings.pool(), self._rest, self.metrics, rooms=rooms)
         self._registry = _registry(settings)
-        self._books = Books(self._registry, self.metrics, renew_s=settings.registry().lease.renew_s)
+        lease = settings.registry().lease
+        self._books = Books(self._registry, self.metrics, renew_s=lease.renew_s, lease_s=lease.ttl_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
         self._retired = {
             account: Rest(settings.rest(), key, metrics=self.metrics)

@@ -1,5 +1,6 @@
 """What LiveAvatar is known to have of what was sent: by acks, by pongs, or by nothing but the time that passed."""
 
+from liveavatar_gateway.core.awaited_acks import Awaited, AwaitedAcks, Kind
 from liveavatar_gateway.core.delivery import Sending
 from liveavatar_gateway.core.line import Line
 from liveavatar_gateway.core.messages import BYTE_RATE, Refs
@@ -27,36 +28,59 @@ class Confirmation:
         """It was heard to play what no pong had confirmed: a missing pong proves nothing here."""
         self._probed_number = 0
         """The number of the latest packet or end behind which a probe went out."""
+        self._awaited = AwaitedAcks(config.presumed_taken_s)
         self._unproven_cut: tuple[str, Sending] | None = None
         """The latest interrupt, while it may have been lost."""
 
+    # --- what goes out
+
+    def expect_packet(self, utterance: Utterance, number: int) -> None:
+        """Await the ack of the newest packet of an utterance."""
+        ordinal = utterance.delivery.unconfirmed[-1].ordinal
+        self._awaited.add(Awaited(Kind.PACKET, utterance.upstream_id, number, ordinal))
+
+    def expect_end(self, upstream_id: str, number: int) -> None:
+        """Await the ack of an utterance's end."""
+        self._awaited.add(Awaited(Kind.END, upstream_id, number))
+
+    def expect_interrupt(self, command_id: str, number: int) -> None:
+        """Await the answer to an interrupt."""
+        self._awaited.add(Awaited(Kind.INTERRUPT, command_id, number))
+
     # --- LiveAvatar's side
 
-    def on_appended(self, refs: Refs) -> bool:
+    def on_appended(self, refs: Refs, now_s: float) -> bool:
         """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
         line = self._line
+        awaited = self._awaited.take(Kind.PACKET, line.upstream_id_of(refs), now_s)
         if line.is_over(refs):
             return False
         self.acknowledges = True
-        utterance = line.named_by(refs) or next((one for one in line.active if one.delivery.unconfirmed), None)
+        utterance = line.named_by(refs)
+        if awaited is not None:
+            utterance = utterance or line.find(awaited.event_id)
+            self._prove_cut(awaited.number)
         if utterance is None:
             return False
         first = not utterance.signed
         utterance.signed = True
-        utterance.delivery.ack()
+        if awaited is not None:
+            utterance.delivery.ack(awaited.ordinal)
         self._prove_cut(utterance.delivery.confirmed_number)
         self._confirm_before(utterance)
         return first
 
-    def on_committed(self, refs: Refs) -> None:
+    def on_committed(self, refs: Refs, now_s: float) -> None:
         """An utterance is sealed upstream: all of it is there."""
         line = self._line
+        awaited = self._awaited.take(Kind.END, line.upstream_id_of(refs), now_s)
         if line.is_over(refs):
             return
-        utterance = line.named_by(refs) or next(
-            (one for one in line.active if one.end_sent and not one.committed), None
-        )
+        utterance = line.named_by(refs)
+        if utterance is None and awaited is not None:
+            utterance = line.find(awaited.event_id)
         if utterance is not None and utterance.end_sent:
+            utterance.signed = True
             utterance.confirm_all()
             self._confirm_before(utterance)
 
@@ -196,6 +220,7 @@ class Confirmation:
 
     def lose(self, now_s: float) -> None:
         """The socket is gone: what LiveAvatar may not have is to go out again."""
+        self._awaited.clear()
         for utterance in self._line.active:
             if utterance.first_sent_at_s is None:
                 continue
@@ -229,11 +254,14 @@ class Confirmation:
     def expect_cut(self, command_id: str, sending: Sending) -> None:
         """An interrupt went out; until its arrival is proven it may have to go out again."""
         self._unproven_cut = command_id, sending
+        self.expect_interrupt(command_id, sending.number)
 
-    def on_cleared(self, refs: Refs) -> None:
-        """An interrupt was carried out: this one, or one without usable ids."""
-        if self._unproven_cut is not None and (not refs.ids or self._unproven_cut[0] in refs.ids):
-            self._unproven_cut = None
+    def on_cleared(self, refs: Refs, now_s: float) -> None:
+        """An interrupt was carried out: the one that the event names, else the oldest that was not answered."""
+        command_id = next((one for one in refs.ids if self._awaited.has(Kind.INTERRUPT, one)), "")
+        awaited = self._awaited.take(Kind.INTERRUPT, command_id, now_s)
+        if awaited is not None:
+            self._prove_cut(awaited.number)
 
     @property
     def may_be_of_cut_speech(self) -> bool:

@@ -22,7 +22,7 @@ class Correlator:
 
     def find(self, refs: Refs, active: Sequence[Utterance]) -> Utterance | None:
         """The active utterance an event is about, if it names one."""
-        named = self._named(refs, active)
+        named = self.upstream_id_of(refs, active)
         utterance = next((one for one in active if one.upstream_id == named), None)
         if utterance is not None and refs.task_id:
             self._tasks[refs.task_id] = named
@@ -31,15 +31,15 @@ class Correlator:
 
     def names_ended(self, refs: Refs, active: Sequence[Utterance]) -> bool:
         """Whether an event is about an utterance that is over: it came late, and is to be ignored."""
-        return self._named(refs, active) in self._ended
+        return self.upstream_id_of(refs, active) in self._ended
 
     def remember_ended(self, upstream_id: str) -> None:
         """Note that what an id stood for is over."""
         self._ended[upstream_id] = None
         forget_oldest(self._ended, self._limit)
 
-    def _named(self, refs: Refs, active: Sequence[Utterance]) -> str:
-        """The upstream id an event is about: the best of its own that is known, else that of its task."""
+    def upstream_id_of(self, refs: Refs, active: Sequence[Utterance]) -> str:
+        """Return the upstream id an event is about: the best of its own that is known, else that of its task."""
         for upstream_id in refs.ids:
             if upstream_id in self._ended or any(one.upstream_id == upstream_id for one in active):
                 return upstream_id

@@ -34,7 +34,7 @@ class Delivery:
     Invariant: `unconfirmed` and behind it `again` are the packets after `confirmed`, in their order.
     """
 
-    __slots__ = ("_acked", "_count", "again", "confirmed", "confirmed_number", "unconfirmed")
+    __slots__ = ("_count", "again", "confirmed", "confirmed_number", "unconfirmed")
 
     def __init__(self) -> None:
         self.confirmed = 0
@@ -46,7 +46,6 @@ class Delivery:
         self.again: deque[Packet] = deque()
         """Sent over one that was lost: these go out first."""
         self._count = 0
-        self._acked = 0
 
     @property
     def taken(self) -> int:
@@ -69,13 +68,9 @@ class Delivery:
         self.unconfirmed.append(Packet(packet.pcm, packet.upto, packet.ordinal, sending))
         return packet.pcm
 
-    def ack(self) -> None:
-        """LiveAvatar took one more packet; it says so for each, in their order.
-
-        They are counted, so that the ack of a packet that is known to be there already confirms no other.
-        """
-        self._acked = min(self._acked + 1, self._count)
-        while self.unconfirmed and self.unconfirmed[0].ordinal <= self._acked:
+    def ack(self, ordinal: int) -> None:
+        """Confirm all up to a packet that LiveAvatar took, counted from 1."""
+        while self.unconfirmed and self.unconfirmed[0].ordinal <= ordinal:
             self._confirm()
 
     def read(self, number: int, *, sent_by_s: float) -> None:
@@ -111,7 +106,6 @@ class Delivery:
         size = sum(len(packet.pcm) for packet in self.unconfirmed)
         self.again.extendleft(reversed(self.unconfirmed))
         self.unconfirmed.clear()
-        self._acked = self.again[0].ordinal - 1 if self.again else self._count
         return size
 
     def forget(self) -> None:

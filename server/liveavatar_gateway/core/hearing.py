@@ -81,6 +81,11 @@ class Hearing:
         if is_named and self._interrupts.pending is None:
             # It was sent behind the last interrupt, for all before that is over.
             self._confirmation.forget_cut()
+        if not is_named and utterance.blind:
+            # Its own start may have been told to the lost socket, so this may be of a later one, whose own start
+            # will then not come.
+            for later in self._line.active[self._line.active.index(utterance) + 1 :]:
+                later.blind = True
         self._line.start(utterance, now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:

@@ -163,7 +163,7 @@ class Interrupts:
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
         """An interrupt was carried out."""
-        self._confirmation.on_cleared(refs)
+        self._confirmation.on_cleared(refs, now_s)
         barge = self.pending
         if barge is None or barge.sent_at_s is None:
             return

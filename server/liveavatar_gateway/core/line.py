@@ -155,6 +155,10 @@ class Line:
         """The utterance that an event names, if it has not ended."""
         return self._correlator.find(refs, self.active)
 
+    def upstream_id_of(self, refs: Refs) -> str:
+        """Return the upstream id that an event names; "" when it names no utterance that is known."""
+        return self._correlator.upstream_id_of(refs, self.active)
+
     def is_over(self, refs: Refs) -> bool:
         """Whether an event is about an utterance that is over: it came late, and is to be ignored."""
         return self._correlator.names_ended(refs, self.active)

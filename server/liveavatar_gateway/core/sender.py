@@ -84,7 +84,9 @@ class Sender:
 
     def _part(self) -> SpeakEnd | None:
         command = self._parting.next_command()
-        self.sent_count += command is not None
+        if command is not None:
+            self.sent_count += 1
+            self._confirmation.expect_end(command.event_id, self.sent_count)
         return command
 
     def _speak(self, now_s: float) -> Command | None:
@@ -129,6 +131,7 @@ class Sender:
         utterance.end_sending = self._sending(now_s)
         utterance.overdue_at_s = now_s + self._line.clock.lead_s(now_s) + self._config.ended_grace_s
         self.sent_count += 1
+        self._confirmation.expect_end(utterance.upstream_id, self.sent_count)
         return SpeakEnd(utterance.upstream_id)
 
     def _cut(self, utterance: Utterance, now_s: float) -> Speak | None:
@@ -163,9 +166,10 @@ class Sender:
         return self._speak_packet(utterance, pcm, now_s) if pcm else None
 
     def _speak_packet(self, utterance: Utterance, pcm: bytes, now_s: float) -> Speak:
+        self.sent_count += 1
+        self._confirmation.expect_packet(utterance, self.sent_count)
         if not self._confirmation.acknowledges:
             self._confirmation.presume(utterance, now_s)
-        self.sent_count += 1
         self._note_sent(utterance, len(pcm) / BYTE_RATE, now_s)
         self._line.totals.upstream_bytes += len(pcm)
         return Speak(utterance.upstream_id, pcm)

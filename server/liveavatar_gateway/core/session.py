@@ -339,7 +339,7 @@ class Session:
             return False
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
             # One comes for each packet; all but an utterance's first change only the position in the next ack.
-            return self.speech.on_appended(event.refs) or self.speech.waits_for_proof
+            return self.speech.on_appended(event.refs, now_s) or self.speech.waits_for_proof
         if isinstance(event, wire.Read):
             self.speech.on_read(event.number, now_s)
             return self.speech.waits_for_proof
@@ -369,7 +369,7 @@ class Session:
                 if self.speech.speaking:
                     self._pose(Pose.TALKING)
             case wire.Committed(refs):
-                self.speech.on_committed(refs)
+                self.speech.on_committed(refs, now_s)
             case wire.SpeakEnded(refs):
                 self.speech.on_ended(refs, now_s)
             case wire.Cleared(refs):
@@ -454,7 +454,10 @@ class Session:
 
     def _next(self, now_s: float) -> wire.Command | None:
         if self._outbox:
-            return self._outbox.popleft()
+            waiting = self._outbox.popleft()
+            if isinstance(waiting, wire.CutSpeech):
+                self.speech.note_readiness_probe(waiting.event_id)
+            return waiting
         # Speech gives nothing before the session is ready, but knows what is due by itself.
         command = self.speech.next_command(now_s)
         if self.state is not SessionState.READY:

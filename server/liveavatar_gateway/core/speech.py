@@ -141,15 +141,19 @@ class Speech:
         """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
         return self._confirmation.sent_bytes(utterance)
 
+    def note_readiness_probe(self, command_id: str) -> None:
+        """An interrupt goes out that cuts nothing, to see whether anybody hears: its answer is for it alone."""
+        self._confirmation.expect_interrupt(command_id, self.sent_count)
+
     # --- LiveAvatar's side
 
-    def on_appended(self, refs: Refs) -> bool:
+    def on_appended(self, refs: Refs, now_s: float) -> bool:
         """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
-        return self._confirmation.on_appended(refs)
+        return self._confirmation.on_appended(refs, now_s)
 
-    def on_committed(self, refs: Refs) -> None:
+    def on_committed(self, refs: Refs, now_s: float) -> None:
         """An utterance is sealed upstream: all of it is there."""
-        self._confirmation.on_committed(refs)
+        self._confirmation.on_committed(refs, now_s)
 
     def on_read(self, number: int, now_s: float) -> None:
         """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""

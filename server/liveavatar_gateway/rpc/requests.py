@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final, TypeVar
 
 from liveavatar_gateway.core.errors import FirstMessageTimeout
+from liveavatar_gateway.upstream.standstill import wait_patiently
 
 _Request = TypeVar("_Request")
 _PARTING_S: Final = 0.5
@@ -25,7 +26,7 @@ async def first(reading: Awaitable[_Request], timeout_s: float) -> _Request:
     """
     task = asyncio.ensure_future(reading)
     try:
-        await asyncio.wait([task], timeout=timeout_s)
+        await wait_patiently(task, timeout_s)
     finally:
         if not task.done():
             leave(task)

@@ -25,6 +25,8 @@ from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import Started
 
 _log = structlog.get_logger(__name__)
+_CONFIRM_S = 10.0
+"""Longest wait for the registry after the process stood still; then sessions go on as in an outage."""
 
 
 class Kept(Protocol):
@@ -105,6 +107,11 @@ class Ledger:
         self._unsaved.pop(upstream_session_id, None)
         self._dropped.add(upstream_session_id)
         await self._books.write(self)
+
+    async def confirm_lease(self) -> None:
+        """Make sure that the session is still this process's, see `Books.confirm_lease`."""
+        if self.fence is not None and not self.closed:
+            await self._books.confirm_lease()
 
     # --- at once
 
@@ -226,10 +233,14 @@ class Books:
     when it works again.
     """
 
-    def __init__(self, registry: Registry, metrics: Metrics, *, renew_s: float) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, *, renew_s: float, lease_s: float) -> None:
         self.registry = registry
         self._metrics = metrics
         self._renew_s = renew_s
+        self._lease_s = lease_s
+        self._renewed_at_s: float | None = None
+        """Time of the latest try to renew the lease; None before the first."""
+        self._confirming: asyncio.Task[None] | None = None
         self._ledgers: dict[str, Ledger] = {}
         self._signal = Signal()
         self._outage = False
@@ -301,7 +312,35 @@ class Books:
                 # Tried again when it changes; at once, it would fail for ever.
                 ledger.changed = False
 
+    async def confirm_lease(self) -> None:
+        """Renew a lease that ran out while this process stood still, before anything is sent for its sessions.
+
+        Another process may have them by now: those are given up here. An outage of the registry ends none, and
+        is not waited for: the tries to renew go on in it, so that only a process that stood still made none.
+        """
+        if self._renewed_at_s is None or time.monotonic() < self._renewed_at_s + self._lease_s:
+            return
+        if self._confirming is None:
+            _log.warning("books.stood_still", late_s=round(time.monotonic() - self._renewed_at_s, 1))
+            self._confirming = asyncio.create_task(self._confirm(), name="books/confirm")
+        await asyncio.wait([self._confirming], timeout=_CONFIRM_S)
+
+    async def _confirm(self) -> None:
+        try:
+            await self._renew()
+        except Exception:  # noqa: BLE001 - the root of its task
+            _log.exception("books.crashed")
+        finally:
+            self._confirming = None
+
     async def _renew(self) -> None:
+        began_s = time.monotonic()
+        try:
+            await self._renew_all()
+        finally:
+            self._renewed_at_s = began_s
+
+    async def _renew_all(self) -> None:
         before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
         try:
             mine = await self.registry.renew(self.address)

@@ -12,6 +12,8 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.live import LiveSession
+from liveavatar_gateway.upstream.socket import read_what_arrived
+from liveavatar_gateway.upstream.standstill import STOOD_STILL_S, PatientTimer, patient_timeout
 
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +34,7 @@ class Drain:
         """
         self._directory = directory
         self._tell_health = tell_health
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: PatientTimer | None = None
         self._finishing = False
         self.deadline: datetime | None = None
         """When sessions that still live are ended, or were; None in service."""
@@ -48,7 +50,8 @@ class Drain:
         self._require_running()
         self._stop_timer()
         self.deadline = self._announce(grace_s, takes_speech=True)
-        self._timer = asyncio.get_running_loop().call_later(grace_s, self._end)
+        # An operator may have taken it back while the process stood still.
+        self._timer = PatientTimer(grace_s, self._end)
         await self._tell_health(False)
         return self.deadline
 
@@ -129,9 +132,12 @@ async def _finish(session: LiveSession, end_s: float, reserve_s: float) -> None:
     try:
         while session.core.speech.active and not session.core.over and loop.time() < end_s:
             await hold.signal.wait(end_s - loop.time())
+            if loop.time() > end_s + STOOD_STILL_S:
+                # What it said may have ended while the process stood still.
+                await read_what_arrived()
     finally:
         hold.release()
     session.end(EndReason.DRAINED)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(max(reserve_s, end_s + reserve_s - loop.time())):
+        async with patient_timeout(max(reserve_s, end_s + reserve_s - loop.time())):
             await session.finished.wait()

@@ -31,6 +31,8 @@ _STALL_S = 1.0
 """A socket that takes nothing for longer than this is stuck, and not only busy."""
 _LATE_S = 0.25
 """A deadline that is noticed later than this was missed by a process that stood still."""
+_LOOK_S = 0.5
+"""How often it is noticed, while there is no socket, whether the process stood still."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,10 @@ class SessionGone(Exception):
 
 async def _unwanted(successor: "Successor", old: UpstreamSession | None) -> None:
     """What becomes of a take-over that nobody planned."""
+
+
+async def _unshared() -> None:
+    """Do nothing: no other process can have the session."""
 
 
 Renew = Callable[[], Awaitable[UpstreamSession | None]]
@@ -109,6 +115,8 @@ class Drive:
         self._give_up_s: float | None = None
         """Until when it is tried to reach the avatar: since it was lost, however often a socket did not last."""
         self._attempt_count = 0
+        self._stood_still = False
+        """Whether the process stood still since the latest try to reach the avatar began."""
         self._stuck_since_s: float | None = None
         self._stuck_seen_s = 0.0
         self._renewed = False
@@ -116,6 +124,9 @@ class Drive:
         self.upstream: UpstreamSession | None = None
         self.progress: Callable[[Utterance], None] = _unkept
         self.renew: Renew | None = None
+        self.confirm: Callable[[], Awaitable[None]] = _unshared
+        """Makes sure, before anything is sent, that no other process took the session while this one stood still;
+        if one did, the task of `run` is cancelled."""
         self.succeeded: Callable[[Successor, UpstreamSession | None], Awaitable[None]] = _unwanted
         """Called when a fresh avatar speaks from now on, before it is sent anything."""
 
@@ -155,7 +166,7 @@ class Drive:
                 # Without a socket nothing is due but what time alone brings: this looks when that is.
                 self._core.next_command(time.monotonic())
                 self._rotations.look(time.monotonic())
-                await self._sleep()
+                await self._sleep(_LOOK_S)
         finally:
             if not opening.done():
                 opening.cancel()
@@ -207,8 +218,10 @@ class Drive:
         count = 0
         wait_s = self._backoff.next_s() if again else 0.0
         failure: UpstreamError | None = None
-        while (not again and count == 0) or time.monotonic() + wait_s <= give_up_s:
+        while (not again and count == 0) or await self._may_try(wait_s, give_up_s):
             await asyncio.sleep(wait_s)
+            await self.confirm()
+            self._stood_still = False
             count += 1
             self._attempt_count += 1
             try:
@@ -226,6 +239,14 @@ class Drive:
                 return socket, count
             wait_s = self._backoff.next_s()
         raise self._unreachable(self._attempt_count) from failure
+
+    async def _may_try(self, wait_s: float, give_up_s: float) -> bool:
+        """Return whether another try is due: within the budget, or since the process stood still."""
+        if time.monotonic() + wait_s <= give_up_s:
+            return True
+        # Those who notice that have woken up by then too.
+        await read_what_arrived()
+        return self._stood_still and self._config.budget_s > 0
 
     def _begin_to_reach(self, now_s: float) -> float:
         """From now on the budget is spent; returns until when it lasts."""
@@ -315,7 +336,10 @@ class Drive:
             self._rotations.look(time.monotonic())
             if core.is_deaf(time.monotonic()) and await self._is_deaf_still():
                 raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
-            while (command := core.next_command(time.monotonic())) is not None:
+            while True:
+                await self.confirm()
+                if self._lost is not None or (command := core.next_command(time.monotonic())) is None:
+                    break
                 # The pong proves that all up to here was read.
                 began_s = time.monotonic()
                 await socket.send(command, ping=core.speech.sent_count)
@@ -354,13 +378,19 @@ class Drive:
         if utterance is not None:
             self.progress(utterance)
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, at_most_s: float | None = None) -> None:
         self._tell()
+        began_s = time.monotonic()
         deadline_s = self._core.deadline_s
-        await self._wake.wait(None if deadline_s is None else deadline_s - time.monotonic())
+        if at_most_s is not None:
+            deadline_s = began_s + at_most_s if deadline_s is None else min(deadline_s, began_s + at_most_s)
+        await self._wake.wait(None if deadline_s is None else deadline_s - began_s)
+        if deadline_s is not None and time.monotonic() > max(deadline_s, began_s) + _LATE_S:
+            self._stood_still = True
         if deadline_s is not None and time.monotonic() > deadline_s + _LATE_S:
             # This process stood still, and nothing is judged by the clock before what LiveAvatar said meanwhile.
             await read_what_arrived()
+        await self.confirm()
 
     def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
         """Hears one avatar, until another speaks: how that one ends is not how the session does."""

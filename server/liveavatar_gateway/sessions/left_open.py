@@ -1,9 +1,10 @@
 """Utterances whose stream broke off before their end: another stream may go on with them for a while."""
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from liveavatar_gateway.core.utterance import Utterance
+from liveavatar_gateway.upstream.standstill import PatientTimer
 
 
 class LeftOpen:
@@ -18,11 +19,11 @@ class LeftOpen:
         """
         self._grace_s = grace_s
         self._give_up = give_up
-        self._timers: dict[Utterance, asyncio.TimerHandle] = {}
+        self._timers: dict[Utterance, PatientTimer] = {}
 
     def add(self, utterance: Utterance) -> None:
-        """Wait for another stream to go on with it."""
-        self._timers[utterance] = asyncio.get_running_loop().call_later(self._grace_s, self._is_over, utterance)
+        """Wait for another stream to go on with it, also for one that came while the process stood still."""
+        self._timers[utterance] = PatientTimer(self._grace_s, partial(self._is_over, utterance))
 
     def take(self, utterance: Utterance) -> None:
         """A stream goes on with it, if it was left open."""

@@ -1,6 +1,7 @@
 """One living session: drives the state machine of `core` with a socket, a clock and tasks."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -155,6 +156,7 @@ class LiveSession:
         self._keep_s = keep_s
         self._left = left
         self.drive.progress = self._ledger.note_utterance
+        self.drive.confirm = self._ledger.confirm_lease
         self._task: asyncio.Task[object] | None = None
         self.lost_to: OwnerMoved | None = None
         """Set when another process has taken it over."""
@@ -478,8 +480,16 @@ class LiveSession:
         if self._stop_from_s is not None:
             await asyncio.sleep(self._stop_from_s - time.monotonic())
 
+    async def _is_lost(self) -> bool:
+        """Return whether another process has the session; asked again where this one stood still."""
+        # Being cancelled keeps nobody from stopping a session that is paid for.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._ledger.confirm_lease()
+        return self.lost_to is not None
+
     async def _finish(self) -> None:
-        if self.lost_to is not None:
+        if await self._is_lost():
+            assert self.lost_to is not None  # noqa: S101 - that is what it means
             self._tickets.fail_all(self.lost_to)
             if self.drive.upstream is not None:
                 await self.drive.upstream.leave()

@@ -25,6 +25,7 @@ from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.refusals import is_answered, is_denied
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.socket import CommandSocket
+from liveavatar_gateway.upstream.standstill import HEARING_S, STOOD_STILL_S
 from liveavatar_gateway.upstream.stops import StopConfig, Stopped, Stops
 
 _Result = TypeVar("_Result")
@@ -342,8 +343,13 @@ class Pool:
             self._timer = None
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
+        stood_still = False
         while self._closing and (left_s := until_s - loop.time()) > 0:
             await asyncio.wait(set(self._closing), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if not stood_still and loop.time() > until_s + STOOD_STILL_S:
+                # What LiveAvatar confirmed meanwhile is yet to be read.
+                stood_still = True
+                until_s = loop.time() + HEARING_S
             # The callbacks of what is done may have begun something else.
             await asyncio.sleep(0)
         left = sorted(self.held | self.stops.pending_ids)

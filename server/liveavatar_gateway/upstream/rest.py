@@ -31,6 +31,7 @@ from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess
 from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.refusals import Answer, is_absent, refusal
 from liveavatar_gateway.upstream.socket import is_socket_address
+from liveavatar_gateway.upstream.standstill import patient_timeout
 from liveavatar_gateway.upstream.stops import Stopped
 
 _log = structlog.get_logger(__name__)
@@ -87,7 +88,7 @@ class Rest:
             # Proxies are decided here, for the socket too; SSL_CERT_FILE counts as ever.
             trust_env=False,
             verify=httpx.create_ssl_context(),
-            timeout=config.timeout_s,
+            timeout=None,  # noqa: S113 - bounded over the whole call instead, see `_ask`
             limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
             # Answers are small; what is not compressed cannot grow beyond the limit while it is unpacked.
             headers={"Accept-Encoding": "identity"},
@@ -259,11 +260,14 @@ class Rest:
 
     async def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
         try:
-            # httpx bounds each read by itself: an answer that drips would have no end.
-            async with asyncio.timeout(self._config.timeout_s):
-                async with self._client.stream(method, path, **arguments) as response:
-                    content = await _read(response, path)
-        except (httpx.TimeoutException, TimeoutError) as error:
+            # httpx would bound each read by itself, so an answer that drips would have no end, and one that came
+            # while this process stood still would not be read.
+            async with (
+                patient_timeout(self._config.timeout_s),
+                self._client.stream(method, path, **arguments) as response,
+            ):
+                content = await _read(response, path)
+        except TimeoutError as error:
             raise UpstreamTimeout(
                 f"LiveAvatar did not answer {method} {path} within {self._config.timeout_s:g} s",
                 retry_after_s=self._config.backoff_s,

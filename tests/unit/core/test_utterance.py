@@ -250,18 +250,17 @@ def test_packets_are_confirmed_in_order(utterance):
     utterance.receive(None, b"aabbcc", 1.0)
     utterance.take_packet(2, NOW)
     utterance.take_packet(4, NOW)
-    utterance.delivery.ack()
+    utterance.delivery.ack(1)
     assert utterance.confirmed == 2
-    utterance.delivery.ack()
+    utterance.delivery.ack(2)
     assert utterance.confirmed == 6
 
 
 def test_a_confirmation_too_many_changes_nothing(utterance):
     utterance.receive(None, b"aa", 1.0)
-    utterance.delivery.ack()
     utterance.take_packet(2, NOW)
-    utterance.delivery.ack()
-    utterance.delivery.ack()
+    utterance.delivery.ack(1)
+    utterance.delivery.ack(1)
     assert utterance.confirmed == 2
 
 
@@ -275,8 +274,8 @@ def test_what_a_converter_holds_back_is_no_packet_until_the_tail(new, rig):
     assert utterance.has_tail
     assert utterance.take_packet(0, NOW) == b"bbcc"
     assert not utterance.has_tail
-    utterance.delivery.ack()
-    utterance.delivery.ack()
+    utterance.delivery.ack(1)
+    utterance.delivery.ack(2)
     assert utterance.confirmed == 6
 
 
@@ -294,7 +293,7 @@ def test_what_a_converter_holds_back_is_not_there_until_it_went_out(new, rig):
     utterance.receive(None, b"aabbccdd", 1.0)
     utterance.take_packet(6, NOW)
     assert (utterance.cut, utterance.taken) == (6, 2)
-    utterance.delivery.ack()
+    utterance.delivery.ack(1)
     assert utterance.confirmed == 2
     utterance.take_packet(2, NOW)
     assert utterance.taken == 4
@@ -334,7 +333,7 @@ def test_a_rewind_makes_all_audio_wait_again_under_a_fresh_id(utterance):
     utterance.receive(None, b"aabb", 1.0)
     utterance.receive(None, b"ccdd", 1.0)
     utterance.take_packet(6, NOW)
-    utterance.delivery.ack()
+    utterance.delivery.ack(1)
     utterance.first_sent_at_s = 1.0
     utterance.signed = True
     utterance.rewind("up-2")
@@ -421,7 +420,7 @@ def test_what_a_lost_socket_may_not_have_delivered_does_not_count_as_taken(utter
     for _ in range(3):
         utterance.take_packet(200, NOW)
     assert utterance.taken == 600
-    utterance.delivery.ack()
+    utterance.delivery.ack(1)
     assert utterance.taken == 600
     utterance.lose()
     assert utterance.taken == 200

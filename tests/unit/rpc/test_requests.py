@@ -1,11 +1,12 @@
 """Whoever reads a stream may stop at any time; gRPC's own read goes on until its call ends."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from liveavatar_gateway.rpc.requests import each
+from liveavatar_gateway.rpc.requests import each, first
 
 
 class Caller:
@@ -57,3 +58,13 @@ async def test_a_reader_that_is_cancelled_leaves_the_read_under_it_alone(last):
         await asyncio.sleep(0)
     assert caller.sent.empty(), "the read did not end"
     assert read == [1]
+
+
+async def test_a_first_message_that_came_while_the_process_stood_still_is_taken():
+    sent: asyncio.Queue[int] = asyncio.Queue()
+    reading = asyncio.create_task(first(sent.get(), 0.05))
+    await asyncio.sleep(0)
+    time.sleep(0.7)  # noqa: ASYNC251 - a suspended process
+    await asyncio.sleep(0.01)
+    sent.put_nowait(7)
+    assert await reading == 7

@@ -8,7 +8,7 @@ import contextlib
 import httpx
 import pytest
 
-from liveavatar_gateway.core.errors import UpstreamUnreachable
+from liveavatar_gateway.core.errors import UpstreamTimeout, UpstreamUnreachable
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.places import PlacesConfig
@@ -39,8 +39,9 @@ class Ledger:
     [
         (AttributeError("'NoneType' object has no attribute 'getpeername'"), UpstreamUnreachable),
         (RuntimeError("of a library"), RuntimeError),
+        (TimeoutError(), UpstreamTimeout),
     ],
-    ids=["reset while connecting", "anything"],
+    ids=["reset while connecting", "anything", "no answer in time"],
 )
 async def test_what_may_have_been_started_is_stopped_and_its_place_is_free_again(monkeypatch, fault, raised):
     asked = []

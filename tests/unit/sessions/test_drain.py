@@ -1,0 +1,23 @@
+"""Taking a process out of service, where the process itself stood still."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+from liveavatar_gateway.sessions.drain import Drain
+
+
+async def test_a_drain_is_not_over_before_an_operator_is_heard_who_took_it_back_while_the_process_stood_still():
+    ended: list[object] = []
+    directory = SimpleNamespace(draining=False, living=list, end_all=ended.append)
+
+    async def tell_health(_: bool) -> None: ...  # noqa: FBT001 - as it is called
+
+    drain = Drain(directory, tell_health)
+    await drain.begin(0.05)
+    time.sleep(0.7)  # noqa: ASYNC251 - a suspended process
+    await asyncio.sleep(0.01)
+    assert ended == []
+    assert await drain.take_back()
+    await asyncio.sleep(0.1)
+    assert ended == []

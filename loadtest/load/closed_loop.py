@@ -21,6 +21,7 @@ from load.order import PREFIX, InvalidOrder, Order
 from load.part import Part
 from load.scenarios import EVERYBODY, SCENARIOS, Style
 from load.show import Table
+from load.signals import leave_ctrl_c_to_the_master
 from load.target import target_of
 from load.timeline import Timeline
 
@@ -91,6 +92,7 @@ class ClosedLoop:
         events.test_stopping.add_listener(self._on_test_stopping)
 
     def _on_init(self, environment: Environment, **_: Any) -> None:
+        leave_ctrl_c_to_the_master(environment)
         if environment.host:
             try:
                 target_of(environment.host)

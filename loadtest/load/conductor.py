@@ -34,6 +34,7 @@ from load.order import Began, Order, Report
 from load.part import DRAIN_S, END_WITHIN_S, Part
 from load.scenarios import Scenario
 from load.show import Table
+from load.signals import leave_ctrl_c_to_the_master
 from load.target import target_of
 from load.timeline import Timeline
 
@@ -103,6 +104,7 @@ class Conductor:
 
     def _on_init(self, environment: Environment, **_: Any) -> None:
         self._refuse_what_is_ignored(environment)
+        leave_ctrl_c_to_the_master(environment)
         self._environment = environment
         environment.dispatcher_class = EvenDispatcher
         runner = environment.runner

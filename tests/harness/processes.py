@@ -19,6 +19,7 @@ from harness.livekit import LiveKitServer
 
 API_KEY = "emulator-key"
 START_TIMEOUT_S = 30.0
+LOG_TIMEOUT_S = 10.0
 _TAKES_TERMINAL = (
     "-c",
     (
@@ -67,6 +68,16 @@ class Process:
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def logged(self, *texts: str, times: int = 1) -> bool:
+        """Return whether any of some texts are in the log so often, all together, now or soon.
+
+        Lines are written by a thread of their own, so they come a moment after what they tell of.
+        """
+        give_up_s = time.monotonic() + LOG_TIMEOUT_S
+        while (seen := sum(map(self.log.count, texts))) < times and time.monotonic() < give_up_s:
+            time.sleep(0.02)
+        return seen >= times
 
     def wait_ready(self) -> dict[str, Any]:
         give_up_s = time.monotonic() + START_TIMEOUT_S

@@ -280,7 +280,7 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
             assert emulator.active() == 1, "it is for its new owner to stop"
             after = await other.find(attachment.session_id)
             assert (after.owner, after.epoch, after.facts["end_reason"]) == (other.owner, fence.epoch, None)
-            assert "session.moved" in gateway.process.log
+            assert gateway.process.logged("session.moved")
 
 
 async def test_a_barge_in_whose_session_was_taken_away_is_answered_with_that(registry):

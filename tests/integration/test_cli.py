@@ -235,7 +235,7 @@ def test_a_gateway_listens_on_ipv6(emulator, host):
         bracketed = f"[{host.strip('[]')}]"
         assert found.address.startswith(f"{bracketed}:")
         assert found.admin_address.startswith(f"{bracketed}:")
-        assert f"listens on {found.address}" in found.process.log
+        assert found.process.logged(f"listens on {found.address}")
         port = found.address.rpartition(":")[2]
         assert run("sessions", "list", "--address", f"[::1]:{port}").returncode == 0
         assert run("admin", "status", "--address", found.admin_address.replace("[::]", "[::1]")).returncode == 0

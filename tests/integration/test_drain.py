@@ -107,7 +107,7 @@ async def test_a_liveavatar_that_is_gone_does_not_keep_the_gateway_from_exiting(
             gateway.process.send(signal.SIGTERM)
             await attachment.event("ended")
             assert await _exit_code(gateway) == 0
-        assert "shutdown.sessions_may_still_run" in gateway.process.log
+        assert gateway.process.logged("shutdown.sessions_may_still_run")
 
 
 @pytest.mark.parametrize("when", ["answered in time", "never answered"])

@@ -26,7 +26,7 @@ async def test_calls_and_sockets_go_through_one_proxy_whose_password_nobody_sees
             assert f"CONNECT {host}" in proxy.asked
             for path in ("token", "start", "stop"):
                 assert f"POST {emulator.url}/v1/sessions/{path}" in proxy.asked
-            assert "***@127.0.0.1" in gateway.process.log
+            assert gateway.process.logged("***@127.0.0.1")
             assert PASSWORD not in gateway.process.log
         finally:
             await asyncio.to_thread(running.__exit__, None, None, None)

@@ -114,6 +114,8 @@ def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: Ord
         getattr(run, how)()
         assert run.wait(60) == 0, run.log
         report = run.report()
+    assert "is lost" not in run.log
+    assert report.workers == 2
     stage[0].wait_active(0, timeout_s=2.0)
     assert report.measured.errors == {}
     assert report.measured.integrity_failures == []

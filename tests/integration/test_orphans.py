@@ -55,7 +55,7 @@ async def test_what_a_killed_gateway_leaves_is_ended_by_another_within_the_grace
                 assert session.upstream_session_id == attachment.upstream_id
                 assert session.usage.billed_duration.ToTimedelta().total_seconds() >= GRACE_S
                 assert (await caller.end(attachment.session_id)).end_reason == session.end_reason
-        assert second.process.log.count("session.swept") + second.process.log.count("session.ended") >= 5
+        assert second.process.logged("session.swept", "session.ended", times=5)
 
 
 async def test_a_gateway_that_starts_ends_at_once_what_was_left_long_ago(registry):
@@ -90,7 +90,7 @@ async def test_a_session_that_was_being_started_when_its_gateway_was_killed_is_e
                 break
             await asyncio.sleep(0.05)
         await asyncio.to_thread(emulator.wait_active, 0, 10)
-        assert "session.swept" in second.process.log
+        assert second.process.logged("session.swept")
 
 
 @pytest.mark.parametrize("at", ["note", "start"])
@@ -179,7 +179,7 @@ async def test_a_full_account_is_searched_for_our_own_orphans(registry):
             created = await caller.create()
             assert created.session.state == session_pb2.SESSION_STATE_READY
             await caller.end(created.session.id)
-        assert "sweep.for_capacity" in second.process.log
+        assert second.process.logged("sweep.for_capacity")
 
 
 async def test_sessions_of_others_on_a_full_account_are_left_alone(registry):
@@ -376,8 +376,8 @@ async def test_without_its_registry_a_gateway_starts_nothing_new_and_ends_nothin
             await caller.end(created.session.id)
             await caller.end(attachment.session_id)
             assert emulator.audio(attachment.upstream_id) == pcm
-        assert "registry.unavailable" in gateway.process.log
-        assert "registry.available" in gateway.process.log
+        assert gateway.process.logged("registry.unavailable")
+        assert gateway.process.logged("registry.available")
 
 
 async def test_a_gateway_without_a_registry_serves_all_the_same(tmp_path):

@@ -56,7 +56,7 @@ async def test_an_unreadable_session_is_ended_by_its_upstream_id_and_the_others_
                 assert listed.session.state == session_pb2.SESSION_STATE_READY
                 await caller.end(good.session_id)
             assert emulator.active() == 0
-            assert "sweep.unreadable" in second.process.log
-            assert bad.upstream_id in second.process.log
+            assert second.process.logged("sweep.unreadable")
+            assert second.process.logged(bad.upstream_id)
         connection = sqlite3.connect(registry)
         assert connection.execute("SELECT session_id FROM quarantine").fetchall() == [(bad.session_id,)]

@@ -48,11 +48,11 @@ def test_a_scenario_refuses_locusts_options_that_it_cannot_follow(options, refus
     conductor = Conductor(Order(), ordered(Order(), expected_s))
     given = SimpleNamespace(**{"num_users": None, "spawn_rate": None, "run_time": None, **options})
     with pytest.raises(SystemExit, match=re.escape(refused)):
-        conductor._on_init(SimpleNamespace(parsed_options=given, host=None))
+        conductor._on_init(SimpleNamespace(parsed_options=given, runner=None, host=None))
 
 
 def test_a_scenario_refuses_a_host_other_than_its_target():
     conductor = Conductor(Order(), ordered(Order(), expected_s))
-    given = SimpleNamespace(num_users=None, spawn_rate=None, run_time=None)
+    given = SimpleNamespace(num_users=None, spawn_rate=None, run_time=None, processes=None)
     with pytest.raises(SystemExit, match=re.escape("--host is gw.example:1, but LOAD_TARGET is 127.0.0.1:50051")):
-        conductor._on_init(SimpleNamespace(parsed_options=given, host="gw.example:1"))
+        conductor._on_init(SimpleNamespace(parsed_options=given, runner=None, host="gw.example:1"))

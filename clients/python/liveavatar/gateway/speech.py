@@ -419,8 +419,10 @@ class Speech:
             self._give_up_waiting(error)
 
     def _give_up_waiting(self, error: GatewayError) -> None:
-        for turn in list(self._queue):
-            turn.fail(error)
+        # All that the gateway does not know, not only the queue: one may have left it and wait for a stream.
+        for turn in self._living():
+            if turn.phase is Phase.QUEUED:
+                turn.fail(error)
         self._changes.notify()
 
     async def _close(self, stream: AudioStream) -> None:

@@ -247,7 +247,8 @@ class Confirmation:
         utterance.delivery.presume_all_but(self._config.max_unconfirmed_s)
         active = self._line.active
         if any(one.first_sent_at_s is not None for one in active[active.index(utterance) + 1 :]):
-            utterance.confirm_all()
+            # Its end may be missing too and goes out again: an avatar that waits for it would say nothing more.
+            utterance.delivery.confirm_all()
 
     # --- the latest interrupt
 

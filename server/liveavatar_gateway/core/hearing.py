@@ -83,9 +83,10 @@ class Hearing:
             self._confirmation.forget_cut()
         if not is_named and utterance.blind:
             # Its own start may have been told to the lost socket, so this may be of a later one, whose own start
-            # will then not come.
+            # will then not come. Where nothing else confirms that one, nothing would ever prove it.
             for later in self._line.active[self._line.active.index(utterance) + 1 :]:
                 later.blind = True
+                later.signed = later.signed or not self._confirmation.confirms
         self._line.start(utterance, now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
@@ -189,11 +190,16 @@ class Hearing:
         """When LiveAvatar should have said something about the head: that it ended, or that it has any of it."""
         if head.signed and not head.started and self._owes_a_start(head):
             return None
-        if head.overdue_at_s is not None or head.signed or head.first_sent_at_s is None or not self._line.enabled:
+        if head.signed or head.first_sent_at_s is None or not self._line.enabled:
+            return head.overdue_at_s
+        confirms = self._confirmation.confirms
+        if head.overdue_at_s is not None and confirms:
             return head.overdue_at_s
         # Where nothing is acknowledged, its start is the first sign of it, and that waits for all before it.
         since_s = max(head.first_sent_at_s, self._line.turn_since_s, self._confirmation.moved_at_s)
-        return since_s + self._config.ended_grace_s
+        # Where nothing is confirmed either, what was sent again may have been there, and is said first.
+        repeated_s = 0.0 if confirms else self._line.repeated_s
+        return max(head.overdue_at_s or 0.0, since_s + self._config.ended_grace_s) + repeated_s
 
     def _owes_a_start(self, head: Utterance) -> bool:
         """Whether silence about an utterance that LiveAvatar took means that it is not heard.

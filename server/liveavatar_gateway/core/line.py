@@ -61,6 +61,8 @@ class Line:
         """Whether LiveAvatar ever told a start, by name or by pose."""
         self.turn_since_s = 0.0
         """Since when the first in line is that, or anything behind it ended."""
+        self.repeated_s = 0.0
+        """Seconds of audio that were sent again, so that the avatar may say them twice before what is in line."""
         self._config = config
         self._credit = Credit(config.max_buffered_s)
         self._correlator = Correlator(config.remembered_utterances)
@@ -208,6 +210,8 @@ class Line:
         self.totals.played_s += utterance.played_s
         self.active.remove(utterance)
         self._head = None
+        if not self.active:
+            self.repeated_s = 0.0
         ended = UtteranceEnded(
             utterance.id,
             outcome,
@@ -231,6 +235,7 @@ class Line:
 
     def rewind(self) -> None:
         """Make all that is upstream wait again, from the beginning and under fresh ids: it was dropped there."""
+        self.repeated_s = 0.0
         for utterance in self.active:
             if utterance.first_sent_at_s is not None:
                 self._correlator.remember_ended(utterance.upstream_id)

@@ -8,7 +8,7 @@ from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.hearing import Hearing
 from liveavatar_gateway.core.interrupts import Interrupts
 from liveavatar_gateway.core.line import Line
-from liveavatar_gateway.core.messages import Command, Refs
+from liveavatar_gateway.core.messages import BYTE_RATE, Command, Refs
 from liveavatar_gateway.core.parting import Hold, Parting
 from liveavatar_gateway.core.past import PastSession
 from liveavatar_gateway.core.sender import Sender
@@ -237,7 +237,9 @@ class Speech:
         for utterance in self.active:
             if utterance.delivery.again and not utterance.started:
                 utterance.first_sent_at_s = now_s
-        return sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
+        resent_bytes = sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
+        self._line.repeated_s += resent_bytes / BYTE_RATE
+        return resent_bytes
 
     def hand_over(self, now_s: float) -> int:
         """Another avatar goes on; returns how much audio goes up a second time, PCM bytes.
@@ -248,7 +250,10 @@ class Speech:
         self._confirmation.forget_cut()
         self.lose(now_s)
         self.parting.hold = Hold.NOTHING
-        return self.resume(now_s)
+        resent_bytes = self.resume(now_s)
+        # The other one has nothing yet that it could say twice.
+        self._line.repeated_s = 0.0
+        return resent_bytes
 
     def forget_pose(self) -> None:
         """Another avatar goes on, of which no pose is known."""

@@ -187,6 +187,24 @@ def test_what_plays_without_a_pong_shows_that_missing_pongs_prove_nothing(pongle
     assert rig.packet_s() == pytest.approx([0.4, 0.2, 0.2]), "what was sent a second ago is taken for there"
 
 
+def test_where_pongs_prove_nothing_an_utterance_has_time_for_what_is_said_twice_before_it(pongless):
+    """What was sent again may have been there already: its repeats are spoken first."""
+    rig = pongless
+    rig.run(2)
+    rig.say("u1", 3.0)
+    for _ in range(2):
+        rig.run(0.3)
+        rig.lose()
+        rig.reopen()
+    second = rig.say("u2", 0.3)
+    rig.run(14)
+    assert rig.story("u1")[-1] == "completed"
+    assert "failed" not in rig.story("u2")
+    refs = m.Refs((second.upstream_id,))
+    rig.tell(m.SpeakStarted(refs), m.SpeakEnded(refs))
+    assert rig.story("u2") == ["started", "completed"]
+
+
 def test_where_pongs_prove_nothing_an_end_is_said_again_only_within_a_second(pongless):
     rig = pongless
     first = rig.say("u1", 2.4)

@@ -61,7 +61,7 @@ tool-pages: viewer
 	@$(WITH_TOOLS) python scripts/generate.py --install-only --only typescript
 
 test: tools ## all tests, e.g. ARGS="tests/unit -x"
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not alone and not wheels" $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 20 -m "not alone and not wheels" $(ARGS)
 	@$(if $(ARGS),:,$(MAKE) --no-print-directory viewer-test test-wheels test-load)
 
 test-wheels: $(VENV)/dev.stamp viewer ## of those, the ones that install our wheels into empty environments

@@ -118,6 +118,7 @@ class Hearing:
         if utterance is self._parting.utterance:
             self._parting.is_said = True
         else:
+            self._confirmation.note_over(utterance)
             self._line.complete_through(utterance, now_s)
 
     def forget_pose(self) -> None:

@@ -1,11 +1,16 @@
 """What LiveAvatar is known to have of what was sent: by acks, by pongs, or by nothing but the time that passed."""
 
+from collections import deque
+
 from liveavatar_gateway.core.awaited_acks import Awaited, AwaitedAcks, Kind
 from liveavatar_gateway.core.delivery import Sending
 from liveavatar_gateway.core.line import Line
 from liveavatar_gateway.core.messages import BYTE_RATE, Refs
 from liveavatar_gateway.core.speech_config import SpeechConfig
 from liveavatar_gateway.core.utterance import Utterance
+
+_MOST_OWED_ENDS = 64
+"""Ends that are kept where nothing is ever confirmed."""
 
 
 class Confirmation:
@@ -31,6 +36,10 @@ class Confirmation:
         self._awaited = AwaitedAcks(config.presumed_taken_s)
         self._unproven_cut: tuple[str, Sending] | None = None
         """The latest interrupt, while it may have been lost."""
+        self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MOST_OWED_ENDS)
+        """Ends of utterances that are over and were sent again, while they may be lost."""
+        self._owed_ends: deque[str] = deque(maxlen=_MOST_OWED_ENDS)
+        """Those that are, upstream ids."""
 
     # --- what goes out
 
@@ -74,6 +83,8 @@ class Confirmation:
         """An utterance is sealed upstream: all of it is there."""
         line = self._line
         awaited = self._awaited.take(Kind.END, line.upstream_id_of(refs), now_s)
+        if awaited is not None:
+            self._prove_ends(awaited.number)
         if line.is_over(refs):
             return
         utterance = line.named_by(refs)
@@ -88,6 +99,7 @@ class Confirmation:
         """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
         self._reads = True
         self._prove_cut(number)
+        self._prove_ends(number)
         patience_s = self._config.presumed_taken_s if self.acknowledges else 0.0
         for utterance in self._line.active:
             utterance.read(number, sent_by_s=now_s - patience_s)
@@ -221,6 +233,7 @@ class Confirmation:
     def lose(self, now_s: float) -> None:
         """The socket is gone: what LiveAvatar may not have is to go out again."""
         self._awaited.clear()
+        self._lose_ends(now_s)
         for utterance in self._line.active:
             if utterance.first_sent_at_s is None:
                 continue
@@ -249,6 +262,36 @@ class Confirmation:
         if any(one.first_sent_at_s is not None for one in active[active.index(utterance) + 1 :]):
             # Its end may be missing too and goes out again: an avatar that waits for it would say nothing more.
             utterance.delivery.confirm_all()
+
+    # --- ends of what is over
+
+    def note_over(self, utterance: Utterance) -> None:
+        """It was heard to its end. An avatar that has some of it twice still waits for its end."""
+        if self._line.repeated_s and utterance.end_sending is not None and not utterance.committed:
+            self._unproven_ends.append((utterance.upstream_id, utterance.end_sending))
+
+    def take_owed_end(self, sending: Sending) -> str | None:
+        """Return the upstream id of the next end that was lost, which goes out now; None when none was."""
+        if not self._owed_ends:
+            return None
+        upstream_id = self._owed_ends.popleft()
+        self._unproven_ends.append((upstream_id, sending))
+        return upstream_id
+
+    def forget_ends(self) -> None:
+        """LiveAvatar has nothing any more that could wait for an end."""
+        self._unproven_ends.clear()
+        self._owed_ends.clear()
+
+    def _prove_ends(self, number: int) -> None:
+        while self._unproven_ends and self._unproven_ends[0][1].number <= number:
+            self._unproven_ends.popleft()
+
+    def _lose_ends(self, now_s: float) -> None:
+        since_s = now_s - self._config.presumed_taken_s
+        lost = [one for one, sending in self._unproven_ends if self.confirms or sending.at_s > since_s]
+        self._unproven_ends.clear()
+        self._owed_ends.extendleft(reversed(lost))
 
     # --- the latest interrupt
 

@@ -83,10 +83,10 @@ class Hearing:
             self._confirmation.forget_cut()
         if not is_named and utterance.blind:
             # Its own start may have been told to the lost socket, so this may be of a later one, whose own start
-            # will then not come. Where nothing else confirms that one, nothing would ever prove it.
+            # will then not come. Where no acks come either, nothing else would ever be a sign of that one.
             for later in self._line.active[self._line.active.index(utterance) + 1 :]:
                 later.blind = True
-                later.signed = later.signed or not self._confirmation.confirms
+                later.signed = later.signed or not self._confirmation.acknowledges
         self._line.start(utterance, now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
@@ -118,6 +118,7 @@ class Hearing:
         if utterance is self._parting.utterance:
             self._parting.is_said = True
         else:
+            self._confirmation.note_over(utterance)
             self._line.complete_through(utterance, now_s)
 
     def forget_pose(self) -> None:

@@ -202,6 +202,7 @@ class Interrupts:
             line.infer_start(utterance, now_s)
             utterance.position_s(line.clock, now_s)
         line.clock.cut(now_s)
+        self._confirmation.forget_ends()
         ended = self._end([one for one in barge.cut if one.outcome is None])
         line.rewind()
         self.answers.extend((ticket, ended + others) for ticket, others in barge.tickets)

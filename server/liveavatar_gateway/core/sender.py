@@ -53,8 +53,9 @@ class Sender:
             return self._interrupt(self._interrupts.pending, now_s)
         if not self._line.enabled:
             return None
-        command = self._part() if self._parting.hold is Hold.ALL else self._speak(now_s)
-        return command or self._probe(now_s)
+        if self._parting.hold is Hold.ALL:
+            return self._part() or self._probe(now_s)
+        return self._end_again(now_s) or self._speak(now_s) or self._probe(now_s)
 
     def _probe(self, now_s: float) -> Probe | None:
         at_s = self._confirmation.probe_at_s
@@ -130,9 +131,16 @@ class Sender:
     def _seal(self, utterance: Utterance, now_s: float) -> SpeakEnd:
         utterance.end_sending = self._sending(now_s)
         utterance.overdue_at_s = now_s + self._line.clock.lead_s(now_s) + self._config.ended_grace_s
+        return self._end(utterance.upstream_id)
+
+    def _end_again(self, now_s: float) -> SpeakEnd | None:
+        upstream_id = self._confirmation.take_owed_end(self._sending(now_s))
+        return None if upstream_id is None else self._end(upstream_id)
+
+    def _end(self, upstream_id: str) -> SpeakEnd:
         self.sent_count += 1
-        self._confirmation.expect_end(utterance.upstream_id, self.sent_count)
-        return SpeakEnd(utterance.upstream_id)
+        self._confirmation.expect_end(upstream_id, self.sent_count)
+        return SpeakEnd(upstream_id)
 
     def _cut(self, utterance: Utterance, now_s: float) -> Speak | None:
         if self._confirmation.is_full(utterance, self._config.scheduler.max_packet_s):

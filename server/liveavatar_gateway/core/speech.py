@@ -248,6 +248,7 @@ class Speech:
         """
         self._interrupts.finish(now_s)
         self._confirmation.forget_cut()
+        self._confirmation.forget_ends()
         self.lose(now_s)
         self.parting.hold = Hold.NOTHING
         resent_bytes = self.resume(now_s)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.events import Happening, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.events import Entry, Happening, UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.speech_config import SpeechConfig
@@ -198,6 +198,11 @@ class Rig:
     @property
     def happenings(self) -> list[Happening]:
         return [entry.happening for entry in self.session.log.after(0)]
+
+    @staticmethod
+    def at_s(entry: Entry) -> float:
+        """Time of an entry of the log on the made-up clock."""
+        return (entry.at - EPOCH).total_seconds()
 
     def of(self, kind: type) -> list[Any]:
         """Happenings of one kind."""

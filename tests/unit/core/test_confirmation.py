@@ -245,6 +245,20 @@ def test_without_acks_a_start_that_a_lost_socket_swallowed_is_concluded(rig):
     assert rig.end_of("u1").outcome is Outcome.COMPLETED
 
 
+def test_without_acks_the_utterance_whose_start_was_taken_for_that_of_the_one_before_does_not_fail(rig):
+    """The start before it was told to the lost socket, and starts have no names."""
+    rig.say("u1", 0.1)
+    rig.lose()
+    rig.reopen()
+    rig.say("u2", 0.1)
+    rig.tell(m.Read(rig.speech.sent_count))
+    rig.run(0.3)
+    rig.tell(m.SpeakStarted(m.Refs()), m.Read(rig.speech.sent_count), m.SpeakEnded(m.Refs()))
+    assert rig.story("u1") == ["started", "completed"]
+    rig.run(8.0)
+    assert rig.story("u2") == ["started", "completed"]
+
+
 def test_no_end_is_concluded_of_what_was_not_read(rig):
     """When the end is overdue the socket is taken for dead, and what is missing goes over another."""
     utterance = rig.say("u1", 2.4)

@@ -169,6 +169,49 @@ def test_what_liveavatar_did_not_read_goes_over_another_socket_before_it_fails(m
     assert rig.story("u") == ["started", "completed"]
 
 
+# --- an end is not lost with its socket
+
+
+@pytest.fixture
+def said_twice(rig):
+    """LiveAvatar has an utterance twice: it spoke the first, and the end of the second is on its way."""
+    first = rig.say("u1", 0.1)
+    rig.lose()
+    rig.reopen()
+    refs = m.Refs((first.upstream_id,))
+    rig.tell(m.SpeakStarted(refs), m.SpeakEnded(refs))
+    assert rig.story("u1") == ["started", "completed"]
+    return m.SpeakEnd(first.upstream_id)
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_the_end_of_what_was_said_twice_goes_out_again_before_what_follows(rig, said_twice, losses):
+    """An avatar that has its repeat waits for the end, and would not say what follows."""
+    second = rig.say("u2", 0.1)
+    for _ in range(losses):
+        rig.lose()
+        rig.commands.clear()
+        rig.reopen()
+    speech = [one for one in rig.commands if isinstance(one, m.Speak | m.SpeakEnd)]
+    assert [one.event_id for one in speech] == [said_twice.event_id, second.upstream_id, second.upstream_id]
+    assert speech[0] == said_twice
+
+
+@pytest.mark.parametrize("proof", ["pong", "ack", "interrupt"])
+def test_the_end_of_what_was_said_twice_does_not_go_out_again_once_it_is_not_needed(rig, said_twice, proof):
+    if proof == "interrupt":
+        rig.say("u2", 0.1)
+        rig.interrupt()
+        rig.cleared()
+    else:
+        refs = m.Refs((said_twice.event_id,))
+        rig.tell(m.Read(rig.speech.sent_count) if proof == "pong" else m.Committed(refs))
+    rig.lose()
+    rig.commands.clear()
+    rig.reopen()
+    assert said_twice not in rig.commands
+
+
 # --- an interrupt is not lost with its socket
 
 

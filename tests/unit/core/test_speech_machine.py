@@ -22,12 +22,15 @@ from hypothesis.stateful import (
 )
 
 from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.errors import UpstreamStalled
 from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.states import Outcome
 from liveavatar_gateway.core.utterance import Utterance
 
 _SLICE_S = 0.05
 _EPSILON_S = 1e-6
+_SILENCE_S = 5.0
+"""Shortest silence about an utterance after which it may fail."""
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Turn:
     """How many commands were out when it was cut by name; none about it may follow."""
     upstream_ids: list[str] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
+    ended_at_s: float | None = None
 
 
 class SpeechMachine(RuleBasedStateMachine):
@@ -54,6 +58,8 @@ class SpeechMachine(RuleBasedStateMachine):
         self.tickets: list[int] = []
         self.promised = 0
         self.events_told = 0
+        self.starts_told: set[str] = set()
+        """Ids that were named by starts."""
         self.commands_heard = 0
         self.commands_checked = 0
         self.entries_checked = 0
@@ -179,15 +185,20 @@ class SpeechMachine(RuleBasedStateMachine):
         said = self.avatar.said
         event = said.pop(min(index if jump else 0, len(said) - 1))
         for _ in range({"once": 1, "twice": 2, "never": 0}[fate]):
-            self.events_told += 1
-            self.rig.tell(event)
+            self.tell(event)
 
     @precondition(lambda self: self.avatar.said)
     @rule()
     def deliver_all(self):
         said, self.avatar.said = self.avatar.said, []
-        self.events_told += len(said)
-        self.rig.tell(*said)
+        for event in said:
+            self.tell(event)
+
+    def tell(self, event: m.Event) -> None:
+        self.events_told += 1
+        if isinstance(event, m.SpeakStarted):
+            self.starts_told.update(event.refs.ids)
+        self.rig.tell(event)
 
     def avatar_catches_up(self) -> None:
         commands = self.rig.commands[self.commands_heard :]
@@ -255,6 +266,7 @@ class SpeechMachine(RuleBasedStateMachine):
                 case UtteranceEnded(utterance_id, outcome):
                     assert by_id[utterance_id].story in ([], ["started"])
                     by_id[utterance_id].story.append(outcome.value)
+                    by_id[utterance_id].ended_at_s = self.rig.at_s(entry)
 
     def teardown(self):
         """LiveAvatar says no more: everything ends by its deadline, and nothing was lost on the way."""
@@ -293,7 +305,22 @@ class SpeechMachine(RuleBasedStateMachine):
             later = self.turns[self.turns.index(turn) :]
             assert any(one.cut_at_command is not None for one in later), "it was cut although nobody asked for it"
         else:
-            assert self.rig.sent(turn.utterance.upstream_id) == whole, "audio was lost"
+            is_whole = self.rig.sent(turn.utterance.upstream_id) == whole
+            assert is_whole or self.failed_unheard(turn), "audio was lost"
+
+    def failed_unheard(self, turn: Turn) -> bool:
+        """Whether an utterance failed since LiveAvatar, for long enough, told no start of it."""
+        # A long one is still going up when that silence is over, and nobody would hear what waits of it.
+        upstream_id = turn.utterance.upstream_id
+        if turn.story != ["failed"] or upstream_id in self.starts_told or turn.ended_at_s is None:
+            return False
+        first_at_s = next(
+            at_s
+            for command, at_s in zip(self.rig.commands, self.rig.times_s, strict=True)
+            if isinstance(command, m.Speak) and command.event_id == upstream_id
+        )
+        is_stalled = isinstance(turn.utterance.failure, UpstreamStalled)
+        return is_stalled and turn.ended_at_s - first_at_s >= _SILENCE_S - _EPSILON_S
 
 
 def test_any_speech_reaches_the_avatar_once_and_in_order_and_ends_once(make_rig):

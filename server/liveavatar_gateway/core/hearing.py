@@ -59,7 +59,9 @@ class Hearing:
         """The avatar talks: the same as a start, unless the utterance that plays is known already."""
         self._line.tells_starts = self._talking = True
         utterance = self._next_heard()
-        if utterance is not None and not self._line.speaking:
+        # Where nothing is confirmed, the pose may be of cut speech, which a start with a name could not be.
+        is_in_doubt = self._says_started and not self._confirmation.has_confirmed
+        if utterance is not None and not self._line.speaking and not is_in_doubt:
             self._hear(utterance, now_s, is_named=False)
 
     def _next_heard(self) -> Utterance | None:
@@ -78,8 +80,9 @@ class Hearing:
         if not is_named and self._confirmation.may_be_of_cut_speech:
             return
         self._confirmation.learn_from_start(utterance)
-        if is_named and self._interrupts.pending is None:
-            # It was sent behind the last interrupt, for all before that is over.
+        if self._interrupts.pending is None:
+            # It was sent behind the last interrupt, for all before that is over. Kept as unproven, that one would
+            # go out again behind a loss and cut what is heard here, whose audio is gone.
             self._confirmation.forget_cut()
         if not is_named and utterance.blind:
             # Its own start may have been told to the lost socket, so this may be of a later one, whose own start

@@ -28,6 +28,7 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import Outcome, SessionState
 from liveavatar_gateway.core.utterance import Utterance
 
+_MOST_WORDS = 15
 _MOST_REPEATED_BYTES = 5 * m.BYTE_RATE
 _PATIENCE_S = 0.8
 """How long the wire may hold things back while it lasts. LiveAvatar acknowledges in a fraction of that."""
@@ -128,6 +129,8 @@ class LostSockets(RuleBasedStateMachine):
         self.chunk(seconds)
         self.seal()
 
+    # Where nothing is confirmed each end takes five seconds of the clock, so more of them say nothing new.
+    @precondition(lambda self: len(self.turns) < _MOST_WORDS)
     @rule()
     def say_word_by_word(self):
         """Utterances so short that all of them fit into the lead: an ack without a name could be about any."""
@@ -389,6 +392,29 @@ def test_no_byte_is_lost_and_only_unconfirmed_packets_repeat_where_pongs_are_los
 def test_no_byte_is_lost_where_liveavatar_never_confirms(make_rig):
     """Sockets that are lost faster pile up seconds of repeats there: in the end silence is taken for a failure."""
     run(make_rig, dialects=("silent-acks",), orderly=False, calm_s=1.0)
+
+
+def test_an_interrupt_that_a_pose_proved_does_not_go_out_again_over_what_is_heard(make_rig):
+    """Where nothing is confirmed and the avatar's pose told of the start, its audio was let go of."""
+    kind = {"dialects": ("silent-acks",), "orderly": False, "calm_s": 1.0, "make_rig": staticmethod(make_rig)}
+    state = type("Machine", (LostSockets,), kind)()
+    state.connect(audio_format=None, dialect=0, naming="source", seed=0, queue_lead_s=0.0)
+    for step in (
+        state.say_word_by_word,
+        lambda: state.wait(seconds=0.05),
+        lambda: state.interrupt(back=None),
+        state.begin,
+        lambda: state.chunk(seconds=1.0),
+        lambda: state.wait_while_all_is_on_its_way(seconds=0.2),
+        lambda: state.wait(seconds=0.05),
+        state.begin,
+        lambda: state.lose(down=0.0, up=0.0),
+        lambda: state.reopen(says_connected=True),
+        lambda: state.wait(seconds=0.05),
+    ):
+        step()
+        state.every_command_is_about_somebody()
+    state.teardown()
 
 
 class Rotating(LostSockets):

@@ -289,8 +289,8 @@ def test_plain_locust_does_what_its_options_say(stage, tmp_path: Path):
 def test_plain_locust_is_driven_from_its_web_page(stage, tmp_path: Path):
     emulator, gateway = stage
     port = free_port()
-    with locust(None, tmp_path, web_port=port) as run:
-        page = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
+    address = f"http://127.0.0.1:{port}"
+    with locust(None, tmp_path, web_port=port) as run, httpx.Client(base_url=address, timeout=10) as page:
 
         def stats() -> dict:
             return page.get("/stats/requests").raise_for_status().json()

@@ -60,16 +60,21 @@ async def _stand_still(gateway: processes.Gateway, zero_s: float) -> None:
     gateway.process.send(signal.SIGCONT)
 
 
-async def _closed_loop(address: str, zero_s: float) -> Series:
-    """One caller who opens a session, and the next one when that is open: counted as most tools count."""
-    series = Series()
+async def _closed_loop(address: str, zero_s: float) -> tuple[Series, float]:
+    """One caller who opens a session, and the next one when that is open: counted as most tools count.
+
+    Returns:
+        The openings, and the longest turn of opening and ending in seconds: the stall may meet either.
+    """
+    series, longest_s = Series(), 0.0
     async with caller(address) as ours:
         while time.monotonic() < zero_s + SECONDS:
             asked_s = time.monotonic()
             session = (await ours.create()).session
             series.add(time.monotonic() - asked_s, 0)
             await ours.end(session.id)
-    return series
+            longest_s = max(longest_s, time.monotonic() - asked_s)
+    return series, longest_s
 
 
 async def test_a_stall_of_2_s_is_in_the_p99_and_a_closed_loop_hides_it(tmp_path: Path):
@@ -84,7 +89,7 @@ async def test_a_stall_of_2_s_is_in_the_p99_and_a_closed_loop_hides_it(tmp_path:
         finally:
             load.kill()
     opened = RunResult.load(tmp_path / "result.json").measured.series["gateway", "session open"]
-    closed = asking.result()
+    closed, longest_s = asking.result()
     told = (
         f"session open, open loop: {opened.count} values, p50 {opened.percentile_ms(50):.0f} ms, "
         f"p99 {opened.percentile_ms(99):.0f} ms; closed loop: {closed.count} values, "
@@ -94,5 +99,5 @@ async def test_a_stall_of_2_s_is_in_the_p99_and_a_closed_loop_hides_it(tmp_path:
     # A tenth of the arrivals wait for up to 2 s, so one in a hundred for 1.8 s at least.
     assert opened.percentile_ms(99) > 0.8 * 1000 * STALL_S, told
     # It met the stall as well, but once.
-    assert closed.max_ms() > 0.8 * 1000 * STALL_S, told
+    assert longest_s > 0.8 * STALL_S, told
     assert closed.percentile_ms(99) < opened.percentile_ms(99) / 2, told

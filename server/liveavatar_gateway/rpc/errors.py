@@ -108,16 +108,25 @@ async def answered(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
         refused = _first(group)
         if refused is not None:
             await abort(context, refused)
-        faults = group.split(grpc.aio.InternalError)[1]
+        faults = group.split(_is_end_of_call)[1]
         if faults is not None:
             await abort(context, _incident(faults))
     except (grpc.aio.AbortError, grpc.RpcError):
         raise
-    except grpc.aio.InternalError:
-        # A write to a caller that is gone: there is nobody to tell, and nothing is wrong here.
-        return
     except Exception as fault:  # noqa: BLE001 - the root of a call: whatever it is ends here, logged
-        await abort(context, _incident(fault))
+        # A caller that is gone, or a server that was stopped: there is nobody to tell, and nothing is wrong here.
+        if not _is_end_of_call(fault):
+            await abort(context, _incident(fault))
+
+
+def _is_end_of_call(error: BaseException) -> bool:
+    """Return whether gRPC raised an error since the call has ended: its caller is gone, or its server was stopped.
+
+    The error for a stopped server has no public name; of the public ones, a misuse and our own abort remain.
+    """
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(
+        error, grpc.aio.UsageError | grpc.aio.AbortError
+    )
 
 
 def _first(group: ExceptionGroup[Any]) -> e.GatewayError | None:

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2 as d
 from google.rpc import status_pb2
+from grpc._cython import cygrpc
 
 from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.rpc.errors import CODES, DOMAIN, abort, answered, status_of
@@ -224,8 +225,13 @@ async def test_a_call_that_is_not_refused_is_left_alone(context):
 
 @pytest.mark.parametrize(
     "fault",
-    [grpc.aio.InternalError("write"), ExceptionGroup("tasks", [grpc.aio.InternalError("write")])],
-    ids=["alone", "in a task"],
+    [
+        grpc.aio.InternalError("write"),
+        ExceptionGroup("tasks", [grpc.aio.InternalError("write")]),
+        cygrpc._ServerStoppedError("read"),
+        ExceptionGroup("tasks", [cygrpc._ServerStoppedError("read")]),
+    ],
+    ids=["alone", "in a task", "server stopped", "server stopped, in a task"],
 )
 async def test_a_write_to_a_caller_that_is_gone_is_no_fault(context, capsys, fault):
     await end(context, fault)

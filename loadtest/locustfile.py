@@ -1,4 +1,4 @@
-"""What `locust -f loadtest/locustfile.py` runs.
+"""Entry point of `locust -f loadtest/locustfile.py`.
 
 By hand it is plain Locust: `--host`, `-u`, `-r`, `-t`, class names and the web page do what they always do, and
 each user holds one conversation after the other. With `LOAD_SCENARIO` it plays that scenario's schedule of

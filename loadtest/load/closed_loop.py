@@ -39,7 +39,7 @@ _NUMBERS_PER_WORKER: Final = 1_000_000
 
 
 class ClosedLoop:
-    """What Locust calls in each process. `part` is there while a test runs."""
+    """Listener for Locust's events in each process. `part` is there while a test runs."""
 
     def __init__(self, order: Order, environment: Mapping[str, str]) -> None:
         """Prepare for tests.

@@ -80,7 +80,7 @@ class Part:
 
     @property
     def closing(self) -> bool:
-        """Whether nothing more is begun."""
+        """Return whether nothing more is begun."""
         return self._closing
 
     # --- called by Locust's greenlets

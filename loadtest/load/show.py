@@ -1,4 +1,4 @@
-"""What was measured, in Locust's own tables."""
+"""Measurements in Locust's own tables."""
 
 from typing import Final, NoReturn
 

@@ -17,14 +17,14 @@ _IDLE_S = 0.5
 
 
 class Run(Protocol):
-    """What users work for: a scenario's schedule, or one conversation after the other."""
+    """Source of work for users: a scenario's schedule, or one conversation after the other."""
 
     engine: Engine
     part: Part | None
 
     @property
     def host(self) -> str:
-        """Where the gateway is by default."""
+        """Default address of the gateway."""
 
     @property
     def weights(self) -> Mapping[str, float]:

@@ -82,7 +82,7 @@ class Outbox:
         self.closed_by_server = False
         self.was_reset = False
         self.overflowed = False
-        """Whether the client was reset since it read nothing while `OUTBOX_LIMIT` events waited."""
+        """True when the client was reset since it read nothing while `OUTBOX_LIMIT` events waited."""
 
     def put(self, item: Item, *, delay_s: float = 0.0, ack_delay_s: float | None = None) -> None:
         """Queue an event or the close frame; after a close frame nothing more is taken.

@@ -162,7 +162,7 @@ class Playback:
 
     @property
     def left_open(self) -> bool:
-        """Whether the utterance that is heard has played all of its audio and no `speak_end` has come."""
+        """Return whether the utterance that is heard has played all of its audio and no `speak_end` has come."""
         return self.talking and self._queue[0].dry_noticed and self._queue[0].speak_end_at_s is None
 
     def configure(self, *, speed: float, start_delay_s: float, start_after_s: float, now_s: float) -> None:

@@ -62,7 +62,7 @@ class Over:
     reason: str
     at_s: float
     speech_left_open: bool = False
-    """Whether the avatar was still in the talking pose, with all audio played and no `speak_end`."""
+    """True when the avatar was still in the talking pose, with all audio played and no `speak_end`."""
 
 
 Effect = Send | Close | MinuteDue | Over | Cue

@@ -131,7 +131,7 @@ class Emulator:
             time.sleep(0.05)
 
     def runs(self, upstream_id: str) -> bool:
-        """Whether a session is active: the question to ask where sessions of others may be."""
+        """Return whether a session is active: the question to ask where sessions of others may be."""
         found = self.http.get("/_emulator/sessions").raise_for_status().json()
         return any(one["id"] == upstream_id and not one["end_reason"] for one in found)
 

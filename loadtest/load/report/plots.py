@@ -32,7 +32,7 @@ _CURVE_POINTS: Final = 150
 _LEAST_SAMPLES: Final = 3
 _MEDIAN: Final = 50.0
 _USUAL_PERCENTILE: Final = 99.0
-"""What is drawn of a figure that no objective judges."""
+"""Percentile that is drawn of a figure that no objective judges."""
 
 
 def latency_over_time(result: RunResult, verdict: Verdict) -> list[Plot]:

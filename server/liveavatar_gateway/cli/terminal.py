@@ -21,7 +21,7 @@ class ControllingTerminal:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the terminal that was there at the start is there no more."""
+        """Return whether the terminal that was there at the start is there no more."""
         return self._had and not _opens()
 
 

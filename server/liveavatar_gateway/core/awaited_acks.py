@@ -70,7 +70,7 @@ class AwaitedAcks:
         return found
 
     def has(self, kind: Kind, event_id: str) -> bool:
-        """Whether an answer to a certain command may still come."""
+        """Return whether an answer to a certain command may still come."""
         return any(one.kind is kind and one.event_id == event_id for one in self._all)
 
     def _forget_settled(self, now_s: float) -> None:

@@ -125,7 +125,7 @@ class Confirmation:
 
     @property
     def has_confirmed(self) -> bool:
-        """Whether LiveAvatar ever confirmed anything, and a missing confirmation means something."""
+        """Return whether LiveAvatar ever confirmed anything, and a missing confirmation means something."""
         return self.acknowledges or self.reads
 
     @property
@@ -152,7 +152,7 @@ class Confirmation:
         return missing[-1].unconfirmed[-1].sending.at_s + self._config.presumed_taken_s
 
     def is_full(self, utterance: Utterance, packet_s: float) -> bool:
-        """Whether so much of an utterance is unconfirmed that no packet of a length may follow."""
+        """Return whether so much of an utterance is unconfirmed that no packet of a length may follow."""
         if not self.has_confirmed:
             return False
         return utterance.delivery.unconfirmed_s + packet_s > self._config.max_unconfirmed_s
@@ -248,7 +248,7 @@ class Confirmation:
             self._line.clock.take_back(utterance.lose() / BYTE_RATE)
 
     def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
-        """Whether the socket that is lost was taken for dead because nothing confirmed an utterance."""
+        """Return whether the socket that is lost was taken for dead because nothing confirmed an utterance."""
         unheard_at_s = self.unheard_at_s(utterance)
         if unheard_at_s is not None and now_s >= unheard_at_s:
             return True

@@ -37,7 +37,7 @@ class Hearing:
         self._says_started = False
         """Whether a start was ever told by name."""
         self._is_stuck = False
-        """Whether the socket took nothing at that time."""
+        """True when the socket took nothing at that time."""
         self._looked_at_s = 0.0
         """Time of the latest `tick`."""
         self._talking = False

@@ -33,7 +33,7 @@ class Sender:
         self.wake_bytes = 0
         """When to ask it again before that: when so many bytes wait of the utterance whose turn it is."""
         self.waits_for_proof = False
-        """Whether audio waits until LiveAvatar has confirmed what went out before it."""
+        """True when audio waits until LiveAvatar has confirmed what went out before it."""
         self.sent_count = 0
         """Packets, ends and interrupts so far: the number of the last one."""
         self._config = config

@@ -61,7 +61,7 @@ class Speech:
 
     @property
     def waits_for_proof(self) -> bool:
-        """Whether a command may be due as soon as LiveAvatar confirms anything."""
+        """Return whether a command may be due as soon as LiveAvatar confirms anything."""
         return self._sender.waits_for_proof
 
     @property

@@ -128,7 +128,7 @@ class Utterance:
         self.sealed = False
         self.failure: GatewayError | None = None
         self.inferred = False
-        """Whether its end was concluded from the clock, since LiveAvatar gave no sign."""
+        """True when its end was concluded from the clock, since LiveAvatar gave no sign."""
         self.started = False
         self.signed = False
         self.committed = False
@@ -188,7 +188,7 @@ class Utterance:
 
     @property
     def doubted(self) -> bool:
-        """Whether a socket was taken for dead over it, and nothing more of it was confirmed since."""
+        """Return whether a socket was taken for dead over it, and nothing more of it was confirmed since."""
         return self.doubted_at is not None and self.delivery.confirmed <= self.doubted_at
 
     @property

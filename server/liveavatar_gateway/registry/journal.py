@@ -77,7 +77,7 @@ class Journal:
 
     @property
     def wants_to_grow(self) -> bool:
-        """Whether few slots are left and the file may still grow."""
+        """Return whether few slots are left and the file may still grow."""
         return len(self._free) < LOW_SLOTS and len(self._chunks) < MAX_CHUNKS
 
     def open(self) -> None:
@@ -257,7 +257,7 @@ class Journals:
             yield path.name.removeprefix(prefix).removesuffix(".journal")
 
     def is_fresh(self, owner: str) -> bool:
-        """Whether a journal was written so lately that its process may have no lease yet."""
+        """Return whether a journal was written so lately that its process may have no lease yet."""
         try:
             return time.time() - self.path(owner).stat().st_mtime < _FRESH_S
         except OSError:

@@ -248,7 +248,7 @@ class Books:
 
     @property
     def available(self) -> bool:
-        """Whether the registry worked when it was used last."""
+        """Return whether the registry worked when it was used last."""
         return not self._outage
 
     def ledger(self, session: Kept, fence: Fence | None = None) -> Ledger:

@@ -116,7 +116,7 @@ class Drive:
         """Until when it is tried to reach the avatar: since it was lost, however often a socket did not last."""
         self._attempt_count = 0
         self._stood_still = False
-        """Whether the process stood still since the latest try to reach the avatar began."""
+        """True when the process stood still since the latest try to reach the avatar began."""
         self._stuck_since_s: float | None = None
         self._stuck_seen_s = 0.0
         self._renewed = False
@@ -352,7 +352,7 @@ class Drive:
             await self._sleep()
 
     def _is_stuck(self, socket: CommandSocket) -> bool:
-        """Whether LiveAvatar's end does not take what was sent.
+        """Return whether LiveAvatar's end does not take what was sent.
 
         Raises:
             SocketClosed: it took nothing for so long that it is gone.

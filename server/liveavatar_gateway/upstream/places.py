@@ -148,7 +148,7 @@ class Places:
 
     @property
     def refuses(self) -> bool:
-        """Whether the next caller would be refused at once, since all are taken and the line is full."""
+        """Return whether the next caller would be refused at once, since all are taken and the line is full."""
         return self.used >= self._config.limit and len(self._line) >= self._config.max_waiting
 
     @property

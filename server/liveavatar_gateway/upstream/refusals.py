@@ -61,7 +61,7 @@ class Answer:
     """LiveAvatar's name of the field at fault, if it names one."""
     retry_after_s: float | None
     own: bool
-    """Whether it has one of LiveAvatar's own forms; anything else may come from a proxy on the way."""
+    """True when it has one of LiveAvatar's own forms; anything else may come from a proxy on the way."""
 
     @classmethod
     def of(cls, status: int, content: bytes, headers: Mapping[str, str], *, endpoint: str) -> "Answer":

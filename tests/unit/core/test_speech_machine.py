@@ -309,7 +309,7 @@ class SpeechMachine(RuleBasedStateMachine):
             assert is_whole or self.failed_unheard(turn), "audio was lost"
 
     def failed_unheard(self, turn: Turn) -> bool:
-        """Whether an utterance failed since LiveAvatar, for long enough, told no start of it."""
+        """Return whether an utterance failed since LiveAvatar, for long enough, told no start of it."""
         # A long one is still going up when that silence is over, and nobody would hear what waits of it.
         upstream_id = turn.utterance.upstream_id
         if turn.story != ["failed"] or upstream_id in self.starts_told or turn.ended_at_s is None:

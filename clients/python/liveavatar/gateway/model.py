@@ -356,7 +356,7 @@ class ServerInfo:
     detach_grace: timedelta
     """How long a session outlives its last stream by default."""
     draining: bool
-    """Whether the gateway process drains: it takes nothing new and ends its sessions."""
+    """True when the gateway process drains: it takes nothing new and ends its sessions."""
 
     @classmethod
     def from_proto(cls, message: session_service_pb2.GetServerInfoResponse) -> Self:

@@ -50,12 +50,12 @@ class Portal:
 
     @property
     def forked(self) -> bool:
-        """Whether this process is a fork of the one that the thread runs in."""
+        """Return whether this process is a fork of the one that the thread runs in."""
         return os.getpid() != self._pid
 
     @property
     def broken(self) -> bool:
-        """Whether the loop has ended although nobody closed the portal."""
+        """Return whether the loop has ended although nobody closed the portal."""
         return not self._closed and not self._thread.is_alive()
 
     def require_running(self) -> None:
@@ -69,7 +69,7 @@ class Portal:
 
     @property
     def stuck(self) -> bool:
-        """Whether the loop does nothing.
+        """Return whether the loop does nothing.
 
         Raises:
             ClientClosed: the portal was closed, or its loop has ended.

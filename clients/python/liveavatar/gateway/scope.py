@@ -39,7 +39,7 @@ _OVER_S = 0.05
 
 
 def _worth_repeating(error: GatewayError) -> bool:
-    """Whether a gateway refused for a moment and started nothing, or none was reached.
+    """Return whether a gateway refused for a moment and started nothing, or none was reached.
 
     OWNER_MOVED was followed already, and another round leads to the same process.
     """

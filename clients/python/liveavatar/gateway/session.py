@@ -141,7 +141,7 @@ class AsyncSession:
 
     @property
     def unended(self) -> bool:
-        """Whether it is up to this object to end the session, which is open and nobody else's."""
+        """Return whether it is up to this object to end the session, which is open and nobody else's."""
         lost = isinstance(self._final, AttachSuperseded)
         return self._view.record is not None and not (
             self._detached or lost or self._view.state is SessionState.ENDED

@@ -23,6 +23,8 @@ from liveavatar_emulator.wire import Wire, reset
 if TYPE_CHECKING:
     from liveavatar_emulator.avatar.stage import Stage
 
+IDLE_CONNECTION_S = 75
+"""Close an idle HTTP connection after this long; longer than HTTP clients keep one, which would race with it."""
 MAX_FRAME_BYTES = 64_000_000
 """Far above the knob `frame_limit_chars`, which is the one that decides."""
 
@@ -129,6 +131,7 @@ def run(config: ServerConfig, settings: Settings, scenario: Scenario, say: Calla
             # Its info lines carry request paths, and a socket's path is a secret.
             log_level="warning",
             server_header=False,
+            timeout_keep_alive=IDLE_CONNECTION_S,
             timeout_graceful_shutdown=1,
             backlog=4096,
         ),

@@ -45,6 +45,9 @@ _MAX_BODY_BYTES: Final = 4 * 2**20
 _ID: Final = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)
 _TOKEN: Final = re.compile(r"[!-~]+")
 """Visible ASCII: a token goes into a header."""
+_IDLE_CONNECTION_S: Final = 4.0
+"""Longest idle time of a connection that is used again. Many servers close one after 5 s; a start that meets the
+close fails, and a start is not repeated."""
 _MAX_RETRY_WAIT_S: Final = 10.0
 """Longest pause before a call is repeated. Whoever asks for a longer one gets no repeat: its caller is told."""
 
@@ -89,7 +92,9 @@ class Rest:
             trust_env=False,
             verify=httpx.create_ssl_context(),
             timeout=None,  # noqa: S113 - bounded over the whole call instead, see `_ask`
-            limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
+            limits=httpx.Limits(
+                max_connections=200, max_keepalive_connections=50, keepalive_expiry=_IDLE_CONNECTION_S
+            ),
             # Answers are small; what is not compressed cannot grow beyond the limit while it is unpacked.
             headers={"Accept-Encoding": "identity"},
         )

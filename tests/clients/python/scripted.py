@@ -445,6 +445,15 @@ async def well_behaved(peer: AttachPeer) -> None:
     await peer.until_end()
 
 
+async def ended_before(peer: AttachPeer) -> None:
+    """Resume a session that has ended.
+
+    grpc/grpc#36066: a write of the client that meets the end of its call costs it what it had not read yet.
+    """
+    assert (await peer.opened()).WhichOneof("message") == "resume"
+    await peer.end(1)
+
+
 async def watchful(peer: WatchPeer) -> None:
     """Has nothing to tell."""
     await peer.asked()

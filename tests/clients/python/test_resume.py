@@ -10,6 +10,7 @@ from clients.python.scripted import (
     AttachPeer,
     AudioPeer,
     Peer,
+    ended_before,
     fluent,
     opened,
     scripted,
@@ -284,7 +285,8 @@ async def test_a_session_that_opens_too_late_is_ended(give_up):
         await peer.until_end()
         ended.set()
 
-    async with scripted([late]) as gateway, AsyncClient(gateway.address) as client:
+    # The client may ask again how it ended: see `ended_before`.
+    async with scripted([late, ended_before]) as gateway, AsyncClient(gateway.address) as client:
         if give_up == "timeout":
             with pytest.raises(DeadlineExceeded):
                 await client.open_session("avatar", timeout=0.2).open()

@@ -30,6 +30,19 @@ async def test_a_knob_switches_the_success_code(emulator):
     assert (await emulator.mint()).json()["code"] == 100
 
 
+async def test_an_idle_connection_outlives_those_that_http_clients_keep(emulator):
+    """httpx and others use one again for 5 s: closed then, it takes a request with it now and then."""
+    url = httpx.URL(emulator.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    for idle_s in (5.5, 0):
+        writer.write(b"GET /v1/sessions?type=active HTTP/1.1\r\nHost: e\r\nX-API-KEY: emulator-key\r\n\r\n")
+        assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+        await asyncio.sleep(idle_s)
+        while (await reader.read(65536))[-1:] != b"}":
+            pass
+    writer.close()
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-API-KEY": "wrong"}, {"Authorization": "Bearer emulator-key"}])
 @pytest.mark.parametrize(
     ("method", "path"),

@@ -51,6 +51,29 @@ async def rest(*, timeout_s: float = 5.0):
             await one.aclose()
 
 
+async def test_a_connection_that_servers_are_about_to_close_is_not_used_again():
+    """uvicorn and Node close one that was idle for 5 s: a start that meets it fails, and is not repeated."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(GONE.replace(b"Connection: close\r\n", b""))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    one = Rest(RestConfig(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), "key")
+    async with server, contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(one.aclose)
+        await one.fate("s-1")
+        await one.fate("s-1")
+        assert connections == 1
+        await asyncio.sleep(4.5)
+        await one.fate("s-1")
+        assert connections == 2
+
+
 @pytest.mark.parametrize("answer", FOREIGN, ids=lambda answer: answer[:60].decode().replace("\r\n", " "))
 async def test_no_page_of_a_proxy_proves_that_a_session_is_gone(answer):
     async with rest() as (one, server):

@@ -23,7 +23,7 @@ from locust import events  # noqa: E402
 from load.behaviours import expected_s  # noqa: E402
 from load.closed_loop import ClosedLoop  # noqa: E402
 from load.conductor import Conductor  # noqa: E402
-from load.order import InvalidOrder, Order  # noqa: E402
+from load.run_config import InvalidRunConfig, RunConfig  # noqa: E402
 from load.scenarios import ordered  # noqa: E402
 from load.shapes import shape_of  # noqa: E402
 from load.timeline import TimelineError  # noqa: E402
@@ -35,14 +35,14 @@ gevent.monkey.patch_time()
 gevent.monkey.patch_os()
 
 try:
-    _order = Order.from_environment(os.environ)
+    _order = RunConfig.from_environment(os.environ)
     if os.environ.get("LOAD_SCENARIO"):
         _schedule = Conductor(_order, ordered(_order, expected_s))
         Shape = shape_of(_schedule)
         _run: Run = _schedule
     else:
         _run = ClosedLoop(_order, os.environ)
-except (InvalidOrder, TimelineError) as error:
+except (InvalidRunConfig, TimelineError) as error:
     sys.exit(str(error))
 _run.install(events)
 globals().update(users_of(_run))

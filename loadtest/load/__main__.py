@@ -18,7 +18,6 @@ from load.judging import judge
 from load.knee import Knee, SearchRange, find_knee
 from load.machine import description
 from load.objectives import DEFAULT_FILE, ObjectivesError, ScenarioObjectives, read_objectives
-from load.order import PREFIX, InvalidOrder, Order
 from load.progress import ProgressLine
 from load.report.compared import comparison_markdown, show_comparison
 from load.report.console import show
@@ -26,6 +25,7 @@ from load.report.knee import show_knee, write_knees
 from load.report.write import write_all
 from load.result import NoResult, RunResult
 from load.run import Plan, perform
+from load.run_config import PREFIX, InvalidRunConfig, RunConfig
 from load.scenarios import SCENARIOS
 from load.timeline import TimelineError
 from load.verdict import EXIT_CODES
@@ -38,7 +38,7 @@ _WIDTH = 140
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_UNUSABLE = (StageError, TimelineError, InvalidOrder, ObjectivesError)
+_UNUSABLE = (StageError, TimelineError, InvalidRunConfig, ObjectivesError)
 _TALK = "talk"
 
 _scenario = click.Choice(list(SCENARIOS))
@@ -122,7 +122,7 @@ def run(
         raise click.UsageError("--emulator says what is behind --target; without a target both are started")
     folder = (out or Path("out/load") / f"{order['scenario']}-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
     plan = Plan(
-        order=Order(
+        order=RunConfig(
             target=target,
             emulator=emulator.rstrip("/"),
             faults=str(Path(faults).resolve()) if faults else "",
@@ -222,7 +222,7 @@ def knee(
     def step(sessions: int, chunk_ms: int) -> RunResult:
         place = folder / f"{next(steps):02}-{sessions}x{chunk_ms}ms"
         click.echo(f"{sessions} sessions, {chunk_ms}-ms chunks", err=True)
-        order = Order(
+        order = RunConfig(
             scenario=_TALK,
             # By Little's law this many talk at once; the cap is far above, so that it holds nobody back.
             rate=sessions / busy_s,

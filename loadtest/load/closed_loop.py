@@ -17,13 +17,13 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from load.arrivals import Arrival
 from load.behaviours import expected_s
 from load.engine import Engine
-from load.order import PREFIX, InvalidOrder, Order
-from load.part import Part
+from load.run_config import PREFIX, InvalidRunConfig, RunConfig
 from load.scenarios import EVERYBODY, SCENARIOS, Style
 from load.show import Table
 from load.signals import leave_ctrl_c_to_the_master
 from load.target import target_of
 from load.timeline import Timeline
+from load.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _NUMBERS_PER_WORKER: Final = 1_000_000
 class ClosedLoop:
     """Listener for Locust's events in each process. `part` is there while a test runs."""
 
-    def __init__(self, order: Order, environment: Mapping[str, str]) -> None:
+    def __init__(self, order: RunConfig, environment: Mapping[str, str]) -> None:
         """Prepare for tests.
 
         Args:
@@ -53,12 +53,12 @@ class ClosedLoop:
         """
         for field, instead in _ELSEWHERE.items():
             if environment.get(name := f"{PREFIX}{field.upper()}", "").strip():
-                raise InvalidOrder(f"{name} does nothing without LOAD_SCENARIO; {instead}")
+                raise InvalidRunConfig(f"{name} does nothing without LOAD_SCENARIO; {instead}")
         style = SCENARIOS["ci"].style
         self._style: Style = style.with_chunks(order.chunk_ms)
         self._order = order
         self.engine = Engine()
-        self.part: Part | None = None
+        self.part: Worker | None = None
         self._numbers = itertools.count()
         self._slots = itertools.count()
         self._showing: gevent.Greenlet | None = None
@@ -96,7 +96,7 @@ class ClosedLoop:
         if environment.host:
             try:
                 target_of(environment.host)
-            except InvalidOrder as error:
+            except InvalidRunConfig as error:
                 raise SystemExit(f"--host: {error}") from None
 
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
@@ -106,13 +106,13 @@ class ClosedLoop:
         assert isinstance(runner, LocalRunner | WorkerRunner)
         try:
             target = target_of(environment.host or self.host)
-        except InvalidOrder as error:
+        except InvalidRunConfig as error:
             logger.error("host: %s", error)  # noqa: TRY400 - the message says it all, a traceback adds nothing
             gevent.spawn(runner.stop)
             return
         worker = max(0, getattr(runner, "worker_index", 0))
         self._numbers = itertools.count(worker * _NUMBERS_PER_WORKER)
-        part = Part(
+        part = Worker(
             self._order.at(target),
             self._style,
             (),

@@ -30,13 +30,13 @@ from load.behaviours import BEHAVIOURS, expected_s
 from load.dispatch import EvenDispatcher
 from load.engine import Engine
 from load.figures import Recorder
-from load.order import Began, Order, Report
-from load.part import DRAIN_S, END_WITHIN_S, Part
+from load.run_config import Began, Report, RunConfig
 from load.scenarios import Scenario
 from load.show import Table
 from load.signals import leave_ctrl_c_to_the_master
 from load.target import target_of
 from load.timeline import Timeline
+from load.worker import DRAIN_S, END_WITHIN_S, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ _TURN_S: Final = 0.001
 class Conductor:
     """What Locust calls in each process. `part` is there from the first run's beginning on."""
 
-    def __init__(self, order: Order, scenario: Scenario) -> None:
+    def __init__(self, order: RunConfig, scenario: Scenario) -> None:
         """Prepare for runs.
 
         Raises:
@@ -63,7 +63,7 @@ class Conductor:
         self.scenario = scenario
         self._timeline = Timeline.read(order.faults)
         self.engine = Engine()
-        self.part: Part | None = None
+        self.part: Worker | None = None
         self._environment: Environment | None = None
         self._slots = itertools.count()
         self._work: gevent.Greenlet | None = None
@@ -203,7 +203,7 @@ class Conductor:
         plan = msg.data
         zero_mono_s = time.monotonic() + plan["zero_wall_s"] - time.time()
         share = share_of(self.scenario.arrivals(self.order.seed), rank=plan["rank"], workers=plan["workers"])
-        part = Part(self.order, self.scenario.style, share, zero_mono_s=zero_mono_s, timeline=self._timeline)
+        part = Worker(self.order, self.scenario.style, share, zero_mono_s=zero_mono_s, timeline=self._timeline)
         self._slots = itertools.count()
         self._early.clear()
         _keep_pauses_short()
@@ -211,7 +211,7 @@ class Conductor:
         self.part = part
         self._work = gevent.spawn(self._work_through, part, plan["rank"])
 
-    def _work_through(self, part: Part, rank: int) -> None:
+    def _work_through(self, part: Worker, rank: int) -> None:
         assert self._environment is not None
         table = Table(self._environment)
         showing = gevent.spawn(table.show_all, part)

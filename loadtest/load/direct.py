@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection
 
 from load.figures import System
 from load.gateway import AVATAR_ID
-from load.meter import Meter
+from load.recorder import LoadRecorder
 from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Turn, deadline, until
 from load.speech import BYTE_RATE, Voice
 
@@ -35,7 +35,7 @@ class DirectSession(Session):
 
     system: System = "direct"
 
-    def __init__(self, http: aiohttp.ClientSession, api_key: str, meter: Meter, voice: Voice) -> None:
+    def __init__(self, http: aiohttp.ClientSession, api_key: str, meter: LoadRecorder, voice: Voice) -> None:
         """Prepare it.
 
         Args:

@@ -7,6 +7,7 @@ from functools import singledispatch
 from typing import Final
 
 from load.figures import WINDOW_S, System
+from load.format import format_ms
 from load.objectives import (
     Count,
     Cpu,
@@ -23,7 +24,6 @@ from load.spread import percentiles_over_time, spread_of
 from load.trend import trend
 from load.usage import AUDIO_BYTES_PER_S, cpu_s
 from load.verdict import Status
-from load.words import format_ms
 
 _MIB: Final = 1024 * 1024
 _HOUR_S: Final = 3600

@@ -20,8 +20,8 @@ from liveavatar.gateway.v1 import (
 )
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
 from load.figures import System
-from load.meter import Meter
 from load.pipe import open_pipe
+from load.recorder import LoadRecorder
 from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Turn, until
 from load.speech import Voice
 
@@ -45,7 +45,7 @@ class GatewaySession(Session):
 
     system: System = "gateway"
 
-    def __init__(self, connection: Connection, meter: Meter, voice: Voice, *, attached: bool) -> None:
+    def __init__(self, connection: Connection, meter: LoadRecorder, voice: Voice, *, attached: bool) -> None:
         super().__init__(meter, voice)
         self._connection = connection
         self._attached = attached
@@ -325,7 +325,7 @@ class _AudioCall(Protocol):
 class LeanSession(GatewaySession):
     """The same over `AudioPipe`, opened by unary calls: it costs this process little, for measuring capacity."""
 
-    def __init__(self, connection: Connection, target: str, meter: Meter, voice: Voice) -> None:
+    def __init__(self, connection: Connection, target: str, meter: LoadRecorder, voice: Voice) -> None:
         super().__init__(connection, meter, voice, attached=False)
         self._target = target
 

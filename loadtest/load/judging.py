@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Final
 
 from load.findings import find
+from load.format import format_ms
 from load.objectives import GeneratorLimits, ScenarioObjectives
 from load.result import RunResult
 from load.verdict import Outcome, Verdict
-from load.words import format_ms
 
 _SURVIVE_SATURATION: Final = {"integrity", "leaks"}
 """A starved generator may make anything late, but it loses no byte and leaks no session of the gateway's."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from load.order import Order
+from load.run_config import RunConfig
 from stage.cores import on_cores
 from stage.daemon import tail
 from stage.errors import StageError
@@ -32,7 +32,7 @@ class LocustProcess:
 
     def __init__(
         self,
-        order: Order,
+        order: RunConfig,
         *,
         cores: Collection[int],
         folder: Path,

@@ -13,11 +13,11 @@ from typing import Final
 import httpx
 
 from load.control import Control
+from load.fault_player import FaultPlayer
 from load.locust_process import LocustProcess
 from load.machine import description, steal_s
-from load.order import Began, Order, Report
-from load.player import Player
 from load.result import GeneratorHealth, RunResult
+from load.run_config import Began, Report, RunConfig
 from load.sampler import Sampler, Seen
 from load.timeline import Timeline
 from stage import services
@@ -44,7 +44,7 @@ _LOST_AFTER_S: Final = 120.0
 class Plan:
     """What to run and against what."""
 
-    order: Order
+    order: RunConfig
     folder: Path
     """Where everything of the run goes: logs, Locust's own statistics, the result."""
     embedded: bool = True
@@ -79,7 +79,7 @@ class Progress:
 class _Stage:
     """What a run plays on."""
 
-    order: Order
+    order: RunConfig
     generator_cores: tuple[int, ...]
     emulator: Daemon | None = None
     gateway: Daemon | None = None
@@ -114,7 +114,7 @@ def perform(plan: Plan, tell: Callable[[Progress], None]) -> RunResult:
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(_stage(plan))
         control = stack.enter_context(Control(stage.order.emulator)) if stage.order.emulator else None
-        player = stack.enter_context(Player(timeline, control))
+        player = stack.enter_context(FaultPlayer(timeline, control))
         active_before = control.active() if control else 0
         sampler = None
         if stage.gateway and control:
@@ -190,7 +190,7 @@ def _cores() -> tuple[int, ...]:
     return (cores.measured, *cores.others)
 
 
-def _on_this_machine(order: Order) -> bool:
+def _on_this_machine(order: RunConfig) -> bool:
     """Whether the emulator's monotonic clock is ours."""
     host = httpx.URL(order.emulator).host if order.emulator else ""
     if host == "localhost":
@@ -205,7 +205,7 @@ def _on_this_machine(order: Order) -> bool:
 
 
 def _load(
-    plan: Plan, stage: _Stage, player: Player, sampler: Sampler | None, tell: Callable[[Progress], None]
+    plan: Plan, stage: _Stage, player: FaultPlayer, sampler: Sampler | None, tell: Callable[[Progress], None]
 ) -> bool:
     """Let the generator do its work; True when it was interrupted."""
     generator = LocustProcess(
@@ -233,7 +233,7 @@ def _load(
 def _watch(
     stage: _Stage,
     generator: LocustProcess,
-    player: Player,
+    player: FaultPlayer,
     sampler: Sampler | None,
     tell: Callable[[Progress], None],
 ) -> None:
@@ -265,7 +265,7 @@ def _progress(at_s: float, seconds: float, sampler: Sampler | None) -> Progress:
     return Progress(phase, at_s, seconds, seen[-1] if seen else None, share)
 
 
-def _report(order: Order) -> Report:
+def _report(order: RunConfig) -> Report:
     path = Path(order.report)
     if not path.exists():
         raise StageError(f"the generator left no report at {path}; nothing was measured")

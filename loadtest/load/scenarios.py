@@ -10,7 +10,7 @@ from typing import Final
 
 from load.arrivals import Arrival, Curve, even, poisson, schedule
 from load.curves import CURVES, RANDOM
-from load.order import InvalidOrder, Order
+from load.run_config import InvalidRunConfig, RunConfig
 
 Range = tuple[float, float]
 """Shortest and longest, seconds; a caller takes any length between them."""
@@ -210,7 +210,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 """By name."""
 
 
-def ordered(order: Order, expected_s: Callable[[Style], Mapping[str, float]]) -> Scenario:
+def ordered(order: RunConfig, expected_s: Callable[[Style], Mapping[str, float]]) -> Scenario:
     """The scenario that an order asks for, with what it turns.
 
     Args:
@@ -222,16 +222,16 @@ def ordered(order: Order, expected_s: Callable[[Style], Mapping[str, float]]) ->
     """
     scenario = SCENARIOS.get(order.scenario)
     if scenario is None:
-        raise InvalidOrder(
+        raise InvalidRunConfig(
             f"LOAD_SCENARIO is {order.scenario!r}; it must be one of {', '.join(sorted(SCENARIOS))}"
         )
     for name in ("users", "seconds", "rate", "chunk_ms"):
         if getattr(order, name) < 0:
-            raise InvalidOrder(f"LOAD_{name.upper()} is {getattr(order, name)}; it must not be negative")
+            raise InvalidRunConfig(f"LOAD_{name.upper()} is {getattr(order, name)}; it must not be negative")
     style = scenario.style.with_chunks(order.chunk_ms)
     mix = {user: share for user, share in scenario.mix.items() if order.emulator or user != "Direct"}
     if not mix:
-        raise InvalidOrder(f"LOAD_EMULATOR is empty, but scenario {order.scenario!r} only speaks to it")
+        raise InvalidRunConfig(f"LOAD_EMULATOR is empty, but scenario {order.scenario!r} only speaks to it")
     users = order.users or scenario.users
     rate = order.rate or (_rate_for(users, mix, expected_s(style)) if order.users else scenario.rate)
     return replace(

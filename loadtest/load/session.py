@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from load.figures import System
 from load.integrity import Fate
-from load.meter import Meter
+from load.recorder import LoadRecorder
 from load.speech import BYTE_RATE, Delivery, Text, Voice
 
 _Answer = TypeVar("_Answer")
@@ -150,7 +150,7 @@ class Session(ABC):
 
     system: System
 
-    def __init__(self, meter: Meter, voice: Voice) -> None:
+    def __init__(self, meter: LoadRecorder, voice: Voice) -> None:
         self.meter = meter
         self.voice = voice
         self.upstream_id = ""

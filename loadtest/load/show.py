@@ -5,8 +5,8 @@ from typing import Final, NoReturn
 import gevent
 from locust.env import Environment
 
-from load.meter import Shown
-from load.part import Part
+from load.recorder import Shown
+from load.worker import Worker
 
 _SHOW_S: Final = 0.5
 
@@ -17,13 +17,13 @@ class Table:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
 
-    def show_all(self, part: Part) -> NoReturn:
+    def show_all(self, part: Worker) -> NoReturn:
         """Show what is new, twice a second, until the greenlet is killed."""
         while True:
             gevent.sleep(_SHOW_S)
             self.show(part)
 
-    def show(self, part: Part) -> None:
+    def show(self, part: Worker) -> None:
         """Show what is new."""
         for row in part.for_locust():
             self._show_row(row)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from load.order import InvalidOrder
+from load.run_config import InvalidRunConfig
 
 _GRPC_SCHEMES: Final = ("dns", "ipv4", "ipv6", "unix")
 
@@ -18,9 +18,9 @@ def target_of(host: str) -> str:
     if text.startswith("unix:") or (separator and scheme in _GRPC_SCHEMES):
         return text
     if separator and scheme != "http":
-        raise InvalidOrder(f"{host!r} asks for {scheme}, but load goes over plaintext gRPC; write host:port")
+        raise InvalidRunConfig(f"{host!r} asks for {scheme}, but load goes over plaintext gRPC; write host:port")
     address = (rest if separator else text).rstrip("/")
     name, _, port = address.rpartition(":")
     if not name or not port.isdigit() or not 0 < int(port) < 65_536 or "/" in address:
-        raise InvalidOrder(f"{host!r} is no gRPC address; write host:port, such as 127.0.0.1:50051")
+        raise InvalidRunConfig(f"{host!r} is no gRPC address; write host:port, such as 127.0.0.1:50051")
     return address

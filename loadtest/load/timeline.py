@@ -22,7 +22,7 @@ class TimelineError(ValueError):
     """The file says something that cannot be played; the message says where and what."""
 
 
-class Happening(BaseModel):
+class TimelineEvent(BaseModel):
     """One thing that happens upstream. Exactly one of `fault`, `settings` and `restart` says what is done."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,13 +57,13 @@ class Happening(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: tuple[Happening, ...] = Field(min_length=1)
+    at: tuple[TimelineEvent, ...] = Field(min_length=1)
 
 
 class Timeline:
     """All that happens upstream during a run, in order."""
 
-    def __init__(self, happenings: Sequence[Happening] = ()) -> None:
+    def __init__(self, happenings: Sequence[TimelineEvent] = ()) -> None:
         self.happenings = tuple(sorted(happenings, key=lambda one: one.at_s))
 
     @classmethod
@@ -103,7 +103,7 @@ class Timeline:
         """Whether an error at a moment, seconds after the schedule's zero, was provoked."""
         return any(reason in one.expect and one.at_s <= at_s < one.until_s for one in self.happenings)
 
-    def steps(self) -> list[tuple[float, Happening, bool]]:
+    def steps(self) -> list[tuple[float, TimelineEvent, bool]]:
         """What is to be done, in order: when, what, and whether it is to be undone."""
         done = [(one.at_s, one, False) for one in self.happenings]
         undone = [(one.until_s, one, True) for one in self.happenings if one.settings is not None]

@@ -11,7 +11,7 @@ from locust import User, task
 
 from load.arrivals import Arrival
 from load.engine import Engine
-from load.part import Part
+from load.worker import Worker
 
 _IDLE_S = 0.5
 
@@ -20,7 +20,7 @@ class Run(Protocol):
     """Source of work for users: a scenario's schedule, or one conversation after the other."""
 
     engine: Engine
-    part: Part | None
+    part: Worker | None
 
     @property
     def host(self) -> str:

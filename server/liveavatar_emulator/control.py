@@ -10,7 +10,7 @@ from liveavatar_emulator import recording as rec
 from liveavatar_emulator.auth import TheEmulator
 from liveavatar_emulator.clock import ManualClock
 from liveavatar_emulator.config import InvalidSetting, UnknownSetting
-from liveavatar_emulator.director import NoSession
+from liveavatar_emulator.fault_injector import NoSession
 from liveavatar_emulator.faults import Fault
 from liveavatar_emulator.gate import json_response
 from liveavatar_emulator.scenario import BadScenario, Restart, check_rooms, parse

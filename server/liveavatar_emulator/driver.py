@@ -76,7 +76,7 @@ class AckRule:
 
 
 @dataclass(slots=True, eq=False)
-class Afflictions:
+class ActiveFaults:
     """Lasting faults of one session, each put there and taken away by whoever armed it."""
 
     ack_rules: list[AckRule] = field(default_factory=list)
@@ -107,7 +107,7 @@ class LiveSession:
         self.core = core
         self.ordinal = ordinal
         self.watchers: list[Watcher] = []
-        self.afflictions = Afflictions()
+        self.afflictions = ActiveFaults()
         self._common_settings = core.settings
         self._clock = clock
         self._performer = performer

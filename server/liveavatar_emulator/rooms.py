@@ -40,7 +40,7 @@ class OwnRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class RoomParticipant:
     """Where the avatar joins: a server, a room, and its token."""
 
     url: str
@@ -76,14 +76,14 @@ def tokens_valid_s(limit_s: float) -> float:
     return limit_s + TOKEN_SLACK_S
 
 
-def avatar_seat(session_id: str, own: OwnRoom | None, livekit: LiveKitServer, limit_s: float) -> Seat:
+def avatar_seat(session_id: str, own: OwnRoom | None, livekit: LiveKitServer, limit_s: float) -> RoomParticipant:
     """Where and as whom a session's avatar joins: with the caller's token where the caller brought the room."""
     room = room_name(session_id, own)
     valid_s = tokens_valid_s(limit_s)
     if own is not None:
-        return Seat(own.url, room, owned=False, token=own.avatar_token, tokens_valid_s=valid_s)
+        return RoomParticipant(own.url, room, owned=False, token=own.avatar_token, tokens_valid_s=valid_s)
     token = _token(livekit, AVATAR_IDENTITY, room, AVATAR_TTL_S)
-    return Seat(livekit.url, room, owned=True, token=token, tokens_valid_s=valid_s)
+    return RoomParticipant(livekit.url, room, owned=True, token=token, tokens_valid_s=valid_s)
 
 
 def watcher_token(

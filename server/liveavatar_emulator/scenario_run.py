@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from liveavatar_emulator.clock import Clock, Timer
-from liveavatar_emulator.director import Director, NoSession
 from liveavatar_emulator.driver import LiveSession
 from liveavatar_emulator.eventlog import EventLog
+from liveavatar_emulator.fault_injector import FaultInjector, NoSession
 from liveavatar_emulator.faults import RestFault
 from liveavatar_emulator.scenario import Action, At, Restart, Scenario, When
 from liveavatar_emulator.seeds import Seed
-from liveavatar_emulator.watch import Watch
+from liveavatar_emulator.triggers import ArmedTrigger
 
 
 class Busy(RuntimeError):
@@ -43,7 +43,7 @@ class ScenarioRun:
         scenario: Scenario,
         *,
         operations: Operations,
-        director: Director,
+        director: FaultInjector,
         clock: Clock,
         seed: Seed,
         log: EventLog,
@@ -56,7 +56,7 @@ class ScenarioRun:
         self._log = log
         self._began_s = clock.now_s()
         self._timers: dict[object, Timer] = {}
-        self._watches: dict[int, list[Watch]] = {}
+        self._watches: dict[int, list[ArmedTrigger]] = {}
         self._fired: dict[tuple[str, int], int] = {}
         self._next_at_s: dict[int, float] = {}
         for index, at in enumerate(scenario.at):
@@ -67,7 +67,7 @@ class ScenarioRun:
         for index, when in enumerate(self.scenario.when):
             if when.session in ("all", live.ordinal):
                 uniform = self._seed.stream(f"scenario-when-{index}-{live.ordinal}").uniform
-                watch = Watch(
+                watch = ArmedTrigger(
                     live,
                     when,
                     self._clock,

@@ -18,7 +18,7 @@ from liveavatar_emulator.app import build
 from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings
 from liveavatar_emulator.scenario import Scenario
 from liveavatar_emulator.service import Emulator
-from liveavatar_emulator.wire import Wire, reset
+from liveavatar_emulator.transport import Wire, reset
 
 if TYPE_CHECKING:
     from liveavatar_emulator.avatar.stage import Stage

@@ -14,22 +14,22 @@ from typing import Any, Protocol
 
 import structlog
 
-from liveavatar_emulator import errors, orders, rooms, tokens
+from liveavatar_emulator import errors, rooms, session_request, tokens
 from liveavatar_emulator.account import Account, SessionRecord
 from liveavatar_emulator.clock import Clock, ManualClock, RealClock
 from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings, changed, check_room_clock
 from liveavatar_emulator.counters import counters_of
-from liveavatar_emulator.director import Director
 from liveavatar_emulator.driver import LiveSession, Performer
 from liveavatar_emulator.eventlog import EventLog
+from liveavatar_emulator.fault_injector import FaultInjector
 from liveavatar_emulator.lateness import Lateness
-from liveavatar_emulator.orders import Order
 from liveavatar_emulator.ratelimit import RateLimiter
 from liveavatar_emulator.recording import AudioBudget, Recording
 from liveavatar_emulator.scenario import Restart, Scenario
 from liveavatar_emulator.scenario_run import Busy, ScenarioRun
 from liveavatar_emulator.seeds import Seed, uuid_from
 from liveavatar_emulator.session import Over, Session
+from liveavatar_emulator.session_request import SessionRequest
 
 _log = structlog.stdlib.get_logger()
 
@@ -54,7 +54,7 @@ class Ticket:
 
     session_id: str
     account: Account
-    order: Order
+    order: SessionRequest
     minted_s: float
     started: bool = False
 
@@ -74,7 +74,7 @@ class Stage(Protocol):
     def admit(
         self,
         session_id: str,
-        seat: rooms.Seat,
+        seat: rooms.RoomParticipant,
         *,
         quality: str,
         encoding: str,
@@ -123,7 +123,7 @@ class Emulator:
         self.ids = self.seed.stream("ids")
         self.log = EventLog(self.clock, config.event_log)
         self.log.note("emulator.started", seed=config.seed, clock=self.clock.mode)
-        self.faults = Director(self.clock, self.seed, self.log)
+        self.faults = FaultInjector(self.clock, self.seed, self.log)
         self._accounts_by_key: dict[str, Account] = {}
         accounts: dict[str, Account] = {}
         for entry in config.api_keys:
@@ -166,14 +166,14 @@ class Emulator:
     # -- a session's life
     # --------------------------------------------------------------------------------------------
 
-    def mint(self, account: Account, order: Order) -> tuple[Ticket, str]:
+    def mint(self, account: Account, order: SessionRequest) -> tuple[Ticket, str]:
         """A session id with its bearer token. Free; takes no slot.
 
         Raises:
             ApiError: 400 for the avatar, the duration or a secret, 403/4030 for the quality.
         """
         settings = self.settings
-        orders.check(order, account, settings)
+        session_request.check(order, account, settings)
         now_s = self.clock.now_s()
         self._drop_expired_tickets(now_s)
         ticket = Ticket(session_id=uuid_from(self.ids), account=account, order=order, minted_s=now_s)
@@ -205,7 +205,7 @@ class Emulator:
             raise errors.unauthorized("Session token has expired")
         order = ticket.order
         if order.avatar_id in ticket.account.avatars.deleted:
-            raise orders.no_access(order.avatar_id)
+            raise session_request.no_access(order.avatar_id)
         if order.own_room is not None and not rooms.grants_complete(order.own_room):
             raise errors.server_error()
         record = SessionRecord(
@@ -334,7 +334,7 @@ class Emulator:
         Raises:
             ApiError: 404 or 400 for one that is not the account's.
         """
-        orders.own_avatar(account, avatar_id, self.settings)
+        session_request.own_avatar(account, avatar_id, self.settings)
         account.avatars.deleted.add(avatar_id)
         for record in account.history(active=True, avatar_id=avatar_id):
             self.sessions[record.id].live.stop("AVATAR_DELETED")
@@ -425,7 +425,7 @@ class Emulator:
             account.balance = self.settings.credits
             account.forget()
         self.faults.clear()
-        self.faults = Director(self.clock, self.seed, self.log)
+        self.faults = FaultInjector(self.clock, self.seed, self.log)
         self.rate_limiter = RateLimiter()
         self._forget_everything()
         self.play(self._initial_scenario if restore_settings else None)

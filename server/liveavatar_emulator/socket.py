@@ -10,7 +10,7 @@ from liveavatar_emulator import protocol
 from liveavatar_emulator.driver import LiveSession
 from liveavatar_emulator.outbox import CloseFrame, Outbox
 from liveavatar_emulator.service import Emulator
-from liveavatar_emulator.wire import EXTENSION, Wire
+from liveavatar_emulator.transport import EXTENSION, Wire
 
 NO_CLOSE_FRAME = 1006
 

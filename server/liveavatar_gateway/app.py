@@ -28,7 +28,7 @@ from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.logs import dropped_line_count
 from liveavatar_gateway.registry.base import Registry
-from liveavatar_gateway.registry.place import make_registry
+from liveavatar_gateway.registry.factory import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
 from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rooms.tokens import OwnRooms
@@ -37,18 +37,18 @@ from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.bounds import TRANSPORT_METADATA_BYTES, RequestBounds
 from liveavatar_gateway.rpc.metering import Metering
 from liveavatar_gateway.rpc.session_service import SessionService
-from liveavatar_gateway.sessions.books import Books, keep_books
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
-from liveavatar_gateway.sessions.ownership import Ownership
+from liveavatar_gateway.sessions.inventory import Inventory
+from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
-from liveavatar_gateway.upstream.stops import RetiredKey, Stops
+from liveavatar_gateway.upstream.stopper import RetiredKey, Stopper
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class App:
         self.pool = Pool(settings.pool(), self._rest, self.metrics, rooms=rooms)
         self._registry = _registry(settings)
         lease = settings.registry().lease
-        self._books = Books(self._registry, self.metrics, renew_s=lease.renew_s, lease_s=lease.ttl_s)
+        self._books = JournalWriter(self._registry, self.metrics, renew_s=lease.renew_s, lease_s=lease.ttl_s)
         self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
         self._retired = {
             account: Rest(settings.rest(), key, metrics=self.metrics)
@@ -100,7 +100,7 @@ class App:
         }
         stops = settings.pool().stops
         self._retired_stops = {
-            account: Stops(stops, RetiredKey(rest, self._rest)) for account, rest in self._retired.items()
+            account: Stopper(stops, RetiredKey(rest, self._rest)) for account, rest in self._retired.items()
         }
         self.sweeper = Sweeper(
             settings.sweeper(), self._books, self.pool, self._rest, self.directory, retired=self._retired_stops
@@ -173,7 +173,7 @@ class App:
         await server.start()
         self._server = server
         self._books.address = self._settings.advertised_address or self.address
-        self._keep = asyncio.create_task(keep_books(self._books), name="registry/books")
+        self._keep = asyncio.create_task(write_journals(self._books), name="registry/books")
         self._sweep = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
         self._beside = [
@@ -219,7 +219,7 @@ class App:
             return
         server = grpc.aio.server(interceptors=[self._bounds()], options=self._options())
         lease_s = settings.registry().lease.ttl_s
-        ownership = Ownership(self._registry, self.directory, self.sweeper, lease_s=lease_s)
+        ownership = Inventory(self._registry, self.directory, self.sweeper, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(settings.admin(), self.directory, self._drain, self.pool.places, ownership), server
         )

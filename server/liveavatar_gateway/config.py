@@ -13,26 +13,26 @@ import httpx
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.readiness import ReadinessConfig
-from liveavatar_gateway.core.rotation import RotationConfig
-from liveavatar_gateway.core.scheduler import SchedulerConfig
-from liveavatar_gateway.core.session_config import SessionConfig
-from liveavatar_gateway.core.speech_config import SpeechConfig
+from liveavatar_gateway.core.rotation_plan import RotationConfig
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.speech.scheduler import SchedulerConfig
 from liveavatar_gateway.registry.base import LeaseConfig
-from liveavatar_gateway.registry.place import RegistryConfig, account_name
+from liveavatar_gateway.registry.factory import RegistryConfig, account_name
 from liveavatar_gateway.registry.sealing import BadKey, parsed_key
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
-from liveavatar_gateway.rpc.limits import RpcConfig
+from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
-from liveavatar_gateway.sessions.drive import ReconnectConfig
+from liveavatar_gateway.sessions.driver import ReconnectConfig
 from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
-from liveavatar_gateway.upstream.places import PlacesConfig
+from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
 from liveavatar_gateway.upstream.proxies import Proxies, UnusableProxy
 from liveavatar_gateway.upstream.rest import RestConfig
-from liveavatar_gateway.upstream.stops import StopConfig
+from liveavatar_gateway.upstream.stopper import StopConfig
 
 PREFIX: Final = "GATEWAY_"
 _EVERYONES_NAMES: Final = {"api_key": "LIVEAVATAR_API_KEY", "api_url": "LIVEAVATAR_API_URL"}
@@ -454,7 +454,7 @@ class Settings(BaseSettings):
     def pool(self) -> PoolConfig:
         """The part for the account."""
         return PoolConfig(
-            places=PlacesConfig(
+            places=PermitsConfig(
                 limit=self.max_sessions, max_waiting=self.max_waiting, wait_s=self.wait_s, settle_s=self.settle_s
             ),
             keep_alive=KeepAliveConfig(interval_s=self.keep_alive_s),

@@ -7,8 +7,8 @@ from typing import ClassVar
 from liveavatar_gateway.audio.convert import converter
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT, AudioFormat, Encoding
 from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.speech.utterance import AudioInput
 from liveavatar_gateway.core.states import Pose
-from liveavatar_gateway.core.utterance import Intake
 
 _EPSILON_S = 1e-6
 FORMATS = [
@@ -32,10 +32,10 @@ class HoldsBack:
         return pcm[: len(pcm) - keep]
 
 
-def intake_of(audio_format: AudioFormat | None) -> Intake:
+def intake_of(audio_format: AudioFormat | None) -> AudioInput:
     """How audio of a format is read; None is the simple converter."""
     fmt = audio_format or NATIVE_FORMAT
-    return Intake(
+    return AudioInput(
         byte_rate=fmt.byte_rate,
         frame_bytes=fmt.frame_bytes,
         max_chunk_bytes=64 << 20,
@@ -93,7 +93,7 @@ class Avatar:
                 for line in self._lines:
                     line.sealed = line.sealed or line.upstream_id == upstream_id
                 self._say("acks", m.Committed(self._refs(upstream_id)))
-            case m.CutSpeech(command_id):
+            case m.Interrupt(command_id):
                 cut, self._lines = self._lines, []
                 self._say("acks", m.Cleared(self._refs(command_id)))
                 if cut:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from load.order import Order, Report
+from load.run_config import Report, RunConfig
 
 ROOT = Path(__file__).parents[2]
 END_WITHIN_S = 120.0
@@ -18,7 +18,7 @@ END_WITHIN_S = 120.0
 class Locust:
     """A running one; its output is kept to be shown when something fails."""
 
-    def __init__(self, order: Order | None, folder: Path, arguments: tuple[str, ...]) -> None:
+    def __init__(self, order: RunConfig | None, folder: Path, arguments: tuple[str, ...]) -> None:
         """Start it; without an order it is plain Locust, as somebody types it."""
         self.order = order
         variables = {} if order is None else {**order.to_environment(), "LOCUST_SKIP_MONKEY_PATCH": "1"}
@@ -69,7 +69,9 @@ class Locust:
 
 
 @contextmanager
-def locust(order: Order | None, folder: Path, *arguments: str, web_port: int | None = None) -> Iterator[Locust]:
+def locust(
+    order: RunConfig | None, folder: Path, *arguments: str, web_port: int | None = None
+) -> Iterator[Locust]:
     """Run it; without its web page unless that has a port."""
     page = ("--headless", "--only-summary") if web_port is None else ("--web-port", str(web_port))
     running = Locust(order, folder, (*page, "--exit-code-on-error", "0", *arguments))

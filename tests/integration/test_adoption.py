@@ -15,7 +15,7 @@ from harness.caller import caller as connect
 from liveavatar.gateway import AsyncClient, OutcomeKind, SessionAdoptedEvent
 from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2, session_service_pb2
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
-from liveavatar_gateway.registry.place import RegistryConfig, account_name, make_registry
+from liveavatar_gateway.registry.factory import RegistryConfig, account_name, make_registry
 
 ODD_BYTES = 95_999
 """Chunks that end inside a sample: what a killed process held of one is asked for again."""

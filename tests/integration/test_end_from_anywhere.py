@@ -13,7 +13,7 @@ from harness.caller import refused
 
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
-from liveavatar_gateway.registry.place import RegistryConfig, account_name, make_registry
+from liveavatar_gateway.registry.factory import RegistryConfig, account_name, make_registry
 
 
 @contextlib.contextmanager
@@ -59,11 +59,11 @@ async def test_a_wish_of_another_version_ends_the_session_and_nothing_else(tmp_p
         ):
             attachment = await caller.attach()
             await attachment.until_ready()
-            await newer.want_end(attachment.session_id, "NO_REASON_OF_THIS_VERSION")
+            await newer.request_end(attachment.session_id, "NO_REASON_OF_THIS_VERSION")
             ended = await attachment.event("ended")
             assert ended.session.end_reason == session_pb2.END_REASON_OPERATOR
             second = await caller.attach()
-            await newer.want_end(second.session_id, "CALLER_ENDED")
+            await newer.request_end(second.session_id, "CALLER_ENDED")
             ended = await second.event("ended")
             assert ended.session.end_reason == session_pb2.END_REASON_CALLER_ENDED
 

@@ -7,7 +7,7 @@ import pytest
 from harness import processes
 
 from load.control import Control
-from load.player import Player
+from load.fault_player import FaultPlayer
 from load.timeline import Timeline
 from stage.errors import StageError
 
@@ -20,7 +20,7 @@ def control():
         yield found
 
 
-def _wait_played(player: Player, count: int) -> None:
+def _wait_played(player: FaultPlayer, count: int) -> None:
     give_up_s = time.monotonic() + 20
     while len(player.played) < count and not player.problem:
         assert time.monotonic() < give_up_s, f"only {len(player.played)} of {count} were played"
@@ -30,7 +30,7 @@ def _wait_played(player: Player, count: int) -> None:
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
 def test_the_emulator_takes_every_fault_of_the_timelines_that_are_shipped(control: Control, path: Path):
     timeline = Timeline.read(str(path))
-    with Player(timeline, control) as player:
+    with FaultPlayer(timeline, control) as player:
         player.begin(time.monotonic() - 3600)
         _wait_played(player, len(timeline.happenings))
     assert player.problem == ""
@@ -41,7 +41,7 @@ def test_a_setting_is_changed_for_its_time_and_put_back(control: Control):
     timeline = Timeline.parse(
         '[[at]]\nat_s = 0.1\nfor_s = 3\nwhat = "late interrupts"\nsettings = { interrupt_ack_ms = 900 }'
     )
-    with Player(timeline, control) as player:
+    with FaultPlayer(timeline, control) as player:
         player.begin(time.monotonic())
         _wait_played(player, 1)
         assert control.settings()["interrupt_ack_ms"] == 900
@@ -57,7 +57,7 @@ def test_a_run_that_ends_early_puts_back_what_it_changed_and_does_nothing_new(co
         '[[at]]\nat_s = 0\nfor_s = 600\nwhat = "late interrupts"\nsettings = { interrupt_ack_ms = 900 }\n'
         '[[at]]\nat_s = 300\nwhat = "no starts"\nfault = { endpoint = "start", status = 503 }'
     )
-    with Player(timeline, control) as player:
+    with FaultPlayer(timeline, control) as player:
         player.begin(time.monotonic())
         _wait_played(player, 1)
     assert control.settings()["interrupt_ack_ms"] == 190
@@ -67,7 +67,7 @@ def test_a_run_that_ends_early_puts_back_what_it_changed_and_does_nothing_new(co
 
 def test_a_fault_that_the_emulator_does_not_know_is_told_with_its_answer(control: Control):
     timeline = Timeline.parse('[[at]]\nat_s = 0\nwhat = "nonsense"\nfault = { endpoint = "moon" }')
-    with Player(timeline, control) as player:
+    with FaultPlayer(timeline, control) as player:
         player.begin(time.monotonic())
         _wait_played(player, 1)
     assert "the emulator refuses POST /_emulator/faults" in player.problem
@@ -76,7 +76,7 @@ def test_a_fault_that_the_emulator_does_not_know_is_told_with_its_answer(control
 def test_faults_without_an_emulator_are_refused_before_anything_runs():
     timeline = Timeline.parse("[[at]]\nat_s = 0\nwhat = 'a restart'\nrestart = {}")
     with pytest.raises(StageError, match="say where it is with --emulator"):
-        Player(timeline, None)
+        FaultPlayer(timeline, None)
 
 
 def test_an_emulator_that_does_not_answer_is_named():

@@ -17,11 +17,11 @@ from harness.locust import processes as several
 
 from load.direct import DirectSession
 from load.figures import Recorder
-from load.meter import Meter
-from load.order import Began, Order, Report
+from load.recorder import LoadRecorder
+from load.run_config import Began, Report, RunConfig
 from load.session import Turn
 from load.speech import Voice, real_time
-from load.witness import Witness
+from load.upstream_check import UpstreamCheck
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -36,9 +36,9 @@ def stage() -> Iterator[tuple[processes.Emulator, processes.Gateway]]:
 
 
 @pytest.fixture
-def order(stage: tuple[processes.Emulator, processes.Gateway], tmp_path: Path) -> Order:
+def order(stage: tuple[processes.Emulator, processes.Gateway], tmp_path: Path) -> RunConfig:
     emulator, gateway = stage
-    return Order(
+    return RunConfig(
         target=gateway.address,
         emulator=emulator.url,
         api_key=processes.API_KEY,
@@ -60,7 +60,7 @@ def _assert_whole(report: Report) -> None:
     assert _count(report, "utterances checked") == _count(report, "utterances") > 0
 
 
-def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, order: Order, tmp_path: Path):
+def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, order: RunConfig, tmp_path: Path):
     with locust(order, tmp_path, *several(2), "--csv", str(tmp_path / "stats"), "--html",
                 str(tmp_path / "page.html")) as run:  # fmt: skip
         assert run.wait() == 0, run.log
@@ -83,7 +83,7 @@ def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, order: Or
     stage[0].wait_active(0)
 
 
-def test_a_master_and_workers_of_their_own_measure_as_one(stage, order: Order, tmp_path: Path):
+def test_a_master_and_workers_of_their_own_measure_as_one(stage, order: RunConfig, tmp_path: Path):
     port = str(free_port())
     folders = [tmp_path / name for name in ("master", "one", "two")]
     for folder in folders:
@@ -104,7 +104,7 @@ def test_a_master_and_workers_of_their_own_measure_as_one(stage, order: Order, t
 
 
 @pytest.mark.parametrize("how", ["interrupt", "terminate"])
-def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: Order, tmp_path: Path, how: str):
+def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: RunConfig, tmp_path: Path, how: str):
     order = replace(order, seconds=600.0)
     with locust(order, tmp_path, *several(2)) as run:
         _wait_until_busy(stage[0], run, sessions=8)
@@ -122,7 +122,7 @@ def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: Ord
     assert report.duration_s < 100
 
 
-def test_the_web_page_starts_shows_and_stops_runs(stage, order: Order, tmp_path: Path):
+def test_the_web_page_starts_shows_and_stops_runs(stage, order: RunConfig, tmp_path: Path):
     """Two runs of one process: the second begins anew, and has a report of its own."""
     order = replace(order, seconds=600.0, scenario="churn")
     port = free_port()
@@ -146,7 +146,7 @@ def test_the_web_page_starts_shows_and_stops_runs(stage, order: Order, tmp_path:
     stage[0].wait_active(0)
 
 
-def test_a_gateway_that_is_not_there_is_counted_and_nobody_waits_for_it(order: Order, tmp_path: Path):
+def test_a_gateway_that_is_not_there_is_counted_and_nobody_waits_for_it(order: RunConfig, tmp_path: Path):
     order = replace(order, target=f"127.0.0.1:{free_port()}", scenario="churn", seconds=4.0)
     with locust(order, tmp_path) as run:
         assert run.wait(60) == 0, run.log
@@ -157,7 +157,7 @@ def test_a_gateway_that_is_not_there_is_counted_and_nobody_waits_for_it(order: O
     assert report.measured.counters["direct", "completed"] > 0, "the baseline goes on"
 
 
-def test_a_gateway_that_dies_in_the_middle_hangs_nobody(stage, order: Order, tmp_path: Path):
+def test_a_gateway_that_dies_in_the_middle_hangs_nobody(stage, order: RunConfig, tmp_path: Path):
     with (
         processes.gateway(stage[0].url, max_sessions=1000) as gateway,
         locust(replace(order, target=gateway.address, seconds=8.0), tmp_path) as run,
@@ -173,7 +173,7 @@ def test_a_gateway_that_dies_in_the_middle_hangs_nobody(stage, order: Order, tmp
                            json={"session_id": session["id"]})  # fmt: skip
 
 
-def test_what_liveavatar_refuses_is_counted_by_the_gateways_reason(order: Order, tmp_path: Path):
+def test_what_liveavatar_refuses_is_counted_by_the_gateways_reason(order: RunConfig, tmp_path: Path):
     with processes.emulator(credits=0) as emulator, processes.gateway(emulator.url) as gateway:
         poor = replace(order, target=gateway.address, emulator=emulator.url, scenario="churn", seconds=3.0)
         with locust(poor, tmp_path) as run:
@@ -184,7 +184,7 @@ def test_what_liveavatar_refuses_is_counted_by_the_gateways_reason(order: Order,
     assert {reason for system, reason in report.measured.errors if system == "direct"} <= {"HTTP_403_4033"}
 
 
-def test_a_firehose_never_exceeds_the_credit(stage, order: Order, tmp_path: Path):
+def test_a_firehose_never_exceeds_the_credit(stage, order: RunConfig, tmp_path: Path):
     """With a second of credit, forty seconds of speech take their time, and nothing is refused or lost."""
     with processes.gateway(stage[0].url, max_sessions=100, max_buffered_s=1, ack_interval_s=0.1) as gateway:
         flood = replace(order, target=gateway.address, scenario="firehose", seconds=3.0, rate=1.0)
@@ -208,7 +208,7 @@ class _Careless(DirectSession):
 @pytest.mark.parametrize("careless", [False, True])
 async def test_one_wrong_byte_is_found_and_named(stage, careless):
     emulator = stage[0]
-    meter = Meter(Recorder(time.monotonic()), lambda *_: False)
+    meter = LoadRecorder(Recorder(time.monotonic()), lambda *_: False)
     voice = Voice()
     async with aiohttp.ClientSession(emulator.url) as http:
         kind = _Careless if careless else DirectSession
@@ -219,7 +219,7 @@ async def test_one_wrong_byte_is_found_and_named(stage, careless):
         await session.speak(turn)
         await session.finish(turn)
         await session.end()
-        await Witness(http, one_clock=True, voice=voice).check(session, meter)
+        await UpstreamCheck(http, one_clock=True, voice=voice).check(session, meter)
     assert meter.recorder.counters["direct", "utterances checked"] == 1
     failures = meter.recorder.integrity_failures
     if careless:

@@ -13,8 +13,8 @@ from harness import processes
 from harness.caller import caller
 
 from load.figures import Series
-from load.order import Began, Order
 from load.result import RunResult
+from load.run_config import Began, RunConfig
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
@@ -43,7 +43,7 @@ def _start(folder: Path, target: str, emulator: str) -> subprocess.Popen[str]:
 
 async def _began(folder: Path, load: subprocess.Popen[str]) -> float:
     """The schedule's zero on the monotonic clock."""
-    order = Order(report=str(folder / "measured.json"))
+    order = RunConfig(report=str(folder / "measured.json"))
     give_up_s = time.monotonic() + 60
     while True:
         assert load.poll() is None, load.communicate()[0]

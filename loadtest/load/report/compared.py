@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from load.comparison import CONFIDENCE, Change, Comparison, Difference
-from load.words import format_ms
+from load.format import format_ms
 
 CLASSES: Final[dict[Change, str]] = {
     "regressed": "fail",

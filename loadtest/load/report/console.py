@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from load.format import format_ms
 from load.report.tables import RANKS, FigureRow, error_rows, figure_rows, has_direct
 from load.result import RunResult
 from load.verdict import Status, Verdict, count_statuses
-from load.words import format_ms
 
 _STYLES: Final[dict[Status, str]] = {"held": "green", "broken": "bold red", "void": "yellow", "skipped": "dim"}
 _HEADLINES: Final = {"pass": "bold green", "fail": "bold red", "void": "bold yellow"}

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter, NullLocator
 
-from load.words import format_ms
+from load.format import format_ms
 
 # Matplotlib draws in these; the page replaces each by a CSS variable, so that one drawing serves both themes.
 INK: Final = "#010101"

@@ -8,12 +8,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from load.comparison import Comparison
+from load.format import format_moment, format_ms
 from load.report import compared, plots
 from load.report.drawing import Plot
 from load.report.tables import RANKS, counter_rows, error_rows, figure_rows, has_direct, highlights
 from load.result import RunResult
 from load.verdict import Verdict, count_statuses
-from load.words import format_moment, format_ms
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 

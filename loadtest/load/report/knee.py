@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from load.format import format_moment, format_ms
 from load.knee import FIGURE, Knee, Point, Step
 from load.report import drawing
 from load.report.drawing import DIRECT, FAULT, GATEWAY, Plot, draw
 from load.report.html import render
-from load.words import format_moment, format_ms
 
 _COLOURS: Final = (GATEWAY, DIRECT, FAULT)
 _STYLES: Final[dict[Step, str]] = {"held": "green", "broke": "bold red", "void": "yellow"}

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from load.format import format_moment, format_ms
 from load.report.tables import RANKS, error_rows, figure_rows, has_direct, highlights
 from load.result import RunResult
 from load.verdict import Status, Verdict, count_statuses
-from load.words import format_moment, format_ms
 
 _MARKS: Final[dict[Status, str]] = {"held": "✅", "broken": "❌", "void": "⚠️", "skipped": "⏭️"}
 _HEADLINES: Final = {"pass": "✅ pass", "fail": "❌ fail", "void": "⚠️ void"}

@@ -10,13 +10,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from load.figures import FIGURES, WINDOW_S, System
+from load.format import format_ms
 from load.report import drawing
 from load.report.drawing import DIRECT, GATEWAY, LIMIT, Plot, draw
 from load.result import RunResult
 from load.spread import Spread, percentiles_over_time, spread_of
 from load.usage import cpu_share_over_time
 from load.verdict import Verdict
-from load.words import format_ms
 
 PLOTTED: Final = (
     "first packet upstream",

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from load.figures import COUNTERS, FIGURES, Figure, Series, System
+from load.format import format_bytes, format_ms
 from load.result import RunResult
 from load.usage import AUDIO_BYTES_PER_S, cpu_s, talking_s
-from load.words import format_bytes, format_ms
 
 RANKS: Final = (50.0, 90.0, 99.0, 99.9)
 SYSTEMS: Final[tuple[System, ...]] = ("gateway", "direct")

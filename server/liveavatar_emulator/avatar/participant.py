@@ -14,7 +14,7 @@ from liveavatar_emulator.avatar.tracks import DELAY_S, FaceTrack, VoiceTrack
 from liveavatar_emulator.avatar.voice import RATE_HZ, SAMPLE_BYTES
 from liveavatar_emulator.cues import Cue, Posed
 from liveavatar_emulator.protocol import Pose
-from liveavatar_emulator.rooms import Seat
+from liveavatar_emulator.rooms import RoomParticipant
 
 JOIN_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 3.0
@@ -49,7 +49,7 @@ class Participant:
         self,
         *,
         session_id: str,
-        seat: Seat,
+        seat: RoomParticipant,
         quality: str,
         encoding: str,
         rooms: Rooms,

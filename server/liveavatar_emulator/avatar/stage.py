@@ -15,7 +15,7 @@ from livekit import api
 
 from liveavatar_emulator.avatar.participant import Participant
 from liveavatar_emulator.config import LiveKitServer
-from liveavatar_emulator.rooms import Seat
+from liveavatar_emulator.rooms import RoomParticipant
 
 EMPTY_TIMEOUT_S = 300
 """LiveKit removes a room of ours that nobody has joined for this long, should we die before we can."""
@@ -82,7 +82,7 @@ class Stage:
     def admit(
         self,
         session_id: str,
-        seat: Seat,
+        seat: RoomParticipant,
         *,
         quality: str,
         encoding: str,

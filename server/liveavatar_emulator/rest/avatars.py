@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from liveavatar_emulator import catalog, errors, orders
+from liveavatar_emulator import catalog, errors, session_request
 from liveavatar_emulator.auth import KeyAccount, TheEmulator
 from liveavatar_emulator.gate import GatedRoute
 from liveavatar_emulator.rest.answers import Paging, page, success
@@ -44,7 +44,7 @@ async def own_avatars(
 @router.get("/avatars/{avatar_id}", name="avatars")
 async def get_avatar(emulator: TheEmulator, account: KeyAccount, avatar_id: UUID) -> Response:
     """One avatar. Being able to read it does not prove that a session may use it."""
-    avatar = orders.readable_avatar(account, str(avatar_id), emulator.settings)
+    avatar = session_request.readable_avatar(account, str(avatar_id), emulator.settings)
     if avatar is None:
         raise errors.not_found("Avatar")
     return success(emulator, avatar)
@@ -60,7 +60,7 @@ async def change_avatar(
         voice = catalog.voice(change.default_voice_id)
         if voice is None:
             raise errors.FieldError("default_voice_id", "Voice not found", change.default_voice_id)
-    avatar = orders.own_avatar(account, str(avatar_id), emulator.settings)
+    avatar = session_request.own_avatar(account, str(avatar_id), emulator.settings)
     changed = account.avatars.change(avatar, name=change.name, voice=voice, now=emulator.now_utc())
     return success(emulator, changed)
 

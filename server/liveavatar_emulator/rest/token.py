@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.orders import Connector, Order
 from liveavatar_emulator.rooms import OwnRoom
+from liveavatar_emulator.session_request import Connector, SessionRequest
 
 
 class VideoSettings(BaseModel):
@@ -110,7 +110,7 @@ class TokenRequest(BaseModel):
     avatar_persona: dict[str, Any] | None = None
     voice_agent: dict[str, Any] | None = None
 
-    def order(self, settings: Settings) -> Order:
+    def order(self, settings: Settings) -> SessionRequest:
         """The order, with the plan's limit filled in where none was asked for.
 
         Raises:
@@ -125,7 +125,7 @@ class TokenRequest(BaseModel):
         if own is not None and self.agora_config is not None:
             raise errors.FieldError("agora_config", "livekit_config and agora_config exclude each other", None)
         connector = self._connector()
-        return Order(
+        return SessionRequest(
             avatar_id=str(self.avatar_id),
             is_sandbox=self.is_sandbox,
             quality=video.quality,

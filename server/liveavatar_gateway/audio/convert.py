@@ -28,7 +28,7 @@ import soxr
 
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT, NATIVE_RATE_HZ, AudioFormat, Encoding
 from liveavatar_gateway.audio.g711 import ALAW_TO_S16, MULAW_TO_S16
-from liveavatar_gateway.core.utterance import Converter
+from liveavatar_gateway.core.speech.utterance import Converter
 
 _Samples: TypeAlias = npt.NDArray[np.float32]
 """One channel or interleaved ones, in 16-bit scale: full scale is 32 768."""

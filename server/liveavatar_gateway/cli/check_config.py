@@ -11,7 +11,7 @@ from liveavatar_gateway.certificates import read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
 from liveavatar_gateway.config import PREFIX, ConfigError, Settings
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
-from liveavatar_gateway.registry.place import fingerprint, left_under_other_keys
+from liveavatar_gateway.registry.factory import fingerprint, left_under_other_keys
 from liveavatar_gateway.upstream.rest import Rest
 
 

@@ -106,7 +106,7 @@ class Adopted:
 
 
 @dataclass(frozen=True, slots=True)
-class Noticed:
+class UpstreamNotice:
     """LiveAvatar reported something that does not end the session."""
 
     error: bool
@@ -121,7 +121,7 @@ class Ended:
     error: GatewayError | None = None
 
 
-Happening = (
+SessionEvent = (
     StateChanged
     | PoseChanged
     | UtteranceStarted
@@ -131,18 +131,18 @@ Happening = (
     | Reconnected
     | Rotated
     | Adopted
-    | Noticed
+    | UpstreamNotice
     | Ended
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One numbered happening with its wall-clock time (UTC)."""
 
     sequence: int
     at: datetime
-    happening: Happening
+    happening: SessionEvent
 
 
 class EventLog:
@@ -157,13 +157,13 @@ class EventLog:
             capacity: How many are kept.
             last_sequence: Where to go on counting: what another process numbered is compacted away here.
         """
-        self._entries: deque[Entry] = deque(maxlen=capacity)
+        self._entries: deque[LogEntry] = deque(maxlen=capacity)
         self.last_sequence = last_sequence
 
-    def append(self, happening: Happening, at: datetime) -> Entry:
+    def append(self, happening: SessionEvent, at: datetime) -> LogEntry:
         """Number a happening and keep it."""
         self.last_sequence += 1
-        entry = Entry(self.last_sequence, at, happening)
+        entry = LogEntry(self.last_sequence, at, happening)
         self._entries.append(entry)
         return entry
 
@@ -172,11 +172,11 @@ class EventLog:
         """The last sequence that is no longer kept; 0 when all are."""
         return self.last_sequence - len(self._entries)
 
-    def latest(self, count: int) -> list[Entry]:
+    def latest(self, count: int) -> list[LogEntry]:
         """The last `count` entries, oldest first; fewer when not so many are kept."""
         return list(islice(self._entries, max(0, len(self._entries) - count), None))
 
-    def after(self, sequence: int) -> list[Entry]:
+    def after(self, sequence: int) -> list[LogEntry]:
         """Entries later than `sequence`, oldest first.
 
         Raises:
@@ -195,7 +195,7 @@ class EventLog:
             raise EventsCompacted(sequence, self.last_sequence - len(self._entries) + 1)
         return list(islice(self._entries, len(self._entries) - missing, None))
 
-    def kept_after(self, sequence: int) -> list[Entry]:
+    def kept_after(self, sequence: int) -> list[LogEntry]:
         """Entries later than `sequence` that are still kept, oldest first."""
         missing = min(self.last_sequence - sequence, len(self._entries))
         return list(islice(self._entries, len(self._entries) - missing, None))

@@ -27,7 +27,7 @@ class SpeakEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class CutSpeech:
+class Interrupt:
     """Drop all queued audio upstream. `event_id` is the interrupt's own, to match its acknowledgement."""
 
     event_id: str
@@ -59,7 +59,7 @@ class Probe:
     """Ask again whether all up to here was read: no command of LiveAvatar's, but the ping behind each of them."""
 
 
-Frame = Speak | SpeakEnd | CutSpeech | ListenStart | ListenStop | KeepAlive
+Frame = Speak | SpeakEnd | Interrupt | ListenStart | ListenStop | KeepAlive
 Command = Frame | Probe
 
 
@@ -86,7 +86,7 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class PongReceived:
     """LiveAvatar's end of the socket has read all up to the `number`-th packet, end or interrupt, counted from 1.
 
     No event of LiveAvatar's, but the pong to a ping that went out right behind those. It proves that they arrived,
@@ -164,7 +164,7 @@ class Unknown:
 Event = (
     StateUpdated
     | Appended
-    | Read
+    | PongReceived
     | Committed
     | Cleared
     | SpeakStarted

@@ -62,7 +62,7 @@ class Readiness:
         """Whether an event proves that commands are heard: `connected`, or the answer to a probe."""
         if isinstance(event, wire.StateUpdated):
             return event.state == "connected"
-        return self._probed and not isinstance(event, wire.Unknown | wire.Read)
+        return self._probed and not isinstance(event, wire.Unknown | wire.PongReceived)
 
     @property
     def deadline_s(self) -> float | None:

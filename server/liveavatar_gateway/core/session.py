@@ -6,30 +6,30 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from liveavatar_gateway.core import messages as wire
+from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import GatewayError, SessionEnded
 from liveavatar_gateway.core.events import (
     Adopted,
     Ended,
     EventLog,
     Expiring,
-    Happening,
-    Noticed,
     PoseChanged,
     Reconnected,
     Room,
     Rotated,
+    SessionEvent,
     StateChanged,
+    UpstreamNotice,
     UtteranceEnded,
 )
-from liveavatar_gateway.core.limit import Limit
+from liveavatar_gateway.core.lifetime import Lifetime
 from liveavatar_gateway.core.listening import Listening
-from liveavatar_gateway.core.parting import Hold
-from liveavatar_gateway.core.past import PastSession
 from liveavatar_gateway.core.readiness import Due, Readiness
-from liveavatar_gateway.core.session_config import SessionConfig
-from liveavatar_gateway.core.speech import Speech
+from liveavatar_gateway.core.snapshot import SessionSnapshot
+from liveavatar_gateway.core.speech.handover import SendGate
+from liveavatar_gateway.core.speech.speech import Speech
+from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState, end_reason_of, move
-from liveavatar_gateway.core.utterance import Intake, Utterance
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
@@ -80,14 +80,14 @@ class Session:
         self._lost_at_s = 0.0
         self._attempt_count = 0
         self._replaced = False
-        self._limit = Limit(config, rotate=rotate)
+        self._limit = Lifetime(config, rotate=rotate)
         self.reconnect_count = 0
         self.rotation_count = 0
 
     @classmethod
     def restored(
         cls,
-        past: PastSession,
+        past: SessionSnapshot,
         config: SessionConfig,
         *,
         new_id: Callable[[], str],
@@ -218,13 +218,13 @@ class Session:
 
     def successor_failed(self, error: GatewayError) -> None:
         """There is no fresh avatar, or it is lost again; another try follows."""
-        self.speech.parting.hold = Hold.NOTHING
+        self.speech.parting.hold = SendGate.NOTHING
         if self._limit.successor_failed(error):
-            self._note(Noticed(error=False, type="rotation_delayed", message=error.message))
+            self._note(UpstreamNotice(error=False, type="rotation_delayed", message=error.message))
 
     def successor_dropped(self) -> None:
         """The fresh avatar that waited, if any, is not to take over any more."""
-        self.speech.parting.hold = Hold.NOTHING
+        self.speech.parting.hold = SendGate.NOTHING
         self._limit.successor_dropped()
 
     def may_take_over(self, now_s: float) -> bool:
@@ -277,7 +277,7 @@ class Session:
 
     # --- the caller's side
 
-    def begin(self, utterance_id: str, intake: Intake) -> Utterance:
+    def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
         """Open an utterance.
 
         Raises:
@@ -340,7 +340,7 @@ class Session:
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
             # One comes for each packet; all but an utterance's first change only the position in the next ack.
             return self.speech.on_appended(event.refs, now_s) or self.speech.waits_for_proof
-        if isinstance(event, wire.Read):
+        if isinstance(event, wire.PongReceived):
             self.speech.on_read(event.number, now_s)
             return self.speech.waits_for_proof
         self._take_as_sign_of_life(event, now_s)
@@ -353,7 +353,7 @@ class Session:
             case wire.Stopped(reason):
                 self.end(end_reason_of(reason or "UNKNOWN"), now_s, upstream_reason=reason)
             case wire.Notice(error, type_, message):
-                self._note(Noticed(error, type_, message))
+                self._note(UpstreamNotice(error, type_, message))
             case wire.Unknown():
                 self.unknown_events += 1
             case _:
@@ -430,7 +430,7 @@ class Session:
             case Due.GIVE_UP:
                 self.end(EndReason.UPSTREAM_FAILED, now_s, error=self._readiness.timeout())
             case Due.PROBE:
-                self._outbox.append(wire.CutSpeech(self._new_id()))
+                self._outbox.append(wire.Interrupt(self._new_id()))
             case Due.READY:
                 # Some builds say `connected` once per session: the next answer decides whether anybody listens.
                 self._become_ready(now_s)
@@ -455,7 +455,7 @@ class Session:
     def _next(self, now_s: float) -> wire.Command | None:
         if self._outbox:
             waiting = self._outbox.popleft()
-            if isinstance(waiting, wire.CutSpeech):
+            if isinstance(waiting, wire.Interrupt):
                 self.speech.note_readiness_probe(waiting.event_id)
             return waiting
         # Speech gives nothing before the session is ready, but knows what is due by itself.
@@ -525,5 +525,5 @@ class Session:
         if self.pose is Pose.TALKING:
             self._pose(Pose.IDLE)
 
-    def _note(self, happening: Happening) -> None:
+    def _note(self, happening: SessionEvent) -> None:
         self.log.append(happening, self._utc_now())

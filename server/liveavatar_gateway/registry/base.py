@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-Facts = Mapping[str, Any]
+Payload = Mapping[str, Any]
 """Values that JSON has."""
 
 
@@ -40,7 +40,7 @@ class Upstream:
     """One session at LiveAvatar that may be running."""
 
     upstream_session_id: str
-    access: Facts | None = field(default=None, repr=False)
+    access: Payload | None = field(default=None, repr=False)
     """Its addresses and tokens, opened; None before they were known, or when they cannot be opened."""
 
 
@@ -55,7 +55,7 @@ class HandleHash:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class StoredSession:
     """A session as its owner left it."""
 
     session_id: str
@@ -64,8 +64,8 @@ class Row:
     ended: bool
     sequence: int
     """Number of its last event."""
-    facts: Facts
-    utterances: tuple[tuple[str, Facts], ...]
+    facts: Payload
+    utterances: tuple[tuple[str, Payload], ...]
     """Ids and facts in the order they were begun."""
     upstreams: tuple[Upstream, ...]
     """Sessions at LiveAvatar that nobody has stopped, the newest last."""
@@ -116,11 +116,11 @@ class Registry(Protocol):
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts) -> Fence:
+    async def create(self, session_id: str, facts: Payload) -> Fence:
         """Add a session of this process. It is living until `finish`."""
 
     async def reserve(
-        self, session_id: str, facts: Facts, *, request_id: str, instead_of: str = ""
+        self, session_id: str, facts: Payload, *, request_id: str, instead_of: str = ""
     ) -> Fence | None:
         """Add a session of this process for a request, unless there is one; None when there is.
 
@@ -131,19 +131,19 @@ class Registry(Protocol):
             instead_of: Newest session of that request, if it may be followed by this one.
         """
 
-    async def save(self, fence: Fence, facts: Facts) -> None:
+    async def save(self, fence: Fence, facts: Payload) -> None:
         """Replace what is known of a session, and write what was noted of it."""
 
     async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
         """Note that a session at LiveAvatar is about to start; returns when a crash cannot lose that any more."""
 
-    async def save_access(self, fence: Fence, upstream_session_id: str, access: Facts) -> None:
+    async def save_access(self, fence: Fence, upstream_session_id: str, access: Payload) -> None:
         """Keep, sealed, what is needed to reach a session at LiveAvatar."""
 
     async def drop_upstream(self, upstream_session_id: str) -> None:
         """Note that a session at LiveAvatar is over, whoever owned it."""
 
-    async def finish(self, fence: Fence, facts: Facts, *, keep_s: float) -> bool:
+    async def finish(self, fence: Fence, facts: Payload, *, keep_s: float) -> bool:
         """Keep the final record and what was noted, for `keep_s` seconds; False when not all upstream is stopped.
 
         Such a session stays among the living, for another process to stop it when this one is gone.
@@ -152,7 +152,7 @@ class Registry(Protocol):
     def note_sequence(self, fence: Fence, sequence: int) -> None:
         """Note the number of the last event, before anybody is told of it."""
 
-    def note_utterance(self, fence: Fence, utterance_id: str, facts: Facts) -> None:
+    def note_utterance(self, fence: Fence, utterance_id: str, facts: Payload) -> None:
         """Note how far an utterance is."""
 
     def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
@@ -163,16 +163,16 @@ class Registry(Protocol):
 
     # --- sessions of others
 
-    async def find(self, session_id: str) -> Row | None:
+    async def find(self, session_id: str) -> StoredSession | None:
         """Look a session up, whoever owns it; None when there is none."""
 
-    async def find_request(self, request_id: str) -> Row | None:
+    async def find_request(self, request_id: str) -> StoredSession | None:
         """Look up the newest session that was created for a request, whoever owns it; None when there is none."""
 
-    async def abandoned(self, row: Row) -> bool:
+    async def abandoned(self, row: StoredSession) -> bool:
         """Whether a living session's owner is dead, or has been silent for longer than its lease and the grace."""
 
-    async def orphans(self) -> Sequence[Row]:
+    async def orphans(self) -> Sequence[StoredSession]:
         """All living sessions whose owners are dead, oldest first; those made with retired keys among them."""
 
     async def other_accounts(self) -> Mapping[str, int]:
@@ -181,16 +181,16 @@ class Registry(Protocol):
     async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         """Which of these sessions at LiveAvatar are ours, with the id of our session each belongs to."""
 
-    async def claim(self, row: Row) -> Fence | None:
+    async def claim(self, row: StoredSession) -> Fence | None:
         """Take a session over as it was read; None when somebody else was faster."""
 
     async def put_aside(self, fence: Fence, reason: str) -> None:
         """Move the content of an unreadable session to where people find it and no search does; its ids stay."""
 
-    async def want_end(self, session_id: str, reason: str) -> None:
+    async def request_end(self, session_id: str, reason: str) -> None:
         """Ask whoever owns a session, now or later, to end it. The first reason stays; one that ended stays so."""
 
-    async def page(self, after: str, size: int) -> Sequence[Row]:
+    async def page(self, after: str, size: int) -> Sequence[StoredSession]:
         """Sessions newest first, behind the one named, or from the newest when `after` is empty."""
 
     async def tidy(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from liveavatar_gateway.core.errors import OwnerMoved
-from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, LeaseConfig, Row, Upstream
+from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession, Upstream
 from liveavatar_gateway.registry.lease import Lease, is_dead, monotonic_s
 
 _BOOT = "memory"
@@ -18,7 +18,7 @@ _BOOT = "memory"
 class Memory:
     """What several registries of one process may share."""
 
-    rows: dict[str, Row] = field(default_factory=dict)
+    rows: dict[str, StoredSession] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
     requests: dict[str, str] = field(default_factory=dict)
     """Request ids by session."""
@@ -26,7 +26,7 @@ class Memory:
     addresses: dict[str, str] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)
     kept_until_s: dict[str, float] = field(default_factory=dict)
-    quarantine: list[tuple[str, Row]] = field(default_factory=list)
+    quarantine: list[tuple[str, StoredSession]] = field(default_factory=list)
     """Why each was put aside, and as it was."""
 
 
@@ -70,21 +70,21 @@ class MemoryRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts) -> Fence:
+    async def create(self, session_id: str, facts: Payload) -> Fence:
         return self._insert(session_id, facts, "")
 
     async def reserve(
-        self, session_id: str, facts: Facts, *, request_id: str, instead_of: str = ""
+        self, session_id: str, facts: Payload, *, request_id: str, instead_of: str = ""
     ) -> Fence | None:
         newest = await self.find_request(request_id)
         if newest is not None and newest.session_id != instead_of:
             return None
         return self._insert(session_id, facts, request_id)
 
-    def _insert(self, session_id: str, facts: Facts, request_id: str) -> Fence:
+    def _insert(self, session_id: str, facts: Payload, request_id: str) -> Fence:
         self._memory.accounts[session_id] = self.account
         self._memory.requests[session_id] = request_id
-        self._memory.rows[session_id] = Row(
+        self._memory.rows[session_id] = StoredSession(
             session_id=session_id,
             owner=self.owner,
             epoch=1,
@@ -100,14 +100,14 @@ class MemoryRegistry:
         )
         return Fence(session_id, 1)
 
-    async def save(self, fence: Fence, facts: Facts) -> None:
+    async def save(self, fence: Fence, facts: Payload) -> None:
         self._put(replace(self._own(fence), facts=facts))
 
     async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
         row = self._own(fence)
         self._put(replace(row, upstreams=(*row.upstreams, Upstream(upstream_session_id))))
 
-    async def save_access(self, fence: Fence, upstream_session_id: str, access: Facts) -> None:
+    async def save_access(self, fence: Fence, upstream_session_id: str, access: Payload) -> None:
         row = self._own(fence)
         if all(one.upstream_session_id != upstream_session_id for one in row.upstreams):
             raise OwnerMoved(fence.session_id)
@@ -123,7 +123,7 @@ class MemoryRegistry:
             if len(left) != len(row.upstreams):
                 self._put(replace(row, upstreams=left))
 
-    async def finish(self, fence: Fence, facts: Facts, *, keep_s: float) -> bool:
+    async def finish(self, fence: Fence, facts: Payload, *, keep_s: float) -> bool:
         row = replace(self._own(fence), facts=facts)
         if row.upstreams:
             self._put(row)
@@ -135,7 +135,7 @@ class MemoryRegistry:
     def note_sequence(self, fence: Fence, sequence: int) -> None:
         self._note(fence, lambda row: replace(row, sequence=sequence))
 
-    def note_utterance(self, fence: Fence, utterance_id: str, facts: Facts) -> None:
+    def note_utterance(self, fence: Fence, utterance_id: str, facts: Payload) -> None:
         self._note(
             fence,
             lambda row: replace(row, utterances=tuple({**dict(row.utterances), utterance_id: facts}.items())),
@@ -147,37 +147,37 @@ class MemoryRegistry:
     def forget_notes(self, fence: Fence) -> None:
         """Nothing to do: notes are in the row, and the row is its owner's."""
 
-    def _note(self, fence: Fence, change: Callable[[Row], Row]) -> None:
+    def _note(self, fence: Fence, change: Callable[[StoredSession], StoredSession]) -> None:
         with contextlib.suppress(OwnerMoved):
             self._put(change(self._own(fence)))
 
-    def _own(self, fence: Fence) -> Row:
+    def _own(self, fence: Fence) -> StoredSession:
         row = self._memory.rows.get(fence.session_id)
         if row is None or (row.owner, row.epoch) != (self.owner, fence.epoch):
             raise OwnerMoved(fence.session_id)
         return row
 
-    def _put(self, row: Row) -> None:
+    def _put(self, row: StoredSession) -> None:
         self._memory.rows[row.session_id] = row
 
     # --- sessions of others
 
-    async def find(self, session_id: str) -> Row | None:
+    async def find(self, session_id: str) -> StoredSession | None:
         row = self._memory.rows.get(session_id)
         return self._seen(row) if row and self._memory.accounts[session_id] == self.account else None
 
-    async def find_request(self, request_id: str) -> Row | None:
+    async def find_request(self, request_id: str) -> StoredSession | None:
         newest = reversed(self._memory.rows)
         found = next((name for name in newest if request_id and self._memory.requests[name] == request_id), None)
         return None if found is None else await self.find(found)
 
-    async def abandoned(self, row: Row) -> bool:
+    async def abandoned(self, row: StoredSession) -> bool:
         return self._abandoned(row)
 
-    def _abandoned(self, row: Row) -> bool:
+    def _abandoned(self, row: StoredSession) -> bool:
         return not row.ended and row.owner != self.owner and self._is_dead(row.owner)
 
-    async def orphans(self) -> Sequence[Row]:
+    async def orphans(self) -> Sequence[StoredSession]:
         rows = [row for row in self._memory.rows.values() if not row.ended and row.account in self._orphans_of]
         return [self._seen(row) for row in rows if self._abandoned(row)]
 
@@ -195,12 +195,12 @@ class MemoryRegistry:
             grace_s=self._config.grace_s,
         )
 
-    def _living(self) -> list[Row]:
+    def _living(self) -> list[StoredSession]:
         accounts = self._memory.accounts
         rows = self._memory.rows.values()
         return [row for row in rows if not row.ended and accounts[row.session_id] == self.account]
 
-    def _seen(self, row: Row) -> Row:
+    def _seen(self, row: StoredSession) -> StoredSession:
         lease = self._memory.leases.get(row.owner)
         seen_mono_s = lease.until_mono_s - self._config.ttl_s if lease else None
         return replace(row, seen_mono_s=seen_mono_s, address=self._memory.addresses.get(row.owner, ""))
@@ -214,7 +214,7 @@ class MemoryRegistry:
             if one.upstream_session_id in upstream_session_ids
         }
 
-    async def claim(self, row: Row) -> Fence | None:
+    async def claim(self, row: StoredSession) -> Fence | None:
         known = self._memory.rows.get(row.session_id)
         if known is None or known.ended or (known.owner, known.epoch) != (row.owner, row.epoch):
             return None
@@ -226,12 +226,12 @@ class MemoryRegistry:
         self._memory.quarantine.append((reason, row))
         self._put(replace(row, facts={}, handles=(), utterances=(), sequence=0))
 
-    async def want_end(self, session_id: str, reason: str) -> None:
+    async def request_end(self, session_id: str, reason: str) -> None:
         row = await self.find(session_id)
         if row is not None and not row.ended and not row.end_wanted:
             self._put(replace(self._memory.rows[session_id], end_wanted=reason))
 
-    async def page(self, after: str, size: int) -> Sequence[Row]:
+    async def page(self, after: str, size: int) -> Sequence[StoredSession]:
         rows = [row for row in self._memory.rows.values() if self._memory.accounts[row.session_id] == self.account]
         rows.reverse()
         start = next((index + 1 for index, row in enumerate(rows) if row.session_id == after), 0)

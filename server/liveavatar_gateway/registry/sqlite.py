@@ -25,12 +25,12 @@ import orjson
 import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
-from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, LeaseConfig, Row, Upstream
+from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession, Upstream
 from liveavatar_gateway.registry.journal import HANDLES, SEQUENCE, UTTERANCE, Entry, Journal, Journals
 from liveavatar_gateway.registry.lease import Lease, is_dead, monotonic_s, this_boot
+from liveavatar_gateway.registry.liveness import ProcessLock
 from liveavatar_gateway.registry.schema import SCHEMA, UPGRADES, VERSION
 from liveavatar_gateway.registry.sealing import Sealer, Unopenable
-from liveavatar_gateway.registry.witness import Witness
 
 _Result = TypeVar("_Result")
 _Kind = TypeVar("_Kind")
@@ -78,7 +78,7 @@ class _Notes:
     fence: Fence
     sequence: int | None = None
     handles: tuple[HandleHash, ...] | None = None
-    utterances: dict[str, Facts] = field(default_factory=dict)
+    utterances: dict[str, Payload] = field(default_factory=dict)
 
     def copy(self) -> "_Notes":
         """What a write takes along; what is noted meanwhile is not in it."""
@@ -118,7 +118,7 @@ class SqliteRegistry:
         self._orphans_of = (account, *retired_accounts)
         self._clock = clock
         self._boot_id = boot_id or this_boot()
-        self._witness = Witness(path)
+        self._witness = ProcessLock(path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
         self._writing: sqlite3.Connection
@@ -266,11 +266,11 @@ class SqliteRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Facts) -> Fence:
+    async def create(self, session_id: str, facts: Payload) -> Fence:
         return await self._write(lambda: self._insert(session_id, facts, ""))
 
     async def reserve(
-        self, session_id: str, facts: Facts, *, request_id: str, instead_of: str = ""
+        self, session_id: str, facts: Payload, *, request_id: str, instead_of: str = ""
     ) -> Fence | None:
         def work() -> Fence | None:
             newest = self._writing.execute(
@@ -284,7 +284,7 @@ class SqliteRegistry:
 
         return await self._write(lambda: self._transact(work))
 
-    def _insert(self, session_id: str, facts: Facts, request_id: str) -> Fence:
+    def _insert(self, session_id: str, facts: Payload, request_id: str) -> Fence:
         self._require_file()
         self._writing.execute(
             "INSERT INTO sessions (session_id, account, owner, epoch, facts, request_id) "
@@ -293,7 +293,7 @@ class SqliteRegistry:
         )
         return Fence(session_id, 1)
 
-    async def save(self, fence: Fence, facts: Facts) -> None:
+    async def save(self, fence: Fence, facts: Payload) -> None:
         notes = self._noted(fence)
         taken = notes.copy()
 
@@ -310,7 +310,7 @@ class SqliteRegistry:
 
         await self._write(work)
 
-    async def save_access(self, fence: Fence, upstream_session_id: str, access: Facts) -> None:
+    async def save_access(self, fence: Fence, upstream_session_id: str, access: Payload) -> None:
         def work() -> None:
             place = _place(fence.session_id, upstream_session_id)
             sealed = self._sealer.seal(orjson.dumps(access), place=place)
@@ -324,7 +324,7 @@ class SqliteRegistry:
 
         await self._write(work)
 
-    async def finish(self, fence: Fence, facts: Facts, *, keep_s: float) -> bool:
+    async def finish(self, fence: Fence, facts: Payload, *, keep_s: float) -> bool:
         notes = self._noted(fence)
         taken = notes.copy()
 
@@ -351,7 +351,7 @@ class SqliteRegistry:
         self._noted(fence).sequence = sequence
         self._record(Entry(fence.session_id, fence.epoch, SEQUENCE, "", sequence))
 
-    def note_utterance(self, fence: Fence, utterance_id: str, facts: Facts) -> None:
+    def note_utterance(self, fence: Fence, utterance_id: str, facts: Payload) -> None:
         utterances = self._noted(fence).utterances
         utterances[utterance_id] = facts
         if len(utterances) > _KEPT_UTTERANCES:
@@ -444,13 +444,13 @@ class SqliteRegistry:
 
     # --- sessions of others
 
-    async def find(self, session_id: str) -> Row | None:
+    async def find(self, session_id: str) -> StoredSession | None:
         found = await self._read(
             lambda: self._rows(self._reading, "WHERE account = ? AND session_id = ?", self.account, session_id)
         )
         return found[0] if found else None
 
-    async def find_request(self, request_id: str) -> Row | None:
+    async def find_request(self, request_id: str) -> StoredSession | None:
         found = await self._read(
             lambda: self._rows(
                 self._reading,
@@ -462,13 +462,13 @@ class SqliteRegistry:
         )
         return found[0] if found else None
 
-    async def abandoned(self, row: Row) -> bool:
+    async def abandoned(self, row: StoredSession) -> bool:
         if row.ended or row.owner == self.owner:
             return False
         return await self._read(lambda: self._is_dead(row.owner, self._lease_of(self._reading, row.owner)))
 
-    async def orphans(self) -> Sequence[Row]:
-        def work() -> list[Row]:
+    async def orphans(self) -> Sequence[StoredSession]:
+        def work() -> list[StoredSession]:
             connection = self._reading
             mine = ", ".join("?" * len(self._orphans_of))
             owners = connection.execute(
@@ -476,7 +476,7 @@ class SqliteRegistry:
                 (*self._orphans_of, self.owner),
             ).fetchall()
             dead = [owner for (owner,) in owners if self._is_dead(owner, self._lease_of(connection, owner))]
-            rows: list[Row] = []
+            rows: list[StoredSession] = []
             for owner in dead:
                 rows += self._rows(
                     connection,
@@ -546,7 +546,7 @@ class SqliteRegistry:
 
         return await self._read(work)
 
-    async def claim(self, row: Row) -> Fence | None:
+    async def claim(self, row: StoredSession) -> Fence | None:
         epoch = row.epoch + 1 if 0 < row.epoch < _MAX_NUMBER else 1
         fence = Fence(row.session_id, epoch)
 
@@ -579,7 +579,7 @@ class SqliteRegistry:
 
         await self._write(lambda: self._transact(work))
 
-    async def want_end(self, session_id: str, reason: str) -> None:
+    async def request_end(self, session_id: str, reason: str) -> None:
         def work() -> None:
             self._writing.execute(
                 "UPDATE sessions SET end_wanted = ? "
@@ -589,8 +589,8 @@ class SqliteRegistry:
 
         await self._write(work)
 
-    async def page(self, after: str, size: int) -> Sequence[Row]:
-        def work() -> list[Row]:
+    async def page(self, after: str, size: int) -> Sequence[StoredSession]:
+        def work() -> list[StoredSession]:
             newest = (
                 "WHERE account = ? AND number < coalesce((SELECT number FROM sessions WHERE session_id = ?), ?) "
             )
@@ -640,7 +640,7 @@ class SqliteRegistry:
             if known.fetchone() is None:
                 self._journals.forget(owner)
 
-    def _rows(self, connection: sqlite3.Connection, condition: str, *values: Any) -> list[Row]:
+    def _rows(self, connection: sqlite3.Connection, condition: str, *values: Any) -> list[StoredSession]:
         # Journals first: what is taken out of one meanwhile is in the table by then.
         found = connection.execute(f"{_ROWS} {condition}", values).fetchall()
         journals = {owner: self._journals.read(owner) for owner in {columns[1] for columns in found}}
@@ -650,7 +650,7 @@ class SqliteRegistry:
 
     def _row(
         self, connection: sqlite3.Connection, columns: Sequence[Any], journal: Mapping[str, Sequence[Entry]]
-    ) -> Row:
+    ) -> StoredSession:
         """Read a session; what cannot be read of it is left out and named."""
         session_id, owner, epoch, ended, sequence, facts, handles, boot_id, until_mono_s, address, end_wanted = (
             columns[:11]
@@ -666,7 +666,7 @@ class SqliteRegistry:
             sequence = 0
         if not 0 < epoch <= _MAX_NUMBER:
             problems.append(f"it cannot have had {epoch} owners")
-        utterances: dict[str, Facts] = {}
+        utterances: dict[str, Payload] = {}
         for name, packed in connection.execute(
             "SELECT utterance_id, facts FROM utterances WHERE session_id = ? ORDER BY rowid", (session_id,)
         ).fetchall():
@@ -682,7 +682,7 @@ class SqliteRegistry:
         if problems:
             self._complain(session_id, "registry.row_unreadable", reason="; ".join(problems))
         same_boot = boot_id == self._boot_id and until_mono_s <= self._clock() + _MAX_LEASE_S
-        return Row(
+        return StoredSession(
             session_id=session_id,
             owner=owner,
             epoch=epoch,
@@ -699,7 +699,7 @@ class SqliteRegistry:
             unreadable="; ".join(problems),
         )
 
-    def _opened(self, session_id: str, upstream_session_id: str, sealed: bytes | None) -> Facts | None:
+    def _opened(self, session_id: str, upstream_session_id: str, sealed: bytes | None) -> Payload | None:
         if sealed is None:
             return None
         problems: list[str] = []

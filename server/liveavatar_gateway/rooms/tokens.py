@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Literal
 
-from liveavatar_gateway.upstream.model import LiveKitAccess, Seat
+from liveavatar_gateway.upstream.model import LiveKitAccess, Participant
 
 VIEWER_TTL: Final = timedelta(hours=1)
 """How long a viewer has to join. Whoever is in the room stays: LiveKit renews the token of a participant."""
@@ -40,7 +40,7 @@ class OwnRooms:
         self._config = replace(self._config, api_secret=secret)
         return changed
 
-    def avatar(self, seat: Seat, *, max_duration_s: int | None) -> LiveKitAccess:
+    def avatar(self, seat: Participant, *, max_duration_s: int | None) -> LiveKitAccess:
         """Make what LiveAvatar needs to bring the avatar in.
 
         All grants are written out. LiveKit takes one that is left out for allowed, but LiveAvatar's start then
@@ -58,11 +58,11 @@ class OwnRooms:
 
     def viewer(self, room: str) -> LiveKitAccess:
         """Make what a browser needs to see and hear, and no more; nobody else has its identity."""
-        seat = Seat(room=room, identity=f"viewer-{uuid.uuid4().hex[:12]}")
+        seat = Participant(room=room, identity=f"viewer-{uuid.uuid4().hex[:12]}")
         return self._access(seat, VIEWER_TTL, kind="standard", speaks=False)
 
     def _access(
-        self, seat: Seat, lasts: timedelta, *, kind: Literal["standard", "agent"], speaks: bool
+        self, seat: Participant, lasts: timedelta, *, kind: Literal["standard", "agent"], speaks: bool
     ) -> LiveKitAccess:
         from livekit.api import AccessToken, VideoGrants  # noqa: PLC0415 - see above
 

@@ -10,13 +10,13 @@ from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceServicer
 from liveavatar_gateway import __version__
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.rpc import convert
+from liveavatar_gateway.rpc import mapping as convert
 from liveavatar_gateway.rpc.errors import answered
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
-from liveavatar_gateway.sessions.ownership import Owned, Ownership
-from liveavatar_gateway.upstream.places import Places
+from liveavatar_gateway.sessions.inventory import Inventory, OwnedSession
+from liveavatar_gateway.upstream.permits import Permits
 
 _MAX_GRACE_S: Final = 3600.0
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,7 +34,7 @@ class AdminService(AdminServiceServicer):
     """Operates this process."""
 
     def __init__(
-        self, config: AdminConfig, directory: Directory, drain: Drain, places: Places, ownership: Ownership
+        self, config: AdminConfig, directory: Directory, drain: Drain, places: Permits, ownership: Inventory
     ) -> None:
         self._config = config
         self._directory = directory
@@ -109,7 +109,7 @@ class AdminService(AdminServiceServicer):
         raise AssertionError("unreachable: answered raises or the body returns")
 
 
-def _owned(one: Owned) -> p.OwnedSession:
+def _owned(one: OwnedSession) -> p.OwnedSession:
     left = None if one.lease_left_s is None else convert.duration(max(0.0, one.lease_left_s))
     return p.OwnedSession(
         session=convert.session_message(one.session), owner=one.owner, epoch=one.epoch, lease_left=left

@@ -21,16 +21,16 @@ from liveavatar_gateway.core.errors import (
     UtteranceIdle,
 )
 from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 from liveavatar_gateway.core.states import Outcome
-from liveavatar_gateway.core.utterance import Intake, Utterance
-from liveavatar_gateway.rpc import convert
+from liveavatar_gateway.rpc import mapping as convert
+from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.errors import answered, status_of
 from liveavatar_gateway.rpc.heartbeat import Silence
-from liveavatar_gateway.rpc.limits import RpcConfig
-from liveavatar_gateway.rpc.requests import first, leave, part
+from liveavatar_gateway.rpc.stream_reader import first, leave, part
+from liveavatar_gateway.sessions.audio_input import audio_input_of
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.intake import intake_of
-from liveavatar_gateway.sessions.live import LiveSession
+from liveavatar_gateway.sessions.session import SessionActor
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_UNREAD: Final = 128
@@ -58,9 +58,9 @@ class AudioService(AudioServiceServicer):
                 )
             session = await self._target(message.header)
             intake = self._intake(message.header)
-            await SpeechStream(session, intake, self._config, context).run()
+            await AudioStream(session, intake, self._config, context).run()
 
-    async def _target(self, header: p.AudioHeader) -> LiveSession:
+    async def _target(self, header: p.AudioHeader) -> SessionActor:
         match header.WhichOneof("target"):
             case "session_id":
                 session_id = convert.checked_id(header.session_id, "header.session_id", required=True)
@@ -72,8 +72,8 @@ class AudioService(AudioServiceServicer):
         _require_alive(session)
         return session
 
-    def _intake(self, header: p.AudioHeader) -> Intake:
-        return intake_of(convert.format_of(header.format), max_chunk_bytes=self._config.max_chunk_bytes)
+    def _intake(self, header: p.AudioHeader) -> AudioInput:
+        return audio_input_of(convert.format_of(header.format), max_chunk_bytes=self._config.max_chunk_bytes)
 
 
 class _Told:
@@ -89,10 +89,10 @@ class _Told:
         self.ack: tuple[int, int, float, int, int] | None = None
 
 
-class SpeechStream:
+class AudioStream:
     """One `StreamAudio` stream. The reader takes audio in, the writer tells how far it came."""
 
-    def __init__(self, session: LiveSession, intake: Intake, config: RpcConfig, context: _Context) -> None:
+    def __init__(self, session: SessionActor, intake: AudioInput, config: RpcConfig, context: _Context) -> None:
         self._session = session
         self._intake = intake
         self._config = config
@@ -404,7 +404,7 @@ def _ended(
     )
 
 
-def _require_alive(session: LiveSession) -> None:
+def _require_alive(session: SessionActor) -> None:
     core = session.core
     if core.over:
         raise SessionEnded(session.id, core.end_reason.value if core.end_reason else "", core.upstream_reason)

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from liveavatar_gateway.core.errors import GatewayError, MalformedMessage, MetadataTooLarge
 from liveavatar_gateway.rpc.errors import abort, answered
-from liveavatar_gateway.rpc.requests import each, first, following
+from liveavatar_gateway.rpc.stream_reader import each, first, following
 from liveavatar_gateway.telemetry.metrics import Metrics
 
 # Generic in the stubs alone: with its parameters it can only be named in quotes.

@@ -4,7 +4,7 @@ import time
 
 from google.protobuf import duration_pb2
 
-from liveavatar_gateway.rpc.convert import duration
+from liveavatar_gateway.rpc.mapping import duration
 
 
 class Silence:

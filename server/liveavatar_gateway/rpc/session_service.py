@@ -11,15 +11,15 @@ from liveavatar.gateway.v1.session_service_pb2_grpc import SessionServiceService
 from liveavatar_gateway import __version__
 from liveavatar_gateway.audio.formats import MAX_RATE_HZ, MIN_RATE_HZ
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.rpc import convert
-from liveavatar_gateway.rpc.attach import Attachment
+from liveavatar_gateway.rpc import mapping as convert
+from liveavatar_gateway.rpc.attach_stream import AttachStream
+from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import answered
-from liveavatar_gateway.rpc.limits import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.lists import readable
-from liveavatar_gateway.rpc.watch import Watch
+from liveavatar_gateway.rpc.watch_stream import WatchStream
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.live import LiveSession
-from liveavatar_gateway.upstream.places import Places
+from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.upstream.permits import Permits
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,7 +27,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class SessionService(SessionServiceServicer):
     """Answers for the sessions in a directory."""
 
-    def __init__(self, config: RpcConfig, directory: Directory, places: Places) -> None:
+    def __init__(self, config: RpcConfig, directory: Directory, places: Permits) -> None:
         self._config = config
         self._directory = directory
         self._places = places
@@ -36,14 +36,14 @@ class SessionService(SessionServiceServicer):
         self, request_iterator: AsyncIterator[p.AttachRequest], context: _Context
     ) -> None:
         async with answered(context):
-            attachment = await Attachment.open(self._directory, self._config, request_iterator, context)
+            attachment = await AttachStream.open(self._directory, self._config, request_iterator, context)
             await attachment.run()
 
     async def WatchSessions(  # type: ignore[override]  # noqa: N802, D102
         self, request_iterator: AsyncIterator[p.WatchSessionsRequest], context: _Context
     ) -> None:
         async with answered(context):
-            await Watch(self._directory, self._config, request_iterator, context).run()
+            await WatchStream(self._directory, self._config, request_iterator, context).run()
 
     async def CreateSession(  # noqa: N802, D102
         self, request: p.CreateSessionRequest, context: _Context
@@ -134,11 +134,11 @@ class SessionService(SessionServiceServicer):
             )
         raise AssertionError("unreachable: answered raises or the body returns")
 
-    async def _find(self, session_id: str) -> LiveSession:
+    async def _find(self, session_id: str) -> SessionActor:
         return await self._directory.get(convert.checked_id(session_id, "session_id", required=True))
 
 
-async def _ready_or_abandoned(session: LiveSession, *, retryable: bool) -> None:
+async def _ready_or_abandoned(session: SessionActor, *, retryable: bool) -> None:
     """Wait until the avatar is ready. A caller that gives up and cannot come back leaves nothing running."""
     ready = False
     try:
@@ -149,7 +149,7 @@ async def _ready_or_abandoned(session: LiveSession, *, retryable: bool) -> None:
             session.end(EndReason.CALLER_LOST)
 
 
-def _matches(session: LiveSession, request: p.ListSessionsRequest) -> bool:
+def _matches(session: SessionActor, request: p.ListSessionsRequest) -> bool:
     if not convert.has_labels(session, request.labels):
         return False
     return not request.states or convert.state(session) in request.states

@@ -8,10 +8,10 @@ import structlog
 
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.sessions.books import Ledger
-from liveavatar_gateway.sessions.left import Left
-from liveavatar_gateway.sessions.rotation import Successor
-from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.sessions.journal import SessionJournal
+from liveavatar_gateway.sessions.restore import RestoredSession
+from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.standby import Standby
 from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
@@ -26,11 +26,11 @@ class Avatars:
 
     def __init__(
         self,
-        spec: Spec,
+        spec: SessionSpec,
         core: Session,
         pool: Pool,
-        ledger: Ledger,
-        left: Left | None,
+        ledger: SessionJournal,
+        left: RestoredSession | None,
     ) -> None:
         """Begin with none, or with the one that another process left.
 
@@ -84,7 +84,7 @@ class Avatars:
             self._spec.avatar_request(self.turn_count), self._ledger, wait_s=_SUCCESSOR_WAIT_S
         )
 
-    async def succeed(self, successor: Successor, old: UpstreamSession | None) -> None:
+    async def succeed(self, successor: Standby, old: UpstreamSession | None) -> None:
         """A fresh avatar speaks from now on. That is in the registry before it does so, and the old one goes."""
         fresh = successor.upstream.started
         self._retire_this()

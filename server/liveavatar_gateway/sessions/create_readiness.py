@@ -14,10 +14,10 @@ from liveavatar_gateway.core.errors import (
     UpstreamUnauthenticated,
     UpstreamUnreachable,
 )
-from liveavatar_gateway.sessions.books import Books
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.signal import Signal
-from liveavatar_gateway.upstream.places import Places
+from liveavatar_gateway.sessions.journal import JournalWriter
+from liveavatar_gateway.sessions.wakeup import Wakeup
+from liveavatar_gateway.upstream.permits import Permits
 
 _log = structlog.get_logger(__name__)
 
@@ -38,8 +38,8 @@ class CreateReadiness:
     def __init__(
         self,
         directory: Directory,
-        books: Books,
-        places: Places,
+        books: JournalWriter,
+        places: Permits,
         *,
         credits_left: Callable[[], Awaitable[str]],
         publish: Callable[[bool], Awaitable[None]],
@@ -61,7 +61,7 @@ class CreateReadiness:
         self._published: bool | None = None
         self._upstream = ""
         """Reason why LiveAvatar would refuse; empty when it would not."""
-        self._doubt = Signal()
+        self._doubt = Wakeup()
         self._publishing = asyncio.Lock()
         directory.on_create_failed = self.note_failure
 

@@ -10,6 +10,7 @@ from typing import Self
 
 import structlog
 
+from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import (
     Draining,
     GatewayError,
@@ -21,18 +22,17 @@ from liveavatar_gateway.core.errors import (
     SessionNotFound,
     UpstreamTimeout,
 )
-from liveavatar_gateway.core.session_config import SessionConfig
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.registry.base import Fence, Row
-from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.registry.base import Fence, StoredSession
 from liveavatar_gateway.sessions.bulkhead import bulkhead
-from liveavatar_gateway.sessions.drive import ReconnectConfig
+from liveavatar_gateway.sessions.driver import ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
-from liveavatar_gateway.sessions.left import living, seen
-from liveavatar_gateway.sessions.live import LiveSession, new_id, utc_now
+from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.observers import Observer
 from liveavatar_gateway.sessions.record import Record, read_record
-from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.sessions.restore import restore, view
+from liveavatar_gateway.sessions.session import SessionActor, new_id, utc_now
+from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
 
@@ -67,12 +67,12 @@ class _Lock(asyncio.Lock):
     users = 0
 
 
-async def _nobody(_: Row) -> LiveSession | None:
+async def _nobody(_: StoredSession) -> SessionActor | None:
     """Take over nothing, before there is a sweeper."""
     return None
 
 
-def _expect_caller(opening: asyncio.Task[LiveSession]) -> None:
+def _expect_caller(opening: asyncio.Task[SessionActor]) -> None:
     """Start the grace of a session whose caller left before it was there."""
     if not opening.cancelled() and opening.exception() is None:
         session = opening.result()
@@ -86,19 +86,19 @@ class Directory:
     session is a bulkhead: its task belongs to no group, so a fault that ends it cancels no other session.
     """
 
-    def __init__(self, config: DirectoryConfig, pool: Pool, books: Books, metrics: Metrics) -> None:
+    def __init__(self, config: DirectoryConfig, pool: Pool, books: JournalWriter, metrics: Metrics) -> None:
         self._config = config
         self._pool = pool
         self._books = books
         self._metrics = metrics
-        self._sessions: OrderedDict[str, LiveSession] = OrderedDict()
-        self._requests: dict[str, LiveSession] = {}
+        self._sessions: OrderedDict[str, SessionActor] = OrderedDict()
+        self._requests: dict[str, SessionActor] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._ended: OrderedDict[str, float] = OrderedDict()
         self.observers: set[Observer] = set()
         """Told of each session that comes, and of news of all."""
         self._locks: dict[str, _Lock] = {}
-        self.take_over: Callable[[Row], Awaitable[LiveSession | None]] = _nobody
+        self.take_over: Callable[[StoredSession], Awaitable[SessionActor | None]] = _nobody
         """Goes on with a session whose owner is dead, if it can be; set by the sweeper."""
         self.on_create_failed: Callable[[GatewayError], None] = lambda _: None
         """Called with the reason why a session could not be created."""
@@ -123,7 +123,7 @@ class Directory:
         for observer in list(self.observers):
             self._tell(observer, observer.on_close)
 
-    async def open(self, spec: Spec, request_id: str, *, wait_s: float | None) -> LiveSession:
+    async def open(self, spec: SessionSpec, request_id: str, *, wait_s: float | None) -> SessionActor:
         """Create a session, or give the one that was created for the same request.
 
         A request is in the registry before anything is done for it, so that its retry finds it from any process. A
@@ -147,15 +147,15 @@ class Directory:
             opening.add_done_callback(_expect_caller)
             raise
 
-    def _open(self, spec: Spec, wait_s: float | None) -> LiveSession:
+    def _open(self, spec: SessionSpec, wait_s: float | None) -> SessionActor:
         if self.draining:
             raise Draining
         session = self._new(spec, "")
         self._add(session, wait_s)
         return session
 
-    def _new(self, spec: Spec, request_id: str) -> LiveSession:
-        return LiveSession(
+    def _new(self, spec: SessionSpec, request_id: str) -> SessionActor:
+        return SessionActor(
             spec,
             self._config.session,
             self._pool,
@@ -166,7 +166,7 @@ class Directory:
             keep_s=self._config.retention_s,
         )
 
-    async def _open_for(self, spec: Spec, request_id: str, wait_s: float | None) -> LiveSession:
+    async def _open_for(self, spec: SessionSpec, request_id: str, wait_s: float | None) -> SessionActor:
         async with self._locked(f"request {request_id}"):
             while True:
                 # Between the look and the reservation another process may have been faster.
@@ -195,7 +195,7 @@ class Directory:
                 self._add(session, wait_s)
                 return session
 
-    async def _requested(self, request_id: str, spec: Spec) -> tuple[LiveSession | None, str]:
+    async def _requested(self, request_id: str, spec: SessionSpec) -> tuple[SessionActor | None, str]:
         """Find the session of a request in the registry; or the id of one that a new session may follow.
 
         Raises:
@@ -225,7 +225,7 @@ class Directory:
             return await self._taken_or_ended(row)
         return await self._elsewhere(row.session_id, field="request_id"), ""
 
-    async def _taken_or_ended(self, row: Row) -> tuple[LiveSession | None, str]:
+    async def _taken_or_ended(self, row: StoredSession) -> tuple[SessionActor | None, str]:
         if (taken := await self.take_over(row) or self._here(row.session_id)) is not None:
             return taken, ""
         registry = self._books.registry
@@ -247,7 +247,7 @@ class Directory:
             if not lock.users:
                 del self._locks[name]
 
-    def adopt(self, row: Row, record: Record, fence: Fence, *, grace_s: float) -> LiveSession | None:
+    def adopt(self, row: StoredSession, record: Record, fence: Fence, *, grace_s: float) -> SessionActor | None:
         """Go on with a claimed session of a dead process; None when it cannot be reached at LiveAvatar.
 
         Args:
@@ -257,7 +257,7 @@ class Directory:
             grace_s: How long it waits for its callers.
         """
         try:
-            left = living(
+            left = restore(
                 row,
                 record,
                 fence,
@@ -273,7 +273,7 @@ class Directory:
             return None
         if left is None:
             return None
-        session = LiveSession(
+        session = SessionActor(
             record.spec,
             self._config.session,
             self._pool,
@@ -287,7 +287,7 @@ class Directory:
         self._add(session, None)
         return session
 
-    def _add(self, session: LiveSession, wait_s: float | None) -> None:
+    def _add(self, session: SessionActor, wait_s: float | None) -> None:
         self._sessions[session.id] = session
         if session.request_id:
             self._requests[session.request_id] = session
@@ -312,7 +312,7 @@ class Directory:
             self.observers.discard(observer)
             observer.fail(InternalError("a fault of the gateway", incident=incident))
 
-    async def _live(self, session: LiveSession, wait_s: float | None) -> None:
+    async def _live(self, session: SessionActor, wait_s: float | None) -> None:
         try:
             await session.run(wait_s)
         except asyncio.CancelledError:
@@ -332,14 +332,14 @@ class Directory:
         self._ended[session.id] = time.monotonic() + self._config.retention_s
         self._forget()
 
-    def _note_failed_create(self, session: LiveSession) -> None:
+    def _note_failed_create(self, session: SessionActor) -> None:
         error = session.core.error
         if isinstance(error, RegistryUnavailable):
             self._books.note_outage(error)
         if error is not None:
             self.on_create_failed(error)
 
-    def _let_go(self, session: LiveSession) -> None:
+    def _let_go(self, session: SessionActor) -> None:
         """Whoever asks for it is told where it is, see `_elsewhere`. It may be here again already."""
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
@@ -358,12 +358,12 @@ class Directory:
             for request_id in [key for key, session in self._requests.items() if session is gone]:
                 del self._requests[request_id]
 
-    def here(self, session_id: str) -> LiveSession | None:
+    def here(self, session_id: str) -> SessionActor | None:
         """Find a session that this process has or had; None when it is nowhere or elsewhere."""
         self._forget()
         return self._here(session_id)
 
-    async def get(self, session_id: str) -> LiveSession:
+    async def get(self, session_id: str) -> SessionActor:
         """Find a session by id.
 
         Raises:
@@ -373,7 +373,7 @@ class Directory:
         """
         return self.here(session_id) or await self._elsewhere(session_id, field="session_id")
 
-    async def end(self, session_id: str, reason: EndReason, *, wait_s: float | None) -> LiveSession:
+    async def end(self, session_id: str, reason: EndReason, *, wait_s: float | None) -> SessionActor:
         """End a session, whoever has it, and wait until LiveAvatar has stopped it.
 
         One of another process is ended by that, within its renewal period; when it is dead, by whoever looks next.
@@ -397,7 +397,7 @@ class Directory:
                 session = await self.get(session_id)
             except OwnerMoved:
                 if not asked:
-                    await self._books.registry.want_end(session_id, reason.value)
+                    await self._books.registry.request_end(session_id, reason.value)
                     asked = True
                 if time.monotonic() >= until_s:
                     raise
@@ -420,11 +420,11 @@ class Directory:
             if session.lost_to is None:
                 return session
 
-    def _here(self, session_id: str) -> LiveSession | None:
+    def _here(self, session_id: str) -> SessionActor | None:
         session = self._sessions.get(session_id)
         return session if session is not None and session.lost_to is None else None
 
-    async def _elsewhere(self, session_id: str, *, field: str) -> LiveSession:
+    async def _elsewhere(self, session_id: str, *, field: str) -> SessionActor:
         """Find a session that this process did not have: one that ended under another, or whose owner is dead.
 
         Raises:
@@ -451,7 +451,7 @@ class Directory:
                 raise OwnerMoved(session_id, address=row.address)
             return taken
 
-    def look(self, row: Row) -> LiveSession | None:
+    def look(self, row: StoredSession) -> SessionActor | None:
         """Return a session of the registry to be looked at, whoever has it; None when it cannot be read."""
         if (session := self._here(row.session_id)) is not None:
             return session
@@ -459,13 +459,13 @@ class Directory:
             # It could not be read when it was ended, and was put aside then.
             return None
         try:
-            record, left = seen(row, self._config.session, new_id=new_id, utc_now=utc_now)
+            record, left = view(row, self._config.session, new_id=new_id, utc_now=utc_now)
         except (ValueError, GatewayError) as error:
             _log.warning("session.unreadable", session=row.session_id, error=str(error))
             return None
-        return LiveSession(record.spec, self._config.session, self._pool, self._books, self._metrics, left=left)
+        return SessionActor(record.spec, self._config.session, self._pool, self._books, self._metrics, left=left)
 
-    async def by_handle(self, handle: str, *, field: str) -> LiveSession:
+    async def by_handle(self, handle: str, *, field: str) -> SessionActor:
         """Find a session by its handle.
 
         Raises:
@@ -488,16 +488,16 @@ class Directory:
             handle, time.monotonic()
         )
 
-    def newest(self) -> list[LiveSession]:
+    def newest(self) -> list[SessionActor]:
         """All sessions, newest first."""
         self._forget()
         return list(reversed(self._sessions.values()))
 
-    def living(self) -> list[LiveSession]:
+    def living(self) -> list[SessionActor]:
         """Sessions that have not ended."""
         return [session for session in self._sessions.values() if not session.finished.is_set()]
 
-    def page(self, sessions: list[LiveSession], token: str, size: int) -> tuple[list[LiveSession], str]:
+    def page(self, sessions: list[SessionActor], token: str, size: int) -> tuple[list[SessionActor], str]:
         """Cut one page out of `sessions`: those after the one that `token` names.
 
         Raises:

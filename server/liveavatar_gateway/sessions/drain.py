@@ -11,7 +11,7 @@ from liveavatar_gateway.core.errors import Draining
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.live import LiveSession
+from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.socket import read_what_arrived
 from liveavatar_gateway.upstream.standstill import STOOD_STILL_S, PatientTimer, patient_timeout
 
@@ -121,12 +121,12 @@ class Drain:
             self._timer = None
 
 
-async def _finish_apart(session: LiveSession, end_s: float, reserve_s: float) -> None:
+async def _finish_apart(session: SessionActor, end_s: float, reserve_s: float) -> None:
     with bulkhead("drain.failed", session.id):
         await _finish(session, end_s, reserve_s)
 
 
-async def _finish(session: LiveSession, end_s: float, reserve_s: float) -> None:
+async def _finish(session: SessionActor, end_s: float, reserve_s: float) -> None:
     hold = session.holds.hold()
     loop = asyncio.get_running_loop()
     try:

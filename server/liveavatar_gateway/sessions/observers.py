@@ -3,13 +3,13 @@
 from typing import Protocol
 
 from liveavatar_gateway.core.errors import GatewayError
-from liveavatar_gateway.sessions.live import LiveSession
+from liveavatar_gateway.sessions.session import SessionActor
 
 
 class Observer(Protocol):
     """Is told that there is something to look at; looks when it has time. None of these may raise or wait."""
 
-    def on_session(self, session: LiveSession) -> None:
+    def on_session(self, session: SessionActor) -> None:
         """A session is here that was not before."""
 
     def on_news(self, session_id: str) -> None:

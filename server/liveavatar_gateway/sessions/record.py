@@ -12,13 +12,13 @@ from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InternalError
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.messages import BYTE_RATE
-from liveavatar_gateway.core.past import PastSession, PastUtterance
 from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
+from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import EndReason, Outcome
-from liveavatar_gateway.core.utterance import Utterance
-from liveavatar_gateway.registry.base import Facts, Row
-from liveavatar_gateway.sessions.intake import intake_of
-from liveavatar_gateway.sessions.spec import Spec
+from liveavatar_gateway.registry.base import Payload, StoredSession
+from liveavatar_gateway.sessions.audio_input import audio_input_of
+from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.upstream.model import Started
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class Usage:
 class Record:
     """A session without its speech and its secrets."""
 
-    spec: Spec
+    spec: SessionSpec
     request_id: str = ""
     created_at: datetime
     started_at: datetime | None = None
@@ -82,13 +82,13 @@ class Record:
     """LiveAvatar's id of the session that speaks for it, or spoke last."""
     usage: Usage = field(default_factory=Usage)
 
-    def facts(self) -> Facts:
+    def facts(self) -> Payload:
         """The same for the registry."""
-        facts: Facts = _RECORD.dump_python(self, mode="json")
+        facts: Payload = _RECORD.dump_python(self, mode="json")
         return facts
 
     @classmethod
-    def of(cls, facts: Facts) -> "Record":
+    def of(cls, facts: Payload) -> "Record":
         """Read what `facts` gave, here or in another version of the gateway.
 
         Raises:
@@ -119,7 +119,7 @@ class UtteranceRecord:
     error: tuple[str, str, Mapping[str, str]] | None = None
     """Reason, message and facts of what made it fail."""
 
-    def facts(self) -> Facts:
+    def facts(self) -> Payload:
         """The same for the registry, by hand: this is done for each packet."""
         return {
             "upstream_id": self.upstream_id,
@@ -136,7 +136,7 @@ class UtteranceRecord:
         }
 
 
-def read_record(row: Row) -> Record:
+def read_record(row: StoredSession) -> Record:
     """Read the record of a session.
 
     Raises:
@@ -187,7 +187,7 @@ def _require_sane(value: object, name: str, depth: int = 0) -> None:
             pass
 
 
-def wished_end(reason: str) -> EndReason:
+def requested_end(reason: str) -> EndReason:
     """Why somebody else wants a session to end. Another version of the gateway may have reasons of its own."""
     try:
         return EndReason(reason)
@@ -248,7 +248,7 @@ def restored_error(reason: str, message: str, facts: Mapping[str, str]) -> Gatew
     return error
 
 
-def read_utterances(kept: Sequence[tuple[str, Facts]]) -> Mapping[str, UtteranceRecord]:
+def read_utterances(kept: Sequence[tuple[str, Payload]]) -> Mapping[str, UtteranceRecord]:
     """Read utterances by their ids, in the order they were begun; one that cannot be read is left out."""
     found: dict[str, UtteranceRecord] = {}
     for utterance_id, facts in kept:
@@ -263,13 +263,13 @@ def read_utterances(kept: Sequence[tuple[str, Facts]]) -> Mapping[str, Utterance
     return found
 
 
-def past_of(row: Row, record: Record, *, max_chunk_bytes: int, now_mono_s: float) -> PastSession:
+def past_of(row: StoredSession, record: Record, *, max_chunk_bytes: int, now_mono_s: float) -> SessionSnapshot:
     """What the state machine needs to go on with a session.
 
     An utterance of which nothing went out, or nothing that is not to be sent again, is not known any more: its
     caller begins it anew. Unless it was cut: then it has ended.
     """
-    going_on: list[PastUtterance] = []
+    going_on: list[UtteranceSnapshot] = []
     ended: list[UtteranceEnded] = []
     for utterance_id, kept in read_utterances(row.utterances).items():
         if (end := how_it_ended(utterance_id, kept)) is not None:
@@ -282,7 +282,7 @@ def past_of(row: Row, record: Record, *, max_chunk_bytes: int, now_mono_s: float
             except ValueError as error:
                 _log.warning("utterance.unreadable", session=row.session_id, error=str(error))
     usage = record.usage
-    return PastSession(
+    return SessionSnapshot(
         id=row.session_id,
         created_at=record.created_at,
         ready_at=record.ready_at,
@@ -301,11 +301,11 @@ def past_of(row: Row, record: Record, *, max_chunk_bytes: int, now_mono_s: float
     )
 
 
-def _past_utterance(utterance_id: str, kept: UtteranceRecord, max_chunk_bytes: int) -> PastUtterance:
-    return PastUtterance(
+def _past_utterance(utterance_id: str, kept: UtteranceRecord, max_chunk_bytes: int) -> UtteranceSnapshot:
+    return UtteranceSnapshot(
         id=utterance_id,
         upstream_id=kept.upstream_id,
-        intake=intake_of(AudioFormat.named(kept.format), max_chunk_bytes=max_chunk_bytes),
+        intake=audio_input_of(AudioFormat.named(kept.format), max_chunk_bytes=max_chunk_bytes),
         taken_bytes=kept.taken_bytes,
         sent_s=kept.sent_s,
         started=kept.started,
@@ -314,13 +314,13 @@ def _past_utterance(utterance_id: str, kept: UtteranceRecord, max_chunk_bytes: i
     )
 
 
-def access_facts(started: Started) -> Facts:
+def access_facts(started: Started) -> Payload:
     """Addresses and tokens of a session at LiveAvatar; to be sealed."""
-    facts: Facts = _STARTED.dump_python(started, mode="json")
+    facts: Payload = _STARTED.dump_python(started, mode="json")
     return facts
 
 
-def read_access(facts: Facts) -> Started | None:
+def read_access(facts: Payload) -> Started | None:
     """Read what `access_facts` gave; None when it cannot be read."""
     try:
         started: Started = _STARTED.validate_python(facts)

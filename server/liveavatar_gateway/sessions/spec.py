@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from liveavatar_gateway.upstream.model import AvatarRequest, Seat
+from liveavatar_gateway.upstream.model import AvatarRequest, Participant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class OwnRoom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
+class SessionSpec:
     """What a caller asked for."""
 
     avatar: AvatarRequest
@@ -39,4 +39,4 @@ class Spec:
             return self.avatar
         own = self.own_room
         identity = own.avatar_identity if turn == 1 else f"{own.avatar_identity}-{turn}"
-        return replace(self.avatar, seat=Seat(room=own.name, identity=identity))
+        return replace(self.avatar, seat=Participant(room=own.name, identity=identity))

@@ -10,16 +10,16 @@ import structlog
 
 from liveavatar_gateway.core.errors import GatewayError, OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.registry.base import Facts, Fence, HandleHash, Row
-from liveavatar_gateway.registry.place import fingerprint
-from liveavatar_gateway.sessions.books import Books
+from liveavatar_gateway.registry.base import Fence, HandleHash, Payload, StoredSession
+from liveavatar_gateway.registry.factory import fingerprint
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.left import current_upstream
-from liveavatar_gateway.sessions.live import LiveSession
-from liveavatar_gateway.sessions.record import read_record, wished_end
+from liveavatar_gateway.sessions.journal import JournalWriter
+from liveavatar_gateway.sessions.record import read_record, requested_end
+from liveavatar_gateway.sessions.restore import current_upstream
+from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
-from liveavatar_gateway.upstream.stops import Stops
+from liveavatar_gateway.upstream.stopper import Stopper
 
 _log = structlog.get_logger(__name__)
 
@@ -44,11 +44,11 @@ class SweeperConfig:
 class _Remains:
     """A session of a dead process that is being ended."""
 
-    def __init__(self, session_id: str, facts: Facts) -> None:
+    def __init__(self, session_id: str, facts: Payload) -> None:
         self.id = session_id
         self._facts = facts
 
-    def facts(self) -> Facts:
+    def facts(self) -> Payload:
         return self._facts
 
     def handle_hashes(self) -> Iterable[HandleHash]:
@@ -67,12 +67,12 @@ class Sweeper:
     def __init__(
         self,
         config: SweeperConfig,
-        books: Books,
+        books: JournalWriter,
         pool: Pool,
         rest: Rest,
         directory: Directory,
         *,
-        retired: Mapping[str, Stops] | None = None,
+        retired: Mapping[str, Stopper] | None = None,
     ) -> None:
         """Prepare.
 
@@ -131,7 +131,7 @@ class Sweeper:
                 _log.warning("sweep.other_key", key_fingerprint=fingerprint(account), sessions=count)
         self._others = dict(others)
 
-    async def _sweep_one(self, row: Row) -> None:
+    async def _sweep_one(self, row: StoredSession) -> None:
         try:
             if self.is_lost(row):
                 await self.begin_to_end(row)
@@ -142,14 +142,14 @@ class Sweeper:
         except Exception:  # noqa: BLE001 - one session that cannot be taken over must not keep others paid for
             _log.exception("sweep.failed_for_one", session=row.session_id)
 
-    def is_lost(self, row: Row) -> bool:
+    def is_lost(self, row: StoredSession) -> bool:
         """Whether a session of a dead process waited in vain for its callers to come back, or cannot go on."""
         if row.account != self._books.registry.account:
             # Made with a retired key: its callers are those of a gateway that is no more.
             return True
         return self.left_s(row) <= 0.0 or current_upstream(row, read_record(row)) is None
 
-    def left_s(self, row: Row) -> float:
+    def left_s(self, row: StoredSession) -> float:
         """How long a session of a dead process still waits for its callers to come back, seconds.
 
         They lost it when its process died, at the latest a renewal after that was last seen. Before this boot, or
@@ -167,7 +167,7 @@ class Sweeper:
             until_s = row.seen_mono_s + self._config.renew_s + grace_s
         return min(grace_s, until_s - time.monotonic())
 
-    async def take_over(self, row: Row) -> LiveSession | None:
+    async def take_over(self, row: StoredSession) -> SessionActor | None:
         """Go on with a session of a dead process; None when it cannot be, or somebody else was faster."""
         if self.is_lost(row):
             await self.begin_to_end(row)
@@ -177,7 +177,7 @@ class Sweeper:
         claiming = self._pool.run(self._claim(row, grace_s), name=f"session-{row.session_id}/claim")
         return await asyncio.shield(claiming)
 
-    async def _claim(self, row: Row, grace_s: float) -> LiveSession | None:
+    async def _claim(self, row: StoredSession, grace_s: float) -> SessionActor | None:
         fence = await self._books.registry.claim(row)
         if fence is None:
             return None
@@ -205,19 +205,19 @@ class Sweeper:
             self._books.note_outage(error)
         return stopped
 
-    async def begin_to_end(self, row: Row) -> asyncio.Task[int] | None:
+    async def begin_to_end(self, row: StoredSession) -> asyncio.Task[int] | None:
         """Claim a session and end it; None when somebody else was faster. The task returns what was stopped."""
         claiming = self._pool.run(self._claim_to_end(row), name=f"session-{row.session_id}/claim")
         return await asyncio.shield(claiming)
 
-    async def _claim_to_end(self, row: Row) -> asyncio.Task[int] | None:
+    async def _claim_to_end(self, row: StoredSession) -> asyncio.Task[int] | None:
         fence = await self._books.registry.claim(row)
         return None if fence is None else self._run_end(row, fence)
 
-    def _run_end(self, row: Row, fence: Fence) -> asyncio.Task[int]:
+    def _run_end(self, row: StoredSession, fence: Fence) -> asyncio.Task[int]:
         return self._pool.run(self._end(row, fence), name=f"session-{row.session_id}/sweep")
 
-    async def _end(self, row: Row, fence: Fence) -> int:
+    async def _end(self, row: StoredSession, fence: Fence) -> int:
         stopped = 0
         facts = await self._final_facts(row, fence)
         ledger = self._books.ledger(_Remains(row.session_id, facts), fence)
@@ -274,7 +274,7 @@ class Sweeper:
         _log.info("sweep.for_capacity", stopped=stopped)
         return stopped
 
-    async def _end_if_lost(self, row: Row) -> asyncio.Task[int] | None:
+    async def _end_if_lost(self, row: StoredSession) -> asyncio.Task[int] | None:
         try:
             return await self.begin_to_end(row) if self.is_lost(row) else None
         except RegistryUnavailable:
@@ -283,7 +283,7 @@ class Sweeper:
             _log.exception("sweep.failed_for_one", session=row.session_id)
             return None
 
-    async def _final_facts(self, row: Row, fence: Fence) -> Facts:
+    async def _final_facts(self, row: StoredSession, fence: Fence) -> Payload:
         """Return the final record of a session; empty for one that cannot be read, which is put aside."""
         try:
             record = read_record(row)
@@ -304,6 +304,6 @@ class Sweeper:
             return {}
         # One that never came to run was not lost by its caller: a retry of its request may try again.
         lost = EndReason.CREATE_FAILED if record.started_at is None else EndReason.CALLER_LOST
-        wanted = wished_end(row.end_wanted) if row.end_wanted else lost
+        wanted = requested_end(row.end_wanted) if row.end_wanted else lost
         reason = record.end_reason or wanted
         return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()

@@ -17,9 +17,9 @@ from liveavatar_gateway.core.errors import GatewayError, ReadyTimeout, UpstreamS
 from liveavatar_gateway.core.events import (
     Adopted,
     Ended,
-    Happening,
     Reconnected,
     Rotated,
+    SessionEvent,
     StateChanged,
     UtteranceEnded,
     UtteranceStarted,
@@ -313,7 +313,7 @@ class SessionMeter:
         self._begun_s[utterance_id] = self._clock()
 
     @never_raises
-    def happened(self, happening: Happening, end_reason: EndReason | None) -> None:
+    def happened(self, happening: SessionEvent, end_reason: EndReason | None) -> None:
         """Something was put into the session's log; `end_reason` is the session's, None while it lives."""
         match happening:
             case Adopted():

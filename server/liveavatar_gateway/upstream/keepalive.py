@@ -22,7 +22,7 @@ class KeepAliveConfig:
     """Share of the interval by which each is sent earlier, at random, so that many do not send at once."""
 
 
-class Sleepy(Protocol):
+class KeepAliveTarget(Protocol):
     """Something that goes to sleep when it sends nothing."""
 
     @property
@@ -37,7 +37,7 @@ class Sleepy(Protocol):
 class _Entry:
     """A session's place in the schedule; None when the session was let go, which is then free to go itself."""
 
-    session: Sleepy | None
+    session: KeepAliveTarget | None
 
 
 class KeepAliveSchedule:
@@ -54,12 +54,12 @@ class KeepAliveSchedule:
         self._count = itertools.count()
         self._entries: dict[int, _Entry] = {}
 
-    def add(self, session: Sleepy, now_s: float) -> None:
+    def add(self, session: KeepAliveTarget, now_s: float) -> None:
         """Keep a session alive from now on. Once for each session."""
         entry = self._entries[id(session)] = _Entry(session)
         self._push(entry, now_s)
 
-    def remove(self, session: Sleepy) -> None:
+    def remove(self, session: KeepAliveTarget) -> None:
         """Let it go. Its empty entry falls out when it comes up."""
         if (entry := self._entries.pop(id(session), None)) is not None:
             entry.session = None

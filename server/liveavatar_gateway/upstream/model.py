@@ -6,7 +6,7 @@ from liveavatar_gateway.upstream.bounds import session_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class Participant:
     """Who the avatar is in a room of the caller's own."""
 
     room: str
@@ -28,7 +28,7 @@ class AvatarRequest:
     """H264 or VP8."""
     max_duration_s: int | None = None
     """Limit of the session; None leaves it to the plan."""
-    seat: Seat | None = None
+    seat: Participant | None = None
     """Where the avatar appears; None for a room that LiveAvatar makes."""
 
 
@@ -67,7 +67,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
+class RemoteStatus:
     """What LiveAvatar's record says about a session."""
 
     over: bool

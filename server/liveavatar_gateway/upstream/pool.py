@@ -17,16 +17,16 @@ from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, Inva
 from liveavatar_gateway.core.messages import Event
 from liveavatar_gateway.rooms.tokens import OwnRooms
 from liveavatar_gateway.telemetry.metrics import Metrics
-from liveavatar_gateway.upstream.account import Ledger
-from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, Sleepy
-from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
-from liveavatar_gateway.upstream.places import Place, Places, PlacesConfig
+from liveavatar_gateway.upstream.errors import is_answered, is_denied
+from liveavatar_gateway.upstream.journal import UpstreamJournal
+from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, KeepAliveTarget
+from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Minted, RemoteStatus, Started
+from liveavatar_gateway.upstream.permits import Permit, Permits, PermitsConfig
 from liveavatar_gateway.upstream.proxies import Proxies
-from liveavatar_gateway.upstream.refusals import is_answered, is_denied
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.socket import CommandSocket
 from liveavatar_gateway.upstream.standstill import HEARING_S, STOOD_STILL_S
-from liveavatar_gateway.upstream.stops import StopConfig, Stopped, Stops
+from liveavatar_gateway.upstream.stopper import StopConfig, Stopped, Stopper
 
 _Result = TypeVar("_Result")
 
@@ -46,7 +46,7 @@ _SOCKET_LINGER_S = 3.0
 class PoolConfig:
     """The parts of the pool."""
 
-    places: PlacesConfig = field(default_factory=PlacesConfig)
+    places: PermitsConfig = field(default_factory=PermitsConfig)
     """How many sessions, and who waits."""
     stops: StopConfig = field(default_factory=StopConfig)
     """How hard a stop is tried."""
@@ -61,7 +61,7 @@ class PoolConfig:
 class UpstreamSession:
     """One started session with its place. Whoever has it closes it: that stops it and gives the place back."""
 
-    def __init__(self, pool: "Pool", place: Place, started: Started, ledger: Ledger) -> None:
+    def __init__(self, pool: "Pool", place: Permit, started: Started, ledger: UpstreamJournal) -> None:
         self._pool = pool
         self._place = place
         self._ledger = ledger
@@ -88,7 +88,7 @@ class UpstreamSession:
             raise
         return self._socket
 
-    async def fate(self) -> Fate:
+    async def fate(self) -> RemoteStatus:
         """Ask whether the session is over upstream; not over when LiveAvatar does not say in time."""
         return await self._pool.fate(self.started.session_id)
 
@@ -151,8 +151,8 @@ class Pool:
         self.rooms = rooms
         """Makes tokens for rooms of the callers' own; None without a LiveKit server."""
         self.metrics = metrics
-        self.places = Places(config.places)
-        self.stops = Stops(config.stops, rest)
+        self.places = Permits(config.places)
+        self.stops = Stopper(config.stops, rest)
         self.find_orphans: Callable[[], Awaitable[int]] | None = None
         """Stops what dead processes left on the account; returns how many sessions that were."""
         self.held: set[str] = set()
@@ -163,7 +163,9 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[Any]] = set()
 
-    async def start(self, request: AvatarRequest, ledger: Ledger, *, wait_s: float | None) -> UpstreamSession:
+    async def start(
+        self, request: AvatarRequest, ledger: UpstreamJournal, *, wait_s: float | None
+    ) -> UpstreamSession:
         """Wait for a place, then mint and start a session in it.
 
         Raises:
@@ -217,7 +219,7 @@ class Pool:
             self._search = None
         return stopped
 
-    async def _start_in(self, place: Place, request: AvatarRequest, ledger: Ledger) -> UpstreamSession:
+    async def _start_in(self, place: Permit, request: AvatarRequest, ledger: UpstreamJournal) -> UpstreamSession:
         try:
             minted = await self._rest.mint(request, self._own_room(request))
             await self._note(minted.session_id, ledger)
@@ -235,7 +237,7 @@ class Pool:
             task.add_done_callback(self._close_unwanted)
             raise
 
-    async def _note(self, session_id: str, ledger: Ledger) -> None:
+    async def _note(self, session_id: str, ledger: UpstreamJournal) -> None:
         """Have the ledger note what is about to start; a note that nobody waits for any more is taken back."""
         noting = self.run(ledger.minted(session_id), name=f"session-{session_id}/note")
         try:
@@ -245,7 +247,7 @@ class Pool:
             raise
 
     @staticmethod
-    async def _take_back(noting: asyncio.Task[None], session_id: str, ledger: Ledger) -> None:
+    async def _take_back(noting: asyncio.Task[None], session_id: str, ledger: UpstreamJournal) -> None:
         await asyncio.gather(noting, return_exceptions=True)
         await ledger.stopped(session_id)
 
@@ -257,7 +259,7 @@ class Pool:
             raise InvalidField("this gateway has no LiveKit server for the session's own room", field="own_room")
         return self.rooms.avatar(request.seat, max_duration_s=request.max_duration_s)
 
-    async def _start(self, place: Place, minted: Minted, ledger: Ledger) -> UpstreamSession:
+    async def _start(self, place: Permit, minted: Minted, ledger: UpstreamJournal) -> UpstreamSession:
         self.held.add(minted.session_id)
         try:
             started = await self._rest.start(minted)
@@ -279,7 +281,9 @@ class Pool:
         await ledger.started(started)
         return UpstreamSession(self, place, started, ledger)
 
-    async def _undo(self, place: Place, minted: Minted, ledger: Ledger, *, may_be_starting: bool) -> None:
+    async def _undo(
+        self, place: Permit, minted: Minted, ledger: UpstreamJournal, *, may_be_starting: bool
+    ) -> None:
         """Stop what a failed start may have left running."""
         try:
             await self.stops.stop(minted.session_id, _STOP_REASON, may_be_starting=may_be_starting)
@@ -288,7 +292,7 @@ class Pool:
             self.held.discard(minted.session_id)
             place.release(settle=True)
 
-    def adopt(self, started: Started, ledger: Ledger) -> UpstreamSession:
+    def adopt(self, started: Started, ledger: UpstreamJournal) -> UpstreamSession:
         """Go on with a session that another process started. It has a place even where all are taken."""
         return UpstreamSession(self, self.places.seize(), started, ledger)
 
@@ -303,21 +307,21 @@ class Pool:
         task.add_done_callback(self._closing.discard)
         return task
 
-    async def fate(self, session_id: str) -> Fate:
+    async def fate(self, session_id: str) -> RemoteStatus:
         """Ask whether and why a session ended; it is not over when LiveAvatar does not say in time."""
         try:
             async with asyncio.timeout(_FATE_TIMEOUT_S):
                 return await self._rest.fate(session_id)
         except (GatewayError, TimeoutError):
             _log.info("upstream.fate_unknown", upstream_session=session_id)
-            return Fate(over=False)
+            return RemoteStatus(over=False)
 
-    def keep_alive(self, session: Sleepy) -> None:
+    def keep_alive(self, session: KeepAliveTarget) -> None:
         """Keep a session alive until `let_go`."""
         self._keep_alive.add(session, time.monotonic())
         self._arm()
 
-    def let_go(self, session: Sleepy) -> None:
+    def let_go(self, session: KeepAliveTarget) -> None:
         """Stop keeping a session alive."""
         self._keep_alive.remove(session)
 

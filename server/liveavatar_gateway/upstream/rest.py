@@ -27,12 +27,12 @@ from liveavatar_gateway.upstream.bounds import (
     bounded,
     session_seconds,
 )
-from liveavatar_gateway.upstream.model import AvatarRequest, Fate, LiveKitAccess, Minted, Started
+from liveavatar_gateway.upstream.errors import Answer, is_absent, refusal
+from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Minted, RemoteStatus, Started
 from liveavatar_gateway.upstream.proxies import Proxies
-from liveavatar_gateway.upstream.refusals import Answer, is_absent, refusal
 from liveavatar_gateway.upstream.socket import is_socket_address
 from liveavatar_gateway.upstream.standstill import patient_timeout
-from liveavatar_gateway.upstream.stops import Stopped
+from liveavatar_gateway.upstream.stopper import Stopped
 
 _log = structlog.get_logger(__name__)
 
@@ -179,7 +179,7 @@ class Rest:
         _require_own(answer)
         return Stopped.NOW
 
-    async def fate(self, session_id: str) -> Fate:
+    async def fate(self, session_id: str) -> RemoteStatus:
         """Whether a session is over, and LiveAvatar's own word for why.
 
         Raises:
@@ -189,11 +189,11 @@ class Rest:
             data = await self._retried("GET", f"/v1/sessions/{session_id}", headers=self._key_header, own=True)
         except GatewayError as error:
             if is_absent(error):
-                return Fate(over=True)
+                return RemoteStatus(over=True)
             raise
         reason = bounded(_text(data, "end_reason"), MAX_REASON_BYTES)
         # A record has no state of its own; these two are there when it is historic.
-        return Fate(over=bool(reason or _text(data, "end_at")), reason=reason)
+        return RemoteStatus(over=bool(reason or _text(data, "end_at")), reason=reason)
 
     async def active(self) -> Sequence[str]:
         """Ids of all sessions that run on the account, whoever started them.

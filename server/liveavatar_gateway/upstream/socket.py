@@ -18,7 +18,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
-from liveavatar_gateway.core.messages import Command, Event, Probe, Read
+from liveavatar_gateway.core.messages import Command, Event, PongReceived, Probe
 from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.wire import decode, encode
 
@@ -105,7 +105,7 @@ class _Connection(ClientConnection):
         elif isinstance(event, Frame) and event.opcode is Opcode.PONG and (number := _number_of(event)):
             # A number that no ping had would confirm what was never sent.
             if number <= self._last_ping:
-                self._on_event(Read(number))
+                self._on_event(PongReceived(number))
         else:
             super().process_event(event)
 
@@ -209,7 +209,7 @@ class CommandSocket:
 
         Args:
             command: What to send.
-            ping: A number to send behind it: it comes back as `Read` when all up to here was read.
+            ping: A number to send behind it: it comes back as `PongReceived` when all up to here was read.
 
         Raises:
             SocketClosed: it is gone, or the other side reads nothing any more.

@@ -32,7 +32,7 @@ _POSES: Final[Mapping[str, Pose]] = {
 
 _COMMAND_TYPES: Final[Mapping[type[m.Frame], bytes]] = {
     m.SpeakEnd: b"agent.speak_end",
-    m.CutSpeech: b"agent.interrupt",
+    m.Interrupt: b"agent.interrupt",
     m.ListenStart: b"agent.start_listening",
     m.ListenStop: b"agent.stop_listening",
     m.KeepAlive: b"session.keep_alive",

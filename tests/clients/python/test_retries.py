@@ -31,7 +31,7 @@ from liveavatar.gateway import (
     UpstreamUnreachable,
     WatchResumed,
 )
-from liveavatar.gateway.scope import ASK_ROUNDS
+from liveavatar.gateway.runtime import ASK_ROUNDS
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 

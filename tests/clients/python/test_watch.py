@@ -32,9 +32,9 @@ from liveavatar.gateway import (
     WatchSnapshot,
 )
 from liveavatar.gateway.channel import Connection
-from liveavatar.gateway.scope import Scope
+from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.watch import WatchPace
-from liveavatar.gateway.watched import OPEN_ATTEMPTS
+from liveavatar.gateway.watch_state import OPEN_ATTEMPTS
 
 KEPT = 1024
 """Events that a session keeps."""
@@ -266,7 +266,7 @@ async def test_a_gateway_that_comes_back_is_found_again(emulator, tmp_path):
 @contextlib.asynccontextmanager
 async def paced(address: str, **pace: float):
     """A watch of one session, with limits of a test's own."""
-    scope = Scope([address], lambda target: Connection(target, None, ()))
+    scope = ClientRuntime([address], lambda target: Connection(target, None, ()))
     try:
         yield AsyncWatch(
             scope, {SESSION_ID: 0}, None, open_timeout_s=10, patience=None, pace=WatchPace(look_s=0.05, **pace)

@@ -201,7 +201,7 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     connection.close()
     async with _registry(path) as registry:
         assert (await registry.find("s-1")).facts == {"kept": True}
-        await registry.want_end("s-1", "OPERATOR")
+        await registry.request_end("s-1", "OPERATOR")
         assert (await registry.find("s-1")).end_wanted == "OPERATOR"
         await registry.reserve("s-2", {}, request_id="wish")
         assert (await registry.find_request("wish")).session_id == "s-2"

@@ -295,8 +295,8 @@ async def test_orphans_made_with_a_retired_key_are_found_and_those_of_other_keys
 async def test_the_owner_learns_that_somebody_else_wants_an_end_and_the_first_reason_stays(mine, other):
     await mine.create("s-1", FACTS)
     assert await mine.wanted_ends() == {}
-    await other.want_end("s-1", "CALLER_ENDED")
-    await other.want_end("s-1", "OPERATOR")
+    await other.request_end("s-1", "CALLER_ENDED")
+    await other.request_end("s-1", "OPERATOR")
     assert await mine.wanted_ends() == {"s-1": "CALLER_ENDED"}
     assert await other.wanted_ends() == {}
     assert (await mine.find("s-1")).end_wanted == "CALLER_ENDED"
@@ -304,7 +304,7 @@ async def test_the_owner_learns_that_somebody_else_wants_an_end_and_the_first_re
 
 async def test_a_wanted_end_goes_with_the_session_to_whoever_claims_it(mine, other):
     await mine.create("s-1", FACTS)
-    await other.want_end("s-1", "OPERATOR")
+    await other.request_end("s-1", "OPERATOR")
     (await other.claim(await other.find("s-1")))
     assert await other.wanted_ends() == {"s-1": "OPERATOR"}
     assert await mine.wanted_ends() == {}
@@ -313,7 +313,7 @@ async def test_a_wanted_end_goes_with_the_session_to_whoever_claims_it(mine, oth
 async def test_what_has_ended_stays_as_it_ended(mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.finish(fence, FACTS, keep_s=60)
-    await other.want_end("s-1", "OPERATOR")
+    await other.request_end("s-1", "OPERATOR")
     assert (await other.find("s-1")).end_wanted == ""
     assert await mine.wanted_ends() == {}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from liveavatar_gateway.__main__ import main
-from liveavatar_gateway.core.messages import Command, CutSpeech, Speak, SpeakEnd
+from liveavatar_gateway.core.messages import Command, Interrupt, Speak, SpeakEnd
 from liveavatar_gateway.upstream.socket import CommandSocket
 
 _ONE_IN = 10_000
@@ -36,7 +36,7 @@ class Losses:
                 self._missed(utterance)
             case SpeakEnd(event_id=utterance):
                 self._missed(utterance)
-            case CutSpeech() if socket is self.socket:
+            case Interrupt() if socket is self.socket:
                 self.lost, self.socket = "", None
         return False
 

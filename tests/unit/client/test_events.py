@@ -12,7 +12,7 @@ from liveavatar.gateway import (
     UpstreamNoticeEvent,
     events,
 )
-from liveavatar.gateway.changes import Changes
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.events import EventLog, UnknownEvent, event_from_proto
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
@@ -82,7 +82,7 @@ def test_an_event_of_a_newer_gateway_is_passed_on():
 
 
 async def test_a_late_reader_misses_nothing_and_each_goes_at_its_own_pace():
-    log = EventLog(Changes())
+    log = EventLog(Condition())
     for sequence in (1, 2, 3):
         log.append(notice(sequence))
     slow, fast = log.read(0), log.read(2)
@@ -95,7 +95,7 @@ async def test_a_late_reader_misses_nothing_and_each_goes_at_its_own_pace():
 
 
 async def test_a_reader_is_woken_by_the_next_event():
-    log = EventLog(Changes())
+    log = EventLog(Condition())
     waiting = asyncio.create_task(anext(log.read(0)))
     await asyncio.sleep(0)
     log.append(notice(1))
@@ -104,7 +104,7 @@ async def test_a_reader_is_woken_by_the_next_event():
 
 async def test_a_reader_that_lags_is_told_so():
     """Never a silent hole."""
-    log = EventLog(Changes(), kept=2)
+    log = EventLog(Condition(), kept=2)
     reader = log.read(0)
     log.append(notice(1))
     assert (await anext(reader)).sequence == 1
@@ -117,14 +117,14 @@ async def test_a_reader_that_lags_is_told_so():
 
 
 async def test_a_late_reader_starts_with_what_is_kept():
-    log = EventLog(Changes(), kept=2)
+    log = EventLog(Condition(), kept=2)
     for sequence in (1, 2, 3):
         log.append(notice(sequence))
     assert (await anext(log.read(0))).sequence == 2
 
 
 async def test_readers_of_a_lost_session_are_told_after_the_last_event():
-    log = EventLog(Changes())
+    log = EventLog(Condition())
     log.append(notice(1))
     log.close(EventsCompacted("lost"))
     reader = log.read(0)
@@ -134,7 +134,7 @@ async def test_readers_of_a_lost_session_are_told_after_the_last_event():
 
 
 async def test_a_go_away_is_told_though_it_has_no_number():
-    log = EventLog(Changes())
+    log = EventLog(Condition())
     log.append(notice(1))
     assert log.newest_sequence == 1
     event = notice(1)
@@ -144,7 +144,7 @@ async def test_a_go_away_is_told_though_it_has_no_number():
 
 
 async def test_what_has_no_number_brings_nothing_back_that_is_known():
-    log = EventLog(Changes())
+    log = EventLog(Condition())
     for sequence in (1, 2):
         log.append(notice(sequence))
     log.append(GoAwayEvent(sequence=2, time=notice(2).time, deadline=notice(2).time))
@@ -155,7 +155,7 @@ async def test_what_has_no_number_brings_nothing_back_that_is_known():
 
 
 async def test_what_has_no_number_is_told_before_the_first_event_that_comes():
-    log = EventLog(Changes(), after_sequence=7)
+    log = EventLog(Condition(), after_sequence=7)
     log.append(GoAwayEvent(sequence=log.newest_sequence, time=notice(1).time, deadline=notice(1).time))
     log.append(notice(8))
     log.close(None)
@@ -163,5 +163,5 @@ async def test_what_has_no_number_is_told_before_the_first_event_that_comes():
 
 
 def test_an_empty_log_has_no_newest_event():
-    assert EventLog(Changes()).newest_sequence == 0
+    assert EventLog(Condition()).newest_sequence == 0
     assert events.KEPT_EVENTS >= 100

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.events import Entry, Happening, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.config import SessionConfig
+from liveavatar_gateway.core.events import LogEntry, SessionEvent, UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.session_config import SessionConfig
-from liveavatar_gateway.core.speech_config import SpeechConfig
-from liveavatar_gateway.core.utterance import Intake, Utterance
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _CLOCK_STEP_S = 1e-6
@@ -45,7 +45,7 @@ class Lagging:
         return pcm[: len(pcm) - keep]
 
 
-NATIVE = Intake(
+NATIVE = AudioInput(
     byte_rate=m.BYTE_RATE,
     frame_bytes=2,
     max_chunk_bytes=4 << 20,
@@ -136,7 +136,7 @@ class Rig:
 
     # --- the caller
 
-    def begin(self, utterance_id: str = "", intake: Intake = NATIVE) -> Utterance:
+    def begin(self, utterance_id: str = "", intake: AudioInput = NATIVE) -> Utterance:
         return self.session.begin(utterance_id, intake)
 
     def receive(self, utterance: Utterance, audio: bytes, offset: int | None = None) -> None:
@@ -147,7 +147,7 @@ class Rig:
         self.session.seal(utterance, failure)
         self.wake()
 
-    def say(self, utterance_id: str, seconds: float, intake: Intake = NATIVE, *, fill: int = 1) -> Utterance:
+    def say(self, utterance_id: str, seconds: float, intake: AudioInput = NATIVE, *, fill: int = 1) -> Utterance:
         """A whole utterance in one burst."""
         utterance = self.begin(utterance_id, intake)
         self.receive(utterance, pcm(seconds, fill=fill))
@@ -173,8 +173,8 @@ class Rig:
     # --- what came of it
 
     @property
-    def cuts(self) -> list[m.CutSpeech]:
-        return [command for command in self.commands if isinstance(command, m.CutSpeech)]
+    def cuts(self) -> list[m.Interrupt]:
+        return [command for command in self.commands if isinstance(command, m.Interrupt)]
 
     @property
     def packets(self) -> list[m.Speak]:
@@ -196,11 +196,11 @@ class Rig:
         return m.SpeakEnd(upstream_id) in self.commands
 
     @property
-    def happenings(self) -> list[Happening]:
+    def happenings(self) -> list[SessionEvent]:
         return [entry.happening for entry in self.session.log.after(0)]
 
     @staticmethod
-    def at_s(entry: Entry) -> float:
+    def at_s(entry: LogEntry) -> float:
         """Time of an entry of the log on the made-up clock."""
         return (entry.at - EPOCH).total_seconds()
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core.errors import EventsCompacted, InvalidField
-from liveavatar_gateway.core.events import EventLog, Noticed
+from liveavatar_gateway.core.events import EventLog, UpstreamNotice
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -15,7 +15,7 @@ _AT = datetime(2026, 1, 1, tzinfo=UTC)
 def filled(count: int, *, capacity: int) -> EventLog:
     log = EventLog(capacity=capacity)
     for index in range(count):
-        log.append(Noticed(error=False, type=str(index), message=""), _AT)
+        log.append(UpstreamNotice(error=False, type=str(index), message=""), _AT)
     return log
 
 
@@ -25,7 +25,7 @@ def sequences(log: EventLog, after: int) -> list[int]:
 
 def test_entries_are_numbered_from_1_and_returned_as_they_were_kept():
     log = EventLog(capacity=10)
-    happening = Noticed(error=True, type="t", message="m")
+    happening = UpstreamNotice(error=True, type="t", message="m")
     entry = log.append(happening, _AT)
     assert (entry.sequence, entry.at, entry.happening) == (1, _AT, happening)
     assert log.after(0) == [entry]

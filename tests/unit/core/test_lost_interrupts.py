@@ -94,7 +94,7 @@ def test_an_interrupt_that_is_proven_is_not_sent_again(cut_by_itself, proof):
         case "its ack":
             rig.cleared()
         case "a pong":
-            rig.tell(m.Read(rig.speech.sent_count))
+            rig.tell(m.PongReceived(rig.speech.sent_count))
         case "a later ack":
             rig.tell(m.Appended(m.Refs((third.upstream_id,))))
         case "a later start":

@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.events import Reconnected
 from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome, SessionState
-from liveavatar_gateway.core.utterance import Utterance
 
 _MOST_WORDS = 15
 _MOST_REPEATED_BYTES = 5 * m.BYTE_RATE
@@ -214,10 +214,10 @@ class LostSockets(RuleBasedStateMachine):
             self.heard.append(Heard(self.arrived, command, self.losses))
             self.arrived += 1
             self.avatar.hear(command, self.rig.now_s)
-            if isinstance(command, m.Speak | m.SpeakEnd | m.CutSpeech):
+            if isinstance(command, m.Speak | m.SpeakEnd | m.Interrupt):
                 self.numbered += 1
-            if self.pongs and isinstance(command, m.Speak | m.SpeakEnd | m.CutSpeech | m.Probe):
-                self.avatar.said.append(m.Read(self.numbered))
+            if self.pongs and isinstance(command, m.Speak | m.SpeakEnd | m.Interrupt | m.Probe):
+                self.avatar.said.append(m.PongReceived(self.numbered))
 
     def tell(self, events: list[m.Event]) -> None:
         for event in events:
@@ -300,14 +300,14 @@ class LostSockets(RuleBasedStateMachine):
         assert self.rig.speech.totals.upstream_bytes == sum(len(packet.pcm) for packet in self.rig.packets)
 
     def check_interrupts(self) -> None:
-        cut = {one.command.event_id for one in self.heard if isinstance(one.command, m.CutSpeech)}
+        cut = {one.command.event_id for one in self.heard if isinstance(one.command, m.Interrupt)}
         assert {command.event_id for command in self.rig.cuts} == cut, "an interrupt was lost"
 
     def check_order_of_utterances(self) -> None:
         """What is spoken again comes before all that began after it, but behind an interrupt all begins anew."""
         newest = 0
         for one in self.heard:
-            if isinstance(one.command, m.CutSpeech):
+            if isinstance(one.command, m.Interrupt):
                 newest = 0
             elif isinstance(one.command, m.Speak):
                 turn = next(n for n, turn in enumerate(self.turns) if one.command.event_id in turn.upstream_ids)

@@ -63,7 +63,7 @@ def test_any_answer_shows_it_but_only_to_a_probe(fresh):
     assert fresh.is_shown_by(m.PoseUpdated(Pose.IDLE))
 
 
-@pytest.mark.parametrize("event", [m.Read(1), m.Unknown("x")], ids=["a pong", "an unknown event"])
+@pytest.mark.parametrize("event", [m.PongReceived(1), m.Unknown("x")], ids=["a pong", "an unknown event"])
 def test_what_the_socket_alone_says_shows_nothing(fresh, event):
     fresh.tick(105.0)
     assert not fresh.is_shown_by(event)

@@ -15,7 +15,7 @@ def order(rig):
 
 def prove(rig):
     """LiveAvatar answers the ping behind the latest command."""
-    rig.tell(m.Read(rig.speech.sent_count))
+    rig.tell(m.PongReceived(rig.speech.sent_count))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_no_more_than_five_seconds_go_out_a_second_time(make_rig, confirms):
     rig = make_rig({"silence_timeout_s": 5.0}).ready()
     utterance = rig.begin("u")
     rig.receive(utterance, rig.pcm(28.0))
-    rig.tell(m.Appended(m.Refs((utterance.upstream_id,))) if confirms == "acks" else m.Read(1))
+    rig.tell(m.Appended(m.Refs((utterance.upstream_id,))) if confirms == "acks" else m.PongReceived(1))
     rig.run(4.9)
     sent_s = sum(rig.packet_s())
     rig.lose()
@@ -80,7 +80,7 @@ def test_audio_goes_on_as_soon_as_what_is_on_its_way_is_confirmed(make_rig):
     rig = make_rig({"silence_timeout_s": 5.0}).ready()
     utterance = rig.begin("u")
     rig.receive(utterance, rig.pcm(28.0))
-    rig.tell(m.Read(1))
+    rig.tell(m.PongReceived(1))
     rig.run(4.9)
     sent_s = sum(rig.packet_s())
     prove(rig)
@@ -205,7 +205,7 @@ def test_the_end_of_what_was_said_twice_does_not_go_out_again_once_it_is_not_nee
         rig.cleared()
     else:
         refs = m.Refs((said_twice.event_id,))
-        rig.tell(m.Read(rig.speech.sent_count) if proof == "pong" else m.Committed(refs))
+        rig.tell(m.PongReceived(rig.speech.sent_count) if proof == "pong" else m.Committed(refs))
     rig.lose()
     rig.commands.clear()
     rig.reopen()

@@ -6,7 +6,7 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import ReadyTimeout, SessionEnded, UpstreamUnreachable
-from liveavatar_gateway.core.events import Ended, Expiring, Noticed, PoseChanged, StateChanged
+from liveavatar_gateway.core.events import Ended, Expiring, PoseChanged, StateChanged, UpstreamNotice
 from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.core.states import EndReason, IllegalTransition, Pose, SessionState
 
@@ -255,7 +255,10 @@ def test_the_time_of_the_last_command_is_kept(rig):
 
 def test_notices_are_passed_on(rig):
     rig.tell(m.Notice(error=True, type="video_starvation", message="slow"), m.Notice(False, "w", "x"))
-    assert rig.of(Noticed) == [Noticed(True, "video_starvation", "slow"), Noticed(False, "w", "x")]
+    assert rig.of(UpstreamNotice) == [
+        UpstreamNotice(True, "video_starvation", "slow"),
+        UpstreamNotice(False, "w", "x"),
+    ]
 
 
 def test_unknown_events_are_counted_and_change_nothing(rig):

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import UpstreamStalled
 from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome
-from liveavatar_gateway.core.utterance import Utterance
 
 _SLICE_S = 0.05
 _EPSILON_S = 1e-6
@@ -206,7 +206,7 @@ class SpeechMachine(RuleBasedStateMachine):
         for command in commands:
             self.avatar.hear(command, self.rig.now_s)
         if self.pongs:
-            self.rig.tell(m.Read(self.rig.speech.sent_count))
+            self.rig.tell(m.PongReceived(self.rig.speech.sent_count))
         self.avatar.play(self.rig.now_s)
 
     # --- what must hold
@@ -216,7 +216,7 @@ class SpeechMachine(RuleBasedStateMachine):
         """Not about a cut one, not under an id that was given up, and not while an interrupt is on its way."""
         for index in range(self.commands_checked, len(self.rig.commands)):
             command, at_s = self.rig.commands[index], self.rig.times_s[index]
-            if isinstance(command, m.CutSpeech):
+            if isinstance(command, m.Interrupt):
                 self.cut_at = at_s, self.events_told
                 continue
             if isinstance(command, m.Probe):
@@ -278,7 +278,7 @@ class SpeechMachine(RuleBasedStateMachine):
             # An id may be given up by the next look.
             self.every_command_is_about_a_living_utterance()
             if self.pongs:
-                self.rig.tell(m.Read(self.rig.speech.sent_count))
+                self.rig.tell(m.PongReceived(self.rig.speech.sent_count))
         self.every_command_is_about_a_living_utterance()
         self.positions_are_in_order()
         self.each_utterance_starts_and_ends_at_most_once()

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from load.behaviours import expected_s
-from load.order import InvalidOrder, Order
+from load.run_config import InvalidRunConfig, RunConfig
 from load.scenarios import ordered
 
 # Locust would patch sockets and threads of the whole test process when it is imported.
@@ -20,20 +20,20 @@ with patch.dict(os.environ, LOCUST_SKIP_MONKEY_PATCH="1"):
 
 @pytest.mark.parametrize("field", ["USERS", "SECONDS", "RATE", "FAULTS", "REPORT"])
 def test_a_variable_that_only_a_schedule_can_follow_is_refused_by_name(field):
-    with pytest.raises(InvalidOrder, match=f"LOAD_{field} does nothing without LOAD_SCENARIO"):
-        ClosedLoop(Order(), {f"LOAD_{field}": "1"})
+    with pytest.raises(InvalidRunConfig, match=f"LOAD_{field} does nothing without LOAD_SCENARIO"):
+        ClosedLoop(RunConfig(), {f"LOAD_{field}": "1"})
 
 
 @pytest.mark.parametrize(("emulator", "direct"), [("", False), ("http://127.0.0.1:1", True)])
 def test_direct_users_are_there_when_the_emulator_is_known(emulator, direct):
-    found = users_of(ClosedLoop(Order(emulator=emulator), {}))
+    found = users_of(ClosedLoop(RunConfig(emulator=emulator), {}))
     assert ("Direct" in found) is direct
     assert {"Conversation", "BargeIn", "Churn", "Broadcast", "Firehose"} <= set(found)
     assert all(user.weight > 0 and user.host == "127.0.0.1:50051" for user in found.values())
 
 
 def test_nobody_begins_anything_before_a_test_runs():
-    assert ClosedLoop(Order(), {}).next_arrival("Conversation") is None
+    assert ClosedLoop(RunConfig(), {}).next_arrival("Conversation") is None
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_nobody_begins_anything_before_a_test_runs():
     ],
 )
 def test_a_scenario_refuses_locusts_options_that_it_cannot_follow(options, refused):
-    conductor = Conductor(Order(), ordered(Order(), expected_s))
+    conductor = Conductor(RunConfig(), ordered(RunConfig(), expected_s))
     given = SimpleNamespace(**{"num_users": None, "spawn_rate": None, "run_time": None, **options})
     with pytest.raises(SystemExit, match=re.escape(refused)):
         conductor._on_init(SimpleNamespace(parsed_options=given, runner=None, host=None))
 
 
 def test_a_scenario_refuses_a_host_other_than_its_target():
-    conductor = Conductor(Order(), ordered(Order(), expected_s))
+    conductor = Conductor(RunConfig(), ordered(RunConfig(), expected_s))
     given = SimpleNamespace(num_users=None, spawn_rate=None, run_time=None, processes=None)
     with pytest.raises(SystemExit, match=re.escape("--host is gw.example:1, but LOAD_TARGET is 127.0.0.1:50051")):
         conductor._on_init(SimpleNamespace(parsed_options=given, runner=None, host="gw.example:1"))

@@ -5,15 +5,15 @@ import random
 import pytest
 
 from load.figures import WINDOW_S, Recorder
-from load.meter import Meter
+from load.recorder import LoadRecorder
 
 
 @pytest.fixture
-def meter() -> Meter:
-    return Meter(Recorder(0.0), lambda reason, at_s: reason == "DRILL" and at_s > 0)
+def meter() -> LoadRecorder:
+    return LoadRecorder(Recorder(0.0), lambda reason, at_s: reason == "DRILL" and at_s > 0)
 
 
-def test_lateness_that_gathered_is_counted_in_full_and_to_a_hair(meter: Meter):
+def test_lateness_that_gathered_is_counted_in_full_and_to_a_hair(meter: LoadRecorder):
     rng = random.Random(1)
     values = [rng.expovariate(1 / 0.004) for _ in range(5000)]
     late = meter.lateness_of("gateway")
@@ -32,7 +32,7 @@ def test_lateness_that_gathered_is_counted_in_full_and_to_a_hair(meter: Meter):
     assert max(row.took_ms for row in shown) == pytest.approx(1000 * max(values))
 
 
-def test_sessions_may_hold_on_to_where_they_note_lateness(meter: Meter):
+def test_sessions_may_hold_on_to_where_they_note_lateness(meter: LoadRecorder):
     late = meter.lateness_of("direct")
     late.append(0.001)
     meter.flush()
@@ -41,7 +41,7 @@ def test_sessions_may_hold_on_to_where_they_note_lateness(meter: Meter):
     assert meter.recorder.series["direct", "chunk lateness"].count == 2
 
 
-def test_errors_that_a_drill_provokes_are_told_apart(meter: Meter):
+def test_errors_that_a_drill_provokes_are_told_apart(meter: LoadRecorder):
     meter.failed("gateway", "DRILL", took_s=1.0)
     meter.failed("gateway", "UNAVAILABLE", took_s=2.0)
     assert meter.recorder.expected_errors == {("gateway", "DRILL"): 1}
@@ -52,7 +52,7 @@ def test_errors_that_a_drill_provokes_are_told_apart(meter: Meter):
     ]
 
 
-def test_locust_sees_latencies_as_such_and_lifetimes_apart(meter: Meter):
+def test_locust_sees_latencies_as_such_and_lifetimes_apart(meter: LoadRecorder):
     meter.took("gateway", "session open", 0.25)
     meter.took("gateway", "session lifetime", 30.0)
     meter.took("gateway", "started, closed loop", 0.1)

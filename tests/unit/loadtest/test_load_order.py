@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from load.figures import Recorder
-from load.order import Began, InvalidOrder, Order, Report
+from load.run_config import Began, InvalidRunConfig, Report, RunConfig
 
 
 def test_an_order_survives_the_environment():
-    order = Order(
+    order = RunConfig(
         scenario="spike", target="h:1", emulator="http://e", one_clock=True, users=7, seconds=1.5, rate=0.5
     )
-    assert Order.from_environment(order.to_environment()) == order
+    assert RunConfig.from_environment(order.to_environment()) == order
 
 
 def test_a_missing_or_empty_variable_is_the_default():
-    assert Order.from_environment({"LOAD_USERS": "", "HOME": "/"}) == Order()
+    assert RunConfig.from_environment({"LOAD_USERS": "", "HOME": "/"}) == RunConfig()
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_a_missing_or_empty_variable_is_the_default():
     ],
 )
 def test_a_value_that_cannot_be_used_names_its_variable(name: str, text: str, says: str):
-    with pytest.raises(InvalidOrder, match=says):
-        Order.from_environment({name: text})
+    with pytest.raises(InvalidRunConfig, match=says):
+        RunConfig.from_environment({name: text})
 
 
 def test_a_report_survives_its_file(tmp_path: Path):
@@ -54,7 +54,7 @@ def test_a_report_survives_its_file(tmp_path: Path):
 
 
 def test_the_beginning_is_told_beside_the_report(tmp_path: Path):
-    order = Order(report=str(tmp_path / "measured.json"))
+    order = RunConfig(report=str(tmp_path / "measured.json"))
     assert Began.load(order) is None
     began = Began(started_at="2026-01-01T00:00:00+00:00", started_mono_s=5.0, seconds=120.0)
     began.save(order)

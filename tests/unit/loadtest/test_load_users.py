@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from load.arrivals import Curve
 from load.behaviours import BEHAVIOURS, expected_s
-from load.order import InvalidOrder, Order
+from load.run_config import InvalidRunConfig, RunConfig
 from load.scenarios import SCENARIOS, ordered
 from load.slots import cap_at, even
 
@@ -52,7 +52,7 @@ def test_every_scenario_has_users_that_exist_and_a_cap_above_what_is_under_way()
 
 
 def test_an_order_turns_its_scenario():
-    order = Order(emulator="http://e", users=30, seconds=9.0, rate=2.5, chunk_ms=100)
+    order = RunConfig(emulator="http://e", users=30, seconds=9.0, rate=2.5, chunk_ms=100)
     scenario = ordered(order, expected_s)
     assert (scenario.users, scenario.seconds, scenario.rate) == (30, 9.0, 2.5)
     assert scenario.style.chunk_ms == (100,)
@@ -60,24 +60,24 @@ def test_an_order_turns_its_scenario():
 
 
 def test_users_without_a_rate_are_kept_busy():
-    few = ordered(Order(emulator="http://e", users=10), expected_s)
-    many = ordered(Order(emulator="http://e", users=40), expected_s)
+    few = ordered(RunConfig(emulator="http://e", users=10), expected_s)
+    many = ordered(RunConfig(emulator="http://e", users=40), expected_s)
     assert many.rate == pytest.approx(4 * few.rate)
 
 
 def test_without_an_emulator_nobody_speaks_directly():
-    assert "Direct" not in ordered(Order(emulator=""), expected_s).mix
+    assert "Direct" not in ordered(RunConfig(emulator=""), expected_s).mix
 
 
 @pytest.mark.parametrize(
     ("order", "says"),
     [
-        (Order(scenario="nonsense"), "LOAD_SCENARIO is 'nonsense'; it must be one of "),
-        (Order(rate=-1.0), "LOAD_RATE is -1.0; it must not be negative"),
+        (RunConfig(scenario="nonsense"), "LOAD_SCENARIO is 'nonsense'; it must be one of "),
+        (RunConfig(rate=-1.0), "LOAD_RATE is -1.0; it must not be negative"),
     ],
 )
-def test_an_order_that_makes_no_sense_names_its_variable(order: Order, says: str):
-    with pytest.raises(InvalidOrder, match=says):
+def test_an_order_that_makes_no_sense_names_its_variable(order: RunConfig, says: str):
+    with pytest.raises(InvalidRunConfig, match=says):
         ordered(order, expected_s)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from load.order import InvalidOrder
+from load.run_config import InvalidRunConfig
 from load.target import target_of
 
 
@@ -25,5 +25,5 @@ def test_a_host_is_understood(host, target):
     "host", ["https://gw.example:443", "gw.example", "http://gw.example", "", "gw:x", "gw:0", "a:1/b"]
 )
 def test_a_host_that_cannot_be_used_is_refused_with_what_to_write(host):
-    with pytest.raises(InvalidOrder, match="write host:port"):
+    with pytest.raises(InvalidRunConfig, match="write host:port"):
         target_of(host)

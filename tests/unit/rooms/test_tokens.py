@@ -6,10 +6,10 @@ import jwt
 import pytest
 
 from liveavatar_gateway.rooms.tokens import VIEWER_TTL, LiveKitConfig, OwnRooms
-from liveavatar_gateway.upstream.model import LiveKitAccess, Seat
+from liveavatar_gateway.upstream.model import LiveKitAccess, Participant
 
 SECRET = "a secret of at least thirty-two bytes"
-SEAT = Seat(room="desk-7", identity="ada")
+SEAT = Participant(room="desk-7", identity="ada")
 DAY_S = 86_400
 
 

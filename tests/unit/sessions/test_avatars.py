@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.session_config import SessionConfig
-from liveavatar_gateway.rpc import convert
+from liveavatar_gateway.rpc import mapping as convert
 from liveavatar_gateway.sessions.avatars import Avatars
-from liveavatar_gateway.sessions.left import Left
-from liveavatar_gateway.sessions.spec import OwnRoom, Spec
+from liveavatar_gateway.sessions.restore import RestoredSession
+from liveavatar_gateway.sessions.spec import OwnRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Started
 
 STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
@@ -100,7 +100,7 @@ def pool():
 @pytest.fixture
 def avatars(pool, ledger):
     request = AvatarRequest(avatar_id="avatar")
-    spec = Spec(avatar=request, detach_grace_s=1, own_room=OwnRoom(name="desk-7", avatar_identity="avatar"))
+    spec = SessionSpec(avatar=request, detach_grace_s=1, own_room=OwnRoom(name="desk-7", avatar_identity="avatar"))
     core = Session("session", SessionConfig(), new_id=lambda: "id", utc_now=lambda: datetime.now(UTC), rotate=True)
     core.started(max_duration_s=60, now_s=0)
     return Avatars(spec, core, pool, ledger, None)
@@ -173,7 +173,7 @@ def test_an_expiry_is_that_of_the_avatar_as_its_session_says(avatars):
 
 def test_a_process_that_goes_on_with_a_session_tells_the_same_limit(avatars, pool, ledger):
     started_at = datetime(2026, 1, 1, tzinfo=UTC)
-    left = Left(core=avatars._core, started=STARTED, started_at=started_at)
+    left = RestoredSession(core=avatars._core, started=STARTED, started_at=started_at)
     Avatars(avatars._spec, avatars._core, pool, ledger, left)
     avatars._core.tick(50.0)
     (expiring,) = [one.happening for one in avatars._core.log.after(0) if isinstance(one.happening, Expiring)]

@@ -8,7 +8,7 @@ import pytest
 from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, Outcome
-from liveavatar_gateway.registry.base import Row
+from liveavatar_gateway.registry.base import StoredSession
 from liveavatar_gateway.rpc.errors import CODES, status_of
 from liveavatar_gateway.sessions.record import (
     Record,
@@ -23,11 +23,11 @@ from liveavatar_gateway.sessions.record import (
     read_utterances,
     restored_error,
 )
-from liveavatar_gateway.sessions.spec import OwnRoom, Spec
+from liveavatar_gateway.sessions.spec import OwnRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-SPEC = Spec(
+SPEC = SessionSpec(
     avatar=AvatarRequest(avatar_id="a-1", sandbox=True, quality="low", encoding="VP8", max_duration_s=300),
     detach_grace_s=12.5,
     labels={"desk": "7"},
@@ -121,7 +121,7 @@ def test_an_error_of_an_unknown_reason_is_one_of_our_own():
 
 def test_an_utterance_that_was_cut_before_any_of_it_went_out_has_ended():
     cut = UtteranceRecord(upstream_id="up", interrupted=True)
-    row = Row(
+    row = StoredSession(
         session_id="s",
         owner="o",
         epoch=1,
@@ -156,7 +156,7 @@ def _row(facts, **changes):
         "seen_mono_s": None,
         "address": "",
     }
-    return Row(**{**values, **changes})
+    return StoredSession(**{**values, **changes})
 
 
 def _changed(path: str, value: object):

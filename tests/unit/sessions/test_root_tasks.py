@@ -10,7 +10,7 @@ import pytest
 
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.memory import MemoryRegistry
-from liveavatar_gateway.sessions.books import Books, keep_books
+from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper, SweeperConfig
 from liveavatar_gateway.telemetry.metrics import Metrics
 
@@ -57,14 +57,14 @@ async def registry() -> AsyncIterator[Faulty]:
 
 
 async def test_the_lease_is_renewed_after_a_fault(registry):
-    books = Books(registry, Metrics(), renew_s=0.01, lease_s=10.0)
+    books = JournalWriter(registry, Metrics(), renew_s=0.01, lease_s=10.0)
     books.address = "127.0.0.1:1"
-    async with _running(keep_books(books)), asyncio.timeout(30):
+    async with _running(write_journals(books)), asyncio.timeout(30):
         await registry.looked.wait()
 
 
 async def test_the_search_for_what_is_paid_for_goes_on_after_a_fault(registry):
-    books = Books(registry, Metrics(), renew_s=60.0, lease_s=200.0)
+    books = JournalWriter(registry, Metrics(), renew_s=60.0, lease_s=200.0)
     directory, pool = SimpleNamespace(draining=False), SimpleNamespace()
     sweeper = Sweeper(SweeperConfig(sweep_s=0.01), books, pool, None, directory)
     async with _running(sweeper.run()), asyncio.timeout(30):

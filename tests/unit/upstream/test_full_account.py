@@ -9,7 +9,7 @@ from harness.answering import Answering, answering, envelope, http
 from liveavatar_gateway.core.errors import CapacityExhausted, UpstreamProtocol
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
-from liveavatar_gateway.upstream.places import PlacesConfig
+from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import Pool, PoolConfig
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
 
@@ -35,7 +35,7 @@ async def pool_before(*starts: bytes, limit: int = 5):
     async with answering() as server:
         server.answers = {"/v1/sessions/token": MINTED, "/v1/sessions/start": list(starts)}
         rest = Rest(RestConfig(base_url=server.url), "key")
-        pool = Pool(PoolConfig(places=PlacesConfig(limit=limit, settle_s=0)), rest, Metrics())
+        pool = Pool(PoolConfig(places=PermitsConfig(limit=limit, settle_s=0)), rest, Metrics())
         try:
             yield pool, server
         finally:

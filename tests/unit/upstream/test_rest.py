@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.upstream.bounds import MAX_SESSION_S, bounded, session_seconds
-from liveavatar_gateway.upstream.model import AvatarRequest, Fate, Minted
+from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatus
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
-from liveavatar_gateway.upstream.stops import Stopped
+from liveavatar_gateway.upstream.stopper import Stopped
 
 STOP, START, TOKEN, LIST, GET = (
     "/v1/sessions/stop",
@@ -89,11 +89,11 @@ async def test_liveavatars_own_word_is_believed():
         server.answers = {STOP: [http(200, envelope(None)), GONE], GET: GONE}
         assert await one.stop("s-1", "USER_CLOSED") is Stopped.NOW
         assert await one.stop("s-1", "USER_CLOSED") is Stopped.BEFORE
-        assert await one.fate("s-1") == Fate(over=True)
+        assert await one.fate("s-1") == RemoteStatus(over=True)
         server.answers[GET] = http(200, envelope({"id": "s-1", "end_reason": "IDLE_TIMEOUT"}))
-        assert await one.fate("s-1") == Fate(over=True, reason="IDLE_TIMEOUT")
+        assert await one.fate("s-1") == RemoteStatus(over=True, reason="IDLE_TIMEOUT")
         server.answers[GET] = http(200, envelope({"id": "s-1", "end_reason": None, "end_at": None}))
-        assert await one.fate("s-1") == Fate(over=False)
+        assert await one.fate("s-1") == RemoteStatus(over=False)
 
 
 async def test_a_list_without_results_says_nothing():

@@ -66,7 +66,7 @@ async def test_a_pong_to_no_ping_of_ours_confirms_nothing():
         while not events:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
-        assert set(events) == {m.Read(1)}
+        assert set(events) == {m.PongReceived(1)}
 
 
 async def test_a_message_that_grows_in_pieces_has_a_limit():

@@ -11,7 +11,7 @@ import pytest
 from liveavatar_gateway.core.errors import UpstreamTimeout, UpstreamUnreachable
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
-from liveavatar_gateway.upstream.places import PlacesConfig
+from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import Pool, PoolConfig
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
 
@@ -57,7 +57,7 @@ async def test_what_may_have_been_started_is_stopped_and_its_place_is_free_again
     monkeypatch.setattr(httpx.AsyncClient, "stream", answer)
     metrics, ledger = Metrics(), Ledger()
     rest = Rest(RestConfig(backoff_s=0.01), "key", metrics=metrics)
-    pool = Pool(PoolConfig(places=PlacesConfig(limit=1, settle_s=0)), rest, metrics)
+    pool = Pool(PoolConfig(places=PermitsConfig(limit=1, settle_s=0)), rest, metrics)
     for _ in range(2):
         with pytest.raises(raised):
             await pool.start(REQUEST, ledger, wait_s=1)

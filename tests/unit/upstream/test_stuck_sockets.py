@@ -7,7 +7,7 @@ import pytest
 import websockets
 from websockets.asyncio.server import ServerConnection, serve
 
-from liveavatar_gateway.core.messages import Read, Speak
+from liveavatar_gateway.core.messages import PongReceived, Speak
 from liveavatar_gateway.upstream.socket import CommandSocket
 
 
@@ -70,6 +70,6 @@ async def test_a_socket_tells_that_its_other_end_takes_nothing(served):
     connection.transport.resume_reading()
     async with asyncio.timeout(10):
         await sending
-        while not isinstance(await heard.get(), Read) or socket.takes_nothing:
+        while not isinstance(await heard.get(), PongReceived) or socket.takes_nothing:
             pass
     socket.abort()

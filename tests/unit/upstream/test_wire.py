@@ -18,7 +18,7 @@ from liveavatar_gateway.upstream.wire import MAX_PACKET_BYTES, PacketTooLarge, d
     ("command", "kind"),
     [
         (m.SpeakEnd("e-1"), "agent.speak_end"),
-        (m.CutSpeech("e-1"), "agent.interrupt"),
+        (m.Interrupt("e-1"), "agent.interrupt"),
         (m.ListenStart("e-1"), "agent.start_listening"),
         (m.ListenStop("e-1"), "agent.stop_listening"),
         (m.KeepAlive("e-1"), "session.keep_alive"),

@@ -130,7 +130,7 @@ from liveavatar.gateway.utterance import (
 from liveavatar.gateway.watch import (
     AsyncWatch,
 )
-from liveavatar.gateway.watched import (
+from liveavatar.gateway.watch_state import (
     WatchChange,
     WatchedEvent,
     WatchGap,

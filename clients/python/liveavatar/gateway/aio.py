@@ -25,7 +25,7 @@ from liveavatar.gateway.model import (
     state_to_proto,
     video_to_proto,
 )
-from liveavatar.gateway.scope import Scope
+from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.targets import target_list
 from liveavatar.gateway.v1 import session_pb2
@@ -78,7 +78,7 @@ class AsyncClient:
         self._timeout_s = timeout
         self._chunk_s = chunk
         # The channel is not made here: it belongs to the event loop it is made in.
-        self._scope = Scope(targets, lambda one: Connection(one, combined, options))
+        self._scope = ClientRuntime(targets, lambda one: Connection(one, combined, options))
         self._patience = (
             timedelta(seconds=resume_within) if isinstance(resume_within, int | float) else resume_within
         )

@@ -11,8 +11,8 @@ from typing import Protocol, TypeAlias
 
 import grpc
 
-from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import Stream, heartbeat_interval_s, moved
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import (
     ClientError,
     Draining,
@@ -90,7 +90,7 @@ class Attachment:
         connect: Callable[[str], AttachCall],
         first: pb.AttachRequest,
         listener: AttachListener,
-        changes: Changes,
+        changes: Condition,
         retries: Retries,
         *,
         patience: timedelta | None = None,

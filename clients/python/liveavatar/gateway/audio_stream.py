@@ -9,8 +9,8 @@ from typing import TypeAlias
 import grpc
 
 from liveavatar.gateway.audio import AudioFormat
-from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import Stream, heartbeat_interval_s
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.credit import Chunk, CreditLedger, sendable_bytes
 from liveavatar.gateway.errors import (
     AudioGap,
@@ -23,7 +23,7 @@ from liveavatar.gateway.errors import (
 )
 from liveavatar.gateway.model import Outcome, Progress
 from liveavatar.gateway.refusals import from_status
-from liveavatar.gateway.utterance import Phase, Stop, Turn
+from liveavatar.gateway.utterance import Phase, Stop, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
 from liveavatar.gateway.v1 import stream_pb2
 
@@ -61,9 +61,9 @@ class AudioStream:
         call: AudioCall,
         header: pb.AudioHeader,
         audio_format: AudioFormat,
-        changes: Changes,
+        changes: Condition,
         *,
-        on_crowded: Callable[[Turn, float], None],
+        on_crowded: Callable[[UtteranceState, float], None],
     ) -> None:
         """Prepare a stream.
 
@@ -78,7 +78,7 @@ class AudioStream:
         self.format = audio_format
         self.phase = StreamPhase.OPENING
         self.error: GatewayError | None = None
-        self.turns: dict[str, Turn] = {}
+        self.turns: dict[str, UtteranceState] = {}
         """Utterances the gateway owes an end on this stream."""
         self._call = call
         self._on_crowded = on_crowded
@@ -120,7 +120,7 @@ class AudioStream:
         if self._heartbeat_s is not None:
             await self._call.keep_alive(pb.StreamAudioRequest(heartbeat=stream_pb2.Heartbeat()), self._heartbeat_s)
 
-    async def begin(self, turn: Turn) -> bool:
+    async def begin(self, turn: UtteranceState) -> bool:
         """Open an utterance, or go on with one of a stream that broke; False when the stream is over.
 
         Of one that goes on nothing may be sent before the gateway has said where: see `answered`.
@@ -134,11 +134,11 @@ class AudioStream:
         begin = pb.BeginUtterance(utterance_id=turn.id, resume=resume)
         return await self._call.write(pb.StreamAudioRequest(begin=begin))
 
-    def answered(self, turn: Turn) -> bool:
+    def answered(self, turn: UtteranceState) -> bool:
         """Whether the gateway has said how an utterance goes on, or the stream is over."""
         return turn.id not in self._resuming or self.phase is StreamPhase.CLOSED
 
-    def room_bytes(self, turn: Turn, wanted: int, *, again: bool) -> int:
+    def room_bytes(self, turn: UtteranceState, wanted: int, *, again: bool) -> int:
         """How much of `wanted` bytes the utterance may send now; 0 means wait for a change.
 
         Args:
@@ -157,21 +157,21 @@ class AudioStream:
             in_flight=self._ledger.in_flight_bytes,
         )
 
-    async def send(self, turn: Turn, audio: bytes) -> bool:
+    async def send(self, turn: UtteranceState, audio: bytes) -> bool:
         """Send new audio; False when the stream is over."""
         return await self._send(turn, turn.window.send(audio))
 
-    async def send_again(self, turn: Turn, limit_bytes: int) -> bool:
+    async def send_again(self, turn: UtteranceState, limit_bytes: int) -> bool:
         """Repeat audio that a gap swallowed; False when the stream is over."""
         return await self._send(turn, turn.window.send_again(limit_bytes))
 
-    async def end(self, turn: Turn) -> bool:
+    async def end(self, turn: UtteranceState) -> bool:
         """Seal the utterance: what was sent is spoken to its end."""
         if turn.phase is Phase.OPEN:
             turn.phase = Phase.SEALED
         return await self._call.write(pb.StreamAudioRequest(end=pb.EndUtterance(utterance_id=turn.id)))
 
-    async def cancel(self, turn: Turn) -> bool:
+    async def cancel(self, turn: UtteranceState) -> bool:
         """Silence the open utterance and seal it."""
         if turn.phase is Phase.OPEN:
             turn.phase = Phase.SEALED
@@ -185,7 +185,7 @@ class AudioStream:
         """Tell that nothing more comes; the gateway closes the stream after the last `ended`."""
         await self._call.finish_writing()
 
-    async def _send(self, turn: Turn, chunk: Chunk) -> bool:
+    async def _send(self, turn: UtteranceState, chunk: Chunk) -> bool:
         self._ledger.sent(turn.id, chunk.end_bytes)
         # Named, so that none of it is taken for the next utterance when this one is cut meanwhile.
         named = pb.AudioChunk(offset_bytes=chunk.offset_bytes, audio=chunk.audio, utterance_id=turn.id)
@@ -240,7 +240,7 @@ class AudioStream:
             )
         )
 
-    def _place(self, turn: Turn, received_bytes: int) -> None:
+    def _place(self, turn: UtteranceState, received_bytes: int) -> None:
         """Go on where the gateway says, which may be before what an earlier stream had brought it."""
         if not turn.window.go_back(received_bytes):
             turn.failure = ConnectionLost(
@@ -281,7 +281,7 @@ class AudioStream:
         self._forget(turn.id)
         turn.fail(error)
 
-    def _goes_back(self, turn: Turn, expected: int) -> bool:
+    def _goes_back(self, turn: UtteranceState, expected: int) -> bool:
         turn.taken = True
         if turn.phase is not Phase.OPEN or not turn.window.gap(expected):
             return False
@@ -289,7 +289,7 @@ class AudioStream:
         self._changes.notify()
         return True
 
-    def _waits_for_room(self, turn: Turn, error: CapacityExhausted) -> bool:
+    def _waits_for_room(self, turn: UtteranceState, error: CapacityExhausted) -> bool:
         """Take an utterance off this stream until the gateway has room for it; what was sent of it was dropped."""
         resumed = turn.id in self._resuming
         if not (resumed or turn.window.go_back(0)):

@@ -6,7 +6,7 @@ from typing import Self
 
 from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.watch import AsyncWatch
-from liveavatar.gateway.watched import WatchChange
+from liveavatar.gateway.watch_state import WatchChange
 
 
 class Watch:

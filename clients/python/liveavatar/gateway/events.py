@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import grpc
 
-from liveavatar.gateway.changes import Changes
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import EventsCompacted, GatewayError
 from liveavatar.gateway.model import (
     Outcome,
@@ -300,7 +300,7 @@ class EventLog:
     Bound: `KEPT_EVENTS`. A reader that falls further behind gets EventsCompacted, never a silent hole.
     """
 
-    def __init__(self, changes: Changes, *, after_sequence: int = 0, kept: int = KEPT_EVENTS) -> None:
+    def __init__(self, changes: Condition, *, after_sequence: int = 0, kept: int = KEPT_EVENTS) -> None:
         """Begin without events.
 
         Args:

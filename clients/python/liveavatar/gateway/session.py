@@ -11,10 +11,10 @@ from typing import Self
 
 import grpc
 
-from liveavatar.gateway import bargein
+from liveavatar.gateway import interrupt as bargein
 from liveavatar.gateway.attach import Attachment, AttachPhase
 from liveavatar.gateway.audio import AudioFormat
-from liveavatar.gateway.changes import Changes
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import (
     AttachSuperseded,
     DeadlineExceeded,
@@ -26,13 +26,13 @@ from liveavatar.gateway.errors import (
 )
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import AudioLimits, Interruption, Pose, RoomAccess, SessionRecord, SessionState
-from liveavatar.gateway.scope import Scope
+from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.source import Audio, source_of
 from liveavatar.gateway.speech import Speech
+from liveavatar.gateway.state import ObservedSession
 from liveavatar.gateway.targets import ADOPTION_S, Retries, Route
-from liveavatar.gateway.utterance import AsyncUtterance, Turn
+from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
 from liveavatar.gateway.v1 import session_service_pb2 as pb
-from liveavatar.gateway.view import SessionView
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class AsyncSession:
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ClientRuntime,
         first: pb.AttachRequest,
         *,
         audio_format: AudioFormat,
@@ -68,7 +68,7 @@ class AsyncSession:
         self._audio_format = audio_format
         self._open_timeout_s = open_timeout_s
         self._call_timeout_s = call_timeout_s
-        self._changes = Changes()
+        self._changes = Condition()
         self._route = Route(scope.targets, scope.route.current)
         self._speech = Speech(
             scope.stream_audio,
@@ -79,7 +79,7 @@ class AsyncSession:
             on_resumed=lambda *resumed: self._view.on_speech_resumed(*resumed),  # noqa: PLW0108  made below
             chunk_s=chunk_s,
         )
-        self._view = SessionView(self._speech, self._changes, after_sequence=first.resume.after_sequence)
+        self._view = ObservedSession(self._speech, self._changes, after_sequence=first.resume.after_sequence)
         self._attach = Attachment(
             scope.attach, first, self._view, self._changes, Retries(self._route), patience=patience
         )
@@ -233,7 +233,7 @@ class AsyncSession:
         """
         self._require_alive()
         source = source_of(audio, format, self._audio_format)
-        turn = Turn(utterance_id or str(uuid.uuid4()), source, self._changes)
+        turn = UtteranceState(utterance_id or str(uuid.uuid4()), source, self._changes)
         self._speech.submit(turn)
         return AsyncUtterance(turn, self._changes, self.interrupt)
 

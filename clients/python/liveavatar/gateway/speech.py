@@ -12,8 +12,8 @@ import grpc
 
 from liveavatar.gateway.audio import AudioFormat, ChunkBuffer
 from liveavatar.gateway.audio_stream import AudioCall, AudioStream, StreamPhase
-from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import moved
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import (
     AudioStreamSuperseded,
     ClientError,
@@ -25,7 +25,7 @@ from liveavatar.gateway.errors import (
 from liveavatar.gateway.model import Outcome
 from liveavatar.gateway.refusals import connection_lost, given_up
 from liveavatar.gateway.targets import Retries
-from liveavatar.gateway.utterance import Phase, Stop, Turn
+from liveavatar.gateway.utterance import Phase, Stop, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Speech:
         connect: Callable[[str], AudioCall],
         handle: Callable[[], str],
         patience: Callable[[], timedelta],
-        changes: Changes,
+        changes: Condition,
         retries: Retries,
         *,
         on_resumed: Callable[[float, int, str], None],
@@ -77,11 +77,11 @@ class Speech:
         self._retries = retries
         self._on_resumed = on_resumed
         self._chunk_s = chunk_s
-        self._queue: deque[Turn] = deque()
-        self._live: dict[str, Turn] = {}
+        self._queue: deque[UtteranceState] = deque()
+        self._live: dict[str, UtteranceState] = {}
         self._holds = 0
         self._stream: AudioStream | None = None
-        self._stranded: deque[Turn] = deque()
+        self._stranded: deque[UtteranceState] = deque()
         self._lost_mono_s: float | None = None
         self._delay_s = 0.0
 
@@ -90,7 +90,7 @@ class Speech:
         """Whether every utterance has its outcome."""
         return not self._living()
 
-    def submit(self, turn: Turn) -> None:
+    def submit(self, turn: UtteranceState) -> None:
         """Queue an utterance.
 
         Raises:
@@ -115,7 +115,7 @@ class Speech:
         self._changes.notify()
 
     @contextlib.contextmanager
-    def silencing(self, utterance_id: str) -> Iterator[list[Turn]]:
+    def silencing(self, utterance_id: str) -> Iterator[list[UtteranceState]]:
         """Send nothing more of an utterance, or of all; while this lasts no new one is begun.
 
         So an interrupt that names none, still on its way, cannot cut an utterance that was asked for after it.
@@ -170,7 +170,7 @@ class Speech:
                     if turn.outcome is None:
                         await self._speak(turn, tasks)
 
-    async def _speak(self, turn: Turn, tasks: asyncio.TaskGroup) -> None:
+    async def _speak(self, turn: UtteranceState, tasks: asyncio.TaskGroup) -> None:
         try:
             audio_format = await self._resolved(turn)
         except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
@@ -191,7 +191,7 @@ class Speech:
             await self._rescue(tasks)
             pump.cancel()
 
-    async def _resolved(self, turn: Turn) -> AudioFormat | None:
+    async def _resolved(self, turn: UtteranceState) -> AudioFormat | None:
         """Wait for the format of an utterance's audio, which a pipe may keep back; None if it ended."""
         resolving = asyncio.ensure_future(turn.source.resolve())
         resolving.add_done_callback(lambda _: self._changes.notify())
@@ -201,7 +201,7 @@ class Speech:
         finally:
             resolving.cancel()
 
-    async def _carry(self, stream: AudioStream, turn: Turn) -> None:
+    async def _carry(self, stream: AudioStream, turn: UtteranceState) -> None:
         """Begin an utterance on a stream, or go on with it there, until it is sealed or the stream is over."""
         # Behind so many the next may find no room, and may not be begun before this one has found its own.
         careful = len(stream.turns) >= PIPELINED_UTTERANCES or turn.begin_mono_s > 0
@@ -219,7 +219,7 @@ class Speech:
         if careful:
             await self._changes.until(lambda: turn.taken or turn.id not in stream.turns)
 
-    async def _send(self, stream: AudioStream, turn: Turn) -> None:
+    async def _send(self, stream: AudioStream, turn: UtteranceState) -> None:
         """Send an utterance's audio as credit allows, and close it in the way it stopped."""
         buffer = turn.buffer
         chunk_bytes = turn.format.size_bytes(self._chunk_s)
@@ -245,7 +245,7 @@ class Speech:
         elif turn.stop is Stop.END:
             await stream.end(turn)
 
-    async def _pump(self, turn: Turn) -> None:
+    async def _pump(self, turn: UtteranceState) -> None:
         """Draw from the utterance's source, at most two chunks ahead of the wire."""
         buffer = turn.buffer
         ahead_bytes = 2 * turn.format.size_bytes(self._chunk_s)
@@ -279,7 +279,7 @@ class Speech:
             if stream is not None:
                 await self._carry(stream, turn)
 
-    def _crowded(self, turn: Turn, wait_s: float) -> None:
+    def _crowded(self, turn: UtteranceState, wait_s: float) -> None:
         """Begin an utterance again later, before all that were submitted behind it."""
         turn.begin_mono_s = asyncio.get_running_loop().time() + wait_s
         order = {utterance_id: place for place, utterance_id in enumerate(self._live)}
@@ -288,13 +288,13 @@ class Speech:
         _log.info("audio.crowded utterance=%s wait_s=%.3f", turn.id, wait_s)
         self._changes.notify()
 
-    async def _rested(self, turn: Turn) -> None:
+    async def _rested(self, turn: UtteranceState) -> None:
         """Wait until an utterance that found no room may be begun again, or has its outcome."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(turn.begin_mono_s):
                 await self._changes.until(lambda: turn.outcome is not None)
 
-    async def _free_stream(self, turn: Turn, tasks: asyncio.TaskGroup) -> AudioStream | None:
+    async def _free_stream(self, turn: UtteranceState, tasks: asyncio.TaskGroup) -> AudioStream | None:
         """A stream of a new utterance's format, with all that came before it on its way.
 
         Returns:
@@ -311,10 +311,10 @@ class Speech:
         return None
 
     @staticmethod
-    def _others_ended(stream: AudioStream, turn: Turn) -> Callable[[], bool]:
+    def _others_ended(stream: AudioStream, turn: UtteranceState) -> Callable[[], bool]:
         return lambda: not stream.turns or stream.phase is StreamPhase.CLOSED or turn.outcome is not None
 
-    async def _connected(self, turn: Turn, tasks: asyncio.TaskGroup) -> AudioStream | None:
+    async def _connected(self, turn: UtteranceState, tasks: asyncio.TaskGroup) -> AudioStream | None:
         """The stream that lives, or else a new one of the utterance's format.
 
         Returns:
@@ -404,7 +404,7 @@ class Speech:
             _log.info("audio.lost utterances=%d cause=%s", len(left), error)
         self._changes.notify()
 
-    def _give_up(self, new: Turn | None, error: GatewayError) -> None:
+    def _give_up(self, new: UtteranceState | None, error: GatewayError) -> None:
         """No stream can be had. The session's events still tell how an utterance ends that was sent in full."""
         left = list(self._stranded)
         self._stranded.clear()
@@ -436,11 +436,11 @@ class Speech:
             stream.cut()
             await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
 
-    def _living(self) -> list[Turn]:
+    def _living(self) -> list[UtteranceState]:
         """Utterances without an outcome, in order. One with an outcome is forgotten a moment later."""
         return [turn for turn in self._live.values() if turn.outcome is None]
 
-    def _forget(self, turn: Turn) -> None:
+    def _forget(self, turn: UtteranceState) -> None:
         if self._live.get(turn.id) is turn:
             del self._live[turn.id]
             self._changes.notify()

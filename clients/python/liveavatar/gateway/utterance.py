@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from liveavatar.gateway.audio import AudioFormat, ChunkBuffer
-from liveavatar.gateway.changes import Changes
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.credit import SendWindow
 from liveavatar.gateway.errors import GatewayError
 from liveavatar.gateway.model import Interruption, Outcome, OutcomeKind, Progress
@@ -39,13 +39,13 @@ class Stop(enum.Enum):
     """It was never opened, so there is nothing to close."""
 
 
-class Turn:
+class UtteranceState:
     """What the session keeps of an utterance. Changed in the event loop only; `changes` tells of it.
 
     Invariant: it gets exactly one outcome, and with it the phase ENDED.
     """
 
-    def __init__(self, utterance_id: str, source: Source, changes: Changes) -> None:
+    def __init__(self, utterance_id: str, source: Source, changes: Condition) -> None:
         self.id = utterance_id
         self.source = source
         self.format = AudioFormat()
@@ -123,7 +123,9 @@ class AsyncUtterance:
     `interrupt` silences it.
     """
 
-    def __init__(self, turn: Turn, changes: Changes, interrupt: Callable[[str], Awaitable[Interruption]]) -> None:
+    def __init__(
+        self, turn: UtteranceState, changes: Condition, interrupt: Callable[[str], Awaitable[Interruption]]
+    ) -> None:
         self._turn = turn
         self._changes = changes
         self._interrupt = interrupt

@@ -12,24 +12,24 @@ from typing import Self, TypeAlias
 
 import grpc
 
-from liveavatar.gateway.changes import Changes
 from liveavatar.gateway.channel import Stream
+from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import ClientError, DeadlineExceeded, GatewayError, InternalError, SessionClosed
 from liveavatar.gateway.refusals import connection_lost, given_up
-from liveavatar.gateway.scope import Scope
+from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.targets import Retries, Route
 from liveavatar.gateway.v1 import session_service_pb2 as pb
-from liveavatar.gateway.watched import (
+from liveavatar.gateway.watch_state import (
     MAIN,
     OPEN_ATTEMPTS,
     Refusal,
-    WatchBook,
     WatchChange,
     WatchedEvent,
     WatchGap,
     WatchRemoved,
     WatchResumed,
     WatchSnapshot,
+    WatchState,
 )
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class AsyncWatch:
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ClientRuntime,
         sessions: Mapping[str, int],
         labels: Mapping[str, str] | None,
         *,
@@ -105,9 +105,9 @@ class AsyncWatch:
         self._open_timeout_s = open_timeout_s
         self._patience = PATIENCE if patience is None else patience
         self._pace = pace or WatchPace()
-        self._changes = Changes()
+        self._changes = Condition()
         self._route = Route(scope.targets, scope.route.current)
-        self._book = WatchBook(scope.targets)
+        self._book = WatchState(scope.targets)
         for session_id, after_sequence in sessions.items():
             self._book.add(session_id, after_sequence)
         self._read = dict(sessions)

@@ -1,0 +1,164 @@
+"""Configuration and report of one Locust run: the seam between the command line and the generator.
+
+The command line writes a `RunConfig` into the environment (`LOAD_*`), starts `locust -f loadtest/locustfile.py`,
+and reads a `Report` when that has ended. A locust started by hand, as master or worker on other machines, takes
+the same variables. Anything not given has its default here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+from load.figures import Recorder
+
+PREFIX: Final = "LOAD_"
+
+
+class InvalidRunConfig(ValueError):
+    """A variable has a value that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One run. Each field is the variable `LOAD_<FIELD>`; an empty or missing one is the default."""
+
+    scenario: str = "ci"
+    """Name of a scenario: which users, in which mix, on which schedule."""
+    target: str = "127.0.0.1:50051"
+    """The gateway, `host:port`."""
+    emulator: str = ""
+    """Base URL of the emulator behind the gateway, for `Direct`, for recordings and for integrity. Empty: there is
+    none that can be reached, so integrity is not checked and nobody speaks directly."""
+    api_key: str = "emulator-key"
+    """API key that the emulator takes from `Direct`."""
+    one_clock: bool = False
+    """Whether generator and emulator run on one machine, so that their monotonic clocks are one."""
+    users: int = 0
+    """In-flight cap; 0 takes the scenario's own. Given without a rate, arrivals keep four in five of them busy."""
+    seconds: float = 0.0
+    """Length of the arrivals; 0 takes the scenario's own. A drain follows in which what was begun ends."""
+    rate: float = 0.0
+    """Arrivals per second; 0 takes the scenario's own. What the knee finder turns."""
+    chunk_ms: int = 0
+    """Chunk size of callers; 0 takes the scenario's own."""
+    streams_per_connection: int = 1
+    """How many users share one connection to the gateway. 1 is what separate callers do, more what a media server
+    does that multiplexes its calls."""
+    seed: int = 1
+    """Seed of arrivals, texts, pauses: the same seed gives the same schedule."""
+    faults: str = ""
+    """TOML file with the timeline of faults, so that the errors it provokes are told apart. Empty: none."""
+    report: str = "out/load/measured.json"
+    """Where the master, or the only process, writes its `Report`."""
+
+    def to_environment(self) -> dict[str, str]:
+        """As variables."""
+        return {f"{PREFIX}{one.name.upper()}": _written(getattr(self, one.name)) for one in fields(self)}
+
+    def at(self, target: str) -> Self:
+        """Return the same for another gateway."""
+        return replace(self, target=target)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read `to_environment`'s.
+
+        Raises:
+            InvalidOrder: a value is no number where one is needed.
+        """
+        given: dict[str, Any] = {}
+        for one in fields(cls):
+            name = f"{PREFIX}{one.name.upper()}"
+            if text := environment.get(name, "").strip():
+                given[one.name] = _read(name, text, one.type)
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """The schedule's zero, told when it begins: beside it the timeline of faults is played."""
+
+    started_at: str
+    """UTC, ISO 8601."""
+    started_mono_s: float
+    """The same moment on the monotonic clock of the master's machine."""
+    seconds: float
+    """Length of the arrivals."""
+
+    def save(self, order: RunConfig) -> None:
+        """Write it beside where the report will be."""
+        _write(self.path(order), asdict(self))
+
+    @classmethod
+    def load(cls, order: RunConfig) -> Self | None:
+        """Read it; None when nothing has begun."""
+        path = cls.path(order)
+        return cls(**json.loads(path.read_text())) if path.exists() else None
+
+    @staticmethod
+    def path(order: RunConfig) -> Path:
+        """Where it is."""
+        report = Path(order.report)
+        return report.with_name(f"{report.stem}.began.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the generator measured, all its processes together."""
+
+    measured: Recorder
+    started_at: str
+    """UTC, ISO 8601: the schedule's zero."""
+    started_mono_s: float
+    """The same moment on the monotonic clock of the master's machine."""
+    duration_s: float
+    """From there to the end of the drain."""
+    lag_p99_ms: float
+    """How late the event loop of the worst process woke up."""
+    lag_max_ms: float
+    cpu_share: float
+    """Share of one core that the busiest process took, 0 to 1."""
+    workers: int = 1
+    """Processes that generated load."""
+
+    def save(self, path: Path) -> None:
+        """Write it."""
+        row = {
+            one.name: getattr(self, one.name) if one.name != "measured" else self.measured.to_json()
+            for one in fields(self)
+        }
+        _write(path, row)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it."""
+        row = json.loads(path.read_text())
+        row["measured"] = Recorder.from_json(row["measured"])
+        return cls(**row)
+
+
+def _write(path: Path, row: dict[str, Any]) -> None:
+    """Under another name first, so that nobody reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_text(json.dumps(row))
+    draft.replace(path)
+
+
+def _written(value: str | float | bool) -> str:  # noqa: FBT001 - a value, not a switch
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _read(name: str, text: str, kind: Any) -> str | int | float | bool:
+    try:
+        if kind is bool:
+            return _SWITCHES[text.lower()]
+        return str(text) if kind is str else int(text) if kind is int else float(text)
+    except (ValueError, KeyError):
+        wanted = {bool: "1 or 0", int: "a whole number", float: "a number"}[kind]
+        raise InvalidRunConfig(f"{name} is {text!r}; it must be {wanted}") from None
+
+
+_SWITCHES: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

@@ -1,0 +1,111 @@
+"""LiveAvatar's limit of an avatar: how near it is told, what it ends, and the avatar that goes on after it."""
+
+from liveavatar_gateway.core.config import SessionConfig
+from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.rotation_plan import RotationPlan
+from liveavatar_gateway.core.speech.handover import Handover, SendGate
+
+
+class Lifetime:
+    """The limit of the avatar that speaks, if it has one; a session that rotates gets another avatar before it."""
+
+    def __init__(self, config: SessionConfig, *, rotate: bool) -> None:
+        self.expires_at_s: float | None = None
+        """When it ends the avatar, monotonic seconds; None when it has none."""
+        self._rotation = RotationPlan(config.rotation, config.speech) if rotate else None
+        self._notice_s = config.expiring_notice_s
+        self._grace_s = config.expiry_grace_s
+        self._told = False
+        self._looked_at_s = 0.0
+
+    def begin(self, max_duration_s: float | None, begun_at_s: float) -> None:
+        """An avatar was started that may live so long; None when it has no limit."""
+        self._renew(None if max_duration_s is None else begun_at_s + max_duration_s, max_duration_s)
+
+    def restore(self, expires_in_s: float | None, now_s: float) -> None:
+        """So much is left of an avatar that another process started; how long it lives in all is not known."""
+        self._renew(None if expires_in_s is None else now_s + expires_in_s, None)
+
+    def _renew(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
+        self.expires_at_s = expires_at_s
+        self._told = False
+        if self._rotation is not None:
+            self._rotation.plan(expires_at_s, max_duration_s)
+
+    # --- the avatar after this one
+
+    @property
+    def has_successor(self) -> bool:
+        """Whether a fresh avatar waits for its turn."""
+        return self._rotation is not None and self._rotation.ready
+
+    @property
+    def failure(self) -> GatewayError | None:
+        """Why there is no fresh avatar, since the last try."""
+        return None if self._rotation is None else self._rotation.failure
+
+    def wants_successor(self, now_s: float) -> bool:
+        """Whether a fresh avatar is to be there, or to be prepared."""
+        return self._rotation is not None and self._rotation.is_due(now_s)
+
+    def successor_ready(self) -> None:
+        """A fresh avatar waits for its turn."""
+        if self._rotation is not None:
+            self._rotation.ready = True
+
+    def successor_dropped(self) -> None:
+        """None waits any more; that was our own decision."""
+        if self._rotation is not None:
+            self._rotation.ready = False
+
+    def successor_failed(self, error: GatewayError) -> bool:
+        """There is no fresh avatar, or it is lost again; whether that reason is another than before."""
+        if self._rotation is None:
+            return False
+        known, self._rotation.failure = self._rotation.failure, error
+        self._rotation.ready = False
+        return known is None or known.reason != error.reason
+
+    def is_last_moment(self, now_s: float) -> bool:
+        """Whether the fresh avatar is to go on even if something is cut."""
+        return self._rotation is not None and self._rotation.is_last_moment(now_s)
+
+    def hold(self, now_s: float) -> SendGate:
+        """What this avatar is not to get any more."""
+        return SendGate.NOTHING if self._rotation is None else self._rotation.hold(now_s)
+
+    def turn_s(self, parting: Handover) -> float | None:
+        """When the plan to rotate, or the parting that it waits for, is to be looked at."""
+        if self._rotation is None:
+            return None
+        due = [self._rotation.next_s(self._looked_at_s)]
+        if self._rotation.ready:
+            due.append(parting.at_s)
+        return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
+
+    # --- time
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When the limit is to be told, or ends the session."""
+        if self.expires_at_s is None:
+            return None
+        told = self._told or self.has_successor
+        return self.expires_at_s + (self._grace_s if told else -self._notice_s)
+
+    def look(self, now_s: float) -> None:
+        """Note the time: what was due by now was looked at."""
+        self._looked_at_s = now_s
+
+    def notice_s(self, now_s: float) -> float | None:
+        """Seconds that are left, once, when it is time to tell that the session expires."""
+        if self.expires_at_s is None or now_s < self.expires_at_s - self._notice_s:
+            return None
+        if self._told or self.has_successor:
+            return None
+        self._told = True
+        return max(0.0, self.expires_at_s - now_s)
+
+    def is_past(self, now_s: float) -> bool:
+        """Whether the session is to be ended because LiveAvatar has not said that it did."""
+        return self.expires_at_s is not None and now_s >= self.expires_at_s + self._grace_s

@@ -1,0 +1,74 @@
+"""When a fresh avatar is to take over from one whose limit is near."""
+
+from dataclasses import dataclass
+
+from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.speech.handover import SendGate
+
+_LAST_MOMENT_S = 1.0
+"""LiveAvatar counts a limit from its own start, a little before this side hears of it."""
+_RESERVE_S = 2.0
+"""What the playout of the last words may take longer than estimated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationConfig:
+    """How early a fresh avatar is prepared."""
+
+    lead_s: float = 30.0
+    """How long before the limit it is started, but never before half of it is over. Both avatars are billed from
+    then until the first border between two utterances. Higher finds a place and a border more surely, lower pays
+    less for two."""
+
+
+class RotationPlan:
+    """The plan of one take-over after the other. No clock: times come in.
+
+    The fresh avatar is started at `prepare_at_s`. Once it is `ready`, no new utterance goes to the old one, so
+    that it falls silent at its next border. From `part_at_s` on it gets nothing at all, so that it can say what it
+    has before the limit. At `last_moment_s` the fresh one goes on whatever is.
+    """
+
+    def __init__(self, config: RotationConfig, speech: SpeechConfig) -> None:
+        self._config = config
+        self._finish_s = speech.scheduler.max_lead_s + speech.start_delay_s + speech.parting_grace_s + _RESERVE_S
+        self._prepare_at_s: float | None = None
+        self._part_at_s = self._last_moment_s = 0.0
+        self.ready = False
+        """Whether a fresh avatar waits for its turn."""
+        self.failure: GatewayError | None = None
+        """Why there is none, since the last try."""
+
+    def plan(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
+        """An avatar speaks that has this limit; None when it has none, or its length is not known."""
+        self.ready = False
+        self.failure = None
+        self._prepare_at_s = None
+        if expires_at_s is None:
+            return
+        lead_s = self._config.lead_s if max_duration_s is None else min(self._config.lead_s, max_duration_s / 2)
+        self._prepare_at_s = expires_at_s - lead_s
+        self._part_at_s = expires_at_s - self._finish_s
+        self._last_moment_s = expires_at_s - _LAST_MOMENT_S
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether a fresh avatar is to be there, or to be prepared."""
+        return self._prepare_at_s is not None and now_s >= self._prepare_at_s
+
+    def is_last_moment(self, now_s: float) -> bool:
+        """Whether the fresh avatar is to go on even if something is cut."""
+        return self.ready and now_s >= self._last_moment_s
+
+    def hold(self, now_s: float) -> SendGate:
+        """What the old avatar is not to get any more."""
+        if not self.ready:
+            return SendGate.NOTHING
+        return SendGate.ALL if now_s >= self._part_at_s else SendGate.NEXT
+
+    def next_s(self, now_s: float) -> float | None:
+        """When the plan says something else."""
+        if self._prepare_at_s is None:
+            return None
+        steps = (self._prepare_at_s, self._part_at_s, self._last_moment_s)
+        return min((at_s for at_s in steps if at_s > now_s), default=None)

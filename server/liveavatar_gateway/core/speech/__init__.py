@@ -1,0 +1,1 @@
+"""Rules of speech: from audio that a caller sent to packets, acks, playback and interrupts."""

@@ -1,0 +1,334 @@
+"""What LiveAvatar is known to have of what was sent: by acks, by pongs, or by nothing but the time that passed."""
+
+from collections import deque
+
+from liveavatar_gateway.core.messages import BYTE_RATE, Refs
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.speech.delivery import Sending
+from liveavatar_gateway.core.speech.pending_acks import Kind, PendingAck, PendingAcks
+from liveavatar_gateway.core.speech.queue import UtteranceQueue
+from liveavatar_gateway.core.speech.utterance import Utterance
+
+_MOST_OWED_ENDS = 64
+"""Ends that are kept where nothing is ever confirmed."""
+
+
+class AckTracker:
+    """Packets and ends of utterances, and the latest interrupt, from their sending to the proof that they arrived.
+
+    Builds of LiveAvatar differ in what they confirm, so it is learned from what comes: acks prove most, a pong
+    proves that what went out before its ping was read, and where neither means anything, time has to do.
+    """
+
+    def __init__(self, config: SpeechConfig, line: UtteranceQueue) -> None:
+        self._config = config
+        self._line = line
+        self.moved_at_s = 0.0
+        """Time until which the socket was last seen to take nothing."""
+        self.acknowledges = False
+        """Whether an ack ever came."""
+        self._reads = False
+        """Whether a pong ever came."""
+        self._plays_unread = False
+        """It was heard to play what no pong had confirmed: a missing pong proves nothing here."""
+        self._probed_number = 0
+        """The number of the latest packet or end behind which a probe went out."""
+        self._awaited = PendingAcks(config.presumed_taken_s)
+        self._unproven_cut: tuple[str, Sending] | None = None
+        """The latest interrupt, while it may have been lost."""
+        self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MOST_OWED_ENDS)
+        """Ends of utterances that are over and were sent again, while they may be lost."""
+        self._owed_ends: deque[str] = deque(maxlen=_MOST_OWED_ENDS)
+        """Those that are, upstream ids."""
+
+    # --- what goes out
+
+    def expect_packet(self, utterance: Utterance, number: int) -> None:
+        """Await the ack of the newest packet of an utterance."""
+        ordinal = utterance.delivery.unconfirmed[-1].ordinal
+        self._awaited.add(PendingAck(Kind.PACKET, utterance.upstream_id, number, ordinal))
+
+    def expect_end(self, upstream_id: str, number: int) -> None:
+        """Await the ack of an utterance's end."""
+        self._awaited.add(PendingAck(Kind.END, upstream_id, number))
+
+    def expect_interrupt(self, command_id: str, number: int) -> None:
+        """Await the answer to an interrupt."""
+        self._awaited.add(PendingAck(Kind.INTERRUPT, command_id, number))
+
+    # --- LiveAvatar's side
+
+    def on_appended(self, refs: Refs, now_s: float) -> bool:
+        """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
+        line = self._line
+        awaited = self._awaited.take(Kind.PACKET, line.upstream_id_of(refs), now_s)
+        if line.is_over(refs):
+            return False
+        self.acknowledges = True
+        utterance = line.named_by(refs)
+        if awaited is not None:
+            utterance = utterance or line.find(awaited.event_id)
+            self._prove_cut(awaited.number)
+        if utterance is None:
+            return False
+        first = not utterance.signed
+        utterance.signed = True
+        if awaited is not None:
+            utterance.delivery.ack(awaited.ordinal)
+        self._prove_cut(utterance.delivery.confirmed_number)
+        self._confirm_before(utterance)
+        return first
+
+    def on_committed(self, refs: Refs, now_s: float) -> None:
+        """An utterance is sealed upstream: all of it is there."""
+        line = self._line
+        awaited = self._awaited.take(Kind.END, line.upstream_id_of(refs), now_s)
+        if awaited is not None:
+            self._prove_ends(awaited.number)
+        if line.is_over(refs):
+            return
+        utterance = line.named_by(refs)
+        if utterance is None and awaited is not None:
+            utterance = line.find(awaited.event_id)
+        if utterance is not None and utterance.end_sent:
+            utterance.signed = True
+            utterance.confirm_all()
+            self._confirm_before(utterance)
+
+    def on_read(self, number: int, now_s: float) -> None:
+        """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
+        self._reads = True
+        self._prove_cut(number)
+        self._prove_ends(number)
+        patience_s = self._config.presumed_taken_s if self.acknowledges else 0.0
+        for utterance in self._line.active:
+            utterance.read(number, sent_by_s=now_s - patience_s)
+
+    def learn_from_start(self, utterance: Utterance) -> None:
+        """What plays was read. After a loss it may have been read before that, so its new pongs may yet come."""
+        if not (utterance.blind or utterance.delivery.confirmed):
+            self._plays_unread = True
+
+    def _confirm_before(self, utterance: Utterance) -> None:
+        """All that was sent before an utterance is there when any of it is: the socket keeps the order."""
+        active = self._line.active
+        if utterance is not active[0]:
+            for earlier in active[: active.index(utterance)]:
+                earlier.confirm_all()
+
+    # --- what is known
+
+    @property
+    def confirms(self) -> bool:
+        """Whether LiveAvatar confirms what it reads, by acks or pongs; so what it did not confirm is missing."""
+        return self.acknowledges or self._reads or not self._plays_unread
+
+    @property
+    def has_confirmed(self) -> bool:
+        """Return whether LiveAvatar ever confirmed anything, and a missing confirmation means something."""
+        return self.acknowledges or self.reads
+
+    @property
+    def reads(self) -> bool:
+        """Whether LiveAvatar's end of the socket answers pings in time, so that what has no pong was not read."""
+        return self._reads and not self._plays_unread
+
+    def may_follow_at_s(self, utterance: Utterance) -> float | None:
+        """Return the time from which an utterance may begin; None while only LiveAvatar's word can decide it.
+
+        What goes out again must not come behind an utterance that began after it, so that one waits until all
+        before it is confirmed. Where nothing confirms, it cannot; where nothing did so far, it waits a moment.
+        """
+        active = self._line.active
+        missing = [
+            one.delivery
+            for one in active[: active.index(utterance)]
+            if one.delivery.unconfirmed or one.delivery.again
+        ]
+        if not missing or (self._plays_unread and not self.acknowledges):
+            return 0.0
+        if self.acknowledges or self._reads or not missing[-1].unconfirmed:
+            return None
+        return missing[-1].unconfirmed[-1].sending.at_s + self._config.presumed_taken_s
+
+    def is_full(self, utterance: Utterance, packet_s: float) -> bool:
+        """Return whether so much of an utterance is unconfirmed that no packet of a length may follow."""
+        if not self.has_confirmed:
+            return False
+        return utterance.delivery.unconfirmed_s + packet_s > self._config.max_unconfirmed_s
+
+    @property
+    def probe_at_s(self) -> float | None:
+        """Time to ask again whether the latest packet and end were read; None when there is nothing to ask.
+
+        Where acks come, a pong counts only for what is older than a second, and behind the last packet no other
+        ping goes out that would prove it.
+        """
+        if not (self.acknowledges and self._line.enabled):
+            return None
+        sendings = [one.delivery.unconfirmed[-1].sending for one in self._line.active if one.delivery.unconfirmed]
+        sendings += [
+            one.end_sending for one in self._line.active if one.end_sending is not None and not one.committed
+        ]
+        newest = max(sendings, key=lambda sending: sending.number, default=None)
+        if newest is None or newest.number <= self._probed_number:
+            return None
+        return newest.at_s + self._config.presumed_taken_s
+
+    def note_probe(self, number: int) -> None:
+        """A probe went out behind the `number`-th packet or end."""
+        self._probed_number = number
+
+    def unheard_at_s(self, utterance: Utterance) -> float | None:
+        """Return when LiveAvatar's silence about what it was sent of an utterance has lasted too long.
+
+        Where it gives no acks, pongs may be late under load: there the silence counts only when nothing more may
+        go out before they come, and when all that was sent must have been played.
+        """
+        if not (utterance.delivery.unconfirmed and self.has_confirmed):
+            return None
+        at_s = utterance.delivery.unconfirmed[0].sending.at_s + self._config.silence_timeout_s
+        if self.acknowledges:
+            return at_s
+        if not self.is_full(utterance, self._config.scheduler.max_packet_s):
+            return None
+        return max(at_s, max(self.moved_at_s, self._line.clock.dry_at_s) + self._config.ended_grace_s)
+
+    def is_unproven(self, utterance: Utterance) -> bool:
+        """Whether LiveAvatar, which confirms what it reads, may have read less than all of an utterance."""
+        if not self.acknowledges and self._plays_unread:
+            return False
+        if utterance.delivery.unconfirmed or utterance.delivery.again:
+            return True
+        return self._reads and not self._plays_unread and utterance.end_sent and not utterance.committed
+
+    def sent_bytes(self, utterance: Utterance) -> int:
+        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
+        if self.acknowledges or self._reads or not utterance.started:
+            return utterance.confirmed
+        return utterance.cut
+
+    def silent_at_s(self, *, is_cutting: bool) -> float | None:
+        """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits.
+
+        Args:
+            is_cutting: An interrupt is on its way, which decides what becomes of an utterance that is overdue.
+        """
+        line = self._line
+        if not line.enabled:
+            return None
+        unheard = [self.unheard_at_s(one) for one in line.active if not one.doubted]
+        silent_at_s = min((at_s for at_s in unheard if at_s is not None), default=None)
+        head = line.active[0] if line.active and not is_cutting else None
+        if head is None or head.overdue_at_s is None or head.doubted or not self.is_unproven(head):
+            return silent_at_s
+        return head.overdue_at_s if silent_at_s is None else min(silent_at_s, head.overdue_at_s)
+
+    def presume(self, utterance: Utterance, now_s: float) -> None:
+        """Take what was sent long ago for there, where no ack ever comes: nothing else may ever let go of it."""
+        config = self._config
+        late_s = config.silence_timeout_s if self._reads else config.presumed_taken_s
+        utterance.presume(sent_by_s=now_s - (late_s if self._plays_unread else config.unread_timeout_s))
+
+    def lose(self, now_s: float) -> None:
+        """The socket is gone: what LiveAvatar may not have is to go out again."""
+        self._awaited.clear()
+        self._lose_ends(now_s)
+        for utterance in self._line.active:
+            if utterance.first_sent_at_s is None:
+                continue
+            if self._was_silent_about(utterance, now_s):
+                utterance.doubted_at = utterance.confirmed
+            if not self.acknowledges:
+                self.presume(utterance, now_s)
+                if self._plays_unread:
+                    self._conclude_before_loss(utterance)
+                # A start may have been told to the lost socket, and nothing else would ever prove it.
+                utterance.signed = True
+            self._line.clock.take_back(utterance.lose() / BYTE_RATE)
+
+    def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
+        """Return whether the socket that is lost was taken for dead because nothing confirmed an utterance."""
+        unheard_at_s = self.unheard_at_s(utterance)
+        if unheard_at_s is not None and now_s >= unheard_at_s:
+            return True
+        is_overdue = utterance.overdue_at_s is not None and now_s >= utterance.overdue_at_s
+        return is_overdue and self.is_unproven(utterance)
+
+    def _conclude_before_loss(self, utterance: Utterance) -> None:
+        """Take for there what cannot go out again: too much of it, or with a later utterance begun behind it."""
+        utterance.delivery.presume_all_but(self._config.max_unconfirmed_s)
+        active = self._line.active
+        if any(one.first_sent_at_s is not None for one in active[active.index(utterance) + 1 :]):
+            # Its end may be missing too and goes out again: an avatar that waits for it would say nothing more.
+            utterance.delivery.confirm_all()
+
+    # --- ends of what is over
+
+    def note_over(self, utterance: Utterance) -> None:
+        """It was heard to its end. An avatar that has some of it twice still waits for its end."""
+        if self._line.repeated_s and utterance.end_sending is not None and not utterance.committed:
+            self._unproven_ends.append((utterance.upstream_id, utterance.end_sending))
+
+    def take_owed_end(self, sending: Sending) -> str | None:
+        """Return the upstream id of the next end that was lost, which goes out now; None when none was."""
+        if not self._owed_ends:
+            return None
+        upstream_id = self._owed_ends.popleft()
+        self._unproven_ends.append((upstream_id, sending))
+        return upstream_id
+
+    def forget_ends(self) -> None:
+        """LiveAvatar has nothing any more that could wait for an end."""
+        self._unproven_ends.clear()
+        self._owed_ends.clear()
+
+    def _prove_ends(self, number: int) -> None:
+        while self._unproven_ends and self._unproven_ends[0][1].number <= number:
+            self._unproven_ends.popleft()
+
+    def _lose_ends(self, now_s: float) -> None:
+        since_s = now_s - self._config.presumed_taken_s
+        lost = [one for one, sending in self._unproven_ends if self.confirms or sending.at_s > since_s]
+        self._unproven_ends.clear()
+        self._owed_ends.extendleft(reversed(lost))
+
+    # --- the latest interrupt
+
+    def expect_cut(self, command_id: str, sending: Sending) -> None:
+        """An interrupt went out; until its arrival is proven it may have to go out again."""
+        self._unproven_cut = command_id, sending
+        self.expect_interrupt(command_id, sending.number)
+
+    def on_cleared(self, refs: Refs, now_s: float) -> None:
+        """An interrupt was carried out: the one that the event names, else the oldest that was not answered."""
+        command_id = next((one for one in refs.ids if self._awaited.has(Kind.INTERRUPT, one)), "")
+        awaited = self._awaited.take(Kind.INTERRUPT, command_id, now_s)
+        if awaited is not None:
+            self._prove_cut(awaited.number)
+
+    @property
+    def may_be_of_cut_speech(self) -> bool:
+        """Whether a start that names nothing may be of speech before the latest interrupt, which was not read yet.
+
+        Where LiveAvatar confirms nothing, every start would be in doubt, so none is.
+        """
+        return self._unproven_cut is not None and (self.acknowledges or self._reads)
+
+    def forget_cut(self) -> None:
+        """The latest interrupt need not be proven any more."""
+        self._unproven_cut = None
+
+    def lost_cut(self, now_s: float) -> str | None:
+        """The id of the latest interrupt, if it must be taken for lost with its socket."""
+        if self._unproven_cut is None:
+            return None
+        command_id, sending = self._unproven_cut
+        if self.confirms or now_s < sending.at_s + self._config.presumed_taken_s:
+            return command_id
+        return None
+
+    def _prove_cut(self, number: int) -> None:
+        """All up to a number is there, so an interrupt before it was not lost."""
+        if self._unproven_cut is not None and number >= self._unproven_cut[1].number:
+            self._unproven_cut = None

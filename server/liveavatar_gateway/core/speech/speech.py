@@ -1,0 +1,271 @@
+"""All speech of a session: utterances in line, packets out, barge-in, and exactly one end for each utterance."""
+
+from collections.abc import Callable
+
+from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.messages import BYTE_RATE, Command, Refs
+from liveavatar_gateway.core.snapshot import SessionSnapshot
+from liveavatar_gateway.core.speech.acks import AckTracker
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.speech.handover import Handover, SendGate
+from liveavatar_gateway.core.speech.interrupts import Interrupts
+from liveavatar_gateway.core.speech.playback import PlaybackTracker
+from liveavatar_gateway.core.speech.queue import UtteranceQueue
+from liveavatar_gateway.core.speech.sender import Sender
+from liveavatar_gateway.core.speech.underruns import Underruns
+from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
+
+
+class Speech:
+    """What the session says, put together from its parts.
+
+    Each part knows those before it and none behind:
+
+    - `line.UtteranceQueue`: the utterances, their starts and ends, the playout clock, credit and totals;
+    - `confirmation.AckTracker`: what LiveAvatar is known to have of what was sent;
+    - `interrupts.Interrupts`: barge-in;
+    - `parting.Handover`: the last words of an avatar that another one follows;
+    - `hearing.PlaybackTracker`: when something starts and ends, by LiveAvatar's words or by time;
+    - `underruns.Underruns`: sources that give too little;
+    - `sender.Sender`: what goes out next.
+
+    Give it inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`), then drain `next_command`
+    until it is None; sleep until `deadline_s` or until an input says that a command is due. What it concludes is
+    in `happenings` and `answers`, both for the owner to empty.
+
+    Invariant: at most one start and exactly one end for each utterance; bytes of one go up once and in order,
+    after those of the one before.
+    """
+
+    def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
+        self.config = config
+        self._line = line = UtteranceQueue(config, new_id)
+        self._confirmation = AckTracker(config, line)
+        self._interrupts = Interrupts(line, self._confirmation, timeout_s=config.interrupt_timeout_s)
+        self.parting = Handover(line, self._interrupts, grace_s=config.parting_grace_s)
+        self._hearing = PlaybackTracker(config, line, self._confirmation, self._interrupts, self.parting)
+        self._underruns = Underruns(line, self._interrupts)
+        self._sender = Sender(config, line, self._confirmation, self._interrupts, self.parting)
+        self.active = line.active
+        self.clock = line.clock
+        self.totals = line.totals
+        self.happenings = line.happenings
+        self.answers = self._interrupts.answers
+        self.deadline_s: float | None = None
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is being heard."""
+        return self._line.speaking
+
+    @property
+    def waits_for_proof(self) -> bool:
+        """Return whether a command may be due as soon as LiveAvatar confirms anything."""
+        return self._sender.waits_for_proof
+
+    @property
+    def sent_count(self) -> int:
+        """Packets, ends and interrupts that went out: the number of the last, for the ping behind it."""
+        return self._sender.sent_count
+
+    # --- the caller's side
+
+    def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
+        """Open an utterance behind those in line.
+
+        Raises:
+            UtteranceIdReused: the id was used before in this session.
+            CapacityExhausted: too many utterances are in line.
+        """
+        utterance = self._line.begin(utterance_id, intake)
+        # Its first chunk is to be looked at, whatever the last look waited for.
+        self._sender.wake_bytes = 0
+        return utterance
+
+    def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
+        """Find an utterance for a stream that goes on with it, or how it ended; None when it never was.
+
+        Raises:
+            InvalidField: it was begun in another format.
+        """
+        return self._line.take_up(utterance_id, intake)
+
+    def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
+        """Take a chunk; True when a packet may be due, so that `next_command` should be asked.
+
+        Chunks of an utterance that was cut or sealed by an error were on their way: dropped and counted.
+
+        Raises:
+            CallerError, CreditExceeded: see `Utterance.receive`. Nothing was taken.
+        """
+        if utterance.sealed:
+            self.drop_stale(len(audio))
+            return False
+        self.totals.received_bytes += utterance.receive(offset, audio, now_s)
+        return utterance.buffered >= self._sender.wake_bytes
+
+    def drop_stale(self, size_bytes: int) -> None:
+        """Count audio that came for an utterance which takes none: it is not spoken."""
+        self.totals.dropped_bytes += size_bytes
+
+    def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
+        """Take no more audio for an utterance; it is spoken to its end."""
+        if utterance.outcome is None:
+            self.totals.dropped_bytes += utterance.seal(failure)
+
+    def cancel(self, utterance: Utterance) -> None:
+        """Drop an utterance, or cut it if it is being spoken."""
+        if utterance.outcome is None:
+            self.interrupt(utterance.id)
+
+    def interrupt(self, utterance_id: str) -> int:
+        """Cut an utterance, or all of them when no id is given; the answer comes under the returned ticket.
+
+        See `Interrupts.interrupt`.
+
+        Raises:
+            UtteranceNotFound: this session never had it.
+        """
+        return self._interrupts.interrupt(utterance_id)
+
+    def find(self, upstream_id: str) -> Utterance | None:
+        """The utterance that LiveAvatar knows by an id, if it has not ended."""
+        return self._line.find(upstream_id)
+
+    def credit_bytes(self, intake: AudioInput) -> int:
+        """Bytes of a format that may come beyond what was received, whole samples."""
+        return self._line.credit_bytes(intake)
+
+    def sent_bytes(self, utterance: Utterance) -> int:
+        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
+        return self._confirmation.sent_bytes(utterance)
+
+    def note_readiness_probe(self, command_id: str) -> None:
+        """An interrupt goes out that cuts nothing, to see whether anybody hears: its answer is for it alone."""
+        self._confirmation.expect_interrupt(command_id, self.sent_count)
+
+    # --- LiveAvatar's side
+
+    def on_appended(self, refs: Refs, now_s: float) -> bool:
+        """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
+        return self._confirmation.on_appended(refs, now_s)
+
+    def on_committed(self, refs: Refs, now_s: float) -> None:
+        """An utterance is sealed upstream: all of it is there."""
+        self._confirmation.on_committed(refs, now_s)
+
+    def on_read(self, number: int, now_s: float) -> None:
+        """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
+        self._confirmation.on_read(number, now_s)
+
+    def on_started(self, refs: Refs, now_s: float) -> None:
+        """The first sound of an utterance is out."""
+        self._hearing.on_started(refs, now_s)
+
+    def on_talking(self, now_s: float) -> None:
+        """The avatar talks: the same as a start, unless the utterance that plays is known already."""
+        self._hearing.on_talking(now_s)
+
+    def on_ended(self, refs: Refs, now_s: float) -> None:
+        """An utterance was played to its end. One that came after an interrupt is ignored."""
+        self._hearing.on_ended(refs, now_s)
+
+    def on_silent(self, now_s: float) -> None:
+        """The avatar stopped talking. It ends the utterance that plays, unless that one merely ran dry."""
+        self._hearing.on_silent(now_s)
+
+    def on_cleared(self, refs: Refs, now_s: float) -> None:
+        """An interrupt was carried out."""
+        self._interrupts.on_cleared(refs, now_s)
+
+    def on_interrupted(self, refs: Refs, now_s: float) -> None:
+        """An utterance was cut."""
+        self._interrupts.on_stopped(refs, now_s)
+
+    # --- time and commands
+
+    @property
+    def silent_at_s(self) -> float | None:
+        """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits."""
+        return self._confirmation.silent_at_s(is_cutting=self._interrupts.pending is not None)
+
+    def note_stall(self, now_s: float) -> None:
+        """Give LiveAvatar its time anew: until now its end of the socket took nothing, so it could say nothing."""
+        self._confirmation.moved_at_s = now_s
+        for utterance in self.active:
+            if utterance.overdue_at_s is not None:
+                by_s = now_s + utterance.delivery.unconfirmed_s + self.config.ended_grace_s
+                utterance.overdue_at_s = max(utterance.overdue_at_s, by_s)
+
+    def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
+        """Conclude what LiveAvatar should have said by now, unless its end of the socket takes nothing."""
+        self._interrupts.tick(now_s)
+        # Nothing is concluded while an interrupt is on its way: it decides what was heard and what is sent again.
+        if self._interrupts.pending is None and self.active:
+            self._hearing.tick(now_s, is_stuck=is_stuck)
+        self._underruns.tick(now_s)
+
+    def next_command(self, now_s: float) -> Command | None:
+        """The command that is due now; None when none is, with `deadline_s` for the next look."""
+        command = self._sender.next_command(now_s)
+        deadline_s = self._sender.deadline_s
+        hearing_s = None if self._interrupts.pending is not None else self._hearing.deadline_s
+        due = (deadline_s, hearing_s, self._underruns.deadline_s)
+        self.deadline_s = min((at_s for at_s in due if at_s is not None), default=None)
+        return command
+
+    # --- a lost socket, another avatar, another process
+
+    def lose(self, now_s: float) -> None:
+        """The socket is gone: nothing goes out until `resume`, and what LiveAvatar may not have goes first then.
+
+        What was sent and confirmed is there, plays on, and is not sent again.
+        """
+        self._line.enabled = False
+        self.parting.forget()
+        self._confirmation.lose(now_s)
+        self._interrupts.lose(now_s)
+        end_by_s = now_s + self.clock.lead_s(now_s) + self.config.lost_grace_s
+        for utterance in self.active:
+            if utterance.overdue_at_s is not None:
+                utterance.overdue_at_s = min(utterance.overdue_at_s, end_by_s)
+
+    def resume(self, now_s: float) -> int:
+        """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
+        self._line.enabled = True
+        for utterance in self.active:
+            if utterance.delivery.again and not utterance.started:
+                utterance.first_sent_at_s = now_s
+        resent_bytes = sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
+        self._line.repeated_s += resent_bytes / BYTE_RATE
+        return resent_bytes
+
+    def hand_over(self, now_s: float) -> int:
+        """Another avatar goes on; returns how much audio goes up a second time, PCM bytes.
+
+        What this one confirmed was heard, or is cut if it was not; all else goes to the other.
+        """
+        self._interrupts.finish(now_s)
+        self._confirmation.forget_cut()
+        self._confirmation.forget_ends()
+        self.lose(now_s)
+        self.parting.hold = SendGate.NOTHING
+        resent_bytes = self.resume(now_s)
+        # The other one has nothing yet that it could say twice.
+        self._line.repeated_s = 0.0
+        return resent_bytes
+
+    def forget_pose(self) -> None:
+        """Another avatar goes on, of which no pose is known."""
+        self._hearing.forget_pose()
+
+    def restore(self, past: SessionSnapshot, now_s: float) -> None:
+        """Go on with the speech of a session that another process drove. For one without speech of its own."""
+        self._line.restore(past, now_s)
+        self._interrupts.restore()
+
+    def close(self, error: GatewayError, now_s: float) -> None:
+        """End everything: the session is over. Interrupts on their way are answered with what was heard."""
+        self._interrupts.finish(now_s)
+        self._line.close(error, now_s)

@@ -1,0 +1,392 @@
+"""Values of the core as messages of the contract, and requests as values."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, session_service_pb2
+from liveavatar_gateway.audio.formats import AudioFormat
+from liveavatar_gateway.core import events as ev
+from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
+from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
+from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.sessions.spec import OwnRoom, SessionSpec
+from liveavatar_gateway.upstream.model import AvatarRequest
+
+_STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
+    SessionState.CREATING: session_pb2.SESSION_STATE_CREATING,
+    SessionState.CONNECTING: session_pb2.SESSION_STATE_CONNECTING,
+    SessionState.READY: session_pb2.SESSION_STATE_READY,
+    SessionState.RECONNECTING: session_pb2.SESSION_STATE_RECONNECTING,
+    SessionState.ENDING: session_pb2.SESSION_STATE_ENDING,
+    SessionState.ENDED: session_pb2.SESSION_STATE_ENDED,
+}
+_POSES: Final[Mapping[Pose, "session_pb2.Pose.ValueType"]] = {
+    Pose.UNKNOWN: session_pb2.POSE_UNSPECIFIED,
+    Pose.IDLE: session_pb2.POSE_IDLE,
+    Pose.LISTENING: session_pb2.POSE_LISTENING,
+    Pose.TALKING: session_pb2.POSE_TALKING,
+}
+_OUTCOMES: Final[Mapping[Outcome, "audio_pb2.UtteranceOutcome.ValueType"]] = {
+    Outcome.COMPLETED: audio_pb2.UTTERANCE_OUTCOME_COMPLETED,
+    Outcome.INTERRUPTED: audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED,
+    Outcome.FAILED: audio_pb2.UTTERANCE_OUTCOME_FAILED,
+}
+_QUALITIES: Final[Mapping[int, str]] = {
+    session_pb2.VIDEO_QUALITY_UNSPECIFIED: "high",
+    session_pb2.VIDEO_QUALITY_LOW: "low",
+    session_pb2.VIDEO_QUALITY_MEDIUM: "medium",
+    session_pb2.VIDEO_QUALITY_HIGH: "high",
+    session_pb2.VIDEO_QUALITY_VERY_HIGH: "very_high",
+}
+_ENCODINGS: Final[Mapping[int, str]] = {
+    session_pb2.VIDEO_ENCODING_UNSPECIFIED: "H264",
+    session_pb2.VIDEO_ENCODING_H264: "H264",
+    session_pb2.VIDEO_ENCODING_VP8: "VP8",
+}
+_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_MAX_ID_CHARS: Final = 128
+_DEFAULT_PAGE: Final = 100
+_MAX_PAGE: Final = 500
+_MAX_DETACH_GRACE_S: Final = 300.0
+_MAX_SESSION_S: Final = 86_400
+"""Longest limit that a caller may ask for; the plans of LiveAvatar have at most hours."""
+_MAX_PATIENCE_S: Final = 3600.0
+_MAX_DURATION_S: Final = 315_576_000_000.0
+"""Largest `Duration`, ten thousand years. Source: google/protobuf/duration.proto."""
+_NANOS: Final = 1_000_000_000
+_IDLE_TIMEOUTS_S: Final = (0.1, 600.0)
+_MAX_LABELS: Final = 16
+_MAX_LABEL_KEY_CHARS: Final = 63
+_MAX_LABEL_VALUE_CHARS: Final = 128
+
+
+def duration(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a `Duration`, to the microsecond; the nearest one where there is none."""
+    message = duration_pb2.Duration()
+    message.FromTimedelta(timedelta(seconds=max(-_MAX_DURATION_S, min(seconds, _MAX_DURATION_S))))
+    return message
+
+
+def seconds_of(span: duration_pb2.Duration, field: str, *, least_s: float, most_s: float) -> float:
+    """Return a caller's `Duration` in seconds.
+
+    Raises:
+        InvalidField: it is none, or out of the range.
+    """
+    is_valid = -_NANOS < span.nanos < _NANOS and (not span.nanos or not span.seconds or _agree(span))
+    seconds = span.seconds + span.nanos / _NANOS
+    if not is_valid or not least_s <= seconds <= most_s:
+        got = f"{seconds:g} s" if is_valid else f"{span.seconds} s and {span.nanos} ns, which is no duration"
+        raise InvalidField(
+            f"{field} must be {least_s:g} to {most_s:g} s, got {got}",
+            field=field,
+            seconds=span.seconds,
+            nanos=span.nanos,
+        )
+    return seconds
+
+
+def _agree(span: duration_pb2.Duration) -> bool:
+    return (span.seconds > 0) == (span.nanos > 0)
+
+
+def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
+    """A UTC time as a `Timestamp`; None stays unset."""
+    if at is None:
+        return None
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(at)
+    return message
+
+
+def patience_s(time_remaining_s: float | None) -> float | None:
+    """How long a call may wait for a place: its deadline, less what the refusal needs to arrive before it."""
+    if time_remaining_s is None:
+        return None
+    return max(0.0, min(time_remaining_s - min(0.5, time_remaining_s * 0.2), _MAX_PATIENCE_S))
+
+
+def checked_id(value: str, field: str, *, required: bool) -> str:
+    """Return an id of the caller's choice.
+
+    Raises:
+        InvalidField: empty although required, longer than 128 characters, or not printable.
+    """
+    if (required and not value) or len(value) > _MAX_ID_CHARS or not value.isprintable():
+        raise InvalidField(f"{field} must have 1 to {_MAX_ID_CHARS} printable characters", field=field)
+    return value
+
+
+def page_size(wanted: int) -> int:
+    """How many entries a page has: 0 is the default, and more than the most is cut to that.
+
+    Raises:
+        InvalidField: it is negative.
+    """
+    if wanted < 0:
+        raise InvalidField("page_size must not be negative", field="page_size", page_size=wanted)
+    return min(wanted or _DEFAULT_PAGE, _MAX_PAGE)
+
+
+def spec_of(
+    message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float, own_rooms: bool
+) -> SessionSpec:
+    """Return what a caller asks for.
+
+    Args:
+        message: The spec.
+        field: Path of the spec in its request, for errors.
+        default_detach_grace_s: For callers that name none.
+        own_rooms: Whether this gateway has a LiveKit server for rooms of the callers' own.
+
+    Raises:
+        InvalidField: a field is missing or out of its range.
+    """
+    if not _UUID.fullmatch(message.avatar_id):
+        what = f"{message.avatar_id[:_MAX_ID_CHARS]!r} is no UUID" if message.avatar_id else "it is empty"
+        raise InvalidField(
+            f"{field}.avatar_id must be the UUID of an avatar, {what}; see your avatars at app.liveavatar.com",
+            field=f"{field}.avatar_id",
+            avatar_id=message.avatar_id[:_MAX_ID_CHARS],
+        )
+    return SessionSpec(
+        avatar=AvatarRequest(
+            avatar_id=message.avatar_id.lower(),
+            sandbox=message.sandbox,
+            quality=_choice(_QUALITIES, message.video.quality, f"{field}.video.quality"),
+            encoding=_choice(_ENCODINGS, message.video.encoding, f"{field}.video.encoding"),
+            max_duration_s=_max_duration_s(message, field),
+        ),
+        detach_grace_s=_detach_grace_s(message, field, default_detach_grace_s),
+        labels=_labels(message, field),
+        rotate=message.rotate,
+        own_room=_own_room(message, f"{field}.own_room", available=own_rooms),
+    )
+
+
+def _choice(choices: Mapping[int, str], value: int, field: str) -> str:
+    if value not in choices:
+        raise InvalidField(f"{field} has the unknown value {value}", field=field, value=value)
+    return choices[value]
+
+
+def _max_duration_s(message: session_pb2.SessionSpec, field: str) -> int | None:
+    if not message.HasField("max_duration"):
+        return None
+    span = message.max_duration
+    seconds = seconds_of(span, f"{field}.max_duration", least_s=1, most_s=_MAX_SESSION_S)
+    if span.nanos:
+        raise InvalidField(
+            f"{field}.max_duration must be whole seconds, got {seconds:g} s",
+            field=f"{field}.max_duration",
+            seconds=span.seconds,
+            nanos=span.nanos,
+        )
+    return span.seconds
+
+
+def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: float) -> float:
+    if not message.HasField("detach_grace"):
+        return default_s
+    return seconds_of(message.detach_grace, f"{field}.detach_grace", least_s=0, most_s=_MAX_DETACH_GRACE_S)
+
+
+def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
+    """Return the idle limit that a `begin` sets; None when it sets none.
+
+    Raises:
+        InvalidField: it is out of its range.
+    """
+    if not begin.HasField("idle_timeout"):
+        return None
+    least_s, most_s = _IDLE_TIMEOUTS_S
+    return seconds_of(begin.idle_timeout, "begin.idle_timeout", least_s=least_s, most_s=most_s)
+
+
+def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
+    labels = dict(message.labels)
+    fits = len(labels) <= _MAX_LABELS and all(
+        1 <= len(key) <= _MAX_LABEL_KEY_CHARS and len(value) <= _MAX_LABEL_VALUE_CHARS
+        for key, value in labels.items()
+    )
+    if not fits:
+        raise InvalidField(
+            f"{field}.labels takes at most {_MAX_LABELS} labels with keys of 1 to {_MAX_LABEL_KEY_CHARS} and "
+            f"values of at most {_MAX_LABEL_VALUE_CHARS} characters",
+            field=f"{field}.labels",
+        )
+    return labels
+
+
+def _own_room(message: session_pb2.SessionSpec, field: str, *, available: bool) -> OwnRoom | None:
+    if not message.HasField("own_room"):
+        return None
+    if not available:
+        raise InvalidField(
+            f"{field} needs a LiveKit server, and this gateway has none; set GATEWAY_LIVEKIT_URL, "
+            "GATEWAY_LIVEKIT_KEY and GATEWAY_LIVEKIT_SECRET there, or leave the field out",
+            field=field,
+        )
+    own = message.own_room
+    name = checked_id(own.name, f"{field}.name", required=True)
+    identity = checked_id(own.avatar_identity, f"{field}.avatar_identity", required=False)
+    return OwnRoom(name=name, avatar_identity=identity) if identity else OwnRoom(name=name)
+
+
+def format_of(message: audio_pb2.AudioFormat) -> AudioFormat:
+    """Return the format of a header; nothing and 0 mean the default.
+
+    Raises:
+        AudioFormatUnsupported: it is not taken.
+    """
+    try:
+        name = audio_pb2.AudioEncoding.Name(message.encoding)
+    except ValueError:
+        raise AudioFormatUnsupported(
+            f"encoding {message.encoding} is not known to this gateway",
+            field="header.format.encoding",
+            encoding=message.encoding,
+        ) from None
+    encoding = None if message.encoding == audio_pb2.AUDIO_ENCODING_UNSPECIFIED else name
+    return AudioFormat.checked(
+        encoding.removeprefix("AUDIO_ENCODING_") if encoding else None,
+        message.sample_rate_hz,
+        message.channel_count,
+    )
+
+
+def session_message(session: SessionActor) -> session_pb2.Session:
+    """A session as it is now."""
+    core, avatar, started = session.core, session.spec.avatar, session.avatars.started
+    message = session_pb2.Session(
+        id=session.id,
+        upstream_session_id=started.session_id if started else "",
+        avatar_id=avatar.avatar_id,
+        sandbox=avatar.sandbox,
+        labels=session.spec.labels,
+        state=_STATES[core.state],
+        pose=_POSES[core.pose] if core.state is SessionState.READY else session_pb2.POSE_UNSPECIFIED,
+        attached=session.holds.attached and not core.over,
+        created_at=timestamp(core.created_at),
+        ready_at=timestamp(core.ready_at),
+        ended_at=timestamp(core.ended_at),
+        end_reason=end_reason(core.end_reason),
+        upstream_reason=core.upstream_reason,
+        usage=session_pb2.Usage(
+            billed_duration=duration(session.avatars.billed.total_seconds()),
+            played_duration=duration(session.played_s),
+            utterance_count=core.speech.totals.utterance_count,
+            received_bytes=core.speech.totals.received_bytes,
+            dropped_bytes=core.speech.totals.dropped_bytes,
+            sent_bytes=core.speech.totals.upstream_bytes,
+            interruption_count=core.speech.totals.interruption_count,
+            reconnect_count=core.reconnect_count,
+            rotation_count=core.rotation_count,
+        ),
+    )
+    if started is not None and started.max_duration_s is not None:
+        message.max_duration.CopyFrom(duration(started.max_duration_s))
+    if session.avatars.expires_at is not None:
+        message.expires_at.FromDatetime(session.avatars.expires_at)
+    return message
+
+
+def has_labels(session: SessionActor, labels: Mapping[str, str]) -> bool:
+    """Whether a session has all of these labels."""
+    own = session.spec.labels
+    return all(own.get(key) == value for key, value in labels.items())
+
+
+def end_reason(reason: EndReason | None) -> "session_pb2.EndReason.ValueType":
+    """Why a session ended; unspecified when it has not."""
+    if reason is None:
+        return session_pb2.END_REASON_UNSPECIFIED
+    return session_pb2.EndReason.Value(f"END_REASON_{reason.value}")
+
+
+def state(session: SessionActor) -> "session_pb2.SessionState.ValueType":
+    """Where a session is in its life."""
+    return _STATES[session.core.state]
+
+
+def room_message(session: SessionActor) -> session_pb2.RoomAccess:
+    """How a browser joins; empty before the room exists. In an own room each answer has a token of its own."""
+    access = session.viewer_access()
+    return (
+        session_pb2.RoomAccess(url=access.url, viewer_token=access.token) if access else session_pb2.RoomAccess()
+    )
+
+
+def outcome(value: Outcome) -> "audio_pb2.UtteranceOutcome.ValueType":
+    """How an utterance ended."""
+    return _OUTCOMES[value]
+
+
+def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnded:
+    """An utterance that is over."""
+    return session_service_pb2.UtteranceEnded(
+        utterance_id=ended.utterance_id,
+        outcome=_OUTCOMES[ended.outcome],
+        played=duration(ended.played_s),
+        error=status_of(ended.error) if ended.error else None,
+        inferred=ended.inferred,
+    )
+
+
+def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.InterruptResult:
+    """What an interrupt did."""
+    return session_service_pb2.InterruptResult(interrupted=[ended_message(one) for one in ended])
+
+
+def event_message(  # noqa: C901 - an arm for each kind
+    entry: ev.LogEntry, session: SessionActor
+) -> session_service_pb2.SessionEvent:
+    """Return one numbered happening as it was when it happened, however often and late it is sent."""
+    p = session_service_pb2
+    message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
+    match entry.happening:
+        case ev.StateChanged(state, previous):
+            message.state_changed.CopyFrom(p.StateChanged(state=_STATES[state], previous_state=_STATES[previous]))
+        case ev.PoseChanged(pose, old):
+            message.pose_changed.CopyFrom(p.PoseChanged(pose=_POSES[pose], previous_pose=_POSES[old]))
+        case ev.UtteranceStarted(utterance_id, inferred):
+            message.utterance_started.CopyFrom(p.UtteranceStarted(utterance_id=utterance_id, inferred=inferred))
+        case ev.UtteranceUnderrun(utterance_id, played_s):
+            message.utterance_underrun.CopyFrom(
+                p.UtteranceUnderrun(utterance_id=utterance_id, played=duration(played_s))
+            )
+        case ev.UtteranceEnded() as ended:
+            message.utterance_ended.CopyFrom(ended_message(ended))
+        case ev.Expiring(expires_at):
+            message.expiring.expires_at.FromDatetime(expires_at)
+        case ev.Reconnected(attempts, gap_s, resent_bytes, replaced):
+            message.reconnected.CopyFrom(
+                p.UpstreamReconnected(
+                    attempt_count=attempts, gap=duration(gap_s), resent_bytes=resent_bytes, replaced=replaced
+                )
+            )
+        case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit, room=room):
+            access = session_pb2.RoomAccess(url=room.url, viewer_token=room.token) if room else None
+            message.rotated.CopyFrom(
+                p.SessionRotated(
+                    upstream_session_id=upstream_id,
+                    room=access or session_pb2.RoomAccess(),
+                    expires_at=timestamp(limit),
+                )
+            )
+        case ev.Adopted(gap_s):
+            message.adopted.CopyFrom(p.SessionAdopted(gap=duration(gap_s)))
+        case ev.UpstreamNotice(error, type_, words):
+            message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
+        case ev.Ended(error):
+            if session.end_message is None:
+                # Made once: what the session has used may still be counted behind its end.
+                status = status_of(error) if error else None
+                session.end_message = p.SessionEnded(session=session_message(session), error=status)
+            message.ended.CopyFrom(session.end_message)
+    return message

@@ -1,0 +1,428 @@
+"""One utterance: bytes in by offset, packets out, and how far each byte came."""
+
+from dataclasses import replace
+
+import pytest
+
+from liveavatar_gateway.core.errors import (
+    AudioContainerDetected,
+    AudioGap,
+    ChunkTooLarge,
+    CreditExceeded,
+    InvalidField,
+    UpstreamStalled,
+)
+from liveavatar_gateway.core.speech.delivery import Sending
+from liveavatar_gateway.core.speech.playout import PlayoutClock
+from liveavatar_gateway.core.speech.scheduler import PacketScheduler, SchedulerConfig
+from liveavatar_gateway.core.speech.utterance import Utterance
+from liveavatar_gateway.core.states import Outcome
+
+NOW = Sending(0.0)
+
+
+@pytest.fixture
+def intake(rig):
+    return replace(rig.native, max_chunk_bytes=1_000)
+
+
+@pytest.fixture
+def new(intake):
+    """Makes an utterance with 2000 bytes of credit."""
+
+    def make(**changes) -> Utterance:
+        changed = replace(intake, **changes)
+        scheduler = PacketScheduler(
+            SchedulerConfig(), byte_rate=changed.byte_rate, frame_bytes=changed.frame_bytes
+        )
+        utterance = Utterance("u", "up-1", changed, scheduler)
+        utterance.window = 2_000
+        return utterance
+
+    return make
+
+
+@pytest.fixture
+def utterance(new):
+    return new()
+
+
+def test_audio_without_offsets_is_taken_as_it_comes(utterance):
+    assert utterance.receive(None, b"aabb", 1.0) == 4
+    assert utterance.receive(None, b"cc", 2.0) == 2
+    assert (utterance.received, utterance.last_chunk_at_s) == (6, 2.0)
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
+
+
+def test_a_repeated_chunk_is_dropped(utterance):
+    utterance.receive(0, b"aabb", 1.0)
+    assert utterance.receive(0, b"aabb", 2.0) == 0
+    assert utterance.received == 4
+    assert utterance.last_chunk_at_s == 1.0, "what was known already is no sign of a source that goes on"
+
+
+def test_a_chunk_that_ends_before_what_was_received_is_dropped(utterance):
+    utterance.receive(0, b"aabbcc", 1.0)
+    assert utterance.receive(0, b"aa", 2.0) == 0
+
+
+def test_an_overlap_is_trimmed(utterance):
+    utterance.receive(0, b"aabb", 1.0)
+    assert utterance.receive(2, b"bbcc", 2.0) == 2
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
+
+
+def test_a_hole_is_refused_with_the_offset_to_go_on_at(utterance):
+    utterance.receive(0, b"aabb", 1.0)
+    with pytest.raises(AudioGap) as refused:
+        utterance.receive(6, b"dd", 2.0)
+    assert refused.value.metadata == {"utterance_id": "u", "expected": "4", "got": "6"}
+    assert utterance.receive(4, b"cc", 3.0) == 2
+
+
+def test_an_offset_before_the_utterance_is_refused(utterance):
+    with pytest.raises(InvalidField) as refused:
+        utterance.receive(-4, b"aabbccdd", 1.0)
+    assert refused.value.field == "chunk.offset_bytes"
+    assert refused.value.metadata == {"offset_bytes": "-4"}
+    assert utterance.received == 0
+
+
+def test_a_sample_that_a_chunk_ends_inside_of_waits_for_its_rest(utterance):
+    assert utterance.receive(None, b"aab", 1.0) == 3
+    assert (utterance.received, utterance.buffered) == (3, 2)
+    assert utterance.take_packet(2, NOW) == b"aa"
+    assert utterance.receive(None, b"bcc", 2.0) == 3
+    assert (utterance.received, utterance.buffered) == (6, 4)
+    assert utterance.take_packet(4, NOW) == b"bbcc"
+
+
+def test_a_sample_may_come_in_as_many_pieces_as_it_has_bytes(new):
+    utterance = new(byte_rate=192_000, frame_bytes=4)
+    for number, byte in enumerate(b"abcdefg", start=1):
+        utterance.receive(None, bytes((byte,)), 1.0)
+        assert utterance.buffered == number // 4 * 4
+    assert utterance.take_packet(4, NOW) == b"abcd"
+
+
+def test_a_caller_may_go_on_at_any_byte(utterance):
+    utterance.receive(0, b"aab", 1.0)
+    assert utterance.receive(1, b"abbc", 2.0) == 2
+    assert (utterance.received, utterance.buffered) == (5, 4)
+    assert utterance.receive(5, b"c", 3.0) == 1
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
+
+
+def test_a_sample_that_never_comes_whole_is_dropped_at_the_end_and_counted(utterance):
+    utterance.receive(None, b"aab", 1.0)
+    assert utterance.dropped_tail_bytes == 0, "its rest may still come"
+    utterance.seal()
+    assert utterance.dropped_tail_bytes == 1
+    assert utterance.take_packet(2, NOW) == b"aa"
+    assert not utterance.has_tail, "there is nothing left to speak"
+    assert utterance.charged_s == 0, "its caller gets the whole credit back"
+    assert utterance.finish(Outcome.COMPLETED, 0.0) == 1
+    assert (utterance.outcome, utterance.failure, utterance.received) == (Outcome.COMPLETED, None, 3)
+
+
+def test_an_utterance_that_is_cut_says_too_what_never_came_whole(utterance):
+    utterance.receive(None, b"aab", 1.0)
+    assert utterance.finish(Outcome.INTERRUPTED, 0.0) == 3
+    assert utterance.dropped_tail_bytes == 1
+
+
+def test_a_converters_tail_comes_out_behind_a_sample_that_never_came_whole(rig, new):
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbccd", 1.0)
+    spoken = utterance.take_packet(6, NOW)
+    utterance.seal()
+    assert utterance.has_tail
+    assert spoken + utterance.take_packet(0, NOW) == b"aabbcc"
+
+
+def test_a_chunk_above_the_limit_is_refused(utterance):
+    with pytest.raises(ChunkTooLarge) as refused:
+        utterance.receive(None, bytes(1_002), 1.0)
+    assert refused.value.metadata == {"size_bytes": "1002", "max_chunk_bytes": "1000"}
+    assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
+
+
+def test_a_file_is_refused_by_its_name(utterance):
+    with pytest.raises(AudioContainerDetected) as refused:
+        utterance.receive(None, b"RIFF....", 1.0)
+    assert refused.value.metadata == {"container": "WAV"}
+
+
+@pytest.mark.parametrize("cuts", [[1], [2], [3], [1, 2], [1, 2, 3]])
+def test_a_file_is_refused_however_its_first_bytes_are_cut(utterance, cuts):
+    header = b"RIFF...."
+    pieces = [header[start:end] for start, end in zip([0, *cuts], [*cuts, len(header)], strict=True)]
+    for piece in pieces[:-1]:
+        utterance.receive(None, piece, 1.0)
+        assert utterance.buffered == 0, "nothing is spoken before it is known to be no file"
+    received = utterance.received
+    with pytest.raises(AudioContainerDetected) as refused:
+        utterance.receive(None, pieces[-1], 1.0)
+    assert utterance.seal(refused.value) == received > 0
+    assert (utterance.buffered, utterance.charged_s) == (0, 0)
+    assert utterance.finish(Outcome.FAILED, 0.0) == 0, "the beginning of its header is dropped once"
+
+
+def test_first_bytes_that_only_begin_like_a_file_are_spoken(utterance):
+    utterance.receive(None, b"RI", 1.0)
+    assert utterance.buffered == 0
+    utterance.receive(None, b"ff", 1.0)
+    assert utterance.take_packet(4, NOW) == b"RIff"
+
+
+def test_an_utterance_that_ends_in_the_beginning_of_a_magic_word_is_spoken(utterance):
+    utterance.receive(None, b"RI", 1.0)
+    assert utterance.seal() == 0
+    assert (utterance.failure, utterance.take_packet(2, NOW)) == (None, b"RI")
+
+
+def test_an_utterance_that_ends_before_its_header_could_be_read_is_a_file_all_the_same(new):
+    utterance = new(may_be_container=lambda head: len(head) < 12)
+    utterance.receive(None, b"RIFF....", 1.0)
+    assert utterance.seal() == 8
+    assert isinstance(utterance.failure, AudioContainerDetected)
+    assert utterance.buffered == 0
+
+
+def test_an_utterance_that_another_process_began_is_not_looked_at_again(utterance):
+    utterance.continue_at(4, 0.1, 0.0, 1.0, started=True)
+    utterance.window = 2_000
+    assert utterance.receive(None, b"RIFF", 1.0) == 4
+
+
+def test_only_the_first_bytes_are_looked_at_for_a_file(utterance):
+    utterance.receive(None, b"aa", 1.0)
+    assert utterance.receive(None, b"RIFF", 1.0) == 4
+
+
+def test_an_empty_chunk_changes_nothing(utterance):
+    assert utterance.receive(None, b"", 1.0) == 0
+    assert utterance.receive(0, b"RIFF"[:0], 1.0) == 0
+    assert utterance.received == 0
+
+
+def test_audio_beyond_the_credit_is_refused_with_what_is_left_and_how_long_to_wait(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.receive(None, bytes(400), 1.0)
+    with pytest.raises(CreditExceeded) as refused:
+        utterance.receive(None, bytes(960), 1.0)
+    assert refused.value.metadata == {"size_bytes": "960", "credit_bytes": "600"}
+    assert refused.value.retry_after_s == pytest.approx(0.02)
+    assert utterance.received == 1_400
+
+
+def test_what_went_upstream_gives_its_credit_back(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000, NOW)
+    assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
+
+
+def test_a_duplicate_needs_no_credit(utterance):
+    utterance.receive(0, bytes(1_000), 1.0)
+    utterance.receive(1_000, bytes(1_000), 1.0)
+    assert utterance.receive(1_000, bytes(1_000), 1.0) == 0
+
+
+def test_packets_are_cut_across_chunks_in_order(utterance):
+    for chunk in (b"aabb", b"ccdd", b"ee"):
+        utterance.receive(None, chunk, 1.0)
+    assert utterance.take_packet(2, NOW) == b"aa"
+    assert utterance.take_packet(4, NOW) == b"bbcc"
+    assert utterance.buffered == 4
+    assert utterance.take_packet(4, NOW) == b"ddee"
+    assert utterance.sent_s == pytest.approx(10 / 48_000)
+
+
+def test_a_packet_may_end_where_a_chunk_ends(utterance):
+    utterance.receive(None, b"aabb", 1.0)
+    utterance.receive(None, b"cc", 1.0)
+    assert utterance.take_packet(4, NOW) == b"aabb"
+    assert utterance.take_packet(2, NOW) == b"cc"
+
+
+def test_packets_are_confirmed_in_order(utterance):
+    utterance.receive(None, b"aabbcc", 1.0)
+    utterance.take_packet(2, NOW)
+    utterance.take_packet(4, NOW)
+    utterance.delivery.ack(1)
+    assert utterance.confirmed == 2
+    utterance.delivery.ack(2)
+    assert utterance.confirmed == 6
+
+
+def test_a_confirmation_too_many_changes_nothing(utterance):
+    utterance.receive(None, b"aa", 1.0)
+    utterance.take_packet(2, NOW)
+    utterance.delivery.ack(1)
+    utterance.delivery.ack(1)
+    assert utterance.confirmed == 2
+
+
+def test_what_a_converter_holds_back_is_no_packet_until_the_tail(new, rig):
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbcc", 1.0)
+    assert utterance.take_packet(2, NOW) == b""
+    assert utterance.take_packet(4, NOW) == b"aa"
+    assert not utterance.has_tail, "more may come"
+    utterance.seal()
+    assert utterance.has_tail
+    assert utterance.take_packet(0, NOW) == b"bbcc"
+    assert not utterance.has_tail
+    utterance.delivery.ack(1)
+    utterance.delivery.ack(2)
+    assert utterance.confirmed == 6
+
+
+def test_the_last_packet_of_a_sealed_utterance_brings_the_tail_along(new, rig):
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbcc", 1.0)
+    utterance.seal()
+    assert utterance.take_packet(6, NOW) == b"aabbcc"
+    assert not utterance.has_tail
+
+
+def test_what_a_converter_holds_back_is_not_there_until_it_went_out(new, rig):
+    """Another process that goes on there, or a caller that lets go of what is there, would lose it."""
+    utterance = new(new_converter=lambda: rig.lagging(4))
+    utterance.receive(None, b"aabbccdd", 1.0)
+    utterance.take_packet(6, NOW)
+    assert (utterance.cut, utterance.taken) == (6, 2)
+    utterance.delivery.ack(1)
+    assert utterance.confirmed == 2
+    utterance.take_packet(2, NOW)
+    assert utterance.taken == 4
+    utterance.seal()
+    utterance.take_packet(0, NOW)
+    assert utterance.taken == 8
+
+
+def test_what_is_held_back_of_another_rate_is_whole_samples_of_it(new):
+    class Halved:
+        """Twice the rate and two channels: a quarter of the bytes, the latest sample held back."""
+
+        def convert(self, chunks, *, last):
+            size = sum(map(len, chunks)) // 4
+            return bytes(size if last else max(0, size - 2))
+
+    utterance = new(byte_rate=192_000, frame_bytes=4, new_converter=Halved)
+    utterance.receive(None, bytes(40), 1.0)
+    assert len(utterance.take_packet(24, NOW)) == 4
+    assert utterance.taken == 16
+
+
+def test_an_utterance_without_audio_has_no_tail(utterance):
+    utterance.seal()
+    assert not utterance.has_tail
+
+
+def test_the_first_failure_is_the_one_that_stays(utterance):
+    first, second = UpstreamStalled("first"), UpstreamStalled("second")
+    utterance.seal(first)
+    utterance.seal(second)
+    utterance.seal()
+    assert utterance.failure is first
+
+
+def test_a_rewind_makes_all_audio_wait_again_under_a_fresh_id(utterance):
+    utterance.receive(None, b"aabb", 1.0)
+    utterance.receive(None, b"ccdd", 1.0)
+    utterance.take_packet(6, NOW)
+    utterance.delivery.ack(1)
+    utterance.first_sent_at_s = 1.0
+    utterance.signed = True
+    utterance.rewind("up-2")
+    assert (utterance.upstream_id, utterance.buffered, utterance.cut, utterance.confirmed) == ("up-2", 8, 0, 0)
+    assert (utterance.sent_s, utterance.first_sent_at_s, utterance.signed) == (0.0, None, False)
+    assert utterance.take_packet(8, NOW) == b"aabbccdd"
+
+
+def test_a_rewind_starts_the_conversion_anew(new, rig):
+    utterance = new(new_converter=lambda: rig.lagging(2))
+    utterance.receive(None, b"aabbcc", 1.0)
+    utterance.seal()
+    utterance.take_packet(6, NOW)
+    utterance.rewind("up-2")
+    assert utterance.take_packet(2, NOW) == b""
+    assert utterance.take_packet(4, NOW) == b"aabbcc"
+
+
+def test_audio_that_waits_again_does_not_take_the_credit_twice(utterance):
+    """The caller was told that there is room: a rewind must not break that word."""
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000, NOW)
+    utterance.rewind("up-2")
+    assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
+    utterance.take_packet(500, NOW)
+    with pytest.raises(CreditExceeded):
+        utterance.receive(None, bytes(2), 1.0)
+
+
+def test_nothing_is_heard_before_the_start(utterance):
+    clock = PlayoutClock(start_delay_s=0.0)
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000, NOW)
+    clock.send(1_000 / 48_000, 1.0)
+    assert utterance.position_s(clock, 9.0) == 0.0
+
+
+def test_the_position_never_falls_and_never_passes_what_was_sent(utterance):
+    clock = PlayoutClock(start_delay_s=0.0)
+    utterance.receive(None, bytes(960), 1.0)
+    utterance.take_packet(960, NOW)
+    clock.send(0.02, 1.0)
+    utterance.start()
+    assert utterance.position_s(clock, 1.01) == pytest.approx(0.01)
+    assert utterance.position_s(clock, 1.0) == pytest.approx(0.01)
+    assert utterance.position_s(clock, 9.0) == pytest.approx(0.02)
+
+
+def test_an_utterance_that_ended_keeps_its_position(utterance):
+    clock = PlayoutClock(start_delay_s=0.0)
+    utterance.receive(None, bytes(960), 1.0)
+    utterance.take_packet(960, NOW)
+    clock.send(0.02, 1.0)
+    utterance.start()
+    utterance.position_s(clock, 1.01)
+    utterance.finish(Outcome.INTERRUPTED, 0.0)
+    assert utterance.position_s(clock, 9.0) == pytest.approx(0.01)
+
+
+def test_what_is_dropped_is_counted_and_no_more_is_taken(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(400, NOW)
+    assert utterance.drop() == 600
+    assert (utterance.sealed, utterance.buffered, utterance.drop()) == (True, 0, 0)
+
+
+def test_a_completed_utterance_counts_as_confirmed_whole(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(1_000, NOW)
+    assert utterance.finish(Outcome.COMPLETED, 1_000 / 48_000) == 0
+    assert utterance.confirmed == 1_000
+
+
+def test_a_cut_utterance_counts_what_was_never_sent(utterance):
+    utterance.receive(None, bytes(1_000), 1.0)
+    utterance.take_packet(400, NOW)
+    assert utterance.finish(Outcome.INTERRUPTED, 0.0) == 600
+    assert utterance.confirmed == 0
+
+
+def test_what_a_lost_socket_may_not_have_delivered_does_not_count_as_taken(utterance):
+    utterance.receive(None, bytes(600), 0.0)
+    for _ in range(3):
+        utterance.take_packet(200, NOW)
+    assert utterance.taken == 600
+    utterance.delivery.ack(1)
+    assert utterance.taken == 600
+    utterance.lose()
+    assert utterance.taken == 200
+    utterance.delivery.send_again(NOW)
+    assert utterance.taken == 400

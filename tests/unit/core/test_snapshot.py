@@ -1,0 +1,165 @@
+"""A session that another process drove goes on: numbered on, spoken on, and never spoken twice."""
+
+from datetime import timedelta
+
+import pytest
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.config import SessionConfig
+from liveavatar_gateway.core.errors import EventsCompacted, UtteranceIdReused
+from liveavatar_gateway.core.events import Adopted, Reconnected, UtteranceEnded
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
+from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
+
+
+@pytest.fixture
+def restore(make_rig):
+    """Builds a rig around a session that another process drove until 4 s ago."""
+
+    def build(*utterances, **past):
+        rig = make_rig()
+        epoch = rig.session.created_at
+        known = {
+            "id": "session-1",
+            "created_at": epoch - timedelta(hours=1),
+            "ready_at": epoch,
+            "last_sequence": 41,
+            "utterances": utterances,
+            **past,
+        }
+        rig.session = Session.restored(
+            SessionSnapshot(**known),
+            SessionConfig(),
+            new_id=rig.session._new_id,
+            utc_now=rig.session._utc_now,
+            now_s=rig.now_s,
+            gap_s=4.0,
+        )
+        rig.speech = rig.session.speech
+        return rig
+
+    return build
+
+
+def past_utterance(rig_native, **changes):
+    return UtteranceSnapshot(
+        **{
+            "id": "u1",
+            "upstream_id": "up-1",
+            "intake": rig_native,
+            "taken_bytes": 48_000,
+            "sent_s": 1.0,
+            **changes,
+        }
+    )
+
+
+def test_it_reconnects_and_numbers_its_events_on(restore):
+    rig = restore()
+    assert rig.session.state is SessionState.RECONNECTING
+    (entry,) = rig.session.log.after(41)
+    assert (entry.sequence, entry.happening) == (42, Adopted(4.0))
+    rig.run(1)
+    rig.reopen()
+    (told,) = [entry.happening for entry in rig.session.log.after(42) if isinstance(entry.happening, Reconnected)]
+    assert told.gap_s == pytest.approx(5.0)
+    with pytest.raises(EventsCompacted, match="oldest is 42"):
+        rig.session.log.after(40)
+
+
+def test_it_keeps_its_past(restore):
+    rig = restore(
+        received_bytes=1,
+        dropped_bytes=2,
+        upstream_bytes=3,
+        played_s=4.0,
+        utterance_count=5,
+        interruption_count=6,
+        reconnect_count=7,
+        expires_in_s=60.0,
+        ended_utterances=[UtteranceEnded("old", Outcome.INTERRUPTED, 0.5)],
+    )
+    speech = rig.speech
+    totals = speech.totals
+    assert (totals.received_bytes, totals.dropped_bytes, totals.upstream_bytes, totals.played_s) == (1, 2, 3, 4.0)
+    assert (totals.utterance_count, totals.interruption_count, rig.session.reconnect_count) == (5, 6, 7)
+    with pytest.raises(UtteranceIdReused):
+        rig.begin("old")
+    assert speech.take_up("old", rig.native).played_s == 0.5
+    rig.reopen()
+    rig.run(70)
+    assert rig.session.end_reason is EndReason.MAX_DURATION
+
+
+def test_an_utterance_goes_on_exactly_behind_what_liveavatar_has(restore, rig):
+    again = restore(past_utterance(rig.native))
+    (utterance,) = again.speech.active
+    assert utterance.received == again.speech.sent_bytes(utterance) == 48_000
+    again.reopen()
+    again.receive(utterance, again.pcm(0.5, fill=7), offset=47_000)
+    again.seal(utterance)
+    assert again.sent("up-1") == again.pcm(0.5, fill=7)[1_000:]
+    assert again.sealed("up-1")
+
+
+def test_an_utterance_of_which_all_was_sent_is_concluded(restore, rig):
+    again = restore(past_utterance(rig.native, end_sent=True, started=True))
+    again.reopen()
+    assert again.commands == []
+    again.run(6)
+    (ended,) = [
+        entry.happening
+        for entry in again.session.log.after(41)
+        if getattr(entry.happening, "utterance_id", "") == "u1"
+    ]
+    assert (ended.outcome, ended.inferred, ended.played_s) == (Outcome.COMPLETED, True, 1.0)
+
+
+def test_a_barge_in_cuts_what_cannot_be_spoken_again(restore, rig):
+    """It waits behind the one that is cut, upstream drops it with that, and nobody has its audio any more."""
+    again = restore(
+        past_utterance(rig.native, started=True), past_utterance(rig.native, id="u2", upstream_id="up-2")
+    )
+    again.reopen()
+    again.tell(m.SpeakStarted(m.Refs(("up-1",))))
+    ticket = again.interrupt("u1")
+    again.cleared()
+    assert [(ended.utterance_id, ended.outcome) for ended in again.answer(ticket)] == [
+        ("u1", Outcome.INTERRUPTED),
+        ("u2", Outcome.INTERRUPTED),
+    ]
+    again.run(30)
+    assert again.packets == []
+
+
+def test_an_interrupt_that_a_dead_process_may_not_have_sent_goes_out_first(restore, rig):
+    rig = restore(past_utterance(rig.native, interrupted=True))
+    (utterance,) = rig.speech.active
+    rig.receive(utterance, rig.pcm(1.0))
+    again = rig.interrupt("u1")
+    rig.say("u2", 0.4)
+    rig.reopen()
+    assert rig.commands == rig.cuts, "new speech waits for the answer"
+    rig.cleared()
+    assert [ended.utterance_id for ended in rig.answer(again)] == ["u1"]
+    assert rig.answer(again)[0].outcome is Outcome.INTERRUPTED
+    assert rig.packet_s() == [0.4]
+    assert rig.speech.totals.dropped_bytes == len(rig.pcm(1.0))
+
+
+def test_what_was_upstream_behind_an_interrupt_is_cut_with_it(restore, rig):
+    """LiveAvatar drops it, and the process that had it is gone."""
+    again = restore(
+        past_utterance(rig.native, interrupted=True),
+        past_utterance(rig.native, id="u2", upstream_id="up-2", end_sent=True),
+    )
+    again.reopen()
+    again.cleared()
+    ended = [
+        entry.happening for entry in again.session.log.after(41) if isinstance(entry.happening, UtteranceEnded)
+    ]
+    assert [(one.utterance_id, one.outcome) for one in ended] == [
+        ("u1", Outcome.INTERRUPTED),
+        ("u2", Outcome.INTERRUPTED),
+    ]

@@ -305,7 +305,7 @@ def _full(emulator: Emulator, entry: Entry) -> dict[str, Any]:
         "quality": order.quality,
         "encoding": order.encoding,
         "max_session_duration": order.max_session_duration,
-        "own_room": order.own_room.room if order.own_room else None,
+        "livekit_room": order.livekit_room.room if order.livekit_room else None,
         "own_channel": order.own_channel,
         "connector": order.connector.field if order.connector else None,
         "events_erased": record.events_erased,

@@ -28,7 +28,7 @@ TOKEN_SLACK_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRoom:
+class LiveKitRoom:
     """The room a caller brought, and the token with which the avatar would join it."""
 
     url: str
@@ -36,7 +36,7 @@ class OwnRoom:
     avatar_token: str
 
     def __repr__(self) -> str:
-        return f"OwnRoom(url={self.url!r}, room={self.room!r})"
+        return f"LiveKitRoom(url={self.url!r}, room={self.room!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class RoomParticipant:
         return f"Seat(url={self.url!r}, room={self.room!r}, owned={self.owned})"
 
 
-def grants_complete(room: OwnRoom) -> bool:
+def grants_complete(room: LiveKitRoom) -> bool:
     """Whether the avatar's token names the room and says true, in so many words, to all four permissions."""
     try:
         video = claims_of(room.avatar_token).get("video")
@@ -66,7 +66,7 @@ def grants_complete(room: OwnRoom) -> bool:
     return all(video.get(grant) is True for grant in ("roomJoin", "canPublish", "canSubscribe", "canPublishData"))
 
 
-def room_name(session_id: str, own: OwnRoom | None) -> str:
+def room_name(session_id: str, own: LiveKitRoom | None) -> str:
     """The caller's room, or the one that is the session's own."""
     return own.room if own else f"session-{session_id}"
 
@@ -76,7 +76,9 @@ def tokens_valid_s(limit_s: float) -> float:
     return limit_s + TOKEN_SLACK_S
 
 
-def avatar_seat(session_id: str, own: OwnRoom | None, livekit: LiveKitServer, limit_s: float) -> RoomParticipant:
+def avatar_seat(
+    session_id: str, own: LiveKitRoom | None, livekit: LiveKitServer, limit_s: float
+) -> RoomParticipant:
     """Where and as whom a session's avatar joins: with the caller's token where the caller brought the room."""
     room = room_name(session_id, own)
     valid_s = tokens_valid_s(limit_s)
@@ -87,7 +89,7 @@ def avatar_seat(session_id: str, own: OwnRoom | None, livekit: LiveKitServer, li
 
 
 def watcher_token(
-    livekit: LiveKitServer, session_id: str, own: OwnRoom | None, identity: str, limit_s: float
+    livekit: LiveKitServer, session_id: str, own: LiveKitRoom | None, identity: str, limit_s: float
 ) -> str:
     """A token that may see and hear a session's room and do nothing else.
 
@@ -99,7 +101,7 @@ def watcher_token(
 
 def credentials(
     session_id: str,
-    own: OwnRoom | None,
+    own: LiveKitRoom | None,
     now_utc_s: float,
     limit_s: float,
     livekit: LiveKitServer | None = None,

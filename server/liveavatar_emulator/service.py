@@ -206,7 +206,7 @@ class Emulator:
         order = ticket.order
         if order.avatar_id in ticket.account.avatars.deleted:
             raise session_request.no_access(order.avatar_id)
-        if order.own_room is not None and not rooms.grants_complete(order.own_room):
+        if order.livekit_room is not None and not rooms.grants_complete(order.livekit_room):
             raise errors.server_error()
         record = SessionRecord(
             id=ticket.session_id,
@@ -236,14 +236,14 @@ class Emulator:
             answer["ws_url"] = f"{ws_base}/ws/{entry.secret}"
         room = rooms.credentials(
             ticket.session_id,
-            order.own_room,
+            order.livekit_room,
             self.clock.utc_s(),
             order.max_session_duration,
             self.config.livekit,
         )
-        if (order.own_room is not None or order.own_channel) and settings.byo_livekit_fields == "omitted":
+        if (order.livekit_room is not None or order.own_channel) and settings.byo_livekit_fields == "omitted":
             return answer
-        if order.own_channel or (order.own_room is not None and settings.byo_livekit_fields == "null"):
+        if order.own_channel or (order.livekit_room is not None and settings.byo_livekit_fields == "null"):
             room = dict.fromkeys(room)
         return {**answer, **room}
 
@@ -271,7 +271,7 @@ class Emulator:
             avatar = stage.admit(
                 record.id,
                 rooms.avatar_seat(
-                    record.id, ticket.order.own_room, stage.livekit, ticket.order.max_session_duration
+                    record.id, ticket.order.livekit_room, stage.livekit, ticket.order.max_session_duration
                 ),
                 quality=ticket.order.quality,
                 encoding=ticket.order.encoding,

@@ -43,7 +43,7 @@ class SessionRequest:
     quality: str
     encoding: str
     max_session_duration: int
-    own_room: rooms.OwnRoom | None
+    livekit_room: rooms.LiveKitRoom | None
     own_channel: bool = False
     """Whether the caller brought an Agora channel."""
     connector: Connector | None = None

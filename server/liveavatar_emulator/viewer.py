@@ -89,7 +89,7 @@ async def seat(emulator: TheEmulator, session_id: str) -> Response:
     if livekit is None:
         hint = "start it with --livekit-url, --livekit-key and --livekit-secret"
         raise HTTPException(409, f"the emulator has no LiveKit server, so there is no room to join; {hint}")
-    own = entry.ticket.order.own_room
+    own = entry.ticket.order.livekit_room
     if entry.ticket.order.own_channel:
         raise HTTPException(409, "this session is in an Agora channel, which this page cannot join")
     if own is not None and not _same_server(own.url, livekit.url):
@@ -112,14 +112,14 @@ async def seat(emulator: TheEmulator, session_id: str) -> Response:
 
 
 def _view(emulator: Emulator, entry: Entry) -> dict[str, Any]:
-    core, record, own = entry.live.core, entry.record, entry.ticket.order.own_room
+    core, record, own = entry.live.core, entry.record, entry.ticket.order.livekit_room
     return {
         "id": record.id,
         "phase": core.phase.value,
         "pose": core.pose.value,
         "duration_s": round(record.duration_s(emulator.now_s()), 3),
         "end_reason": record.end_reason,
-        "own_room": own.room if own else None,
+        "livekit_room": own.room if own else None,
     }
 
 

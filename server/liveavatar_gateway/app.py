@@ -31,7 +31,7 @@ from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.factory import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
 from liveavatar_gateway.reloading import FileReloads
-from liveavatar_gateway.rooms.tokens import OwnRooms
+from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.bounds import TRANSPORT_METADATA_BYTES, RequestBounds
@@ -88,7 +88,7 @@ class App:
         self.metrics = Metrics()
         self._rest = Rest(settings.rest(), settings.api_key.get_secret_value(), metrics=self.metrics)
         livekit = settings.livekit()
-        rooms = None if livekit is None else OwnRooms(livekit)
+        rooms = None if livekit is None else LiveKitRooms(livekit)
         self.pool = Pool(settings.pool(), self._rest, self.metrics, rooms=rooms)
         self._registry = _registry(settings)
         lease = settings.registry().lease

@@ -14,11 +14,11 @@ from liveavatar.gateway import (
     AsyncSession,
     AsyncUtterance,
     GatewayError,
+    GoAwayCancelledEvent,
     GoAwayEvent,
     ResumedEvent,
     SessionEndedEvent,
     SessionEvent,
-    StayEvent,
 )
 
 PATIENCE_S = 60.0
@@ -130,7 +130,7 @@ async def _watch(session: AsyncSession, talk: Talk) -> None:
                 talk.resumed += 1
                 talk.missed += event.missed_events
                 talk.sequences += range(event.sequence + 1, event.sequence + 1 + event.missed_events)
-            if isinstance(event, GoAwayEvent | StayEvent | ResumedEvent):
+            if isinstance(event, GoAwayEvent | GoAwayCancelledEvent | ResumedEvent):
                 continue  # not numbered
             if isinstance(event, SessionEvent):
                 talk.sequences.append(event.sequence)

@@ -94,7 +94,7 @@ def main() -> None:
                 "ended": ended,
                 "events": events,
                 "end_reason": session_pb2.EndReason.Name(final.end_reason),
-                "sent_bytes": len(pcm),
+                "confirmed_bytes": len(pcm),
             }
         )
     )

@@ -48,4 +48,4 @@ def test_a_conversation_with_grpcio_and_generated_stubs_alone(stubs, emulator, s
     recording = emulator.session(told["upstream_id"])
     assert recording["audio_after_interrupt"]["packets"] == 0
     # 16 kHz was asked for, 24 kHz arrived: one and a half times the bytes.
-    assert recording["utterances"][0]["received_bytes"] == told["sent_bytes"] * 3 // 2
+    assert recording["utterances"][0]["received_bytes"] == told["confirmed_bytes"] * 3 // 2

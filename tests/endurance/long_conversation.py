@@ -83,9 +83,9 @@ async def talk(minutes: float) -> Summary:
     ):
         async with connect(gateway.address) as caller:
             attachment = await caller.attach(
-                rotate=True,
+                auto_rotate=True,
                 max_duration=duration_pb2.Duration(seconds=LIMIT_S),
-                own_room=session_pb2.OwnRoom(name="long-talk"),
+                livekit_room=session_pb2.LiveKitRoom(name="long-talk"),
             )
             await attachment.until_ready()
             listening = asyncio.create_task(attachment.event("ended"))

@@ -78,7 +78,7 @@ async def test_a_drain_that_is_taken_back_leaves_no_trace(operator: Operator):
     assert (await stream.until("ended")).outcome == COMPLETED
 
     assert await operator.undrain()
-    await _until_told(attachment, "stay")
+    await _until_told(attachment, "go_away_cancelled")
     assert not (await operator.status()).HasField("drain_deadline")
     assert await operator.health() == health_pb2.HealthCheckResponse.SERVING
     await stream.say(speech.sound(0.3), "after it")
@@ -163,7 +163,7 @@ async def test_status_and_owners_are_told(operator: Operator):
     caller = operator.caller
     made = [(await caller.create()).session.id for _ in range(3)]
     status = await operator.status()
-    assert (status.session_count, status.used_place_count, status.place_count) == (3, 3, 200)
+    assert (status.session_count, status.used_permit_count, status.permit_count) == (3, 3, 200)
     assert status.owner
     assert status.version
     assert status.started_at.seconds

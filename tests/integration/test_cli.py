@@ -320,10 +320,10 @@ def test_say_has_the_avatar_appear_in_a_room_of_the_callers_own(emulator, make_w
         Client(found.address) as rooms,
     ):
         address = ["--address", found.address]
-        done = run("say", str(path), "--sandbox", "--own-room", "desk-7", "--rotate", *address, "--json")
+        done = run("say", str(path), "--sandbox", "--livekit-room", "desk-7", "--auto-rotate", *address, "--json")
         assert done.returncode == 0, done.stderr
         session = rooms.get_session(json.loads(done.stdout)["session_id"])
-        assert emulator.session(session.upstream_session_id)["own_room"] == "desk-7"
+        assert emulator.session(session.upstream_session_id)["livekit_room"] == "desk-7"
 
 
 @pytest.mark.parametrize("content", [b"ID3\x04" + bytes(500), b"", b"RIFF", b"hello\n" * 100], ids=len)
@@ -466,8 +466,8 @@ def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
         ["say"],
         ["say", "FILE"],
         ["say", "FILE", "--sandbox", "--handle", "h"],
-        ["say", "FILE", "--handle", "h", "--rotate"],
-        ["say", "FILE", "--handle", "h", "--own-room", "desk-7"],
+        ["say", "FILE", "--handle", "h", "--auto-rotate"],
+        ["say", "FILE", "--handle", "h", "--livekit-room", "desk-7"],
         ["say", "FILE", "--sandbox", "--rate", "8000"],
         ["say", "-", "--sandbox", "--rate", "96000"],
         ["say", "no-such-file.wav", "--sandbox"],

@@ -104,7 +104,7 @@ async def test_what_a_locked_registry_did_not_take_is_known_to_the_next_process_
             ended = await stream.until("ended")
             assert (ended.utterance_id, ended.outcome) == ("over", audio_pb2.UTTERANCE_OUTCOME_COMPLETED)
             ack = await stream.resume("goes on")
-            assert ack.sent_bytes > 0
+            assert ack.confirmed_bytes > 0
             await stream.say_on(pcm, ack.received_bytes)
             assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
             await caller.end(attachment.session_id)

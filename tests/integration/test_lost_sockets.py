@@ -93,7 +93,7 @@ async def test_a_monologue_survives_a_lost_socket(dialect, how):
         check(emulator, attachment, source)
         usage = (await caller.get(attachment.session_id)).usage
         assert usage.reconnect_count == 1
-        assert usage.sent_bytes == len(emulator.audio(attachment.upstream_id))
+        assert usage.upstream_bytes == len(emulator.audio(attachment.upstream_id))
 
 
 @pytest.mark.timeout(180)

@@ -10,7 +10,7 @@ from harness.caller import caller as connect
 from liveavatar.gateway.v1 import session_pb2
 
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": "s" * 40}
-DESK = session_pb2.OwnRoom(name="desk-7")
+DESK = session_pb2.LiveKitRoom(name="desk-7")
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -42,7 +42,7 @@ async def test_a_session_whose_avatar_cannot_be_replaced_says_that_it_failed():
     settings = {"reconnect_budget_s": 1, **LIVEKIT}
     with processes.emulator() as emulator, processes.gateway(emulator.url, **settings) as gateway:
         async with connect(gateway.address) as caller:
-            attachment = await caller.attach(own_room=DESK)
+            attachment = await caller.attach(livekit_room=DESK)
             await attachment.until_ready()
             emulator.fault("start", status=403, code=4032, message="Session concurrency limit reached", times=9)
             emulator.socket_fault("refuse_sockets", attachment.upstream_id, how="reset")

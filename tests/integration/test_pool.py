@@ -30,7 +30,7 @@ async def test_61_callers_on_an_account_of_50():
                     break
             while (info := await _info(caller)).waiting_count != CALLERS - ACCOUNT:
                 await asyncio.sleep(0.05)
-            assert (info.active_session_count, info.max_session_count) == (ACCOUNT, ACCOUNT)
+            assert (info.used_permit_count, info.permit_count) == (ACCOUNT, ACCOUNT)
             assert emulator.active() == ACCOUNT
             refusals = await asyncio.gather(*hurried, return_exceptions=True)
             for error in refusals:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 async def _rotating(caller, **spec):
     limit = duration_pb2.Duration(seconds=LIMIT_S)
-    attachment = await caller.attach(rotate=True, max_duration=limit, **spec)
+    attachment = await caller.attach(auto_rotate=True, max_duration=limit, **spec)
     await attachment.until_ready()
     return attachment
 
@@ -180,22 +180,22 @@ async def test_a_gateway_killed_during_a_rotation_leaves_none_of_both_behind(tmp
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": "s" * 40}
 
 
-async def test_in_an_own_room_a_rotation_changes_the_avatar_and_not_the_room():
+async def test_in_an_livekit_room_a_rotation_changes_the_avatar_and_not_the_room():
     with processes.emulator() as emulator, processes.gateway(emulator.url, **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:
-            attachment = await _rotating(caller, own_room=session_pb2.OwnRoom(name="desk-7"))
+            attachment = await _rotating(caller, livekit_room=session_pb2.LiveKitRoom(name="desk-7"))
             rotated = await attachment.event("rotated")
             assert rotated.room.url == attachment.opened.room.url == LIVEKIT["livekit_url"]
             await caller.end(attachment.session_id)
         assert emulator.active() == 0
 
 
-async def test_an_avatar_out_of_reach_is_replaced_in_an_own_room_and_speech_goes_on():
+async def test_an_avatar_out_of_reach_is_replaced_in_an_livekit_room_and_speech_goes_on():
     pcm = speech.sound(8.0, seed=9)
     settings = {"reconnect_budget_s": 1, **LIVEKIT}
     with processes.emulator() as emulator, processes.gateway(emulator.url, **settings) as gateway:
         async with connect(gateway.address) as caller:
-            attachment = await caller.attach(own_room=session_pb2.OwnRoom(name="desk-7"))
+            attachment = await caller.attach(livekit_room=session_pb2.LiveKitRoom(name="desk-7"))
             await attachment.until_ready()
             stream = await caller.speak(attachment.session_id)
             await stream.say(pcm, "monologue")

@@ -135,8 +135,8 @@ def _check_usage(session: session_pb2.Session, emulator: processes.Emulator, ups
     usage = session.usage
     assert (usage.utterance_count, usage.interruption_count, usage.reconnect_count) == (2, 1, 0)
     assert usage.received_bytes == len(WORD) + len(CUT)
-    assert usage.sent_bytes == len(emulator.audio(session.upstream_session_id))
-    assert usage.sent_bytes + usage.dropped_bytes == usage.received_bytes
+    assert usage.upstream_bytes == len(emulator.audio(session.upstream_session_id))
+    assert usage.upstream_bytes + usage.dropped_bytes == usage.received_bytes
     played_s = sum(one["played_bytes"] for one in upstream["utterances"]) / 48_000
     packet_s = 1.0
     assert abs(usage.played_duration.ToTimedelta().total_seconds() - played_s) < packet_s

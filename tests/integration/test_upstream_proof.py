@@ -35,7 +35,7 @@ def emulator(own_emulator):
 
 async def used(caller) -> int:
     info = await caller.sessions.GetServerInfo(sessions.GetServerInfoRequest(), timeout=10)
-    return info.active_session_count
+    return info.used_permit_count
 
 
 async def until_used(caller, count: int) -> None:

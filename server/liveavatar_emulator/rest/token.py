@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.rooms import OwnRoom
+from liveavatar_emulator.rooms import LiveKitRoom
 from liveavatar_emulator.session_request import Connector, SessionRequest
 
 
@@ -131,7 +131,7 @@ class TokenRequest(BaseModel):
             quality=video.quality,
             encoding=video.encoding,
             max_session_duration=plan_s if self.max_session_duration is None else self.max_session_duration,
-            own_room=OwnRoom(own.livekit_url, own.livekit_room, own.livekit_client_token) if own else None,
+            livekit_room=LiveKitRoom(own.livekit_url, own.livekit_room, own.livekit_client_token) if own else None,
             own_channel=self.agora_config is not None,
             connector=connector,
         )

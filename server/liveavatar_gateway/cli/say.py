@@ -50,8 +50,8 @@ class _Order:
     avatar_id: str
     sandbox: bool
     handle: str | None
-    own_room: str | None
-    rotate: bool
+    livekit_room: str | None
+    auto_rotate: bool
     show_room: bool
 
 
@@ -63,10 +63,10 @@ class _Order:
     "--sandbox", is_flag=True, help="LiveAvatar's sandbox: free, 60 s at most, its own avatar by default."
 )
 @click.option(
-    "--own-room", metavar="NAME", help="Have the avatar appear in this room of the gateway's LiveKit server."
+    "--livekit-room", metavar="NAME", help="Have the avatar appear in this room of the gateway's LiveKit server."
 )
 @click.option(
-    "--rotate", is_flag=True, help="Outlive the avatar's limit: a fresh one takes over between utterances."
+    "--auto-rotate", is_flag=True, help="Outlive the avatar's limit: a fresh one takes over between utterances."
 )
 @click.option("--handle", help="Speak in this session instead, and leave it alive; see above.")
 @click.option("--rate", type=click.IntRange(8000, 48_000), help="Raw audio: samples per second.  [default: 24000]")
@@ -80,14 +80,14 @@ def say(
     address: str,
     ca: Path | None,
     avatar: str | None,
-    own_room: str | None,
+    livekit_room: str | None,
     handle: str | None,
     rate: int | None,
     encoding: str | None,
     channels: int | None,
     tls: bool,
     sandbox: bool,
-    rotate: bool,
+    auto_rotate: bool,
     show_room: bool,
     as_json: bool,
 ) -> None:
@@ -113,8 +113,10 @@ def say(
     """  # noqa: D301 - \b is how click is told not to wrap
     if sum((avatar is not None or sandbox, handle is not None)) != 1:
         raise click.UsageError("say where to speak: --avatar AVATAR_ID, --sandbox, or --handle HANDLE")
-    if handle is not None and (own_room is not None or rotate):
-        raise click.UsageError("--own-room and --rotate are for a new session; that of --handle is as it was made")
+    if handle is not None and (livekit_room is not None or auto_rotate):
+        raise click.UsageError(
+            "--livekit-room and --auto-rotate are for a new session; that of --handle is as it was made"
+        )
     is_raw = (rate, encoding, channels) != (None, None, None)
     is_pipe = file == "-" or not Path(file).is_file()
     if is_raw and not is_pipe:
@@ -132,8 +134,8 @@ def say(
         avatar_id=SANDBOX_AVATAR if avatar is None else avatar,
         sandbox=sandbox,
         handle=handle,
-        own_room=own_room,
-        rotate=rotate,
+        livekit_room=livekit_room,
+        auto_rotate=auto_rotate,
         show_room=show_room,
     )
     from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for it
@@ -179,7 +181,10 @@ class _Speaking:
         order = self._order
         if order.handle is None:
             opening = client.open_session(
-                order.avatar_id, sandbox=order.sandbox, own_room=order.own_room, rotate=order.rotate
+                order.avatar_id,
+                sandbox=order.sandbox,
+                livekit_room=order.livekit_room,
+                auto_rotate=order.auto_rotate,
             )
             session = await opening.open()
             stack.push_async_exit(functools.partial(self._end, session))

@@ -9,10 +9,10 @@ from liveavatar_gateway.core.speech.handover import Handover, SendGate
 class Lifetime:
     """The limit of the avatar that speaks, if it has one; a session that rotates gets another avatar before it."""
 
-    def __init__(self, config: SessionConfig, *, rotate: bool) -> None:
+    def __init__(self, config: SessionConfig, *, auto_rotate: bool) -> None:
         self.expires_at_s: float | None = None
         """When it ends the avatar, monotonic seconds; None when it has none."""
-        self._rotation = RotationPlan(config.rotation, config.speech) if rotate else None
+        self._rotation = RotationPlan(config.rotation, config.speech) if auto_rotate else None
         self._notice_s = config.expiring_notice_s
         self._grace_s = config.expiry_grace_s
         self._told = False

@@ -52,7 +52,7 @@ class Session:
         *,
         new_id: Callable[[], str],
         utc_now: Callable[[], datetime],
-        rotate: bool = False,
+        auto_rotate: bool = False,
     ) -> None:
         self.id = id
         self.config = config
@@ -80,7 +80,7 @@ class Session:
         self._lost_at_s = 0.0
         self._attempt_count = 0
         self._replaced = False
-        self._limit = Lifetime(config, rotate=rotate)
+        self._limit = Lifetime(config, auto_rotate=auto_rotate)
         self.reconnect_count = 0
         self.rotation_count = 0
 
@@ -94,7 +94,7 @@ class Session:
         utc_now: Callable[[], datetime],
         now_s: float,
         gap_s: float,
-        rotate: bool = False,
+        auto_rotate: bool = False,
     ) -> Self:
         """Go on with a session that another process drove; its socket is yet to be opened.
 
@@ -105,9 +105,9 @@ class Session:
             utc_now: Wall-clock time.
             now_s: Monotonic time.
             gap_s: How long nobody drove it.
-            rotate: Whether it outlives its limit.
+            auto_rotate: Whether it outlives its limit.
         """
-        session = cls(past.id, config, new_id=new_id, utc_now=utc_now, rotate=rotate)
+        session = cls(past.id, config, new_id=new_id, utc_now=utc_now, auto_rotate=auto_rotate)
         session.created_at = past.created_at
         session.ready_at = past.ready_at
         session.reconnect_count = past.reconnect_count

@@ -25,7 +25,7 @@ class LiveKitConfig:
     api_secret: str = field(repr=False)
 
 
-class OwnRooms:
+class LiveKitRooms:
     """Signs tokens; speaks to no server. A room is made by LiveKit when the first participant joins."""
 
     def __init__(self, config: LiveKitConfig) -> None:

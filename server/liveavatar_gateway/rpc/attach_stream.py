@@ -180,7 +180,7 @@ class AttachStream:
 
     def _go_or_stay(self, deadline: datetime | None) -> p.AttachResponse:
         if deadline is None:
-            return p.AttachResponse(stay=p.Stay())
+            return p.AttachResponse(go_away_cancelled=p.GoAwayCancelled())
         go_away = p.GoAway(deadline=convert.timestamp(deadline), handle=self._handle)
         return p.AttachResponse(go_away=go_away)
 

@@ -367,14 +367,14 @@ class AudioStream:
         speech, utterance = self._session.core.speech, told.utterance
         played_s = utterance.position_s(speech.clock, now_s)
         credit = speech.credit_bytes(self._intake)
-        state = (utterance.received, speech.sent_bytes(utterance), played_s, credit, utterance.underrun_count)
+        state = (utterance.received, speech.confirmed_bytes(utterance), played_s, credit, utterance.underrun_count)
         if state == told.ack:
             return None
         told.ack = state
         return p.AudioAck(
             utterance_id=utterance.id,
             received_bytes=state[0],
-            sent_bytes=state[1],
+            confirmed_bytes=state[1],
             played=convert.duration(played_s),
             credit_bytes=credit,
             underrun_count=utterance.underrun_count,

@@ -14,7 +14,7 @@ from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.sessions.session import SessionActor
-from liveavatar_gateway.sessions.spec import OwnRoom, SessionSpec
+from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest
 
 _STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
@@ -164,8 +164,8 @@ def spec_of(
         ),
         detach_grace_s=_detach_grace_s(message, field, default_detach_grace_s),
         labels=_labels(message, field),
-        rotate=message.rotate,
-        own_room=_own_room(message, f"{field}.own_room", available=own_rooms),
+        auto_rotate=message.auto_rotate,
+        livekit_room=_livekit_room(message, f"{field}.livekit_room", available=own_rooms),
     )
 
 
@@ -223,8 +223,8 @@ def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
     return labels
 
 
-def _own_room(message: session_pb2.SessionSpec, field: str, *, available: bool) -> OwnRoom | None:
-    if not message.HasField("own_room"):
+def _livekit_room(message: session_pb2.SessionSpec, field: str, *, available: bool) -> LiveKitRoom | None:
+    if not message.HasField("livekit_room"):
         return None
     if not available:
         raise InvalidField(
@@ -232,10 +232,10 @@ def _own_room(message: session_pb2.SessionSpec, field: str, *, available: bool) 
             "GATEWAY_LIVEKIT_KEY and GATEWAY_LIVEKIT_SECRET there, or leave the field out",
             field=field,
         )
-    own = message.own_room
+    own = message.livekit_room
     name = checked_id(own.name, f"{field}.name", required=True)
     identity = checked_id(own.avatar_identity, f"{field}.avatar_identity", required=False)
-    return OwnRoom(name=name, avatar_identity=identity) if identity else OwnRoom(name=name)
+    return LiveKitRoom(name=name, avatar_identity=identity) if identity else LiveKitRoom(name=name)
 
 
 def format_of(message: audio_pb2.AudioFormat) -> AudioFormat:
@@ -283,7 +283,7 @@ def session_message(session: SessionActor) -> session_pb2.Session:
             utterance_count=core.speech.totals.utterance_count,
             received_bytes=core.speech.totals.received_bytes,
             dropped_bytes=core.speech.totals.dropped_bytes,
-            sent_bytes=core.speech.totals.upstream_bytes,
+            upstream_bytes=core.speech.totals.upstream_bytes,
             interruption_count=core.speech.totals.interruption_count,
             reconnect_count=core.reconnect_count,
             rotation_count=core.rotation_count,

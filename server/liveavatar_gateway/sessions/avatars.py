@@ -144,7 +144,7 @@ class Avatars:
         """
         if self.started is None:
             return None
-        if (own := self._spec.own_room) is not None:
+        if (own := self._spec.livekit_room) is not None:
             return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
 

@@ -86,7 +86,7 @@ class Drain:
         _log.info("drain.taken_back", sessions=len(living))
         for session in living:
             with bulkhead("drain.failed", session.id):
-                session.stay()
+                session.cancel_go_away()
         await self._tell_health(True)
         return True
 

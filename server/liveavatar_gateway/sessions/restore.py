@@ -113,7 +113,7 @@ def restore(
         utc_now=utc_now,
         now_s=now_mono_s,
         gap_s=0.0 if row.seen_mono_s is None else max(0.0, now_mono_s - row.seen_mono_s),
-        rotate=record.spec.rotate,
+        auto_rotate=record.spec.auto_rotate,
     )
     return RestoredSession(
         core=core,

@@ -102,7 +102,7 @@ class SessionActor:
         self.spec = spec
         self.request_id = request_id
         if left is None:
-            self.core = Session(new_id(), config, new_id=new_id, utc_now=utc_now, rotate=spec.rotate)
+            self.core = Session(new_id(), config, new_id=new_id, utc_now=utc_now, auto_rotate=spec.auto_rotate)
         else:
             self.core = left.core
         hashes = () if left is None else left.handles
@@ -145,7 +145,7 @@ class SessionActor:
             rotations=self._rotations,
         )
         self.drive.succeeded = self.avatars.succeed
-        self.drive.renew = self._renew if spec.own_room is not None else None
+        self.drive.renew = self._renew if spec.livekit_room is not None else None
         self._tickets = InterruptWaiters()
         self.end_message: Any = None
         """Message of the last event, once it was made: it is the same each time it is sent."""
@@ -321,7 +321,7 @@ class SessionActor:
         self.takes_speech = takes_speech
         self.holds.wake()
 
-    def stay(self) -> None:
+    def cancel_go_away(self) -> None:
         """Take the announcement back."""
         self.draining_until = None
         self.takes_speech = True
@@ -509,7 +509,7 @@ class SessionActor:
         await self._ledger.finish(self._keep_s)
 
     def _log_end(self) -> None:
-        if self.spec.rotate and self.core.end_reason is EndReason.MAX_DURATION:
+        if self.spec.auto_rotate and self.core.end_reason is EndReason.MAX_DURATION:
             self._metrics.rotated("failed")
         _log.info(
             "session.ended",

@@ -7,7 +7,7 @@ from liveavatar_gateway.upstream.model import AvatarRequest, Participant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnRoom:
+class LiveKitRoom:
     """A LiveKit room of the caller's own; the gateway neither makes it nor closes it."""
 
     name: str
@@ -23,9 +23,9 @@ class SessionSpec:
     detach_grace_s: float
     """How long it lives while nobody holds it."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    own_room: OwnRoom | None = None
+    livekit_room: LiveKitRoom | None = None
     """Where the avatar appears; None for a room that LiveAvatar makes."""
-    rotate: bool = False
+    auto_rotate: bool = False
     """Whether a fresh avatar takes over before the limit of the one that speaks."""
 
     def avatar_request(self, turn: int) -> AvatarRequest:
@@ -35,8 +35,8 @@ class SessionSpec:
             turn: Which of the session's avatars it is, from 1. Two of them may be in an own room for a while, so
                 each has an identity of its own: plain, then with "-2", "-3" and so on.
         """
-        if self.own_room is None:
+        if self.livekit_room is None:
             return self.avatar
-        own = self.own_room
+        own = self.livekit_room
         identity = own.avatar_identity if turn == 1 else f"{own.avatar_identity}-{turn}"
         return replace(self.avatar, seat=Participant(room=own.name, identity=identity))

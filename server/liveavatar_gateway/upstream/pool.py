@@ -15,7 +15,7 @@ import structlog
 
 from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InvalidField
 from liveavatar_gateway.core.messages import Event
-from liveavatar_gateway.rooms.tokens import OwnRooms
+from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.errors import is_answered, is_denied
 from liveavatar_gateway.upstream.journal import UpstreamJournal
@@ -144,7 +144,7 @@ class Pool:
         rest: Rest,
         metrics: Metrics,
         *,
-        rooms: OwnRooms | None = None,
+        rooms: LiveKitRooms | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.config = config
@@ -221,7 +221,7 @@ class Pool:
 
     async def _start_in(self, place: Permit, request: AvatarRequest, ledger: UpstreamJournal) -> UpstreamSession:
         try:
-            minted = await self._rest.mint(request, self._own_room(request))
+            minted = await self._rest.mint(request, self._livekit_room(request))
             await self._note(minted.session_id, ledger)
         except CapacityExhausted:
             place.refuse()
@@ -251,12 +251,14 @@ class Pool:
         await asyncio.gather(noting, return_exceptions=True)
         await ledger.stopped(session_id)
 
-    def _own_room(self, request: AvatarRequest) -> LiveKitAccess | None:
+    def _livekit_room(self, request: AvatarRequest) -> LiveKitAccess | None:
         if request.seat is None:
             return None
         if self.rooms is None:
             # Another process took the request, with other settings.
-            raise InvalidField("this gateway has no LiveKit server for the session's own room", field="own_room")
+            raise InvalidField(
+                "this gateway has no LiveKit server for the session's own room", field="livekit_room"
+            )
         return self.rooms.avatar(request.seat, max_duration_s=request.max_duration_s)
 
     async def _start(self, place: Permit, minted: Minted, ledger: UpstreamJournal) -> UpstreamSession:

@@ -167,7 +167,7 @@ class AudioPeer(Peer):
             ack=audio.AudioAck(
                 utterance_id=utterance_id,
                 received_bytes=received,
-                sent_bytes=received,
+                confirmed_bytes=received,
                 credit_bytes=credit,
                 played=played(played_s),
             )
@@ -326,7 +326,7 @@ class Ear:
             ack=audio.AudioAck(
                 utterance_id=utterance_id,
                 received_bytes=received,
-                sent_bytes=told,
+                confirmed_bytes=told,
                 credit_bytes=self.credit,
                 played=played(told / 48_000),
             )

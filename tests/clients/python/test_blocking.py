@@ -97,7 +97,7 @@ def test_an_interrupt_says_how_much_was_heard(blocking):
         assert session.interrupt().interrupted == ()
         with pytest.raises(UtteranceNotFound):
             session.interrupt("never was")
-        session.all_spoken(timeout=20)
+        session.wait_for_playout(timeout=20)
 
 
 def test_events_and_listening(blocking):

@@ -120,7 +120,7 @@ async def test_many_utterances_are_spoken_in_order(client, emulator):
     async with client.open_session(AVATAR) as session:
         for text in texts:
             session.say(text)
-        await session.all_spoken()
+        await session.wait_for_playout()
         assert emulator.audio(session.record.upstream_session_id) == b"".join(texts)
 
 
@@ -360,7 +360,7 @@ async def test_a_full_account_is_told_with_its_wait(emulator):
 async def test_server_info(client):
     info = await client.server_info()
     assert set(info.audio_encodings) == set(AudioEncoding)
-    assert info.max_session_count == 200
+    assert info.permit_count == 200
     assert not info.draining
 
 

@@ -116,7 +116,7 @@ async def test_a_heartbeat_is_no_answer_to_a_resume():
 
     async with (
         scripted([breaks, beats_only]) as gateway,
-        AsyncClient(gateway.address, resume_within=1) as client,
+        AsyncClient(gateway.address, resume_timeout=1) as client,
         client.open_session("avatar") as session,
     ):
         with pytest.raises(ConnectionLost, match="did not answer"):

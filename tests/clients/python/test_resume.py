@@ -25,6 +25,7 @@ from liveavatar.gateway import (
     DeadlineExceeded,
     EventsCompacted,
     GatewayError,
+    GoAwayCancelledEvent,
     GoAwayEvent,
     InternalError,
     OwnershipError,
@@ -37,7 +38,6 @@ from liveavatar.gateway import (
     SessionNotFound,
     SessionState,
     StateChangedEvent,
-    StayEvent,
     UpstreamNoticeEvent,
     UpstreamReconnectedEvent,
     UtteranceNotFound,
@@ -500,7 +500,7 @@ async def test_a_drain_that_is_taken_back_is_told_and_the_next_one_moves_the_ses
         await peer.opened()
         await peer.write(go_away=pb.GoAway())
         await peer.notice(1)
-        await peer.write(stay=pb.Stay())
+        await peer.write(go_away_cancelled=pb.GoAwayCancelled())
         await peer.answer(await peer.expect("command"))
         await taken_back.wait()
         await peer.write(go_away=pb.GoAway(handle="elsewhere"))
@@ -523,7 +523,7 @@ async def test_a_drain_that_is_taken_back_is_told_and_the_next_one_moves_the_ses
         kinds = []
         async for event in session.events():
             kinds.append(type(event))
-            if isinstance(event, StayEvent):
+            if isinstance(event, GoAwayCancelledEvent):
                 assert event.sequence == 1
                 assert (await session.say(bytes(960))).kind == "played"
                 await session.start_listening()
@@ -536,7 +536,7 @@ async def test_a_drain_that_is_taken_back_is_told_and_the_next_one_moves_the_ses
             ResumedEvent,
             GoAwayEvent,
             UpstreamNoticeEvent,
-            StayEvent,
+            GoAwayCancelledEvent,
             GoAwayEvent,
             ResumedEvent,
         ]

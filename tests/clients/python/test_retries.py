@@ -180,7 +180,7 @@ async def test_a_stream_that_waiting_does_not_help_is_given_up_at_once(code):
         await peer.opened()
         await peer.context.abort(code, "no")
 
-    async with scripted([breaks]) as gateway, AsyncClient(gateway.address, resume_within=60) as client:
+    async with scripted([breaks]) as gateway, AsyncClient(gateway.address, resume_timeout=60) as client:
         async with client.open_session("avatar") as session:
             with pytest.raises(GatewayError) as raised:
                 await session.start_listening()
@@ -269,7 +269,7 @@ async def test_a_session_that_was_given_up_is_ended_when_its_gateway_is_back(cod
     calls = Calls(ENDED, *[code] * 3)
     async with (
         scripted([opens, refuses]) as gateway,
-        AsyncClient(gateway.address, resume_within=2) as client,
+        AsyncClient(gateway.address, resume_timeout=2) as client,
     ):
         gateway.unary["EndSession"] = calls
         async with client.open_session("avatar") as session:
@@ -282,7 +282,7 @@ async def test_a_session_that_is_being_adopted_is_ended_by_whoever_adopts_it():
     calls = Calls(ENDED, unknown, unknown)
     async with (
         scripted([opens, refuses]) as gateway,
-        AsyncClient(gateway.address, resume_within=1) as client,
+        AsyncClient(gateway.address, resume_timeout=1) as client,
     ):
         gateway.unary["EndSession"] = calls
         async with client.open_session("avatar") as session:
@@ -294,7 +294,7 @@ async def test_ending_is_given_up_when_its_time_is_over_and_not_begun_anew():
     calls = Calls(ENDED, *[UNAVAILABLE] * 100)
     async with (
         scripted([opens, refuses]) as gateway,
-        AsyncClient(gateway.address, resume_within=0.5) as client,
+        AsyncClient(gateway.address, resume_timeout=0.5) as client,
     ):
         gateway.unary["EndSession"] = calls
         session = await client.open_session("avatar").open()
@@ -313,7 +313,7 @@ async def test_a_session_that_nobody_knows_any_more_needs_no_end():
     calls = Calls(ENDED, *[unknown] * 100)
     async with (
         scripted([opens, refuses]) as gateway,
-        AsyncClient(gateway.address, resume_within=0.3) as client,
+        AsyncClient(gateway.address, resume_timeout=0.3) as client,
     ):
         gateway.unary["EndSession"] = calls
         async with client.open_session("avatar") as session:

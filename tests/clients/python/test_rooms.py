@@ -8,7 +8,7 @@ from harness import processes
 from harness.caller import AVATAR
 from harness.speech import sound
 
-from liveavatar.gateway import AsyncClient, Client, InvalidField, OwnRoom, RequestIdReused, SessionRotatedEvent
+from liveavatar.gateway import AsyncClient, Client, InvalidField, LiveKitRoom, RequestIdReused, SessionRotatedEvent
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": SECRET}
@@ -26,25 +26,29 @@ def rooms(emulator):
         yield found
 
 
-@pytest.mark.parametrize("own_room", ["desk-7", OwnRoom(name="desk-7", avatar_identity="ada")])
-async def test_the_avatar_comes_into_the_callers_room(rooms, emulator, own_room):
+@pytest.mark.parametrize("livekit_room", ["desk-7", LiveKitRoom(name="desk-7", avatar_identity="ada")])
+async def test_the_avatar_comes_into_the_callers_room(rooms, emulator, livekit_room):
     async with AsyncClient(rooms.address) as client:
-        async with client.open_session(AVATAR, own_room=own_room) as session:
+        async with client.open_session(AVATAR, livekit_room=livekit_room) as session:
             assert (session.room.url, room_of(session.room.viewer_token)) == (LIVEKIT["livekit_url"], "desk-7")
-            assert emulator.session(session.record.upstream_session_id)["own_room"] == "desk-7"
+            assert emulator.session(session.record.upstream_session_id)["livekit_room"] == "desk-7"
             assert (await session.say(sound(0.3))).kind == "played"
-        created = await client.create_session(AVATAR, own_room=own_room)
+        created = await client.create_session(AVATAR, livekit_room=livekit_room)
         assert room_of(created.room.viewer_token) == "desk-7"
         await client.end_session(created.session.id)
 
 
 def test_the_blocking_client_asks_for_the_same(rooms, emulator):
     with Client(rooms.address) as client:
-        with client.open_session(AVATAR, own_room="desk-8") as session:
+        with client.open_session(AVATAR, livekit_room="desk-8") as session:
             assert room_of(session.room.viewer_token) == "desk-8"
-        created = client.create_session(AVATAR, own_room="desk-8", rotate=True, request_id="wanted once")
+        created = client.create_session(AVATAR, livekit_room="desk-8", auto_rotate=True, request_id="wanted once")
         assert room_of(created.room.viewer_token) == "desk-8"
-        for other in ({}, {"own_room": "desk-8"}, {"own_room": OwnRoom(name="desk-8", avatar_identity="x")}):
+        for other in (
+            {},
+            {"livekit_room": "desk-8"},
+            {"livekit_room": LiveKitRoom(name="desk-8", avatar_identity="x")},
+        ):
             with pytest.raises(RequestIdReused):
                 client.create_session(AVATAR, request_id="wanted once", **other)
         client.end_session(created.session.id)
@@ -52,16 +56,16 @@ def test_the_blocking_client_asks_for_the_same(rooms, emulator):
 
 async def test_a_gateway_without_a_livekit_server_refuses_it(client):
     with pytest.raises(InvalidField) as raised:
-        await client.create_session(AVATAR, own_room="desk-7")
-    assert raised.value.field_violations[0].field == "spec.own_room"
+        await client.create_session(AVATAR, livekit_room="desk-7")
+    assert raised.value.field_violations[0].field == "spec.livekit_room"
     with pytest.raises(InvalidField, match="LIVEKIT"):
-        await client.open_session(AVATAR, own_room=OwnRoom(name="desk-7")).open()
+        await client.open_session(AVATAR, livekit_room=LiveKitRoom(name="desk-7")).open()
 
 
 @pytest.mark.timeout(120)
 async def test_a_session_outlives_its_avatar_and_says_where_the_next_one_is(client, emulator):
     """`say` notices nothing: whatever was said went to one avatar or the other, once and whole."""
-    async with client.open_session(AVATAR, rotate=True, max_duration=LIMIT_S) as session:
+    async with client.open_session(AVATAR, auto_rotate=True, max_duration=LIMIT_S) as session:
         first, at_first = session.record.upstream_session_id, session.room
         utterances = [session.say(sound(2, seed=seed)) for seed in range(7)]
         async with asyncio.timeout(60):

@@ -52,7 +52,7 @@ async def test_utterances_are_spoken_in_order():
         texts = [sound(100_000), b"", sound(3000)]
         utterances = [session.say(text, utterance_id=f"u{n}") for n, text in enumerate(texts)]
         outcomes = [await utterance for utterance in utterances]
-        await session.all_spoken()
+        await session.wait_for_playout()
     assert heard == [(f"u{n}", text, "end") for n, text in enumerate(texts)]
     assert all(outcome.kind == "played" for outcome in outcomes)
     assert outcomes[0].played == timedelta(seconds=1.5)

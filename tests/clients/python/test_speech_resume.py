@@ -138,7 +138,10 @@ async def test_the_kept_audio_is_bounded_and_new_audio_waits():
             # The gateway has room again and again, but nothing of it is confirmed.
             await peer.write(
                 ack=pb.AudioAck(
-                    utterance_id=begun.utterance_id, received_bytes=received, sent_bytes=0, credit_bytes=96_000
+                    utterance_id=begun.utterance_id,
+                    received_bytes=received,
+                    confirmed_bytes=0,
+                    credit_bytes=96_000,
                 )
             )
         sizes.append(received)
@@ -191,7 +194,7 @@ async def test_what_cannot_be_resumed_in_time_fails_with_what_was_heard():
 
     async with scripted(audios=[breaks, refuses]) as gateway:
         async with (
-            AsyncClient(gateway.address, resume_within=0.4) as client,
+            AsyncClient(gateway.address, resume_timeout=0.4) as client,
             client.open_session("avatar") as session,
         ):
             utterance = session.say(endless())
@@ -212,7 +215,7 @@ async def test_a_stream_that_is_taken_and_always_breaks_is_given_up():
         await peer.break_off()
 
     async with scripted(audios=[breaks]) as gateway:
-        client = AsyncClient(gateway.address, resume_within=0.5)
+        client = AsyncClient(gateway.address, resume_timeout=0.5)
         async with client, client.open_session("avatar") as session:
             with pytest.raises(ConnectionLost, match=r"within 0.5 s"):
                 await session.say(sound(960))

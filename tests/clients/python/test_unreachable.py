@@ -118,7 +118,7 @@ async def test_a_session_is_resumed_past_a_target_that_never_answers():
         async with (
             asyncio.timeout(BOUND_S),
             scripted([breaks, refuses, goes_on]) as gateway,
-            AsyncClient([gateway.address, nowhere], resume_within=40) as client,
+            AsyncClient([gateway.address, nowhere], resume_timeout=40) as client,
             client.open_session("avatar") as session,
         ):
             async for event in session.events():

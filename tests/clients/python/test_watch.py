@@ -334,7 +334,7 @@ async def test_a_watch_that_cannot_be_had_again_raises_when_its_time_is_over():
 
     async with (
         scripted(watches=[breaks, refuses]) as gateway,
-        AsyncClient(gateway.address, resume_within=0.5) as client,
+        AsyncClient(gateway.address, resume_timeout=0.5) as client,
         client.watch(SESSION_ID) as changes,
     ):
         assert isinstance(await changes.next(), WatchSnapshot)

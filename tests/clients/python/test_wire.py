@@ -89,14 +89,14 @@ async def test_a_wire_that_goes_silent_is_given_up_and_speech_goes_on(wire, emul
 
 
 async def test_a_wire_that_stays_down_fails_what_is_being_sent_in_time(wire):
-    """`resume_within` bounds the wait, and tells what was heard."""
+    """`resume_timeout` bounds the wait, and tells what was heard."""
 
     async def endless():
         while True:
             yield sound(0.1)
             await asyncio.sleep(0.05)
 
-    async with AsyncClient(wire.address, resume_within=0.5) as client:
+    async with AsyncClient(wire.address, resume_timeout=0.5) as client:
         session = await client.open_session(AVATAR, detach_grace=1).open()
         utterance = session.say(endless())
         async for progress in utterance.progress_updates():

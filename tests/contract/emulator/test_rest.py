@@ -281,7 +281,7 @@ async def test_public_avatars_need_no_credential(emulator):
     assert (await emulator.http.get("/v1/avatars", headers=KEY)).json()["data"]["count"] == 0
 
 
-async def test_an_own_room_without_a_data_grant_passes_token_and_fails_start(emulator):
+async def test_an_livekit_room_without_a_data_grant_passes_token_and_fails_start(emulator):
     video = {"roomJoin": True, "room": "desk-7", "canPublish": True, "canSubscribe": True}
     room = {"livekit_url": "wss://rooms.example.com", "livekit_room": "desk-7"}
     poor = await emulator.mint(livekit_config={**room, "livekit_client_token": sign({"video": video}, b"x")})
@@ -295,7 +295,7 @@ async def test_an_own_room_without_a_data_grant_passes_token_and_fails_start(emu
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("null", {None}), ("omitted", {"absent"})])
-async def test_room_fields_of_an_own_room_can_be_null_or_missing(emulator, mode, expected):
+async def test_room_fields_of_an_livekit_room_can_be_null_or_missing(emulator, mode, expected):
     await emulator.knobs(byo_livekit_fields=mode)
     video = dict.fromkeys(("roomJoin", "canPublish", "canSubscribe", "canPublishData"), True) | {"room": "r"}
     room = {"livekit_url": "wss://x", "livekit_room": "r", "livekit_client_token": sign({"video": video}, b"x")}

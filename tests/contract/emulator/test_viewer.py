@@ -94,7 +94,7 @@ async def test_the_page_is_told_of_running_sessions_and_of_the_one_it_watches(em
     assert [row["id"] for row in answer["running"]] == [first.id, second.id]
     watched = answer["session"]
     assert (watched["id"], watched["phase"], watched["pose"]) == (first.id, "waiting", "idle")
-    assert watched["end_reason"] is watched["own_room"] is None
+    assert watched["end_reason"] is watched["livekit_room"] is None
 
     stopped = await emulator.http.post("/v1/sessions/stop", headers=first.bearer)
     assert stopped.status_code == 200

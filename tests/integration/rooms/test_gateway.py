@@ -57,7 +57,7 @@ async def until_in(service, identity: str) -> None:
 @pytest.mark.timeout(120)
 async def test_the_viewer_hears_the_avatar_in_the_callers_room_which_outlives_the_session(caller, service, friend):
     scale = Scale(400, 3.0)
-    made = await caller.create(own_room=session_pb2.OwnRoom(name=ROOM, avatar_identity="ada"), video=VIDEO)
+    made = await caller.create(livekit_room=session_pb2.LiveKitRoom(name=ROOM, avatar_identity="ada"), video=VIDEO)
     await until_in(service, "ada")
     async with watching(made.room.url, made.room.viewer_token, video=False) as viewer:
         await viewer.until(lambda seen: len(seen.pieces) > 10)
@@ -79,7 +79,7 @@ async def test_the_viewer_hears_the_avatar_in_the_callers_room_which_outlives_th
 async def test_a_viewer_can_neither_speak_nor_send_data(caller, service, friend):
     heard: list[rtc.DataPacket] = []
     friend.on("data_received", heard.append)
-    made = await caller.create(own_room=session_pb2.OwnRoom(name=ROOM), video=VIDEO)
+    made = await caller.create(livekit_room=session_pb2.LiveKitRoom(name=ROOM), video=VIDEO)
     async with watching(made.room.url, made.room.viewer_token, video=False) as viewer:
         me = viewer.room.local_participant
         found = (await service.list_participants(api.ListParticipantsRequest(room=ROOM))).participants
@@ -102,7 +102,7 @@ async def test_a_viewer_can_neither_speak_nor_send_data(caller, service, friend)
 
 @pytest.mark.timeout(120)
 async def test_two_viewers_of_one_session_do_not_put_each_other_out(caller, service, friend):
-    attachment = await caller.attach(own_room=session_pb2.OwnRoom(name=ROOM), video=VIDEO)
+    attachment = await caller.attach(livekit_room=session_pb2.LiveKitRoom(name=ROOM), video=VIDEO)
     resumed = await caller.resume(attachment.opened.handle)
     rooms = [attachment.opened.room, resumed.opened.room]
     async with (

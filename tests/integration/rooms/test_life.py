@@ -23,7 +23,7 @@ def avatar_token(server, room: str = OWN_ROOM, secret: str | None = None) -> str
     return token.with_kind("agent").with_grants(grants).with_ttl(timedelta(hours=1)).to_jwt()
 
 
-def own_room(server, room: str = OWN_ROOM, **changes: str) -> dict[str, dict[str, str]]:
+def livekit_room(server, room: str = OWN_ROOM, **changes: str) -> dict[str, dict[str, str]]:
     brought = {"livekit_url": server.url, "livekit_room": room, "livekit_client_token": avatar_token(server, room)}
     return {"livekit_config": {**brought, **changes}}
 
@@ -76,9 +76,9 @@ async def test_the_agents_token_is_a_seat_beside_the_viewers(rooms, service):
     await viewer.disconnect()
 
 
-async def test_an_own_room_is_joined_as_the_caller_says_and_left_alone(rooms, service, livekit):
+async def test_an_livekit_room_is_joined_as_the_caller_says_and_left_alone(rooms, service, livekit):
     await service.create_room(api.CreateRoomRequest(name=OWN_ROOM, metadata="the caller's"))
-    call = await joined(rooms, **own_room(livekit))
+    call = await joined(rooms, **livekit_room(livekit))
     assert call.media["identity"] == "liveavatar-avatar-agent"
     assert await identities(service, OWN_ROOM) == {"liveavatar-avatar-agent"}
     # Start's tokens are for that room too, since it is on a server the emulator has the key of.
@@ -93,7 +93,7 @@ async def test_an_own_room_is_joined_as_the_caller_says_and_left_alone(rooms, se
 
 async def test_a_token_that_the_server_refuses_ends_the_session_and_does_not_reach_the_log(rooms, livekit):
     token = avatar_token(livekit, secret="somebody else's secret, of which nobody here knows")
-    call = start(rooms, **own_room(livekit, livekit_client_token=token))
+    call = start(rooms, **livekit_room(livekit, livekit_client_token=token))
     assert await call.ended() == "SERVER_ERROR"
     assert call.media["status"] == "lost"
     log = rooms.process.log
@@ -104,7 +104,7 @@ async def test_a_token_that_the_server_refuses_ends_the_session_and_does_not_rea
 
 async def test_no_token_key_or_secret_reaches_the_log(livekit):
     with processes.emulator(livekit=livekit) as emulator:
-        call = await joined(emulator, **own_room(livekit, "desk-8"))
+        call = await joined(emulator, **livekit_room(livekit, "desk-8"))
         other = await joined(emulator)
         call.stop()
         other.stop()
@@ -146,7 +146,7 @@ async def test_a_livekit_server_that_goes_away_is_told_once_and_ends_the_session
 
 async def test_a_reset_returns_when_every_avatar_has_left_and_every_owned_room_is_gone(livekit, service):
     with processes.emulator(livekit=livekit) as emulator:
-        calls = [await joined(emulator), await joined(emulator, **own_room(livekit, "desk-9"))]
+        calls = [await joined(emulator), await joined(emulator, **livekit_room(livekit, "desk-9"))]
         owned = calls[0].media["room"]
         emulator.http.post("/_emulator/reset", timeout=20).raise_for_status()
         assert owned not in await names(service)

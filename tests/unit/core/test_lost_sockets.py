@@ -90,7 +90,7 @@ def test_only_packets_that_were_not_confirmed_go_up_again(rig):
     assert told.resent_bytes == 1.0 * m.BYTE_RATE
     assert rig.speech.totals.upstream_bytes == sum(len(packet.pcm) for packet in rig.packets)
     rig.acknowledge(1)
-    assert rig.speech.sent_bytes(utterance) == 2.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 2.4 * m.BYTE_RATE
 
 
 def test_an_ack_before_the_session_is_ready_again_changes_nothing(rig):
@@ -99,7 +99,7 @@ def test_an_ack_before_the_session_is_ready_again_changes_nothing(rig):
     rig.session.socket_opened(rig.now_s)
     rig.tell(m.Appended(m.Refs((utterance.upstream_id,))))
     assert rig.session.state is SessionState.RECONNECTING
-    assert rig.speech.sent_bytes(utterance) == 0
+    assert rig.speech.confirmed_bytes(utterance) == 0
 
 
 def test_what_was_confirmed_still_counts_as_lead(rig):

@@ -425,7 +425,7 @@ class Rotating(LostSockets):
     def ready_rig(self, speech: dict[str, Any], scheduler: dict[str, Any]) -> Any:
         rig = type(self).make_rig(speech, scheduler)
         old = rig.session
-        rig.session = Session(old.id, old.config, new_id=old._new_id, utc_now=old._utc_now, rotate=True)
+        rig.session = Session(old.id, old.config, new_id=old._new_id, utc_now=old._utc_now, auto_rotate=True)
         rig.speech = rig.session.speech
         return rig.ready(max_duration_s=self.limit_s)
 

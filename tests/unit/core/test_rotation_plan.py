@@ -19,7 +19,7 @@ LIMIT_S = 100.0
 def rotating(make_rig):
     rig = make_rig()
     rig.session = Session(
-        "session-1", rig.session.config, new_id=rig.session._new_id, utc_now=rig.session._utc_now, rotate=True
+        "session-1", rig.session.config, new_id=rig.session._new_id, utc_now=rig.session._utc_now, auto_rotate=True
     )
     rig.speech = rig.session.speech
     return rig.ready(max_duration_s=LIMIT_S)

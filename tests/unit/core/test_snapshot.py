@@ -95,7 +95,7 @@ def test_it_keeps_its_past(restore):
 def test_an_utterance_goes_on_exactly_behind_what_liveavatar_has(restore, rig):
     again = restore(past_utterance(rig.native))
     (utterance,) = again.speech.active
-    assert utterance.received == again.speech.sent_bytes(utterance) == 48_000
+    assert utterance.received == again.speech.confirmed_bytes(utterance) == 48_000
     again.reopen()
     again.receive(utterance, again.pcm(0.5, fill=7), offset=47_000)
     again.seal(utterance)

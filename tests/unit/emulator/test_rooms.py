@@ -7,7 +7,7 @@ import pytest
 from liveavatar_emulator.config import LiveKitServer
 from liveavatar_emulator.rooms import (
     TOKEN_SLACK_S,
-    OwnRoom,
+    LiveKitRoom,
     avatar_seat,
     credentials,
     grants_complete,
@@ -20,10 +20,10 @@ LIMIT_S = 600
 GRANTS = {"roomJoin": True, "room": "desk-7", "canPublish": True, "canSubscribe": True, "canPublishData": True}
 
 
-def own(**changes: object) -> OwnRoom:
+def own(**changes: object) -> LiveKitRoom:
     video = {**GRANTS, **changes}
     claims = {"video": {name: value for name, value in video.items() if value is not None}}
-    return OwnRoom("wss://rooms.example.com", "desk-7", sign(claims, b"somebody's secret"))
+    return LiveKitRoom("wss://rooms.example.com", "desk-7", sign(claims, b"somebody's secret"))
 
 
 def test_five_explicit_claims_are_enough():
@@ -46,10 +46,10 @@ def test_a_token_for_another_room_is_not_enough():
 
 @pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "a.e30.c"])
 def test_a_token_that_is_none_is_not_enough(token):
-    assert not grants_complete(OwnRoom("wss://x", "desk-7", token))
+    assert not grants_complete(LiveKitRoom("wss://x", "desk-7", token))
 
 
-def test_every_room_field_is_filled_with_or_without_an_own_room():
+def test_every_room_field_is_filled_with_or_without_an_livekit_room():
     for room in (None, own()):
         fields = credentials("s1", room, 0.0, LIMIT_S)
         assert all(isinstance(value, str) and value for value in fields.values())
@@ -73,7 +73,7 @@ def grants(token: str) -> dict[str, object]:
     return verify(token, LIVEKIT.api_secret.encode())["video"]
 
 
-def test_with_a_livekit_server_all_three_tokens_are_signed_for_the_sessions_own_room():
+def test_with_a_livekit_server_all_three_tokens_are_signed_for_the_sessions_livekit_room():
     fields = credentials("s1", None, 0.0, LIMIT_S, LIVEKIT)
     seat = avatar_seat("s1", None, LIVEKIT, LIMIT_S)
     assert fields["livekit_url"] == seat.url == LIVEKIT.url
@@ -103,7 +103,7 @@ def test_tokens_for_a_callers_room_are_real_only_where_the_key_is():
     elsewhere = credentials("s1", own(), 0.0, LIMIT_S, LIVEKIT)
     with pytest.raises(BadToken):
         grants(elsewhere["livekit_client_token"])
-    here = credentials("s1", OwnRoom(LIVEKIT.url, "desk-7", own().avatar_token), 0.0, LIMIT_S, LIVEKIT)
+    here = credentials("s1", LiveKitRoom(LIVEKIT.url, "desk-7", own().avatar_token), 0.0, LIMIT_S, LIVEKIT)
     assert grants(here["livekit_client_token"])["room"] == "desk-7"
 
 

@@ -23,7 +23,7 @@ def order(**changes: Any) -> SessionRequest:
         "quality": "high",
         "encoding": "H264",
         "max_session_duration": 60,
-        "own_room": None,
+        "livekit_room": None,
     }
     return SessionRequest(**{**plain, **changes})
 

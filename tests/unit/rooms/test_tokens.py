@@ -5,7 +5,7 @@ import time
 import jwt
 import pytest
 
-from liveavatar_gateway.rooms.tokens import VIEWER_TTL, LiveKitConfig, OwnRooms
+from liveavatar_gateway.rooms.tokens import VIEWER_TTL, LiveKitConfig, LiveKitRooms
 from liveavatar_gateway.upstream.model import LiveKitAccess, Participant
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -14,8 +14,8 @@ DAY_S = 86_400
 
 
 @pytest.fixture(scope="module")
-def rooms() -> OwnRooms:
-    return OwnRooms(LiveKitConfig(url="wss://rooms.example.com", api_key="APIkey", api_secret=SECRET))
+def rooms() -> LiveKitRooms:
+    return LiveKitRooms(LiveKitConfig(url="wss://rooms.example.com", api_key="APIkey", api_secret=SECRET))
 
 
 def claims(access: LiveKitAccess) -> dict:
@@ -74,7 +74,7 @@ def test_no_two_viewers_put_each_other_out(rooms):
 
 def test_neither_key_nor_secret_nor_token_shows():
     config = LiveKitConfig(url="wss://rooms.example.com", api_key="APIkey", api_secret=SECRET)
-    shown = repr(config) + repr(OwnRooms(config).viewer("desk-7"))
+    shown = repr(config) + repr(LiveKitRooms(config).viewer("desk-7"))
     assert "APIkey" not in shown
     assert SECRET not in shown
     assert "eyJ" not in shown

@@ -266,15 +266,15 @@ def test_an_expiry_is_told_as_the_time_it_comes():
 # --- a room of the caller's own
 
 
-def test_a_spec_without_an_own_room_asks_for_no_seat():
+def test_a_spec_without_an_livekit_room_asks_for_no_seat():
     result = converted(spec())
-    assert result.own_room is None
+    assert result.livekit_room is None
     assert result.avatar_request(1).seat is None
     assert result.avatar_request(2) == result.avatar
 
 
 def test_the_avatar_is_called_avatar_and_the_next_ones_are_numbered():
-    result = converted(spec(own_room=session_pb2.OwnRoom(name="desk-7")))
+    result = converted(spec(livekit_room=session_pb2.LiveKitRoom(name="desk-7")))
     seats = [result.avatar_request(turn).seat for turn in (1, 2, 3)]
     assert [(seat.room, seat.identity) for seat in seats if seat] == [
         ("desk-7", "avatar"),
@@ -284,32 +284,32 @@ def test_the_avatar_is_called_avatar_and_the_next_ones_are_numbered():
 
 
 def test_the_caller_may_name_the_avatar():
-    result = converted(spec(own_room=session_pb2.OwnRoom(name="desk-7", avatar_identity="ada")))
+    result = converted(spec(livekit_room=session_pb2.LiveKitRoom(name="desk-7", avatar_identity="ada")))
     seats = [result.avatar_request(turn).seat for turn in (1, 2)]
     assert [seat.identity for seat in seats if seat] == ["ada", "ada-2"]
 
 
 @pytest.mark.parametrize(
-    ("own_room", "field"),
+    ("livekit_room", "field"),
     [
-        (session_pb2.OwnRoom(), "open.spec.own_room.name"),
-        (session_pb2.OwnRoom(name="a" * 129), "open.spec.own_room.name"),
-        (session_pb2.OwnRoom(name="a\nb"), "open.spec.own_room.name"),
-        (session_pb2.OwnRoom(name="a", avatar_identity="a" * 129), "open.spec.own_room.avatar_identity"),
-        (session_pb2.OwnRoom(name="a", avatar_identity="\0"), "open.spec.own_room.avatar_identity"),
+        (session_pb2.LiveKitRoom(), "open.spec.livekit_room.name"),
+        (session_pb2.LiveKitRoom(name="a" * 129), "open.spec.livekit_room.name"),
+        (session_pb2.LiveKitRoom(name="a\nb"), "open.spec.livekit_room.name"),
+        (session_pb2.LiveKitRoom(name="a", avatar_identity="a" * 129), "open.spec.livekit_room.avatar_identity"),
+        (session_pb2.LiveKitRoom(name="a", avatar_identity="\0"), "open.spec.livekit_room.avatar_identity"),
     ],
 )
-def test_a_bad_own_room_is_refused_with_its_field(own_room, field):
+def test_a_bad_livekit_room_is_refused_with_its_field(livekit_room, field):
     with pytest.raises(InvalidField) as refused:
-        converted(spec(own_room=own_room))
+        converted(spec(livekit_room=livekit_room))
     assert refused.value.field == field
 
 
-def test_an_own_room_is_refused_by_a_gateway_without_a_livekit_server():
-    message = spec(own_room=session_pb2.OwnRoom(name="desk-7"))
+def test_an_livekit_room_is_refused_by_a_gateway_without_a_livekit_server():
+    message = spec(livekit_room=session_pb2.LiveKitRoom(name="desk-7"))
     with pytest.raises(InvalidField, match="GATEWAY_LIVEKIT_URL") as refused:
         convert.spec_of(message, field="spec", default_detach_grace_s=30.0, own_rooms=False)
-    assert refused.value.field == "spec.own_room"
+    assert refused.value.field == "spec.livekit_room"
 
 
 # --- numbers of any size

@@ -14,7 +14,7 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.rpc import mapping as convert
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.restore import RestoredSession
-from liveavatar_gateway.sessions.spec import OwnRoom, SessionSpec
+from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Started
 
 STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
@@ -100,8 +100,12 @@ def pool():
 @pytest.fixture
 def avatars(pool, ledger):
     request = AvatarRequest(avatar_id="avatar")
-    spec = SessionSpec(avatar=request, detach_grace_s=1, own_room=OwnRoom(name="desk-7", avatar_identity="avatar"))
-    core = Session("session", SessionConfig(), new_id=lambda: "id", utc_now=lambda: datetime.now(UTC), rotate=True)
+    spec = SessionSpec(
+        avatar=request, detach_grace_s=1, livekit_room=LiveKitRoom(name="desk-7", avatar_identity="avatar")
+    )
+    core = Session(
+        "session", SessionConfig(), new_id=lambda: "id", utc_now=lambda: datetime.now(UTC), auto_rotate=True
+    )
     core.started(max_duration_s=60, now_s=0)
     return Avatars(spec, core, pool, ledger, None)
 

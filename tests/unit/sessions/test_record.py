@@ -23,7 +23,7 @@ from liveavatar_gateway.sessions.record import (
     read_utterances,
     restored_error,
 )
-from liveavatar_gateway.sessions.spec import OwnRoom, SessionSpec
+from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -31,7 +31,7 @@ SPEC = SessionSpec(
     avatar=AvatarRequest(avatar_id="a-1", sandbox=True, quality="low", encoding="VP8", max_duration_s=300),
     detach_grace_s=12.5,
     labels={"desk": "7"},
-    own_room=OwnRoom(name="desk-7", avatar_identity="ada"),
+    livekit_room=LiveKitRoom(name="desk-7", avatar_identity="ada"),
 )
 FULL = Record(
     spec=SPEC,

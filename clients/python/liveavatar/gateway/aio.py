@@ -14,7 +14,7 @@ from liveavatar.gateway.channel import Connection, channel_credentials
 from liveavatar.gateway.model import (
     CreatedSession,
     Interruption,
-    OwnRoom,
+    LiveKitRoom,
     RoomAccess,
     ServerInfo,
     SessionRecord,
@@ -50,7 +50,7 @@ class AsyncClient:
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
         chunk: float = 0.2,
-        resume_within: timedelta | float | None = None,
+        resume_timeout: timedelta | float | None = None,
     ) -> None:
         """Prepare a client; nothing is sent.
 
@@ -65,7 +65,7 @@ class AsyncClient:
                 for ever.
             chunk: Longest audio message, seconds. Shorter ones cost more messages, longer ones delay what is
                 behind them.
-            resume_within: How long a session that lost its gateway is tried to be resumed; seconds if a number.
+            resume_timeout: How long a session that lost its gateway is tried to be resumed; seconds if a number.
                 Then everything that waits raises ConnectionLost. Default: the session's `detach_grace`, after
                 which the gateway has ended it.
 
@@ -80,7 +80,7 @@ class AsyncClient:
         # The channel is not made here: it belongs to the event loop it is made in.
         self._scope = ClientRuntime(targets, lambda one: Connection(one, combined, options))
         self._patience = (
-            timedelta(seconds=resume_within) if isinstance(resume_within, int | float) else resume_within
+            timedelta(seconds=resume_timeout) if isinstance(resume_timeout, int | float) else resume_timeout
         )
 
     def __repr__(self) -> str:
@@ -104,8 +104,8 @@ class AsyncClient:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
-        own_room: OwnRoom | str | None = None,
-        rotate: bool = False,
+        livekit_room: LiveKitRoom | str | None = None,
+        auto_rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
@@ -121,10 +121,11 @@ class AsyncClient:
             detach_grace: How long the session outlives a broken connection, up to 5 min; seconds if a number.
                 Default: the gateway's, 30 s.
             labels: The caller's own, for `list_sessions`.
-            own_room: A LiveKit room of the caller's own, in which the avatar appears; its name, or an `OwnRoom`.
-                Default: a room that LiveAvatar makes, and that goes with the session.
-            rotate: Outlive the limit of one avatar: before it a fresh one takes over, and a `SessionRotatedEvent`
-                tells where it is. While there are two, both are billed. Default: the session ends at its limit.
+            livekit_room: A LiveKit room of the caller's own, in which the avatar appears: its name, or a
+                `LiveKitRoom`. Default: a room that LiveAvatar makes and that ends with the session.
+            auto_rotate: Outlive the limit of one avatar: a fresh one takes over before it, and a
+                `SessionRotatedEvent` says where it is. While there are two, both are billed. Default: the session
+                ends at its limit.
             request_id: Opening again with the same one gives the same session. Default: a fresh UUID, so that
                 this library's own retries never start two.
             audio_format: What `say` is given where it does not say otherwise. Default: 24 kHz mono 16-bit PCM.
@@ -141,8 +142,8 @@ class AsyncClient:
             max_duration=max_duration,
             detach_grace=detach_grace,
             labels=labels,
-            own_room=own_room,
-            rotate=rotate,
+            livekit_room=livekit_room,
+            auto_rotate=auto_rotate,
         )
         return self._session(
             pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec)),
@@ -182,8 +183,8 @@ class AsyncClient:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
-        own_room: OwnRoom | str | None = None,
-        rotate: bool = False,
+        livekit_room: LiveKitRoom | str | None = None,
+        auto_rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,  # noqa: ASYNC109  the call's deadline, which bounds the gateway's queue too
     ) -> CreatedSession:
@@ -199,8 +200,8 @@ class AsyncClient:
             max_duration: As there.
             detach_grace: As there.
             labels: As there.
-            own_room: As there.
-            rotate: As there.
+            livekit_room: As there.
+            auto_rotate: As there.
             request_id: As there.
             timeout: Seconds this may take, waiting for a free place included.
 
@@ -215,8 +216,8 @@ class AsyncClient:
             max_duration=max_duration,
             detach_grace=detach_grace,
             labels=labels,
-            own_room=own_room,
-            rotate=rotate,
+            livekit_room=livekit_room,
+            auto_rotate=auto_rotate,
         )
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         response = await self._scope.ask(lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout)
@@ -359,10 +360,12 @@ def _spec(
     max_duration: timedelta | float | None,
     detach_grace: timedelta | float | None,
     labels: Mapping[str, str] | None,
-    own_room: OwnRoom | str | None,
-    rotate: bool,
+    livekit_room: LiveKitRoom | str | None,
+    auto_rotate: bool,
 ) -> session_pb2.SessionSpec:
-    spec = session_pb2.SessionSpec(avatar_id=avatar_id, sandbox=sandbox, labels=dict(labels or {}), rotate=rotate)
+    spec = session_pb2.SessionSpec(
+        avatar_id=avatar_id, sandbox=sandbox, labels=dict(labels or {}), auto_rotate=auto_rotate
+    )
     if quality is not None or video_encoding is not None:
         video = video_to_proto(
             VideoQuality(quality) if quality is not None else None,
@@ -373,7 +376,7 @@ def _spec(
         spec.max_duration.CopyFrom(duration_to_proto(max_duration))
     if detach_grace is not None:
         spec.detach_grace.CopyFrom(duration_to_proto(detach_grace))
-    if own_room is not None:
-        room = OwnRoom(name=own_room) if isinstance(own_room, str) else own_room
-        spec.own_room.CopyFrom(room.to_proto())
+    if livekit_room is not None:
+        room = LiveKitRoom(name=livekit_room) if isinstance(livekit_room, str) else livekit_room
+        spec.livekit_room.CopyFrom(room.to_proto())
     return spec

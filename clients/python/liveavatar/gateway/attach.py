@@ -67,7 +67,7 @@ class AttachListener(Protocol):
     def on_go_away(self, message: pb.GoAway) -> None:
         """The gateway process drains."""
 
-    def on_stay(self) -> None:
+    def on_go_away_cancelled(self) -> None:
         """The gateway does not shut down after all."""
 
     def on_events_lost(self, error: EventsCompacted) -> None:
@@ -302,9 +302,9 @@ class Attachment:
             case "go_away":
                 self._handle = message.go_away.handle or self._handle
                 self._listener.on_go_away(message.go_away)
-            case "stay":
+            case "go_away_cancelled":
                 self._left.discard(self._target)
-                self._listener.on_stay()
+                self._listener.on_go_away_cancelled()
             case "heartbeat":
                 return
             case None:

@@ -229,11 +229,11 @@ class AudioStream:
             self._place(turn, ack.received_bytes)
         elif ack.received_bytes > turn.progress.received_bytes:
             self.useful = True
-        turn.window.let_go(ack.sent_bytes)
+        turn.window.let_go(ack.confirmed_bytes)
         turn.acknowledge(
             Progress(
                 received_bytes=ack.received_bytes,
-                sent_bytes=ack.sent_bytes,
+                confirmed_bytes=ack.confirmed_bytes,
                 # What was heard was heard, also where a restarted gateway knows less of it.
                 played=max(ack.played.ToTimedelta(), turn.progress.played),
                 underrun_count=max(ack.underrun_count, turn.progress.underrun_count),

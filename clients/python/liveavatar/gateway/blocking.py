@@ -22,7 +22,7 @@ from liveavatar.gateway.model import (
     AudioLimits,
     CreatedSession,
     Interruption,
-    OwnRoom,
+    LiveKitRoom,
     Pose,
     RoomAccess,
     ServerInfo,
@@ -61,7 +61,7 @@ class Client:
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
         chunk: float = 0.2,
-        resume_within: timedelta | float | None = None,
+        resume_timeout: timedelta | float | None = None,
     ) -> None:
         """Prepare a client and start its thread; nothing is sent.
 
@@ -72,7 +72,7 @@ class Client:
             options: As there.
             timeout: As there.
             chunk: As there.
-            resume_within: As there.
+            resume_timeout: As there.
 
         Raises:
             ValueError: call credentials without TLS, or no target.
@@ -85,7 +85,7 @@ class Client:
             options=options,
             timeout=timeout,
             chunk=chunk,
-            resume_within=resume_within,
+            resume_timeout=resume_timeout,
         )
         self._client = self._again()
         self._timeout_s = timeout
@@ -114,8 +114,8 @@ class Client:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
-        own_room: OwnRoom | str | None = None,
-        rotate: bool = False,
+        livekit_room: LiveKitRoom | str | None = None,
+        auto_rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
@@ -130,8 +130,8 @@ class Client:
             max_duration: As there.
             detach_grace: As there.
             labels: As there.
-            own_room: As there.
-            rotate: As there.
+            livekit_room: As there.
+            auto_rotate: As there.
             request_id: As there.
             audio_format: As there.
             timeout: As there.
@@ -144,8 +144,8 @@ class Client:
             max_duration=max_duration,
             detach_grace=detach_grace,
             labels=labels,
-            own_room=own_room,
-            rotate=rotate,
+            livekit_room=livekit_room,
+            auto_rotate=auto_rotate,
             request_id=request_id,
             audio_format=audio_format,
             timeout=timeout,
@@ -181,8 +181,8 @@ class Client:
         max_duration: timedelta | float | None = None,
         detach_grace: timedelta | float | None = None,
         labels: Mapping[str, str] | None = None,
-        own_room: OwnRoom | str | None = None,
-        rotate: bool = False,
+        livekit_room: LiveKitRoom | str | None = None,
+        auto_rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,
     ) -> CreatedSession:
@@ -196,8 +196,8 @@ class Client:
             max_duration: As there.
             detach_grace: As there.
             labels: As there.
-            own_room: As there.
-            rotate: As there.
+            livekit_room: As there.
+            auto_rotate: As there.
             request_id: As there.
             timeout: As there.
 
@@ -213,8 +213,8 @@ class Client:
                 max_duration=max_duration,
                 detach_grace=detach_grace,
                 labels=labels,
-                own_room=own_room,
-                rotate=rotate,
+                livekit_room=livekit_room,
+                auto_rotate=auto_rotate,
                 request_id=request_id,
                 timeout=timeout,
             ),
@@ -458,13 +458,13 @@ class Session:
         utterance = self._portal.run(lambda: self._session.say(audio, format=format, utterance_id=utterance_id))
         return Utterance(utterance, self._portal)
 
-    def all_spoken(self, timeout: float | None = None) -> None:
+    def wait_for_playout(self, timeout: float | None = None) -> None:
         """Wait until every utterance of this object has ended, in whatever way.
 
         Raises:
             DeadlineExceeded: it took longer than `timeout` seconds.
         """
-        self._portal.call(self._session.all_spoken(), timeout)
+        self._portal.call(self._session.wait_for_playout(), timeout)
 
     def interrupt(self, utterance_id: str = "", *, timeout: float | None = None) -> Interruption:
         """Barge-in: the avatar falls silent; see `AsyncSession.interrupt`.

@@ -153,15 +153,15 @@ class SessionEndedEvent(SessionEvent):
 class GoAwayEvent(SessionEvent):
     """The gateway process drains. Not numbered: `sequence` is the last event's, `time` is this process's.
 
-    In force until a `StayEvent` or a `ResumedEvent`: a gateway that still drains then says so again.
+    In force until a `GoAwayCancelledEvent` or a `ResumedEvent`: a gateway that still drains then says so again.
     """
 
     deadline: datetime
-    """Until when the session can stay. It is ended then, at the latest, unless a `StayEvent` comes before."""
+    """Time at which the session is ended, unless a `GoAwayCancelledEvent` comes before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StayEvent(SessionEvent):
+class GoAwayCancelledEvent(SessionEvent):
     """The gateway does not shut down after all: the `GoAwayEvent` before is void. Not numbered, as that one."""
 
 
@@ -209,7 +209,7 @@ Event = (
     | SessionAdoptedEvent
     | SessionEndedEvent
     | GoAwayEvent
-    | StayEvent
+    | GoAwayCancelledEvent
     | ResumedEvent
     | UnknownEvent
 )
@@ -349,7 +349,7 @@ class EventLog:
                     raise _compacted(after_sequence, self._events[0].sequence)
                 event = self._events[position - oldest]
                 position += 1
-                unnumbered = isinstance(event, GoAwayEvent | StayEvent | ResumedEvent)
+                unnumbered = isinstance(event, GoAwayEvent | GoAwayCancelledEvent | ResumedEvent)
                 if event.sequence > after_sequence or (unnumbered and event.sequence == after_sequence):
                     after_sequence = event.sequence
                     yield event

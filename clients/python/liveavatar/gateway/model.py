@@ -141,7 +141,7 @@ class Progress:
 
     received_bytes: int = 0
     """Bytes the gateway has taken, in the caller's format."""
-    sent_bytes: int = 0
+    confirmed_bytes: int = 0
     """Bytes LiveAvatar has taken, in the caller's format."""
     played: timedelta = timedelta()
     """How much was heard."""
@@ -168,7 +168,7 @@ class Interruption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnRoom:
+class LiveKitRoom:
     """A LiveKit room of the caller's own, on the gateway's LiveKit server, in which the avatar appears.
 
     It stays the caller's: the gateway neither makes it nor closes it, and everybody else in it stays when the
@@ -181,9 +181,9 @@ class OwnRoom:
     """Identity of the avatar in the room. Default: "avatar". One that takes the place of another within the
     session has "-2", "-3" and so on behind it."""
 
-    def to_proto(self) -> session_pb2.OwnRoom:
+    def to_proto(self) -> session_pb2.LiveKitRoom:
         """The gateway's message."""
-        return session_pb2.OwnRoom(name=self.name, avatar_identity=self.avatar_identity)
+        return session_pb2.LiveKitRoom(name=self.name, avatar_identity=self.avatar_identity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +215,7 @@ class Usage:
     """Audio taken from the caller, bytes in the caller's formats."""
     dropped_bytes: int
     """Audio that came too late to be spoken, bytes."""
-    sent_bytes: int = 0
+    upstream_bytes: int = 0
     """Audio sent to the avatar, 24 kHz mono 16-bit PCM, bytes; what was sent again counts again."""
     interruption_count: int = 0
     """Interrupts that cut speech."""
@@ -233,7 +233,7 @@ class Usage:
             utterance_count=message.utterance_count,
             received_bytes=message.received_bytes,
             dropped_bytes=message.dropped_bytes,
-            sent_bytes=message.sent_bytes,
+            upstream_bytes=message.upstream_bytes,
             interruption_count=message.interruption_count,
             reconnect_count=message.reconnect_count,
             rotation_count=message.rotation_count,
@@ -347,9 +347,9 @@ class ServerInfo:
     """Lowest sample rate that is taken."""
     max_sample_rate_hz: int
     """Highest sample rate that is taken."""
-    max_session_count: int
+    permit_count: int
     """Sessions that may live at once on the account."""
-    active_session_count: int
+    used_permit_count: int
     """Sessions that live now."""
     waiting_count: int
     """Callers that wait for a place now."""
@@ -367,8 +367,8 @@ class ServerInfo:
             audio_encodings=encodings_from_proto(message.audio_encodings),
             min_sample_rate_hz=message.min_sample_rate_hz,
             max_sample_rate_hz=message.max_sample_rate_hz,
-            max_session_count=message.max_session_count,
-            active_session_count=message.active_session_count,
+            permit_count=message.permit_count,
+            used_permit_count=message.used_permit_count,
             waiting_count=message.waiting_count,
             detach_grace=message.detach_grace.ToTimedelta(),
             draining=message.draining,

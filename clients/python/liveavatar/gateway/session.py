@@ -237,7 +237,7 @@ class AsyncSession:
         self._speech.submit(turn)
         return AsyncUtterance(turn, self._changes, self.interrupt)
 
-    async def all_spoken(self) -> None:
+    async def wait_for_playout(self) -> None:
         """Wait until every utterance of this object has ended, in whatever way."""
         await self._changes.until(lambda: self._speech.idle)
 
@@ -294,7 +294,7 @@ class AsyncSession:
 
         Args:
             after_sequence: Events up to this one are left out. What this library tells itself has no number of its
-                own (GoAwayEvent, StayEvent, ResumedEvent) and comes again when it was behind this one.
+                own (GoAwayEvent, GoAwayCancelledEvent, ResumedEvent) and comes again when it was behind this one.
 
         Raises:
             EventsCompacted: while iterating, when the reader has fallen behind what is kept.
@@ -305,7 +305,7 @@ class AsyncSession:
     async def end(self) -> SessionRecord:
         """End the session and wait until LiveAvatar has stopped it. Idempotent.
 
-        While no gateway can be reached it is tried again, at each target, for `resume_within` from the first
+        While no gateway can be reached it is tried again, at each target, for `resume_timeout` from the first
         attempt on.
 
         Returns:

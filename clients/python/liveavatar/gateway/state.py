@@ -9,6 +9,7 @@ from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import EventsCompacted, GatewayError, SessionEnded
 from liveavatar.gateway.events import (
     EventLog,
+    GoAwayCancelledEvent,
     GoAwayEvent,
     PoseChangedEvent,
     ResumedEvent,
@@ -16,7 +17,6 @@ from liveavatar.gateway.events import (
     SessionEndedEvent,
     SessionRotatedEvent,
     StateChangedEvent,
-    StayEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
     event_from_proto,
@@ -86,9 +86,9 @@ class ObservedSession:
         sequence, deadline = self.events.newest_sequence, moment(message.deadline)
         self.events.append(GoAwayEvent(sequence=sequence, time=datetime.now(UTC), deadline=deadline))
 
-    def on_stay(self) -> None:
+    def on_go_away_cancelled(self) -> None:
         """The gateway does not shut down after all."""
-        self.events.append(StayEvent(sequence=self.events.newest_sequence, time=datetime.now(UTC)))
+        self.events.append(GoAwayCancelledEvent(sequence=self.events.newest_sequence, time=datetime.now(UTC)))
 
     def on_resumed(self, gap_s: float, attempt_count: int, target: str, missed_events: int) -> None:
         """The Attach stream is there again."""

@@ -185,7 +185,7 @@ class AsyncWatch:
         """The next change; None at the end: after `close`, and of sessions named by id when the last has ended.
 
         Raises:
-            ConnectionLost: no gateway could be reached for `resume_within`, 60 s unless the client says otherwise.
+            ConnectionLost: no gateway could be reached for `resume_timeout` (default 60 s).
             GatewayError: the watch was refused.
         """
         if self._root is None:

@@ -202,7 +202,7 @@ class AckTracker:
             return True
         return self._reads and not self._plays_unread and utterance.end_sent and not utterance.committed
 
-    def sent_bytes(self, utterance: Utterance) -> int:
+    def confirmed_bytes(self, utterance: Utterance) -> int:
         """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
         if self.acknowledges or self._reads or not utterance.started:
             return utterance.confirmed

@@ -137,9 +137,9 @@ class Speech:
         """Bytes of a format that may come beyond what was received, whole samples."""
         return self._line.credit_bytes(intake)
 
-    def sent_bytes(self, utterance: Utterance) -> int:
+    def confirmed_bytes(self, utterance: Utterance) -> int:
         """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
-        return self._confirmation.sent_bytes(utterance)
+        return self._confirmation.confirmed_bytes(utterance)
 
     def note_readiness_probe(self, command_id: str) -> None:
         """An interrupt goes out that cuts nothing, to see whether anybody hears: its answer is for it alone."""

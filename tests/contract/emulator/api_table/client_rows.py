@@ -4,7 +4,7 @@ import base64
 from functools import partial
 from typing import Any
 
-from contract.emulator.api_table.life_rows import own_room
+from contract.emulator.api_table.life_rows import livekit_room
 from contract.emulator.api_table.socket_rows import frame_of, reattached
 from contract.emulator.api_table.socket_rows import talk as talk_into
 from contract.emulator.api_table.speech_rows import barge_in, starve
@@ -235,13 +235,13 @@ for field in ("livekit_url", "livekit_agent_token", "livekit_client_token"):
     table.answer(
         "3.10",
         f"5 own room: {field} is a text by default",
-        lambda w: w.start(**own_room()),
+        lambda w: w.start(**livekit_room()),
         **{f"data__{field}": TEXT},
     )
 table.answer(
     "3.10",
     "5 own room: max_session_duration is a number",
-    lambda w: w.start(**own_room(), max_session_duration=300),
+    lambda w: w.start(**livekit_room(), max_session_duration=300),
     data__max_session_duration=300,
 )
 
@@ -352,7 +352,7 @@ async def _(t: Talk) -> Any:
 
 
 table.answer(
-    "3.10", "12 a wrong room in the avatar's token", lambda w: w.start(**own_room(room="desk-8")), status=500
+    "3.10", "12 a wrong room in the avatar's token", lambda w: w.start(**livekit_room(room="desk-8")), status=500
 )
 
 # -- 4: audio

@@ -126,42 +126,42 @@ CLAIMS: dict[str, Any] = {
 }
 
 
-def own_room(**changes: Any) -> dict[str, Any]:
+def livekit_room(**changes: Any) -> dict[str, Any]:
     """An order with a room of the caller's own; a change to `None` leaves a claim out."""
     video = {name: value for name, value in {**CLAIMS, **changes}.items() if value is not None}
     return {"livekit_config": {**ROOM, "livekit_client_token": sign({"video": video}, b"the caller's")}}
 
 
-start("an own room with all five claims", own_room(), status=201)
-start("an own room's livekit_url is the caller's", own_room(), data__livekit_url=ROOM["livekit_url"])
+start("an own room with all five claims", livekit_room(), status=201)
+start("an own room's livekit_url is the caller's", livekit_room(), data__livekit_url=ROOM["livekit_url"])
 for field in ("livekit_url", "livekit_client_token", "livekit_agent_token"):
-    start(f"{field} is filled with an own room", own_room(), **{f"data__{field}": TEXT})
+    start(f"{field} is filled with an own room", livekit_room(), **{f"data__{field}": TEXT})
     start(
         f"{field} may be null with an own room",
-        own_room(),
+        livekit_room(),
         {"byo_livekit_fields": "null"},
         **{f"data__{field}": None},
     )
     start(
         f"{field} may be missing with an own room",
-        own_room(),
+        livekit_room(),
         {"byo_livekit_fields": "omitted"},
         **{f"data__{field}": ABSENT},
     )
     start(f"{field} is null with an Agora channel", {"agora_config": CHANNEL}, **{f"data__{field}": None})
-start("ws_url comes with an own room", own_room(), data__ws_url=TEXT)
+start("ws_url comes with an own room", livekit_room(), data__ws_url=TEXT)
 start("ws_url comes with an Agora channel", {"agora_config": CHANNEL}, data__ws_url=TEXT)
 for claim in CLAIMS:
     table.answer(
         "2.2",
         f"without the claim {claim} the token is minted",
-        lambda w, c=claim: w.mint(**own_room(**{c: None})),
+        lambda w, c=claim: w.mint(**livekit_room(**{c: None})),
         status=200,
     )
-    start(f"without the claim {claim} start is a 500", own_room(**{claim: None}), status=500, code=500)
+    start(f"without the claim {claim} start is a 500", livekit_room(**{claim: None}), status=500, code=500)
 for claim in ("roomJoin", "canPublish", "canSubscribe", "canPublishData"):
-    start(f"with {claim} false start is a 500", own_room(**{claim: False}), status=500)
-start("a token for another room makes start a 500", own_room(room="desk-8"), status=500)
+    start(f"with {claim} false start is a 500", livekit_room(**{claim: False}), status=500)
+start("a token for another room makes start a 500", livekit_room(room="desk-8"), status=500)
 start(
     "a token that is none makes start a 500",
     {"livekit_config": {**ROOM, "livekit_client_token": "x.y.z"}},
@@ -199,7 +199,7 @@ async def active_count(w: World) -> int:
 
 
 async def _after_500(w: World) -> tuple[int, str]:
-    await w.start(**own_room(canPublishData=None))
+    await w.start(**livekit_room(canPublishData=None))
     return await active_count(w), await w.credits()
 
 

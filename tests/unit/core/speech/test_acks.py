@@ -36,9 +36,9 @@ def test_a_pong_confirms_what_went_out_before_its_ping_where_no_ack_comes(rig, a
 def test_sent_bytes_are_those_that_pongs_confirm_where_no_ack_comes(rig):
     utterance = speak(rig, 2.4)
     rig.tell(m.SpeakStarted(m.Refs((utterance.upstream_id,))))
-    assert rig.speech.sent_bytes(utterance) == 2.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 2.4 * m.BYTE_RATE
     rig.tell(m.PongReceived(2))
-    assert rig.speech.sent_bytes(utterance) == 1.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 1.4 * m.BYTE_RATE
 
 
 def test_a_pong_confirms_an_end_too(rig, again):

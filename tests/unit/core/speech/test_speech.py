@@ -27,26 +27,26 @@ def appended(utterance) -> m.Appended:
 
 def test_sent_bytes_are_the_confirmed_ones_where_liveavatar_confirms(rig):
     utterance = rig.say("u", 2.4)
-    assert rig.speech.sent_bytes(utterance) == 0
+    assert rig.speech.confirmed_bytes(utterance) == 0
     rig.tell(appended(utterance))
-    assert rig.speech.sent_bytes(utterance) == 0.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 0.4 * m.BYTE_RATE
     rig.tell(appended(utterance))
-    assert rig.speech.sent_bytes(utterance) == 1.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 1.4 * m.BYTE_RATE
 
 
 def test_sent_bytes_are_all_that_were_sent_where_liveavatar_never_confirms(rig):
     utterance = rig.say("u", 10)
     rig.tell(started(utterance))
-    assert rig.speech.sent_bytes(utterance) == 2.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 2.4 * m.BYTE_RATE
 
 
 def test_sent_bytes_of_a_cut_utterance_leave_out_what_was_dropped_here(rig):
     utterance = rig.say("u", 10)
     rig.tell(started(utterance))
     rig.interrupt()
-    assert rig.speech.sent_bytes(utterance) == 2.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 2.4 * m.BYTE_RATE
     rig.cleared()
-    assert rig.speech.sent_bytes(utterance) == 2.4 * m.BYTE_RATE
+    assert rig.speech.confirmed_bytes(utterance) == 2.4 * m.BYTE_RATE
 
 
 def test_played_grows_in_real_time_from_the_start_that_liveavatar_told(rig):

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from liveavatar.gateway.v1 import session_pb2 as liveavatar_dot_gateway_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)liveavatar/gateway/v1/admin_service.proto\x12\x15liveavatar.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#liveavatar/gateway/v1/session.proto\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\rDrainResponse\x12,\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsession_count\x18\x02 \x01(\x05\"\x10\n\x0eUndrainRequest\"\'\n\x0fUndrainResponse\x12\x14\n\x0cwas_draining\x18\x01 \x01(\x08\"\x19\n\x17GetProcessStatusRequest\"\xa7\x02\n\x18GetProcessStatusResponse\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x64rain_deadline\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bplace_count\x18\x05 \x01(\x05\x12\x18\n\x10used_place_count\x18\x06 \x01(\x05\x12\x15\n\rwaiting_count\x18\x07 \x01(\x05\x12\x15\n\rsession_count\x18\x08 \x01(\x05\x12\x15\n\radopted_count\x18\t \x01(\x03\x12\x13\n\x0bswept_count\x18\n \x01(\x03\"A\n\x18ListOwnedSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x19ListOwnedSessionsResponse\x12\x35\n\x08sessions\x18\x01 \x03(\x0b\x32#.liveavatar.gateway.v1.OwnedSession\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x0cOwnedSession\x12/\n\x07session\x18\x01 \x01(\x0b\x32\x1e.liveavatar.gateway.v1.Session\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12-\n\nlease_left\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\")\n\x13\x45jectSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"G\n\x14\x45jectSessionResponse\x12/\n\x07session\x18\x01 \x01(\x0b\x32\x1e.liveavatar.gateway.v1.Session2\x92\x04\n\x0c\x41\x64minService\x12R\n\x05\x44rain\x12#.liveavatar.gateway.v1.DrainRequest\x1a$.liveavatar.gateway.v1.DrainResponse\x12X\n\x07Undrain\x12%.liveavatar.gateway.v1.UndrainRequest\x1a&.liveavatar.gateway.v1.UndrainResponse\x12s\n\x10GetProcessStatus\x12..liveavatar.gateway.v1.GetProcessStatusRequest\x1a/.liveavatar.gateway.v1.GetProcessStatusResponse\x12v\n\x11ListOwnedSessions\x12/.liveavatar.gateway.v1.ListOwnedSessionsRequest\x1a\x30.liveavatar.gateway.v1.ListOwnedSessionsResponse\x12g\n\x0c\x45jectSession\x12*.liveavatar.gateway.v1.EjectSessionRequest\x1a+.liveavatar.gateway.v1.EjectSessionResponseBn\n\x19\x63om.liveavatar.gateway.v1P\x01ZOgithub.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1;gatewayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)liveavatar/gateway/v1/admin_service.proto\x12\x15liveavatar.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#liveavatar/gateway/v1/session.proto\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\rDrainResponse\x12,\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsession_count\x18\x02 \x01(\x05\"\x10\n\x0eUndrainRequest\"\'\n\x0fUndrainResponse\x12\x14\n\x0cwas_draining\x18\x01 \x01(\x08\"\x19\n\x17GetProcessStatusRequest\"\xa9\x02\n\x18GetProcessStatusResponse\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x64rain_deadline\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cpermit_count\x18\x05 \x01(\x05\x12\x19\n\x11used_permit_count\x18\x06 \x01(\x05\x12\x15\n\rwaiting_count\x18\x07 \x01(\x05\x12\x15\n\rsession_count\x18\x08 \x01(\x05\x12\x15\n\radopted_count\x18\t \x01(\x03\x12\x13\n\x0bswept_count\x18\n \x01(\x03\"A\n\x18ListOwnedSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x19ListOwnedSessionsResponse\x12\x35\n\x08sessions\x18\x01 \x03(\x0b\x32#.liveavatar.gateway.v1.OwnedSession\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x0cOwnedSession\x12/\n\x07session\x18\x01 \x01(\x0b\x32\x1e.liveavatar.gateway.v1.Session\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12-\n\nlease_left\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\")\n\x13\x45jectSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"G\n\x14\x45jectSessionResponse\x12/\n\x07session\x18\x01 \x01(\x0b\x32\x1e.liveavatar.gateway.v1.Session2\x92\x04\n\x0c\x41\x64minService\x12R\n\x05\x44rain\x12#.liveavatar.gateway.v1.DrainRequest\x1a$.liveavatar.gateway.v1.DrainResponse\x12X\n\x07Undrain\x12%.liveavatar.gateway.v1.UndrainRequest\x1a&.liveavatar.gateway.v1.UndrainResponse\x12s\n\x10GetProcessStatus\x12..liveavatar.gateway.v1.GetProcessStatusRequest\x1a/.liveavatar.gateway.v1.GetProcessStatusResponse\x12v\n\x11ListOwnedSessions\x12/.liveavatar.gateway.v1.ListOwnedSessionsRequest\x1a\x30.liveavatar.gateway.v1.ListOwnedSessionsResponse\x12g\n\x0c\x45jectSession\x12*.liveavatar.gateway.v1.EjectSessionRequest\x1a+.liveavatar.gateway.v1.EjectSessionResponseBn\n\x19\x63om.liveavatar.gateway.v1P\x01ZOgithub.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1;gatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,17 +46,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROCESSSTATUSREQUEST']._serialized_start=373
   _globals['_GETPROCESSSTATUSREQUEST']._serialized_end=398
   _globals['_GETPROCESSSTATUSRESPONSE']._serialized_start=401
-  _globals['_GETPROCESSSTATUSRESPONSE']._serialized_end=696
-  _globals['_LISTOWNEDSESSIONSREQUEST']._serialized_start=698
-  _globals['_LISTOWNEDSESSIONSREQUEST']._serialized_end=763
-  _globals['_LISTOWNEDSESSIONSRESPONSE']._serialized_start=765
-  _globals['_LISTOWNEDSESSIONSRESPONSE']._serialized_end=872
-  _globals['_OWNEDSESSION']._serialized_start=875
-  _globals['_OWNEDSESSION']._serialized_end=1015
-  _globals['_EJECTSESSIONREQUEST']._serialized_start=1017
-  _globals['_EJECTSESSIONREQUEST']._serialized_end=1058
-  _globals['_EJECTSESSIONRESPONSE']._serialized_start=1060
-  _globals['_EJECTSESSIONRESPONSE']._serialized_end=1131
-  _globals['_ADMINSERVICE']._serialized_start=1134
-  _globals['_ADMINSERVICE']._serialized_end=1664
+  _globals['_GETPROCESSSTATUSRESPONSE']._serialized_end=698
+  _globals['_LISTOWNEDSESSIONSREQUEST']._serialized_start=700
+  _globals['_LISTOWNEDSESSIONSREQUEST']._serialized_end=765
+  _globals['_LISTOWNEDSESSIONSRESPONSE']._serialized_start=767
+  _globals['_LISTOWNEDSESSIONSRESPONSE']._serialized_end=874
+  _globals['_OWNEDSESSION']._serialized_start=877
+  _globals['_OWNEDSESSION']._serialized_end=1017
+  _globals['_EJECTSESSIONREQUEST']._serialized_start=1019
+  _globals['_EJECTSESSIONREQUEST']._serialized_end=1060
+  _globals['_EJECTSESSIONRESPONSE']._serialized_start=1062
+  _globals['_EJECTSESSIONRESPONSE']._serialized_end=1133
+  _globals['_ADMINSERVICE']._serialized_start=1136
+  _globals['_ADMINSERVICE']._serialized_end=1666
 # @@protoc_insertion_point(module_scope)

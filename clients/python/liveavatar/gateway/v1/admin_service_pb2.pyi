@@ -139,8 +139,8 @@ class GetProcessStatusResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
-    PLACE_COUNT_FIELD_NUMBER: _builtins.int
-    USED_PLACE_COUNT_FIELD_NUMBER: _builtins.int
+    PERMIT_COUNT_FIELD_NUMBER: _builtins.int
+    USED_PERMIT_COUNT_FIELD_NUMBER: _builtins.int
     WAITING_COUNT_FIELD_NUMBER: _builtins.int
     SESSION_COUNT_FIELD_NUMBER: _builtins.int
     ADOPTED_COUNT_FIELD_NUMBER: _builtins.int
@@ -149,9 +149,9 @@ class GetProcessStatusResponse(_message.Message):
     """Its name in leases."""
     version: _builtins.str
     """Version of the gateway."""
-    place_count: _builtins.int
+    permit_count: _builtins.int
     """Places of the account."""
-    used_place_count: _builtins.int
+    used_permit_count: _builtins.int
     """Places that are taken."""
     waiting_count: _builtins.int
     """Callers that wait for one."""
@@ -176,8 +176,8 @@ class GetProcessStatusResponse(_message.Message):
         version: _builtins.str = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         drain_deadline: _timestamp_pb2.Timestamp | None = ...,
-        place_count: _builtins.int = ...,
-        used_place_count: _builtins.int = ...,
+        permit_count: _builtins.int = ...,
+        used_permit_count: _builtins.int = ...,
         waiting_count: _builtins.int = ...,
         session_count: _builtins.int = ...,
         adopted_count: _builtins.int = ...,
@@ -185,7 +185,7 @@ class GetProcessStatusResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drain_deadline", b"drain_deadline", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_count", b"adopted_count", "drain_deadline", b"drain_deadline", "owner", b"owner", "place_count", b"place_count", "session_count", b"session_count", "started_at", b"started_at", "swept_count", b"swept_count", "used_place_count", b"used_place_count", "version", b"version", "waiting_count", b"waiting_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted_count", b"adopted_count", "drain_deadline", b"drain_deadline", "owner", b"owner", "permit_count", b"permit_count", "session_count", b"session_count", "started_at", b"started_at", "swept_count", b"swept_count", "used_permit_count", b"used_permit_count", "version", b"version", "waiting_count", b"waiting_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

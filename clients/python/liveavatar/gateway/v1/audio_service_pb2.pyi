@@ -336,7 +336,7 @@ class AudioAck(_message.Message):
 
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
-    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    CONFIRMED_BYTES_FIELD_NUMBER: _builtins.int
     PLAYED_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     UNDERRUN_COUNT_FIELD_NUMBER: _builtins.int
@@ -344,7 +344,7 @@ class AudioAck(_message.Message):
     """Which utterance."""
     received_bytes: _builtins.int
     """Bytes of it that the gateway has taken, in the caller's format; it may be inside a sample. Never falls on a stream."""
-    sent_bytes: _builtins.int
+    confirmed_bytes: _builtins.int
     """Bytes of it that LiveAvatar has taken, in the caller's format: these need not be kept any more. Never falls
     but for audio that has to be sent again.
     """
@@ -365,14 +365,14 @@ class AudioAck(_message.Message):
         *,
         utterance_id: _builtins.str = ...,
         received_bytes: _builtins.int = ...,
-        sent_bytes: _builtins.int = ...,
+        confirmed_bytes: _builtins.int = ...,
         played: _duration_pb2.Duration | None = ...,
         credit_bytes: _builtins.int = ...,
         underrun_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "played", b"played", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "underrun_count", b"underrun_count", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_bytes", b"confirmed_bytes", "credit_bytes", b"credit_bytes", "played", b"played", "received_bytes", b"received_bytes", "underrun_count", b"underrun_count", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,7 +61,7 @@ class AudioServiceServicer(object):
         it (`begin` with `resume`); then it is cancelled. A second `StreamAudio` for the session takes over, and the
         first is closed with AUDIO_STREAM_SUPERSEDED.
 
-        To lose nothing over a broken stream or a restarted gateway: keep the audio beyond `sent_bytes` of the last
+        To lose nothing over a broken stream or a restarted gateway: keep the audio beyond `confirmed_bytes` of the last
         `ack`, open a stream again, and `begin` each utterance that has not ended with `resume`, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -236,7 +236,7 @@ class VideoSettings(_message.Message):
 Global___VideoSettings: _TypeAlias = VideoSettings  # noqa: Y015
 
 @_typing.final
-class OwnRoom(_message.Message):
+class LiveKitRoom(_message.Message):
     """A LiveKit room of the caller's own, in which the avatar appears. It stays the caller's: the gateway neither makes
     it nor closes it, and everybody else in it stays when the session ends.
     """
@@ -265,7 +265,7 @@ class OwnRoom(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OwnRoom: _TypeAlias = OwnRoom  # noqa: Y015
+Global___LiveKitRoom: _TypeAlias = LiveKitRoom  # noqa: Y015
 
 @_typing.final
 class SessionSpec(_message.Message):
@@ -299,14 +299,14 @@ class SessionSpec(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     DETACH_GRACE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    OWN_ROOM_FIELD_NUMBER: _builtins.int
-    ROTATE_FIELD_NUMBER: _builtins.int
+    LIVEKIT_ROOM_FIELD_NUMBER: _builtins.int
+    AUTO_ROTATE_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Which avatar, a UUID. Required; INVALID_FIELD when empty or no UUID."""
     sandbox: _builtins.bool
     """Sandbox sessions cost nothing, last at most 60 s and take the sandbox avatar only. Default false."""
-    rotate: _builtins.bool
-    """Outlive the limit of one avatar: before it, between two utterances, a fresh avatar takes over. In `own_room` it
+    auto_rotate: _builtins.bool
+    """Outlive the limit of one avatar: before it, between two utterances, a fresh avatar takes over. In `livekit_room` it
     is there before the old one leaves; without, the room changes, and `rotated` brings the new one. While there are
     two, both are billed and take a place on the account. Default false: the session ends at its limit.
     """
@@ -331,7 +331,7 @@ class SessionSpec(_message.Message):
         """
 
     @_builtins.property
-    def own_room(self) -> Global___OwnRoom:
+    def livekit_room(self) -> Global___LiveKitRoom:
         """Where the avatar appears. Default: a room that LiveAvatar makes, and that goes with the session. INVALID_FIELD
         when the gateway has no LiveKit server of its own.
         """
@@ -345,12 +345,12 @@ class SessionSpec(_message.Message):
         max_duration: _duration_pb2.Duration | None = ...,
         detach_grace: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        own_room: Global___OwnRoom | None = ...,
-        rotate: _builtins.bool = ...,
+        livekit_room: Global___LiveKitRoom | None = ...,
+        auto_rotate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "max_duration", b"max_duration", "own_room", b"own_room", "video", b"video"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "max_duration", b"max_duration", "own_room", b"own_room", "rotate", b"rotate", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,7 +367,7 @@ class RoomAccess(_message.Message):
     url: _builtins.str
     """LiveKit server, "wss://..."."""
     viewer_token: _builtins.str
-    """Token that joins the room as a viewer. Whoever holds it can join: hand it to the end user only. In an `OwnRoom`
+    """Token that joins the room as a viewer. Whoever holds it can join: hand it to the end user only. In an `LiveKitRoom`
     it may see and hear and do nothing else, has an identity that no other has, and joins within 1 h.
     """
     def __init__(
@@ -395,7 +395,7 @@ class Usage(_message.Message):
     UTTERANCE_COUNT_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     DROPPED_BYTES_FIELD_NUMBER: _builtins.int
-    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    UPSTREAM_BYTES_FIELD_NUMBER: _builtins.int
     INTERRUPTION_COUNT_FIELD_NUMBER: _builtins.int
     RECONNECT_COUNT_FIELD_NUMBER: _builtins.int
     ROTATION_COUNT_FIELD_NUMBER: _builtins.int
@@ -407,7 +407,7 @@ class Usage(_message.Message):
     """Audio that was not sent to the avatar since its utterance was cut or refused: what waited in the gateway
     and what was still on its way, bytes.
     """
-    sent_bytes: _builtins.int
+    upstream_bytes: _builtins.int
     """Audio sent to the avatar, 24 kHz mono 16-bit PCM, bytes; what had to be sent again counts again."""
     interruption_count: _builtins.int
     """Interrupts that cut speech."""
@@ -431,14 +431,14 @@ class Usage(_message.Message):
         utterance_count: _builtins.int = ...,
         received_bytes: _builtins.int = ...,
         dropped_bytes: _builtins.int = ...,
-        sent_bytes: _builtins.int = ...,
+        upstream_bytes: _builtins.int = ...,
         interruption_count: _builtins.int = ...,
         reconnect_count: _builtins.int = ...,
         rotation_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "played_duration", b"played_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "rotation_count", b"rotation_count", "sent_bytes", b"sent_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "rotation_count", b"rotation_count", "upstream_bytes", b"upstream_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

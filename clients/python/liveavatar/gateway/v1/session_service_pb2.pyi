@@ -269,7 +269,7 @@ class AttachResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     COMMAND_RESULT_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
-    STAY_FIELD_NUMBER: _builtins.int
+    GO_AWAY_CANCELLED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___SessionOpened:
@@ -288,7 +288,7 @@ class AttachResponse(_message.Message):
         """The gateway process drains."""
 
     @_builtins.property
-    def stay(self) -> Global___Stay:
+    def go_away_cancelled(self) -> Global___GoAwayCancelled:
         """The gateway does not shut down after all."""
 
     @_builtins.property
@@ -302,14 +302,14 @@ class AttachResponse(_message.Message):
         event: Global___SessionEvent | None = ...,
         command_result: Global___CommandResult | None = ...,
         go_away: Global___GoAway | None = ...,
-        stay: Global___Stay | None = ...,
+        go_away_cancelled: Global___GoAwayCancelled | None = ...,
         heartbeat: _stream_pb2.Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "go_away_cancelled", b"go_away_cancelled", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "stay", b"stay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "go_away_cancelled", b"go_away_cancelled", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away", "stay", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away", "go_away_cancelled", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -924,7 +924,7 @@ class GoAway(_message.Message):
 Global___GoAway: _TypeAlias = GoAway  # noqa: Y015
 
 @_typing.final
-class Stay(_message.Message):
+class GoAwayCancelled(_message.Message):
     """The gateway does not shut down after all: the `go_away` before is void."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -938,7 +938,7 @@ class Stay(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Stay: _TypeAlias = Stay  # noqa: Y015
+Global___GoAwayCancelled: _TypeAlias = GoAwayCancelled  # noqa: Y015
 
 @_typing.final
 class CreateSessionRequest(_message.Message):
@@ -1626,8 +1626,8 @@ class GetServerInfoResponse(_message.Message):
     AUDIO_ENCODINGS_FIELD_NUMBER: _builtins.int
     MIN_SAMPLE_RATE_HZ_FIELD_NUMBER: _builtins.int
     MAX_SAMPLE_RATE_HZ_FIELD_NUMBER: _builtins.int
-    MAX_SESSION_COUNT_FIELD_NUMBER: _builtins.int
-    ACTIVE_SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    PERMIT_COUNT_FIELD_NUMBER: _builtins.int
+    USED_PERMIT_COUNT_FIELD_NUMBER: _builtins.int
     WAITING_COUNT_FIELD_NUMBER: _builtins.int
     DETACH_GRACE_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
@@ -1637,9 +1637,9 @@ class GetServerInfoResponse(_message.Message):
     """Lowest sample rate that is taken, Hz."""
     max_sample_rate_hz: _builtins.int
     """Highest sample rate that is taken, Hz."""
-    max_session_count: _builtins.int
+    permit_count: _builtins.int
     """Sessions that may live at once on the account."""
-    active_session_count: _builtins.int
+    used_permit_count: _builtins.int
     """Places of the account that are taken now."""
     waiting_count: _builtins.int
     """Callers that wait for a place now."""
@@ -1665,15 +1665,15 @@ class GetServerInfoResponse(_message.Message):
         audio_encodings: _abc.Iterable[_audio_pb2.AudioEncoding.ValueType] | None = ...,
         min_sample_rate_hz: _builtins.int = ...,
         max_sample_rate_hz: _builtins.int = ...,
-        max_session_count: _builtins.int = ...,
-        active_session_count: _builtins.int = ...,
+        permit_count: _builtins.int = ...,
+        used_permit_count: _builtins.int = ...,
         waiting_count: _builtins.int = ...,
         detach_grace: _duration_pb2.Duration | None = ...,
         draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio_limits", b"audio_limits", "detach_grace", b"detach_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_count", b"active_session_count", "audio_encodings", b"audio_encodings", "audio_limits", b"audio_limits", "detach_grace", b"detach_grace", "draining", b"draining", "max_sample_rate_hz", b"max_sample_rate_hz", "max_session_count", b"max_session_count", "min_sample_rate_hz", b"min_sample_rate_hz", "version", b"version", "waiting_count", b"waiting_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_encodings", b"audio_encodings", "audio_limits", b"audio_limits", "detach_grace", b"detach_grace", "draining", b"draining", "max_sample_rate_hz", b"max_sample_rate_hz", "min_sample_rate_hz", b"min_sample_rate_hz", "permit_count", b"permit_count", "used_permit_count", b"used_permit_count", "version", b"version", "waiting_count", b"waiting_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

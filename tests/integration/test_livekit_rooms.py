@@ -14,7 +14,7 @@ from liveavatar.gateway.v1 import audio_pb2, session_pb2
 
 SECRET = "a secret of at least thirty-two bytes"
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": SECRET}
-DESK = session_pb2.OwnRoom(name="desk-7")
+DESK = session_pb2.LiveKitRoom(name="desk-7")
 
 
 def claims(room: session_pb2.RoomAccess) -> dict:
@@ -25,9 +25,9 @@ def claims(room: session_pb2.RoomAccess) -> dict:
 async def test_the_avatar_is_ordered_into_the_callers_room_with_grants_that_start_accepts(emulator):
     with processes.gateway(emulator.url, **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:
-            made = await caller.create(own_room=DESK)
+            made = await caller.create(livekit_room=DESK)
             # The emulator refuses to start a session whose avatar's token lacks a grant, or is for another room.
-            assert emulator.session(made.session.upstream_session_id)["own_room"] == "desk-7"
+            assert emulator.session(made.session.upstream_session_id)["livekit_room"] == "desk-7"
             stream = await caller.speak(made.session.id)
             await stream.say(speech.sound(0.5), "hello")
             assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
@@ -37,7 +37,7 @@ async def test_the_avatar_is_ordered_into_the_callers_room_with_grants_that_star
 async def test_each_answer_has_a_viewers_token_of_its_own(emulator):
     with processes.gateway(emulator.url, **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:
-            attachment = await caller.attach(own_room=DESK)
+            attachment = await caller.attach(livekit_room=DESK)
             resumed = await caller.resume(attachment.opened.handle)
             first, second = claims(attachment.opened.room), claims(resumed.opened.room)
             assert first["sub"] != second["sub"]
@@ -54,35 +54,35 @@ async def test_a_start_that_answers_without_a_room_is_no_matter(fields):
         processes.gateway(emulator.url, **LIVEKIT) as gateway,
     ):
         async with connect(gateway.address) as caller:
-            made = await caller.create(own_room=DESK)
+            made = await caller.create(livekit_room=DESK)
             assert claims(made.room)["video"]["room"] == "desk-7"
             await caller.end(made.session.id)
 
 
-async def test_a_session_without_an_own_room_has_liveavatars(emulator):
+async def test_a_session_without_an_livekit_room_has_liveavatars(emulator):
     with processes.gateway(emulator.url, **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:
             made = await caller.create()
             assert made.room.url != LIVEKIT["livekit_url"]
-            assert emulator.session(made.session.upstream_session_id)["own_room"] is None
+            assert emulator.session(made.session.upstream_session_id)["livekit_room"] is None
             await caller.end(made.session.id)
 
 
 async def test_a_gateway_without_a_livekit_server_refuses_and_starts_nothing(caller, emulator):
     before = emulator.state()["sessions"]
-    why = await refused(caller.create(own_room=DESK))
+    why = await refused(caller.create(livekit_room=DESK))
     assert (why.code, why.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
-    assert why.field == "spec.own_room"
+    assert why.field == "spec.livekit_room"
     assert "GATEWAY_LIVEKIT_URL" in why.message
-    assert (await refused(caller.attach(own_room=DESK))).field == "open.spec.own_room"
+    assert (await refused(caller.attach(livekit_room=DESK))).field == "open.spec.livekit_room"
     assert emulator.state()["sessions"] == before
 
 
 async def test_a_room_without_a_name_is_refused(emulator):
     with processes.gateway(emulator.url, **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:
-            why = await refused(caller.create(own_room=session_pb2.OwnRoom()))
-            assert (why.reason, why.field) == ("INVALID_FIELD", "spec.own_room.name")
+            why = await refused(caller.create(livekit_room=session_pb2.LiveKitRoom()))
+            assert (why.reason, why.field) == ("INVALID_FIELD", "spec.livekit_room.name")
 
 
 async def test_an_adopted_session_keeps_its_room(emulator, tmp_path):
@@ -90,7 +90,7 @@ async def test_an_adopted_session_keeps_its_room(emulator, tmp_path):
     with processes.gateway(emulator.url, registry_file=registry, **LIVEKIT) as gateway:
         port = int(gateway.address.rpartition(":")[2])
         async with connect(gateway.address) as caller:
-            attachment = await caller.attach(own_room=DESK)
+            attachment = await caller.attach(livekit_room=DESK)
             await attachment.until_ready()
         gateway.process.kill()
         with processes.gateway(emulator.url, port=port, registry_file=registry, **LIVEKIT) as heir:
@@ -106,7 +106,7 @@ async def test_a_process_without_a_livekit_server_adopts_and_gives_no_token_for_
     with processes.gateway(emulator.url, registry_file=registry, **LIVEKIT) as gateway:
         port = int(gateway.address.rpartition(":")[2])
         async with connect(gateway.address) as caller:
-            attachment = await caller.attach(own_room=DESK)
+            attachment = await caller.attach(livekit_room=DESK)
             await attachment.until_ready()
         gateway.process.kill()
         with processes.gateway(emulator.url, port=port, registry_file=registry) as heir:
@@ -123,7 +123,7 @@ async def test_a_process_without_a_livekit_server_adopts_and_gives_no_token_for_
 async def test_neither_secret_nor_token_reaches_the_log(emulator):
     with processes.gateway(emulator.url, log_level="debug", **LIVEKIT) as gateway:
         async with connect(gateway.address) as caller:
-            made = await caller.create(own_room=DESK)
+            made = await caller.create(livekit_room=DESK)
             await caller.end(made.session.id)
         assert gateway.process.logged("session.ended")
         log = gateway.process.log

@@ -1,4 +1,4 @@
-"""One `SessionService.Attach` stream: commands in, results and events out."""
+"""Stream of `SessionService.Attach`: commands in, results and events out."""
 
 import asyncio
 from collections.abc import AsyncIterator

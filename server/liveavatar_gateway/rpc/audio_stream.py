@@ -1,4 +1,4 @@
-"""One `StreamAudio` stream: audio in, progress out."""
+"""Stream of `AudioService.StreamAudio`: audio in, progress out."""
 
 import asyncio
 import time

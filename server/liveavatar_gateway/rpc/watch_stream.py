@@ -1,4 +1,4 @@
-"""One `SessionService.WatchSessions` stream: watches in, every change of many sessions out."""
+"""Stream of `SessionService.WatchSessions`: watches in, every change of many sessions out."""
 
 import asyncio
 import time
@@ -26,7 +26,8 @@ from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.stream_reader import each, wait_for_half_close
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.session import SessionActor, new_id
+from liveavatar_gateway.sessions.services import new_id
+from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.wakeup import Wakeup
 
 _Context = grpc.aio.ServicerContext[Any, Any]

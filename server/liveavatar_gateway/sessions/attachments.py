@@ -14,7 +14,7 @@ def _do_nothing() -> None:
 
 
 class Attachment:
-    """One stream or waiting call. The session is not abandoned while it has an attachment."""
+    """Stream or waiting call. A session with an attachment is not abandoned."""
 
     def __init__(self, attachments: "Attachments", on_superseded: Callable[[], None]) -> None:
         self._attachments = attachments

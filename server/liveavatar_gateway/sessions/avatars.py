@@ -9,6 +9,7 @@ import structlog
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.sessions.journal import SessionJournal
+from liveavatar_gateway.sessions.record import Usage
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import Standby
@@ -160,6 +161,10 @@ class Avatars:
     def retire(self, billed_s: float) -> None:
         """Add the billed time of an avatar that is closed."""
         self.retired_s += billed_s
+
+    def usage(self) -> Usage:
+        """Return the usage of the session up to now."""
+        return Usage.of(self._core, turn_count=self.avatar_count, retired_s=self.retired_s)
 
     def viewer_access(self) -> LiveKitAccess | None:
         """Return access to the room for a browser; None before the room exists, or if no token can be made.

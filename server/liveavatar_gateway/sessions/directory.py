@@ -31,7 +31,8 @@ from liveavatar_gateway.sessions.observers import Observer
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.record import Record, read_record
 from liveavatar_gateway.sessions.restore import restore, view
-from liveavatar_gateway.sessions.session import SessionActor, SessionServices, new_id, utc_now
+from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
+from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
@@ -189,7 +190,7 @@ class Directory:
                     continue
                 session.reserved(fence)
                 if self.draining:
-                    await session.call_off(Draining())
+                    await session.lifecycle.call_off(Draining())
                     raise Draining
                 self._add(session, wait_s)
                 return session
@@ -303,13 +304,13 @@ class Directory:
 
     async def _live(self, session: SessionActor, wait_s: float | None) -> None:
         try:
-            await session.run(wait_s)
+            await session.lifecycle.run(wait_s)
         except asyncio.CancelledError:
             # Another process took it over while it ended here: that is no reason to keep it.
             if session.lost_to is None:
                 raise
         except BaseException as fault:  # noqa: BLE001 - the root of the task: nothing of it may reach other sessions
-            session.crashed(fault)
+            session.lifecycle.crashed(fault)
         if session.lost_to is not None:
             self._let_go(session)
             return

@@ -28,11 +28,11 @@ from liveavatar_gateway.upstream.socket import (
 
 _log = structlog.get_logger(__name__)
 _STALL_S = 1.0
-"""A socket that takes nothing for longer than this is stuck, and not only busy."""
+"""Shortest time without progress after which a socket is stuck, and not only busy."""
 _LATE_S = 0.25
-"""A deadline that is noticed later than this was missed by a process that stood still."""
+"""Delay of a wake-up from which on the process is known to have stood still."""
 _LOOK_S = 0.5
-"""How often it is noticed, while there is no socket, whether the process stood still."""
+"""Longest sleep without a socket. Lower notices a standstill of the process sooner."""
 
 
 class SessionDriver:
@@ -96,7 +96,7 @@ class SessionDriver:
         standby.listen(self._listener(standby.upstream))
         await self._avatars.take_over(standby)
         await self._standbys.wait_for_release()
-        self._publisher.publish()
+        self._publisher.report()
         return standby.socket, 0
 
     # --- without a socket
@@ -171,14 +171,14 @@ class SessionDriver:
                 how=str(self._lost),
                 lasted_s=round(now_s - opened_s, 1),
             )
-            self._publisher.publish()
+            self._publisher.report()
 
     async def _watch(self, socket: CommandSocket) -> None:
         self._lost = await socket.closed()
         self._wake.set()
 
     async def _send(self, socket: CommandSocket) -> None:
-        """Send what is due, sleep until something is due again.
+        """Send due commands, and sleep until one is due again.
 
         Raises:
             SocketClosed: a command could not be sent.
@@ -195,7 +195,7 @@ class SessionDriver:
                 await self._journal.confirm_lease()
                 if self._lost is not None or (command := core.next_command(time.monotonic())) is None:
                     break
-                # The pong proves that all up to here was read.
+                # The pong proves that everything up to here was read.
                 began_s = time.monotonic()
                 await socket.send(command, ping=core.speech.sent_count)
                 if time.monotonic() - began_s > _STALL_S:
@@ -207,10 +207,10 @@ class SessionDriver:
             await self._sleep()
 
     def _is_stuck(self, socket: CommandSocket) -> bool:
-        """Return whether LiveAvatar's end does not take what was sent.
+        """Return whether LiveAvatar's end of the socket takes no data.
 
         Raises:
-            SocketClosed: it took nothing for so long that it is gone.
+            SocketClosed: it took none for so long that it is gone.
         """
         now_s = time.monotonic()
         if not socket.takes_nothing:
@@ -224,7 +224,7 @@ class SessionDriver:
         return True
 
     async def _is_deaf_still(self) -> bool:
-        """Look once more, after what has arrived was read."""
+        """Return whether acks are still missing after everything that arrived was read."""
         await read_what_arrived()
         return self._lost is None and self._core.is_deaf(time.monotonic())
 
@@ -234,7 +234,7 @@ class SessionDriver:
             self._journal.note_utterance(utterance)
 
     async def _sleep(self, at_most_s: float | None = None) -> None:
-        self._publisher.publish()
+        self._publisher.report()
         began_s = time.monotonic()
         deadline_s = self._core.deadline_s
         if at_most_s is not None:
@@ -243,7 +243,7 @@ class SessionDriver:
         if deadline_s is not None and time.monotonic() > max(deadline_s, began_s) + _LATE_S:
             self._reconnector.note_standstill()
         if deadline_s is not None and time.monotonic() > deadline_s + _LATE_S:
-            # This process stood still, and nothing is judged by the clock before what LiveAvatar said meanwhile.
+            # After a standstill, events that came meanwhile are read before any deadline is applied.
             await read_what_arrived()
         await self._journal.confirm_lease()
 
@@ -265,4 +265,4 @@ class SessionDriver:
 
     def _end(self, reason: EndReason, *, error: GatewayError | None = None, upstream_reason: str = "") -> None:
         self._core.end(reason, time.monotonic(), error=error, upstream_reason=upstream_reason)
-        self._publisher.publish()
+        self._publisher.report()

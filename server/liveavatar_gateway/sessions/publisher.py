@@ -55,8 +55,8 @@ class EventPublisher:
         self.last_completed_s: float | None = None
         """Monotonic time at which speech last ended by itself, not by an interrupt or the end of the session."""
 
-    def publish(self) -> None:
-        """Hand out results of interrupts and new events."""
+    def report(self) -> None:
+        """Publish what the state machine has concluded since the last time."""
         for interrupt_id, ended in self._core.answers:
             self._interrupts.resolve(interrupt_id, ended)
         self._core.answers.clear()

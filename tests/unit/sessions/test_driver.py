@@ -47,7 +47,7 @@ def driver(core: Any, upstream: Any, config: ReconnectConfig | None = None, **pa
         config or ReconnectConfig(),
         SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None),
         wake=parts.get("wake", Wakeup()),
-        publisher=SimpleNamespace(publish=lambda: None),
+        publisher=SimpleNamespace(report=lambda: None),
         journal=parts.get("journal", Journal()),
         avatars=SimpleNamespace(upstream=upstream, current=upstream, are_replaceable=False),
         standbys=SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None),

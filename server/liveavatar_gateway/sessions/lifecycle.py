@@ -1,0 +1,239 @@
+"""Life of one session: its creation or adoption, its exchange with LiveAvatar, and its end."""
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+import structlog
+
+from liveavatar_gateway.core.errors import GatewayError, InternalError, OwnerMoved, SessionEnded
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.sessions.bulkhead import bulkhead
+from liveavatar_gateway.sessions.driver import SessionDriver
+from liveavatar_gateway.sessions.parts import SessionParts
+from liveavatar_gateway.sessions.restore import RestoredSession
+from liveavatar_gateway.sessions.services import SessionServices, new_id
+from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.standby import StandbyManager
+
+_log = structlog.get_logger(__name__)
+_ENDED_BY_CALLER: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST})
+"""Reasons after which a caller expects all speech before the end to be heard."""
+
+
+class SessionLifecycle:
+    """Owner of the one task of a session. Whatever ends `run`, the session is stopped upstream."""
+
+    def __init__(
+        self,
+        spec: SessionSpec,
+        services: SessionServices,
+        parts: SessionParts,
+        restored: RestoredSession | None,
+    ) -> None:
+        """Prepare for `run`; for the arguments see `SessionActor`."""
+        self._spec = spec
+        self._services = services
+        self._parts = parts
+        self._core = core = parts.core
+        self._avatars = parts.avatars
+        self._publisher = parts.publisher
+        self._restored = restored
+        self._driver = SessionDriver(
+            core,
+            services.reconnect,
+            services.metrics,
+            wake=parts.wake,
+            publisher=parts.publisher,
+            journal=parts.journal,
+            avatars=parts.avatars,
+            standbys=StandbyManager(core, services.pool, parts.avatars, wake=parts.wake, new_id=new_id),
+        )
+        self.finished = asyncio.Event()
+        """Set when LiveAvatar has stopped the session, or another process owns it."""
+        self.lost_to: OwnerMoved | None = None
+        """Error for callers once another process owns the session; None before."""
+        self._stop_from_s: float | None = None
+        self._creation: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    # --- keep-alive target of the pool
+
+    @property
+    def last_command_at_s(self) -> float:
+        """Monotonic time of the last command upstream."""
+        return self._core.last_command_at_s
+
+    def keep_alive(self) -> None:
+        """Send a keep-alive."""
+        self._core.keep_alive()
+        self._parts.wake.set()
+
+    # --- end
+
+    def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:
+        """Begin to end; `finished` is set when LiveAvatar has stopped the session.
+
+        When a caller ends it right after speech, LiveAvatar is told to stop a moment later: the end of what it
+        reports as spoken is still on its way into the room. An end in the middle of speech interrupts at once.
+        """
+        self._publisher.report()
+        completed_s, is_silent = self._publisher.last_completed_s, not self._core.speech.active
+        if not self._core.over and reason in _ENDED_BY_CALLER and is_silent and completed_s is not None:
+            self._stop_from_s = completed_s + self._core.config.end_tail_s
+        self._core.end(reason, time.monotonic(), error=error)
+        if self._creation is not None:
+            self._creation.cancel()
+        self._parts.wake.set()
+        self._publisher.report()
+
+    def lose(self, error: OwnerMoved) -> None:
+        """Give the session up: another process owns it. Nothing more is sent, and the avatar keeps running."""
+        _log.warning("session.moved", session=self._core.id)
+        self.lost_to = error
+        self._parts.attachments.supersede_all(error)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def call_off(self, error: GatewayError) -> None:
+        """End a session that was reserved and is not to be started."""
+        self._core.end(EndReason.CREATE_FAILED, time.monotonic(), error=error)
+        self._core.ended()
+        self.finished.set()
+        await self._parts.journal.finish(self._services.retention_s)
+
+    # --- the one task
+
+    async def run(self, wait_s: float | None) -> None:
+        """Wait for a permit, start the avatar, speak until something ends the session, stop the avatar.
+
+        Args:
+            wait_s: Longest wait for a permit of the account, seconds; None is the pool's own limit.
+        """
+        self._task = asyncio.current_task()
+        try:
+            if self._restored is None:
+                await self._create(wait_s)
+            else:
+                self._adopt(self._restored)
+            if not self._core.over:
+                self._services.pool.keep_alive(self)
+                await self._driver.run()
+                await self._wait_for_tail()
+        except GatewayError as error:
+            self.end(EndReason.CREATE_FAILED, error=error)
+        except asyncio.CancelledError:
+            if self.lost_to is None:
+                self.end(EndReason.DRAINED)
+                raise
+        except Exception:  # noqa: BLE001 - the root of the session's task: whatever it is ends here, logged
+            incident = new_id()
+            _log.exception("session.crashed", session=self._core.id, incident=incident)
+            self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))
+        finally:
+            # Each in a bulkhead: whatever fails here, the session is stopped upstream.
+            with bulkhead("session.crashed", self._core.id):
+                self._parts.attachments.close()
+            with bulkhead("session.crashed", self._core.id):
+                self._parts.utterances.close()
+            with bulkhead("session.crashed", self._core.id):
+                self._services.pool.let_go(self)
+            await self._finish()
+
+    def crashed(self, fault: BaseException) -> None:
+        """Conclude a session whose task failed outside of its handlers; it is stopped upstream all the same."""
+        if (upstream := self._avatars.upstream) is not None and self.lost_to is None:
+            # A second close only returns the result of the first.
+            self._services.pool.run(upstream.close(), name=f"session-{self._core.id}/crashed")
+        if not self.finished.is_set():
+            self.finished.set()
+            self._parts.attachments.wake()
+        _log.error("session.crashed", session=self._core.id, exc_info=fault)
+
+    async def _create(self, wait_s: float | None) -> None:
+        """Start the first avatar in a task of its own, so that `end` can cancel the wait for a permit."""
+        began_s = time.monotonic()
+        creation = asyncio.create_task(self._avatars.start(wait_s), name=f"session-{self._core.id}/create")
+        self._creation = creation
+        try:
+            started = (await creation).started
+        except asyncio.CancelledError:
+            if not self._core.over:
+                creation.cancel()
+                raise
+            reason = self._core.end_reason
+            raise SessionEnded(self._core.id, reason.value if reason else "") from None
+        finally:
+            self._creation = None
+        if not self._core.over:
+            self._core.started(max_duration_s=started.max_duration_s, now_s=time.monotonic())
+        _log.info(
+            "session.started",
+            session=self._core.id,
+            upstream_session=started.session_id,
+            ms=round((time.monotonic() - began_s) * 1000),
+        )
+        self._publisher.report()
+
+    def _adopt(self, restored: RestoredSession) -> None:
+        """Continue what another process left; its callers have `grace_s` to come back."""
+        assert restored.fence is not None  # noqa: S101 - only a session that has not ended is run
+        assert restored.started is not None  # noqa: S101 - nor one without access
+        _log.info(
+            "session.adopted",
+            session=self._core.id,
+            epoch=restored.fence.epoch,
+            grace_s=round(restored.grace_s, 1),
+        )
+        self._parts.attachments.start_grace(restored.grace_s)
+        self._parts.utterances.adopt()
+        self._publisher.report()
+        self._avatars.adopt(restored.started)
+
+    async def _wait_for_tail(self) -> None:
+        """Wait for the rest of the tail after the last speech; see `end`."""
+        if self._stop_from_s is not None:
+            await asyncio.sleep(self._stop_from_s - time.monotonic())
+
+    async def _is_lost(self) -> bool:
+        """Return whether another process owns the session; the registry is asked again after a standstill."""
+        # A cancelled task still stops its session, which is billed.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._parts.journal.confirm_lease()
+        return self.lost_to is not None
+
+    async def _finish(self) -> None:
+        upstream = self._avatars.upstream
+        if await self._is_lost():
+            assert self.lost_to is not None  # noqa: S101 - the meaning of the result
+            self._parts.interrupts.fail_all(self.lost_to)
+            if upstream is not None:
+                await upstream.leave()
+            self.finished.set()
+            return
+        with bulkhead("session.crashed", self._core.id):
+            self._publisher.report()
+        try:
+            if upstream is not None:
+                self._core.learn_end(await upstream.close())
+        finally:
+            with bulkhead("session.crashed", self._core.id):
+                self._core.ended()
+                self._publisher.report()
+            self.finished.set()
+            self._log_end()
+        await self._parts.journal.finish(self._services.retention_s)
+
+    def _log_end(self) -> None:
+        if self._spec.auto_rotate and self._core.end_reason is EndReason.MAX_DURATION:
+            self._services.metrics.rotated("failed")
+        _log.info(
+            "session.ended",
+            session=self._core.id,
+            reason=self._core.end_reason.value if self._core.end_reason else "",
+            upstream_reason=self._core.upstream_reason,
+            error=self._core.error.reason if self._core.error else "",
+            played_s=round(self._core.speech.totals.played_s, 1),
+            unknown_events=self._core.unknown_events,
+        )

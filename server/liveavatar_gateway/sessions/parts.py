@@ -1,0 +1,73 @@
+"""Parts of one session, wired together."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.sessions.attachments import Attachments
+from liveavatar_gateway.sessions.avatars import Avatars
+from liveavatar_gateway.sessions.interrupt_waiters import InterruptWaiters
+from liveavatar_gateway.sessions.journal import JournaledSession, SessionJournal
+from liveavatar_gateway.sessions.publisher import EventPublisher
+from liveavatar_gateway.sessions.restore import RestoredSession
+from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
+from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.utterances import SessionUtterances
+from liveavatar_gateway.sessions.wakeup import Wakeup
+
+
+class PartsOwner(JournaledSession, Protocol):
+    """A session as its parts see it."""
+
+    def abandon(self) -> None:
+        """End the session: its grace without an attachment is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionParts:
+    """Parts of one session."""
+
+    core: Session
+    """State machine."""
+    wake: Wakeup
+    """Wakes the driver after an input to the state machine."""
+    journal: SessionJournal
+    attachments: Attachments
+    interrupts: InterruptWaiters
+    utterances: SessionUtterances
+    avatars: Avatars
+    publisher: EventPublisher
+
+    @classmethod
+    def of(
+        cls, owner: PartsOwner, spec: SessionSpec, services: SessionServices, restored: RestoredSession | None
+    ) -> "SessionParts":
+        """Return the parts of a new session, or of one that another process left."""
+        if restored is None:
+            core = Session(new_id(), services.config, new_id=new_id, utc_now=utc_now, auto_rotate=spec.auto_rotate)
+        else:
+            core = restored.core
+        wake, meter, interrupts = Wakeup(), services.metrics.session(), InterruptWaiters()
+        journal = services.journals.ledger(owner, None if restored is None else restored.fence)
+        grace_s = spec.detach_grace_s
+        attachments = Attachments(core.id, grace_s=grace_s, abandon=owner.abandon, changed=journal.change)
+        return cls(
+            core=core,
+            wake=wake,
+            journal=journal,
+            attachments=attachments,
+            interrupts=interrupts,
+            utterances=SessionUtterances(
+                core, journal=journal, metrics=services.metrics, meter=meter, wake=wake, grace_s=grace_s
+            ),
+            avatars=Avatars(spec, core, services.pool, journal, restored),
+            publisher=EventPublisher(
+                core,
+                journal=journal,
+                meter=meter,
+                attachments=attachments,
+                interrupts=interrupts,
+                listener=services.listener,
+                published=0 if restored is None else restored.told,
+            ),
+        )

@@ -1,0 +1,204 @@
+"""A session of the gateway in this process, with an avatar that a test plays itself."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.config import SessionConfig
+from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.sessions.reconnector import ReconnectConfig
+from liveavatar_gateway.sessions.services import SessionServices
+from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.telemetry.metrics import Metrics
+from liveavatar_gateway.upstream.model import AvatarRequest, Started
+
+AVATAR_ID = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
+
+
+class Journal:
+    """Keeps nothing, and remembers the names of its calls."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if not name.startswith(("note_", "change", "reserved")):
+            raise AttributeError(name)
+        return lambda *_, **__: self.calls.append(name)
+
+    async def confirm_lease(self) -> None: ...
+
+    async def save(self) -> None:
+        self.calls.append("save")
+
+    async def finish(self, _: float) -> None:
+        self.calls.append("finish")
+
+
+class Socket:
+    """Takes every command, and is lost when a test says so."""
+
+    takes_nothing = False
+
+    def __init__(self, on_event: Callable[[m.Event], None]) -> None:
+        self.say = on_event
+        self.commands: list[m.Command] = []
+        self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def send(self, command: m.Command, *, ping: int) -> None:
+        self.commands.append(command)
+
+    async def closed(self) -> Any:
+        return await asyncio.shield(self.lost)
+
+    def abort(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Upstream:
+    """A session at LiveAvatar."""
+
+    def __init__(self, number: int) -> None:
+        self.started = Started(
+            session_id=f"up-{number}", ws_url="", room_url="wss://room", viewer_token="viewer", max_duration_s=600
+        )
+        self.sockets: list[Socket] = []
+        self.end = ""
+
+    async def connect(self, on_event: Callable[[m.Event], None]) -> Socket:
+        self.sockets.append(Socket(on_event))
+        # As some builds do: with the answer to the handshake.
+        on_event(m.StateUpdated("connected"))
+        return self.sockets[-1]
+
+    async def close(self) -> str:
+        self.end = "closed"
+        return ""
+
+    async def leave(self) -> None:
+        self.end = "left"
+
+
+class Pool:
+    """Starts one upstream session after the other, while a permit is free."""
+
+    rooms = None
+
+    def __init__(self) -> None:
+        self.upstreams: list[Upstream] = []
+        self.permit = asyncio.Event()
+        self.permit.set()
+        self.refusal: GatewayError | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self, *_: object, **__: object) -> Upstream:
+        await self.permit.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.upstreams.append(Upstream(len(self.upstreams) + 1))
+        return self.upstreams[-1]
+
+    def run(self, work: Any, *, name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def keep_alive(self, _: object) -> None: ...
+
+    def let_go(self, _: object) -> None: ...
+
+
+class Process:
+    """All that sessions of a process share."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.journal = Journal()
+        self.news: list[str] = []
+        self.services = SessionServices(
+            config=SessionConfig(),
+            reconnect=ReconnectConfig(),
+            retention_s=0.0,
+            pool=self.pool,
+            journals=SimpleNamespace(ledger=lambda *_: self.journal),
+            metrics=Metrics(),
+            listener=SimpleNamespace(on_news=self.news.append),
+        )
+        self.running: list[asyncio.Task[None]] = []
+
+    def session(self, **spec: Any) -> SessionActor:
+        """Return a session that is not started yet."""
+        wishes = {"avatar": AvatarRequest(avatar_id=AVATAR_ID), "detach_grace_s": 5.0, **spec}
+        return SessionActor(SessionSpec(**wishes), self.services)
+
+    def run(self, session: SessionActor) -> asyncio.Task[None]:
+        """Start a session."""
+        self.running.append(asyncio.create_task(session.lifecycle.run(None)))
+        return self.running[-1]
+
+    async def ready(self, **spec: Any) -> SessionActor:
+        """Return a session whose avatar is ready."""
+        session = self.session(**spec)
+        self.run(session)
+        await asyncio.wait_for(session.ready(), 10)
+        return session
+
+    @property
+    def socket(self) -> Socket:
+        """The newest command socket."""
+        return self.pool.upstreams[-1].sockets[-1]
+
+    async def sent(self, kind: type[m.Command]) -> Any:
+        """Wait for a command of a kind, and return it."""
+        async with asyncio.timeout(10):
+            while True:
+                for command in self.socket.commands:
+                    if isinstance(command, kind):
+                        return command
+                await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """End what still runs."""
+        for task in self.running:
+            task.cancel()
+        if self.running:
+            await asyncio.wait(self.running)
+
+
+class Context:
+    """A call of gRPC: takes what is written to it."""
+
+    def __init__(self, requests: Any = ()) -> None:
+        self.written: asyncio.Queue[Any] = asyncio.Queue()
+        self.requests: asyncio.Queue[Any] = asyncio.Queue()
+        for request in requests:
+            self.requests.put_nowait(request)
+
+    async def write(self, response: Any) -> None:
+        self.written.put_nowait(response)
+
+    async def read(self) -> Any:
+        return await self.requests.get()
+
+    async def iterate(self) -> Any:
+        """Give the requests one after the other; None ends them."""
+        while (request := await self.requests.get()) is not None:
+            yield request
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    async def until(self, kind: str) -> Any:
+        """Return the next response of a kind."""
+        async with asyncio.timeout(10):
+            while True:
+                response = await self.written.get()
+                if response.WhichOneof("message") == kind:
+                    return getattr(response, kind)

@@ -1,0 +1,171 @@
+"""One `StreamAudio` stream: every utterance is acknowledged, and has one end."""
+
+import asyncio
+
+import grpc
+import pytest
+from harness.actors import Context, Process
+from harness.avatar import intake_of
+
+from liveavatar.gateway.v1 import audio_pb2
+from liveavatar.gateway.v1 import audio_service_pb2 as p
+from liveavatar_gateway.core.errors import AudioStreamSuperseded, SessionEnded, UnexpectedMessage
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.rpc.audio_stream import AudioStream
+from liveavatar_gateway.rpc.config import RpcConfig
+
+CONFIG = RpcConfig(speech=SpeechConfig(), ack_interval_s=0.01)
+
+
+@pytest.fixture
+async def process():
+    found = Process()
+    yield found
+    await found.close()
+
+
+class Streaming:
+    """A stream that runs, and the call it belongs to."""
+
+    def __init__(self, session) -> None:
+        self.context = Context()
+        self.running = asyncio.create_task(AudioStream(session, intake_of(None), CONFIG, self.context).run())
+
+    def send(self, **message) -> None:
+        self.context.requests.put_nowait(p.StreamAudioRequest(**message))
+
+    def close(self) -> None:
+        self.context.requests.put_nowait(grpc.aio.EOF)
+
+    async def failure(self) -> Exception:
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.wait_for(self.running, 10)
+        return caught.value.exceptions[0]
+
+
+async def test_audio_is_acknowledged_and_its_end_told(process):
+    streaming = Streaming(await process.ready())
+    ready = await streaming.context.until("ready")
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    streaming.send(chunk=p.AudioChunk(audio=bytes(9_600)))
+    async with asyncio.timeout(10):
+        while (ack := await streaming.context.until("ack")).received_bytes != 9_600:
+            pass
+    assert ack.credit_bytes < ready.credit_bytes
+    streaming.send(cancel=p.CancelUtterance(utterance_id="u"))
+    ended = await streaming.context.until("ended")
+    assert (ended.utterance_id, ended.outcome) == ("u", audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED)
+    streaming.close()
+    await asyncio.wait_for(streaming.running, 10)
+
+
+async def test_a_gap_is_reported_once_with_the_byte_to_continue_from(process):
+    streaming = Streaming(await process.ready())
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    for _ in range(3):
+        streaming.send(chunk=p.AudioChunk(audio=bytes(100), offset_bytes=5_000))
+    streaming.send(cancel=p.CancelUtterance())
+    rejected = await streaming.context.until("rejected")
+    assert (rejected.utterance_id, rejected.received_bytes) == ("u", 0)
+    while not streaming.context.written.empty():
+        assert not streaming.context.written.get_nowait().HasField("rejected")
+
+
+async def test_audio_of_another_utterance_than_the_open_one_is_dropped(process):
+    session = await process.ready()
+    streaming = Streaming(session)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    streaming.send(chunk=p.AudioChunk(audio=bytes(100), utterance_id="before"))
+    streaming.send(end=p.EndUtterance(utterance_id="before"))
+    await streaming.context.until("ack")
+    assert session.view().usage.dropped_bytes == 100
+    assert session.view().usage.received_bytes == 0
+
+
+async def test_what_follows_a_refused_begin_up_to_its_end_is_dropped(process):
+    session = await process.ready()
+    session.utterances.cancel(session.utterances.begin("u", intake_of(None)))
+    streaming = Streaming(session)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    streaming.send(chunk=p.AudioChunk(audio=bytes(100)))
+    streaming.send(end=p.EndUtterance(utterance_id="u"))
+    streaming.send(begin=p.BeginUtterance(utterance_id="v"))
+    assert (await streaming.context.until("rejected")).utterance_id == "u"
+    assert (await streaming.context.until("ack")).utterance_id == "v"
+    assert session.view().usage.dropped_bytes == 100
+
+
+async def test_a_resumed_utterance_is_acknowledged_at_once(process):
+    session = await process.ready()
+    utterance = session.utterances.begin("u", intake_of(None))
+    session.utterances.receive(utterance, None, bytes(200))
+    streaming = Streaming(session)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u", resume=True))
+    assert (await streaming.context.until("ack")).received_bytes == 200
+
+
+async def test_a_later_stream_continues_what_the_earlier_one_left_open(process):
+    session = await process.ready()
+    earlier = Streaming(session)
+    earlier.send(begin=p.BeginUtterance(utterance_id="u"))
+    await earlier.context.until("ack")
+    later = Streaming(session)
+    later.send(begin=p.BeginUtterance(utterance_id="u", resume=True))
+    assert (await later.context.until("ack")).utterance_id == "u"
+    assert isinstance(await earlier.failure(), AudioStreamSuperseded)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"chunk": p.AudioChunk(audio=bytes(2))},
+        {"end": p.EndUtterance()},
+        {"header": p.AudioHeader()},
+        {},
+    ],
+    ids=["chunk", "end", "header", "nothing"],
+)
+async def test_a_message_out_of_place_ends_the_stream(process, message):
+    streaming = Streaming(await process.ready())
+    streaming.send(**message)
+    with pytest.raises((UnexpectedMessage, ExceptionGroup)) as caught:
+        await asyncio.wait_for(streaming.running, 10)
+    found = caught.value.exceptions[0] if isinstance(caught.value, ExceptionGroup) else caught.value
+    assert isinstance(found, UnexpectedMessage)
+
+
+async def test_a_second_begin_needs_the_end_of_the_first(process):
+    streaming = Streaming(await process.ready())
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    streaming.send(begin=p.BeginUtterance(utterance_id="v"))
+    assert isinstance(await streaming.failure(), UnexpectedMessage)
+
+
+async def test_a_stream_ends_with_its_session(process):
+    session = await process.ready()
+    streaming = Streaming(session)
+    await streaming.context.until("ready")
+    session.end(EndReason.CALLER_ENDED)
+    assert isinstance(await streaming.failure(), SessionEnded)
+
+
+async def test_a_caller_that_reads_no_answers_is_not_read_any_more(process):
+    session = await process.ready()
+    streaming = Streaming(session)
+    reading = asyncio.Event()
+
+    async def blocked(_: object) -> None:
+        await reading.wait()
+
+    streaming.context.write = blocked
+    for number in range(200):
+        streaming.send(begin=p.BeginUtterance(utterance_id=f"u-{number}"))
+        streaming.send(cancel=p.CancelUtterance())
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert streaming.context.requests.qsize() > 100
+    reading.set()
+    streaming.close()
+    await asyncio.wait_for(streaming.running, 10)
+    assert streaming.context.requests.empty()

@@ -117,7 +117,10 @@ class Speech:
     async def resume(self, utterance_id: str) -> audio.AudioAck:
         """Go on with an utterance of another stream; returns how far it is."""
         await self.begin(utterance_id, resume=True)
-        return await self.until("ack")
+        # Acks of other utterances may come first.
+        while (ack := await self.until("ack")).utterance_id != utterance_id:
+            pass
+        return ack
 
     async def status(self) -> grpc.StatusCode:
         """Read to the end and return the stream's status."""

@@ -1,0 +1,133 @@
+"""Unary calls about sessions."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from harness.actors import AVATAR_ID, Context, Process
+from harness.avatar import intake_of
+
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as p
+from liveavatar_gateway.core.errors import InvalidField
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.rpc.session_service import SessionService
+
+CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=7.0)
+SPEC = session_pb2.SessionSpec(avatar_id=AVATAR_ID)
+
+
+class Directory:
+    """Sessions of one process."""
+
+    draining = False
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.sessions: dict = {}
+
+    async def open(self, spec, request_id, *, wait_s):
+        session = self._process.session(detach_grace_s=spec.detach_grace_s, labels=spec.labels)
+        self.sessions[session.id] = session
+        self._process.run(session)
+        return session
+
+    async def get(self, session_id):
+        return self.sessions[session_id]
+
+    async def end(self, session_id, reason, *, wait_s):
+        session = self.sessions[session_id]
+        session.end(reason)
+        await session.finished.wait()
+        return session
+
+    def newest(self):
+        return list(reversed(self.sessions.values()))
+
+    def page(self, sessions, token, size):
+        return sessions[:size], "next"
+
+
+@pytest.fixture
+async def process():
+    found = Process()
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def directory(process):
+    return Directory(process)
+
+
+@pytest.fixture
+def service(directory):
+    return SessionService(CONFIG, directory, SimpleNamespace(limit=9, used=2, waiting=1))
+
+
+async def test_a_created_session_is_ready_and_comes_with_its_room_and_a_handle(service):
+    response = await service.CreateSession(p.CreateSessionRequest(spec=SPEC), Context())
+    assert response.session.state == session_pb2.SESSION_STATE_READY
+    assert (response.room.url, response.room.viewer_token) == ("wss://room", "viewer")
+    assert response.handle.startswith(response.session.id)
+    found = await service.GetSession(p.GetSessionRequest(session_id=response.session.id), Context())
+    assert found.session.id == response.session.id
+
+
+@pytest.mark.parametrize(("request_id", "ends"), [("", True), ("r-1", False)])
+async def test_a_caller_that_gives_up_leaves_a_session_only_if_it_can_come_back(
+    service, process, directory, request_id, ends
+):
+    process.pool.permit.clear()
+    request = p.CreateSessionRequest(spec=SPEC, request_id=request_id)
+    creating = asyncio.create_task(service.CreateSession(request, Context()))
+    async with asyncio.timeout(10):
+        while not directory.sessions:
+            await asyncio.sleep(0)
+    creating.cancel()
+    await asyncio.wait([creating])
+    (session,) = directory.sessions.values()
+    assert session.over is ends
+    assert session.end_reason is (EndReason.CALLER_LOST if ends else None)
+
+
+async def test_a_list_has_the_sessions_with_all_labels_and_one_of_the_states(service, directory):
+    for team in ("blue", "red"):
+        spec = session_pb2.SessionSpec(avatar_id=AVATAR_ID, labels={"team": team})
+        await service.CreateSession(p.CreateSessionRequest(spec=spec), Context())
+    request = p.ListSessionsRequest(labels={"team": "blue"}, states=[session_pb2.SESSION_STATE_READY])
+    response = await service.ListSessions(request, Context())
+    assert [session.labels["team"] for session in response.sessions] == ["blue"]
+    assert response.next_page_token == "next"
+    nothing = p.ListSessionsRequest(states=[session_pb2.SESSION_STATE_ENDED])
+    assert not (await service.ListSessions(nothing, Context())).sessions
+
+
+async def test_a_session_is_ended_for_its_caller(service):
+    created = await service.CreateSession(p.CreateSessionRequest(spec=SPEC), Context())
+    response = await service.EndSession(p.EndSessionRequest(session_id=created.session.id), Context())
+    assert response.session.end_reason == session_pb2.END_REASON_CALLER_ENDED
+
+
+async def test_an_interrupt_returns_what_it_ended(service, directory):
+    created = await service.CreateSession(p.CreateSessionRequest(spec=SPEC), Context())
+    directory.sessions[created.session.id].utterances.begin("u", intake_of(None))
+    request = p.InterruptSessionRequest(session_id=created.session.id)
+    response = await service.InterruptSession(request, Context())
+    assert [one.utterance_id for one in response.result.interrupted] == ["u"]
+
+
+async def test_the_server_tells_its_limits(service):
+    info = await service.GetServerInfo(p.GetServerInfoRequest(), Context())
+    assert (info.permit_count, info.used_permit_count, info.waiting_count) == (9, 2, 1)
+    assert info.detach_grace.ToTimedelta().total_seconds() == 7.0
+    assert audio_pb2.AUDIO_ENCODING_MULAW in info.audio_encodings
+    assert not info.draining
+
+
+@pytest.mark.parametrize("session_id", ["", "x" * 129])
+async def test_an_id_that_cannot_be_one_is_refused(service, session_id):
+    with pytest.raises(InvalidField):
+        await service.GetSession(p.GetSessionRequest(session_id=session_id), Context())

@@ -17,17 +17,17 @@ from typing import Any
 
 import httpx
 import pytest
-from harness.caller import AVATAR
-from harness.certificates import make_certificate
-from harness.processes import Emulator, Gateway, _clean_environment
-from harness.processes import gateway as start_gateway
-from harness.speech import sound
 
 from liveavatar.gateway import AudioEncoding, Client, SessionState
 from liveavatar_gateway import cli
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import AudioFormat, Encoding
 from liveavatar_gateway.cli import say, sessions
+from testkit.caller import AVATAR
+from testkit.certificates import make_certificate
+from testkit.processes import Emulator, Gateway, _clean_environment
+from testkit.processes import gateway as start_gateway
+from testkit.speech import sound
 
 PROGRAM = [sys.executable, "-m", "liveavatar_gateway"]
 RATE_HZ = 16_000

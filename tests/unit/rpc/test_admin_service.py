@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from harness.actors import Context, Process
 
 from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.admin_service import AdminConfig, AdminService
+from testkit.actors import Context, Process
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

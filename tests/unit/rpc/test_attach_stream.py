@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from harness.actors import AVATAR_ID, Context, Process
-from harness.avatar import intake_of
 
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
@@ -15,6 +13,8 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig
+from testkit.actors import AVATAR_ID, Context, Process
+from testkit.avatar import intake_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), first_message_timeout_s=10)
 

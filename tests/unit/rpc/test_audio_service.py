@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
-from harness.actors import Context, Process
 
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as p
@@ -13,6 +12,7 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.config import RpcConfig
+from testkit.actors import Context, Process
 
 
 @pytest.fixture

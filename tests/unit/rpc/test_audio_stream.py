@@ -4,8 +4,6 @@ import asyncio
 
 import grpc
 import pytest
-from harness.actors import Context, Process
-from harness.avatar import intake_of
 
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as p
@@ -14,6 +12,8 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.audio_stream import AudioStream
 from liveavatar_gateway.rpc.config import RpcConfig
+from testkit.actors import Context, Process
+from testkit.avatar import intake_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), ack_interval_s=0.01)
 

@@ -4,8 +4,6 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from harness.actors import AVATAR_ID, Context, Process
-from harness.avatar import intake_of
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
@@ -14,6 +12,8 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.session_service import SessionService
+from testkit.actors import AVATAR_ID, Context, Process
+from testkit.avatar import intake_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=7.0)
 SPEC = session_pb2.SessionSpec(avatar_id=AVATAR_ID)

@@ -3,14 +3,13 @@
 import asyncio
 from types import SimpleNamespace
 
-from harness.actors import Context
-
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar.gateway.v1 import stream_pb2
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.session_stream import SessionStream
 from liveavatar_gateway.sessions.wakeup import Wakeup
+from testkit.actors import Context
 
 HEARTBEAT = p.AttachResponse(heartbeat=stream_pb2.Heartbeat())
 

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from harness.actors import Context, Process
 
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar_gateway.core.errors import Draining, InternalError, InvalidField, SessionNotFound
@@ -11,6 +10,7 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.watch_stream import WatchStream
+from testkit.actors import Context, Process
 
 CONFIG = RpcConfig(speech=SpeechConfig(), first_message_timeout_s=10)
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from harness.avatar import intake_of
 from websockets.asyncio.server import ServerConnection, serve
 
 from liveavatar_gateway.core.config import SessionConfig
@@ -23,6 +22,7 @@ from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.socket import CommandSocket
+from testkit.avatar import intake_of
 
 
 class Journal:

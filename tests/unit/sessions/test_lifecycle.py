@@ -4,12 +4,12 @@ import asyncio
 import time
 
 import pytest
-from harness.actors import Process
-from harness.avatar import intake_of
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import CapacityExhausted, Draining, OwnerMoved
 from liveavatar_gateway.core.states import EndReason, SessionState
+from testkit.actors import Process
+from testkit.avatar import intake_of
 
 
 @pytest.fixture

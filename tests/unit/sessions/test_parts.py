@@ -1,11 +1,10 @@
 """Parts of one session, wired together."""
 
-from harness.actors import AVATAR_ID, Process
-
 from liveavatar_gateway.sessions.parts import SessionParts
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from testkit.actors import AVATAR_ID, Process
 
 
 async def test_a_session_of_another_process_keeps_its_state_machine_and_its_avatar():

@@ -4,14 +4,14 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from harness.actors import Process
-from harness.avatar import intake_of
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import SessionEnded
 from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.states import EndReason, Outcome
 from liveavatar_gateway.sessions.publisher import _is_completion
+from testkit.actors import Process
+from testkit.avatar import intake_of
 
 
 @pytest.fixture

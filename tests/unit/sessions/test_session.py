@@ -4,13 +4,13 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from harness.actors import Process
-from harness.avatar import intake_of
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import Draining, OwnerMoved, SessionEnded, UtteranceNotFound
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.sessions.record import Record
+from testkit.actors import Process
+from testkit.avatar import intake_of
 
 
 @pytest.fixture

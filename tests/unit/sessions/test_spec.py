@@ -1,9 +1,8 @@
 """Spec of a session: the identities of its avatars."""
 
-from harness.actors import AVATAR_ID
-
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest
+from testkit.actors import AVATAR_ID
 
 
 def spec(**fields) -> SessionSpec:

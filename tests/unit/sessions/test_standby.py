@@ -4,13 +4,13 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from harness.actors import Pool, Upstream
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import ReadyTimeout, UpstreamUnreachable
 from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.sessions.standby import Standby, StandbyManager
 from liveavatar_gateway.sessions.wakeup import Wakeup
+from testkit.actors import Pool, Upstream
 
 
 def new_id() -> str:

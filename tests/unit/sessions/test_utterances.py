@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from harness.actors import Process
-from harness.avatar import intake_of
 
 from liveavatar_gateway.core.errors import Draining, InvalidField, SessionEnded
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, Outcome
+from testkit.actors import Process
+from testkit.avatar import intake_of
 
 
 @pytest.fixture

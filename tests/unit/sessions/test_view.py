@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from harness.actors import Process
-from harness.avatar import intake_of
 
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState
+from testkit.actors import Process
+from testkit.avatar import intake_of
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import grpc
 import pytest
 from google.protobuf.message import DecodeError
-from harness.actors import Context
 
 from liveavatar_gateway.core.errors import FirstMessageTimeout, MalformedMessage, MetadataTooLarge
 from liveavatar_gateway.rpc.interceptors.bounds import MAX_METADATA_BYTES, BoundsInterceptor
+from testkit.actors import Context
 
 
 class Counts:

@@ -51,7 +51,7 @@ class HandleHash:
     sha256: str
     """Digest of the handle, hexadecimal."""
     until_mono_s: float | None = None
-    """Until when it works, on this machine's monotonic clock; None is until the session ends."""
+    """Deadline for its use, on the caller's monotonic clock; None is the end of the session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +71,24 @@ class StoredSession:
     """Sessions at LiveAvatar that nobody has stopped, the newest last."""
     handles: tuple[HandleHash, ...]
     seen_mono_s: float | None
-    """When its owner was last known to live, on this machine's monotonic clock; None is before this boot."""
+    """Time of the owner's last renewal, on the caller's monotonic clock; None when nobody can tell."""
     address: str
     """Where its owner serves, "host:port"; empty when that is not known."""
     end_wanted: str = ""
     """Why somebody who is not its owner wants it to end; empty when nobody does."""
     account: str = ""
     """Name of the LiveAvatar account and key it was made with."""
+    saved_mono_s: float | None = field(default=None, compare=False)
+    """Time to which durations in `facts` refer, on the caller's monotonic clock; None when nobody can tell."""
     unreadable: str = ""
     """Why its facts, handles or numbers cannot be read; then they are empty here, and its upstream ids remain."""
 
 
 class Registry(Protocol):
     """Remembers sessions for all processes that share it.
+
+    Every time named `_mono_s` is on the monotonic clock of the process that calls. A registry keeps such times as
+    durations on a clock that all its processes share and nobody sets; no time of the wall clock decides anything.
 
     Use as an async context manager; leaving it is a clean exit.
 

@@ -1,6 +1,7 @@
 """The registry that keeps nothing: for a process that is to leave no trace, and takes its sessions with it."""
 
 import contextlib
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +10,7 @@ from typing import Self
 
 from liveavatar_gateway.core.errors import OwnerMoved
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession, Upstream
-from liveavatar_gateway.registry.lease import Lease, is_dead, monotonic_s
-
-_BOOT = "memory"
+from liveavatar_gateway.registry.lease import is_dead
 
 
 @dataclass(slots=True)
@@ -22,7 +21,8 @@ class Memory:
     accounts: dict[str, str] = field(default_factory=dict)
     requests: dict[str, str] = field(default_factory=dict)
     """Request ids by session."""
-    leases: dict[str, Lease] = field(default_factory=dict)
+    leases: dict[str, float] = field(default_factory=dict)
+    """End of the lease of each process, on the monotonic clock."""
     addresses: dict[str, str] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)
     kept_until_s: dict[str, float] = field(default_factory=dict)
@@ -59,8 +59,7 @@ class MemoryRegistry:
         self._memory.leases.pop(self.owner, None)
 
     async def renew(self, address: str) -> Mapping[str, int]:
-        until_mono_s = monotonic_s() + self._config.ttl_s
-        self._memory.leases[self.owner] = Lease(boot_id=_BOOT, until_mono_s=until_mono_s)
+        self._memory.leases[self.owner] = time.monotonic() + self._config.ttl_s
         self._memory.addresses[self.owner] = address
         return {row.session_id: row.epoch for row in self._living() if row.owner == self.owner}
 
@@ -97,11 +96,12 @@ class MemoryRegistry:
             seen_mono_s=None,
             address="",
             account=self.account,
+            saved_mono_s=time.monotonic(),
         )
         return Fence(session_id, 1)
 
     async def save(self, fence: Fence, facts: Payload) -> None:
-        self._put(replace(self._own(fence), facts=facts))
+        self._put(replace(self._own(fence), facts=facts, saved_mono_s=time.monotonic()))
 
     async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
         row = self._own(fence)
@@ -124,11 +124,11 @@ class MemoryRegistry:
                 self._put(replace(row, upstreams=left))
 
     async def finish(self, fence: Fence, facts: Payload, *, keep_s: float) -> bool:
-        row = replace(self._own(fence), facts=facts)
+        row = replace(self._own(fence), facts=facts, saved_mono_s=time.monotonic())
         if row.upstreams:
             self._put(row)
             return False
-        self._memory.kept_until_s[row.session_id] = monotonic_s() + keep_s
+        self._memory.kept_until_s[row.session_id] = time.monotonic() + keep_s
         self._put(replace(row, ended=True, utterances=()))
         return True
 
@@ -187,11 +187,10 @@ class MemoryRegistry:
         return Counter(row.account for row in left)
 
     def _is_dead(self, owner: str) -> bool:
+        until_mono_s = self._memory.leases.get(owner)
         return is_dead(
-            self._memory.leases.get(owner),
+            None if until_mono_s is None else until_mono_s - time.monotonic(),
             seen_alive=owner in self._memory.present,
-            boot_id=_BOOT,
-            now_mono_s=monotonic_s(),
             grace_s=self._config.grace_s,
         )
 
@@ -201,8 +200,8 @@ class MemoryRegistry:
         return [row for row in rows if not row.ended and accounts[row.session_id] == self.account]
 
     def _seen(self, row: StoredSession) -> StoredSession:
-        lease = self._memory.leases.get(row.owner)
-        seen_mono_s = lease.until_mono_s - self._config.ttl_s if lease else None
+        until_mono_s = self._memory.leases.get(row.owner)
+        seen_mono_s = None if until_mono_s is None else until_mono_s - self._config.ttl_s
         return replace(row, seen_mono_s=seen_mono_s, address=self._memory.addresses.get(row.owner, ""))
 
     async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
@@ -238,7 +237,7 @@ class MemoryRegistry:
         return [self._seen(row) for row in rows[start : start + size]]
 
     async def tidy(self) -> None:
-        now_s = monotonic_s()
+        now_s = time.monotonic()
         for session_id in [name for name, until_s in self._memory.kept_until_s.items() if until_s < now_s]:
             del self._memory.kept_until_s[session_id], self._memory.rows[session_id]
             del self._memory.requests[session_id]

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 _QUARANTINE: Final = """
     CREATE TABLE IF NOT EXISTS quarantine (
@@ -39,7 +39,9 @@ SCHEMA: Final = (
         kept_boot_id TEXT,           -- once it has ended
         kept_until_mono_s REAL,
         end_wanted TEXT,             -- why somebody else wants it to end
-        request_id TEXT NOT NULL DEFAULT ''
+        request_id TEXT NOT NULL DEFAULT '',
+        saved_boot_id TEXT,          -- of the last save of facts
+        saved_mono_s REAL
     ) STRICT""",
     "CREATE INDEX living ON sessions (owner) WHERE NOT ended",
     "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
@@ -67,5 +69,9 @@ UPGRADES: Final = {
         "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
     ),
     3: (_QUARANTINE,),
+    4: (
+        "ALTER TABLE sessions ADD COLUMN saved_boot_id TEXT",
+        "ALTER TABLE sessions ADD COLUMN saved_mono_s REAL",
+    ),
 }
 """What leads from a version to the next."""

@@ -10,6 +10,7 @@ a lookup does not wait behind a write that waits for somebody else's lock.
 
 import asyncio
 import contextlib
+import math
 import os
 import sqlite3
 import uuid
@@ -26,8 +27,9 @@ import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession, Upstream
+from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.journal import HANDLES, SEQUENCE, UTTERANCE, Entry, Journal, Journals
-from liveavatar_gateway.registry.lease import Lease, is_dead, monotonic_s, this_boot
+from liveavatar_gateway.registry.lease import is_dead
 from liveavatar_gateway.registry.liveness import ProcessLock
 from liveavatar_gateway.registry.schema import SCHEMA, UPGRADES, VERSION
 from liveavatar_gateway.registry.sealing import Sealer, Unopenable
@@ -41,8 +43,6 @@ _BUSY_MS: Final = 3000
 """Longest wait for another program's write, on a thread. What was to be written is then written later."""
 _MAX_NUMBER: Final = 1 << 53
 """Above any sequence number or epoch that a gateway counts up to."""
-_MAX_LEASE_S: Final = 3600.0
-"""A lease that lasts longer from now was not written by a gateway, or by one that is no more."""
 _MAX_COMPLAINTS: Final = 1000
 _KEPT_QUARANTINED: Final = 1000
 _KEPT_UTTERANCES: Final = 320
@@ -62,7 +62,7 @@ _FORGET_OLD_UTTERANCES: Final = """
         SELECT rowid FROM utterances WHERE session_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)"""
 _ROWS: Final = """
     SELECT session_id, owner, epoch, ended, sequence, sessions.facts, handles, boot_id, until_mono_s, address,
-        end_wanted, account
+        end_wanted, account, saved_boot_id, saved_mono_s
     FROM sessions LEFT JOIN processes USING (owner)"""
 _DISOWN: Final = "UPDATE sessions SET owner = '' WHERE NOT ended AND owner GLOB '*[^0-9A-Za-z-]*'"
 """Makes sessions of damaged owners those of nobody: a name that is no UTF-8 is read as another, which has none."""
@@ -96,8 +96,7 @@ class SqliteRegistry:
         *,
         account: str,
         retired_accounts: Sequence[str] = (),
-        clock: Callable[[], float] = monotonic_s,
-        boot_id: str = "",
+        clock: MachineClock | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -107,8 +106,7 @@ class SqliteRegistry:
             config: How long leases last.
             account: Whose sessions these are: another account's in the same file are not touched.
             retired_accounts: Names under keys that were used before; orphans made with those are found too.
-            clock: Monotonic seconds, the same for all processes of the machine.
-            boot_id: Name of this start of the machine; found out when empty.
+            clock: Clock that all processes of the machine share.
         """
         self.owner = str(uuid.uuid4())
         self._path = path
@@ -116,8 +114,7 @@ class SqliteRegistry:
         self._config = config
         self.account = account
         self._orphans_of = (account, *retired_accounts)
-        self._clock = clock
-        self._boot_id = boot_id or this_boot()
+        self._clock = clock or MachineClock()
         self._witness = ProcessLock(path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry-reader")
@@ -261,17 +258,20 @@ class SqliteRegistry:
         self._writing.execute(
             "INSERT INTO processes (owner, boot_id, until_mono_s, address, pid) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (owner) DO UPDATE SET until_mono_s = excluded.until_mono_s, address = excluded.address",
-            (self.owner, self._boot_id, self._clock() + self._config.ttl_s, address, os.getpid()),
+            (self.owner, self._clock.boot_id, self._clock.now_s() + self._config.ttl_s, address, os.getpid()),
         )
 
     # --- its sessions
 
     async def create(self, session_id: str, facts: Payload) -> Fence:
-        return await self._write(lambda: self._insert(session_id, facts, ""))
+        saved_mono_s = self._clock.now_s()
+        return await self._write(lambda: self._insert(session_id, facts, "", saved_mono_s))
 
     async def reserve(
         self, session_id: str, facts: Payload, *, request_id: str, instead_of: str = ""
     ) -> Fence | None:
+        saved_mono_s = self._clock.now_s()
+
         def work() -> Fence | None:
             newest = self._writing.execute(
                 "SELECT session_id FROM sessions WHERE account = ? AND request_id = ? AND request_id <> '' "
@@ -280,16 +280,18 @@ class SqliteRegistry:
             ).fetchone()
             if newest is not None and newest[0] != instead_of:
                 return None
-            return self._insert(session_id, facts, request_id)
+            return self._insert(session_id, facts, request_id, saved_mono_s)
 
         return await self._write(lambda: self._transact(work))
 
-    def _insert(self, session_id: str, facts: Payload, request_id: str) -> Fence:
+    def _insert(self, session_id: str, facts: Payload, request_id: str, saved_mono_s: float) -> Fence:
         self._require_file()
+        saved = (self._clock.boot_id, saved_mono_s)
         self._writing.execute(
-            "INSERT INTO sessions (session_id, account, owner, epoch, facts, request_id) "
-            "VALUES (?, ?, ?, 1, ?, ?)",
-            (session_id, self.account, self.owner, orjson.dumps(facts), request_id),
+            "INSERT INTO sessions "
+            "(session_id, account, owner, epoch, facts, request_id, saved_boot_id, saved_mono_s) "
+            "VALUES (?, ?, ?, 1, ?, ?, ?, ?)",
+            (session_id, self.account, self.owner, orjson.dumps(facts), request_id, *saved),
         )
         return Fence(session_id, 1)
 
@@ -297,8 +299,11 @@ class SqliteRegistry:
         notes = self._noted(fence)
         taken = notes.copy()
 
+        # Durations in the facts are as of now, however long the write waits for its turn.
+        saved_mono_s = self._clock.now_s()
+
         def work() -> None:
-            self._change(fence, "facts = ?", orjson.dumps(facts))
+            self._save_facts(fence, facts, saved_mono_s)
             self._save_notes(taken)
             self._writing.execute(_FORGET_OLD_UTTERANCES, (fence.session_id, _KEPT_UTTERANCES))
 
@@ -328,14 +333,16 @@ class SqliteRegistry:
         notes = self._noted(fence)
         taken = notes.copy()
 
+        saved_mono_s = self._clock.now_s()
+
         def work() -> bool:
             connection = self._writing
-            self._change(fence, "facts = ?", orjson.dumps(facts))
+            self._save_facts(fence, facts, saved_mono_s)
             self._save_notes(taken)
             left = connection.execute("SELECT 1 FROM upstreams WHERE session_id = ?", (fence.session_id,))
             if left.fetchone() is not None:
                 return False
-            until = (self._boot_id, self._clock() + keep_s)
+            until = (self._clock.boot_id, self._clock.now_s() + keep_s)
             self._change(fence, "ended = 1, kept_boot_id = ?, kept_until_mono_s = ?", *until)
             connection.execute("DELETE FROM utterances WHERE session_id = ?", (fence.session_id,))
             return True
@@ -433,6 +440,10 @@ class SqliteRegistry:
             if self._journal is not None:
                 self._journal.forget_session(fence.session_id)
 
+    def _save_facts(self, fence: Fence, facts: Payload, saved_mono_s: float) -> None:
+        saved = (self._clock.boot_id, saved_mono_s)
+        self._change(fence, "facts = ?, saved_boot_id = ?, saved_mono_s = ?", orjson.dumps(facts), *saved)
+
     def _change(self, fence: Fence, assignments: str, *values: Any) -> None:
         statement = f"UPDATE sessions SET {assignments} WHERE session_id = ? AND owner = ? AND epoch = ?"  # noqa: S608 - ours
         self._fenced(statement, values, fence)
@@ -465,7 +476,7 @@ class SqliteRegistry:
     async def abandoned(self, row: StoredSession) -> bool:
         if row.ended or row.owner == self.owner:
             return False
-        return await self._read(lambda: self._is_dead(row.owner, self._lease_of(self._reading, row.owner)))
+        return await self._read(lambda: self._is_dead(self._reading, row.owner))
 
     async def orphans(self) -> Sequence[StoredSession]:
         def work() -> list[StoredSession]:
@@ -475,7 +486,7 @@ class SqliteRegistry:
                 f"SELECT DISTINCT owner FROM sessions WHERE account IN ({mine}) AND NOT ended AND owner <> ?",  # noqa: S608 - ours
                 (*self._orphans_of, self.owner),
             ).fetchall()
-            dead = [owner for (owner,) in owners if self._is_dead(owner, self._lease_of(connection, owner))]
+            dead = [owner for (owner,) in owners if self._is_dead(connection, owner)]
             rows: list[StoredSession] = []
             for owner in dead:
                 rows += self._rows(
@@ -511,28 +522,25 @@ class SqliteRegistry:
         living = "SELECT account, owner, count(*) FROM sessions WHERE NOT ended GROUP BY account, owner"
         left: Counter[str] = Counter()
         for account, owner, count in connection.execute(living).fetchall():
-            if account not in self._orphans_of and self._is_dead(owner, self._lease_of(connection, owner)):
+            if account not in self._orphans_of and self._is_dead(connection, owner):
                 left[account] += count
         return left
 
-    @staticmethod
-    def _lease_of(connection: sqlite3.Connection, owner: str) -> Lease | None:
-        found = connection.execute(
+    def _is_dead(self, connection: sqlite3.Connection, owner: str) -> bool:
+        lease = connection.execute(
             "SELECT boot_id, until_mono_s FROM processes WHERE owner = ?", (owner,)
         ).fetchone()
-        return Lease(boot_id=found[0], until_mono_s=found[1]) if found else None
-
-    def _is_dead(self, owner: str, lease: Lease | None) -> bool:
-        if lease is not None and not lease.until_mono_s <= self._clock() + _MAX_LEASE_S:
-            # A number like that would keep the sessions of a dead process for ever.
-            lease = Lease(boot_id=lease.boot_id, until_mono_s=float("-inf"))
         return is_dead(
-            lease,
+            None if lease is None else self._lease_left_s(*lease),
             seen_alive=self._witness.sees_alive(owner),
-            boot_id=self._boot_id,
-            now_mono_s=self._clock(),
             grace_s=self._config.grace_s,
         )
+
+    def _lease_left_s(self, boot_id: str, until_mono_s: float) -> float | None:
+        if not self._clock.reads(boot_id):
+            return None
+        # An implausible number would keep the sessions of a dead process for ever.
+        return until_mono_s - self._clock.now_s() if self._clock.is_plausible(until_mono_s) else -math.inf
 
     async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         def work() -> dict[str, str]:
@@ -611,15 +619,15 @@ class SqliteRegistry:
             connection.execute(_DISOWN)
             connection.execute(
                 "DELETE FROM sessions WHERE ended AND (kept_boot_id <> ? OR kept_until_mono_s < ?)",
-                (self._boot_id, self._clock()),
+                (self._clock.boot_id, self._clock.now_s()),
             )
             idle = connection.execute(
-                "SELECT owner, boot_id, until_mono_s FROM processes WHERE owner <> ? "
+                "SELECT owner FROM processes WHERE owner <> ? "
                 "AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.owner = processes.owner AND NOT ended)",
                 (self.owner,),
             ).fetchall()
-            for owner, boot_id, until_mono_s in idle:
-                if self._is_dead(owner, Lease(boot_id=boot_id, until_mono_s=until_mono_s)):
+            for (owner,) in idle:
+                if self._is_dead(connection, owner):
                     connection.execute("DELETE FROM processes WHERE owner = ?", (owner,))
                     self._witness.forget(owner)
                     self._journals.forget(owner)
@@ -681,7 +689,6 @@ class SqliteRegistry:
         ).fetchall()
         if problems:
             self._complain(session_id, "registry.row_unreadable", reason="; ".join(problems))
-        same_boot = boot_id == self._boot_id and until_mono_s <= self._clock() + _MAX_LEASE_S
         return StoredSession(
             session_id=session_id,
             owner=owner,
@@ -692,12 +699,19 @@ class SqliteRegistry:
             utterances=tuple({**utterances, **noted.utterances}.items()),
             upstreams=tuple(Upstream(name, self._opened(session_id, name, sealed)) for name, sealed in upstreams),
             handles=hashes,
-            seen_mono_s=until_mono_s - self._config.ttl_s if same_boot else None,
+            seen_mono_s=self._comparable(boot_id, until_mono_s, -self._config.ttl_s),
             address=address or "",
             end_wanted=end_wanted or "",
             account=columns[11],
+            saved_mono_s=self._comparable(*columns[12:14]),
             unreadable="; ".join(problems),
         )
+
+    def _comparable(self, boot_id: str | None, mono_s: float | None, offset_s: float = 0.0) -> float | None:
+        """Return a stored time on the caller's clock, which is the machine's; None when it cannot be compared."""
+        if mono_s is None or not self._clock.reads(boot_id) or not self._clock.is_plausible(mono_s):
+            return None
+        return mono_s + offset_s
 
     def _opened(self, session_id: str, upstream_session_id: str, sealed: bytes | None) -> Payload | None:
         if sealed is None:

@@ -70,10 +70,10 @@ class Record:
     """Since when LiveAvatar bills."""
     ready_at: datetime | None = None
     ended_at: datetime | None = None
-    expires_mono_s: float | None = None
-    """When its limit ends it, on the machine's monotonic clock; None when it has none, or none yet."""
-    detached_until_mono_s: float | None = None
-    """Until when it waits for somebody to come back, on the same clock; None while somebody holds it."""
+    expires_in_s: float | None = None
+    """Time from the save of this record to the session's limit; None without a limit, or without one yet."""
+    detach_left_s: float | None = None
+    """Time from the save of this record to the end of the detach grace; None while a stream is attached."""
     end_reason: EndReason | None = None
     error: tuple[str, str, Mapping[str, str]] | None = None
     """Reason, message and facts of what ended it, when that was an error."""
@@ -287,7 +287,7 @@ def past_of(row: StoredSession, record: Record, *, max_chunk_bytes: int, now_mon
         created_at=record.created_at,
         ready_at=record.ready_at,
         last_sequence=row.sequence,
-        expires_in_s=None if record.expires_mono_s is None else record.expires_mono_s - now_mono_s,
+        expires_in_s=left_s(row, record.expires_in_s, now_mono_s),
         utterances=going_on,
         ended_utterances=ended,
         utterance_count=usage.utterance_count,
@@ -299,6 +299,13 @@ def past_of(row: StoredSession, record: Record, *, max_chunk_bytes: int, now_mon
         reconnect_count=usage.reconnect_count,
         rotation_count=usage.rotation_count,
     )
+
+
+def left_s(row: StoredSession, saved_s: float | None, now_mono_s: float) -> float | None:
+    """Return what is left now of a duration in the record of a session; None when nobody can tell."""
+    if saved_s is None or row.saved_mono_s is None:
+        return None
+    return row.saved_mono_s + saved_s - now_mono_s
 
 
 def _past_utterance(utterance_id: str, kept: UtteranceRecord, max_chunk_bytes: int) -> UtteranceSnapshot:

@@ -557,7 +557,7 @@ class SessionActor:
 
     def facts(self) -> Payload:
         """What another process needs to go on with it, or to tell how it ended."""
-        core = self.core
+        core, now_s, detached_until_s = self.core, time.monotonic(), self.holds.detached_until_s
         record = Record(
             spec=self.spec,
             request_id=self.request_id,
@@ -565,8 +565,8 @@ class SessionActor:
             started_at=self.avatars.started_at,
             ready_at=core.ready_at,
             ended_at=core.ended_at,
-            expires_mono_s=core.expires_at_s,
-            detached_until_mono_s=self.holds.detached_until_s,
+            expires_in_s=None if core.expires_at_s is None else core.expires_at_s - now_s,
+            detach_left_s=None if detached_until_s is None else detached_until_s - now_s,
             end_reason=core.end_reason,
             error=kept_error(core.error),
             upstream_reason=core.upstream_reason,

@@ -14,7 +14,7 @@ from liveavatar_gateway.registry.base import Fence, HandleHash, Payload, StoredS
 from liveavatar_gateway.registry.factory import fingerprint
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.journal import JournalWriter
-from liveavatar_gateway.sessions.record import read_record, requested_end
+from liveavatar_gateway.sessions.record import left_s, read_record, requested_end
 from liveavatar_gateway.sessions.restore import current_upstream
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.pool import Pool
@@ -147,9 +147,9 @@ class Sweeper:
         if row.account != self._books.registry.account:
             # Made with a retired key: its callers are those of a gateway that is no more.
             return True
-        return self.left_s(row) <= 0.0 or current_upstream(row, read_record(row)) is None
+        return self.grace_left_s(row) <= 0.0 or current_upstream(row, read_record(row)) is None
 
-    def left_s(self, row: StoredSession) -> float:
+    def grace_left_s(self, row: StoredSession) -> float:
         """How long a session of a dead process still waits for its callers to come back, seconds.
 
         They lost it when its process died, at the latest a renewal after that was last seen. Before this boot, or
@@ -162,17 +162,18 @@ class Sweeper:
         if row.seen_mono_s is None or row.end_wanted or record.end_reason is not None:
             return 0.0
         grace_s = record.spec.detach_grace_s
-        until_s = record.detached_until_mono_s
-        if until_s is None:
-            until_s = row.seen_mono_s + self._config.renew_s + grace_s
-        return min(grace_s, until_s - time.monotonic())
+        now_s = time.monotonic()
+        detach_left_s = left_s(row, record.detach_left_s, now_s)
+        if detach_left_s is None:
+            detach_left_s = row.seen_mono_s + self._config.renew_s + grace_s - now_s
+        return min(grace_s, detach_left_s)
 
     async def take_over(self, row: StoredSession) -> SessionActor | None:
         """Go on with a session of a dead process; None when it cannot be, or somebody else was faster."""
         if self.is_lost(row):
             await self.begin_to_end(row)
             return None
-        grace_s = self.left_s(row)
+        grace_s = self.grace_left_s(row)
         # Seen through when the caller that asked for it gives up: a claimed session is driven or ended.
         claiming = self._pool.run(self._claim(row, grace_s), name=f"session-{row.session_id}/claim")
         return await asyncio.shield(claiming)

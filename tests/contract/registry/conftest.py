@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.unreliable_registry import FlappingRegistry, RetryingRegistry, SlowRegistry
 
 from liveavatar_gateway.registry.base import LeaseConfig, Registry
 from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
@@ -14,6 +15,7 @@ from liveavatar_gateway.registry.sealing import Sealer
 from liveavatar_gateway.registry.sqlite import SqliteRegistry
 
 KEY = b"k" * 32
+KINDS = [f"{quirk}{store}" for quirk in ("", "slow ", "flapping ") for store in ("memory", "sqlite")]
 
 
 class Shared:
@@ -31,16 +33,21 @@ class Shared:
         """A registry of one more process."""
         lease = lease or LeaseConfig()
         registry: Any
-        if self._kind == "sqlite":
+        if self._kind.endswith("sqlite"):
             registry = SqliteRegistry(self._path, Sealer(KEY), lease, account=account, **options)
         else:
             registry = MemoryRegistry(lease, account=account, memory=self._memory, **options)
         self._open.append(await registry.__aenter__())
+        if self._kind.startswith("slow"):
+            return SlowRegistry(registry)
+        if self._kind.startswith("flapping"):
+            # A refused call must have changed nothing, or its repetition would be seen.
+            return RetryingRegistry(FlappingRegistry(registry))
         return registry
 
     def kill(self, registry: Registry) -> None:
-        """What the operating system does to a killed process: it lets go of its files, and nothing else."""
-        self._open.remove(registry)
+        """Do what the operating system does to a killed process: let go of its files, and nothing else."""
+        registry = self.forget(registry)
         if isinstance(registry, SqliteRegistry):
             os.close(registry._witness._held)
             for connection in (registry._reading, registry._writing):
@@ -52,13 +59,20 @@ class Shared:
         else:
             self._memory.present.discard(registry.owner)
 
+    def forget(self, registry: Any) -> Any:
+        """Leave a registry open at the end of the test; returns the registry below its wrappers."""
+        while isinstance(registry, SlowRegistry | FlappingRegistry | RetryingRegistry):
+            registry = registry.registry
+        self._open.remove(registry)
+        return registry
+
     async def close(self) -> None:
         for registry in self._open:
             with contextlib.suppress(Exception):
                 await registry.__aexit__(None, None, None)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shared]:
     found = Shared(request.param, tmp_path)
     yield found

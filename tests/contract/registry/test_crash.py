@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.sealing import Sealer
 from liveavatar_gateway.registry.sqlite import SqliteRegistry
 
@@ -148,21 +149,22 @@ async def test_with_another_key_a_session_can_still_be_ended_but_not_gone_on_wit
 
 async def test_after_a_restart_of_the_machine_every_earlier_process_is_gone(tmp_path):
     path = tmp_path / "registry.db"
-    async with _registry(path, boot_id="one") as before:
+    async with _registry(path, clock=MachineClock(boot_id="one")) as before:
         await before.create("s-1", {})
-        async with _registry(path, boot_id="two") as after:
+        async with _registry(path, clock=MachineClock(boot_id="two")) as after:
             (row,) = await after.orphans()
             assert row.seen_mono_s is None
+            assert row.saved_mono_s is None
 
 
 async def test_a_process_without_locks_is_judged_by_its_lease(tmp_path):
     path = tmp_path / "registry.db"
     now_s = 1000.0
-    async with _registry(path, boot_id="b", clock=lambda: 1000.0) as unseen:
+    async with _registry(path, clock=MachineClock(boot_id="b", now=lambda: 1000.0)) as unseen:
         await unseen.create("s-1", {})
         for lock in tmp_path.glob("*.lock"):
             lock.unlink()
-        async with _registry(path, boot_id="b", clock=lambda: now_s) as other:
+        async with _registry(path, clock=MachineClock(boot_id="b", now=lambda: now_s)) as other:
             now_s = 1000.0 + 10.0 + 5.0
             assert list(await other.orphans()) == [], "within its lease and the grace"
             now_s += 0.1
@@ -183,7 +185,7 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_path, version):
     import sqlite3
 
@@ -191,7 +193,10 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     async with _registry(path) as before:
         await before.create("s-1", {"kept": True})
     connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE quarantine")
+    connection.execute("ALTER TABLE sessions DROP COLUMN saved_boot_id")
+    connection.execute("ALTER TABLE sessions DROP COLUMN saved_mono_s")
+    if version <= 3:
+        connection.execute("DROP TABLE quarantine")
     if version <= 2:
         connection.execute("DROP INDEX requests")
         connection.execute("ALTER TABLE sessions DROP COLUMN request_id")

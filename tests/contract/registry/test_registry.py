@@ -1,10 +1,11 @@
 """What holds for every registry. A new one is added to `conftest.py` and passes all of this."""
 
+import time
+
 import pytest
 
 from liveavatar_gateway.core.errors import OwnerMoved
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig
-from liveavatar_gateway.registry.lease import monotonic_s
 
 FACTS = {"avatar_id": "a-1", "labels": {"desk": "7"}, "grace_s": 30.5}
 
@@ -144,7 +145,7 @@ async def test_a_session_that_was_not_stopped_upstream_is_left_for_others_to_sto
     await mine.add_upstream(fence, "up-1")
     assert not await mine.finish(fence, {"end": "DRAINED"}, keep_s=60)
     await mine.__aexit__(None, None, None)
-    shared._open.remove(mine)
+    shared.forget(mine)
     (row,) = await other.orphans()
     assert (row.session_id, row.ended, row.facts) == ("s-1", False, {"end": "DRAINED"})
 
@@ -161,11 +162,27 @@ async def test_a_process_is_told_what_it_owns_when_it_renews(mine, other):
 
 async def test_others_are_told_where_the_owner_serves_and_when_it_was_seen(mine, other):
     await mine.create("s-1", FACTS)
-    before_s = monotonic_s()
+    before_s = time.monotonic()
     await mine.renew("127.0.0.1:50051")
     row = await other.find("s-1")
     assert row.address == "127.0.0.1:50051"
-    assert before_s - 0.001 <= row.seen_mono_s <= monotonic_s() + 0.001
+    assert before_s - 0.001 <= row.seen_mono_s <= time.monotonic() + 0.001
+
+
+@pytest.mark.parametrize("write", ["create", "reserve", "save", "finish"])
+async def test_others_are_told_when_the_facts_were_saved(mine, other, write):
+    fence = None if write in {"create", "reserve"} else await mine.create("s-1", FACTS)
+    before_s = time.monotonic()
+    match write:
+        case "create":
+            await mine.create("s-1", FACTS)
+        case "reserve":
+            await mine.reserve("s-1", FACTS, request_id="wish")
+        case "save":
+            await mine.save(fence, FACTS)
+        case _:
+            await mine.finish(fence, FACTS, keep_s=60)
+    assert before_s <= (await other.find("s-1")).saved_mono_s <= time.monotonic()
 
 
 async def test_sessions_of_a_living_process_are_no_orphans(mine, other):

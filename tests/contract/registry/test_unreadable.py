@@ -123,7 +123,7 @@ async def test_a_lease_that_cannot_be_true_keeps_no_session_for_ever(tmp_path, u
         with connection:
             connection.execute(
                 "INSERT INTO processes SELECT owner, ?, ?, '', 1 FROM sessions LIMIT 1",
-                (registry._boot_id, until_mono_s),
+                (registry._clock.boot_id, until_mono_s),
             )
         connection.close()
         rows = await registry.orphans()

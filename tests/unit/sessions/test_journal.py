@@ -1,16 +1,19 @@
-"""The lease of a process that stood still for longer than it lasts."""
+"""Journals of sessions and the lease of their process, on registries that are slow or unavailable too."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from harness.unreliable_registry import FlappingRegistry, SlowRegistry
 
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
-from liveavatar_gateway.sessions.journal import JournalWriter, SessionJournal
+from liveavatar_gateway.sessions.journal import JournalWriter, SessionJournal, write_journals
 from liveavatar_gateway.telemetry.metrics import Metrics
 
 _LEASE_S = 0.1
@@ -100,3 +103,75 @@ async def test_an_outage_of_the_registry_behind_a_standstill_ends_no_session(sha
     await shared.ledger.confirm_lease()
     assert shared.mine.renewals == 1, "the next try is the books' own"
     assert shared.session.moved_to == []
+
+
+class Changing(Kept):
+    """A session of this process whose record changes."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.id = f"s-{number}"
+        self.version = 0
+
+    def facts(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+
+async def _minted(ledger: SessionJournal, upstream_session_id: str) -> None:
+    """Repeat a create that is refused in an outage, as its caller does."""
+    while True:
+        with contextlib.suppress(RegistryUnavailable):
+            return await ledger.minted(upstream_session_id)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda registry: FlappingRegistry(registry, every=2),
+        lambda registry: FlappingRegistry(registry, every=3),
+        lambda registry: SlowRegistry(registry, delay_s=0.02),
+        lambda registry: SlowRegistry(FlappingRegistry(registry, every=3), delay_s=0.01),
+    ],
+    ids=[
+        "every second call is refused",
+        "every third call is refused",
+        "slow",
+        "slow and every third call is refused",
+    ],
+)
+async def test_sessions_outlive_a_registry_that_is_slow_or_unavailable_at_times(wrapped):
+    memory, lease = Memory(), LeaseConfig(ttl_s=10.0)
+    async with MemoryRegistry(lease, memory=memory) as stored, MemoryRegistry(lease, memory=memory) as other:
+        registry = wrapped(stored)
+        books = JournalWriter(registry, Metrics(), renew_s=0.02, lease_s=10.0)
+        sessions = [Changing(number) for number in range(4)]
+        ledgers = [books.ledger(session) for session in sessions]
+        for ledger in ledgers:
+            await _minted(ledger, f"up-{ledger.session_id}")
+            await _minted(ledger, f"standby-{ledger.session_id}")
+
+        async def rows() -> list[Any]:
+            return [await other.find(session.id) for session in sessions]
+
+        writing = asyncio.create_task(write_journals(books))
+        for version in range(1, 30):
+            for session, ledger in zip(sessions, ledgers, strict=True):
+                session.version = version
+                ledger.change()
+            await asyncio.sleep(0.005)
+        for ledger in ledgers:
+            await ledger.stopped(f"standby-{ledger.session_id}")
+        async with asyncio.timeout(10):
+            while [row.facts for row in await rows()] != [{"version": 29}] * 4:
+                await asyncio.sleep(0.01)
+            for session, ledger in zip(sessions, ledgers, strict=True):
+                session.version = 30
+                await ledger.stopped(f"up-{ledger.session_id}")
+                await ledger.finish(60.0)
+            while not all(row.ended for row in await rows()):
+                await asyncio.sleep(0.01)
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert [session.moved_to for session in sessions] == [[], [], [], []]
+        assert [row.facts for row in await rows()] == [{"version": 30}] * 4
+        assert [row.upstreams for row in await rows()] == [()] * 4

@@ -20,7 +20,7 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.scheduler import SchedulerConfig
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.factory import RegistryConfig, account_name
-from liveavatar_gateway.registry.sealing import BadKey, parsed_key
+from liveavatar_gateway.registry.sealing import BadKey, parse_key
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
@@ -554,7 +554,7 @@ def load(
     _require_all_sendable(values, shown)
     if key := values.get("registry_key"):
         try:
-            parsed_key(key)
+            parse_key(key)
         except BadKey as error:
             raise ConfigError(f"{shown['registry_key']}: {error}") from None
     _require_usable_trust(environment)

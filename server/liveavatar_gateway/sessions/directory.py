@@ -220,7 +220,7 @@ class Directory:
             raise RequestIdReused(request_id)
         if here is not None:
             return here, ""
-        if not row.ended and record.started_at is None and not self.draining and await registry.abandoned(row):
+        if not row.ended and record.started_at is None and not self.draining and await registry.is_abandoned(row):
             # Its process died before it could answer anybody: the reservation died with it.
             return await self._taken_or_ended(row)
         return await self._elsewhere(row.session_id, field="request_id"), ""
@@ -230,7 +230,12 @@ class Directory:
             return taken, ""
         registry = self._books.registry
         now = await registry.find(row.session_id)
-        if now is not None and not now.ended and now.owner != registry.owner and not await registry.abandoned(now):
+        if (
+            now is not None
+            and not now.ended
+            and now.owner != registry.owner
+            and not await registry.is_abandoned(now)
+        ):
             raise OwnerMoved(row.session_id, address=now.address)
         return None, row.session_id
 
@@ -444,7 +449,7 @@ class Directory:
                     raise SessionNotFound(session_id, field=field)
                 return ended
             taken = None
-            if not self.draining and await registry.abandoned(row):
+            if not self.draining and await registry.is_abandoned(row):
                 # The sweeper may have been faster.
                 taken = await self.take_over(row) or self._here(session_id)
             if taken is None:
@@ -455,7 +460,7 @@ class Directory:
         """Return a session of the registry to be looked at, whoever has it; None when it cannot be read."""
         if (session := self._here(row.session_id)) is not None:
             return session
-        if not row.facts:
+        if not row.payload:
             # It could not be read when it was ended, and was put aside then.
             return None
         try:

@@ -117,12 +117,12 @@ class SessionJournal:
 
     def note_handles(self) -> None:
         """Keep what resumes the session, before a caller is given it."""
-        self._at_once(lambda registry, fence: registry.note_handles(fence, list(self._session.handle_hashes())))
+        self._at_once(lambda registry, fence: registry.journal_handles(fence, list(self._session.handle_hashes())))
         self.change()
 
     def note_sequence(self, sequence: int) -> None:
         """Keep the number of the last event, before anybody is told of it."""
-        self._at_once(lambda registry, fence: registry.note_sequence(fence, sequence))
+        self._at_once(lambda registry, fence: registry.journal_sequence(fence, sequence))
         self.change()
 
     def note_utterance(self, utterance: Utterance) -> None:
@@ -130,7 +130,7 @@ class SessionJournal:
         record = utterance_record(utterance)
         self._noted[utterance.id] = record
         facts = record.facts()
-        self._at_once(lambda registry, fence: registry.note_utterance(fence, utterance.id, facts))
+        self._at_once(lambda registry, fence: registry.journal_utterance(fence, utterance.id, facts))
 
     def note_change(self, utterance: Utterance) -> None:
         """Keep how far an utterance is, if that is known here and was something else.
@@ -158,7 +158,7 @@ class SessionJournal:
         """Keep how an utterance ended, for a caller that was not told."""
         self._noted.pop(ended.utterance_id, None)
         facts = ended_record(ended).facts()
-        self._at_once(lambda registry, fence: registry.note_utterance(fence, ended.utterance_id, facts))
+        self._at_once(lambda registry, fence: registry.journal_utterance(fence, ended.utterance_id, facts))
         self.change()
 
     def _at_once(self, write: Callable[[Registry, Fence], None]) -> None:
@@ -189,7 +189,7 @@ class SessionJournal:
         if not self.closed:
             self.closed = True
             if self.fence is not None:
-                self._books.registry.forget_notes(self.fence)
+                self._books.registry.discard_journal(self.fence)
             self._session.moved(error)
 
     def end_for(self, reason: str) -> None:
@@ -220,7 +220,7 @@ class SessionJournal:
                 await registry.save(fence, facts)
             else:
                 # False while something of it may still run upstream: `stopped` writes again.
-                self.closed = await registry.finish(fence, facts, keep_s=self._finish_keep_s)
+                self.closed = await registry.finish(fence, facts, retention_s=self._finish_keep_s)
         except RegistryUnavailable:
             self.changed = True
             raise
@@ -344,7 +344,7 @@ class JournalWriter:
         before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
         try:
             mine = await self.registry.renew(self.address)
-            wanted = await self.registry.wanted_ends()
+            wanted = await self.registry.end_requests()
         except RegistryUnavailable as error:
             self.note_outage(error)
             return

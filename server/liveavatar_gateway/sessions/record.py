@@ -144,8 +144,8 @@ def read_record(row: StoredSession) -> Record:
     """
     if row.unreadable:
         raise ValueError(row.unreadable)
-    _require_sane(row.facts, "facts")
-    record = Record.of(row.facts)
+    _require_sane(row.payload, "facts")
+    record = Record.of(row.payload)
     _require_counts({one.name: getattr(record.usage, one.name) for one in fields(record.usage)})
     for name in ("created_at", "started_at", "ready_at", "ended_at"):
         at = getattr(record, name)

@@ -119,7 +119,7 @@ class Sweeper:
                 await self._sweep_one(row)
             if time.monotonic() >= self._tidy_at_s:
                 self._tidy_at_s = time.monotonic() + _TIDY_EVERY_S
-                await registry.tidy()
+                await registry.purge()
                 self._name_others(await registry.other_accounts())
         except RegistryUnavailable as error:
             self._books.note_outage(error)
@@ -159,7 +159,7 @@ class Sweeper:
             record = read_record(row)
         except ValueError:
             return 0.0
-        if row.seen_mono_s is None or row.end_wanted or record.end_reason is not None:
+        if row.seen_mono_s is None or row.end_request or record.end_reason is not None:
             return 0.0
         grace_s = record.spec.detach_grace_s
         now_s = time.monotonic()
@@ -257,7 +257,7 @@ class Sweeper:
             if ending:
                 done, _ = await asyncio.wait(ending, timeout=_STOP_WAIT_S)
                 stopped += sum(task.result() for task in done if task.exception() is None)
-            ours = await registry.owners_of(await self._rest.active())
+            ours = await registry.session_ids(await self._rest.active())
             stopping = []
             for upstream_session_id, session_id in ours.items():
                 row = await registry.find(session_id)
@@ -296,7 +296,7 @@ class Sweeper:
                 error=str(error),
             )
             try:
-                await self._books.registry.put_aside(fence, str(error))
+                await self._books.registry.quarantine(fence, str(error))
             except RegistryUnavailable as outage:
                 self._books.note_outage(outage)
             except OwnerMoved:
@@ -305,6 +305,6 @@ class Sweeper:
             return {}
         # One that never came to run was not lost by its caller: a retry of its request may try again.
         lost = EndReason.CREATE_FAILED if record.started_at is None else EndReason.CALLER_LOST
-        wanted = requested_end(row.end_wanted) if row.end_wanted else lost
+        wanted = requested_end(row.end_request) if row.end_request else lost
         reason = record.end_reason or wanted
         return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).facts()

@@ -1,7 +1,6 @@
 """Every registry there is, as two processes that share it."""
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -49,13 +48,11 @@ class Shared:
         """Do what the operating system does to a killed process: let go of its files, and nothing else."""
         registry = self.forget(registry)
         if isinstance(registry, SqliteRegistry):
-            os.close(registry._witness._held)
-            for connection in (registry._reading, registry._writing):
-                connection.close()
-            for thread in (registry._reader, registry._writer):
-                thread.shutdown()
-            registry._journal.close(keep=True)
-            registry._journal = None
+            registry._lock.drop()
+            registry._database._disconnect()
+            registry._database._reader.shutdown()
+            registry._database._writer.shutdown()
+            registry._buffer.close(keep=True)
         else:
             self._memory.present.discard(registry.owner)
 

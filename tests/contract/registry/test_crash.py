@@ -32,8 +32,8 @@ async def main():
         n = 0
         while True:
             n += 1
-            registry.note_sequence(fence, n)
-            registry.note_utterance(fence, "u-1", {"cut": n, "filler": "x" * 300})
+            registry.journal_sequence(fence, n)
+            registry.journal_utterance(fence, "u-1", {"cut": n, "filler": "x" * 300})
             print(n, flush=True)
             if n % 50 == 0:
                 await asyncio.sleep(0)
@@ -205,20 +205,20 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     async with _registry(path) as registry:
-        assert (await registry.find("s-1")).facts == {"kept": True}
+        assert (await registry.find("s-1")).payload == {"kept": True}
         await registry.request_end("s-1", "OPERATOR")
-        assert (await registry.find("s-1")).end_wanted == "OPERATOR"
+        assert (await registry.find("s-1")).end_request == "OPERATOR"
         await registry.reserve("s-2", {}, request_id="wish")
         assert (await registry.find_request("wish")).session_id == "s-2"
     async with _registry(path) as again:
-        assert (await again.find("s-1")).end_wanted == "OPERATOR"
+        assert (await again.find("s-1")).end_request == "OPERATOR"
 
 
 async def test_old_utterances_are_forgotten_and_the_latest_kept(tmp_path):
     async with _registry(tmp_path / "registry.db") as registry:
         fence = await registry.create("s-1", {})
         for number in range(400):
-            registry.note_utterance(fence, f"u-{number}", {"n": number})
+            registry.journal_utterance(fence, f"u-{number}", {"n": number})
         await registry.save(fence, {})
         names = [name for name, _ in (await registry.find("s-1")).utterances]
     assert len(names) == 320
@@ -236,9 +236,9 @@ async def test_a_registry_that_cannot_be_written_says_so_and_takes_what_was_note
         fence = await registry.create("s-1", {})
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
-        registry.note_sequence(fence, 7)
-        registry.note_handles(fence, [HandleHash("given")])
-        registry.note_utterance(fence, "u-1", {"outcome": "COMPLETED"})
+        registry.journal_sequence(fence, 7)
+        registry.journal_handles(fence, [HandleHash("given")])
+        registry.journal_utterance(fence, "u-1", {"outcome": "COMPLETED"})
         with pytest.raises(RegistryUnavailable, match=r"registry\.db cannot be used"):
             await registry.save(fence, {"n": 1})
         blocker.execute("ROLLBACK")
@@ -278,8 +278,8 @@ async def test_what_a_locked_registry_did_not_take_is_there_for_whoever_goes_on_
         after = await registry.find("s-1")
         assert after is not None
         assert (after.sequence, after.handles, after.utterances) == (row.sequence, row.handles, row.utterances)
-        await registry.finish(fence, {}, keep_s=60)
-        await registry.tidy()
+        await registry.finish(fence, {}, retention_s=60)
+        await registry.purge()
         assert [file.name for file in tmp_path.glob("*.journal")] == [f"registry.db.{registry.owner}.journal"]
     assert list(tmp_path.glob("*.journal")) == []
 
@@ -293,14 +293,14 @@ async def test_a_process_keeps_no_notes_of_a_session_that_another_has_or_that_ha
         journal = tmp_path / f"registry.db.{registry.owner}.journal"
         lost, over = await registry.create("lost", {}), await registry.create("over", {})
         for fence in (lost, over):
-            registry.note_sequence(fence, 1)
-            registry.note_utterance(fence, "u-1", {"cut": 1})
+            registry.journal_sequence(fence, 1)
+            registry.journal_utterance(fence, "u-1", {"cut": 1})
         assert set(read_journal(journal)) == {"lost", "over"}
         row = await other.find("lost")
         assert row is not None
         assert await other.claim(row) is not None
-        registry.forget_notes(lost)
-        await registry.finish(over, {}, keep_s=60)
+        registry.discard_journal(lost)
+        await registry.finish(over, {}, retention_s=60)
         assert read_journal(journal) == {}
         found = await other.find("over")
         assert found is not None
@@ -328,11 +328,11 @@ async def main():
         sys.stdin.readline()
         saving = asyncio.create_task(registry.save(fence, {}))
         await asyncio.sleep(0)
-        registry.note_utterance(fence, "b", {"outcome": None})
-        registry.note_utterance(fence, "a", {"outcome": None})
-        registry.note_sequence(fence, 9)
-        registry.note_handles(fence, [HandleHash("given")])
-        registry.note_utterance(fence, "a", {"outcome": "COMPLETED"})
+        registry.journal_utterance(fence, "b", {"outcome": None})
+        registry.journal_utterance(fence, "a", {"outcome": None})
+        registry.journal_sequence(fence, 9)
+        registry.journal_handles(fence, [HandleHash("given")])
+        registry.journal_utterance(fence, "a", {"outcome": "COMPLETED"})
         print("noted", flush=True)
         await saving
 

@@ -162,7 +162,7 @@ async def test_sessions_outlive_a_registry_that_is_slow_or_unavailable_at_times(
         for ledger in ledgers:
             await ledger.stopped(f"standby-{ledger.session_id}")
         async with asyncio.timeout(10):
-            while [row.facts for row in await rows()] != [{"version": 29}] * 4:
+            while [row.payload for row in await rows()] != [{"version": 29}] * 4:
                 await asyncio.sleep(0.01)
             for session, ledger in zip(sessions, ledgers, strict=True):
                 session.version = 30
@@ -173,5 +173,5 @@ async def test_sessions_outlive_a_registry_that_is_slow_or_unavailable_at_times(
         writing.cancel()
         await asyncio.wait([writing])
         assert [session.moved_to for session in sessions] == [[], [], [], []]
-        assert [row.facts for row in await rows()] == [{"version": 30}] * 4
+        assert [row.payload for row in await rows()] == [{"version": 30}] * 4
         assert [row.upstreams for row in await rows()] == [()] * 4

@@ -34,8 +34,9 @@ from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
-from liveavatar_gateway.rpc.bounds import TRANSPORT_METADATA_BYTES, RequestBounds
-from liveavatar_gateway.rpc.metering import Metering
+from liveavatar_gateway.rpc.interceptors.bounds import TRANSPORT_METADATA_BYTES, BoundsInterceptor
+from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
+from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
@@ -154,7 +155,9 @@ class App:
             raise ConfigError(f"GATEWAY_REGISTRY_FILE: {error}") from None
         await self.directory.__aenter__()
         await self._open_endpoint()
-        server = grpc.aio.server(interceptors=[Metering(self.metrics), self._bounds()], options=self._options())
+        server = grpc.aio.server(
+            interceptors=[MetricsInterceptor(self.metrics), *self._interceptors()], options=self._options()
+        )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(self._settings.rpc(), self.directory, self.pool.places), server
         )
@@ -202,7 +205,7 @@ class App:
     def _snapshot(self) -> Snapshot:
         places = self.pool.places
         return Snapshot(
-            sessions=Counter(session.core.state for session in self.directory.living()),
+            sessions=Counter(session.state for session in self.directory.living()),
             places_used=places.used,
             places_limit=places.limit,
             waiting=places.waiting,
@@ -217,7 +220,7 @@ class App:
         settings = self._settings
         if settings.admin_port is None:
             return
-        server = grpc.aio.server(interceptors=[self._bounds()], options=self._options())
+        server = grpc.aio.server(interceptors=self._interceptors(), options=self._options())
         lease_s = settings.registry().lease.ttl_s
         ownership = Inventory(self._registry, self.directory, self.sweeper, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -287,8 +290,9 @@ class App:
             self._create_readiness.look_again()
         return changed
 
-    def _bounds(self) -> RequestBounds:
-        return RequestBounds(self.metrics, first_message_timeout_s=self._settings.first_message_timeout_s)
+    def _interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
+        timeout_s = self._settings.first_message_timeout_s
+        return [ErrorInterceptor(), BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s)]
 
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (

@@ -25,7 +25,7 @@ from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
-from liveavatar_gateway.sessions.driver import ReconnectConfig
+from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.permits import PermitsConfig

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, MutableMapping
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -59,7 +60,7 @@ async def test_a_session_that_cannot_even_tell_of_its_fault_ends_alone(app, call
     await stream.say(speech.sound(1.0), "u")
     await stream.until("started")
     faulty = await app.directory.get(broken.session_id)
-    faulty.on_news = _faulty
+    faulty._publisher._listener = SimpleNamespace(on_news=_faulty)
 
     emulator.end(broken.upstream_id, "USER_CLOSED")
     await asyncio.wait_for(faulty.finished.wait(), 20)
@@ -78,8 +79,8 @@ async def test_a_task_that_raises_what_nothing_should_raise_is_the_only_one_that
 
     active = emulator.active()
     faulty = await app.directory.get(broken.session_id)
-    faulty.core.tick = _faulty
-    faulty.core.ended = _faulty
+    faulty._core.tick = _faulty
+    faulty._core.ended = _faulty
     faulty.listen()
     await asyncio.wait_for(faulty.finished.wait(), 20)
     emulator.wait_active(active - 1)
@@ -125,7 +126,7 @@ async def test_a_fault_in_one_step_of_the_shutdown_skips_no_other(emulator, logg
             await attachment.until_ready()
             app.directory.end_all = _faulty
         session = await app.directory.get(attachment.session_id)
-        app.pool.run(session.drive.upstream.close(), name="test/close")
+        app.pool.run(session.avatars.upstream.close(), name="test/close")
     events = [line["event"] for line in logged]
     assert "shutdown.step_failed" in events
     assert "shutdown.sessions_may_still_run" not in events

@@ -10,7 +10,7 @@ from harness.caller import caller as connect
 from liveavatar.gateway.v1 import admin_service_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
-from liveavatar_gateway.rpc.bounds import MAX_METADATA_BYTES, TRANSPORT_METADATA_BYTES
+from liveavatar_gateway.rpc.interceptors.bounds import MAX_METADATA_BYTES, TRANSPORT_METADATA_BYTES
 
 GET_SERVER_INFO = "/liveavatar.gateway.v1.SessionService/GetServerInfo"
 GET_SESSION = "/liveavatar.gateway.v1.SessionService/GetSession"

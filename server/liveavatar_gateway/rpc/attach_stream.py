@@ -1,4 +1,4 @@
-"""`SessionService.Attach`: commands up, events down, one stream at a time per session."""
+"""One `SessionService.Attach` stream: commands in, results and events out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,21 +13,21 @@ from liveavatar.gateway.v1 import stream_pb2
 from liveavatar_gateway.core.errors import GatewayError, HeaderRequired, InvalidField, UnexpectedMessage
 from liveavatar_gateway.core.events import Ended
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.rpc import mapping as convert
+from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
-from liveavatar_gateway.rpc.heartbeat import Silence
-from liveavatar_gateway.rpc.stream_reader import each, first, following, part
+from liveavatar_gateway.rpc.session_stream import SessionStream
+from liveavatar_gateway.rpc.stream_reader import each, first, following, wait_for_half_close
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.session import SessionActor
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_MAX_UNANSWERED: Final = 64
-"""Commands whose results wait to be read; above that no more are read."""
+_MAX_UNREAD: Final = 64
+"""Results of commands that the caller has not read; above that, no more commands are read."""
 
 
-class AttachStream:
-    """One `Attach` stream. `open` binds it to a session, `run` serves it until either side is done."""
+class AttachStream(SessionStream[p.AttachResponse]):
+    """Reader of commands and writer of events. `open` binds it to a session, `run` serves it."""
 
     def __init__(
         self,
@@ -39,34 +39,32 @@ class AttachStream:
         after_sequence: int,
         skip_compacted: bool,
     ) -> None:
-        log = session.core.log
-        lost = skip_compacted and 0 <= after_sequence < log.compacted_through
-        self._lost_through = log.compacted_through if lost else 0
-        self._session = session
-        self._config = config
+        log = session.log
+        is_lost = skip_compacted and 0 <= after_sequence < log.compacted_through
+        self._lost_through = log.compacted_through if is_lost else 0
         self._requests = requests
-        self._context = context
-        self._told = self._lost_through if lost else after_sequence
-        # Refuses here, before the stream takes the session over from one that is fine.
-        log.after(self._told)
+        self._sequence = self._lost_through if is_lost else after_sequence
+        # Refuses here, before the stream supersedes another that works.
+        log.after(self._sequence)
         self._results: list[p.CommandResult] = []
         # A caller that sends commands and reads no results is not read any more itself.
-        self._unanswered = asyncio.Semaphore(_MAX_UNANSWERED)
+        self._unread = asyncio.Semaphore(_MAX_UNREAD)
         self._interrupt_count = 0
-        self._detached = False
-        self._silence = Silence(config.heartbeat_s)
-        self._told_to_go_by: datetime | None = None
-        self._hold = session.holds.attach()
+        self._half_closed = False
+        self._announced_deadline: datetime | None = None
+        attachment = session.attachments.add_attach_stream()
+        heartbeat = p.AttachResponse(heartbeat=stream_pb2.Heartbeat())
+        super().__init__(session, attachment, config, context, heartbeat=heartbeat)
         self._handle = session.issue_handle()
 
     @classmethod
     async def open(
         cls, directory: Directory, config: RpcConfig, requests: AsyncIterator[p.AttachRequest], context: _Context
     ) -> "AttachStream":
-        """Read the first message and do what it says.
+        """Read the first message, and open or resume its session.
 
         Raises:
-            GatewayError: it was none, or what it asked for was refused.
+            GatewayError: there was no such message, or its request was refused.
         """
         message = await first(following(requests), config.first_message_timeout_s)
         kind = message.WhichOneof("message") if message is not None else None
@@ -86,28 +84,29 @@ class AttachStream:
                 after_sequence=message.resume.after_sequence,
                 skip_compacted=message.resume.skip_compacted,
             )
-        spec = convert.spec_of(
+        spec = mapping.spec_of(
             message.open.spec,
             field="open.spec",
             default_detach_grace_s=config.detach_grace_s,
             own_rooms=config.own_rooms,
         )
-        request_id = convert.checked_id(message.open.request_id, "open.request_id", required=False)
-        session = await directory.open(spec, request_id, wait_s=convert.patience_s(context.time_remaining()))
+        request_id = mapping.checked_id(message.open.request_id, "open.request_id", required=False)
+        wait_s = mapping.permit_wait_s(context.time_remaining())
+        session = await directory.open(spec, request_id, wait_s=wait_s)
         try:
             await session.room()
         except asyncio.CancelledError:
             if not request_id:
                 session.end(EndReason.CALLER_LOST)
             raise
-        # The same request may have made the session long ago.
+        # The same request may have created the session long ago.
         return cls(session, config, requests, context, after_sequence=0, skip_compacted=True)
 
     async def run(self) -> None:
         """Serve until the caller detaches, another stream takes over, or the session has ended.
 
-        A caller detaches by closing its side: from then on the stream does not hold the session. What that caller
-        has asked for is still answered, the end of the session included.
+        A caller detaches by closing its side: from then on, the stream does not keep the session alive. Results of
+        its commands still follow, the end of the session included.
         """
         try:
             await self._write_one(p.AttachResponse(opened=self._opened()))
@@ -115,79 +114,71 @@ class AttachStream:
                 name = f"session-{self._session.id}/attach"
                 reader = tasks.create_task(self._read(tasks), name=f"{name}-read")
                 await self._write()
-                await part(reader)
+                await wait_for_half_close(reader)
                 reader.cancel()
         finally:
-            self._hold.release()
+            self._attachment.release()
 
     def _opened(self) -> p.SessionOpened:
         session = self._session
         return p.SessionOpened(
-            session=convert.session_message(session),
-            room=convert.room_message(session),
+            session=mapping.session_message(session.view()),
+            room=mapping.room_message(session.viewer_access()),
             handle=self._handle,
-            detach_grace=convert.duration(session.spec.detach_grace_s),
+            detach_grace=mapping.duration(session.spec.detach_grace_s),
             audio_limits=audio_limits(self._config),
             compacted_through=self._lost_through,
-            heartbeat_interval=self._silence.announced,
+            heartbeat_interval=self._heartbeat_interval,
         )
 
-    # --- down
+    # --- responses
 
     async def _write(self) -> None:
         while True:
-            # Looked at before the responses are: what happens while they are written is for the next round.
-            is_last_round = self._owes_nothing()
+            # Determined before the responses are: what happens while they are written is for the next round.
+            is_last_round = self._is_served()
             for response in self._due():
                 await self._write_one(response)
                 if response.HasField("command_result"):
-                    self._unanswered.release()
-            if self._hold.superseded is not None:
-                raise self._hold.superseded
-            if is_last_round or self._all_told():
+                    self._unread.release()
+            if self._attachment.superseded is not None:
+                raise self._attachment.superseded
+            if is_last_round or self._has_sent_all():
                 return
-            await self._hold.signal.wait(self._silence.left_s)
-            if self._silence.is_too_long:
-                await self._write_one(p.AttachResponse(heartbeat=stream_pb2.Heartbeat()))
+            await self._wait_for_news()
 
-    async def _write_one(self, response: p.AttachResponse) -> None:
-        await self._context.write(response)
-        self._silence.broken()
-
-    def _owes_nothing(self) -> bool:
-        """Return whether nobody waits for anything more: the caller detached, and its commands are done."""
-        if not self._detached or self._interrupt_count:
-            return False
-        return not self._session.core.over
+    def _is_served(self) -> bool:
+        """Return whether the caller has detached and waits for nothing more: neither a result nor an end."""
+        return self._half_closed and not self._interrupt_count and not self._session.over
 
     def _due(self) -> list[p.AttachResponse]:
         responses = []
         results, self._results = self._results, []
-        entries = self._session.core.log.after(self._told)
+        entries = self._session.log.after(self._sequence)
         if self._interrupt_count and entries and isinstance(entries[-1].happening, Ended):
-            # Nothing follows the end of the session, so it waits for the answers that are still to come.
+            # Nothing follows the end of the session, so it waits for the results that are still to come.
             entries.pop()
         for entry in entries:
-            self._told = entry.sequence
-            responses.append(p.AttachResponse(event=convert.event_message(entry, self._session)))
+            self._sequence = entry.sequence
+            responses.append(p.AttachResponse(event=mapping.event_message(entry, self._session.final_view)))
         last = responses.pop() if entries and isinstance(entries[-1].happening, Ended) else None
         responses += [p.AttachResponse(command_result=result) for result in results]
         deadline = self._session.draining_until
-        if deadline != self._told_to_go_by:
-            self._told_to_go_by = deadline
-            responses.append(self._go_or_stay(deadline))
+        if deadline != self._announced_deadline:
+            self._announced_deadline = deadline
+            responses.append(self._drain_message(deadline))
         return [*responses, last] if last is not None else responses
 
-    def _go_or_stay(self, deadline: datetime | None) -> p.AttachResponse:
+    def _drain_message(self, deadline: datetime | None) -> p.AttachResponse:
         if deadline is None:
             return p.AttachResponse(go_away_cancelled=p.GoAwayCancelled())
-        go_away = p.GoAway(deadline=convert.timestamp(deadline), handle=self._handle)
+        go_away = p.GoAway(deadline=mapping.timestamp(deadline), handle=self._handle)
         return p.AttachResponse(go_away=go_away)
 
-    def _all_told(self) -> bool:
-        return self._session.finished.is_set() and self._told == self._session.core.log.last_sequence
+    def _has_sent_all(self) -> bool:
+        return self._session.finished.is_set() and self._sequence == self._session.log.last_sequence
 
-    # --- up
+    # --- requests
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         async for request in each(self._requests):
@@ -198,48 +189,49 @@ class AttachStream:
                 got = kind or "nothing"
                 raise UnexpectedMessage(f"after the first message only commands may come, got {got}", field=got)
             command = request.command
-            convert.checked_id(command.id, "command.id", required=True)
-            await self._unanswered.acquire()
+            mapping.checked_id(command.id, "command.id", required=True)
+            await self._unread.acquire()
             if command.WhichOneof("command") == "interrupt":
-                # Its answer takes a round trip to LiveAvatar; other commands must not wait behind it.
+                # Its result takes a round trip to LiveAvatar; other commands must not wait behind it.
                 self._interrupt_count += 1
-                tasks.create_task(self._answer_interrupt(command), name=f"session-{self._session.id}/interrupt")
+                tasks.create_task(self._interrupt(command), name=f"session-{self._session.id}/interrupt")
             else:
-                await self._answer(command)
-        self._detached = True
-        # An answer that is still to come, or a caller that reads nothing, must not keep the session alive.
-        self._hold.detach()
-        self._hold.signal.set()
+                self._execute(command)
+        self._half_closed = True
+        # A result that is still to come, or a caller that reads nothing, must not keep the session alive.
+        self._attachment.detach()
+        self._attachment.wakeup.set()
 
-    async def _answer_interrupt(self, command: p.SessionCommand) -> None:
-        try:
-            await self._answer(command)
-        finally:
-            self._interrupt_count -= 1
-            self._hold.signal.set()
-
-    async def _answer(self, command: p.SessionCommand) -> None:
+    async def _interrupt(self, command: p.SessionCommand) -> None:
         result = p.CommandResult(id=command.id, status=status_pb2.Status())
         try:
-            await self._carry_out(command, result)
+            utterance_id = mapping.checked_id(
+                command.interrupt.utterance_id, "command.interrupt.utterance_id", required=False
+            )
+            ended = await self._session.interrupt(utterance_id)
+            result.interrupt.CopyFrom(mapping.interrupt_message(ended))
         except GatewayError as error:
             result.status.CopyFrom(status_of(error))
-        self._results.append(result)
-        self._hold.signal.set()
+        finally:
+            self._interrupt_count -= 1
+        self._answer(result)
 
-    async def _carry_out(self, command: p.SessionCommand, result: p.CommandResult) -> None:
-        session = self._session
-        match command.WhichOneof("command"):
-            case "interrupt":
-                utterance_id = convert.checked_id(
-                    command.interrupt.utterance_id, "command.interrupt.utterance_id", required=False
-                )
-                result.interrupt.CopyFrom(convert.interrupt_message(await session.interrupt(utterance_id)))
-            case "start_listening":
-                session.listen()
-            case "stop_listening":
-                session.stop_listening()
-            case "end":
-                session.end(EndReason.CALLER_ENDED)
-            case _:
-                raise InvalidField("a command must say what to do", field="command.command")
+    def _execute(self, command: p.SessionCommand) -> None:
+        result = p.CommandResult(id=command.id, status=status_pb2.Status())
+        try:
+            match command.WhichOneof("command"):
+                case "start_listening":
+                    self._session.listen()
+                case "stop_listening":
+                    self._session.stop_listening()
+                case "end":
+                    self._session.end(EndReason.CALLER_ENDED)
+                case _:
+                    raise InvalidField("a command must say what to do", field="command.command")
+        except GatewayError as error:
+            result.status.CopyFrom(status_of(error))
+        self._answer(result)
+
+    def _answer(self, result: p.CommandResult) -> None:
+        self._results.append(result)
+        self._attachment.wakeup.set()

@@ -1,4 +1,4 @@
-"""Limits that callers are told."""
+"""Limits of calls and streams."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,29 @@ from liveavatar_gateway.rpc.mapping import duration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcConfig:
-    """What the servicers need to know."""
+    """Settings of the services."""
 
     speech: SpeechConfig
-    """Bounds of speech, to tell callers."""
+    """Bounds of speech, announced to callers."""
     max_chunk_bytes: int = 256 * 1024
-    """Largest chunk of audio. Higher takes larger messages; each is held in memory whole."""
+    """Largest chunk of audio. Higher allows larger messages; each is kept in memory as a whole."""
     detach_grace_s: float = 30.0
-    """How long a session outlives its last stream when its spec does not say."""
+    """Time that a session outlives its last stream if its spec sets none."""
     own_rooms: bool = False
-    """Whether there is a LiveKit server for rooms of the callers' own."""
+    """True with a LiveKit server for rooms of the callers' own."""
     ack_interval_s: float = 1.0
-    """How often progress is told. Lower is smoother and costs a message each."""
+    """Interval of acks while an utterance progresses. Lower is smoother and costs a message each."""
     heartbeat_s: float = 20.0
-    """Longest silence on `Attach` and `StreamAudio`; a heartbeat is sent then. 0 sends none."""
+    """Longest silence on `Attach` and `StreamAudio` before a heartbeat. 0 sends none."""
     first_message_timeout_s: float = 30.0
-    """How long a call may be open before its first message has come."""
+    """Longest time from the start of a call to its first message."""
     watch_progress_s: float = 15.0
-    """How often a watcher is told that nothing new has happened. Lower notices a dead gateway sooner; each notice
-    names every session that is watched."""
+    """Interval of progress messages on `WatchSessions`. Lower notices a dead gateway sooner; each message names
+    every watched session."""
 
 
 def audio_limits(config: RpcConfig) -> session_service_pb2.AudioLimits:
-    """Limits for audio, as a message."""
+    """Return the limits for audio as a message."""
     return session_service_pb2.AudioLimits(
         max_chunk_bytes=config.max_chunk_bytes,
         max_buffered=duration(config.speech.max_buffered_s),

@@ -1,13 +1,10 @@
-"""The only map from our errors to gRPC statuses with `google.rpc` details."""
+"""Only mapping from the gateway's errors to gRPC statuses with `google.rpc` details."""
 
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final, NoReturn
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import quote
 
 import grpc
-import structlog
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -16,13 +13,10 @@ from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.upstream.bounds import bounded
 
 DOMAIN: Final = "gateway.liveavatar"
-_DETAILS_KEY: Final = "grpc-status-details-bin"
 _HELP_URL: Final = "https://docs.liveavatar.com"
 _MAX_TRAILER_BYTES: Final = 6500
 _CUT_MESSAGE_BYTES: Final = 400
 _CUT_VALUE_BYTES: Final = 100
-
-_log = structlog.get_logger(__name__)
 
 CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
@@ -62,86 +56,30 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.FirstMessageTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.InternalError: grpc.StatusCode.UNKNOWN,
 }
-"""The status code of each error. A test holds it against the tree in `core/errors.py`."""
+"""Status code of each error. A test compares it with the tree in `core/errors.py`."""
 
 _NEEDS_A_HUMAN: Final = (e.UpstreamUnauthenticated, e.UpstreamCreditsExhausted, e.UpstreamPlanRequired)
 
 
 def status_of(error: e.GatewayError) -> status_pb2.Status:
-    """Return the full status of an error: code, message, and every detail a caller can act on."""
+    """Return the full status of an error: code, message, and every detail that a caller can act on."""
     code: int = CODES[type(error)].value[0]
     details = [_packed(detail) for detail in _details(error)]
     return status_pb2.Status(code=code, message=error.message, details=details)
 
 
-def _fitting(error: e.GatewayError) -> e.GatewayError:
-    """Return the error, its texts cut if they would not fit into trailers, which gRPC limits to 8 kB."""
-    # The message is percent-encoded and the details are in base64.
+def fit_to_trailers(error: e.GatewayError) -> e.GatewayError:
+    """Return the error, with shorter texts if they would not fit into trailers, which gRPC limits to 8 kB."""
+    # On the wire, the message is percent-encoded and the details are in base64.
     size = len(quote(error.message)) + len(status_of(error).SerializeToString()) * 4 // 3
     if size <= _MAX_TRAILER_BYTES:
         return error
-    # Not through the class's own constructor, which makes message and metadata from other values.
+    # Without the constructor of the class, which builds message and metadata from other values.
     shorter = type(error).__new__(type(error))
     vars(shorter).update(vars(error))
     shorter.message = bounded(error.message, _CUT_MESSAGE_BYTES)
     shorter.metadata = {key: bounded(value, _CUT_VALUE_BYTES) for key, value in error.metadata.items()}
     return shorter
-
-
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: e.GatewayError) -> NoReturn:
-    """End a call with an error's status and details."""
-    error = _fitting(error)
-    status = status_of(error)
-    metadata = ((_DETAILS_KEY, status.SerializeToString()),)
-    await context.abort(CODES[type(error)], error.message, metadata)
-    raise AssertionError("unreachable: abort raises")
-
-
-@asynccontextmanager
-async def answered(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """Turn whatever a servicer raises into a status; faults of our own are logged under an incident id."""
-    try:
-        yield
-    except e.GatewayError as error:
-        await abort(context, error)
-    except ExceptionGroup as group:
-        refused = _first(group)
-        if refused is not None:
-            await abort(context, refused)
-        faults = group.split(_is_end_of_call)[1]
-        if faults is not None:
-            await abort(context, _incident(faults))
-    except (grpc.aio.AbortError, grpc.RpcError):
-        raise
-    except Exception as fault:  # noqa: BLE001 - the root of a call: whatever it is ends here, logged
-        # A caller that is gone, or a server that was stopped: there is nobody to tell, and nothing is wrong here.
-        if not _is_end_of_call(fault):
-            await abort(context, _incident(fault))
-
-
-def _is_end_of_call(error: BaseException) -> bool:
-    """Return whether gRPC raised an error since the call has ended: its caller is gone, or its server was stopped.
-
-    The error for a stopped server has no public name; of the public ones, a misuse and our own abort remain.
-    """
-    return isinstance(error, grpc.aio.BaseError) and not isinstance(
-        error, grpc.aio.UsageError | grpc.aio.AbortError
-    )
-
-
-def _first(group: ExceptionGroup[Any]) -> e.GatewayError | None:
-    """The refusal in what several tasks raised together."""
-    for error in group.exceptions:
-        found = _first(error) if isinstance(error, ExceptionGroup) else error
-        if isinstance(found, e.GatewayError):
-            return found
-    return None
-
-
-def _incident(fault: BaseException) -> e.InternalError:
-    incident = str(uuid.uuid4())
-    _log.error("rpc.fault", incident=incident, exc_info=fault)
-    return e.InternalError(f"a fault of the gateway; its log has it under incident {incident}", incident=incident)
 
 
 def _details(error: e.GatewayError) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Lists of answers in which one bad item does not fail the others."""
+"""Lists of messages in which one bad item does not fail the others."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -12,11 +12,11 @@ _log = structlog.get_logger(__name__)
 
 
 def readable(items: Iterable[_Item], message_of: Callable[[_Item], _Message]) -> list[_Message]:
-    """Return the messages of all items that have one; an item that raises is logged and left out."""
+    """Return the messages of all items; an item that raises is logged and left out."""
     messages = []
     for item in items:
         try:
             messages.append(message_of(item))
-        except Exception:  # noqa: BLE001 - a caller that lists many must not lose them for a fault in one
+        except Exception:  # noqa: BLE001 - a fault in one item must not cost the caller the others
             _log.exception("list.item_failed", item=type(item).__name__)
     return messages

@@ -1,7 +1,7 @@
-"""Values of the core as messages of the contract, and requests as values."""
+"""Mapping between values of the gateway and messages of the contract."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,9 +13,9 @@ from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 from liveavatar_gateway.rpc.errors import status_of
-from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
-from liveavatar_gateway.upstream.model import AvatarRequest
+from liveavatar_gateway.sessions.view import SessionView
+from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess
 
 _STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
     SessionState.CREATING: session_pb2.SESSION_STATE_CREATING,
@@ -54,8 +54,8 @@ _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 500
 _MAX_DETACH_GRACE_S: Final = 300.0
 _MAX_SESSION_S: Final = 86_400
-"""Longest limit that a caller may ask for; the plans of LiveAvatar have at most hours."""
-_MAX_PATIENCE_S: Final = 3600.0
+"""Longest limit that a caller may request; LiveAvatar's plans allow hours at most."""
+_MAX_WAIT_S: Final = 3600.0
 _MAX_DURATION_S: Final = 315_576_000_000.0
 """Largest `Duration`, ten thousand years. Source: google/protobuf/duration.proto."""
 _NANOS: Final = 1_000_000_000
@@ -66,7 +66,7 @@ _MAX_LABEL_VALUE_CHARS: Final = 128
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
-    """Seconds as a `Duration`, to the microsecond; the nearest one where there is none."""
+    """Return seconds as a `Duration`, to the microsecond; clamped to the range of `Duration`."""
     message = duration_pb2.Duration()
     message.FromTimedelta(timedelta(seconds=max(-_MAX_DURATION_S, min(seconds, _MAX_DURATION_S))))
     return message
@@ -76,7 +76,7 @@ def seconds_of(span: duration_pb2.Duration, field: str, *, least_s: float, most_
     """Return a caller's `Duration` in seconds.
 
     Raises:
-        InvalidField: it is none, or out of the range.
+        InvalidField: it is invalid or out of the range.
     """
     is_valid = -_NANOS < span.nanos < _NANOS and (not span.nanos or not span.seconds or _agree(span))
     seconds = span.seconds + span.nanos / _NANOS
@@ -96,7 +96,7 @@ def _agree(span: duration_pb2.Duration) -> bool:
 
 
 def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
-    """A UTC time as a `Timestamp`; None stays unset."""
+    """Return a UTC time as a `Timestamp`; None leaves a field unset."""
     if at is None:
         return None
     message = timestamp_pb2.Timestamp()
@@ -104,15 +104,15 @@ def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
     return message
 
 
-def patience_s(time_remaining_s: float | None) -> float | None:
-    """How long a call may wait for a place: its deadline, less what the refusal needs to arrive before it."""
+def permit_wait_s(time_remaining_s: float | None) -> float | None:
+    """Return the longest wait of a call: up to its deadline, less the time that a refusal needs to arrive."""
     if time_remaining_s is None:
         return None
-    return max(0.0, min(time_remaining_s - min(0.5, time_remaining_s * 0.2), _MAX_PATIENCE_S))
+    return max(0.0, min(time_remaining_s - min(0.5, time_remaining_s * 0.2), _MAX_WAIT_S))
 
 
 def checked_id(value: str, field: str, *, required: bool) -> str:
-    """Return an id of the caller's choice.
+    """Return an id that the caller chose.
 
     Raises:
         InvalidField: empty although required, longer than 128 characters, or not printable.
@@ -123,7 +123,7 @@ def checked_id(value: str, field: str, *, required: bool) -> str:
 
 
 def page_size(wanted: int) -> int:
-    """How many entries a page has: 0 is the default, and more than the most is cut to that.
+    """Return the number of entries of a page: 0 means the default, and the maximum caps larger numbers.
 
     Raises:
         InvalidField: it is negative.
@@ -136,21 +136,21 @@ def page_size(wanted: int) -> int:
 def spec_of(
     message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float, own_rooms: bool
 ) -> SessionSpec:
-    """Return what a caller asks for.
+    """Return the spec of a session.
 
     Args:
-        message: The spec.
-        field: Path of the spec in its request, for errors.
-        default_detach_grace_s: For callers that name none.
-        own_rooms: Whether this gateway has a LiveKit server for rooms of the callers' own.
+        message: The caller's message.
+        field: Path of the message in its request, for errors.
+        default_detach_grace_s: Grace for callers that set none.
+        own_rooms: True if this gateway has a LiveKit server for rooms of the callers' own.
 
     Raises:
         InvalidField: a field is missing or out of its range.
     """
     if not _UUID.fullmatch(message.avatar_id):
-        what = f"{message.avatar_id[:_MAX_ID_CHARS]!r} is no UUID" if message.avatar_id else "it is empty"
+        got = f"{message.avatar_id[:_MAX_ID_CHARS]!r} is no UUID" if message.avatar_id else "it is empty"
         raise InvalidField(
-            f"{field}.avatar_id must be the UUID of an avatar, {what}; see your avatars at app.liveavatar.com",
+            f"{field}.avatar_id must be the UUID of an avatar, {got}; see your avatars at app.liveavatar.com",
             field=f"{field}.avatar_id",
             avatar_id=message.avatar_id[:_MAX_ID_CHARS],
         )
@@ -197,7 +197,7 @@ def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: flo
 
 
 def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
-    """Return the idle limit that a `begin` sets; None when it sets none.
+    """Return the idle limit that a `begin` sets; None if it sets none.
 
     Raises:
         InvalidField: it is out of its range.
@@ -239,10 +239,10 @@ def _livekit_room(message: session_pb2.SessionSpec, field: str, *, available: bo
 
 
 def format_of(message: audio_pb2.AudioFormat) -> AudioFormat:
-    """Return the format of a header; nothing and 0 mean the default.
+    """Return the format of a header; unset fields and 0 mean the default.
 
     Raises:
-        AudioFormatUnsupported: it is not taken.
+        AudioFormatUnsupported: the gateway does not take it.
     """
     try:
         name = audio_pb2.AudioEncoding.Name(message.encoding)
@@ -260,75 +260,73 @@ def format_of(message: audio_pb2.AudioFormat) -> AudioFormat:
     )
 
 
-def session_message(session: SessionActor) -> session_pb2.Session:
-    """A session as it is now."""
-    core, avatar, started = session.core, session.spec.avatar, session.avatars.started
+def session_message(view: SessionView) -> session_pb2.Session:
+    """Return a session as a message."""
+    avatar, usage = view.spec.avatar, view.usage
     message = session_pb2.Session(
-        id=session.id,
-        upstream_session_id=started.session_id if started else "",
+        id=view.id,
+        upstream_session_id=view.upstream_session_id,
         avatar_id=avatar.avatar_id,
         sandbox=avatar.sandbox,
-        labels=session.spec.labels,
-        state=_STATES[core.state],
-        pose=_POSES[core.pose] if core.state is SessionState.READY else session_pb2.POSE_UNSPECIFIED,
-        attached=session.holds.attached and not core.over,
-        created_at=timestamp(core.created_at),
-        ready_at=timestamp(core.ready_at),
-        ended_at=timestamp(core.ended_at),
-        end_reason=end_reason(core.end_reason),
-        upstream_reason=core.upstream_reason,
+        labels=view.spec.labels,
+        state=_STATES[view.state],
+        pose=_POSES[view.pose] if view.state is SessionState.READY else session_pb2.POSE_UNSPECIFIED,
+        attached=view.attached,
+        created_at=timestamp(view.created_at),
+        ready_at=timestamp(view.ready_at),
+        ended_at=timestamp(view.ended_at),
+        end_reason=end_reason(view.end_reason),
+        upstream_reason=view.upstream_reason,
         usage=session_pb2.Usage(
-            billed_duration=duration(session.avatars.billed.total_seconds()),
-            played_duration=duration(session.played_s),
-            utterance_count=core.speech.totals.utterance_count,
-            received_bytes=core.speech.totals.received_bytes,
-            dropped_bytes=core.speech.totals.dropped_bytes,
-            upstream_bytes=core.speech.totals.upstream_bytes,
-            interruption_count=core.speech.totals.interruption_count,
-            reconnect_count=core.reconnect_count,
-            rotation_count=core.rotation_count,
+            billed_duration=duration(view.billed_s),
+            played_duration=duration(usage.played_s),
+            utterance_count=usage.utterance_count,
+            received_bytes=usage.received_bytes,
+            dropped_bytes=usage.dropped_bytes,
+            upstream_bytes=usage.upstream_bytes,
+            interruption_count=usage.interruption_count,
+            reconnect_count=usage.reconnect_count,
+            rotation_count=usage.rotation_count,
         ),
     )
-    if started is not None and started.max_duration_s is not None:
-        message.max_duration.CopyFrom(duration(started.max_duration_s))
-    if session.avatars.expires_at is not None:
-        message.expires_at.FromDatetime(session.avatars.expires_at)
+    if view.max_duration_s is not None:
+        message.max_duration.CopyFrom(duration(view.max_duration_s))
+    if view.expires_at is not None:
+        message.expires_at.FromDatetime(view.expires_at)
     return message
 
 
-def has_labels(session: SessionActor, labels: Mapping[str, str]) -> bool:
-    """Whether a session has all of these labels."""
-    own = session.spec.labels
-    return all(own.get(key) == value for key, value in labels.items())
+def has_labels(spec: SessionSpec, labels: Mapping[str, str]) -> bool:
+    """Return whether a session has all of these labels."""
+    return all(spec.labels.get(key) == value for key, value in labels.items())
 
 
 def end_reason(reason: EndReason | None) -> "session_pb2.EndReason.ValueType":
-    """Why a session ended; unspecified when it has not."""
+    """Return the reason of an end; unspecified for None."""
     if reason is None:
         return session_pb2.END_REASON_UNSPECIFIED
     return session_pb2.EndReason.Value(f"END_REASON_{reason.value}")
 
 
-def state(session: SessionActor) -> "session_pb2.SessionState.ValueType":
-    """Where a session is in its life."""
-    return _STATES[session.core.state]
+def state(value: SessionState) -> "session_pb2.SessionState.ValueType":
+    """Return a state of the contract."""
+    return _STATES[value]
 
 
-def room_message(session: SessionActor) -> session_pb2.RoomAccess:
-    """How a browser joins; empty before the room exists. In an own room each answer has a token of its own."""
-    access = session.viewer_access()
+def room_message(access: LiveKitAccess | None) -> session_pb2.RoomAccess:
+    """Return access to a room for a browser; empty for None."""
     return (
         session_pb2.RoomAccess(url=access.url, viewer_token=access.token) if access else session_pb2.RoomAccess()
     )
 
 
 def outcome(value: Outcome) -> "audio_pb2.UtteranceOutcome.ValueType":
-    """How an utterance ended."""
+    """Return an outcome of the contract."""
     return _OUTCOMES[value]
 
 
 def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnded:
-    """An utterance that is over."""
+    """Return the end of an utterance as a message."""
     return session_service_pb2.UtteranceEnded(
         utterance_id=ended.utterance_id,
         outcome=_OUTCOMES[ended.outcome],
@@ -339,14 +337,19 @@ def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnde
 
 
 def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.InterruptResult:
-    """What an interrupt did."""
-    return session_service_pb2.InterruptResult(interrupted=[ended_message(one) for one in ended])
+    """Return the result of an interrupt as a message."""
+    return session_service_pb2.InterruptResult(interrupted=[ended_message(utterance) for utterance in ended])
 
 
 def event_message(  # noqa: C901 - an arm for each kind
-    entry: ev.LogEntry, session: SessionActor
+    entry: ev.LogEntry, final_view: Callable[[], SessionView]
 ) -> session_service_pb2.SessionEvent:
-    """Return one numbered happening as it was when it happened, however often and late it is sent."""
+    """Return a numbered event as a message: the same each time, however late it is sent.
+
+    Args:
+        entry: The event.
+        final_view: Returns the session as it was at its end, for the last event.
+    """
     p = session_service_pb2
     message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
     match entry.happening:
@@ -381,12 +384,9 @@ def event_message(  # noqa: C901 - an arm for each kind
             )
         case ev.Adopted(gap_s):
             message.adopted.CopyFrom(p.SessionAdopted(gap=duration(gap_s)))
-        case ev.UpstreamNotice(error, type_, words):
-            message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=words, error=error))
+        case ev.UpstreamNotice(error, type_, text):
+            message.notice.CopyFrom(p.UpstreamNotice(type=type_, message=text, error=error))
         case ev.Ended(error):
-            if session.end_message is None:
-                # Made once: what the session has used may still be counted behind its end.
-                status = status_of(error) if error else None
-                session.end_message = p.SessionEnded(session=session_message(session), error=status)
-            message.ended.CopyFrom(session.end_message)
+            status = status_of(error) if error else None
+            message.ended.CopyFrom(p.SessionEnded(session=session_message(final_view()), error=status))
     return message

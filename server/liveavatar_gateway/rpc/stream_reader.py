@@ -1,7 +1,7 @@
-"""Requests of a stream that may be over before its caller has said all.
+"""Readers of a stream that may end before its caller has sent everything.
 
 grpc.aio loses about 100 bytes for each read that is cancelled, for ever, and each of those keeps a page of memory
-from being used again. So gRPC's own reads are left to end with their calls.
+from being used again. So a read of gRPC is never cancelled, and ends with its call.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from liveavatar_gateway.core.errors import FirstMessageTimeout
 from liveavatar_gateway.upstream.standstill import wait_patiently
 
 _Request = TypeVar("_Request")
-_PARTING_S: Final = 0.5
-"""Time for a caller to read the last message of a stream before the gateway closes it."""
+_HALF_CLOSE_WAIT_S: Final = 0.5
+"""Time for a caller to read the last message of a stream before the gateway closes the stream."""
 _left: set[asyncio.Future[Any]] = set()
-"""Reads that end with their calls."""
+"""Abandoned reads, which end with their calls."""
 
 
 async def first(reading: Awaitable[_Request], timeout_s: float) -> _Request:
-    """Return what the first read of a call gives. It may be cancelled.
+    """Return the result of the first read of a call. Safe to cancel.
 
     Raises:
-        FirstMessageTimeout: nothing came in time. A call that sends nothing would live for ever.
+        FirstMessageTimeout: no message came in time. A silent call would live for ever.
     """
     task = asyncio.ensure_future(reading)
     try:
@@ -38,7 +38,7 @@ async def first(reading: Awaitable[_Request], timeout_s: float) -> _Request:
 async def each(
     requests: AsyncIterator[_Request], *, first_within_s: float | None = None
 ) -> AsyncIterator[_Request]:
-    """Give one request after the other, until the caller has closed its side. It may be cancelled.
+    """Yield one request after the other, until the caller has closed its side. Safe to cancel.
 
     Raises:
         FirstMessageTimeout: the first did not come within `first_within_s`; None waits without a limit.
@@ -60,23 +60,23 @@ async def each(
         yield request
 
 
-async def part(reading: asyncio.Future[Any]) -> None:
+async def wait_for_half_close(reading: asyncio.Future[Any]) -> None:
     """Wait a moment for the caller to close its side, before the gateway closes the stream.
 
-    A stream that the gateway closes first is reset behind its status. Some proxies (HAProxy 2.6) make an error of
-    that reset, and what the caller has not read by then is lost with it.
+    A stream that the gateway closes first is reset behind its status. Some proxies (HAProxy 2.6) turn that reset
+    into an error, and messages that the caller has not read by then are lost.
     """
-    await asyncio.wait([reading], timeout=_PARTING_S)
+    await asyncio.wait([reading], timeout=_HALF_CLOSE_WAIT_S)
 
 
 def leave(reading: asyncio.Future[Any]) -> None:
-    """Let a read, or a task that reads, end by itself when its call is over; nobody is told what came of it."""
+    """Let a read, or a task that reads, end with its call; its result is ignored."""
     _left.add(reading)
     reading.add_done_callback(_forget)
 
 
 async def following(requests: AsyncIterator[_Request]) -> _Request | None:
-    """Return the next request; None when the caller has closed its side."""
+    """Return the next request; None once the caller has closed its side."""
     return await anext(requests, None)
 
 

@@ -1,4 +1,4 @@
-"""`SessionService.WatchSessions`: what to watch goes up, every change of many sessions comes down."""
+"""One `SessionService.WatchSessions` stream: watches in, every change of many sessions out."""
 
 import asyncio
 import time
@@ -21,10 +21,10 @@ from liveavatar_gateway.core.errors import (
 )
 from liveavatar_gateway.core.events import LogEntry
 from liveavatar_gateway.core.states import SessionState
-from liveavatar_gateway.rpc import mapping as convert
+from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.errors import status_of
-from liveavatar_gateway.rpc.stream_reader import each, part
+from liveavatar_gateway.rpc.stream_reader import each, wait_for_half_close
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.session import SessionActor, new_id
 from liveavatar_gateway.sessions.wakeup import Wakeup
@@ -37,16 +37,16 @@ _MAX_WATCHED: Final = 10_000
 """Sessions on one stream. Each costs an entry here and one in every progress notice."""
 _MAX_FILTERS: Final = 16
 _MAX_UNREAD: Final = 256
-"""Answers that wait to be told; above that no more requests are read."""
+"""Answers that the caller has not read; above that, no more requests are read."""
 _UNSEEN: Final = -1
-"""Told sequence of a session whose snapshot is due."""
+"""Sent sequence of a session whose snapshot is due."""
 
 
 class WatchStream:
-    """One `WatchSessions` stream. The reader changes what is watched, the writer tells what happened.
+    """Reader that changes the set of watched sessions, and writer that sends their events.
 
-    Nothing is queued: events stay in the logs of their sessions, and here is only how far each was told. So a
-    watcher that reads slowly costs no memory, and finds that its place in a log is gone.
+    Nothing is queued: events stay in the logs of their sessions, and the stream holds only the number of the last
+    event sent for each. A caller that reads slowly costs no memory, and finds events compacted.
     """
 
     def __init__(
@@ -61,22 +61,23 @@ class WatchStream:
         self._first_within_s = config.first_message_timeout_s
         self._requests = requests
         self._context = context
-        self._told: dict[str, int] = {}
-        # Sessions to look at, in the order they called.
+        self._sent: dict[str, int] = {}
+        # Sessions with events to send, in the order in which they called.
         self._news: dict[str, None] = {}
         self._filters: list[Mapping[str, str]] = []
         self._answers: list[p.WatchSessionsResponse] = []
         self._caught_up = asyncio.Event()
         self._progress_wanted = False
-        self._over = False
+        self._half_closed = False
         self._failure: GatewayError | None = None
-        self._signal = Wakeup()
+        self._wakeup = Wakeup()
 
     async def run(self) -> None:
         """Serve until the caller closes its side and has its answers.
 
         Raises:
-            GatewayError: no request came in time or one was wrong, too much is watched, or the process exits.
+            GatewayError: no request came in time or one was invalid, too many sessions are watched, or the process
+                exits.
         """
         self._directory.observers.add(self)
         try:
@@ -87,31 +88,31 @@ class WatchStream:
         finally:
             self._directory.observers.discard(self)
 
-    # --- what sessions do
+    # --- observer of the directory
 
     def on_session(self, session: SessionActor) -> None:
-        """Watch a new session that a filter fits."""
-        if any(convert.has_labels(session, labels) for labels in self._filters):
+        """Watch a new session that matches a filter."""
+        if any(mapping.has_labels(session.spec, labels) for labels in self._filters):
             self._watch(session.id, _UNSEEN)
 
     def on_news(self, session_id: str) -> None:
-        """Look at a watched session soon."""
-        if session_id in self._told:
+        """Send the events of a watched session soon."""
+        if session_id in self._sent:
             self._news[session_id] = None
-            self._signal.set()
+            self._wakeup.set()
 
     def on_close(self) -> None:
-        """Tell what is left to be told, then that the process exits."""
+        """Send what is left, then end with the error of a process that exits."""
         self._failure = self._failure or Draining()
-        self._signal.set()
+        self._wakeup.set()
 
     def fail(self, error: GatewayError) -> None:
         """End the stream with an error."""
         self._failure = self._failure or error
-        self._signal.set()
+        self._wakeup.set()
 
     def _watch(self, session_id: str, after_sequence: int) -> None:
-        if len(self._told) >= _MAX_WATCHED and session_id not in self._told:
+        if len(self._sent) >= _MAX_WATCHED and session_id not in self._sent:
             self._failure = CapacityExhausted(
                 f"this stream watches {_MAX_WATCHED} sessions; watch fewer on each, by their labels",
                 scope="stream",
@@ -119,11 +120,11 @@ class WatchStream:
                 facts={"limit": _MAX_WATCHED},
             )
         else:
-            self._told[session_id] = after_sequence
+            self._sent[session_id] = after_sequence
             self._news[session_id] = None
-        self._signal.set()
+        self._wakeup.set()
 
-    # --- up
+    # --- requests
 
     async def _read(self) -> None:
         async for request in each(self._requests, first_within_s=self._first_within_s):
@@ -136,19 +137,19 @@ class WatchStream:
                     self._filter(dict(request.filter.labels))
                 case "progress":
                     self._progress_wanted = True
-                    self._signal.set()
+                    self._wakeup.set()
                 case _:
                     raise InvalidField("a message must say what to do", field="message")
             if len(self._answers) >= _MAX_UNREAD:
                 self._caught_up.clear()
                 await self._caught_up.wait()
-        self._over = True
-        self._signal.set()
+        self._half_closed = True
+        self._wakeup.set()
 
     async def _add(self, add: p.AddWatch) -> None:
-        session_id = convert.checked_id(add.session_id, "add.session_id", required=True)
+        session_id = mapping.checked_id(add.session_id, "add.session_id", required=True)
         try:
-            last = (await self._directory.get(session_id)).core.log.last_sequence
+            last = (await self._directory.get(session_id)).log.last_sequence
             if not 0 <= add.after_sequence <= last:
                 raise InvalidField(
                     f"after_sequence {add.after_sequence} is not between 0 and {last}",
@@ -162,8 +163,8 @@ class WatchStream:
         self._watch(session_id, add.after_sequence or _UNSEEN)
 
     def _remove(self, remove: p.RemoveWatch) -> None:
-        session_id = convert.checked_id(remove.session_id, "remove.session_id", required=True)
-        self._let_go(session_id)
+        session_id = mapping.checked_id(remove.session_id, "remove.session_id", required=True)
+        self._forget(session_id)
         self._answer(_removed(session_id))
 
     def _filter(self, labels: Mapping[str, str]) -> None:
@@ -175,24 +176,24 @@ class WatchStream:
             )
         self._filters.append(labels)
         for session in self._directory.living():
-            if session.id not in self._told and convert.has_labels(session, labels):
+            if session.id not in self._sent and mapping.has_labels(session.spec, labels):
                 self._watch(session.id, _UNSEEN)
 
     def _answer(self, response: p.WatchSessionsResponse) -> None:
         self._answers.append(response)
-        self._signal.set()
+        self._wakeup.set()
 
-    def _let_go(self, session_id: str) -> None:
-        self._told.pop(session_id, None)
+    def _forget(self, session_id: str) -> None:
+        self._sent.pop(session_id, None)
         self._news.pop(session_id, None)
 
-    # --- down
+    # --- responses
 
     async def _write(self, reader: asyncio.Task[None]) -> None:
         progress_at_s = time.monotonic() + self._progress_s
         while True:
-            # Looked at first: what the caller asked for before it closed its side is in this round.
-            is_last_round = self._over
+            # Determined first: what the caller requested before it closed its side is in this round.
+            is_last_round = self._half_closed
             await self._write_round()
             if self._progress_wanted or time.monotonic() >= progress_at_s:
                 progress_at_s = time.monotonic() + self._progress_s
@@ -202,20 +203,20 @@ class WatchStream:
             if (self._answers or self._news) and not is_last_round:
                 continue
             if self._failure is not None:
-                await part(reader)
+                await wait_for_half_close(reader)
                 raise self._failure
             if is_last_round:
                 return
-            await self._signal.wait(progress_at_s - time.monotonic())
+            await self._wakeup.wait(progress_at_s - time.monotonic())
 
     async def _write_round(self) -> None:
-        """Tell what is to be told now; what comes up meanwhile is for the next round."""
+        """Write what is due now; what becomes due meanwhile is for the next round."""
         answers, self._answers = self._answers, []
         for response in answers:
             await self._context.write(response)
         self._caught_up.set()
         for session_id in list(self._news):
-            # It may have been removed while others were told of.
+            # The session may have been removed while others were written.
             if self._news.pop(session_id, 0) is None:
                 for response in await self._news_of(session_id):
                     await self._context.write(response)
@@ -226,30 +227,30 @@ class WatchStream:
             try:
                 session = await self._directory.get(session_id)
             except GatewayError as error:
-                self._let_go(session_id)
+                self._forget(session_id)
                 return [_removed(session_id, error)]
-            if session_id not in self._told:
-                # It was removed while the registry was asked.
+            if session_id not in self._sent:
+                # The session was removed while the registry was asked.
                 return []
-        return self._look(session)
+        return self._responses(session)
 
     def _progress(self) -> Iterable[p.WatchSessionsResponse]:
-        """All that is not told yet, then how far that is: both from this very moment, so that they agree."""
+        """Return every event not sent yet, then the progress: both of this moment, so that they agree."""
         news: list[Iterable[p.WatchSessionsResponse]] = []
-        for session_id in list(self._told):
+        for session_id in list(self._sent):
             if (session := self._directory.here(session_id)) is not None:
-                news.append(self._look(session))
+                news.append(self._responses(session))
             else:
-                # The registry has to be asked, which takes time: in the next round.
+                # The registry has to be asked, which takes time: done in the next round.
                 self._news[session_id] = None
-        told = {session_id: sequence for session_id, sequence in self._told.items() if sequence != _UNSEEN}
-        progress = p.WatchProgress(sequences=told)
+        sent = {session_id: sequence for session_id, sequence in self._sent.items() if sequence != _UNSEEN}
+        progress = p.WatchProgress(sequences=sent)
         return chain(*news, [p.WatchSessionsResponse(progress=progress)])
 
-    def _look(self, session: SessionActor) -> Iterable[p.WatchSessionsResponse]:
-        """What happened in a session since it was told last; a fault of ours in one ends its watch alone."""
+    def _responses(self, session: SessionActor) -> Iterable[p.WatchSessionsResponse]:
+        """Return the news of a session; a fault of the gateway in it ends the watch of this session alone."""
         try:
-            return self._guarded(session.id, self._since_told(session))
+            return self._guarded(session.id, self._unsent(session))
         except Exception:  # noqa: BLE001 - others are watched on the same stream
             return [self._failed(session.id)]
 
@@ -264,41 +265,42 @@ class WatchStream:
     def _failed(self, session_id: str) -> p.WatchSessionsResponse:
         incident = new_id()
         _log.exception("watch.failed_for_one", session=session_id, incident=incident)
-        self._let_go(session_id)
+        self._forget(session_id)
         return _removed(session_id, InternalError("a fault of the gateway", incident=incident))
 
-    def _since_told(self, session: SessionActor) -> Iterable[p.WatchSessionsResponse]:
+    def _unsent(self, session: SessionActor) -> Iterable[p.WatchSessionsResponse]:
         session_id = session.id
-        told = self._told[session_id]
-        log = session.core.log
+        sent = self._sent[session_id]
+        log = session.log
         head: list[p.WatchSessionsResponse] = []
         entries: list[LogEntry] = []
         try:
-            entries = log.after(told) if told != _UNSEEN else []
+            entries = log.after(sent) if sent != _UNSEEN else []
         except EventsCompacted:
             oldest = log.compacted_through + 1
-            lagged = p.WatchLagged(session_id=session_id, told_sequence=told, oldest_sequence=oldest)
+            lagged = p.WatchLagged(session_id=session_id, told_sequence=sent, oldest_sequence=oldest)
             head = [p.WatchSessionsResponse(lagged=lagged), _snapshot(session)]
-        if told == _UNSEEN:
+        if sent == _UNSEEN:
             head = [_snapshot(session)]
-        self._told[session_id] = log.last_sequence
+        self._sent[session_id] = log.last_sequence
         self._news.pop(session_id, None)
         tail: list[p.WatchSessionsResponse] = []
-        if session.core.state is SessionState.ENDED:
-            self._let_go(session_id)
+        if session.state is SessionState.ENDED:
+            self._forget(session_id)
             tail = [_removed(session_id)]
         return chain(head, (_event(entry, session) for entry in entries), tail)
 
 
 def _snapshot(session: SessionActor) -> p.WatchSessionsResponse:
-    snapshot = p.WatchSnapshot(session=convert.session_message(session), sequence=session.core.log.last_sequence)
+    view = session.view()
+    snapshot = p.WatchSnapshot(session=mapping.session_message(view), sequence=view.last_sequence)
     return p.WatchSessionsResponse(snapshot=snapshot)
 
 
 def _event(entry: LogEntry, session: SessionActor) -> p.WatchSessionsResponse:
-    message = convert.event_message(entry, session)
+    message = mapping.event_message(entry, session.final_view)
     if message.HasField("rotated"):
-        # A seat in the room is for who holds the session: watching is for everybody.
+        # Access to the room is for the holder of a handle; anybody may watch.
         message.rotated.ClearField("room")
     return p.WatchSessionsResponse(event=p.WatchEvent(session_id=session.id, event=message))
 

@@ -1,53 +1,50 @@
-"""Who holds a session: streams and waiting calls. A session that nobody holds is abandoned after its grace."""
+"""Streams and waiting calls of a session. A session without any is abandoned after its grace."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from liveavatar_gateway.core.errors import AttachSuperseded, GatewayError
+from liveavatar_gateway.core.errors import AttachSuperseded, AudioStreamSuperseded, GatewayError
 from liveavatar_gateway.sessions.wakeup import Wakeup
-
-_STOOD_STILL_S = 0.5
-"""A grace whose end is noticed later than this ended while the process stood still."""
-_HEARING_S = 2.0
-"""How long whoever came back meanwhile has to be heard."""
+from liveavatar_gateway.upstream.standstill import HEARING_S, STOOD_STILL_S
 
 
-def _nothing() -> None:
-    """What most holders do at once when another takes their part."""
+def _do_nothing() -> None:
+    """Let a stream without an open utterance be superseded."""
 
 
 class Attachment:
-    """One stream's (or waiting call's) grip on a session. While there is one, the session is not abandoned."""
+    """One stream or waiting call. The session is not abandoned while it has an attachment."""
 
-    def __init__(self, holds: "Attachments", on_superseded: Callable[[], None]) -> None:
-        self._holds = holds
+    def __init__(self, attachments: "Attachments", on_superseded: Callable[[], None]) -> None:
+        self._attachments = attachments
         self._on_superseded = on_superseded
-        self.signal = Wakeup()
+        self.wakeup = Wakeup()
         """Set when the session has news."""
         self.superseded: GatewayError | None = None
+        """Error for the stream once another has taken its role; None before."""
 
     def supersede(self, error: GatewayError) -> None:
-        """Tell the holder that another took its part.
+        """Release the attachment, and end its stream with an error.
 
-        It does not hold the session any more, even when its caller reads nothing and so never hears of it.
+        It counts no longer even if its caller reads nothing, so that the error never arrives.
         """
         self.superseded = error
-        self._holds.let_go(self)
+        self._attachments.release(self)
         self._on_superseded()
-        self.signal.set()
+        self.wakeup.set()
 
     def detach(self) -> None:
-        """Keep the session alive no longer, and still be told of its news until `release`. Idempotent."""
-        self._holds.detach(self)
+        """Keep the session alive no longer, and still receive its news until `release`. Idempotent."""
+        self._attachments.detach(self)
 
     def release(self) -> None:
-        """Let go. Idempotent."""
-        self._holds.let_go(self)
+        """End the attachment. Idempotent."""
+        self._attachments.release(self)
 
 
 class Attachments:
-    """All holds of one session. Needs the running loop for its one timer."""
+    """All attachments of one session. Needs the running loop for its one timer."""
 
     def __init__(
         self,
@@ -57,81 +54,80 @@ class Attachments:
         abandon: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
-        """Begin without a hold, and without a grace that runs.
+        """Begin without an attachment, and without a running grace.
 
         Args:
-            session_id: Whose they are.
-            grace_s: How long the session waits for somebody once nobody holds it.
-            abandon: Called when that time is over.
-            changed: Called when `detached_until_s` is another.
+            session_id: The gateway's id of the session.
+            grace_s: Time that a session without an attachment waits for one.
+            abandon: Called at the end of that time.
+            changed: Called when `detached_until_s` changes.
         """
         self._session_id = session_id
         self._grace_s = grace_s
         self._abandon = abandon
         self._changed = changed
         self._all: set[Attachment] = set()
-        # Of streams whose caller has closed its side while something is still owed to it.
+        # Streams whose caller has closed its side and still waits for something.
         self._detached: set[Attachment] = set()
         self._attach: Attachment | None = None
         self._audio: Attachment | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self.detached_until_s: float | None = None
-        """Until when the session waits for somebody, monotonic seconds; None while it does not."""
+        """End of the running grace, monotonic seconds; None while none runs."""
 
     @property
     def attached(self) -> bool:
-        """Whether an `Attach` stream holds the session."""
+        """True while an `Attach` stream is open."""
         return self._attach is not None
 
-    def hold(self, on_superseded: Callable[[], None] = _nothing) -> Attachment:
-        """Keep the session from being abandoned, until `release`."""
-        hold = Attachment(self, on_superseded)
-        self._all.add(hold)
+    def add(self, on_superseded: Callable[[], None] = _do_nothing) -> Attachment:
+        """Add an attachment, until its `release`."""
+        attachment = Attachment(self, on_superseded)
+        self._all.add(attachment)
         self._stop_grace()
-        return hold
+        return attachment
 
-    def attach(self) -> Attachment:
-        """Hold it as its `Attach` stream; an earlier one is superseded."""
-        earlier, self._attach = self._attach, self.hold()
+    def add_attach_stream(self) -> Attachment:
+        """Add the session's `Attach` stream; an earlier one is superseded."""
+        earlier, self._attach = self._attach, self.add()
         if earlier is not None:
             earlier.supersede(AttachSuperseded(self._session_id))
         return self._attach
 
-    def speak(self, error_for_earlier: GatewayError, on_superseded: Callable[[], None]) -> Attachment:
-        """Hold it as its `StreamAudio` stream; an earlier one is superseded.
+    def add_audio_stream(self, on_superseded: Callable[[], None]) -> Attachment:
+        """Add the session's `StreamAudio` stream; an earlier one is superseded.
 
         Args:
-            error_for_earlier: Why the earlier one ends.
-            on_superseded: Called when a later one takes over, before that one does anything: the place to leave
-                open what it may go on with.
+            on_superseded: Called when a later stream takes over, before that one does anything: the place to
+                orphan an utterance that the later stream may continue.
         """
-        earlier, self._audio = self._audio, self.hold(on_superseded)
+        earlier, self._audio = self._audio, self.add(on_superseded)
         if earlier is not None:
-            earlier.supersede(error_for_earlier)
+            earlier.supersede(AudioStreamSuperseded(self._session_id))
         return self._audio
 
-    def let_go(self, hold: Attachment) -> None:
-        """Called by `Attachment.release`. Without any hold the session lives for its grace."""
-        self._detached.discard(hold)
-        self._audio = None if self._audio is hold else self._audio
-        self._drop(hold)
+    def release(self, attachment: Attachment) -> None:
+        """End an attachment. Without any, the grace starts."""
+        self._detached.discard(attachment)
+        self._audio = None if self._audio is attachment else self._audio
+        self._drop(attachment)
 
-    def detach(self, hold: Attachment) -> None:
-        """Detach a stream. `StreamAudio` can still be superseded: another may go on with its speech."""
-        if hold in self._all:
-            self._detached.add(hold)
-            self._drop(hold)
+    def detach(self, attachment: Attachment) -> None:
+        """Detach a stream. `StreamAudio` can still be superseded: another may continue its speech."""
+        if attachment in self._all:
+            self._detached.add(attachment)
+            self._drop(attachment)
 
-    def _drop(self, hold: Attachment) -> None:
-        if hold not in self._all:
+    def _drop(self, attachment: Attachment) -> None:
+        if attachment not in self._all:
             return
-        self._all.discard(hold)
-        self._attach = None if self._attach is hold else self._attach
-        self.expect_somebody(self._grace_s)
+        self._all.discard(attachment)
+        self._attach = None if self._attach is attachment else self._attach
+        self.start_grace(self._grace_s)
 
-    def expect_somebody(self, grace_s: float) -> None:
-        """Unless somebody holds the session, wait so long for that."""
+    def start_grace(self, grace_s: float) -> None:
+        """Abandon the session after `grace_s` seconds, unless it has or gets an attachment."""
         if self._all or self._closed:
             return
         self._stop_grace()
@@ -140,10 +136,10 @@ class Attachments:
         self._changed()
 
     def _end_grace(self) -> None:
-        """Abandon the session, unless this process stood still: somebody may have come back meanwhile, unheard."""
+        """Abandon the session. After a standstill, first give callers that came meanwhile a moment to be read."""
         assert self.detached_until_s is not None  # noqa: S101 - set with the timer
-        if time.monotonic() > self.detached_until_s + _STOOD_STILL_S:
-            self.expect_somebody(min(self._grace_s, _HEARING_S))
+        if time.monotonic() > self.detached_until_s + STOOD_STILL_S:
+            self.start_grace(min(self._grace_s, HEARING_S))
         else:
             self._abandon()
 
@@ -156,15 +152,15 @@ class Attachments:
 
     def wake(self) -> None:
         """Wake every stream of the session: it has news."""
-        for hold in (*self._all, *self._detached):
-            hold.signal.set()
+        for attachment in (*self._all, *self._detached):
+            attachment.wakeup.set()
 
-    def supersede(self, error: GatewayError) -> None:
-        """Another process has the session: tell everybody who holds it here."""
-        for hold in (*self._all, *self._detached):
-            hold.supersede(error)
+    def supersede_all(self, error: GatewayError) -> None:
+        """End every stream with an error: another process owns the session."""
+        for attachment in (*self._all, *self._detached):
+            attachment.supersede(error)
 
     def close(self) -> None:
-        """The session is over: nobody is waited for any more."""
+        """Start no grace any more: the session is over."""
         self._closed = True
         self._stop_grace()

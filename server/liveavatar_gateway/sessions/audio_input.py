@@ -1,4 +1,4 @@
-"""How a caller's audio is read: made from its header, or from the name of its format in the registry."""
+"""Input side of a caller's audio format."""
 
 from liveavatar_gateway.audio.containers import detect_container, may_be_container
 from liveavatar_gateway.audio.convert import converter
@@ -7,7 +7,7 @@ from liveavatar_gateway.core.speech.utterance import AudioInput
 
 
 def audio_input_of(audio_format: AudioFormat, *, max_chunk_bytes: int) -> AudioInput:
-    """Return how audio of a format is read, in chunks of at most `max_chunk_bytes`."""
+    """Return the input for audio of a format, in chunks of at most `max_chunk_bytes`."""
     return AudioInput(
         byte_rate=audio_format.byte_rate,
         frame_bytes=audio_format.frame_bytes,

@@ -1,4 +1,4 @@
-"""The avatars of one session, one after the other: which one speaks, until when, and what all were billed for."""
+"""Avatars of one session, one after the other: the one that speaks, its limit, and the billed time of all."""
 
 import asyncio
 import time
@@ -17,130 +17,154 @@ from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
 
 _log = structlog.get_logger(__name__)
 
-_SUCCESSOR_WAIT_S = 5.0
-"""Longest wait for a place for an avatar that is to follow another, before its callers are told."""
+_STANDBY_WAIT_S = 5.0
+"""Longest wait for a permit for an avatar that follows another; callers of new sessions wait longer."""
 
 
 class Avatars:
-    """Starts them, and knows which one speaks."""
+    """Starter and registrar of the avatars of one session. The session closes `upstream` when it is over."""
 
     def __init__(
         self,
         spec: SessionSpec,
         core: Session,
         pool: Pool,
-        ledger: SessionJournal,
-        left: RestoredSession | None,
+        journal: SessionJournal,
+        restored: RestoredSession | None,
     ) -> None:
-        """Begin with none, or with the one that another process left.
+        """Begin without an avatar, or with the one of a process that is gone.
 
         Args:
-            spec: What the caller asked for.
-            core: The state machine.
-            pool: Where sessions at LiveAvatar come from.
-            ledger: What the registry is told.
-            left: What another process left; None for a new session.
+            spec: The caller's wishes.
+            core: State machine of the session.
+            pool: Source of sessions at LiveAvatar.
+            journal: Journal of the session.
+            restored: State that another process left; None for a new session.
         """
         self._spec = spec
         self._core = core
         self._pool = pool
-        self._ledger = ledger
-        self.started: Started | None = None if left is None else left.started
-        """How the one that speaks is reached."""
-        self.started_at: datetime | None = None if left is None else left.started_at
-        """Since when LiveAvatar bills it."""
+        self._journal = journal
+        self.upstream: UpstreamSession | None = None
+        """Session at LiveAvatar that speaks; None before the first is started."""
+        self.started: Started | None = None if restored is None else restored.started
+        """Addresses and limit of the avatar that speaks."""
+        self.started_at: datetime | None = None if restored is None else restored.started_at
+        """Start of LiveAvatar's billing of the avatar that speaks."""
         core.expires_at = self.expires_at
-        self.turn_count = 1 if left is None else left.turn_count
-        """Avatars that were asked for."""
-        self.retired_s = 0.0 if left is None else left.retired_s
-        """What those were billed for that are no more."""
+        self.avatar_count = 1 if restored is None else restored.turn_count
+        """Number of avatars requested so far."""
+        self.retired_s = 0.0 if restored is None else restored.retired_s
+        """Billed time of the avatars before the one that speaks."""
+
+    @property
+    def current(self) -> UpstreamSession:
+        """Session at LiveAvatar that speaks; only after the start of the first."""
+        assert self.upstream is not None  # noqa: S101 - see above
+        return self.upstream
+
+    @property
+    def are_replaceable(self) -> bool:
+        """True if another avatar can join in place of one out of reach: in a room of the caller's own alone."""
+        return self._spec.livekit_room is not None
 
     async def start(self, wait_s: float | None) -> UpstreamSession:
-        """Start the first.
+        """Start the first avatar.
 
         Args:
-            wait_s: Longest wait for a place on the account, seconds; None is the pool's own limit.
+            wait_s: Longest wait for a permit of the account, seconds; None is the pool's own limit.
 
         Raises:
             GatewayError: it could not be started.
         """
-        return await self._pool.start(self._spec.avatar_request(1), self._ledger, wait_s=wait_s)
+        upstream = await self._pool.start(self._spec.avatar_request(1), self._journal, wait_s=wait_s)
+        self._set_current(upstream)
+        self.upstream = upstream
+        return upstream
 
-    def speaks(self, upstream: UpstreamSession) -> None:
-        """The first, or one in place of another, is started."""
+    def adopt(self, started: Started) -> None:
+        """Continue with the avatar of a process that is gone."""
+        self.upstream = self._pool.adopt(started, self._journal)
+
+    def _set_current(self, upstream: UpstreamSession) -> None:
         self.started, self.started_at = upstream.started, datetime.now(UTC)
         self._core.expires_at = self.expires_at
 
     async def start_next(self) -> UpstreamSession:
-        """Start one that is to follow.
+        """Start an avatar that is to follow the one that speaks.
 
         Raises:
             GatewayError: it could not be started.
         """
-        self.turn_count += 1
-        # Before anybody has the identity that goes with it.
-        await self._ledger.save()
+        self.avatar_count += 1
+        # Saved first: two avatars must not join a room under the same identity.
+        await self._journal.save()
         return await self._pool.start(
-            self._spec.avatar_request(self.turn_count), self._ledger, wait_s=_SUCCESSOR_WAIT_S
+            self._spec.avatar_request(self.avatar_count), self._journal, wait_s=_STANDBY_WAIT_S
         )
 
-    async def succeed(self, successor: Standby, old: UpstreamSession | None) -> None:
-        """A fresh avatar speaks from now on. That is in the registry before it does so, and the old one goes."""
-        fresh = successor.upstream.started
-        self._retire_this()
-        self.started, self.started_at = fresh, successor.started_at
+    async def take_over(self, standby: Standby) -> None:
+        """Let a standby speak from now on, and close the avatar before it.
+
+        The change is in the registry before the standby is sent anything.
+        """
+        replaced, self.upstream = self.upstream, standby.upstream
+        fresh = standby.upstream.started
+        self._retire_current()
+        self.started, self.started_at = fresh, standby.started_at
         now_s = time.monotonic()
         access = self.viewer_access()
         self._core.take_over(
             upstream_session_id=fresh.session_id,
             max_duration_s=fresh.max_duration_s,
             expires_at=self.expires_at,
-            # Kept as it is now: another avatar may be in another room by the time this is told again.
+            # Part of the event, since the avatar after this one may be in another room when it is sent again.
             room=None if access is None else Room(url=access.url, token=access.token),
-            age_s=now_s - successor.started_mono_s,
+            age_s=now_s - standby.started_mono_s,
             now_s=now_s,
         )
         try:
-            await self._ledger.save()
+            await self._journal.save()
             _log.info("session.rotated", session=self._core.id, upstream_session=fresh.session_id)
         finally:
-            # Whatever ends this task. Where another process has the session, the old one may be what it drives.
-            if old is not None:
-                going = old.leave() if self._ledger.closed else old.close()
-                self._pool.run(going, name=f"session-{self._core.id}/retire")
+            # Also if this task is cancelled. A process that owns the session by now may drive the replaced avatar.
+            if replaced is not None:
+                closing = replaced.leave() if self._journal.closed else replaced.close()
+                self._pool.run(closing, name=f"session-{self._core.id}/retire")
 
-    async def replace(self, old: UpstreamSession | None) -> UpstreamSession:
-        """One that cannot be reached any more goes, and another comes into the caller's room in its place.
+    async def replace(self) -> UpstreamSession:
+        """Close an avatar that is out of reach, and start another in the caller's room in its place.
 
         Raises:
             GatewayError: none could be started.
         """
-        if old is not None:
-            closing = self._pool.run(old.close(), name=f"session-{self._core.id}/replace")
-            await asyncio.wait([closing], timeout=_SUCCESSOR_WAIT_S)
-        self._retire_this()
+        if self.upstream is not None:
+            closing = self._pool.run(self.upstream.close(), name=f"session-{self._core.id}/replace")
+            await asyncio.wait([closing], timeout=_STANDBY_WAIT_S)
+        self._retire_current()
         upstream = await self.start_next()
-        self.speaks(upstream)
+        self._set_current(upstream)
         try:
-            await self._ledger.save()
+            await self._journal.save()
         except asyncio.CancelledError:
-            # The session ends meanwhile, and nobody else knows of this one yet.
+            # The session ends meanwhile, and only this task knows the fresh avatar.
             self._pool.run(upstream.close(), name=f"session-{self._core.id}/unwanted")
             raise
+        self.upstream = upstream
         return upstream
 
-    def _retire_this(self) -> None:
+    def _retire_current(self) -> None:
         if self.started_at is not None:
             self.retire((datetime.now(UTC) - self.started_at).total_seconds())
 
     def retire(self, billed_s: float) -> None:
-        """An avatar is no more that was billed for so long."""
+        """Add the billed time of an avatar that is closed."""
         self.retired_s += billed_s
 
     def viewer_access(self) -> LiveKitAccess | None:
-        """Return what a browser needs to join; None before the room exists, or without a token for an own room.
+        """Return access to the room for a browser; None before the room exists, or if no token can be made.
 
-        LiveAvatar's own token, if it gives one for such a room, may do more than watch.
+        In a room of the caller's own the token is never LiveAvatar's, which may allow more than watching.
         """
         if self.started is None:
             return None
@@ -150,14 +174,14 @@ class Avatars:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When LiveAvatar will end the one that speaks; None before the start, or when LiveAvatar did not say."""
+        """End of the avatar that speaks by LiveAvatar's limit; None before the start, or without a limit."""
         if self.started is None or self.started_at is None or self.started.max_duration_s is None:
             return None
         return self.started_at + timedelta(seconds=self.started.max_duration_s)
 
     @property
     def billed(self) -> timedelta:
-        """What LiveAvatar bills: from the start of each to its end, or to now."""
+        """Billed time: from the start of each avatar to its end, or to now."""
         retired = timedelta(seconds=self.retired_s)
         if self.started_at is None:
             return retired

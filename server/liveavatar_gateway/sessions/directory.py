@@ -25,13 +25,13 @@ from liveavatar_gateway.core.errors import (
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, StoredSession
 from liveavatar_gateway.sessions.bulkhead import bulkhead
-from liveavatar_gateway.sessions.driver import ReconnectConfig
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.observers import Observer
+from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.record import Record, read_record
 from liveavatar_gateway.sessions.restore import restore, view
-from liveavatar_gateway.sessions.session import SessionActor, new_id, utc_now
+from liveavatar_gateway.sessions.session import SessionActor, SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
@@ -76,7 +76,7 @@ def _expect_caller(opening: asyncio.Task[SessionActor]) -> None:
     """Start the grace of a session whose caller left before it was there."""
     if not opening.cancelled() and opening.exception() is None:
         session = opening.result()
-        session.holds.expect_somebody(session.spec.detach_grace_s)
+        session.attachments.start_grace(session.spec.detach_grace_s)
 
 
 class Directory:
@@ -90,7 +90,15 @@ class Directory:
         self._config = config
         self._pool = pool
         self._books = books
-        self._metrics = metrics
+        self._services = SessionServices(
+            config=config.session,
+            reconnect=config.reconnect,
+            retention_s=config.retention_s,
+            pool=pool,
+            journals=books,
+            metrics=metrics,
+            listener=self,
+        )
         self._sessions: OrderedDict[str, SessionActor] = OrderedDict()
         self._requests: dict[str, SessionActor] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -155,16 +163,7 @@ class Directory:
         return session
 
     def _new(self, spec: SessionSpec, request_id: str) -> SessionActor:
-        return SessionActor(
-            spec,
-            self._config.session,
-            self._pool,
-            self._books,
-            self._metrics,
-            reconnect=self._config.reconnect,
-            request_id=request_id,
-            keep_s=self._config.retention_s,
-        )
+        return SessionActor(spec, self._services, request_id=request_id)
 
     async def _open_for(self, spec: SessionSpec, request_id: str, wait_s: float | None) -> SessionActor:
         async with self._locked(f"request {request_id}"):
@@ -172,7 +171,7 @@ class Directory:
                 # Between the look and the reservation another process may have been faster.
                 known = self._requests.get(request_id)
                 failed = ""
-                if known is None or known.core.end_reason is EndReason.CREATE_FAILED:
+                if known is None or known.end_reason is EndReason.CREATE_FAILED:
                     # One that failed may still be stopped: its caller has been told, and may try again.
                     known, failed = await self._requested(request_id, spec)
                 if known is not None:
@@ -212,7 +211,7 @@ class Directory:
         except ValueError:
             return None, row.session_id
         here = self._here(row.session_id)
-        end_reason = record.end_reason if here is None else here.core.end_reason
+        end_reason = record.end_reason if here is None else here.end_reason
         if end_reason is EndReason.CREATE_FAILED:
             # Nothing was made, so a retry of the same request may try again.
             return None, row.session_id
@@ -278,17 +277,7 @@ class Directory:
             return None
         if left is None:
             return None
-        session = SessionActor(
-            record.spec,
-            self._config.session,
-            self._pool,
-            self._books,
-            self._metrics,
-            reconnect=self._config.reconnect,
-            request_id=record.request_id,
-            keep_s=self._config.retention_s,
-            left=left,
-        )
+        session = SessionActor(record.spec, self._services, request_id=record.request_id, restored=left)
         self._add(session, None)
         return session
 
@@ -299,11 +288,11 @@ class Directory:
         task = asyncio.create_task(self._live(session, wait_s), name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        session.on_news = self._on_news
         for observer in list(self.observers):
             self._tell(observer, observer.on_session, session)
 
-    def _on_news(self, session_id: str) -> None:
+    def on_news(self, session_id: str) -> None:
+        """Tell observers that the log of a session has grown, or that the session has left."""
         for observer in list(self.observers):
             self._tell(observer, observer.on_news, session_id)
 
@@ -329,7 +318,7 @@ class Directory:
         if session.lost_to is not None:
             self._let_go(session)
             return
-        if session.core.end_reason is EndReason.CREATE_FAILED:
+        if session.end_reason is EndReason.CREATE_FAILED:
             self._note_failed_create(session)
             # Nothing was made, so a retry of the same request may try again.
             if self._requests.get(session.request_id) is session:
@@ -338,7 +327,7 @@ class Directory:
         self._forget()
 
     def _note_failed_create(self, session: SessionActor) -> None:
-        error = session.core.error
+        error = session.error
         if isinstance(error, RegistryUnavailable):
             self._books.note_outage(error)
         if error is not None:
@@ -350,7 +339,7 @@ class Directory:
             del self._sessions[session.id]
         if self._requests.get(session.request_id) is session:
             del self._requests[session.request_id]
-        self._on_news(session.id)
+        self.on_news(session.id)
 
     def _forget(self) -> None:
         now_s = time.monotonic()
@@ -468,7 +457,7 @@ class Directory:
         except (ValueError, GatewayError) as error:
             _log.warning("session.unreadable", session=row.session_id, error=str(error))
             return None
-        return SessionActor(record.spec, self._config.session, self._pool, self._books, self._metrics, left=left)
+        return SessionActor(record.spec, self._services, restored=left)
 
     async def by_handle(self, handle: str, *, field: str) -> SessionActor:
         """Find a session by its handle.

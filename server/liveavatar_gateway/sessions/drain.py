@@ -1,4 +1,4 @@
-"""Takes a process out of service, and back in while there is time."""
+"""Drain: a process leaves service, and may return while it has not exited."""
 
 import asyncio
 import contextlib
@@ -19,30 +19,30 @@ _log = structlog.get_logger(__name__)
 
 
 class Drain:
-    """Whether a process takes sessions, and until when those that live may stay.
+    """State of service of a process: new sessions accepted or refused, and the deadline of living ones.
 
-    `begin` is what operators do: sessions go on as they are until the deadline, and `take_back` undoes it.
-    `finish` is what a process does that exits: sessions are ended once they are silent, and nothing undoes it.
+    `begin` is for operators: sessions continue as they are until the deadline, and `cancel` undoes it. `finish`
+    is for a process that exits: sessions are ended once they are silent, and nothing undoes it.
     """
 
-    def __init__(self, directory: Directory, tell_health: Callable[[bool], Awaitable[None]]) -> None:
+    def __init__(self, directory: Directory, publish_health: Callable[[bool], Awaitable[None]]) -> None:
         """Begin in service.
 
         Args:
-            directory: Whose sessions.
-            tell_health: Is called with whether the process serves, when that changes.
+            directory: Sessions of the process.
+            publish_health: Called at each change, with True if the process is in service.
         """
         self._directory = directory
-        self._tell_health = tell_health
+        self._publish_health = publish_health
         self._timer: PatientTimer | None = None
         self._finishing = False
         self.deadline: datetime | None = None
-        """When sessions that still live are ended, or were; None in service."""
+        """End of the drain, past or to come; None in service."""
 
     async def begin(self, grace_s: float) -> datetime:
-        """Take no new sessions, tell all streams to go away, and end what still lives after `grace_s` seconds.
+        """Refuse new sessions, announce the drain to all streams, and end living sessions after `grace_s` seconds.
 
-        Returns the deadline. Called again, it sets another one.
+        Returns the deadline. A second call sets a new one.
 
         Raises:
             Draining: the process exits.
@@ -50,9 +50,9 @@ class Drain:
         self._require_running()
         self._stop_timer()
         self.deadline = self._announce(grace_s, takes_speech=True)
-        # An operator may have taken it back while the process stood still.
+        # After a standstill, an operator's cancellation may still be unread.
         self._timer = PatientTimer(grace_s, self._end)
-        await self._tell_health(False)
+        await self._publish_health(False)
         return self.deadline
 
     def _announce(self, grace_s: float, *, takes_speech: bool) -> datetime:
@@ -70,8 +70,8 @@ class Drain:
         _log.info("drain.ended", sessions=len(self._directory.living()))
         self._directory.end_all(EndReason.DRAINED)
 
-    async def take_back(self) -> bool:
-        """Take sessions again and let those that live stay; False when there was no drain.
+    async def cancel(self) -> bool:
+        """Accept sessions again and let living ones stay; return False if no drain was running.
 
         Raises:
             Draining: the process exits.
@@ -83,31 +83,31 @@ class Drain:
         self.deadline = None
         self._directory.draining = False
         living = self._directory.living()
-        _log.info("drain.taken_back", sessions=len(living))
+        _log.info("drain.cancelled", sessions=len(living))
         for session in living:
             with bulkhead("drain.failed", session.id):
                 session.cancel_go_away()
-        await self._tell_health(True)
+        await self._publish_health(True)
         return True
 
     async def finish(self, grace_s: float, reserve_s: float) -> None:
-        """Take no new sessions, let each finish what it says, then end it.
+        """Refuse new sessions, let each living one finish its speech, then end it.
 
-        Returns when all have ended, or when the grace is over.
+        Returns when all have ended, or at the end of the grace.
 
         Args:
-            grace_s: How long speech may go on.
-            reserve_s: How much of that is kept for stopping.
+            grace_s: Longest time until the end of all sessions.
+            reserve_s: Part of that time for stopping them.
         """
         self._finishing = True
         self._stop_timer()
         end_s = asyncio.get_running_loop().time() + max(0.0, grace_s - reserve_s)
         living = self._directory.living()
         self.deadline = self._announce(grace_s, takes_speech=False)
-        await self._tell_health(False)
+        await self._publish_health(False)
         async with asyncio.TaskGroup() as tasks:
             for session in living:
-                work = _finish_apart(session, end_s, reserve_s)
+                work = _finish_in_bulkhead(session, end_s, reserve_s)
                 tasks.create_task(work, name=f"session-{session.id}/drain")
         _log.info("drain.ended", sessions=len(living))
 
@@ -121,22 +121,22 @@ class Drain:
             self._timer = None
 
 
-async def _finish_apart(session: SessionActor, end_s: float, reserve_s: float) -> None:
+async def _finish_in_bulkhead(session: SessionActor, end_s: float, reserve_s: float) -> None:
     with bulkhead("drain.failed", session.id):
         await _finish(session, end_s, reserve_s)
 
 
 async def _finish(session: SessionActor, end_s: float, reserve_s: float) -> None:
-    hold = session.holds.hold()
+    attachment = session.attachments.add()
     loop = asyncio.get_running_loop()
     try:
-        while session.core.speech.active and not session.core.over and loop.time() < end_s:
-            await hold.signal.wait(end_s - loop.time())
+        while session.speaks and not session.over and loop.time() < end_s:
+            await attachment.wakeup.wait(end_s - loop.time())
             if loop.time() > end_s + STOOD_STILL_S:
-                # What it said may have ended while the process stood still.
+                # Speech may have ended while the process stood still.
                 await read_what_arrived()
     finally:
-        hold.release()
+        attachment.release()
     session.end(EndReason.DRAINED)
     with contextlib.suppress(TimeoutError):
         async with patient_timeout(max(reserve_s, end_s + reserve_s - loop.time())):

@@ -1,22 +1,22 @@
-"""Drives one session upstream: commands out, events in, and a lost socket opened again."""
+"""Exchange of one session with LiveAvatar: commands out, events in, over one socket after the other."""
 
 import asyncio
-import random
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import structlog
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.errors import GatewayError, UpstreamError, UpstreamUnreachable
+from liveavatar_gateway.core.errors import GatewayError
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.speech.utterance import Utterance
-from liveavatar_gateway.core.states import EndReason, SessionState, end_reason_of
+from liveavatar_gateway.core.states import EndReason, end_reason_of
+from liveavatar_gateway.sessions.avatars import Avatars
+from liveavatar_gateway.sessions.journal import SessionJournal
+from liveavatar_gateway.sessions.publisher import EventPublisher
+from liveavatar_gateway.sessions.reconnector import ReconnectConfig, Reconnector, SessionGone
 from liveavatar_gateway.sessions.standby import Standby, StandbyManager
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
-from liveavatar_gateway.upstream.backoff import Backoff
 from liveavatar_gateway.upstream.pool import UpstreamSession
 from liveavatar_gateway.upstream.socket import (
     CONNECTION_LOST,
@@ -35,53 +35,8 @@ _LOOK_S = 0.5
 """How often it is noticed, while there is no socket, whether the process stood still."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReconnectConfig:
-    """How a lost command socket is opened again. Seconds."""
-
-    budget_s: float = 30.0
-    """How long it is tried, also where sockets open and do not last. Higher survives longer outages of LiveAvatar
-    and pays for them; 0 tries only once at the beginning, and ends a session with its socket."""
-    first_wait_s: float = 0.2
-    """Longest wait before the first try. Lower comes back sooner, and with everybody else."""
-    max_wait_s: float = 5.0
-    """Longest wait between two tries."""
-    stable_s: float = 1.0
-    """How long a socket must have lasted for the next loss to begin with the shortest wait again, and how long its
-    avatar must have heard for it to begin with the whole budget."""
-
-
-def _unkept(utterance: Utterance) -> None:
-    """What becomes of progress that nobody keeps."""
-
-
-class SessionGone(Exception):
-    """LiveAvatar ended the session, with its own word for why; empty when it has none."""
-
-    def __init__(self, upstream_reason: str) -> None:
-        super().__init__(upstream_reason)
-        self.upstream_reason = upstream_reason
-
-
-async def _unwanted(successor: "Standby", old: UpstreamSession | None) -> None:
-    """What becomes of a take-over that nobody planned."""
-
-
-async def _unshared() -> None:
-    """Do nothing: no other process can have the session."""
-
-
-Renew = Callable[[], Awaitable[UpstreamSession | None]]
-
-
 class SessionDriver:
-    """The only writer upstream of one session. `run` returns when that is over; its caller closes `upstream`.
-
-    `progress` is called with an utterance when the operating system has a packet of it, or its end, and delivers
-    that whatever becomes of this process. A process that is killed just before repeats that packet; the other way
-    round it would be lost.
-    `renew` makes a fresh upstream session when the old one cannot be reached any more, or gives None.
-    """
+    """Only writer upstream of one session. `run` returns when that is over; its caller stops the avatar."""
 
     def __init__(
         self,
@@ -90,89 +45,82 @@ class SessionDriver:
         metrics: Metrics,
         *,
         wake: Wakeup,
-        tell: Callable[[], None],
-        rotations: StandbyManager,
+        publisher: EventPublisher,
+        journal: SessionJournal,
+        avatars: Avatars,
+        standbys: StandbyManager,
     ) -> None:
         """Prepare for `run`.
 
         Args:
-            core: The state machine.
-            config: How a lost socket is opened again.
-            metrics: What is counted.
-            wake: Set by whoever gave the machine an input after which a command may be due.
-            tell: Called when the machine may have something to tell its callers.
-            rotations: Has the avatar that is to take over.
+            core: State machine of the session.
+            config: Retries after the loss of a socket.
+            metrics: Counters of packets and failures.
+            wake: Set after an input to the state machine that may have made a command due.
+            publisher: Hands out events and answers of the state machine.
+            journal: Record of each packet and each end of an utterance, written once the operating system has it
+                and delivers it whatever becomes of this process. A process that is killed just before repeats the
+                packet; the other way round, it would be lost.
+            avatars: The avatar that speaks.
+            standbys: The avatar that takes over.
         """
         self._core = core
-        self._config = config
         self._metrics = metrics
         self._wake = wake
-        self._tell = tell
-        self._rotations = rotations
-        self._backoff = Backoff(first_s=config.first_wait_s, max_s=config.max_wait_s, rng=random.Random())  # noqa: S311 - jitter
+        self._publisher = publisher
+        self._journal = journal
+        self._avatars = avatars
+        self._standbys = standbys
+        self._reconnector = Reconnector(core, config, journal=journal, avatars=avatars, standbys=standbys)
         self._early: list[m.Event] | None = None
+        """Events that came before the state machine knows of their socket; None once it does."""
         self._lost: SocketClosed | None = None
-        self._give_up_s: float | None = None
-        """Until when it is tried to reach the avatar: since it was lost, however often a socket did not last."""
-        self._attempt_count = 0
-        self._stood_still = False
-        """True when the process stood still since the latest try to reach the avatar began."""
         self._stuck_since_s: float | None = None
         self._stuck_seen_s = 0.0
-        self._renewed = False
-        """Whether it is a fresh avatar in place of one out of reach, and was not heard to last yet."""
-        self.upstream: UpstreamSession | None = None
-        self.progress: Callable[[Utterance], None] = _unkept
-        self.renew: Renew | None = None
-        self.confirm: Callable[[], Awaitable[None]] = _unshared
-        """Makes sure, before anything is sent, that no other process took the session while this one stood still;
-        if one did, the task of `run` is cancelled."""
-        self.succeeded: Callable[[Standby, UpstreamSession | None], Awaitable[None]] = _unwanted
-        """Called when a fresh avatar speaks from now on, before it is sent anything."""
 
-    async def run(self, upstream: UpstreamSession) -> None:
+    async def run(self) -> None:
         """Keep a socket open and speak over it until the session is over."""
-        self.upstream = upstream
         try:
             while not self._core.over:
-                successor = self._rotations.take(time.monotonic())
-                reached = await self._reach() if successor is None else await self._succeed(successor)
+                standby = self._standbys.take(time.monotonic())
+                reached = await self._reach() if standby is None else await self._take_over(standby)
                 if reached is not None:
                     await self._talk(*reached)
         finally:
-            self._rotations.close()
+            self._standbys.close()
 
-    async def _succeed(self, successor: Standby) -> tuple[CommandSocket, int]:
-        """A fresh avatar speaks from now on; it is the one that another process would go on with."""
-        old, self.upstream = self.upstream, successor.upstream
-        # What the old one said to a socket that is not needed any more is not the fresh one's.
+    async def _take_over(self, standby: Standby) -> tuple[CommandSocket, int]:
+        """Let a standby speak from now on."""
+        # The replaced avatar's: they say nothing about the new socket.
         self._early = None
-        successor.hear(self._listener(successor.upstream))
-        await self.succeeded(successor, old)
-        await self._rotations.let_go()
-        self._tell()
-        return successor.socket, 0
+        standby.listen(self._listener(standby.upstream))
+        await self._avatars.take_over(standby)
+        await self._standbys.wait_for_release()
+        self._publisher.publish()
+        return standby.socket, 0
 
     # --- without a socket
 
     async def _reach(self) -> tuple[CommandSocket, int] | None:
-        """Open a socket while time goes on; None when the session is over instead."""
+        """Open a socket while time goes on; return None if the session is over or a standby takes over."""
         self._early = []
-        opening = asyncio.create_task(self._open_or_renew(), name=f"session-{self._core.id}/open")
+        opening = asyncio.create_task(
+            self._reconnector.open(self._listener, self._lost), name=f"session-{self._core.id}/open"
+        )
         opening.add_done_callback(self._opened)
         try:
             while not (self._core.over or opening.done() or self._core.may_take_over(time.monotonic())):
                 self._core.tick(time.monotonic())
-                # Without a socket nothing is due but what time alone brings: this looks when that is.
+                # Nothing is sent without a socket; the call only updates the deadline.
                 self._core.next_command(time.monotonic())
-                self._rotations.look(time.monotonic())
+                self._standbys.look(time.monotonic())
                 await self._sleep(_LOOK_S)
         finally:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
         if self._core.over or opening.cancelled() or self._core.may_take_over(time.monotonic()):
-            # A socket that was opened all the same is closed with its session.
+            # A socket that opened in this moment is closed with its session.
             return None
         try:
             return opening.result()
@@ -180,102 +128,15 @@ class SessionDriver:
             reason = end_reason_of(gone.upstream_reason) if gone.upstream_reason else EndReason.UPSTREAM_ENDED
             self._end(reason, upstream_reason=gone.upstream_reason)
         except GatewayError as error:
-            # Not only LiveAvatar's: a fresh avatar may find no place on the account.
+            # Not only LiveAvatar's errors: the account may have no permit left for a replacement.
             self._end(EndReason.UPSTREAM_FAILED, error=error)
         return None
 
     def _opened(self, opening: asyncio.Task[tuple[CommandSocket, int]]) -> None:
         if not opening.cancelled():
-            # Looked at here: a session that ends in this very moment does not ask why it could not be reached.
+            # Retrieved here, since a session that ends in this moment does not ask for the error.
             opening.exception()
         self._wake.set()
-
-    async def _open_or_renew(self) -> tuple[CommandSocket, int]:
-        try:
-            return await self._open(again=self._core.state is SessionState.RECONNECTING)
-        except UpstreamUnreachable:
-            # A fresh one that is out of reach as well is not replaced again: each is paid for.
-            fresh = await self.renew() if self.renew is not None and not self._renewed else None
-            if fresh is None:
-                raise
-        self.upstream = fresh
-        self._renewed = True
-        self._give_up_s = None
-        self._core.replaced(max_duration_s=fresh.started.max_duration_s, now_s=time.monotonic())
-        self._backoff.reset()
-        return await self._open(again=False)
-
-    async def _open(self, *, again: bool) -> tuple[CommandSocket, int]:
-        """Open the socket, trying as long as the budget allows; returns it with how many tries that took.
-
-        Raises:
-            SessionGone: there is nothing to connect to any more.
-            UpstreamUnreachable: the budget is spent.
-        """
-        assert self.upstream is not None  # noqa: S101 - set by `run`
-        session_id = self.upstream.started.session_id
-        give_up_s = self._give_up_s or self._begin_to_reach(time.monotonic())
-        count = 0
-        wait_s = self._backoff.next_s() if again else 0.0
-        failure: UpstreamError | None = None
-        while (not again and count == 0) or await self._may_try(wait_s, give_up_s):
-            await asyncio.sleep(wait_s)
-            await self.confirm()
-            self._stood_still = False
-            count += 1
-            self._attempt_count += 1
-            try:
-                socket = await self.upstream.connect(self._listener(self.upstream))
-            except UpstreamUnreachable as error:
-                failure = error
-                status = error.metadata.get("http_status", "")
-                _log.info("upstream.connect_failed", session=self._core.id, attempt=count, http_status=status)
-                if status.startswith("4"):
-                    await self._raise_if_gone(session_id)
-            else:
-                if not again:
-                    # Those before an avatar is reached at all are not tries to reach it again.
-                    self._attempt_count = 0
-                return socket, count
-            wait_s = self._backoff.next_s()
-        raise self._unreachable(self._attempt_count) from failure
-
-    async def _may_try(self, wait_s: float, give_up_s: float) -> bool:
-        """Return whether another try is due: within the budget, or since the process stood still."""
-        if time.monotonic() + wait_s <= give_up_s:
-            return True
-        # Those who notice that have woken up by then too.
-        await read_what_arrived()
-        return self._stood_still and self._config.budget_s > 0
-
-    def _begin_to_reach(self, now_s: float) -> float:
-        """From now on the budget is spent; returns until when it lasts."""
-        self._attempt_count = 0
-        self._give_up_s = now_s + self._config.budget_s
-        return self._give_up_s
-
-    async def _raise_if_gone(self, session_id: str) -> None:
-        """A refusal may mean that the session is over; only its record can tell."""
-        assert self.upstream is not None  # noqa: S101 - set by `run`
-        fate = await self.upstream.fate()
-        if fate.over:
-            _log.info("upstream.gone", session=self._core.id, upstream_session=session_id, reason=fate.reason)
-            raise SessionGone(fate.reason)
-
-    def _unreachable(self, count: int) -> UpstreamUnreachable:
-        budget_s = self._config.budget_s
-        if self._lost is None:
-            return UpstreamUnreachable(
-                f"LiveAvatar's command socket could not be opened within {budget_s:g} s; try again",
-                retry_after_s=1.0,
-                attempt_count=count,
-            )
-        return UpstreamUnreachable(
-            f"the connection to the avatar was lost ({self._lost}) and could not be made again within "
-            f"{budget_s:g} s; create a new session",
-            close_code=self._lost.code,
-            attempt_count=count,
-        )
 
     # --- with a socket
 
@@ -288,7 +149,7 @@ class SessionDriver:
         early, self._early = self._early or [], None
         for event in early:
             self._on_event(event)
-        # Again when the avatar that was to take over is lost in that very moment.
+        # Repeated where the standby is lost in the moment in which it was to take over.
         while not (self._core.over or self._lost or self._core.may_take_over(time.monotonic())):
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(self._watch(socket), name=f"session-{self._core.id}/watch")
@@ -300,13 +161,7 @@ class SessionDriver:
         if self._lost is not None and not self._core.over and not self._core.may_take_over(time.monotonic()):
             socket.abort()
             now_s = time.monotonic()
-            heard_since_s = self._core.heard_since_s
-            if heard_since_s is not None and now_s - heard_since_s >= self._config.stable_s:
-                # Otherwise it is lost over and over, and what was spent of the budget stays spent.
-                self._begin_to_reach(now_s)
-                self._renewed = False
-            if now_s - opened_s >= self._config.stable_s:
-                self._backoff.reset()
+            self._reconnector.note_lost(opened_s=opened_s, ready_s=self._core.heard_since_s, now_s=now_s)
             self._core.socket_lost(now_s)
             self._metrics.upstream_failed(SOCKET_CLOSED)
             _log.info(
@@ -316,7 +171,7 @@ class SessionDriver:
                 how=str(self._lost),
                 lasted_s=round(now_s - opened_s, 1),
             )
-            self._tell()
+            self._publisher.publish()
 
     async def _watch(self, socket: CommandSocket) -> None:
         self._lost = await socket.closed()
@@ -333,11 +188,11 @@ class SessionDriver:
             core.tick(time.monotonic(), is_stuck=self._is_stuck(socket))
             if core.may_take_over(time.monotonic()):
                 return
-            self._rotations.look(time.monotonic())
+            self._standbys.look(time.monotonic())
             if core.is_deaf(time.monotonic()) and await self._is_deaf_still():
                 raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
             while True:
-                await self.confirm()
+                await self._journal.confirm_lease()
                 if self._lost is not None or (command := core.next_command(time.monotonic())) is None:
                     break
                 # The pong proves that all up to here was read.
@@ -376,38 +231,38 @@ class SessionDriver:
     def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:
         utterance = self._core.speech.find(command.event_id)
         if utterance is not None:
-            self.progress(utterance)
+            self._journal.note_utterance(utterance)
 
     async def _sleep(self, at_most_s: float | None = None) -> None:
-        self._tell()
+        self._publisher.publish()
         began_s = time.monotonic()
         deadline_s = self._core.deadline_s
         if at_most_s is not None:
             deadline_s = began_s + at_most_s if deadline_s is None else min(deadline_s, began_s + at_most_s)
         await self._wake.wait(None if deadline_s is None else deadline_s - began_s)
         if deadline_s is not None and time.monotonic() > max(deadline_s, began_s) + _LATE_S:
-            self._stood_still = True
+            self._reconnector.note_standstill()
         if deadline_s is not None and time.monotonic() > deadline_s + _LATE_S:
             # This process stood still, and nothing is judged by the clock before what LiveAvatar said meanwhile.
             await read_what_arrived()
-        await self.confirm()
+        await self._journal.confirm_lease()
 
     def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
-        """Hears one avatar, until another speaks: how that one ends is not how the session does."""
+        """Return a listener for one avatar. Its events count while it speaks: its end is not the session's."""
 
-        def hear(event: m.Event) -> None:
-            if self.upstream is upstream:
+        def on_event(event: m.Event) -> None:
+            if self._avatars.upstream is upstream:
                 self._on_event(event)
 
-        return hear
+        return on_event
 
     def _on_event(self, event: m.Event) -> None:
         if self._early is not None:
-            # It came with the answer to the handshake: the machine does not know of this socket yet.
+            # The event came with the answer to the handshake: the state machine does not know of this socket yet.
             self._early.append(event)
         elif self._core.on_wire(event, time.monotonic()):
             self._wake.set()
 
     def _end(self, reason: EndReason, *, error: GatewayError | None = None, upstream_reason: str = "") -> None:
         self._core.end(reason, time.monotonic(), error=error, upstream_reason=upstream_reason)
-        self._tell()
+        self._publisher.publish()

@@ -1,4 +1,4 @@
-"""Barge-ins under way: each caller that cut something waits for LiveAvatar's answer."""
+"""Callers that wait for the result of an interrupt."""
 
 import asyncio
 
@@ -7,26 +7,26 @@ from liveavatar_gateway.core.events import UtteranceEnded
 
 
 class InterruptWaiters:
-    """Numbers of interrupts, as the state machine gives them out, and who waits for which."""
+    """Pending results of interrupts, by the id that the state machine gave each interrupt."""
 
     def __init__(self) -> None:
-        self._answers: dict[int, asyncio.Future[list[UtteranceEnded]]] = {}
+        self._results: dict[int, asyncio.Future[list[UtteranceEnded]]] = {}
 
-    def open(self, ticket: int) -> asyncio.Future[list[UtteranceEnded]]:
-        """Return what to wait for; from now on an answer is not lost."""
-        answer: asyncio.Future[list[UtteranceEnded]] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(lambda _: self._answers.pop(ticket, None))
-        self._answers[ticket] = answer
-        return answer
+    def expect(self, interrupt_id: int) -> asyncio.Future[list[UtteranceEnded]]:
+        """Return the future result of an interrupt: the utterances that it ended."""
+        result: asyncio.Future[list[UtteranceEnded]] = asyncio.get_running_loop().create_future()
+        result.add_done_callback(lambda _: self._results.pop(interrupt_id, None))
+        self._results[interrupt_id] = result
+        return result
 
-    def answer(self, ticket: int, ended: list[UtteranceEnded]) -> None:
-        """Hand out what was cut, if somebody still waits for it."""
-        answer = self._answers.get(ticket)
-        if answer is not None and not answer.done():
-            answer.set_result(ended)
+    def resolve(self, interrupt_id: int, ended: list[UtteranceEnded]) -> None:
+        """Pass the result of an interrupt to its caller, if that still waits."""
+        result = self._results.get(interrupt_id)
+        if result is not None and not result.done():
+            result.set_result(ended)
 
     def fail_all(self, error: GatewayError) -> None:
-        """Nobody here will know what was cut."""
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(error)
+        """Fail every pending result."""
+        for result in self._results.values():
+            if not result.done():
+                result.set_exception(error)

@@ -1,4 +1,4 @@
-"""Those who watch sessions without holding them: they keep none alive and slow none down."""
+"""Observers of all sessions of a process: they keep no session alive and slow none down."""
 
 from typing import Protocol
 
@@ -7,16 +7,16 @@ from liveavatar_gateway.sessions.session import SessionActor
 
 
 class Observer(Protocol):
-    """Is told that there is something to look at; looks when it has time. None of these may raise or wait."""
+    """Receiver of short notices. None of the methods may raise or wait, so the work is done later."""
 
     def on_session(self, session: SessionActor) -> None:
-        """A session is here that was not before."""
+        """Take note of a session that is new here."""
 
     def on_news(self, session_id: str) -> None:
-        """The log of a session has grown, or the session is not here any more."""
+        """Take note that the log of a session has grown, or that the session has left this process."""
 
     def fail(self, error: GatewayError) -> None:
-        """End the watch with an error: one of the calls above failed, and no more follow."""
+        """End the watch with an error: one of the methods above failed, and none is called any more."""
 
     def on_close(self) -> None:
-        """Nothing more will happen here: the process exits."""
+        """Take note that the process exits: nothing more will happen."""

@@ -1,52 +1,49 @@
-"""One living session: drives the state machine of `core` with a socket, a clock and tasks."""
+"""Actor of one living session: runs the state machine of `core` with a socket, a clock and tasks."""
 
 import asyncio
 import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.errors import (
-    Draining,
-    GatewayError,
-    InternalError,
-    OwnerMoved,
-    SessionEnded,
-)
-from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded
+from liveavatar_gateway.core.errors import GatewayError, InternalError, OwnerMoved, SessionEnded
+from liveavatar_gateway.core.events import EventLog, UtteranceEnded
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
-from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
+from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload
 from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.bulkhead import bulkhead
-from liveavatar_gateway.sessions.driver import ReconnectConfig, SessionDriver
+from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.interrupt_waiters import InterruptWaiters
 from liveavatar_gateway.sessions.journal import JournalWriter
-from liveavatar_gateway.sessions.orphaned_utterances import OrphanedUtterances
+from liveavatar_gateway.sessions.publisher import EventPublisher, SessionListener
+from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.record import Record, Usage, kept_error
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
+from liveavatar_gateway.sessions.utterances import SessionUtterances
+from liveavatar_gateway.sessions.view import SessionView
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import LiveKitAccess, Started
-from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
+from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
 _ENDED_BY_CALLER: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST})
-"""Ends after which a caller expects to have been heard whole."""
+"""Reasons after which a caller expects all speech before the end to be heard."""
 
 
 def new_id() -> str:
-    """Return an id that nothing else has."""
+    """Return a unique id."""
     return str(uuid.uuid4())
 
 
@@ -55,15 +52,23 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _unheard(session_id: str) -> None:
-    """What happens to news of a session that no directory has."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionServices:
+    """Parts of the process that all its sessions share."""
 
-
-def _was_spoken_out(happening: SessionEvent) -> bool:
-    """Say whether speech has just come to its own end, which a cut and the session's end are not."""
-    if not isinstance(happening, UtteranceEnded) or not happening.played_s:
-        return False
-    return happening.outcome is not Outcome.INTERRUPTED and not isinstance(happening.error, SessionEnded)
+    config: SessionConfig
+    """Deadlines of a session."""
+    reconnect: ReconnectConfig
+    """Retries after the loss of a command socket."""
+    retention_s: float
+    """Time that the final record of a session is kept."""
+    pool: Pool
+    """Source of sessions at LiveAvatar."""
+    journals: JournalWriter
+    """State of sessions that outlives this process."""
+    metrics: Metrics
+    listener: SessionListener
+    """Receiver of the news of all sessions."""
 
 
 class SessionActor:
@@ -76,324 +81,299 @@ class SessionActor:
     def __init__(
         self,
         spec: SessionSpec,
-        config: SessionConfig,
-        pool: Pool,
-        books: JournalWriter,
-        metrics: Metrics,
+        services: SessionServices,
         *,
-        reconnect: ReconnectConfig | None = None,
         request_id: str = "",
-        keep_s: float = 0.0,
-        left: RestoredSession | None = None,
+        restored: RestoredSession | None = None,
     ) -> None:
-        """Prepare; `run` lives it.
+        """Prepare for `run`.
 
         Args:
-            spec: What the caller asked for.
-            config: Deadlines.
-            pool: Where sessions at LiveAvatar come from.
-            books: What outlives this process.
-            metrics: What is counted.
-            reconnect: How a lost command socket is opened again.
-            request_id: The caller's name for its wish, if it has one.
-            keep_s: How long the final record is kept.
-            left: What another process left of it; None for a new one.
+            spec: The caller's wishes.
+            services: Parts shared by all sessions.
+            request_id: The caller's id of the request; empty if there is none.
+            restored: State that another process left; None for a new session.
         """
         self.spec = spec
         self.request_id = request_id
-        if left is None:
-            self.core = Session(new_id(), config, new_id=new_id, utc_now=utc_now, auto_rotate=spec.auto_rotate)
-        else:
-            self.core = left.core
-        hashes = () if left is None else left.handles
-        self.handles = Handles(self.core.id, keep_s=spec.detach_grace_s, hashes=hashes)
+        self._services = services
+        self._restored = restored
+        self._core = core = _new_core(spec, services.config) if restored is None else restored.core
+        grace_s, wake, meter = spec.detach_grace_s, Wakeup(), services.metrics.session()
+        hashes = () if restored is None else restored.handles
+        self.handles = Handles(core.id, keep_s=grace_s, hashes=hashes)
+        self._wake = wake
+        self._journal = journal = services.journals.ledger(self, None if restored is None else restored.fence)
+        self.attachments = Attachments(core.id, grace_s=grace_s, abandon=self._abandon, changed=journal.change)
+        self.utterances = SessionUtterances(
+            core, journal=journal, metrics=services.metrics, meter=meter, wake=wake, grace_s=grace_s
+        )
+        self.avatars = Avatars(spec, core, services.pool, journal, restored)
+        self._interrupts = InterruptWaiters()
+        self._publisher = EventPublisher(
+            core,
+            journal=journal,
+            meter=meter,
+            attachments=self.attachments,
+            interrupts=self._interrupts,
+            listener=services.listener,
+            published=0 if restored is None else restored.told,
+        )
+        self._driver = SessionDriver(
+            core,
+            services.reconnect,
+            services.metrics,
+            wake=wake,
+            publisher=self._publisher,
+            journal=journal,
+            avatars=self.avatars,
+            standbys=StandbyManager(core, services.pool, self.avatars, wake=wake, new_id=new_id),
+        )
         self.draining_until: datetime | None = None
-        """Until when it can stay, once its callers are to go; None otherwise."""
-        self.takes_speech = True
-        """Whether utterances may begin."""
+        """Deadline of a drain; None while the session may stay."""
         self.finished = asyncio.Event()
-        if self.core.state is SessionState.ENDED:
+        if core.state is SessionState.ENDED:
             self.finished.set()
-        self.on_news: Callable[[str], None] = _unheard
-        """Called with its id when its log has grown. It must neither raise nor wait."""
-        self._pool = pool
-        self._metrics = metrics
-        self._meter = metrics.session()
-        self._driver = Wakeup()
-        self._ledger = books.ledger(self, left.fence if left is not None else None)
-        self.avatars = Avatars(spec, self.core, pool, self._ledger, left)
-        """The one that speaks, and those before it."""
-        self.holds = Attachments(
-            self.core.id, grace_s=spec.detach_grace_s, abandon=self._abandon, changed=self._ledger.change
-        )
-        """Who holds it."""
-        self._left_open = OrphanedUtterances(grace_s=spec.detach_grace_s, give_up=self.cancel)
-        self._rotations = StandbyManager(
-            self.core,
-            pool,
-            start=self.avatars.start_next,
-            changed=self._driver.set,
-            new_id=new_id,
-            cost=self.avatars.retire,
-        )
-        self.drive = SessionDriver(
-            self.core,
-            reconnect or ReconnectConfig(),
-            metrics,
-            wake=self._driver,
-            tell=self._tell,
-            rotations=self._rotations,
-        )
-        self.drive.succeeded = self.avatars.succeed
-        self.drive.renew = self._renew if spec.livekit_room is not None else None
-        self._tickets = InterruptWaiters()
-        self.end_message: Any = None
-        """Message of the last event, once it was made: it is the same each time it is sent."""
-        self._told = 0 if left is None else left.told
-        self._spoken_until_s: float | None = None
-        self._stop_from_s: float | None = None
-        self._creation: asyncio.Task[UpstreamSession] | None = None
-        self._keep_s = keep_s
-        self._left = left
-        self.drive.progress = self._ledger.note_utterance
-        self.drive.confirm = self._ledger.confirm_lease
-        self._task: asyncio.Task[object] | None = None
         self.lost_to: OwnerMoved | None = None
-        """Set when another process has taken it over."""
+        """Error for callers once another process owns the session; None before."""
+        self._final_view: SessionView | None = None
+        self._stop_from_s: float | None = None
+        self._creation: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[object] | None = None
 
-    # --- who holds it
+    # --- state
 
     @property
     def id(self) -> str:
         """The gateway's id of the session."""
-        return self.core.id
+        return self._core.id
+
+    @property
+    def state(self) -> SessionState:
+        """Present state."""
+        return self._core.state
+
+    @property
+    def over(self) -> bool:
+        """True once the session has begun to end."""
+        return self._core.over
+
+    @property
+    def end_reason(self) -> EndReason | None:
+        """Reason of the end; None before."""
+        return self._core.end_reason
+
+    @property
+    def error(self) -> GatewayError | None:
+        """Error that ended the session; None without one."""
+        return self._core.error
+
+    @property
+    def speaks(self) -> bool:
+        """True while an utterance has not ended."""
+        return bool(self._core.speech.active)
+
+    @property
+    def log(self) -> EventLog:
+        """Events of the session."""
+        return self._core.log
 
     @property
     def last_command_at_s(self) -> float:
         """Monotonic time of the last command upstream."""
-        return self.core.last_command_at_s
+        return self._core.last_command_at_s
+
+    def view(self) -> SessionView:
+        """Return the present state for display."""
+        core, avatars, started = self._core, self.avatars, self.avatars.started
+        return SessionView(
+            id=self.id,
+            spec=self.spec,
+            state=core.state,
+            pose=core.pose,
+            attached=self.attachments.attached and not core.over,
+            upstream_session_id=started.session_id if started else "",
+            created_at=core.created_at,
+            ready_at=core.ready_at,
+            ended_at=core.ended_at,
+            expires_at=avatars.expires_at,
+            max_duration_s=started.max_duration_s if started else None,
+            end_reason=core.end_reason,
+            upstream_reason=core.upstream_reason,
+            error=core.error,
+            billed_s=avatars.billed.total_seconds(),
+            usage=replace(self._usage(), played_s=self._played_s()),
+            last_sequence=core.log.last_sequence,
+        )
+
+    def final_view(self) -> SessionView:
+        """Return the view for the last event: made once, since usage may still be counted after the end."""
+        if self._final_view is None:
+            self._final_view = self.view()
+        return self._final_view
+
+    def _usage(self) -> Usage:
+        return Usage.of(self._core, turn_count=self.avatars.avatar_count, retired_s=self.avatars.retired_s)
+
+    def _played_s(self) -> float:
+        """Return the seconds of speech heard, those of the utterance that plays included."""
+        speech, now_s = self._core.speech, time.monotonic()
+        return speech.totals.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
+
+    # --- commands
 
     def issue_handle(self, *, beside: bool = False) -> str:
-        """Give out a handle that resumes the session; see `Handles.issue`."""
+        """Issue a handle that resumes the session; see `Handles.issue`."""
         handle = self.handles.issue(time.monotonic(), beside=beside)
-        self._ledger.note_handles()
+        self._journal.note_handles()
         return handle
 
-    def _abandon(self) -> None:
-        if self.core.over:
-            return
-        _log.info("session.abandoned", session=self.id, grace_s=self.spec.detach_grace_s)
-        self.end(EndReason.CALLER_LOST)
-
-    # --- what callers do
-
-    def begin(self, utterance_id: str, intake: AudioInput, *, idle_timeout_s: float | None = None) -> Utterance:
-        """Open an utterance. One that was left open is cancelled: its caller goes on with something else.
-
-        Args:
-            utterance_id: The caller's name for it; empty to have one made.
-            intake: How its audio is read.
-            idle_timeout_s: Longest time without audio before it is sealed; None for no limit.
-
-        Raises:
-            Draining, SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
-        """
-        utterance = self._begin(utterance_id, intake, idle_timeout_s)
-        self._left_open.give_up_all()
-        return utterance
-
-    def _begin(self, utterance_id: str, intake: AudioInput, idle_timeout_s: float | None) -> Utterance:
-        if not self.takes_speech and not self.core.over:
-            raise Draining
-        utterance = self.core.begin(utterance_id, intake)
-        self._meter.begun(utterance.id)
-        self._watch_idle(utterance, idle_timeout_s)
-        return utterance
-
-    def _watch_idle(self, utterance: Utterance, idle_timeout_s: float | None) -> None:
-        """Let the idle limit of an utterance run from now on; without a new one, that which it has."""
-        if idle_timeout_s is not None:
-            utterance.idle_timeout_s = idle_timeout_s
-        utterance.idle_since_s = time.monotonic()
-        if utterance.idle_timeout_s is not None:
-            self._driver.set()
-
-    def resume(
-        self, utterance_id: str, intake: AudioInput, *, idle_timeout_s: float | None = None
-    ) -> Utterance | UtteranceEnded:
-        """Go on with an utterance of an earlier stream; one that is not known is opened. For the rest see `begin`.
-
-        Raises:
-            InvalidField: it was begun in another format.
-            Draining, SessionEnded, CapacityExhausted: it is not known, and was not opened.
-        """
-        known = self.core.speech.take_up(utterance_id, intake)
-        if known is None:
-            return self._begin(utterance_id, intake, idle_timeout_s)
-        if isinstance(known, Utterance):
-            self._left_open.take(known)
-            self._watch_idle(known, idle_timeout_s)
-        return known
-
-    def leave_open(self, utterance: Utterance) -> None:
-        """Wait for another stream to go on with an utterance, for the detach grace; then it is cancelled."""
-        if utterance.sealed or utterance.outcome is not None:
-            return
-        _log.info("utterance.left_open", session=self.id, received_bytes=utterance.received)
-        # Nobody can bring audio now: the grace counts instead.
-        utterance.idle_since_s = None
-        self._left_open.add(utterance)
-
-    def receive(self, utterance: Utterance, offset: int | None, audio: bytes) -> None:
-        """Take a chunk. This is the hot path: an append, and a wake-up when a packet is due.
-
-        Raises:
-            CallerError, CreditExceeded: nothing was taken.
-        """
-        if utterance.sealed:
-            self.drop_stale(len(audio))
-        elif self.core.speech.receive(utterance, offset, audio, time.monotonic()):
-            self._driver.set()
-
-    def drop_stale(self, size_bytes: int) -> None:
-        """Count audio that names an utterance which takes none any more."""
-        self.core.speech.drop_stale(size_bytes)
-        self._metrics.stale_audio(size_bytes)
-
-    def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
-        """Take no more audio for an utterance; it is spoken to its end."""
-        self.core.seal(utterance, failure)
-        self._driver.set()
-
-    def cancel(self, utterance: Utterance) -> None:
-        """Drop an utterance, or cut it if it is being spoken."""
-        self.core.cancel(utterance)
-        self._ledger.note_cut(self.core.speech.active)
-        self._driver.set()
-
     async def interrupt(self, utterance_id: str) -> list[UtteranceEnded]:
-        """Barge-in; returns what was cut when LiveAvatar has done it, or has not answered in time.
+        """Interrupt an utterance, or all of them if the id is empty.
+
+        Returns the utterances that ended, once LiveAvatar has stopped them or has not answered in time.
 
         Raises:
-            SessionEnded, UtteranceNotFound: nothing was cut.
+            SessionEnded, UtteranceNotFound: nothing was interrupted.
         """
-        ticket = self.core.interrupt(utterance_id)
-        self._ledger.note_cut(self.core.speech.active)
-        answer = self._tickets.open(ticket)
-        self._driver.set()
-        self._tell()
-        asked_s = time.monotonic()
-        ended = await answer
-        self._metrics.interrupted(time.monotonic() - asked_s)
+        interrupt_id = self._core.interrupt(utterance_id)
+        self._journal.note_cut(self._core.speech.active)
+        result = self._interrupts.expect(interrupt_id)
+        self._wake.set()
+        self._publisher.publish()
+        began_s = time.monotonic()
+        ended = await result
+        self._services.metrics.interrupted(time.monotonic() - began_s)
         return ended
 
     def listen(self) -> None:
         """Take the attentive pose.
 
         Raises:
-            SessionEnded: it cannot.
+            SessionEnded: the session is over.
         """
-        self.core.listen()
-        self._driver.set()
+        self._core.listen()
+        self._wake.set()
 
     def stop_listening(self) -> None:
-        """Go back to the idle pose.
+        """Return to the idle pose.
 
         Raises:
-            SessionEnded: it cannot.
+            SessionEnded: the session is over.
         """
-        self.core.stop_listening()
-        self._driver.set()
+        self._core.stop_listening()
+        self._wake.set()
 
     def keep_alive(self) -> None:
         """Send a keep-alive."""
-        self.core.keep_alive()
-        self._driver.set()
+        self._core.keep_alive()
+        self._wake.set()
 
     def go_away(self, deadline: datetime, *, takes_speech: bool) -> None:
-        """Announce that this process drains: the session ends by `deadline`.
+        """Announce a drain to the streams of the session.
 
         Args:
-            deadline: When it is ended at the latest.
-            takes_speech: Whether utterances may begin until then.
+            deadline: Time at which the session is ended at the latest.
+            takes_speech: True to accept new utterances until then.
         """
         self.draining_until = deadline
-        self.takes_speech = takes_speech
-        self.holds.wake()
+        self.utterances.accept_new(accepted=takes_speech)
+        self.attachments.wake()
 
     def cancel_go_away(self) -> None:
-        """Take the announcement back."""
+        """Withdraw the announcement of a drain."""
         self.draining_until = None
-        self.takes_speech = True
-        self.holds.wake()
+        self.utterances.accept_new(accepted=True)
+        self.attachments.wake()
 
     def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:
-        """Begin to end; `finished` is set when LiveAvatar has stopped it.
+        """Begin to end; `finished` is set when LiveAvatar has stopped the session.
 
-        When a caller ends it right after speech, LiveAvatar is told a moment later: what it reports as spoken is
-        still on its way into the room. An end in the middle of speech cuts at once.
+        When a caller ends it right after speech, LiveAvatar is told to stop a moment later: the end of what it
+        reports as spoken is still on its way into the room. An end in the middle of speech interrupts at once.
         """
-        self._tell()
-        is_silent = not self.core.speech.active
-        if not self.core.over and reason in _ENDED_BY_CALLER and is_silent and self._spoken_until_s is not None:
-            self._stop_from_s = self._spoken_until_s + self.core.config.end_tail_s
-        self.core.end(reason, time.monotonic(), error=error)
+        self._publisher.publish()
+        completed_s = self._publisher.last_completed_s
+        if not self.over and reason in _ENDED_BY_CALLER and not self.speaks and completed_s is not None:
+            self._stop_from_s = completed_s + self._core.config.end_tail_s
+        self._core.end(reason, time.monotonic(), error=error)
         if self._creation is not None:
             self._creation.cancel()
-        self._driver.set()
-        self._tell()
+        self._wake.set()
+        self._publisher.publish()
 
-    def end_for(self, reason: EndReason) -> None:
-        """Begin to end for somebody who asked another process; for the books."""
-        self.end(reason)
+    def _abandon(self) -> None:
+        if not self.over:
+            _log.info("session.abandoned", session=self.id, grace_s=self.spec.detach_grace_s)
+            self.end(EndReason.CALLER_LOST)
+
+    # --- waits
 
     async def room(self) -> Started:
         """Wait until the room can be joined.
 
         Raises:
-            GatewayError: the session ended before, and why.
+            GatewayError: the session ended before.
         """
-        await self._until(lambda: self.avatars.started is not None)
-        assert self.avatars.started is not None  # noqa: S101 - `_until` returns only then
+        await self._wait_until(lambda: self.avatars.started is not None)
+        assert self.avatars.started is not None  # noqa: S101 - the condition of the wait
         return self.avatars.started
 
     def viewer_access(self) -> LiveKitAccess | None:
-        """Return what a browser needs to join, see `Avatars.viewer_access`."""
+        """Return access to the room for a browser, see `Avatars.viewer_access`."""
         return self.avatars.viewer_access()
 
     async def ready(self) -> None:
         """Wait until the avatar is ready.
 
         Raises:
-            GatewayError: the session ended before, and why.
+            GatewayError: the session ended before.
         """
-        await self._until(lambda: self.core.state is SessionState.READY)
+        await self._wait_until(lambda: self.state is SessionState.READY)
 
-    async def _until(self, reached: Callable[[], bool]) -> None:
-        hold = self.holds.hold()
+    async def _wait_until(self, reached: Callable[[], bool]) -> None:
+        attachment = self.attachments.add()
         try:
             while not reached():
-                if hold.superseded is not None:
-                    raise hold.superseded
-                if self.core.over:
-                    raise self.core.error or SessionEnded(
-                        self.id, self.core.end_reason.value if self.core.end_reason else ""
-                    )
-                await hold.signal.wait()
+                if attachment.superseded is not None:
+                    raise attachment.superseded
+                if self.over:
+                    raise self.error or self._ended_error()
+                await attachment.wakeup.wait()
         finally:
-            hold.release()
+            attachment.release()
 
-    # --- its one task
+    def require_alive(self) -> None:
+        """Refuse a session that is over.
+
+        Raises:
+            SessionEnded: it is.
+        """
+        if self.over:
+            raise self._ended_error()
+
+    def _ended_error(self) -> SessionEnded:
+        reason = self.end_reason.value if self.end_reason else ""
+        return SessionEnded(self.id, reason, self._core.upstream_reason)
+
+    # --- the one task
 
     async def run(self, wait_s: float | None) -> None:
-        """Live: wait for a place, start, speak until something ends it, stop.
+        """Wait for a permit, start the avatar, speak until something ends the session, stop the avatar.
 
         Args:
-            wait_s: Longest wait for a place on the account, seconds; None is the pool's own limit.
+            wait_s: Longest wait for a permit of the account, seconds; None is the pool's own limit.
         """
         self._task = asyncio.current_task()
         try:
-            await self._live(await self._create(wait_s) if self._left is None else self._take_up(self._left))
+            if self._restored is None:
+                await self._create(wait_s)
+            else:
+                self._adopt(self._restored)
+            if not self.over:
+                self._services.pool.keep_alive(self)
+                await self._driver.run()
+                await self._wait_for_tail()
         except GatewayError as error:
             self.end(EndReason.CREATE_FAILED, error=error)
         except asyncio.CancelledError:
@@ -405,159 +385,124 @@ class SessionActor:
             _log.exception("session.crashed", session=self.id, incident=incident)
             self.end(EndReason.UPSTREAM_FAILED, error=InternalError("a fault of the gateway", incident=incident))
         finally:
-            # Each for itself: whatever fails here, the session is stopped.
+            # Each in a bulkhead: whatever fails here, the session is stopped upstream.
             with bulkhead("session.crashed", self.id):
-                self.holds.close()
+                self.attachments.close()
             with bulkhead("session.crashed", self.id):
-                self._left_open.close()
+                self.utterances.close()
             with bulkhead("session.crashed", self.id):
-                self._pool.let_go(self)
+                self._services.pool.let_go(self)
             await self._finish()
 
     def crashed(self, fault: BaseException) -> None:
-        """Conclude a session whose task failed where nothing should; it is stopped upstream all the same."""
-        if self.drive.upstream is not None and self.lost_to is None:
-            # Closed again, it only returns what the first close did.
-            self._pool.run(self.drive.upstream.close(), name=f"session-{self.id}/crashed")
+        """Conclude a session whose task failed outside of its handlers; it is stopped upstream all the same."""
+        if (upstream := self.avatars.upstream) is not None and self.lost_to is None:
+            # A second close only returns the result of the first.
+            self._services.pool.run(upstream.close(), name=f"session-{self.id}/crashed")
         if not self.finished.is_set():
             self.finished.set()
-            self.holds.wake()
+            self.attachments.wake()
         _log.error("session.crashed", session=self.id, exc_info=fault)
 
-    async def _create(self, wait_s: float | None) -> UpstreamSession:
-        """As a task of its own, so that `end` can call it off while it waits for a place."""
+    async def _create(self, wait_s: float | None) -> None:
+        """Start the first avatar in a task of its own, so that `end` can cancel the wait for a permit."""
         began_s = time.monotonic()
-        self._creation = asyncio.create_task(self.avatars.start(wait_s), name=f"session-{self.id}/create")
+        creation = asyncio.create_task(self.avatars.start(wait_s), name=f"session-{self.id}/create")
+        self._creation = creation
         try:
-            upstream = await self._creation
+            started = (await creation).started
         except asyncio.CancelledError:
-            if not self.core.over:
-                self._creation.cancel()
+            if not self.over:
+                creation.cancel()
                 raise
-            raise SessionEnded(self.id, self.core.end_reason.value if self.core.end_reason else "") from None
+            raise self._ended_error() from None
         finally:
             self._creation = None
-        self.drive.upstream = upstream
-        self.avatars.speaks(upstream)
-        if not self.core.over:
-            self.core.started(max_duration_s=upstream.started.max_duration_s, now_s=time.monotonic())
+        if not self.over:
+            self._core.started(max_duration_s=started.max_duration_s, now_s=time.monotonic())
         _log.info(
             "session.started",
             session=self.id,
-            upstream_session=upstream.started.session_id,
+            upstream_session=started.session_id,
             ms=round((time.monotonic() - began_s) * 1000),
         )
-        self._tell()
-        return upstream
+        self._publisher.publish()
 
-    async def _renew(self) -> UpstreamSession:
-        """The avatar cannot be reached any more: another comes into the caller's room, in its place."""
-        self._rotations.close()
-        return await self.avatars.replace(self.drive.upstream)
+    def _adopt(self, restored: RestoredSession) -> None:
+        """Continue what another process left; its callers have `grace_s` to come back."""
+        assert restored.fence is not None  # noqa: S101 - only a session that has not ended is run
+        assert restored.started is not None  # noqa: S101 - nor one without access
+        _log.info(
+            "session.adopted", session=self.id, epoch=restored.fence.epoch, grace_s=round(restored.grace_s, 1)
+        )
+        self.attachments.start_grace(restored.grace_s)
+        self.utterances.adopt()
+        self._publisher.publish()
+        self.avatars.adopt(restored.started)
 
-    def _take_up(self, left: RestoredSession) -> UpstreamSession:
-        """Go on with what another process left; whoever held it there has `grace_s` to come back."""
-        assert left.fence is not None  # noqa: S101 - it is not lived again once it has ended
-        assert left.started is not None  # noqa: S101 - nor without access
-        _log.info("session.adopted", session=self.id, epoch=left.fence.epoch, grace_s=round(left.grace_s, 1))
-        self.holds.expect_somebody(left.grace_s)
-        for utterance in self.core.speech.active:
-            # The stream that it came by went with its process.
-            if not utterance.sealed and not utterance.interrupted:
-                self._left_open.add(utterance)
-        self._tell()
-        self.drive.upstream = self._pool.adopt(left.started, self._ledger)
-        return self.drive.upstream
-
-    async def _live(self, upstream: UpstreamSession) -> None:
-        if not self.core.over:
-            self._pool.keep_alive(self)
-            await self.drive.run(upstream)
-            await self._let_last_words_out()
-
-    async def _let_last_words_out(self) -> None:
-        """Wait for the rest of the tail behind the last end of speech; see `end`."""
+    async def _wait_for_tail(self) -> None:
+        """Wait for the rest of the tail after the last speech; see `end`."""
         if self._stop_from_s is not None:
             await asyncio.sleep(self._stop_from_s - time.monotonic())
 
     async def _is_lost(self) -> bool:
-        """Return whether another process has the session; asked again where this one stood still."""
-        # Being cancelled keeps nobody from stopping a session that is paid for.
+        """Return whether another process owns the session; the registry is asked again after a standstill."""
+        # A cancelled task still stops its session, which is billed.
         with contextlib.suppress(asyncio.CancelledError):
-            await self._ledger.confirm_lease()
+            await self._journal.confirm_lease()
         return self.lost_to is not None
 
     async def _finish(self) -> None:
+        upstream = self.avatars.upstream
         if await self._is_lost():
-            assert self.lost_to is not None  # noqa: S101 - that is what it means
-            self._tickets.fail_all(self.lost_to)
-            if self.drive.upstream is not None:
-                await self.drive.upstream.leave()
+            assert self.lost_to is not None  # noqa: S101 - the meaning of the result
+            self._interrupts.fail_all(self.lost_to)
+            if upstream is not None:
+                await upstream.leave()
             self.finished.set()
             return
         with bulkhead("session.crashed", self.id):
-            self._tell()
+            self._publisher.publish()
         try:
-            if self.drive.upstream is not None:
-                self.core.learn_end(await self.drive.upstream.close())
+            if upstream is not None:
+                self._core.learn_end(await upstream.close())
         finally:
             with bulkhead("session.crashed", self.id):
-                self.core.ended()
-                self._tell()
+                self._core.ended()
+                self._publisher.publish()
             self.finished.set()
             self._log_end()
-        await self._ledger.finish(self._keep_s)
+        await self._journal.finish(self._services.retention_s)
 
     def _log_end(self) -> None:
-        if self.spec.auto_rotate and self.core.end_reason is EndReason.MAX_DURATION:
-            self._metrics.rotated("failed")
+        if self.spec.auto_rotate and self.end_reason is EndReason.MAX_DURATION:
+            self._services.metrics.rotated("failed")
         _log.info(
             "session.ended",
             session=self.id,
-            reason=self.core.end_reason.value if self.core.end_reason else "",
-            upstream_reason=self.core.upstream_reason,
-            error=self.core.error.reason if self.core.error else "",
-            played_s=round(self.core.speech.totals.played_s, 1),
-            unknown_events=self.core.unknown_events,
+            reason=self.end_reason.value if self.end_reason else "",
+            upstream_reason=self._core.upstream_reason,
+            error=self.error.reason if self.error else "",
+            played_s=round(self._core.speech.totals.played_s, 1),
+            unknown_events=self._core.unknown_events,
         )
 
-    # --- telling the streams
-
-    def _tell(self) -> None:
-        """Hand out answers, and wake the holders when the log has grown."""
-        for ticket, ended in self.core.answers:
-            self._tickets.answer(ticket, ended)
-        self.core.answers.clear()
-        if self.core.log.last_sequence != self._told:
-            for entry in self.core.log.kept_after(self._told):
-                if _was_spoken_out(entry.happening):
-                    self._spoken_until_s = time.monotonic()
-                self._meter.happened(entry.happening, self.core.end_reason)
-            self._ledger.note_speech(
-                (entry.happening for entry in self.core.log.latest(self.core.log.last_sequence - self._told)),
-                self.core.speech.active,
-            )
-            self._told = self.core.log.last_sequence
-            self._ledger.note_sequence(self._told)
-            self.holds.wake()
-            self.on_news(self.id)
-
-    # --- what outlives this process
+    # --- journal
 
     def reserved(self, fence: Fence) -> None:
-        """The session is in the registry before it is begun."""
-        self._ledger.reserved(fence)
+        """Take note that the session is in the registry before it is started."""
+        self._journal.reserved(fence)
 
     async def call_off(self, error: GatewayError) -> None:
-        """End a session that was reserved and is not to be begun."""
-        self.core.end(EndReason.CREATE_FAILED, time.monotonic(), error=error)
-        self.core.ended()
+        """End a session that was reserved and is not to be started."""
+        self._core.end(EndReason.CREATE_FAILED, time.monotonic(), error=error)
+        self._core.ended()
         self.finished.set()
-        await self._ledger.finish(self._keep_s)
+        await self._journal.finish(self._services.retention_s)
 
     def facts(self) -> Payload:
-        """What another process needs to go on with it, or to tell how it ended."""
-        core, now_s, detached_until_s = self.core, time.monotonic(), self.holds.detached_until_s
+        """Return the record from which another process continues the session, or reports its end."""
+        core, now_s, detached_until_s = self._core, time.monotonic(), self.attachments.detached_until_s
         record = Record(
             spec=self.spec,
             request_id=self.request_id,
@@ -571,26 +516,26 @@ class SessionActor:
             error=kept_error(core.error),
             upstream_reason=core.upstream_reason,
             upstream_session_id=self.avatars.started.session_id if self.avatars.started else "",
-            usage=Usage.of(core, turn_count=self.avatars.turn_count, retired_s=self.avatars.retired_s),
+            usage=self._usage(),
         )
         return record.facts()
 
     def handle_hashes(self) -> Sequence[HandleHash]:
-        """What resumes it."""
+        """Return the hashes of the handles that resume the session."""
         return self.handles.hashes
 
+    def end_for(self, reason: EndReason) -> None:
+        """Begin to end on a request that came to another process."""
+        self.end(reason)
+
     def moved(self, error: OwnerMoved) -> None:
-        """Another process has it: send nothing any more, and leave it running upstream."""
+        """Give the session up: another process owns it. Nothing more is sent, and the avatar keeps running."""
         _log.warning("session.moved", session=self.id)
         self.lost_to = error
-        self.holds.supersede(error)
+        self.attachments.supersede_all(error)
         if self._task is not None:
             self._task.cancel()
 
-    # --- what it has used
 
-    @property
-    def played_s(self) -> float:
-        """Seconds of speech that were heard, that of the utterance being heard now among them."""
-        speech, now_s = self.core.speech, time.monotonic()
-        return speech.totals.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
+def _new_core(spec: SessionSpec, config: SessionConfig) -> Session:
+    return Session(new_id(), config, new_id=new_id, utc_now=utc_now, auto_rotate=spec.auto_rotate)

@@ -1,4 +1,4 @@
-"""What a caller asked for."""
+"""Spec of a session."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from liveavatar_gateway.upstream.model import AvatarRequest, Participant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitRoom:
-    """A LiveKit room of the caller's own; the gateway neither makes it nor closes it."""
+    """LiveKit room of the caller's own; the gateway neither creates nor closes it."""
 
     name: str
     avatar_identity: str = "avatar"
@@ -16,27 +16,27 @@ class LiveKitRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSpec:
-    """What a caller asked for."""
+    """A caller's wishes for one session."""
 
     avatar: AvatarRequest
-    """Without a seat: `avatar_request` adds it."""
+    """Request without a participant; `avatar_request` adds one."""
     detach_grace_s: float
-    """How long it lives while nobody holds it."""
+    """Time that the session lives without an attachment."""
     labels: Mapping[str, str] = field(default_factory=dict)
     livekit_room: LiveKitRoom | None = None
-    """Where the avatar appears; None for a room that LiveAvatar makes."""
+    """Room of the avatar; None for a room that LiveAvatar creates."""
     auto_rotate: bool = False
-    """Whether a fresh avatar takes over before the limit of the one that speaks."""
+    """True to let a fresh avatar take over before the limit of the one that speaks."""
 
-    def avatar_request(self, turn: int) -> AvatarRequest:
-        """What to ask LiveAvatar for.
+    def avatar_request(self, ordinal: int) -> AvatarRequest:
+        """Return the request for one avatar of the session.
 
         Args:
-            turn: Which of the session's avatars it is, from 1. Two of them may be in an own room for a while, so
-                each has an identity of its own: plain, then with "-2", "-3" and so on.
+            ordinal: Number of the avatar, from 1. Two may be in the caller's own room for a while, so each has an
+                identity of its own: plain, then with "-2", "-3" and so on.
         """
         if self.livekit_room is None:
             return self.avatar
         own = self.livekit_room
-        identity = own.avatar_identity if turn == 1 else f"{own.avatar_identity}-{turn}"
+        identity = own.avatar_identity if ordinal == 1 else f"{own.avatar_identity}-{ordinal}"
         return replace(self.avatar, seat=Participant(room=own.name, identity=identity))

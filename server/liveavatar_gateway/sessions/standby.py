@@ -1,11 +1,12 @@
-"""Has a fresh avatar ready before the limit of the one that speaks."""
+"""Standby avatars: a fresh one is started and connected before the limit of the one that speaks."""
 
 import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
@@ -25,7 +26,7 @@ _MAX_WAIT_S = 5.0
 
 
 class Standby:
-    """An avatar that is started and connected, and waits for its turn. `hear` gives its events to another."""
+    """Avatar that is started and connected before it takes over. `listen` passes its events on."""
 
     def __init__(self, upstream: UpstreamSession) -> None:
         self.upstream = upstream
@@ -33,21 +34,21 @@ class Standby:
         self.started_at = datetime.now(UTC)
         self.started_mono_s = time.monotonic()
         self.last_command_at_s = self.started_mono_s
-        self._changed = Wakeup()
+        self._wake = Wakeup()
         self._ready = False
         self._gone = False
         self._listener: Callable[[m.Event], None] | None = None
         self._readiness: Readiness
-        self._sends_keep_alive = False
+        self._keep_alive_due = False
 
-    def hear(self, listener: Callable[[m.Event], None]) -> None:
-        """Another takes its events from now on."""
+    def listen(self, listener: Callable[[m.Event], None]) -> None:
+        """Pass all further events to a listener."""
         self._listener = listener
 
     def keep_alive(self) -> None:
-        """Send a keep-alive; for the pool."""
-        self._sends_keep_alive = True
-        self._changed.set()
+        """Send a keep-alive."""
+        self._keep_alive_due = True
+        self._wake.set()
 
     async def connect(self, config: ReadinessConfig, new_id: Callable[[], str]) -> None:
         """Open its socket and wait until it is ready.
@@ -66,23 +67,23 @@ class Standby:
                     case Due.PROBE:
                         await self._send(m.Interrupt(new_id()))
                 deadline_s = self._readiness.deadline_s
-                await self._changed.wait(None if deadline_s is None else deadline_s - time.monotonic())
+                await self._wake.wait(None if deadline_s is None else deadline_s - time.monotonic())
         if self._gone:
             raise UpstreamUnreachable("the fresh avatar was lost before it was ready", retry_after_s=1.0)
 
-    async def until_gone(self, new_id: Callable[[], str]) -> None:
-        """Keep it until its socket is lost, or LiveAvatar ends it."""
+    async def wait_until_gone(self, new_id: Callable[[], str]) -> None:
+        """Keep the avatar alive until its socket is lost, or LiveAvatar ends it."""
         async with self._watching():
             while not self._gone:
-                await self._changed.wait(None)
-                if self._sends_keep_alive and not self._gone:
-                    self._sends_keep_alive = False
+                await self._wake.wait(None)
+                if self._keep_alive_due and not self._gone:
+                    self._keep_alive_due = False
                     self.last_command_at_s = time.monotonic()
                     await self._send(m.KeepAlive(new_id()))
 
     @contextlib.asynccontextmanager
     async def _watching(self) -> AsyncIterator[None]:
-        watcher = asyncio.create_task(self._watch(), name="successor/watch")
+        watcher = asyncio.create_task(self._watch(), name="standby/watch")
         try:
             yield
         finally:
@@ -92,7 +93,7 @@ class Standby:
     async def _watch(self) -> None:
         await self.socket.closed()
         self._gone = True
-        self._changed.set()
+        self._wake.set()
 
     async def _send(self, command: m.Command) -> None:
         try:
@@ -106,68 +107,69 @@ class Standby:
             return
         if isinstance(event, m.Stopped) or (isinstance(event, m.StateUpdated) and event.state in OVER_UPSTREAM):
             self._gone = True
-            self._changed.set()
+            self._wake.set()
         elif self._readiness.is_shown_by(event):
             self._ready = True
-            self._changed.set()
+            self._wake.set()
+
+
+class StandbySource(Protocol):
+    """Starter of the avatars that follow the first."""
+
+    async def start_next(self) -> UpstreamSession:
+        """Start the next avatar; raises `GatewayError`."""
+
+    def retire(self, billed_s: float) -> None:
+        """Add the billed time of an avatar that never spoke."""
 
 
 class StandbyManager:
-    """Starts what the session's plan asks for, and tries until it is there. `close` when the session is over."""
+    """Keeper of the standby that the session's plan asks for; a failed start is repeated. `close` at the end."""
 
     def __init__(
-        self,
-        core: Session,
-        pool: Pool,
-        *,
-        start: Callable[[], Awaitable[UpstreamSession]],
-        changed: Callable[[], None],
-        new_id: Callable[[], str],
-        cost: Callable[[float], None],
+        self, core: Session, pool: Pool, source: StandbySource, *, wake: Wakeup, new_id: Callable[[], str]
     ) -> None:
         """Prepare.
 
         Args:
-            core: The state machine, which knows when.
-            pool: Runs what must not be lost.
-            start: Starts the next avatar; raises `GatewayError`.
-            changed: Called when there is a fresh avatar, or news of none.
+            core: State machine of the session, which knows when a standby is due.
+            pool: Runner of work that must not be lost.
+            source: Starter of avatars.
+            wake: Set when a standby is ready, or failed.
             new_id: Makes ids of commands.
-            cost: Called with the seconds that an avatar is billed for which never spoke.
         """
         self._core = core
         self._pool = pool
-        self._start = start
-        self._changed = changed
+        self._source = source
+        self._wake = wake
         self._new_id = new_id
-        self._cost = cost
         self._task: asyncio.Task[None] | None = None
-        self._letting_go: asyncio.Task[None] | None = None
-        self._successor: Standby | None = None
+        self._releasing: asyncio.Task[None] | None = None
+        self._ready: Standby | None = None
         self._taken: Standby | None = None
 
     def look(self, now_s: float) -> None:
-        """Begin to prepare when that is due."""
+        """Start to prepare a standby if it is due."""
         if self._task is None and self._core.wants_successor(now_s):
             self._task = asyncio.create_task(self._prepare(), name=f"session-{self._core.id}/rotate")
 
     def take(self, now_s: float) -> Standby | None:
-        """The avatar that is to speak from now on, if it is to."""
-        if self._successor is None or not self._core.may_take_over(now_s):
+        """Return the standby that is to speak from now on; None if there is none or it is not due."""
+        if self._ready is None or not self._core.may_take_over(now_s):
             return None
-        self._taken, self._successor = self._successor, None
-        self._letting_go = self._task
+        self._taken, self._ready = self._ready, None
+        self._releasing = self._task
         self._stop()
         return self._taken
 
-    async def let_go(self) -> None:
-        """Wait until the avatar that was taken is watched no more: its socket has one reader at a time."""
-        if self._letting_go is not None:
-            await asyncio.wait([self._letting_go])
-            self._letting_go = None
+    async def wait_for_release(self) -> None:
+        """Wait until the task of the taken standby has ended: a socket has one reader at a time."""
+        if self._releasing is not None:
+            await asyncio.wait([self._releasing])
+            self._releasing = None
 
     def close(self) -> None:
-        """Nobody is to take over any more."""
+        """Close the standby, if any, and prepare no other."""
         self._core.successor_dropped()
         self._stop()
 
@@ -185,35 +187,35 @@ class StandbyManager:
             except GatewayError as error:
                 _log.warning("rotation.failed", session=self._core.id, reason=error.reason)
                 self._core.successor_failed(error)
-                self._changed()
+                self._wake.set()
             except Exception:  # noqa: BLE001 - the root of this task: whatever it is delays the rotation, logged
                 incident = self._new_id()
                 _log.exception("rotation.crashed", session=self._core.id, incident=incident)
                 self._core.successor_failed(InternalError("a fault of the gateway", incident=incident))
-                self._changed()
+                self._wake.set()
             await asyncio.sleep(backoff.next_s())
 
     async def _keep_one(self) -> None:
-        """Start one and keep it until it is lost; when it is taken this task is cancelled.
+        """Start a standby and keep it until it is lost; `take` cancels this task.
 
         Raises:
-            GatewayError: there is none, or it is lost.
+            GatewayError: none could be started, or it is lost.
         """
-        successor = Standby(await self._start())
+        standby = Standby(await self._source.start_next())
         try:
-            await successor.connect(self._core.config.readiness, self._new_id)
+            await standby.connect(self._core.config.readiness, self._new_id)
             _log.info(
-                "rotation.ready", session=self._core.id, upstream_session=successor.upstream.started.session_id
+                "rotation.ready", session=self._core.id, upstream_session=standby.upstream.started.session_id
             )
-            self._successor = successor
+            self._ready = standby
             self._core.successor_ready(time.monotonic())
-            self._pool.keep_alive(successor)
-            self._changed()
-            await successor.until_gone(self._new_id)
-            raise UpstreamUnreachable("the fresh avatar was lost before its turn", retry_after_s=1.0)
+            self._pool.keep_alive(standby)
+            self._wake.set()
+            await standby.wait_until_gone(self._new_id)
+            raise UpstreamUnreachable("the fresh avatar was lost before it took over", retry_after_s=1.0)
         finally:
-            self._pool.let_go(successor)
-            if self._taken is not successor:
-                self._successor = None
-                self._cost(time.monotonic() - successor.started_mono_s)
-                self._pool.run(successor.upstream.close(), name=f"session-{self._core.id}/drop-successor")
+            self._pool.let_go(standby)
+            if self._taken is not standby:
+                self._ready = None
+                self._source.retire(time.monotonic() - standby.started_mono_s)
+                self._pool.run(standby.upstream.close(), name=f"session-{self._core.id}/drop-standby")

@@ -1,26 +1,26 @@
-"""Wakes one task that waits for news, without a queue."""
+"""Wake-up of one task, without a queue."""
 
 import asyncio
 
 
 class Wakeup:
-    """Set by anyone, awaited by one task. News that come while nobody waits are not lost, only merged."""
+    """Event that any code sets and one task awaits. Several sets before a wait are merged, and none is lost."""
 
-    __slots__ = ("_news", "_waiter")
+    __slots__ = ("_is_set", "_waiter")
 
     def __init__(self) -> None:
-        self._news = False
+        self._is_set = False
         self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """Wake the task that waits, or let its next wait return at once."""
-        self._news = True
+        """Wake the waiting task, or let its next wait return at once."""
+        self._is_set = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Return when set, or after `timeout_s` seconds."""
-        if not self._news:
+        if not self._is_set:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             timer = None if timeout_s is None else loop.call_later(max(0.0, timeout_s), self._expire, self._waiter)
@@ -30,7 +30,7 @@ class Wakeup:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
-        self._news = False
+        self._is_set = False
 
     @staticmethod
     def _expire(waiter: asyncio.Future[None]) -> None:

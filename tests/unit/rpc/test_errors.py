@@ -3,14 +3,12 @@
 from typing import Any
 from urllib.parse import quote
 
-import grpc
 import pytest
 from google.rpc import error_details_pb2 as d
 from google.rpc import status_pb2
-from grpc._cython import cygrpc
 
 from liveavatar_gateway.core import errors as e
-from liveavatar_gateway.rpc.errors import CODES, DOMAIN, abort, answered, status_of
+from liveavatar_gateway.rpc.errors import CODES, DOMAIN, fit_to_trailers, status_of
 
 _KINDS = (
     d.ErrorInfo,
@@ -178,123 +176,17 @@ def test_empty_values_are_left_out():
     assert set(info.metadata) == {"session_id", "end_reason"}
 
 
-# --- ending a call
-
-
-class Context:
-    """Notes how a call was aborted, and ends it the way gRPC does."""
-
-    def __init__(self) -> None:
-        self.aborted: tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]] | None = None
-
-    async def abort(self, code, message, metadata) -> None:
-        self.aborted = code, message, metadata
-        raise grpc.aio.AbortError
-
-    @property
-    def status(self) -> status_pb2.Status:
-        assert self.aborted is not None
-        ((key, value),) = self.aborted[2]
-        assert key == "grpc-status-details-bin"
-        return status_pb2.Status.FromString(value)
-
-
-@pytest.fixture
-def context():
-    return Context()
-
-
-async def end(context: Context, fault: BaseException) -> None:
-    """Let a servicer raise something."""
-    async with answered(context):
-        raise fault
-
-
-async def test_a_call_ends_with_the_status_and_its_details(context):
-    with pytest.raises(grpc.aio.AbortError):
-        await abort(context, e.AudioGap("u-1", 10, 20))
-    assert context.aborted[:2] == (grpc.StatusCode.FAILED_PRECONDITION, context.status.message)
-    assert details(context.status)[d.ErrorInfo].reason == "AUDIO_GAP"
-
-
-async def test_a_call_that_is_not_refused_is_left_alone(context):
-    async with answered(context):
-        pass
-    assert context.aborted is None
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        grpc.aio.InternalError("write"),
-        ExceptionGroup("tasks", [grpc.aio.InternalError("write")]),
-        cygrpc._ServerStoppedError("read"),
-        ExceptionGroup("tasks", [cygrpc._ServerStoppedError("read")]),
-    ],
-    ids=["alone", "in a task", "server stopped", "server stopped, in a task"],
-)
-async def test_a_write_to_a_caller_that_is_gone_is_no_fault(context, capsys, fault):
-    await end(context, fault)
-    assert context.aborted is None
-    assert "rpc.fault" not in "".join(capsys.readouterr())
-
-
-async def test_a_fault_beside_a_write_to_a_caller_that_is_gone_is_one(context):
-    with pytest.raises(grpc.aio.AbortError):
-        await end(context, ExceptionGroup("tasks", [grpc.aio.InternalError("write"), ValueError("x")]))
-    assert details(context.status)[d.ErrorInfo].reason == "INTERNAL"
-
-
-async def test_a_refusal_ends_the_call_with_its_status(context):
-    with pytest.raises(grpc.aio.AbortError):
-        await end(context, e.Draining())
-    assert context.aborted[0] is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_a_refusal_among_what_several_tasks_raised_is_found(context):
-    inner = ExceptionGroup("tasks", [ValueError("x"), e.SessionEnded("s-1", "IDLE")])
-    with pytest.raises(grpc.aio.AbortError):
-        await end(context, ExceptionGroup("tasks", [ExceptionGroup("empty", [ValueError("x")]), inner]))
-    assert details(context.status)[d.ErrorInfo].reason == "SESSION_ENDED"
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        RuntimeError("key la-secret-123 refused"),
-        ExceptionGroup("tasks", [ValueError("token la-secret-123")]),
-    ],
-    ids=["one", "several"],
-)
-async def test_a_fault_of_our_own_tells_an_incident_and_nothing_of_its_inside(context, fault, capsys):
-    with pytest.raises(grpc.aio.AbortError):
-        await end(context, fault)
-    info = details(context.status)[d.ErrorInfo]
-    assert context.aborted[0] is grpc.StatusCode.UNKNOWN
-    assert info.reason == "INTERNAL"
-    assert info.metadata["incident"] in context.status.message
-    assert b"secret" not in context.status.SerializeToString()
-    assert info.metadata["incident"] in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("raised", [grpc.aio.AbortError(), grpc.RpcError()])
-async def test_a_call_that_was_ended_already_is_not_ended_again(context, raised):
-    with pytest.raises(type(raised)):
-        await end(context, raised)
-    assert context.aborted is None
-
-
 @pytest.mark.parametrize("word", ["x", "ä", "\U0001f600", "%", "\n"])
 @pytest.mark.parametrize("kind", ["ended", "rejected", "many facts"])
-async def test_an_error_fits_into_trailers_however_much_it_has_to_say(context, word, kind):
+def test_an_error_fits_into_trailers_however_much_it_has_to_say(word, kind):
     long = word * 20_000
     error = {
         "ended": e.SessionEnded("s-1", "UPSTREAM_ENDED", long),
         "rejected": e.UpstreamRejected(long, field="spec.avatar_id", upstream_message=long),
         "many facts": e.UpstreamProtocol(long, facts={f"fact_{number}": long for number in range(8)}),
     }[kind]
-    with pytest.raises(grpc.aio.AbortError):
-        await abort(context, error)
+    fitting = fit_to_trailers(error)
+    status = status_of(fitting)
     # As they are on the wire: percent-encoded, and in base64.
-    assert len(quote(context.aborted[1])) + len(context.aborted[2][0][1]) * 4 / 3 < 7000
-    assert details(context.status)[d.ErrorInfo].reason == error.reason
+    assert len(quote(fitting.message)) + len(status.SerializeToString()) * 4 / 3 < 7000
+    assert details(status)[d.ErrorInfo].reason == error.reason

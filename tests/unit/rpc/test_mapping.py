@@ -13,7 +13,7 @@ from liveavatar_gateway.audio.formats import AudioFormat, Encoding
 from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField, UpstreamStalled
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
-from liveavatar_gateway.rpc import mapping as convert
+from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.record import read_access
 
 _AVATAR = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
@@ -24,7 +24,7 @@ def spec(**fields) -> session_pb2.SessionSpec:
 
 
 def converted(message: session_pb2.SessionSpec):
-    return convert.spec_of(message, field="open.spec", default_detach_grace_s=30.0, own_rooms=True)
+    return mapping.spec_of(message, field="open.spec", default_detach_grace_s=30.0, own_rooms=True)
 
 
 def seconds(value: float) -> duration_pb2.Duration:
@@ -122,25 +122,25 @@ def test_the_edges_of_the_documented_ranges_are_taken(fields):
 
 @pytest.mark.parametrize("value", ["a", "x" * 128, "häuser/7:b"])
 def test_an_id_is_any_printable_text_up_to_128_characters(value):
-    assert convert.checked_id(value, "f", required=True) == value
+    assert mapping.checked_id(value, "f", required=True) == value
 
 
 @pytest.mark.parametrize("value", ["", "x" * 129, "a\nb", "a\x00"])
 def test_any_other_id_is_refused_by_its_field(value):
     with pytest.raises(InvalidField) as refused:
-        convert.checked_id(value, "begin.utterance_id", required=True)
+        mapping.checked_id(value, "begin.utterance_id", required=True)
     assert refused.value.field == "begin.utterance_id"
 
 
 def test_an_id_that_is_not_required_may_be_empty():
-    assert convert.checked_id("", "f", required=False) == ""
+    assert mapping.checked_id("", "f", required=False) == ""
 
 
 # --- audio formats
 
 
 def test_no_format_is_liveavatars_own():
-    assert convert.format_of(audio_pb2.AudioFormat()) == AudioFormat(Encoding.PCM_S16LE, 24_000, 1)
+    assert mapping.format_of(audio_pb2.AudioFormat()) == AudioFormat(Encoding.PCM_S16LE, 24_000, 1)
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
@@ -148,7 +148,7 @@ def test_every_encoding_of_the_contract_is_taken(encoding):
     message = audio_pb2.AudioFormat(
         encoding=audio_pb2.AudioEncoding.Value(f"AUDIO_ENCODING_{encoding}"), sample_rate_hz=8_000, channel_count=2
     )
-    assert convert.format_of(message) == AudioFormat(encoding, 8_000, 2)
+    assert mapping.format_of(message) == AudioFormat(encoding, 8_000, 2)
 
 
 def test_the_contract_has_no_encoding_that_is_not_taken():
@@ -169,7 +169,7 @@ def test_the_contract_has_no_encoding_that_is_not_taken():
 )
 def test_a_bad_format_is_refused_by_its_path(fields, field):
     with pytest.raises(AudioFormatUnsupported) as refused:
-        convert.format_of(audio_pb2.AudioFormat(**fields))
+        mapping.format_of(audio_pb2.AudioFormat(**fields))
     assert refused.value.field == field
 
 
@@ -178,54 +178,54 @@ def test_a_bad_format_is_refused_by_its_path(fields, field):
 
 @pytest.mark.parametrize("reason", list(EndReason))
 def test_every_end_reason_is_in_the_contract(reason):
-    assert session_pb2.EndReason.Name(convert.end_reason(reason)) == f"END_REASON_{reason.value}"
+    assert session_pb2.EndReason.Name(mapping.end_reason(reason)) == f"END_REASON_{reason.value}"
 
 
 def test_a_living_session_has_no_end_reason():
-    assert convert.end_reason(None) == session_pb2.END_REASON_UNSPECIFIED
+    assert mapping.end_reason(None) == session_pb2.END_REASON_UNSPECIFIED
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_every_outcome_is_in_the_contract(outcome):
-    name = audio_pb2.UtteranceOutcome.Name(convert.outcome(outcome))
+    name = audio_pb2.UtteranceOutcome.Name(mapping.outcome(outcome))
     assert name == f"UTTERANCE_OUTCOME_{outcome.name}"
 
 
 def test_every_state_and_pose_is_in_the_contract():
-    assert {session_pb2.SessionState.Name(value) for value in convert._STATES.values()} == {
+    assert {session_pb2.SessionState.Name(value) for value in mapping._STATES.values()} == {
         f"SESSION_STATE_{state.name}" for state in SessionState
     }
-    assert set(convert._POSES) == set(Pose)
+    assert set(mapping._POSES) == set(Pose)
 
 
 def test_a_duration_is_exact_to_the_microsecond():
-    assert convert.duration(1.234567).ToMicroseconds() == 1_234_567
+    assert mapping.duration(1.234567).ToMicroseconds() == 1_234_567
 
 
 def test_a_time_that_has_not_come_stays_unset():
-    assert convert.timestamp(None) is None
+    assert mapping.timestamp(None) is None
 
 
 def test_a_time_is_utc():
-    assert convert.timestamp(datetime(2026, 1, 1, tzinfo=UTC)).ToJsonString() == "2026-01-01T00:00:00Z"
+    assert mapping.timestamp(datetime(2026, 1, 1, tzinfo=UTC)).ToJsonString() == "2026-01-01T00:00:00Z"
 
 
 def test_an_ended_utterance_tells_outcome_played_and_why():
     ended = ev.UtteranceEnded("u", Outcome.FAILED, 1.5, UpstreamStalled("nothing came"), inferred=True)
-    message = convert.ended_message(ended)
+    message = mapping.ended_message(ended)
     assert (message.utterance_id, message.outcome) == ("u", audio_pb2.UTTERANCE_OUTCOME_FAILED)
     assert (message.played.ToTimedelta(), message.inferred) == (timedelta(seconds=1.5), True)
     assert message.error.message == "nothing came"
 
 
 def test_an_utterance_that_did_not_fail_has_no_error():
-    message = convert.ended_message(ev.UtteranceEnded("u", Outcome.COMPLETED, 1.0))
+    message = mapping.ended_message(ev.UtteranceEnded("u", Outcome.COMPLETED, 1.0))
     assert not message.HasField("error")
 
 
 def test_an_interrupt_tells_all_it_cut_in_order():
     ended = [ev.UtteranceEnded(name, Outcome.INTERRUPTED, 0.0) for name in "ab"]
-    assert [one.utterance_id for one in convert.interrupt_message(ended).interrupted] == ["a", "b"]
+    assert [one.utterance_id for one in mapping.interrupt_message(ended).interrupted] == ["a", "b"]
 
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -251,7 +251,7 @@ _AT = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_a_happening_is_told_with_its_number_and_time(happening, field, values):
-    message = convert.event_message(ev.LogEntry(7, _AT, happening), session=None)
+    message = mapping.event_message(ev.LogEntry(7, _AT, happening), final_view=None)
     assert (message.sequence, message.time.ToDatetime(tzinfo=UTC)) == (7, _AT)
     assert message.WhichOneof("event") == field
     assert {name: getattr(getattr(message, field), name) for name in values} == values
@@ -259,14 +259,14 @@ def test_a_happening_is_told_with_its_number_and_time(happening, field, values):
 
 def test_an_expiry_is_told_as_the_time_it_comes():
     expires_at = _AT + timedelta(seconds=15)
-    message = convert.event_message(ev.LogEntry(1, _AT, ev.Expiring(expires_at)), session=None)
+    message = mapping.event_message(ev.LogEntry(1, _AT, ev.Expiring(expires_at)), final_view=None)
     assert message.expiring.expires_at.ToDatetime(tzinfo=UTC) == expires_at
 
 
 # --- a room of the caller's own
 
 
-def test_a_spec_without_an_livekit_room_asks_for_no_seat():
+def test_a_spec_without_a_livekit_room_requests_no_participant():
     result = converted(spec())
     assert result.livekit_room is None
     assert result.avatar_request(1).seat is None
@@ -308,7 +308,7 @@ def test_a_bad_livekit_room_is_refused_with_its_field(livekit_room, field):
 def test_an_livekit_room_is_refused_by_a_gateway_without_a_livekit_server():
     message = spec(livekit_room=session_pb2.LiveKitRoom(name="desk-7"))
     with pytest.raises(InvalidField, match="GATEWAY_LIVEKIT_URL") as refused:
-        convert.spec_of(message, field="spec", default_detach_grace_s=30.0, own_rooms=False)
+        mapping.spec_of(message, field="spec", default_detach_grace_s=30.0, own_rooms=False)
     assert refused.value.field == "spec.livekit_room"
 
 
@@ -331,24 +331,24 @@ def test_no_duration_of_a_caller_is_too_strange_to_be_taken_or_refused(whole, na
 def test_no_number_of_a_format_is_too_strange_to_be_taken_or_refused(rate, channels, encoding):
     message = audio_pb2.AudioFormat(encoding=encoding, sample_rate_hz=rate, channel_count=channels)
     with contextlib.suppress(AudioFormatUnsupported):
-        convert.format_of(message)
+        mapping.format_of(message)
 
 
 @given(wanted=INT32)
 def test_a_page_has_bounds_whatever_is_asked_for(wanted):
     with contextlib.suppress(InvalidField):
-        assert 1 <= convert.page_size(wanted) <= 500
+        assert 1 <= mapping.page_size(wanted) <= 500
 
 
 @given(value=st.floats(allow_nan=False) | st.integers(-(10**300), 10**300))
 def test_every_number_of_seconds_has_a_nearest_duration(value):
-    assert abs(convert.duration(value).seconds) <= 315_576_000_000
+    assert abs(mapping.duration(value).seconds) <= 315_576_000_000
 
 
 @given(remaining_s=st.none() | st.floats(allow_nan=False, min_value=-1e12))
 def test_nobody_waits_longer_than_an_hour(remaining_s):
-    patience_s = convert.patience_s(remaining_s)
-    assert patience_s is None or 0 <= patience_s <= 3600
+    wait_s = mapping.permit_wait_s(remaining_s)
+    assert wait_s is None or 0 <= wait_s <= 3600
 
 
 @pytest.mark.parametrize("limit", [10**12, float("inf"), -1.0])

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +10,7 @@ from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rpc import mapping as convert
+from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
@@ -55,7 +54,7 @@ class Pool:
         return task
 
 
-class Ledger:
+class Journal:
     """Writes as long as `slow` is not set, which is for ever otherwise; `closed` when another process has it."""
 
     def __init__(self) -> None:
@@ -80,7 +79,7 @@ class Rooms:
         return LiveKitAccess(url="wss://rooms", room=room, token=f"token-{self._count}")
 
 
-class Successor:
+class Standby:
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self.started_at = datetime.now(UTC)
@@ -88,8 +87,8 @@ class Successor:
 
 
 @pytest.fixture
-def ledger():
-    return Ledger()
+def journal():
+    return Journal()
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def pool():
 
 
 @pytest.fixture
-def avatars(pool, ledger):
+def avatars(pool, journal):
     request = AvatarRequest(avatar_id="avatar")
     spec = SessionSpec(
         avatar=request, detach_grace_s=1, livekit_room=LiveKitRoom(name="desk-7", avatar_identity="avatar")
@@ -107,7 +106,7 @@ def avatars(pool, ledger):
         "session", SessionConfig(), new_id=lambda: "id", utc_now=lambda: datetime.now(UTC), auto_rotate=True
     )
     core.started(max_duration_s=60, now_s=0)
-    return Avatars(spec, core, pool, ledger, None)
+    return Avatars(spec, core, pool, journal, None)
 
 
 async def _cancel(work, stuck: asyncio.Event) -> None:
@@ -120,32 +119,35 @@ async def _cancel(work, stuck: asyncio.Event) -> None:
 
 
 async def test_one_that_was_started_in_place_of_another_is_closed_when_the_session_ends_meanwhile(
-    avatars, pool, ledger, monkeypatch
+    avatars, pool, journal, monkeypatch
 ):
     old = Upstream("old")
     # The identity is saved before the start; what is slow is the save after it.
     start = pool.start
 
     async def started(*arguments, **options):
-        ledger.slow = True
+        journal.slow = True
         return await start(*arguments, **options)
 
     monkeypatch.setattr(pool, "start", started)
-    await _cancel(avatars.replace(old), ledger.stuck)
+    avatars.upstream = old
+    await _cancel(avatars.replace(), journal.stuck)
     assert [one.fate for one in (old, *pool.upstreams)] == ["closed", "closed"]
 
 
-async def test_one_whose_turn_is_over_is_closed_although_the_session_ends_in_that_moment(avatars, ledger):
-    ledger.slow = True
+async def test_one_whose_turn_is_over_is_closed_although_the_session_ends_in_that_moment(avatars, journal):
+    journal.slow = True
     old = Upstream("old")
-    await _cancel(avatars.succeed(Successor(Upstream("fresh")), old), ledger.stuck)
+    avatars.upstream = old
+    await _cancel(avatars.take_over(Standby(Upstream("fresh"))), journal.stuck)
     assert old.fate == "closed"
 
 
-async def test_one_that_another_process_drives_by_now_is_left_to_it(avatars, ledger):
-    ledger.closed = True
+async def test_one_that_another_process_drives_by_now_is_left_to_it(avatars, journal):
+    journal.closed = True
     old = Upstream("old")
-    await avatars.succeed(Successor(Upstream("fresh")), old)
+    avatars.upstream = old
+    await avatars.take_over(Standby(Upstream("fresh")))
     await asyncio.sleep(0)
     assert old.fate == "left"
 
@@ -154,31 +156,30 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     """Times and rooms are those of the event, whoever speaks by the time it is told again."""
     pool.rooms = Rooms()
     core = avatars._core
-    avatars.speaks(Upstream("first"))
+    await avatars.start(None)
     core.socket_opened(0.0)
     core.on_wire(m.StateUpdated("connected"), 0.0)
     core.tick(50.0)
-    await avatars.succeed(Successor(Upstream("second")), None)
-    session = SimpleNamespace(avatars=avatars, viewer_access=avatars.viewer_access)
+    await avatars.take_over(Standby(Upstream("second")))
     entries = core.log.after(0)
     kinds = {type(entry.happening) for entry in entries}
     assert {Expiring, Rotated} <= kinds
-    told = [convert.event_message(entry, session) for entry in entries]
-    await avatars.succeed(Successor(Upstream("third")), None)
-    assert [convert.event_message(entry, session) for entry in entries] == told
+    sent = [mapping.event_message(entry, None) for entry in entries]
+    await avatars.take_over(Standby(Upstream("third")))
+    assert [mapping.event_message(entry, None) for entry in entries] == sent
 
 
-def test_an_expiry_is_that_of_the_avatar_as_its_session_says(avatars):
-    avatars.speaks(Upstream("first"))
+async def test_an_expiry_is_that_of_the_avatar_as_its_session_says(avatars):
+    await avatars.start(None)
     avatars._core.tick(50.0)
     (expiring,) = [one.happening for one in avatars._core.log.after(0) if isinstance(one.happening, Expiring)]
     assert expiring.expires_at == avatars.expires_at
 
 
-def test_a_process_that_goes_on_with_a_session_tells_the_same_limit(avatars, pool, ledger):
+def test_a_process_that_goes_on_with_a_session_tells_the_same_limit(avatars, pool, journal):
     started_at = datetime(2026, 1, 1, tzinfo=UTC)
     left = RestoredSession(core=avatars._core, started=STARTED, started_at=started_at)
-    Avatars(avatars._spec, avatars._core, pool, ledger, left)
+    Avatars(avatars._spec, avatars._core, pool, journal, left)
     avatars._core.tick(50.0)
     (expiring,) = [one.happening for one in avatars._core.log.after(0) if isinstance(one.happening, Expiring)]
     assert expiring.expires_at == started_at + timedelta(seconds=60)

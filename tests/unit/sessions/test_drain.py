@@ -1,4 +1,4 @@
-"""Taking a process out of service, where the process itself stood still."""
+"""Drain of a process that itself stood still."""
 
 import asyncio
 import time
@@ -11,13 +11,13 @@ async def test_a_drain_is_not_over_before_an_operator_is_heard_who_took_it_back_
     ended: list[object] = []
     directory = SimpleNamespace(draining=False, living=list, end_all=ended.append)
 
-    async def tell_health(_: bool) -> None: ...  # noqa: FBT001 - as it is called
+    async def publish_health(_: bool) -> None: ...  # noqa: FBT001 - as it is called
 
-    drain = Drain(directory, tell_health)
+    drain = Drain(directory, publish_health)
     await drain.begin(0.05)
     time.sleep(0.7)  # noqa: ASYNC251 - a suspended process
     await asyncio.sleep(0.01)
     assert ended == []
-    assert await drain.take_back()
+    assert await drain.cancel()
     await asyncio.sleep(0.1)
     assert ended == []

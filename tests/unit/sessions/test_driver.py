@@ -1,14 +1,16 @@
-"""Who drives a session's socket: what fails while nobody waits for it any more is no fault."""
+"""The driver of a session: what fails while nobody waits for it any more is no fault."""
 
 import asyncio
 import gc
 import itertools
 import json
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from harness.avatar import intake_of
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -17,9 +19,39 @@ from liveavatar_gateway.core.errors import UpstreamUnreachable
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import SessionState
-from liveavatar_gateway.sessions.driver import ReconnectConfig, SessionDriver
+from liveavatar_gateway.sessions.driver import SessionDriver
+from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.socket import CommandSocket
+
+
+class Journal:
+    """Calls back for each packet, and before anything is sent."""
+
+    def __init__(self) -> None:
+        self.on_packet: Callable[[object], None] = lambda _: None
+        self.on_confirm: Callable[[], Awaitable[None]] | None = None
+
+    def note_utterance(self, utterance: object) -> None:
+        self.on_packet(utterance)
+
+    async def confirm_lease(self) -> None:
+        if self.on_confirm is not None:
+            await self.on_confirm()
+
+
+def driver(core: Any, upstream: Any, config: ReconnectConfig | None = None, **parts: Any) -> SessionDriver:
+    """The driver of a session that has no standby, and whose events nobody reads."""
+    return SessionDriver(
+        core,
+        config or ReconnectConfig(),
+        SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None),
+        wake=parts.get("wake", Wakeup()),
+        publisher=SimpleNamespace(publish=lambda: None),
+        journal=parts.get("journal", Journal()),
+        avatars=SimpleNamespace(upstream=upstream, current=upstream, are_replaceable=False),
+        standbys=SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None),
+    )
 
 
 class Core:
@@ -57,13 +89,102 @@ class GoneUpstream:
 async def test_a_try_that_fails_as_its_session_ends_leaves_nothing_unlooked_at():
     core, faults = Core(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["message"]))
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
-    config = ReconnectConfig(first_wait_s=0.01)
-    drive = SessionDriver(core, config, None, wake=Wakeup(), tell=lambda: None, rotations=rotations)
     async with asyncio.timeout(30):
-        await drive.run(GoneUpstream(core))
+        await driver(core, GoneUpstream(core), ReconnectConfig(first_wait_s=0.01)).run()
     gc.collect()
     assert faults == []
+
+
+async def acknowledge(server: ServerConnection) -> None:
+    """Confirm every packet at once."""
+    await server.send('{"type":"session.state_updated","state":"connected"}')
+    async for frame in server:
+        command = json.loads(frame)
+        if command["type"] == "agent.speak":
+            told = {"type": "agent.audio_buffer_appended", "source_event_id": command["event_id"]}
+            await server.send(json.dumps(told))
+
+
+async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
+    """It is stopped behind a packet; when it goes on, the ack has waited for longer than a silence may last."""
+    ids = itertools.count()
+    config = SessionConfig(speech=SpeechConfig(silence_timeout_s=0.3))
+    core = Session("s-1", config, new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
+    wake = Wakeup()
+    journal = Journal()
+    packets = 0
+
+    def stand_still(_: object) -> None:
+        nonlocal packets
+        packets += 1
+        if packets == 3:
+            time.sleep(0.6)
+
+    journal.on_packet = stand_still
+    async with serve(acknowledge, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        upstream = SimpleNamespace(
+            started=SimpleNamespace(session_id="up-1"),
+            connect=lambda listener: CommandSocket.open(url, listener, timeout_s=5),
+        )
+        core.started(max_duration_s=None, now_s=time.monotonic())
+        running = asyncio.create_task(driver(core, upstream, wake=wake, journal=journal).run())
+        utterance = core.begin("u", intake_of(None))
+        async with asyncio.timeout(10):
+            while core.state is not SessionState.READY:
+                await asyncio.sleep(0.01)
+            for _ in range(6):
+                core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
+                wake.set()
+                await asyncio.sleep(0.1)
+        assert packets >= 3
+        assert core.reconnect_count == 0
+        assert core.state is SessionState.READY
+        running.cancel()
+
+
+async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_the_session():
+    """Its owner stood still, and is cancelled when the registry says who has the session now."""
+    ids = itertools.count()
+    core = Session("s-1", SessionConfig(), new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
+    wake = Wakeup()
+    journal = Journal()
+    taken = False
+    heard: list[str] = []
+
+    async def confirm() -> None:
+        if taken:
+            running.cancel()
+            await asyncio.sleep(0)
+
+    async def listen(server: ServerConnection) -> None:
+        await server.send('{"type":"session.state_updated","state":"connected"}')
+        async for frame in server:
+            heard.append(json.loads(frame)["type"])  # noqa: PERF401 - looked at while more is waited for
+
+    journal.on_confirm = confirm
+    async with serve(listen, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        upstream = SimpleNamespace(
+            started=SimpleNamespace(session_id="up-1"),
+            connect=lambda listener: CommandSocket.open(url, listener, timeout_s=5),
+        )
+        core.started(max_duration_s=None, now_s=time.monotonic())
+        running = asyncio.create_task(driver(core, upstream, wake=wake, journal=journal).run())
+        utterance = core.begin("u", intake_of(None))
+        async with asyncio.timeout(10):
+            core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
+            while "agent.speak" not in heard:
+                wake.set()
+                await asyncio.sleep(0.01)
+            sent = len(heard)
+            taken = True
+            core.speech.receive(utterance, None, bytes(480_000), time.monotonic())
+            wake.set()
+            await asyncio.wait([running])
+            await asyncio.sleep(0.1)
+    assert running.cancelled()
+    assert heard[sent:] == []
 
 
 class Ending(Core):
@@ -90,117 +211,12 @@ class SleepyUpstream:
         raise UpstreamUnreachable("refused")
 
 
-async def reach_in_vain(upstream: SleepyUpstream, budget_s: float) -> None:
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
+@pytest.mark.parametrize(("budget_s", "tries"), [(0.1, 2), (0.0, 0)])
+async def test_the_driver_notices_that_the_process_stood_still_and_grants_a_try_where_there_is_a_budget(
+    budget_s, tries
+):
+    upstream = SleepyUpstream(1.0)
     config = ReconnectConfig(budget_s=budget_s, first_wait_s=0.01, max_wait_s=0.02)
-    drive = SessionDriver(Ending(), config, None, wake=Wakeup(), tell=lambda: None, rotations=rotations)
     async with asyncio.timeout(30):
-        await drive.run(upstream)
-
-
-async def test_an_avatar_is_tried_once_more_when_the_process_stood_still_until_the_budget_was_over():
-    upstream = SleepyUpstream(1.0)
-    await reach_in_vain(upstream, budget_s=0.1)
-    assert upstream.tries == 2
-
-
-async def test_without_a_budget_a_session_ends_with_its_socket_whatever_the_process_did():
-    upstream = SleepyUpstream(1.0)
-    await reach_in_vain(upstream, budget_s=0.0)
-    assert upstream.tries == 0
-
-
-async def acknowledge(server: ServerConnection) -> None:
-    """Confirm every packet at once."""
-    await server.send('{"type":"session.state_updated","state":"connected"}')
-    async for frame in server:
-        command = json.loads(frame)
-        if command["type"] == "agent.speak":
-            told = {"type": "agent.audio_buffer_appended", "source_event_id": command["event_id"]}
-            await server.send(json.dumps(told))
-
-
-async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
-    """It is stopped behind a packet; when it goes on, the ack has waited for longer than a silence may last."""
-    ids = itertools.count()
-    config = SessionConfig(speech=SpeechConfig(silence_timeout_s=0.3))
-    core = Session("s-1", config, new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
-    wake = Wakeup()
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
-    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
-    drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, tell=lambda: None, rotations=rotations)
-    packets = 0
-
-    def stand_still(_: object) -> None:
-        nonlocal packets
-        packets += 1
-        if packets == 3:
-            time.sleep(0.6)
-
-    drive.progress = stand_still
-    async with serve(acknowledge, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        upstream = SimpleNamespace(
-            started=SimpleNamespace(session_id="up-1"),
-            connect=lambda listener: CommandSocket.open(url, listener, timeout_s=5),
-        )
-        core.started(max_duration_s=None, now_s=time.monotonic())
-        running = asyncio.create_task(drive.run(upstream))
-        utterance = core.begin("u", intake_of(None))
-        async with asyncio.timeout(10):
-            while core.state is not SessionState.READY:
-                await asyncio.sleep(0.01)
-            for _ in range(6):
-                core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
-                wake.set()
-                await asyncio.sleep(0.1)
-        assert packets >= 3
-        assert core.reconnect_count == 0
-        assert core.state is SessionState.READY
-        running.cancel()
-
-
-async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_the_session():
-    """Its owner stood still, and is cancelled when the registry says who has the session now."""
-    ids = itertools.count()
-    core = Session("s-1", SessionConfig(), new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
-    wake = Wakeup()
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
-    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
-    drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, tell=lambda: None, rotations=rotations)
-    taken = False
-    heard: list[str] = []
-
-    async def confirm() -> None:
-        if taken:
-            running.cancel()
-            await asyncio.sleep(0)
-
-    async def listen(server: ServerConnection) -> None:
-        await server.send('{"type":"session.state_updated","state":"connected"}')
-        async for frame in server:
-            heard.append(json.loads(frame)["type"])  # noqa: PERF401 - looked at while more is waited for
-
-    drive.confirm = confirm
-    async with serve(listen, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        upstream = SimpleNamespace(
-            started=SimpleNamespace(session_id="up-1"),
-            connect=lambda listener: CommandSocket.open(url, listener, timeout_s=5),
-        )
-        core.started(max_duration_s=None, now_s=time.monotonic())
-        running = asyncio.create_task(drive.run(upstream))
-        utterance = core.begin("u", intake_of(None))
-        async with asyncio.timeout(10):
-            core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
-            while "agent.speak" not in heard:
-                wake.set()
-                await asyncio.sleep(0.01)
-            sent = len(heard)
-            taken = True
-            core.speech.receive(utterance, None, bytes(480_000), time.monotonic())
-            wake.set()
-            await asyncio.wait([running])
-            await asyncio.sleep(0.1)
-    assert running.cancelled()
-    assert heard[sent:] == []
+        await driver(Ending(), upstream, config).run()
+    assert upstream.tries == tries

@@ -1,4 +1,4 @@
-"""Utterances that another stream may go on with, and when nobody did for too long."""
+"""Orphaned utterances: another stream may continue them for a while."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from liveavatar_gateway.sessions.orphaned_utterances import OrphanedUtterances
 
 async def test_an_utterance_is_not_given_up_before_those_are_heard_who_came_while_the_process_stood_still():
     given_up: list[Any] = []
-    left_open = OrphanedUtterances(grace_s=0.05, give_up=given_up.append)
+    orphans = OrphanedUtterances(grace_s=0.05, give_up=given_up.append)
     utterance, other = object(), object()
-    left_open.add(utterance)
-    left_open.add(other)
+    orphans.add(utterance)
+    orphans.add(other)
     time.sleep(0.7)  # noqa: ASYNC251 - a suspended process
     await asyncio.sleep(0.01)
     assert given_up == []
-    left_open.take(utterance)
+    orphans.take(utterance)
     async with asyncio.timeout(5):
         while not given_up:
             await asyncio.sleep(0.02)

@@ -1,0 +1,84 @@
+"""Publication of what the state machine of a session concludes: to streams, watchers, journal and metrics."""
+
+import time
+from typing import Protocol
+
+from liveavatar_gateway.core.errors import SessionEnded
+from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded
+from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.core.states import Outcome
+from liveavatar_gateway.sessions.attachments import Attachments
+from liveavatar_gateway.sessions.interrupt_waiters import InterruptWaiters
+from liveavatar_gateway.sessions.journal import SessionJournal
+from liveavatar_gateway.telemetry.metrics import SessionMeter
+
+
+class SessionListener(Protocol):
+    """Receiver of the news of all sessions of a process. It must neither raise nor wait."""
+
+    def on_news(self, session_id: str) -> None:
+        """Take note that the event log of a session has grown."""
+
+
+class EventPublisher:
+    """Publisher of one session: events once and in order, answers to interrupts."""
+
+    def __init__(
+        self,
+        core: Session,
+        *,
+        journal: SessionJournal,
+        meter: SessionMeter,
+        attachments: Attachments,
+        interrupts: InterruptWaiters,
+        listener: SessionListener,
+        published: int = 0,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            core: State machine of the session.
+            journal: Keeps ends of utterances, and the number of the last event before anybody is sent it.
+            meter: Counts what happens.
+            attachments: Streams and calls to wake.
+            interrupts: Callers that wait for the result of an interrupt.
+            listener: Receiver of news of all sessions.
+            published: Number of the last event that another process published.
+        """
+        self._core = core
+        self._journal = journal
+        self._meter = meter
+        self._attachments = attachments
+        self._interrupts = interrupts
+        self._listener = listener
+        self._published = published
+        self.last_completed_s: float | None = None
+        """Monotonic time at which speech last ended by itself, not by an interrupt or the end of the session."""
+
+    def publish(self) -> None:
+        """Hand out results of interrupts and new events."""
+        for interrupt_id, ended in self._core.answers:
+            self._interrupts.resolve(interrupt_id, ended)
+        self._core.answers.clear()
+        log = self._core.log
+        if log.last_sequence == self._published:
+            return
+        for entry in log.kept_after(self._published):
+            if _is_completion(entry.happening):
+                self.last_completed_s = time.monotonic()
+            self._meter.happened(entry.happening, self._core.end_reason)
+        self._journal.note_speech(
+            (entry.happening for entry in log.latest(log.last_sequence - self._published)),
+            self._core.speech.active,
+        )
+        self._published = log.last_sequence
+        self._journal.note_sequence(self._published)
+        self._attachments.wake()
+        self._listener.on_news(self._core.id)
+
+
+def _is_completion(event: SessionEvent) -> bool:
+    """Return whether an utterance was heard and ended neither by an interrupt nor with its session."""
+    if not isinstance(event, UtteranceEnded) or not event.played_s:
+        return False
+    return event.outcome is not Outcome.INTERRUPTED and not isinstance(event.error, SessionEnded)

@@ -26,7 +26,7 @@ from liveavatar_gateway.sessions.interrupt_waiters import InterruptWaiters
 from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.publisher import EventPublisher, SessionListener
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
-from liveavatar_gateway.sessions.record import Record, Usage, kept_error
+from liveavatar_gateway.sessions.record import Record, Usage, store_error
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
@@ -103,7 +103,7 @@ class SessionActor:
         hashes = () if restored is None else restored.handles
         self.handles = Handles(core.id, keep_s=grace_s, hashes=hashes)
         self._wake = wake
-        self._journal = journal = services.journals.ledger(self, None if restored is None else restored.fence)
+        self._journal = journal = services.journals.open(self, None if restored is None else restored.fence)
         self.attachments = Attachments(core.id, grace_s=grace_s, abandon=self._abandon, changed=journal.change)
         self.utterances = SessionUtterances(
             core, journal=journal, metrics=services.metrics, meter=meter, wake=wake, grace_s=grace_s
@@ -500,7 +500,7 @@ class SessionActor:
         self.finished.set()
         await self._journal.finish(self._services.retention_s)
 
-    def facts(self) -> Payload:
+    def payload(self) -> Payload:
         """Return the record from which another process continues the session, or reports its end."""
         core, now_s, detached_until_s = self._core, time.monotonic(), self.attachments.detached_until_s
         record = Record(
@@ -513,12 +513,12 @@ class SessionActor:
             expires_in_s=None if core.expires_at_s is None else core.expires_at_s - now_s,
             detach_left_s=None if detached_until_s is None else detached_until_s - now_s,
             end_reason=core.end_reason,
-            error=kept_error(core.error),
+            error=store_error(core.error),
             upstream_reason=core.upstream_reason,
             upstream_session_id=self.avatars.started.session_id if self.avatars.started else "",
             usage=self._usage(),
         )
-        return record.facts()
+        return record.payload()
 
     def handle_hashes(self) -> Sequence[HandleHash]:
         """Return the hashes of the handles that resume the session."""

@@ -127,7 +127,7 @@ class Process:
             reconnect=ReconnectConfig(),
             retention_s=0.0,
             pool=self.pool,
-            journals=SimpleNamespace(ledger=lambda *_: self.journal),
+            journals=SimpleNamespace(open=lambda *_: self.journal),
             metrics=Metrics(),
             listener=SimpleNamespace(on_news=self.news.append),
         )

@@ -38,6 +38,7 @@ from liveavatar_gateway.rpc.interceptors.bounds import TRANSPORT_METADATA_BYTES,
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
+from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
@@ -93,8 +94,13 @@ class App:
         self.pool = Pool(settings.pool(), self._rest, self.metrics, rooms=rooms)
         self._registry = _registry(settings)
         lease = settings.registry().lease
-        self._books = JournalWriter(self._registry, self.metrics, renew_s=lease.renew_s, lease_s=lease.ttl_s)
-        self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
+        self._journals = JournalWriter(
+            self._registry,
+            self.metrics,
+            renew_s=lease.renew_s,
+            lease_s=lease.ttl_s,
+            address=lambda: settings.advertised_address or self.address,
+        )
         self._retired = {
             account: Rest(settings.rest(), key, metrics=self.metrics)
             for account, key in settings.retired_keys().items()
@@ -103,22 +109,37 @@ class App:
         self._retired_stops = {
             account: Stopper(stops, RetiredKey(rest, self._rest)) for account, rest in self._retired.items()
         }
-        self.sweeper = Sweeper(
-            settings.sweeper(), self._books, self.pool, self._rest, self.directory, retired=self._retired_stops
+        self._adoption = Adoption(settings.adoption(), self._journals, self.pool, retired=self._retired_stops)
+        self._create_readiness = CreateReadiness(
+            self._journals,
+            self.pool.places,
+            is_draining=lambda: self.directory.draining,
+            credits_left=self._rest.credits_left,
+            publish=self._set_create_readiness,
         )
+        self.directory = Directory(
+            settings.directory(),
+            self.pool,
+            self._journals,
+            self.metrics,
+            adoption=self._adoption,
+            create_listener=self._create_readiness,
+        )
+        self.sweeper = Sweeper(
+            settings.sweeper(),
+            self._journals,
+            self.pool,
+            rest=self._rest,
+            directory=self.directory,
+            adoption=self._adoption,
+        )
+        self.pool.find_orphans = self.sweeper.find_orphans
         self._sweep: asyncio.Task[None] | None = None
         self._keep: asyncio.Task[None] | None = None
         self._grace_until_s = 0.0
         """Until when a drain may go on, in the loop's time; 0 without one."""
         self._health = HealthServicer()
         self._drain = Drain(self.directory, self._set_serving)
-        self._create_readiness = CreateReadiness(
-            self.directory,
-            self._books,
-            self.pool.places,
-            credits_left=self._rest.credits_left,
-            publish=self._set_create_readiness,
-        )
         self.reloads = FileReloads()
         """Files that are read again; whoever has another one adds it."""
         self._certificate: ServerCertificate | None = None
@@ -175,8 +196,7 @@ class App:
         await self.sweeper.sweep()
         await server.start()
         self._server = server
-        self._books.address = self._settings.advertised_address or self.address
-        self._keep = asyncio.create_task(write_journals(self._books), name="registry/books")
+        self._keep = asyncio.create_task(write_journals(self._journals), name="registry/journals")
         self._sweep = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
         self._beside = [
@@ -222,7 +242,7 @@ class App:
             return
         server = grpc.aio.server(interceptors=self._interceptors(), options=self._options())
         lease_s = settings.registry().lease.ttl_s
-        ownership = Inventory(self._registry, self.directory, self.sweeper, lease_s=lease_s)
+        ownership = Inventory(self._registry, self.directory, self._adoption, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(settings.admin(), self.directory, self._drain, self.pool.places, ownership), server
         )
@@ -287,7 +307,7 @@ class App:
     def _use_key(self, api_key: str) -> bool:
         changed = self._rest.use_key(api_key)
         if changed:
-            self._create_readiness.look_again()
+            self._create_readiness.probe_again()
         return changed
 
     def _interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:

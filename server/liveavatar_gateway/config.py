@@ -20,10 +20,11 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.scheduler import SchedulerConfig
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.factory import RegistryConfig, account_name
-from liveavatar_gateway.registry.sealing import BadKey, parsed_key
+from liveavatar_gateway.registry.sealing import BadKey, parse_key
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.sessions.adoption import AdoptionConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.sweeper import SweeperConfig
@@ -448,8 +449,12 @@ class Settings(BaseSettings):
         )
 
     def sweeper(self) -> SweeperConfig:
-        """The part for sessions of dead processes."""
-        return SweeperConfig(sweep_s=self.sweep_s, renew_s=self.registry().lease.renew_s, keep_s=self.retention_s)
+        """Return the settings of the search for sessions of dead processes."""
+        return SweeperConfig(sweep_s=self.sweep_s)
+
+    def adoption(self) -> AdoptionConfig:
+        """Return the settings for sessions of dead processes."""
+        return AdoptionConfig(renew_s=self.registry().lease.renew_s, retention_s=self.retention_s)
 
     def pool(self) -> PoolConfig:
         """The part for the account."""
@@ -554,7 +559,7 @@ def load(
     _require_all_sendable(values, shown)
     if key := values.get("registry_key"):
         try:
-            parsed_key(key)
+            parse_key(key)
         except BadKey as error:
             raise ConfigError(f"{shown['registry_key']}: {error}") from None
     _require_usable_trust(environment)

@@ -11,7 +11,7 @@ from liveavatar_gateway.certificates import read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
 from liveavatar_gateway.config import PREFIX, ConfigError, Settings
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
-from liveavatar_gateway.registry.factory import fingerprint, left_under_other_keys
+from liveavatar_gateway.registry.factory import fingerprint, orphans_of_other_keys
 from liveavatar_gateway.upstream.rest import Rest
 
 
@@ -38,7 +38,7 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     config = settings.registry()
     shown["api_key_fingerprint"] = fingerprint(config.account)
     try:
-        left = left_under_other_keys(config)
+        left = orphans_of_other_keys(config)
     except RegistryUnavailable as error:
         fail(f"GATEWAY_REGISTRY_FILE: {error}")
     shown["sessions_under_other_keys"] = ", ".join(f"{count} under {name}" for name, count in left.items()) or "0"

@@ -310,7 +310,11 @@ class CapacityExhausted(CapacityError):
     ) -> None:
         """Name whose limit it is: `upstream_account`, `replica`, `session` or `stream`."""
         super().__init__(message, retry_after_s=retry_after_s, facts=facts, scope=scope)
-        self.scope = scope
+
+    @property
+    def scope(self) -> str:
+        """Owner of the limit."""
+        return self.metadata.get("scope", "")
 
 
 class AttachSuperseded(OwnershipError):

@@ -1,1 +1,1 @@
-"""Who owns which session, and what another process needs to go on with it."""
+"""Ownership and state of sessions, for the process that drives them and the next."""

@@ -1,8 +1,8 @@
-"""What every registry does: remembers sessions beyond the life of the process that drives them.
+"""Interface of a registry: state of sessions that outlives the process that drives them.
 
-A process has a lease and owns sessions. When it dies, another claims its sessions under a higher epoch, and
-whatever the dead one would still write is refused. A registry keeps facts without knowing what they mean;
-`sessions/record.py` does.
+A process has a lease and owns sessions. When a process dies, another claims its sessions under a higher epoch, and
+later writes of the dead process are refused. A registry stores payloads without knowing their meaning; see
+`sessions/record.py` for that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,53 +10,53 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 Payload = Mapping[str, Any]
-"""Values that JSON has."""
+"""JSON object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseConfig:
-    """How a process shows that it lives."""
+    """Lease by which a process shows that it lives."""
 
     ttl_s: float = 10.0
-    """How long a lease lasts without renewal. It counts only where nothing can be said about the process itself:
-    lower takes over sooner there, and tolerates shorter pauses."""
+    """Lifetime of a lease without renewal. It counts only where the operating system cannot say whether the
+    process lives: lower takes over sooner there, and tolerates shorter pauses."""
     renew_s: float = 3.0
     """Renewal period; at most a third of `ttl_s`, so that two renewals may be lost."""
     grace_s: float = 5.0
-    """How much longer than its lease a process is spared of which nothing else is known."""
+    """Time beyond its lease for which a process is spared when only its lease is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The right to write about a session. It is lost when another process claims the session."""
+    """Right to write about a session. It is lost when another process claims the session."""
 
     session_id: str
     epoch: int
-    """Counts the owners of the session from 1."""
+    """Number of the owner, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One session at LiveAvatar that may be running."""
+    """LiveAvatar session that may be running."""
 
     upstream_session_id: str
     access: Payload | None = field(default=None, repr=False)
-    """Its addresses and tokens, opened; None before they were known, or when they cannot be opened."""
+    """Addresses and tokens, unsealed; None before they are known, or when they cannot be unsealed."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandleHash:
-    """A handle that resumes a session, without the handle."""
+    """Hash of a handle that resumes a session."""
 
     sha256: str
     """Digest of the handle, hexadecimal."""
     until_mono_s: float | None = None
-    """Until when it works, on this machine's monotonic clock; None is until the session ends."""
+    """Deadline for its use, on the caller's monotonic clock; None is the end of the session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSession:
-    """A session as its owner left it."""
+    """Session as its owner saved and journaled it."""
 
     session_id: str
     owner: str
@@ -64,43 +64,48 @@ class StoredSession:
     ended: bool
     sequence: int
     """Number of its last event."""
-    facts: Payload
+    payload: Payload
     utterances: tuple[tuple[str, Payload], ...]
-    """Ids and facts in the order they were begun."""
+    """Ids and payloads, in the order in which the utterances began."""
     upstreams: tuple[Upstream, ...]
-    """Sessions at LiveAvatar that nobody has stopped, the newest last."""
+    """LiveAvatar sessions without a confirmed stop, the newest last."""
     handles: tuple[HandleHash, ...]
     seen_mono_s: float | None
-    """When its owner was last known to live, on this machine's monotonic clock; None is before this boot."""
+    """Time of the owner's last renewal, on the caller's monotonic clock; None when nobody can tell."""
     address: str
-    """Where its owner serves, "host:port"; empty when that is not known."""
-    end_wanted: str = ""
-    """Why somebody who is not its owner wants it to end; empty when nobody does."""
+    """Address at which its owner serves, "host:port"; empty when unknown."""
+    end_request: str = ""
+    """Reason for which another process asked for the end of the session; empty without a request."""
     account: str = ""
-    """Name of the LiveAvatar account and key it was made with."""
+    """Name of the LiveAvatar account and key with which the session was made."""
+    saved_mono_s: float | None = field(default=None, compare=False)
+    """Time to which durations in `payload` refer, on the caller's monotonic clock; None when nobody can tell."""
     unreadable: str = ""
-    """Why its facts, handles or numbers cannot be read; then they are empty here, and its upstream ids remain."""
+    """Reason why payload, handles or numbers cannot be read; they are empty then, and the upstream ids remain."""
 
 
 class Registry(Protocol):
-    """Remembers sessions for all processes that share it.
+    """State of sessions, shared by all processes that use the same registry.
 
     Use as an async context manager; leaving it is a clean exit.
 
-    `note_*` are called where a packet or an event leaves, from the event loop. They never wait for a disk and
-    never fail: what was noted survives this process at once and is seen by all others, and `save` and `finish`
-    take it along into the table. A note under a fence that is not valid any more changes nothing. Everything else
-    may take as long as a disk does, and is awaited.
+    Every method that may wait is awaited. `journal_*` and `discard_journal` are called for each packet and event:
+    they neither wait nor fail. Journaled values survive this process at once, other processes see them, and `save`
+    and `finish` move them into the table. A value that is journaled under an invalid fence changes nothing.
 
-    Raises (all methods but `note_*`):
-        RegistryUnavailable: it cannot be read or written now. Nothing changed.
-        OwnerMoved: the fence is not valid any more: another process has the session.
+    Every time named `_mono_s` is on the monotonic clock of the calling process. A registry stores such times as
+    durations, or on a clock that all its processes share and nobody sets: the wall clock decides nothing. A
+    registry on a server of its own uses that server's clock and expiring keys.
+
+    Raises (all awaited methods):
+        RegistryUnavailable: the registry cannot be read or written at present. Nothing changed.
+        OwnerMoved: another process claimed the session, so the fence is invalid.
     """
 
     owner: str
-    """This process, unique for ever."""
+    """Id of this process, never used again."""
     account: str
-    """Whose sessions it makes and finds."""
+    """Account whose sessions this process makes and finds."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -109,89 +114,89 @@ class Registry(Protocol):
     # --- this process
 
     async def renew(self, address: str) -> Mapping[str, int]:
-        """Renew the lease; returns the epoch of each living session that is this process's own."""
+        """Renew the lease; returns the epoch of each living session that this process owns."""
 
-    async def wanted_ends(self) -> Mapping[str, str]:
-        """Which living sessions of this process somebody else wants to end, and why."""
+    async def end_requests(self) -> Mapping[str, str]:
+        """Return the living sessions of this process that another asked to end, with the reason of each."""
 
     # --- its sessions
 
-    async def create(self, session_id: str, facts: Payload) -> Fence:
-        """Add a session of this process. It is living until `finish`."""
+    async def create(self, session_id: str, payload: Payload) -> Fence:
+        """Add a session of this process. The session is living until `finish`."""
 
     async def reserve(
-        self, session_id: str, facts: Payload, *, request_id: str, instead_of: str = ""
+        self, session_id: str, payload: Payload, *, request_id: str, instead_of: str = ""
     ) -> Fence | None:
-        """Add a session of this process for a request, unless there is one; None when there is.
+        """Add a session of this process for a request; None when the request already has a session.
 
         Args:
             session_id: The session.
-            facts: What is known of it.
-            request_id: The caller's name for its wish.
-            instead_of: Newest session of that request, if it may be followed by this one.
+            payload: Its record.
+            request_id: The caller's id of the request.
+            instead_of: Newest session of that request, if this session may follow it.
         """
 
-    async def save(self, fence: Fence, facts: Payload) -> None:
-        """Replace what is known of a session, and write what was noted of it."""
+    async def save(self, fence: Fence, payload: Payload) -> None:
+        """Replace the payload of a session, and move its journaled values into the table."""
 
     async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
-        """Note that a session at LiveAvatar is about to start; returns when a crash cannot lose that any more."""
+        """Add a LiveAvatar session that is about to start; returns once a crash cannot lose the id."""
 
     async def save_access(self, fence: Fence, upstream_session_id: str, access: Payload) -> None:
-        """Keep, sealed, what is needed to reach a session at LiveAvatar."""
+        """Store, sealed, addresses and tokens of a LiveAvatar session."""
 
     async def drop_upstream(self, upstream_session_id: str) -> None:
-        """Note that a session at LiveAvatar is over, whoever owned it."""
+        """Remove a LiveAvatar session that has stopped, whoever owned it."""
 
-    async def finish(self, fence: Fence, facts: Payload, *, keep_s: float) -> bool:
-        """Keep the final record and what was noted, for `keep_s` seconds; False when not all upstream is stopped.
+    async def finish(self, fence: Fence, payload: Payload, *, retention_s: float) -> bool:
+        """Keep the final payload and journaled values for `retention_s`; False while an upstream session remains.
 
-        Such a session stays among the living, for another process to stop it when this one is gone.
+        Such a session stays living, so that another process stops it if this one dies.
         """
 
-    def note_sequence(self, fence: Fence, sequence: int) -> None:
-        """Note the number of the last event, before anybody is told of it."""
+    def journal_sequence(self, fence: Fence, sequence: int) -> None:
+        """Journal the number of the last event, before anybody is sent the event."""
 
-    def note_utterance(self, fence: Fence, utterance_id: str, facts: Payload) -> None:
-        """Note how far an utterance is."""
+    def journal_utterance(self, fence: Fence, utterance_id: str, payload: Payload) -> None:
+        """Journal the progress of an utterance."""
 
-    def note_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
-        """Replace the handles that resume a session, before anybody is given one."""
+    def journal_handles(self, fence: Fence, handles: Sequence[HandleHash]) -> None:
+        """Journal the handles that resume a session in place of the former ones, before a caller gets one."""
 
-    def forget_notes(self, fence: Fence) -> None:
-        """Let go of what was noted of a session that another process has."""
+    def discard_journal(self, fence: Fence) -> None:
+        """Discard the journaled values of a session that another process owns."""
 
     # --- sessions of others
 
     async def find(self, session_id: str) -> StoredSession | None:
-        """Look a session up, whoever owns it; None when there is none."""
+        """Find a session, whoever owns it; None when there is no such session."""
 
     async def find_request(self, request_id: str) -> StoredSession | None:
-        """Look up the newest session that was created for a request, whoever owns it; None when there is none."""
+        """Find the newest session of a request, whoever owns it; None when there is no such session."""
 
-    async def abandoned(self, row: StoredSession) -> bool:
-        """Whether a living session's owner is dead, or has been silent for longer than its lease and the grace."""
+    async def is_abandoned(self, stored: StoredSession) -> bool:
+        """Return whether the owner of a living session is dead, or silent beyond its lease and the grace."""
 
     async def orphans(self) -> Sequence[StoredSession]:
-        """All living sessions whose owners are dead, oldest first; those made with retired keys among them."""
+        """Return all living sessions of dead owners, oldest first, those of retired accounts included."""
 
     async def other_accounts(self) -> Mapping[str, int]:
-        """Count sessions that dead processes left under accounts that are neither this nor retired, by name."""
+        """Count orphans of accounts that are neither this nor retired, by account."""
 
-    async def owners_of(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
-        """Which of these sessions at LiveAvatar are ours, with the id of our session each belongs to."""
+    async def session_ids(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return our session of each of these LiveAvatar sessions; those of others are left out."""
 
-    async def claim(self, row: StoredSession) -> Fence | None:
-        """Take a session over as it was read; None when somebody else was faster."""
+    async def claim(self, stored: StoredSession) -> Fence | None:
+        """Claim a session in the state in which it was read; None when another process was faster."""
 
-    async def put_aside(self, fence: Fence, reason: str) -> None:
-        """Move the content of an unreadable session to where people find it and no search does; its ids stay."""
+    async def quarantine(self, fence: Fence, reason: str) -> None:
+        """Move the content of an unreadable session to a place for people; its upstream ids stay."""
 
     async def request_end(self, session_id: str, reason: str) -> None:
-        """Ask whoever owns a session, now or later, to end it. The first reason stays; one that ended stays so."""
+        """Ask the present or next owner to end a living session; the first reason stays."""
 
     async def page(self, after: str, size: int) -> Sequence[StoredSession]:
-        """Sessions newest first, behind the one named, or from the newest when `after` is empty."""
+        """Return sessions older than the session `after`, newest first; from the newest when `after` is empty."""
 
-    async def tidy(self) -> None:
-        """Forget final records whose time is over, and processes that are dead and own nothing."""
+    async def purge(self) -> None:
+        """Remove final records whose retention is over, and dead processes that own nothing."""

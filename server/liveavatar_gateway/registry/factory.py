@@ -1,4 +1,4 @@
-"""Where the registry is kept: its file, its key, and whose sessions are in it."""
+"""Construction of the registry from settings: its file, its key and its account."""
 
 import hashlib
 import os
@@ -10,48 +10,48 @@ from typing import Final
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.registry.base import LeaseConfig, Registry
 from liveavatar_gateway.registry.memory import MemoryRegistry
-from liveavatar_gateway.registry.sealing import KEY_BYTES, BadKey, Sealer, key_beside, parsed_key
+from liveavatar_gateway.registry.sealing import KEY_BYTES, BadKey, Sealer, parse_key, read_or_make_key
 from liveavatar_gateway.registry.sqlite import SqliteRegistry
 
 OFF: Final = "off"
-"""In place of a file: keep nothing."""
+"""Value in place of a file, for a registry in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryConfig:
-    """Which registry, and whose."""
+    """Choice of the registry and of its account."""
 
     file: str = ""
-    """Path of the database, `off`, or empty for the place of this user."""
+    """Path of the database, `off`, or empty for a file in this user's state folder."""
     key: str = field(default="", repr=False)
-    """Key for secrets, as text; empty for one that is made beside the database."""
+    """Key for secrets, as text; empty for a key that is made next to the database."""
     account: str
-    """Name of the LiveAvatar account, so that nobody takes over what another's key would have to stop."""
+    """Name of the LiveAvatar account and key; sessions of another key cannot be stopped with this."""
     retired_accounts: tuple[str, ...] = ()
-    """Names of accounts under keys that were used before: what dead processes left under these is ended."""
+    """Names of accounts of former keys, whose orphans are ended."""
     lease: LeaseConfig = field(default_factory=LeaseConfig)
-    """How a process shows that it lives."""
+    """Lease by which a process shows that it lives."""
 
 
 def account_name(api_url: str, api_key: str) -> str:
-    """A name for an account that shows neither its key nor its address."""
+    """Return a name for an account, from which neither its key nor its address can be read."""
     return hashlib.sha256(f"{api_url}\n{api_key}".encode()).hexdigest()[:32]
 
 
 def fingerprint(account: str) -> str:
-    """Return what people compare to see whether two processes use the same key."""
+    """Return the short form of an account by which people compare the keys of processes."""
     return account[:8]
 
 
-def left_under_other_keys(config: RegistryConfig) -> Mapping[str, int]:
-    """Count sessions that dead processes left under keys nobody has configured, by fingerprint; writes nothing.
+def orphans_of_other_keys(config: RegistryConfig) -> Mapping[str, int]:
+    """Count orphans of keys that are not configured, by fingerprint; writes nothing.
 
     Raises:
         RegistryUnavailable: the registry cannot be read.
     """
     if config.file == OFF:
         return {}
-    # Nothing is opened that was sealed.
+    # Any key does, since nothing sealed is opened.
     registry = SqliteRegistry(
         _path(config),
         Sealer(bytes(KEY_BYTES)),
@@ -59,7 +59,7 @@ def left_under_other_keys(config: RegistryConfig) -> Mapping[str, int]:
         account=config.account,
         retired_accounts=config.retired_accounts,
     )
-    return {fingerprint(account): count for account, count in registry.look_for_others().items()}
+    return {fingerprint(account): count for account, count in registry.read_other_accounts().items()}
 
 
 def _path(config: RegistryConfig) -> Path:
@@ -67,22 +67,22 @@ def _path(config: RegistryConfig) -> Path:
 
 
 def state_folder() -> Path:
-    """Where this user's programs keep what outlives them.
+    """Return the folder for state of this user's programs.
 
     Source: XDG Base Directory Specification, `XDG_STATE_HOME`.
     """
-    named = os.environ.get("XDG_STATE_HOME", "")
-    # The specification has relative paths ignored.
-    base = Path(named) if named.startswith("/") else Path("~/.local/state").expanduser()
+    configured = os.environ.get("XDG_STATE_HOME", "")
+    # The specification demands that relative paths are ignored.
+    base = Path(configured) if configured.startswith("/") else Path("~/.local/state").expanduser()
     return base / "liveavatar-gateway"
 
 
 def make_registry(config: RegistryConfig) -> Registry:
-    """Make the registry that was asked for; nothing but its key is read or written yet.
+    """Make the configured registry; only its key is read or written yet.
 
     Raises:
         BadKey: the key cannot be used.
-        RegistryUnavailable: its folder cannot be made, or the key beside it not be read.
+        RegistryUnavailable: the folder cannot be made, or the key file cannot be read.
     """
     if config.file == OFF:
         return MemoryRegistry(config.lease, account=config.account, retired_accounts=config.retired_accounts)
@@ -90,7 +90,7 @@ def make_registry(config: RegistryConfig) -> Registry:
     try:
         if not config.file:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = parsed_key(config.key) if config.key else key_beside(path.with_name(f"{path.name}.key"))
+        key = parse_key(config.key) if config.key else read_or_make_key(path.with_name(f"{path.name}.key"))
     except OSError as error:
         raise RegistryUnavailable(
             f"the registry {path} cannot be used: {error}; name a file where this user may write, or `{OFF}`",

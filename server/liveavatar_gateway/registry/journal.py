@@ -1,12 +1,12 @@
-"""Memory-mapped record of how far the sessions of one process are, beside the database.
+"""Memory-mapped journal of the sessions of one process, in a file next to the database.
 
 Writing copies bytes into shared memory: no system call, no lock, no wait for a disk. The operating system owns
 those pages, so a killed process loses nothing that it wrote. The file holds ids, counts and digests, no secret.
 
-The file is a row of slots, grown by `CHUNK_BYTES` at a time. A slot keeps one value in two copies that are
-written in turn, each with a number that only rises and a checksum: a copy that was cut short is never believed,
-and the copy before it still stands. An emptied slot has a newest copy without a value, so that the older one does
-not come back.
+The file is an array of slots and grows by `CHUNK_BYTES` at a time. A slot keeps a value in two copies that are
+written in turn, each with a rising number and a checksum: a copy that a kill cut short is never believed, and the
+copy before it still counts. An emptied slot has a newest copy without a value, so that its older copy does not
+come back.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from typing import Any, Final
 
 import orjson
 
-from liveavatar_gateway.registry.beside import file_beside
+from liveavatar_gateway.registry.sidecar import sidecar_path
 
 COPY_BYTES: Final = 4096
 SLOT_BYTES: Final = 2 * COPY_BYTES
 CHUNK_BYTES: Final = 1 << 20
 MAX_CHUNKS: Final = 64
-"""Bounds the file, and with it what a crash can leave: 8192 values, more than 1000 talking sessions have."""
+"""Bound of the file, and so of the values that a crash leaves: 8192, more than 1000 talking sessions have."""
 LOW_SLOTS: Final = 32
-"""With fewer free slots than this the file should grow, before it has to."""
+"""Number of free slots below which the file should grow, before it has to."""
 
 _HEAD: Final = struct.Struct("<4sIQHH")
-"""Magic, checksum of all behind it, number, length of the value, 1 where it is compressed."""
+"""Magic, checksum of all bytes after it, number, length of the value, 1 for a compressed value."""
 _BODY_BYTES: Final = COPY_BYTES - _HEAD.size
 _MAGIC: Final = b"LAJ1"
 
@@ -46,7 +46,7 @@ UTTERANCE: Final = "utterance"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value of the journal."""
+    """Value in a journal."""
 
     session_id: str
     epoch: int
@@ -55,14 +55,14 @@ class Entry:
     """Id of the utterance; empty for other kinds."""
     value: Any
     begun: int = 0
-    """Number under which it was written first: orders the utterances of a session."""
+    """Number of its first write, which orders the utterances of a session."""
 
 
 _Key = tuple[str, str, str]
 
 
 class Journal:
-    """The journal of this process. `grow` may wait for a disk; nothing else does."""
+    """Journal of this process. `grow` may wait for a disk; nothing else does."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -76,45 +76,45 @@ class Journal:
         """Slots whose second copy is the newer."""
 
     @property
-    def wants_to_grow(self) -> bool:
-        """Return whether few slots are left and the file may still grow."""
+    def should_grow(self) -> bool:
+        """True when few slots are free and the file may still grow."""
         return len(self._free) < LOW_SLOTS and len(self._chunks) < MAX_CHUNKS
 
     def open(self) -> None:
-        """Make the file, readable for its owner alone.
+        """Make the file, with access for its owner alone.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the file cannot be made.
         """
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.add(self.grow())
 
     def grow(self) -> mmap.mmap:
-        """Reserve room on the disk, for `add`.
+        """Reserve room on the disk, to be used with `add`.
 
         Raises:
-            OSError: there is none.
+            OSError: the disk is full.
         """
         offset = len(self._chunks) * CHUNK_BYTES
         if hasattr(os, "posix_fallocate"):
-            # A page of a file with a hole in it ends the process where the disk is full.
+            # Writing to a page of a sparse file ends the process when the disk is full.
             os.posix_fallocate(self._descriptor, offset, CHUNK_BYTES)
         else:
             os.pwrite(self._descriptor, bytes(CHUNK_BYTES), offset)
         chunk = mmap.mmap(self._descriptor, CHUNK_BYTES, offset=offset)
         for page in range(0, CHUNK_BYTES, COPY_BYTES):
-            # Taken in here, or the first write to each page would do it on the event loop.
+            # The first write to a page maps it, which the event loop must not wait for.
             chunk[page] = 0
         return chunk
 
     def add(self, chunk: mmap.mmap) -> None:
-        """Use what `grow` has reserved."""
+        """Add the slots of a chunk that `grow` reserved."""
         first = len(self._chunks) * (CHUNK_BYTES // SLOT_BYTES)
         self._chunks.append(chunk)
         self._free += range(first, first + CHUNK_BYTES // SLOT_BYTES)
 
     def write(self, entry: Entry) -> bool:
-        """Keep a value in place of the one before it; False when there is no room for it."""
+        """Write a value in place of its former value; False without room."""
         key = (entry.session_id, entry.kind, entry.name)
         slot, begun = self._slots.get(key) or (-1, self._number + 1)
         body = orjson.dumps([entry.session_id, entry.epoch, entry.kind, entry.name, entry.value, begun])
@@ -122,8 +122,8 @@ class Journal:
         if packed:
             body = zlib.compress(body, 1)
         if len(body) > _BODY_BYTES:
-            # What is there is older than what could not be written.
-            self.forget(*key)
+            # The former value is out of date.
+            self.remove(*key)
             return False
         if slot < 0:
             if not self._free:
@@ -134,8 +134,8 @@ class Journal:
         self._put(slot, body, packed=packed)
         return True
 
-    def forget(self, session_id: str, kind: str, name: str) -> None:
-        """Empty the slot of a value, if it has one."""
+    def remove(self, session_id: str, kind: str, name: str) -> None:
+        """Empty the slot of a value, if the value has a slot."""
         key = (session_id, kind, name)
         if (known := self._slots.pop(key, None)) is not None:
             slot, _ = known
@@ -146,15 +146,15 @@ class Journal:
             if not keys:
                 del self._by_session[session_id]
 
-    def forget_session(self, session_id: str) -> None:
+    def remove_session(self, session_id: str) -> None:
         """Empty all slots of a session."""
         for key in list(self._by_session.get(session_id, ())):
-            self.forget(*key)
+            self.remove(*key)
 
     def _put(self, slot: int, body: bytes, *, packed: bool) -> None:
         self._number += 1
-        index, place = divmod(slot, CHUNK_BYTES // SLOT_BYTES)
-        offset = place * SLOT_BYTES
+        index, position = divmod(slot, CHUNK_BYTES // SLOT_BYTES)
+        offset = position * SLOT_BYTES
         if slot in self._second:
             self._second.discard(slot)
         else:
@@ -165,7 +165,7 @@ class Journal:
         self._chunks[index][offset : offset + len(copy)] = copy
 
     def close(self, *, keep: bool) -> None:
-        """Let go of the file, and remove it unless it holds what is nowhere else. Idempotent."""
+        """Close the file, and remove it unless `keep` is set. Idempotent."""
         for chunk in self._chunks:
             chunk.close()
         self._chunks.clear()
@@ -181,9 +181,9 @@ class Journal:
 
 
 def read_journal(path: Path) -> dict[str, list[Entry]]:
-    """Read the journal of a process, living or dead: its entries by session, none where it has no journal.
+    """Return the entries of a journal by session; no entries without a file.
 
-    A copy that cannot be read is passed over, and with it nothing but its own value.
+    A copy that cannot be read is skipped, and no other value with it.
     """
     try:
         content = path.read_bytes()
@@ -196,7 +196,7 @@ def read_journal(path: Path) -> dict[str, list[Entry]]:
 
 
 def _newest(content: bytes) -> Iterable[Entry]:
-    """Newest entry of each value, in the order they were first written."""
+    """Return the newest entry of each value, in the order of their first writes."""
     numbered: dict[tuple[_Key, int], tuple[int, Entry]] = {}
     for offset in range(0, len(content) - SLOT_BYTES + 1, SLOT_BYTES):
         copies = [copy for copy in (_copy(content, offset), _copy(content, offset + COPY_BYTES)) if copy]
@@ -228,8 +228,8 @@ def _entry(body: bytes, *, packed: int) -> Entry | None:
     return Entry(session_id, epoch, kind, name, value, begun)
 
 
-class Journals:
-    """Where the journals of all processes that share a database are."""
+class JournalFolder:
+    """Journals of all processes that share a database."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -238,12 +238,12 @@ class Journals:
         """Return the path of a process's journal.
 
         Raises:
-            FileNotFoundError: no process can have that name.
+            FileNotFoundError: no process has such an id.
         """
-        return file_beside(self._database, owner, "journal")
+        return sidecar_path(self._database, owner, "journal")
 
     def read(self, owner: str) -> dict[str, list[Entry]]:
-        """Entries of a process by session."""
+        """Return the entries of a process by session."""
         try:
             path = self.path(owner)
         except FileNotFoundError:
@@ -251,19 +251,19 @@ class Journals:
         return read_journal(path)
 
     def owners(self) -> Iterator[str]:
-        """Processes that have a journal."""
+        """Yield the processes that have a journal."""
         prefix = f"{self._database.name}."
         for path in self._database.parent.glob(f"{self._database.name}.*.journal"):
             yield path.name.removeprefix(prefix).removesuffix(".journal")
 
     def is_fresh(self, owner: str) -> bool:
-        """Return whether a journal was written so lately that its process may have no lease yet."""
+        """Return whether a journal is so recent that its process may have no lease yet."""
         try:
             return time.time() - self.path(owner).stat().st_mtime < _FRESH_S
         except OSError:
             return False
 
-    def forget(self, owner: str) -> None:
-        """Remove what a dead process left."""
+    def remove(self, owner: str) -> None:
+        """Remove the journal of a dead process."""
         with contextlib.suppress(OSError):
             self.path(owner).unlink()

@@ -1,58 +1,20 @@
-"""When a process counts as dead: a rule without I/O, and the clock that all processes of a machine share."""
-
-import contextlib
-import subprocess
-import sys
-import time
-import uuid
-from dataclasses import dataclass
-from pathlib import Path
+"""Rule for when a process counts as dead, without I/O and without a clock."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """What a process left to be judged by."""
-
-    boot_id: str
-    """Start of the machine it ran in."""
-    until_mono_s: float
-    """When its lease is over, on that machine's monotonic clock: changes of the wall clock mean nothing to it."""
-
-
-def is_dead(
-    lease: Lease | None, *, seen_alive: bool | None, boot_id: str, now_mono_s: float, grace_s: float
-) -> bool:
-    """Decide whether a process is gone, so that its sessions may be taken.
+def is_dead(lease_left_s: float | None, *, seen_alive: bool | None, grace_s: float) -> bool:
+    """Decide whether a process is gone, so that its sessions may be claimed.
 
     Args:
-        lease: Its lease; None when it left in order.
-        seen_alive: What the operating system says of it; None when that cannot be told.
-        boot_id: This start of the machine.
-        now_mono_s: Time on the monotonic clock of this start.
-        grace_s: How much longer than its lease a process is spared of which nothing else is known.
+        lease_left_s: Time until its lease is over, negative once that has passed; None without a lease, because
+            the process left in order or its machine was restarted.
+        seen_alive: Answer of the operating system; None when it has no answer.
+        grace_s: Time beyond its lease for which a process is spared when only its lease is known.
 
     A process that is seen alive keeps its sessions however late its lease is: it may merely be slow, and two
     owners of one socket are worse than none for a while.
     """
-    if lease is None or lease.boot_id != boot_id:
+    if lease_left_s is None:
         return True
     if seen_alive is not None:
         return not seen_alive
-    return now_mono_s > lease.until_mono_s + grace_s
-
-
-def monotonic_s() -> float:
-    """Seconds on a clock that all processes of this boot share and nobody sets."""
-    return time.monotonic()
-
-
-def this_boot() -> str:
-    """Name of this start of the machine: monotonic times of two boots cannot be compared."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    if sys.platform == "darwin":
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
-            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()  # noqa: S603 - no input
-    # Unknown: then nothing of an earlier process can be compared, and all of them count as gone.
-    return f"unknown-{uuid.uuid4()}"
+    return lease_left_s < -grace_s

@@ -1,7 +1,8 @@
-"""Tells whether a process lives: each holds a lock that the operating system lets go of at its death.
+"""Locks by which processes of one machine see whether another lives.
 
-Unlike a process id, a lock is not given to another process later, says the same in every container on the machine,
-and is free as soon as a killed process has stopped running, even while nobody has collected its exit status.
+The operating system releases a lock at the death of its process. Unlike a process id, a lock is never given to
+another process, is visible in every container on the machine, and is free as soon as a killed process has stopped,
+even before its exit status is collected.
 """
 
 import contextlib
@@ -9,20 +10,20 @@ import fcntl
 import os
 from pathlib import Path
 
-from liveavatar_gateway.registry.beside import file_beside
+from liveavatar_gateway.registry.sidecar import sidecar_path
 
 
 class ProcessLock:
-    """Lock files beside a database, one for each process."""
+    """Lock files next to a database, a file for each process."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
-        self._held: int | None = None
+        self._descriptor: int | None = None
 
     def _path(self, owner: str) -> Path:
-        return file_beside(self._database, owner, "lock")
+        return sidecar_path(self._database, owner, "lock")
 
-    def hold(self, owner: str) -> None:
+    def acquire(self, owner: str) -> None:
         """Show that `owner` lives, until `release` or the end of this process.
 
         Raises:
@@ -34,23 +35,28 @@ class ProcessLock:
         except OSError:
             os.close(descriptor)
             raise
-        self._held = descriptor
+        self._descriptor = descriptor
 
     def release(self, owner: str) -> None:
-        """Leave in order. Idempotent."""
-        if self._held is not None:
-            self.forget(owner)
-            os.close(self._held)
-            self._held = None
+        """Remove the lock of this process. Idempotent."""
+        if self._descriptor is not None:
+            self.remove(owner)
+            self.drop()
 
-    def sees_alive(self, owner: str) -> bool | None:
-        """Whether `owner` lives; None when there is nothing to tell it by."""
+    def drop(self) -> None:
+        """Close the lock and leave its file, as the death of the process does. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def is_alive(self, owner: str) -> bool | None:
+        """Return whether `owner` lives; None without a lock file to tell by."""
         try:
             descriptor = os.open(self._path(owner), os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            # Shared, so that two who look at the same time do not take each other for the owner.
+            # Shared, so that two processes that ask at the same time do not take each other for the owner.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -61,7 +67,7 @@ class ProcessLock:
         finally:
             os.close(descriptor)
 
-    def forget(self, owner: str) -> None:
-        """Remove what a dead process left."""
+    def remove(self, owner: str) -> None:
+        """Remove the lock file of a process."""
         with contextlib.suppress(OSError):
             self._path(owner).unlink()

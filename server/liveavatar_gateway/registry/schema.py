@@ -1,12 +1,19 @@
-"""Tables of the SQLite registry. A change of them is a new `VERSION` and a way from the one before."""
+"""Tables of the SQLite registry, and upgrades from former versions.
 
+A change of a table needs a new `VERSION` and the statements that lead to it from the version before.
+"""
+
+import sqlite3
 from typing import Final
 
-VERSION: Final = 4
+from liveavatar_gateway.core.errors import RegistryUnavailable
+from liveavatar_gateway.registry.database import begin
+
+VERSION: Final = 5
 
 _QUARANTINE: Final = """
     CREATE TABLE IF NOT EXISTS quarantine (
-        session_id TEXT NOT NULL,    -- for people; nothing is read from here
+        session_id TEXT NOT NULL,    -- for people; no program reads this table
         account TEXT NOT NULL,
         put_aside_at TEXT NOT NULL,
         reason TEXT NOT NULL,
@@ -21,9 +28,9 @@ SCHEMA: Final = (
     CREATE TABLE processes (
         owner TEXT PRIMARY KEY,
         boot_id TEXT NOT NULL,
-        until_mono_s REAL NOT NULL,  -- of that boot
+        until_mono_s REAL NOT NULL,  -- end of the lease, on the clock of that boot
         address TEXT NOT NULL,
-        pid INTEGER NOT NULL         -- for people; nothing is decided by it
+        pid INTEGER NOT NULL         -- for people; it decides nothing
     ) STRICT, WITHOUT ROWID""",
     """
     CREATE TABLE sessions (
@@ -36,10 +43,12 @@ SCHEMA: Final = (
         sequence INTEGER NOT NULL DEFAULT 0,
         facts BLOB NOT NULL,
         handles BLOB NOT NULL DEFAULT (CAST('[]' AS BLOB)),
-        kept_boot_id TEXT,           -- once it has ended
+        kept_boot_id TEXT,           -- of the retention, once the session has ended
         kept_until_mono_s REAL,
-        end_wanted TEXT,             -- why somebody else wants it to end
-        request_id TEXT NOT NULL DEFAULT ''
+        end_wanted TEXT,             -- reason of another process's request to end the session
+        request_id TEXT NOT NULL DEFAULT '',
+        saved_boot_id TEXT,          -- of the last save of facts
+        saved_mono_s REAL
     ) STRICT""",
     "CREATE INDEX living ON sessions (owner) WHERE NOT ended",
     "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
@@ -54,7 +63,7 @@ SCHEMA: Final = (
     CREATE TABLE upstreams (
         upstream_session_id TEXT NOT NULL UNIQUE,
         session_id TEXT NOT NULL,
-        access BLOB                  -- sealed; NULL before start has answered
+        access BLOB                  -- sealed; NULL before LiveAvatar has answered the start
     ) STRICT""",
     "CREATE INDEX upstreams_of ON upstreams (session_id)",
     _QUARANTINE,
@@ -67,5 +76,41 @@ UPGRADES: Final = {
         "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
     ),
     3: (_QUARANTINE,),
+    4: (
+        "ALTER TABLE sessions ADD COLUMN saved_boot_id TEXT",
+        "ALTER TABLE sessions ADD COLUMN saved_mono_s REAL",
+    ),
 }
-"""What leads from a version to the next."""
+"""Statements that lead from a version to the next."""
+
+DISOWN: Final = "UPDATE sessions SET owner = '' WHERE NOT ended AND owner GLOB '*[^0-9A-Za-z-]*'"
+"""Takes sessions away from damaged owners: an id that is not UTF-8 reads as another id, which has no session."""
+
+
+def upgrade(connection: sqlite3.Connection, name: str) -> None:
+    """Create the tables of a database, or bring them to the present version.
+
+    Args:
+        connection: The database.
+        name: Its path, for errors.
+
+    Raises:
+        RegistryUnavailable: the tables are those of another version.
+    """
+    connection.execute("PRAGMA journal_mode = WAL")
+    with begin(connection):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, *UPGRADES, VERSION):
+            raise RegistryUnavailable(
+                f"{name} was made by another version of the gateway (schema {version}, this version has "
+                f"{VERSION}); give this gateway a file of its own with GATEWAY_REGISTRY_FILE",
+                facts={"schema": version},
+            )
+        for statement in SCHEMA if version == 0 else ():
+            connection.execute(statement)
+        for older in range(version or VERSION, VERSION):
+            for statement in UPGRADES[older]:
+                connection.execute(statement)
+        if version != VERSION:
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(DISOWN)

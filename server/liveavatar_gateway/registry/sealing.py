@@ -1,4 +1,4 @@
-"""Keeps secrets readable for processes that have the key, and for nobody who has the database alone."""
+"""Sealing of secrets: readable for processes that have the key, and for nobody with the database alone."""
 
 import base64
 import binascii
@@ -19,59 +19,59 @@ _KEY_ID_BYTES: Final = 4
 
 
 class BadKey(ValueError):
-    """A key cannot be used; the message says why, and what it may be."""
+    """Key that cannot be used; the message has the reason and the accepted forms."""
 
 
 class Unopenable(ValueError):
-    """What was sealed cannot be opened: another key sealed it, or it was changed or moved."""
+    """Sealed value that cannot be opened: it has another key, or was changed or moved."""
 
 
 class Sealer:
-    """AES-256-GCM with a random nonce, bound to the place where the sealed value is kept.
+    """AES-256-GCM with a random nonce, bound to the context in which the sealed value is stored.
 
     A sealed value is version (1 byte), id of the key (4), nonce (12), ciphertext with tag. One key may seal 2**32
     values (NIST SP 800-38D, section 8.3): at a session a second they last for a century.
     """
 
     def __init__(self, key: bytes) -> None:
-        """Take a key of 32 bytes.
+        """Use a key of 32 bytes.
 
         Raises:
-            BadKey: it has another length.
+            BadKey: the key has another length.
         """
         if len(key) != KEY_BYTES:
-            raise BadKey(f"a registry key has {KEY_BYTES} bytes, this one has {len(key)}")
+            raise BadKey(f"a registry key has {KEY_BYTES} bytes, not {len(key)}")
         self._cipher = AESGCM(key)
         self._key_id = hashlib.sha256(b"registry key id" + key).digest()[:_KEY_ID_BYTES]
 
-    def seal(self, value: bytes, *, place: str) -> bytes:
-        """Seal a value; it opens only at the same `place`."""
+    def seal(self, value: bytes, *, context: str) -> bytes:
+        """Seal a value; it opens only in the same `context`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _VERSION + self._key_id + nonce + self._cipher.encrypt(nonce, value, place.encode())
+        return _VERSION + self._key_id + nonce + self._cipher.encrypt(nonce, value, context.encode())
 
-    def open(self, sealed: bytes, *, place: str) -> bytes:
-        """Open what was sealed for `place`.
+    def open(self, sealed: bytes, *, context: str) -> bytes:
+        """Open a value that was sealed for `context`.
 
         Raises:
-            Unopenable: it cannot be, and why.
+            Unopenable: the value cannot be opened; the message has the reason.
         """
         head = len(_VERSION) + _KEY_ID_BYTES
         if sealed[: len(_VERSION)] != _VERSION:
             raise Unopenable("sealed by another version of the gateway")
         if sealed[len(_VERSION) : head] != self._key_id:
-            raise Unopenable("sealed with another key; is GATEWAY_REGISTRY_KEY the one of all processes?")
+            raise Unopenable("sealed with another key; all processes must have the same GATEWAY_REGISTRY_KEY")
         nonce, ciphertext = sealed[head : head + _NONCE_BYTES], sealed[head + _NONCE_BYTES :]
         try:
-            return self._cipher.decrypt(nonce, ciphertext, place.encode())
+            return self._cipher.decrypt(nonce, ciphertext, context.encode())
         except (InvalidTag, ValueError):
-            raise Unopenable("changed since it was sealed, or kept in another place") from None
+            raise Unopenable("changed since it was sealed, or stored in another place") from None
 
 
-def parsed_key(text: str) -> bytes:
-    """Read a key as people write it: 64 hexadecimal digits, or 32 bytes in base64.
+def parse_key(text: str) -> bytes:
+    """Parse a key: 64 hexadecimal digits, or 32 bytes in base64.
 
     Raises:
-        BadKey: it is neither.
+        BadKey: the text is neither.
     """
     text = text.strip()
     for reading in (bytes.fromhex, base64.urlsafe_b64decode, base64.b64decode):
@@ -83,15 +83,15 @@ def parsed_key(text: str) -> bytes:
     )
 
 
-def key_beside(path: Path) -> bytes:
-    """Return the key in a file, made on first use and readable for its owner alone.
+def read_or_make_key(path: Path) -> bytes:
+    """Return the key in a file, made on first use with access for its owner alone.
 
     Raises:
-        BadKey: the file holds none.
-        OSError: it can be neither read nor made.
+        BadKey: the file holds no key.
+        OSError: the file can be neither read nor made.
     """
     if not path.exists():
-        # Under a name of its own first, then linked: whoever is faster wins, and nobody reads half a key.
+        # Written under another name, then linked: the faster process wins, and nobody reads half a key.
         draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -103,4 +103,4 @@ def key_beside(path: Path) -> bytes:
                 path.hardlink_to(draft)
         finally:
             draft.unlink()
-    return parsed_key(path.read_text(encoding="ascii"))
+    return parse_key(path.read_text(encoding="ascii"))

@@ -88,15 +88,15 @@ class AdminService(AdminServiceServicer):
     async def EjectSession(  # noqa: N802, D102
         self, request: p.EjectSessionRequest, context: _Context
     ) -> p.EjectSessionResponse:
-        session = await self._directory.end(
+        view = await self._directory.end(
             mapping.checked_id(request.session_id, "session_id", required=True),
             EndReason.OPERATOR,
             wait_s=mapping.permit_wait_s(context.time_remaining()),
         )
-        return p.EjectSessionResponse(session=mapping.session_message(session.view()))
+        return p.EjectSessionResponse(session=mapping.session_message(view))
 
 
 def _owned(owned: OwnedSession) -> p.OwnedSession:
     left = None if owned.lease_left_s is None else mapping.duration(max(0.0, owned.lease_left_s))
-    session = mapping.session_message(owned.session.view())
+    session = mapping.session_message(owned.session)
     return p.OwnedSession(session=session, owner=owned.owner, epoch=owned.epoch, lease_left=left)

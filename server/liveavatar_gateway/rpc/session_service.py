@@ -17,6 +17,7 @@ from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch_stream import WatchStream
 from liveavatar_gateway.sessions.directory import Directory
+from liveavatar_gateway.sessions.local_sessions import page
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.permits import Permits
 
@@ -65,27 +66,27 @@ class SessionService(SessionServiceServicer):
     async def GetSession(  # noqa: N802, D102
         self, request: p.GetSessionRequest, context: _Context
     ) -> p.GetSessionResponse:
-        session = await self._find(request.session_id)
-        return p.GetSessionResponse(session=mapping.session_message(session.view()))
+        session_id = mapping.checked_id(request.session_id, "session_id", required=True)
+        return p.GetSessionResponse(session=mapping.session_message(await self._directory.view(session_id)))
 
     async def ListSessions(  # noqa: N802, D102
         self, request: p.ListSessionsRequest, context: _Context
     ) -> p.ListSessionsResponse:
         size = mapping.page_size(request.page_size)
         matching = [session for session in self._directory.newest() if _matches(session, request)]
-        page, next_token = self._directory.page(matching, request.page_token, size)
-        sessions = readable(page, lambda session: mapping.session_message(session.view()))
+        entries, next_token = page(matching, request.page_token, size)
+        sessions = readable(entries, lambda session: mapping.session_message(session.view()))
         return p.ListSessionsResponse(sessions=sessions, next_page_token=next_token)
 
     async def EndSession(  # noqa: N802, D102
         self, request: p.EndSessionRequest, context: _Context
     ) -> p.EndSessionResponse:
-        session = await self._directory.end(
+        view = await self._directory.end(
             mapping.checked_id(request.session_id, "session_id", required=True),
             EndReason.CALLER_ENDED,
             wait_s=mapping.permit_wait_s(context.time_remaining()),
         )
-        return p.EndSessionResponse(session=mapping.session_message(session.view()))
+        return p.EndSessionResponse(session=mapping.session_message(view))
 
     async def InterruptSession(  # noqa: N802, D102
         self, request: p.InterruptSessionRequest, context: _Context

@@ -223,7 +223,7 @@ class WatchStream:
                     await self._context.write(response)
 
     async def _news_of(self, session_id: str) -> Iterable[p.WatchSessionsResponse]:
-        session = self._directory.here(session_id)
+        session = self._directory.local(session_id)
         if session is None:
             try:
                 session = await self._directory.get(session_id)
@@ -239,7 +239,7 @@ class WatchStream:
         """Return every event not sent yet, then the progress: both of this moment, so that they agree."""
         news: list[Iterable[p.WatchSessionsResponse]] = []
         for session_id in list(self._sent):
-            if (session := self._directory.here(session_id)) is not None:
+            if (session := self._directory.local(session_id)) is not None:
                 news.append(self._responses(session))
             else:
                 # The registry has to be asked, which takes time: done in the next round.

@@ -1,12 +1,11 @@
-"""Who is where: all sessions of this process, found by id, handle or request id."""
+"""Directory of the sessions of this process, by id, handle or request id."""
 
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
 import structlog
 
@@ -15,7 +14,6 @@ from liveavatar_gateway.core.errors import (
     Draining,
     GatewayError,
     InternalError,
-    InvalidField,
     OwnerMoved,
     RegistryUnavailable,
     RequestIdReused,
@@ -24,57 +22,77 @@ from liveavatar_gateway.core.errors import (
 )
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, StoredSession
+from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.journal import JournalWriter
-from liveavatar_gateway.sessions.observers import Observer
+from liveavatar_gateway.sessions.local_sessions import LocalSessions
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.record import Record, read_record
-from liveavatar_gateway.sessions.restore import restore, view
+from liveavatar_gateway.sessions.restore import is_readable, restore, restore_ended, view_of
 from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.view import SessionView
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
 
 _END_WAIT_S = 30.0
-_LOOK_AGAIN_S = 0.1
-"""How often the registry is read for the end of a session that another process was asked to end."""
+_POLL_S = 0.1
+"""Period at which the registry is read for the end of a session that another process was asked to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryConfig:
-    """How sessions are kept."""
+    """Bounds and times of sessions."""
 
     session: SessionConfig = field(default_factory=SessionConfig)
     """Deadlines of each session."""
     reconnect: ReconnectConfig = field(default_factory=ReconnectConfig)
-    """How a lost command socket is opened again."""
+    """Retries after the loss of a command socket."""
     max_chunk_bytes: int = 256 * 1024
-    """Largest chunk of audio that is taken."""
+    """Size of the largest chunk that is accepted."""
     retention_s: float = 600.0
-    """How long an ended session stays readable."""
+    """Time that an ended session stays readable."""
     max_ended: int = 1000
-    """Ended sessions that stay readable at most."""
+    """Largest number of ended sessions that stay readable."""
     exit_timeout_s: float = 5.0
-    """How long leaving waits for LiveAvatar to confirm stops."""
+    """Time for which the exit waits until LiveAvatar confirms stops."""
+
+
+class Observer(Protocol):
+    """Watcher of sessions that keeps none alive. Its methods neither wait nor raise."""
+
+    def on_session(self, session: SessionActor) -> None:
+        """Take note of a session that is new here."""
+
+    def on_news(self, session_id: str) -> None:
+        """Take note that the event log of a session has grown, or that the session has left this process."""
+
+    def fail(self, error: GatewayError) -> None:
+        """End the watch with an error; no further calls follow."""
+
+    def on_close(self) -> None:
+        """Take note that the process exits."""
+
+
+class CreateListener(Protocol):
+    """Receiver of errors of creates."""
+
+    def on_create_failed(self, error: GatewayError) -> None:
+        """Take note of a session that could not be created."""
 
 
 class _Lock(asyncio.Lock):
-    """Is forgotten with its last user."""
+    """Lock that is removed with its last user."""
 
     users = 0
 
 
-async def _nobody(_: StoredSession) -> SessionActor | None:
-    """Take over nothing, before there is a sweeper."""
-    return None
-
-
-def _expect_caller(opening: asyncio.Task[SessionActor]) -> None:
-    """Start the grace of a session whose caller left before it was there."""
+def _start_grace(opening: asyncio.Task[SessionActor]) -> None:
+    """Start the detach grace of a session whose caller left before it was created."""
     if not opening.cancelled() and opening.exception() is None:
         session = opening.result()
         session.attachments.start_grace(session.spec.detach_grace_s)
@@ -87,32 +105,47 @@ class Directory:
     session is a bulkhead: its task belongs to no group, so a fault that ends it cancels no other session.
     """
 
-    def __init__(self, config: DirectoryConfig, pool: Pool, books: JournalWriter, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: DirectoryConfig,
+        pool: Pool,
+        journals: JournalWriter,
+        metrics: Metrics,
+        *,
+        adoption: Adoption,
+        create_listener: CreateListener,
+    ) -> None:
+        """Begin without sessions.
+
+        Args:
+            config: Bounds and times.
+            pool: Source of LiveAvatar sessions.
+            journals: Journals of sessions, and their registry.
+            metrics: Metrics of sessions.
+            adoption: Claims of sessions of dead processes.
+            create_listener: Receiver of errors of creates.
+        """
         self._config = config
         self._pool = pool
-        self._books = books
+        self._journals = journals
+        self._adoption = adoption
+        self._create_listener = create_listener
         self._services = SessionServices(
             config=config.session,
             reconnect=config.reconnect,
             retention_s=config.retention_s,
             pool=pool,
-            journals=books,
+            journals=journals,
             metrics=metrics,
             listener=self,
         )
-        self._sessions: OrderedDict[str, SessionActor] = OrderedDict()
-        self._requests: dict[str, SessionActor] = {}
+        self._local = LocalSessions(retention_s=config.retention_s, max_ended=config.max_ended)
         self._running: set[asyncio.Task[None]] = set()
-        self._ended: OrderedDict[str, float] = OrderedDict()
         self.observers: set[Observer] = set()
-        """Told of each session that comes, and of news of all."""
+        """Watchers of all sessions."""
         self._locks: dict[str, _Lock] = {}
-        self.take_over: Callable[[StoredSession], Awaitable[SessionActor | None]] = _nobody
-        """Goes on with a session whose owner is dead, if it can be; set by the sweeper."""
-        self.on_create_failed: Callable[[GatewayError], None] = lambda _: None
-        """Called with the reason why a session could not be created."""
         self.draining = False
-        """Whether new sessions are refused."""
+        """True while new sessions are refused."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,27 +155,27 @@ class Directory:
         self.end_all(EndReason.DRAINED)
         if self._running:
             await asyncio.wait(self._running, timeout=self._config.exit_timeout_s)
-        # Those whose stop LiveAvatar does not confirm: the stop goes on in the pool, for as long as that lives.
-        while left := set(self._running):
-            for task in left:
+        # LiveAvatar has not confirmed the stop of these: it goes on in the pool, as long as that is open.
+        while unfinished := set(self._running):
+            for task in unfinished:
                 task.cancel()
-            await asyncio.wait(left)
-            # Their callbacks take them out of the set.
+            await asyncio.wait(unfinished)
+            # Callbacks of the tasks remove them from the set.
             await asyncio.sleep(0)
         for observer in list(self.observers):
-            self._tell(observer, observer.on_close)
+            self._notify(observer, observer.on_close)
 
     async def open(self, spec: SessionSpec, request_id: str, *, wait_s: float | None) -> SessionActor:
-        """Create a session, or give the one that was created for the same request.
+        """Create a session, or return the session that was created for the same request.
 
-        A request is in the registry before anything is done for it, so that its retry finds it from any process. A
-        caller that gives up meanwhile leaves a session that waits for it as after a lost stream.
+        A request is in the registry before anything is done for it, so that its retry finds the session from any
+        process. A caller that gives up meanwhile leaves a session that waits for it as after a lost stream.
 
         Raises:
-            Draining: no new ones any more.
+            Draining: new sessions are refused.
             RequestIdReused: the request id was used with another spec.
             OwnerMoved: another process has the session of that request.
-            RegistryUnavailable: nobody can tell whether another has.
+            RegistryUnavailable: the session of that request cannot be looked up.
         """
         if not request_id:
             return self._open(spec, wait_s)
@@ -150,10 +183,10 @@ class Directory:
         try:
             return await asyncio.shield(opening)
         except RegistryUnavailable as error:
-            self._books.note_outage(error)
+            self._journals.note_outage(error)
             raise
         except asyncio.CancelledError:
-            opening.add_done_callback(_expect_caller)
+            opening.add_done_callback(_start_grace)
             raise
 
     def _open(self, spec: SessionSpec, wait_s: float | None) -> SessionActor:
@@ -169,12 +202,12 @@ class Directory:
     async def _open_for(self, spec: SessionSpec, request_id: str, wait_s: float | None) -> SessionActor:
         async with self._locked(f"request {request_id}"):
             while True:
-                # Between the look and the reservation another process may have been faster.
-                known = self._requests.get(request_id)
+                # Another process may reserve the request between the lookup and the reservation.
+                known = self._local.of_request(request_id)
                 failed = ""
                 if known is None or known.end_reason is EndReason.CREATE_FAILED:
-                    # One that failed may still be stopped: its caller has been told, and may try again.
-                    known, failed = await self._requested(request_id, spec)
+                    # A failed session may still be stopping: its caller knows of the failure, and may try again.
+                    known, failed = await self._find_request(request_id, spec)
                 if known is not None:
                     if known.spec != spec:
                         raise RequestIdReused(request_id)
@@ -182,11 +215,11 @@ class Directory:
                 if self.draining:
                     raise Draining
                 session = self._new(spec, request_id)
-                fence = await self._books.registry.reserve(
-                    session.id, session.facts(), request_id=request_id, instead_of=failed
+                fence = await self._journals.registry.reserve(
+                    session.id, session.payload(), request_id=request_id, instead_of=failed
                 )
                 if fence is None:
-                    # Another process was faster and has the session.
+                    # Another process was faster.
                     continue
                 session.reserved(fence)
                 if self.draining:
@@ -195,48 +228,58 @@ class Directory:
                 self._add(session, wait_s)
                 return session
 
-    async def _requested(self, request_id: str, spec: SessionSpec) -> tuple[SessionActor | None, str]:
-        """Find the session of a request in the registry; or the id of one that a new session may follow.
+    async def _find_request(self, request_id: str, spec: SessionSpec) -> tuple[SessionActor | None, str]:
+        """Find the session of a request in the registry, or the id of a failed session that a new one may follow.
 
         Raises:
-            RequestIdReused: it has another spec.
-            OwnerMoved: another process has it.
-            RegistryUnavailable: nobody can tell.
+            RequestIdReused: the session has another spec.
+            OwnerMoved: another process has the session.
+            RegistryUnavailable: the registry cannot be read.
         """
-        registry = self._books.registry
-        row = await registry.find_request(request_id)
-        if row is None:
+        registry = self._journals.registry
+        stored = await registry.find_request(request_id)
+        if stored is None:
             return None, ""
         try:
-            record = read_record(row)
+            record = read_record(stored)
         except ValueError:
-            return None, row.session_id
-        here = self._here(row.session_id)
-        end_reason = record.end_reason if here is None else here.end_reason
+            return None, stored.session_id
+        local = self._local.get(stored.session_id)
+        end_reason = record.end_reason if local is None else local.end_reason
         if end_reason is EndReason.CREATE_FAILED:
-            # Nothing was made, so a retry of the same request may try again.
-            return None, row.session_id
+            # Nothing was created, so a retry of the same request may try again.
+            return None, stored.session_id
         if record.spec != spec:
             raise RequestIdReused(request_id)
-        if here is not None:
-            return here, ""
-        if not row.ended and record.started_at is None and not self.draining and await registry.abandoned(row):
-            # Its process died before it could answer anybody: the reservation died with it.
-            return await self._taken_or_ended(row)
-        return await self._elsewhere(row.session_id, field="request_id"), ""
+        if local is not None:
+            return local, ""
+        if (
+            not stored.ended
+            and record.started_at is None
+            and not self.draining
+            and await registry.is_abandoned(stored)
+        ):
+            # Its process died before it could answer, and its reservation with it.
+            return await self._adopted_or_ended(stored)
+        return self._actor(await self._find_elsewhere(stored.session_id, field="request_id")), ""
 
-    async def _taken_or_ended(self, row: StoredSession) -> tuple[SessionActor | None, str]:
-        if (taken := await self.take_over(row) or self._here(row.session_id)) is not None:
-            return taken, ""
-        registry = self._books.registry
-        now = await registry.find(row.session_id)
-        if now is not None and not now.ended and now.owner != registry.owner and not await registry.abandoned(now):
-            raise OwnerMoved(row.session_id, address=now.address)
-        return None, row.session_id
+    async def _adopted_or_ended(self, stored: StoredSession) -> tuple[SessionActor | None, str]:
+        if (adopted := await self.take_over(stored) or self._local.get(stored.session_id)) is not None:
+            return adopted, ""
+        registry = self._journals.registry
+        now = await registry.find(stored.session_id)
+        if (
+            now is not None
+            and not now.ended
+            and now.owner != registry.owner
+            and not await registry.is_abandoned(now)
+        ):
+            raise OwnerMoved(stored.session_id, address=now.address)
+        return None, stored.session_id
 
     @contextlib.asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[None]:
-        """Let calls about the same session or request wait for each other: between look and act time passes."""
+        """Serialize calls about a session or request, since each awaits between its check and its change."""
         lock = self._locks.setdefault(name, _Lock())
         lock.users += 1
         try:
@@ -247,18 +290,17 @@ class Directory:
             if not lock.users:
                 del self._locks[name]
 
-    def adopt(self, row: StoredSession, record: Record, fence: Fence, *, grace_s: float) -> SessionActor | None:
-        """Go on with a claimed session of a dead process; None when it cannot be reached at LiveAvatar.
+    async def take_over(self, stored: StoredSession) -> SessionActor | None:
+        """Continue a session of a dead process; None when it cannot continue, or another process was faster."""
+        return await self._adoption.take_over(stored, self._continue)
 
-        Args:
-            row: The session as it was left.
-            record: What it says.
-            fence: The right to it.
-            grace_s: How long it waits for its callers.
-        """
+    def _continue(
+        self, stored: StoredSession, record: Record, fence: Fence, grace_s: float
+    ) -> SessionActor | None:
+        """Continue a claimed session; None when its LiveAvatar session cannot be reached."""
         try:
-            left = restore(
-                row,
+            restored = restore(
+                stored,
                 record,
                 fence,
                 self._config.session,
@@ -269,34 +311,32 @@ class Directory:
                 now_mono_s=time.monotonic(),
             )
         except (ValueError, GatewayError) as error:
-            _log.warning("session.unreadable", session=row.session_id, error=str(error))
+            _log.warning("session.unreadable", session=stored.session_id, error=str(error))
             return None
-        if left is None:
+        if restored is None:
             return None
-        session = SessionActor(record.spec, self._services, request_id=record.request_id, restored=left)
+        session = SessionActor(record.spec, self._services, request_id=record.request_id, restored=restored)
         self._add(session, None)
         return session
 
     def _add(self, session: SessionActor, wait_s: float | None) -> None:
-        self._sessions[session.id] = session
-        if session.request_id:
-            self._requests[session.request_id] = session
+        self._local.add(session)
         task = asyncio.create_task(self._live(session, wait_s), name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         for observer in list(self.observers):
-            self._tell(observer, observer.on_session, session)
+            self._notify(observer, observer.on_session, session)
 
     def on_news(self, session_id: str) -> None:
-        """Tell observers that the log of a session has grown, or that the session has left."""
+        """Notify observers that the log of a session has grown, or that the session has left."""
         for observer in list(self.observers):
-            self._tell(observer, observer.on_news, session_id)
+            self._notify(observer, observer.on_news, session_id)
 
-    def _tell(self, observer: Observer, tell: Callable[..., None], *args: object) -> None:
-        """Call one observer; a fault in it ends its watch, and no session."""
+    def _notify(self, observer: Observer, method: Callable[..., None], *args: object) -> None:
+        """Call a method of an observer; a fault there ends its watch, and no session."""
         try:
-            tell(*args)
-        except Exception as fault:  # noqa: BLE001 - a watcher is no part of the session that it watches
+            method(*args)
+        except Exception as fault:  # noqa: BLE001 - a fault of a watcher must not reach sessions
             incident = new_id()
             _log.error("observer.failed", incident=incident, exc_info=fault)
             self.observers.discard(observer)
@@ -306,204 +346,190 @@ class Directory:
         try:
             await session.lifecycle.run(wait_s)
         except asyncio.CancelledError:
-            # Another process took it over while it ended here: that is no reason to keep it.
+            # Another process took the session over while it ended here, so it does not stay readable here.
             if session.lost_to is None:
                 raise
-        except BaseException as fault:  # noqa: BLE001 - the root of the task: nothing of it may reach other sessions
+        except BaseException as fault:  # noqa: BLE001 - the root of the task: no fault may reach other sessions
             session.lifecycle.crashed(fault)
         if session.lost_to is not None:
-            self._let_go(session)
+            self._local.remove(session)
+            self.on_news(session.id)
             return
         if session.end_reason is EndReason.CREATE_FAILED:
-            self._note_failed_create(session)
-            # Nothing was made, so a retry of the same request may try again.
-            if self._requests.get(session.request_id) is session:
-                del self._requests[session.request_id]
-        self._ended[session.id] = time.monotonic() + self._config.retention_s
-        self._forget()
+            self._report_failed_create(session)
+            # Nothing was created, so a retry of the same request may try again.
+            self._local.release_request(session)
+        self._local.retain(session)
 
-    def _note_failed_create(self, session: SessionActor) -> None:
+    def _report_failed_create(self, session: SessionActor) -> None:
         error = session.error
         if isinstance(error, RegistryUnavailable):
-            self._books.note_outage(error)
+            self._journals.note_outage(error)
         if error is not None:
-            self.on_create_failed(error)
+            self._create_listener.on_create_failed(error)
 
-    def _let_go(self, session: SessionActor) -> None:
-        """Whoever asks for it is told where it is, see `_elsewhere`. It may be here again already."""
-        if self._sessions.get(session.id) is session:
-            del self._sessions[session.id]
-        if self._requests.get(session.request_id) is session:
-            del self._requests[session.request_id]
-        self.on_news(session.id)
-
-    def _forget(self) -> None:
-        now_s = time.monotonic()
-        while self._ended:
-            session_id, until_s = next(iter(self._ended.items()))
-            if until_s > now_s and len(self._ended) <= self._config.max_ended:
-                return
-            del self._ended[session_id]
-            gone = self._sessions.pop(session_id, None)
-            for request_id in [key for key, session in self._requests.items() if session is gone]:
-                del self._requests[request_id]
-
-    def here(self, session_id: str) -> SessionActor | None:
-        """Find a session that this process has or had; None when it is nowhere or elsewhere."""
-        self._forget()
-        return self._here(session_id)
+    def local(self, session_id: str) -> SessionActor | None:
+        """Return a session that this process has or had; None for any other."""
+        self._local.remove_expired()
+        return self._local.get(session_id)
 
     async def get(self, session_id: str) -> SessionActor:
-        """Find a session by id.
+        """Return a session by id.
 
         Raises:
-            SessionNotFound: there is none.
-            OwnerMoved: another process has it.
-            RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
+            SessionNotFound: the session does not exist.
+            OwnerMoved: another process has the session.
+            RegistryUnavailable: the session is not here, and the registry cannot be read.
         """
-        return self.here(session_id) or await self._elsewhere(session_id, field="session_id")
+        return self.local(session_id) or self._actor(await self._find_elsewhere(session_id, field="session_id"))
 
-    async def end(self, session_id: str, reason: EndReason, *, wait_s: float | None) -> SessionActor:
+    async def view(self, session_id: str) -> SessionView:
+        """Return a session for display.
+
+        Raises:
+            SessionNotFound, OwnerMoved, RegistryUnavailable: see `get`.
+        """
+        return self._view(self.local(session_id) or await self._find_elsewhere(session_id, field="session_id"))
+
+    async def end(self, session_id: str, reason: EndReason, *, wait_s: float | None) -> SessionView:
         """End a session, whoever has it, and wait until LiveAvatar has stopped it.
 
-        One of another process is ended by that, within its renewal period; when it is dead, by whoever looks next.
-        The wish outlives this call.
+        A session of another process is ended by that process, within its renewal period; if that is dead, by the
+        process that finds the session next. The request outlives this call.
 
         Args:
             session_id: The session.
-            reason: Why it ends, unless it already has another reason.
-            wait_s: How long to wait for another process, and for LiveAvatar; None is 30 s.
+            reason: Reason of the end, unless the session already has another.
+            wait_s: Longest wait for another process and for LiveAvatar; None for 30 s.
 
         Raises:
-            SessionNotFound: there is none.
-            OwnerMoved: another process has it and has not ended it in that time; it will.
-            RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
-            UpstreamTimeout: it ends here, and LiveAvatar has not confirmed that in that time.
+            SessionNotFound: the session does not exist.
+            OwnerMoved: another process has the session, and has not ended it in time; it will.
+            RegistryUnavailable: the session is not here, and the registry cannot be read.
+            UpstreamTimeout: LiveAvatar has not confirmed the end in time.
         """
         until_s = time.monotonic() + (_END_WAIT_S if wait_s is None else wait_s)
-        asked = False
+        requested = False
         while True:
             try:
-                session = await self.get(session_id)
+                session = self.local(session_id) or await self._find_elsewhere(session_id, field="session_id")
             except OwnerMoved:
-                if not asked:
-                    await self._books.registry.request_end(session_id, reason.value)
-                    asked = True
+                if not requested:
+                    await self._journals.registry.request_end(session_id, reason.value)
+                    requested = True
                 if time.monotonic() >= until_s:
                     raise
-                await asyncio.sleep(_LOOK_AGAIN_S)
+                await asyncio.sleep(_POLL_S)
                 continue
+            if isinstance(session, StoredSession):
+                return self._view(session)
             session.end(reason)
-            # wait, not timeout: an end that arrives together with the deadline counts.
-            finishing = asyncio.create_task(session.finished.wait(), name=f"session-{session_id}/await-end")
-            try:
-                await asyncio.wait([finishing], timeout=max(0.0, until_s - time.monotonic()))
-            finally:
-                finishing.cancel()
-            if not session.finished.is_set():
-                raise UpstreamTimeout(
-                    f"LiveAvatar has not confirmed the end of session {session_id} yet; the gateway goes on "
-                    "trying, ask again",
-                    retry_after_s=1.0,
-                    session_id=session_id,
-                )
+            await self._await_end(session, until_s)
             if session.lost_to is None:
-                return session
+                return session.view()
 
-    def _here(self, session_id: str) -> SessionActor | None:
-        session = self._sessions.get(session_id)
-        return session if session is not None and session.lost_to is None else None
+    async def _await_end(self, session: SessionActor, until_s: float) -> None:
+        # wait, not timeout: an end that arrives together with the deadline counts.
+        finishing = asyncio.create_task(session.finished.wait(), name=f"session-{session.id}/await-end")
+        try:
+            await asyncio.wait([finishing], timeout=max(0.0, until_s - time.monotonic()))
+        finally:
+            finishing.cancel()
+        if not session.finished.is_set():
+            raise UpstreamTimeout(
+                f"LiveAvatar has not confirmed the end of session {session.id} yet; the gateway keeps trying, "
+                "ask again",
+                retry_after_s=1.0,
+                session_id=session.id,
+            )
 
-    async def _elsewhere(self, session_id: str, *, field: str) -> SessionActor:
-        """Find a session that this process did not have: one that ended under another, or whose owner is dead.
+    async def _find_elsewhere(self, session_id: str, *, field: str) -> SessionActor | StoredSession:
+        """Return a session that is not here: stored if it ended, adopted if its owner is dead.
 
         Raises:
-            SessionNotFound: there is none.
-            OwnerMoved: another process has it.
-            RegistryUnavailable: nobody can tell.
+            SessionNotFound: the session does not exist, or ended unreadable.
+            OwnerMoved: another process has the session.
+            RegistryUnavailable: the registry cannot be read.
         """
-        registry = self._books.registry
+        registry = self._journals.registry
         async with self._locked(f"session {session_id}"):
-            if (session := self._here(session_id)) is not None:
+            if (session := self._local.get(session_id)) is not None:
                 return session
-            row = await registry.find(session_id)
-            if row is None:
+            stored = await registry.find(session_id)
+            if stored is None or (stored.ended and not is_readable(stored)):
                 raise SessionNotFound(session_id, field=field)
-            if row.ended:
-                if (ended := self.look(row)) is None:
-                    raise SessionNotFound(session_id, field=field)
-                return ended
-            taken = None
-            if not self.draining and await registry.abandoned(row):
+            if stored.ended:
+                return stored
+            adopted = None
+            if not self.draining and await registry.is_abandoned(stored):
                 # The sweeper may have been faster.
-                taken = await self.take_over(row) or self._here(session_id)
-            if taken is None:
-                raise OwnerMoved(session_id, address=row.address)
-            return taken
+                adopted = await self.take_over(stored) or self._local.get(session_id)
+            if adopted is None:
+                raise OwnerMoved(session_id, address=stored.address)
+            return adopted
 
-    def look(self, row: StoredSession) -> SessionActor | None:
-        """Return a session of the registry to be looked at, whoever has it; None when it cannot be read."""
-        if (session := self._here(row.session_id)) is not None:
+    def _actor(self, session: SessionActor | StoredSession) -> SessionActor:
+        """Return the actor of a session; for a session that ended elsewhere, one that has ended too."""
+        if isinstance(session, SessionActor):
             return session
-        if not row.facts:
-            # It could not be read when it was ended, and was put aside then.
-            return None
         try:
-            record, left = view(row, self._config.session, new_id=new_id, utc_now=utc_now)
+            record, restored = restore_ended(session, self._config.session, new_id=new_id, utc_now=utc_now)
         except (ValueError, GatewayError) as error:
-            _log.warning("session.unreadable", session=row.session_id, error=str(error))
-            return None
-        return SessionActor(record.spec, self._services, restored=left)
+            _log.warning("session.unreadable", session=session.session_id, error=str(error))
+            raise SessionNotFound(session.session_id, field="session_id") from None
+        return SessionActor(record.spec, self._services, restored=restored)
+
+    @staticmethod
+    def _view(session: SessionActor | StoredSession) -> SessionView:
+        return session.view() if isinstance(session, SessionActor) else view_of(session, utc_now=utc_now)
+
+    def view_of(self, stored: StoredSession) -> SessionView | None:
+        """Return a session of the registry for display, whoever has it; None when its record cannot be read."""
+        if (session := self._local.get(stored.session_id)) is not None:
+            return session.view()
+        return self._view(stored) if is_readable(stored) else None
 
     async def by_handle(self, handle: str, *, field: str) -> SessionActor:
-        """Find a session by its handle.
+        """Return a session by its handle.
 
         Raises:
-            SessionNotFound: there is none, or a newer handle has replaced this one; the handle itself is not
-                repeated, since it may be a real secret.
-            OwnerMoved: another process has it.
-            RegistryUnavailable: it is not here, and nobody can tell whether it is elsewhere.
+            SessionNotFound: the handle belongs to no session, or a newer handle has replaced it. The error does
+                not repeat the handle, which may be a real secret.
+            OwnerMoved: another process has the session.
+            RegistryUnavailable: the session is not here, and the registry cannot be read.
         """
         session_id = session_id_of(handle)
-        session = self._here(session_id)
+        session = self._local.get(session_id)
         if session is None and await self._opens_elsewhere(session_id, handle):
-            return await self._elsewhere(session_id, field=field)
+            return self._actor(await self._find_elsewhere(session_id, field=field))
         if session is None or not session.handles.accepts(handle, time.monotonic()):
             raise SessionNotFound(session_id, field=field)
         return session
 
     async def _opens_elsewhere(self, session_id: str, handle: str) -> bool:
-        row = await self._books.registry.find(session_id)
-        return row is not None and Handles(session_id, keep_s=0.0, hashes=row.handles).accepts(
-            handle, time.monotonic()
-        )
+        stored = await self._journals.registry.find(session_id)
+        if stored is None:
+            return False
+        return Handles(session_id, keep_s=0.0, hashes=stored.handles).accepts(handle, time.monotonic())
 
     def newest(self) -> list[SessionActor]:
-        """All sessions, newest first."""
-        self._forget()
-        return list(reversed(self._sessions.values()))
+        """Return all sessions of this process, newest first."""
+        return self._local.newest()
 
     def living(self) -> list[SessionActor]:
-        """Sessions that have not ended."""
-        return [session for session in self._sessions.values() if not session.finished.is_set()]
+        """Return the sessions of this process that have not ended."""
+        return self._local.living()
 
-    def page(self, sessions: list[SessionActor], token: str, size: int) -> tuple[list[SessionActor], str]:
-        """Cut one page out of `sessions`: those after the one that `token` names.
+    def refuse_new(self) -> None:
+        """Refuse new sessions from now on."""
+        self.draining = True
 
-        Raises:
-            InvalidField: `token` was never given out.
-        """
-        start = 0
-        if token:
-            position = next((index for index, session in enumerate(sessions) if session.id == token), None)
-            if position is None:
-                raise InvalidField("page_token is unknown; list from the start", field="page_token")
-            start = position + 1
-        page = sessions[start : start + size]
-        return page, page[-1].id if start + size < len(sessions) else ""
+    def accept_new(self) -> None:
+        """Accept new sessions again."""
+        self.draining = False
 
     def end_all(self, reason: EndReason) -> None:
-        """Begin to end all that live."""
+        """Begin to end all living sessions."""
         for session in self.living():
             with bulkhead("session.end_failed", session.id):
                 session.end(reason)

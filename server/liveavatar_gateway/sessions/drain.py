@@ -57,7 +57,7 @@ class Drain:
 
     def _announce(self, grace_s: float, *, takes_speech: bool) -> datetime:
         deadline = datetime.now(UTC) + timedelta(seconds=grace_s)
-        self._directory.draining = True
+        self._directory.refuse_new()
         living = self._directory.living()
         _log.info("drain.began", sessions=len(living), grace_s=grace_s, exits=self._finishing)
         for session in living:
@@ -81,7 +81,7 @@ class Drain:
             return False
         self._stop_timer()
         self.deadline = None
-        self._directory.draining = False
+        self._directory.accept_new()
         living = self._directory.living()
         _log.info("drain.cancelled", sessions=len(living))
         for session in living:

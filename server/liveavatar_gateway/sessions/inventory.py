@@ -1,4 +1,4 @@
-"""Which process drives which session, as operators see it."""
+"""Inventory for operators: sessions of all processes that share a registry, each with its owner."""
 
 import time
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import structlog
 
 from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.registry.base import Registry, StoredSession
+from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.directory import Directory
-from liveavatar_gateway.sessions.session import SessionActor
-from liveavatar_gateway.sessions.sweeper import Sweeper
+from liveavatar_gateway.sessions.view import SessionView
 
 _log = structlog.get_logger(__name__)
 
@@ -19,63 +19,67 @@ _log = structlog.get_logger(__name__)
 class OwnedSession:
     """A session and the process that drives it."""
 
-    session: SessionActor
-    """As it is, or as its owner left it."""
+    session: SessionView
+    """Present state, or the state that its owner saved last."""
     owner: str
-    """Name of the process in leases."""
+    """Id of the process in leases."""
     epoch: int
-    """Counts its owners."""
+    """Number of the owner, counted from 1."""
     lease_left_s: float | None = None
-    """How long the owner may be silent before its lease is over; None when it has none, or nothing to keep."""
+    """Time until the lease of the owner is over; None without a lease, or after the end of the session."""
 
 
 class Inventory:
-    """What is known of this process and of all that share its registry."""
+    """Sessions and counts of this process, and sessions of all that share its registry."""
 
-    def __init__(self, registry: Registry, directory: Directory, sweeper: Sweeper, *, lease_s: float) -> None:
-        """Look at the parts of a gateway whose leases last `lease_s`."""
+    def __init__(self, registry: Registry, directory: Directory, adoption: Adoption, *, lease_s: float) -> None:
+        """Prepare for processes whose leases last `lease_s`."""
         self._registry = registry
         self._directory = directory
-        self._sweeper = sweeper
+        self._adoption = adoption
         self._lease_s = lease_s
 
     @property
     def owner(self) -> str:
-        """Name of this process."""
+        """Id of this process."""
         return self._registry.owner
 
     @property
     def adopted_count(self) -> int:
-        """Sessions taken over from dead processes since the start of this one."""
-        return self._sweeper.adopted_count
+        """Number of sessions taken over from dead processes since the start of this process."""
+        return self._adoption.adopted_count
 
     @property
     def swept_count(self) -> int:
-        """Sessions of dead processes that were ended upstream since the start of this one."""
-        return self._sweeper.swept_count
+        """Number of sessions of dead processes that this process ended since its start."""
+        return self._adoption.swept_count
 
     async def page(self, token: str, size: int) -> tuple[Sequence[OwnedSession], str]:
-        """Sessions of the registry newest first, behind the one that `token` names, and the next page's token.
+        """Return a page of sessions, newest first, and the token of the next page.
+
+        Args:
+            token: Token of the page; empty for the first.
+            size: Number of sessions.
 
         Raises:
-            InvalidField: the token was never given out.
-            RegistryUnavailable: nobody can tell.
+            InvalidField: the token is unknown.
+            RegistryUnavailable: the registry cannot be read.
         """
         if token and await self._registry.find(token) is None:
             raise InvalidField("page_token is unknown; list from the start", field="page_token")
         rows = await self._registry.page(token, size + 1)
-        found = [owned for row in rows[:size] if (owned := self._owned(row)) is not None]
-        return found, rows[size - 1].session_id if len(rows) > size else ""
+        sessions = [owned for stored in rows[:size] if (owned := self._owned(stored)) is not None]
+        return sessions, rows[size - 1].session_id if len(rows) > size else ""
 
-    def _owned(self, row: StoredSession) -> OwnedSession | None:
+    def _owned(self, stored: StoredSession) -> OwnedSession | None:
         try:
-            session = self._directory.look(row)
-        except Exception:  # noqa: BLE001 - one row that cannot be shown must not hide the others
-            _log.exception("session.not_shown", session=row.session_id)
+            session = self._directory.view_of(stored)
+        except Exception:  # noqa: BLE001 - a session that cannot be shown must not hide the others
+            _log.exception("session.not_shown", session=stored.session_id)
             return None
         if session is None:
             return None
         left_s = None
-        if row.seen_mono_s is not None and not row.ended:
-            left_s = max(0.0, row.seen_mono_s + self._lease_s - time.monotonic())
-        return OwnedSession(session=session, owner=row.owner, epoch=row.epoch, lease_left_s=left_s)
+        if stored.seen_mono_s is not None and not stored.ended:
+            left_s = max(0.0, stored.seen_mono_s + self._lease_s - time.monotonic())
+        return OwnedSession(session=session, owner=stored.owner, epoch=stored.epoch, lease_left_s=left_s)

@@ -1,4 +1,4 @@
-"""The registry as sessions use it: a ledger for each, and outages that are told once and end no session."""
+"""Journals of sessions in the registry, and the lease of this process; an outage ends no session."""
 
 import asyncio
 import time
@@ -14,12 +14,10 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload, Registry
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.record import (
-    UtteranceRecord,
-    access_facts,
-    ended_record,
+    access_payload,
     requested_end,
-    utterance_record,
 )
+from liveavatar_gateway.sessions.utterance_record import UtteranceRecord
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.model import Started
@@ -30,48 +28,48 @@ _CONFIRM_S = 10.0
 
 
 class JournaledSession(Protocol):
-    """A session as its ledger sees it."""
+    """A session as its journal needs it."""
 
     @property
     def id(self) -> str:
         """The gateway's id of the session."""
 
-    def facts(self) -> Payload:
-        """What is true of it now, see `record.Record`."""
+    def payload(self) -> Payload:
+        """Return its present record, see `record.Record`."""
 
     def handle_hashes(self) -> Iterable[HandleHash]:
-        """What resumes it."""
+        """Return the hashes of the handles that resume it."""
 
     def moved(self, error: OwnerMoved) -> None:
-        """Another process has it: send nothing any more, and leave it running upstream."""
+        """Stop sending, and leave the avatar running: another process has the session."""
 
     def end_for(self, reason: EndReason) -> None:
-        """Somebody asked another process to end it."""
+        """Begin to end, on a request that came to another process."""
 
 
 class SessionJournal:
-    """What the registry knows of one session.
+    """Journal of one session.
 
-    `note_*` are on record at once, wait for no disk and never fail; what was noted goes with the next write. All
-    else is kept in memory until the books write it, and again until that has worked.
+    `note_*` reach the registry's journal at once, wait for no disk and never fail. All other changes are kept in
+    memory until the writer has saved them.
     """
 
-    def __init__(self, books: "JournalWriter", session: JournaledSession, fence: Fence | None = None) -> None:
-        self._books = books
+    def __init__(self, writer: "JournalWriter", session: JournaledSession, fence: Fence | None = None) -> None:
+        self._writer = writer
         self._session = session
         self._noted: dict[str, UtteranceRecord] = {}
         self._unsaved: dict[str, Payload] = {}
         self._dropped: set[str] = set()
-        self._finish_keep_s: float | None = None
+        self._retention_s: float | None = None
         self.fence = fence
-        """None until something of it may run upstream."""
+        """Right to write; None until the session is in the registry."""
         self.changed = False
         self.closed = False
 
     def reserved(self, fence: Fence) -> None:
-        """The session is in the registry from now on."""
+        """Take note that the session is in the registry."""
         self.fence = fence
-        self._books.add(self)
+        self._writer.add(self)
         self.note_handles()
 
     @property
@@ -82,129 +80,129 @@ class SessionJournal:
     # --- the account upstream, see `upstream.account.SessionJournal`
 
     async def minted(self, upstream_session_id: str) -> None:
-        """Write the session down before anything of it can run.
+        """Save the id of a LiveAvatar session before it can run.
 
         Raises:
-            RegistryUnavailable: it cannot be written.
+            RegistryUnavailable: the registry cannot be written.
         """
-        registry = self._books.registry
+        registry = self._writer.registry
         try:
             if self.fence is None:
-                self.reserved(await registry.create(self._session.id, self._session.facts()))
+                self.reserved(await registry.create(self._session.id, self._session.payload()))
             assert self.fence is not None  # noqa: S101 - set just now
             await registry.add_upstream(self.fence, upstream_session_id)
         except RegistryUnavailable as error:
-            self._books.note_outage(error)
+            self._writer.note_outage(error)
             raise
 
     async def started(self, started: Started) -> None:
-        """Keep how it is reached."""
-        self._unsaved[started.session_id] = access_facts(started)
-        await self._books.write(self)
+        """Save access to a LiveAvatar session."""
+        self._unsaved[started.session_id] = access_payload(started)
+        await self._writer.write(self)
 
     async def stopped(self, upstream_session_id: str) -> None:
-        """Nothing of it runs under this id any more."""
+        """Save that a LiveAvatar session no longer runs."""
         self._unsaved.pop(upstream_session_id, None)
         self._dropped.add(upstream_session_id)
-        await self._books.write(self)
+        await self._writer.write(self)
 
     async def confirm_lease(self) -> None:
-        """Make sure that the session is still this process's, see `JournalWriter.confirm_lease`."""
+        """Verify that this process still owns the session, see `JournalWriter.confirm_lease`."""
         if self.fence is not None and not self.closed:
-            await self._books.confirm_lease()
+            await self._writer.confirm_lease()
 
-    # --- at once
+    # --- journaled at once
 
     def note_handles(self) -> None:
-        """Keep what resumes the session, before a caller is given it."""
-        self._at_once(lambda registry, fence: registry.note_handles(fence, list(self._session.handle_hashes())))
+        """Note the handles that resume the session, before a caller is sent one."""
+        self._at_once(lambda registry, fence: registry.journal_handles(fence, list(self._session.handle_hashes())))
         self.change()
 
     def note_sequence(self, sequence: int) -> None:
-        """Keep the number of the last event, before anybody is told of it."""
-        self._at_once(lambda registry, fence: registry.note_sequence(fence, sequence))
+        """Note the number of the last event, before a caller is sent the event."""
+        self._at_once(lambda registry, fence: registry.journal_sequence(fence, sequence))
         self.change()
 
     def note_utterance(self, utterance: Utterance) -> None:
-        """Keep how far an utterance is."""
-        record = utterance_record(utterance)
+        """Note the progress of an utterance."""
+        record = UtteranceRecord.of(utterance)
         self._noted[utterance.id] = record
-        facts = record.facts()
-        self._at_once(lambda registry, fence: registry.note_utterance(fence, utterance.id, facts))
+        payload = record.payload()
+        self._at_once(lambda registry, fence: registry.journal_utterance(fence, utterance.id, payload))
 
     def note_change(self, utterance: Utterance) -> None:
-        """Keep how far an utterance is, if that is known here and was something else.
+        """Note the progress of an utterance again, if it has changed since it was noted.
 
-        A lost socket takes back what it had not delivered, and an interrupt what LiveAvatar dropped unheard.
+        A lost socket takes back audio that it had not delivered, and an interrupt audio that LiveAvatar dropped.
         """
-        if (known := self._noted.get(utterance.id)) is not None and known != utterance_record(utterance):
+        if (known := self._noted.get(utterance.id)) is not None and known != UtteranceRecord.of(utterance):
             self.note_utterance(utterance)
 
     def note_cut(self, utterances: Iterable[Utterance]) -> None:
-        """Keep which ones are being cut, before that goes out: whoever goes on must not speak on."""
+        """Note interrupts before they are sent, so that the next owner does not speak on."""
         for utterance in utterances:
             if utterance.interrupted:
                 self.note_utterance(utterance)
 
-    def note_speech(self, happenings: Iterable[SessionEvent], utterances: Iterable[Utterance]) -> None:
-        """Keep what has happened to speech, and how far the utterances are that go on."""
-        for happening in happenings:
-            if isinstance(happening, UtteranceEnded):
-                self.note_ended(happening)
+    def note_speech(self, events: Iterable[SessionEvent], utterances: Iterable[Utterance]) -> None:
+        """Note ends of utterances, and progress of the others."""
+        for event in events:
+            if isinstance(event, UtteranceEnded):
+                self.note_ended(event)
         for utterance in utterances:
             self.note_change(utterance)
 
     def note_ended(self, ended: UtteranceEnded) -> None:
-        """Keep how an utterance ended, for a caller that was not told."""
+        """Note the end of an utterance, for a caller that was not sent it."""
         self._noted.pop(ended.utterance_id, None)
-        facts = ended_record(ended).facts()
-        self._at_once(lambda registry, fence: registry.note_utterance(fence, ended.utterance_id, facts))
+        payload = UtteranceRecord.of_end(ended).payload()
+        self._at_once(lambda registry, fence: registry.journal_utterance(fence, ended.utterance_id, payload))
         self.change()
 
     def _at_once(self, write: Callable[[Registry, Fence], None]) -> None:
         if self.fence is None or self.closed:
             return
-        write(self._books.registry, self.fence)
+        write(self._writer.registry, self.fence)
 
-    # --- soon
+    # --- saved soon
 
     def change(self) -> None:
-        """The session's record is another: write it soon."""
+        """Have the record of the session saved soon."""
         self.changed = True
-        self._books.wake()
+        self._writer.wake()
 
     async def save(self) -> None:
-        """Write the record now; what cannot be written is written later."""
+        """Save the record now; in an outage, later."""
         self.changed = True
-        await self._books.write(self)
+        await self._writer.write(self)
 
-    async def finish(self, keep_s: float) -> None:
-        """Write the final record, and keep it for `keep_s` seconds."""
-        self._finish_keep_s = keep_s
+    async def finish(self, retention_s: float) -> None:
+        """Save the final record, and keep it for `retention_s`."""
+        self._retention_s = retention_s
         if self.fence is not None and not self.closed:
-            await self._books.write(self)
+            await self._writer.write(self)
 
     def lose(self, error: OwnerMoved) -> None:
-        """Another process has the session."""
+        """Give the session up: another process has it."""
         if not self.closed:
             self.closed = True
             if self.fence is not None:
-                self._books.registry.forget_notes(self.fence)
+                self._writer.registry.discard_journal(self.fence)
             self._session.moved(error)
 
     def end_for(self, reason: str) -> None:
-        """Somebody asked another process to end the session."""
+        """Have the session ended, on a request that came to another process."""
         if not self.closed:
             self._session.end_for(requested_end(reason))
 
     async def write(self) -> None:
-        """Write all that is not written yet. For the books.
+        """Save all changes; called by the writer.
 
         Raises:
-            RegistryUnavailable: some of it is still to be written.
-            OwnerMoved: it is no longer this process's to write.
+            RegistryUnavailable: some changes are still to be saved.
+            OwnerMoved: another process owns the session.
         """
-        registry, fence = self._books.registry, self.fence
+        registry, fence = self._writer.registry, self.fence
         for upstream_session_id in tuple(self._dropped):
             await registry.drop_upstream(upstream_session_id)
             self._dropped.discard(upstream_session_id)
@@ -215,12 +213,12 @@ class SessionJournal:
             self._unsaved.pop(upstream_session_id, None)
         self.changed = False
         try:
-            facts = self._session.facts()
-            if self._finish_keep_s is None:
-                await registry.save(fence, facts)
+            payload = self._session.payload()
+            if self._retention_s is None:
+                await registry.save(fence, payload)
             else:
-                # False while something of it may still run upstream: `stopped` writes again.
-                self.closed = await registry.finish(fence, facts, keep_s=self._finish_keep_s)
+                # False while a LiveAvatar session may still run: `stopped` saves again.
+                self.closed = await registry.finish(fence, payload, retention_s=self._retention_s)
         except RegistryUnavailable:
             self.changed = True
             raise
@@ -229,63 +227,80 @@ class SessionJournal:
 class JournalWriter:
     """Writer of this process's session journals and of its lease. `run` is its one task.
 
-    An outage of the registry refuses new sessions (`SessionJournal.minted`) and ends none: what was not written
-    is written when it works again.
+    An outage of the registry refuses new sessions (`SessionJournal.minted`) and ends none: changes are saved when
+    the registry works again.
     """
 
-    def __init__(self, registry: Registry, metrics: Metrics, *, renew_s: float, lease_s: float) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        *,
+        renew_s: float,
+        lease_s: float,
+        address: Callable[[], str] = str,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            registry: Registry of all journals.
+            metrics: Counts outages.
+            renew_s: Renewal period of the lease.
+            lease_s: Lifetime of the lease.
+            address: Returns the address at which callers reach this process; empty until it serves.
+        """
         self.registry = registry
         self._metrics = metrics
+        self._address = address
         self._renew_s = renew_s
         self._lease_s = lease_s
         self._renewed_at_s: float | None = None
-        """Time of the latest try to renew the lease; None before the first."""
+        """Time of the latest attempt to renew the lease; None before the first."""
         self._confirming: asyncio.Task[None] | None = None
-        self._ledgers: dict[str, SessionJournal] = {}
-        self._signal = Wakeup()
+        self._journals: dict[str, SessionJournal] = {}
+        self._wakeup = Wakeup()
         self._outage = False
-        self.address = ""
 
     @property
     def available(self) -> bool:
-        """Return whether the registry worked when it was used last."""
+        """True if the latest use of the registry worked."""
         return not self._outage
 
-    def ledger(self, session: JournaledSession, fence: Fence | None = None) -> SessionJournal:
-        """Open the ledger of a session; with a `fence`, of one that was claimed."""
-        ledger = SessionJournal(self, session, fence)
+    def open(self, session: JournaledSession, fence: Fence | None = None) -> SessionJournal:
+        """Open the journal of a session; with a `fence`, of a claimed session."""
+        journal = SessionJournal(self, session, fence)
         if fence is not None:
-            self.add(ledger)
-        return ledger
+            self.add(journal)
+        return journal
 
-    def add(self, ledger: SessionJournal) -> None:
-        """Take a ledger in whose session is in the registry."""
-        assert ledger.fence is not None  # noqa: S101 - its session is in the registry
-        self._ledgers[ledger.fence.session_id] = ledger
+    def add(self, journal: SessionJournal) -> None:
+        """Add a journal whose session is in the registry."""
+        assert journal.fence is not None  # noqa: S101 - its session is in the registry
+        self._journals[journal.fence.session_id] = journal
 
     def wake(self) -> None:
-        """Write what has changed."""
-        self._signal.set()
+        """Have changes saved."""
+        self._wakeup.set()
 
-    async def write(self, ledger: SessionJournal) -> bool:
-        """Write one ledger now; what cannot be written is kept for later, and False returned."""
+    async def write(self, journal: SessionJournal) -> bool:
+        """Save the changes of a journal now; returns False in an outage, which keeps them for later."""
         works = True
         try:
-            await ledger.write()
+            await journal.write()
         except RegistryUnavailable as error:
-            ledger.changed = True
+            journal.changed = True
             works = False
             self.note_outage(error)
         except OwnerMoved as error:
-            ledger.lose(error)
+            journal.lose(error)
         else:
             self._note_recovery()
-        if ledger.closed and not ledger.changed and ledger.fence is not None:
-            self._ledgers.pop(ledger.fence.session_id, None)
+        if journal.closed and not journal.changed and journal.fence is not None:
+            self._journals.pop(journal.fence.session_id, None)
         return works
 
     async def run(self) -> None:
-        """Renew the lease and write what has changed, until cancelled."""
+        """Renew the lease and save changes, until cancelled."""
         renew_at_s = 0.0
         while True:
             try:
@@ -293,43 +308,43 @@ class JournalWriter:
                     renew_at_s = time.monotonic() + self._renew_s
                     await self._renew()
                 await self.write_all()
-            except Exception:  # noqa: BLE001 - the root of its task: without renewals others take all sessions over
-                _log.exception("books.crashed")
-            await self._signal.wait(renew_at_s - time.monotonic())
+            except Exception:  # noqa: BLE001 - the root of its task: without renewals, other processes would claim all sessions
+                _log.exception("journal.crashed")
+            await self._wakeup.wait(renew_at_s - time.monotonic())
 
     async def write_all(self) -> None:
-        """Write every ledger that has changed, each once however often it did; the rest later in an outage.
+        """Save every changed journal once; in an outage, the rest later.
 
-        Each write waits for as long as a lock may last, and the lease has to be renewed in between.
+        Each save may wait as long as another process holds a lock, and the lease is renewed in between.
         """
-        for ledger in [ledger for ledger in self._ledgers.values() if ledger.changed]:
+        for journal in [journal for journal in self._journals.values() if journal.changed]:
             faulty = True
-            with bulkhead("books.write_failed", ledger.session_id):
-                if not await self.write(ledger):
+            with bulkhead("journal.write_failed", journal.session_id):
+                if not await self.write(journal):
                     return
                 faulty = False
             if faulty:
-                # Tried again when it changes; at once, it would fail for ever.
-                ledger.changed = False
+                # Tried again at the next change; an immediate repetition would fail forever.
+                journal.changed = False
 
     async def confirm_lease(self) -> None:
         """Renew a lease that ran out while this process stood still, before anything is sent for its sessions.
 
-        Another process may have them by now: those are given up here. An outage of the registry ends none, and
-        is not waited for: the tries to renew go on in it, so that only a process that stood still made none.
+        Sessions that another process has claimed are given up. An outage of the registry ends none and is not
+        waited for: attempts to renew continue in an outage, so that a gap in them proves a standstill.
         """
         if self._renewed_at_s is None or time.monotonic() < self._renewed_at_s + self._lease_s:
             return
         if self._confirming is None:
-            _log.warning("books.stood_still", late_s=round(time.monotonic() - self._renewed_at_s, 1))
-            self._confirming = asyncio.create_task(self._confirm(), name="books/confirm")
+            _log.warning("journal.stood_still", late_s=round(time.monotonic() - self._renewed_at_s, 1))
+            self._confirming = asyncio.create_task(self._confirm(), name="registry/confirm")
         await asyncio.wait([self._confirming], timeout=_CONFIRM_S)
 
     async def _confirm(self) -> None:
         try:
             await self._renew()
         except Exception:  # noqa: BLE001 - the root of its task
-            _log.exception("books.crashed")
+            _log.exception("journal.crashed")
         finally:
             self._confirming = None
 
@@ -341,26 +356,26 @@ class JournalWriter:
             self._renewed_at_s = began_s
 
     async def _renew_all(self) -> None:
-        before = [ledger for ledger in self._ledgers.values() if not ledger.closed]
+        before = [journal for journal in self._journals.values() if not journal.closed]
         try:
-            mine = await self.registry.renew(self.address)
-            wanted = await self.registry.wanted_ends()
+            mine = await self.registry.renew(self._address())
+            end_requests = await self.registry.end_requests()
         except RegistryUnavailable as error:
             self.note_outage(error)
             return
         self._note_recovery()
-        for ledger in before:
-            fence = ledger.fence
-            if fence is not None and not ledger.closed and mine.get(fence.session_id) != fence.epoch:
-                with bulkhead("books.renew_failed", fence.session_id):
-                    ledger.lose(OwnerMoved(fence.session_id))
-        for session_id, reason in wanted.items():
-            if (wanted_ledger := self._ledgers.get(session_id)) is not None:
-                with bulkhead("books.end_failed", session_id):
-                    wanted_ledger.end_for(reason)
+        for journal in before:
+            fence = journal.fence
+            if fence is not None and not journal.closed and mine.get(fence.session_id) != fence.epoch:
+                with bulkhead("journal.renew_failed", fence.session_id):
+                    journal.lose(OwnerMoved(fence.session_id))
+        for session_id, reason in end_requests.items():
+            if (requested := self._journals.get(session_id)) is not None:
+                with bulkhead("journal.end_failed", session_id):
+                    requested.end_for(reason)
 
     def note_outage(self, error: RegistryUnavailable) -> None:
-        """The registry did not work."""
+        """Take note of a failed use of the registry."""
         if not self._outage:
             self._outage = True
             self._metrics.registry_works(works=False)
@@ -373,10 +388,10 @@ class JournalWriter:
             _log.info("registry.available")
 
 
-async def write_journals(books: JournalWriter) -> None:
-    """Run the books as a task of one's own until it is cancelled, and write what is left then."""
+async def write_journals(journals: JournalWriter) -> None:
+    """Run the writer until cancelled, then save the remaining changes."""
     try:
-        await books.run()
+        await journals.run()
     except asyncio.CancelledError:
-        await books.write_all()
+        await journals.write_all()
         raise

@@ -48,7 +48,7 @@ class SessionParts:
         else:
             core = restored.core
         wake, meter, interrupts = Wakeup(), services.metrics.session(), InterruptWaiters()
-        journal = services.journals.ledger(owner, None if restored is None else restored.fence)
+        journal = services.journals.open(owner, None if restored is None else restored.fence)
         grace_s = spec.detach_grace_s
         attachments = Attachments(core.id, grace_s=grace_s, abandon=owner.abandon, changed=journal.change)
         return cls(

@@ -1,60 +1,117 @@
-"""What a process left of a session: enough for another to make it live again, or to tell how it ended."""
+"""Restoration of a session from the registry: for display, to report its end, or to continue it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
+from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.events import Ended, EventLog
+from liveavatar_gateway.core.events import Ended, EventLog, UtteranceEnded
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.states import SessionState
+from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
+from liveavatar_gateway.core.states import Outcome, Pose, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, StoredSession, Upstream
-from liveavatar_gateway.sessions.record import Record, past_of, read_access, read_record, restored_error
+from liveavatar_gateway.sessions.audio_input import audio_input_of
+from liveavatar_gateway.sessions.record import Record, left_s, read_access, read_record, restore_error
+from liveavatar_gateway.sessions.utterance_record import UtteranceRecord, read_utterances
+from liveavatar_gateway.sessions.view import SessionView
 from liveavatar_gateway.upstream.model import Started
+
+_log = structlog.get_logger(__name__)
+
+Clock = Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredSession:
-    """A session that another process drove."""
+    """State of a session that another process drove."""
 
     core: Session
     fence: Fence | None = None
-    """The right to go on with it; None when it has ended."""
+    """Right to continue the session; None after its end."""
     started: Started | None
-    """How it is reached at LiveAvatar, or was."""
+    """Access to its LiveAvatar session, also after the end."""
     started_at: datetime | None
     turn_count: int = 1
     retired_s: float = 0.0
     handles: Sequence[HandleHash] = ()
     told: int = 0
-    """Number of the last event that its owner told."""
+    """Number of the last event that its owner published."""
     grace_s: float = 0.0
-    """How long it waits for somebody to come back."""
+    """Time that its callers have to come back."""
 
 
-Clock = Callable[[], datetime]
+def is_readable(stored: StoredSession) -> bool:
+    """Return whether the record of a session can be read; logs the reason if it cannot."""
+    if not stored.payload:
+        # The content of an unreadable session is in quarantine.
+        return False
+    try:
+        read_record(stored)
+    except ValueError as error:
+        _log.warning("session.unreadable", session=stored.session_id, error=str(error))
+        return False
+    return True
 
 
-def view(
-    row: StoredSession, config: SessionConfig, *, new_id: Callable[[], str], utc_now: Clock
-) -> tuple[Record, RestoredSession]:
-    """Return a session to be looked at: as its final record tells, or as its owner has it about now.
+def view_of(stored: StoredSession, *, utc_now: Clock) -> SessionView:
+    """Return a session for display, in the state that its owner saved last.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the record cannot be read.
     """
-    record = read_record(row)
-    core = Session(row.session_id, config, new_id=new_id, utc_now=utc_now)
-    core.state = _state(row, record)
+    record = read_record(stored)
+    running = None if record.started_at is None else (record.ended_at or utc_now()) - record.started_at
+    return SessionView(
+        id=stored.session_id,
+        spec=record.spec,
+        state=_state(stored, record),
+        pose=Pose.UNKNOWN,
+        attached=False,
+        upstream_session_id=record.upstream_session_id,
+        created_at=record.created_at,
+        ready_at=record.ready_at,
+        ended_at=record.ended_at,
+        expires_at=None,
+        max_duration_s=None,
+        end_reason=record.end_reason,
+        upstream_reason=record.upstream_reason,
+        error=restore_error(record.error),
+        billed_s=record.usage.retired_s + (0.0 if running is None else running.total_seconds()),
+        usage=record.usage,
+        last_sequence=stored.sequence,
+    )
+
+
+def _state(stored: StoredSession, record: Record) -> SessionState:
+    if stored.ended:
+        return SessionState.ENDED
+    if record.end_reason is not None:
+        return SessionState.ENDING
+    return SessionState.READY if record.ready_at is not None else SessionState.CONNECTING
+
+
+def restore_ended(
+    stored: StoredSession, config: SessionConfig, *, new_id: Callable[[], str], utc_now: Clock
+) -> tuple[Record, RestoredSession]:
+    """Return a session that ended under another process, for callers who come back to it.
+
+    Raises:
+        ValueError: the record cannot be read.
+    """
+    record = read_record(stored)
+    core = Session(stored.session_id, config, new_id=new_id, utc_now=utc_now)
+    core.state = SessionState.ENDED
     core.created_at, core.ready_at, core.ended_at = record.created_at, record.ready_at, record.ended_at
     core.end_reason, core.upstream_reason = record.end_reason, record.upstream_reason
-    core.error = None if record.error is None else restored_error(*record.error)
-    core.log = EventLog(capacity=config.event_log_size, last_sequence=row.sequence)
-    if row.ended and row.sequence:
-        # Its last event: whoever comes back to it here is owed that.
-        core.log = EventLog(capacity=config.event_log_size, last_sequence=row.sequence - 1)
+    core.error = restore_error(record.error)
+    # The event log holds the last event: whoever comes back is owed that.
+    core.log = EventLog(capacity=config.event_log_size, last_sequence=max(stored.sequence - 1, 0))
+    if stored.sequence:
         core.log.append(Ended(core.error), record.ended_at or utc_now())
-    core.speech.restore(past_of(row, record, max_chunk_bytes=0, now_mono_s=0.0), 0.0)
+    core.speech.restore(snapshot_of(stored, record, max_chunk_bytes=0, now_mono_s=0.0), 0.0)
     core.reconnect_count = record.usage.reconnect_count
     core.rotation_count = record.usage.rotation_count
     upstream_id = record.upstream_session_id
@@ -67,26 +124,18 @@ def view(
     )
 
 
-def current_upstream(row: StoredSession, record: Record) -> Upstream | None:
-    """Which of a session's upstream sessions to go on with; None when none of them can be reached.
+def current_upstream(stored: StoredSession, record: Record) -> Upstream | None:
+    """Return the LiveAvatar session with which a session continues; None when none can be reached.
 
-    There are two while a fresh one takes over: the one that spoke last goes before a newer one.
+    During a handover there are two: the avatar that spoke last goes before a newer avatar.
     """
-    reachable = [one for one in row.upstreams if one.access is not None]
-    spoke = [one for one in reachable if one.upstream_session_id == record.upstream_session_id]
+    reachable = [upstream for upstream in stored.upstreams if upstream.access is not None]
+    spoke = [upstream for upstream in reachable if upstream.upstream_session_id == record.upstream_session_id]
     return next(iter(spoke or reachable[::-1]), None)
 
 
-def _state(row: StoredSession, record: Record) -> SessionState:
-    if row.ended:
-        return SessionState.ENDED
-    if record.end_reason is not None:
-        return SessionState.ENDING
-    return SessionState.READY if record.ready_at is not None else SessionState.CONNECTING
-
-
 def restore(
-    row: StoredSession,
+    stored: StoredSession,
     record: Record,
     fence: Fence,
     config: SessionConfig,
@@ -97,22 +146,22 @@ def restore(
     utc_now: Clock,
     now_mono_s: float,
 ) -> RestoredSession | None:
-    """Return what is needed to go on with a claimed session; None when LiveAvatar cannot be reached for it.
+    """Return the state from which a claimed session continues; None when LiveAvatar cannot be reached for it.
 
     Raises:
-        ValueError: what is kept of it cannot be read.
+        ValueError: a stored value cannot be read.
     """
-    upstream = current_upstream(row, record)
+    upstream = current_upstream(stored, record)
     started = None if upstream is None or upstream.access is None else read_access(upstream.access)
     if started is None:
         return None
     core = Session.restored(
-        past_of(row, record, max_chunk_bytes=max_chunk_bytes, now_mono_s=now_mono_s),
+        snapshot_of(stored, record, max_chunk_bytes=max_chunk_bytes, now_mono_s=now_mono_s),
         config,
         new_id=new_id,
         utc_now=utc_now,
         now_s=now_mono_s,
-        gap_s=0.0 if row.seen_mono_s is None else max(0.0, now_mono_s - row.seen_mono_s),
+        gap_s=0.0 if stored.seen_mono_s is None else max(0.0, now_mono_s - stored.seen_mono_s),
         auto_rotate=record.spec.auto_rotate,
     )
     return RestoredSession(
@@ -122,7 +171,60 @@ def restore(
         started_at=record.started_at,
         turn_count=record.usage.turn_count,
         retired_s=record.usage.retired_s,
-        handles=row.handles,
-        told=row.sequence,
+        handles=stored.handles,
+        told=stored.sequence,
         grace_s=grace_s,
+    )
+
+
+def snapshot_of(
+    stored: StoredSession, record: Record, *, max_chunk_bytes: int, now_mono_s: float
+) -> SessionSnapshot:
+    """Return the snapshot from which the state machine continues a session.
+
+    An utterance of which no byte counts as sent is left out, and its caller begins it anew; after an interrupt it
+    counts as ended.
+    """
+    unfinished: list[UtteranceSnapshot] = []
+    ended: list[UtteranceEnded] = []
+    for utterance_id, utterance in read_utterances(stored.utterances).items():
+        if (end := utterance.end(utterance_id)) is not None:
+            ended.append(end)
+        elif utterance.interrupted and not utterance.taken_bytes:
+            ended.append(UtteranceEnded(utterance_id, Outcome.INTERRUPTED, 0.0))
+        elif utterance.taken_bytes:
+            try:
+                unfinished.append(_utterance_snapshot(utterance_id, utterance, max_chunk_bytes))
+            except ValueError as error:
+                _log.warning("utterance.unreadable", session=stored.session_id, error=str(error))
+    usage = record.usage
+    return SessionSnapshot(
+        id=stored.session_id,
+        created_at=record.created_at,
+        ready_at=record.ready_at,
+        last_sequence=stored.sequence,
+        expires_in_s=left_s(stored, record.expires_in_s, now_mono_s),
+        utterances=unfinished,
+        ended_utterances=ended,
+        utterance_count=usage.utterance_count,
+        received_bytes=usage.received_bytes,
+        dropped_bytes=usage.dropped_bytes,
+        upstream_bytes=usage.upstream_bytes,
+        played_s=usage.played_s,
+        interruption_count=usage.interruption_count,
+        reconnect_count=usage.reconnect_count,
+        rotation_count=usage.rotation_count,
+    )
+
+
+def _utterance_snapshot(utterance_id: str, utterance: UtteranceRecord, max_chunk_bytes: int) -> UtteranceSnapshot:
+    return UtteranceSnapshot(
+        id=utterance_id,
+        upstream_id=utterance.upstream_id,
+        intake=audio_input_of(AudioFormat.named(utterance.format), max_chunk_bytes=max_chunk_bytes),
+        taken_bytes=utterance.taken_bytes,
+        sent_s=utterance.sent_s,
+        started=utterance.started,
+        end_sent=utterance.end_sent,
+        interrupted=utterance.interrupted,
     )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -13,11 +14,11 @@ from liveavatar_gateway.registry.base import Fence, HandleHash, Payload
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.lifecycle import SessionLifecycle
 from liveavatar_gateway.sessions.parts import SessionParts
-from liveavatar_gateway.sessions.record import Record, kept_error
+from liveavatar_gateway.sessions.record import Record, store_error
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.services import SessionServices
 from liveavatar_gateway.sessions.spec import SessionSpec
-from liveavatar_gateway.sessions.view import SessionView, view_of
+from liveavatar_gateway.sessions.view import SessionView
 from liveavatar_gateway.upstream.model import LiveKitAccess, Started
 
 _log = structlog.get_logger(__name__)
@@ -114,7 +115,28 @@ class SessionActor:
 
     def view(self) -> SessionView:
         """Return the present state for display."""
-        return view_of(self._core, self.spec, self.avatars, attached=self.attachments.attached)
+        core, avatars, started = self._core, self.avatars, self.avatars.started
+        speech, now_s = core.speech, time.monotonic()
+        played_s = speech.totals.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
+        return SessionView(
+            id=core.id,
+            spec=self.spec,
+            state=core.state,
+            pose=core.pose,
+            attached=self.attachments.attached and not core.over,
+            upstream_session_id=started.session_id if started else "",
+            created_at=core.created_at,
+            ready_at=core.ready_at,
+            ended_at=core.ended_at,
+            expires_at=avatars.expires_at,
+            max_duration_s=started.max_duration_s if started else None,
+            end_reason=core.end_reason,
+            upstream_reason=core.upstream_reason,
+            error=core.error,
+            billed_s=avatars.billed.total_seconds(),
+            usage=replace(avatars.usage(), played_s=played_s),
+            last_sequence=core.log.last_sequence,
+        )
 
     def final_view(self) -> SessionView:
         """Return the view for the last event: made once, since usage may still be counted after the end."""
@@ -248,9 +270,9 @@ class SessionActor:
         """Take note that the session is in the registry before it is started."""
         self._journal.reserved(fence)
 
-    def facts(self) -> Payload:
+    def payload(self) -> Payload:
         """Return the record from which another process continues the session, or reports its end."""
-        core = self._core
+        core, now_s, detached_until_s = self._core, time.monotonic(), self.attachments.detached_until_s
         record = Record(
             spec=self.spec,
             request_id=self.request_id,
@@ -258,15 +280,15 @@ class SessionActor:
             started_at=self.avatars.started_at,
             ready_at=core.ready_at,
             ended_at=core.ended_at,
-            expires_mono_s=core.expires_at_s,
-            detached_until_mono_s=self.attachments.detached_until_s,
+            expires_in_s=None if core.expires_at_s is None else core.expires_at_s - now_s,
+            detach_left_s=None if detached_until_s is None else detached_until_s - now_s,
             end_reason=core.end_reason,
-            error=kept_error(core.error),
+            error=store_error(core.error),
             upstream_reason=core.upstream_reason,
             upstream_session_id=self.avatars.started.session_id if self.avatars.started else "",
             usage=self.avatars.usage(),
         )
-        return record.facts()
+        return record.payload()
 
     def handle_hashes(self) -> Sequence[HandleHash]:
         """Return the hashes of the handles that resume the session."""

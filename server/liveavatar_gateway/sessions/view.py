@@ -1,13 +1,10 @@
 """A session for display."""
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from liveavatar_gateway.core.errors import GatewayError
-from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState
-from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.record import Usage
 from liveavatar_gateway.sessions.spec import SessionSpec
 
@@ -40,28 +37,3 @@ class SessionView:
     """Usage up to now, the audible part of the utterance that plays included."""
     last_sequence: int
     """Number of the last event."""
-
-
-def view_of(core: Session, spec: SessionSpec, avatars: Avatars, *, attached: bool) -> SessionView:
-    """Return the present state of a living session."""
-    started, speech, now_s = avatars.started, core.speech, time.monotonic()
-    played_s = speech.totals.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
-    return SessionView(
-        id=core.id,
-        spec=spec,
-        state=core.state,
-        pose=core.pose,
-        attached=attached and not core.over,
-        upstream_session_id=started.session_id if started else "",
-        created_at=core.created_at,
-        ready_at=core.ready_at,
-        ended_at=core.ended_at,
-        expires_at=avatars.expires_at,
-        max_duration_s=started.max_duration_s if started else None,
-        end_reason=core.end_reason,
-        upstream_reason=core.upstream_reason,
-        error=core.error,
-        billed_s=avatars.billed.total_seconds(),
-        usage=replace(avatars.usage(), played_s=played_s),
-        last_sequence=core.log.last_sequence,
-    )

@@ -1,7 +1,6 @@
 """Every registry there is, as two processes that share it."""
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from liveavatar_gateway.registry.base import LeaseConfig, Registry
 from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
 from liveavatar_gateway.registry.sealing import Sealer
 from liveavatar_gateway.registry.sqlite import SqliteRegistry
+from testkit.unreliable_registry import FlappingRegistry, RetryingRegistry, SlowRegistry
 
 KEY = b"k" * 32
+KINDS = [f"{quirk}{store}" for quirk in ("", "slow ", "flapping ") for store in ("memory", "sqlite")]
 
 
 class Shared:
@@ -31,26 +32,36 @@ class Shared:
         """A registry of one more process."""
         lease = lease or LeaseConfig()
         registry: Any
-        if self._kind == "sqlite":
+        if self._kind.endswith("sqlite"):
             registry = SqliteRegistry(self._path, Sealer(KEY), lease, account=account, **options)
         else:
             registry = MemoryRegistry(lease, account=account, memory=self._memory, **options)
         self._open.append(await registry.__aenter__())
+        if self._kind.startswith("slow"):
+            return SlowRegistry(registry)
+        if self._kind.startswith("flapping"):
+            # A refused call must have changed nothing, or its repetition would be seen.
+            return RetryingRegistry(FlappingRegistry(registry))
         return registry
 
     def kill(self, registry: Registry) -> None:
-        """What the operating system does to a killed process: it lets go of its files, and nothing else."""
-        self._open.remove(registry)
+        """Do what the operating system does to a killed process: let go of its files, and nothing else."""
+        registry = self.forget(registry)
         if isinstance(registry, SqliteRegistry):
-            os.close(registry._witness._held)
-            for connection in (registry._reading, registry._writing):
-                connection.close()
-            for thread in (registry._reader, registry._writer):
-                thread.shutdown()
-            registry._journal.close(keep=True)
-            registry._journal = None
+            registry._lock.drop()
+            registry._database._disconnect()
+            registry._database._reader.shutdown()
+            registry._database._writer.shutdown()
+            registry._buffer.close(keep=True)
         else:
             self._memory.present.discard(registry.owner)
+
+    def forget(self, registry: Any) -> Any:
+        """Leave a registry open at the end of the test; returns the registry below its wrappers."""
+        while isinstance(registry, SlowRegistry | FlappingRegistry | RetryingRegistry):
+            registry = registry.registry
+        self._open.remove(registry)
+        return registry
 
     async def close(self) -> None:
         for registry in self._open:
@@ -58,7 +69,7 @@ class Shared:
                 await registry.__aexit__(None, None, None)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shared]:
     found = Shared(request.param, tmp_path)
     yield found

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.sealing import Sealer
 from liveavatar_gateway.registry.sqlite import SqliteRegistry
 
@@ -31,8 +32,8 @@ async def main():
         n = 0
         while True:
             n += 1
-            registry.note_sequence(fence, n)
-            registry.note_utterance(fence, "u-1", {"cut": n, "filler": "x" * 300})
+            registry.journal_sequence(fence, n)
+            registry.journal_utterance(fence, "u-1", {"cut": n, "filler": "x" * 300})
             print(n, flush=True)
             if n % 50 == 0:
                 await asyncio.sleep(0)
@@ -148,21 +149,22 @@ async def test_with_another_key_a_session_can_still_be_ended_but_not_gone_on_wit
 
 async def test_after_a_restart_of_the_machine_every_earlier_process_is_gone(tmp_path):
     path = tmp_path / "registry.db"
-    async with _registry(path, boot_id="one") as before:
+    async with _registry(path, clock=MachineClock(boot_id="one")) as before:
         await before.create("s-1", {})
-        async with _registry(path, boot_id="two") as after:
+        async with _registry(path, clock=MachineClock(boot_id="two")) as after:
             (row,) = await after.orphans()
             assert row.seen_mono_s is None
+            assert row.saved_mono_s is None
 
 
 async def test_a_process_without_locks_is_judged_by_its_lease(tmp_path):
     path = tmp_path / "registry.db"
     now_s = 1000.0
-    async with _registry(path, boot_id="b", clock=lambda: 1000.0) as unseen:
+    async with _registry(path, clock=MachineClock(boot_id="b", now=lambda: 1000.0)) as unseen:
         await unseen.create("s-1", {})
         for lock in tmp_path.glob("*.lock"):
             lock.unlink()
-        async with _registry(path, boot_id="b", clock=lambda: now_s) as other:
+        async with _registry(path, clock=MachineClock(boot_id="b", now=lambda: now_s)) as other:
             now_s = 1000.0 + 10.0 + 5.0
             assert list(await other.orphans()) == [], "within its lease and the grace"
             now_s += 0.1
@@ -183,7 +185,7 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_path, version):
     import sqlite3
 
@@ -191,7 +193,10 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     async with _registry(path) as before:
         await before.create("s-1", {"kept": True})
     connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE quarantine")
+    connection.execute("ALTER TABLE sessions DROP COLUMN saved_boot_id")
+    connection.execute("ALTER TABLE sessions DROP COLUMN saved_mono_s")
+    if version <= 3:
+        connection.execute("DROP TABLE quarantine")
     if version <= 2:
         connection.execute("DROP INDEX requests")
         connection.execute("ALTER TABLE sessions DROP COLUMN request_id")
@@ -200,20 +205,20 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     async with _registry(path) as registry:
-        assert (await registry.find("s-1")).facts == {"kept": True}
+        assert (await registry.find("s-1")).payload == {"kept": True}
         await registry.request_end("s-1", "OPERATOR")
-        assert (await registry.find("s-1")).end_wanted == "OPERATOR"
+        assert (await registry.find("s-1")).end_request == "OPERATOR"
         await registry.reserve("s-2", {}, request_id="wish")
         assert (await registry.find_request("wish")).session_id == "s-2"
     async with _registry(path) as again:
-        assert (await again.find("s-1")).end_wanted == "OPERATOR"
+        assert (await again.find("s-1")).end_request == "OPERATOR"
 
 
 async def test_old_utterances_are_forgotten_and_the_latest_kept(tmp_path):
     async with _registry(tmp_path / "registry.db") as registry:
         fence = await registry.create("s-1", {})
         for number in range(400):
-            registry.note_utterance(fence, f"u-{number}", {"n": number})
+            registry.journal_utterance(fence, f"u-{number}", {"n": number})
         await registry.save(fence, {})
         names = [name for name, _ in (await registry.find("s-1")).utterances]
     assert len(names) == 320
@@ -231,9 +236,9 @@ async def test_a_registry_that_cannot_be_written_says_so_and_takes_what_was_note
         fence = await registry.create("s-1", {})
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
-        registry.note_sequence(fence, 7)
-        registry.note_handles(fence, [HandleHash("given")])
-        registry.note_utterance(fence, "u-1", {"outcome": "COMPLETED"})
+        registry.journal_sequence(fence, 7)
+        registry.journal_handles(fence, [HandleHash("given")])
+        registry.journal_utterance(fence, "u-1", {"outcome": "COMPLETED"})
         with pytest.raises(RegistryUnavailable, match=r"registry\.db cannot be used"):
             await registry.save(fence, {"n": 1})
         blocker.execute("ROLLBACK")
@@ -273,8 +278,8 @@ async def test_what_a_locked_registry_did_not_take_is_there_for_whoever_goes_on_
         after = await registry.find("s-1")
         assert after is not None
         assert (after.sequence, after.handles, after.utterances) == (row.sequence, row.handles, row.utterances)
-        await registry.finish(fence, {}, keep_s=60)
-        await registry.tidy()
+        await registry.finish(fence, {}, retention_s=60)
+        await registry.purge()
         assert [file.name for file in tmp_path.glob("*.journal")] == [f"registry.db.{registry.owner}.journal"]
     assert list(tmp_path.glob("*.journal")) == []
 
@@ -288,14 +293,14 @@ async def test_a_process_keeps_no_notes_of_a_session_that_another_has_or_that_ha
         journal = tmp_path / f"registry.db.{registry.owner}.journal"
         lost, over = await registry.create("lost", {}), await registry.create("over", {})
         for fence in (lost, over):
-            registry.note_sequence(fence, 1)
-            registry.note_utterance(fence, "u-1", {"cut": 1})
+            registry.journal_sequence(fence, 1)
+            registry.journal_utterance(fence, "u-1", {"cut": 1})
         assert set(read_journal(journal)) == {"lost", "over"}
         row = await other.find("lost")
         assert row is not None
         assert await other.claim(row) is not None
-        registry.forget_notes(lost)
-        await registry.finish(over, {}, keep_s=60)
+        registry.discard_journal(lost)
+        await registry.finish(over, {}, retention_s=60)
         assert read_journal(journal) == {}
         found = await other.find("over")
         assert found is not None
@@ -323,11 +328,11 @@ async def main():
         sys.stdin.readline()
         saving = asyncio.create_task(registry.save(fence, {}))
         await asyncio.sleep(0)
-        registry.note_utterance(fence, "b", {"outcome": None})
-        registry.note_utterance(fence, "a", {"outcome": None})
-        registry.note_sequence(fence, 9)
-        registry.note_handles(fence, [HandleHash("given")])
-        registry.note_utterance(fence, "a", {"outcome": "COMPLETED"})
+        registry.journal_utterance(fence, "b", {"outcome": None})
+        registry.journal_utterance(fence, "a", {"outcome": None})
+        registry.journal_sequence(fence, 9)
+        registry.journal_handles(fence, [HandleHash("given")])
+        registry.journal_utterance(fence, "a", {"outcome": "COMPLETED"})
         print("noted", flush=True)
         await saving
 

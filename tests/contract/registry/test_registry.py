@@ -1,10 +1,11 @@
 """What holds for every registry. A new one is added to `conftest.py` and passes all of this."""
 
+import time
+
 import pytest
 
 from liveavatar_gateway.core.errors import OwnerMoved
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig
-from liveavatar_gateway.registry.lease import monotonic_s
 
 FACTS = {"avatar_id": "a-1", "labels": {"desk": "7"}, "grace_s": 30.5}
 
@@ -15,17 +16,17 @@ def _writes(registry, fence):
         "save": lambda: registry.save(fence, {"changed": True}),
         "add_upstream": lambda: registry.add_upstream(fence, "up-9"),
         "save_access": lambda: registry.save_access(fence, "up-1", {"ws_url": "ws://elsewhere"}),
-        "finish": lambda: registry.finish(fence, {"changed": True}, keep_s=60),
-        "put_aside": lambda: registry.put_aside(fence, "its facts are no JSON"),
+        "finish": lambda: registry.finish(fence, {"changed": True}, retention_s=60),
+        "quarantine": lambda: registry.quarantine(fence, "its facts are no JSON"),
     }
 
 
 def _notes(registry, fence):
     """Everything that is noted from the event loop, each as a callable."""
     return {
-        "sequence": lambda: registry.note_sequence(fence, 99),
-        "utterance": lambda: registry.note_utterance(fence, "u-1", {"changed": True}),
-        "handles": lambda: registry.note_handles(fence, [HandleHash("changed")]),
+        "sequence": lambda: registry.journal_sequence(fence, 99),
+        "utterance": lambda: registry.journal_utterance(fence, "u-1", {"changed": True}),
+        "handles": lambda: registry.journal_handles(fence, [HandleHash("changed")]),
     }
 
 
@@ -39,7 +40,7 @@ async def _done(work):
 async def test_a_new_session_is_found_by_every_process(mine, other):
     fence = await mine.create("s-1", FACTS)
     row = await other.find("s-1")
-    assert (row.session_id, row.owner, row.epoch, row.facts) == ("s-1", mine.owner, fence.epoch, FACTS)
+    assert (row.session_id, row.owner, row.epoch, row.payload) == ("s-1", mine.owner, fence.epoch, FACTS)
     assert (row.ended, row.sequence, row.utterances, row.upstreams, row.handles) == (False, 0, (), (), ())
 
 
@@ -60,20 +61,20 @@ async def test_the_newest_session_of_a_request_is_found_by_every_process(mine, o
 async def test_facts_are_replaced_whole(mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.save(fence, {"state": "ready"})
-    assert (await other.find("s-1")).facts == {"state": "ready"}
+    assert (await other.find("s-1")).payload == {"state": "ready"}
 
 
 async def test_utterances_come_in_the_order_they_were_begun_with_what_was_noted_last(mine, other):
     fence = await mine.create("s-1", FACTS)
     for name, position in (("b", 1), ("a", 1), ("b", 2), ("c", 1), ("a", 7)):
-        mine.note_utterance(fence, name, {"cut": position})
+        mine.journal_utterance(fence, name, {"cut": position})
     assert (await other.find("s-1")).utterances == (("b", {"cut": 2}), ("a", {"cut": 7}), ("c", {"cut": 1}))
 
 
 async def test_the_last_sequence_and_the_handles_are_kept(mine, other):
     fence = await mine.create("s-1", FACTS)
-    mine.note_sequence(fence, 12)
-    mine.note_handles(fence, [HandleHash("old", 1234.5), HandleHash("new")])
+    mine.journal_sequence(fence, 12)
+    mine.journal_handles(fence, [HandleHash("old", 1234.5), HandleHash("new")])
     row = await other.find("s-1")
     assert (row.sequence, row.handles) == (12, (HandleHash("old", 1234.5), HandleHash("new")))
 
@@ -94,9 +95,9 @@ async def test_access_to_what_runs_upstream_is_kept_and_opened(mine, other):
 async def test_our_own_sessions_are_told_from_those_of_others_upstream(mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.add_upstream(fence, "up-1")
-    assert await other.owners_of(["up-0", "up-1"]) == {"up-1": "s-1"}
+    assert await other.session_ids(["up-0", "up-1"]) == {"up-1": "s-1"}
     await other.drop_upstream("up-1")
-    assert await other.owners_of(["up-0", "up-1"]) == {}
+    assert await other.session_ids(["up-0", "up-1"]) == {}
 
 
 async def test_sessions_are_listed_newest_first_in_pages(mine, other):
@@ -114,7 +115,7 @@ async def test_another_account_in_the_same_place_is_not_touched(shared, mine):
     assert await stranger.find("s-1") is None
     assert list(await stranger.orphans()) == []
     assert list(await stranger.page("", 9)) == []
-    assert await stranger.owners_of(["up-1"]) == {}
+    assert await stranger.session_ids(["up-1"]) == {}
 
 
 # --- the end
@@ -123,18 +124,18 @@ async def test_another_account_in_the_same_place_is_not_touched(shared, mine):
 async def test_an_ended_session_keeps_its_final_record_alone(mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.add_upstream(fence, "up-1")
-    mine.note_utterance(fence, "u-1", {"cut": 1})
+    mine.journal_utterance(fence, "u-1", {"cut": 1})
     await mine.drop_upstream("up-1")
-    assert await mine.finish(fence, {"end": "CALLER_ENDED"}, keep_s=60)
+    assert await mine.finish(fence, {"end": "CALLER_ENDED"}, retention_s=60)
     row = await other.find("s-1")
-    assert (row.ended, row.facts, row.utterances, row.upstreams) == (True, {"end": "CALLER_ENDED"}, (), ())
+    assert (row.ended, row.payload, row.utterances, row.upstreams) == (True, {"end": "CALLER_ENDED"}, (), ())
 
 
 async def test_a_final_record_is_forgotten_when_its_time_is_over(mine):
     short, long = await mine.create("s-1", FACTS), await mine.create("s-2", FACTS)
-    await mine.finish(short, FACTS, keep_s=-1)
-    await mine.finish(long, FACTS, keep_s=60)
-    await mine.tidy()
+    await mine.finish(short, FACTS, retention_s=-1)
+    await mine.finish(long, FACTS, retention_s=60)
+    await mine.purge()
     assert await mine.find("s-1") is None
     assert await mine.find("s-2") is not None
 
@@ -142,11 +143,11 @@ async def test_a_final_record_is_forgotten_when_its_time_is_over(mine):
 async def test_a_session_that_was_not_stopped_upstream_is_left_for_others_to_stop(shared, mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.add_upstream(fence, "up-1")
-    assert not await mine.finish(fence, {"end": "DRAINED"}, keep_s=60)
+    assert not await mine.finish(fence, {"end": "DRAINED"}, retention_s=60)
     await mine.__aexit__(None, None, None)
-    shared._open.remove(mine)
+    shared.forget(mine)
     (row,) = await other.orphans()
-    assert (row.session_id, row.ended, row.facts) == ("s-1", False, {"end": "DRAINED"})
+    assert (row.session_id, row.ended, row.payload) == ("s-1", False, {"end": "DRAINED"})
 
 
 # --- who owns it
@@ -155,33 +156,49 @@ async def test_a_session_that_was_not_stopped_upstream_is_left_for_others_to_sto
 async def test_a_process_is_told_what_it_owns_when_it_renews(mine, other):
     await mine.create("s-1", FACTS)
     await other.create("s-2", FACTS)
-    await mine.finish(await mine.create("s-3", FACTS), FACTS, keep_s=60)
+    await mine.finish(await mine.create("s-3", FACTS), FACTS, retention_s=60)
     assert await mine.renew("127.0.0.1:1") == {"s-1": 1}
 
 
 async def test_others_are_told_where_the_owner_serves_and_when_it_was_seen(mine, other):
     await mine.create("s-1", FACTS)
-    before_s = monotonic_s()
+    before_s = time.monotonic()
     await mine.renew("127.0.0.1:50051")
     row = await other.find("s-1")
     assert row.address == "127.0.0.1:50051"
-    assert before_s - 0.001 <= row.seen_mono_s <= monotonic_s() + 0.001
+    assert before_s - 0.001 <= row.seen_mono_s <= time.monotonic() + 0.001
+
+
+@pytest.mark.parametrize("write", ["create", "reserve", "save", "finish"])
+async def test_others_are_told_when_the_facts_were_saved(mine, other, write):
+    fence = None if write in {"create", "reserve"} else await mine.create("s-1", FACTS)
+    before_s = time.monotonic()
+    match write:
+        case "create":
+            await mine.create("s-1", FACTS)
+        case "reserve":
+            await mine.reserve("s-1", FACTS, request_id="wish")
+        case "save":
+            await mine.save(fence, FACTS)
+        case _:
+            await mine.finish(fence, FACTS, retention_s=60)
+    assert before_s <= (await other.find("s-1")).saved_mono_s <= time.monotonic()
 
 
 async def test_sessions_of_a_living_process_are_no_orphans(mine, other):
     await mine.create("s-1", FACTS)
     assert list(await other.orphans()) == []
-    assert not await other.abandoned(await other.find("s-1"))
+    assert not await other.is_abandoned(await other.find("s-1"))
 
 
 async def test_a_killed_process_leaves_its_living_sessions_as_orphans_at_once(shared, mine, other):
     await mine.create("s-1", FACTS)
-    await mine.finish(await mine.create("s-2", FACTS), FACTS, keep_s=60)
+    await mine.finish(await mine.create("s-2", FACTS), FACTS, retention_s=60)
     await mine.create("s-3", FACTS)
     shared.kill(mine)
     assert [row.session_id for row in await other.orphans()] == ["s-1", "s-3"]
-    assert await other.abandoned(await other.find("s-1"))
-    assert not await other.abandoned(await other.find("s-2"))
+    assert await other.is_abandoned(await other.find("s-1"))
+    assert not await other.is_abandoned(await other.find("s-2"))
 
 
 async def test_a_process_that_is_seen_alive_keeps_its_sessions_however_late_its_lease_is(shared, other):
@@ -192,12 +209,12 @@ async def test_a_process_that_is_seen_alive_keeps_its_sessions_however_late_its_
 
 async def test_a_claim_raises_the_epoch_and_moves_the_session(shared, mine, other):
     fence = await mine.create("s-1", FACTS)
-    mine.note_sequence(fence, 5)
+    mine.journal_sequence(fence, 5)
     shared.kill(mine)
     (row,) = await other.orphans()
     claimed = await other.claim(row)
     assert claimed == Fence("s-1", 2)
-    other.note_sequence(claimed, 6)
+    other.journal_sequence(claimed, 6)
     row = await other.find("s-1")
     assert (row.owner, row.epoch, row.sequence) == (other.owner, 2, 6)
     assert list(await other.orphans()) == []
@@ -214,7 +231,7 @@ async def test_of_two_that_claim_one_session_one_gets_it(shared, mine, other):
 async def test_what_has_ended_cannot_be_claimed(mine, other):
     fence = await mine.create("s-1", FACTS)
     row = await other.find("s-1")
-    await mine.finish(fence, FACTS, keep_s=60)
+    await mine.finish(fence, FACTS, retention_s=60)
     assert await other.claim(row) is None
 
 
@@ -243,7 +260,7 @@ async def test_the_owner_can_write_all_of_that(mine, write):
 async def test_what_an_owner_notes_after_it_lost_its_session_counts_for_nothing(mine, other, note):
     """A note waits for nobody, so it is the next write that tells the owner."""
     fence = await mine.create("s-1", FACTS)
-    mine.note_sequence(fence, 1)
+    mine.journal_sequence(fence, 1)
     await other.claim(await other.find("s-1"))
     before = await other.find("s-1")
     _notes(mine, fence)[note]()
@@ -294,37 +311,37 @@ async def test_orphans_made_with_a_retired_key_are_found_and_those_of_other_keys
 
 async def test_the_owner_learns_that_somebody_else_wants_an_end_and_the_first_reason_stays(mine, other):
     await mine.create("s-1", FACTS)
-    assert await mine.wanted_ends() == {}
+    assert await mine.end_requests() == {}
     await other.request_end("s-1", "CALLER_ENDED")
     await other.request_end("s-1", "OPERATOR")
-    assert await mine.wanted_ends() == {"s-1": "CALLER_ENDED"}
-    assert await other.wanted_ends() == {}
-    assert (await mine.find("s-1")).end_wanted == "CALLER_ENDED"
+    assert await mine.end_requests() == {"s-1": "CALLER_ENDED"}
+    assert await other.end_requests() == {}
+    assert (await mine.find("s-1")).end_request == "CALLER_ENDED"
 
 
 async def test_a_wanted_end_goes_with_the_session_to_whoever_claims_it(mine, other):
     await mine.create("s-1", FACTS)
     await other.request_end("s-1", "OPERATOR")
     (await other.claim(await other.find("s-1")))
-    assert await other.wanted_ends() == {"s-1": "OPERATOR"}
-    assert await mine.wanted_ends() == {}
+    assert await other.end_requests() == {"s-1": "OPERATOR"}
+    assert await mine.end_requests() == {}
 
 
 async def test_what_has_ended_stays_as_it_ended(mine, other):
     fence = await mine.create("s-1", FACTS)
-    await mine.finish(fence, FACTS, keep_s=60)
+    await mine.finish(fence, FACTS, retention_s=60)
     await other.request_end("s-1", "OPERATOR")
-    assert (await other.find("s-1")).end_wanted == ""
-    assert await mine.wanted_ends() == {}
+    assert (await other.find("s-1")).end_request == ""
+    assert await mine.end_requests() == {}
 
 
 async def test_dead_processes_are_forgotten_when_they_own_nothing(shared, mine, other):
     fence = await mine.create("s-1", FACTS)
     await mine.renew("127.0.0.1:1")
     shared.kill(mine)
-    await other.tidy()
+    await other.purge()
     assert (await other.find("s-1")).address == "127.0.0.1:1"
     (await other.claim(await other.find("s-1")))
-    await other.tidy()
+    await other.purge()
     assert fence.epoch == 1
     assert (await other.find("s-1")).owner == other.owner

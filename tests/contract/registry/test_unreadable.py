@@ -43,9 +43,9 @@ async def _left(path: Path) -> None:
             fence = await registry.create(f"s-{number}", {"n": number})
             await registry.add_upstream(fence, f"up-{number}")
             await registry.save_access(fence, f"up-{number}", {"ws_url": "ws://x"})
-            registry.note_utterance(fence, "u-1", {"cut": 1})
-            registry.note_utterance(fence, "u-2", {"cut": 2})
-            registry.note_handles(fence, [HandleHash("h")])
+            registry.journal_utterance(fence, "u-1", {"cut": 1})
+            registry.journal_utterance(fence, "u-2", {"cut": 2})
+            registry.journal_handles(fence, [HandleHash("h")])
             await registry.save(fence, {"n": number})
 
 
@@ -64,16 +64,16 @@ async def test_an_unreadable_row_is_named_and_the_others_are_read(tmp_path, tabl
     async with _registry(path) as registry:
         bad, good = await registry.orphans()
         assert bad.unreadable
-        assert (good.unreadable, good.facts) == ("", {"n": 2})
+        assert (good.unreadable, good.payload) == ("", {"n": 2})
         assert [one.upstream_session_id for one in bad.upstreams] == ["up-1"]
         assert [row.session_id for row in await registry.page("", 9)] == ["s-2", "s-1"]
         assert (await registry.find("s-1")).unreadable == bad.unreadable
         fence = await registry.claim(bad)
         assert fence is not None
-        await registry.put_aside(fence, bad.unreadable)
+        await registry.quarantine(fence, bad.unreadable)
         assert (await registry.find("s-1")).unreadable == ""
         await registry.drop_upstream("up-1")
-        assert await registry.finish(fence, {}, keep_s=60)
+        assert await registry.finish(fence, {}, retention_s=60)
         assert [row.session_id for row in await registry.orphans()] == ["s-2"]
         kept = sqlite3.connect(path).execute("SELECT session_id, reason FROM quarantine").fetchall()
         assert kept == [("s-1", bad.unreadable)]
@@ -108,7 +108,7 @@ async def test_access_with_a_wrong_seal_leaves_the_id_to_stop_it_by(tmp_path, ac
 async def test_access_that_is_sealed_well_and_no_json_leaves_the_id_too(tmp_path):
     path = tmp_path / "registry.db"
     await _left(path)
-    _spoil(path, "upstreams", "access", Sealer(b"k" * 32).seal(b'{"ws', place="s-1/up-1"))
+    _spoil(path, "upstreams", "access", Sealer(b"k" * 32).seal(b'{"ws', context="s-1/up-1"))
     async with _registry(path) as registry:
         row, _ = await registry.orphans()
         assert [(one.upstream_session_id, one.access) for one in row.upstreams] == [("up-1", None)]
@@ -123,7 +123,7 @@ async def test_a_lease_that_cannot_be_true_keeps_no_session_for_ever(tmp_path, u
         with connection:
             connection.execute(
                 "INSERT INTO processes SELECT owner, ?, ?, '', 1 FROM sessions LIMIT 1",
-                (registry._boot_id, until_mono_s),
+                (registry._clock.boot_id, until_mono_s),
             )
         connection.close()
         rows = await registry.orphans()
@@ -154,7 +154,7 @@ async def test_a_session_of_a_damaged_owner_is_found_and_can_be_claimed(tmp_path
         rows = {row.session_id: row for row in await registry.orphans()}
         assert sorted(rows) == ["s-1", "s-2"]
         assert await registry.claim(rows["s-1"]) is not None
-        await registry.tidy()
+        await registry.purge()
 
 
 @pytest.mark.parametrize("damage", ["cut short", "zeros", "noise", "gone"])

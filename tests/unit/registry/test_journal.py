@@ -67,11 +67,11 @@ def test_what_was_forgotten_does_not_come_back_however_often_its_slot_is_used(jo
     for round_ in range(5):
         journal.write(_entry(round_, "a"))
         journal.write(_entry(round_ + 100, "a"))
-        journal.forget("s", UTTERANCE, "a")
+        journal.remove("s", UTTERANCE, "a")
         assert _values(path) == {}
     journal.write(_entry(1, "b"))
     journal.write(_entry(1, "c"))
-    journal.forget_session("s")
+    journal.remove_session("s")
     assert _values(path) == {}
 
 
@@ -81,7 +81,7 @@ def test_it_grows_when_asked_and_says_when_there_is_no_room(journal, path):
     while journal.write(_entry(written, f"u-{written}")):
         written += 1
     assert written == slots
-    assert journal.wants_to_grow
+    assert journal.should_grow
     journal.add(journal.grow())
     assert journal.write(_entry(written, f"u-{written}"))
     assert len(_values(path)["s"]) == slots + 1

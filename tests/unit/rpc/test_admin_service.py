@@ -39,10 +39,10 @@ async def session():
 def service(session):
     async def end(_: str, reason: EndReason, *, wait_s: float | None):
         session.end(reason)
-        return session
+        return session.view()
 
     async def page(_token: str, size: int):
-        owned = SimpleNamespace(session=session, owner="me", epoch=3, lease_left_s=-1.0)
+        owned = SimpleNamespace(session=session.view(), owner="me", epoch=3, lease_left_s=-1.0)
         return [owned][:size], "next"
 
     directory = SimpleNamespace(living=lambda: [session], end=end)

@@ -37,17 +37,17 @@ class Directory:
     async def get(self, session_id):
         return self.sessions[session_id]
 
+    async def view(self, session_id):
+        return self.sessions[session_id].view()
+
     async def end(self, session_id, reason, *, wait_s):
         session = self.sessions[session_id]
         session.end(reason)
         await session.finished.wait()
-        return session
+        return session.view()
 
     def newest(self):
         return list(reversed(self.sessions.values()))
-
-    def page(self, sessions, token, size):
-        return sessions[:size], "next"
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ async def test_a_list_has_the_sessions_with_all_labels_and_one_of_the_states(ser
     request = p.ListSessionsRequest(labels={"team": "blue"}, states=[session_pb2.SESSION_STATE_READY])
     response = await service.ListSessions(request, Context())
     assert [session.labels["team"] for session in response.sessions] == ["blue"]
-    assert response.next_page_token == "next"
+    assert response.next_page_token == ""
     nothing = p.ListSessionsRequest(states=[session_pb2.SESSION_STATE_ENDED])
     assert not (await service.ListSessions(nothing, Context())).sessions
 

@@ -28,7 +28,7 @@ class Watching:
 
     # --- the directory
 
-    def here(self, session_id: str):
+    def local(self, session_id: str):
         return self.sessions.get(session_id)
 
     async def get(self, session_id: str):

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 from liveavatar_gateway.sessions.drain import Drain
 
 
+def _ignore() -> None: ...
+
+
 async def test_a_drain_is_not_over_before_an_operator_is_heard_who_took_it_back_while_the_process_stood_still():
     ended: list[object] = []
-    directory = SimpleNamespace(draining=False, living=list, end_all=ended.append)
+    directory = SimpleNamespace(refuse_new=_ignore, accept_new=_ignore, living=list, end_all=ended.append)
 
     async def publish_health(_: bool) -> None: ...  # noqa: FBT001 - as it is called
 

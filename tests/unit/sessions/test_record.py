@@ -13,17 +13,14 @@ from liveavatar_gateway.rpc.errors import CODES, status_of
 from liveavatar_gateway.sessions.record import (
     Record,
     Usage,
-    UtteranceRecord,
-    access_facts,
-    ended_record,
-    how_it_ended,
-    past_of,
+    access_payload,
     read_access,
     read_record,
-    read_utterances,
-    restored_error,
+    restore_error,
 )
+from liveavatar_gateway.sessions.restore import snapshot_of
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
+from liveavatar_gateway.sessions.utterance_record import UtteranceRecord, read_utterances
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -40,8 +37,8 @@ FULL = Record(
     started_at=AT,
     ready_at=AT,
     ended_at=AT,
-    expires_mono_s=1234.5,
-    detached_until_mono_s=99.25,
+    expires_in_s=1234.5,
+    detach_left_s=99.25,
     end_reason=EndReason.UPSTREAM_ENDED,
     error=("UPSTREAM_UNREACHABLE", "gone", {"attempt_count": "3"}),
     upstream_reason="AVATAR_DELETED",
@@ -57,11 +54,11 @@ def through_json(facts):
 
 @pytest.mark.parametrize("record", [FULL, Record(spec=SPEC, created_at=AT)], ids=["full", "new"])
 def test_a_record_reads_back_as_it_was(record):
-    assert Record.of(through_json(record.facts())) == record
+    assert Record.of(through_json(record.payload())) == record
 
 
 def test_what_a_later_version_adds_is_ignored_and_what_an_earlier_one_lacks_has_its_default():
-    facts = dict(through_json(FULL.facts()))
+    facts = dict(through_json(FULL.payload()))
     del facts["usage"], facts["request_id"]
     read = Record.of({**facts, "invented_later": {"x": 1}})
     assert (read.spec, read.usage, read.request_id) == (SPEC, Usage(), "")
@@ -74,7 +71,7 @@ def test_what_is_no_record_is_refused(facts):
 
 
 def test_access_reads_back_as_it_was_and_nonsense_does_not():
-    assert read_access(through_json(access_facts(STARTED))) == STARTED
+    assert read_access(through_json(access_payload(STARTED))) == STARTED
     assert read_access({"ws_url": 5}) is None
 
 
@@ -88,8 +85,8 @@ def test_access_reads_back_as_it_was_and_nonsense_does_not():
     ids=lambda ended: ended.outcome.name,
 )
 def test_the_end_of_an_utterance_is_told_again_as_it_was(ended):
-    ((_, kept),) = read_utterances([("u", through_json(ended_record(ended).facts()))]).items()
-    told = how_it_ended("u", kept)
+    ((_, kept),) = read_utterances([("u", through_json(UtteranceRecord.of_end(ended).payload()))]).items()
+    told = kept.end("u")
     assert (told.outcome, told.played_s, told.inferred) == (ended.outcome, ended.played_s, ended.inferred)
     assert (told.error is None) == (ended.error is None)
     if ended.error is not None:
@@ -99,7 +96,7 @@ def test_the_end_of_an_utterance_is_told_again_as_it_was(ended):
 
 def test_an_utterance_that_goes_on_has_no_end():
     ((_, kept),) = read_utterances([("u", {"upstream_id": "x", "format": "f", "taken_bytes": 5})]).items()
-    assert how_it_ended("u", kept) is None
+    assert kept.end("u") is None
 
 
 def test_an_utterance_that_cannot_be_read_does_not_hide_the_others():
@@ -108,7 +105,7 @@ def test_an_utterance_that_cannot_be_read_does_not_hide_the_others():
 
 @pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
 def test_an_error_of_any_class_comes_back_as_that_class_with_its_words(kind):
-    error = restored_error(kind.reason, "what happened", {"scope": "upstream_account"})
+    error = restore_error((kind.reason, "what happened", {"scope": "upstream_account"}))
     assert type(error) is kind
     assert str(error) == error.message == "what happened"
     assert error.metadata == {"scope": "upstream_account"}
@@ -116,7 +113,7 @@ def test_an_error_of_any_class_comes_back_as_that_class_with_its_words(kind):
 
 
 def test_an_error_of_an_unknown_reason_is_one_of_our_own():
-    assert type(restored_error("INVENTED_LATER", "x", {})) is e.InternalError
+    assert type(restore_error(("INVENTED_LATER", "x", {}))) is e.InternalError
 
 
 def test_an_utterance_that_was_cut_before_any_of_it_went_out_has_ended():
@@ -127,14 +124,14 @@ def test_an_utterance_that_was_cut_before_any_of_it_went_out_has_ended():
         epoch=1,
         ended=False,
         sequence=3,
-        facts={},
-        utterances=(("u1", through_json(cut.facts())), ("u2", through_json(UtteranceRecord().facts()))),
+        payload={},
+        utterances=(("u1", through_json(cut.payload())), ("u2", through_json(UtteranceRecord().payload()))),
         upstreams=(),
         handles=(),
         seen_mono_s=None,
         address="",
     )
-    past = past_of(row, FULL, max_chunk_bytes=1, now_mono_s=0.0)
+    past = snapshot_of(row, FULL, max_chunk_bytes=1, now_mono_s=0.0)
     assert past.utterances == []
     assert past.ended_utterances == [UtteranceEnded("u1", Outcome.INTERRUPTED, 0.0)]
 
@@ -149,7 +146,7 @@ def _row(facts, **changes):
         "epoch": 1,
         "ended": False,
         "sequence": 0,
-        "facts": facts,
+        "payload": facts,
         "utterances": (),
         "upstreams": (),
         "handles": (),
@@ -160,7 +157,7 @@ def _row(facts, **changes):
 
 
 def _changed(path: str, value: object):
-    facts = through_json(FULL.facts())
+    facts = through_json(FULL.payload())
     target = facts
     *parents, name = path.split(".")
     for parent in parents:
@@ -170,7 +167,7 @@ def _changed(path: str, value: object):
 
 
 def test_a_record_in_order_is_read():
-    assert read_record(_row(through_json(FULL.facts()))) == FULL
+    assert read_record(_row(through_json(FULL.payload()))) == FULL
 
 
 @pytest.mark.parametrize(
@@ -182,8 +179,8 @@ def test_a_record_in_order_is_read():
         ("usage.utterance_count", 10**30),
         ("usage.received_bytes", -1),
         ("usage", None),
-        ("expires_mono_s", 1e300),
-        ("expires_mono_s", "soon"),
+        ("expires_in_s", 1e300),
+        ("expires_in_s", "soon"),
         ("spec.detach_grace_s", 1e12),
         ("spec.avatar.max_duration_s", 10**12),
         ("spec.labels", ["a"]),
@@ -221,8 +218,8 @@ def test_a_record_that_is_nested_too_deep_is_not_believed():
     ],
 )
 def test_an_utterance_that_cannot_be_is_left_out_and_the_session_goes_on(facts):
-    good = UtteranceRecord(outcome=Outcome.COMPLETED, played_s=1.0).facts()
-    row = _row(FULL.facts(), utterances=(("bad", facts), ("good", good)))
-    past = past_of(row, FULL, max_chunk_bytes=4096, now_mono_s=0.0)
+    good = UtteranceRecord(outcome=Outcome.COMPLETED, played_s=1.0).payload()
+    row = _row(FULL.payload(), utterances=(("bad", facts), ("good", good)))
+    past = snapshot_of(row, FULL, max_chunk_bytes=4096, now_mono_s=0.0)
     assert [one.utterance_id for one in past.ended_utterances] == ["good"]
     assert past.utterances == []

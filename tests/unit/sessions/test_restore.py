@@ -39,7 +39,7 @@ def test_the_upstream_session_that_spoke_last_is_gone_on_with_if_it_can_be_reach
         epoch=1,
         ended=False,
         sequence=0,
-        facts=record.facts(),
+        payload=record.payload(),
         utterances=(),
         upstreams=upstreams,
         handles=(),

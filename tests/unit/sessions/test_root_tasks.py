@@ -57,15 +57,16 @@ async def registry() -> AsyncIterator[Faulty]:
 
 
 async def test_the_lease_is_renewed_after_a_fault(registry):
-    books = JournalWriter(registry, Metrics(), renew_s=0.01, lease_s=10.0)
-    books.address = "127.0.0.1:1"
-    async with _running(write_journals(books)), asyncio.timeout(30):
+    journals = JournalWriter(registry, Metrics(), renew_s=0.01, lease_s=10.0, address=lambda: "127.0.0.1:1")
+    async with _running(write_journals(journals)), asyncio.timeout(30):
         await registry.looked.wait()
 
 
 async def test_the_search_for_what_is_paid_for_goes_on_after_a_fault(registry):
-    books = JournalWriter(registry, Metrics(), renew_s=60.0, lease_s=200.0)
+    journals = JournalWriter(registry, Metrics(), renew_s=60.0, lease_s=200.0)
     directory, pool = SimpleNamespace(draining=False), SimpleNamespace()
-    sweeper = Sweeper(SweeperConfig(sweep_s=0.01), books, pool, None, directory)
+    sweeper = Sweeper(
+        SweeperConfig(sweep_s=0.01), journals, pool, rest=None, directory=directory, adoption=SimpleNamespace()
+    )
     async with _running(sweeper.run()), asyncio.timeout(30):
         await registry.looked.wait()

@@ -106,13 +106,13 @@ async def test_a_handle_is_in_the_journal_before_its_caller_has_it(process):
 
 async def test_the_record_says_what_another_process_needs(process):
     session = await process.ready(labels={"team": "blue"})
-    record = Record.of(session.facts())
+    record = Record.of(session.payload())
     assert record.spec == session.spec
     assert record.upstream_session_id == "up-1"
     assert record.end_reason is None
     session.end_for(EndReason.OPERATOR)
     await asyncio.wait_for(session.finished.wait(), 10)
-    assert Record.of(session.facts()).end_reason is EndReason.OPERATOR
+    assert Record.of(session.payload()).end_reason is EndReason.OPERATOR
 
 
 async def test_the_last_event_shows_the_session_the_same_way_each_time(process):

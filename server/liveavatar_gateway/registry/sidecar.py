@@ -1,4 +1,4 @@
-"""Files of single processes beside the database that they share."""
+"""Paths of files that single processes keep next to the database they share."""
 
 import errno
 import os
@@ -9,12 +9,12 @@ from typing import Final
 _OWNER: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
-def file_beside(database: Path, owner: str, kind: str) -> Path:
+def sidecar_path(database: Path, owner: str, kind: str) -> Path:
     """Return the path of a process's file of a kind.
 
     Raises:
-        FileNotFoundError: no process can have that name, so it has no file. Names come from the database too,
-            where a damaged one may be anything, a path among it.
+        FileNotFoundError: no process has such an id, so the file cannot exist. Ids come from the database too,
+            where a damaged id may be anything, a path included.
     """
     if not _OWNER.fullmatch(owner):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), ascii(owner)[:100])

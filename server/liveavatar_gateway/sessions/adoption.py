@@ -1,0 +1,216 @@
+"""Adoption: sessions of dead processes continue here, or are ended so that nobody pays for them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+
+from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
+from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.registry.base import Fence, HandleHash, Payload, StoredSession
+from liveavatar_gateway.sessions.journal import JournalWriter
+from liveavatar_gateway.sessions.record import Record, left_s, read_record, requested_end
+from liveavatar_gateway.sessions.restore import current_upstream
+from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.stopper import Stopper
+
+_log = structlog.get_logger(__name__)
+
+_STOP_REASON = "USER_DISCONNECTED"
+
+Continue = Callable[[StoredSession, Record, Fence, float], SessionActor | None]
+"""Continues a claimed session whose callers have that many seconds to come back; None when it cannot continue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptionConfig:
+    """Times of an adoption."""
+
+    renew_s: float = 2.5
+    """Time that a process may have lived after its last renewal."""
+    retention_s: float = 600.0
+    """Time that the final records of ended sessions are kept."""
+
+
+class _Orphan:
+    """A session of a dead process that is being ended, as its journal needs it."""
+
+    def __init__(self, session_id: str, payload: Payload) -> None:
+        self.id = session_id
+        self._payload = payload
+
+    def payload(self) -> Payload:
+        return self._payload
+
+    def handle_hashes(self) -> Iterable[HandleHash]:
+        return ()
+
+    def moved(self, error: OwnerMoved) -> None:
+        """Do nothing: the new owner ends the session."""
+
+    def end_for(self, reason: EndReason) -> None:
+        """Do nothing: the session is being ended."""
+
+
+class Adoption:
+    """Claims of sessions whose owners are dead. A claimed session is continued or ended, whoever asked for it."""
+
+    def __init__(
+        self,
+        config: AdoptionConfig,
+        journals: JournalWriter,
+        pool: Pool,
+        *,
+        retired: Mapping[str, Stopper] | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            config: Times.
+            journals: Journals of sessions, and their registry.
+            pool: Runs tasks, and stops LiveAvatar sessions of the present key.
+            retired: Stoppers for sessions of retired keys, by account.
+        """
+        self.adopted_count = 0
+        """Number of sessions of dead processes that continued here."""
+        self.swept_count = 0
+        """Number of sessions of dead processes that were ended."""
+        self._config = config
+        self._journals = journals
+        self._pool = pool
+        self._retired = retired or {}
+
+    def is_lost(self, stored: StoredSession) -> bool:
+        """Return whether a session cannot continue, or its callers did not come back in time."""
+        if stored.account != self._journals.registry.account:
+            # Callers of a retired key know a gateway that no longer runs.
+            return True
+        return self._grace_left_s(stored) <= 0.0 or current_upstream(stored, read_record(stored)) is None
+
+    def _grace_left_s(self, stored: StoredSession) -> float:
+        """Return the rest of the detach grace of a session of a dead process, seconds.
+
+        Its callers lost it when its process died, at the latest a renewal period after the last renewal. No caller
+        waits if the process left in order or died before this boot, or if the end of the session was requested.
+        """
+        try:
+            record = read_record(stored)
+        except ValueError:
+            return 0.0
+        if stored.seen_mono_s is None or stored.end_request or record.end_reason is not None:
+            return 0.0
+        now_s, grace_s = time.monotonic(), record.spec.detach_grace_s
+        detach_left_s = left_s(stored, record.detach_left_s, now_s)
+        if detach_left_s is None:
+            detach_left_s = stored.seen_mono_s + self._config.renew_s + grace_s - now_s
+        return min(grace_s, detach_left_s)
+
+    async def take_over(self, stored: StoredSession, go_on: Continue) -> SessionActor | None:
+        """Continue a session of a dead process, or begin to end a lost session.
+
+        Returns None when the session does not continue here, or when another process was faster.
+        """
+        if self.is_lost(stored):
+            await self.begin_to_end(stored)
+            return None
+        claim = self._claim(stored, self._grace_left_s(stored), go_on)
+        # Runs on when the caller gives up, since a claimed session must be driven or ended.
+        return await asyncio.shield(self._pool.run(claim, name=f"session-{stored.session_id}/claim"))
+
+    async def _claim(self, stored: StoredSession, grace_s: float, go_on: Continue) -> SessionActor | None:
+        fence = await self._journals.registry.claim(stored)
+        if fence is None:
+            return None
+        session = go_on(stored, read_record(stored), fence, grace_s)
+        if session is None:
+            self._run_end(stored, fence)
+            return None
+        self.adopted_count += 1
+        self._pool.metrics.taken_over(adopted=True)
+        if (started := session.avatars.started) is not None:
+            for upstream in stored.upstreams:
+                if upstream.upstream_session_id != started.session_id:
+                    work = self.stop(upstream.upstream_session_id, may_be_starting=upstream.access is None)
+                    self._pool.run(work, name=f"session-{stored.session_id}/stop-other")
+        return session
+
+    async def stop(self, upstream_session_id: str, *, may_be_starting: bool = False) -> bool:
+        """Stop a LiveAvatar session that no session uses; returns whether LiveAvatar stopped a running session."""
+        stopper = self._pool.stops
+        stop = await stopper.stop(upstream_session_id, _STOP_REASON, may_be_starting=may_be_starting)
+        try:
+            await self._journals.registry.drop_upstream(upstream_session_id)
+        except RegistryUnavailable as error:
+            self._journals.note_outage(error)
+        return stop.counts
+
+    async def begin_to_end(self, stored: StoredSession) -> asyncio.Task[int] | None:
+        """Claim a session and end it; returns the task, or None when another process was faster.
+
+        The result of the task is the number of LiveAvatar sessions that it stopped.
+        """
+        claim = self._claim_to_end(stored)
+        return await asyncio.shield(self._pool.run(claim, name=f"session-{stored.session_id}/claim"))
+
+    async def _claim_to_end(self, stored: StoredSession) -> asyncio.Task[int] | None:
+        fence = await self._journals.registry.claim(stored)
+        return None if fence is None else self._run_end(stored, fence)
+
+    def _run_end(self, stored: StoredSession, fence: Fence) -> asyncio.Task[int]:
+        return self._pool.run(self._end(stored, fence), name=f"session-{stored.session_id}/sweep")
+
+    async def _end(self, stored: StoredSession, fence: Fence) -> int:
+        stopped = 0
+        payload = await self._final_payload(stored, fence)
+        journal = self._journals.open(_Orphan(stored.session_id, payload), fence)
+        stopper = self._retired.get(stored.account, self._pool.stops)
+        # All at once: a session that cannot be stopped now must not delay the stop of the next.
+        stops = {
+            upstream.upstream_session_id: self._pool.run(
+                stopper.stop(upstream.upstream_session_id, _STOP_REASON, may_be_starting=upstream.access is None),
+                name=f"session-{stored.session_id}/sweep-{upstream.upstream_session_id}",
+            )
+            for upstream in stored.upstreams
+        }
+        for upstream_session_id, stop in stops.items():
+            stopped += (await stop).counts
+            await journal.stopped(upstream_session_id)
+        # The end is an event like others, with a number that no caller has seen.
+        journal.note_sequence(stored.sequence + 1)
+        await journal.finish(self._config.retention_s)
+        self.swept_count += 1
+        self._pool.metrics.taken_over(adopted=False)
+        _log.info("session.swept", session=stored.session_id, epoch=fence.epoch, stopped=stopped)
+        return stopped
+
+    async def _final_payload(self, stored: StoredSession, fence: Fence) -> Payload:
+        """Return the final record of a session; empty for an unreadable session, which is quarantined."""
+        try:
+            record = read_record(stored)
+        except ValueError as error:
+            _log.error(
+                "sweep.unreadable",
+                session=stored.session_id,
+                upstream_sessions=[upstream.upstream_session_id for upstream in stored.upstreams],
+                error=str(error),
+            )
+            await self._quarantine(fence, str(error))
+            return {}
+        # A session that never started was not lost by its caller: a retry of the request may try again.
+        lost = EndReason.CREATE_FAILED if record.started_at is None else EndReason.CALLER_LOST
+        requested = requested_end(stored.end_request) if stored.end_request else lost
+        reason = record.end_reason or requested
+        return replace(record, end_reason=reason, ended_at=record.ended_at or datetime.now(UTC)).payload()
+
+    async def _quarantine(self, fence: Fence, reason: str) -> None:
+        try:
+            await self._journals.registry.quarantine(fence, reason)
+        except RegistryUnavailable as outage:
+            self._journals.note_outage(outage)
+        except OwnerMoved:
+            # The new owner ends the session; a stop that is repeated there does no harm.
+            pass

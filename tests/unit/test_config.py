@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar_gateway.config import ConfigError, Settings, load
+from liveavatar_gateway.config import ConfigError, Settings, components, load
 
 _SECRET = "la-secret-key-123"
 
@@ -144,13 +144,19 @@ def test_all_bad_values_are_named_at_once():
     [
         ({"GATEWAY_MARGIN_S": "0.5"}, "GATEWAY_MARGIN_S must not be above GATEWAY_FIRST_PACKET_S"),
         ({"GATEWAY_MAX_PACKET_S": "5"}, "GATEWAY_MAX_PACKET_S must not be above GATEWAY_MAX_LEAD_S"),
-        ({"GATEWAY_TLS_CERT_FILE": "/x/cert.pem"}, "GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE go together"),
-        ({"GATEWAY_TLS_KEY_FILE": "/x/key.pem"}, "GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE go together"),
+        (
+            {"GATEWAY_TLS_CERT_FILE": "/x/cert.pem"},
+            "GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE must be set together",
+        ),
+        (
+            {"GATEWAY_TLS_KEY_FILE": "/x/key.pem"},
+            "GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE must be set together",
+        ),
         ({"GATEWAY_LIVEKIT_URL": "wss://x"}, "missing: GATEWAY_LIVEKIT_KEY, GATEWAY_LIVEKIT_SECRET$"),
         ({"GATEWAY_LIVEKIT_SECRET": _SECRET}, "missing: GATEWAY_LIVEKIT_URL, GATEWAY_LIVEKIT_KEY$"),
         (
             {"GATEWAY_LIVEKIT_URL": "wss://x", "GATEWAY_LIVEKIT_SECRET": _SECRET},
-            "a LiveKit server needs its URL, key and secret; missing: GATEWAY_LIVEKIT_KEY$",
+            "a LiveKit server needs a URL, a key and a secret; missing: GATEWAY_LIVEKIT_KEY$",
         ),
     ],
 )
@@ -199,8 +205,8 @@ def test_a_key_file_that_is_not_there_is_an_error():
 
 def test_there_is_no_livekit_server_unless_it_is_set():
     settings = load({})
-    assert settings.livekit() is None
-    assert not settings.rpc().own_rooms
+    assert components.livekit(settings) is None
+    assert not components.rpc(settings).own_rooms
 
 
 def test_a_livekit_server_is_its_url_key_and_secret(file):
@@ -212,10 +218,10 @@ def test_a_livekit_server_is_its_url_key_and_secret(file):
             "GATEWAY_LIVEKIT_SECRET_FILE": str(path),
         }
     )
-    livekit = settings.livekit()
+    livekit = components.livekit(settings)
     assert livekit is not None
     assert (livekit.url, livekit.api_key, livekit.api_secret) == ("wss://rooms.example.com", "APIkey", _SECRET)
-    assert settings.rpc().own_rooms
+    assert components.rpc(settings).own_rooms
     shown = settings.shown()
     assert (shown["livekit_key"], shown["livekit_secret"]) == ("set", "set")
 
@@ -279,12 +285,16 @@ def test_the_parts_get_what_was_set():
             "max_chunk_bytes": 2048,
         },
     )
-    pool, directory, rpc = settings.pool(), settings.directory(), settings.rpc()
-    assert (pool.places.limit, pool.places.max_waiting, pool.places.wait_s) == (7, 8, 9)
+    account, pool = components.account(settings), components.pool(settings)
+    directory, rpc = components.directory(settings), components.rpc(settings)
+    assert (account.permits.limit, account.permits.max_waiting, account.permits.wait_s) == (7, 8, 9)
     assert pool.keep_alive.interval_s == 50
-    assert (settings.rest().base_url, settings.rest().timeout_s) == ("http://127.0.0.1:1", 3)
-    assert settings.speech().scheduler.first_packet_s == 0.5
-    assert (directory.session.speech, directory.session.readiness.ready_timeout_s) == (settings.speech(), 11)
+    assert (components.rest(settings).base_url, components.rest(settings).timeout_s) == ("http://127.0.0.1:1", 3)
+    assert components.speech(settings).scheduler.first_packet_s == 0.5
+    assert (directory.session.speech, directory.session.readiness.ready_timeout_s) == (
+        components.speech(settings),
+        11,
+    )
     assert directory.session.end_tail_s == 1.5
     assert (directory.retention_s, rpc.detach_grace_s, rpc.max_chunk_bytes) == (12, 13, 2048)
     assert rpc.speech.max_buffered_s == 20
@@ -302,7 +312,7 @@ def test_the_parts_get_what_was_set():
         ("sch\u00f6n", "character 4 is U+00F6"),
         ("\u200bkey", "character 1 is U+200B"),
         ("a\nb", "character 2 is U+000A"),
-        ('"key"', "the value is in quotes; leave them out"),
+        ('"key"', "the value is in quotes; remove them"),
         ("x" * 5000, "5000 characters are too many"),
     ],
 )
@@ -329,7 +339,7 @@ def test_a_file_with_what_cannot_be_a_secret_is_refused_by_the_name_of_its_varia
             load({name: str(file(text, "secret"))})
     binary = file("", "binary")
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=f"^{name}: .* it is no text"):
+    with pytest.raises(ConfigError, match=f"^{name}: .* it is not text"):
         load({name: str(binary)})
 
 
@@ -387,7 +397,7 @@ def test_retired_keys_come_one_a_line_from_a_file_and_the_one_in_use_is_not_amon
     file = tmp_path / "keys"
     file.write_text("first-key\r\nsecond-key, in-use\n\n")
     settings = load({"LIVEAVATAR_API_KEY": "in-use", "GATEWAY_RETIRED_API_KEYS_FILE": str(file)})
-    assert sorted(settings.retired_keys().values()) == ["first-key", "second-key"]
+    assert sorted(components.retired_keys(settings).values()) == ["first-key", "second-key"]
     assert "first-key" not in str(settings.shown())
 
 

@@ -9,7 +9,7 @@ import click
 
 from liveavatar_gateway.certificates import read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
-from liveavatar_gateway.config import PREFIX, ConfigError, Settings
+from liveavatar_gateway.config import PREFIX, ConfigError, Settings, components
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
 from liveavatar_gateway.registry.factory import fingerprint, left_under_other_keys
 from liveavatar_gateway.upstream.rest import Rest
@@ -35,7 +35,7 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     """Show the settings in effect; see `help` above."""
     settings = load_or_exit(config_file, {})
     shown: dict[str, Any] = settings.shown()
-    config = settings.registry()
+    config = components.registry(settings)
     shown["api_key_fingerprint"] = fingerprint(config.account)
     try:
         left = left_under_other_keys(config)
@@ -70,7 +70,7 @@ def _certificate_end(cert_file: Path, key_file: Path) -> str:
 
 
 async def _ask(settings: Settings) -> str:
-    rest = Rest(settings.rest(), settings.api_key.get_secret_value())
+    rest = Rest(components.rest(settings), settings.api_key.get_secret_value())
     try:
         return await rest.credits_left()
     except GatewayError as error:

@@ -23,6 +23,7 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.bulkhead import bulkhead
@@ -37,8 +38,9 @@ from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import Metrics
-from liveavatar_gateway.upstream.model import LiveKitAccess, Started
-from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
+from liveavatar_gateway.upstream.model import Started
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.session import UpstreamSession
 
 _log = structlog.get_logger(__name__)
 _ENDED_BY_CALLER: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST})
@@ -411,7 +413,7 @@ class SessionActor:
             with bulkhead("session.crashed", self.id):
                 self._left_open.close()
             with bulkhead("session.crashed", self.id):
-                self._pool.let_go(self)
+                self._pool.remove_keep_alive(self)
             await self._finish()
 
     def crashed(self, fault: BaseException) -> None:
@@ -471,7 +473,7 @@ class SessionActor:
 
     async def _live(self, upstream: UpstreamSession) -> None:
         if not self.core.over:
-            self._pool.keep_alive(self)
+            self._pool.add_keep_alive(self)
             await self.drive.run(upstream)
             await self._let_last_words_out()
 

@@ -42,10 +42,10 @@ class Snapshot:
 
     sessions: Mapping[SessionState, int]
     """Sessions that have not ended."""
-    places_used: int
-    places_limit: int
+    used_permits: int
+    permits: int
     waiting: int
-    """Callers in line for a place."""
+    """Callers waiting for a permit."""
     stops_pending: int
     """Stops that LiveAvatar has not confirmed."""
     draining: bool
@@ -69,9 +69,9 @@ class Metrics:
         self._sessions_ended = Counter(
             "gateway_sessions_ended", "Sessions that ended, by reason.", ["reason"], registry=own
         )
-        self._places_used = Gauge("gateway_pool_places_used", "Places of the account in use.", registry=own)
-        self._places_limit = Gauge("gateway_pool_places_limit", "Places of the account.", registry=own)
-        self._waiting = Gauge("gateway_pool_waiting", "Callers in line for a place.", registry=own)
+        self._permits_used = Gauge("gateway_permits_used", "Permits of the account in use.", registry=own)
+        self._permits_limit = Gauge("gateway_permits_limit", "Permits of the account.", registry=own)
+        self._waiting = Gauge("gateway_permits_waiting", "Callers waiting for a permit.", registry=own)
         self._stops_pending = Gauge(
             "gateway_upstream_stops_pending",
             "Stops that LiveAvatar has not confirmed: these sessions may still be billed.",
@@ -193,8 +193,8 @@ class Metrics:
         """Take over what is counted only when somebody looks."""
         for state in _LIVING:
             self._sessions.labels(state.value).set(now.sessions.get(state, 0))
-        self._places_used.set(now.places_used)
-        self._places_limit.set(now.places_limit)
+        self._permits_used.set(now.used_permits)
+        self._permits_limit.set(now.permits)
         self._waiting.set(now.waiting)
         self._stops_pending.set(now.stops_pending)
         self._draining.set(now.draining)

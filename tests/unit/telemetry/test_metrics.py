@@ -105,7 +105,7 @@ def test_states_reasons_and_outcomes_are_there_before_they_happen():
 
 def test_a_look_sets_every_gauge_and_puts_states_without_sessions_back_to_nothing():
     metrics = Metrics()
-    look = {"places_used": 3, "places_limit": 5, "waiting": 1, "stops_pending": 2, "draining": True, "tasks": 7}
+    look = {"used_permits": 3, "permits": 5, "waiting": 1, "stops_pending": 2, "draining": True, "tasks": 7}
     metrics.look(Snapshot(sessions={SessionState.READY: 3}, **look))
     metrics.look(Snapshot(sessions={SessionState.ENDING: 1}, **look))
     assert _value(metrics, "gateway_sessions", state="ready") == 0
@@ -113,9 +113,9 @@ def test_a_look_sets_every_gauge_and_puts_states_without_sessions_back_to_nothin
     shown = [
         _value(metrics, f"gateway_{name}")
         for name in (
-            "pool_places_used",
-            "pool_places_limit",
-            "pool_waiting",
+            "permits_used",
+            "permits_limit",
+            "permits_waiting",
             "upstream_stops_pending",
             "draining",
             "asyncio_tasks",

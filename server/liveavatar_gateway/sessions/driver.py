@@ -346,7 +346,7 @@ class SessionDriver:
                 if time.monotonic() - began_s > _STALL_S:
                     core.speech.note_stall(time.monotonic())
                 if isinstance(command, m.Speak):
-                    self._metrics.packet(len(command.pcm))
+                    self._metrics.packet_sent(len(command.pcm))
                 if isinstance(command, m.Speak | m.SpeakEnd):
                     self._note_progress(command)
             await self._sleep()

@@ -120,7 +120,7 @@ class SessionActor:
         """Called with its id when its log has grown. It must neither raise nor wait."""
         self._pool = pool
         self._metrics = metrics
-        self._meter = metrics.session()
+        self._meter = metrics.session_meter()
         self._driver = Wakeup()
         self._ledger = books.ledger(self, left.fence if left is not None else None)
         self.avatars = Avatars(spec, self.core, pool, self._ledger, left)
@@ -208,7 +208,7 @@ class SessionActor:
         if not self.takes_speech and not self.core.over:
             raise Draining
         utterance = self.core.begin(utterance_id, intake)
-        self._meter.begun(utterance.id)
+        self._meter.utterance_begun(utterance.id)
         self._watch_idle(utterance, idle_timeout_s)
         return utterance
 
@@ -534,7 +534,7 @@ class SessionActor:
             for entry in self.core.log.kept_after(self._told):
                 if _was_spoken_out(entry.happening):
                     self._spoken_until_s = time.monotonic()
-                self._meter.happened(entry.happening, self.core.end_reason)
+                self._meter.on_event(entry.happening, self.core.end_reason)
             self._ledger.note_speech(
                 (entry.happening for entry in self.core.log.latest(self.core.log.last_sequence - self._told)),
                 self.core.speech.active,

@@ -155,7 +155,7 @@ def say(
 
 
 class _Speaking:
-    """One utterance, from opening its session to reporting its outcome."""
+    """Single utterance, from opening its session to reporting its outcome."""
 
     def __init__(self, request: _Request, address: str, console: "Console") -> None:
         self.exit_code = EX_FAILED
@@ -200,12 +200,13 @@ class _Speaking:
     async def _end(self, session: "AsyncSession", kind: type[BaseException] | None, *_: object) -> None:
         """End the session; after Ctrl-C within a few seconds."""
         from liveavatar.gateway import GatewayError  # noqa: PLC0415 - keeps `--help` fast
+        from liveavatar.gateway.timeouts import timeout  # noqa: PLC0415
 
         limit_s = _END_S if kind is not None and issubclass(kind, asyncio.CancelledError) else None
         # A second Ctrl-C does not cancel the end: closing the client waits for it.
         ending = asyncio.ensure_future(session.leave())
         try:
-            async with asyncio.timeout(limit_s):
+            async with timeout(limit_s):
                 await asyncio.shield(ending)
         except TimeoutError:
             ending.cancel()
@@ -234,9 +235,10 @@ class _Speaking:
     async def _interrupt(self, utterance: "AsyncUtterance") -> None:
         """Interrupt the utterance and report how much was heard. Never raises: a signal ends the command."""
         from liveavatar.gateway import GatewayError  # noqa: PLC0415 - keeps `--help` fast
+        from liveavatar.gateway.timeouts import timeout  # noqa: PLC0415
 
         try:
-            async with asyncio.timeout(_INTERRUPT_S):
+            async with timeout(_INTERRUPT_S):
                 self._report(await utterance.interrupt())
         except TimeoutError:
             self._report_error(

@@ -1,4 +1,4 @@
-"""One LiveAvatar account as this process uses it: REST API, permits, and the stopper of its sessions."""
+"""LiveAvatar account as this process uses it: REST API, permits, and the stopper of its sessions."""
 
 import asyncio
 from dataclasses import dataclass, field

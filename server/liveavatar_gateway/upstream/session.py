@@ -1,4 +1,4 @@
-"""One started LiveAvatar session: its command socket, its permit, and its stop."""
+"""Started LiveAvatar session: its command socket, its permit, and its stop."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

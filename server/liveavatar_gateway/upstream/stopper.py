@@ -54,7 +54,7 @@ _LATE_START_PAUSE_S: Final = 1.0
 
 
 class StopCall(Protocol):
-    """One try to stop a session."""
+    """Single try to stop a session."""
 
     async def stop(self, session_id: str, reason: str) -> Stopped:
         """Try once to stop a session and return NOW or BEFORE.

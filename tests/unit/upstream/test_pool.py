@@ -5,7 +5,6 @@ import contextlib
 
 import httpx
 import pytest
-from harness.answering import Answering, answering, envelope, http
 
 from liveavatar_gateway.core.errors import (
     CapacityExhausted,
@@ -19,6 +18,7 @@ from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import Pool, PoolConfig, no_orphans
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
+from testkit.answering import Answering, answering, envelope, http
 
 REQUEST = AvatarRequest(avatar_id="avatar")
 FULL = http(403, envelope(None, code=4032, message="Session concurrency limit reached"))

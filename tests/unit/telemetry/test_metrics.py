@@ -1,4 +1,4 @@
-"""What happens in a session becomes metrics, with few labels and no value lost."""
+"""Metrics of a session: few labels, and no value lost."""
 
 import inspect
 from datetime import UTC, datetime
@@ -146,7 +146,7 @@ def test_packets_interrupts_and_lag_are_counted():
 
 
 def test_no_label_can_take_a_value_that_callers_or_liveavatar_choose():
-    """Few labels, each from a closed list: what is counted by id would grow for ever."""
+    """Few labels, each from a closed list: what is counted by id would grow forever."""
     metrics = Metrics()
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
     labels = {

@@ -1,4 +1,4 @@
-"""Write the table of settings into a guide, from `config.py`: names, defaults, ranges and meanings.
+"""Write the table of settings into a guide, from `config/settings.py`: names, defaults, ranges and meanings.
 
 Usage: settings_table.py FILE          rewrite the table between the two markers in FILE
        settings_table.py --check FILE  fail when it is not what the code says

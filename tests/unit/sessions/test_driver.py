@@ -49,7 +49,7 @@ class GoneUpstream:
     async def connect(self, _: Any) -> Any:
         raise UpstreamUnreachable("refused", facts={"http_status": "403"})
 
-    async def fate(self) -> Any:
+    async def remote_status(self) -> Any:
         self._core.over = True
         return SimpleNamespace(over=True, reason="NO_CREDITS")
 

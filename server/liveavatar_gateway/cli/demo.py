@@ -50,13 +50,13 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
         LIVEAVATAR_API_KEY=... liveavatar-gateway serve
         liveavatar-gateway say hello.wav --sandbox
     """  # noqa: D301 - \b is how click is told not to wrap
-    if importlib.util.find_spec("liveavatar_emulator") is None:
-        fail("the demo needs the emulator: pip install 'liveavatar-gateway[demo]'")
+    if importlib.util.find_spec("liveavatar_demo") is None:
+        fail("the demo is an extra: pip install 'liveavatar-gateway[demo]'")
     from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for these
 
-    from liveavatar_gateway.demo import run  # noqa: PLC0415
-    from liveavatar_gateway.demo.processes import StartFailed  # noqa: PLC0415
-    from liveavatar_gateway.demo.timeline import Timeline  # noqa: PLC0415
+    from liveavatar_demo import run  # noqa: PLC0415
+    from liveavatar_demo.process import StartFailed  # noqa: PLC0415
+    from liveavatar_demo.timeline import Timeline  # noqa: PLC0415
 
     if watch and as_json:
         raise click.UsageError("--json reports one call, --watch holds many; choose one of them")

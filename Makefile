@@ -13,7 +13,7 @@ DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emul
 VIEWER := server/liveavatar_emulator/viewer_page
 WEB_SDK := viewer/build/web-sdk
 
-CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
+CHECKS := lint format-check types imports mirror proto-lint proto-breaking stubs settings spelling
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -126,6 +126,9 @@ types: $(VENV)/dev.stamp
 
 imports: $(VENV)/dev.stamp
 	@$(BIN)/lint-imports --no-logo
+
+mirror: $(VENV)/dev.stamp
+	@$(BIN)/python scripts/check_mirror.py
 
 proto-lint: $(VENV)/dev.stamp
 	@$(BIN)/buf build

@@ -13,7 +13,7 @@ DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emul
 VIEWER := server/liveavatar_emulator/viewer_page
 WEB_SDK := viewer/build/web-sdk
 
-CHECKS := lint format-check types imports mirror proto-lint proto-breaking stubs settings spelling
+CHECKS := lint format-check types imports mirror proto-lint proto-breaking stubs settings spelling workflows
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -153,6 +153,16 @@ settings: $(VENV)/dev.stamp
 
 spelling: $(VENV)/dev.stamp
 	@$(BIN)/codespell
+
+prose: $(VENV)/dev.stamp
+	@$(BIN)/python scripts/check_prose.py
+	@$(BIN)/proselint --config .proselintrc.json check $$(git ls-files '*.md')
+
+wiring: $(VENV)/dev.stamp
+	@$(BIN)/python scripts/check_wiring.py
+
+workflows: $(VENV)/dev.stamp
+	@$(BIN)/zizmor --offline --quiet .github
 
 # --- change ----------------------------------------------------------------------------------------------
 

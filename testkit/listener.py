@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 from livekit import api, rtc
 
-from testkit.livekit import LiveKitServer
+from liveavatar_demo.livekit_server import LiveKitServer
 from testkit.pitch import FRAME_S, Scale, heard_until_s, pitches
 
 RATE_HZ = 24_000

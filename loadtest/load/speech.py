@@ -20,9 +20,7 @@ import soxr
 
 BYTE_RATE: Final = 48_000
 """Bytes per second: 24 kHz, mono, signed 16-bit little-endian."""
-RECORDINGS: Final = tuple(
-    Path(str(files("liveavatar_gateway.demo") / name)) for name in ("greeting.wav", "story.wav")
-)
+RECORDINGS: Final = tuple(Path(str(files("liveavatar_demo") / name)) for name in ("greeting.wav", "story.wav"))
 
 _RATE_HZ: Final = BYTE_RATE // 2
 _NOISE_SAMPLES: Final = 1 << 20

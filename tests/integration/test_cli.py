@@ -19,13 +19,14 @@ import httpx
 import pytest
 
 from liveavatar.gateway import AudioEncoding, Client, SessionState
+from liveavatar_demo.process import clean_environment
 from liveavatar_gateway import cli
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import AudioFormat, Encoding
 from liveavatar_gateway.cli import say, sessions
 from testkit.caller import AVATAR
 from testkit.certificates import make_certificate
-from testkit.processes import Emulator, Gateway, _clean_environment
+from testkit.processes import Emulator, Gateway
 from testkit.processes import gateway as start_gateway
 from testkit.speech import sound
 
@@ -43,7 +44,7 @@ def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.C
         [*PROGRAM, *arguments],
         input=stdin,
         capture_output=True,
-        env={**_clean_environment(), **environment},
+        env={**clean_environment(), **environment},
         check=False,
         timeout=50,
     )
@@ -366,7 +367,7 @@ def test_say_takes_a_wav_from_a_pipe(emulator, shared_gateway, client, make_wav,
         path.write_bytes(content)
         line = f"{shlex.join(PROGRAM)} say <(cat {shlex.quote(str(path))}) {shlex.join(options)}"
         shown = subprocess.run(
-            ["bash", "-c", line], capture_output=True, env=_clean_environment(), check=False, timeout=50
+            ["bash", "-c", line], capture_output=True, env=clean_environment(), check=False, timeout=50
         )
         done = subprocess.CompletedProcess(line, shown.returncode, shown.stdout.decode(), shown.stderr.decode())
     else:
@@ -460,7 +461,7 @@ def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=_clean_environment(),
+        env=clean_environment(),
     )
 
 
@@ -563,7 +564,7 @@ def watched(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
         [sys.executable, "-c", HEARS_CTRL_C, *PROGRAM[1:], "sessions", "watch", *arguments],
         stdout=subprocess.PIPE,
         text=True,
-        env=_clean_environment(),
+        env=clean_environment(),
     )
     with watching:
         try:

@@ -164,7 +164,7 @@ def test_a_port_that_is_taken_is_named_with_the_setting():
         run = subprocess.run(
             [sys.executable, "-m", "liveavatar_gateway", "serve"],
             check=False,
-            env={**processes._clean_environment(), **environment},
+            env={**processes.clean_environment(), **environment},
             capture_output=True,
             text=True,
             timeout=30,

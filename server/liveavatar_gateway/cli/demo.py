@@ -49,13 +49,13 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
         LIVEAVATAR_API_KEY=... liveavatar-gateway serve
         liveavatar-gateway say hello.wav --sandbox
     """  # noqa: D301 - \b keeps click from wrapping
-    if importlib.util.find_spec("liveavatar_emulator") is None:
-        fail("the demo needs the emulator: pip install 'liveavatar-gateway[demo]'")
+    if importlib.util.find_spec("liveavatar_demo") is None:
+        fail("the demo is an extra: pip install 'liveavatar-gateway[demo]'")
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
-    from liveavatar_gateway.demo import run  # noqa: PLC0415
-    from liveavatar_gateway.demo.processes import StartFailed  # noqa: PLC0415
-    from liveavatar_gateway.demo.timeline import Timeline  # noqa: PLC0415
+    from liveavatar_demo import run  # noqa: PLC0415
+    from liveavatar_demo.process import StartFailed  # noqa: PLC0415
+    from liveavatar_demo.timeline import Timeline  # noqa: PLC0415
 
     if watch and as_json:
         raise click.UsageError("--json reports a single call, --watch repeats calls; choose one of them")

@@ -6,8 +6,8 @@ import pytest
 from livekit import api
 from livekit.api.room_service import RoomService
 
+from liveavatar_demo.livekit_server import LiveKitServer
 from testkit import processes
-from testkit.livekit import LiveKitServer
 
 
 @pytest.fixture(scope="module")

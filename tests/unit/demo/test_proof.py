@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from liveavatar_gateway.demo import proof
-from liveavatar_gateway.demo.proof import Evidence, Spoken
+from liveavatar_demo import proof
+from liveavatar_demo.proof import Evidence, Spoken
 
 GREETING, STORY = "greeting.wav", "story.wav"
 WHOLE = f"{GREETING} arrived sample for sample"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar_gateway.demo import room
+from liveavatar_demo import room
 
 NAMED = {
     "LIVEKIT_URL": "wss://rooms.example.com",

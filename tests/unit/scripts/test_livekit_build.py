@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar_gateway.demo.livekit_server import VERSION
+from liveavatar_demo.livekit_server import VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
 LINES = ["go: downloading github.com/one v1", "go: downloading github.com/two v2", "runtime", "net/http", "main"]

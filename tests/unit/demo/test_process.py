@@ -1,6 +1,6 @@
 """The demo's servers see nothing of what the caller's shell has set for others."""
 
-from liveavatar_gateway.demo.processes import clean_environment
+from liveavatar_demo.process import clean_environment
 
 
 def test_settings_and_proxies_of_the_shell_are_left_out():

@@ -12,13 +12,15 @@ from typing import Any, Final
 import httpx
 
 from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, GatewayError, Outcome
+from liveavatar_demo import proof, recordings, room
+from liveavatar_demo.livekit_server import Room
+from liveavatar_demo.proof import Check, Evidence, Spoken
+from liveavatar_demo.room import NoRoom
+from liveavatar_demo.servers import Servers
+from liveavatar_demo.servers import servers as run_servers
+from liveavatar_demo.timeline import Timeline
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_BYTE_RATE
-from liveavatar_gateway.demo import processes, proof, recordings, room
-from liveavatar_gateway.demo.processes import Servers
-from liveavatar_gateway.demo.proof import Check, Evidence, Spoken
-from liveavatar_gateway.demo.room import NoRoom, Room
-from liveavatar_gateway.demo.timeline import Timeline
 
 SANDBOX_AVATAR: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
 """LiveAvatar's avatar for trying things out."""
@@ -81,7 +83,7 @@ def run(timeline: Timeline, *, out: Path, ready_delay_ms: int, watch: bool = Fal
         if watch and isinstance(found, NoRoom):
             raise DemoFailed(found.why)
         settings = found.settings() if isinstance(found, Room) else {}
-        with processes.servers(ready_delay_ms=ready_delay_ms, emulator_settings=settings) as servers:
+        with run_servers(ready_delay_ms=ready_delay_ms, emulator_settings=settings) as servers:
             timeline.say(f"The emulator stands in for LiveAvatar on {servers.emulator_url}, the gateway is on")
             timeline.say(
                 f"{servers.gateway_address}. Both are processes of their own; this is a caller over gRPC."

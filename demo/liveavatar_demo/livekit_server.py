@@ -1,4 +1,4 @@
-"""A LiveKit server for development: where its program is found, its configuration, and its life as a child.
+"""LiveKit server for development: its program, its configuration and its process.
 
 Every packet stays on 127.0.0.1. `make livekit-server` installs the program.
 """
@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,8 @@ from typing import Any, Final
 import httpx
 from livekit import api
 
+from liveavatar_demo.process import Process, StartFailed
+
 VERSION: Final = "1.13.5"
 """Newest release that `go install` takes: from 1.13.6 on its go.mod has `replace` directives, which it refuses."""
 
@@ -30,37 +31,31 @@ VARIABLE: Final = "LIVEKIT_SERVER"
 _HOST: Final = "127.0.0.1"
 _KEY: Final = "devkey"
 _NO_STUN: Final = f"{_HOST}:9"
-"""Nobody answers there. It must not be the media port: libwebrtc takes all that comes from a STUN server's address
-for its answers, and no media would get through by UDP."""
+"""Address without a listener. The media port must not stand here: libwebrtc takes every packet from a STUN
+server's address for an answer of that server, and no media would get through by UDP."""
 _ATTEMPTS: Final = 3
 _START_TIMEOUT_S: Final = 20.0
-_LEAVE_S: Final = 0.3
-_STOP_TIMEOUT_S: Final = 5.0
+_STOP_TIMEOUTS_S: Final = (0.3, 5.0)
+"""Waits after each SIGTERM: the first one lets participants leave, and is lost in the first 100 ms."""
 _ASK_TIMEOUT_S: Final = 2.0
 _POLL_S: Final = 0.05
-_TAIL_LINES: Final = 12
-_LINE_CHARS: Final = 240
 
 
 class ServerMissing(RuntimeError):
-    """No program was found; the message has the command that brings it."""
-
-
-class StartFailed(RuntimeError):
-    """The server did not come up; the message holds the end of its log."""
+    """Program not found; the message has the command that installs it."""
 
 
 def cached_program(environment: Mapping[str, str]) -> Path:
-    """Where `make livekit-server` puts the program of this version."""
+    """Return the path at which `make livekit-server` installs the program of this version."""
     caches = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "~")).expanduser() / ".cache"
     return Path(caches) / "liveavatar-gateway" / f"livekit-server-{VERSION}"
 
 
 def find_program(environment: Mapping[str, str]) -> Path:
-    """The program to run: the one named by LIVEKIT_SERVER, else the cached one, else the one on PATH.
+    """Find the program: the one that LIVEKIT_SERVER names, else the installed one, else the one on PATH.
 
     Raises:
-        ServerMissing: there is none, or LIVEKIT_SERVER names no program.
+        ServerMissing: no program was found, or LIVEKIT_SERVER names none.
     """
     if named := environment.get(VARIABLE):
         if shutil.which(named) is None:
@@ -82,17 +77,17 @@ class Ports:
     """Free ports of 127.0.0.1."""
 
     signal_tcp: int
-    """HTTP, where clients and the server API connect."""
+    """HTTP port, for clients and the server API."""
     media_udp: int
     media_tcp: int
-    """For clients that get no UDP through."""
+    """Media port for clients without UDP."""
 
 
 def loopback_configuration(ports: Ports, *, key: str, secret: str) -> dict[str, Any]:
-    """A configuration under which no packet of server or client has a reason to leave 127.0.0.1.
+    """Return a configuration under which no packet of server or client has a reason to leave 127.0.0.1.
 
-    ICE lite, since a full agent would probe from every address; a STUN server is named, since the server otherwise
-    tells clients to ask public ones.
+    ICE is lite, since a full agent would probe from every address. A STUN server is named, since the server
+    otherwise sends clients to public ones.
 
     Source: livekit-server 1.13.5, config-sample.yaml and pkg/service/roommanager.go (iceServersForParticipant).
     """
@@ -114,36 +109,44 @@ def loopback_configuration(ports: Ports, *, key: str, secret: str) -> dict[str, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveKitServer:
-    """A running server. `repr` leaves the secret out."""
+class Room:
+    """LiveKit server, and a key that may create rooms there. `repr` leaves the secret out."""
 
     url: str
-    """What clients connect to, `ws://127.0.0.1:...`."""
+    """Address for clients, `ws://` or `wss://`."""
     api_key: str
     api_secret: str = field(repr=False)
-    pid: int
-    log_path: Path
 
-    def log_tail(self, lines: int = _TAIL_LINES) -> str:
-        """The last lines of its log."""
-        return _tail(self.log_path, lines)
+    def settings(self) -> dict[str, str]:
+        """Return the environment variables under which an emulator opens its rooms on this server."""
+        return {
+            "EMULATOR_LIVEKIT_URL": self.url,
+            "EMULATOR_LIVEKIT_KEY": self.api_key,
+            "EMULATOR_LIVEKIT_SECRET": self.api_secret,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveKitServer(Room):
+    """LiveKit server that runs as a child of this process."""
+
+    process: Process
 
 
 @contextlib.contextmanager
 def livekit_server(environment: Mapping[str, str] = os.environ) -> Iterator[LiveKitServer]:
-    """Run a server on free ports for a block; the environment says which program, see `find_program`.
+    """Run a server on free ports for a block; `find_program` finds its program by the environment.
 
     Raises:
-        ServerMissing: there is no program.
-        StartFailed: it did not come up.
+        ServerMissing: no program was found.
+        StartFailed: the server did not become ready.
     """
     program = find_program(environment)
     secret = secrets.token_hex(32)
     with tempfile.TemporaryDirectory(prefix="livekit-server-") as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                found = stack.enter_context(_attempt(program, folder, secret))
+                found = stack.enter_context(_attempt(program, Path(name), secret))
                 break
             except StartFailed:
                 # Between choosing a free port and binding it, another process may have taken it.
@@ -158,74 +161,48 @@ def _attempt(program: Path, folder: Path, secret: str) -> Iterator[LiveKitServer
     configuration = folder / "livekit.yaml"  # JSON is YAML
     configuration.write_text(json.dumps(loopback_configuration(ports, key=_KEY, secret=secret)), encoding="utf-8")
     configuration.chmod(0o600)
-    log_path = folder / "livekit-server.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - a program the user chose, no shell
-            [program, "--config", configuration],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
+    process = Process(
+        "livekit-server",
+        [program, "--config", configuration],
+        folder=folder,
+        environment=os.environ,
+        ready_file=False,
+    )
+    found = LiveKitServer(url=f"ws://{_HOST}:{ports.signal_tcp}", api_key=_KEY, api_secret=secret, process=process)
     try:
-        found = LiveKitServer(
-            url=f"ws://{_HOST}:{ports.signal_tcp}",
-            api_key=_KEY,
-            api_secret=secret,
-            pid=process.pid,
-            log_path=log_path,
-        )
-        _wait_ready(process, found)
+        process.start()
+        _wait_ready(found)
         yield found
     finally:
-        _stop(process)
+        process.stop(_STOP_TIMEOUTS_S)
 
 
-def _wait_ready(process: subprocess.Popen[bytes], found: LiveKitServer) -> None:
-    """Wait until it answers to its own key: another server on the same port would not."""
+def _wait_ready(server: LiveKitServer) -> None:
+    """Wait until the server accepts its own key: another server on the same port would not."""
     token = (
-        api.AccessToken(found.api_key, found.api_secret)
+        api.AccessToken(server.api_key, server.api_secret)
         .with_grants(api.VideoGrants(room_list=True))
         .with_ttl(timedelta(seconds=_START_TIMEOUT_S * 2))
         .to_jwt()
     )
-    url = found.url.replace("ws", "http", 1) + "/twirp/livekit.RoomService/ListRooms"
+    url = server.url.replace("ws", "http", 1) + "/twirp/livekit.RoomService/ListRooms"
     give_up_mono_s = time.monotonic() + _START_TIMEOUT_S
     with httpx.Client(trust_env=False, timeout=_ASK_TIMEOUT_S) as http:
         while True:
-            if process.poll() is not None:
-                raise StartFailed(f"livekit-server ended at once; its log ends with\n{found.log_tail()}")
+            log_tail = f"its log ends with\n{server.process.log_tail()}"
+            if server.process.exit_code is not None:
+                raise StartFailed(f"livekit-server ended at once; {log_tail}")
             with contextlib.suppress(httpx.TransportError):
                 answer = http.post(url, json={}, headers={"Authorization": f"Bearer {token}"})
                 if answer.is_success:
                     return
             if time.monotonic() > give_up_mono_s:
-                raise StartFailed(
-                    f"livekit-server was not ready within {_START_TIMEOUT_S:.0f} s; its log ends with\n"
-                    f"{found.log_tail()}"
-                )
+                raise StartFailed(f"livekit-server was not ready within {_START_TIMEOUT_S:.0f} s; {log_tail}")
             time.sleep(_POLL_S)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    # The first SIGTERM waits for participants to leave, and is lost in the first 100 ms; the second goes at once.
-    try:
-        for patience_s in (_LEAVE_S, _STOP_TIMEOUT_S):
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience_s)
-                return
-        process.kill()
-        process.wait()
-    except BaseException:
-        # A second Ctrl-C: no patience left, but no child left either.
-        process.kill()
-        process.wait()
-        raise
-
-
 def _free_ports() -> Ports:
-    # All three are held at once, so that they differ.
+    # The three sockets are open at the same time, so that their ports differ.
     with contextlib.ExitStack() as stack:
 
         def free(kind: socket.SocketKind) -> int:
@@ -238,8 +215,3 @@ def _free_ports() -> Ports:
             media_udp=free(socket.SOCK_DGRAM),
             media_tcp=free(socket.SOCK_STREAM),
         )
-
-
-def _tail(path: Path, lines: int) -> str:
-    text = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"  livekit-server: {line[:_LINE_CHARS]}" for line in text[-lines:])

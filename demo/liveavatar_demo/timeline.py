@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from liveavatar_gateway.demo.proof import Check
+from liveavatar_demo.proof import Check
 
 _PLAIN_STEP_S: Final = 2.0
 """Without a terminal, progress is a line each time so much more was heard."""

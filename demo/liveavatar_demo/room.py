@@ -1,50 +1,34 @@
-"""Where the demo's avatar shows its face: a LiveKit server of the caller's, one of the demo's own, or none."""
+"""Choice of the LiveKit server that shows the avatar: the caller's, one that the demo starts, or none."""
 
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 from livekit import api
 
-from liveavatar_gateway.demo.livekit_server import VARIABLE as PROGRAM
-from liveavatar_gateway.demo.livekit_server import ServerMissing, StartFailed, find_program, livekit_server
+from liveavatar_demo.livekit_server import VARIABLE as PROGRAM
+from liveavatar_demo.livekit_server import Room, ServerMissing, find_program, livekit_server
+from liveavatar_demo.process import StartFailed
 
 VARIABLES: Final = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
-"""What LiveKit's own tools read; together they name a server that runs already."""
+"""Variables that LiveKit's own tools read; together they name a running server."""
 
 _ASK_TIMEOUT_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """A LiveKit server, and a key that may create rooms there."""
-
-    url: str
-    api_key: str
-    api_secret: str = field(repr=False)
-
-    def settings(self) -> dict[str, str]:
-        """The same as environment variables of the emulator."""
-        return {
-            "EMULATOR_LIVEKIT_URL": self.url,
-            "EMULATOR_LIVEKIT_KEY": self.api_key,
-            "EMULATOR_LIVEKIT_SECRET": self.api_secret,
-        }
-
-
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """There is no LiveKit server; the call is held all the same."""
+    """Absence of a LiveKit server; the demo runs without a picture."""
 
     why: str
-    """One sentence with the way to get one, for people."""
+    """Reason, and the way to get a server, in one sentence for people."""
 
 
 def expected(environment: Mapping[str, str]) -> bool:
-    """Whether `find` will look for a room in earnest: a server is named, or its program is there."""
+    """Return whether a server is named or its program is installed."""
     if _named(environment):
         return True
     try:
@@ -56,23 +40,21 @@ def expected(environment: Mapping[str, str]) -> bool:
 
 @contextlib.contextmanager
 def find(environment: Mapping[str, str]) -> Iterator[Room | NoRoom]:
-    """The server that the environment names; else one on free ports of 127.0.0.1, for a block."""
+    """Yield the server that the environment names, else run one on free ports of 127.0.0.1 for a block."""
     if named := _named(environment):
         refusal = asyncio.run(_refusal(named))
         yield named if refusal is None else NoRoom(f"No face to watch: {named.url} {refusal}; correct {_all()}.")
         return
     with contextlib.ExitStack() as stack:
         try:
-            server = stack.enter_context(livekit_server(environment))
+            found: Room | NoRoom = stack.enter_context(livekit_server(environment))
         except (ServerMissing, StartFailed) as error:
-            found: Room | NoRoom = NoRoom(_why(error, environment))
-        else:
-            found = Room(url=server.url, api_key=server.api_key, api_secret=server.api_secret)
+            found = NoRoom(_why(error, environment))
         yield found
 
 
 async def _refusal(named: Room) -> str | None:
-    """Why no room can be had there; None when the server answers and takes the key."""
+    """Return why no room can be created there; None when the server answers and accepts the key."""
     try:
         async with (
             asyncio.timeout(_ASK_TIMEOUT_S),

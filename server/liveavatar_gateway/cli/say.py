@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     # Only said here; imported when a command runs.
     from rich.console import Console
 
-    from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Outcome
+    from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Outcome, SessionOptions
     from liveavatar.gateway.audio import AudioFormat
 
 SANDBOX_AVATAR: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
@@ -47,11 +47,9 @@ class _Order:
     pipe_format: "AudioFormat | None"
     """Format of what comes through a pipe; None for a file, which says so itself."""
     total_s: float | None
-    avatar_id: str
-    sandbox: bool
-    handle: str | None
-    livekit_room: str | None
-    auto_rotate: bool
+    options: "SessionOptions | None"
+    """Options of the session to open; None to speak in the session of `handle`."""
+    handle: str
     show_room: bool
 
 
@@ -111,6 +109,8 @@ def say(
     \b
     Exit codes: 0 all was heard, 1 it was refused, failed or was interrupted by someone else, 2 usage, 130 Ctrl-C.
     """  # noqa: D301 - \b is how click is told not to wrap
+    from liveavatar.gateway import SessionOptions  # noqa: PLC0415 - not for `--help`
+
     if sum((avatar is not None or sandbox, handle is not None)) != 1:
         raise click.UsageError("say where to speak: --avatar AVATAR_ID, --sandbox, or --handle HANDLE")
     if handle is not None and (livekit_room is not None or auto_rotate):
@@ -127,15 +127,20 @@ def say(
         audio, pipe_format = _piped(file, _raw_format(rate, encoding, channels), is_raw=is_raw)
     else:
         total_s = _seconds(file)
+    options = None
+    if handle is None:
+        options = SessionOptions(
+            SANDBOX_AVATAR if avatar is None else avatar,
+            sandbox=sandbox,
+            livekit_room=livekit_room,
+            auto_rotate=auto_rotate,
+        )
     order = _Order(
         audio=audio,
         pipe_format=pipe_format,
         total_s=total_s,
-        avatar_id=SANDBOX_AVATAR if avatar is None else avatar,
-        sandbox=sandbox,
-        handle=handle,
-        livekit_room=livekit_room,
-        auto_rotate=auto_rotate,
+        options=options,
+        handle=handle or "",
         show_room=show_room,
     )
     from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for it
@@ -179,14 +184,8 @@ class _Speaking:
 
     async def _session(self, client: "AsyncClient", stack: AsyncExitStack) -> "AsyncSession":
         order = self._order
-        if order.handle is None:
-            opening = client.open_session(
-                order.avatar_id,
-                sandbox=order.sandbox,
-                livekit_room=order.livekit_room,
-                auto_rotate=order.auto_rotate,
-            )
-            session = await opening.open()
+        if order.options is not None:
+            session = await client.open_session(order.options).open()
             stack.push_async_exit(functools.partial(self._end, session))
             return session
         session = await client.resume_session(order.handle).open()
@@ -194,12 +193,14 @@ class _Speaking:
         return session
 
     async def _end(self, session: "AsyncSession", kind: type[BaseException] | None, *_: object) -> None:
-        """End the session; after Ctrl-C no longer than a few seconds."""
-        from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+        """End the session; after Ctrl-C within a few seconds, or leave its end to the gateway."""
+        from liveavatar.gateway import GatewayError, SessionEnded, SessionNotFound  # noqa: PLC0415 - not for `--help`
 
+        if not session.unended:
+            return
         limit_s = _END_S if kind is not None and issubclass(kind, asyncio.CancelledError) else None
-        # A second Ctrl-C does not take it back: closing the client waits for it.
-        ending = asyncio.ensure_future(session.leave())
+        # A second Ctrl-C does not take back the end: closing the client waits for it.
+        ending = asyncio.ensure_future(session.end())
         try:
             async with asyncio.timeout(limit_s):
                 await asyncio.shield(ending)
@@ -209,8 +210,12 @@ class _Speaking:
             self._tell_error(
                 TimeoutError(f"{self._address} did not end the session in time; it does so by itself")
             )
+            await session.detach()
+        except (SessionEnded, SessionNotFound):
+            return
         except GatewayError as error:
             self._tell_error(error)
+            await session.detach()
 
     async def _speak(self, session: "AsyncSession") -> None:
         utterance = session.say(self._order.audio, format=self._order.pipe_format)

@@ -304,7 +304,7 @@ async def test_ending_is_given_up_when_its_time_is_over_and_not_begun_anew():
         count = len(calls.requests)
         assert count > 1
         with pytest.raises(ConnectionLost):
-            await session.leave()
+            await session.__aexit__(None, None, None)
         assert len(calls.requests) == count + 1
 
 

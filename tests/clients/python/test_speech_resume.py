@@ -41,7 +41,7 @@ async def speak(ear: Ear, *texts: bytes) -> int:
     """Say them all in chunks of 20 ms, and check what was heard; gives the count of streams it took."""
     async with (
         scripted(audios=[ear]) as gateway,
-        AsyncClient(gateway.address, chunk=0.02) as client,
+        AsyncClient(gateway.address, chunk_duration=0.02) as client,
         client.open_session("avatar") as session,
     ):
         utterances = [session.say(text, utterance_id=f"u{number}") for number, text in enumerate(texts)]
@@ -243,7 +243,7 @@ async def test_audio_that_is_wanted_and_not_kept_fails_its_utterance():
 
     async with (
         scripted(audios=[breaks, forgets]) as gateway,
-        AsyncClient(gateway.address, chunk=0.02) as client,
+        AsyncClient(gateway.address, chunk_duration=0.02) as client,
         client.open_session("avatar") as session,
     ):
         utterance = session.say(sound(48_000))

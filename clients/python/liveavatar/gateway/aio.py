@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -14,21 +14,17 @@ from liveavatar.gateway.channel import Connection, channel_credentials
 from liveavatar.gateway.model import (
     CreatedSession,
     Interruption,
-    LiveKitRoom,
     RoomAccess,
     ServerInfo,
     SessionRecord,
     SessionState,
-    VideoEncoding,
-    VideoQuality,
-    duration_to_proto,
+    as_timedelta,
     state_to_proto,
-    video_to_proto,
 )
+from liveavatar.gateway.options import SessionKeywords, SessionOptions, session_options
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.targets import target_list
-from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 from liveavatar.gateway.watch import AsyncWatch
@@ -49,7 +45,7 @@ class AsyncClient:
         call_credentials: grpc.CallCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
-        chunk: float = 0.2,
+        chunk_duration: timedelta | float = 0.2,
         resume_timeout: timedelta | float | None = None,
     ) -> None:
         """Prepare a client; nothing is sent.
@@ -63,8 +59,8 @@ class AsyncClient:
             options: gRPC channel options; they win over this library's `DEFAULT_OPTIONS`.
             timeout: Seconds a call may take that does not wait for an avatar, at however many targets. None waits
                 for ever.
-            chunk: Longest audio message, seconds. Shorter ones cost more messages, longer ones delay what is
-                behind them.
+            chunk_duration: Longest audio message; a number counts seconds. Shorter chunks cost more messages,
+                longer chunks delay the audio behind them.
             resume_timeout: How long a session that lost its gateway is tried to be resumed; seconds if a number.
                 Then everything that waits raises ConnectionLost. Default: the session's `detach_grace`, after
                 which the gateway has ended it.
@@ -76,12 +72,10 @@ class AsyncClient:
         targets = target_list(target)
         self._target = ",".join(targets)
         self._timeout_s = timeout
-        self._chunk_s = chunk
+        self._chunk_s = as_timedelta(chunk_duration).total_seconds()
         # The channel is not made here: it belongs to the event loop it is made in.
         self._scope = ClientRuntime(targets, lambda one: Connection(one, combined, options))
-        self._patience = (
-            timedelta(seconds=resume_timeout) if isinstance(resume_timeout, int | float) else resume_timeout
-        )
+        self._patience = None if resume_timeout is None else as_timedelta(resume_timeout)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target}>"
@@ -96,60 +90,29 @@ class AsyncClient:
 
     def open_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
+        **options: Unpack[SessionKeywords],
     ) -> AsyncSession:
-        """A new session, opened by `async with` or `await session.open()`.
+        """Return a new session, to be opened by `async with` or `await session.open()`.
 
         Args:
-            avatar_id: Which avatar, a UUID.
-            sandbox: Costs nothing, lasts at most 60 s, takes the sandbox avatar only.
-            quality: Size of the video. Default: 720p.
-            video_encoding: Codec of the video. Default: H.264.
-            max_duration: When LiveAvatar ends the session; seconds if a number. Default: the plan's limit.
-            detach_grace: How long the session outlives a broken connection, up to 5 min; seconds if a number.
-                Default: the gateway's, 30 s.
-            labels: The caller's own, for `list_sessions`.
-            livekit_room: A LiveKit room of the caller's own, in which the avatar appears: its name, or a
-                `LiveKitRoom`. Default: a room that LiveAvatar makes and that ends with the session.
-            auto_rotate: Outlive the limit of one avatar: a fresh one takes over before it, and a
-                `SessionRotatedEvent` says where it is. While there are two, both are billed. Default: the session
-                ends at its limit.
-            request_id: Opening again with the same one gives the same session. Default: a fresh UUID, so that
-                this library's own retries never start two.
-            audio_format: What `say` is given where it does not say otherwise. Default: 24 kHz mono 16-bit PCM.
-            timeout: Seconds that opening may take, waiting for a free place included. None waits for ever.
+            avatar: Id of the avatar, or the options of the session.
+            request_id: Key of idempotence: the same id returns the same session. Default: a fresh UUID, so that
+                this library's own retries never start a second session.
+            audio_format: Format of the samples given to `say` without a format. Default: 24 kHz mono 16-bit PCM.
+            timeout: Seconds for opening, including the wait for a free permit. None: no limit.
+            options: Fields of `SessionOptions`, which replace those of `avatar`.
 
         Raises:
-            ValueError: no such quality or encoding.
+            ValueError: no such video quality or encoding.
         """
-        spec = _spec(
-            avatar_id,
-            sandbox=sandbox,
-            quality=quality,
-            video_encoding=video_encoding,
-            max_duration=max_duration,
-            detach_grace=detach_grace,
-            labels=labels,
-            livekit_room=livekit_room,
-            auto_rotate=auto_rotate,
-        )
-        return self._session(
-            pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec)),
-            audio_format,
-            timeout,
-        )
+        spec = session_options(avatar, options).to_proto()
+        first = pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec))
+        return self._session(first, audio_format, timeout)
 
     def resume_session(
         self,
@@ -175,50 +138,27 @@ class AsyncClient:
 
     async def create_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,  # noqa: ASYNC109  the call's deadline, which bounds the gateway's queue too
+        **options: Unpack[SessionKeywords],
     ) -> CreatedSession:
-        """Create a session for someone else to speak in, and wait until its avatar is ready.
+        """Create a session for another process to speak in, and wait until its avatar is ready.
 
-        Nobody is attached to it: it is ended after `detach_grace` unless someone resumes it.
+        No stream is attached to the session: the gateway ends it after `detach_grace` unless it is resumed.
 
         Args:
-            avatar_id: As in `open_session`, like those below.
-            sandbox: As there.
-            quality: As there.
-            video_encoding: As there.
-            max_duration: As there.
-            detach_grace: As there.
-            labels: As there.
-            livekit_room: As there.
-            auto_rotate: As there.
-            request_id: As there.
-            timeout: Seconds this may take, waiting for a free place included.
+            avatar: As for `open_session`.
+            request_id: As for `open_session`.
+            timeout: Seconds for the call, including the wait for a free permit. None: no limit.
+            options: As for `open_session`.
 
         Raises:
-            GatewayError: it was refused, or LiveAvatar failed.
+            GatewayError: the gateway refused, or LiveAvatar failed.
+            ValueError: no such video quality or encoding.
         """
-        spec = _spec(
-            avatar_id,
-            sandbox=sandbox,
-            quality=quality,
-            video_encoding=video_encoding,
-            max_duration=max_duration,
-            detach_grace=detach_grace,
-            labels=labels,
-            livekit_room=livekit_room,
-            auto_rotate=auto_rotate,
-        )
+        spec = session_options(avatar, options).to_proto()
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         response = await self._scope.ask(lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout)
         return CreatedSession(
@@ -349,34 +289,3 @@ def _page(
     request: pb.ListSessionsRequest, stub: "rpc.SessionServiceAsyncStub", timeout_s: float | None
 ) -> Awaitable[pb.ListSessionsResponse]:
     return stub.ListSessions(request, timeout=timeout_s)
-
-
-def _spec(
-    avatar_id: str,
-    *,
-    sandbox: bool,
-    quality: VideoQuality | str | None,
-    video_encoding: VideoEncoding | str | None,
-    max_duration: timedelta | float | None,
-    detach_grace: timedelta | float | None,
-    labels: Mapping[str, str] | None,
-    livekit_room: LiveKitRoom | str | None,
-    auto_rotate: bool,
-) -> session_pb2.SessionSpec:
-    spec = session_pb2.SessionSpec(
-        avatar_id=avatar_id, sandbox=sandbox, labels=dict(labels or {}), auto_rotate=auto_rotate
-    )
-    if quality is not None or video_encoding is not None:
-        video = video_to_proto(
-            VideoQuality(quality) if quality is not None else None,
-            VideoEncoding(video_encoding) if video_encoding is not None else None,
-        )
-        spec.video.CopyFrom(video)
-    if max_duration is not None:
-        spec.max_duration.CopyFrom(duration_to_proto(max_duration))
-    if detach_grace is not None:
-        spec.detach_grace.CopyFrom(duration_to_proto(detach_grace))
-    if livekit_room is not None:
-        room = LiveKitRoom(name=livekit_room) if isinstance(livekit_room, str) else livekit_room
-        spec.livekit_room.CopyFrom(room.to_proto())
-    return spec

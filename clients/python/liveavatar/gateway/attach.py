@@ -1,11 +1,12 @@
 """The Attach stream of one session: commands up, events down, resumed when it breaks."""
 
 import asyncio
+import contextlib
 import enum
 import logging
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
@@ -45,14 +46,28 @@ _STABLE_S = 5.0
 
 
 class AttachPhase(enum.Enum):
-    """Where the stream is."""
+    """State of the stream of a session, over any number of calls."""
 
+    NEW = enum.auto()
+    """Nothing was sent, so the gateway cannot have started a session."""
     CONNECTING = enum.auto()
-    """Not answered yet, for the first time or again."""
+    """The first message of a call was sent and is not answered yet."""
     ATTACHED = enum.auto()
-    """Answered: commands are taken, events come."""
+    """The call was answered: it takes commands and brings events."""
+    CLOSING = enum.auto()
+    """The session ended or is being detached: the stream is not resumed."""
     OVER = enum.auto()
-    """It will not come back."""
+    """The last call is over."""
+
+
+PHASE_TRANSITIONS: Mapping[AttachPhase, frozenset[AttachPhase]] = {
+    AttachPhase.NEW: frozenset({AttachPhase.CONNECTING, AttachPhase.CLOSING, AttachPhase.OVER}),
+    AttachPhase.CONNECTING: frozenset({AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}),
+    AttachPhase.ATTACHED: frozenset({AttachPhase.CONNECTING, AttachPhase.CLOSING, AttachPhase.OVER}),
+    AttachPhase.CLOSING: frozenset({AttachPhase.OVER}),
+    AttachPhase.OVER: frozenset(),
+}
+"""Phases that may follow each phase. `Attachment` skips a change that is not in the table."""
 
 
 class AttachListener(Protocol):
@@ -117,12 +132,15 @@ class Attachment:
         self._opened: pb.SessionOpened | None = None
         self._handle = ""
         self._sequence = first.resume.after_sequence
-        self._ended = False
-        self._detaching = False
+        self._phase = AttachPhase.NEW
+        self._call: AttachCall | None = None
         self._outbox: asyncio.Queue[pb.AttachRequest | None] | None = None
         self._pending: dict[str, tuple[pb.SessionCommand, asyncio.Future[pb.CommandResult]]] = {}
-        self.phase = AttachPhase.CONNECTING
-        self._asked = False
+
+    @property
+    def phase(self) -> AttachPhase:
+        """State of the stream."""
+        return self._phase
 
     @property
     def handle(self) -> str:
@@ -131,8 +149,8 @@ class Attachment:
 
     @property
     def creates(self) -> bool:
-        """Whether the first message may have made the gateway start a session."""
-        return self._asked and self._first.HasField("open")
+        """True when the gateway may have started a session for the first message."""
+        return self._first.HasField("open") and self.phase not in (AttachPhase.NEW, AttachPhase.OVER)
 
     @property
     def grace(self) -> timedelta:
@@ -152,13 +170,14 @@ class Attachment:
         """
         loop = asyncio.get_running_loop()
         try:
-            while True:
+            while not self._closing():
                 began_mono_s = loop.time()
                 error = await self._connection()
-                held, self.phase = self.phase is AttachPhase.ATTACHED, AttachPhase.CONNECTING
-                self._changes.notify()
-                if self._ended or self._detaching:
-                    return None
+                held = self.phase is AttachPhase.ATTACHED
+                if held:
+                    self._enter(AttachPhase.CONNECTING)
+                if self._closing():
+                    break
                 now_mono_s = loop.time()
                 if held:
                     self._lost_mono_s = now_mono_s
@@ -178,9 +197,19 @@ class Attachment:
                 else:
                     delay_s = min(delay_s, max(left_s, 0))
                 _log.info("attach.retry delay_s=%.3f cause=%s", delay_s, error)
-                await asyncio.sleep(delay_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await self._changes.until(self._closing)
         finally:
-            self.phase = AttachPhase.OVER
+            self._enter(AttachPhase.OVER)
+        return None
+
+    def _closing(self) -> bool:
+        return self._phase is AttachPhase.CLOSING
+
+    def _enter(self, phase: AttachPhase) -> None:
+        if phase in PHASE_TRANSITIONS[self._phase]:
+            self._phase = phase
             self._changes.notify()
 
     async def command(self, command: pb.SessionCommand) -> pb.CommandResult:
@@ -203,10 +232,15 @@ class Attachment:
         return result
 
     def detach(self) -> None:
-        """Half-close the stream: `run` returns when the gateway has seen it. The session lives on."""
-        self._detaching = True
-        if self._outbox is not None:
+        """Half-close the stream: `run` returns when the gateway has answered. The session goes on.
+
+        A stream that is being resumed is given up at once.
+        """
+        if self.phase is AttachPhase.ATTACHED and self._outbox is not None:
             self._outbox.put_nowait(None)
+        elif self._call is not None:
+            self._call.cancel()
+        self._enter(AttachPhase.CLOSING)
 
     def reject_commands(self, error: GatewayError) -> None:
         """Answer all commands that still wait: nothing more will come."""
@@ -226,7 +260,7 @@ class Attachment:
         outbox.put_nowait(self._opening())
         for command, _ in self._pending.values():
             outbox.put_nowait(pb.AttachRequest(command=command))
-        self._outbox = outbox
+        self._outbox, self._call = outbox, call
         try:
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._write_all(call, outbox), name="attach/write")
@@ -235,7 +269,7 @@ class Attachment:
                 writing.cancel()
                 beating.cancel()
         finally:
-            self._outbox = None
+            self._outbox = self._call = None
             call.cancel()
         return error
 
@@ -251,7 +285,8 @@ class Attachment:
         while (request := await outbox.get()) is not None:
             if not await call.write(request):
                 return
-            self._asked = True
+            if self.phase is AttachPhase.NEW:
+                self._enter(AttachPhase.CONNECTING)
         await call.finish_writing()
 
     async def _keep_alive(self, call: AttachCall) -> None:
@@ -319,7 +354,7 @@ class Attachment:
         self._retries.reached()
         self._opened = opened
         self._handle = opened.handle
-        self.phase = AttachPhase.ATTACHED
+        self._enter(AttachPhase.ATTACHED)
         self._listener.on_opened(opened)
         if opened.compacted_through > self._sequence:
             self._listener.on_events_lost(_compacted(self._sequence, opened.compacted_through))
@@ -332,7 +367,7 @@ class Attachment:
             _log.warning("attach.hole after=%d got=%d", self._sequence, event.sequence)
         self._sequence = event.sequence
         if event.WhichOneof("event") == "ended":
-            self._ended = True
+            self._enter(AttachPhase.CLOSING)
             if self._outbox is not None:
                 # The gateway closes its side when this one has, or half a second later.
                 self._outbox.put_nowait(None)

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -22,15 +22,13 @@ from liveavatar.gateway.model import (
     AudioLimits,
     CreatedSession,
     Interruption,
-    LiveKitRoom,
     Pose,
     RoomAccess,
     ServerInfo,
     SessionRecord,
     SessionState,
-    VideoEncoding,
-    VideoQuality,
 )
+from liveavatar.gateway.options import SessionKeywords, SessionOptions
 from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
@@ -60,19 +58,10 @@ class Client:
         call_credentials: grpc.CallCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
-        chunk: float = 0.2,
+        chunk_duration: timedelta | float = 0.2,
         resume_timeout: timedelta | float | None = None,
     ) -> None:
-        """Prepare a client and start its thread; nothing is sent.
-
-        Args:
-            target: As for `AsyncClient`, like those below.
-            credentials: As there.
-            call_credentials: As there.
-            options: As there.
-            timeout: As there.
-            chunk: As there.
-            resume_timeout: As there.
+        """Prepare a client and start its thread; nothing is sent. The arguments are those of `AsyncClient`.
 
         Raises:
             ValueError: call credentials without TLS, or no target.
@@ -84,7 +73,7 @@ class Client:
             call_credentials=call_credentials,
             options=options,
             timeout=timeout,
-            chunk=chunk,
+            chunk_duration=chunk_duration,
             resume_timeout=resume_timeout,
         )
         self._client = self._again()
@@ -106,49 +95,16 @@ class Client:
 
     def open_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
+        **options: Unpack[SessionKeywords],
     ) -> "Session":
-        """A new session, opened by `with` or `session.open()`.
-
-        Args:
-            avatar_id: As for `AsyncClient.open_session`, like those below.
-            sandbox: As there.
-            quality: As there.
-            video_encoding: As there.
-            max_duration: As there.
-            detach_grace: As there.
-            labels: As there.
-            livekit_room: As there.
-            auto_rotate: As there.
-            request_id: As there.
-            audio_format: As there.
-            timeout: As there.
-        """
+        """Return a new session, to be opened by `with` or `session.open()`; see `AsyncClient.open_session`."""
         session = self._client.open_session(
-            avatar_id,
-            sandbox=sandbox,
-            quality=quality,
-            video_encoding=video_encoding,
-            max_duration=max_duration,
-            detach_grace=detach_grace,
-            labels=labels,
-            livekit_room=livekit_room,
-            auto_rotate=auto_rotate,
-            request_id=request_id,
-            audio_format=audio_format,
-            timeout=timeout,
+            avatar, request_id=request_id, audio_format=audio_format, timeout=timeout, **options
         )
         return self._session(session, timeout)
 
@@ -160,66 +116,25 @@ class Client:
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
     ) -> "Session":
-        """A session that exists, taken over from wherever it is attached now.
-
-        Args:
-            handle: As for `AsyncClient.resume_session`, like those below.
-            after_sequence: As there.
-            audio_format: As there.
-            timeout: As there.
-        """
+        """Return a session that exists, to be taken over when opened; see `AsyncClient.resume_session`."""
         session = self._client.resume_session(handle, after_sequence, audio_format=audio_format, timeout=timeout)
         return self._session(session, timeout)
 
     def create_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,
+        **options: Unpack[SessionKeywords],
     ) -> CreatedSession:
-        """Create a session for someone else to speak in, and wait until its avatar is ready.
-
-        Args:
-            avatar_id: As for `AsyncClient.create_session`, like those below.
-            sandbox: As there.
-            quality: As there.
-            video_encoding: As there.
-            max_duration: As there.
-            detach_grace: As there.
-            labels: As there.
-            livekit_room: As there.
-            auto_rotate: As there.
-            request_id: As there.
-            timeout: As there.
+        """Create a session for another process and wait until it is ready; see `AsyncClient.create_session`.
 
         Raises:
-            GatewayError: it was refused, or LiveAvatar failed.
+            GatewayError: the gateway refused, or LiveAvatar failed.
         """
-        return self._portal.call(
-            self._client.create_session(
-                avatar_id,
-                sandbox=sandbox,
-                quality=quality,
-                video_encoding=video_encoding,
-                max_duration=max_duration,
-                detach_grace=detach_grace,
-                labels=labels,
-                livekit_room=livekit_room,
-                auto_rotate=auto_rotate,
-                request_id=request_id,
-                timeout=timeout,
-            ),
-            bound_s=timeout,
-        )
+        work = self._client.create_session(avatar, request_id=request_id, timeout=timeout, **options)
+        return self._portal.call(work, bound_s=timeout)
 
     def get_session(self, session_id: str) -> SessionRecord:
         """One session as it is now; ended ones stay readable for a while.
@@ -236,13 +151,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         page_size: int = 100,
     ) -> Iterator[SessionRecord]:
-        """Sessions, newest first; pages are fetched as they are needed.
-
-        Args:
-            states: As for `AsyncClient.list_sessions`, like those below.
-            labels: As there.
-            page_size: As there.
-        """
+        """Iterate over sessions, newest first; see `AsyncClient.list_sessions`."""
         records = self._client.list_sessions(states=states, labels=labels, page_size=page_size)
         return self._portal.drawn(records, None, bound_s=self._timeout_s)
 
@@ -270,13 +179,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> Watch:
-        """What happens in many sessions, on one stream, opened by `with` or `watch.open()`.
-
-        Args:
-            session_ids: As for `AsyncClient.watch`, like those below.
-            labels: As there.
-            timeout: As there.
-        """
+        """Return a watch of many sessions, to be opened by `with` or `watch.open()`; see `AsyncClient.watch`."""
         watch = self._client.watch(session_ids, labels=labels, timeout=timeout)
         return Watch(watch, self._portal, open_timeout_s=timeout)
 

@@ -420,10 +420,15 @@ def moment(timestamp: timestamp_pb2.Timestamp) -> datetime:
 
 
 def duration_to_proto(duration: timedelta | float) -> duration_pb2.Duration:
-    """A duration given as such or in seconds."""
+    """Return the gateway's message for a duration."""
     message = duration_pb2.Duration()
-    message.FromTimedelta(duration if isinstance(duration, timedelta) else timedelta(seconds=duration))
+    message.FromTimedelta(as_timedelta(duration))
     return message
+
+
+def as_timedelta(duration: timedelta | float) -> timedelta:
+    """Return a duration as a timedelta; a number counts seconds."""
+    return duration if isinstance(duration, timedelta) else timedelta(seconds=duration)
 
 
 def error_from_proto(status: status_pb2.Status) -> GatewayError | None:

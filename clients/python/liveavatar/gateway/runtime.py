@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
@@ -48,11 +48,8 @@ def _worth_repeating(error: GatewayError) -> bool:
     return transient(error) or isinstance(error, RegistryUnavailable)
 
 
-class Closable(Protocol):
-    """A session, as far as closing its client goes."""
-
-    async def leave(self) -> None:
-        """End the session unless somebody else has it, and let go of it."""
+Leave: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Ends a session or a watch, unless another process has taken the session over."""
 
 
 class ClientRuntime:
@@ -70,7 +67,7 @@ class ClientRuntime:
         """Where calls go that belong to no session of this client, and where new sessions begin."""
         self._connect = connect
         self._connections: dict[str, Connection] = {}
-        self._sessions: dict[Closable, Callable[[], float]] = {}
+        self._open: dict[Leave, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
         self._pid = os.getpid()
@@ -240,18 +237,18 @@ class ClientRuntime:
                     # That a session is unknown elsewhere says nothing while one target was not reached.
                     raise unreached or error from error
 
-    def adopt(self, session: Closable, patience_s: Callable[[], float] = float) -> None:
-        """See to it that the session is left when the client closes.
+    def register(self, leave: Leave, timeout_s: Callable[[], float]) -> None:
+        """Call `leave` when the client closes, unless it is released before.
 
         Args:
-            session: Which.
-            patience_s: Seconds that leaving may take while no gateway can be reached. Default: none.
+            leave: Ends a session or a watch.
+            timeout_s: Seconds that it may take while no gateway can be reached.
         """
-        self._sessions[session] = patience_s
+        self._open[leave] = timeout_s
 
-    def release(self, session: Closable) -> None:
-        """The session is over for this process."""
-        self._sessions.pop(session, None)
+    def release(self, leave: Leave) -> None:
+        """Forget what was registered: the session or watch is over for this process. Idempotent."""
+        self._open.pop(leave, None)
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> "asyncio.Task[object]":
         """Run something to its end also where its caller goes away; closing waits for it."""
@@ -262,9 +259,9 @@ class ClientRuntime:
 
     async def close(self) -> None:
         """Leave all sessions, wait for what runs, then close the connections. Idempotent."""
-        longest_s = max((patience_s() for patience_s in self._sessions.values()), default=0.0)
-        for session in list(self._sessions):
-            self.spawn(session.leave(), "session/end")
+        longest_s = max((timeout_s() for timeout_s in self._open.values()), default=0.0)
+        for leave in list(self._open):
+            self.spawn(leave(), "client/leave")
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=longest_s + _CLOSE_S)
             for task in late:

@@ -17,7 +17,6 @@ from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import (
     AttachSuperseded,
-    DeadlineExceeded,
     GatewayError,
     InternalError,
     SessionClosed,
@@ -26,6 +25,7 @@ from liveavatar.gateway.errors import (
 )
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import AudioLimits, Interruption, Pose, RoomAccess, SessionRecord, SessionState
+from liveavatar.gateway.root import RootTask
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.source import Audio, source_of
 from liveavatar.gateway.speech import Speech
@@ -83,7 +83,7 @@ class AsyncSession:
         self._attach = Attachment(
             scope.attach, first, self._view, self._changes, Retries(self._route), patience=patience
         )
-        self._root: asyncio.Task[None] | None = None
+        self._root = RootTask("session", scope, self._changes, self._leave, self._patience_s)
         self._final: GatewayError | None = None
         self._detached = False
         self._ending_mono_s: float | None = None
@@ -157,26 +157,13 @@ class AsyncSession:
             DeadlineExceeded: no answer within the `timeout` the session was made with.
             GatewayError: it was refused.
         """
-        if self._root is not None:
-            raise SessionClosed("a session object is opened once", code=grpc.StatusCode.FAILED_PRECONDITION)
-        self._scope.adopt(self, self._patience_s)
-        # The one task that is not in a group: it is the root of the session's, and `_close` waits for it.
-        self._root = asyncio.create_task(self._run(), name="session/run")
-        try:
-            async with asyncio.timeout(self._open_timeout_s):
-                await self._changes.until(lambda: self._view.record is not None or self._final is not None)
-        except TimeoutError as error:
-            self._scope.spawn(self._abandon(), "session/abandon")
-            raise DeadlineExceeded(
-                f"the gateway opened no session within {self._open_timeout_s} s",
-                code=grpc.StatusCode.DEADLINE_EXCEEDED,
-            ) from error
-        except asyncio.CancelledError:
-            self._scope.spawn(self._abandon(), "session/abandon")
-            raise
-        if self._view.record is None and self._final is not None:
-            await self._close()
-            raise self._final
+        await self._root.open(
+            self._run,
+            opened=lambda: self._view.record is not None,
+            failure=lambda: self._final,
+            abandon=self._abandon,
+            timeout_s=self._open_timeout_s,
+        )
         return self
 
     async def __aenter__(self) -> Self:
@@ -187,7 +174,7 @@ class AsyncSession:
     ) -> None:
         try:
             # A second cancellation does not take back the end: the client waits for it when it closes.
-            await asyncio.shield(self._scope.spawn(self.leave(), "session/end"))
+            await asyncio.shield(self._scope.spawn(self._leave(), "session/end"))
         except GatewayError as failure:
             if error is None:
                 raise
@@ -326,7 +313,7 @@ class AsyncSession:
             await self._over_within(_SETTLE_S)
             self._view.record = SessionRecord.from_proto(response.session)
             self._view.advance(SessionState.ENDED)
-        await self._close()
+        await self._root.close()
         return self.record
 
     def _patience_s(self) -> float:
@@ -360,10 +347,10 @@ class AsyncSession:
         self._detached = True
         self._attach.detach()
         await self._over_within(_SETTLE_S)
-        await self._close()
+        await self._root.close()
         return self._attach.handle
 
-    async def leave(self) -> None:
+    async def _leave(self) -> None:
         """What the end of an `async with` block does: end the session, unless somebody else has it now.
 
         Raises:
@@ -376,7 +363,7 @@ class AsyncSession:
                 with contextlib.suppress(SessionEnded, SessionNotFound):
                     await self.end()
         finally:
-            await self._close()
+            await self._root.close()
 
     async def _run(self) -> None:
         """The session's root task: both streams live in it."""
@@ -421,22 +408,12 @@ class AsyncSession:
                     # Taken as soon as the gateway has opened the session, and not before.
                     await self._attach.command(pb.SessionCommand(end=pb.End()))
                     await self._changes.until(lambda: self._final is not None)
-        await self._close()
+        await self._root.close()
 
     async def _over_within(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changes.until(lambda: self._final is not None)
-
-    async def _close(self) -> None:
-        """Cut both streams, which ends nothing at the gateway."""
-        self._scope.release(self)
-        if self._root is not None and not self._root.done():
-            self._root.cancel()
-            _, late = await asyncio.wait({self._root}, timeout=_SETTLE_S)
-            if late:
-                # Only an iterator given to `say` that swallows its cancellation can do this.
-                _log.warning("session.close_late")
 
     def _require_opened(self) -> SessionRecord:
         if self._view.record is None:

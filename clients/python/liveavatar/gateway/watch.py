@@ -3,19 +3,20 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import grpc
 
 from liveavatar.gateway.channel import Stream
 from liveavatar.gateway.condition import Condition
-from liveavatar.gateway.errors import ClientError, DeadlineExceeded, GatewayError, InternalError, SessionClosed
+from liveavatar.gateway.errors import ClientError, GatewayError, InternalError, SessionClosed
 from liveavatar.gateway.refusals import connection_lost, given_up
+from liveavatar.gateway.root import RootTask
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.targets import Retries, Route
 from liveavatar.gateway.v1 import session_service_pb2 as pb
@@ -40,7 +41,6 @@ WatchCall: TypeAlias = Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]
 PATIENCE = timedelta(seconds=60)
 """How long a lost watch is tried to be opened again, unless the client says otherwise."""
 _STABLE_S = 5.0
-_CLOSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class AsyncWatch:
         self._lines: dict[str, _Line] = {}
         self._sides: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._root: asyncio.Task[None] | None = None
+        self._root = RootTask("watch", scope, self._changes, self.close)
         self._opened = False
         self._over = False
         self._error: GatewayError | None = None
@@ -142,26 +142,13 @@ class AsyncWatch:
             DeadlineExceeded: no answer within the `timeout` the watch was made with.
             GatewayError: it was refused.
         """
-        if self._root is not None:
-            raise SessionClosed("a watch is opened once", code=grpc.StatusCode.FAILED_PRECONDITION)
-        self._scope.adopt(self)
-        # The one task that is not in a group: it is the root of the watch's, and `close` waits for it.
-        self._root = asyncio.create_task(self._run(), name="watch/run")
-        try:
-            async with asyncio.timeout(self._open_timeout_s):
-                await self._changes.until(lambda: self._opened or self._over)
-        except TimeoutError as error:
-            await self.close()
-            raise DeadlineExceeded(
-                f"no gateway answered the watch within {self._open_timeout_s} s",
-                code=grpc.StatusCode.DEADLINE_EXCEEDED,
-            ) from error
-        except asyncio.CancelledError:
-            self._scope.spawn(self.close(), "watch/close")
-            raise
-        if not self._opened and self._error is not None:
-            await self.close()
-            raise self._error
+        await self._root.open(
+            self._run,
+            opened=lambda: self._opened or (self._over and self._error is None),
+            failure=lambda: self._error if self._over else None,
+            abandon=self._abandon,
+            timeout_s=self._open_timeout_s,
+        )
         return self
 
     async def __aenter__(self) -> Self:
@@ -188,7 +175,7 @@ class AsyncWatch:
             ConnectionLost: no gateway could be reached for `resume_timeout` (default 60 s).
             GatewayError: the watch was refused.
         """
-        if self._root is None:
+        if not self._root.started:
             raise SessionClosed(
                 "the watch is not open; use `async with`, or await open()",
                 code=grpc.StatusCode.FAILED_PRECONDITION,
@@ -226,15 +213,12 @@ class AsyncWatch:
 
     async def close(self) -> None:
         """Stop watching. Idempotent."""
-        self._scope.release(self)
-        self._over = True
-        if self._root is not None and not self._root.done():
-            self._root.cancel()
-            await asyncio.wait({self._root}, timeout=_CLOSE_S)
+        await self._abandon()
 
-    async def leave(self) -> None:
-        """What closing the client does."""
-        await self.close()
+    def _abandon(self) -> Coroutine[Any, Any, None]:
+        """Mark the watch as over at once; the returned coroutine waits for its tasks."""
+        self._over = True
+        return self._root.close()
 
     async def _run(self) -> None:
         """The watch's root task: all of its streams live in it."""

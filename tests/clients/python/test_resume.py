@@ -746,7 +746,7 @@ async def test_what_this_library_cannot_understand_ends_the_session_with_a_reaso
 
     async with scripted([breaks]) as gateway, AsyncClient(gateway.address) as client:
         async with client.open_session("avatar") as session:
-            with pytest.raises(InternalError, match="fault in this library"):
+            with pytest.raises(InternalError, match="bug in this library"):
                 await session.ready()
         assert gateway.ended_ids == [SESSION_ID]
 

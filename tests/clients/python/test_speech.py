@@ -542,7 +542,7 @@ async def test_a_source_that_ends_inside_a_sample_is_spoken_without_it_and_a_not
         outcome = await session.say(iter([sound(961)]), utterance_id="odd")
         assert (outcome.kind, outcome.error) == ("played", None)
         assert outcome.played == timedelta(seconds=0.02)
-    assert "utterance odd ends inside a 2-byte sample: its last 1 bytes were dropped" in caplog.text
+    assert "utterance odd ends inside a 2-byte sample; the last 1 bytes were dropped" in caplog.text
 
 
 async def test_a_blocking_source_does_not_block_the_loop():

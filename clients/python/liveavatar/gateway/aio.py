@@ -1,4 +1,4 @@
-"""The asyncio client."""
+"""Client for asyncio."""
 
 import functools
 import uuid
@@ -31,10 +31,10 @@ from liveavatar.gateway.watch import AsyncWatch
 
 
 class AsyncClient:
-    """A gateway, from one event loop. Keep one per process and share it: its sessions use one connection.
+    """Client of a gateway for one event loop. One client per process is enough: its sessions share a connection.
 
-    Use it as `async with AsyncClient("gateway:50051") as client:`; leaving the block ends the sessions that are
-    still open. The connection is made with the first call.
+    Use it as `async with AsyncClient("gateway:50051") as client:`. Leaving the block ends the sessions that are
+    still open. The connection is established with the first call.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class AsyncClient:
         """Prepare a client; nothing is sent.
 
         Args:
-            target: "host:port" or any other gRPC name. Several, with commas between or as a list, are the same
-                gateway at several addresses: the next is tried where one fails, and sessions are resumed there.
-                Where one of them names the process that has a session, that is asked, with the same credentials.
-            credentials: What identifies the gateway, as from `grpc.ssl_channel_credentials()`. Default: plaintext.
-            call_credentials: What identifies the caller, as from `grpc.access_token_call_credentials(token)`.
-            options: gRPC channel options; they win over this library's `DEFAULT_OPTIONS`.
-            timeout: Seconds a call may take that does not wait for an avatar, at however many targets. None waits
-                for ever.
+            target: "host:port" or another gRPC name. A list, or names separated by commas, are addresses of the
+                same gateway: when one target fails, the next target is tried and sessions are resumed there. If a
+                target names another process as the owner of a session, that process is called with the same
+                credentials.
+            credentials: Channel credentials, such as `grpc.ssl_channel_credentials()`. Default: plaintext.
+            call_credentials: Call credentials, such as `grpc.access_token_call_credentials(token)`.
+            options: gRPC channel options, which replace those of `DEFAULT_OPTIONS`.
+            timeout: Seconds for a call that does not wait for an avatar, at all targets together. None: no limit.
             chunk_duration: Longest audio message; a number counts seconds. Shorter chunks cost more messages,
                 longer chunks delay the audio behind them.
-            resume_timeout: How long a session that lost its gateway is tried to be resumed; seconds if a number.
-                Then everything that waits raises ConnectionLost. Default: the session's `detach_grace`, after
-                which the gateway has ended it.
+            resume_timeout: Time for which to try to resume a session that lost its gateway; a number counts
+                seconds. Then all waiting calls raise ConnectionLost. Default: the session's `detach_grace`, after
+                which the gateway ends the session.
 
         Raises:
             ValueError: call credentials without TLS, or no target.
@@ -73,9 +73,9 @@ class AsyncClient:
         self._target = ",".join(targets)
         self._timeout_s = timeout
         self._chunk_s = as_timedelta(chunk_duration).total_seconds()
-        # The channel is not made here: it belongs to the event loop it is made in.
-        self._scope = ClientRuntime(targets, lambda one: Connection(one, combined, options))
-        self._patience = None if resume_timeout is None else as_timedelta(resume_timeout)
+        # Channels are created later: a channel belongs to the event loop in which it was created.
+        self._runtime = ClientRuntime(targets, lambda address: Connection(address, combined, options))
+        self._resume_timeout = None if resume_timeout is None else as_timedelta(resume_timeout)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target}>"
@@ -122,13 +122,15 @@ class AsyncClient:
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
     ) -> AsyncSession:
-        """A session that exists, taken over from wherever it is attached now.
+        """Return a session that exists, to be taken over by `async with` or `await session.open()`.
+
+        A stream that another process has attached to the session ends with AttachSuperseded.
 
         Args:
-            handle: From `AsyncSession.handle`, `detach` or `create_session`.
-            after_sequence: Events up to this one are known; all later ones come (again).
-            audio_format: What `say` is given where it does not say otherwise.
-            timeout: Seconds that opening may take.
+            handle: Handle from `AsyncSession.handle`, `detach` or `create_session`.
+            after_sequence: Sequence of the last known event; all later events are delivered, also a second time.
+            audio_format: As for `open_session`.
+            timeout: Seconds for opening. None: no limit.
         """
         return self._session(
             pb.AttachRequest(resume=pb.ResumeSession(handle=handle, after_sequence=after_sequence)),
@@ -160,7 +162,9 @@ class AsyncClient:
         """
         spec = session_options(avatar, options).to_proto()
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
-        response = await self._scope.ask(lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout)
+        response = await self._runtime.call(
+            lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout
+        )
         return CreatedSession(
             session=SessionRecord.from_proto(response.session),
             room=RoomAccess.from_proto(response.room),
@@ -168,13 +172,13 @@ class AsyncClient:
         )
 
     async def get_session(self, session_id: str) -> SessionRecord:
-        """One session as it is now; ended ones stay readable for a while.
+        """Return the current record of a session; ended sessions stay readable for a while.
 
         Raises:
             SessionNotFound: no such session.
         """
         request = pb.GetSessionRequest(session_id=session_id)
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.GetSession(request, timeout=left_s), self._timeout_s
         )
         return SessionRecord.from_proto(response.session)
@@ -186,11 +190,11 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         page_size: int = 100,
     ) -> AsyncIterator[SessionRecord]:
-        """Sessions, newest first; pages are fetched as they are needed.
+        """Iterate over sessions, newest first; pages are fetched as needed.
 
         Args:
-            states: Only sessions in one of these. Default: all.
-            labels: Only sessions that have all of these.
+            states: Only sessions in one of these states. Default: all.
+            labels: Only sessions with all of these labels.
             page_size: Sessions per call, 1 to 500.
         """
         token = ""
@@ -199,7 +203,7 @@ class AsyncClient:
             request = pb.ListSessionsRequest(
                 page_size=page_size, page_token=token, states=numbers, labels=dict(labels or {})
             )
-            response = await self._scope.ask(functools.partial(_page, request), self._timeout_s)
+            response = await self._runtime.call(functools.partial(_page, request), self._timeout_s)
             for session in response.sessions:
                 yield SessionRecord.from_proto(session)
             token = response.next_page_token
@@ -207,30 +211,30 @@ class AsyncClient:
                 return
 
     async def end_session(self, session_id: str) -> SessionRecord:
-        """End a session, from any process, and wait until LiveAvatar has stopped it. Idempotent.
+        """End a session, from any process, and wait until LiveAvatar has stopped the avatar. Idempotent.
 
         Raises:
             SessionNotFound: no such session.
         """
         request = pb.EndSessionRequest(session_id=session_id)
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.EndSession(request, timeout=left_s), self._timeout_s
         )
         return SessionRecord.from_proto(response.session)
 
     async def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
-        """Barge-in from any process. Whoever speaks there should prefer its own `AsyncSession.interrupt`.
+        """Interrupt speech from any process. The process that speaks should use `AsyncSession.interrupt`.
 
         Args:
-            session_id: Whose speech to cut.
-            utterance_id: The utterance to cut. Default: the one being spoken and all that wait behind it.
+            session_id: Id of the session.
+            utterance_id: The utterance to interrupt. Default: the utterance being spoken and all behind it.
 
         Raises:
             SessionNotFound: no such session.
             UtteranceNotFound: the session never had that utterance.
         """
         request = pb.InterruptSessionRequest(session_id=session_id, utterance_id=utterance_id)
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.InterruptSession(request, timeout=left_s), self._timeout_s, once=True
         )
         return Interruption.from_proto(response.result)
@@ -242,46 +246,48 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> AsyncWatch:
-        """What happens in many sessions, on one stream, opened by `async with` or `await watch.open()`.
+        """Return a watch of many sessions, to be opened by `async with` or `await watch.open()`.
 
         Args:
-            session_ids: Which ones. As a mapping, with the last event that is known of each, such as
-                `AsyncWatch.sequences` gave: later ones are told, or what is missing.
-            labels: Also all that have all of these, those of the future too. They find the sessions of the process
-                that is asked, as `list_sessions` does; what was found is followed to other processes. Default:
-                all sessions, where no `session_ids` are given.
-            timeout: Seconds that opening may take.
+            session_ids: Ids of the sessions. A mapping holds the last known event of each session, such as
+                `AsyncWatch.sequences`: later events are delivered, or a WatchGap.
+            labels: Watch also all present and future sessions with all of these labels. They select among the
+                sessions of the process that is called, as in `list_sessions`; selected sessions are followed to
+                other processes. Default: all sessions if `session_ids` is empty.
+            timeout: Seconds for opening. None: no limit.
         """
         if isinstance(session_ids, str):
             session_ids = (session_ids,)
         wanted = dict(session_ids) if isinstance(session_ids, Mapping) else dict.fromkeys(session_ids, 0)
         if labels is None and not wanted:
             labels = {}
-        return AsyncWatch(self._scope, wanted, labels, open_timeout_s=timeout, patience=self._patience)
+        return AsyncWatch(
+            self._runtime, wanted, labels, open_timeout_s=timeout, resume_timeout=self._resume_timeout
+        )
 
     async def server_info(self) -> ServerInfo:
-        """What this gateway is and takes."""
+        """Return version, limits and supported formats of the gateway."""
         request = pb.GetServerInfoRequest()
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.GetServerInfo(request, timeout=left_s), self._timeout_s
         )
         return ServerInfo.from_proto(response)
 
     async def close(self) -> None:
         """End the sessions that are open, then close the connection. Idempotent."""
-        await self._scope.close()
+        await self._runtime.close()
 
     def _session(
         self, first: pb.AttachRequest, audio_format: AudioFormat | None, timeout_s: float | None
     ) -> AsyncSession:
         return AsyncSession(
-            self._scope,
+            self._runtime,
             first,
             audio_format=audio_format or AudioFormat(),
             open_timeout_s=timeout_s,
             call_timeout_s=self._timeout_s,
             chunk_s=self._chunk_s,
-            patience=self._patience,
+            resume_timeout=self._resume_timeout,
         )
 
 

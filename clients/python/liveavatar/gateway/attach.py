@@ -61,7 +61,10 @@ class AttachPhase(enum.Enum):
 
 
 PHASE_TRANSITIONS: Mapping[AttachPhase, frozenset[AttachPhase]] = {
-    AttachPhase.NEW: frozenset({AttachPhase.CONNECTING, AttachPhase.CLOSING, AttachPhase.OVER}),
+    # The answer may be read before the task that wrote the first message runs again.
+    AttachPhase.NEW: frozenset(
+        {AttachPhase.CONNECTING, AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}
+    ),
     AttachPhase.CONNECTING: frozenset({AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}),
     AttachPhase.ATTACHED: frozenset({AttachPhase.CONNECTING, AttachPhase.CLOSING, AttachPhase.OVER}),
     AttachPhase.CLOSING: frozenset({AttachPhase.OVER}),

@@ -195,6 +195,7 @@ class _Speaking:
     async def _end(self, session: "AsyncSession", kind: type[BaseException] | None, *_: object) -> None:
         """End the session; after Ctrl-C within a few seconds, or leave its end to the gateway."""
         from liveavatar.gateway import GatewayError, SessionEnded, SessionNotFound  # noqa: PLC0415 - not for `--help`
+        from liveavatar.gateway.timeouts import timeout  # noqa: PLC0415
 
         if not session.unended:
             return
@@ -202,7 +203,7 @@ class _Speaking:
         # A second Ctrl-C does not take back the end: closing the client waits for it.
         ending = asyncio.ensure_future(session.end())
         try:
-            async with asyncio.timeout(limit_s):
+            async with timeout(limit_s):
                 await asyncio.shield(ending)
         except TimeoutError:
             ending.cancel()
@@ -233,9 +234,10 @@ class _Speaking:
     async def _silence(self, utterance: "AsyncUtterance") -> None:
         """Cut it, and tell how much was heard. Raises nothing: the command ends by its signal all the same."""
         from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+        from liveavatar.gateway.timeouts import timeout  # noqa: PLC0415
 
         try:
-            async with asyncio.timeout(_SILENCE_S):
+            async with timeout(_SILENCE_S):
                 self._tell(await utterance.interrupt())
         except TimeoutError:
             self._tell_error(

@@ -6,12 +6,12 @@ from collections import deque
 import grpc
 import pytest
 from clients.python.scripted import AudioPeer, opened, scripted, status
-from harness.caller import AVATAR
-from harness.speech import sound
 
 from liveavatar.gateway.speech import PIPELINED_UTTERANCES
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
+from testkit.caller import AVATAR
+from testkit.speech import sound
 
 WAIT_S = 0.2
 

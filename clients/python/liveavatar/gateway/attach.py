@@ -22,6 +22,7 @@ from liveavatar.gateway.errors import (
 )
 from liveavatar.gateway.refusals import connection_lost, from_status, given_up
 from liveavatar.gateway.targets import Retries
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import stream_pb2
 
@@ -200,7 +201,7 @@ class Attachment:
                     delay_s = min(delay_s, max(left_s, 0))
                 _log.info("attach.retry delay_s=%.3f cause=%s", delay_s, error)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay_s):
+                    async with timeout(delay_s):
                         await self._condition.until(self._closing)
         finally:
             self._enter(AttachPhase.OVER)
@@ -300,7 +301,7 @@ class Attachment:
 
     async def _read_all(self, call: AttachCall) -> GatewayError:
         try:
-            async with asyncio.timeout(self._answer_s()):
+            async with timeout(self._answer_s()):
                 # A heartbeat proves that the gateway lives, not that it has the session.
                 while (message := await call.read()) is not None and message.WhichOneof("message") in _NO_ANSWER:
                     pass

@@ -1,6 +1,5 @@
 """Interrupts across both streams: utterances that wait in this process, are being sent, or are being spoken."""
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
@@ -8,6 +7,7 @@ from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import UtteranceNotFound
 from liveavatar.gateway.model import Interruption, Outcome, OutcomeKind
 from liveavatar.gateway.speech import Speech
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import UtteranceState
 
 SETTLE_S = 5.0
@@ -63,7 +63,7 @@ async def _interrupt_one(
 async def _wait_briefly(condition: Condition, predicate: Callable[[], object]) -> None:
     """Wait for a message that should come within `SETTLE_S`, and go on without the message after that time."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SETTLE_S):
+        async with timeout(SETTLE_S):
             await condition.until(predicate)
 
 

@@ -10,6 +10,7 @@ import grpc
 from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import DeadlineExceeded, GatewayError, SessionClosed
 from liveavatar.gateway.runtime import ClientRuntime, Leave
+from liveavatar.gateway.timeouts import timeout
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class RootTask:
         # No task group holds this task: it is the root of the object's tasks, and `close` waits for it.
         self._task = asyncio.create_task(run(), name=f"{self._name}/run")
         try:
-            async with asyncio.timeout(timeout_s):
+            async with timeout(timeout_s):
                 await self._condition.until(lambda: opened() or failure() is not None)
         except TimeoutError as error:
             self._runtime.spawn(abandon(), f"{self._name}/abandon")

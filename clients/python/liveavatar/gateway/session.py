@@ -31,6 +31,7 @@ from liveavatar.gateway.source import Audio, source_of
 from liveavatar.gateway.speech import Speech
 from liveavatar.gateway.state import ObservedSession
 from liveavatar.gateway.targets import ADOPTION_S, Retries, Route
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
@@ -314,7 +315,7 @@ class AsyncSession:
         record = self._require_opened()
         if self._final is None and self.connected:
             with contextlib.suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(self._call_timeout_s):
+                async with timeout(self._call_timeout_s):
                     await self._attach.command(pb.SessionCommand(end=pb.End()))
                     await self._condition.until(lambda: self._final is not None)
         if self.record.state is not SessionState.ENDED:
@@ -416,7 +417,7 @@ class AsyncSession:
         """End a session whose opening was given up, since the gateway may have started it."""
         if self._attach.creates and self._final is None:
             with contextlib.suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(self._call_timeout_s):
+                async with timeout(self._call_timeout_s):
                     # The gateway takes the command once it has opened the session.
                     await self._attach.command(pb.SessionCommand(end=pb.End()))
                     await self._condition.until(lambda: self._final is not None)
@@ -424,7 +425,7 @@ class AsyncSession:
 
     async def _wait_for_end(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with timeout(seconds):
                 await self._condition.until(lambda: self._final is not None)
 
     def _require_opened(self) -> SessionRecord:

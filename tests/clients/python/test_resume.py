@@ -274,7 +274,7 @@ async def test_capacity_is_refused_at_once():
 
 @pytest.mark.parametrize("give_up", ["timeout", "cancel"])
 async def test_a_session_that_opens_too_late_is_ended(give_up):
-    """Whoever stopped waiting does not pay for what still comes."""
+    """A caller that stopped waiting is not billed for a late session."""
     ended = asyncio.Event()
 
     async def late(peer: AttachPeer) -> None:

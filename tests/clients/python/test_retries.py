@@ -47,7 +47,7 @@ BROKEN = [
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.ABORTED,
 ]
-"""What proxies and gRPC itself make of a broken connection."""
+"""Statuses of proxies and of gRPC for a broken connection."""
 FINAL = [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED]
 
 

@@ -76,7 +76,7 @@ def test_whatever_breaks_every_byte_is_heard_once_and_in_order():
 
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_a_break_at_each_message_in_turn_loses_nothing(restarts):
-    """One conversation per place where the stream can break."""
+    """A conversation for each point at which the stream can break."""
 
     async def breaks_at(number: int) -> None:
         ear = Ear(breaks=[number], restarts=restarts, unconfirmed=1000)
@@ -88,7 +88,7 @@ async def test_a_break_at_each_message_in_turn_loses_nothing(restarts):
 
 
 async def test_the_caller_notices_nothing_but_an_event():
-    """What was sealed and what was being sent both end as if nothing had happened."""
+    """A sealed utterance and an utterance being sent both end as if nothing had happened."""
 
     async def slowly():
         for start in range(0, 40_000, 2000):

@@ -42,7 +42,7 @@ ENDED = pb.StreamAudioResponse(
 
 
 class World:
-    """One stream that is being read, and one utterance."""
+    """Stream that is being read, and an utterance."""
 
     def __init__(self):
         self.condition = Condition()

@@ -174,7 +174,7 @@ def test_what_is_kept_is_what_liveavatar_has_not():
 
 
 def test_a_second_break_may_go_back_further_than_the_first():
-    """What the gateway took is kept until LiveAvatar has it: the gateway may restart."""
+    """Audio is kept until LiveAvatar has it, since the gateway may restart."""
     window = SendWindow()
     window.append(b"abcdefgh")
     assert window.rewind(6)

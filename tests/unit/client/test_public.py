@@ -34,7 +34,7 @@ def test_every_exception_is_announced():
 
 
 def test_the_blocking_client_has_the_same_shape():
-    """What one can do, the other can, with the same arguments and at most a timeout more."""
+    """Both clients have the same methods and arguments, but for a timeout of the blocking client."""
     pairs = [(AsyncClient, Client), (AsyncSession, Session), (AsyncUtterance, Utterance), (AsyncWatch, Watch)]
     # Only the blocking client needs to know which sessions are still to be ended.
     inner = {"unended"}

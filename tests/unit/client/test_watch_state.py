@@ -1,4 +1,4 @@
-"""What a watch makes of the gateway's messages: every event once and in order, or a gap says what is missing."""
+"""A watch reports every event once and in order, or a gap with the missing events."""
 
 import random
 from math import inf
@@ -50,7 +50,7 @@ def moved_to(address: str) -> errors.OwnerMoved:
 
 
 def changes_of(state: WatchState, *responses: pb.WatchSessionsResponse, stream: str = MAIN) -> list[tuple]:
-    """What each message led to, in short."""
+    """Return the changes of each message, in short."""
     found = []
     for response in responses:
         for change in state.take(stream, response):
@@ -208,7 +208,7 @@ def test_a_session_that_nobody_tells_of_is_given_up_in_time(state):
 
 
 def test_a_session_that_was_never_found_is_not_looked_for_for_long():
-    """One target that cannot be reached is no reason to wait for a session that the others do not know."""
+    """An unreachable target is no reason to wait for a session that the others do not know."""
     state = WatchState([A, B])
     state.add("s")
     answers = {A: UNKNOWN, B: LOST}

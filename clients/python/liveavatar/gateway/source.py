@@ -165,7 +165,7 @@ async def in_thread(audio: Iterable[Any]) -> AsyncGenerator[Any, None]:
     """Iterate over a blocking iterable in a thread of its own.
 
     After closing, the thread ends at the next piece and calls the iterable's `close`. The thread is a daemon, so
-    an iterable that blocks for ever does not keep the process alive.
+    an iterable that blocks forever does not keep the process alive.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[Any] = asyncio.Queue()  # bound: the permits

@@ -110,7 +110,7 @@ class Refusal:
     """Refusal of a process to watch a session; `WatchState.relocate` finds the next process."""
 
     session_id: str
-    """Which session."""
+    """Id of the session."""
     error: GatewayError
     """Error of the process."""
 

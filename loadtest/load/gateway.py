@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from google.protobuf.duration_pb2 import Duration
 
 from liveavatar.gateway.channel import Connection, Stream, answer
-from liveavatar.gateway.credit import CreditLedger
+from liveavatar.gateway.credit import CreditAccount
 from liveavatar.gateway.errors import GatewayError
 from liveavatar.gateway.refusals import from_status
 from liveavatar.gateway.v1 import (
@@ -61,7 +61,7 @@ class GatewaySession(Session):
         self._results: dict[str, asyncio.Future[Any]] = {}
         self._command_ids = itertools.count(1)
         self._by_id: dict[str, Turn] = {}
-        self._credit = CreditLedger(0)
+        self._credit = CreditAccount(0)
         self._credit_came: asyncio.Future[None] | None = None
         self._audio_opened_s = 0.0
 
@@ -101,7 +101,7 @@ class GatewaySession(Session):
         await self._audio.write(audio.StreamAudioRequest(header=header))
         ready = await self.waits.answer("audio ready", self._audio_ready, ANSWER_WITHIN_S)
         self.meter.took(self.system, "attach", time.monotonic() - self._audio_opened_s)
-        self._credit = CreditLedger(ready.credit_bytes)
+        self._credit = CreditAccount(ready.credit_bytes)
 
     async def _dial(self) -> "_AudioCall":
         stream = Stream(self._connection.audio.StreamAudio())

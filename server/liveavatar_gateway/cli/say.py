@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     # For type checking only; imported when a command runs.
     from rich.console import Console
 
-    from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Outcome
+    from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, Outcome, SessionOptions
     from liveavatar.gateway.audio import AudioFormat
 
 SANDBOX_AVATAR: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
@@ -47,11 +47,9 @@ class _Request:
     pipe_format: "AudioFormat | None"
     """Format of the audio from a pipe; None for a file, which has a header."""
     total_s: float | None
-    avatar_id: str
-    sandbox: bool
-    handle: str | None
-    livekit_room: str | None
-    auto_rotate: bool
+    options: "SessionOptions | None"
+    """Options of the session to open; None to speak in the session of `handle`."""
+    handle: str
     show_room: bool
 
 
@@ -113,6 +111,8 @@ def say(
     \b
     Exit codes: 0 all audio was heard, 1 refused, failed or interrupted by another caller, 2 usage, 130 Ctrl-C.
     """  # noqa: D301 - \b keeps click from wrapping
+    from liveavatar.gateway import SessionOptions  # noqa: PLC0415 - keeps `--help` fast
+
     if sum((avatar is not None or sandbox, handle is not None)) != 1:
         raise click.UsageError("name a session: --avatar AVATAR_ID, --sandbox, or --handle HANDLE")
     if handle is not None and (livekit_room is not None or auto_rotate):
@@ -131,15 +131,20 @@ def say(
         audio, pipe_format = _piped(file, _raw_format(rate, encoding, channels), is_raw=is_raw)
     else:
         total_s = _seconds(file)
+    options = None
+    if handle is None:
+        options = SessionOptions(
+            SANDBOX_AVATAR if avatar is None else avatar,
+            sandbox=sandbox,
+            livekit_room=livekit_room,
+            auto_rotate=auto_rotate,
+        )
     request = _Request(
         audio=audio,
         pipe_format=pipe_format,
         total_s=total_s,
-        avatar_id=SANDBOX_AVATAR if avatar is None else avatar,
-        sandbox=sandbox,
-        handle=handle,
-        livekit_room=livekit_room,
-        auto_rotate=auto_rotate,
+        options=options,
+        handle=handle or "",
         show_room=show_room,
     )
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
@@ -183,14 +188,8 @@ class _Speaking:
 
     async def _session(self, client: "AsyncClient", stack: AsyncExitStack) -> "AsyncSession":
         request = self._request
-        if request.handle is None:
-            opening = client.open_session(
-                request.avatar_id,
-                sandbox=request.sandbox,
-                livekit_room=request.livekit_room,
-                auto_rotate=request.auto_rotate,
-            )
-            session = await opening.open()
+        if request.options is not None:
+            session = await client.open_session(request.options).open()
             stack.push_async_exit(functools.partial(self._end, session))
             return session
         session = await client.resume_session(request.handle).open()
@@ -198,13 +197,15 @@ class _Speaking:
         return session
 
     async def _end(self, session: "AsyncSession", kind: type[BaseException] | None, *_: object) -> None:
-        """End the session; after Ctrl-C within a few seconds."""
-        from liveavatar.gateway import GatewayError  # noqa: PLC0415 - keeps `--help` fast
+        """End the session; after Ctrl-C within a few seconds, or leave its end to the gateway."""
+        from liveavatar.gateway import GatewayError, SessionEnded, SessionNotFound  # noqa: PLC0415 - keeps `--help` fast
         from liveavatar.gateway.timeouts import timeout  # noqa: PLC0415
 
+        if not session.unended:
+            return
         limit_s = _END_S if kind is not None and issubclass(kind, asyncio.CancelledError) else None
         # A second Ctrl-C does not cancel the end: closing the client waits for it.
-        ending = asyncio.ensure_future(session.leave())
+        ending = asyncio.ensure_future(session.end())
         try:
             async with timeout(limit_s):
                 await asyncio.shield(ending)
@@ -216,8 +217,12 @@ class _Speaking:
                     f"{self._address} did not confirm the end of the session in time; the gateway ends it later"
                 )
             )
+            await session.detach()
+        except (SessionEnded, SessionNotFound):
+            return
         except GatewayError as error:
             self._report_error(error)
+            await session.detach()
 
     async def _speak(self, session: "AsyncSession") -> None:
         utterance = session.say(self._request.audio, format=self._request.pipe_format)

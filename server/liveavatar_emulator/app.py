@@ -4,11 +4,11 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from liveavatar_emulator import control, gate, viewer
-from liveavatar_emulator.origins import Origins
+from liveavatar_emulator import control, routing, viewer
+from liveavatar_emulator.command_socket import CommandSockets
+from liveavatar_emulator.cors import CrossOriginPolicy
 from liveavatar_emulator.rest import account, avatars, sessions
 from liveavatar_emulator.service import Emulator
-from liveavatar_emulator.socket import CommandSockets
 
 
 def build(emulator: Emulator) -> ASGIApp:
@@ -20,8 +20,8 @@ def build(emulator: Emulator) -> ASGIApp:
     http.state.emulator = emulator
     for part in (sessions, avatars, account, control, viewer):
         http.include_router(part.router)
-    http.add_exception_handler(HTTPException, gate.unmatched)
-    rest = Origins(http)
+    http.add_exception_handler(HTTPException, routing.unmatched)
+    rest = CrossOriginPolicy(http)
     sockets = CommandSockets(emulator)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:

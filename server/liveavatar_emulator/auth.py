@@ -10,7 +10,8 @@ from fastapi import Depends, Request
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.account import Account
-from liveavatar_emulator.service import Emulator, Ticket
+from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.session_store import MintedSession
 
 
 def emulator_of(request: Request) -> Emulator:
@@ -43,7 +44,7 @@ async def key_account(request: Request) -> Account:
     return account
 
 
-async def bearer_ticket(request: Request) -> Ticket:
+async def bearer_session(request: Request) -> MintedSession:
     """The session of the caller's bearer token.
 
     Raises:
@@ -52,19 +53,19 @@ async def bearer_ticket(request: Request) -> Ticket:
     token = _bearer(request)
     if token is None:
         raise errors.unauthorized("Session token is missing")
-    ticket = emulator_of(request).ticket_of(token)
-    if ticket is None:
+    minted = emulator_of(request).session_of_token(token)
+    if minted is None:
         raise errors.unauthorized("Invalid session token")
-    return ticket
+    return minted
 
 
-async def key_or_bearer(request: Request) -> Account | Ticket:
+async def key_or_bearer(request: Request) -> Account | MintedSession:
     """The session of a bearer token if one is sent, otherwise the account of an API key.
 
     Raises:
         ApiError: 401 when the credential that counts is invalid, or there is none.
     """
-    return await (bearer_ticket(request) if _bearer(request) is not None else key_account(request))
+    return await (bearer_session(request) if _bearer(request) is not None else key_account(request))
 
 
 def _bearer(request: Request) -> str | None:
@@ -79,5 +80,5 @@ async def _emulator(request: Request) -> Emulator:
 
 TheEmulator = Annotated[Emulator, Depends(_emulator)]
 KeyAccount = Annotated[Account, Depends(key_account)]
-BearerTicket = Annotated[Ticket, Depends(bearer_ticket)]
-KeyOrBearer = Annotated[Account | Ticket, Depends(key_or_bearer)]
+BearerSession = Annotated[MintedSession, Depends(bearer_session)]
+KeyOrBearer = Annotated[Account | MintedSession, Depends(key_or_bearer)]

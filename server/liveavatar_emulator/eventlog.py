@@ -36,13 +36,13 @@ class EventLog:
             except OSError as error:
                 raise InvalidSetting("event_log", f"{path} cannot be written: {error.strerror}") from error
 
-    def note(self, what: str, **fields: Any) -> None:
+    def append(self, what: str, **fields: Any) -> None:
         """Add a line; fields that are None are left out."""
         self._count += 1
         at_s = round(self._clock.now_s() - self._clock.origin_s, 6)
-        told = {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
         line = orjson.dumps(
-            {"n": self._count, "at_s": at_s, "what": what, **told}, option=orjson.OPT_APPEND_NEWLINE
+            {"n": self._count, "at_s": at_s, "what": what, **given}, option=orjson.OPT_APPEND_NEWLINE
         )
         self._kept.append(line)
         if self._file is not None:

@@ -1,6 +1,6 @@
 """Faults that a test may arm: what each is made of, and the queue of those that hit REST calls. Pure.
 
-RestFault                    the next calls of an endpoint get something else than the truth
+RestFault                    the next calls of an endpoint get something else than the response_kept
 SocketFault                  a session's socket misbehaves, at once or after some audio or time
 ├── Drop                     closed with a code, or TCP reset
 ├── StopReading, SlowReading the client's TCP window fills
@@ -165,7 +165,7 @@ class SlowReading(_Lasting):
 
     kind: Literal["slow_reading"]
     bytes_per_s: float = Field(ge=20, le=1_000_000_000)
-    """Bytes on the wire, base64 and envelopes included."""
+    """Bytes on the connection, base64 and envelopes included."""
 
 
 class DelayAcks(_Lasting):
@@ -268,7 +268,7 @@ class RestQueue:
             queue.appendleft((number, fault, left - 1))
         return number, fault
 
-    def wait_s(self, fault: RestFault) -> float:
+    def delay_s(self, fault: RestFault) -> float:
         """How long to hold the call back this time."""
         return fault.delay_s + (self._rng.uniform(0, fault.jitter_s) if fault.jitter_s else 0.0)
 

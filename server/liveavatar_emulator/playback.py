@@ -47,7 +47,7 @@ class Utterance:
     task_id: str
     opened_at_s: float
     received_bytes: int = 0
-    enough_at_s: float | None = None
+    startable_at_s: float | None = None
     """When enough audio to start was buffered."""
     started_at_s: float | None = None
     speak_end_at_s: float | None = None
@@ -148,7 +148,7 @@ class Playback:
         self._open: Utterance | None = None
         self._interrupts: deque[_Interrupt] = deque()
         self._opened = 0
-        self._free_at_s = float("-inf")
+        self._idle_since_s = float("-inf")
 
     @property
     def queued(self) -> Iterable[Utterance]:
@@ -161,7 +161,7 @@ class Playback:
         return bool(self._queue) and self._queue[0].started_at_s is not None
 
     @property
-    def left_open(self) -> bool:
+    def awaits_speak_end(self) -> bool:
         """Return whether the utterance that is heard has played all of its audio and no `speak_end` has come."""
         return self.talking and self._queue[0].dry_noticed and self._queue[0].speak_end_at_s is None
 
@@ -174,7 +174,7 @@ class Playback:
         self._start_delay_s = start_delay_s
         self._start_after_bytes = int(start_after_s * BYTES_PER_SECOND)
         for utterance in self._queue:
-            self._note_enough(utterance, now_s)
+            self._note_startable(utterance, now_s)
 
     def append(self, size_bytes: int, event_id: str | None, now_s: float) -> Appended:
         """Take audio into the open utterance, opening one when there is none."""
@@ -197,7 +197,7 @@ class Playback:
                 utterance.anchor(now_s, utterance.received_bytes)
         utterance.received_bytes += size_bytes
         utterance.dry_noticed = False
-        self._note_enough(utterance, now_s)
+        self._note_startable(utterance, now_s)
         return Appended(utterance, opened, underrun)
 
     def speak_end(self, now_s: float) -> Utterance | None:
@@ -205,7 +205,7 @@ class Playback:
         utterance, self._open = self._open, None
         if utterance is not None:
             utterance.speak_end_at_s = now_s
-            self._note_enough(utterance, now_s)
+            self._note_startable(utterance, now_s)
         return utterance
 
     def interrupt(self, event_id: str | None, *, effective_at_s: float, now_s: float) -> tuple[Utterance, ...]:
@@ -271,17 +271,17 @@ class Playback:
             return None
         head = self._queue[0]
         if head.started_at_s is None:
-            if head.enough_at_s is None:
+            if head.startable_at_s is None:
                 return None
-            return max(head.opened_at_s + self._start_delay_s, head.enough_at_s, self._free_at_s)
+            return max(head.opened_at_s + self._start_delay_s, head.startable_at_s, self._idle_since_s)
         if head.speak_end_at_s is not None:
             return max(head.dry_at_s(self._rate), head.speak_end_at_s)
         return None if head.dry_noticed else head.dry_at_s(self._rate)
 
-    def _note_enough(self, utterance: Utterance, now_s: float) -> None:
+    def _note_startable(self, utterance: Utterance, now_s: float) -> None:
         enough = utterance.received_bytes >= self._start_after_bytes or utterance.speak_end_at_s is not None
-        if enough and utterance.enough_at_s is None:
-            utterance.enough_at_s = now_s
+        if enough and utterance.startable_at_s is None:
+            utterance.startable_at_s = now_s
 
     def _cut(self, interrupt: _Interrupt) -> Cut:
         at_s = interrupt.effective_at_s
@@ -297,4 +297,4 @@ class Playback:
         utterance.outcome = outcome
         utterance.ended_at_s = at_s
         utterance.played_bytes = played_bytes
-        self._free_at_s = at_s
+        self._idle_since_s = at_s

@@ -173,7 +173,7 @@ class Events:
         """The session takes commands now."""
         return self._state("connected")
 
-    def over(self, end_reason: str, *, announce: bool) -> list[bytes]:
+    def session_ended(self, end_reason: str, *, announce: bool) -> list[bytes]:
         """The session is ending; `announce` adds `session.stopped`."""
         if self.profile == "classic":
             return [self._state("closing"), self._state("closed")]

@@ -42,12 +42,12 @@ class AudioBudget:
 Packet = tuple[int, str | None, int, float]
 """One accepted `agent.speak`: utterance number, event id, size in bytes, arrival in monotonic seconds."""
 
-SeenCommand = tuple[float, str, str | None]
+CommandRecord = tuple[float, str, str | None]
 """One command, accepted or not: seconds since the session's start, type, event id."""
 
 
 @dataclass(frozen=True, slots=True)
-class SeenInterrupt:
+class InterruptRecord:
     """One interrupt that took effect. `utterance` is the one it cut first, None when nothing was queued."""
 
     event_id: str | None
@@ -59,7 +59,7 @@ class SeenInterrupt:
 
 
 @dataclass(slots=True)
-class SeenSocket:
+class SocketRecord:
     """One attachment. `closed_by` is client, server or lost (no close frame)."""
 
     opened_at_s: float
@@ -104,19 +104,19 @@ class Recording:
         self.utterances: list[UtteranceRecord] = []
         self._kept_whole = True
         self._digest = hashlib.sha256()
-        self.commands: list[SeenCommand] = []
+        self.commands: list[CommandRecord] = []
         self.command_count = 0
-        self.interrupts: list[SeenInterrupt] = []
+        self.interrupts: list[InterruptRecord] = []
         self.interrupt_count = 0
-        self.sockets: list[SeenSocket] = []
+        self.sockets: list[SocketRecord] = []
         self.keepalives: list[tuple[float, str]] = []
         self.keepalive_count = 0
         self.underruns = 0
         self.dry_s = 0.0
         self.commands_before_ready = 0
         self.commands_after_end = 0
-        self.late_packets = 0
-        self.late_bytes = 0
+        self.packets_after_interrupt = 0
+        self.bytes_after_interrupt = 0
         self.unknown_messages = 0
         self.invalid_messages = 0
         self.oversize_packets = 0
@@ -127,25 +127,25 @@ class Recording:
         """A moment of the monotonic clock as seconds of this session, to the microsecond."""
         return round(now_s - self.started_mono_s, 6)
 
-    def saw_command(self, kind: str, event_id: str | None, now_s: float) -> None:
+    def record_command(self, kind: str, event_id: str | None, now_s: float) -> None:
         """Note a command, whatever becomes of it."""
         self.command_count += 1
         if len(self.commands) < MAX_ROWS:
             self.commands.append((self.since_start_s(now_s), kind, event_id))
 
-    def saw_interrupt(self, interrupt: SeenInterrupt) -> None:
+    def record_interrupt(self, interrupt: InterruptRecord) -> None:
         """Note an interrupt that took effect."""
         self.interrupt_count += 1
         if len(self.interrupts) < MAX_ROWS:
             self.interrupts.append(interrupt)
 
-    def saw_keepalive(self, via: str, now_s: float) -> None:
+    def record_keepalive(self, via: str, now_s: float) -> None:
         """Note a keep-alive that came over the `socket` or over `rest`."""
         self.keepalive_count += 1
         if len(self.keepalives) < MAX_ROWS:
             self.keepalives.append((self.since_start_s(now_s), via))
 
-    def saw_audio(self, utterance: Utterance, event_id: str | None, pcm: bytes, now_s: float) -> None:
+    def record_audio(self, utterance: Utterance, event_id: str | None, pcm: bytes, now_s: float) -> None:
         """Note an accepted packet. Utterances come in the order of their numbers."""
         if utterance.number == len(self.utterances):
             self.utterances.append(UtteranceRecord(utterance))

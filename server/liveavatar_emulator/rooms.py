@@ -40,7 +40,7 @@ class LiveKitRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class RoomParticipant:
+class RoomAccess:
     """Where the avatar joins: a server, a room, and its token."""
 
     url: str
@@ -52,7 +52,7 @@ class RoomParticipant:
     """Longest time for which somebody may hold a valid token for the room, seconds from now."""
 
     def __repr__(self) -> str:
-        return f"Seat(url={self.url!r}, room={self.room!r}, owned={self.owned})"
+        return f"RoomAccess(url={self.url!r}, room={self.room!r}, owned={self.owned})"
 
 
 def grants_complete(room: LiveKitRoom) -> bool:
@@ -76,19 +76,17 @@ def tokens_valid_s(limit_s: float) -> float:
     return limit_s + TOKEN_SLACK_S
 
 
-def avatar_seat(
-    session_id: str, own: LiveKitRoom | None, livekit: LiveKitServer, limit_s: float
-) -> RoomParticipant:
+def avatar_access(session_id: str, own: LiveKitRoom | None, livekit: LiveKitServer, limit_s: float) -> RoomAccess:
     """Where and as whom a session's avatar joins: with the caller's token where the caller brought the room."""
     room = room_name(session_id, own)
     valid_s = tokens_valid_s(limit_s)
     if own is not None:
-        return RoomParticipant(own.url, room, owned=False, token=own.avatar_token, tokens_valid_s=valid_s)
+        return RoomAccess(own.url, room, owned=False, token=own.avatar_token, tokens_valid_s=valid_s)
     token = _token(livekit, AVATAR_IDENTITY, room, AVATAR_TTL_S)
-    return RoomParticipant(livekit.url, room, owned=True, token=token, tokens_valid_s=valid_s)
+    return RoomAccess(livekit.url, room, owned=True, token=token, tokens_valid_s=valid_s)
 
 
-def watcher_token(
+def observer_token(
     livekit: LiveKitServer, session_id: str, own: LiveKitRoom | None, identity: str, limit_s: float
 ) -> str:
     """A token that may see and hear a session's room and do nothing else.
@@ -96,7 +94,7 @@ def watcher_token(
     Nobody in the room is told of a watcher: agents take the first participant they meet for their user.
     Identities are unique in a room: a second participant of the same identity puts the first one out.
     """
-    return _token(livekit, identity, room_name(session_id, own), tokens_valid_s(limit_s), watch_only=True)
+    return _token(livekit, identity, room_name(session_id, own), tokens_valid_s(limit_s), hidden=True)
 
 
 def credentials(
@@ -108,7 +106,7 @@ def credentials(
 ) -> dict[str, Any]:
     """The livekit_* fields of start's answer: url, a viewer's token and an agent's token.
 
-    The tokens end with the session's limit; one that ends sooner has its room kept closed, see `avatar/stage.py`.
+    The tokens end with the session's limit; one that ends sooner has its room kept closed, see `avatar/host.py`.
 
     A caller's room gets real tokens only where it is on the configured server; nothing else can be signed for.
     """
@@ -127,7 +125,7 @@ def credentials(
     }
 
 
-def _token(livekit: LiveKitServer, identity: str, room: str, valid_s: float, *, watch_only: bool = False) -> str:
+def _token(livekit: LiveKitServer, identity: str, room: str, valid_s: float, *, hidden: bool = False) -> str:
     # Half a second of imports, which those without rooms need not pay.
     from livekit.api import AccessToken, VideoGrants  # noqa: PLC0415
 
@@ -135,9 +133,9 @@ def _token(livekit: LiveKitServer, identity: str, room: str, valid_s: float, *, 
         room_join=True,
         room=room,
         can_subscribe=True,
-        can_publish=not watch_only,
-        can_publish_data=not watch_only,
-        hidden=watch_only,
+        can_publish=not hidden,
+        can_publish_data=not hidden,
+        hidden=hidden,
     )
     token = AccessToken(livekit.api_key, livekit.api_secret).with_identity(identity).with_grants(grants)
     return token.with_ttl(timedelta(seconds=valid_s)).to_jwt()

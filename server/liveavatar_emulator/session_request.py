@@ -14,7 +14,7 @@ from liveavatar_emulator.config import Settings
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """A hosted agent that shall drive the avatar: the field that asked for it, and its whole configuration."""
+    """Hosted agent that drives the avatar: the field that requested it, and its whole configuration."""
 
     field: str
     config: dict[str, Any]
@@ -73,36 +73,36 @@ def no_access(avatar_id: str) -> errors.ApiError:
     return errors.FieldError("avatar_id", "You dont have access to this avatar", avatar_id)
 
 
-def check(order: SessionRequest, account: Account, settings: Settings) -> None:
+def check(request: SessionRequest, account: Account, settings: Settings) -> None:
     """Refuse what cannot become a session.
 
     Raises:
         ApiError: 400 for the avatar, the duration or a secret, 403/4030 for the quality.
     """
-    avatar = readable_avatar(account, order.avatar_id, settings)
-    if order.avatar_id == catalog.FOREIGN_AVATAR or order.avatar_id in account.avatars.deleted:
-        raise no_access(order.avatar_id)
+    avatar = readable_avatar(account, request.avatar_id, settings)
+    if request.avatar_id == catalog.FOREIGN_AVATAR or request.avatar_id in account.avatars.deleted:
+        raise no_access(request.avatar_id)
     if avatar is not None and not catalog.usable(avatar):
-        raise errors.FieldError("avatar_id", "This avatar is not available", order.avatar_id)
-    if order.is_sandbox and order.avatar_id not in catalog.SANDBOX_AVATARS:
-        raise errors.FieldError("avatar_id", "This avatar is not supported in sandbox mode", order.avatar_id)
-    cap_s = settings.sandbox_s if order.is_sandbox else settings.max_duration_s
-    asked_s = order.max_session_duration
+        raise errors.FieldError("avatar_id", "This avatar is not available", request.avatar_id)
+    if request.is_sandbox and request.avatar_id not in catalog.SANDBOX_AVATARS:
+        raise errors.FieldError("avatar_id", "This avatar is not supported in sandbox mode", request.avatar_id)
+    cap_s = settings.sandbox_s if request.is_sandbox else settings.max_duration_s
+    asked_s = request.max_session_duration
     if asked_s > cap_s:
         message = f"max_session_duration ({asked_s}s) exceeds the maximum allowed ({cap_s}s)"
         raise errors.FieldError("max_session_duration", message, asked_s)
-    if order.quality == "very_high":
-        _check_1080p(order, avatar, settings)
-    if order.connector is not None:
-        _check_secret(order.connector, account, settings)
+    if request.quality == "very_high":
+        _check_1080p(request, avatar, settings)
+    if request.connector is not None:
+        _check_secret(request.connector, account, settings)
 
 
-def _check_1080p(order: SessionRequest, avatar: dict[str, Any] | None, settings: Settings) -> None:
+def _check_1080p(request: SessionRequest, avatar: dict[str, Any] | None, settings: Settings) -> None:
     if not settings.allow_1080p:
         message = "1080p sessions require a Business or Enterprise plan"
         raise errors.ApiError(403, errors.NEEDS_PLAN, message)
     if avatar is not None and not avatar["is_1080p"]:
-        raise errors.FieldError("avatar_id", "This avatar does not support 1080p", order.avatar_id)
+        raise errors.FieldError("avatar_id", "This avatar does not support 1080p", request.avatar_id)
 
 
 def _check_secret(connector: Connector, account: Account, settings: Settings) -> None:

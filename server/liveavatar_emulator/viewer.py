@@ -13,8 +13,9 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 from liveavatar_emulator import rooms
 from liveavatar_emulator.auth import TheEmulator
-from liveavatar_emulator.gate import json_response
-from liveavatar_emulator.service import Emulator, Entry
+from liveavatar_emulator.routing import json_response
+from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.session_store import StartedSession
 
 router = APIRouter()
 
@@ -71,26 +72,26 @@ async def status(
     asked = emulator.sessions.get(session) if session is not None else None
     answer = {
         "livekit": emulator.config.livekit is not None,
-        "running": [_view(emulator, entry) for entry in emulator.sessions.values() if entry.record.active],
+        "running": [_view(emulator, started) for started in emulator.sessions.active()],
         "session": None if asked is None else _view(emulator, asked),
     }
     return json_response(answer, headers=_NEVER_STORED)
 
 
 @router.get("/_emulator/sessions/{session_id}/viewer")
-async def seat(emulator: TheEmulator, session_id: str) -> Response:
+async def join(emulator: TheEmulator, session_id: str) -> Response:
     """Where and how to join a running session's room, to watch only; each call is a seat of its own."""
-    entry = emulator.sessions.get(session_id)
-    if entry is None:
+    started = emulator.sessions.get(session_id)
+    if started is None:
         raise HTTPException(404, f"no session {session_id!r} was started since the last reset")
-    if not entry.record.active:
+    if not started.record.active:
         raise HTTPException(409, f"session {session_id!r} is over")
     livekit = emulator.config.livekit
     if livekit is None:
         hint = "start it with --livekit-url, --livekit-key and --livekit-secret"
         raise HTTPException(409, f"the emulator has no LiveKit server, so there is no room to join; {hint}")
-    own = entry.ticket.order.livekit_room
-    if entry.ticket.order.own_channel:
+    own = started.minted.request.livekit_room
+    if started.minted.request.own_channel:
         raise HTTPException(409, "this session is in an Agora channel, which this page cannot join")
     if own is not None and not _same_server(own.url, livekit.url):
         raise HTTPException(
@@ -100,23 +101,23 @@ async def seat(emulator: TheEmulator, session_id: str) -> Response:
         "url": livekit.url,
         "room": rooms.room_name(session_id, own),
         # Each of its own: a participant of the same identity would put the first one out.
-        "token": rooms.watcher_token(
+        "token": rooms.observer_token(
             livekit,
             session_id,
             own,
             f"watcher-{secrets.token_hex(6)}",
-            entry.ticket.order.max_session_duration,
+            started.minted.request.max_session_duration,
         ),
     }
     return json_response(answer, headers=_NEVER_STORED)
 
 
-def _view(emulator: Emulator, entry: Entry) -> dict[str, Any]:
-    core, record, own = entry.live.core, entry.record, entry.ticket.order.livekit_room
+def _view(emulator: Emulator, started: StartedSession) -> dict[str, Any]:
+    session, record, own = started.driver.session, started.record, started.minted.request.livekit_room
     return {
         "id": record.id,
-        "phase": core.phase.value,
-        "pose": core.pose.value,
+        "phase": session.phase.value,
+        "pose": session.pose.value,
         "duration_s": round(record.duration_s(emulator.now_s()), 3),
         "end_reason": record.end_reason,
         "livekit_room": own.room if own else None,

@@ -82,7 +82,7 @@ def stroke(
     return distance
 
 
-def melt(one: Floats, other: Floats, width: float) -> Floats:
+def smooth_union(one: Floats, other: Floats, width: float) -> Floats:
     """Both shapes as one, with a round transition of this width."""
     share = np.clip(0.5 + 0.5 * (other - one) / width, 0, 1)
     melted: Floats = other + (one - other) * share - width * share * (1 - share)
@@ -143,28 +143,28 @@ class _Canvas:
 
 
 def _head(x: Floats, y: Floats) -> Floats:
-    return melt(ellipse(x, y, (0, 0.395), (0.182, 0.200)), ellipse(x, y, (0, 0.500), (0.148, 0.162)), 0.08)
+    return smooth_union(ellipse(x, y, (0, 0.395), (0.182, 0.200)), ellipse(x, y, (0, 0.500), (0.148, 0.162)), 0.08)
 
 
 def _hair_behind(x: Floats, y: Floats) -> Floats:
     crown = ellipse(x, y, (0, 0.370), (0.226, 0.245))
-    return melt(crown, ellipse(x, y, (0, 0.520), (0.236, 0.190)), 0.08)
+    return smooth_union(crown, ellipse(x, y, (0, 0.520), (0.236, 0.190)), 0.08)
 
 
 def _face_opening(x: Floats, y: Floats) -> Floats:
     """Where the hair in front lets the face be seen: a fringe swept to one side."""
     swept = ellipse(x, y, (0.045, 0.490), (0.165, 0.222))
-    return melt(swept, ellipse(x, y, (-0.065, 0.520), (0.112, 0.172)), 0.03)
+    return smooth_union(swept, ellipse(x, y, (-0.065, 0.520), (0.112, 0.172)), 0.03)
 
 
 def _hair_in_front(x: Floats, y: Floats) -> Floats:
-    cap = melt(ellipse(x, y, (0, 0.360), (0.205, 0.217)), ellipse(x, y, (0, 0.485), (0.207, 0.160)), 0.05)
+    cap = smooth_union(ellipse(x, y, (0, 0.360), (0.205, 0.217)), ellipse(x, y, (0, 0.485), (0.207, 0.160)), 0.05)
     return np.maximum(cap, -_face_opening(x, y))
 
 
 def _shoulders(x: Floats, y: Floats) -> Floats:
     slope = ellipse(x, y, (0, 1.09), (0.50, 0.335))
-    return melt(slope, ellipse(x, y, (0, 1.00), (0.26, 0.270)), 0.10)
+    return smooth_union(slope, ellipse(x, y, (0, 1.00), (0.26, 0.270)), 0.10)
 
 
 def _neckline(x: Floats, y: Floats) -> Floats:
@@ -172,7 +172,9 @@ def _neckline(x: Floats, y: Floats) -> Floats:
 
 
 def _neck(x: Floats, y: Floats) -> Floats:
-    return melt(stroke(x, y, (0, 0.56), (0, 0.74), (0.080, 0.084)), ellipse(x, y, (0, 0.790), (0.125, 0.06)), 0.05)
+    return smooth_union(
+        stroke(x, y, (0, 0.56), (0, 0.74), (0.080, 0.084)), ellipse(x, y, (0, 0.790), (0.125, 0.06)), 0.05
+    )
 
 
 def _paint_portrait(canvas: _Canvas) -> None:

@@ -7,10 +7,10 @@ from pydantic import BaseModel, Field
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.auth import KeyAccount, TheEmulator
-from liveavatar_emulator.gate import GatedRoute
-from liveavatar_emulator.rest.answers import success
+from liveavatar_emulator.rest.responses import success
+from liveavatar_emulator.routing import ServiceRoute
 
-router = APIRouter(prefix="/v1", route_class=GatedRoute)
+router = APIRouter(prefix="/v1", route_class=ServiceRoute)
 
 
 class NewSecret(BaseModel):

@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 
 from liveavatar_emulator import catalog, errors, session_request
 from liveavatar_emulator.auth import KeyAccount, TheEmulator
-from liveavatar_emulator.gate import GatedRoute
-from liveavatar_emulator.rest.answers import Paging, page, success
+from liveavatar_emulator.rest.responses import Paging, page, success
+from liveavatar_emulator.routing import ServiceRoute
 
-router = APIRouter(prefix="/v1", route_class=GatedRoute)
+router = APIRouter(prefix="/v1", route_class=ServiceRoute)
 
 
 class AvatarChange(BaseModel):
@@ -59,7 +59,7 @@ async def change_avatar(
     if change.default_voice_id is not None:
         voice = catalog.voice(change.default_voice_id)
         if voice is None:
-            raise errors.FieldError("default_voice_id", "Voice not found", change.default_voice_id)
+            raise errors.FieldError("default_voice_id", "SpeechRenderer not found", change.default_voice_id)
     avatar = session_request.own_avatar(account, str(avatar_id), emulator.settings)
     changed = account.avatars.change(avatar, name=change.name, voice=voice, now=emulator.now_utc())
     return success(emulator, changed)

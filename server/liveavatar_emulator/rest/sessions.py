@@ -9,13 +9,14 @@ from pydantic import BaseModel
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.account import Account, EndReason, SessionRecord
-from liveavatar_emulator.auth import BearerTicket, KeyAccount, KeyOrBearer, TheEmulator
-from liveavatar_emulator.gate import GatedRoute
-from liveavatar_emulator.rest.answers import Paging, page, success
+from liveavatar_emulator.auth import BearerSession, KeyAccount, KeyOrBearer, TheEmulator
+from liveavatar_emulator.rest.responses import Paging, page, success
 from liveavatar_emulator.rest.token import TokenRequest
-from liveavatar_emulator.service import Emulator, Ticket
+from liveavatar_emulator.routing import ServiceRoute
+from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.session_store import MintedSession
 
-router = APIRouter(prefix="/v1/sessions", route_class=GatedRoute)
+router = APIRouter(prefix="/v1/sessions", route_class=ServiceRoute)
 
 
 class SessionRef(BaseModel):
@@ -53,14 +54,14 @@ class TranscriptSpan(BaseModel):
 @router.post("/token", name="token")
 async def mint(emulator: TheEmulator, account: KeyAccount, body: TokenRequest) -> Response:
     """Mint a session token: free, starts nothing."""
-    ticket, token = emulator.mint(account, body.order(emulator.settings))
-    return success(emulator, {"session_id": ticket.session_id, "session_token": token})
+    minted, token = emulator.mint(account, body.session_request(emulator.settings))
+    return success(emulator, {"session_id": minted.session_id, "session_token": token})
 
 
 @router.post("/start", name="start")
-async def start(request: Request, emulator: TheEmulator, ticket: BearerTicket) -> Response:
+async def start(request: Request, emulator: TheEmulator, minted: BearerSession) -> Response:
     """Start a minted session; billing begins. Answers 201; what the body says is not read."""
-    return success(emulator, emulator.start(ticket, _ws_base(request, emulator)), status=201)
+    return success(emulator, emulator.start(minted, _ws_base(request, emulator)), status=201)
 
 
 @router.post("/stop", name="stop")
@@ -123,15 +124,15 @@ async def transcript(
 @router.delete("/{session_id}/events", name="events")
 async def erase_events(emulator: TheEmulator, caller: KeyOrBearer, session_id: str) -> Response:
     """Erase a session's events for good. A bearer token reaches its own session only."""
-    if isinstance(caller, Ticket) and caller.session_id != session_id:
+    if isinstance(caller, MintedSession) and caller.session_id != session_id:
         raise errors.not_found("Session")
-    account = caller.account if isinstance(caller, Ticket) else caller
+    account = caller.account if isinstance(caller, MintedSession) else caller
     _record(emulator, account, session_id).events_erased = True
     return success(emulator, None)
 
 
-def _target(caller: Account | Ticket, session_id: UUID | None) -> tuple[str, Account]:
-    if isinstance(caller, Ticket):
+def _target(caller: Account | MintedSession, session_id: UUID | None) -> tuple[str, Account]:
+    if isinstance(caller, MintedSession):
         return caller.session_id, caller.account
     if session_id is None:
         raise errors.FieldError("session_id", "session_id is required", None)

@@ -40,7 +40,7 @@ class AgoraConfig(BaseModel):
 
 
 class ElevenLabsAgentConfig(BaseModel):
-    """A hosted ElevenLabs agent that speaks through the avatar."""
+    """A has_connector ElevenLabs agent that speaks through the avatar."""
 
     secret_id: UUID
     agent_id: str
@@ -49,7 +49,7 @@ class ElevenLabsAgentConfig(BaseModel):
 
 
 class OpenAIRealtimeConfig(BaseModel):
-    """A hosted OpenAI Realtime agent that speaks through the avatar."""
+    """A has_connector OpenAI Realtime agent that speaks through the avatar."""
 
     secret_id: UUID
     context_id: UUID | None = None
@@ -73,7 +73,7 @@ class OpenAIRealtimeConfig(BaseModel):
 
 
 class GeminiRealtimeConfig(BaseModel):
-    """A hosted Gemini Live agent that speaks through the avatar. `voice` is any name: the list grows."""
+    """A has_connector Gemini Live agent that speaks through the avatar. `voice` is any name: the list grows."""
 
     secret_id: UUID
     context_id: UUID | None = None
@@ -83,7 +83,7 @@ class GeminiRealtimeConfig(BaseModel):
 
 
 class CartesiaAgentConfig(BaseModel):
-    """A hosted Cartesia agent that speaks through the avatar.
+    """A has_connector Cartesia agent that speaks through the avatar.
 
     Assumed: the service takes its secret, and no published schema has the connector. These are the two fields that
     every connector needs.
@@ -110,7 +110,7 @@ class TokenRequest(BaseModel):
     avatar_persona: dict[str, Any] | None = None
     voice_agent: dict[str, Any] | None = None
 
-    def order(self, settings: Settings) -> SessionRequest:
+    def session_request(self, settings: Settings) -> SessionRequest:
         """The order, with the plan's limit filled in where none was asked for.
 
         Raises:

@@ -5,16 +5,18 @@ from typing import Any
 
 import pytest
 
+from liveavatar_emulator.avatar_events import AvatarEvent, PoseChanged, SpeechAudio, SpeechCut, SpeechStarted
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.cues import Cue, Posed, Speech, SpeechCut, SpeechStarted
+from liveavatar_emulator.effects import Effect
 from liveavatar_emulator.protocol import Interrupt, Pose, Speak, SpeakEnd, StartListening
 from liveavatar_emulator.recording import AudioBudget, Recording
-from liveavatar_emulator.session import Effect, Phase, Session
+from liveavatar_emulator.session import Session
+from liveavatar_emulator.states import Phase
 
 SECOND = bytes(48_000)
 
 
-def session(*, on_stage: bool = True, limit_s: float = 3600, **knobs: Any) -> Session:
+def session(*, has_avatar: bool = True, limit_s: float = 3600, **knobs: Any) -> Session:
     numbers = itertools.count(1)
     return Session(
         settings=Settings(**{"ready_delay_ms": 0, **knobs}),
@@ -23,7 +25,7 @@ def session(*, on_stage: bool = True, limit_s: float = 3600, **knobs: Any) -> Se
         now_s=0.0,
         limit_s=limit_s,
         billed=False,
-        on_stage=on_stage,
+        has_avatar=has_avatar,
     )
 
 
@@ -35,8 +37,10 @@ def ready(**knobs: Any) -> Session:
     return found
 
 
-def cues(effects: list[Effect]) -> list[Cue]:
-    return [effect for effect in effects if isinstance(effect, Speech | SpeechStarted | SpeechCut | Posed)]
+def avatar_events(effects: list[Effect]) -> list[AvatarEvent]:
+    return [
+        effect for effect in effects if isinstance(effect, SpeechAudio | SpeechStarted | SpeechCut | PoseChanged)
+    ]
 
 
 def test_the_avatar_is_awaited_and_the_delay_counts_meanwhile():
@@ -75,20 +79,20 @@ def test_commands_before_the_avatar_is_there_vanish():
 
 def test_speech_is_told_with_its_audio_its_start_and_its_pose():
     talk = ready()
-    assert cues(talk.command(Speak("u", SECOND), 1.0)) == [Speech(0, SECOND, None)]
-    assert cues(talk.advance(1.5)) == [Posed(Pose.TALKING), SpeechStarted(0, pytest.approx(1.2))]
-    assert cues(talk.command(Speak("u", b"\1\0"), 2.0)) == [Speech(0, b"\1\0", None)]
+    assert avatar_events(talk.command(Speak("u", SECOND), 1.0)) == [SpeechAudio(0, SECOND, None)]
+    assert avatar_events(talk.advance(1.5)) == [PoseChanged(Pose.TALKING), SpeechStarted(0, pytest.approx(1.2))]
+    assert avatar_events(talk.command(Speak("u", b"\1\0"), 2.0)) == [SpeechAudio(0, b"\1\0", None)]
     talk.command(SpeakEnd("u", None), 2.1)
-    assert cues(talk.advance(3.0)) == [Posed(Pose.IDLE)]
+    assert avatar_events(talk.advance(3.0)) == [PoseChanged(Pose.IDLE)]
 
 
 def test_audio_after_a_dry_spell_is_told_with_the_moment_it_goes_on():
     talk = ready()
     talk.command(Speak("u", SECOND), 1.0)
-    assert cues(talk.command(Speak("u", SECOND), 3.5)) == [
-        Posed(Pose.TALKING),
+    assert avatar_events(talk.command(Speak("u", SECOND), 3.5)) == [
+        PoseChanged(Pose.TALKING),
         SpeechStarted(0, pytest.approx(1.2)),
-        Speech(0, SECOND, 3.5),
+        SpeechAudio(0, SECOND, 3.5),
     ]
 
 
@@ -99,29 +103,29 @@ def test_a_cut_names_the_last_utterance_it_drops():
         talk.command(SpeakEnd(f"u{number}", None), 1.0)
     talk.command(Interrupt("i"), 1.5)
     talk.command(Speak("u2", SECOND), 1.6)
-    assert cues(talk.advance(1.7))[:1] == [SpeechCut(1, pytest.approx(1.69))]
+    assert avatar_events(talk.advance(1.7))[:1] == [SpeechCut(1, pytest.approx(1.69))]
 
 
 def test_an_interrupt_of_nothing_cuts_nothing():
     talk = ready()
     talk.command(Interrupt("i"), 1.0)
-    assert cues(talk.advance(2.0)) == []
+    assert avatar_events(talk.advance(2.0)) == []
 
 
 def test_listening_is_told():
-    assert cues(ready().command(StartListening(None), 1.0)) == [Posed(Pose.LISTENING)]
+    assert avatar_events(ready().command(StartListening(None), 1.0)) == [PoseChanged(Pose.LISTENING)]
 
 
 def test_at_the_limit_a_muted_avatar_falls_silent_at_once():
     talk = ready(limit_s=3, max_duration_mode="mute")
     talk.command(Speak("u", 3 * SECOND), 1.0)
-    told = cues(talk.advance(10.0))
-    assert told[-2:] == [SpeechCut(0, 3.0), Posed(Pose.IDLE)]
+    told = avatar_events(talk.advance(10.0))
+    assert told[-2:] == [SpeechCut(0, 3.0), PoseChanged(Pose.IDLE)]
 
 
 def test_without_a_room_there_are_no_cues_and_nobody_is_awaited():
-    talk = session(on_stage=False)
+    talk = session(has_avatar=False)
     talk.attach(0.0)
     effects = talk.command(Speak("u", SECOND), 1.0) + talk.command(SpeakEnd("u", None), 1.1) + talk.advance(5.0)
     assert talk.phase is Phase.READY
-    assert cues(effects) == []
+    assert avatar_events(effects) == []

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from liveavatar_emulator.gate import json_response
+from liveavatar_emulator.routing import json_response
 from liveavatar_emulator.service import Emulator
 
 

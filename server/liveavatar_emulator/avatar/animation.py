@@ -42,7 +42,7 @@ def _crossings(samples: NDArray[np.generic]) -> float:
     return int(np.count_nonzero(np.diff(np.signbit(samples)))) / len(samples)
 
 
-class Acting:
+class Animation:
     """One avatar's behaviour. Invariant: every part of an expression moves smoothly; only blinks are quick."""
 
     def __init__(self, seed: int) -> None:

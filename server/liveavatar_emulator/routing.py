@@ -25,7 +25,7 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
 
 
-class GatedRoute(APIRoute):
+class ServiceRoute(APIRoute):
     """A route whose name is the endpoint's name in faults, and whose path template is its rate limit counter."""
 
     def get_route_handler(self) -> Handler:
@@ -35,8 +35,8 @@ class GatedRoute(APIRoute):
         endpoint = self.name
 
         async def handle(request: Request) -> Response:
-            response = await _pass(request, inner, counter, endpoint)
-            _note(request, endpoint, response)
+            response = await _handle(request, inner, counter, endpoint)
+            _log_call(request, endpoint, response)
             return response
 
         return handle
@@ -52,7 +52,7 @@ async def unmatched(request: Request, error: Exception) -> Response:
         error.status_code, error.status_code, str(error.detail), headers=dict(error.headers or {})
     )
     response = rejection or _refuse(request, refusal, headers)
-    _note(request, "elsewhere", response)
+    _log_call(request, "elsewhere", response)
     return response
 
 
@@ -71,16 +71,16 @@ def _count(request: Request, counter: str) -> tuple[dict[str, str], Response | N
     return headers, _refuse(request, too_many, headers)
 
 
-async def _pass(request: Request, inner: Handler, counter: str, endpoint: str) -> Response:
+async def _handle(request: Request, inner: Handler, counter: str, endpoint: str) -> Response:
     emulator = emulator_of(request)
     headers, rejection = _count(request, counter)
     if rejection is not None:
         return rejection
-    fault = emulator.faults.take(endpoint)
+    fault = emulator.faults.take_rest_fault(endpoint)
     if fault is None:
         return await _answer(request, inner, headers)
-    truth = await _answer(request, inner, headers) if fault.after_effect else None
-    response = await _lie(request, fault, headers) or truth or await _answer(request, inner, headers)
+    executed = await _answer(request, inner, headers) if fault.after_effect else None
+    response = await _fault_response(request, fault, headers) or executed or await _answer(request, inner, headers)
     return _truncated(response) if fault.truncate else response
 
 
@@ -91,14 +91,14 @@ def _truncated(response: Response) -> Response:
     return Response(body[: len(body) // 2], response.status_code, headers)
 
 
-def _note(request: Request, endpoint: str, response: Response) -> None:
+def _log_call(request: Request, endpoint: str, response: Response) -> None:
     """Log a call with its envelope's code, if it has an envelope."""
     try:
         answer = orjson.loads(bytes(response.body))
     except orjson.JSONDecodeError:
         answer = None
     code = answer.get("code") if isinstance(answer, dict) else None
-    emulator_of(request).log.note("rest", endpoint=endpoint, status=response.status_code, code=code)
+    emulator_of(request).log.append("rest", endpoint=endpoint, status=response.status_code, code=code)
 
 
 async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> Response:
@@ -107,13 +107,13 @@ async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> 
     except errors.ApiError as error:
         return _refuse(request, error, headers)
     except RequestValidationError as error:
-        emulator_of(request).refuse(422, None)
-        response = await request_validation_exception_handler(request, _discreet(request, error))
+        emulator_of(request).count_refusal(422, None)
+        response = await request_validation_exception_handler(request, _redacted(request, error))
     response.headers.update(headers)
     return response
 
 
-def _discreet(request: Request, error: RequestValidationError) -> RequestValidationError:
+def _redacted(request: Request, error: RequestValidationError) -> RequestValidationError:
     """The framework repeats the input at fault; where that may hold a provider's key, it does not."""
     if request.scope["route"].name != "secrets":
         return error
@@ -123,17 +123,17 @@ def _discreet(request: Request, error: RequestValidationError) -> RequestValidat
 
 
 def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -> Response:
-    emulator_of(request).refuse(error.status, error.code)
+    emulator_of(request).count_refusal(error.status, error.code)
     return json_response(error.body(), error.status, {**headers, **error.headers})
 
 
-async def _lie(request: Request, fault: RestFault, headers: dict[str, str]) -> Response | None:
+async def _fault_response(request: Request, fault: RestFault, headers: dict[str, str]) -> Response | None:
     """The fault's answer; None when it only delays."""
     emulator = emulator_of(request)
-    if (wait_s := emulator.faults.wait_s(fault)) > 0:
-        await emulator.clock.sleep(wait_s)
+    if (delay_s := emulator.faults.delay_s(fault)) > 0:
+        await emulator.clock.sleep(delay_s)
     if fault.hang:
-        await _until_given_up(request)
+        await _wait_for_disconnect(request)
     if fault.retry_after_s is not None:
         headers = {**headers, "Retry-After": f"{fault.retry_after_s:g}"}
     if fault.body is not None:
@@ -152,7 +152,7 @@ async def _lie(request: Request, fault: RestFault, headers: dict[str, str]) -> R
     )
 
 
-async def _until_given_up(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     """Wait until the caller hangs up or the emulator stops."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

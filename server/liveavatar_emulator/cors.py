@@ -11,14 +11,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from liveavatar_emulator import errors
-from liveavatar_emulator.gate import json_response
+from liveavatar_emulator.routing import json_response
 
 SERVICE_PREFIX = "/v1/"
 EXPOSED_HEADERS = ("Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 _METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 
 
-class Origins:
+class CrossOriginPolicy:
     """ASGI middleware that answers preflights for `/v1/*` and refuses foreign pages everywhere else.
 
     A foreign page is one whose `Origin` is not the address that the request was sent to. Calls without an `Origin`

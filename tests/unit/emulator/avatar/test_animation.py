@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from liveavatar_emulator.avatar.acting import Acting, opening, spread
+from liveavatar_emulator.avatar.animation import Animation, opening, spread
 from liveavatar_emulator.protocol import Pose
 
 
@@ -11,8 +11,8 @@ def tone(frequency_hz: float, level: float) -> bytes:
     return (wave * level * 32_767).astype("<i2").tobytes()
 
 
-def expressions(acting: Acting, seconds: float, **inputs):
-    return [acting.at(number * 0.04, **inputs) for number in range(int(seconds * 25))]
+def expressions(animation: Animation, seconds: float, **inputs):
+    return [animation.at(number * 0.04, **inputs) for number in range(int(seconds * 25))]
 
 
 def test_a_louder_sound_opens_the_mouth_further():
@@ -28,7 +28,7 @@ def test_bright_sounds_spread_the_mouth_and_hissing_hardly_opens_it():
 
 
 def test_it_blinks_while_idle_every_few_seconds_and_completely():
-    eyelids = [expression.eyelids for expression in expressions(Acting(7), 60, pose=Pose.IDLE)]
+    eyelids = [expression.eyelids for expression in expressions(Animation(7), 60, pose=Pose.IDLE)]
     shut = [number for number, lid in enumerate(eyelids) if lid > 0.85]
     blinks = [number for number in shut if number - 1 not in shut]
     assert 10 <= len(blinks) <= 35
@@ -36,32 +36,32 @@ def test_it_blinks_while_idle_every_few_seconds_and_completely():
 
 
 def test_listening_leans_within_a_second_and_idle_comes_back():
-    acting = Acting(7)
+    animation = Animation(7)
     for number in range(25):
-        expression = acting.at(number * 0.04, pose=Pose.LISTENING)
+        expression = animation.at(number * 0.04, pose=Pose.LISTENING)
     assert expression.lean > 0.9
     for number in range(25, 60):
-        expression = acting.at(number * 0.04, pose=Pose.IDLE)
+        expression = animation.at(number * 0.04, pose=Pose.IDLE)
     assert expression.lean < 0.05
 
 
 def test_the_mouth_follows_smoothly_and_shuts_when_speech_ends():
-    acting = Acting(7)
-    mouths = [acting.at(number * 0.04, pose=Pose.TALKING, opening=1.0).mouth for number in range(6)]
+    animation = Animation(7)
+    mouths = [animation.at(number * 0.04, pose=Pose.TALKING, opening=1.0).mouth for number in range(6)]
     assert mouths == sorted(mouths)
     assert mouths[-1] > 0.9
-    mouths = [acting.at((6 + number) * 0.04, pose=Pose.IDLE, opening=0.0).mouth for number in range(15)]
+    mouths = [animation.at((6 + number) * 0.04, pose=Pose.IDLE, opening=0.0).mouth for number in range(15)]
     assert mouths[0] > 0.2, "it does not snap shut"
     assert mouths[-1] == 0
 
 
 def test_the_head_never_jumps():
-    places = np.array([expression.sway for expression in expressions(Acting(7), 30, pose=Pose.IDLE)])
+    places = np.array([expression.sway for expression in expressions(Animation(7), 30, pose=Pose.IDLE)])
     assert np.abs(np.diff(places, axis=0)).max() < 0.0006
     assert np.ptp(places, axis=0).min() > 0.003
 
 
 def test_the_same_seed_acts_the_same_and_another_one_does_not():
-    first = expressions(Acting(7), 20, pose=Pose.IDLE)
-    assert first == expressions(Acting(7), 20, pose=Pose.IDLE)
-    assert first != expressions(Acting(8), 20, pose=Pose.IDLE)
+    first = expressions(Animation(7), 20, pose=Pose.IDLE)
+    assert first == expressions(Animation(7), 20, pose=Pose.IDLE)
+    assert first != expressions(Animation(8), 20, pose=Pose.IDLE)

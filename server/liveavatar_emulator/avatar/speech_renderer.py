@@ -10,13 +10,13 @@ Holds no more than what is still to be said.
 
 from collections import deque
 
-from liveavatar_emulator.cues import Cue, Posed, Speech, SpeechCut, SpeechStarted
+from liveavatar_emulator.avatar_events import AvatarEvent, PoseChanged, SpeechAudio, SpeechCut, SpeechStarted
 
 RATE_HZ = 24_000
 SAMPLE_BYTES = 2
 
 
-class _Line:
+class _Utterance:
     """What is left to say of one utterance: pieces in order, each due at a sample or right after the last."""
 
     def __init__(self, number: int) -> None:
@@ -36,13 +36,13 @@ class _Line:
             self.pieces.append((due, memoryview(whole)[:even]))
 
 
-class Voice:
+class SpeechRenderer:
     """The stream of one avatar. Invariant: every sample of speech is rendered once, unless it is cut."""
 
     def __init__(self, *, epoch_s: float) -> None:
         self.epoch_s = epoch_s
         """When sample 0 is due."""
-        self._lines: deque[_Line] = deque()
+        self._utterances: deque[_Utterance] = deque()
         self._cuts: deque[tuple[int, int]] = deque()
         self.rendered = 0
         """Number of the next sample."""
@@ -54,20 +54,20 @@ class Voice:
     @property
     def waiting_bytes(self) -> int:
         """Audio held that is still to be said."""
-        return sum(len(piece) for line in self._lines for _, piece in line.pieces)
+        return sum(len(piece) for utterance in self._utterances for _, piece in utterance.pieces)
 
-    def follow(self, cue: Cue) -> None:
+    def handle(self, event: AvatarEvent) -> None:
         """Take a cue; poses mean nothing to the voice."""
-        match cue:
-            case Speech(utterance, pcm, resumes_at_s):
-                due = None if resumes_at_s is None else self._number_at(resumes_at_s)
-                self._line(utterance).add(pcm, due)
-            case SpeechStarted(utterance, at_s):
-                line = self._line(utterance)
-                line.started, line.due = True, self._number_at(at_s)
+        match event:
+            case SpeechAudio(number, pcm, resumes_at_s):
+                due = None if resumes_at_s is None else self._sample_at(resumes_at_s)
+                self._utterance(number).add(pcm, due)
+            case SpeechStarted(number, at_s):
+                utterance = self._utterance(number)
+                utterance.started, utterance.due = True, self._sample_at(at_s)
             case SpeechCut(through, at_s):
-                self._cuts.append((self._number_at(at_s), through))
-            case Posed():
+                self._cuts.append((self._sample_at(at_s), through))
+            case PoseChanged():
                 pass
 
     def render(self, count: int) -> bytes:
@@ -75,18 +75,18 @@ class Voice:
         out = bytearray(count * SAMPLE_BYTES)
         end = self.rendered + count
         while self.rendered < end:
-            self._cut_what_is_due()
+            self._apply_cuts()
             limit = min(end, self._cuts[0][0]) if self._cuts else end
-            self._say(out, end - count, limit)
+            self._render_next(out, end - count, limit)
         return bytes(out)
 
     def speaks_on(self, count: int) -> bool:
         """Whether the next `count` samples are speech already known, and no cut is known that ends it."""
-        self._cut_what_is_due()
+        self._apply_cuts()
         piece = self._next_piece()
         if piece is None or self._cuts or (piece[0] is not None and piece[0] > self.rendered):
             return False
-        for due, pcm in self._lines[0].pieces:
+        for due, pcm in self._utterances[0].pieces:
             # A later piece with a time of its own comes after a gap.
             if due is not None and due > self.rendered:
                 return False
@@ -113,14 +113,14 @@ class Voice:
             return None
         self.rendered = max(holds_until, min(heard, self.rendered))
         self.spoken = min(self.spoken, self.rendered)
-        self._cut_what_is_due()
+        self._apply_cuts()
         return self.rendered
 
     def skip(self, count: int) -> None:
         """Let `count` samples of time pass unheard. Silence gets shorter by them, speech later."""
         self.rendered += count
 
-    def _say(self, out: bytearray, first: int, limit: int) -> None:
+    def _render_next(self, out: bytearray, first: int, limit: int) -> None:
         """Put what is due before `limit` into `out`, which begins at sample `first`, and go on to there."""
         piece = self._next_piece()
         if piece is None:
@@ -137,41 +137,41 @@ class Voice:
         out[at : at + size] = pcm[:size]
         self.rendered += size // SAMPLE_BYTES
         self.spoken = self.rendered
-        line = self._lines[0]
-        line.due = None
+        utterance = self._utterances[0]
+        utterance.due = None
         if size == len(pcm):
-            line.pieces.popleft()
+            utterance.pieces.popleft()
         else:
-            line.pieces[0] = (None, pcm[size:])
+            utterance.pieces[0] = (None, pcm[size:])
 
     def _next_piece(self) -> tuple[int | None, memoryview] | None:
         """What is to be said next, with its sample number; None while that is not known."""
-        while self._lines:
-            line = self._lines[0]
-            if not line.started:
+        while self._utterances:
+            utterance = self._utterances[0]
+            if not utterance.started:
                 return None
-            if line.pieces:
-                due, pcm = line.pieces[0]
-                return due if line.due is None else line.due, pcm
+            if utterance.pieces:
+                due, pcm = utterance.pieces[0]
+                return due if utterance.due is None else utterance.due, pcm
             # It has said all it has; more may come, unless the next one has begun.
-            if len(self._lines) == 1 or not self._lines[1].started:
+            if len(self._utterances) == 1 or not self._utterances[1].started:
                 return None
-            self._lines.popleft()
+            self._utterances.popleft()
         return None
 
-    def _cut_what_is_due(self) -> None:
+    def _apply_cuts(self) -> None:
         while self._cuts and self._cuts[0][0] <= self.rendered:
             _, through = self._cuts.popleft()
-            while self._lines and self._lines[0].number <= through:
-                self._lines.popleft()
+            while self._utterances and self._utterances[0].number <= through:
+                self._utterances.popleft()
 
-    def _line(self, number: int) -> _Line:
-        for line in reversed(self._lines):
-            if line.number == number:
-                return line
-        line = _Line(number)
-        self._lines.append(line)
-        return line
+    def _utterance(self, number: int) -> _Utterance:
+        for utterance in reversed(self._utterances):
+            if utterance.number == number:
+                return utterance
+        utterance = _Utterance(number)
+        self._utterances.append(utterance)
+        return utterance
 
-    def _number_at(self, at_s: float) -> int:
+    def _sample_at(self, at_s: float) -> int:
         return round((at_s - self.epoch_s) * RATE_HZ)

@@ -1,4 +1,4 @@
-"""Wiring: REST and control API in one FastAPI application, the command sockets beside it."""
+"""ASGI application: REST and control API in one FastAPI application, and the command sockets beside it."""
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -12,9 +12,9 @@ from liveavatar_emulator.service import Emulator
 
 
 def build(emulator: Emulator) -> ASGIApp:
-    """The whole emulator as one ASGI application.
+    """Return the whole emulator as one ASGI application.
 
-    Sockets bypass the web framework: at 200 talking sessions its per-message cost would be felt.
+    Sockets bypass the web framework, whose cost per message matters at 200 talking sessions.
     """
     http = FastAPI(title="LiveAvatar emulator", docs_url="/_emulator/docs", openapi_url="/_emulator/openapi.json")
     http.state.emulator = emulator

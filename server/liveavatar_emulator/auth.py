@@ -1,7 +1,7 @@
-"""Who is calling: an API key, a session's bearer token, or nobody.
+"""Authentication of a caller: an API key, a session's bearer token, or no credential.
 
-Source: LiveAvatar API reference, auth per endpoint. A credential of the wrong kind is a 401 like a wrong one;
-where an endpoint takes both and both are sent, the bearer token wins.
+Source: LiveAvatar API reference, auth per endpoint. A credential of the wrong kind is a 401 like an invalid
+credential; where an endpoint accepts both and both are sent, the bearer token wins.
 """
 
 from typing import Annotated
@@ -15,13 +15,13 @@ from liveavatar_emulator.session_store import MintedSession
 
 
 def emulator_of(request: Request) -> Emulator:
-    """The emulated service this request came to."""
+    """Return the emulated service of this request."""
     emulator: Emulator = request.app.state.emulator
     return emulator
 
 
 def caller_name(request: Request) -> str:
-    """Whom the rate limit counts: the bearer token, the API key, or the address of an anonymous caller."""
+    """Return the caller's name for rate limits: bearer token, API key, or the address of an anonymous caller."""
     if token := _bearer(request):
         return f"bearer {token}"
     if key := request.headers.get("x-api-key"):
@@ -30,7 +30,7 @@ def caller_name(request: Request) -> str:
 
 
 async def key_account(request: Request) -> Account:
-    """The account of the caller's API key.
+    """Return the account of the caller's API key.
 
     Raises:
         ApiError: 401 without a valid key; a bearer token does not help.
@@ -45,7 +45,7 @@ async def key_account(request: Request) -> Account:
 
 
 async def bearer_session(request: Request) -> MintedSession:
-    """The session of the caller's bearer token.
+    """Return the session of the caller's bearer token.
 
     Raises:
         ApiError: 401 without a valid token; an API key does not help.
@@ -60,10 +60,10 @@ async def bearer_session(request: Request) -> MintedSession:
 
 
 async def key_or_bearer(request: Request) -> Account | MintedSession:
-    """The session of a bearer token if one is sent, otherwise the account of an API key.
+    """Return the session of a bearer token if the caller sent one, otherwise the account of an API key.
 
     Raises:
-        ApiError: 401 when the credential that counts is invalid, or there is none.
+        ApiError: 401 for an invalid or a missing credential.
     """
     return await (bearer_session(request) if _bearer(request) is not None else key_account(request))
 
@@ -74,7 +74,7 @@ def _bearer(request: Request) -> str | None:
 
 
 async def _emulator(request: Request) -> Emulator:
-    # Dependencies are coroutines, or the framework would run each in a thread: slow, and in no certain order.
+    # Dependencies are coroutines because the framework would run functions in threads, slowly and in any order.
     return emulator_of(request)
 
 

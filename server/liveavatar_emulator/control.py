@@ -58,7 +58,7 @@ async def advance_clock(emulator: TheEmulator, by: AdvanceRequest) -> Response:
     """Advance a manual clock; responds once everything due in that time has happened."""
     if not isinstance(emulator.clock, ManualClock):
         raise HTTPException(409, "the clock is real and moves by itself; start the emulator with --clock manual")
-    # Earlier work finishes first, for example the end of a reset socket, so that it precedes this line in the log.
+    # Pending work, such as the end of a reset socket, is settled first so that it precedes this line in the log.
     await emulator.clock.settle()
     emulator.log.append("clock.advance", seconds=by.seconds)
     called = await emulator.clock.advance(by.seconds)

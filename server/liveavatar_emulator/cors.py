@@ -1,7 +1,7 @@
-"""Cross-origin rules: any page may call the service's API, no other page may call the control API.
+"""Cross-origin rules: any page may call the service's API, no foreign page may call the control API.
 
 Source: LiveAvatar API reference 3.11: the vendor's web SDK posts `start` and `stop` from the page with
-credentials, so preflights are answered with the page's own origin and credentials allowed.
+credentials, so responses to preflights name the page's own origin and allow credentials.
 """
 
 from urllib.parse import urlsplit
@@ -38,7 +38,7 @@ class CrossOriginPolicy:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an HTTP request on by the rule for its path."""
+        """Handle an HTTP request by the rule for its path."""
         if scope["path"].startswith(SERVICE_PREFIX):
             await self._shared(scope, receive, send)
         elif is_foreign(Headers(scope=scope)):
@@ -49,6 +49,6 @@ class CrossOriginPolicy:
 
 
 def is_foreign(headers: Headers) -> bool:
-    """Return whether a request comes from a page of another origin than the address it was sent to."""
+    """Return whether a request comes from a page of another origin than the request's own address."""
     origin = headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != headers.get("host", "")

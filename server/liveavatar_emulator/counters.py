@@ -1,4 +1,4 @@
-"""The numbers of one recording that are also added up over all sessions."""
+"""Counters of one recording that are also summed over all sessions."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -27,10 +27,10 @@ _COUNTED: Final[Mapping[str, Callable[[Recording], int]]] = {
 
 
 def zero_counters() -> Counter[str]:
-    """All counters at zero."""
+    """Return all counters at zero."""
     return Counter(dict.fromkeys(_COUNTED, 0))
 
 
 def counters_of(recording: Recording) -> Counter[str]:
-    """What one recording has counted."""
+    """Return the counters of one recording."""
     return Counter({name: count(recording) for name, count in _COUNTED.items()})

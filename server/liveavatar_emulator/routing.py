@@ -1,4 +1,4 @@
-"""What every REST call passes on its way in and out: rate limit, armed faults, error shapes, counters."""
+"""Route class of all REST calls: rate limit, armed faults, error bodies and counters."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,21 +15,21 @@ from liveavatar_emulator.auth import caller_name, emulator_of
 from liveavatar_emulator.faults import RestFault
 
 _MEDIA_TYPES = {"<": "text/html", "{": "application/json", "[": "application/json"}
-"""Of a false answer, by the first character of its body."""
+"""Media type of a false response, by the first character of its body."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An `application/json` answer."""
+    """Return an `application/json` response."""
     return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
 
 
 class ServiceRoute(APIRoute):
-    """A route whose name is the endpoint's name in faults, and whose path template is its rate limit counter."""
+    """Route whose name is the endpoint's name in faults, and whose path template is its rate limit counter."""
 
     def get_route_handler(self) -> Handler:
-        """Wrap the framework's handler in the gate."""
+        """Wrap the framework's handler with rate limit, faults and log."""
         inner = super().get_route_handler()
         counter = f"{','.join(sorted(self.methods or ()))} {self.path_format}"
         endpoint = self.name
@@ -43,7 +43,10 @@ class ServiceRoute(APIRoute):
 
 
 async def unmatched(request: Request, error: Exception) -> Response:
-    """The answer to a path or method that no endpoint has; under /v1 in the envelope, and counted as any other."""
+    """Respond to a path or method without an endpoint.
+
+    Under /v1 the response has the service's envelope, and the call is counted as any other call.
+    """
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     if not request.url.path.startswith("/v1/"):
         return await http_exception_handler(request, error)
@@ -57,7 +60,7 @@ async def unmatched(request: Request, error: Exception) -> Response:
 
 
 def _count(request: Request, counter: str) -> tuple[dict[str, str], Response | None]:
-    """Take the call from its caller's budget: the headers of its answer, and that answer if it is one too many."""
+    """Count the call against its caller's rate limit; returns headers, and the response of a rejected call."""
     emulator = emulator_of(request)
     if not emulator.settings.rate:
         return {}, None
@@ -85,19 +88,19 @@ async def _handle(request: Request, inner: Handler, counter: str, endpoint: str)
 
 
 def _truncated(response: Response) -> Response:
-    """The same answer, its body cut in the middle; the length it announces is that of what is left."""
+    """Return the response with its body cut in the middle, and with the length of the remaining half."""
     body = bytes(response.body)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}
     return Response(body[: len(body) // 2], response.status_code, headers)
 
 
 def _log_call(request: Request, endpoint: str, response: Response) -> None:
-    """Log a call with its envelope's code, if it has an envelope."""
+    """Log a call with the code of its envelope, if any."""
     try:
-        answer = orjson.loads(bytes(response.body))
+        body = orjson.loads(bytes(response.body))
     except orjson.JSONDecodeError:
-        answer = None
-    code = answer.get("code") if isinstance(answer, dict) else None
+        body = None
+    code = body.get("code") if isinstance(body, dict) else None
     emulator_of(request).log.append("rest", endpoint=endpoint, status=response.status_code, code=code)
 
 
@@ -114,7 +117,7 @@ async def _answer(request: Request, inner: Handler, headers: dict[str, str]) -> 
 
 
 def _redacted(request: Request, error: RequestValidationError) -> RequestValidationError:
-    """The framework repeats the input at fault; where that may hold a provider's key, it does not."""
+    """Return the error without the offending input where that input may contain a provider's key."""
     if request.scope["route"].name != "secrets":
         return error
     return RequestValidationError(
@@ -128,7 +131,7 @@ def _refuse(request: Request, error: errors.ApiError, headers: dict[str, str]) -
 
 
 async def _fault_response(request: Request, fault: RestFault, headers: dict[str, str]) -> Response | None:
-    """The fault's answer; None when it only delays."""
+    """Return the fault's response; None if the fault only delays the call."""
     emulator = emulator_of(request)
     if (delay_s := emulator.faults.delay_s(fault)) > 0:
         await emulator.clock.sleep(delay_s)
@@ -153,6 +156,6 @@ async def _fault_response(request: Request, fault: RestFault, headers: dict[str,
 
 
 async def _wait_for_disconnect(request: Request) -> None:
-    """Wait until the caller hangs up or the emulator stops."""
+    """Wait until the caller disconnects or the emulator stops."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

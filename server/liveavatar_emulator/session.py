@@ -1,4 +1,4 @@
-"""One session: readiness, pose, commands and end. Pure: time and inputs come in, effects come out.
+"""Session of the service: readiness, pose, commands and end. Pure: time and inputs come in, effects come out.
 
     WAITING ──ready_delay after the first socket──► READY ──► ENDED
                                                       └─► MUTED   (at the duration limit, in `mute` mode)

@@ -1,6 +1,6 @@
-"""What the face does with itself: speaks with the sound, listens, blinks, looks about, sways. Pure.
+"""Animation of the face: it speaks with the audio, listens, blinks, looks around and sways. Pure.
 
-Time and sound come in, an expression goes out. The same seed and the same inputs give the same expressions.
+Time and audio come in, an expression comes out. Equal seeds and inputs give equal expressions.
 """
 
 import math
@@ -13,16 +13,16 @@ from liveavatar_emulator.avatar.face import Expression
 from liveavatar_emulator.protocol import Pose
 
 SILENCE_DB, LOUD_DB = -46.0, -14.0
-"""Levels, relative to full scale, of a closed mouth and one that is wide open."""
+"""Levels, relative to full scale, of a closed mouth and of a wide open one."""
 ROUND_CROSSINGS, WIDE_CROSSINGS = 0.03, 0.17
-"""Sign changes per sample of sounds as dark as o, and as bright as e; hissing has still more."""
+"""Sign changes per sample of sounds as dark as o, and as bright as e; hissing has more."""
 HISS_CROSSINGS = 0.25
 
 _BLINK_S = 0.18
 
 
 def opening(pcm: bytes) -> float:
-    """How wide a mouth is open that makes this sound, from 0 to 1: its loudness, less for hissing."""
+    """Return the opening of a mouth that makes this sound, from 0 to 1: its loudness, less for hissing."""
     samples = np.frombuffer(pcm, dtype=np.int16).astype(np.float32)
     power = float(np.mean(samples * samples)) / 32768**2
     level = (10 * math.log10(power + 1e-12) - SILENCE_DB) / (LOUD_DB - SILENCE_DB)
@@ -31,7 +31,7 @@ def opening(pcm: bytes) -> float:
 
 
 def spread(pcm: bytes) -> float:
-    """How far apart the corners of the mouth are for this sound: 0 for dark ones, 1 for bright ones."""
+    """Return the distance of the corners of the mouth for this sound: 0 for dark, 1 for bright sounds."""
     crossings = _crossings(np.frombuffer(pcm, dtype=np.int16))
     return min(1.0, max(0.0, (crossings - ROUND_CROSSINGS) / (WIDE_CROSSINGS - ROUND_CROSSINGS)))
 
@@ -43,7 +43,7 @@ def _crossings(samples: NDArray[np.generic]) -> float:
 
 
 class Animation:
-    """One avatar's behaviour. Invariant: every part of an expression moves smoothly; only blinks are quick."""
+    """Animation of one avatar. Invariant: each part of an expression moves smoothly; only blinks are quick."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - when to blink is no secret
@@ -59,7 +59,7 @@ class Animation:
         self._blink_at_s = self._random.uniform(1.0, 3.0)
 
     def at(self, at_s: float, *, pose: Pose, opening: float = 0.0, spread: float = 0.5) -> Expression:
-        """The expression `at_s` seconds after it appeared; times never go back."""
+        """Return the expression `at_s` seconds after the avatar appeared; times never decrease."""
         passed_s = at_s - self._at_s
         self._at_s = at_s
         listening = pose is Pose.LISTENING
@@ -90,7 +90,7 @@ class Animation:
             soon = self._random.random() < 0.15
             self._blink_at_s = at_s + (0.15 if soon else self._random.uniform(2.2, 5.5))
             return 0.0
-        # Closing takes a third of it.
+        # Closing takes a third of the blink.
         share = since_s / _BLINK_S
         return share * 3 if share < 1 / 3 else min(1.0, (1 - share) * 1.8)
 
@@ -107,7 +107,7 @@ class Animation:
 
 
 def _nearer(value: float, target: float, passed_s: float, within_s: float) -> float:
-    """Two thirds of the way to the target within `within_s`, more in more time."""
+    """Return the value moved towards the target, by two thirds of the distance within `within_s`."""
     return target + (value - target) * math.exp(-max(0.0, passed_s) / within_s)
 
 

@@ -1,11 +1,11 @@
-"""What is heard in the room: a session's cues turned into one endless stream of samples. Pure.
+"""Renderer of the avatar's speech: a session's avatar events become one endless stream of samples. Pure.
 
-The stream's clock counts samples. The sample that is due at second `t` has number `(t - epoch_s) * 24 000`, and
-is silence wherever no speech is due. Speech lies exactly where the playback clock has it as long as its cue
-comes before its samples are rendered. A cue that comes later delays the rest of its utterance: no sample is
-lost or said twice, and the next pause makes good for it.
+The stream's clock counts samples. The sample due at second `t` has the number `(t - epoch_s) * 24 000`, and is
+silence while no speech is due. Speech lies exactly at its time of the playback clock if its event arrives before
+its samples are rendered. A later event delays the rest of its utterance: no sample is lost or rendered twice, and
+the next pause compensates for the delay.
 
-Holds no more than what is still to be said.
+Holds only audio that is still to be rendered.
 """
 
 from collections import deque
@@ -17,18 +17,18 @@ SAMPLE_BYTES = 2
 
 
 class _Utterance:
-    """What is left to say of one utterance: pieces in order, each due at a sample or right after the last."""
+    """Rest of one utterance: pieces in order, each due at a sample or right after the piece ahead of it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.started = False
         self.due: int | None = None
-        """When its first sample is due; None once that has been said."""
+        """Sample at which the first sample is due; None once that sample is rendered."""
         self.pieces: deque[tuple[int | None, memoryview]] = deque()
         self._odd_byte = b""
 
     def add(self, pcm: bytes, due: int | None) -> None:
-        # Packets may be cut inside a sample: the utterance is the bytes of all of them in a row.
+        # Packets may end inside a sample: an utterance is the concatenation of its packets.
         whole = self._odd_byte + pcm if self._odd_byte else pcm
         even = len(whole) & ~1
         self._odd_byte = whole[even:]
@@ -37,27 +37,27 @@ class _Utterance:
 
 
 class SpeechRenderer:
-    """The stream of one avatar. Invariant: every sample of speech is rendered once, unless it is cut."""
+    """The stream of one avatar. Invariant: each sample of speech is rendered once, unless it is cut."""
 
     def __init__(self, *, epoch_s: float) -> None:
         self.epoch_s = epoch_s
-        """When sample 0 is due."""
+        """Time at which sample 0 is due."""
         self._utterances: deque[_Utterance] = deque()
         self._cuts: deque[tuple[int, int]] = deque()
         self.rendered = 0
         """Number of the next sample."""
         self.spoken = 0
-        """Number of the sample after the last one of speech that was rendered."""
+        """Number of the sample after the last rendered sample of speech."""
         self.late_samples = 0
-        """By how much speech was begun too late, in total, since its cue came after its time."""
+        """Total delay of speech whose events arrived after their time, in samples."""
 
     @property
     def waiting_bytes(self) -> int:
-        """Audio held that is still to be said."""
+        """Audio that is still to be rendered."""
         return sum(len(piece) for utterance in self._utterances for _, piece in utterance.pieces)
 
     def handle(self, event: AvatarEvent) -> None:
-        """Take a cue; poses mean nothing to the voice."""
+        """Take an avatar event; the renderer ignores poses."""
         match event:
             case SpeechAudio(number, pcm, resumes_at_s):
                 due = None if resumes_at_s is None else self._sample_at(resumes_at_s)
@@ -71,7 +71,7 @@ class SpeechRenderer:
                 pass
 
     def render(self, count: int) -> bytes:
-        """The next `count` samples."""
+        """Return the next `count` samples."""
         out = bytearray(count * SAMPLE_BYTES)
         end = self.rendered + count
         while self.rendered < end:
@@ -81,13 +81,13 @@ class SpeechRenderer:
         return bytes(out)
 
     def speaks_on(self, count: int) -> bool:
-        """Whether the next `count` samples are speech already known, and no cut is known that ends it."""
+        """Return whether the next `count` samples are speech already received that no known cut ends."""
         self._apply_cuts()
         piece = self._next_piece()
         if piece is None or self._cuts or (piece[0] is not None and piece[0] > self.rendered):
             return False
         for due, pcm in self._utterances[0].pieces:
-            # A later piece with a time of its own comes after a gap.
+            # A later piece with its own due time follows a gap.
             if due is not None and due > self.rendered:
                 return False
             count -= len(pcm) // SAMPLE_BYTES
@@ -96,10 +96,10 @@ class SpeechRenderer:
         return False
 
     def retract(self, heard: int) -> int | None:
-        """Take back what a cue has overtaken, when only samples before `heard` have left for good.
+        """Take back samples that a newer event has overtaken; samples before `heard` have been sent and stay.
 
-        That is speech behind a cut, and silence where speech is due now. Returns the number of the sample from
-        which on what was rendered is void, and is to be rendered again; None when all of it holds.
+        These are speech behind a cut, and silence where speech is due now. Returns the number of the sample from
+        which rendering starts again; None if all rendered samples stay valid.
         """
         if self._cuts:
             holds_until = self._cuts[0][0]
@@ -107,7 +107,7 @@ class SpeechRenderer:
             piece = self._next_piece()
             if piece is None:
                 return None
-            # One without a time of its own comes right behind what was said, though silence was rendered since.
+            # A piece without a due time follows the last speech directly, even if silence was rendered since.
             holds_until = self.spoken if piece[0] is None else max(piece[0], self.spoken)
         if holds_until >= self.rendered:
             return None
@@ -117,11 +117,11 @@ class SpeechRenderer:
         return self.rendered
 
     def skip(self, count: int) -> None:
-        """Let `count` samples of time pass unheard. Silence gets shorter by them, speech later."""
+        """Let `count` samples of time pass without rendering. Shortens silence and delays speech."""
         self.rendered += count
 
     def _render_next(self, out: bytearray, first: int, limit: int) -> None:
-        """Put what is due before `limit` into `out`, which begins at sample `first`, and go on to there."""
+        """Render audio due before `limit` into `out`, which begins at sample `first`, and advance."""
         piece = self._next_piece()
         if piece is None:
             self.rendered = limit
@@ -145,7 +145,7 @@ class SpeechRenderer:
             utterance.pieces[0] = (None, pcm[size:])
 
     def _next_piece(self) -> tuple[int | None, memoryview] | None:
-        """What is to be said next, with its sample number; None while that is not known."""
+        """Return the next piece with its sample number; None while it is unknown."""
         while self._utterances:
             utterance = self._utterances[0]
             if not utterance.started:
@@ -153,7 +153,7 @@ class SpeechRenderer:
             if utterance.pieces:
                 due, pcm = utterance.pieces[0]
                 return due if utterance.due is None else utterance.due, pcm
-            # It has said all it has; more may come, unless the next one has begun.
+            # All audio of the utterance is rendered; more may arrive unless the next utterance has started.
             if len(self._utterances) == 1 or not self._utterances[1].started:
                 return None
             self._utterances.popleft()

@@ -1,10 +1,10 @@
-"""The avatar's two tracks, and what keeps them fed in real time.
+"""The avatar's two tracks, fed in real time.
 
-Sound runs through a native queue that plays in real time however late the event loop is. What is put into that
-queue is what the playback clock said `DELAY_S` before the moment at which it leaves for the room: a fixed delay
-instead of a varying one, as long as changes on that clock are told within that time. The queue is kept full far
-ahead, so that it survives long pauses of the loop; what a cue then overtakes is taken back, which is speech behind
-a cut, or silence where speech is due. See docs/decisions/0008.
+Audio passes through a native queue that plays in real time however late the event loop is. A sample enters the
+queue `DELAY_S` after its time on the playback clock: a fixed delay instead of a varying one, as long as avatar
+events arrive within that time. The queue is filled far ahead, so that long pauses of the loop are not heard.
+Samples that a newer event overtakes are taken back: speech behind a cut, or silence where speech is due. See
+docs/decisions/0008.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ AUDIO_TRACK_NAME = "avatar-audio"
 VIDEO_TRACK_NAME = "avatar"
 
 AUDIO_FRAME_S = 0.02
-"""Length of the pieces of sound handed over."""
+"""Duration of the audio frames handed to the queue."""
 LEAD_S = 0.40
-"""Sound kept in the native queue. More survives longer pauses of the event loop."""
+"""Audio kept in the native queue. More survives longer pauses of the event loop."""
 SHORT_LEAD_S = 0.06
-"""The same for silence right behind speech: less than `DELAY_S`, so that nothing need be taken back while there
-is speech in the queue, whose place in it is known to 10 ms only."""
+"""The same for silence right behind speech: less than `DELAY_S`, so that samples are never taken back while speech
+is in the queue, whose position is known to 10 ms only."""
 DELAY_S = 0.10
-"""From a moment of the playback clock to when its sound leaves for the room."""
+"""Delay between a time of the playback clock and the sending of its audio."""
 AUDIO_BIT_RATE = 64_000
-"""Opus at a rate at which speech comes out as it went in; without pauses in sending (DTX)."""
+"""Opus bit rate that does not audibly change speech; without discontinuous transmission (DTX)."""
 
 VIDEO_FRAME_S = 0.04
-"""25 pictures per second."""
+"""25 frames per second."""
 VIDEO_BIT_RATES = {"very_high": 4_000_000, "high": 2_000_000, "medium": 1_000_000, "low": 600_000}
 """Upper limits per quality; a drawn face needs a fraction of them."""
 
@@ -49,34 +49,31 @@ _SILENCE = bytes(SAMPLE_BYTES * _FRAME)
 
 
 class AudioTrack:
-    """The track `avatar-audio`: silence from the moment it is published, and speech as the voice has it.
-
-    Whoever made it closes it.
-    """
+    """The track `avatar-audio`: silence from its publication on, and speech as rendered. Closed by its owner."""
 
     def __init__(self) -> None:
         self._source = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=1000)
         self.renderer = SpeechRenderer(epoch_s=time.monotonic() - DELAY_S)
         self._ahead = 0.0
-        """Samples in the native queue, by the clock."""
+        """Samples in the native queue, computed from the clock."""
         self._queued: deque[bytes] = deque()
-        """The last that were put there, as many as may still be in it."""
+        """Latest frames of the native queue, as many as it may still hold."""
         self._changed = asyncio.Event()
         self._shapes: deque[tuple[int, float, float]] = deque()
-        """End of each piece of sound, with the shape of the mouth that makes it."""
+        """End of each audio frame, with the shape of the mouth that makes its sound."""
         self.frames = 0
         self.late_frames = 0
         self.missed_s = 0.0
 
     async def publish(self, room: rtc.Room) -> None:
-        """Publish it; from here on it must be fed."""
+        """Publish the track; from then on `feed` must run."""
         track = rtc.LocalAudioTrack.create_audio_track(AUDIO_TRACK_NAME, self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False, red=False)
         options.audio_encoding.max_bitrate = AUDIO_BIT_RATE
         await room.local_participant.publish_track(track, options)
 
     def handle(self, event: AvatarEvent) -> None:
-        """Take a event."""
+        """Take an avatar event."""
         self.renderer.handle(event)
         if isinstance(event, SpeechCut | SpeechStarted) or (
             isinstance(event, SpeechAudio) and event.resumes_at_s is not None
@@ -84,7 +81,7 @@ class AudioTrack:
             self._changed.set()
 
     async def feed(self) -> None:
-        """Keep the native queue filled, for ever."""
+        """Keep the native queue filled until cancelled."""
         now_s = time.monotonic()
         self.renderer.skip(round((now_s - self.renderer.epoch_s - DELAY_S) * RATE_HZ))
         beat_s = filled_s = now_s
@@ -103,7 +100,7 @@ class AudioTrack:
 
     async def _fill(self) -> None:
         while True:
-            # Before anything else is rendered: the voice forgets what it was told once it has rendered past it.
+            # Retracting precedes rendering, because the renderer forgets events once it has rendered past them.
             if self._changed.is_set():
                 self._changed.clear()
                 await self._retract()
@@ -126,7 +123,7 @@ class AudioTrack:
         await self._source.capture_frame(rtc.AudioFrame(pcm, RATE_HZ, 1, samples))
 
     async def _retract(self) -> None:
-        """Empty the native queue of what a cue has overtaken, and put back what comes before that."""
+        """Remove overtaken samples from the native queue, and put back the samples before them."""
         rendered = self.renderer.rendered
         heard = rendered - int(self._ahead)
         until = self.renderer.retract(heard)
@@ -143,12 +140,12 @@ class AudioTrack:
             await self._push(kept)
 
     def _account_played(self, passed_s: float) -> None:
-        """Note what the native queue has played meanwhile."""
+        """Account for the samples that the native queue has played in `passed_s`."""
         self._ahead -= passed_s * RATE_HZ
         if self._ahead >= 0:
             return
         if self.renderer.speaks_on(1):
-            # It ran dry within speech: listeners heard nothing for so long, and the rest comes later.
+            # The queue ran dry within speech: listeners heard a gap, and the rest of the speech is delayed.
             self.missed_s -= self._ahead / RATE_HZ
         self.renderer.skip(round(-self._ahead))
         self._ahead = 0.0
@@ -161,7 +158,7 @@ class AudioTrack:
         return pcm
 
     def mouth_now(self) -> tuple[float, float]:
-        """Opening and spread of the mouth that makes the sound that leaves for the room now."""
+        """Return opening and spread of the mouth for the audio that is sent now."""
         heard = self.renderer.rendered - self._ahead
         while len(self._shapes) > 1 and self._shapes[0][0] <= heard:
             self._shapes.popleft()
@@ -173,7 +170,7 @@ class AudioTrack:
 
 
 class VideoTrack:
-    """The track `avatar`: the face, 25 times a second. Whoever made it closes it."""
+    """The track `avatar`: the face, 25 times per second. Closed by its owner."""
 
     def __init__(self, face: Face, seed: int) -> None:
         self._face = face
@@ -183,7 +180,7 @@ class VideoTrack:
         self.skipped_frames = 0
 
     async def publish(self, room: rtc.Room, quality: str, encoding: str) -> None:
-        """Publish it in the codec that was ordered."""
+        """Publish the track in the requested codec."""
         track = rtc.LocalVideoTrack.create_video_track(VIDEO_TRACK_NAME, self._source)
         options = rtc.TrackPublishOptions(
             source=rtc.TrackSource.SOURCE_CAMERA,
@@ -198,7 +195,7 @@ class VideoTrack:
     async def feed(
         self, drawing_executor: Executor, pose: Callable[[], Pose], mouth: Callable[[], tuple[float, float]]
     ) -> None:
-        """Draw one picture after the other, for ever. One that would come too late is left out."""
+        """Draw frames until cancelled; frames that would be late are skipped."""
         loop = asyncio.get_running_loop()
         began_s = time.monotonic()
         number = 0
@@ -213,7 +210,7 @@ class VideoTrack:
     def _draw(self, at_s: float, pose: Pose, opening: float, spread: float) -> None:
         expression = self._animation.at(at_s, pose=pose, opening=opening, spread=spread)
         picture = self._face.draw(expression)
-        # The native source copies it before it returns, so the next one may be drawn over it.
+        # The native source copies the frame before it returns, so the next frame may overwrite the buffer.
         self._source.capture_frame(
             rtc.VideoFrame(self._face.width, self._face.height, rtc.VideoBufferType.I420, picture)
         )

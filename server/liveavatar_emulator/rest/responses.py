@@ -1,4 +1,4 @@
-"""The envelope of a success, and the pages of a list."""
+"""Envelope of a successful response, and the pages of a list."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -11,19 +11,19 @@ from liveavatar_emulator.service import Emulator
 
 
 class Paging(BaseModel):
-    """Which page of a list."""
+    """Page of a list."""
 
     page: int = Field(default=1, ge=1)
     page_size: int = Field(default=20, ge=1, le=100)
 
 
 def success(emulator: Emulator, data: Any, status: int = 200) -> Response:
-    """`data` in the envelope, with the success code of the settings."""
+    """Return `data` in the envelope, with the success code of the settings."""
     return json_response({"code": emulator.settings.success_code, "data": data, "message": "Success"}, status)
 
 
 def page(request: Request, emulator: Emulator, rows: list[dict[str, Any]], paging: Paging) -> Response:
-    """One page of `rows`; `next` and `previous` are whole URLs that keep the rest of the query."""
+    """Return one page of `rows`; `next` and `previous` are whole URLs that keep the rest of the query."""
 
     def link(number: int) -> str:
         query = {**request.query_params, "page": number, "page_size": paging.page_size}

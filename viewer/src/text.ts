@@ -1,4 +1,4 @@
-// What is said to the person who watches.
+// Texts of the page.
 
 import type { SessionView } from "./emulator.ts";
 
@@ -25,7 +25,7 @@ export function connectionText(connection: Connection): string {
   return CONNECTIONS[connection];
 }
 
-/** What the avatar does, in one word, for the label and for the colour. */
+/** Return the avatar's activity, for label and colour. */
 export function activity(session: SessionView): string {
   if (session.phase === "waiting") {
     return "Getting ready";
@@ -36,7 +36,7 @@ export function activity(session: SessionView): string {
   return session.pose.charAt(0).toUpperCase() + session.pose.slice(1);
 }
 
-/** Why a session is over, as a sentence; the reason's own word stays in it, for looking it up. */
+/** Return the reason of a session's end as a sentence that contains the service's own term. */
 export function endText(reason: string | null): string {
   if (reason === null) {
     return "The emulator knows no such session (any more).";
@@ -45,19 +45,19 @@ export function endText(reason: string | null): string {
   return why === undefined ? `It ended with ${reason}.` : `It ended because ${why} (${reason}).`;
 }
 
-/** An id as people tell sessions apart. */
+/** Return the short form of an id. */
 export function shortId(id: string): string {
   return id.slice(0, 8);
 }
 
-/** A duration as minutes and seconds. */
+/** Return a duration as minutes and seconds. */
 export function clock(seconds: number): string {
   const whole = Math.max(0, Math.floor(seconds));
   const minutes = Math.floor(whole / 60);
   return `${minutes}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-/** The picture's size and rate; a dash for what is not known. */
+/** Return the video's size and rate; a dash if unknown. */
 export function pictureText(width: number, height: number, fps: number | null): string {
   if (width === 0 || height === 0) {
     return "–";

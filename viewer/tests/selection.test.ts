@@ -1,30 +1,30 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SessionView, Status } from "../src/emulator.ts";
-import * as follow from "../src/following.ts";
+import * as follow from "../src/selection.ts";
 
 function session(id: string, end_reason: string | null = null): SessionView {
-  return { id, phase: end_reason === null ? "ready" : "ended", pose: "idle", duration_s: 1, end_reason, own_room: null };
+  return { id, phase: end_reason === null ? "ready" : "ended", pose: "idle", duration_s: 1, end_reason, livekit_room: null };
 }
 
-/** What the emulator answers when these run and `about` was asked for. */
+/** What the emulator answers when these run and `about` was requested for. */
 function status(running: string[], about: SessionView | null = null): Status {
   return { livekit: true, running: running.map((id) => session(id)), session: about };
 }
 
-const watching = (choice: follow.Choice, id: string): follow.Following => ({ choice, watched: { kind: "session", id } });
+const watching = (choice: follow.Choice, id: string): follow.Selection => ({ choice, watched: { kind: "session", id } });
 const NEWEST: follow.Choice = { kind: "newest" };
 
 test("without a session in its address the page waits for one and takes the newest", () => {
   const begun = follow.begin("");
-  assert.equal(follow.asked(begun), null);
+  assert.equal(follow.requested(begun), null);
   assert.equal(follow.next(begun, status([]), 0), begun);
   assert.deepEqual(follow.next(begun, status(["a", "b"]), 0), watching(NEWEST, "b"));
 });
 
 test("a session in the address is watched although a newer one runs", () => {
   const begun = follow.begin("?session=a");
-  assert.equal(follow.asked(begun), "a");
+  assert.equal(follow.requested(begun), "a");
   assert.equal(follow.next(begun, status(["a", "b"], session("a")), 0), begun);
 });
 

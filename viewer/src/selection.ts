@@ -1,52 +1,52 @@
-// Which session is watched. Pure: what the emulator says and the time come in, the next state comes out.
+// Selection of the watched session. Pure: the emulator's status and the time come in, the next state comes out.
 
 import type { Status } from "./emulator.ts";
 
-/** What the picker says: the newest session, whichever that is, or one of this id. */
+/** Choice of the picker: the newest session, or the session of this id. */
 export type Choice = { kind: "newest" } | { kind: "one"; id: string };
 
-/** What is watched now. `over` stays on screen until the next session is there. */
+/** Currently watched session. `over` stays on screen until the next session starts. */
 export type Watched =
   | { kind: "nothing" }
   | { kind: "session"; id: string }
   | { kind: "over"; id: string; reason: string | null; sinceMs: number };
 
-export interface Following {
+export interface Selection {
   choice: Choice;
   watched: Watched;
 }
 
-/** How long a session's end can be read before the next one is shown. */
+/** Time for which the end of a session is shown before the next session. */
 export const READ_MS = 2500;
 
-/** Start with the session that the page's address names, or with the newest. */
-export function begin(search: string): Following {
+/** Select the session in the page's address, or the newest. */
+export function begin(search: string): Selection {
   const id = new URLSearchParams(search).get("session");
   return id ? { choice: { kind: "one", id }, watched: { kind: "session", id } } : newest();
 }
 
-/** Follow the newest from now on. */
-export function newest(): Following {
+/** Select the newest session from now on. */
+export function newest(): Selection {
   return { choice: { kind: "newest" }, watched: { kind: "nothing" } };
 }
 
-/** Watch this one, until it ends. */
-export function one(id: string): Following {
+/** Select one session until it ends. */
+export function one(id: string): Selection {
   return { choice: { kind: "one", id }, watched: { kind: "session", id } };
 }
 
-/** Which session to ask the emulator about. */
-export function asked(following: Following): string | null {
-  return following.watched.kind === "nothing" ? null : following.watched.id;
+/** Return the session whose status is requested. */
+export function requested(selection: Selection): string | null {
+  return selection.watched.kind === "nothing" ? null : selection.watched.id;
 }
 
-/** Take in what the emulator said about the session `asked` for. */
-export function next(following: Following, status: Status, nowMs: number): Following {
-  const { choice, watched } = following;
+/** Return the selection after a status of the session that `requested` returned. */
+export function next(selection: Selection, status: Status, nowMs: number): Selection {
+  const { choice, watched } = selection;
   const latest = status.running.at(-1)?.id ?? null;
   switch (watched.kind) {
     case "nothing":
-      return latest === null ? following : { choice, watched: { kind: "session", id: latest } };
+      return latest === null ? selection : { choice, watched: { kind: "session", id: latest } };
     case "session": {
       const session = status.session?.id === watched.id ? status.session : null;
       if (session === null || session.end_reason !== null) {
@@ -55,12 +55,12 @@ export function next(following: Following, status: Status, nowMs: number): Follo
       }
       return choice.kind === "newest" && latest !== null && latest !== watched.id
         ? { choice, watched: { kind: "session", id: latest } }
-        : following;
+        : selection;
     }
     case "over":
-      // What was picked is over, so there is no more to hold on to.
+      // The chosen session is over, so the newest session is chosen again.
       return latest !== null && nowMs - watched.sinceMs >= READ_MS
         ? { choice: { kind: "newest" }, watched: { kind: "session", id: latest } }
-        : following;
+        : selection;
   }
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SessionView } from "../src/emulator.ts";
-import { activity, clock, endText, pictureText } from "../src/words.ts";
+import { activity, clock, endText, pictureText } from "../src/text.ts";
 
 const view = (phase: string, pose: string): SessionView => ({
   id: "838e0d05-f1cb-4317-a885-02ddc092c3e7",
@@ -9,7 +9,7 @@ const view = (phase: string, pose: string): SessionView => ({
   pose,
   duration_s: 0,
   end_reason: null,
-  own_room: null,
+  livekit_room: null,
 });
 
 test("what the avatar does is its pose, once it is ready", () => {

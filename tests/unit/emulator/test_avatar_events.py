@@ -1,4 +1,4 @@
-"""What a session tells its avatar, and how it waits for it."""
+"""Avatar events of a session, and its wait for the avatar."""
 
 import itertools
 from typing import Any

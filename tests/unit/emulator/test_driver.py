@@ -46,7 +46,7 @@ def make_driver(
 
 
 async def drained(outbox: Outbox) -> list[str]:
-    """What waits in an outbox up to its close frame, in short."""
+    """Return the items of an outbox up to its close frame, in short."""
     words = []
     while not isinstance(item := await outbox.take(), CloseFrame):
         body = orjson.loads(item)

@@ -1,4 +1,4 @@
-"""Which fault takes hold of which session, when, how often and for how long; all under a manual clock."""
+"""Faults on sessions: selection, time, repetitions and duration; all under a manual clock."""
 
 import json
 import random
@@ -38,7 +38,7 @@ class FakeConnection:
 
 
 class Client:
-    """One session with whoever is attached to it."""
+    """A session with its attached client."""
 
     def __init__(self, service: "Service", ordinal: int) -> None:
         self.service = service
@@ -74,7 +74,7 @@ class Client:
         self.driver.command(Speak("u", bytes(size_bytes)), self.service.clock.now_s())
 
     def heard(self) -> list[str]:
-        """What was released to the client since it was last asked."""
+        """Return the events released to the client since the last call."""
         words = []
         while self.outbox._ready:
             item = self.outbox._ready.popleft()

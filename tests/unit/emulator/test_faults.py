@@ -1,4 +1,4 @@
-"""What faults are made of, and the queue of those on REST."""
+"""Fields of faults, and the queue of REST faults."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What waits for one socket: order, delays, limits, the way out."""
+"""Outbox of one socket: order, delays, limits, end."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a session received, byte for byte."""
+"""Recording of a session, byte for byte."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""One session's life: what it says and when."""
+"""Life of a session: its events and their times."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""How late the emulator's clock was."""
+"""Lag of the emulator's timers."""
 
 import pytest
 

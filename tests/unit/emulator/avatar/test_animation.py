@@ -1,4 +1,4 @@
-"""What the face does with itself."""
+"""Animation of the face."""
 
 import numpy as np
 

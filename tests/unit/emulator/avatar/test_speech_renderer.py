@@ -245,7 +245,7 @@ class Room:
         return self.renderer.speaks_on(beat) or self.renderer.rendered - len(self.ahead) >= self.renderer.spoken
 
     def expected(self) -> tuple[list[int], set[int]]:
-        """What the playback clock says was heard, and the samples at which a cut may round either way."""
+        """Return the samples played by the playback clock, and those at which a cut may round either way."""
         stream = [0] * len(self.heard)
         edges: set[int] = set()
         end = 0

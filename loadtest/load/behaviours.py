@@ -1,13 +1,13 @@
-"""What each class of users does with its session, from the moment it has come. One coroutine each.
+"""Behaviours of users in an open session: one coroutine function each.
 
-A new kind of user is one function here, one entry in `BEHAVIOURS`, and one class in `users.py`.
+A new kind of user is one function here, one entry in `USER_KINDS`, and one class in `locustfile.py`.
 """
 
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from load.figures import System
 from load.gateway import GatewaySession
@@ -144,24 +144,25 @@ async def talker(call: Call) -> None:
         await call.session.finish(turn)
 
 
+Behaviour: TypeAlias = Callable[[Call], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
-class Behaviour:
-    """A class of users."""
+class UserKind:
+    """Properties of a class of users."""
 
-    run: Callable[[Call], Awaitable[None]]
     busy_s: Callable[[Style], float]
-    """How long one arrival keeps a user busy, on average."""
+    """Mean time that one arrival keeps a user busy."""
     direct: bool = False
-    """Whether it speaks to LiveAvatar itself."""
+    """Speak to LiveAvatar itself."""
     attached: bool = True
-    """Whether its session is opened by `Attach`; else by unary calls."""
-
+    """Open the session by `Attach`; else by unary calls."""
     lean: bool = False
-    """Whether its audio goes over a connection that costs this process little."""
+    """Send audio over a connection that costs this process little."""
 
     @property
     def system(self) -> System:
-        """What it speaks to."""
+        """System under load."""
         return "direct" if self.direct else "gateway"
 
 
@@ -174,20 +175,24 @@ def _conversation_s(style: Style) -> float:
     return 1.0 + _mean(style.turns) * (turn_s + 0.3)
 
 
-BEHAVIOURS: Final[Mapping[str, Behaviour]] = {
-    "Conversation": Behaviour(conversation, _conversation_s),
-    "Direct": Behaviour(conversation, _conversation_s, direct=True),
-    "Broadcast": Behaviour(broadcast, lambda style: 1.0 + _mean(style.monologue_s), attached=False),
-    "Churn": Behaviour(churn, lambda style: 1.3 + _mean(style.word_s), attached=False),
-    "BargeIn": Behaviour(barge_in, lambda style: 1.0 + _mean(style.turns) * (1.0 + _mean(style.speech_s) / 2)),
-    "Firehose": Behaviour(firehose, lambda style: 1.0 + max(1.0, _mean(style.flood_s) - 30.0), attached=False),
-    "Talker": Behaviour(
-        talker, lambda style: 1.0 + _mean(style.turns) * _mean(style.speech_s), attached=False, lean=True
-    ),
+USER_KINDS: Final[Mapping[str, UserKind]] = {
+    "Conversation": UserKind(_conversation_s),
+    "Direct": UserKind(_conversation_s, direct=True),
+    "Broadcast": UserKind(lambda style: 1.0 + _mean(style.monologue_s), attached=False),
+    "Churn": UserKind(lambda style: 1.3 + _mean(style.word_s), attached=False),
+    "BargeIn": UserKind(lambda style: 1.0 + _mean(style.turns) * (1.0 + _mean(style.speech_s) / 2)),
+    "Firehose": UserKind(lambda style: 1.0 + max(1.0, _mean(style.flood_s) - 30.0), attached=False),
+    "Talker": UserKind(lambda style: 1.0 + _mean(style.turns) * _mean(style.speech_s), attached=False, lean=True),
 }
-"""By the name of the Locust class that does it."""
+"""Kinds by the name of their class in `locustfile.py`."""
 
 
 def expected_s(style: Style) -> dict[str, float]:
-    """How long a user of each class is busy with one arrival."""
-    return {name: behaviour.busy_s(style) for name, behaviour in BEHAVIOURS.items()}
+    """Return the mean time that one arrival keeps a user of each class busy."""
+    return {name: kind.busy_s(style) for name, kind in USER_KINDS.items()}
+
+
+def weights(mix: Mapping[str, float], style: Style) -> dict[str, float]:
+    """Return the share of each class in the sessions under way at once, from its share in the arrivals."""
+    busy_s = expected_s(style)
+    return {name: share * busy_s[name] for name, share in mix.items()}

@@ -15,7 +15,7 @@ import aiohttp
 
 from liveavatar.gateway.channel import Connection
 from load.arrivals import Arrival
-from load.behaviours import BEHAVIOURS, Call
+from load.behaviours import USER_KINDS, Behaviour, Call
 from load.direct import DirectSession
 from load.figures import Recorder
 from load.gateway import CONNECTION_OPTIONS, GatewaySession, LeanSession
@@ -65,7 +65,7 @@ class Worker:
         self._order = order
         self._style = style
         self._arrivals = arrivals
-        self._waiting: dict[str, deque[Arrival]] = {name: deque() for name in BEHAVIOURS}
+        self._waiting: dict[str, deque[Arrival]] = {name: deque() for name in USER_KINDS}
         for arrival in arrivals:
             self._waiting[arrival.user].append(arrival)
         self._voice = Voice()
@@ -113,12 +113,13 @@ class Worker:
         for work in (self.health.watch(), self._flush()):
             self._watching.add(asyncio.create_task(work))
 
-    async def serve(self, arrival: Arrival, slot: int) -> None:
-        """Wait until somebody comes, and be that somebody.
+    async def serve(self, arrival: Arrival, user: int, behaviour: Behaviour) -> None:
+        """Wait until an arrival is due, then hold its session.
 
         Args:
-            arrival: Who and when.
-            slot: Number of the user; with it goes the connection.
+            arrival: Class of users and time.
+            user: Number of the user; it selects the connection.
+            behaviour: Coroutine function that speaks in the session.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -127,13 +128,13 @@ class Worker:
             await until(self.zero_mono_s + arrival.due_s)
             if not self._closing:
                 self._begun.add(arrival.number)
-                await self._call(arrival, slot)
+                await self._call(arrival, user, behaviour)
         finally:
             self._serving.discard(task)
 
-    async def _call(self, arrival: Arrival, slot: int) -> None:
+    async def _call(self, arrival: Arrival, user: int, behaviour: Behaviour) -> None:
         due_s, began_s = self.zero_mono_s + arrival.due_s, time.monotonic()
-        session = self._session(arrival, slot)
+        session = self._session(arrival, user)
         meter, system = self.meter, session.system
         meter.count(system, "arrivals")
         meter.took(system, "deferred", began_s - due_s, at_mono_s=due_s)
@@ -145,7 +146,7 @@ class Worker:
             meter.took(system, "session open", now_s - due_s, at_mono_s=now_s)
             meter.took(system, "session open, closed loop", now_s - began_s, at_mono_s=now_s)
             meter.count(system, "sessions")
-            await BEHAVIOURS[arrival.user].run(self._as_call(arrival, session))
+            await behaviour(self._as_call(arrival, session))
         except Failure as failure:
             logger.warning("%s %s: %s: %s", arrival.user, arrival.number, failure.reason, failure)
             meter.failed(system, failure.reason, took_s=time.monotonic() - began_s)
@@ -158,15 +159,15 @@ class Worker:
             meter.took(system, "session lifetime", time.monotonic() - due_s)
             await self._check(session)
 
-    def _session(self, arrival: Arrival, slot: int) -> Session:
-        behaviour = BEHAVIOURS[arrival.user]
-        if behaviour.direct:
+    def _session(self, arrival: Arrival, user: int) -> Session:
+        kind = USER_KINDS[arrival.user]
+        if kind.direct:
             assert self._http is not None
             return DirectSession(self._http, self._order.api_key, self.meter, self._voice)
-        if behaviour.lean:
+        if kind.lean:
             # Its few unary calls share a connection.
             return LeanSession(self._connection(0), self._order.target, self.meter, self._voice)
-        return GatewaySession(self._connection(slot), self.meter, self._voice, attached=behaviour.attached)
+        return GatewaySession(self._connection(user), self.meter, self._voice, attached=kind.attached)
 
     def _as_call(self, arrival: Arrival, session: Session) -> Call:
         return Call(
@@ -178,8 +179,8 @@ class Worker:
             closing=lambda: self._closing,
         )
 
-    def _connection(self, slot: int) -> Connection:
-        number = slot // max(1, self._order.streams_per_connection)
+    def _connection(self, user: int) -> Connection:
+        number = user // max(1, self._order.streams_per_connection)
         if number not in self._connections:
             self._connections[number] = Connection(self._order.target, None, CONNECTION_OPTIONS)
         return self._connections[number]
@@ -239,4 +240,4 @@ class Worker:
         elapsed_s = time.monotonic() - self.zero_mono_s
         for arrival in self._arrivals:
             if arrival.due_s <= elapsed_s and arrival.number not in self._begun:
-                self.meter.count(BEHAVIOURS[arrival.user].system, "arrivals missed")
+                self.meter.count(USER_KINDS[arrival.user].system, "arrivals missed")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from load.arrivals import Curve
-from load.behaviours import BEHAVIOURS, expected_s
+from load.behaviours import USER_KINDS, expected_s
 from load.run_config import InvalidRunConfig, RunConfig
 from load.scenarios import SCENARIOS, ordered
 from load.slots import cap_at, even
@@ -45,7 +45,7 @@ def test_users_are_about_in_the_proportion_of_the_weights():
 
 def test_every_scenario_has_users_that_exist_and_a_cap_above_what_is_under_way():
     for name, scenario in SCENARIOS.items():
-        assert set(scenario.mix) <= set(BEHAVIOURS), name
+        assert set(scenario.mix) <= set(USER_KINDS), name
         busy_s = expected_s(scenario.style)
         mean_s = sum(scenario.mix[user] * busy_s[user] for user in scenario.mix) / sum(scenario.mix.values())
         assert scenario.users >= 1.25 * scenario.rate * mean_s, f"{name} would defer arrivals of its own accord"

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from load.behaviours import expected_s
+from load.bench.command import command as bench_command
 from load.comparison import Comparison, compare
 from load.judging import judge
 from load.knee import Knee, SearchRange, find_knee
@@ -69,6 +70,9 @@ def main() -> None:
     Exit codes: 0 all objectives held, 1 one is broken, 3 void (the generator was the bottleneck, or too little
     was measured), 2 the run could not be made, 130 interrupted.
     """  # noqa: D301 - \b is how click is told not to wrap
+
+
+main.add_command(bench_command)
 
 
 @main.command()

@@ -325,8 +325,10 @@ class _AudioCall(Protocol):
 class LeanSession(GatewaySession):
     """The same over `AudioPipe`, opened by unary calls: it costs this process little, for measuring capacity."""
 
-    def __init__(self, connection: Connection, target: str, meter: LoadRecorder, voice: Voice) -> None:
-        super().__init__(connection, meter, voice, attached=False)
+    def __init__(
+        self, connection: Connection, target: str, meter: LoadRecorder, voice: Voice, *, attached: bool = False
+    ) -> None:
+        super().__init__(connection, meter, voice, attached=attached)
         self._target = target
 
     async def _dial(self) -> _AudioCall:

@@ -64,12 +64,21 @@ class AudioPipe(asyncio.Protocol):
         """Send a message; waits while the gateway takes no more. False when the call is over."""
         if self._closed:
             return False
-        data = message.SerializeToString()
-        self._send_body(b"\0" + len(data).to_bytes(4, "big") + data)
+        self._send_body(_body(message))
         while self._waiting and not self._closed:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
         return not self._closed
+
+    def post(self, frame: bytes) -> None:
+        """Send a message of `encoded` without waiting; it is queued where the windows do not allow it yet."""
+        size = len(frame) - _HEADER
+        if self._waiting or size > self._stream_window or size > self._connection_window:
+            self._send_body(frame[_HEADER:])
+        elif self._transport is not None and not self._closed:
+            self._stream_window -= size
+            self._connection_window -= size
+            self._transport.write(frame)
 
     async def finish_writing(self) -> None:
         """Half-close."""
@@ -181,8 +190,7 @@ class AudioPipe(asyncio.Protocol):
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._transport is not None and not self._closed:
-            header = struct.pack(">IBI", len(payload) << 8 | kind, flags, stream)
-            self._transport.write(header + payload)
+            self._transport.write(_header(len(payload), kind, flags, stream) + payload)
 
     def _close(self) -> None:
         if not self._closed:
@@ -194,6 +202,22 @@ class AudioPipe(asyncio.Protocol):
     def _wake(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
+
+
+def encoded(message: audio.StreamAudioRequest) -> bytes:
+    """Return a message of at most 16 kB as one frame, for `AudioPipe.post`."""
+    body = _body(message)
+    assert len(body) <= _FRAME_BYTES
+    return _header(len(body), _DATA, 0, _STREAM) + body
+
+
+def _body(message: audio.StreamAudioRequest) -> bytes:
+    data = message.SerializeToString()
+    return b"\0" + len(data).to_bytes(4, "big") + data
+
+
+def _header(size: int, kind: int, flags: int, stream: int) -> bytes:
+    return struct.pack(">IBI", size << 8 | kind, flags, stream)
 
 
 async def open_pipe(

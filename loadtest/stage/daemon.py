@@ -112,6 +112,13 @@ class Daemon:
         raise StageError(f"{self.name} was not ready after {self._ready_within_s:g} s\n{tail(self.log)}")
 
 
+def say_ready(path: Path, **info: object) -> None:
+    """Write a process's ready file, with what its starter needs to know."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps({"pid": os.getpid(), **info}))
+    draft.rename(path)
+
+
 def tail(log: Path) -> str:
     """The last lines of a log."""
     lines = log.read_text(errors="replace").splitlines()

@@ -9,7 +9,7 @@ from load.__main__ import main
 from load.objectives import read_objectives
 from load.scenarios import SCENARIOS
 
-_DOCUMENT = Path(__file__).parents[3] / "docs/load-testing.md"
+_DOCUMENT = Path(__file__).parents[4] / "docs/load-testing.md"
 
 
 def _load(*arguments: str, **environment: str) -> Result:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from harness.avatar import intake_of
 from websockets.asyncio.server import ServerConnection, serve
 
 from liveavatar_gateway.core.config import SessionConfig
@@ -20,6 +19,7 @@ from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.sessions.driver import ReconnectConfig, SessionDriver
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.socket import CommandSocket
+from testkit.avatar import intake_of
 
 
 class Core:

@@ -61,7 +61,7 @@ class SessionUser(User):
 
 
 class Conversation(SessionUser):
-    """Listens, thinks, speaks for 2 to 12 s, several turns; one utterance in five is interrupted."""
+    """User who listens, thinks and speaks for 2 to 12 s, several turns; one utterance in five is interrupted."""
 
     @task
     def converse(self) -> None:
@@ -79,7 +79,7 @@ class Direct(SessionUser):
 
 
 class Broadcast(SessionUser):
-    """One long monologue."""
+    """User with one long monologue."""
 
     @task
     def broadcast(self) -> None:
@@ -88,7 +88,7 @@ class Broadcast(SessionUser):
 
 
 class Churn(SessionUser):
-    """Opens a session, says one word, ends it."""
+    """User who opens a session, says one word and ends it."""
 
     @task
     def say_one_word(self) -> None:
@@ -97,7 +97,7 @@ class Churn(SessionUser):
 
 
 class BargeIn(SessionUser):
-    """Interrupts nearly every utterance, in each way that the contract has."""
+    """User who interrupts nearly every utterance, in each way that the contract has."""
 
     @task
     def speak_and_interrupt(self) -> None:
@@ -106,7 +106,7 @@ class BargeIn(SessionUser):
 
 
 class Firehose(SessionUser):
-    """Sends speech as fast as the credit allows."""
+    """User who sends speech as fast as the credit allows."""
 
     @task
     def flood(self) -> None:
@@ -115,7 +115,7 @@ class Firehose(SessionUser):
 
 
 class Talker(SessionUser):
-    """Speaks without a pause, over a connection that costs the generator little."""
+    """User who speaks without a pause, over a connection that costs the generator little."""
 
     @task
     def talk(self) -> None:

@@ -18,7 +18,7 @@ import uvloop
 from load.direct import DirectSession
 from load.figures import Recorder
 from load.recorder import LoadRecorder
-from load.session import Failure, Turn
+from load.session import Failure, Utterance
 from load.speech import Voice, real_time
 from stage import services
 from stage.cores import Cores, CoreTimes, choose_cores, on_cores, process_cpu_s
@@ -122,8 +122,8 @@ async def _talk(caller: DirectSession, voice: Voice, utterance_ms: int, start_s:
     for number in itertools.count():
         text = voice.pick(rng, utterance_ms / 1000)
         delivery = real_time(text.size_bytes, chunk_ms=PACKET_MS)
-        await caller.speak(Turn(f"u{number}", text, delivery, start_s))
-        caller.turns.clear()
+        await caller.speak(Utterance(f"u{number}", text, delivery, start_s))
+        caller.utterances.clear()
         start_s += text.seconds
     raise AssertionError("unreachable: the loop has no end")
 

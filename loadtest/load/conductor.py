@@ -31,7 +31,7 @@ from load.dispatch import EvenDispatcher
 from load.figures import Recorder
 from load.locust_run import LocustRun
 from load.run_config import Began, Report, RunConfig
-from load.scenarios import ordered
+from load.scenarios import scenario_of
 from load.show import Table
 from load.signals import leave_ctrl_c_to_the_master
 from load.slots import cap_at
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 _LEAD_S: Final = 2.0
 """From the start of a test to the schedule's zero: users are there before the first arrival."""
 _LATEST_S: Final = DRAIN_S + END_WITHIN_S + 10.0
-"""How long after the last arrival a process may take to report; one that has not by then is lost."""
+"""Longest time from the last arrival to a process's report; a process without a report by then is lost."""
 _FIXED: Final = {"num_users": "LOAD_USERS", "spawn_rate": "LOAD_RATE", "run_time": "LOAD_SECONDS"}
 """Options of Locust that a scenario replaces, with the variable for each."""
 _POLL_S: Final = 0.1
@@ -60,11 +60,11 @@ class Conductor(LocustRun):
         """Prepare for runs.
 
         Raises:
-            InvalidRunConfig: the scenario does not exist, or has nobody left.
+            InvalidRunConfig: the scenario does not exist, or has no class of users left.
             TimelineError: the timeline of faults cannot be read.
         """
         super().__init__(config)
-        self.scenario = ordered(config, expected_s)
+        self.scenario = scenario_of(config, expected_s)
         self._curve = self.scenario.curve()
         self._timeline = Timeline.read(config.faults)
         self._environment: Environment | None = None
@@ -115,7 +115,7 @@ class Conductor(LocustRun):
             runner.register_message("load-stop", self._on_stop, concurrent=True)
 
     def _refuse_what_is_ignored(self, environment: Environment) -> None:
-        """A schedule has its own users, rate and length, so Locust's options for them would do nothing."""
+        """Refuse Locust's options for users, rate and length, which the schedule replaces."""
         options = environment.parsed_options
         for option, variable in _FIXED.items():
             if options is not None and getattr(options, option, None) is not None:
@@ -128,8 +128,6 @@ class Conductor(LocustRun):
             raise SystemExit(
                 f"--host is {environment.host}, but LOAD_TARGET is {self.config.target}; set one of them"
             )
-
-    # --- the master's side, and the only process's
 
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
         runner = environment.runner
@@ -151,7 +149,7 @@ class Conductor(LocustRun):
             runner.send_message("load-begin", plan, worker)
 
     def over(self) -> bool:
-        """Whether everybody has reported, or never will; the report is written then."""
+        """Return whether every process has reported or is lost; write the report then."""
         if self._running:
             missing = self._workers - len(self._reports)
             late = time.monotonic() > self._zero_mono_s + self.scenario.seconds + _LATEST_S
@@ -195,8 +193,6 @@ class Conductor(LocustRun):
         report.save(Path(self.config.report))
         logger.info("what was measured is in %s", self.config.report)
 
-    # --- the side of a process that generates
-
     def _on_begin(self, msg: Any, **_: Any) -> None:
         plan = msg.data
         zero_mono_s = time.monotonic() + plan["zero_wall_s"] - time.time()
@@ -221,8 +217,6 @@ class Conductor(LocustRun):
         assert self._environment.runner is not None
         self._environment.runner.send_message("load-done", {"rank": rank, **report})
 
-    # --- stopped early, by Ctrl-C, SIGTERM or the web UI's button
-
     def _on_stop(self, **_: Any) -> None:
         if self._work is not None and not self._work.ready():
             self._early.set()
@@ -241,9 +235,9 @@ class Conductor(LocustRun):
 
 
 def _keep_pauses_short() -> None:
-    """The loop's thread shares this process with Locust's, and both with the garbage collector."""
-    # Between threads that both want to run Python, Python's own default is 5 ms at a time.
+    """Keep Locust's thread and the garbage collector from delaying the event loop."""
+    # Python's own default is 5 ms at a time for each of several running threads.
     sys.setswitchinterval(_TURN_S)
-    # All that was imported stays for good; a collector that looks through it stops the loop for long.
+    # Imported objects stay for the life of the process; a collection over them would stop the loop for long.
     gc.collect()
     gc.freeze()

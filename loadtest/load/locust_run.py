@@ -23,7 +23,7 @@ class LocustRun(ABC):
     """Runs of one process. `worker` is set while users have something to serve."""
 
     scheduled: ClassVar[bool] = False
-    """Whether arrivals follow a schedule, so that a load shape sets the number of users."""
+    """True if arrivals follow a schedule, so that a load shape sets the number of users."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config

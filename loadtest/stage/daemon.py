@@ -1,4 +1,4 @@
-"""Starts and stops the processes that take part, each on its core."""
+"""Start and stop of a measurement's processes, each on its core."""
 
 import json
 import os
@@ -19,15 +19,15 @@ _LOG_LINES = 15
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """Command that runs a Python module with this interpreter."""
+    """Return the command that runs a Python module with this interpreter."""
     return [sys.executable, "-m", name, *arguments]
 
 
 class Daemon:
-    """A process of its own: ready when it writes the file named by `--ready-file`, over at SIGTERM.
+    """Process that is ready when it writes the file named by `--ready-file`, and ends at SIGTERM.
 
     Use it as a context manager. All its threads run on `cores`, on any if there are none. Its output goes to a log
-    file in `workdir`. Ctrl-C at the terminal does not reach it: whoever started it stops it, in the right order.
+    file in `workdir`. Ctrl-C at the terminal does not reach it: its starter stops it, in the right order.
     """
 
     def __init__(
@@ -120,6 +120,6 @@ def say_ready(path: Path, **info: object) -> None:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join(lines[-_LOG_LINES:])

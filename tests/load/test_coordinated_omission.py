@@ -43,12 +43,12 @@ def _start(folder: Path, target: str, emulator: str) -> subprocess.Popen[str]:
 
 async def _began(folder: Path, load: subprocess.Popen[str]) -> float:
     """The schedule's zero on the monotonic clock."""
-    order = RunConfig(report=str(folder / "measured.json"))
+    config = RunConfig(report=str(folder / "measured.json"))
     give_up_s = time.monotonic() + 60
     while True:
         assert load.poll() is None, load.communicate()[0]
         assert time.monotonic() < give_up_s
-        if (began := Began.load(order)) is not None:
+        if (began := Began.load(config)) is not None:
             return began.started_mono_s
         await asyncio.sleep(0.05)
 

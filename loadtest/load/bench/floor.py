@@ -86,7 +86,7 @@ class _Socket(asyncio.Protocol):
 
 
 class _Session:
-    """One session with its command socket, and its audio stream while that is open."""
+    """Session with its command socket, and with its audio stream while one is open."""
 
     def __init__(self, session_id: str, socket: _Socket) -> None:
         self.id = session_id

@@ -70,7 +70,7 @@ LOADS: Final[Mapping[str, TalkLoad]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
-    """One run of the benchmark."""
+    """Settings of a run of the benchmark."""
 
     loads: tuple[TalkLoad, ...]
     cores: Cores

@@ -37,7 +37,7 @@ class Window:
     cpu_s: float
     """CPU time of the server."""
     core_busy: float
-    """Share of the server's core that anybody took, 0 to 1."""
+    """Share of the server's core that all processes took, 0 to 1."""
     load_share: float
     """Share of the other core that generator and sink took together."""
     load_core_busy: float

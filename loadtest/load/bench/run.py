@@ -1,4 +1,4 @@
-"""One run of the benchmark: servers on one core, generator and sink on the other, windows in alternation."""
+"""Run of the benchmark: servers on one core, generator and sink on the other, windows in alternation."""
 
 import asyncio
 import contextlib

@@ -34,7 +34,7 @@ OnPacket = Callable[[int, bool, float], None]
 
 
 class Avatar:
-    """One upstream session: the bytes of its utterances in order, and its playback."""
+    """Upstream session: the bytes of its utterances in order, and its playback."""
 
     def __init__(self, session_id: str) -> None:
         self.id = session_id
@@ -102,7 +102,7 @@ class Avatar:
 
 
 class Sink:
-    """One server for REST and command sockets. Open with `start`, close with `stop`."""
+    """Server for REST and command sockets. Open with `start`, close with `stop`."""
 
     def __init__(self) -> None:
         self.avatars: dict[str, Avatar] = {}
@@ -168,7 +168,7 @@ class Sink:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: HTTP requests until one of them upgrades it to a command socket."""
+    """Connection: HTTP requests until one of them upgrades it to a command socket."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

@@ -27,11 +27,11 @@ _END: Final = encoded(audio.StreamAudioRequest(end=audio.EndUtterance()))
 
 
 class Talker(LeanSession):
-    """One session, opened by `Attach`. `step` sends the next chunk of its turn and never waits."""
+    """Session opened by `Attach`. `step` sends the next chunk of its turn and never waits."""
 
     def __init__(self, connection: Connection, target: str, recorder: LoadRecorder, voice: Voice) -> None:
         super().__init__(connection, target, recorder, voice, attached=True)
-        self.utterances: list[int] = []
+        self.written: list[int] = []
         """Bytes of each utterance written."""
         self.first_packets_s = array("d")
         """From the write of the chunk that completed a first packet to the packet's arrival upstream."""
@@ -71,11 +71,11 @@ class Talker(LeanSession):
             return 0
         if not self._speaking:
             self._speaking = True
-            self.utterances.append(0)
+            self.written.append(0)
             self._written_s.clear()
             self._pipe.post(_BEGIN)
         self._written_s.append(now_s)
-        self.utterances[-1] += self._chunk_bytes
+        self.written[-1] += self._chunk_bytes
         self._pipe.post(self._chunk)
         if position == self._spoken - 1:
             self.finish_utterance()
@@ -98,8 +98,8 @@ class Talker(LeanSession):
         problem = self.problem or avatar.problem or (str(self.waits.failure) if self.waits.failure else "")
         if problem:
             raise StageError(f"session {self.upstream_id}: {problem}")
-        if avatar.utterances != self.utterances:
-            raise StageError(f"session {self.upstream_id}: {_difference(self.utterances, avatar.utterances)}")
+        if avatar.utterances != self.written:
+            raise StageError(f"session {self.upstream_id}: {_difference(self.written, avatar.utterances)}")
 
     def take_underruns(self) -> int:
         """Return the underruns since the last call."""
@@ -165,7 +165,7 @@ class Conversation:
         for talker in self._talkers:
             talker.finish_utterance()
         give_up_s = time.monotonic() + _ENDED_WITHIN_S
-        while any(talker.ended < len(talker.utterances) for talker in self._talkers):
+        while any(talker.ended < len(talker.written) for talker in self._talkers):
             for talker in self._talkers:
                 if talker.problem or talker.waits.failure:
                     talker.check()

@@ -19,7 +19,7 @@ def _load(*arguments: str, **environment: str) -> Result:
 def test_an_emulator_without_a_target_is_refused():
     result = _load("run", "--emulator", "http://127.0.0.1:1")
     assert result.exit_code == 2
-    assert "--emulator says what is behind --target" in result.output
+    assert "--emulator names the emulator behind --target" in result.output
 
 
 def test_an_unknown_scenario_is_refused_with_those_there_are():

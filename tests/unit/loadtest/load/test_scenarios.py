@@ -4,7 +4,7 @@ import pytest
 
 from load.behaviours import USER_KINDS, expected_s
 from load.run_config import InvalidRunConfig, RunConfig
-from load.scenarios import SCENARIOS, ordered
+from load.scenarios import SCENARIOS, scenario_of
 
 
 def test_every_scenario_has_users_that_exist_and_a_cap_above_what_is_under_way():
@@ -17,20 +17,20 @@ def test_every_scenario_has_users_that_exist_and_a_cap_above_what_is_under_way()
 
 def test_settings_change_their_scenario():
     config = RunConfig(emulator="http://e", users=30, seconds=9.0, rate=2.5, chunk_ms=100)
-    scenario = ordered(config, expected_s)
+    scenario = scenario_of(config, expected_s)
     assert (scenario.users, scenario.seconds, scenario.rate) == (30, 9.0, 2.5)
     assert scenario.style.chunk_ms == (100,)
     assert scenario.style.burst_share == 0.0
 
 
 def test_users_without_a_rate_are_kept_busy():
-    few = ordered(RunConfig(emulator="http://e", users=10), expected_s)
-    many = ordered(RunConfig(emulator="http://e", users=40), expected_s)
+    few = scenario_of(RunConfig(emulator="http://e", users=10), expected_s)
+    many = scenario_of(RunConfig(emulator="http://e", users=40), expected_s)
     assert many.rate == pytest.approx(4 * few.rate)
 
 
 def test_without_an_emulator_nobody_speaks_directly():
-    assert "Direct" not in ordered(RunConfig(emulator=""), expected_s).mix
+    assert "Direct" not in scenario_of(RunConfig(emulator=""), expected_s).mix
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_without_an_emulator_nobody_speaks_directly():
 )
 def test_a_setting_that_makes_no_sense_names_its_variable(config: RunConfig, says: str):
     with pytest.raises(InvalidRunConfig, match=says):
-        ordered(config, expected_s)
+        scenario_of(config, expected_s)

@@ -62,8 +62,8 @@ def test_percentiles_are_values_that_occurred():
 @settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 100))
 def test_at_most_a_share_of_the_values_is_above_its_percentile(values, rank):
-    ordered = sorted(values)
-    found = percentile(ordered, rank)
+    scenario_of = sorted(values)
+    found = percentile(scenario_of, rank)
     assert found in values
     assert sum(value > found for value in values) <= len(values) * (1 - rank / 100) + 1e-6
 

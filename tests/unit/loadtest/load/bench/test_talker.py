@@ -44,10 +44,10 @@ async def talker(monkeypatch):
 
 async def test_a_turn_is_a_begin_its_chunks_an_end_and_a_silence(talker):
     written = [talker.talker.step(0.0) for _ in range(20)]
-    turn = [4800] * 4 + [0] * 6
-    assert written == turn * 2
+    utterance = [4800] * 4 + [0] * 6
+    assert written == utterance * 2
     assert len(talker.pipe.frames) == 2 * (1 + 4 + 1)
-    assert talker.talker.utterances == [4 * 4800] * 2
+    assert talker.talker.written == [4 * 4800] * 2
 
 
 async def test_bytes_upstream_are_compared_by_utterance(talker):
@@ -78,7 +78,7 @@ async def test_chunks_go_out_in_real_time_and_late_ones_at_once(talker):
     while conversation.written_bytes < 4 * 4800:
         await asyncio.sleep(0.01)
     talker.talker.ended = 1
-    talker.avatar.utterances[:] = talker.talker.utterances
+    talker.avatar.utterances[:] = talker.talker.written
     await conversation.finish()
     assert conversation.lateness_s[2] > 0.1, "due in the middle of the pause"
 

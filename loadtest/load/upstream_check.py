@@ -15,7 +15,6 @@ from load.session import Session, Utterance
 from load.speech import Voice
 
 _WITHIN_S: Final = 15.0
-_SAMPLE_BYTES: Final = 2
 
 
 class NotRecorded(Exception):

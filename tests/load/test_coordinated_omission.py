@@ -61,7 +61,7 @@ async def _stand_still(gateway: processes.Gateway, zero_s: float) -> None:
 
 
 async def _closed_loop(address: str, zero_s: float) -> tuple[Series, float]:
-    """One caller who opens a session, and the next one when that is open: counted as most tools count.
+    """Caller who opens a session after the other, counted as most tools count.
 
     Returns:
         The openings, and the longest turn of opening and ending in seconds: the stall may meet either.

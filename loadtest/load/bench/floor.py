@@ -31,8 +31,9 @@ from liveavatar.gateway.v1 import (
 from load.speech import BYTE_RATE
 from stage.daemon import say_ready
 
-_PACKET_BYTES: Final = BYTE_RATE * 4 // 10
-"""Size of a packet: about as long as the gateway's."""
+_FIRST_BYTES: Final = BYTE_RATE * 4 // 10
+_NEXT_BYTES: Final = BYTE_RATE * 3 // 10
+"""Sizes of packets, about those of the gateway."""
 _CREDIT_BYTES: Final = 30 * BYTE_RATE
 _ACK_S: Final = 1.0
 _PACKAGE: Final = "liveavatar.gateway.v1"
@@ -123,7 +124,8 @@ class _Session:
         self._gathered.append(pcm)
         self._gathered_bytes += len(pcm)
         self._received_bytes += len(pcm)
-        if self._gathered_bytes >= _PACKET_BYTES:
+        first = self._gathered_bytes == self._received_bytes
+        if self._gathered_bytes >= (_FIRST_BYTES if first else _NEXT_BYTES):
             self._flush()
         if (now_s := time.monotonic()) >= self._next_ack_s:
             self._next_ack_s = now_s + _ACK_S

@@ -1,4 +1,4 @@
-"""What a run records: nothing is lost between processes or in a file, and each value keeps its moment."""
+"""Measurements of a run: none is lost between processes or in a file, and each value keeps its time."""
 
 import json
 

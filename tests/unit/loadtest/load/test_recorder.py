@@ -1,4 +1,4 @@
-"""What a process notes: nothing is lost on the way to the recorder and to Locust's tables."""
+"""Measurements of a process: none is lost on the way to the recorder and to Locust's tables."""
 
 import random
 

@@ -95,8 +95,8 @@ chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or S
 long-conversation: tools ## two hours with avatars of five minutes, 20 times as fast
 	@PYTHONPATH=tests:. $(BIN)/python -m endurance.long_conversation $(ARGS)
 
-bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
-	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)
+bench: $(VENV)/dev.stamp ## CPU per second of audio, as a ratio to a bare server, in ten minutes; ARGS="--seconds 3 --rounds 1"
+	@$(LOAD) bench $(ARGS)
 
 emulator-clock: $(VENV)/dev.stamp ## how late the emulator's clock is while 200 sessions talk
 	@PYTHONPATH=loadtest $(BIN)/python -m emulator_clock $(ARGS)

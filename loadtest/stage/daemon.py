@@ -58,6 +58,13 @@ class Daemon(Process):
             raise StageError(f"{self.name} ended early\n{tail(self.log_path)}")
 
 
+def say_ready(path: Path, **info: object) -> None:
+    """Write a process's ready file, with what its starter needs to know."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps({"pid": os.getpid(), **info}))
+    draft.rename(path)
+
+
 def tail(log: Path) -> str:
     """Return the last lines of a log file."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

@@ -48,8 +48,8 @@ class _System:
         chance, recorder = random.Random(sessions), Recorder(0.0)
         for number in range(300):
             own_s = 0.001 * chance.lognormvariate(0, 0.3)
-            recorder.took("direct", "first packet upstream", own_s, at_mono_s=number / 10)
-            recorder.took("gateway", "first packet upstream", own_s + added_s, at_mono_s=number / 10)
+            recorder.record("direct", "first packet upstream", own_s, at_mono_s=number / 10)
+            recorder.record("gateway", "first packet upstream", own_s + added_s, at_mono_s=number / 10)
         samples = [
             Sample(
                 at_s=float(at_s),

@@ -22,7 +22,7 @@ fault = { kind = "drop", session = "all", code = 1011 }
 
 def test_steps_come_in_order_of_time_and_changed_settings_are_put_back():
     steps = Timeline.parse(_TIMELINE).steps()
-    assert [(at_s, happening.what.split()[0], undo) for at_s, happening, undo in steps] == [
+    assert [(at_s, event.what.split()[0], undo) for at_s, event, undo in steps] == [
         (5.0, "every", False),
         (20.0, "interrupts", False),
         (30.0, "interrupts", True),

@@ -1,4 +1,4 @@
-"""What is said and when: whole samples, no two stretches alike, sources that starve nobody."""
+"""Speech and its schedule: whole samples, no two stretches alike, sources that cause no underrun."""
 
 import hashlib
 import random

@@ -9,7 +9,7 @@ from load.__main__ import main
 from load.objectives import read_objectives
 from load.scenarios import SCENARIOS
 
-_DOCUMENT = Path(__file__).parents[3] / "docs/load-testing.md"
+_DOCUMENT = Path(__file__).parents[4] / "docs/load-testing.md"
 
 
 def _load(*arguments: str, **environment: str) -> Result:
@@ -19,7 +19,7 @@ def _load(*arguments: str, **environment: str) -> Result:
 def test_an_emulator_without_a_target_is_refused():
     result = _load("run", "--emulator", "http://127.0.0.1:1")
     assert result.exit_code == 2
-    assert "--emulator says what is behind --target" in result.output
+    assert "--emulator names the emulator behind --target" in result.output
 
 
 def test_an_unknown_scenario_is_refused_with_those_there_are():

@@ -1,4 +1,4 @@
-"""What a run records: nothing is lost between processes or in a file, and each value keeps its moment."""
+"""Measurements of a run: none is lost between processes or in a file, and each value keeps its time."""
 
 import json
 
@@ -15,7 +15,7 @@ def _recorder(started_s: float = 100.0) -> Recorder:
 
 def test_values_and_counts_fall_into_the_window_of_their_moment():
     recorder = _recorder()
-    recorder.took("gateway", "started", 0.4, at_mono_s=100 + 2 * WINDOW_S + 0.1)
+    recorder.record("gateway", "started", 0.4, at_mono_s=100 + 2 * WINDOW_S + 0.1)
     recorder.count("gateway", "utterances", 3, at_mono_s=100 + WINDOW_S + 0.1)
     recorder.failed("gateway", "UPSTREAM_LOST", expected=True, at_mono_s=100.5)
     recorder.failed("gateway", "AUDIO_GAP", at_mono_s=100.7)
@@ -29,7 +29,7 @@ def test_a_merge_of_two_processes_is_as_if_one_had_seen_all(values):
     parts, whole = (_recorder(), _recorder()), _recorder()
     for value_s, after_s, which in values:
         for recorder in (parts[which], whole):
-            recorder.took("direct", "ack delay", value_s, at_mono_s=100 + after_s)
+            recorder.record("direct", "ack delay", value_s, at_mono_s=100 + after_s)
             recorder.count("direct", "arrivals", at_mono_s=100 + after_s)
     parts[0].merge(parts[1])
     merged = Recorder.from_json(json.loads(json.dumps(parts[0].to_json())))
@@ -43,7 +43,7 @@ def test_a_merge_of_two_processes_is_as_if_one_had_seen_all(values):
 
 
 @pytest.mark.parametrize(
-    "use", [lambda r: r.took("gateway", "starts", 1, at_mono_s=1), lambda r: r.count("gateway", "x")]
+    "use", [lambda r: r.record("gateway", "starts", 1, at_mono_s=1), lambda r: r.count("gateway", "x")]
 )
 def test_a_figure_or_counter_that_nobody_declared_is_an_error(use):
     with pytest.raises(KeyError):

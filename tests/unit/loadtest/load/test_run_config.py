@@ -9,10 +9,10 @@ from load.run_config import Began, InvalidRunConfig, Report, RunConfig
 
 
 def test_an_order_survives_the_environment():
-    order = RunConfig(
+    config = RunConfig(
         scenario="spike", target="h:1", emulator="http://e", one_clock=True, users=7, seconds=1.5, rate=0.5
     )
-    assert RunConfig.from_environment(order.to_environment()) == order
+    assert RunConfig.from_environment(config.to_environment()) == config
 
 
 def test_a_missing_or_empty_variable_is_the_default():
@@ -34,7 +34,7 @@ def test_a_value_that_cannot_be_used_names_its_variable(name: str, text: str, sa
 
 def test_a_report_survives_its_file(tmp_path: Path):
     recorder = Recorder(0.0)
-    recorder.took("gateway", "session open", 0.25, at_mono_s=1.0)
+    recorder.record("gateway", "session open", 0.25, at_mono_s=1.0)
     recorder.failed("direct", "UNAVAILABLE")
     report = Report(
         measured=recorder,
@@ -54,8 +54,8 @@ def test_a_report_survives_its_file(tmp_path: Path):
 
 
 def test_the_beginning_is_told_beside_the_report(tmp_path: Path):
-    order = RunConfig(report=str(tmp_path / "measured.json"))
-    assert Began.load(order) is None
+    config = RunConfig(report=str(tmp_path / "measured.json"))
+    assert Began.load(config) is None
     began = Began(started_at="2026-01-01T00:00:00+00:00", started_mono_s=5.0, seconds=120.0)
-    began.save(order)
-    assert Began.load(order) == began
+    began.save(config)
+    assert Began.load(config) == began

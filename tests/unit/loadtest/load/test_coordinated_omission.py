@@ -27,7 +27,7 @@ class Server:
     stalls_at_s: float
 
     def answers(self, asked_s: float, free_s: float) -> float:
-        """When a request is answered, given when the server is free again."""
+        """Return the time of the answer to a request, given the time at which the server is free again."""
         begins_s = max(asked_s, free_s)
         if self.stalls_at_s <= begins_s < self.stalls_at_s + STALL_S:
             begins_s = self.stalls_at_s + STALL_S

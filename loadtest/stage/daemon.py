@@ -1,5 +1,6 @@
 """Processes that take part in a measurement, each on its cores."""
 
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

@@ -187,10 +187,12 @@ class Participant:
     async def _exit(self, room: rtc.Room) -> None:
         if self._state.value is not AvatarState.LOST:
             self._state.move(AvatarState.LEFT)
-        try:
-            async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await _leave(room)
-        except Exception as error:  # noqa: BLE001 - the SDK's errors share no base, and the room is left either way
+        leaving = asyncio.ensure_future(_leave(room))
+        # Not `asyncio.timeout`: before Python 3.11.3 it raises no TimeoutError in a task that was cancelled.
+        done, _ = await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT_S)
+        leaving.cancel()
+        error = leaving.exception() if done else TimeoutError()
+        if error is not None:  # the room is left either way
             _log.warning(
                 "avatar.left_badly", session=self.session_id, room=self._access.room, error=type(error).__name__
             )

@@ -64,8 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CAPACITY_EXHAUSTED: _ErrorReason.ValueType  # 18
     """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free permit; `metadata.scope` names the limit."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 19
-    """UNAVAILABLE + RetryInfo. The gateway process is draining: it accepts nothing new and ends its sessions. Retry
-    after 1 s to reach another process.
+    """UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+    in 1 s to reach another process.
     """
     ERROR_REASON_UPSTREAM_UNAUTHENTICATED: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's API key."""
@@ -154,8 +154,8 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 17
 ERROR_REASON_CAPACITY_EXHAUSTED: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. No free permit; `metadata.scope` names the limit."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 19
-"""UNAVAILABLE + RetryInfo. The gateway process is draining: it accepts nothing new and ends its sessions. Retry
-after 1 s to reach another process.
+"""UNAVAILABLE + RetryInfo. This gateway process is draining: it takes nothing new and ends its sessions; come back
+in 1 s to reach another process.
 """
 ERROR_REASON_UPSTREAM_UNAUTHENTICATED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION + Help. LiveAvatar refuses the gateway's API key."""

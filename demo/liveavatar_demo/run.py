@@ -275,7 +275,7 @@ class _Call:
         return float(interrupts[0]["effective_at_s"] - interrupts[0]["received_at_s"]) if interrupts else 0.0
 
     async def _first_packet(self, upstream_id: str) -> Mapping[str, Any]:
-        """The emulator's note of it; the call's limit bounds the wait."""
+        """Wait for the emulator to note it; the call's limit bounds the wait."""
         while not (packets := (await self._emulator.recording(upstream_id))["packets"]):  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(_POLL_S)
         first: Mapping[str, Any] = packets[0]

@@ -43,7 +43,7 @@ class Timeline:
         self._began_mono_s = time.monotonic()
 
     def begin(self) -> None:
-        """The call begins now."""
+        """Start the timeline's clock."""
         self._began_mono_s = time.monotonic()
 
     def say(self, text: str) -> None:

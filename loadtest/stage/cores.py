@@ -16,7 +16,7 @@ _CPUCLOCK_SCHED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cores:
-    """Who runs where. The measured process has its core for itself."""
+    """Cores of the processes. The measured process has one to itself."""
 
     measured: int
     load: int
@@ -40,7 +40,7 @@ def process_cpu_s(pid: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CoreTimes:
-    """What a core did since boot, in ticks."""
+    """Times of a core since boot, in ticks."""
 
     total: int
     idle: int

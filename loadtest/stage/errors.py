@@ -1,4 +1,4 @@
-"""What goes wrong before or besides a measurement."""
+"""Errors before or beside a measurement."""
 
 
 class StageError(Exception):

@@ -15,7 +15,7 @@ API_KEY: Final = "load-key"
 def emulator(
     *, sessions: int, cores: Collection[int], workdir: Path, knobs: Mapping[str, object] | None = None
 ) -> Daemon:
-    """An emulator that refuses nothing and, unless a knob says otherwise, keeps no audio."""
+    """Prepare an emulator without limits that, unless `knobs` say otherwise, keeps no audio."""
     settings: dict[str, object] = {
         "concurrency": sessions,
         "rate": 0,
@@ -33,7 +33,7 @@ def emulator(
 def gateway(
     emulator_url: str, *, sessions: int, cores: Collection[int], workdir: Path, command: str = ""
 ) -> Iterator[Daemon]:
-    """A gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
+    """Run a gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
 
     Its registry is outside `workdir`, which is uploaded as an artifact: a registry holds tokens, and its key lies
     beside it.

@@ -10,7 +10,7 @@ Answer = bytes | Write
 
 
 def http(status: int, body: object = b"", **headers: str) -> bytes:
-    """A whole answer; what is no bytes is sent as JSON."""
+    """Return a whole answer; a body that is not bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(content)}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -22,7 +22,7 @@ def envelope(data: object, *, code: int = 1000, message: str = "Success") -> dic
 
 
 class Answering:
-    """What was asked, and what is answered: by path, else 404 in LiveAvatar's form."""
+    """Requests received, and answers by path; other paths get 404 in LiveAvatar's form."""
 
     def __init__(self) -> None:
         self.url = ""

@@ -32,7 +32,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?:(:?-)([^}]*))?\}")
 
 
 def load(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The file with its variables filled in, as compose does it."""
+    """Return the file with its variables filled in, as compose does it."""
     given = environment or {}
 
     def value(match: re.Match[str]) -> str:
@@ -64,7 +64,7 @@ class Compose:
         self._names = set(self.services) | {"0.0.0.0"}
 
     def here(self, text: str) -> str:
-        """A word of the file as it is on this machine."""
+        """Return a word of the file as it is on this machine."""
         if text in self._names:
             return "127.0.0.1"
         text = text.replace("/app/", f"{ROOT}/").replace("/results", str(self.folder / "results"))
@@ -72,7 +72,7 @@ class Compose:
         return re.sub(r"(?<!\d)(?:50051|9464|8787|8089|5557)(?!\d)", lambda port: self.port(port[0]), text)
 
     def port(self, port: str) -> str:
-        """The free port that stands for one of the file's."""
+        """Return the free port that stands for one of the file's."""
         if port not in self._ports:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
@@ -98,7 +98,7 @@ class Compose:
         return running
 
     def running(self, name: str) -> Process:
-        """A service that was started."""
+        """Return a started service."""
         return next(service for service in self._running if service.name.rpartition("-")[0] == name)
 
     def wait_healthy(self, service: Process) -> None:

@@ -10,7 +10,7 @@ PASSWORD = "a-proxy-s-password"
 
 
 class ForwardProxy:
-    """What was asked of it, as "METHOD target"."""
+    """Proxy with a log of its requests, as "METHOD target"."""
 
     def __init__(self) -> None:
         self.url = ""

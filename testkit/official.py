@@ -53,7 +53,7 @@ class Official:
 
     @property
     def running(self) -> bool:
-        """Whether the plugin still holds its session; `stop` raises what ended it."""
+        """State of the plugin's session; `stop` raises the error that ended the session."""
         return not self._main_task.done()
 
     async def joined(self) -> None:
@@ -68,7 +68,7 @@ class Official:
         await asyncio.wait_for(handle.wait_for_playout(), STEP_TIMEOUT_S)
 
     async def barge_in(self) -> None:
-        """What the session does when a user speaks up."""
+        """Interrupt the session, as a user's speech does."""
         await asyncio.wait_for(asyncio.shield(self._session.interrupt()), STEP_TIMEOUT_S)
 
     async def stop(self) -> None:

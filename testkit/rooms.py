@@ -24,7 +24,7 @@ PATIENCE_S = 30.0
 
 
 def recorded_speech(name: str, seconds: float, first_s: float = 0.0) -> bytes:
-    """A piece of a recording that comes with the demo, in the format avatars speak."""
+    """Return a piece of one of the demo's recordings, in the format avatars speak."""
     with wave.open(str(demo.GREETING.with_stem(name)), "rb") as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         resampled = soxr.resample(samples.astype(np.float32), file.getframerate(), RATE_HZ)
@@ -62,7 +62,7 @@ class Call:
 
     @staticmethod
     def mono_s(recording: dict[str, Any], at_s: float) -> float:
-        """A time of a recording on the clock of `time.monotonic()`."""
+        """Convert a time of a recording to the clock of `time.monotonic()`."""
         return float(recording["started_mono_s"]) + at_s
 
     def stop(self) -> None:

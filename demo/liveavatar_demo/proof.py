@@ -1,4 +1,4 @@
-"""What the demo claims, held against what the emulator recorded: evidence in, verdicts out, no I/O."""
+"""Comparison of the demo's claims with the emulator's recording: evidence in, verdicts out, no I/O."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from liveavatar_gateway.audio.formats import NATIVE_BYTE_RATE, NATIVE_RATE_HZ
 
 AGREEMENT_S: Final = 0.4
-"""How far the gateway's and LiveAvatar's count of what was heard may differ.
+"""Largest accepted difference between the gateway's and LiveAvatar's count of the audio played.
 
 The gateway computes it from what it is told and when; this covers how late each process of a busy machine notices.
 """
@@ -21,7 +21,7 @@ _HASH_CHARS: Final = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """One utterance: what should arrive, what did, and what either side says was heard. Audio is 24 kHz s16le."""
+    """Utterance as sent, as received and as both sides report its playout. Audio is 24 kHz s16le."""
 
     name: str
     """Its file."""
@@ -30,25 +30,25 @@ class Spoken:
     recorded: bytes
     """All that the emulator received."""
     heard_bytes: int
-    """How much the emulator's playback clock says was heard."""
+    """Bytes played by the emulator's playback clock."""
     told_outcome: str
-    """How it ended, says the gateway: "played", "interrupted" or "failed"."""
+    """Outcome that the gateway reports: "played", "interrupted" or "failed"."""
     told_s: float
-    """How much was heard, says the gateway."""
+    """Seconds played, as the gateway reports them."""
 
     @property
     def heard_s(self) -> float:
-        """How much the emulator says was heard."""
+        """Seconds played, as the emulator reports them."""
         return self.heard_bytes / NATIVE_BYTE_RATE
 
     @property
     def whole_s(self) -> float:
-        """How long all of it is."""
+        """Seconds of the whole utterance."""
         return len(self.expected) / NATIVE_BYTE_RATE
 
     @property
     def disagreement_s(self) -> float:
-        """How far the two sides are apart."""
+        """Seconds between the two reports."""
         return abs(self.told_s - self.heard_s)
 
 
@@ -65,7 +65,7 @@ class Evidence:
     commands_before_ready: int
     """Commands that an avatar would have missed."""
     underruns: int
-    """How often the avatar ran dry inside an utterance."""
+    """Underruns inside utterances."""
     interrupts: int
     """Interrupts that the emulator took."""
     packets_after_interrupt: int
@@ -76,7 +76,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One claim and whether it holds."""
+    """Claim and its verdict."""
 
     name: str
     ok: bool
@@ -108,7 +108,7 @@ def packets_after_interrupt(recording: Mapping[str, Any]) -> int:
 
 
 def ready_to_first_packet_s(recording: Mapping[str, Any]) -> float | None:
-    """How long after the avatar was ready its first audio came; None when either never happened."""
+    """Return the seconds from the avatar's readiness to its first audio; None when either is missing."""
     packets: Sequence[Mapping[str, Any]] = recording["packets"]
     if recording["ready_at_s"] is None or not packets:
         return None
@@ -200,7 +200,7 @@ def _stopped(evidence: Evidence) -> Check:
 
 
 def _damage(spoken: Spoken) -> str | None:
-    """How the recorded audio differs from the beginning of what was expected; None when it does not."""
+    """Describe how the recorded audio differs from the beginning of the expected audio; None when it does not."""
     if len(spoken.recorded) % _SAMPLE_BYTES:
         return f"{len(spoken.recorded):,} bytes are no whole number of samples"
     at = first_difference(spoken.expected, spoken.recorded)

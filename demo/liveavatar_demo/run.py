@@ -31,7 +31,7 @@ STORY: Final = _HERE / "story.wav"
 
 _BARGE_IN_AFTER_S: Final = 2.5
 _QUIET_S: Final = 0.7
-"""How long is listened for audio that an interrupt should have stopped."""
+"""Time in which audio after the interrupt would be seen."""
 _CALL_TIMEOUT_S: Final = 5.0
 _LIMIT_S: Final = 35.0
 """A call that takes longer is stuck: it is 17 s of speech and waiting."""
@@ -46,7 +46,7 @@ class DemoFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of it."""
+    """Result of a demo run."""
 
     checks: tuple[Check, ...]
     wav_path: Path
@@ -58,7 +58,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether every check holds."""
+        """Verdict over all checks."""
         return all(check.ok for check in self.checks)
 
 
@@ -181,7 +181,7 @@ class _File:
 
 
 class _Call:
-    """One call: a greeting that must wait, a story that is cut."""
+    """Demo call: a greeting that must wait, a story that is interrupted."""
 
     def __init__(self, client: AsyncClient, emulator: _Emulator, timeline: Timeline) -> None:
         self._client = client
@@ -270,12 +270,12 @@ class _Call:
         return outcome
 
     async def _upstream_ack_s(self, upstream_id: str) -> float:
-        """How long LiveAvatar itself took for the interrupt."""
+        """Return LiveAvatar's own share of the interrupt's latency."""
         interrupts = (await self._emulator.recording(upstream_id))["interrupts"]
         return float(interrupts[0]["effective_at_s"] - interrupts[0]["received_at_s"]) if interrupts else 0.0
 
     async def _first_packet(self, upstream_id: str) -> Mapping[str, Any]:
-        """Wait for the emulator to note it; the call's limit bounds the wait."""
+        """Wait for the emulator's record of the first packet; the call's limit bounds the wait."""
         while not (packets := (await self._emulator.recording(upstream_id))["packets"]):  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(_POLL_S)
         first: Mapping[str, Any] = packets[0]

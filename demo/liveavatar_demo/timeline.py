@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: moments as lines, speech as a bar, verdicts as a list."""
+"""Output of the demo: moments as lines, speech as a bar, verdicts as a list."""
 
 import contextlib
 import time
@@ -43,7 +43,7 @@ class Timeline:
         self._began_mono_s = time.monotonic()
 
     def begin(self) -> None:
-        """Start the timeline's clock."""
+        """Start the clock of the call."""
         self._began_mono_s = time.monotonic()
 
     def say(self, text: str) -> None:

@@ -68,7 +68,7 @@ def client(shared_gateway: Gateway) -> Iterator[Client]:
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """An address that is taken and answers nobody."""
+    """Return an address that is taken and does not answer."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"

@@ -25,13 +25,13 @@ HEARS_CTRL_C = (
 
 
 def with_own_livekit() -> dict[str, str]:
-    """An environment in which the demo starts a LiveKit server itself; without its program, this fails."""
+    """Return an environment in which the demo starts a LiveKit server; fail without its program."""
     find_program(os.environ)
     return {name: value for name, value in os.environ.items() if name not in room.VARIABLES}
 
 
 def without_livekit(folder: Path) -> dict[str, str]:
-    """An environment in which no LiveKit server is to be found."""
+    """Return an environment in which no LiveKit server is found."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_")}
     return {**bare, "XDG_CACHE_HOME": str(folder / "no-cache"), "PATH": str(folder / "no-programs")}
 

@@ -36,7 +36,7 @@ async def joined(server: LiveKitServer, identity: str) -> AsyncIterator[rtc.Room
 
 
 async def hum(source: rtc.AudioSource) -> None:
-    """A tone of 440 Hz, 10 ms at a time, until cancelled."""
+    """Play a tone of 440 Hz, 10 ms at a time, until cancelled."""
     samples = (np.sin(np.arange(RATE_HZ) * 2 * np.pi * 440 / RATE_HZ) * 12_000).astype(np.int16)
     for start in range(0, 60 * RATE_HZ, RATE_HZ // 100):
         chunk = np.take(samples, range(start, start + RATE_HZ // 100), mode="wrap")

@@ -1,4 +1,4 @@
-"""What operators see of a real gateway while people talk through it."""
+"""Metrics and logs of a real gateway under conversations."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ _OURS = "liveavatar.gateway.v1."
 
 
 class _Scrape:
-    """One look at /metrics."""
+    """Content of /metrics at one time."""
 
     def __init__(self, text: str) -> None:
         self.families = {one.name: one for one in text_string_to_metric_families(text)}

@@ -1,4 +1,4 @@
-"""What operators and tools find on the port: health, reflection, server info, lists."""
+"""Services for operators and tools on the port: health, reflection, server info, lists."""
 
 import grpc
 import pytest

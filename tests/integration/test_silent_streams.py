@@ -21,7 +21,7 @@ FIRST_MESSAGE_S = 0.5
 
 @pytest.fixture(scope="module")
 def quick_gateway(shared_emulator):
-    """A gateway that loses its patience with silence early."""
+    """Run a gateway with short limits for silent streams."""
     with processes.gateway(
         shared_emulator.url, heartbeat_s=HEARTBEAT_S, first_message_timeout_s=FIRST_MESSAGE_S
     ) as found:

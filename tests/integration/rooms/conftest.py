@@ -12,13 +12,13 @@ from testkit import processes
 
 @pytest.fixture(scope="module")
 def rooms(livekit: LiveKitServer) -> Iterator[processes.Emulator]:
-    """An emulator with rooms, shared by the tests of one file."""
+    """Run an emulator with rooms, shared by the tests of one file."""
     with processes.emulator(livekit=livekit) as found:
         yield found
 
 
 @pytest.fixture
 async def service(livekit: LiveKitServer) -> AsyncIterator[RoomService]:
-    """The LiveKit server's own view of its rooms."""
+    """Connect to the LiveKit server's own view of its rooms."""
     async with api.LiveKitAPI(livekit.url, livekit.api_key, livekit.api_secret) as client:
         yield client.room

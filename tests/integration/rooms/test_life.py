@@ -1,4 +1,4 @@
-"""Who makes, joins, leaves and removes rooms, and what happens when something on the way is missing."""
+"""Life of rooms: creation, participants, removal, and the failures of each step."""
 
 import asyncio
 import contextlib

@@ -170,7 +170,7 @@ async def test_a_start_that_fails_leaves_sessions_to_one_that_works(registry):
             first.process.kill()
         taken = int(stranger.address.rpartition(":")[2])
         with (
-            pytest.raises(RuntimeError, match="port is taken"),
+            pytest.raises(RuntimeError, match="port is in use"),
             processes.gateway(emulator.url, port=taken, registry_file=registry),
         ):
             pass

@@ -1,15 +1,13 @@
-"""States of sessions and utterances, and the tables of their allowed transitions."""
+"""States a session and its avatar can be in, and the moves between them that are allowed."""
 
 from collections.abc import Mapping
 from enum import Enum, unique
-from typing import Final, TypeVar
-
-_State = TypeVar("_State", bound=Enum)
+from typing import Final
 
 
 @unique
 class SessionState(Enum):
-    """Stage of a session's life."""
+    """Where a session is in its life."""
 
     CREATING = "creating"
     CONNECTING = "connecting"
@@ -21,7 +19,7 @@ class SessionState(Enum):
 
 @unique
 class Pose(Enum):
-    """Pose of the avatar while the session is ready."""
+    """What the avatar does while the session is ready."""
 
     UNKNOWN = "unknown"
     IDLE = "idle"
@@ -31,7 +29,7 @@ class Pose(Enum):
 
 @unique
 class EndReason(Enum):
-    """Reason for the end of a session."""
+    """Why a session ended."""
 
     CALLER_ENDED = "CALLER_ENDED"
     CALLER_LOST = "CALLER_LOST"
@@ -47,57 +45,14 @@ class EndReason(Enum):
 
 @unique
 class Outcome(Enum):
-    """Result of an utterance."""
+    """How an utterance ended."""
 
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
 
 
-@unique
-class InputState(Enum):
-    """Stage of an utterance's audio on its way in from the caller."""
-
-    UNDECIDED = "undecided"
-    """The first bytes may still be the header of a file."""
-    OPEN = "open"
-    SEALED = "sealed"
-    """No more audio comes. Some of it waits here, if only in the converter."""
-    FLUSHED = "flushed"
-    """No more audio comes, and none waits here."""
-
-
-@unique
-class SendState(Enum):
-    """Stage of an utterance on its way to LiveAvatar."""
-
-    WAITING = "waiting"
-    """LiveAvatar has nothing of it."""
-    SENDING = "sending"
-    """LiveAvatar was sent some of it."""
-    END_SENT = "end sent"
-    """All of it was sent, its end included."""
-    COMMITTED = "committed"
-    """LiveAvatar has all of it, its end included."""
-
-
-@unique
-class PlaybackState(Enum):
-    """Stage of an utterance at LiveAvatar."""
-
-    PENDING = "pending"
-    """Nothing shows that LiveAvatar has any of it."""
-    ACCEPTED = "accepted"
-    """LiveAvatar has some of it."""
-    PLAYING = "playing"
-    """Its first sound is out, so its audio cannot be sent again from the beginning."""
-    PLAYED = "played"
-    """Over, after its first sound or more."""
-    UNPLAYED = "unplayed"
-    """Over without a sound."""
-
-
-SESSION_TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
+TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
     SessionState.CREATING: frozenset({SessionState.CONNECTING, SessionState.ENDING}),
     SessionState.CONNECTING: frozenset({SessionState.READY, SessionState.RECONNECTING, SessionState.ENDING}),
     SessionState.READY: frozenset({SessionState.RECONNECTING, SessionState.ENDING}),
@@ -105,35 +60,7 @@ SESSION_TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
     SessionState.ENDING: frozenset({SessionState.ENDED}),
     SessionState.ENDED: frozenset(),
 }
-"""States of a session, each with those that may follow."""
-
-INPUT_TRANSITIONS: Final[Mapping[InputState, frozenset[InputState]]] = {
-    InputState.UNDECIDED: frozenset({InputState.OPEN, InputState.SEALED, InputState.FLUSHED}),
-    InputState.OPEN: frozenset({InputState.SEALED, InputState.FLUSHED}),
-    InputState.SEALED: frozenset({InputState.FLUSHED}),
-    # An interrupt meant another utterance: this one is sent again from its beginning.
-    InputState.FLUSHED: frozenset({InputState.SEALED}),
-}
-"""States of an utterance's input, each with those that may follow."""
-
-SEND_TRANSITIONS: Final[Mapping[SendState, frozenset[SendState]]] = {
-    SendState.WAITING: frozenset({SendState.SENDING}),
-    SendState.SENDING: frozenset({SendState.END_SENT, SendState.WAITING}),
-    # Back to SENDING when the socket is lost before the end was confirmed.
-    SendState.END_SENT: frozenset({SendState.COMMITTED, SendState.SENDING, SendState.WAITING}),
-    SendState.COMMITTED: frozenset({SendState.WAITING}),
-}
-"""States of an utterance's sending, each with those that may follow."""
-
-PLAYBACK_TRANSITIONS: Final[Mapping[PlaybackState, frozenset[PlaybackState]]] = {
-    PlaybackState.PENDING: frozenset({PlaybackState.ACCEPTED, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
-    # Back to PENDING when an interrupt that meant another utterance drops its audio.
-    PlaybackState.ACCEPTED: frozenset({PlaybackState.PENDING, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
-    PlaybackState.PLAYING: frozenset({PlaybackState.PLAYED}),
-    PlaybackState.PLAYED: frozenset(),
-    PlaybackState.UNPLAYED: frozenset(),
-}
-"""States of an utterance's playback, each with those that may follow."""
+"""From each state, the states that may follow."""
 
 UPSTREAM_END_REASONS: Final[Mapping[str, EndReason]] = {
     "IDLE_TIMEOUT": EndReason.IDLE,
@@ -147,22 +74,22 @@ Source: LiveAvatar OpenAPI schema, `SessionEndReasonEnum`.
 
 
 class IllegalTransition(AssertionError):
-    """Bug of the gateway: a transition that the table does not allow."""
+    """A bug: the state machine was asked for a move that its table does not have."""
 
 
-def move(table: Mapping[_State, frozenset[_State]], current: _State, following: _State) -> _State:
-    """Return `following` when the table allows the transition.
+def move(current: SessionState, following: SessionState) -> SessionState:
+    """Return `following` when the table allows it.
 
     Raises:
-        IllegalTransition: the table does not allow it.
+        IllegalTransition: it does not.
     """
-    if following not in table[current]:
+    if following not in TRANSITIONS[current]:
         raise IllegalTransition(f"{current.name} -> {following.name}")
     return following
 
 
 def end_reason_of(upstream_reason: str) -> EndReason:
-    """Translate LiveAvatar's end reason of a session; an empty reason means that the session failed."""
+    """Translate LiveAvatar's word for the end of a session; an empty one means that it failed."""
     if not upstream_reason:
         return EndReason.UPSTREAM_FAILED
     return UPSTREAM_END_REASONS.get(upstream_reason, EndReason.UPSTREAM_ENDED)

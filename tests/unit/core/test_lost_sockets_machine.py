@@ -29,6 +29,9 @@ from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome, SessionState
 from testkit.avatar import FORMATS, Avatar, intake_of
 
+# A failure is shrunk for minutes; cut short it would show nothing.
+pytestmark = pytest.mark.timeout(300)
+
 _MOST_WORDS = 15
 _MOST_REPEATED_BYTES = 5 * m.BYTE_RATE
 _PATIENCE_S = 0.8

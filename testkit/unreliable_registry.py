@@ -50,7 +50,7 @@ class SlowRegistry(_Wrapped):
 class FlappingRegistry(_Wrapped):
     """Refuses every n-th awaited call of each method before anything has changed.
 
-    The count is kept per method, or a loop of n calls would be refused at the same call for ever.
+    The count is kept per method, or a loop of n calls would be refused at the same call forever.
     """
 
     def __init__(self, registry: Any, every: int = 2) -> None:

@@ -12,10 +12,11 @@ from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
-from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess
+from liveavatar_gateway.upstream.model import AvatarRequest
 
 _STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
     SessionState.CREATING: session_pb2.SESSION_STATE_CREATING,

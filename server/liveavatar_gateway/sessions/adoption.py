@@ -140,7 +140,7 @@ class Adoption:
 
     async def stop(self, upstream_session_id: str, *, may_be_starting: bool = False) -> bool:
         """Stop a LiveAvatar session that no session uses; returns whether LiveAvatar stopped a running session."""
-        stopper = self._pool.stops
+        stopper = self._pool.account.stopper
         stop = await stopper.stop(upstream_session_id, _STOP_REASON, may_be_starting=may_be_starting)
         try:
             await self._journals.registry.drop_upstream(upstream_session_id)
@@ -167,7 +167,7 @@ class Adoption:
         stopped = 0
         payload = await self._final_payload(stored, fence)
         journal = self._journals.open(_Orphan(stored.session_id, payload), fence)
-        stopper = self._retired.get(stored.account, self._pool.stops)
+        stopper = self._retired.get(stored.account, self._pool.account.stopper)
         # All at once: a session that cannot be stopped now must not delay the stop of the next.
         stops = {
             upstream.upstream_session_id: self._pool.run(

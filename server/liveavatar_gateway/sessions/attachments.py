@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from liveavatar_gateway.core.errors import AttachSuperseded, AudioStreamSuperseded, GatewayError
 from liveavatar_gateway.sessions.wakeup import Wakeup
-from liveavatar_gateway.upstream.standstill import HEARING_S, STOOD_STILL_S
+from liveavatar_gateway.upstream.standstill import EXTRA_WAIT_S, STOOD_STILL_S
 
 
 def _do_nothing() -> None:
@@ -139,7 +139,7 @@ class Attachments:
         """Abandon the session. After a standstill, first give callers that came meanwhile a moment to be read."""
         assert self.detached_until_s is not None  # noqa: S101 - set with the timer
         if time.monotonic() > self.detached_until_s + STOOD_STILL_S:
-            self.start_grace(min(self._grace_s, HEARING_S))
+            self.start_grace(min(self._grace_s, EXTRA_WAIT_S))
         else:
             self._abandon()
 

@@ -70,7 +70,7 @@ class CreateReadiness:
             return "DRAINING"
         if not self._journals.available:
             return "REGISTRY_UNAVAILABLE"
-        if self._permits.refuses:
+        if self._permits.is_full:
             return "CAPACITY_EXHAUSTED"
         return self._upstream
 

@@ -17,7 +17,7 @@ from liveavatar_gateway.sessions.reconnector import ReconnectConfig, Reconnector
 from liveavatar_gateway.sessions.standby import Standby, StandbyManager
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
-from liveavatar_gateway.upstream.pool import UpstreamSession
+from liveavatar_gateway.upstream.session import UpstreamSession
 from liveavatar_gateway.upstream.socket import (
     CONNECTION_LOST,
     SEND_TIMEOUT_S,
@@ -201,7 +201,7 @@ class SessionDriver:
                 if time.monotonic() - began_s > _STALL_S:
                     core.speech.note_stall(time.monotonic())
                 if isinstance(command, m.Speak):
-                    self._metrics.packet(len(command.pcm))
+                    self._metrics.packet_sent(len(command.pcm))
                 if isinstance(command, m.Speak | m.SpeakEnd):
                     self._note_progress(command)
             await self._sleep()

@@ -118,7 +118,7 @@ class SessionLifecycle:
             else:
                 self._adopt(self._restored)
             if not self._core.over:
-                self._services.pool.keep_alive(self)
+                self._services.pool.add_keep_alive(self)
                 await self._driver.run()
                 await self._wait_for_tail()
         except GatewayError as error:
@@ -138,7 +138,7 @@ class SessionLifecycle:
             with bulkhead("session.crashed", self._core.id):
                 self._parts.utterances.close()
             with bulkhead("session.crashed", self._core.id):
-                self._services.pool.let_go(self)
+                self._services.pool.remove_keep_alive(self)
             await self._finish()
 
     def crashed(self, fault: BaseException) -> None:

@@ -47,7 +47,7 @@ class SessionParts:
             core = Session(new_id(), services.config, new_id=new_id, utc_now=utc_now, auto_rotate=spec.auto_rotate)
         else:
             core = restored.core
-        wake, meter, interrupts = Wakeup(), services.metrics.session(), InterruptWaiters()
+        wake, meter, interrupts = Wakeup(), services.metrics.session_meter(), InterruptWaiters()
         journal = services.journals.open(owner, None if restored is None else restored.fence)
         grace_s = spec.detach_grace_s
         attachments = Attachments(core.id, grace_s=grace_s, abandon=owner.abandon, changed=journal.change)

@@ -66,7 +66,7 @@ class EventPublisher:
         for entry in log.kept_after(self._published):
             if _is_completion(entry.happening):
                 self.last_completed_s = time.monotonic()
-            self._meter.happened(entry.happening, self._core.end_reason)
+            self._meter.on_event(entry.happening, self._core.end_reason)
         self._journal.note_speech(
             (entry.happening for entry in log.latest(log.last_sequence - self._published)),
             self._core.speech.active,

@@ -16,7 +16,7 @@ from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.journal import SessionJournal
 from liveavatar_gateway.sessions.standby import StandbyManager
 from liveavatar_gateway.upstream.backoff import Backoff
-from liveavatar_gateway.upstream.pool import UpstreamSession
+from liveavatar_gateway.upstream.session import UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed, read_what_arrived
 
 _log = structlog.get_logger(__name__)
@@ -171,7 +171,7 @@ class Reconnector:
 
     async def _raise_if_gone(self, upstream: UpstreamSession) -> None:
         """Ask LiveAvatar's API: a refused socket may mean that the session is over."""
-        status = await upstream.fate()
+        status = await upstream.remote_status()
         if status.over:
             session_id = upstream.started.session_id
             _log.info("upstream.gone", session=self._core.id, upstream_session=session_id, reason=status.reason)

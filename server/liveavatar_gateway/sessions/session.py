@@ -11,6 +11,7 @@ from liveavatar_gateway.core.errors import GatewayError, OwnerMoved, SessionEnde
 from liveavatar_gateway.core.events import EventLog, UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.lifecycle import SessionLifecycle
 from liveavatar_gateway.sessions.parts import SessionParts
@@ -19,7 +20,7 @@ from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.services import SessionServices
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
-from liveavatar_gateway.upstream.model import LiveKitAccess, Started
+from liveavatar_gateway.upstream.model import Started
 
 _log = structlog.get_logger(__name__)
 

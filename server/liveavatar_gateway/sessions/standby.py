@@ -16,7 +16,8 @@ from liveavatar_gateway.core.readiness import Due, Readiness, ReadinessConfig
 from liveavatar_gateway.core.session import OVER_UPSTREAM, Session
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.backoff import Backoff
-from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.session import UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
 
 _log = structlog.get_logger(__name__)
@@ -209,12 +210,12 @@ class StandbyManager:
             )
             self._ready = standby
             self._core.successor_ready(time.monotonic())
-            self._pool.keep_alive(standby)
+            self._pool.add_keep_alive(standby)
             self._wake.set()
             await standby.wait_until_gone(self._new_id)
             raise UpstreamUnreachable("the fresh avatar was lost before it took over", retry_after_s=1.0)
         finally:
-            self._pool.let_go(standby)
+            self._pool.remove_keep_alive(standby)
             if self._taken is not standby:
                 self._ready = None
                 self._source.retire(time.monotonic() - standby.started_mono_s)

@@ -14,7 +14,6 @@ from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.upstream.pool import Pool
-from liveavatar_gateway.upstream.rest import Rest
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +39,6 @@ class Sweeper:
         journals: JournalWriter,
         pool: Pool,
         *,
-        rest: Rest,
         directory: Directory,
         adoption: Adoption,
     ) -> None:
@@ -50,14 +48,12 @@ class Sweeper:
             config: Period of the search.
             journals: Registry of the sessions.
             pool: LiveAvatar sessions of this process.
-            rest: LiveAvatar's REST API.
             directory: Place where orphans continue.
             adoption: Claims of orphans.
         """
         self._config = config
         self._journals = journals
         self._pool = pool
-        self._rest = rest
         self._directory = directory
         self._adoption = adoption
         self._purge_at_s = 0.0
@@ -135,10 +131,11 @@ class Sweeper:
         """Stop LiveAvatar sessions of this process that it no longer uses."""
         registry = self._journals.registry
         stopping = []
-        for upstream_session_id, session_id in (await registry.session_ids(await self._rest.active())).items():
+        active = await self._pool.account.rest.active()
+        for upstream_session_id, session_id in (await registry.session_ids(active)).items():
             stored = await registry.find(session_id)
             is_own = stored is not None and stored.owner == registry.owner
-            if is_own and upstream_session_id not in self._pool.held:
+            if is_own and upstream_session_id not in self._pool.account.session_ids:
                 work = self._adoption.stop(upstream_session_id)
                 stopping.append(self._pool.run(work, name=f"session-{session_id}/stop-orphan"))
         if not stopping:

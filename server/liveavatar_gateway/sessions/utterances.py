@@ -84,7 +84,7 @@ class SessionUtterances:
         if not self._accepts_new and not self._core.over:
             raise Draining
         utterance = self._core.begin(utterance_id, audio_input)
-        self._meter.begun(utterance.id)
+        self._meter.utterance_begun(utterance.id)
         self._start_idle_limit(utterance, idle_timeout_s)
         return utterance
 

@@ -18,7 +18,7 @@ KINDS = [f"{quirk}{store}" for quirk in ("", "slow ", "flapping ") for store in 
 
 
 class Shared:
-    """What several registries share, and how one of their processes dies."""
+    """Store that several registries share, and the death of one of their processes."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self._kind = kind
@@ -45,7 +45,7 @@ class Shared:
         return registry
 
     def kill(self, registry: Registry) -> None:
-        """Do what the operating system does to a killed process: let go of its files, and nothing else."""
+        """Do what the operating system does to a killed process: close its files, and nothing else."""
         registry = self.forget(registry)
         if isinstance(registry, SqliteRegistry):
             registry._lock.drop()

@@ -1,4 +1,4 @@
-"""One `Attach` stream: every command has one result, and every event comes once."""
+"""Exchange on `Attach`: every command has one result, and every event comes once."""
 
 import asyncio
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""One `StreamAudio` stream: every utterance is acknowledged, and has one end."""
+"""Exchange on `StreamAudio`: every utterance is acknowledged, and has one end."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""One `WatchSessions` stream: what is watched, and what comes of it."""
+"""Exchange on `WatchSessions`: snapshots, events, gaps and removals of the watched sessions."""
 
 import asyncio
 

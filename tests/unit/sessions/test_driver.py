@@ -45,7 +45,7 @@ def driver(core: Any, upstream: Any, config: ReconnectConfig | None = None, **pa
     return SessionDriver(
         core,
         config or ReconnectConfig(),
-        SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None),
+        SimpleNamespace(packet_sent=lambda _: None, upstream_failed=lambda _: None),
         wake=parts.get("wake", Wakeup()),
         publisher=SimpleNamespace(report=lambda: None),
         journal=parts.get("journal", Journal()),
@@ -81,7 +81,7 @@ class GoneUpstream:
     async def connect(self, _: Any) -> Any:
         raise UpstreamUnreachable("refused", facts={"http_status": "403"})
 
-    async def fate(self) -> Any:
+    async def remote_status(self) -> Any:
         self._core.over = True
         return SimpleNamespace(over=True, reason="NO_CREDITS")
 

@@ -38,7 +38,7 @@ class Upstream:
             raise UpstreamUnreachable("refused", facts={"http_status": self._http_status})
         return self
 
-    async def fate(self) -> Any:
+    async def remote_status(self) -> Any:
         return SimpleNamespace(over=True, reason="NO_CREDITS")
 
 

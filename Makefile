@@ -13,11 +13,11 @@ DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emul
 VIEWER := server/liveavatar_emulator/viewer_page
 WEB_SDK := viewer/build/web-sdk
 
-CHECKS := lint format-check types imports mirror proto-lint proto-breaking stubs settings spelling prose workflows
+CHECKS := lint format-check types imports wiring mirror proto-lint proto-breaking stubs settings spelling prose workflows
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-load test-wheels wheels conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check wiring $(CHECKS) format proto generators generate settings-table lock hooks clean
+.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-load test-wheels wheels conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -279,7 +279,7 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
             gateway.process.stop()
             assert emulator.active() == 1, "it is for its new owner to stop"
             after = await other.find(attachment.session_id)
-            assert (after.owner, after.epoch, after.facts["end_reason"]) == (other.owner, fence.epoch, None)
+            assert (after.owner, after.epoch, after.payload["end_reason"]) == (other.owner, fence.epoch, None)
             assert gateway.process.logged("session.moved")
 
 

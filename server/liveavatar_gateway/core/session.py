@@ -65,7 +65,7 @@ class Session:
         self.ready_at: datetime | None = None
         self.ended_at: datetime | None = None
         self.expires_at: datetime | None = None
-        """When LiveAvatar's limit ends the avatar, by the wall clock; the owner sets it with each avatar."""
+        """Time at which LiveAvatar's limit ends the avatar, by the wall clock; None without a limit."""
         self.heard_since_s: float | None = None
         """Since when the avatar hears over the socket that is, monotonic seconds; None while it does not."""
         self.unknown_events = 0
@@ -110,6 +110,7 @@ class Session:
         session = cls(past.id, config, new_id=new_id, utc_now=utc_now, auto_rotate=auto_rotate)
         session.created_at = past.created_at
         session.ready_at = past.ready_at
+        session.expires_at = past.expires_at
         session.reconnect_count = past.reconnect_count
         session.rotation_count = past.rotation_count
         session.state = SessionState.RECONNECTING
@@ -132,9 +133,16 @@ class Session:
         """Interrupts that were carried out since the owner last emptied this."""
         return self.speech.answers
 
-    def started(self, *, max_duration_s: float | None, now_s: float) -> None:
-        """LiveAvatar started the avatar: billing has begun, and the session has a limit."""
+    def started(self, *, max_duration_s: float | None, expires_at: datetime | None = None, now_s: float) -> None:
+        """Take note that LiveAvatar started the avatar: billing has begun, and the session has a limit.
+
+        Args:
+            max_duration_s: Limit of the avatar from now on; None without a limit.
+            expires_at: End of that limit by the wall clock.
+            now_s: Monotonic time.
+        """
         self._move(SessionState.CONNECTING)
+        self.expires_at = expires_at
         self._limit.begin(max_duration_s, now_s)
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
@@ -163,9 +171,16 @@ class Session:
         self._move(SessionState.RECONNECTING)
         self.speech.lose(now_s)
 
-    def replaced(self, *, max_duration_s: float | None, now_s: float) -> None:
-        """A fresh avatar was started in place of the one whose socket is lost; its socket is yet to be opened."""
+    def replaced(self, *, max_duration_s: float | None, expires_at: datetime | None = None, now_s: float) -> None:
+        """Take note of a fresh avatar in place of the one whose socket is lost; its own is yet to be opened.
+
+        Args:
+            max_duration_s: Limit of the fresh avatar from now on; None without a limit.
+            expires_at: End of that limit by the wall clock.
+            now_s: Monotonic time.
+        """
         self._replaced = True
+        self.expires_at = expires_at
         self._forget_pose()
         self._limit.begin(max_duration_s, now_s)
 

@@ -42,6 +42,8 @@ class SessionSnapshot:
     """Of its events, which are numbered on from here."""
     expires_in_s: float | None = None
     """From now to its limit."""
+    expires_at: datetime | None = None
+    """The limit by the wall clock."""
     utterances: Sequence[UtteranceSnapshot] = ()
     """Those that had not ended, in their order, and of which LiveAvatar has some."""
     ended_utterances: Sequence[UtteranceEnded] = ()

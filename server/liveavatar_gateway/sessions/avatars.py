@@ -54,7 +54,6 @@ class Avatars:
         """Addresses and limit of the avatar that speaks."""
         self.started_at: datetime | None = None if restored is None else restored.started_at
         """Start of LiveAvatar's billing of the avatar that speaks."""
-        core.expires_at = self.expires_at
         self.avatar_count = 1 if restored is None else restored.turn_count
         """Number of avatars requested so far."""
         self.retired_s = 0.0 if restored is None else restored.retired_s
@@ -91,7 +90,6 @@ class Avatars:
 
     def _set_current(self, upstream: UpstreamSession) -> None:
         self.started, self.started_at = upstream.started, datetime.now(UTC)
-        self._core.expires_at = self.expires_at
 
     async def start_next(self) -> UpstreamSession:
         """Start an avatar that is to follow the one that speaks.
@@ -182,9 +180,9 @@ class Avatars:
     @property
     def expires_at(self) -> datetime | None:
         """End of the avatar that speaks by LiveAvatar's limit; None before the start, or without a limit."""
-        if self.started is None or self.started_at is None or self.started.max_duration_s is None:
+        if self.started is None or self.started_at is None:
             return None
-        return self.started_at + timedelta(seconds=self.started.max_duration_s)
+        return self.started.expires_at(self.started_at)
 
     @property
     def billed(self) -> timedelta:

@@ -167,7 +167,11 @@ class SessionLifecycle:
         finally:
             self._creation = None
         if not self._core.over:
-            self._core.started(max_duration_s=started.max_duration_s, now_s=time.monotonic())
+            self._core.started(
+                max_duration_s=started.max_duration_s,
+                expires_at=self._avatars.expires_at,
+                now_s=time.monotonic(),
+            )
         _log.info(
             "session.started",
             session=self._core.id,

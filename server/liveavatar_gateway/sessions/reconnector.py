@@ -121,7 +121,11 @@ class Reconnector:
             fresh = await self._avatars.replace()
         self._replaced = True
         self._deadline_s = None
-        self._core.replaced(max_duration_s=fresh.started.max_duration_s, now_s=time.monotonic())
+        self._core.replaced(
+            max_duration_s=fresh.started.max_duration_s,
+            expires_at=self._avatars.expires_at,
+            now_s=time.monotonic(),
+        )
         self._backoff.reset()
         return await self._open(listen, lost, again=False)
 

@@ -156,7 +156,13 @@ def restore(
     if started is None:
         return None
     core = Session.restored(
-        snapshot_of(stored, record, max_chunk_bytes=max_chunk_bytes, now_mono_s=now_mono_s),
+        snapshot_of(
+            stored,
+            record,
+            max_chunk_bytes=max_chunk_bytes,
+            now_mono_s=now_mono_s,
+            expires_at=None if record.started_at is None else started.expires_at(record.started_at),
+        ),
         config,
         new_id=new_id,
         utc_now=utc_now,
@@ -178,7 +184,12 @@ def restore(
 
 
 def snapshot_of(
-    stored: StoredSession, record: Record, *, max_chunk_bytes: int, now_mono_s: float
+    stored: StoredSession,
+    record: Record,
+    *,
+    max_chunk_bytes: int,
+    now_mono_s: float,
+    expires_at: datetime | None = None,
 ) -> SessionSnapshot:
     """Return the snapshot from which the state machine continues a session.
 
@@ -204,6 +215,7 @@ def snapshot_of(
         ready_at=record.ready_at,
         last_sequence=stored.sequence,
         expires_in_s=left_s(stored, record.expires_in_s, now_mono_s),
+        expires_at=expires_at,
         utterances=unfinished,
         ended_utterances=ended,
         utterance_count=usage.utterance_count,

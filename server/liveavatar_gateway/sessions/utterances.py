@@ -90,9 +90,7 @@ class SessionUtterances:
 
     def _start_idle_limit(self, utterance: Utterance, idle_timeout_s: float | None) -> None:
         """Restart the idle limit of an utterance; None keeps its length."""
-        if idle_timeout_s is not None:
-            utterance.idle_timeout_s = idle_timeout_s
-        utterance.idle_since_s = time.monotonic()
+        utterance.start_idle_limit(idle_timeout_s, time.monotonic())
         if utterance.idle_timeout_s is not None:
             self._wake.set()
 
@@ -119,7 +117,7 @@ class SessionUtterances:
             return
         _log.info("utterance.orphaned", session=self._core.id, received_bytes=utterance.received)
         # Without a stream no audio can come: the grace counts instead.
-        utterance.idle_since_s = None
+        utterance.stop_idle_limit()
         self._orphans.add(utterance)
 
     def adopt(self) -> None:

@@ -1,6 +1,7 @@
 """Values of requests to LiveAvatar and of its answers. Secrets do not show in `repr`."""
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from liveavatar_gateway.rooms.access import Participant
 from liveavatar_gateway.upstream.bounds import session_seconds
@@ -47,6 +48,10 @@ class Started:
     def __post_init__(self) -> None:
         """Drop an impossible limit, which may also come from a registry written by an earlier version."""
         object.__setattr__(self, "max_duration_s", session_seconds(self.max_duration_s))
+
+    def expires_at(self, started_at: datetime) -> datetime | None:
+        """Return the end of a session that was started at a time; None without a limit."""
+        return None if self.max_duration_s is None else started_at + timedelta(seconds=self.max_duration_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,7 +13,6 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
-from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
@@ -168,19 +167,3 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     sent = [mapping.event_message(entry, None) for entry in entries]
     await avatars.take_over(Standby(Upstream("third")))
     assert [mapping.event_message(entry, None) for entry in entries] == sent
-
-
-async def test_an_expiry_is_that_of_the_avatar_as_its_session_says(avatars):
-    await avatars.start(None)
-    avatars._core.tick(50.0)
-    (expiring,) = [one.happening for one in avatars._core.log.after(0) if isinstance(one.happening, Expiring)]
-    assert expiring.expires_at == avatars.expires_at
-
-
-def test_a_process_that_goes_on_with_a_session_tells_the_same_limit(avatars, pool, journal):
-    started_at = datetime(2026, 1, 1, tzinfo=UTC)
-    left = RestoredSession(core=avatars._core, started=STARTED, started_at=started_at)
-    Avatars(avatars._spec, avatars._core, pool, journal, left)
-    avatars._core.tick(50.0)
-    (expiring,) = [one.happening for one in avatars._core.log.after(0) if isinstance(one.happening, Expiring)]
-    assert expiring.expires_at == started_at + timedelta(seconds=60)

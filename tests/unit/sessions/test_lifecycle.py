@@ -7,6 +7,7 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import CapacityExhausted, Draining, OwnerMoved
+from liveavatar_gateway.core.events import Expiring
 from liveavatar_gateway.core.states import EndReason, SessionState
 from testkit.actors import Process
 from testkit.avatar import intake_of
@@ -32,6 +33,13 @@ async def test_a_session_is_stopped_upstream_and_recorded_at_its_end(process):
     await process.running[0]
     assert process.journal.calls[-1] == "finish"
     assert set(process.news) == {session.id}
+
+
+async def test_an_expiry_is_that_of_the_avatar_as_its_session_shows(process):
+    session = await process.ready()
+    session._core.tick(time.monotonic() + 590.0)
+    (expiring,) = [entry.happening for entry in session.log.after(0) if isinstance(entry.happening, Expiring)]
+    assert expiring.expires_at == session.view().expires_at
 
 
 async def test_a_refused_start_ends_the_session_with_the_error(process):

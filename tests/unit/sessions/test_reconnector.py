@@ -48,6 +48,7 @@ class Avatars:
     def __init__(self, upstream: Upstream, replacement: Upstream | None = None) -> None:
         self.current = upstream
         self.are_replaceable = replacement is not None
+        self.expires_at = None
         self.replaced = 0
         self._replacement = replacement
 

@@ -1,16 +1,37 @@
-"""What is gone on with of what a dead process left."""
+"""Continuation of a session that a dead process left."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from liveavatar_gateway.registry.base import StoredSession, Upstream
-from liveavatar_gateway.sessions.record import Record
-from liveavatar_gateway.sessions.restore import current_upstream
+from liveavatar_gateway.core.config import SessionConfig
+from liveavatar_gateway.core.events import Expiring
+from liveavatar_gateway.registry.base import Fence, StoredSession, Upstream
+from liveavatar_gateway.sessions.record import Record, access_payload
+from liveavatar_gateway.sessions.restore import current_upstream, restore
 from liveavatar_gateway.sessions.spec import SessionSpec
-from liveavatar_gateway.upstream.model import AvatarRequest
+from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
+SPEC = SessionSpec(avatar=AvatarRequest(avatar_id="a"), detach_grace_s=30.0)
+CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW, UNREACHED = Upstream("old", {"ws_url": "x"}), Upstream("new", {"ws_url": "y"}), Upstream("unreached")
+
+
+def _stored(record: Record, upstreams: tuple[Upstream, ...], **changes: object) -> StoredSession:
+    values = {
+        "session_id": "s",
+        "owner": "o",
+        "epoch": 1,
+        "ended": False,
+        "sequence": 0,
+        "payload": record.payload(),
+        "utterances": (),
+        "upstreams": upstreams,
+        "handles": (),
+        "seen_mono_s": None,
+        "address": "",
+    }
+    return StoredSession(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
@@ -28,22 +49,29 @@ OLD, NEW, UNREACHED = Upstream("old", {"ws_url": "x"}), Upstream("new", {"ws_url
     ],
 )
 def test_the_upstream_session_that_spoke_last_is_gone_on_with_if_it_can_be_reached(upstreams, spoke, expected):
+    record = Record(spec=SPEC, created_at=CREATED_AT, upstream_session_id=spoke)
+    assert current_upstream(_stored(record, upstreams), record) is expected
+
+
+def test_a_session_that_continues_announces_the_limit_of_its_avatar():
+    started = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
     record = Record(
-        spec=SessionSpec(avatar=AvatarRequest(avatar_id="a"), detach_grace_s=30.0),
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        upstream_session_id=spoke,
+        spec=SPEC, created_at=CREATED_AT, started_at=CREATED_AT, upstream_session_id="old", expires_in_s=50.0
     )
-    row = StoredSession(
-        session_id="s",
-        owner="o",
-        epoch=1,
-        ended=False,
-        sequence=0,
-        payload=record.payload(),
-        utterances=(),
-        upstreams=upstreams,
-        handles=(),
-        seen_mono_s=None,
-        address="",
+    stored = _stored(record, (Upstream("old", access_payload(started)),), saved_mono_s=0.0)
+    restored = restore(
+        stored,
+        record,
+        Fence("s", 2),
+        SessionConfig(),
+        grace_s=30.0,
+        max_chunk_bytes=4096,
+        new_id=lambda: "id",
+        utc_now=lambda: CREATED_AT,
+        now_mono_s=0.0,
     )
-    assert current_upstream(row, record) is expected
+    restored.core.tick(40.0)
+    (expiring,) = [
+        entry.happening for entry in restored.core.log.after(0) if isinstance(entry.happening, Expiring)
+    ]
+    assert expiring.expires_at == CREATED_AT + timedelta(seconds=60)

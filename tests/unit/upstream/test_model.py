@@ -1,5 +1,7 @@
 """Values of LiveAvatar's answers: impossible limits are dropped, and secrets do not show."""
 
+from datetime import UTC, datetime, timedelta
+
 from liveavatar_gateway.upstream.model import Minted, Started
 
 
@@ -16,6 +18,12 @@ def started(max_duration_s: float | None) -> Started:
 def test_an_impossible_limit_is_dropped():
     assert started(60.0).max_duration_s == 60.0
     assert started(-1.0).max_duration_s is None
+
+
+def test_a_limit_ends_a_session_that_long_after_its_start():
+    started_at = datetime(2026, 1, 1, tzinfo=UTC)
+    assert started(60.0).expires_at(started_at) == started_at + timedelta(seconds=60)
+    assert started(None).expires_at(started_at) is None
 
 
 def test_secrets_do_not_show():

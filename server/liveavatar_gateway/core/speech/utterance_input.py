@@ -154,6 +154,21 @@ class UtteranceInput:
             return None
         return max(self.idle_since_s, self.last_chunk_at_s) + self.idle_timeout_s
 
+    def start_idle_limit(self, timeout_s: float | None, now_s: float) -> None:
+        """Count the time without audio from now on.
+
+        Args:
+            timeout_s: Longest time without audio; None keeps the limit that it has, if any.
+            now_s: Monotonic time.
+        """
+        if timeout_s is not None:
+            self.idle_timeout_s = timeout_s
+        self.idle_since_s = now_s
+
+    def stop_idle_limit(self) -> None:
+        """Count no time without audio until `start_idle_limit`: no stream can bring any."""
+        self.idle_since_s = None
+
     def receive(self, offset: int | None, audio: bytes, now_s: float) -> int:
         """Take a chunk and return how many of its bytes were new.
 

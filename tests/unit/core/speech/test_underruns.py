@@ -84,7 +84,7 @@ def test_an_utterance_behind_one_that_is_heard_does_not_run_dry(rig):
 
 def _with_idle_limit(rig, idle_s=0.5):
     utterance = rig.begin("u")
-    utterance.idle_timeout_s, utterance.idle_since_s = idle_s, rig.now_s
+    utterance.start_idle_limit(idle_s, rig.now_s)
     rig.wake()
     return utterance
 
@@ -148,6 +148,6 @@ def test_a_caller_that_waits_for_credit_is_not_idle(make_rig):
 
 def test_an_utterance_that_no_stream_brings_audio_for_is_not_idle(rig):
     utterance = _with_idle_limit(rig)
-    utterance.idle_since_s = None
+    utterance.stop_idle_limit()
     rig.run(5.0)
     assert not utterance.sealed

@@ -1,6 +1,6 @@
 """Readers of a stream that may end before its caller has sent everything.
 
-grpc.aio loses about 100 bytes for each read that is cancelled, for ever, and each of those keeps a page of memory
+grpc.aio loses about 100 bytes for each read that is cancelled, forever, and each of those keeps a page of memory
 from being used again. So a read of gRPC is never cancelled, and ends with its call.
 """
 
@@ -22,7 +22,7 @@ async def first(reading: Awaitable[_Request], timeout_s: float) -> _Request:
     """Return the result of the first read of a call. Safe to cancel.
 
     Raises:
-        FirstMessageTimeout: no message came in time. A silent call would live for ever.
+        FirstMessageTimeout: no message came in time. A silent call would live forever.
     """
     task = asyncio.ensure_future(reading)
     try:

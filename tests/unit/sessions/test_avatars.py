@@ -55,7 +55,7 @@ class Pool:
 
 
 class Journal:
-    """Writes as long as `slow` is not set, which is for ever otherwise; `closed` when another process has it."""
+    """Writes as long as `slow` is not set, which is forever otherwise; `closed` when another process has it."""
 
     def __init__(self) -> None:
         self.closed = False

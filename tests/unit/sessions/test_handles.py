@@ -1,4 +1,4 @@
-"""Handles: the newest works for ever, those before it for a while, and only hashes are kept."""
+"""Handles: the newest works forever, those before it for a while, and only hashes are kept."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the registry keeps of a session reads back as it was written, by other versions as far as it goes."""
+"""Round trip of a session's record through the registry, also between versions of the gateway."""
 
 from datetime import UTC, datetime
 

@@ -23,7 +23,7 @@ class BoundsInterceptor(grpc.aio.ServerInterceptor):
     """Refusal of calls out of bounds, of any service, health and reflection included.
 
     Unary calls are served as streams of one request, which is the same on the wire: gRPC itself would wait for
-    that request for ever, and would log an invalid message as a fault of the gateway. For the interceptors
+    that request forever, and would log an invalid message as a fault of the gateway. For the interceptors
     outside of it, every behaviour is a coroutine function that takes a stream of requests.
     """
 

@@ -41,7 +41,9 @@ _log = structlog.get_logger(__name__)
 
 _END_WAIT_S = 30.0
 _POLL_S = 0.1
-"""Period at which the registry is read for the end of a session that another process was asked to end."""
+"""Period at which the registry is read for a session that is ended or adopted at present."""
+_CLAIM_WAIT_S = 2.0
+"""Longest wait of a call for a session that this process has claimed and neither adopted nor ended yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,14 +454,20 @@ class Directory:
             RegistryUnavailable: the registry cannot be read.
         """
         registry = self._journals.registry
+        until_s = time.monotonic() + _CLAIM_WAIT_S
         async with self._locked(f"session {session_id}"):
-            if (session := self._local.get(session_id)) is not None:
-                return session
-            stored = await registry.find(session_id)
-            if stored is None or (stored.ended and not is_readable(stored)):
-                raise SessionNotFound(session_id, field=field)
-            if stored.ended:
-                return stored
+            while True:
+                if (session := self._local.get(session_id)) is not None:
+                    return session
+                stored = await registry.find(session_id)
+                if stored is None or (stored.ended and not is_readable(stored)):
+                    raise SessionNotFound(session_id, field=field)
+                if stored.ended:
+                    return stored
+                if stored.owner != registry.owner or time.monotonic() >= until_s:
+                    break
+                # Between the claim in the registry and its end here; the address would be that of this process.
+                await asyncio.sleep(_POLL_S)
             adopted = None
             if not self.draining and await registry.is_abandoned(stored):
                 # The sweeper may have been faster.

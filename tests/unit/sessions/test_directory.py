@@ -1,0 +1,120 @@
+"""Directory: a session is found wherever it is, also while it moves from a dead process to this one."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from liveavatar_gateway.core.errors import OwnerMoved
+from liveavatar_gateway.core.states import EndReason, SessionState
+from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
+from liveavatar_gateway.sessions.adoption import Adoption, AdoptionConfig
+from liveavatar_gateway.sessions.directory import Directory, DirectoryConfig
+from liveavatar_gateway.sessions.journal import JournalWriter
+from liveavatar_gateway.sessions.record import Record, access_payload
+from liveavatar_gateway.sessions.services import utc_now
+from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.telemetry.metrics import Metrics
+from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from liveavatar_gateway.upstream.stopper import Stopped
+from testkit import actors
+from testkit.unreliable_registry import SlowRegistry
+
+STARTED = Started(session_id="up", ws_url="ws://up", room_url="", viewer_token="", max_duration_s=None)
+
+
+class Pool(actors.Pool):
+    """Continues sessions of other processes, and stops a session when a test allows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics = Metrics()
+        self.may_stop = asyncio.Event()
+        self.account = SimpleNamespace(stopper=self)
+
+    def adopt(self, started: Started, _: Any) -> actors.Upstream:
+        self.upstreams.append(actors.Upstream(1))
+        self.upstreams[-1].started = started
+        return self.upstreams[-1]
+
+    async def stop(self, *_: object, **__: object) -> Stopped:
+        await self.may_stop.wait()
+        return Stopped.NOW
+
+
+@pytest.fixture
+def memory():
+    return Memory()
+
+
+@pytest.fixture
+def pool():
+    return Pool()
+
+
+@pytest.fixture
+async def registry(memory):
+    # An answer that is late leaves time between a claim and what this process does with it.
+    async with SlowRegistry(MemoryRegistry(LeaseConfig(), memory=memory), delay_s=0.02) as slow:
+        yield slow
+
+
+@pytest.fixture
+def adoption(registry, pool):
+    return Adoption(AdoptionConfig(), JournalWriter(registry, pool.metrics, renew_s=1.0, lease_s=4.0), pool)
+
+
+@pytest.fixture
+async def directory(adoption, pool):
+    config = DirectoryConfig(exit_timeout_s=0.0)
+    listener = SimpleNamespace(on_create_failed=lambda _: None)
+    directory = Directory(
+        config, pool, adoption._journals, pool.metrics, adoption=adoption, create_listener=listener
+    )
+    async with directory:
+        yield directory
+        pool.may_stop.set()
+
+
+async def left_behind(memory: Memory, *, dies: bool = True) -> None:
+    """Store a session of another process, which dies if wanted."""
+    other = MemoryRegistry(LeaseConfig(), memory=memory)
+    await other.__aenter__()
+    spec = SessionSpec(avatar=AvatarRequest(avatar_id=actors.AVATAR_ID), detach_grace_s=30.0)
+    record = Record(spec=spec, created_at=utc_now(), started_at=utc_now(), upstream_session_id="up")
+    fence = await other.create("s-1", record.payload())
+    await other.add_upstream(fence, "up")
+    await other.save_access(fence, "up", access_payload(STARTED))
+    if dies:
+        memory.present.discard(other.owner)
+
+
+async def test_a_session_that_this_process_has_just_claimed_is_waited_for(memory, registry, directory):
+    await left_behind(memory)
+    (stored,) = await registry.orphans()
+    sweep = asyncio.create_task(directory.take_over(stored))
+    # The lookup reads the registry behind the claim, and before its answer.
+    await asyncio.sleep(0.01)
+    found = await directory.get("s-1")
+    assert found is await sweep
+    assert found.state is not SessionState.ENDED
+
+
+async def test_a_session_that_this_process_is_ending_is_waited_for(memory, registry, directory, adoption, pool):
+    await left_behind(memory)
+    (stored,) = await registry.orphans()
+    ending = await adoption.begin_to_end(stored)
+    lookup = asyncio.create_task(directory.view("s-1"))
+    await asyncio.sleep(0.1)
+    pool.may_stop.set()
+    shown = await lookup
+    assert (shown.state, shown.end_reason) == (SessionState.ENDED, EndReason.CALLER_LOST)
+    assert await ending == 1
+
+
+async def test_a_session_of_another_process_that_lives_is_refused(memory, directory):
+    await left_behind(memory, dies=False)
+    with pytest.raises(OwnerMoved):
+        await directory.get("s-1")

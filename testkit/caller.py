@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -90,8 +91,11 @@ class Speech:
         self.call = call
         self.ready: audio.AudioReady | None = None
         self.received: list[audio.StreamAudioResponse] = []
+        self._set_aside: deque[audio.StreamAudioResponse] = deque()
 
     async def read(self) -> audio.StreamAudioResponse:
+        if self._set_aside:
+            return self._set_aside.popleft()
         response = await asyncio.wait_for(self.call.read(), STEP_TIMEOUT_S)
         if response is grpc.aio.EOF:
             raise EOFError
@@ -117,10 +121,15 @@ class Speech:
     async def resume(self, utterance_id: str) -> audio.AudioAck:
         """Go on with an utterance of another stream; returns how far it is."""
         await self.begin(utterance_id, resume=True)
-        # Acks of other utterances may come first.
-        while (ack := await self.until("ack")).utterance_id != utterance_id:
-            pass
-        return ack
+        # Acks and ends of other utterances may come first; `until` still finds them.
+        passed_over = []
+        while True:
+            response = await self.read()
+            if response.ack.utterance_id == utterance_id:
+                break
+            passed_over.append(response)
+        self._set_aside.extendleft(reversed(passed_over))
+        return response.ack
 
     async def status(self) -> grpc.StatusCode:
         """Read to the end and return the stream's status."""

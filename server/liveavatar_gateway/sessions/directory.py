@@ -42,6 +42,8 @@ _log = structlog.get_logger(__name__)
 _END_WAIT_S = 30.0
 _POLL_S = 0.1
 """Period at which the registry is read for a session that is ended or adopted at present."""
+_RECORD_WAIT_S = 1.0
+"""Longest wait for the final record of a session that LiveAvatar has stopped; the registry may be locked."""
 _CLAIM_WAIT_S = 2.0
 """Longest wait of a call for a session that this process has claimed and neither adopted nor ended yet."""
 
@@ -98,6 +100,16 @@ def _start_grace(opening: asyncio.Task[SessionActor]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         session = opening.result()
         session.attachments.start_grace(session.spec.detach_grace_s)
+
+
+async def _wait(event: asyncio.Event, until_s: float) -> None:
+    """Wait for an event, or until a monotonic time."""
+    # wait, not timeout: an event that comes together with the deadline counts.
+    waiting = asyncio.create_task(event.wait(), name="directory/wait")
+    try:
+        await asyncio.wait([waiting], timeout=max(0.0, until_s - time.monotonic()))
+    finally:
+        waiting.cancel()
 
 
 class Directory:
@@ -431,12 +443,7 @@ class Directory:
                 return session.view()
 
     async def _await_end(self, session: SessionActor, until_s: float) -> None:
-        # wait, not timeout: an end that arrives together with the deadline counts.
-        finishing = asyncio.create_task(session.finished.wait(), name=f"session-{session.id}/await-end")
-        try:
-            await asyncio.wait([finishing], timeout=max(0.0, until_s - time.monotonic()))
-        finally:
-            finishing.cancel()
+        await _wait(session.finished, until_s)
         if not session.finished.is_set():
             raise UpstreamTimeout(
                 f"LiveAvatar has not confirmed the end of session {session.id} yet; the gateway keeps trying, "
@@ -444,6 +451,8 @@ class Directory:
                 retry_after_s=1.0,
                 session_id=session.id,
             )
+        # Whoever asks another process next is to read the same record there.
+        await _wait(session.lifecycle.recorded, min(until_s, time.monotonic() + _RECORD_WAIT_S))
 
     async def _find_elsewhere(self, session_id: str, *, field: str) -> SessionActor | StoredSession:
         """Return a session that is not here: stored if it ended, adopted if its owner is dead.

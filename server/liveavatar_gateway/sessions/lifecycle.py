@@ -52,6 +52,8 @@ class SessionLifecycle:
         )
         self.finished = asyncio.Event()
         """Set when LiveAvatar has stopped the session, or another process owns it."""
+        self.recorded = asyncio.Event()
+        """Set when the final record is written, or is left to the journal in an outage of the registry."""
         self.lost_to: OwnerMoved | None = None
         """Error for callers once another process owns the session; None before."""
         self._stop_from_s: float | None = None
@@ -101,7 +103,14 @@ class SessionLifecycle:
         self._core.end(EndReason.CREATE_FAILED, time.monotonic(), error=error)
         self._core.ended()
         self.finished.set()
-        await self._parts.journal.finish(self._services.retention_s)
+        await self._record()
+
+    async def _record(self) -> None:
+        """Write the final record; the journal writes it later if the registry does not work now."""
+        try:
+            await self._parts.journal.finish(self._services.retention_s)
+        finally:
+            self.recorded.set()
 
     # --- the one task
 
@@ -149,6 +158,7 @@ class SessionLifecycle:
         if not self.finished.is_set():
             self.finished.set()
             self._parts.attachments.wake()
+        self.recorded.set()
         _log.error("session.crashed", session=self._core.id, exc_info=fault)
 
     async def _create(self, wait_s: float | None) -> None:
@@ -215,6 +225,7 @@ class SessionLifecycle:
             if upstream is not None:
                 await upstream.leave()
             self.finished.set()
+            self.recorded.set()
             return
         with bulkhead("session.crashed", self._core.id):
             self._publisher.report()
@@ -227,7 +238,7 @@ class SessionLifecycle:
                 self._publisher.report()
             self.finished.set()
             self._log_end()
-        await self._parts.journal.finish(self._services.retention_s)
+        await self._record()
 
     def _log_end(self) -> None:
         if self._spec.auto_rotate and self._core.end_reason is EndReason.MAX_DURATION:

@@ -68,6 +68,7 @@ class SessionActor:
         """Set when LiveAvatar has stopped the session, or another process owns it."""
         if self.state is SessionState.ENDED:
             self.finished.set()
+            self.lifecycle.recorded.set()
         self.draining_until: datetime | None = None
         """Deadline of a drain; None while the session may stay."""
         self._final_view: SessionView | None = None

@@ -25,6 +25,19 @@ from testkit.unreliable_registry import SlowRegistry
 STARTED = Started(session_id="up", ws_url="ws://up", room_url="", viewer_token="", max_duration_s=None)
 
 
+class Upstream(actors.Upstream):
+    """A session of another process, with its journal."""
+
+    def __init__(self, started: Started, journal: Any) -> None:
+        super().__init__(1)
+        self.started = started
+        self._journal = journal
+
+    async def close(self) -> str:
+        await self._journal.stopped(self.started.session_id)
+        return await super().close()
+
+
 class Pool(actors.Pool):
     """Continues sessions of other processes, and stops a session when a test allows it."""
 
@@ -34,9 +47,8 @@ class Pool(actors.Pool):
         self.may_stop = asyncio.Event()
         self.account = SimpleNamespace(stopper=self)
 
-    def adopt(self, started: Started, _: Any) -> actors.Upstream:
-        self.upstreams.append(actors.Upstream(1))
-        self.upstreams[-1].started = started
+    def adopt(self, started: Started, journal: Any) -> actors.Upstream:
+        self.upstreams.append(Upstream(started, journal))
         return self.upstreams[-1]
 
     async def stop(self, *_: object, **__: object) -> Stopped:
@@ -112,6 +124,26 @@ async def test_a_session_that_this_process_is_ending_is_waited_for(memory, regis
     shown = await lookup
     assert (shown.state, shown.end_reason) == (SessionState.ENDED, EndReason.CALLER_LOST)
     assert await ending == 1
+
+
+async def test_an_end_is_answered_when_every_process_can_read_the_final_record(memory, registry, directory):
+    await left_behind(memory)
+    (stored,) = await registry.orphans()
+    await directory.take_over(stored)
+    ended = await directory.end("s-1", EndReason.CALLER_ENDED, wait_s=10.0)
+    assert ended.state is SessionState.ENDED
+    assert memory.sessions["s-1"].ended
+
+
+async def test_an_end_does_not_wait_long_for_a_registry_that_is_locked(memory, registry, directory, monkeypatch):
+    await left_behind(memory)
+    (stored,) = await registry.orphans()
+    await directory.take_over(stored)
+    monkeypatch.setattr("liveavatar_gateway.sessions.directory._RECORD_WAIT_S", 0.1)
+    monkeypatch.setattr(registry, "finish", lambda *_, **__: asyncio.sleep(60), raising=False)
+    async with asyncio.timeout(5):
+        ended = await directory.end("s-1", EndReason.CALLER_ENDED, wait_s=10.0)
+    assert ended.state is SessionState.ENDED
 
 
 async def test_a_session_of_another_process_that_lives_is_refused(memory, directory):

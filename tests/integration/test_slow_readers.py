@@ -31,8 +31,8 @@ EVENT_BYTES = 400
 NETWORK_BYTES = 4 * 64 * 1024
 """Buffer of gRPC for two streams, each way. Its own structures come on top: 226 kB for 64 kB of tiny messages."""
 HOSTILE_BYTES = 6 << 20
-"""Memory that one caller may cause by sending as much as possible. Measured 3.8 MB, where its two
-streams used one at a time take 1.2 together: gRPC keeps a whole read of the connection for each small message that waits in it."""
+"""Memory that one caller may cause by sending as much as possible. Measured 3.8 MB, where its two streams used one
+at a time take 1.2 together: gRPC keeps a whole read of the connection for each small message that waits in it."""
 SILENT_S = float(os.environ.get("SLOW_READERS_S", "5"))
 MB = 1_000_000
 

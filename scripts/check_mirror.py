@@ -18,7 +18,6 @@ PACKAGES: Final = {
     "server/liveavatar_emulator": "tests/unit/emulator",
     "clients/python/liveavatar/gateway": "tests/unit/client",
     "demo/liveavatar_demo": "tests/unit/demo",
-    "loadtest/load": "tests/unit/loadtest",
     "loadtest": "tests/unit/loadtest",
     "scripts": "tests/unit/scripts",
 }

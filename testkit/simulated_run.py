@@ -55,7 +55,9 @@ def simulated(world: World | None = None, **changes: object) -> RunResult:
         for _ in range(number):
             recorder.failed("gateway", reason, at_mono_s=chance.uniform(0, world.duration_s))
     for number in range(world.lost_utterances):
-        recorder.broke("gateway", f"session s-{number}, utterance {number}: differs from byte {960 * number}")
+        recorder.note_integrity_failure(
+            "gateway", f"session s-{number}, utterance {number}: differs from byte {960 * number}"
+        )
     return RunResult(
         scenario="ci",
         target="127.0.0.1:50051",
@@ -89,7 +91,7 @@ def _speak(recorder: Recorder, system: System, world: World, chance: random.Rand
         def took(
             figure: str, value_s: float, *, at_s: float = at_s, when: Callable[[float], float] = lambda at_s: at_s
         ) -> None:
-            recorder.took(system, figure, value_s, at_mono_s=when(at_s))
+            recorder.record(system, figure, value_s, at_mono_s=when(at_s))
 
         if chance.random() < 0.25:
             recorder.count(system, "arrivals", at_mono_s=at_s)

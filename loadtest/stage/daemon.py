@@ -1,5 +1,6 @@
 """Processes that take part in a measurement, each on its cores."""
 
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,13 @@ class Daemon(Process):
         """
         if self.exit_code is not None:
             raise StageError(f"{self.name} ended early\n{tail(self.log_path)}")
+
+
+def say_ready(path: Path, **info: object) -> None:
+    """Write a process's ready file, with what its starter needs to know."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps({"pid": os.getpid(), **info}))
+    draft.rename(path)
 
 
 def tail(log: Path) -> str:

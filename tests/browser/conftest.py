@@ -26,7 +26,7 @@ from testkit import processes
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PACKET_BYTES = 48_000
 PATIENCE_MS = 30_000
-"""How long a test waits for what must come; far beyond what it takes, so that a busy machine fails nothing."""
+"""Timeout for awaited events; far beyond their usual time, so that a busy machine fails no test."""
 
 PAGE = Path(liveavatar_emulator.__file__).parent / "viewer_page"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -284,7 +284,7 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
 
 
 async def test_a_barge_in_whose_session_was_taken_away_is_answered_with_that(registry):
-    """Nobody here can answer it any more; a call without a deadline would wait for ever."""
+    """Nobody here can answer it; a call without a deadline would wait forever."""
     settings = {"registry_file": registry, "lease_s": 2, "interrupt_timeout_s": 10}
     with (
         processes.emulator(interrupt_ack_ms=60_000) as emulator,

@@ -65,8 +65,8 @@ async def test_a_conversation_is_seen_whole_in_the_metrics():
             await session.closed()
         after = await _scrape(url)
     assert during("gateway_sessions", state="ready") == 1
-    assert during("gateway_pool_places_used") == 1
-    assert during("gateway_pool_places_limit") == 200
+    assert during("gateway_permits_used") == 1
+    assert during("gateway_permits_limit") == 200
     assert during("gateway_rpcs_open", method=f"{_OURS}SessionService/Attach") == 1
     assert during("gateway_rpcs_open", method=f"{_OURS}AudioService/StreamAudio") == 1
     assert all(after("gateway_sessions", state=state.value) == 0 for state in SessionState)

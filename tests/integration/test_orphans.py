@@ -170,7 +170,7 @@ async def test_a_start_that_fails_leaves_sessions_to_one_that_works(registry):
             first.process.kill()
         taken = int(stranger.address.rpartition(":")[2])
         with (
-            pytest.raises(RuntimeError, match="port is taken"),
+            pytest.raises(RuntimeError, match="port is in use"),
             processes.gateway(emulator.url, port=taken, registry_file=registry),
         ):
             pass
@@ -275,7 +275,7 @@ async def test_a_retry_that_comes_to_another_process_makes_no_second_session(reg
             assert refusal.reason == "REQUEST_ID_REUSED"
             # The client library goes where it is sent.
             async with AsyncClient(second.address) as client:
-                sent = await client.create_session(avatar_id=AVATAR, request_id="wish")
+                sent = await client.create_session(AVATAR, request_id="wish")
                 assert sent.session.id == attachment.session_id
             first.process.kill()
             again = await other.attach(request_id="wish")

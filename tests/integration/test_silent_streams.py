@@ -84,7 +84,7 @@ async def test_without_an_interval_none_is_announced_and_none_is_sent(emulator):
 
 
 async def test_the_python_client_speaks_on_behind_heartbeats(quick_gateway, emulator):
-    async with AsyncClient(quick_gateway.address) as client, client.open_session(avatar_id=AVATAR) as session:
+    async with AsyncClient(quick_gateway.address) as client, client.open_session(AVATAR) as session:
         await session.say(speech.sound(0.2))
         await asyncio.sleep(HEARTBEAT_S * 4)
         outcome = await session.say(speech.sound(0.2))

@@ -20,7 +20,7 @@ _WITHIN_S = 240.0
 
 @dataclass(frozen=True)
 class Run:
-    """One run that ended."""
+    """Run that ended."""
 
     status: int
     output: str

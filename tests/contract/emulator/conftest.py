@@ -22,7 +22,7 @@ from testkit.processes import server as server_process
 KEY = {"X-API-KEY": "emulator-key"}
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PATIENCE_S = 15
-"""Longest wait of a test; far beyond the usual one, so that a busy machine fails no test."""
+"""Timeout for awaited events; far beyond their usual time, so that a busy machine fails no test."""
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def still_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 class Socket:
-    """Command socket and its events."""
+    """A command socket and its received events."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection

@@ -1,4 +1,4 @@
-"""Which LiveKit server runs, and what it is told."""
+"""Choice of the LiveKit server, and its configuration."""
 
 import ipaddress
 import stat

@@ -57,7 +57,7 @@ def failed(found: Evidence) -> dict[str, str]:
 
 
 def flipped(pcm: bytes, sample: int) -> bytes:
-    """One bit of one sample is wrong."""
+    """A single wrong bit of a sample."""
     at = sample * 2
     return pcm[:at] + bytes([pcm[at] ^ 1]) + pcm[at + 1 :]
 

@@ -1,4 +1,4 @@
-"""Where the demo looks for a room, and what it says when there is none."""
+"""Search of the demo for a room, and its words when there is none."""
 
 from pathlib import Path
 

@@ -57,7 +57,7 @@ def test_an_exception_that_is_not_needed_is_a_difference(tmp_path: Path):
         ("server/liveavatar_gateway/cli/__init__.py", "tests/unit/cli/test_cli.py"),
         ("server/liveavatar_emulator/avatar/face.py", "tests/unit/emulator/avatar/test_face.py"),
         ("clients/python/liveavatar/gateway/_pcm.py", "tests/unit/client/test_pcm.py"),
-        ("loadtest/load/report/html.py", "tests/unit/loadtest/report/test_html.py"),
+        ("loadtest/load/report/html.py", "tests/unit/loadtest/load/report/test_html.py"),
         ("loadtest/stage/cores.py", "tests/unit/loadtest/stage/test_cores.py"),
         ("testkit/processes.py", None),
     ],

@@ -49,7 +49,7 @@ class GoneUpstream:
     async def connect(self, _: Any) -> Any:
         raise UpstreamUnreachable("refused", facts={"http_status": "403"})
 
-    async def fate(self) -> Any:
+    async def remote_status(self) -> Any:
         self._core.over = True
         return SimpleNamespace(over=True, reason="NO_CREDITS")
 
@@ -127,7 +127,7 @@ async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
     core = Session("s-1", config, new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
     wake = Wakeup()
     rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
-    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
+    metrics = SimpleNamespace(packet_sent=lambda _: None, upstream_failed=lambda _: None)
     drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, tell=lambda: None, rotations=rotations)
     packets = 0
 
@@ -166,7 +166,7 @@ async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_t
     core = Session("s-1", SessionConfig(), new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
     wake = Wakeup()
     rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
-    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
+    metrics = SimpleNamespace(packet_sent=lambda _: None, upstream_failed=lambda _: None)
     drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, tell=lambda: None, rotations=rotations)
     taken = False
     heard: list[str] = []

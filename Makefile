@@ -17,7 +17,7 @@ CHECKS := lint format-check types imports mirror proto-lint proto-breaking stubs
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-load test-wheels wheels conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
+.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-load test-wheels wheels conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check wiring $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -29,7 +29,7 @@ from liveavatar_gateway.core.snapshot import SessionSnapshot
 from liveavatar_gateway.core.speech.handover import SendGate
 from liveavatar_gateway.core.speech.speech import Speech
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
-from liveavatar_gateway.core.states import EndReason, Pose, SessionState, end_reason_of, move
+from liveavatar_gateway.core.states import SESSION_TRANSITIONS, EndReason, Pose, SessionState, end_reason_of, move
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
@@ -42,7 +42,7 @@ class Session:
     The owner feeds inputs, sends what `next_command` gives until it is None, and calls `tick` at `deadline_s`.
     `answers` holds finished interrupts by ticket, for the owner to empty.
 
-    Invariant: the state moves along `states.TRANSITIONS`; every change is in `log`; `log` ends with `Ended`.
+    Invariant: the state follows `states.SESSION_TRANSITIONS`; every change is in `log`, which ends with `Ended`.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class Session:
             now_s: Monotonic time.
         """
         self.speech.tick(now_s)
-        inside = any(one.first_sent_at_s is not None and not one.committed for one in self.speech.active)
+        inside = any(one.is_upstream and not one.committed for one in self.speech.active)
         self._outbox.clear()
         self._forget_pose()
         resent_bytes = self.speech.hand_over(now_s)
@@ -495,7 +495,7 @@ class Session:
             raise SessionEnded(self.id, reason, self.upstream_reason)
 
     def _move(self, following: SessionState) -> None:
-        previous, self.state = self.state, move(self.state, following)
+        previous, self.state = self.state, move(SESSION_TRANSITIONS, self.state, following)
         self._note(StateChanged(following, previous))
 
     def _pose(self, pose: Pose) -> None:

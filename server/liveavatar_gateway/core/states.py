@@ -1,13 +1,15 @@
-"""States a session and its avatar can be in, and the moves between them that are allowed."""
+"""States of sessions and utterances, and the tables of their allowed transitions."""
 
 from collections.abc import Mapping
 from enum import Enum, unique
-from typing import Final
+from typing import Final, TypeVar
+
+_State = TypeVar("_State", bound=Enum)
 
 
 @unique
 class SessionState(Enum):
-    """Where a session is in its life."""
+    """Stage of a session's life."""
 
     CREATING = "creating"
     CONNECTING = "connecting"
@@ -19,7 +21,7 @@ class SessionState(Enum):
 
 @unique
 class Pose(Enum):
-    """What the avatar does while the session is ready."""
+    """Pose of the avatar while the session is ready."""
 
     UNKNOWN = "unknown"
     IDLE = "idle"
@@ -29,7 +31,7 @@ class Pose(Enum):
 
 @unique
 class EndReason(Enum):
-    """Why a session ended."""
+    """Reason for the end of a session."""
 
     CALLER_ENDED = "CALLER_ENDED"
     CALLER_LOST = "CALLER_LOST"
@@ -45,14 +47,57 @@ class EndReason(Enum):
 
 @unique
 class Outcome(Enum):
-    """How an utterance ended."""
+    """Result of an utterance."""
 
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
 
 
-TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
+@unique
+class InputState(Enum):
+    """Stage of an utterance's audio on its way in from the caller."""
+
+    UNDECIDED = "undecided"
+    """The first bytes may still be the header of a file."""
+    OPEN = "open"
+    SEALED = "sealed"
+    """No more audio comes. Some of it waits here, if only in the converter."""
+    FLUSHED = "flushed"
+    """No more audio comes, and none waits here."""
+
+
+@unique
+class SendState(Enum):
+    """Stage of an utterance on its way to LiveAvatar."""
+
+    WAITING = "waiting"
+    """LiveAvatar has nothing of it."""
+    SENDING = "sending"
+    """LiveAvatar was sent some of it."""
+    END_SENT = "end sent"
+    """All of it was sent, its end included."""
+    COMMITTED = "committed"
+    """LiveAvatar has all of it, its end included."""
+
+
+@unique
+class PlaybackState(Enum):
+    """Stage of an utterance at LiveAvatar."""
+
+    PENDING = "pending"
+    """Nothing shows that LiveAvatar has any of it."""
+    ACCEPTED = "accepted"
+    """LiveAvatar has some of it."""
+    PLAYING = "playing"
+    """Its first sound is out, so its audio cannot be sent again from the beginning."""
+    PLAYED = "played"
+    """Over, after its first sound or more."""
+    UNPLAYED = "unplayed"
+    """Over without a sound."""
+
+
+SESSION_TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
     SessionState.CREATING: frozenset({SessionState.CONNECTING, SessionState.ENDING}),
     SessionState.CONNECTING: frozenset({SessionState.READY, SessionState.RECONNECTING, SessionState.ENDING}),
     SessionState.READY: frozenset({SessionState.RECONNECTING, SessionState.ENDING}),
@@ -60,7 +105,35 @@ TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
     SessionState.ENDING: frozenset({SessionState.ENDED}),
     SessionState.ENDED: frozenset(),
 }
-"""From each state, the states that may follow."""
+"""States of a session, each with those that may follow."""
+
+INPUT_TRANSITIONS: Final[Mapping[InputState, frozenset[InputState]]] = {
+    InputState.UNDECIDED: frozenset({InputState.OPEN, InputState.SEALED, InputState.FLUSHED}),
+    InputState.OPEN: frozenset({InputState.SEALED, InputState.FLUSHED}),
+    InputState.SEALED: frozenset({InputState.FLUSHED}),
+    # An interrupt meant another utterance: this one is sent again from its beginning.
+    InputState.FLUSHED: frozenset({InputState.SEALED}),
+}
+"""States of an utterance's input, each with those that may follow."""
+
+SEND_TRANSITIONS: Final[Mapping[SendState, frozenset[SendState]]] = {
+    SendState.WAITING: frozenset({SendState.SENDING}),
+    SendState.SENDING: frozenset({SendState.END_SENT, SendState.WAITING}),
+    # Back to SENDING when the socket is lost before the end was confirmed.
+    SendState.END_SENT: frozenset({SendState.COMMITTED, SendState.SENDING, SendState.WAITING}),
+    SendState.COMMITTED: frozenset({SendState.WAITING}),
+}
+"""States of an utterance's sending, each with those that may follow."""
+
+PLAYBACK_TRANSITIONS: Final[Mapping[PlaybackState, frozenset[PlaybackState]]] = {
+    PlaybackState.PENDING: frozenset({PlaybackState.ACCEPTED, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
+    # Back to PENDING when an interrupt that meant another utterance drops its audio.
+    PlaybackState.ACCEPTED: frozenset({PlaybackState.PENDING, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
+    PlaybackState.PLAYING: frozenset({PlaybackState.PLAYED}),
+    PlaybackState.PLAYED: frozenset(),
+    PlaybackState.UNPLAYED: frozenset(),
+}
+"""States of an utterance's playback, each with those that may follow."""
 
 UPSTREAM_END_REASONS: Final[Mapping[str, EndReason]] = {
     "IDLE_TIMEOUT": EndReason.IDLE,
@@ -74,22 +147,22 @@ Source: LiveAvatar OpenAPI schema, `SessionEndReasonEnum`.
 
 
 class IllegalTransition(AssertionError):
-    """A bug: the state machine was asked for a move that its table does not have."""
+    """Bug of the gateway: a transition that the table does not allow."""
 
 
-def move(current: SessionState, following: SessionState) -> SessionState:
-    """Return `following` when the table allows it.
+def move(table: Mapping[_State, frozenset[_State]], current: _State, following: _State) -> _State:
+    """Return `following` when the table allows the transition.
 
     Raises:
-        IllegalTransition: it does not.
+        IllegalTransition: the table does not allow it.
     """
-    if following not in TRANSITIONS[current]:
+    if following not in table[current]:
         raise IllegalTransition(f"{current.name} -> {following.name}")
     return following
 
 
 def end_reason_of(upstream_reason: str) -> EndReason:
-    """Translate LiveAvatar's word for the end of a session; an empty one means that it failed."""
+    """Translate LiveAvatar's end reason of a session; an empty reason means that the session failed."""
     if not upstream_reason:
         return EndReason.UPSTREAM_FAILED
     return UPSTREAM_END_REASONS.get(upstream_reason, EndReason.UPSTREAM_ENDED)

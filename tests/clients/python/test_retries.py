@@ -34,6 +34,7 @@ from liveavatar.gateway.runtime import CALL_ROUNDS
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from testkit.speech import sound
+from testkit.tcp import tcp_server
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 CREATED = pb.CreateSessionResponse(session=session_pb2.Session(id=SESSION_ID), handle=HANDLE)
@@ -209,23 +210,20 @@ async def proxy(answer: str) -> AsyncIterator[str]:
     }
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readexactly(PREFACE)
-            writer.write(frame(SETTINGS, 0, 0, b""))
-            while True:
-                head = await reader.readexactly(9)
-                await reader.readexactly(int.from_bytes(head[:3], "big"))
-                kind, number = head[3], int.from_bytes(head[5:], "big") & 0x7FFFFFFF
-                if kind == SETTINGS and not head[4]:
-                    writer.write(frame(SETTINGS, 1, 0, b""))
-                if kind == HEADERS:
-                    writer.write(answers[answer](number))
-                await writer.drain()
-        writer.close()
+        await reader.readexactly(PREFACE)
+        writer.write(frame(SETTINGS, 0, 0, b""))
+        while True:
+            head = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(head[:3], "big"))
+            kind, number = head[3], int.from_bytes(head[5:], "big") & 0x7FFFFFFF
+            if kind == SETTINGS and not head[4]:
+                writer.write(frame(SETTINGS, 1, 0, b""))
+            if kind == HEADERS:
+                writer.write(answers[answer](number))
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with tcp_server(serve) as address:
+        yield address
 
 
 @pytest.mark.parametrize("answer", ["reset", "refused", "500", "503", "goaway"])

@@ -1,13 +1,19 @@
-"""The life of a session: every move the table has, none that it has not."""
+"""Tables of states: every transition that they allow, and none else."""
 
 import itertools
 
 import pytest
 
 from liveavatar_gateway.core.states import (
-    TRANSITIONS,
+    INPUT_TRANSITIONS,
+    PLAYBACK_TRANSITIONS,
+    SEND_TRANSITIONS,
+    SESSION_TRANSITIONS,
     EndReason,
     IllegalTransition,
+    InputState,
+    PlaybackState,
+    SendState,
     SessionState,
     end_reason_of,
     move,
@@ -25,22 +31,63 @@ _ALLOWED = {
     (SessionState.RECONNECTING, SessionState.ENDING),
     (SessionState.ENDING, SessionState.ENDED),
 }
-_ALL = list(itertools.product(SessionState, SessionState))
+_INPUT_ALLOWED = {
+    (InputState.UNDECIDED, InputState.OPEN),
+    (InputState.UNDECIDED, InputState.SEALED),
+    (InputState.UNDECIDED, InputState.FLUSHED),
+    (InputState.OPEN, InputState.SEALED),
+    (InputState.OPEN, InputState.FLUSHED),
+    (InputState.SEALED, InputState.FLUSHED),
+    (InputState.FLUSHED, InputState.SEALED),
+}
+_SEND_ALLOWED = {
+    (SendState.WAITING, SendState.SENDING),
+    (SendState.SENDING, SendState.END_SENT),
+    (SendState.SENDING, SendState.WAITING),
+    (SendState.END_SENT, SendState.COMMITTED),
+    (SendState.END_SENT, SendState.SENDING),
+    (SendState.END_SENT, SendState.WAITING),
+    (SendState.COMMITTED, SendState.WAITING),
+}
+_PLAYBACK_ALLOWED = {
+    (PlaybackState.PENDING, PlaybackState.ACCEPTED),
+    (PlaybackState.PENDING, PlaybackState.PLAYING),
+    (PlaybackState.PENDING, PlaybackState.UNPLAYED),
+    (PlaybackState.ACCEPTED, PlaybackState.PENDING),
+    (PlaybackState.ACCEPTED, PlaybackState.PLAYING),
+    (PlaybackState.ACCEPTED, PlaybackState.UNPLAYED),
+    (PlaybackState.PLAYING, PlaybackState.PLAYED),
+}
+_TABLES = [
+    (SESSION_TRANSITIONS, SessionState, _ALLOWED),
+    (INPUT_TRANSITIONS, InputState, _INPUT_ALLOWED),
+    (SEND_TRANSITIONS, SendState, _SEND_ALLOWED),
+    (PLAYBACK_TRANSITIONS, PlaybackState, _PLAYBACK_ALLOWED),
+]
+_ALL = [
+    (table, allowed, *pair) for table, states, allowed in _TABLES for pair in itertools.product(states, states)
+]
 
 
-@pytest.mark.parametrize(("current", "following"), [pair for pair in _ALL if pair in _ALLOWED])
-def test_an_allowed_move_is_made(current, following):
-    assert move(current, following) is following
+@pytest.mark.parametrize(
+    ("table", "current", "following"), [(table, *pair) for table, allowed, *pair in _ALL if tuple(pair) in allowed]
+)
+def test_an_allowed_move_is_made(table, current, following):
+    assert move(table, current, following) is following
 
 
-@pytest.mark.parametrize(("current", "following"), [pair for pair in _ALL if pair not in _ALLOWED])
-def test_any_other_move_is_a_bug_that_names_both_states(current, following):
+@pytest.mark.parametrize(
+    ("table", "current", "following"),
+    [(table, *pair) for table, allowed, *pair in _ALL if tuple(pair) not in allowed],
+)
+def test_any_other_move_is_a_bug_that_names_both_states(table, current, following):
     with pytest.raises(IllegalTransition, match=f"^{current.name} -> {following.name}$"):
-        move(current, following)
+        move(table, current, following)
 
 
-def test_the_table_has_a_row_for_every_state():
-    assert set(TRANSITIONS) == set(SessionState)
+@pytest.mark.parametrize(("table", "states"), [(table, states) for table, states, _ in _TABLES])
+def test_a_table_has_a_row_for_every_state(table, states):
+    assert set(table) == set(states)
 
 
 def test_every_state_leads_to_the_end():
@@ -48,7 +95,7 @@ def test_every_state_leads_to_the_end():
     for state in SessionState:
         reached, front = {state}, [state]
         while front:
-            following = TRANSITIONS[front.pop()] - reached
+            following = SESSION_TRANSITIONS[front.pop()] - reached
             reached |= following
             front += following
         assert SessionState.ENDED in reached

@@ -113,7 +113,7 @@ def test_an_unnamed_end_is_a_sign_of_its_utterance(rig, unnamed):
     """Whoever got the end has all before it, so the utterance does not fail for a lost ack."""
     utterance = rig.say("u1", 0.4)
     unnamed(m.Committed)
-    assert utterance.signed
+    assert utterance.accepted
     rig.run(30)
     assert rig.story("u1") == ["started", "completed"]
 

@@ -13,6 +13,7 @@ from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatu
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
 from liveavatar_gateway.upstream.stopper import Stopped
 from testkit.answering import answering, envelope, http
+from testkit.tcp import tcp_server
 
 STOP, START, TOKEN, LIST, GET = (
     "/v1/sessions/stop",
@@ -58,13 +59,11 @@ async def test_a_connection_that_servers_are_about_to_close_is_not_used_again():
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
-        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(GONE.replace(b"Connection: close\r\n", b""))
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(GONE.replace(b"Connection: close\r\n", b""))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    one = Rest(RestConfig(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), "key")
-    async with server, contextlib.AsyncExitStack() as stack:
+    async with tcp_server(serve) as address, contextlib.AsyncExitStack() as stack:
+        one = Rest(RestConfig(base_url=f"http://{address}"), "key")
         stack.push_async_callback(one.aclose)
         await one.remote_status("s-1")
         await one.remote_status("s-1")

@@ -12,6 +12,7 @@ from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
 from liveavatar_gateway.core.messages import PongReceived, Speak
 from liveavatar_gateway.upstream.socket import CommandSocket
+from testkit.tcp import tcp_server
 
 
 @contextlib.asynccontextmanager
@@ -126,12 +127,10 @@ async def test_a_server_of_another_protocol_is_out_of_reach(answer):
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
-        writer.close()
 
-    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with tcp_server(reply) as address:
         with pytest.raises(UpstreamUnreachable):
-            await CommandSocket.open(url, lambda _: None, timeout_s=5)
+            await CommandSocket.open(f"ws://{address}/", lambda _: None, timeout_s=5)
 
 
 # --- a peer that reads nothing

@@ -71,13 +71,12 @@ class AckTracker:
             self._prove_cut(awaited.number)
         if utterance is None:
             return False
-        first = not utterance.signed
-        utterance.signed = True
+        is_first = utterance.accept()
         if awaited is not None:
             utterance.delivery.ack(awaited.ordinal)
         self._prove_cut(utterance.delivery.confirmed_number)
         self._confirm_before(utterance)
-        return first
+        return is_first
 
     def on_committed(self, refs: Refs, now_s: float) -> None:
         """An utterance is sealed upstream: all of it is there."""
@@ -91,7 +90,7 @@ class AckTracker:
         if utterance is None and awaited is not None:
             utterance = line.find(awaited.event_id)
         if utterance is not None and utterance.end_sent:
-            utterance.signed = True
+            utterance.accept()
             utterance.confirm_all()
             self._confirm_before(utterance)
 
@@ -106,7 +105,7 @@ class AckTracker:
 
     def learn_from_start(self, utterance: Utterance) -> None:
         """What plays was read. After a loss it may have been read before that, so its new pongs may yet come."""
-        if not (utterance.blind or utterance.delivery.confirmed):
+        if not (utterance.start_may_be_lost or utterance.delivery.confirmed):
             self._plays_unread = True
 
     def _confirm_before(self, utterance: Utterance) -> None:
@@ -167,9 +166,7 @@ class AckTracker:
         if not (self.acknowledges and self._line.enabled):
             return None
         sendings = [one.delivery.unconfirmed[-1].sending for one in self._line.active if one.delivery.unconfirmed]
-        sendings += [
-            one.end_sending for one in self._line.active if one.end_sending is not None and not one.committed
-        ]
+        sendings += [one.unconfirmed_end for one in self._line.active if one.unconfirmed_end is not None]
         newest = max(sendings, key=lambda sending: sending.number, default=None)
         if newest is None or newest.number <= self._probed_number:
             return None
@@ -200,7 +197,7 @@ class AckTracker:
             return False
         if utterance.delivery.unconfirmed or utterance.delivery.again:
             return True
-        return self._reads and not self._plays_unread and utterance.end_sent and not utterance.committed
+        return self._reads and not self._plays_unread and utterance.unconfirmed_end is not None
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
         """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
@@ -217,10 +214,10 @@ class AckTracker:
         line = self._line
         if not line.enabled:
             return None
-        unheard = [self.unheard_at_s(one) for one in line.active if not one.doubted]
+        unheard = [self.unheard_at_s(one) for one in line.active if not one.still_unconfirmed]
         silent_at_s = min((at_s for at_s in unheard if at_s is not None), default=None)
         head = line.active[0] if line.active and not is_cutting else None
-        if head is None or head.overdue_at_s is None or head.doubted or not self.is_unproven(head):
+        if head is None or head.overdue_at_s is None or head.still_unconfirmed or not self.is_unproven(head):
             return silent_at_s
         return head.overdue_at_s if silent_at_s is None else min(silent_at_s, head.overdue_at_s)
 
@@ -235,20 +232,20 @@ class AckTracker:
         self._awaited.clear()
         self._lose_ends(now_s)
         for utterance in self._line.active:
-            if utterance.first_sent_at_s is None:
+            if not utterance.is_upstream:
                 continue
             if self._was_silent_about(utterance, now_s):
-                utterance.doubted_at = utterance.confirmed
+                utterance.suspect()
             if not self.acknowledges:
                 self.presume(utterance, now_s)
                 if self._plays_unread:
                     self._conclude_before_loss(utterance)
                 # A start may have been told to the lost socket, and nothing else would ever prove it.
-                utterance.signed = True
+                utterance.accept()
             self._line.clock.take_back(utterance.lose() / BYTE_RATE)
 
     def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
-        """Return whether the socket that is lost was taken for dead because nothing confirmed an utterance."""
+        """Return whether the lost socket was judged dead because nothing confirmed an utterance."""
         unheard_at_s = self.unheard_at_s(utterance)
         if unheard_at_s is not None and now_s >= unheard_at_s:
             return True
@@ -259,7 +256,7 @@ class AckTracker:
         """Take for there what cannot go out again: too much of it, or with a later utterance begun behind it."""
         utterance.delivery.presume_all_but(self._config.max_unconfirmed_s)
         active = self._line.active
-        if any(one.first_sent_at_s is not None for one in active[active.index(utterance) + 1 :]):
+        if any(one.is_upstream for one in active[active.index(utterance) + 1 :]):
             # Its end may be missing too and goes out again: an avatar that waits for it would say nothing more.
             utterance.delivery.confirm_all()
 
@@ -267,8 +264,9 @@ class AckTracker:
 
     def note_over(self, utterance: Utterance) -> None:
         """It was heard to its end. An avatar that has some of it twice still waits for its end."""
-        if self._line.repeated_s and utterance.end_sending is not None and not utterance.committed:
-            self._unproven_ends.append((utterance.upstream_id, utterance.end_sending))
+        end = utterance.unconfirmed_end
+        if self._line.repeated_s and end is not None:
+            self._unproven_ends.append((utterance.upstream_id, end))
 
     def take_owed_end(self, sending: Sending) -> str | None:
         """Return the upstream id of the next end that was lost, which goes out now; None when none was."""

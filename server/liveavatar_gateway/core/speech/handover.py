@@ -38,7 +38,7 @@ class Handover:
         line = self._line
         if self._interrupts.pending is not None and line.enabled:
             return False
-        if not any(one.first_sent_at_s is not None for one in line.active):
+        if not any(one.is_upstream for one in line.active):
             return True
         says_all_it_will = self.hold is SendGate.ALL or not line.enabled
         return says_all_it_will and (self.is_said or now_s >= self._said_by_s)
@@ -54,9 +54,7 @@ class Handover:
 
     def next_command(self) -> SpeakEnd | None:
         """Tell an avatar that no more of an utterance comes, so that it says the last of what it has."""
-        utterance = next(
-            (one for one in self._line.active if one.first_sent_at_s is not None and not one.end_sent), None
-        )
+        utterance = next((one for one in self._line.active if one.is_upstream and not one.end_sent), None)
         if utterance is None or utterance is self.utterance:
             return None
         self.utterance, self.is_said = utterance, False

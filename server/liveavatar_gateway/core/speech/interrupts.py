@@ -67,7 +67,7 @@ class Interrupts:
             waiting = self.answers if len(ended) == len(targets) else self.pending.tickets
             waiting.append((ticket, ended))
             return ticket
-        upstream = [utterance for utterance in targets if utterance.first_sent_at_s is not None]
+        upstream = [utterance for utterance in targets if utterance.is_upstream]
         if upstream:
             self._start(targets, upstream[-1], ticket)
         else:
@@ -80,8 +80,7 @@ class Interrupts:
         before = active[: active.index(last) + 1]
         cut = [one for one in active if one in targets or one in before or not one.rewindable]
         for utterance in cut:
-            utterance.interrupted = True
-            self._line.totals.dropped_bytes += utterance.drop()
+            self._line.totals.dropped_bytes += utterance.interrupt()
         self._line.reckon_credit()
         self.pending = PendingInterrupt(self._line.new_id(), cut, [(ticket, [])])
 
@@ -103,8 +102,7 @@ class Interrupts:
             return
         cut = list(self._line.active)
         for utterance in cut:
-            utterance.interrupted = True
-            utterance.drop()
+            utterance.interrupt()
         self._line.reckon_credit()
         self.pending = PendingInterrupt(self._line.new_id(), cut, [], was_sent=True)
 

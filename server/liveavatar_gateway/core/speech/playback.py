@@ -52,7 +52,7 @@ class PlaybackTracker:
         if line.is_over(refs):
             return
         utterance = line.named_by(refs) or self._next_heard()
-        if utterance is not None and utterance.first_sent_at_s is not None:
+        if utterance is not None and utterance.is_upstream:
             self._hear(utterance, now_s, is_named=utterance.upstream_id in refs.ids)
 
     def on_talking(self, now_s: float) -> None:
@@ -68,7 +68,7 @@ class PlaybackTracker:
         """The one that a start is about which names none, if any of it was sent."""
         for utterance in self._line.active:
             if not utterance.started:
-                return None if utterance.first_sent_at_s is None else utterance
+                return utterance if utterance.is_upstream else None
             if utterance.delivery.again:
                 # It is not all there, so what is behind it is not heard: its own start was concluded before.
                 return None
@@ -84,12 +84,11 @@ class PlaybackTracker:
             # It was sent behind the last interrupt, for all before that is over. Kept as unproven, that one would
             # go out again behind a loss and cut what is heard here, whose audio is gone.
             self._confirmation.forget_cut()
-        if not is_named and utterance.blind:
+        if not is_named and utterance.start_may_be_lost:
             # Its own start may have been told to the lost socket, so this may be of a later one, whose own start
             # will then not come. Where no acks come either, nothing else would ever be a sign of that one.
             for later in self._line.active[self._line.active.index(utterance) + 1 :]:
-                later.blind = True
-                later.signed = later.signed or not self._confirmation.acknowledges
+                later.miss_start(accepted=not self._confirmation.acknowledges)
         self._line.start(utterance, now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
@@ -142,7 +141,7 @@ class PlaybackTracker:
         if overdue_at_s is None and (overdue_at_s := self._overdue_at_s(head)) is not None:
             # Pongs and most acks wake nobody, and may have brought the proof that is waited for.
             overdue_at_s = max(overdue_at_s, self._looked_at_s + _LOOK_AGAIN_S)
-        started_by_s = self._started_by_s(head) if head.signed else None
+        started_by_s = self._started_by_s(head) if head.accepted else None
         if started_by_s is None or overdue_at_s is None:
             return overdue_at_s if started_by_s is None else started_by_s
         return min(started_by_s, overdue_at_s)
@@ -159,7 +158,7 @@ class PlaybackTracker:
             return
         head = self._line.active[0]
         started_by_s = self._started_by_s(head)
-        if started_by_s is not None and now_s >= started_by_s and head.signed:
+        if started_by_s is not None and now_s >= started_by_s and head.accepted:
             if self._owes_a_start(head):
                 self._revive(head)
                 return
@@ -182,8 +181,8 @@ class PlaybackTracker:
         proof, the utterance ends.
         """
         confirmation = self._confirmation
-        if not head.doubted:
-            waits = (head.signed or confirmation.reads) and confirmation.is_unproven(head)
+        if not head.still_unconfirmed:
+            waits = (head.accepted or confirmation.reads) and confirmation.is_unproven(head)
             return None if waits else self._overdue_at_s(head)
         at_s, unheard_at_s = self._overdue_at_s(head), confirmation.unheard_at_s(head)
         if at_s is None or unheard_at_s is None:
@@ -192,9 +191,9 @@ class PlaybackTracker:
 
     def _overdue_at_s(self, head: Utterance) -> float | None:
         """When LiveAvatar should have said something about the head: that it ended, or that it has any of it."""
-        if head.signed and not head.started and self._owes_a_start(head):
+        if head.accepted and not head.started and self._owes_a_start(head):
             return None
-        if head.signed or head.first_sent_at_s is None or not self._line.enabled:
+        if head.accepted or head.first_sent_at_s is None or not self._line.enabled:
             return head.overdue_at_s
         confirms = self._confirmation.confirms
         if head.overdue_at_s is not None and confirms:
@@ -211,12 +210,12 @@ class PlaybackTracker:
         Only where starts were told by name, since a pose need not change between two utterances.
         """
         tells = self._says_started and self._confirmation.acknowledges
-        return tells and head.rewindable and not (head.blind or self._talking)
+        return tells and head.rewindable and not (head.start_may_be_lost or self._talking)
 
     def _revive(self, head: Utterance) -> None:
         """It was taken and is not heard: cut what LiveAvatar has, and speak it anew. The second time it fails."""
-        if not head.revived:
-            head.revived = True
+        if not head.retried:
+            head.retry()
             self._interrupts.speak_anew()
             return
         self._fail(
@@ -225,12 +224,12 @@ class PlaybackTracker:
         )
 
     def _conclude(self, head: Utterance) -> None:
-        if head.doubted and head.signed and not self._confirmation.reads:
+        if head.still_unconfirmed and head.accepted and not self._confirmation.reads:
             # Its acks stopped, and pongs never came: silence proves nothing, so the playout clock decides.
             head.confirm_all()
             if not head.end_sent:
                 return
-        if head.signed and not self._confirmation.is_unproven(head):
+        if head.accepted and not self._confirmation.is_unproven(head):
             self._line.end(head, Outcome.COMPLETED, head.sent_s, inferred=True)
             return
         self._fail(
@@ -242,5 +241,5 @@ class PlaybackTracker:
             self._interrupts.speak_anew()
 
     def _fail(self, head: Utterance, message: str) -> None:
-        head.failure = head.failure or UpstreamStalled(message, utterance_id=head.id)
+        head.fail(UpstreamStalled(message, utterance_id=head.id))
         self._line.end(head, Outcome.FAILED, 0.0)

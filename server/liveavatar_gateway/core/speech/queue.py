@@ -180,18 +180,16 @@ class UtteranceQueue:
         # What plays now was preceded by all before it: those ended without a word.
         for earlier in self.active[: self.active.index(utterance)]:
             self.end(earlier, Outcome.COMPLETED, earlier.sent_s, inferred=True)
-        utterance.start()
+        utterance.start(end_due_at_s=now_s + utterance.sent_s + self._config.ended_grace_s)
         if not inferred:
             self.clock.confirm(utterance.start_s, now_s)
-        if utterance.overdue_at_s is not None:
-            utterance.overdue_at_s = now_s + utterance.sent_s + self._config.ended_grace_s
         self.happenings.append(UtteranceStarted(utterance.id, inferred))
 
     def infer_start(self, utterance: Utterance, now_s: float) -> None:
         """Where LiveAvatar never tells a start, what should have been heard was heard."""
         if self.tells_starts or utterance.outcome is not None:
             return
-        if not utterance.signed or utterance.first_sent_at_s is None:
+        if not utterance.accepted or not utterance.is_upstream:
             return
         if not all(earlier.end_sent for earlier in self.active[: self.active.index(utterance)]):
             # The process that had the rest of that one is gone.
@@ -205,8 +203,7 @@ class UtteranceQueue:
         """Take an utterance out of the line; one with a failure ends as FAILED, whatever the outcome."""
         if utterance.failure is not None:
             outcome = Outcome.FAILED
-        self.totals.dropped_bytes += utterance.finish(outcome, played_s)
-        utterance.inferred = inferred
+        self.totals.dropped_bytes += utterance.finish(outcome, played_s, inferred=inferred)
         self.totals.played_s += utterance.played_s
         self.active.remove(utterance)
         self._head = None
@@ -237,7 +234,7 @@ class UtteranceQueue:
         """Make all that is upstream wait again, from the beginning and under fresh ids: it was dropped there."""
         self.repeated_s = 0.0
         for utterance in self.active:
-            if utterance.first_sent_at_s is not None:
+            if utterance.is_upstream:
                 self._correlator.remember_ended(utterance.upstream_id)
                 utterance.rewind(self.new_id())
         self.reckon_credit()
@@ -247,7 +244,7 @@ class UtteranceQueue:
         for utterance in list(self.active):
             self.infer_start(utterance, now_s)
             utterance.position_s(self.clock, now_s)
-            utterance.failure = utterance.failure or error
+            utterance.fail(error)
             self.end(utterance, Outcome.FAILED, 0.0)
 
     # --- another process's session
@@ -267,14 +264,20 @@ class UtteranceQueue:
 
     def _restored(self, past: UtteranceSnapshot, now_s: float) -> Utterance:
         utterance = self._utterance(past.id, past.upstream_id, past.intake)
-        utterance.continue_at(past.taken_bytes, past.sent_s, self.clock.sent_s, now_s, started=past.started)
-        utterance.interrupted = past.interrupted
+        utterance.restore(
+            past.taken_bytes,
+            past.sent_s,
+            self.clock.sent_s,
+            now_s,
+            started=past.started,
+            interrupted=past.interrupted,
+        )
         # All of it may be played by now: what is known of its lead died with the process that had it.
         self.clock.send(past.sent_s, now_s)
         self.clock.confirm(self.clock.sent_s, now_s)
         if past.end_sent:
             utterance.seal()
-            utterance.end_sending = Sending(now_s)
-            utterance.committed = True
-            utterance.overdue_at_s = now_s + self._config.scheduler.max_lead_s + self._config.lost_grace_s
+            due_at_s = now_s + self._config.scheduler.max_lead_s + self._config.lost_grace_s
+            utterance.send_end(Sending(now_s), due_at_s=due_at_s)
+            utterance.confirm_all()
         return utterance

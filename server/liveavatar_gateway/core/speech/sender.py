@@ -98,7 +98,7 @@ class Sender:
             if utterance.sealed and utterance.buffered == 0:
                 if utterance.has_tail and (speak := self._take(utterance, 0, now_s)):
                     return speak
-                if utterance.first_sent_at_s is None:
+                if not utterance.is_upstream:
                     self._line.end(utterance, Outcome.COMPLETED, 0.0)
                     continue
                 return self._seal(utterance, now_s)
@@ -111,7 +111,7 @@ class Sender:
 
     def _to_send(self, now_s: float) -> Utterance | None:
         utterance = next((utterance for utterance in self._line.active if not utterance.end_sent), None)
-        if utterance is None or utterance.first_sent_at_s is not None:
+        if utterance is None or utterance.is_upstream:
             return utterance
         if self._parting.hold is SendGate.NEXT:
             return None
@@ -129,8 +129,8 @@ class Sender:
         return False
 
     def _seal(self, utterance: Utterance, now_s: float) -> SpeakEnd:
-        utterance.end_sending = self._sending(now_s)
-        utterance.overdue_at_s = now_s + self._line.clock.lead_s(now_s) + self._config.ended_grace_s
+        due_at_s = now_s + self._line.clock.lead_s(now_s) + self._config.ended_grace_s
+        utterance.send_end(self._sending(now_s), due_at_s=due_at_s)
         return self._end(utterance.upstream_id)
 
     def _end_again(self, now_s: float) -> SpeakEnd | None:
@@ -147,7 +147,7 @@ class Sender:
             self.waits_for_proof = True
             return None
         lead_s = self._line.clock.lead_s(now_s)
-        if utterance.first_sent_at_s is None:
+        if not utterance.is_upstream:
             queue_lead_s = self._config.scheduler.queue_lead_s
             if self._line.active[0] is not utterance and lead_s > queue_lead_s:
                 self.deadline_s = now_s + lead_s - queue_lead_s
@@ -184,9 +184,8 @@ class Sender:
 
     def _note_sent(self, utterance: Utterance, seconds: float, now_s: float) -> None:
         clock = self._line.clock
-        if utterance.first_sent_at_s is None:
-            utterance.first_sent_at_s = now_s
-            utterance.start_s = clock.sent_s
+        if not utterance.is_upstream:
+            utterance.begin_sending(clock.sent_s, now_s)
         ran_dry = utterance.started and clock.lead_s(now_s) <= 0.0
         clock.send(seconds, now_s)
         if ran_dry:

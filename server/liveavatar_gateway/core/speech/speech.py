@@ -194,9 +194,7 @@ class Speech:
         """Give LiveAvatar its time anew: until now its end of the socket took nothing, so it could say nothing."""
         self._confirmation.moved_at_s = now_s
         for utterance in self.active:
-            if utterance.overdue_at_s is not None:
-                by_s = now_s + utterance.delivery.unconfirmed_s + self.config.ended_grace_s
-                utterance.overdue_at_s = max(utterance.overdue_at_s, by_s)
+            utterance.delay_end(now_s + utterance.delivery.unconfirmed_s + self.config.ended_grace_s)
 
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
         """Conclude what LiveAvatar should have said by now, unless its end of the socket takes nothing."""
@@ -228,15 +226,13 @@ class Speech:
         self._interrupts.lose(now_s)
         end_by_s = now_s + self.clock.lead_s(now_s) + self.config.lost_grace_s
         for utterance in self.active:
-            if utterance.overdue_at_s is not None:
-                utterance.overdue_at_s = min(utterance.overdue_at_s, end_by_s)
+            utterance.advance_end(end_by_s)
 
     def resume(self, now_s: float) -> int:
         """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
         self._line.enabled = True
         for utterance in self.active:
-            if utterance.delivery.again and not utterance.started:
-                utterance.first_sent_at_s = now_s
+            utterance.resume(now_s)
         resent_bytes = sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
         self._line.repeated_s += resent_bytes / BYTE_RATE
         return resent_bytes

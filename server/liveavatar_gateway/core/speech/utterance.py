@@ -1,110 +1,58 @@
-"""One spoken turn: the caller's bytes on their way in, and how far they came."""
+"""Utterance: one spoken turn, and its states from the first packet to the end of playback."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
-
-from liveavatar_gateway.core.errors import (
-    AudioContainerDetected,
-    AudioGap,
-    ChunkTooLarge,
-    CreditExceeded,
-    GatewayError,
-    InvalidField,
-)
 from liveavatar_gateway.core.messages import BYTE_RATE
 from liveavatar_gateway.core.speech.delivery import Delivery, Sending
 from liveavatar_gateway.core.speech.playout import PlayoutClock
 from liveavatar_gateway.core.speech.scheduler import PacketScheduler
-from liveavatar_gateway.core.states import Outcome
+from liveavatar_gateway.core.speech.utterance_input import AudioInput, Converter, UtteranceInput
+from liveavatar_gateway.core.states import (
+    PLAYBACK_TRANSITIONS,
+    SEND_TRANSITIONS,
+    IllegalTransition,
+    InputState,
+    Outcome,
+    PlaybackState,
+    SendState,
+    move,
+)
+
+__all__ = ["AudioInput", "Converter", "Utterance"]
+
+# Reading a member of an enum class costs a call; these are read for each packet.
+_WAITING, _SENDING, _END_SENT, _COMMITTED = SendState
+_PENDING, _ACCEPTED, _PLAYING, _PLAYED, _UNPLAYED = PlaybackState
 
 
-class Converter(Protocol):
-    """Turns one utterance into 24 kHz mono s16le, piece by piece. Not shared between utterances."""
+class Utterance(UtteranceInput):
+    """Audio of one spoken turn, from the caller's chunks to its end at LiveAvatar.
 
-    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:
-        """Convert the utterance's next bytes.
+    Its three states (`input_state`, `send_state`, `playback_state`) follow the tables in `core.states` and are
+    changed by its own methods alone.
 
-        Args:
-            chunks: Raw audio in the caller's format, whole samples together, cut anywhere; may be empty.
-            last: The utterance ends here, so what the converter holds back comes out too. Final call only.
-
-        Returns:
-            PCM that is ready now. It may be empty, and it lags behind its input until `last`.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AudioInput:
-    """How one caller's audio is read. Shared by all utterances of a stream."""
-
-    byte_rate: int
-    """Bytes per second of the caller's format."""
-    frame_bytes: int
-    """Bytes of one sample over all channels."""
-    max_chunk_bytes: int
-    """Largest chunk that is taken."""
-    new_converter: Callable[[], Converter]
-    """Makes the converter of one utterance."""
-    detect_container: Callable[[bytes], str | None]
-    """Names the file format that some first bytes belong to, if any."""
-    may_be_container: Callable[[bytes], bool]
-    """Says whether some first bytes are too few to tell, so that more must be seen before any is spoken."""
-    format: str = ""
-    """Name of the caller's format, to tell it from others."""
-
-
-class Utterance:
-    """Bytes of one spoken turn.
-
-    Bytes come cut anywhere. A sample that has not come whole waits for its rest, and the first bytes wait until
-    they are known to be samples and no file header.
-
-    Invariant: confirmed <= cut <= freed <= received, all in bytes of the caller's format, and `cut` is whole
-    samples. Once `outcome` is set nothing changes any more.
+    Invariant: confirmed <= cut. Once `outcome` is set nothing changes any more.
     """
 
     __slots__ = (
-        "_buffer",
-        "_converter",
-        "_flushed",
-        "_held_back",
-        "_retained",
-        "_unrecognized",
-        "blind",
-        "committed",
-        "cut",
+        "_silent_at",
         "delivery",
-        "discarded",
-        "doubted_at",
         "dry_after_s",
         "end_sending",
-        "failure",
         "first_sent_at_s",
-        "freed",
-        "id",
-        "idle_since_s",
-        "idle_timeout_s",
         "inferred",
-        "intake",
         "interrupted",
-        "last_chunk_at_s",
         "outcome",
         "overdue_at_s",
+        "playback_state",
         "played_s",
-        "received",
-        "revived",
+        "retried",
         "rewindable",
         "scheduler",
-        "sealed",
+        "send_state",
         "sent_s",
-        "signed",
+        "start_may_be_lost",
         "start_s",
-        "started",
         "underrun_count",
         "upstream_id",
-        "window",
     )
 
     def __init__(self, id: str, upstream_id: str, intake: AudioInput, scheduler: PacketScheduler) -> None:  # noqa: A002 - the attribute is public as `id`
@@ -112,74 +60,111 @@ class Utterance:
 
         Args:
             id: The caller's name for it.
-            upstream_id: The `event_id` it has on LiveAvatar's socket, unique for ever.
-            intake: How its audio is read.
+            upstream_id: Its `event_id` on LiveAvatar's socket, never used before.
+            intake: Format of its audio.
             scheduler: Decides its packets.
         """
-        self.id = id
+        super().__init__(id, intake)
         self.upstream_id = upstream_id
-        self.intake = intake
         self.scheduler = scheduler
-        self.received = 0
-        self.cut = 0
-        self.discarded = 0
-        self.freed = 0
-        self.window = 0
-        self.sealed = False
-        self.failure: GatewayError | None = None
+        self.send_state = _WAITING
+        self.playback_state = _PENDING
+        self.outcome: Outcome | None = None
+        """Result, set by `finish`."""
         self.inferred = False
-        """True when its end was concluded from the clock, since LiveAvatar gave no sign."""
-        self.started = False
-        self.signed = False
-        self.committed = False
-        self.blind = False
-        self.rewindable = True
-        self.revived = False
-        self.doubted_at: int | None = None
+        """True when the end was inferred from the clock, because LiveAvatar did not report it."""
+
+        # Facts that no state implies.
         self.interrupted = False
+        """True from the interrupt on; sending and playback keep their states until LiveAvatar confirms it."""
+        self.start_may_be_lost = False
+        """True when a socket was lost before a start was reported, whether or not LiveAvatar had accepted any."""
+        self.rewindable = True
+        """False for good when another process had the beginning of its audio."""
+        self.retried = False
+        """True once it was sent again because LiveAvatar accepted it and did not play it; kept over a rewind."""
+        self._silent_at: int | None = None
+
         self.start_s = 0.0
+        """Position of its first sound on the session's playout clock."""
         self.sent_s = 0.0
         self.played_s = 0.0
         self.first_sent_at_s: float | None = None
+        """Time of the first packet, or of the first one that was sent again; None while `SendState.WAITING`."""
         self.end_sending: Sending | None = None
+        """Sending of the end; None before `SendState.END_SENT`."""
         self.overdue_at_s: float | None = None
-        self.last_chunk_at_s = 0.0
+        """Time by which LiveAvatar should have reported the end of playback."""
         self.underrun_count = 0
         self.dry_after_s = 0.0
-        """How much of it was sent when it ran dry last, seconds."""
-        self.idle_timeout_s: float | None = None
-        """Longest time without audio before it is sealed; None for no limit."""
-        self.idle_since_s: float | None = None
-        """Start of the time that counts for `idle_timeout_s`, unless audio came later; None while no stream can
-        bring any."""
-        self.outcome: Outcome | None = None
-        self._buffer: list[bytes] = []
-        self._retained: list[bytes] = []
+        """Seconds of it that were sent before the latest underrun."""
         self.delivery = Delivery()
-        self._converter = intake.new_converter()
-        self._flushed = False
-        self._held_back = 0.0
-        self._unrecognized = True
 
-    def continue_at(self, taken_bytes: int, sent_s: float, start_s: float, now_s: float, *, started: bool) -> None:
-        """Go on where another process was: LiveAvatar has its beginning, and nobody else has that any more.
+    def restore(
+        self, taken_bytes: int, sent_s: float, start_s: float, now_s: float, *, started: bool, interrupted: bool
+    ) -> None:
+        """Continue an utterance of another process: LiveAvatar has its beginning, and nobody else does.
 
         Args:
-            taken_bytes: How much LiveAvatar has, bytes of the caller's format.
-            sent_s: The same in seconds.
+            taken_bytes: Bytes of the caller's format that LiveAvatar has.
+            sent_s: Seconds of audio that LiveAvatar has.
             start_s: Position of its first sound on the session's playout clock.
             now_s: Monotonic time.
-            started: Whether its start was told.
+            started: Its start was reported.
+            interrupted: An interrupt of it was accepted.
         """
         self.received = self.cut = self.delivery.confirmed = self.freed = taken_bytes
         self.sent_s = sent_s
-        self.start_s = start_s
-        self.first_sent_at_s = self.last_chunk_at_s = now_s
-        self.started = started
-        self.signed = True
+        self.last_chunk_at_s = now_s
         self.rewindable = False
-        # Its first bytes were looked at where they came in.
-        self._unrecognized = taken_bytes == 0
+        self.interrupted = interrupted
+        self.begin_sending(start_s, now_s)
+        self.accept()
+        if started:
+            self.start()
+        if taken_bytes:
+            # The other process saw its first bytes.
+            self._move_input(InputState.OPEN)
+
+    # --- states
+
+    def _move_send(self, following: SendState) -> None:
+        self.send_state = move(SEND_TRANSITIONS, self.send_state, following)
+
+    def _move_playback(self, following: PlaybackState) -> None:
+        self.playback_state = move(PLAYBACK_TRANSITIONS, self.playback_state, following)
+
+    @property
+    def is_upstream(self) -> bool:
+        """True when LiveAvatar was sent any of it."""
+        return self.send_state is not _WAITING
+
+    @property
+    def end_sent(self) -> bool:
+        """True when its end was sent on the current socket, or is confirmed."""
+        return self.send_state is _END_SENT or self.send_state is _COMMITTED
+
+    @property
+    def committed(self) -> bool:
+        """True when LiveAvatar has all of it, its end included."""
+        return self.send_state is _COMMITTED
+
+    @property
+    def accepted(self) -> bool:
+        """True when something shows that LiveAvatar has any of it."""
+        return self.playback_state is not _PENDING
+
+    @property
+    def started(self) -> bool:
+        """True once its first sound is out."""
+        return self.playback_state is _PLAYING or self.playback_state is _PLAYED
+
+    @property
+    def unconfirmed_end(self) -> Sending | None:
+        """Sending of its end while that is not confirmed; None otherwise."""
+        return self.end_sending if self.send_state is _END_SENT else None
+
+    # --- positions
 
     @property
     def confirmed(self) -> int:
@@ -187,246 +172,169 @@ class Utterance:
         return self.delivery.confirmed
 
     @property
-    def doubted(self) -> bool:
-        """Return whether a socket was taken for dead over it, and nothing more of it was confirmed since."""
-        return self.doubted_at is not None and self.delivery.confirmed <= self.doubted_at
+    def still_unconfirmed(self) -> bool:
+        """True when a socket was declared dead because of it, and none of the rest was confirmed since."""
+        return self._silent_at is not None and self.delivery.confirmed <= self._silent_at
 
     @property
     def taken(self) -> int:
-        """Bytes of it that went out over a socket which still is, or that LiveAvatar is known to have."""
+        """Bytes of it that were sent on the current socket, or that LiveAvatar is known to have."""
         return self.delivery.taken
 
-    @property
-    def end_sent(self) -> bool:
-        """Whether LiveAvatar was told that it is whole, over the socket that is or so that it knows."""
-        return self.end_sending is not None
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that wait and can be sent: whole samples, and none while they may be a file's header."""
-        if self._unrecognized:
-            return 0
-        waiting = self._waiting
-        return waiting - waiting % self.intake.frame_bytes
-
-    @property
-    def _waiting(self) -> int:
-        """Bytes that were received, neither cut nor dropped."""
-        return self.received - self.cut - self.discarded
-
-    @property
-    def dropped_tail_bytes(self) -> int:
-        """Bytes of a last sample that never came whole; 0 while the rest may still come."""
-        return self.received % self.intake.frame_bytes if self.sealed else 0
-
-    @property
-    def has_tail(self) -> bool:
-        """Whether all bytes were cut but the converter still holds some of their sound back."""
-        return self.sealed and self.cut > 0 and self.buffered == 0 and not self._flushed
-
-    @property
-    def charged_s(self) -> float:
-        """Seconds that count against the credit. What was cut once does not, even when it has to wait again."""
-        return (self.received - self.freed) / self.intake.byte_rate
-
-    @property
-    def room_s(self) -> float:
-        """Seconds of audio that its window still takes."""
-        return (self.window - (self.received - self.freed)) / self.intake.byte_rate
-
-    @property
-    def idle_at_s(self) -> float | None:
-        """Time at which its idle limit is reached unless audio comes; None when none is running."""
-        if self.sealed or self.idle_timeout_s is None or self.idle_since_s is None:
-            return None
-        return max(self.idle_since_s, self.last_chunk_at_s) + self.idle_timeout_s
-
-    def receive(self, offset: int | None, audio: bytes, now_s: float) -> int:
-        """Take a chunk and return how many of its bytes were new.
-
-        Args:
-            offset: Where in the utterance the chunk starts, bytes; None is right after the last one.
-            audio: Raw samples of the caller's format, cut anywhere.
-            now_s: Monotonic time.
-
-        Raises:
-            ChunkTooLarge, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: nothing was taken.
-        """
-        size = len(audio)
-        intake = self.intake
-        if size > intake.max_chunk_bytes:
-            raise ChunkTooLarge(size, intake.max_chunk_bytes)
-        if offset is not None and offset != self.received:
-            audio = self._beyond(offset, audio)
-            size = len(audio)
-        if size == 0:
-            return 0
-        if self._unrecognized:
-            head = b"".join((*self._buffer, audio))
-            undecided = intake.may_be_container(head)
-            if not undecided and (container := intake.detect_container(head)):
-                raise AudioContainerDetected(container)
-        else:
-            undecided = False
-        charged = self.received - self.freed
-        if charged + size > self.window:
-            raise CreditExceeded(size, max(0, self.window - charged), size / intake.byte_rate)
-        self._unrecognized = undecided
-        self._buffer.append(audio)
-        self.received += size
-        self.last_chunk_at_s = now_s
-        return size
-
-    def _beyond(self, offset: int, audio: bytes) -> bytes:
-        """Drop what was received before; refuse a hole."""
-        if offset < 0:
-            raise InvalidField(
-                f"offset_bytes {offset} is before the utterance; it counts from 0",
-                field="chunk.offset_bytes",
-                offset_bytes=offset,
-            )
-        overlap = self.received - offset
-        if overlap < 0:
-            raise AudioGap(self.id, self.received, offset)
-        return audio[overlap:]
-
-    def seal(self, failure: GatewayError | None = None) -> int:
-        """Take no more bytes. With a `failure` the utterance ends as FAILED once it is played.
-
-        First bytes that were still undecided are judged as they are: a file's header is dropped and makes the
-        utterance fail.
-
-        Returns:
-            Bytes that were dropped because they are a file's.
-        """
-        self.sealed = True
-        is_file = isinstance(failure, AudioContainerDetected)
-        if self._unrecognized:
-            self._unrecognized = False
-            if container := self.intake.detect_container(b"".join(self._buffer)):
-                is_file = True
-                failure = failure or AudioContainerDetected(container)
-        self.failure = self.failure or failure
-        # What came before the file was recognized is the beginning of its header.
-        dropped = self.drop() if is_file else 0
-        if self.buffered == 0:
-            self.freed = self.received
-        return dropped
+    # --- sending
 
     def take_packet(self, size: int, sending: Sending) -> bytes:
         """Cut `size` buffered bytes and return them as upstream PCM; may be empty while a resampler fills.
 
-        With a size of 0, take the tail alone. The packet is kept until it is confirmed.
+        With a size of 0, take the converter's tail alone. The packet is kept until it is confirmed.
         """
-        chunks = self._take(size)
-        self.cut += size
-        if not self.started:
-            self._retained.extend(chunks)
-        self._flushed = self.sealed and self.buffered == 0
-        self.freed = max(self.freed, self.received if self._flushed else self.cut)
-        pcm = self._converter.convert(chunks, last=self._flushed)
-        self._held_back = 0.0 if self._flushed else self._held_back + size - self._in_bytes(len(pcm))
+        pcm = self._cut(size, retain=not self.started)
         if pcm:
-            self.delivery.send(pcm, self._spoken, sending)
+            self.delivery.send(pcm, self._converted, sending)
         self.sent_s += len(pcm) / BYTE_RATE
         return pcm
 
-    def _in_bytes(self, pcm_bytes: int) -> float:
-        return pcm_bytes * self.intake.byte_rate / BYTE_RATE
+    def begin_sending(self, start_s: float, now_s: float) -> None:
+        """Record that its first packet is sent.
 
-    @property
-    def _spoken(self) -> int:
-        """How far its sound came out of the converter, which dies with this process and what it holds back."""
-        frame_bytes = self.intake.frame_bytes
-        return self.cut - math.ceil(max(0.0, self._held_back) / frame_bytes) * frame_bytes
+        Args:
+            start_s: Position of its first sound on the session's playout clock.
+            now_s: Monotonic time.
+        """
+        if self.is_upstream:
+            raise IllegalTransition(f"{self.send_state.name} begins again")
+        self._move_send(_SENDING)
+        self.first_sent_at_s = now_s
+        self.start_s = start_s
 
-    def _take(self, size: int) -> list[bytes]:
-        if size == self._waiting:
-            taken, self._buffer = self._buffer, []
-            return taken
-        if not size:
-            return []
-        taken, rest = [], size
-        while rest:
-            taken.append(self._buffer[len(taken)][:rest])
-            rest -= len(taken[-1])
-        left = self._buffer[len(taken) - 1][len(taken[-1]) :]
-        self._buffer[: len(taken)] = [left] if left else []
-        return taken
+    def send_end(self, sending: Sending, *, due_at_s: float) -> None:
+        """Record that its end is sent; LiveAvatar should report the end of playback by `due_at_s`."""
+        self._move_send(_END_SENT)
+        self.end_sending = sending
+        self.overdue_at_s = due_at_s
+
+    def delay_end(self, due_at_s: float) -> None:
+        """Expect the end of playback, where one is expected, not before `due_at_s`."""
+        if self.overdue_at_s is not None:
+            self.overdue_at_s = max(self.overdue_at_s, due_at_s)
+
+    def advance_end(self, due_at_s: float) -> None:
+        """Expect the end of playback, where one is expected, by `due_at_s`."""
+        if self.overdue_at_s is not None:
+            self.overdue_at_s = min(self.overdue_at_s, due_at_s)
 
     def confirm_all(self) -> None:
-        """Note that LiveAvatar has all that was sent: something that came after it was taken."""
+        """Record that LiveAvatar has all that was sent: it took something that came later."""
         self.delivery.confirm_all()
-        self.committed = self.end_sent
+        if self.send_state is _END_SENT:
+            self._move_send(_COMMITTED)
 
     def read(self, number: int, *, sent_by_s: float) -> None:
-        """Note that LiveAvatar read all up to a number; see `Delivery.read`."""
+        """Record that LiveAvatar read everything up to a number; see `Delivery.read`."""
         self.delivery.read(number, sent_by_s=sent_by_s)
-        end = self.end_sending
+        end = self.unconfirmed_end
         if end is not None and end.number <= number and end.at_s <= sent_by_s:
-            self.committed = True
+            self._move_send(_COMMITTED)
 
     def presume(self, *, sent_by_s: float) -> None:
-        """Take for there what was sent by then, where nothing will ever prove it."""
+        """Count what was sent by `sent_by_s` as confirmed, where LiveAvatar never confirms anything."""
         self.delivery.presume(sent_by_s=sent_by_s)
-        if self.end_sending is not None and self.end_sending.at_s <= sent_by_s:
-            self.committed = True
+        end = self.unconfirmed_end
+        if end is not None and end.at_s <= sent_by_s:
+            self._move_send(_COMMITTED)
+
+    def suspect(self) -> None:
+        """Record that the socket is declared dead because LiveAvatar confirms no more of this utterance."""
+        self._silent_at = self.confirmed
 
     def lose(self) -> int:
-        """Note that the socket is gone; returns how much goes out again that was not confirmed, PCM bytes.
+        """Record that the socket is lost, and return the size of what goes out again, PCM bytes.
 
         What was to go out again before, and did not yet, is not counted.
         """
+        if self.send_state is _END_SENT:
+            self._move_send(_SENDING)
         if not self.committed:
             self.end_sending = self.overdue_at_s = None
-        self.blind = not self.started
+        self.start_may_be_lost = not self.started
         return self.delivery.lose()
 
-    def start(self) -> None:
-        """Note that it is heard: from here on it cannot be sent again."""
-        self.started = True
-        self.signed = True
-        self._retained.clear()
+    def resume(self, now_s: float) -> None:
+        """Restart the wait for a first sign of what goes out again on a new socket."""
+        if self.delivery.again and not self.started:
+            self.first_sent_at_s = now_s
 
     def rewind(self, upstream_id: str) -> None:
-        """Make all audio wait again, under a fresh id: upstream dropped it before any of it was heard."""
+        """Make all audio wait again under a new id: LiveAvatar dropped it before its first sound."""
+        self._restart()
+        self._move_send(_WAITING)
+        if self.playback_state is not _PENDING:
+            self._move_playback(_PENDING)
+        self.start_may_be_lost = False
         self.upstream_id = upstream_id
-        self._buffer = self._retained + self._buffer
-        self._retained = []
         self.delivery = Delivery()
-        self.committed = self.blind = False
-        self._converter = self.intake.new_converter()
-        self._held_back = 0.0
-        self.cut = 0
         self.sent_s = self.dry_after_s = 0.0
-        self.signed = False
-        self._flushed = False
-        self.first_sent_at_s = self.overdue_at_s = None
-        self.end_sending = None
+        self.first_sent_at_s = self.end_sending = self.overdue_at_s = None
+
+    # --- playback
+
+    def accept(self) -> bool:
+        """Record a sign that LiveAvatar has some of it, and return True for the first sign."""
+        if self.playback_state is not _PENDING:
+            return False
+        self._move_playback(_ACCEPTED)
+        return True
+
+    def miss_start(self, *, accepted: bool) -> None:
+        """Record that its start may have been reported without its name, or to a lost socket.
+
+        Args:
+            accepted: Count it as accepted too, where no ack would ever show that.
+        """
+        self.start_may_be_lost = True
+        if accepted:
+            self.accept()
+
+    def start(self, *, end_due_at_s: float = 0.0) -> None:
+        """Record its first sound; from here on it cannot be sent again from the beginning.
+
+        Args:
+            end_due_at_s: Time by which LiveAvatar should report the end of playback, if all of it was sent.
+        """
+        self._move_playback(_PLAYING)
+        if self.overdue_at_s is not None:
+            self.overdue_at_s = end_due_at_s
+        self._retained.clear()
+
+    def retry(self) -> None:
+        """Record that it is to be sent again because LiveAvatar accepted it and did not play it."""
+        self.retried = True
 
     def position_s(self, clock: PlayoutClock, now_s: float) -> float:
-        """Seconds of it that were heard by now. Never falls."""
-        if self.outcome is None and self.started:
-            heard_s = min(self.sent_s, max(0.0, clock.heard_s(now_s) - self.start_s))
-            self.played_s = max(self.played_s, heard_s)
+        """Return the seconds of it that were played by now. Never decreases."""
+        if self.playback_state is _PLAYING:
+            played_s = min(self.sent_s, max(0.0, clock.heard_s(now_s) - self.start_s))
+            self.played_s = max(self.played_s, played_s)
         return self.played_s
 
-    def drop(self) -> int:
-        """Let go of what waits, take no more, and return how many bytes that were."""
-        dropped = self._waiting
-        self.sealed = True
-        self._unrecognized = False
-        self._buffer = []
-        self.delivery.again.clear()
-        self.discarded += dropped
-        self.freed = self.received
-        self._flushed = True
-        return dropped
+    # --- the end
 
-    def finish(self, outcome: Outcome, played_s: float) -> int:
-        """Set what became of it, let its audio go, and return how many bytes were never sent."""
+    def drop(self) -> int:
+        """Drop what waits, also to go out again, take no more, and return how many bytes were never cut."""
+        self.delivery.again.clear()
+        return super().drop()
+
+    def interrupt(self) -> int:
+        """Drop what waits and return how many bytes that were; LiveAvatar is to drop the rest."""
+        self.interrupted = True
+        return self.drop()
+
+    def finish(self, outcome: Outcome, played_s: float, *, inferred: bool = False) -> int:
+        """Set the outcome, release the audio, and return how many bytes were never sent."""
         dropped = self.drop()
+        self._move_playback(_PLAYED if self.started else _UNPLAYED)
         self.outcome = outcome
+        self.inferred = inferred
         self.played_s = max(self.played_s, played_s)
         self._retained = []
         self.delivery.forget()

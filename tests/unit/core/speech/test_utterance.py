@@ -16,7 +16,7 @@ from liveavatar_gateway.core.speech.delivery import Sending
 from liveavatar_gateway.core.speech.playout import PlayoutClock
 from liveavatar_gateway.core.speech.scheduler import PacketScheduler, SchedulerConfig
 from liveavatar_gateway.core.speech.utterance import Utterance
-from liveavatar_gateway.core.states import Outcome
+from liveavatar_gateway.core.states import IllegalTransition, InputState, Outcome, PlaybackState, SendState
 
 NOW = Sending(0.0)
 
@@ -190,7 +190,7 @@ def test_an_utterance_that_ends_before_its_header_could_be_read_is_a_file_all_th
 
 
 def test_an_utterance_that_another_process_began_is_not_looked_at_again(utterance):
-    utterance.continue_at(4, 0.1, 0.0, 1.0, started=True)
+    utterance.restore(4, 0.1, 0.0, 1.0, started=True, interrupted=False)
     utterance.window = 2_000
     assert utterance.receive(None, b"RIFF", 1.0) == 4
 
@@ -334,11 +334,11 @@ def test_a_rewind_makes_all_audio_wait_again_under_a_fresh_id(utterance):
     utterance.receive(None, b"ccdd", 1.0)
     utterance.take_packet(6, NOW)
     utterance.delivery.ack(1)
-    utterance.first_sent_at_s = 1.0
-    utterance.signed = True
+    utterance.begin_sending(0.0, 1.0)
+    utterance.accept()
     utterance.rewind("up-2")
     assert (utterance.upstream_id, utterance.buffered, utterance.cut, utterance.confirmed) == ("up-2", 8, 0, 0)
-    assert (utterance.sent_s, utterance.first_sent_at_s, utterance.signed) == (0.0, None, False)
+    assert (utterance.sent_s, utterance.first_sent_at_s, utterance.accepted) == (0.0, None, False)
     assert utterance.take_packet(8, NOW) == b"aabbccdd"
 
 
@@ -347,6 +347,7 @@ def test_a_rewind_starts_the_conversion_anew(new, rig):
     utterance.receive(None, b"aabbcc", 1.0)
     utterance.seal()
     utterance.take_packet(6, NOW)
+    utterance.begin_sending(0.0, 1.0)
     utterance.rewind("up-2")
     assert utterance.take_packet(2, NOW) == b""
     assert utterance.take_packet(4, NOW) == b"aabbcc"
@@ -357,6 +358,7 @@ def test_audio_that_waits_again_does_not_take_the_credit_twice(utterance):
     utterance.receive(None, bytes(1_000), 1.0)
     utterance.receive(None, bytes(1_000), 1.0)
     utterance.take_packet(1_000, NOW)
+    utterance.begin_sending(0.0, 1.0)
     utterance.rewind("up-2")
     assert utterance.receive(None, bytes(1_000), 1.0) == 1_000
     utterance.take_packet(500, NOW)
@@ -426,3 +428,183 @@ def test_what_a_lost_socket_may_not_have_delivered_does_not_count_as_taken(utter
     assert utterance.taken == 200
     utterance.delivery.send_again(NOW)
     assert utterance.taken == 400
+
+
+# --- its states: each method in each state
+
+
+def _waiting(utterance):
+    utterance.receive(None, bytes(4), 1.0)
+
+
+def _sending(utterance):
+    _waiting(utterance)
+    utterance.take_packet(4, NOW)
+    utterance.begin_sending(0.0, 1.0)
+
+
+def _end_sent(utterance):
+    _sending(utterance)
+    utterance.seal()
+    utterance.send_end(NOW, due_at_s=9.0)
+
+
+def _committed(utterance):
+    _end_sent(utterance)
+    utterance.confirm_all()
+
+
+_REACH_SEND = {
+    SendState.WAITING: _waiting,
+    SendState.SENDING: _sending,
+    SendState.END_SENT: _end_sent,
+    SendState.COMMITTED: _committed,
+}
+_SEND_METHODS = {
+    "begin_sending": lambda utterance: utterance.begin_sending(0.0, 1.0),
+    "send_end": lambda utterance: utterance.send_end(NOW, due_at_s=9.0),
+    "confirm_all": lambda utterance: utterance.confirm_all(),
+    "read": lambda utterance: utterance.read(NOW.number, sent_by_s=9.0),
+    "presume": lambda utterance: utterance.presume(sent_by_s=9.0),
+    "lose": lambda utterance: utterance.lose(),
+    "rewind": lambda utterance: utterance.rewind("up-2"),
+}
+_SEND_FOLLOWING = {
+    (SendState.WAITING, "begin_sending"): SendState.SENDING,
+    (SendState.WAITING, "send_end"): None,
+    (SendState.WAITING, "rewind"): None,
+    (SendState.SENDING, "begin_sending"): None,
+    (SendState.SENDING, "send_end"): SendState.END_SENT,
+    (SendState.SENDING, "rewind"): SendState.WAITING,
+    (SendState.END_SENT, "begin_sending"): None,
+    (SendState.END_SENT, "send_end"): None,
+    (SendState.END_SENT, "confirm_all"): SendState.COMMITTED,
+    (SendState.END_SENT, "read"): SendState.COMMITTED,
+    (SendState.END_SENT, "presume"): SendState.COMMITTED,
+    (SendState.END_SENT, "lose"): SendState.SENDING,
+    (SendState.END_SENT, "rewind"): SendState.WAITING,
+    (SendState.COMMITTED, "begin_sending"): None,
+    (SendState.COMMITTED, "send_end"): None,
+    (SendState.COMMITTED, "rewind"): SendState.WAITING,
+}
+"""None is refused; what is not listed changes no state."""
+
+
+@pytest.mark.parametrize("method", _SEND_METHODS)
+@pytest.mark.parametrize("state", SendState)
+def test_the_send_state_changes_by_its_table(utterance, state, method):
+    _REACH_SEND[state](utterance)
+    assert utterance.send_state is state
+    following = _SEND_FOLLOWING.get((state, method), state)
+    if following is None:
+        with pytest.raises(IllegalTransition):
+            _SEND_METHODS[method](utterance)
+        return
+    _SEND_METHODS[method](utterance)
+    assert utterance.send_state is following
+    assert utterance.is_upstream == (following is not SendState.WAITING)
+    assert utterance.end_sent == (following in {SendState.END_SENT, SendState.COMMITTED})
+    assert (utterance.end_sending is not None) == utterance.end_sent
+    assert utterance.committed == (following is SendState.COMMITTED)
+
+
+def _accepted(utterance):
+    _sending(utterance)
+    utterance.accept()
+
+
+def _playing(utterance):
+    _sending(utterance)
+    utterance.start()
+
+
+def _played(utterance):
+    _playing(utterance)
+    utterance.finish(Outcome.COMPLETED, 0.1)
+
+
+def _unplayed(utterance):
+    _sending(utterance)
+    utterance.finish(Outcome.INTERRUPTED, 0.0)
+
+
+_REACH_PLAYBACK = {
+    PlaybackState.PENDING: _sending,
+    PlaybackState.ACCEPTED: _accepted,
+    PlaybackState.PLAYING: _playing,
+    PlaybackState.PLAYED: _played,
+    PlaybackState.UNPLAYED: _unplayed,
+}
+_PLAYBACK_METHODS = {
+    "accept": lambda utterance: utterance.accept(),
+    "miss_start": lambda utterance: utterance.miss_start(accepted=True),
+    "start": lambda utterance: utterance.start(),
+    "rewind": lambda utterance: utterance.rewind("up-2"),
+    "finish": lambda utterance: utterance.finish(Outcome.FAILED, 0.0),
+}
+_PLAYBACK_FOLLOWING = {
+    (PlaybackState.PENDING, "accept"): PlaybackState.ACCEPTED,
+    (PlaybackState.PENDING, "miss_start"): PlaybackState.ACCEPTED,
+    (PlaybackState.PENDING, "start"): PlaybackState.PLAYING,
+    (PlaybackState.PENDING, "finish"): PlaybackState.UNPLAYED,
+    (PlaybackState.ACCEPTED, "start"): PlaybackState.PLAYING,
+    (PlaybackState.ACCEPTED, "rewind"): PlaybackState.PENDING,
+    (PlaybackState.ACCEPTED, "finish"): PlaybackState.UNPLAYED,
+    (PlaybackState.PLAYING, "start"): None,
+    (PlaybackState.PLAYING, "rewind"): None,
+    (PlaybackState.PLAYING, "finish"): PlaybackState.PLAYED,
+    (PlaybackState.PLAYED, "start"): None,
+    (PlaybackState.PLAYED, "rewind"): None,
+    (PlaybackState.PLAYED, "finish"): None,
+    (PlaybackState.UNPLAYED, "start"): None,
+    (PlaybackState.UNPLAYED, "rewind"): None,
+    (PlaybackState.UNPLAYED, "finish"): None,
+}
+"""None is refused; what is not listed changes no state."""
+
+
+@pytest.mark.parametrize("method", _PLAYBACK_METHODS)
+@pytest.mark.parametrize("state", PlaybackState)
+def test_the_playback_state_changes_by_its_table(utterance, state, method):
+    _REACH_PLAYBACK[state](utterance)
+    assert utterance.playback_state is state
+    following = _PLAYBACK_FOLLOWING.get((state, method), state)
+    if following is None:
+        with pytest.raises(IllegalTransition):
+            _PLAYBACK_METHODS[method](utterance)
+        return
+    _PLAYBACK_METHODS[method](utterance)
+    assert utterance.playback_state is following
+    assert utterance.accepted == (following is not PlaybackState.PENDING)
+    assert utterance.started == (following in {PlaybackState.PLAYING, PlaybackState.PLAYED})
+    is_over = following in {PlaybackState.PLAYED, PlaybackState.UNPLAYED}
+    assert (utterance.outcome is not None) == is_over
+
+
+@pytest.mark.parametrize(
+    ("steps", "state"),
+    [
+        ([], InputState.UNDECIDED),
+        (["RI"], InputState.UNDECIDED),
+        (["RIff"], InputState.OPEN),
+        (["seal"], InputState.SEALED),
+        (["RIff", "seal"], InputState.SEALED),
+        (["RIff", "seal", "seal"], InputState.SEALED),
+        (["RIff", "seal", "take"], InputState.FLUSHED),
+        (["drop"], InputState.FLUSHED),
+        (["RIff", "drop", "drop", "seal"], InputState.FLUSHED),
+        (["RIff", "seal", "drop"], InputState.FLUSHED),
+        (["RIff", "seal", "take", "rewind"], InputState.SEALED),
+    ],
+)
+def test_the_input_state_follows_what_came(utterance, steps, state):
+    actions = {
+        "seal": utterance.seal,
+        "drop": utterance.drop,
+        "take": lambda: (utterance.take_packet(4, NOW), utterance.begin_sending(0.0, 1.0)),
+        "rewind": lambda: utterance.rewind("up-2"),
+    }
+    for step in steps:
+        actions.get(step, lambda step=step: utterance.receive(None, step.encode(), 1.0))()
+    assert utterance.input_state is state
+    assert utterance.sealed == (state in {InputState.SEALED, InputState.FLUSHED})

@@ -1,0 +1,285 @@
+"""Input side of an utterance: the caller's bytes until they are cut into packets."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from liveavatar_gateway.core.errors import (
+    AudioContainerDetected,
+    AudioGap,
+    ChunkTooLarge,
+    CreditExceeded,
+    GatewayError,
+    InvalidField,
+)
+from liveavatar_gateway.core.messages import BYTE_RATE
+from liveavatar_gateway.core.states import INPUT_TRANSITIONS, InputState, move
+
+# Reading a member of an enum class costs a call; these are read for each chunk.
+_UNDECIDED, _OPEN, _SEALED, _FLUSHED = InputState
+
+
+class Converter(Protocol):
+    """Converter of one utterance into 24 kHz mono s16le, piece by piece. Not shared between utterances."""
+
+    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:
+        """Convert the utterance's next bytes.
+
+        Args:
+            chunks: Raw audio in the caller's format, whole samples together, cut anywhere; may be empty.
+            last: The utterance ends here, so the audio that the converter holds back is returned too. Final call
+                only.
+
+        Returns:
+            PCM that is ready now. It may be empty, and it lags behind its input until `last`.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioInput:
+    """Format of a caller's audio and how to read it. Shared by all utterances of a stream."""
+
+    byte_rate: int
+    """Bytes per second of the caller's format."""
+    frame_bytes: int
+    """Bytes of one sample over all channels."""
+    max_chunk_bytes: int
+    """Size of the largest accepted chunk."""
+    new_converter: Callable[[], Converter]
+    """Factory of an utterance's converter."""
+    detect_container: Callable[[bytes], str | None]
+    """Name of the file format that begins with these bytes, if any."""
+    may_be_container: Callable[[bytes], bool]
+    """True when these first bytes are too few to decide, so that more are needed before any is spoken."""
+    format: str = ""
+    """Name of the caller's format."""
+
+
+class UtteranceInput:
+    """Audio of an utterance as the caller sends it, until it is cut into packets.
+
+    Chunks are cut anywhere. An incomplete sample waits for the rest of its bytes, and the first bytes wait until
+    they are known to be samples instead of a file header.
+
+    Invariant: cut <= freed <= received, all in bytes of the caller's format, and `cut` is whole samples.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_converter",
+        "_held_back",
+        "_retained",
+        "cut",
+        "discarded",
+        "failure",
+        "freed",
+        "id",
+        "idle_since_s",
+        "idle_timeout_s",
+        "input_state",
+        "intake",
+        "last_chunk_at_s",
+        "received",
+        "window",
+    )
+
+    def __init__(self, id: str, intake: AudioInput) -> None:  # noqa: A002 - the attribute is public as `id`
+        self.id = id
+        self.intake = intake
+        self.input_state = _UNDECIDED
+        self.failure: GatewayError | None = None
+        self.received = 0
+        self.cut = 0
+        self.discarded = 0
+        self.freed = 0
+        self.window = 0
+        self.last_chunk_at_s = 0.0
+        self.idle_timeout_s: float | None = None
+        """Longest time without audio before it is sealed; None for no limit."""
+        self.idle_since_s: float | None = None
+        """Start of the time that counts for `idle_timeout_s`, unless audio came later; None while no stream can
+        bring any."""
+        self._buffer: list[bytes] = []
+        self._retained: list[bytes] = []
+        """Audio that was cut and may have to be cut again."""
+        self._converter = intake.new_converter()
+        self._held_back = 0.0
+
+    def _move_input(self, following: InputState) -> None:
+        self.input_state = move(INPUT_TRANSITIONS, self.input_state, following)
+
+    @property
+    def sealed(self) -> bool:
+        """True when it takes no more audio."""
+        return self.input_state is _SEALED or self.input_state is _FLUSHED
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that can be cut: whole samples, and none while they may be the header of a file."""
+        if self.input_state is _UNDECIDED:
+            return 0
+        waiting = self._waiting
+        return waiting - waiting % self.intake.frame_bytes
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that were received and neither cut nor dropped."""
+        return self.received - self.cut - self.discarded
+
+    @property
+    def dropped_tail_bytes(self) -> int:
+        """Bytes of an incomplete last sample; 0 while the rest of it may still come."""
+        return self.received % self.intake.frame_bytes if self.sealed else 0
+
+    @property
+    def has_tail(self) -> bool:
+        """True when all bytes were cut and the converter still holds back some of their sound."""
+        return self.input_state is _SEALED and self.cut > 0 and self.buffered == 0
+
+    @property
+    def charged_s(self) -> float:
+        """Seconds that count against the credit. Audio that was cut before does not, even when it waits again."""
+        return (self.received - self.freed) / self.intake.byte_rate
+
+    @property
+    def room_s(self) -> float:
+        """Seconds of audio that its window still takes."""
+        return (self.window - (self.received - self.freed)) / self.intake.byte_rate
+
+    @property
+    def idle_at_s(self) -> float | None:
+        """Time at which its idle limit is reached unless audio comes; None when no limit is running."""
+        if self.sealed or self.idle_timeout_s is None or self.idle_since_s is None:
+            return None
+        return max(self.idle_since_s, self.last_chunk_at_s) + self.idle_timeout_s
+
+    def receive(self, offset: int | None, audio: bytes, now_s: float) -> int:
+        """Take a chunk and return how many of its bytes were new.
+
+        Args:
+            offset: Position of the chunk in the utterance, bytes; None is right after the last one.
+            audio: Raw samples of the caller's format, cut anywhere.
+            now_s: Monotonic time.
+
+        Raises:
+            ChunkTooLarge, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: nothing was taken.
+        """
+        size = len(audio)
+        intake = self.intake
+        if size > intake.max_chunk_bytes:
+            raise ChunkTooLarge(size, intake.max_chunk_bytes)
+        if offset is not None and offset != self.received:
+            audio = self._beyond(offset, audio)
+            size = len(audio)
+        if size == 0:
+            return 0
+        is_decided = False
+        if self.input_state is _UNDECIDED:
+            head = b"".join((*self._buffer, audio))
+            is_decided = not intake.may_be_container(head)
+            if is_decided and (container := intake.detect_container(head)):
+                raise AudioContainerDetected(container)
+        charged = self.received - self.freed
+        if charged + size > self.window:
+            raise CreditExceeded(size, max(0, self.window - charged), size / intake.byte_rate)
+        if is_decided:
+            self._move_input(_OPEN)
+        self._buffer.append(audio)
+        self.received += size
+        self.last_chunk_at_s = now_s
+        return size
+
+    def _beyond(self, offset: int, audio: bytes) -> bytes:
+        """Drop the part that was received before; refuse a gap."""
+        if offset < 0:
+            raise InvalidField(
+                f"offset_bytes {offset} is before the utterance; it counts from 0",
+                field="chunk.offset_bytes",
+                offset_bytes=offset,
+            )
+        overlap = self.received - offset
+        if overlap < 0:
+            raise AudioGap(self.id, self.received, offset)
+        return audio[overlap:]
+
+    def seal(self, failure: GatewayError | None = None) -> int:
+        """Take no more bytes. With a `failure` the utterance ends as FAILED once it is played.
+
+        First bytes that were still undecided are judged as they are: a file's header is dropped and makes the
+        utterance fail.
+
+        Returns:
+            Bytes that were dropped because they belong to a file.
+        """
+        is_file = isinstance(failure, AudioContainerDetected)
+        if self.input_state is _UNDECIDED and (container := self.intake.detect_container(b"".join(self._buffer))):
+            is_file = True
+            failure = failure or AudioContainerDetected(container)
+        if not self.sealed:
+            self._move_input(_SEALED)
+        self.fail(failure)
+        # The bytes before the detection are the beginning of the file's header.
+        dropped = self.drop() if is_file else 0
+        if self.buffered == 0:
+            self.freed = self.received
+        return dropped
+
+    def fail(self, failure: GatewayError | None) -> None:
+        """Make its outcome FAILED; the first failure stays."""
+        self.failure = self.failure or failure
+
+    def drop(self) -> int:
+        """Drop what waits, take no more, and return how many bytes that were."""
+        dropped = self._waiting
+        if self.input_state is not _FLUSHED:
+            self._move_input(_FLUSHED)
+        self._buffer = []
+        self.discarded += dropped
+        self.freed = self.received
+        return dropped
+
+    def _cut(self, size: int, *, retain: bool) -> bytes:
+        """Cut `size` buffered bytes and convert them; with `retain`, they can be cut again after `_restart`."""
+        chunks = self._take(size)
+        self.cut += size
+        if retain:
+            self._retained.extend(chunks)
+        if self.input_state is _SEALED and self.buffered == 0:
+            self._move_input(_FLUSHED)
+        flushed = self.input_state is _FLUSHED
+        self.freed = max(self.freed, self.received if flushed else self.cut)
+        pcm = self._converter.convert(chunks, last=flushed)
+        converted = len(pcm) * self.intake.byte_rate / BYTE_RATE
+        self._held_back = 0.0 if flushed else self._held_back + size - converted
+        return pcm
+
+    @property
+    def _converted(self) -> int:
+        """Position whose sound left the converter; the rest is lost with this process."""
+        frame_bytes = self.intake.frame_bytes
+        return self.cut - math.ceil(max(0.0, self._held_back) / frame_bytes) * frame_bytes
+
+    def _take(self, size: int) -> list[bytes]:
+        if size == self._waiting:
+            taken, self._buffer = self._buffer, []
+            return taken
+        if not size:
+            return []
+        taken, rest = [], size
+        while rest:
+            taken.append(self._buffer[len(taken)][:rest])
+            rest -= len(taken[-1])
+        left = self._buffer[len(taken) - 1][len(taken[-1]) :]
+        self._buffer[: len(taken)] = [left] if left else []
+        return taken
+
+    def _restart(self) -> None:
+        """Make all that was cut wait again."""
+        if self.input_state is _FLUSHED:
+            self._move_input(_SEALED)
+        self._buffer = self._retained + self._buffer
+        self._retained = []
+        self._converter = self.intake.new_converter()
+        self._held_back = 0.0
+        self.cut = 0

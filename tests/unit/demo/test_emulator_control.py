@@ -1,4 +1,4 @@
-"""What the emulator's control client makes of answers that are no answer."""
+"""Answers that are no answer, told by the emulator's control client in plain words."""
 
 import asyncio
 

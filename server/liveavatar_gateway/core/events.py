@@ -172,10 +172,6 @@ class EventLog:
         """The last sequence that is no longer kept; 0 when all are."""
         return self.last_sequence - len(self._entries)
 
-    def latest(self, count: int) -> list[LogEntry]:
-        """The last `count` entries, oldest first; fewer when not so many are kept."""
-        return list(islice(self._entries, max(0, len(self._entries) - count), None))
-
     def after(self, sequence: int) -> list[LogEntry]:
         """Entries later than `sequence`, oldest first.
 
@@ -193,9 +189,4 @@ class EventLog:
         missing = self.last_sequence - sequence
         if missing > len(self._entries):
             raise EventsCompacted(sequence, self.last_sequence - len(self._entries) + 1)
-        return list(islice(self._entries, len(self._entries) - missing, None))
-
-    def kept_after(self, sequence: int) -> list[LogEntry]:
-        """Entries later than `sequence` that are still kept, oldest first."""
-        missing = min(self.last_sequence - sequence, len(self._entries))
         return list(islice(self._entries, len(self._entries) - missing, None))

@@ -2,7 +2,7 @@
 
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import GatewayError
-from liveavatar_gateway.core.rotation_plan import RotationPlan
+from liveavatar_gateway.core.rotation_plan import RotationPlan, StandbyState
 from liveavatar_gateway.core.speech.handover import Handover, SendGate
 
 
@@ -35,35 +35,35 @@ class Lifetime:
     # --- the avatar after this one
 
     @property
-    def has_successor(self) -> bool:
-        """Whether a fresh avatar waits for its turn."""
-        return self._rotation is not None and self._rotation.ready
+    def has_standby(self) -> bool:
+        """True when a standby avatar can take over."""
+        return self._rotation is not None and self._rotation.standby is StandbyState.READY
 
     @property
     def failure(self) -> GatewayError | None:
         """Why there is no fresh avatar, since the last try."""
         return None if self._rotation is None else self._rotation.failure
 
-    def wants_successor(self, now_s: float) -> bool:
-        """Whether a fresh avatar is to be there, or to be prepared."""
-        return self._rotation is not None and self._rotation.is_due(now_s)
+    def request_standby(self, now_s: float) -> bool:
+        """Return True once, when a standby avatar is to be prepared."""
+        return self._rotation is not None and self._rotation.request_standby(now_s)
 
-    def successor_ready(self) -> None:
-        """A fresh avatar waits for its turn."""
+    def standby_ready(self) -> None:
+        """Take note of a standby avatar that can take over."""
         if self._rotation is not None:
-            self._rotation.ready = True
+            self._rotation.standby = StandbyState.READY
 
-    def successor_dropped(self) -> None:
-        """None waits any more; that was our own decision."""
+    def standby_dropped(self) -> None:
+        """Take note that the standby avatar, if any, was given up."""
         if self._rotation is not None:
-            self._rotation.ready = False
+            self._rotation.standby = StandbyState.NONE
 
-    def successor_failed(self, error: GatewayError) -> bool:
-        """There is no fresh avatar, or it is lost again; whether that reason is another than before."""
+    def standby_failed(self, error: GatewayError) -> bool:
+        """Take note of a failure to have a standby avatar; return True when its reason is a new one."""
         if self._rotation is None:
             return False
         known, self._rotation.failure = self._rotation.failure, error
-        self._rotation.ready = False
+        self._rotation.standby = StandbyState.REQUESTED
         return known is None or known.reason != error.reason
 
     def is_last_moment(self, now_s: float) -> bool:
@@ -79,7 +79,7 @@ class Lifetime:
         if self._rotation is None:
             return None
         due = [self._rotation.next_s(self._looked_at_s)]
-        if self._rotation.ready:
+        if self.has_standby:
             due.append(parting.at_s)
         return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
 
@@ -90,7 +90,7 @@ class Lifetime:
         """When the limit is to be told, or ends the session."""
         if self.expires_at_s is None:
             return None
-        told = self._told or self.has_successor
+        told = self._told or self.has_standby
         return self.expires_at_s + (self._grace_s if told else -self._notice_s)
 
     def look(self, now_s: float) -> None:
@@ -101,7 +101,7 @@ class Lifetime:
         """Seconds that are left, once, when it is time to tell that the session expires."""
         if self.expires_at_s is None or now_s < self.expires_at_s - self._notice_s:
             return None
-        if self._told or self.has_successor:
+        if self._told or self.has_standby:
             return None
         self._told = True
         return max(0.0, self.expires_at_s - now_s)

@@ -1,6 +1,7 @@
 """When a fresh avatar is to take over from one whose limit is near."""
 
 from dataclasses import dataclass
+from enum import Enum, unique
 
 from liveavatar_gateway.core.errors import GatewayError
 from liveavatar_gateway.core.speech.config import SpeechConfig
@@ -22,10 +23,21 @@ class RotationConfig:
     less for two."""
 
 
+@unique
+class StandbyState(Enum):
+    """Stage of the avatar that is to take over."""
+
+    NONE = "none"
+    REQUESTED = "requested"
+    """The owner was asked for one, and tries until there is one."""
+    READY = "ready"
+    """It can take over."""
+
+
 class RotationPlan:
     """The plan of one take-over after the other. No clock: times come in.
 
-    The fresh avatar is started at `prepare_at_s`. Once it is `ready`, no new utterance goes to the old one, so
+    The fresh avatar is started at `prepare_at_s`. Once it is ready, no new utterance goes to the old one, so
     that it falls silent at its next border. From `part_at_s` on it gets nothing at all, so that it can say what it
     has before the limit. At `last_moment_s` the fresh one goes on whatever is.
     """
@@ -35,14 +47,13 @@ class RotationPlan:
         self._finish_s = speech.scheduler.max_lead_s + speech.start_delay_s + speech.parting_grace_s + _RESERVE_S
         self._prepare_at_s: float | None = None
         self._part_at_s = self._last_moment_s = 0.0
-        self.ready = False
-        """Whether a fresh avatar waits for its turn."""
+        self.standby = StandbyState.NONE
         self.failure: GatewayError | None = None
         """Why there is none, since the last try."""
 
     def plan(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
         """An avatar speaks that has this limit; None when it has none, or its length is not known."""
-        self.ready = False
+        self.standby = StandbyState.NONE
         self.failure = None
         self._prepare_at_s = None
         if expires_at_s is None:
@@ -52,17 +63,20 @@ class RotationPlan:
         self._part_at_s = expires_at_s - self._finish_s
         self._last_moment_s = expires_at_s - _LAST_MOMENT_S
 
-    def is_due(self, now_s: float) -> bool:
-        """Whether a fresh avatar is to be there, or to be prepared."""
-        return self._prepare_at_s is not None and now_s >= self._prepare_at_s
+    def request_standby(self, now_s: float) -> bool:
+        """Return True once, when a standby avatar is to be prepared."""
+        if self.standby is not StandbyState.NONE or self._prepare_at_s is None or now_s < self._prepare_at_s:
+            return False
+        self.standby = StandbyState.REQUESTED
+        return True
 
     def is_last_moment(self, now_s: float) -> bool:
         """Whether the fresh avatar is to go on even if something is cut."""
-        return self.ready and now_s >= self._last_moment_s
+        return self.standby is StandbyState.READY and now_s >= self._last_moment_s
 
     def hold(self, now_s: float) -> SendGate:
         """What the old avatar is not to get any more."""
-        if not self.ready:
+        if self.standby is not StandbyState.READY:
             return SendGate.NOTHING
         return SendGate.ALL if now_s >= self._part_at_s else SendGate.NEXT
 

@@ -24,6 +24,17 @@ from liveavatar_gateway.core.events import (
 )
 from liveavatar_gateway.core.lifetime import Lifetime
 from liveavatar_gateway.core.listening import Listening
+from liveavatar_gateway.core.outputs import (
+    Answer,
+    CheckSocket,
+    Deadline,
+    Emit,
+    HandOver,
+    Output,
+    PrepareStandby,
+    Report,
+    Send,
+)
 from liveavatar_gateway.core.readiness import Due, Readiness
 from liveavatar_gateway.core.snapshot import SessionSnapshot
 from liveavatar_gateway.core.speech.handover import SendGate
@@ -37,10 +48,10 @@ OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
 
 
 class Session:
-    """The state machine of one session. No I/O and no clock: time comes in as `now_s` (monotonic seconds).
+    """State machine of one session. No I/O and no clock: time comes in as `now_s` (monotonic seconds).
 
-    The owner feeds inputs, sends what `next_command` gives until it is None, and calls `tick` at `deadline_s`.
-    `answers` holds finished interrupts by ticket, for the owner to empty.
+    The owner calls the methods for inputs, `tick` whenever one came or a deadline is reached, and carries out what
+    `drain` returns. Between two calls of `drain` it may publish the `reports` alone.
 
     Invariant: the state follows `states.SESSION_TRANSITIONS`; every change is in `log`, which ends with `Ended`.
     """
@@ -75,6 +86,8 @@ class Session:
         self._new_id = new_id
         self._utc_now = utc_now
         self._outbox: deque[wire.Command] = deque()
+        self._reports: list[Report] = []
+        self._due: tuple[Output, ...] = ()
         self._listening = Listening()
         self._readiness = Readiness(config.readiness)
         self._lost_at_s = 0.0
@@ -117,7 +130,7 @@ class Session:
         session._lost_at_s = now_s - gap_s
         session._limit.restore(past.expires_in_s, now_s)
         session.speech.restore(past, now_s)
-        session._note(Adopted(gap_s))
+        session._emit(Adopted(gap_s))
         return session
 
     # --- life
@@ -126,11 +139,6 @@ class Session:
     def over(self) -> bool:
         """Whether it is ending or has ended."""
         return self.state in (SessionState.ENDING, SessionState.ENDED)
-
-    @property
-    def answers(self) -> list[tuple[int, list[UtteranceEnded]]]:
-        """Interrupts that were carried out since the owner last emptied this."""
-        return self.speech.answers
 
     def started(self, *, max_duration_s: float | None, now_s: float) -> None:
         """LiveAvatar started the avatar: billing has begun, and the session has a limit."""
@@ -182,7 +190,7 @@ class Session:
         self.error = error
         self._move(SessionState.ENDING)
         self.speech.close(SessionEnded(self.id, reason.value, upstream_reason), now_s)
-        self._drain()
+        self._collect()
         self._outbox.clear()
 
     def learn_end(self, upstream_reason: str) -> None:
@@ -198,7 +206,7 @@ class Session:
             return
         self.ended_at = self._utc_now()
         self._move(SessionState.ENDED)
-        self._note(Ended(self.error))
+        self._emit(Ended(self.error))
 
     # --- longer than the limit
 
@@ -207,29 +215,24 @@ class Session:
         """When LiveAvatar's limit ends the avatar, monotonic seconds; None when it has none."""
         return self._limit.expires_at_s
 
-    def wants_successor(self, now_s: float) -> bool:
-        """Whether a fresh avatar is to be there, or to be prepared."""
-        return self.ready_at is not None and not self.over and self._limit.wants_successor(now_s)
-
-    def successor_ready(self, now_s: float) -> None:
-        """A fresh avatar waits for its turn."""
-        self._limit.successor_ready()
+    def standby_ready(self, now_s: float) -> None:
+        """Take note of a standby avatar that can take over."""
+        self._limit.standby_ready()
         self.speech.parting.hold = self._limit.hold(now_s)
 
-    def successor_failed(self, error: GatewayError) -> None:
-        """There is no fresh avatar, or it is lost again; another try follows."""
+    def standby_failed(self, error: GatewayError) -> None:
+        """Take note that no standby avatar could be started, or that it was lost; the owner tries again."""
         self.speech.parting.hold = SendGate.NOTHING
-        if self._limit.successor_failed(error):
-            self._note(UpstreamNotice(error=False, type="rotation_delayed", message=error.message))
+        if self._limit.standby_failed(error):
+            self._emit(UpstreamNotice(error=False, type="rotation_delayed", message=error.message))
 
-    def successor_dropped(self) -> None:
-        """The fresh avatar that waited, if any, is not to take over any more."""
+    def standby_dropped(self) -> None:
+        """Take note that the owner gave up the standby avatar, if any."""
         self.speech.parting.hold = SendGate.NOTHING
-        self._limit.successor_dropped()
+        self._limit.standby_dropped()
 
-    def may_take_over(self, now_s: float) -> bool:
-        """Whether the fresh avatar is to go on now, see `take_over`."""
-        if not self._limit.has_successor or self.over:
+    def _may_hand_over(self, now_s: float) -> bool:
+        if not self._limit.has_standby:
             return False
         return self.speech.parting.may_part(now_s) or self._limit.is_last_moment(now_s)
 
@@ -258,11 +261,11 @@ class Session:
         self._outbox.clear()
         self._forget_pose()
         resent_bytes = self.speech.hand_over(now_s)
-        self._drain()
+        self._collect()
         self.rotation_count += 1
         self.expires_at = expires_at
         self._limit.begin(max_duration_s, now_s - age_s)
-        self._note(
+        self._emit(
             Rotated(
                 upstream_session_id=upstream_session_id,
                 expires_at=expires_at,
@@ -289,23 +292,23 @@ class Session:
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
         """Take no more audio for an utterance."""
         self.speech.seal(utterance, failure)
-        self._drain()
+        self._collect()
 
     def cancel(self, utterance: Utterance) -> None:
         """Drop an utterance, or cut it if it is being spoken."""
         self.speech.cancel(utterance)
-        self._drain()
+        self._collect()
 
     def interrupt(self, utterance_id: str) -> int:
-        """Barge-in; the answer comes in `answers` under the returned ticket.
+        """Interrupt an utterance, or all of them without an id; return the id that its `Answer` has.
 
         Raises:
-            SessionEnded, UtteranceNotFound: nothing was cut.
+            SessionEnded, UtteranceNotFound: nothing was interrupted.
         """
         self._require_alive()
-        ticket = self.speech.interrupt(utterance_id)
-        self._drain()
-        return ticket
+        interrupt_id = self.speech.interrupt(utterance_id)
+        self._collect()
+        return interrupt_id
 
     def listen(self) -> None:
         """Take the attentive pose now, or when the avatar has finished talking.
@@ -333,8 +336,8 @@ class Session:
 
     # --- LiveAvatar's side
 
-    def on_wire(self, event: wire.Event, now_s: float) -> bool:
-        """Take one event of the command socket; True when that may have made a command due or changed the log."""
+    def on_event(self, event: wire.Event, now_s: float) -> bool:
+        """Take one event of the command socket; return True when `tick` and `drain` may have something to do."""
         if self.over:
             return False
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
@@ -353,12 +356,12 @@ class Session:
             case wire.Stopped(reason):
                 self.end(end_reason_of(reason or "UNKNOWN"), now_s, upstream_reason=reason)
             case wire.Notice(error, type_, message):
-                self._note(UpstreamNotice(error, type_, message))
+                self._emit(UpstreamNotice(error, type_, message))
             case wire.Unknown():
                 self.unknown_events += 1
             case _:
                 self._on_speech(event, now_s)
-        self._drain()
+        self._collect()
         return True
 
     def _on_speech(self, event: wire.Event, now_s: float) -> None:
@@ -391,14 +394,8 @@ class Session:
 
     # --- time and commands
 
-    def is_deaf(self, now_s: float) -> bool:
-        """Whether LiveAvatar, which confirms what it takes, did not for so long that its socket must be dead."""
-        silent_at_s = self.speech.silent_at_s
-        return silent_at_s is not None and now_s >= silent_at_s
-
     @property
-    def deadline_s(self) -> float | None:
-        """When `tick` and `next_command` are due even if nothing happens."""
+    def _deadline_s(self) -> float | None:
         due = [self.speech.deadline_s, self.speech.silent_at_s, self._limit.deadline_s]
         if self.ready_at is not None:
             due.append(self._limit.turn_s(self.speech.parting))
@@ -407,12 +404,13 @@ class Session:
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
-        """Do what time asks for.
+        """Do what is due by now, and decide what else `drain` returns.
 
         Args:
             now_s: Monotonic time.
             is_stuck: The socket holds data that LiveAvatar's end does not take.
         """
+        self._due = ()
         if self.over:
             return
         if is_stuck:
@@ -420,10 +418,20 @@ class Session:
         self._limit.look(now_s)
         self.speech.parting.hold = self._limit.hold(now_s)
         self.speech.tick(now_s, is_stuck=is_stuck)
-        self._drain()
+        self._collect()
         if self.state in _UNREADY:
             self._tick_connecting(now_s)
         self._tick_limit(now_s)
+        if not self.over:
+            self._due = self._decide(now_s)
+
+    def _decide(self, now_s: float) -> tuple[Output, ...]:
+        if self._may_hand_over(now_s):
+            return (HandOver(),)
+        prepare = self.ready_at is not None and self._limit.request_standby(now_s)
+        silent_at_s = self.speech.silent_at_s
+        is_silent = silent_at_s is not None and now_s >= silent_at_s
+        return (PrepareStandby(),) * prepare + (CheckSocket(),) * is_silent
 
     def _tick_connecting(self, now_s: float) -> None:
         match self._readiness.tick(now_s):
@@ -438,18 +446,42 @@ class Session:
     def _tick_limit(self, now_s: float) -> None:
         left_s = self._limit.notice_s(now_s)
         if left_s is not None:
-            self._note(Expiring(self.expires_at or self._utc_now() + timedelta(seconds=left_s)))
+            self._emit(Expiring(self.expires_at or self._utc_now() + timedelta(seconds=left_s)))
         if self._limit.is_past(now_s):
             self.end(EndReason.MAX_DURATION, now_s)
 
-    def next_command(self, now_s: float) -> wire.Command | None:
-        """The next command to send, most urgent first; None when none is due before `deadline_s`."""
-        if self.over or self.state is SessionState.CREATING:
+    def note_stall(self, now_s: float) -> None:
+        """Take note that the socket took nothing until now, so that LiveAvatar could report nothing either."""
+        self.speech.note_stall(now_s)
+
+    def reports(self) -> list[Report]:
+        """Return the events and answers that are not published yet, oldest first."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def drain(self, now_s: float) -> list[Output]:
+        """Return what is to be done now, in this order.
+
+        The `reports` come first, then what the latest `tick` decided. The last output is the only `HandOver`,
+        `CheckSocket`, `Send` or `Deadline`: one command at most is returned at a time, so that an interrupt can
+        overtake those that follow. A session that is over has nothing but reports.
+        """
+        if self.over:
+            return [*self.reports()]
+        due, self._due = self._due, ()
+        if due and not isinstance(due[-1], PrepareStandby):
+            return [*self.reports(), *due]
+        command = self._next_command(now_s)
+        last = Deadline(self._deadline_s) if command is None else Send(command, self.speech.sent_count)
+        return [*self.reports(), *due, last]
+
+    def _next_command(self, now_s: float) -> wire.Command | None:
+        if self.state is SessionState.CREATING:
             return None
         command = self._next(now_s)
         if command is not None and not isinstance(command, wire.Probe):
             self.last_command_at_s = now_s
-        self._drain()
+        self._collect()
         return command
 
     def _next(self, now_s: float) -> wire.Command | None:
@@ -484,7 +516,7 @@ class Session:
         self._readiness.close()
         self._move(SessionState.READY)
         self.reconnect_count += 1
-        self._note(Reconnected(self._attempt_count, now_s - self._lost_at_s, resent_bytes, self._replaced))
+        self._emit(Reconnected(self._attempt_count, now_s - self._lost_at_s, resent_bytes, self._replaced))
         self._replaced = False
         if self.pose is Pose.LISTENING and not self._listening.asked:
             self._outbox.append(wire.ListenStop(self._new_id()))
@@ -496,12 +528,12 @@ class Session:
 
     def _move(self, following: SessionState) -> None:
         previous, self.state = self.state, move(SESSION_TRANSITIONS, self.state, following)
-        self._note(StateChanged(following, previous))
+        self._emit(StateChanged(following, previous))
 
     def _pose(self, pose: Pose) -> None:
         if pose is not self.pose and pose is not Pose.UNKNOWN:
             previous, self.pose = self.pose, pose
-            self._note(PoseChanged(pose, previous))
+            self._emit(PoseChanged(pose, previous))
 
     def _forget_pose(self) -> None:
         """Another avatar goes on: it does not listen before it is asked, and of its pose nothing is known."""
@@ -510,14 +542,17 @@ class Session:
         if self.pose is Pose.LISTENING:
             self._pose(Pose.IDLE)
 
-    def _drain(self) -> None:
-        """Put what speech concluded into the log."""
-        if self.speech.happenings:
-            happenings = list(self.speech.happenings)
-            self.speech.happenings.clear()
-            for happening in happenings:
-                self._note(happening)
-                if isinstance(happening, UtteranceEnded) and not self.speech.active:
+    def _collect(self) -> None:
+        """Emit the events of speech, and pass its answers on."""
+        if self.speech.reports:
+            reports = list(self.speech.reports)
+            self.speech.reports.clear()
+            for report in reports:
+                if isinstance(report, Answer):
+                    self._reports.append(report)
+                    continue
+                self._emit(report)
+                if isinstance(report, UtteranceEnded) and not self.speech.active:
                     self._rest()
 
     def _rest(self) -> None:
@@ -525,5 +560,5 @@ class Session:
         if self.pose is Pose.TALKING:
             self._pose(Pose.IDLE)
 
-    def _note(self, happening: SessionEvent) -> None:
-        self.log.append(happening, self._utc_now())
+    def _emit(self, event: SessionEvent) -> None:
+        self._reports.append(Emit(self.log.append(event, self._utc_now())))

@@ -1,7 +1,7 @@
 """Values of the core as messages of the contract, and requests as values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -338,7 +338,7 @@ def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnde
     )
 
 
-def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.InterruptResult:
+def interrupt_message(ended: Sequence[ev.UtteranceEnded]) -> session_service_pb2.InterruptResult:
     """What an interrupt did."""
     return session_service_pb2.InterruptResult(interrupted=[ended_message(one) for one in ended])
 

@@ -3,13 +3,14 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import GatewayError, UpstreamError, UpstreamUnreachable
+from liveavatar_gateway.core.outputs import CheckSocket, Deadline, HandOver, Output, PrepareStandby, Send
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import EndReason, SessionState, end_reason_of
@@ -90,7 +91,7 @@ class SessionDriver:
         metrics: Metrics,
         *,
         wake: Wakeup,
-        tell: Callable[[], None],
+        publish: Callable[[Sequence[Output]], None],
         rotations: StandbyManager,
     ) -> None:
         """Prepare for `run`.
@@ -100,14 +101,16 @@ class SessionDriver:
             config: How a lost socket is opened again.
             metrics: What is counted.
             wake: Set by whoever gave the machine an input after which a command may be due.
-            tell: Called when the machine may have something to tell its callers.
+            publish: Called with outputs of the state machine, for its reports.
             rotations: Has the avatar that is to take over.
         """
         self._core = core
         self._config = config
         self._metrics = metrics
         self._wake = wake
-        self._tell = tell
+        self._publish = publish
+        self._news = Wakeup()
+        self._is_sending = False
         self._rotations = rotations
         self._backoff = Backoff(first_s=config.first_wait_s, max_s=config.max_wait_s, rng=random.Random())  # noqa: S311 - jitter
         self._early: list[m.Event] | None = None
@@ -119,6 +122,9 @@ class SessionDriver:
         """True when the process stood still since the latest try to reach the avatar began."""
         self._stuck_since_s: float | None = None
         self._stuck_seen_s = 0.0
+        self._hand_over_due = False
+        self._standby: Standby | None = None
+        """Avatar that takes over next; taken from `rotations`."""
         self._renewed = False
         """Whether it is a fresh avatar in place of one out of reach, and was not heard to last yet."""
         self.upstream: UpstreamSession | None = None
@@ -135,8 +141,8 @@ class SessionDriver:
         self.upstream = upstream
         try:
             while not self._core.over:
-                successor = self._rotations.take(time.monotonic())
-                reached = await self._reach() if successor is None else await self._succeed(successor)
+                standby, self._standby = self._standby, None
+                reached = await self._reach() if standby is None else await self._succeed(standby)
                 if reached is not None:
                     await self._talk(*reached)
         finally:
@@ -150,8 +156,37 @@ class SessionDriver:
         successor.hear(self._listener(successor.upstream))
         await self.succeeded(successor, old)
         await self._rotations.let_go()
-        self._tell()
+        self._report()
         return successor.socket, 0
+
+    # --- outputs of the state machine
+
+    def _report(self) -> None:
+        """Publish what the state machine has to report, without asking it for commands."""
+        self._publish(self._core.reports())
+
+    def _advance(self, *, is_stuck: bool = False) -> Output | None:
+        """Let time pass, see `_drain`."""
+        self._core.tick(time.monotonic(), is_stuck=is_stuck)
+        return self._drain()
+
+    def _drain(self) -> Output | None:
+        """Carry out all outputs but the last, and return that; None when the session is over."""
+        outputs = self._core.drain(time.monotonic())
+        self._publish(outputs)
+        for output in outputs:
+            if isinstance(output, PrepareStandby):
+                self._rotations.prepare()
+            elif isinstance(output, HandOver):
+                self._hand_over_due = True
+        return None if self._core.over else outputs[-1]
+
+    def _take_standby(self) -> bool:
+        """Take the standby avatar if it is to take over; False also when it was lost in that very moment."""
+        due, self._hand_over_due = self._hand_over_due, False
+        if due and not self._core.over:
+            self._standby = self._rotations.take()
+        return self._standby is not None
 
     # --- without a socket
 
@@ -161,17 +196,18 @@ class SessionDriver:
         opening = asyncio.create_task(self._open_or_renew(), name=f"session-{self._core.id}/open")
         opening.add_done_callback(self._opened)
         try:
-            while not (self._core.over or opening.done() or self._core.may_take_over(time.monotonic())):
-                self._core.tick(time.monotonic())
-                # Without a socket nothing is due but what time alone brings: this looks when that is.
-                self._core.next_command(time.monotonic())
-                self._rotations.look(time.monotonic())
-                await self._sleep(_LOOK_S)
+            while not (self._core.over or opening.done()):
+                output = self._advance()
+                if output is None or isinstance(output, HandOver):
+                    break
+                # Without a socket no command is due.
+                await self._sleep(output.at_s if isinstance(output, Deadline) else None, at_most_s=_LOOK_S)
+                await self.confirm()
         finally:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        if self._core.over or opening.cancelled() or self._core.may_take_over(time.monotonic()):
+        if self._core.over or self._take_standby() or opening.cancelled():
             # A socket that was opened all the same is closed with its session.
             return None
         try:
@@ -289,15 +325,17 @@ class SessionDriver:
         for event in early:
             self._on_event(event)
         # Again when the avatar that was to take over is lost in that very moment.
-        while not (self._core.over or self._lost or self._core.may_take_over(time.monotonic())):
+        while not (self._core.over or self._lost or self._take_standby()):
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(self._watch(socket), name=f"session-{self._core.id}/watch")
+                publisher = tasks.create_task(self._publish_news(), name=f"session-{self._core.id}/publish")
                 try:
                     await self._send(socket)
                 except SocketClosed as closed:
                     self._lost = closed
                 watcher.cancel()
-        if self._lost is not None and not self._core.over and not self._core.may_take_over(time.monotonic()):
+                publisher.cancel()
+        if self._lost is not None and not self._core.over and not (self._standby or self._take_standby()):
             socket.abort()
             now_s = time.monotonic()
             heard_since_s = self._core.heard_since_s
@@ -316,7 +354,14 @@ class SessionDriver:
                 how=str(self._lost),
                 lasted_s=round(now_s - opened_s, 1),
             )
-            self._tell()
+            self._report()
+
+    async def _publish_news(self) -> None:
+        """Publish what LiveAvatar reports while `_send` waits for the socket."""
+        while True:
+            await self._news.wait()
+            await self.confirm()
+            self._report()
 
     async def _watch(self, socket: CommandSocket) -> None:
         self._lost = await socket.closed()
@@ -329,27 +374,41 @@ class SessionDriver:
             SocketClosed: a command could not be sent.
         """
         core = self._core
+        was_checked = False
+        await self.confirm()
         while not core.over and self._lost is None:
-            core.tick(time.monotonic(), is_stuck=self._is_stuck(socket))
-            if core.may_take_over(time.monotonic()):
-                return
-            self._rotations.look(time.monotonic())
-            if core.is_deaf(time.monotonic()) and await self._is_deaf_still():
-                raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
-            while True:
+            output = self._advance(is_stuck=self._is_stuck(socket))
+            while isinstance(output, Send):
+                await self._send_command(socket, output)
                 await self.confirm()
-                if self._lost is not None or (command := core.next_command(time.monotonic())) is None:
-                    break
-                # The pong proves that all up to here was read.
-                began_s = time.monotonic()
-                await socket.send(command, ping=core.speech.sent_count)
-                if time.monotonic() - began_s > _STALL_S:
-                    core.speech.note_stall(time.monotonic())
-                if isinstance(command, m.Speak):
-                    self._metrics.packet(len(command.pcm))
-                if isinstance(command, m.Speak | m.SpeakEnd):
-                    self._note_progress(command)
-            await self._sleep()
+                output = None if self._lost is not None else self._drain()
+            match output:
+                case HandOver():
+                    return
+                case CheckSocket() if was_checked:
+                    raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
+                case CheckSocket():
+                    await read_what_arrived()
+                case Deadline(at_s):
+                    await self._sleep(at_s)
+            was_checked = isinstance(output, CheckSocket)
+            await self.confirm()
+
+    async def _send_command(self, socket: CommandSocket, output: Send) -> None:
+        command = output.command
+        began_s = time.monotonic()
+        self._is_sending = True
+        try:
+            # The pong proves that all up to here was read.
+            await socket.send(command, ping=output.number)
+        finally:
+            self._is_sending = False
+        if time.monotonic() - began_s > _STALL_S:
+            self._core.note_stall(time.monotonic())
+        if isinstance(command, m.Speak):
+            self._metrics.packet(len(command.pcm))
+        if isinstance(command, m.Speak | m.SpeakEnd):
+            self._note_progress(command)
 
     def _is_stuck(self, socket: CommandSocket) -> bool:
         """Return whether LiveAvatar's end does not take what was sent.
@@ -368,20 +427,13 @@ class SessionDriver:
             raise SocketClosed(CONNECTION_LOST, f"nothing was taken for {SEND_TIMEOUT_S:g} s")
         return True
 
-    async def _is_deaf_still(self) -> bool:
-        """Look once more, after what has arrived was read."""
-        await read_what_arrived()
-        return self._lost is None and self._core.is_deaf(time.monotonic())
-
     def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:
         utterance = self._core.speech.find(command.event_id)
         if utterance is not None:
             self.progress(utterance)
 
-    async def _sleep(self, at_most_s: float | None = None) -> None:
-        self._tell()
+    async def _sleep(self, deadline_s: float | None, at_most_s: float | None = None) -> None:
         began_s = time.monotonic()
-        deadline_s = self._core.deadline_s
         if at_most_s is not None:
             deadline_s = began_s + at_most_s if deadline_s is None else min(deadline_s, began_s + at_most_s)
         await self._wake.wait(None if deadline_s is None else deadline_s - began_s)
@@ -390,7 +442,6 @@ class SessionDriver:
         if deadline_s is not None and time.monotonic() > deadline_s + _LATE_S:
             # This process stood still, and nothing is judged by the clock before what LiveAvatar said meanwhile.
             await read_what_arrived()
-        await self.confirm()
 
     def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
         """Hears one avatar, until another speaks: how that one ends is not how the session does."""
@@ -405,9 +456,11 @@ class SessionDriver:
         if self._early is not None:
             # It came with the answer to the handshake: the machine does not know of this socket yet.
             self._early.append(event)
-        elif self._core.on_wire(event, time.monotonic()):
+        elif self._core.on_event(event, time.monotonic()):
             self._wake.set()
+            if self._is_sending:
+                self._news.set()
 
     def _end(self, reason: EndReason, *, error: GatewayError | None = None, upstream_reason: str = "") -> None:
         self._core.end(reason, time.monotonic(), error=error, upstream_reason=upstream_reason)
-        self._tell()
+        self._report()

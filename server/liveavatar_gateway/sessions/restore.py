@@ -26,8 +26,6 @@ class RestoredSession:
     turn_count: int = 1
     retired_s: float = 0.0
     handles: Sequence[HandleHash] = ()
-    told: int = 0
-    """Number of the last event that its owner told."""
     grace_s: float = 0.0
     """How long it waits for somebody to come back."""
 
@@ -123,6 +121,5 @@ def restore(
         turn_count=record.usage.turn_count,
         retired_s=record.usage.retired_s,
         handles=row.handles,
-        told=row.sequence,
         grace_s=grace_s,
     )

@@ -19,6 +19,7 @@ from liveavatar_gateway.core.errors import (
     SessionEnded,
 )
 from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded
+from liveavatar_gateway.core.outputs import Answer, Emit, Output
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
@@ -141,7 +142,7 @@ class SessionActor:
             reconnect or ReconnectConfig(),
             metrics,
             wake=self._driver,
-            tell=self._tell,
+            publish=self._publish,
             rotations=self._rotations,
         )
         self.drive.succeeded = self.avatars.succeed
@@ -149,7 +150,6 @@ class SessionActor:
         self._tickets = InterruptWaiters()
         self.end_message: Any = None
         """Message of the last event, once it was made: it is the same each time it is sent."""
-        self._told = 0 if left is None else left.told
         self._spoken_until_s: float | None = None
         self._stop_from_s: float | None = None
         self._creation: asyncio.Task[UpstreamSession] | None = None
@@ -271,17 +271,17 @@ class SessionActor:
         self._ledger.note_cut(self.core.speech.active)
         self._driver.set()
 
-    async def interrupt(self, utterance_id: str) -> list[UtteranceEnded]:
-        """Barge-in; returns what was cut when LiveAvatar has done it, or has not answered in time.
+    async def interrupt(self, utterance_id: str) -> Sequence[UtteranceEnded]:
+        """Interrupt, and return the ended utterances once LiveAvatar has done it or not answered in time.
 
         Raises:
             SessionEnded, UtteranceNotFound: nothing was cut.
         """
-        ticket = self.core.interrupt(utterance_id)
+        interrupt_id = self.core.interrupt(utterance_id)
         self._ledger.note_cut(self.core.speech.active)
-        answer = self._tickets.open(ticket)
+        answer = self._tickets.open(interrupt_id)
         self._driver.set()
-        self._tell()
+        self._report()
         asked_s = time.monotonic()
         ended = await answer
         self._metrics.interrupted(time.monotonic() - asked_s)
@@ -333,7 +333,7 @@ class SessionActor:
         When a caller ends it right after speech, LiveAvatar is told a moment later: what it reports as spoken is
         still on its way into the room. An end in the middle of speech cuts at once.
         """
-        self._tell()
+        self._report()
         is_silent = not self.core.speech.active
         if not self.core.over and reason in _ENDED_BY_CALLER and is_silent and self._spoken_until_s is not None:
             self._stop_from_s = self._spoken_until_s + self.core.config.end_tail_s
@@ -341,7 +341,7 @@ class SessionActor:
         if self._creation is not None:
             self._creation.cancel()
         self._driver.set()
-        self._tell()
+        self._report()
 
     def end_for(self, reason: EndReason) -> None:
         """Begin to end for somebody who asked another process; for the books."""
@@ -447,7 +447,7 @@ class SessionActor:
             upstream_session=upstream.started.session_id,
             ms=round((time.monotonic() - began_s) * 1000),
         )
-        self._tell()
+        self._report()
         return upstream
 
     async def _renew(self) -> UpstreamSession:
@@ -465,7 +465,7 @@ class SessionActor:
             # The stream that it came by went with its process.
             if not utterance.sealed and not utterance.interrupted:
                 self._left_open.add(utterance)
-        self._tell()
+        self._report()
         self.drive.upstream = self._pool.adopt(left.started, self._ledger)
         return self.drive.upstream
 
@@ -496,14 +496,14 @@ class SessionActor:
             self.finished.set()
             return
         with bulkhead("session.crashed", self.id):
-            self._tell()
+            self._report()
         try:
             if self.drive.upstream is not None:
                 self.core.learn_end(await self.drive.upstream.close())
         finally:
             with bulkhead("session.crashed", self.id):
                 self.core.ended()
-                self._tell()
+                self._report()
             self.finished.set()
             self._log_end()
         await self._ledger.finish(self._keep_s)
@@ -523,24 +523,28 @@ class SessionActor:
 
     # --- telling the streams
 
-    def _tell(self) -> None:
-        """Hand out answers, and wake the holders when the log has grown."""
-        for ticket, ended in self.core.answers:
-            self._tickets.answer(ticket, ended)
-        self.core.answers.clear()
-        if self.core.log.last_sequence != self._told:
-            for entry in self.core.log.kept_after(self._told):
-                if _was_spoken_out(entry.happening):
-                    self._spoken_until_s = time.monotonic()
-                self._meter.happened(entry.happening, self.core.end_reason)
-            self._ledger.note_speech(
-                (entry.happening for entry in self.core.log.latest(self.core.log.last_sequence - self._told)),
-                self.core.speech.active,
-            )
-            self._told = self.core.log.last_sequence
-            self._ledger.note_sequence(self._told)
-            self.holds.wake()
-            self.on_news(self.id)
+    def _report(self) -> None:
+        """Publish what the state machine has to report by now."""
+        self._publish(self.core.reports())
+
+    def _publish(self, outputs: Sequence[Output]) -> None:
+        """Answer interrupts, and hand events to the metrics, the journal and the streams."""
+        entries = []
+        for output in outputs:
+            if isinstance(output, Emit):
+                entries.append(output.entry)
+            elif isinstance(output, Answer):
+                self._tickets.answer(output.interrupt_id, output.ended)
+        if not entries:
+            return
+        for entry in entries:
+            if _was_spoken_out(entry.happening):
+                self._spoken_until_s = time.monotonic()
+            self._meter.happened(entry.happening, self.core.end_reason)
+        self._ledger.note_speech((entry.happening for entry in entries), self.core.speech.active)
+        self._ledger.note_sequence(entries[-1].sequence)
+        self.holds.wake()
+        self.on_news(self.id)
 
     # --- what outlives this process
 

@@ -146,14 +146,14 @@ class StandbyManager:
         self._successor: Standby | None = None
         self._taken: Standby | None = None
 
-    def look(self, now_s: float) -> None:
-        """Begin to prepare when that is due."""
-        if self._task is None and self._core.wants_successor(now_s):
+    def prepare(self) -> None:
+        """Start a standby avatar, and try until there is one."""
+        if self._task is None:
             self._task = asyncio.create_task(self._prepare(), name=f"session-{self._core.id}/rotate")
 
-    def take(self, now_s: float) -> Standby | None:
-        """The avatar that is to speak from now on, if it is to."""
-        if self._successor is None or not self._core.may_take_over(now_s):
+    def take(self) -> Standby | None:
+        """Return the standby avatar, which speaks from now on; None when it was lost."""
+        if self._successor is None:
             return None
         self._taken, self._successor = self._successor, None
         self._letting_go = self._task
@@ -168,7 +168,7 @@ class StandbyManager:
 
     def close(self) -> None:
         """Nobody is to take over any more."""
-        self._core.successor_dropped()
+        self._core.standby_dropped()
         self._stop()
 
     def _stop(self) -> None:
@@ -184,12 +184,12 @@ class StandbyManager:
                 backoff.reset()
             except GatewayError as error:
                 _log.warning("rotation.failed", session=self._core.id, reason=error.reason)
-                self._core.successor_failed(error)
+                self._core.standby_failed(error)
                 self._changed()
             except Exception:  # noqa: BLE001 - the root of this task: whatever it is delays the rotation, logged
                 incident = self._new_id()
                 _log.exception("rotation.crashed", session=self._core.id, incident=incident)
-                self._core.successor_failed(InternalError("a fault of the gateway", incident=incident))
+                self._core.standby_failed(InternalError("a fault of the gateway", incident=incident))
                 self._changed()
             await asyncio.sleep(backoff.next_s())
 
@@ -206,7 +206,7 @@ class StandbyManager:
                 "rotation.ready", session=self._core.id, upstream_session=successor.upstream.started.session_id
             )
             self._successor = successor
-            self._core.successor_ready(time.monotonic())
+            self._core.standby_ready(time.monotonic())
             self._pool.keep_alive(successor)
             self._changed()
             await successor.until_gone(self._new_id)

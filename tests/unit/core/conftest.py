@@ -11,6 +11,7 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import LogEntry, SessionEvent, UtteranceEnded, UtteranceStarted
+from liveavatar_gateway.core.outputs import Answer, Deadline, HandOver, Output, PrepareStandby, Send
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
@@ -72,6 +73,9 @@ class Rig:
         self.now_s = 1_000.0
         self.commands: list[m.Command] = []
         self.times_s: list[float] = []
+        self.answers: list[Answer] = []
+        self._latest: list[Output] = []
+        self._wants_standby = False
         self._acknowledged = 0
         self.session = Session(
             "session-1",
@@ -117,15 +121,42 @@ class Rig:
     def wake(self) -> None:
         """One round of the owner's loop."""
         self.session.tick(self.now_s)
-        while (command := self.session.next_command(self.now_s)) is not None:
-            self.commands.append(command)
-            self.times_s.append(self.now_s)
+        self._latest = []
+        while True:
+            outputs = self.session.drain(self.now_s)
+            self._latest += outputs
+            self.answers += [one for one in outputs if isinstance(one, Answer)]
+            self._wants_standby |= any(isinstance(output, PrepareStandby) for output in outputs)
+            for output in outputs:
+                if isinstance(output, Send):
+                    self.commands.append(output.command)
+                    self.times_s.append(self.now_s)
+            if self.session.over or isinstance(outputs[-1], Deadline):
+                return
+
+    @property
+    def hands_over(self) -> bool:
+        """True when the standby avatar is to take over now."""
+        self.wake()
+        return any(isinstance(output, HandOver) for output in self._latest)
+
+    @property
+    def wants_standby(self) -> bool:
+        """True when a standby avatar is to be prepared since the last look."""
+        self.wake()
+        wants, self._wants_standby = self._wants_standby, False
+        return wants
+
+    def is_silent_at(self, at_s: float) -> bool:
+        """Return True when the socket is to be checked at a time unless something is confirmed before."""
+        silent_at_s = self.speech.silent_at_s
+        return silent_at_s is not None and at_s >= silent_at_s
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
         until_s = self.now_s + seconds
         for _ in range(_MOST_WAKES):
-            deadline_s = self.session.deadline_s
+            deadline_s = self.session._deadline_s
             if self.session.over or deadline_s is None or deadline_s > until_s:
                 self.now_s = until_s
                 return
@@ -155,15 +186,15 @@ class Rig:
         return utterance
 
     def interrupt(self, utterance_id: str = "") -> int:
-        ticket = self.session.interrupt(utterance_id)
+        interrupt_id = self.session.interrupt(utterance_id)
         self.wake()
-        return ticket
+        return interrupt_id
 
     # --- LiveAvatar
 
     def tell(self, *events: m.Event) -> None:
         for event in events:
-            if self.session.on_wire(event, self.now_s):
+            if self.session.on_event(event, self.now_s):
                 self.wake()
 
     def cleared(self) -> None:
@@ -223,9 +254,10 @@ class Rig:
         (ended,) = [one for one in self.of(UtteranceEnded) if one.utterance_id == utterance_id]
         return ended
 
-    def answer(self, ticket: int) -> list[UtteranceEnded] | None:
-        """What an interrupt was answered with; None while it is not."""
-        return next((ended for one, ended in self.session.answers if one == ticket), None)
+    def answer(self, interrupt_id: int) -> list[UtteranceEnded] | None:
+        """Return the answer to an interrupt; None while there is none."""
+        self.answers += [one for one in self.session.reports() if isinstance(one, Answer)]
+        return next((list(one.ended) for one in self.answers if one.interrupt_id == interrupt_id), None)
 
 
 @pytest.fixture

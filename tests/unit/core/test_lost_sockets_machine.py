@@ -71,7 +71,7 @@ class LostSockets(RuleBasedStateMachine):
         super().__init__()
         self.turns: list[Turn] = []
         self.open: Turn | None = None
-        self.tickets: list[int] = []
+        self.interrupt_ids: list[int] = []
         self.heard: list[Heard] = []
         self.arrived = 0
         self.numbered = 0
@@ -174,7 +174,7 @@ class LostSockets(RuleBasedStateMachine):
         for turn in cut:
             if turn.utterance.outcome is None and turn.cut_at_command is None:
                 turn.cut_at_command = len(self.rig.commands)
-        self.tickets.append(self.rig.interrupt("" if back is None else cut[0].utterance.id))
+        self.interrupt_ids.append(self.rig.interrupt("" if back is None else cut[0].utterance.id))
 
     # --- the wire
 
@@ -285,7 +285,7 @@ class LostSockets(RuleBasedStateMachine):
         # Where ends are not told, each is concluded some five seconds behind the one before.
         for _ in range(1_000 + 20 * len(self.turns)):
             self.wait(0.4)
-            answered = len(self.rig.session.answers) == len(self.tickets)
+            answered = len(self.rig.answers) == len(self.interrupt_ids)
             if answered and not self.rig.speech.active and self.rig.session.state is SessionState.READY:
                 break
         self.every_command_is_about_somebody()
@@ -295,7 +295,7 @@ class LostSockets(RuleBasedStateMachine):
         self.check_interrupts()
         self.check_order_of_utterances()
         assert all(size <= _MOST_REPEATED_BYTES for size in self.repeated.values()), "too much came twice"
-        assert sorted(ticket for ticket, _ in self.rig.session.answers) == sorted(self.tickets)
+        assert sorted(answer.interrupt_id for answer in self.rig.answers) == sorted(self.interrupt_ids)
         assert self.rig.session.reconnect_count == len(self.rig.of(Reconnected)) == self.gaps
         assert self.rig.speech.totals.upstream_bytes == sum(len(packet.pcm) for packet in self.rig.packets)
 
@@ -430,10 +430,9 @@ class Rotating(LostSockets):
         return rig.ready(max_duration_s=self.limit_s)
 
     def after_a_moment(self) -> None:
-        session, now_s = self.rig.session, self.rig.now_s
-        if session.wants_successor(now_s):
-            session.successor_ready(now_s)
-        if session.may_take_over(now_s):
+        if self.rig.wants_standby:
+            self.rig.session.standby_ready(self.rig.now_s)
+        if self.rig.hands_over:
             self.switch()
 
     def switch(self) -> None:

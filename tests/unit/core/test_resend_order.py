@@ -103,7 +103,7 @@ def test_after_the_last_packet_what_is_not_acknowledged_is_asked_for_once_and_a_
     prove(acks_only)
     assert not utterance.delivery.unconfirmed
     acks_only.run(14)
-    assert not acks_only.session.is_deaf(acks_only.now_s)
+    assert not acks_only.is_silent_at(acks_only.now_s)
 
 
 def test_an_utterance_whose_acks_stop_for_good_ends_by_the_playout_clock(acks_only):
@@ -112,7 +112,7 @@ def test_an_utterance_whose_acks_stop_for_good_ends_by_the_playout_clock(acks_on
     for _ in range(80):
         acks_only.run(0.1)
         prove(acks_only)
-        assert not acks_only.session.is_deaf(acks_only.now_s)
+        assert not acks_only.is_silent_at(acks_only.now_s)
     assert acks_only.end_of("u") == UtteranceEnded("u", Outcome.COMPLETED, 2.0, inferred=True)
     assert acks_only.sent(utterance.upstream_id) == acks_only.pcm(2.0)
 
@@ -125,7 +125,7 @@ def test_an_utterance_goes_out_again_once_without_proof_where_no_pongs_ever_come
     for _ in range(400):
         rig.now_s += 0.1
         rig.wake()
-        if rig.session.is_deaf(rig.now_s):
+        if rig.is_silent_at(rig.now_s):
             rounds += 1
             rig.lose()
             rig.reopen()
@@ -144,7 +144,7 @@ def test_nothing_is_concluded_while_the_socket_takes_nothing(rig):
     for _ in range(20):
         rig.now_s += 0.5
         rig.session.tick(rig.now_s, is_stuck=True)
-        rig.session.next_command(rig.now_s)
+        rig.session.drain(rig.now_s)
     assert rig.story("u1") == ["started"]
     rig.run(1.0)
     assert rig.story("u1") == ["started"], "LiveAvatar had no time to say it"
@@ -161,7 +161,7 @@ def test_what_liveavatar_did_not_read_goes_over_another_socket_before_it_fails(m
     rig.run(6.9)
     assert rig.story("u") == []
     rig.now_s += 0.6
-    assert rig.session.is_deaf(rig.now_s)
+    assert rig.is_silent_at(rig.now_s)
     rig.lose()
     rig.reopen()
     prove(rig)

@@ -48,7 +48,7 @@ def test_nothing_is_sent_before_the_session_is_started(make_rig):
     rig.session.listen()
     rig.wake()
     assert rig.commands == []
-    assert rig.session.deadline_s is None
+    assert rig.session._deadline_s is None
 
 
 def test_a_socket_that_never_says_connected_is_probed_and_its_answer_is_readiness(make_rig):
@@ -275,16 +275,16 @@ def test_only_the_first_ack_of_an_utterance_wakes_the_owner(rig):
     """One comes for each packet; the first sets the deadline by which a start is concluded."""
     utterance = rig.say("u", 3)
     ack = m.Appended(m.Refs((utterance.upstream_id,)))
-    assert [rig.session.on_wire(ack, rig.now_s) for _ in range(3)] == [True, False, False]
+    assert [rig.session.on_event(ack, rig.now_s) for _ in range(3)] == [True, False, False]
 
 
 def test_an_ack_about_nothing_wakes_nobody(rig):
-    assert rig.session.on_wire(m.Appended(m.Refs()), rig.now_s) is False
+    assert rig.session.on_event(m.Appended(m.Refs()), rig.now_s) is False
 
 
 def test_events_after_the_end_wake_nobody(rig):
     rig.session.end(EndReason.CALLER_ENDED, rig.now_s)
-    assert rig.session.on_wire(IDLE, rig.now_s) is False
+    assert rig.session.on_event(IDLE, rig.now_s) is False
 
 
 # --- limits
@@ -293,7 +293,7 @@ def test_events_after_the_end_wake_nobody(rig):
 def test_a_session_without_a_limit_never_expires(rig):
     rig.run(100_000)
     assert rig.of(Expiring) == []
-    assert rig.session.deadline_s is None
+    assert rig.session._deadline_s is None
 
 
 def test_a_session_near_its_limit_says_so_once(make_rig):
@@ -445,7 +445,7 @@ def test_after_the_end_nothing_is_sent_and_nothing_happens(rig):
     rig.wake()
     assert (rig.happenings, len(rig.commands)) == (before, sent)
     rig.session.keep_alive()
-    assert rig.session.next_command(rig.now_s) is None
+    assert rig.session.drain(rig.now_s) == []
 
 
 @pytest.mark.parametrize("action", ["begin", "interrupt", "listen", "stop_listening"])

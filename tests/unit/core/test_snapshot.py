@@ -123,9 +123,9 @@ def test_a_barge_in_cuts_what_cannot_be_spoken_again(restore, rig):
     )
     again.reopen()
     again.tell(m.SpeakStarted(m.Refs(("up-1",))))
-    ticket = again.interrupt("u1")
+    interrupt_id = again.interrupt("u1")
     again.cleared()
-    assert [(ended.utterance_id, ended.outcome) for ended in again.answer(ticket)] == [
+    assert [(ended.utterance_id, ended.outcome) for ended in again.answer(interrupt_id)] == [
         ("u1", Outcome.INTERRUPTED),
         ("u2", Outcome.INTERRUPTED),
     ]

@@ -55,7 +55,7 @@ class SpeechMachine(RuleBasedStateMachine):
         super().__init__()
         self.turns: list[Turn] = []
         self.open: Turn | None = None
-        self.tickets: list[int] = []
+        self.interrupt_ids: list[int] = []
         self.promised = 0
         self.events_told = 0
         self.starts_told: set[str] = set()
@@ -140,7 +140,7 @@ class SpeechMachine(RuleBasedStateMachine):
     @rule()
     def interrupt_all(self):
         self.note_cut(self.turns)
-        self.tickets.append(self.rig.interrupt())
+        self.interrupt_ids.append(self.rig.interrupt())
 
     @precondition(lambda self: self.turns)
     @rule(back=st.integers(0, 4))
@@ -148,7 +148,7 @@ class SpeechMachine(RuleBasedStateMachine):
         """Often one of the newest, which may be open, waiting, upstream, heard or over."""
         turn = self.turns[max(0, len(self.turns) - 1 - back)]
         self.note_cut([turn])
-        self.tickets.append(self.rig.interrupt(turn.utterance.id))
+        self.interrupt_ids.append(self.rig.interrupt(turn.utterance.id))
 
     @precondition(lambda self: self.rig.speech.active)
     @rule()
@@ -156,7 +156,7 @@ class SpeechMachine(RuleBasedStateMachine):
         """The barge-in that callers mean: what is being said, and nothing behind it."""
         (turn,) = [turn for turn in self.turns if turn.utterance is self.rig.speech.active[0]]
         self.note_cut([turn])
-        self.tickets.append(self.rig.interrupt(turn.utterance.id))
+        self.interrupt_ids.append(self.rig.interrupt(turn.utterance.id))
 
     def note_cut(self, turns: list[Turn]) -> None:
         for turn in turns:
@@ -287,8 +287,8 @@ class SpeechMachine(RuleBasedStateMachine):
             assert turn.utterance.outcome is not None
             assert turn.story[-1] == turn.utterance.outcome.value
             self.check_bytes(turn)
-        answered = [ticket for ticket, _ in self.rig.session.answers]
-        assert set(self.tickets) <= set(answered), "who waits for an interrupt waits for ever"
+        answered = [answer.interrupt_id for answer in self.rig.answers]
+        assert set(self.interrupt_ids) <= set(answered), "who waits for an interrupt waits for ever"
         assert len(answered) == len(set(answered)), "an interrupt was answered twice"
         assert self.rig.speech.credit_bytes(self.intake) == self.rig.speech.config.max_buffered_s * (
             self.intake.byte_rate

@@ -156,7 +156,7 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     core = avatars._core
     avatars.speaks(Upstream("first"))
     core.socket_opened(0.0)
-    core.on_wire(m.StateUpdated("connected"), 0.0)
+    core.on_event(m.StateUpdated("connected"), 0.0)
     core.tick(50.0)
     await avatars.succeed(Successor(Upstream("second")), None)
     session = SimpleNamespace(avatars=avatars, viewer_access=avatars.viewer_access)

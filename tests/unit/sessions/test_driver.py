@@ -12,11 +12,15 @@ from typing import Any
 from harness.avatar import intake_of
 from websockets.asyncio.server import ServerConnection, serve
 
+from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import UpstreamUnreachable
+from liveavatar_gateway.core.events import UtteranceStarted
+from liveavatar_gateway.core.outputs import Deadline, Emit
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import SessionState
+from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.driver import ReconnectConfig, SessionDriver
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.socket import CommandSocket
@@ -28,14 +32,14 @@ class Core:
     id = "s-1"
     state = SessionState.RECONNECTING
     over = False
-    deadline_s = None
 
-    def tick(self, now_s: float) -> None: ...
+    def tick(self, now_s: float, *, is_stuck: bool = False) -> None: ...
 
-    def next_command(self, now_s: float) -> None: ...
+    def reports(self) -> list[Any]:
+        return []
 
-    def may_take_over(self, now_s: float) -> bool:
-        return False
+    def drain(self, now_s: float) -> list[Any]:
+        return [Deadline(None)]
 
 
 class GoneUpstream:
@@ -57,9 +61,9 @@ class GoneUpstream:
 async def test_a_try_that_fails_as_its_session_ends_leaves_nothing_unlooked_at():
     core, faults = Core(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["message"]))
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
+    rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
     config = ReconnectConfig(first_wait_s=0.01)
-    drive = SessionDriver(core, config, None, wake=Wakeup(), tell=lambda: None, rotations=rotations)
+    drive = SessionDriver(core, config, None, wake=Wakeup(), publish=lambda _: None, rotations=rotations)
     async with asyncio.timeout(30):
         await drive.run(GoneUpstream(core))
     gc.collect()
@@ -91,9 +95,9 @@ class SleepyUpstream:
 
 
 async def reach_in_vain(upstream: SleepyUpstream, budget_s: float) -> None:
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
+    rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
     config = ReconnectConfig(budget_s=budget_s, first_wait_s=0.01, max_wait_s=0.02)
-    drive = SessionDriver(Ending(), config, None, wake=Wakeup(), tell=lambda: None, rotations=rotations)
+    drive = SessionDriver(Ending(), config, None, wake=Wakeup(), publish=lambda _: None, rotations=rotations)
     async with asyncio.timeout(30):
         await drive.run(upstream)
 
@@ -126,9 +130,9 @@ async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
     config = SessionConfig(speech=SpeechConfig(silence_timeout_s=0.3))
     core = Session("s-1", config, new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
     wake = Wakeup()
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
+    rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
     metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
-    drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, tell=lambda: None, rotations=rotations)
+    drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, publish=lambda _: None, rotations=rotations)
     packets = 0
 
     def stand_still(_: object) -> None:
@@ -165,9 +169,9 @@ async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_t
     ids = itertools.count()
     core = Session("s-1", SessionConfig(), new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
     wake = Wakeup()
-    rotations = SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None)
+    rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
     metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
-    drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, tell=lambda: None, rotations=rotations)
+    drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, publish=lambda _: None, rotations=rotations)
     taken = False
     heard: list[str] = []
 
@@ -204,3 +208,64 @@ async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_t
             await asyncio.sleep(0.1)
     assert running.cancelled()
     assert heard[sent:] == []
+
+
+class BlockedSocket:
+    """A socket that takes no audio until the test allows it."""
+
+    takes_nothing = False
+
+    def __init__(self, listener: Any) -> None:
+        self.hear = listener
+        self.blocked, self.free = asyncio.Event(), asyncio.Event()
+
+    async def send(self, command: m.Command, *, ping: int) -> None:
+        if isinstance(command, m.Speak):
+            self.blocked.set()
+            await self.free.wait()
+
+    async def closed(self) -> Any:
+        await asyncio.Event().wait()
+
+
+async def test_an_event_reaches_an_attached_caller_while_a_send_is_blocked():
+    ids = itertools.count()
+    core = Session("s-1", SessionConfig(), new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
+    wake, sockets = Wakeup(), []
+    attachments = Attachments("s-1", grace_s=60, abandon=lambda: None, changed=lambda: None)
+    attachment = attachments.attach()
+    events: list[Any] = []
+
+    def publish(outputs: Any) -> None:
+        events.extend(output.entry.happening for output in outputs if isinstance(output, Emit))
+        if events:
+            attachments.wake()
+
+    async def connect(listener: Any) -> BlockedSocket:
+        sockets.append(BlockedSocket(listener))
+        return sockets[0]
+
+    rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
+    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
+    drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, publish=publish, rotations=rotations)
+    upstream = SimpleNamespace(started=SimpleNamespace(session_id="up-1"), connect=connect)
+    core.started(max_duration_s=None, now_s=time.monotonic())
+    running = asyncio.create_task(drive.run(upstream))
+    async with asyncio.timeout(20):
+        while not sockets:
+            await asyncio.sleep(0.01)
+        (socket,) = sockets
+        socket.hear(m.StateUpdated("connected"))
+        utterance = core.begin("u", intake_of(None))
+        core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
+        wake.set()
+        await socket.blocked.wait()
+        events.clear()
+        attachment.signal = Wakeup()
+        socket.hear(m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+        await attachment.signal.wait()
+    assert UtteranceStarted("u") in events
+    assert not socket.free.is_set()
+    running.cancel()
+    await asyncio.wait([running])
+    attachments.close()

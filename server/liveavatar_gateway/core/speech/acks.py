@@ -34,7 +34,7 @@ class AckTracker:
         self._probed_number = 0
         """The number of the latest packet or end behind which a probe went out."""
         self._awaited = PendingAcks(config.presumed_taken_s)
-        self._unproven_cut: tuple[str, Sending] | None = None
+        self._unproven_interrupt: tuple[str, Sending] | None = None
         """The latest interrupt, while it may have been lost."""
         self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MOST_OWED_ENDS)
         """Ends of utterances that are over and were sent again, while they may be lost."""
@@ -52,7 +52,7 @@ class AckTracker:
         """Await the ack of an utterance's end."""
         self._awaited.add(PendingAck(Kind.END, upstream_id, number))
 
-    def expect_interrupt(self, command_id: str, number: int) -> None:
+    def expect_cleared(self, command_id: str, number: int) -> None:
         """Await the answer to an interrupt."""
         self._awaited.add(PendingAck(Kind.INTERRUPT, command_id, number))
 
@@ -68,13 +68,13 @@ class AckTracker:
         utterance = line.named_by(refs)
         if awaited is not None:
             utterance = utterance or line.find(awaited.event_id)
-            self._prove_cut(awaited.number)
+            self._prove_interrupt(awaited.number)
         if utterance is None:
             return False
         is_first = utterance.accept()
         if awaited is not None:
             utterance.delivery.ack(awaited.ordinal)
-        self._prove_cut(utterance.delivery.confirmed_number)
+        self._prove_interrupt(utterance.delivery.confirmed_number)
         self._confirm_before(utterance)
         return is_first
 
@@ -97,7 +97,7 @@ class AckTracker:
     def on_read(self, number: int, now_s: float) -> None:
         """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
         self._reads = True
-        self._prove_cut(number)
+        self._prove_interrupt(number)
         self._prove_ends(number)
         patience_s = self._config.presumed_taken_s if self.acknowledges else 0.0
         for utterance in self._line.active:
@@ -293,40 +293,40 @@ class AckTracker:
 
     # --- the latest interrupt
 
-    def expect_cut(self, command_id: str, sending: Sending) -> None:
-        """An interrupt went out; until its arrival is proven it may have to go out again."""
-        self._unproven_cut = command_id, sending
-        self.expect_interrupt(command_id, sending.number)
+    def expect_interrupt(self, command_id: str, sending: Sending) -> None:
+        """Await the proof that an interrupt arrived; until then it may have to be sent again."""
+        self._unproven_interrupt = command_id, sending
+        self.expect_cleared(command_id, sending.number)
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
         """An interrupt was carried out: the one that the event names, else the oldest that was not answered."""
         command_id = next((one for one in refs.ids if self._awaited.has(Kind.INTERRUPT, one)), "")
         awaited = self._awaited.take(Kind.INTERRUPT, command_id, now_s)
         if awaited is not None:
-            self._prove_cut(awaited.number)
+            self._prove_interrupt(awaited.number)
 
     @property
-    def may_be_of_cut_speech(self) -> bool:
-        """Whether a start that names nothing may be of speech before the latest interrupt, which was not read yet.
+    def may_precede_interrupt(self) -> bool:
+        """True when a start without a name may be of speech before the latest interrupt, which was not read yet.
 
         Where LiveAvatar confirms nothing, every start would be in doubt, so none is.
         """
-        return self._unproven_cut is not None and (self.acknowledges or self._reads)
+        return self._unproven_interrupt is not None and (self.acknowledges or self._reads)
 
-    def forget_cut(self) -> None:
-        """The latest interrupt need not be proven any more."""
-        self._unproven_cut = None
+    def forget_interrupt(self) -> None:
+        """Stop waiting for the proof that the latest interrupt arrived."""
+        self._unproven_interrupt = None
 
-    def lost_cut(self, now_s: float) -> str | None:
-        """The id of the latest interrupt, if it must be taken for lost with its socket."""
-        if self._unproven_cut is None:
+    def lost_interrupt(self, now_s: float) -> str | None:
+        """Return the id of the latest interrupt if it may be lost with its socket."""
+        if self._unproven_interrupt is None:
             return None
-        command_id, sending = self._unproven_cut
+        command_id, sending = self._unproven_interrupt
         if self.confirms or now_s < sending.at_s + self._config.presumed_taken_s:
             return command_id
         return None
 
-    def _prove_cut(self, number: int) -> None:
+    def _prove_interrupt(self, number: int) -> None:
         """All up to a number is there, so an interrupt before it was not lost."""
-        if self._unproven_cut is not None and number >= self._unproven_cut[1].number:
-            self._unproven_cut = None
+        if self._unproven_interrupt is not None and number >= self._unproven_interrupt[1].number:
+            self._unproven_interrupt = None

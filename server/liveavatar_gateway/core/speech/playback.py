@@ -77,13 +77,13 @@ class PlaybackTracker:
     def _hear(self, utterance: Utterance, now_s: float, *, is_named: bool) -> None:
         if utterance.started or self._interrupts.will_repeat(utterance):
             return
-        if not is_named and self._confirmation.may_be_of_cut_speech:
+        if not is_named and self._confirmation.may_precede_interrupt:
             return
         self._confirmation.learn_from_start(utterance)
         if self._interrupts.pending is None:
             # It was sent behind the last interrupt, for all before that is over. Kept as unproven, that one would
             # go out again behind a loss and cut what is heard here, whose audio is gone.
-            self._confirmation.forget_cut()
+            self._confirmation.forget_interrupt()
         if not is_named and utterance.start_may_be_lost:
             # Its own start may have been told to the lost socket, so this may be of a later one, whose own start
             # will then not come. Where no acks come either, nothing else would ever be a sign of that one.
@@ -216,7 +216,7 @@ class PlaybackTracker:
         """It was taken and is not heard: cut what LiveAvatar has, and speak it anew. The second time it fails."""
         if not head.retried:
             head.retry()
-            self._interrupts.speak_anew()
+            self._interrupts.restart_speech()
             return
         self._fail(
             head,
@@ -238,7 +238,7 @@ class PlaybackTracker:
         )
         if self._confirmation.reads:
             # Whoever is told that it failed may say it again, so it must not be spoken when LiveAvatar reads on.
-            self._interrupts.speak_anew()
+            self._interrupts.restart_speech()
 
     def _fail(self, head: Utterance, message: str) -> None:
         head.fail(UpstreamStalled(message, utterance_id=head.id))

@@ -13,6 +13,7 @@ from liveavatar_gateway.core.errors import (
 )
 from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.messages import Refs
+from liveavatar_gateway.core.outputs import Answer
 from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.correlation import Correlator, forget_oldest
@@ -46,12 +47,13 @@ class UtteranceQueue:
 
     It carries out starts and ends. When one is due is for others to say.
 
-    Invariant: at most one start and exactly one end for each utterance, in `happenings`, which the owner empties.
+    Invariant: at most one start and exactly one end for each utterance, in `reports`, which the owner empties.
     """
 
     def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
         self.active: list[Utterance] = []
-        self.happenings: list[SessionEvent] = []
+        self.reports: list[SessionEvent | Answer] = []
+        """Events and answers, for the owner to empty."""
         self.totals = SpeechTotals()
         self.clock = PlayoutClock(start_delay_s=config.start_delay_s)
         self.new_id = new_id
@@ -95,7 +97,7 @@ class UtteranceQueue:
         utterance = self._utterance(utterance_id or self.new_id(), self.new_id(), intake)
         self.active.append(utterance)
         self.totals.utterance_count += 1
-        self.reckon_credit()
+        self.share_credit()
         return utterance
 
     def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
@@ -143,7 +145,7 @@ class UtteranceQueue:
         """Bytes of a format that may come beyond what was received, whole samples."""
         return self._credit.left_bytes(self.active, intake)
 
-    def reckon_credit(self) -> None:
+    def share_credit(self) -> None:
         """Share the credit anew: something was begun, cut, dropped or ended."""
         self._credit.reckon_windows(self.active)
 
@@ -183,7 +185,7 @@ class UtteranceQueue:
         utterance.start(end_due_at_s=now_s + utterance.sent_s + self._config.ended_grace_s)
         if not inferred:
             self.clock.confirm(utterance.start_s, now_s)
-        self.happenings.append(UtteranceStarted(utterance.id, inferred))
+        self.reports.append(UtteranceStarted(utterance.id, inferred))
 
     def infer_start(self, utterance: Utterance, now_s: float) -> None:
         """Where LiveAvatar never tells a start, what should have been heard was heard."""
@@ -220,8 +222,8 @@ class UtteranceQueue:
         self._ended[utterance.id] = ended
         forget_oldest(self._ended, self._config.remembered_utterances)
         self._correlator.remember_ended(utterance.upstream_id)
-        self.happenings.append(ended)
-        self.reckon_credit()
+        self.reports.append(ended)
+        self.share_credit()
         return ended
 
     def complete_through(self, utterance: Utterance, now_s: float) -> None:
@@ -237,7 +239,7 @@ class UtteranceQueue:
             if utterance.is_upstream:
                 self._correlator.remember_ended(utterance.upstream_id)
                 utterance.rewind(self.new_id())
-        self.reckon_credit()
+        self.share_credit()
 
     def close(self, error: GatewayError, now_s: float) -> None:
         """End all with an error, and with what was heard until now."""
@@ -260,7 +262,7 @@ class UtteranceQueue:
         self._ended.update((ended.utterance_id, ended) for ended in past.ended_utterances)
         for one in past.utterances:
             self.active.append(self._restored(one, now_s))
-        self.reckon_credit()
+        self.share_credit()
 
     def _restored(self, past: UtteranceSnapshot, now_s: float) -> Utterance:
         utterance = self._utterance(past.id, past.upstream_id, past.intake)

@@ -73,10 +73,10 @@ class Sender:
     def _sending(self, now_s: float) -> Sending:
         return Sending(now_s, self.sent_count + 1)
 
-    def _interrupt(self, barge: PendingInterrupt, now_s: float) -> Interrupt | None:
+    def _interrupt(self, pending: PendingInterrupt, now_s: float) -> Interrupt | None:
         if not self._line.enabled:
             return None
-        command = self._interrupts.send(barge, self._sending(now_s))
+        command = self._interrupts.send(pending, self._sending(now_s))
         if command is None:
             self.deadline_s = self._interrupts.deadline_s
         else:
@@ -170,7 +170,7 @@ class Sender:
 
     def _take(self, utterance: Utterance, size: int, now_s: float) -> Speak | None:
         pcm = utterance.take_packet(size, self._sending(now_s))
-        self._line.reckon_credit()
+        self._line.share_credit()
         return self._speak_packet(utterance, pcm, now_s) if pcm else None
 
     def _speak_packet(self, utterance: Utterance, pcm: bytes, now_s: float) -> Speak:

@@ -32,7 +32,7 @@ class Speech:
 
     Give it inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`), then drain `next_command`
     until it is None; sleep until `deadline_s` or until an input says that a command is due. What it concludes is
-    in `happenings` and `answers`, both for the owner to empty.
+    in `reports`, for the owner to empty.
 
     Invariant: at most one start and exactly one end for each utterance; bytes of one go up once and in order,
     after those of the one before.
@@ -50,8 +50,7 @@ class Speech:
         self.active = line.active
         self.clock = line.clock
         self.totals = line.totals
-        self.happenings = line.happenings
-        self.answers = self._interrupts.answers
+        self.reports = line.reports
         self.deadline_s: float | None = None
 
     @property
@@ -120,7 +119,7 @@ class Speech:
             self.interrupt(utterance.id)
 
     def interrupt(self, utterance_id: str) -> int:
-        """Cut an utterance, or all of them when no id is given; the answer comes under the returned ticket.
+        """Interrupt an utterance, or all of them without an id; return the id that its `Answer` has.
 
         See `Interrupts.interrupt`.
 
@@ -143,7 +142,7 @@ class Speech:
 
     def note_readiness_probe(self, command_id: str) -> None:
         """An interrupt goes out that cuts nothing, to see whether anybody hears: its answer is for it alone."""
-        self._confirmation.expect_interrupt(command_id, self.sent_count)
+        self._confirmation.expect_cleared(command_id, self.sent_count)
 
     # --- LiveAvatar's side
 
@@ -243,7 +242,7 @@ class Speech:
         What this one confirmed was heard, or is cut if it was not; all else goes to the other.
         """
         self._interrupts.finish(now_s)
-        self._confirmation.forget_cut()
+        self._confirmation.forget_interrupt()
         self._confirmation.forget_ends()
         self.lose(now_s)
         self.parting.hold = SendGate.NOTHING

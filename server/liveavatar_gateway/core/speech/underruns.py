@@ -35,7 +35,7 @@ class Underruns:
             head.underrun_count += 1
             head.dry_after_s = head.sent_s
             played_s = head.position_s(self._line.clock, now_s)
-            self._line.happenings.append(UtteranceUnderrun(head.id, played_s))
+            self._line.reports.append(UtteranceUnderrun(head.id, played_s))
         for utterance in self._line.active:
             idle_at_s = utterance.idle_at_s
             if idle_at_s is not None and now_s >= idle_at_s:

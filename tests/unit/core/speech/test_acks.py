@@ -111,11 +111,11 @@ def test_a_socket_over_which_acks_came_and_stop_coming_is_dead_after_five_second
     rig = make_rig({"silence_timeout_s": 5.0}).ready()
     rig.receive(rig.begin(), rig.pcm(1.4))
     rig.acknowledge(1)
-    assert rig.session.deadline_s <= rig.now_s + 5.0
-    assert not rig.session.is_deaf(rig.now_s + 4.9)
-    assert rig.session.is_deaf(rig.now_s + 5.0)
+    assert rig.session._deadline_s <= rig.now_s + 5.0
+    assert not rig.is_silent_at(rig.now_s + 4.9)
+    assert rig.is_silent_at(rig.now_s + 5.0)
     rig.lose()
-    assert not rig.session.is_deaf(rig.now_s + 60), "without a socket silence means nothing"
+    assert not rig.is_silent_at(rig.now_s + 60), "without a socket silence means nothing"
 
 
 @pytest.mark.parametrize("proof", ["ack", "pong"])
@@ -125,14 +125,14 @@ def test_a_socket_over_which_all_is_confirmed_is_not_dead_however_long_nothing_c
     rig.acknowledge(1)
     rig.run(1.1)
     rig.tell(m.PongReceived(2)) if proof == "pong" else rig.acknowledge(1)
-    assert not rig.session.is_deaf(rig.now_s + 60)
+    assert not rig.is_silent_at(rig.now_s + 60)
 
 
 def test_a_socket_over_which_no_ack_ever_came_is_not_taken_for_dead(make_rig):
     rig = make_rig({"silence_timeout_s": 5.0}).ready()
     rig.receive(rig.begin(), rig.pcm(1.4))
     rig.tell(m.PongReceived(1))
-    assert not rig.session.is_deaf(rig.now_s + 60)
+    assert not rig.is_silent_at(rig.now_s + 60)
 
 
 # --- acks
@@ -264,10 +264,10 @@ def test_no_end_is_concluded_of_what_was_not_read(rig):
     utterance = rig.say("u1", 2.4)
     rig.tell(m.PongReceived(2), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
     rig.run(7.0)
-    assert not rig.session.is_deaf(rig.now_s)
+    assert not rig.is_silent_at(rig.now_s)
     rig.now_s += 1.0
     rig.session.tick(rig.now_s)
-    assert rig.session.is_deaf(rig.now_s)
+    assert rig.is_silent_at(rig.now_s)
     assert rig.story("u1") == ["started"]
     rig.lose()
     rig.reopen()

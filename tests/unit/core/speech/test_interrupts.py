@@ -78,11 +78,11 @@ def test_audio_of_a_cut_utterance_that_was_on_its_way_is_dropped_and_counted(rig
 
 
 def test_the_answer_comes_with_the_ack_and_says_what_was_heard(rig, speaking):
-    ticket = rig.interrupt()
-    assert rig.answer(ticket) is None
+    interrupt_id = rig.interrupt()
+    assert rig.answer(interrupt_id) is None
     rig.run(0.2)
     rig.cleared()
-    (end,) = rig.answer(ticket)
+    (end,) = rig.answer(interrupt_id)
     assert (end.utterance_id, end.outcome.value, end.played_s) == ("a", "interrupted", pytest.approx(1.2))
     assert rig.story("a") == ["started", "interrupted"]
 
@@ -109,12 +109,12 @@ def test_any_sign_that_it_was_carried_out_lets_speech_go_on(rig, speaking, sign)
 
 
 def test_an_interrupt_that_is_never_answered_holds_speech_for_a_second(rig, speaking):
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     second = rig.say("b", 0.4)
     rig.run(0.99)
-    assert rig.answer(ticket) is None
+    assert rig.answer(interrupt_id) is None
     rig.run(0.02)
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a"]
     assert rig.sent(second.upstream_id) == rig.pcm(0.4)
 
 
@@ -139,8 +139,8 @@ def test_a_late_end_of_a_cut_utterance_is_not_taken_for_the_next(rig, speaking):
 
 def test_signs_before_the_interrupt_went_out_are_about_something_else(rig, speaking):
     rig.session.interrupt("")
-    rig.session.on_wire(m.Cleared(m.Refs()), rig.now_s)
-    rig.session.on_wire(m.SpeakInterrupted(m.Refs()), rig.now_s)
+    rig.session.on_event(m.Cleared(m.Refs()), rig.now_s)
+    rig.session.on_event(m.SpeakInterrupted(m.Refs()), rig.now_s)
     assert rig.story("a") == ["started"]
     rig.wake()
     rig.cleared()
@@ -154,41 +154,41 @@ def test_a_sign_about_an_utterance_that_ended_before_is_no_answer(rig, late):
     rig.run(0.4)
     rig.tell(ended(first))
     rig.tell(started(rig.say("b", 3)))
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.tell(late(m.Refs((first.upstream_id,))))
-    assert rig.answer(ticket) is None
+    assert rig.answer(interrupt_id) is None
 
 
 def test_an_interrupt_of_all_cuts_every_utterance_in_line(rig, speaking):
     rig.say("b", 1)
     rig.begin("c")
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.cleared()
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a", "b", "c"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a", "b", "c"]
     assert [rig.story(name) for name in "abc"] == [["started", "interrupted"], ["interrupted"], ["interrupted"]]
     assert rig.speech.active == []
 
 
 def test_an_interrupt_of_silence_is_answered_at_once_and_sends_nothing(rig):
-    ticket = rig.interrupt()
-    assert rig.answer(ticket) == []
+    interrupt_id = rig.interrupt()
+    assert rig.answer(interrupt_id) == []
     assert rig.commands == []
 
 
 def test_an_interrupt_before_the_first_packet_drops_all_and_sends_nothing(rig):
     utterance = rig.begin("a")
     rig.receive(utterance, rig.pcm(0.1))
-    ticket = rig.interrupt()
-    assert [end.outcome.value for end in rig.answer(ticket)] == ["interrupted"]
+    interrupt_id = rig.interrupt()
+    assert [end.outcome.value for end in rig.answer(interrupt_id)] == ["interrupted"]
     assert rig.commands == []
     assert rig.speech.totals.dropped_bytes == 4_800
 
 
 def test_a_very_early_interrupt_that_beats_the_first_sound_reaches_liveavatar(rig):
     rig.say("a", 1)
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.cleared()
-    (end,) = rig.answer(ticket)
+    (end,) = rig.answer(interrupt_id)
     assert (end.played_s, rig.story("a")) == (0.0, ["interrupted"])
     assert len(rig.cuts) == 1
 
@@ -276,15 +276,15 @@ def test_an_unknown_id_is_refused_and_cuts_nothing(rig, speaking):
 def test_an_ended_utterance_is_answered_empty(rig):
     rig.seal(rig.begin("a"))
     rig.say("b", 1)
-    ticket = rig.interrupt("a")
-    assert rig.answer(ticket) == []
+    interrupt_id = rig.interrupt("a")
+    assert rig.answer(interrupt_id) == []
     assert rig.cuts == []
 
 
 def test_a_queued_utterance_is_dropped_without_touching_the_one_that_plays(rig, speaking):
     second = rig.say("b", 1)
-    ticket = rig.interrupt("b")
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["b"]
+    interrupt_id = rig.interrupt("b")
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["b"]
     assert rig.cuts == []
     rig.run(1)
     assert rig.story("a") == ["started"]
@@ -359,7 +359,7 @@ def test_a_start_that_the_interrupt_overtakes_costs_no_audio(rig, near_the_end, 
 def test_an_interrupt_whose_utterance_ends_before_it_went_out_is_not_sent(rig, near_the_end):
     first, second = near_the_end
     rig.run(0.2)
-    ticket = rig.session.interrupt("a")
+    interrupt_id = rig.session.interrupt("a")
     rig.tell(ended(first))
     rig.run(0.9)
     assert rig.cuts == []
@@ -367,7 +367,7 @@ def test_an_interrupt_whose_utterance_ends_before_it_went_out_is_not_sent(rig, n
     rig.run(2)
     rig.tell(ended(second))
     assert rig.story("a") == ["started", "completed"]
-    assert rig.answer(ticket) == []
+    assert rig.answer(interrupt_id) == []
     assert rig.sent(second.upstream_id) == b"".join(rig.pcm(0.5, fill=fill) for fill in range(1, 5))
     assert rig.story("b") == ["started", "completed"]
 
@@ -389,18 +389,18 @@ def test_nothing_is_concluded_while_an_interrupt_is_on_its_way(make_rig):
 def test_an_early_utterance_that_was_played_whole_before_the_interrupt_has_ended(rig):
     first, second = rig.say("a", 0.4), rig.say("b", 0.4)
     rig.tell(started(first))
-    ticket = rig.interrupt("a")
+    interrupt_id = rig.interrupt("a")
     rig.tell(ended(second))
     rig.cleared()
     assert (rig.story("a"), rig.story("b")) == (["started", "completed"], ["started", "completed"])
-    assert rig.answer(ticket) == []
+    assert rig.answer(interrupt_id) == []
 
 
 def test_cutting_the_early_one_cuts_what_is_before_it_too(rig, near_the_end):
     """LiveAvatar drops all it has; it cannot drop the second alone."""
-    ticket = rig.interrupt("b")
+    interrupt_id = rig.interrupt("b")
     rig.cleared()
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a", "b"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a", "b"]
 
 
 # --- interrupts that meet
@@ -425,9 +425,9 @@ def test_an_interrupt_of_all_behind_one_by_id_is_answered_with_all(rig, speaking
 
 def test_interrupts_of_two_utterances_are_both_answered(rig, near_the_end):
     """The second must not push the first aside, or who waits for it would wait for ever."""
-    tickets = rig.interrupt("a"), rig.interrupt("b")
+    interrupt_ids = rig.interrupt("a"), rig.interrupt("b")
     rig.cleared()
-    assert [[end.utterance_id for end in rig.answer(ticket)] for ticket in tickets] == [["a"], ["b"]]
+    assert [[end.utterance_id for end in rig.answer(one)] for one in interrupt_ids] == [["a"], ["b"]]
     assert len(rig.cuts) == 1
     assert rig.story("b") == ["interrupted"]
     assert rig.speech.active == []
@@ -436,14 +436,14 @@ def test_interrupts_of_two_utterances_are_both_answered(rig, near_the_end):
 def test_an_interrupt_of_all_while_one_is_on_its_way_cuts_what_came_meanwhile(rig, speaking):
     rig.interrupt()
     rig.say("b", 1)
-    ticket = rig.interrupt("b")
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["b"]
+    interrupt_id = rig.interrupt("b")
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["b"]
     rig.cleared()
     assert rig.speech.active == []
 
 
 def test_the_end_of_the_session_answers_interrupts_on_their_way(rig, speaking):
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.session.end(EndReason.UPSTREAM_FAILED, rig.now_s)
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a"]
     assert rig.story("a") == ["started", "interrupted"]

@@ -1,4 +1,4 @@
-"""What happened in a session, numbered without holes and kept for those who come back."""
+"""Events of a session, numbered without gaps and kept for callers that resume."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class Expiring:
     """The session's limit is near."""
 
     expires_at: datetime
-    """When it ends the session, as was known when this happened."""
+    """Time at which the limit ends the session, as known at this event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Reconnected:
     resent_bytes: int
     """PCM that goes up a second time, since LiveAvatar had not confirmed it."""
     replaced: bool = False
-    """Whether it is the socket of a fresh avatar."""
+    """True when the socket is that of a new avatar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +91,11 @@ class Rotated:
     upstream_session_id: str
     """LiveAvatar's id of its session."""
     expires_at: datetime | None
-    """When its limit ends it; None when LiveAvatar did not say."""
+    """Time at which its limit ends it; None when LiveAvatar reported none."""
     room: Room | None
-    """Where it is; None when it cannot be joined."""
+    """Its room; None when the room cannot be joined."""
     inside: bool
-    """Whether it goes on in the middle of an utterance, since no border came in time."""
+    """True when it takes over inside an utterance, because no utterance ended in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ SessionEvent = (
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One numbered happening with its wall-clock time (UTC)."""
+    """Numbered event with its wall-clock time (UTC)."""
 
     sequence: int
     at: datetime
@@ -146,7 +146,7 @@ class LogEntry:
 
 
 class EventLog:
-    """The last happenings of a session. Sequences count from 1 without holes."""
+    """Latest events of a session. Sequences count from 1 without holes."""
 
     __slots__ = ("_entries", "last_sequence")
 
@@ -161,7 +161,7 @@ class EventLog:
         self.last_sequence = last_sequence
 
     def append(self, happening: SessionEvent, at: datetime) -> LogEntry:
-        """Number a happening and keep it."""
+        """Append an event under the next sequence number."""
         self.last_sequence += 1
         entry = LogEntry(self.last_sequence, at, happening)
         self._entries.append(entry)

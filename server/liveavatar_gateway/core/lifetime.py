@@ -11,15 +11,15 @@ class Lifetime:
 
     def __init__(self, config: SessionConfig, *, auto_rotate: bool) -> None:
         self.expires_at_s: float | None = None
-        """When it ends the avatar, monotonic seconds; None when it has none."""
+        """Time at which the limit ends the avatar, monotonic seconds; None without a limit."""
         self._rotation = RotationPlan(config.rotation, config.speech) if auto_rotate else None
         self._notice_s = config.expiring_notice_s
         self._grace_s = config.expiry_grace_s
-        self._told = False
-        self._looked_at_s = 0.0
+        self._notice_given = False
+        self._ticked_at_s = 0.0
 
     def begin(self, max_duration_s: float | None, begun_at_s: float) -> None:
-        """An avatar was started that may live so long; None when it has no limit."""
+        """Set the limit of a new avatar; None for no limit."""
         self._renew(None if max_duration_s is None else begun_at_s + max_duration_s, max_duration_s)
 
     def restore(self, expires_in_s: float | None, now_s: float) -> None:
@@ -28,7 +28,7 @@ class Lifetime:
 
     def _renew(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
         self.expires_at_s = expires_at_s
-        self._told = False
+        self._notice_given = False
         if self._rotation is not None:
             self._rotation.plan(expires_at_s, max_duration_s)
 
@@ -41,7 +41,7 @@ class Lifetime:
 
     @property
     def failure(self) -> GatewayError | None:
-        """Why there is no fresh avatar, since the last try."""
+        """Error of the latest attempt to have a standby avatar."""
         return None if self._rotation is None else self._rotation.failure
 
     def request_standby(self, now_s: float) -> bool:
@@ -67,45 +67,45 @@ class Lifetime:
         return known is None or known.reason != error.reason
 
     def is_last_moment(self, now_s: float) -> bool:
-        """Whether the fresh avatar is to go on even if something is cut."""
+        """Return True when the standby avatar must take over even if audio is cut."""
         return self._rotation is not None and self._rotation.is_last_moment(now_s)
 
-    def hold(self, now_s: float) -> SendGate:
-        """What this avatar is not to get any more."""
-        return SendGate.NOTHING if self._rotation is None else self._rotation.hold(now_s)
+    def gate(self, now_s: float) -> SendGate:
+        """Return the part of the speech that waits for the next avatar."""
+        return SendGate.NOTHING if self._rotation is None else self._rotation.gate(now_s)
 
-    def turn_s(self, parting: Handover) -> float | None:
-        """When the plan to rotate, or the parting that it waits for, is to be looked at."""
+    def handover_deadline_s(self, handover: Handover) -> float | None:
+        """Return the next time at which the rotation plan or the handover may change; None when neither can."""
         if self._rotation is None:
             return None
-        due = [self._rotation.next_s(self._looked_at_s)]
+        due = [self._rotation.next_s(self._ticked_at_s)]
         if self.has_standby:
-            due.append(parting.at_s)
-        return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
+            due.append(handover.at_s)
+        return min((at_s for at_s in due if at_s is not None and at_s > self._ticked_at_s), default=None)
 
     # --- time
 
     @property
     def deadline_s(self) -> float | None:
-        """When the limit is to be told, or ends the session."""
+        """Time at which the expiry is reported, or ends the session."""
         if self.expires_at_s is None:
             return None
-        told = self._told or self.has_standby
+        told = self._notice_given or self.has_standby
         return self.expires_at_s + (self._grace_s if told else -self._notice_s)
 
     def look(self, now_s: float) -> None:
         """Note the time: what was due by now was looked at."""
-        self._looked_at_s = now_s
+        self._ticked_at_s = now_s
 
     def notice_s(self, now_s: float) -> float | None:
         """Seconds that are left, once, when it is time to tell that the session expires."""
         if self.expires_at_s is None or now_s < self.expires_at_s - self._notice_s:
             return None
-        if self._told or self.has_standby:
+        if self._notice_given or self.has_standby:
             return None
-        self._told = True
+        self._notice_given = True
         return max(0.0, self.expires_at_s - now_s)
 
     def is_past(self, now_s: float) -> bool:
-        """Whether the session is to be ended because LiveAvatar has not said that it did."""
+        """Return True when the session is to be ended because LiveAvatar did not report its end."""
         return self.expires_at_s is not None and now_s >= self.expires_at_s + self._grace_s

@@ -4,14 +4,14 @@ from liveavatar_gateway.core.states import Pose
 
 
 class Listening:
-    """Whether the caller wants it, and whether LiveAvatar was asked for it: it may not have told the pose yet.
+    """Wish of the caller for the listening pose, and the request for it that LiveAvatar was sent.
 
     Some builds never tell it.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        """Whether LiveAvatar was asked for it, and not to leave it since."""
+        """True when LiveAvatar was asked for the pose, and not to leave it since."""
         self._wanted = False
 
     def want(self) -> None:
@@ -27,7 +27,7 @@ class Listening:
         return True
 
     def lose(self, pose: Pose) -> None:
-        """The socket is gone, and with it perhaps the question."""
+        """Ask again if the request may be lost with the socket."""
         if self.asked and pose is not Pose.LISTENING:
             self.begin_anew()
 
@@ -37,7 +37,7 @@ class Listening:
         self.asked = False
 
     def is_due(self, pose: Pose) -> bool:
-        """Whether it is to be asked for now, where nothing is left to say."""
+        """Return True when the pose is to be requested now; only for an avatar without queued speech."""
         if not self._wanted or pose is Pose.TALKING:
             return False
         self._wanted = False

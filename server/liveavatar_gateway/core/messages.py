@@ -1,4 +1,4 @@
-"""What goes over LiveAvatar's command socket, as values; `upstream/wire.py` writes and reads them.
+"""Commands and events of LiveAvatar's command socket; `upstream/wire.py` encodes and decodes them.
 
 Source of all names: docs.liveavatar.com/docs/lite-mode/events and the official LiveKit plugin.
 """
@@ -65,7 +65,7 @@ Command = Frame | Probe
 
 @dataclass(frozen=True, slots=True)
 class Refs:
-    """What an event refers to, best first: `source_event_id`, then `event_id` as older builds echoed it."""
+    """References of an event, best first: `source_event_id`, then `event_id` as older builds echoed it."""
 
     ids: tuple[str, ...] = ()
     task_id: str = ""
@@ -80,7 +80,7 @@ class StateUpdated:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """One `agent.speak` was accepted."""
+    """Acceptance of an `agent.speak`."""
 
     refs: Refs
 

@@ -1,4 +1,4 @@
-"""When a fresh avatar is to take over from one whose limit is near."""
+"""Plan of the rotation from an avatar whose limit is near to a standby avatar."""
 
 from dataclasses import dataclass
 from enum import Enum, unique
@@ -10,15 +10,15 @@ from liveavatar_gateway.core.speech.handover import SendGate
 _LAST_MOMENT_S = 1.0
 """LiveAvatar counts a limit from its own start, a little before this side hears of it."""
 _RESERVE_S = 2.0
-"""What the playout of the last words may take longer than estimated."""
+"""Margin for a playout that takes longer than estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationConfig:
-    """How early a fresh avatar is prepared."""
+    """Times at which a standby avatar is prepared."""
 
     lead_s: float = 30.0
-    """How long before the limit it is started, but never before half of it is over. Both avatars are billed from
+    """Time between its start and the limit, at most half of the limit. Both avatars are billed from
     then until the first border between two utterances. Higher finds a place and a border more surely, lower pays
     less for two."""
 
@@ -46,13 +46,13 @@ class RotationPlan:
         self._config = config
         self._finish_s = speech.scheduler.max_lead_s + speech.start_delay_s + speech.parting_grace_s + _RESERVE_S
         self._prepare_at_s: float | None = None
-        self._part_at_s = self._last_moment_s = 0.0
+        self._stop_at_s = self._last_moment_s = 0.0
         self.standby = StandbyState.NONE
         self.failure: GatewayError | None = None
-        """Why there is none, since the last try."""
+        """Error of the latest attempt to have a standby avatar."""
 
     def plan(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
-        """An avatar speaks that has this limit; None when it has none, or its length is not known."""
+        """Plan for an avatar with this limit; None when it has none, or its length is unknown."""
         self.standby = StandbyState.NONE
         self.failure = None
         self._prepare_at_s = None
@@ -60,7 +60,7 @@ class RotationPlan:
             return
         lead_s = self._config.lead_s if max_duration_s is None else min(self._config.lead_s, max_duration_s / 2)
         self._prepare_at_s = expires_at_s - lead_s
-        self._part_at_s = expires_at_s - self._finish_s
+        self._stop_at_s = expires_at_s - self._finish_s
         self._last_moment_s = expires_at_s - _LAST_MOMENT_S
 
     def request_standby(self, now_s: float) -> bool:
@@ -71,18 +71,18 @@ class RotationPlan:
         return True
 
     def is_last_moment(self, now_s: float) -> bool:
-        """Whether the fresh avatar is to go on even if something is cut."""
+        """Return True when the standby avatar must take over even if audio is cut."""
         return self.standby is StandbyState.READY and now_s >= self._last_moment_s
 
-    def hold(self, now_s: float) -> SendGate:
-        """What the old avatar is not to get any more."""
+    def gate(self, now_s: float) -> SendGate:
+        """Return the part of the speech that waits for the next avatar."""
         if self.standby is not StandbyState.READY:
             return SendGate.NOTHING
-        return SendGate.ALL if now_s >= self._part_at_s else SendGate.NEXT
+        return SendGate.ALL if now_s >= self._stop_at_s else SendGate.NEXT
 
     def next_s(self, now_s: float) -> float | None:
-        """When the plan says something else."""
+        """Return the time of the next change of the plan."""
         if self._prepare_at_s is None:
             return None
-        steps = (self._prepare_at_s, self._part_at_s, self._last_moment_s)
+        steps = (self._prepare_at_s, self._stop_at_s, self._last_moment_s)
         return min((at_s for at_s in steps if at_s > now_s), default=None)

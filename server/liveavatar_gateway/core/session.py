@@ -1,4 +1,4 @@
-"""One session's life: what the caller, LiveAvatar and time do to it, and what is to be sent because of that."""
+"""State machine of a session: inputs from the caller, LiveAvatar and the clock, and the outputs that follow."""
 
 from collections import deque
 from collections.abc import Callable
@@ -76,9 +76,9 @@ class Session:
         self.ready_at: datetime | None = None
         self.ended_at: datetime | None = None
         self.expires_at: datetime | None = None
-        """When LiveAvatar's limit ends the avatar, by the wall clock; the owner sets it with each avatar."""
+        """Wall-clock time at which LiveAvatar's limit ends the avatar; the owner sets it with each avatar."""
         self.heard_since_s: float | None = None
-        """Since when the avatar hears over the socket that is, monotonic seconds; None while it does not."""
+        """Time at which the current socket became ready, monotonic seconds; None while it is not."""
         self.unknown_events = 0
         self.last_command_at_s = 0.0
         self.log = EventLog(capacity=config.event_log_size)
@@ -93,7 +93,7 @@ class Session:
         self._lost_at_s = 0.0
         self._attempt_count = 0
         self._replaced = False
-        self._limit = Lifetime(config, auto_rotate=auto_rotate)
+        self._lifetime = Lifetime(config, auto_rotate=auto_rotate)
         self.reconnect_count = 0
         self.rotation_count = 0
 
@@ -128,7 +128,7 @@ class Session:
         session.state = SessionState.RECONNECTING
         session.log = EventLog(capacity=config.event_log_size, last_sequence=past.last_sequence)
         session._lost_at_s = now_s - gap_s
-        session._limit.restore(past.expires_in_s, now_s)
+        session._lifetime.restore(past.expires_in_s, now_s)
         session.speech.restore(past, now_s)
         session._emit(Adopted(gap_s))
         return session
@@ -137,16 +137,16 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """Whether it is ending or has ended."""
+        """True when the session is ending or has ended."""
         return self.state in (SessionState.ENDING, SessionState.ENDED)
 
     def started(self, *, max_duration_s: float | None, now_s: float) -> None:
         """LiveAvatar started the avatar: billing has begun, and the session has a limit."""
         self._move(SessionState.CONNECTING)
-        self._limit.begin(max_duration_s, now_s)
+        self._lifetime.begin(max_duration_s, now_s)
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
-        """The command socket is open; an open socket is not readiness.
+        """Take note of an open command socket, whose avatar may not be ready yet.
 
         Args:
             now_s: Monotonic time.
@@ -157,7 +157,7 @@ class Session:
         self._readiness.open(now_s, fresh=self.ready_at is None or self._replaced)
 
     def socket_lost(self, now_s: float) -> None:
-        """The command socket is gone. It is to be opened again; meanwhile audio is taken and held."""
+        """Take note of a lost command socket; until there is another one, audio is accepted and queued."""
         if self.over:
             return
         self._readiness.close()
@@ -172,10 +172,10 @@ class Session:
         self.speech.lose(now_s)
 
     def replaced(self, *, max_duration_s: float | None, now_s: float) -> None:
-        """A fresh avatar was started in place of the one whose socket is lost; its socket is yet to be opened."""
+        """Take note of a new avatar in place of one whose socket is lost; its socket is not open yet."""
         self._replaced = True
         self._forget_pose()
-        self._limit.begin(max_duration_s, now_s)
+        self._lifetime.begin(max_duration_s, now_s)
 
     def end(
         self, reason: EndReason, now_s: float, *, error: GatewayError | None = None, upstream_reason: str = ""
@@ -186,7 +186,7 @@ class Session:
         self.end_reason = reason
         self.upstream_reason = upstream_reason
         if error is None and reason is EndReason.MAX_DURATION:
-            error = self._limit.failure
+            error = self._lifetime.failure
         self.error = error
         self._move(SessionState.ENDING)
         self.speech.close(SessionEnded(self.id, reason.value, upstream_reason), now_s)
@@ -212,29 +212,29 @@ class Session:
 
     @property
     def expires_at_s(self) -> float | None:
-        """When LiveAvatar's limit ends the avatar, monotonic seconds; None when it has none."""
-        return self._limit.expires_at_s
+        """Time at which LiveAvatar's limit ends the avatar, monotonic seconds; None without a limit."""
+        return self._lifetime.expires_at_s
 
     def standby_ready(self, now_s: float) -> None:
         """Take note of a standby avatar that can take over."""
-        self._limit.standby_ready()
-        self.speech.parting.hold = self._limit.hold(now_s)
+        self._lifetime.standby_ready()
+        self.speech.handover.gate = self._lifetime.gate(now_s)
 
     def standby_failed(self, error: GatewayError) -> None:
         """Take note that no standby avatar could be started, or that it was lost; the owner tries again."""
-        self.speech.parting.hold = SendGate.NOTHING
-        if self._limit.standby_failed(error):
+        self.speech.handover.gate = SendGate.NOTHING
+        if self._lifetime.standby_failed(error):
             self._emit(UpstreamNotice(error=False, type="rotation_delayed", message=error.message))
 
     def standby_dropped(self) -> None:
         """Take note that the owner gave up the standby avatar, if any."""
-        self.speech.parting.hold = SendGate.NOTHING
-        self._limit.standby_dropped()
+        self.speech.handover.gate = SendGate.NOTHING
+        self._lifetime.standby_dropped()
 
     def _may_hand_over(self, now_s: float) -> bool:
-        if not self._limit.has_standby:
+        if not self._lifetime.has_standby:
             return False
-        return self.speech.parting.may_part(now_s) or self._limit.is_last_moment(now_s)
+        return self.speech.handover.is_free(now_s) or self._lifetime.is_last_moment(now_s)
 
     def take_over(
         self,
@@ -246,7 +246,7 @@ class Session:
         age_s: float,
         now_s: float,
     ) -> None:
-        """A fresh avatar that is ready goes on; the old one says nothing any more, and is heard no more.
+        """Continue on the standby avatar; events of the previous one must not be passed in any more.
 
         Args:
             upstream_session_id: LiveAvatar's id of its session.
@@ -264,7 +264,7 @@ class Session:
         self._collect()
         self.rotation_count += 1
         self.expires_at = expires_at
-        self._limit.begin(max_duration_s, now_s - age_s)
+        self._lifetime.begin(max_duration_s, now_s - age_s)
         self._emit(
             Rotated(
                 upstream_session_id=upstream_session_id,
@@ -388,7 +388,7 @@ class Session:
         self._pose(pose)
 
     def _take_as_sign_of_life(self, event: wire.Event, now_s: float) -> None:
-        """An answer to a probe proves that commands are heard, where `connected` never comes."""
+        """Become ready on an answer to a probe, where `connected` never comes."""
         if self.state in _UNREADY and self._readiness.is_shown_by(event):
             self._become_ready(now_s)
 
@@ -396,9 +396,9 @@ class Session:
 
     @property
     def _deadline_s(self) -> float | None:
-        due = [self.speech.deadline_s, self.speech.silent_at_s, self._limit.deadline_s]
+        due = [self.speech.deadline_s, self.speech.silent_at_s, self._lifetime.deadline_s]
         if self.ready_at is not None:
-            due.append(self._limit.turn_s(self.speech.parting))
+            due.append(self._lifetime.handover_deadline_s(self.speech.handover))
         if self.state in _UNREADY:
             due.append(self._readiness.deadline_s)
         return min((at_s for at_s in due if at_s is not None), default=None)
@@ -415,8 +415,8 @@ class Session:
             return
         if is_stuck:
             self.speech.note_stall(now_s)
-        self._limit.look(now_s)
-        self.speech.parting.hold = self._limit.hold(now_s)
+        self._lifetime.look(now_s)
+        self.speech.handover.gate = self._lifetime.gate(now_s)
         self.speech.tick(now_s, is_stuck=is_stuck)
         self._collect()
         if self.state in _UNREADY:
@@ -428,7 +428,7 @@ class Session:
     def _decide(self, now_s: float) -> tuple[Output, ...]:
         if self._may_hand_over(now_s):
             return (HandOver(),)
-        prepare = self.ready_at is not None and self._limit.request_standby(now_s)
+        prepare = self.ready_at is not None and self._lifetime.request_standby(now_s)
         silent_at_s = self.speech.silent_at_s
         is_silent = silent_at_s is not None and now_s >= silent_at_s
         return (PrepareStandby(),) * prepare + (CheckSocket(),) * is_silent
@@ -444,10 +444,10 @@ class Session:
                 self._become_ready(now_s)
 
     def _tick_limit(self, now_s: float) -> None:
-        left_s = self._limit.notice_s(now_s)
+        left_s = self._lifetime.notice_s(now_s)
         if left_s is not None:
             self._emit(Expiring(self.expires_at or self._utc_now() + timedelta(seconds=left_s)))
-        if self._limit.is_past(now_s):
+        if self._lifetime.is_past(now_s):
             self.end(EndReason.MAX_DURATION, now_s)
 
     def note_stall(self, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a session that another process drove: enough to go on with it."""
+"""Snapshot from which another process resumes a session."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ class UtteranceSnapshot:
     upstream_id: str
     """The `event_id` it has on LiveAvatar's socket."""
     intake: AudioInput
-    """How its audio is read."""
+    """Format of its audio."""
     taken_bytes: int
-    """How much of it LiveAvatar has, bytes of the caller's format: the caller goes on here."""
+    """Bytes of the caller's format that LiveAvatar has: the caller continues there."""
     sent_s: float
     """The same in seconds of audio."""
     started: bool = False
-    """Whether its start was told."""
+    """True when its start was reported."""
     end_sent: bool = False
-    """Whether LiveAvatar was told that it is whole."""
+    """True when its end was sent."""
     interrupted: bool = False
-    """Whether somebody has cut it, and it is not known that LiveAvatar did."""
+    """True when an interrupt of it was accepted and not confirmed by LiveAvatar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class SessionSnapshot:
     id: str
     created_at: datetime
     ready_at: datetime | None = None
-    """When the avatar became ready; None when it never was."""
+    """Time at which the avatar became ready; None when it never was."""
     last_sequence: int = 0
     """Of its events, which are numbered on from here."""
     expires_in_s: float | None = None

@@ -210,7 +210,7 @@ def test_one_that_is_dropped_does_not_take_over(rotating):
 def test_holds_follow_the_plan():
     rotation = RotationPlan(RotationConfig(), SpeechConfig())
     rotation.plan(100.0, None)
-    assert rotation.hold(99.0) is SendGate.NOTHING
+    assert rotation.gate(99.0) is SendGate.NOTHING
     rotation.standby = StandbyState.READY
-    assert (rotation.hold(80.0), rotation.hold(95.0)) == (SendGate.NEXT, SendGate.ALL)
+    assert (rotation.gate(80.0), rotation.gate(95.0)) == (SendGate.NEXT, SendGate.ALL)
     assert SessionConfig().rotation == RotationConfig()

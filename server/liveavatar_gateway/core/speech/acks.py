@@ -1,4 +1,4 @@
-"""What LiveAvatar is known to have of what was sent: by acks, by pongs, or by nothing but the time that passed."""
+"""Acknowledgements of what was sent: by acks, by pongs, or by the time that passed."""
 
 from collections import deque
 
@@ -9,7 +9,7 @@ from liveavatar_gateway.core.speech.pending_acks import Kind, PendingAck, Pendin
 from liveavatar_gateway.core.speech.queue import UtteranceQueue
 from liveavatar_gateway.core.speech.utterance import Utterance
 
-_MOST_OWED_ENDS = 64
+_MAX_OWED_ENDS = 64
 """Ends that are kept where nothing is ever confirmed."""
 
 
@@ -20,25 +20,25 @@ class AckTracker:
     proves that what went out before its ping was read, and where neither means anything, time has to do.
     """
 
-    def __init__(self, config: SpeechConfig, line: UtteranceQueue) -> None:
+    def __init__(self, config: SpeechConfig, queue: UtteranceQueue) -> None:
         self._config = config
-        self._line = line
+        self._queue = queue
         self.moved_at_s = 0.0
         """Time until which the socket was last seen to take nothing."""
         self.acknowledges = False
-        """Whether an ack ever came."""
+        """True once an ack came."""
         self._reads = False
-        """Whether a pong ever came."""
-        self._plays_unread = False
+        """True once a pong came."""
+        self._plays_without_pong = False
         """It was heard to play what no pong had confirmed: a missing pong proves nothing here."""
         self._probed_number = 0
         """The number of the latest packet or end behind which a probe went out."""
         self._awaited = PendingAcks(config.presumed_taken_s)
         self._unproven_interrupt: tuple[str, Sending] | None = None
         """The latest interrupt, while it may have been lost."""
-        self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MOST_OWED_ENDS)
+        self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MAX_OWED_ENDS)
         """Ends of utterances that are over and were sent again, while they may be lost."""
-        self._owed_ends: deque[str] = deque(maxlen=_MOST_OWED_ENDS)
+        self._owed_ends: deque[str] = deque(maxlen=_MAX_OWED_ENDS)
         """Those that are, upstream ids."""
 
     # --- what goes out
@@ -59,15 +59,15 @@ class AckTracker:
     # --- LiveAvatar's side
 
     def on_appended(self, refs: Refs, now_s: float) -> bool:
-        """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
-        line = self._line
-        awaited = self._awaited.take(Kind.PACKET, line.upstream_id_of(refs), now_s)
-        if line.is_over(refs):
+        """Confirm a packet; return True for the first ack of its utterance, after which a start may be due."""
+        queue = self._queue
+        awaited = self._awaited.take(Kind.PACKET, queue.upstream_id_of(refs), now_s)
+        if queue.is_over(refs):
             return False
         self.acknowledges = True
-        utterance = line.named_by(refs)
+        utterance = queue.named_by(refs)
         if awaited is not None:
-            utterance = utterance or line.find(awaited.event_id)
+            utterance = utterance or queue.find(awaited.event_id)
             self._prove_interrupt(awaited.number)
         if utterance is None:
             return False
@@ -79,16 +79,16 @@ class AckTracker:
         return is_first
 
     def on_committed(self, refs: Refs, now_s: float) -> None:
-        """An utterance is sealed upstream: all of it is there."""
-        line = self._line
-        awaited = self._awaited.take(Kind.END, line.upstream_id_of(refs), now_s)
+        """Confirm all of an utterance, whose end LiveAvatar acknowledged."""
+        queue = self._queue
+        awaited = self._awaited.take(Kind.END, queue.upstream_id_of(refs), now_s)
         if awaited is not None:
             self._prove_ends(awaited.number)
-        if line.is_over(refs):
+        if queue.is_over(refs):
             return
-        utterance = line.named_by(refs)
+        utterance = queue.named_by(refs)
         if utterance is None and awaited is not None:
-            utterance = line.find(awaited.event_id)
+            utterance = queue.find(awaited.event_id)
         if utterance is not None and utterance.end_sent:
             utterance.accept()
             utterance.confirm_all()
@@ -100,17 +100,20 @@ class AckTracker:
         self._prove_interrupt(number)
         self._prove_ends(number)
         patience_s = self._config.presumed_taken_s if self.acknowledges else 0.0
-        for utterance in self._line.active:
+        for utterance in self._queue.active:
             utterance.read(number, sent_by_s=now_s - patience_s)
 
-    def learn_from_start(self, utterance: Utterance) -> None:
-        """What plays was read. After a loss it may have been read before that, so its new pongs may yet come."""
+    def observe_start(self, utterance: Utterance) -> None:
+        """Learn from a start without a pong that a missing pong proves nothing here.
+
+        Not after a loss: the audio may have been read before that, so its new pongs may still come.
+        """
         if not (utterance.start_may_be_lost or utterance.delivery.confirmed):
-            self._plays_unread = True
+            self._plays_without_pong = True
 
     def _confirm_before(self, utterance: Utterance) -> None:
         """All that was sent before an utterance is there when any of it is: the socket keeps the order."""
-        active = self._line.active
+        active = self._queue.active
         if utterance is not active[0]:
             for earlier in active[: active.index(utterance)]:
                 earlier.confirm_all()
@@ -119,8 +122,8 @@ class AckTracker:
 
     @property
     def confirms(self) -> bool:
-        """Whether LiveAvatar confirms what it reads, by acks or pongs; so what it did not confirm is missing."""
-        return self.acknowledges or self._reads or not self._plays_unread
+        """True when LiveAvatar confirms what it reads, by acks or pongs, so that unconfirmed audio is missing."""
+        return self.acknowledges or self._reads or not self._plays_without_pong
 
     @property
     def has_confirmed(self) -> bool:
@@ -129,8 +132,8 @@ class AckTracker:
 
     @property
     def reads(self) -> bool:
-        """Whether LiveAvatar's end of the socket answers pings in time, so that what has no pong was not read."""
-        return self._reads and not self._plays_unread
+        """True when LiveAvatar answers pings in time, so that audio without a pong was not read."""
+        return self._reads and not self._plays_without_pong
 
     def may_follow_at_s(self, utterance: Utterance) -> float | None:
         """Return the time from which an utterance may begin; None while only LiveAvatar's word can decide it.
@@ -138,13 +141,13 @@ class AckTracker:
         What goes out again must not come behind an utterance that began after it, so that one waits until all
         before it is confirmed. Where nothing confirms, it cannot; where nothing did so far, it waits a moment.
         """
-        active = self._line.active
+        active = self._queue.active
         missing = [
             one.delivery
             for one in active[: active.index(utterance)]
             if one.delivery.unconfirmed or one.delivery.again
         ]
-        if not missing or (self._plays_unread and not self.acknowledges):
+        if not missing or (self._plays_without_pong and not self.acknowledges):
             return 0.0
         if self.acknowledges or self._reads or not missing[-1].unconfirmed:
             return None
@@ -163,17 +166,17 @@ class AckTracker:
         Where acks come, a pong counts only for what is older than a second, and behind the last packet no other
         ping goes out that would prove it.
         """
-        if not (self.acknowledges and self._line.enabled):
+        if not (self.acknowledges and self._queue.enabled):
             return None
-        sendings = [one.delivery.unconfirmed[-1].sending for one in self._line.active if one.delivery.unconfirmed]
-        sendings += [one.unconfirmed_end for one in self._line.active if one.unconfirmed_end is not None]
+        sendings = [one.delivery.unconfirmed[-1].sending for one in self._queue.active if one.delivery.unconfirmed]
+        sendings += [one.unconfirmed_end for one in self._queue.active if one.unconfirmed_end is not None]
         newest = max(sendings, key=lambda sending: sending.number, default=None)
         if newest is None or newest.number <= self._probed_number:
             return None
         return newest.at_s + self._config.presumed_taken_s
 
     def note_probe(self, number: int) -> None:
-        """A probe went out behind the `number`-th packet or end."""
+        """Record a probe behind the `number`-th packet or end."""
         self._probed_number = number
 
     def unheard_at_s(self, utterance: Utterance) -> float | None:
@@ -189,15 +192,15 @@ class AckTracker:
             return at_s
         if not self.is_full(utterance, self._config.scheduler.max_packet_s):
             return None
-        return max(at_s, max(self.moved_at_s, self._line.clock.dry_at_s) + self._config.ended_grace_s)
+        return max(at_s, max(self.moved_at_s, self._queue.clock.dry_at_s) + self._config.ended_grace_s)
 
     def is_unproven(self, utterance: Utterance) -> bool:
-        """Whether LiveAvatar, which confirms what it reads, may have read less than all of an utterance."""
-        if not self.acknowledges and self._plays_unread:
+        """Return True when LiveAvatar, which confirms what it reads, may have read only a part of an utterance."""
+        if not self.acknowledges and self._plays_without_pong:
             return False
         if utterance.delivery.unconfirmed or utterance.delivery.again:
             return True
-        return self._reads and not self._plays_unread and utterance.unconfirmed_end is not None
+        return self._reads and not self._plays_without_pong and utterance.unconfirmed_end is not None
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
         """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
@@ -206,17 +209,17 @@ class AckTracker:
         return utterance.cut
 
     def silent_at_s(self, *, is_cutting: bool) -> float | None:
-        """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits.
+        """Return the time at which the socket counts as dead unless something is confirmed; None without one.
 
         Args:
             is_cutting: An interrupt is on its way, which decides what becomes of an utterance that is overdue.
         """
-        line = self._line
-        if not line.enabled:
+        queue = self._queue
+        if not queue.enabled:
             return None
-        unheard = [self.unheard_at_s(one) for one in line.active if not one.still_unconfirmed]
+        unheard = [self.unheard_at_s(one) for one in queue.active if not one.still_unconfirmed]
         silent_at_s = min((at_s for at_s in unheard if at_s is not None), default=None)
-        head = line.active[0] if line.active and not is_cutting else None
+        head = queue.active[0] if queue.active and not is_cutting else None
         if head is None or head.overdue_at_s is None or head.still_unconfirmed or not self.is_unproven(head):
             return silent_at_s
         return head.overdue_at_s if silent_at_s is None else min(silent_at_s, head.overdue_at_s)
@@ -225,24 +228,24 @@ class AckTracker:
         """Take what was sent long ago for there, where no ack ever comes: nothing else may ever let go of it."""
         config = self._config
         late_s = config.silence_timeout_s if self._reads else config.presumed_taken_s
-        utterance.presume(sent_by_s=now_s - (late_s if self._plays_unread else config.unread_timeout_s))
+        utterance.presume(sent_by_s=now_s - (late_s if self._plays_without_pong else config.unread_timeout_s))
 
     def lose(self, now_s: float) -> None:
-        """The socket is gone: what LiveAvatar may not have is to go out again."""
+        """Queue again what LiveAvatar may not have, since the socket is lost."""
         self._awaited.clear()
         self._lose_ends(now_s)
-        for utterance in self._line.active:
+        for utterance in self._queue.active:
             if not utterance.is_upstream:
                 continue
             if self._was_silent_about(utterance, now_s):
                 utterance.suspect()
             if not self.acknowledges:
                 self.presume(utterance, now_s)
-                if self._plays_unread:
+                if self._plays_without_pong:
                     self._conclude_before_loss(utterance)
                 # A start may have been told to the lost socket, and nothing else would ever prove it.
                 utterance.accept()
-            self._line.clock.take_back(utterance.lose() / BYTE_RATE)
+            self._queue.clock.take_back(utterance.lose() / BYTE_RATE)
 
     def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
         """Return whether the socket that is lost was taken for dead because nothing confirmed an utterance."""
@@ -255,17 +258,17 @@ class AckTracker:
     def _conclude_before_loss(self, utterance: Utterance) -> None:
         """Take for there what cannot go out again: too much of it, or with a later utterance begun behind it."""
         utterance.delivery.presume_all_but(self._config.max_unconfirmed_s)
-        active = self._line.active
+        active = self._queue.active
         if any(one.is_upstream for one in active[active.index(utterance) + 1 :]):
             # Its end may be missing too and goes out again: an avatar that waits for it would say nothing more.
             utterance.delivery.confirm_all()
 
     # --- ends of what is over
 
-    def note_over(self, utterance: Utterance) -> None:
-        """It was heard to its end. An avatar that has some of it twice still waits for its end."""
+    def on_played(self, utterance: Utterance) -> None:
+        """Keep the end of a played utterance until it is confirmed: repeated audio waits for it."""
         end = utterance.unconfirmed_end
-        if self._line.repeated_s and end is not None:
+        if self._queue.resent_s and end is not None:
             self._unproven_ends.append((utterance.upstream_id, end))
 
     def take_owed_end(self, sending: Sending) -> str | None:
@@ -299,7 +302,7 @@ class AckTracker:
         self.expect_cleared(command_id, sending.number)
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
-        """An interrupt was carried out: the one that the event names, else the oldest that was not answered."""
+        """Confirm an interrupt: the one that the event names, else the oldest without an answer."""
         command_id = next((one for one in refs.ids if self._awaited.has(Kind.INTERRUPT, one)), "")
         awaited = self._awaited.take(Kind.INTERRUPT, command_id, now_s)
         if awaited is not None:

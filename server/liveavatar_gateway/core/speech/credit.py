@@ -1,4 +1,4 @@
-"""How much audio may wait in a session: told to callers in bytes of their format, shared by all utterances."""
+"""Credit for waiting audio: announced in bytes of the caller's format, shared by all utterances."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class Credit:
         frames = int(max(0.0, free_s) * intake.byte_rate) // intake.frame_bytes
         return frames * intake.frame_bytes
 
-    def reckon_windows(self, active: Sequence[Utterance]) -> None:
+    def share(self, active: Sequence[Utterance]) -> None:
         """Set how much each open utterance may hold: what others buffer is not free for it.
 
         Done when something was cut, so that receiving a chunk costs one comparison.

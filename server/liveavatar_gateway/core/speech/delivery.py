@@ -1,4 +1,4 @@
-"""What of an utterance went out, and what of that LiveAvatar is known to have."""
+"""Packets of an utterance from their sending to their confirmation."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from liveavatar_gateway.core.messages import BYTE_RATE
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """When something went out."""
+    """Time and number of a sent command."""
 
     at_s: float
     """Monotonic time."""
@@ -22,7 +22,7 @@ class Packet:
 
     pcm: bytes
     upto: int
-    """Where it ends in the utterance, bytes of the caller's format."""
+    """Its end position in the utterance, bytes of the caller's format."""
     ordinal: int
     """Counts the packets of the utterance from 1; the same when it is sent again."""
     sending: Sending
@@ -38,18 +38,18 @@ class Delivery:
 
     def __init__(self) -> None:
         self.confirmed = 0
-        """How far LiveAvatar is known to have it, bytes of the caller's format."""
+        """Position up to which LiveAvatar is known to have it, bytes of the caller's format."""
         self.confirmed_number = 0
         """The number of the last packet that is."""
         self.unconfirmed: deque[Packet] = deque()
-        """Sent over the socket that is."""
+        """Sent on the current socket, not yet acknowledged."""
         self.again: deque[Packet] = deque()
-        """Sent over one that was lost: these go out first."""
+        """Sent on a lost socket: these are sent first."""
         self._count = 0
 
     @property
     def taken(self) -> int:
-        """How far it went out over a socket which still is, or is confirmed, bytes of the caller's format."""
+        """Position up to which it was sent on the current socket or is confirmed, bytes of the caller's format."""
         return self.unconfirmed[-1].upto if self.unconfirmed else self.confirmed
 
     @property
@@ -102,7 +102,7 @@ class Delivery:
         self.confirmed_number = packet.sending.number
 
     def lose(self) -> int:
-        """The socket is gone: what is not confirmed goes to `again`; returns its size, PCM bytes."""
+        """Move what is not confirmed to `again`, since the socket is lost, and return its size, PCM bytes."""
         size = sum(len(packet.pcm) for packet in self.unconfirmed)
         self.again.extendleft(reversed(self.unconfirmed))
         self.unconfirmed.clear()

@@ -4,8 +4,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, unique
 
-_MOST_AWAITED = 1024
-"""Where nothing is ever acknowledged, no more is kept: some 17 minutes of speech."""
+_MAX_PENDING = 1024
+"""Most commands that are kept where nothing is ever acknowledged: some 17 minutes of speech."""
 
 
 @unique
@@ -27,9 +27,9 @@ class PendingAck:
     number: int
     """The number of its sending."""
     ordinal: int = 0
-    """Which packet of its utterance it is."""
+    """Ordinal of the packet in its utterance."""
     settled_at_s: float | None = None
-    """When something behind it was answered first; None while it was not."""
+    """Time at which a later command was answered first; None before."""
 
 
 class PendingAcks:
@@ -47,7 +47,7 @@ class PendingAcks:
             late_s: How much later than the answer to a command the answers to those before it may come.
         """
         self._late_s = late_s
-        self._all: deque[PendingAck] = deque(maxlen=_MOST_AWAITED)
+        self._all: deque[PendingAck] = deque(maxlen=_MAX_PENDING)
 
     def add(self, awaited: PendingAck) -> None:
         """Note a command that goes out now."""

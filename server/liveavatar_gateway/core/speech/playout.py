@@ -1,4 +1,4 @@
-"""Where playback is, from what was sent and what LiveAvatar said about it."""
+"""Playout clock: estimate of the playback position."""
 
 
 class PlayoutClock:
@@ -57,7 +57,7 @@ class PlayoutClock:
 
     @property
     def dry_at_s(self) -> float:
-        """When all that was sent will have been heard."""
+        """Time at which all sent audio is played."""
         delay_s = 0.0 if self._confirmed else self._start_delay_s
         return self._base_at_s + delay_s + self.sent_s - self._base_s
 

@@ -1,4 +1,4 @@
-"""The utterances of a session in line: who is in it, when they start and end, and what they add up to."""
+"""Queue of a session's utterances, with their starts, ends and totals."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from liveavatar_gateway.core.states import Outcome
 
 @dataclass(slots=True)
 class SpeechTotals:
-    """What all utterances of a session add up to."""
+    """Totals over all utterances of a session."""
 
     utterance_count: int = 0
     received_bytes: int = 0
@@ -58,13 +58,13 @@ class UtteranceQueue:
         self.clock = PlayoutClock(start_delay_s=config.start_delay_s)
         self.new_id = new_id
         self.enabled = False
-        """Whether there is a socket over which the avatar hears."""
-        self.tells_starts = False
-        """Whether LiveAvatar ever told a start, by name or by pose."""
-        self.turn_since_s = 0.0
-        """Since when the first in line is that, or anything behind it ended."""
-        self.repeated_s = 0.0
-        """Seconds of audio that were sent again, so that the avatar may say them twice before what is in line."""
+        """True while there is a ready socket."""
+        self.reports_starts = False
+        """True once LiveAvatar reported a start, by name or by pose."""
+        self.head_since_s = 0.0
+        """Time since which the first utterance is first, or of the latest end of any."""
+        self.resent_s = 0.0
+        """Seconds of audio that were sent again, so that the avatar may play them twice before the queue."""
         self._config = config
         self._credit = Credit(config.max_buffered_s)
         self._correlator = Correlator(config.remembered_utterances)
@@ -73,23 +73,23 @@ class UtteranceQueue:
 
     @property
     def speaking(self) -> bool:
-        """Whether an utterance is being heard."""
+        """True while an utterance is playing."""
         return any(utterance.started for utterance in self.active)
 
     # --- the caller's side
 
     def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
-        """Open an utterance behind those in line.
+        """Open an utterance at the end of the queue.
 
         Raises:
             UtteranceIdReused: the id was used before in this session.
-            CapacityExhausted: too many utterances are in line.
+            CapacityExhausted: too many utterances are queued.
         """
         if utterance_id in self._ended or any(utterance.id == utterance_id for utterance in self.active):
             raise UtteranceIdReused(utterance_id)
         if len(self.active) >= self._config.max_utterances:
             raise CapacityExhausted(
-                f"{len(self.active)} utterances are in line; wait until one has ended",
+                f"{len(self.active)} utterances are queued; wait until one has ended",
                 scope="session",
                 retry_after_s=1.0,
                 facts={"limit": self._config.max_utterances},
@@ -121,7 +121,7 @@ class UtteranceQueue:
         return utterance
 
     def meant_by(self, utterance_id: str) -> list[Utterance]:
-        """Those in line that an interrupt means: all when it names none, none when the named one has ended.
+        """Return the targets of an interrupt: all without an id, none when the named utterance has ended.
 
         Raises:
             UtteranceNotFound: this session never had it.
@@ -147,16 +147,16 @@ class UtteranceQueue:
 
     def share_credit(self) -> None:
         """Share the credit anew: something was begun, cut, dropped or ended."""
-        self._credit.reckon_windows(self.active)
+        self._credit.share(self.active)
 
     # --- which utterance an event is about
 
     def find(self, upstream_id: str) -> Utterance | None:
-        """The utterance that LiveAvatar knows by an id, if it has not ended."""
+        """Return the active utterance with an upstream id, if any."""
         return next((one for one in self.active if one.upstream_id == upstream_id), None)
 
     def named_by(self, refs: Refs) -> Utterance | None:
-        """The utterance that an event names, if it has not ended."""
+        """Return the active utterance that an event names, if any."""
         return self._correlator.find(refs, self.active)
 
     def upstream_id_of(self, refs: Refs) -> str:
@@ -164,19 +164,19 @@ class UtteranceQueue:
         return self._correlator.upstream_id_of(refs, self.active)
 
     def is_over(self, refs: Refs) -> bool:
-        """Whether an event is about an utterance that is over: it came late, and is to be ignored."""
+        """Return True when an event is about an ended utterance: it came late and is ignored."""
         return self._correlator.names_ended(refs, self.active)
 
     # --- starts and ends
 
-    def note_turn(self, now_s: float) -> None:
+    def update_head(self, now_s: float) -> None:
         """Note since when it is the first one's turn. There must be one."""
         head = self.active[0]
         if head is not self._head:
-            self._head, self.turn_since_s = head, now_s
+            self._head, self.head_since_s = head, now_s
 
     def start(self, utterance: Utterance, now_s: float, *, inferred: bool = False) -> None:
-        """It is heard, unless that is known already. With `inferred`, LiveAvatar did not say so."""
+        """Start an utterance that has not started. With `inferred`, LiveAvatar did not report it."""
         if utterance.started:
             return
         # What plays now was preceded by all before it: those ended without a word.
@@ -188,8 +188,8 @@ class UtteranceQueue:
         self.reports.append(UtteranceStarted(utterance.id, inferred))
 
     def infer_start(self, utterance: Utterance, now_s: float) -> None:
-        """Where LiveAvatar never tells a start, what should have been heard was heard."""
-        if self.tells_starts or utterance.outcome is not None:
+        """Infer the start of an utterance that should be playing, where LiveAvatar reports no starts."""
+        if self.reports_starts or utterance.outcome is not None:
             return
         if not utterance.accepted or not utterance.is_upstream:
             return
@@ -202,7 +202,7 @@ class UtteranceQueue:
     def end(
         self, utterance: Utterance, outcome: Outcome, played_s: float, *, inferred: bool = False
     ) -> UtteranceEnded:
-        """Take an utterance out of the line; one with a failure ends as FAILED, whatever the outcome."""
+        """Remove an utterance from the queue; with a failure it ends as FAILED, whatever the outcome."""
         if utterance.failure is not None:
             outcome = Outcome.FAILED
         self.totals.dropped_bytes += utterance.finish(outcome, played_s, inferred=inferred)
@@ -210,7 +210,7 @@ class UtteranceQueue:
         self.active.remove(utterance)
         self._head = None
         if not self.active:
-            self.repeated_s = 0.0
+            self.resent_s = 0.0
         ended = UtteranceEnded(
             utterance.id,
             outcome,
@@ -227,14 +227,14 @@ class UtteranceQueue:
         return ended
 
     def complete_through(self, utterance: Utterance, now_s: float) -> None:
-        """It was heard to its end, and so was all before it."""
+        """Complete an utterance and all before it."""
         for one in self.active[: self.active.index(utterance) + 1]:
             self.start(one, now_s, inferred=True)
             self.end(one, Outcome.COMPLETED, one.sent_s)
 
     def rewind(self) -> None:
         """Make all that is upstream wait again, from the beginning and under fresh ids: it was dropped there."""
-        self.repeated_s = 0.0
+        self.resent_s = 0.0
         for utterance in self.active:
             if utterance.is_upstream:
                 self._correlator.remember_ended(utterance.upstream_id)
@@ -252,7 +252,7 @@ class UtteranceQueue:
     # --- another process's session
 
     def restore(self, past: SessionSnapshot, now_s: float) -> None:
-        """Go on with the line of a session that another process drove. For one that is empty."""
+        """Continue the queue of another process; only for an empty queue."""
         self.totals.received_bytes = past.received_bytes
         self.totals.dropped_bytes = past.dropped_bytes
         self.totals.upstream_bytes = past.upstream_bytes

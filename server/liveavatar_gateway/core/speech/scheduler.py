@@ -1,4 +1,4 @@
-"""When to send the next packet upstream, and how large: driven by lead, not by a fixed size."""
+"""Packet scheduler: sizes and times of packets, driven by lead instead of a fixed size."""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,17 @@ class SchedulerConfig:
     max_packet_s: float = 1.0
     """Longest packet. LiveAvatar's documents ask for about one second; 1 MB per message is its hard limit."""
     max_lead_s: float = 3.0
-    """How far to send ahead of playback. Higher hides longer outages; lower wastes less on a barge-in."""
+    """Largest lead over playback. Higher hides longer outages; lower wastes less on an interrupt."""
     flush_s: float = 0.25
-    """How long a source may pause before what it left is sent although it is less than a first packet."""
+    """Longest pause of a source before less than a first packet is sent."""
     queue_lead_s: float = 0.4
-    """How long before the end of an utterance the next one is sent. Higher closes the gap between them more
-    surely; lower keeps the next one out of reach of a barge-in that names the present one."""
+    """Lead at which the next utterance is sent before the end of the current one. Higher closes the gap between
+    them more surely; lower keeps the next one out of reach of an interrupt that names the current one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now.
+    """Decision of the scheduler.
 
     `cut_bytes` above 0: cut that much and ask again. Otherwise wait until `wake_bytes` are buffered or, when
     `wake_in_s` is set, until that many seconds have passed.

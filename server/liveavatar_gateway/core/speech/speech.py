@@ -1,4 +1,4 @@
-"""All speech of a session: utterances in line, packets out, barge-in, and exactly one end for each utterance."""
+"""Speech of a session: queued utterances, packets, interrupts, and exactly one end for each utterance."""
 
 from collections.abc import Callable
 
@@ -18,15 +18,15 @@ from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 
 
 class Speech:
-    """What the session says, put together from its parts.
+    """Speech of a session, assembled from its parts.
 
     Each part knows those before it and none behind:
 
-    - `line.UtteranceQueue`: the utterances, their starts and ends, the playout clock, credit and totals;
-    - `confirmation.AckTracker`: what LiveAvatar is known to have of what was sent;
-    - `interrupts.Interrupts`: barge-in;
-    - `parting.Handover`: the last words of an avatar that another one follows;
-    - `hearing.PlaybackTracker`: when something starts and ends, by LiveAvatar's words or by time;
+    - `queue.UtteranceQueue`: the utterances, their starts and ends, the playout clock, credit and totals;
+    - `acks.AckTracker`: what LiveAvatar is known to have of what was sent;
+    - `interrupts.Interrupts`: the pending interrupt;
+    - `handover.Handover`: the audio that the outgoing avatar is still sent;
+    - `playback.PlaybackTracker`: starts and ends of playback, reported by LiveAvatar or inferred from time;
     - `underruns.Underruns`: sources that give too little;
     - `sender.Sender`: what goes out next.
 
@@ -40,23 +40,23 @@ class Speech:
 
     def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
         self.config = config
-        self._line = line = UtteranceQueue(config, new_id)
-        self._confirmation = AckTracker(config, line)
-        self._interrupts = Interrupts(line, self._confirmation, timeout_s=config.interrupt_timeout_s)
-        self.parting = Handover(line, self._interrupts, grace_s=config.parting_grace_s)
-        self._hearing = PlaybackTracker(config, line, self._confirmation, self._interrupts, self.parting)
-        self._underruns = Underruns(line, self._interrupts)
-        self._sender = Sender(config, line, self._confirmation, self._interrupts, self.parting)
-        self.active = line.active
-        self.clock = line.clock
-        self.totals = line.totals
-        self.reports = line.reports
+        self._queue = queue = UtteranceQueue(config, new_id)
+        self._acks = AckTracker(config, queue)
+        self._interrupts = Interrupts(queue, self._acks, timeout_s=config.interrupt_timeout_s)
+        self.handover = Handover(queue, self._interrupts, grace_s=config.parting_grace_s)
+        self._playback = PlaybackTracker(config, queue, self._acks, self._interrupts, self.handover)
+        self._underruns = Underruns(queue, self._interrupts)
+        self._sender = Sender(config, queue, self._acks, self._interrupts, self.handover)
+        self.active = queue.active
+        self.clock = queue.clock
+        self.totals = queue.totals
+        self.reports = queue.reports
         self.deadline_s: float | None = None
 
     @property
     def speaking(self) -> bool:
-        """Whether an utterance is being heard."""
-        return self._line.speaking
+        """True while an utterance is playing."""
+        return self._queue.speaking
 
     @property
     def waits_for_proof(self) -> bool:
@@ -71,13 +71,13 @@ class Speech:
     # --- the caller's side
 
     def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
-        """Open an utterance behind those in line.
+        """Open an utterance behind those in queue.
 
         Raises:
             UtteranceIdReused: the id was used before in this session.
-            CapacityExhausted: too many utterances are in line.
+            CapacityExhausted: too many utterances are in queue.
         """
-        utterance = self._line.begin(utterance_id, intake)
+        utterance = self._queue.begin(utterance_id, intake)
         # Its first chunk is to be looked at, whatever the last look waited for.
         self._sender.wake_bytes = 0
         return utterance
@@ -88,7 +88,7 @@ class Speech:
         Raises:
             InvalidField: it was begun in another format.
         """
-        return self._line.take_up(utterance_id, intake)
+        return self._queue.take_up(utterance_id, intake)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
         """Take a chunk; True when a packet may be due, so that `next_command` should be asked.
@@ -129,69 +129,69 @@ class Speech:
         return self._interrupts.interrupt(utterance_id)
 
     def find(self, upstream_id: str) -> Utterance | None:
-        """The utterance that LiveAvatar knows by an id, if it has not ended."""
-        return self._line.find(upstream_id)
+        """Return the active utterance with an upstream id, if any."""
+        return self._queue.find(upstream_id)
 
     def credit_bytes(self, intake: AudioInput) -> int:
         """Bytes of a format that may come beyond what was received, whole samples."""
-        return self._line.credit_bytes(intake)
+        return self._queue.credit_bytes(intake)
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
         """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
-        return self._confirmation.confirmed_bytes(utterance)
+        return self._acks.confirmed_bytes(utterance)
 
     def note_readiness_probe(self, command_id: str) -> None:
-        """An interrupt goes out that cuts nothing, to see whether anybody hears: its answer is for it alone."""
-        self._confirmation.expect_cleared(command_id, self.sent_count)
+        """Await the answer to an interrupt that only probes readiness and ends nothing."""
+        self._acks.expect_cleared(command_id, self.sent_count)
 
     # --- LiveAvatar's side
 
     def on_appended(self, refs: Refs, now_s: float) -> bool:
-        """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
-        return self._confirmation.on_appended(refs, now_s)
+        """Confirm a packet; return True for the first ack of its utterance, after which a start may be due."""
+        return self._acks.on_appended(refs, now_s)
 
     def on_committed(self, refs: Refs, now_s: float) -> None:
-        """An utterance is sealed upstream: all of it is there."""
-        self._confirmation.on_committed(refs, now_s)
+        """Confirm all of an utterance, whose end LiveAvatar acknowledged."""
+        self._acks.on_committed(refs, now_s)
 
     def on_read(self, number: int, now_s: float) -> None:
         """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
-        self._confirmation.on_read(number, now_s)
+        self._acks.on_read(number, now_s)
 
     def on_started(self, refs: Refs, now_s: float) -> None:
-        """The first sound of an utterance is out."""
-        self._hearing.on_started(refs, now_s)
+        """Take the start of an utterance."""
+        self._playback.on_started(refs, now_s)
 
     def on_talking(self, now_s: float) -> None:
-        """The avatar talks: the same as a start, unless the utterance that plays is known already."""
-        self._hearing.on_talking(now_s)
+        """Take the talking pose as a start, unless an utterance is playing already."""
+        self._playback.on_talking(now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
-        """An utterance was played to its end. One that came after an interrupt is ignored."""
-        self._hearing.on_ended(refs, now_s)
+        """Take the end of an utterance; an event that came after an interrupt is ignored."""
+        self._playback.on_ended(refs, now_s)
 
     def on_silent(self, now_s: float) -> None:
-        """The avatar stopped talking. It ends the utterance that plays, unless that one merely ran dry."""
-        self._hearing.on_silent(now_s)
+        """End the playing utterance, since the avatar stopped talking, unless it merely ran dry."""
+        self._playback.on_silent(now_s)
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
-        """An interrupt was carried out."""
+        """Take note that LiveAvatar carried an interrupt out."""
         self._interrupts.on_cleared(refs, now_s)
 
     def on_interrupted(self, refs: Refs, now_s: float) -> None:
-        """An utterance was cut."""
+        """Take note that LiveAvatar interrupted an utterance."""
         self._interrupts.on_stopped(refs, now_s)
 
     # --- time and commands
 
     @property
     def silent_at_s(self) -> float | None:
-        """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits."""
-        return self._confirmation.silent_at_s(is_cutting=self._interrupts.pending is not None)
+        """Time at which the socket counts as dead unless LiveAvatar confirms something; None without one."""
+        return self._acks.silent_at_s(is_cutting=self._interrupts.pending is not None)
 
     def note_stall(self, now_s: float) -> None:
         """Give LiveAvatar its time anew: until now its end of the socket took nothing, so it could say nothing."""
-        self._confirmation.moved_at_s = now_s
+        self._acks.moved_at_s = now_s
         for utterance in self.active:
             utterance.delay_end(now_s + utterance.delivery.unconfirmed_s + self.config.ended_grace_s)
 
@@ -200,28 +200,28 @@ class Speech:
         self._interrupts.tick(now_s)
         # Nothing is concluded while an interrupt is on its way: it decides what was heard and what is sent again.
         if self._interrupts.pending is None and self.active:
-            self._hearing.tick(now_s, is_stuck=is_stuck)
+            self._playback.tick(now_s, is_stuck=is_stuck)
         self._underruns.tick(now_s)
 
     def next_command(self, now_s: float) -> Command | None:
-        """The command that is due now; None when none is, with `deadline_s` for the next look."""
+        """Return the command that is due now, or None and set `deadline_s`."""
         command = self._sender.next_command(now_s)
         deadline_s = self._sender.deadline_s
-        hearing_s = None if self._interrupts.pending is not None else self._hearing.deadline_s
-        due = (deadline_s, hearing_s, self._underruns.deadline_s)
+        playback_s = None if self._interrupts.pending is not None else self._playback.deadline_s
+        due = (deadline_s, playback_s, self._underruns.deadline_s)
         self.deadline_s = min((at_s for at_s in due if at_s is not None), default=None)
         return command
 
     # --- a lost socket, another avatar, another process
 
     def lose(self, now_s: float) -> None:
-        """The socket is gone: nothing goes out until `resume`, and what LiveAvatar may not have goes first then.
+        """Send nothing until `resume`, since the socket is lost; what LiveAvatar may not have is sent first then.
 
         What was sent and confirmed is there, plays on, and is not sent again.
         """
-        self._line.enabled = False
-        self.parting.forget()
-        self._confirmation.lose(now_s)
+        self._queue.enabled = False
+        self.handover.forget()
+        self._acks.lose(now_s)
         self._interrupts.lose(now_s)
         end_by_s = now_s + self.clock.lead_s(now_s) + self.config.lost_grace_s
         for utterance in self.active:
@@ -229,11 +229,11 @@ class Speech:
 
     def resume(self, now_s: float) -> int:
         """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
-        self._line.enabled = True
+        self._queue.enabled = True
         for utterance in self.active:
             utterance.resume(now_s)
         resent_bytes = sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
-        self._line.repeated_s += resent_bytes / BYTE_RATE
+        self._queue.resent_s += resent_bytes / BYTE_RATE
         return resent_bytes
 
     def hand_over(self, now_s: float) -> int:
@@ -242,25 +242,25 @@ class Speech:
         What this one confirmed was heard, or is cut if it was not; all else goes to the other.
         """
         self._interrupts.finish(now_s)
-        self._confirmation.forget_interrupt()
-        self._confirmation.forget_ends()
+        self._acks.forget_interrupt()
+        self._acks.forget_ends()
         self.lose(now_s)
-        self.parting.hold = SendGate.NOTHING
+        self.handover.gate = SendGate.NOTHING
         resent_bytes = self.resume(now_s)
         # The other one has nothing yet that it could say twice.
-        self._line.repeated_s = 0.0
+        self._queue.resent_s = 0.0
         return resent_bytes
 
     def forget_pose(self) -> None:
-        """Another avatar goes on, of which no pose is known."""
-        self._hearing.forget_pose()
+        """Forget the pose, since another avatar takes over."""
+        self._playback.forget_pose()
 
     def restore(self, past: SessionSnapshot, now_s: float) -> None:
         """Go on with the speech of a session that another process drove. For one without speech of its own."""
-        self._line.restore(past, now_s)
+        self._queue.restore(past, now_s)
         self._interrupts.restore()
 
     def close(self, error: GatewayError, now_s: float) -> None:
         """End everything: the session is over. Interrupts on their way are answered with what was heard."""
         self._interrupts.finish(now_s)
-        self._line.close(error, now_s)
+        self._queue.close(error, now_s)

@@ -17,26 +17,26 @@ class Underruns:
     with the next packet.
     """
 
-    def __init__(self, line: UtteranceQueue, interrupts: Interrupts) -> None:
-        self._line = line
+    def __init__(self, queue: UtteranceQueue, interrupts: Interrupts) -> None:
+        self._queue = queue
         self._interrupts = interrupts
 
     @property
     def deadline_s(self) -> float | None:
         """Time of the next dry spell or idle limit, as things are now; None when neither can come."""
-        due = [self._dry_at_s(), *(one.idle_at_s for one in self._line.active)]
+        due = [self._dry_at_s(), *(one.idle_at_s for one in self._queue.active)]
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self, now_s: float) -> None:
         """Note a dry spell that has begun, and seal utterances past their idle limit."""
         dry_at_s = self._dry_at_s()
         if dry_at_s is not None and now_s >= dry_at_s:
-            head = self._line.active[0]
+            head = self._queue.active[0]
             head.underrun_count += 1
             head.dry_after_s = head.sent_s
-            played_s = head.position_s(self._line.clock, now_s)
-            self._line.reports.append(UtteranceUnderrun(head.id, played_s))
-        for utterance in self._line.active:
+            played_s = head.position_s(self._queue.clock, now_s)
+            self._queue.reports.append(UtteranceUnderrun(head.id, played_s))
+        for utterance in self._queue.active:
             idle_at_s = utterance.idle_at_s
             if idle_at_s is not None and now_s >= idle_at_s:
                 self._end_idle(utterance, now_s)
@@ -46,13 +46,13 @@ class Underruns:
 
         None while no socket is ready or an interrupt is on its way: then the silence is not the source's.
         """
-        line = self._line
-        head = line.active[0] if line.active else None
-        if head is None or not line.enabled or self._interrupts.pending is not None:
+        queue = self._queue
+        head = queue.active[0] if queue.active else None
+        if head is None or not queue.enabled or self._interrupts.pending is not None:
             return None
         if head.sealed or not head.started or head.delivery.again or head.sent_s <= head.dry_after_s:
             return None
-        return line.clock.dry_at_s
+        return queue.clock.dry_at_s
 
     def _end_idle(self, utterance: Utterance, now_s: float) -> None:
         if utterance.room_s < _ROOM_S:
@@ -61,4 +61,4 @@ class Underruns:
             return
         assert utterance.idle_timeout_s is not None  # noqa: S101 - else it has no time at which it is idle
         error = UtteranceIdle(utterance.id, utterance.idle_timeout_s)
-        self._line.totals.dropped_bytes += utterance.seal(error)
+        self._queue.totals.dropped_bytes += utterance.seal(error)

@@ -13,7 +13,7 @@ DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emul
 VIEWER := server/liveavatar_emulator/viewer_page
 WEB_SDK := viewer/build/web-sdk
 
-CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling
+CHECKS := lint format-check types imports proto-lint proto-breaking stubs settings spelling workflows
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -70,7 +70,7 @@ test-wheels: $(VENV)/dev.stamp viewer ## of those, the ones that install our whe
 test-load: $(VENV)/dev.stamp ## of those, the ones that need the machine for themselves: the load suite against good and broken gateways
 	@$(BIN)/pytest -m alone $(ARGS)
 
-LOAD := PYTHONPATH=loadtest $(BIN)/python -m load
+LOAD := PYTHONPATH=loadtest:. $(BIN)/python -m load
 
 load: $(VENV)/dev.stamp ## two minutes of load and a verdict; SCENARIO=spike TARGET=host:port ARGS="--seconds 60"
 	@$(LOAD) run $(SCENARIO) $(if $(TARGET),--target $(TARGET)) $(ARGS)
@@ -90,16 +90,16 @@ conformance: tools ## the official LiveKit plugin against the emulator, in real 
 	@$(BIN)/pytest -n $(WORKERS) tests/conformance $(ARGS)
 
 chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or SEED=7 for one again
-	@PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--first $(SEED) --seeds 1,--seeds $(or $(SEEDS),5)) $(ARGS)
+	@PYTHONPATH=tests:. $(BIN)/python -m chaos.run $(if $(SEED),--first $(SEED) --seeds 1,--seeds $(or $(SEEDS),5)) $(ARGS)
 
 long-conversation: tools ## two hours with avatars of five minutes, 20 times as fast
-	@PYTHONPATH=tests $(BIN)/python -m endurance.long_conversation $(ARGS)
+	@PYTHONPATH=tests:. $(BIN)/python -m endurance.long_conversation $(ARGS)
 
 bench: $(VENV)/dev.stamp ## load and latency, e.g. ARGS="--help"
-	@PYTHONPATH=loadtest $(BIN)/python -m bench $(ARGS)
+	@PYTHONPATH=loadtest:. $(BIN)/python -m bench $(ARGS)
 
 emulator-clock: $(VENV)/dev.stamp ## how late the emulator's clock is while 200 sessions talk
-	@PYTHONPATH=loadtest $(BIN)/python -m emulator_clock $(ARGS)
+	@PYTHONPATH=loadtest:. $(BIN)/python -m emulator_clock $(ARGS)
 
 wheels: $(VENV)/dev.stamp viewer ## build the three distributions into dist/
 	@for folder in $(DISTRIBUTIONS); do (cd $$folder && $(CURDIR)/$(BIN)/hatchling build -t wheel -d $(CURDIR)/dist) || exit; done
@@ -150,6 +150,16 @@ settings: $(VENV)/dev.stamp
 
 spelling: $(VENV)/dev.stamp
 	@$(BIN)/codespell
+
+prose: $(VENV)/dev.stamp
+	@$(BIN)/python scripts/check_prose.py
+	@$(BIN)/proselint --config .proselintrc.json check $$(git ls-files '*.md')
+
+wiring: $(VENV)/dev.stamp
+	@$(BIN)/python scripts/check_wiring.py
+
+workflows: $(VENV)/dev.stamp
+	@$(BIN)/zizmor --offline --quiet .github
 
 # --- change ----------------------------------------------------------------------------------------------
 

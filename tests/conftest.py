@@ -1,14 +1,15 @@
-"""Servers that most tests share. A test that needs its own settings starts its own, see `harness.processes`."""
+"""Servers that most tests share. A test that needs its own settings starts its own, see `testkit.processes`."""
 
 import contextlib
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import hypothesis
 import pytest
-from harness import processes
-from harness.caller import Caller
-from harness.caller import caller as connect
-from harness.livekit import LiveKitServer, livekit_server
+
+from testkit import processes
+from testkit.caller import Caller
+from testkit.caller import caller as connect
+from testkit.livekit import LiveKitServer, livekit_server
 
 # How long an example takes says something of the machine and its other work, nothing of the code.
 hypothesis.settings.register_profile(

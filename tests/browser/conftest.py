@@ -14,14 +14,14 @@ from threading import Thread
 
 import httpx
 import pytest
-from harness import processes
-from harness.livekit import LiveKitServer
 from playwright.async_api import Browser, Page, async_playwright
 from websockets.asyncio.client import ClientConnection, connect
 
 import liveavatar_emulator
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.demo import recordings, run
+from testkit import processes
+from testkit.livekit import LiveKitServer
 
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PACKET_BYTES = 48_000

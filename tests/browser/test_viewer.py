@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import processes
 from livekit import api
 from playwright.async_api import Page, expect
+
+from testkit import processes
 
 pytestmark = pytest.mark.timeout(180)
 

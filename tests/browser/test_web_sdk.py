@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from harness import processes
 from playwright.async_api import Page
+
+from testkit import processes
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -6,8 +6,6 @@ import random
 import time
 
 from chaos.history import Said, Talk
-from harness.caller import AVATAR
-from harness.continuity import noise
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -20,6 +18,8 @@ from liveavatar.gateway import (
     SessionEndedEvent,
     SessionEvent,
 )
+from testkit.caller import AVATAR
+from testkit.continuity import noise
 
 PATIENCE_S = 60.0
 """Longer than every deadline of client and gateway: who waits for longer waits in vain."""

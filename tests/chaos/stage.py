@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 from chaos.proxy import Proxy
-from harness import processes
-from harness.clock import WallClock
+
+from testkit import processes
+from testkit.clock import WallClock
 
 
 def _lasting_port() -> int:

@@ -3,7 +3,8 @@
 import pytest
 from chaos.history import Recorded, Said, Talk
 from chaos.invariants import overlaps, violations
-from harness.continuity import noise
+
+from testkit.continuity import noise
 
 ONE, TWO = noise(0.2, seed=1), noise(0.2, seed=2)
 

@@ -10,10 +10,11 @@ import asyncio
 import re
 
 import pytest
-from harness import processes
-from harness.listener import listening
-from harness.official import AVATAR_IDENTITY, complaints, official_agent
-from harness.pitch import Scale, voice
+
+from testkit import processes
+from testkit.listener import listening
+from testkit.official import AVATAR_IDENTITY, complaints, official_agent
+from testkit.pitch import Scale, voice
 
 PROFILES = ["modern", "classic", "acks_only"]
 BYTE_RATE = 48_000

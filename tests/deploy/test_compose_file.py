@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 import yaml
-from harness.compose import FILE, ROOT, load
+
+from testkit.compose import FILE, ROOT, load
 
 _SERVICES = load()["services"]
 _OURS = sorted(name for name, service in _SERVICES.items() if "build" in service)

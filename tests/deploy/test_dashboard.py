@@ -5,11 +5,12 @@ import re
 
 import httpx
 import yaml
-from harness import processes
-from harness.caller import caller
-from harness.compose import ROOT
-from harness.speech import sound
 from prometheus_client.parser import text_string_to_metric_families
+
+from testkit import processes
+from testkit.caller import caller
+from testkit.compose import ROOT
+from testkit.speech import sound
 
 _DASHBOARDS = ROOT / "deploy/grafana/dashboards"
 _METRIC = re.compile(r"\b(?:gateway|process|python)_[a-z0-9_]+\b")

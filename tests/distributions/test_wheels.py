@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from harness.processes import Process, _clean_environment
 
 from liveavatar_gateway import __version__
+from testkit.processes import Process, _clean_environment
 
 pytestmark = [pytest.mark.wheels, pytest.mark.timeout(300)]
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import click
 from google.protobuf import duration_pb2
-from harness import processes
-from harness.caller import Attachment, Speech
-from harness.caller import caller as connect
-from harness.clock import HastenedClock
-from harness.continuity import noise
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes
+from testkit.caller import Attachment, Speech
+from testkit.caller import caller as connect
+from testkit.clock import HastenedClock
+from testkit.continuity import noise
 
 SPEED = 20.0
 LIMIT_S = 300

@@ -8,14 +8,14 @@ import grpc
 import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness import processes, speech
-from harness.caller import Caller, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
+from testkit import processes, speech
+from testkit.caller import Caller, refused
+from testkit.caller import caller as connect
 
 COMPLETED = audio_pb2.UTTERANCE_OUTCOME_COMPLETED
 

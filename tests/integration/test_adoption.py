@@ -8,14 +8,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness import processes, speech
-from harness.caller import AVATAR, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway import AsyncClient, OutcomeKind, SessionAdoptedEvent
 from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2, session_service_pb2
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 from liveavatar_gateway.registry.factory import RegistryConfig, account_name, make_registry
+from testkit import processes, speech
+from testkit.caller import AVATAR, refused
+from testkit.caller import caller as connect
 
 ODD_BYTES = 95_999
 """Chunks that end inside a sample: what a killed process held of one is asked for again."""

@@ -4,13 +4,13 @@ import struct
 
 import grpc
 import pytest
-from harness import speech
-from harness.caller import Caller, Refusal, refused
-from harness.processes import Emulator
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import speech
+from testkit.caller import Caller, Refusal, refused
+from testkit.processes import Emulator
 
 WAV = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt " + bytes(32)
 MP3 = b"ID3\x04\x00\x00\x00\x00\x00\x00" + bytes(90)

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from harness import speech
-from harness.caller import Caller
-from harness.processes import Emulator
 
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import speech
+from testkit.caller import Caller
+from testkit.processes import Emulator
 
 PACKET_TICK_S = 0.4
 """A packet of a real-time source."""

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any, NoReturn
 
 import pytest
-from harness import speech
-from harness.caller import Caller
-from harness.caller import caller as connect
-from harness.processes import API_KEY, Emulator
 from structlog.testing import capture_logs
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar_gateway.app import App
 from liveavatar_gateway.config import Settings, load
+from testkit import speech
+from testkit.caller import Caller
+from testkit.caller import caller as connect
+from testkit.processes import API_KEY, Emulator
 
 
 def _faulty(*_: object, **__: object) -> NoReturn:

@@ -5,12 +5,12 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from harness import processes, speech
-from harness.caller import Caller
-from harness.caller import caller as connect
-from harness.clock import WallClock
 
 from liveavatar.gateway.v1 import audio_pb2
+from testkit import processes, speech
+from testkit.caller import Caller
+from testkit.caller import caller as connect
+from testkit.clock import WallClock
 
 HOUR_S = 3600
 GRACE_S = 5

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness.livekit import LiveKitServer
 
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT
 from liveavatar_gateway.demo import recordings, room, run
 from liveavatar_gateway.demo.livekit_server import find_program
+from testkit.livekit import LiveKitServer
 
 DEMO = [sys.executable, "-m", "liveavatar_gateway", "demo"]
 # A test run in the background of a shell ignores Ctrl-C, and its children would too.

@@ -6,11 +6,11 @@ import time
 
 import grpc
 import pytest
-from harness import processes, speech
-from harness.caller import Caller, Refusal, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes, speech
+from testkit.caller import Caller, Refusal, refused
+from testkit.caller import caller as connect
 
 TALKING = 20
 

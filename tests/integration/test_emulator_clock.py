@@ -4,21 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from testkit.checkout import PYTHONPATH
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="pins processes to cores"),
     pytest.mark.timeout(180),
 ]
 
-SOURCES = ("server", "loadtest", "clients/python")
-
 
 def measure(*options: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join(str(root / source) for source in SOURCES)
     return subprocess.run(
         [
             sys.executable,
@@ -36,7 +33,7 @@ def measure(*options: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=170,
         check=False,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )
 
 

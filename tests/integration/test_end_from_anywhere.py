@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-from harness import processes, speech
-from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar_gateway.registry.factory import RegistryConfig, account_name, make_registry
+from testkit import processes, speech
+from testkit.caller import caller as connect
+from testkit.caller import refused
 
 
 @contextlib.contextmanager

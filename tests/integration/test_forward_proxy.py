@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from harness import processes, speech
-from harness.caller import caller as connect
-from harness.forwarding import PASSWORD, forward_proxy
+
+from testkit import processes, speech
+from testkit.caller import caller as connect
+from testkit.forwarding import PASSWORD, forward_proxy
 
 
 async def test_calls_and_sockets_go_through_one_proxy_whose_password_nobody_sees(emulator):

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import processes, speech
-from harness.caller import caller as connect
-from harness.caller import refused
-from harness.certificates import make_certificate
-from harness.processes import API_KEY
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes, speech
+from testkit.caller import caller as connect
+from testkit.caller import refused
+from testkit.certificates import make_certificate
+from testkit.processes import API_KEY
 
 
 async def _until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

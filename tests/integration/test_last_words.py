@@ -3,12 +3,12 @@
 import asyncio
 
 import grpc
-from harness import processes, speech
-from harness.caller import Caller
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
+from testkit import processes, speech
+from testkit.caller import Caller
+from testkit.caller import caller as connect
 
 _TAIL_S = 2.0
 

@@ -6,12 +6,12 @@ import time
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from harness import processes, speech
-from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import processes, speech
+from testkit.caller import caller as connect
+from testkit.caller import refused
 
 GRACE = duration_pb2.Duration(nanos=400_000_000)
 

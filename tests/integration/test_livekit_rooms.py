@@ -6,11 +6,11 @@ import sys
 import grpc
 import jwt
 import pytest
-from harness import processes, speech
-from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes, speech
+from testkit.caller import caller as connect
+from testkit.caller import refused
 
 SECRET = "a secret of at least thirty-two bytes"
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": SECRET}

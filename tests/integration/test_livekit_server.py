@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 import httpx
 import numpy as np
 import pytest
-from harness.livekit import LiveKitServer, livekit_server
 from livekit import api, rtc
 from livekit.protocol.rtc import SignalResponse
 from websockets.asyncio.client import connect
+
+from testkit.livekit import LiveKitServer, livekit_server
 
 STEP_TIMEOUT_S = 20.0
 RATE_HZ = 48_000

@@ -4,12 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import processes
 
 from load.control import Control
 from load.fault_player import FaultPlayer
 from load.timeline import Timeline
 from stage.errors import StageError
+from testkit import processes
 
 _FILES = sorted((Path(__file__).parents[2] / "loadtest/faults").glob("*.toml"))
 

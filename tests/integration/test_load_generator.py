@@ -11,9 +11,6 @@ from pathlib import Path
 import aiohttp
 import httpx
 import pytest
-from harness import processes
-from harness.locust import Locust, free_port, locust
-from harness.locust import processes as several
 
 from load.direct import DirectSession
 from load.figures import Recorder
@@ -22,6 +19,9 @@ from load.run_config import Began, Report, RunConfig
 from load.session import Turn
 from load.speech import Voice, real_time
 from load.upstream_check import UpstreamCheck
+from testkit import processes
+from testkit.locust import Locust, free_port, locust
+from testkit.locust import processes as several
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -5,13 +5,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from harness import processes, speech
-from harness.caller import Caller
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
 from load.pipe import AudioPipe, open_pipe
+from testkit import processes, speech
+from testkit.caller import Caller
+from testkit.caller import caller as connect
 
 
 class Ear:

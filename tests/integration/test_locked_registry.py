@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from harness import processes, speech
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import audio_pb2
+from testkit import processes, speech
+from testkit.caller import caller as connect
 
 TALKING = 4
 LOCKED_S = 5.0

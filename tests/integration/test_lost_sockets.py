@@ -6,12 +6,12 @@ import itertools
 from collections.abc import AsyncIterator
 
 import pytest
-from harness import processes
-from harness.caller import Attachment, Caller, Refusal, Speech
-from harness.caller import caller as connect
-from harness.continuity import BYTES_PER_SECOND, continuity, noise
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
+from testkit import processes
+from testkit.caller import Attachment, Caller, Refusal, Speech
+from testkit.caller import caller as connect
+from testkit.continuity import BYTES_PER_SECOND, continuity, noise
 
 PROFILES = ["modern", "classic", "acks_only"]
 

@@ -4,9 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from harness import processes
-from harness.caller import Caller
-from harness.caller import caller as connect
+
+from testkit import processes
+from testkit.caller import Caller
+from testkit.caller import caller as connect
 
 MB = 1_000_000
 

@@ -8,13 +8,13 @@ import sys
 
 import httpx
 import pytest
-from harness import processes
-from harness.caller import caller, refused
-from harness.speech import sound
 from prometheus_client.parser import text_string_to_metric_families
 
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 from liveavatar_gateway.core.states import SessionState
+from testkit import processes
+from testkit.caller import caller, refused
+from testkit.speech import sound
 
 _OURS = "liveavatar.gateway.v1."
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness import processes, speech
-from harness.caller import AVATAR, Caller, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway import AsyncClient
 from liveavatar.gateway.v1 import audio_pb2, session_pb2, session_service_pb2
+from testkit import processes, speech
+from testkit.caller import AVATAR, Caller, refused
+from testkit.caller import caller as connect
 
 GRACE_S = 3.0
 

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from harness import processes, speech
-from harness.caller import Refusal
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import session_pb2
+from testkit import processes, speech
+from testkit.caller import Refusal
+from testkit.caller import caller as connect
 
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": "s" * 40}
 DESK = session_pb2.LiveKitRoom(name="desk-7")

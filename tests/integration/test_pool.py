@@ -4,9 +4,10 @@ import asyncio
 
 import grpc
 import pytest
-from harness import processes
-from harness.caller import Refusal, refusal, refused
-from harness.caller import caller as connect
+
+from testkit import processes
+from testkit.caller import Refusal, refusal, refused
+from testkit.caller import caller as connect
 
 ACCOUNT = 50
 CALLERS = 61

@@ -5,13 +5,13 @@ import contextlib
 
 import grpc
 import pytest
-from harness import processes, speech
-from harness.caller import caller as connect
-from harness.proxies import proxy
 
 from liveavatar.gateway.v1 import audio_pb2, stream_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import processes, speech
+from testkit.caller import caller as connect
+from testkit.proxies import proxy
 
 BEAT_S = 0.4
 SILENCE_S = 3.5

@@ -1,9 +1,8 @@
 """The greeting is never lost: an open socket is not readiness."""
 
-from harness import processes, speech
-from harness.caller import caller as connect
-
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes, speech
+from testkit.caller import caller as connect
 
 
 async def test_a_greeting_sent_before_the_avatar_is_ready_is_held_and_played_whole():
@@ -41,7 +40,7 @@ async def test_an_avatar_that_never_says_connected_is_asked_and_used():
 
 
 async def test_an_avatar_that_never_becomes_ready_is_stopped_and_says_so():
-    from harness.caller import refused
+    from testkit.caller import refused
 
     with (
         processes.emulator(ready_delay_ms=60_000) as emulator,

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness import processes
-from harness.caller import caller as connect
-from harness.caller import refused
-from harness.processes import API_KEY
+
+from testkit import processes
+from testkit.caller import caller as connect
+from testkit.caller import refused
+from testkit.processes import API_KEY
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -3,14 +3,14 @@
 import grpc
 import httpx
 import pytest
-from harness import http2, processes
-from harness.caller import STEP_TIMEOUT_S, make_spec, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import admin_service_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 from liveavatar_gateway.rpc.bounds import MAX_METADATA_BYTES, TRANSPORT_METADATA_BYTES
+from testkit import http2, processes
+from testkit.caller import STEP_TIMEOUT_S, make_spec, refused
+from testkit.caller import caller as connect
 
 GET_SERVER_INFO = "/liveavatar.gateway.v1.SessionService/GetServerInfo"
 GET_SESSION = "/liveavatar.gateway.v1.SessionService/GetSession"

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from harness import processes
-from harness.caller import caller as connect
+
+from testkit import processes
+from testkit.caller import caller as connect
 
 KEYS = "acme=emulator-key acme=fresh-key other=strange-key"
 

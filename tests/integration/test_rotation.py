@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import duration_pb2
-from harness import processes, speech
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes, speech
+from testkit.caller import caller as connect
 
 NEAR = {"expiring_notice_s": 4}
 LIMIT_S = 16

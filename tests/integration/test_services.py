@@ -4,12 +4,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from harness import processes
-from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import processes
+from testkit.caller import caller as connect
+from testkit.caller import refused
 
 SERVICES = ("liveavatar.gateway.v1.SessionService", "liveavatar.gateway.v1.AudioService")
 

@@ -7,13 +7,13 @@ import time
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from harness import processes, speech
-from harness.caller import AVATAR, STEP_TIMEOUT_S, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway import AsyncClient, OutcomeKind
 from liveavatar.gateway.v1 import audio_pb2, session_pb2, stream_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import processes, speech
+from testkit.caller import AVATAR, STEP_TIMEOUT_S, refused
+from testkit.caller import caller as connect
 
 HEARTBEAT_S = 0.2
 FIRST_MESSAGE_S = 0.5

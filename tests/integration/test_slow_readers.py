@@ -13,12 +13,12 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from harness import processes, speech
-from harness.caller import Attachment, Caller, Speech, Watch, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import audio_service_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import processes, speech
+from testkit.caller import Attachment, Caller, Speech, Watch, refused
+from testkit.caller import caller as connect
 
 CALLERS = 50
 HOSTILE = 10

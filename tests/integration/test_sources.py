@@ -2,11 +2,11 @@
 
 import grpc
 import pytest
-from harness import speech
-from harness.caller import Caller, Refusal
-from harness.processes import Emulator
 
 from liveavatar.gateway.v1 import audio_pb2
+from testkit import speech
+from testkit.caller import Caller, Refusal
+from testkit.processes import Emulator
 
 ATTEMPTS = 3
 LATE_S = 0.12

@@ -5,12 +5,12 @@ import asyncio
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from harness import speech
-from harness.caller import Caller, Refusal, refused
-from harness.caller import caller as connect
-from harness.processes import Emulator
 
 from liveavatar.gateway.v1 import audio_pb2
+from testkit import speech
+from testkit.caller import Caller, Refusal, refused
+from testkit.caller import caller as connect
+from testkit.processes import Emulator
 
 CHUNK = 9_600
 COMPLETED = audio_pb2.UTTERANCE_OUTCOME_COMPLETED

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from harness import processes, speech
-from harness.caller import Attachment, Caller
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import admin_service_pb2, audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
+from testkit import processes, speech
+from testkit.caller import Attachment, Caller
+from testkit.caller import caller as connect
 
 WORD, CUT = speech.sound(0.5, seed=1), speech.sound(6.0, seed=2)
 

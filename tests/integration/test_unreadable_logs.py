@@ -8,10 +8,10 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from harness import processes, speech
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes, speech
+from testkit.caller import caller as connect
 
 _ONE_PAGE = 4096
 

@@ -5,13 +5,13 @@ import sqlite3
 
 import grpc
 import pytest
-from harness import processes
-from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
+from testkit import processes
+from testkit.caller import caller as connect
+from testkit.caller import refused
 
 _ABSURD = b'{"spec":{"avatar":{"avatar_id":"a"},"detach_grace_s":1e12},"created_at":"2026-01-02T03:04:05Z"}'
 

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from harness import processes
-from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import processes
+from testkit.caller import caller as connect
+from testkit.caller import refused
 
 PAGE = "<html><h1>404 Not Found</h1>nginx</html>"
 

@@ -2,11 +2,11 @@
 
 import grpc
 import pytest
-from harness import processes
-from harness.caller import caller as connect
-from harness.caller import refused
 
 from liveavatar.gateway.v1 import session_pb2
+from testkit import processes
+from testkit.caller import caller as connect
+from testkit.caller import refused
 
 SANDBOX_AVATAR = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
 

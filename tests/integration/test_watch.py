@@ -6,12 +6,12 @@ import uuid
 
 import grpc
 import pytest
-from harness import processes, speech
-from harness.caller import Caller, Refusal, Watch, refused
-from harness.caller import caller as connect
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
+from testkit import processes, speech
+from testkit.caller import Caller, Refusal, Watch, refused
+from testkit.caller import caller as connect
 
 KEPT = 1024
 """Events that a session keeps."""

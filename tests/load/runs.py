@@ -1,7 +1,6 @@
 """Runs the load suite as `make load` does, only shorter, and reads what it left."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.processes import _clean_environment
+from testkit.checkout import PYTHONPATH, ROOT
+from testkit.processes import _clean_environment
 
-ROOT = Path(__file__).parents[2]
 MUTANTS = Path(__file__).parent / "mutants"
 PASS, FAIL, VOID, INTERRUPTED = 0, 1, 3, 130
 ATTEMPTS = 4
@@ -49,9 +48,8 @@ def mutant(name: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    paths = (ROOT / "server", ROOT / "clients/python", ROOT / "loadtest")
     ours = {name: value for name, value in _clean_environment().items() if not name.startswith("LOAD_")}
-    return {**ours, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return {**ours, "PYTHONPATH": PYTHONPATH}
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

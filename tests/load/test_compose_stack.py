@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import runs
-from harness.compose import compose
+
+from testkit.compose import compose
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
 

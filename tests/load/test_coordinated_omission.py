@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import runs
-from harness import processes
-from harness.caller import caller
 
 from load.figures import Series
 from load.result import RunResult
 from load.run_config import Began, RunConfig
+from testkit import processes
+from testkit.caller import caller
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 import runs
-from harness import processes
 
 from stage.services import API_KEY
+from testkit import processes
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 

@@ -196,12 +196,13 @@ class _Speaking:
     async def _end(self, session: "AsyncSession", kind: type[BaseException] | None, *_: object) -> None:
         """End the session; after Ctrl-C no longer than a few seconds."""
         from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+        from liveavatar.gateway.timeouts import timeout  # noqa: PLC0415
 
         limit_s = _END_S if kind is not None and issubclass(kind, asyncio.CancelledError) else None
         # A second Ctrl-C does not take it back: closing the client waits for it.
         ending = asyncio.ensure_future(session.leave())
         try:
-            async with asyncio.timeout(limit_s):
+            async with timeout(limit_s):
                 await asyncio.shield(ending)
         except TimeoutError:
             ending.cancel()
@@ -228,9 +229,10 @@ class _Speaking:
     async def _silence(self, utterance: "AsyncUtterance") -> None:
         """Cut it, and tell how much was heard. Raises nothing: the command ends by its signal all the same."""
         from liveavatar.gateway import GatewayError  # noqa: PLC0415 - not for `--help`
+        from liveavatar.gateway.timeouts import timeout  # noqa: PLC0415
 
         try:
-            async with asyncio.timeout(_SILENCE_S):
+            async with timeout(_SILENCE_S):
                 self._tell(await utterance.interrupt())
         except TimeoutError:
             self._tell_error(

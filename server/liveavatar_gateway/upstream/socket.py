@@ -235,11 +235,16 @@ class CommandSocket:
 
         Takes two seconds at most: the library waits without end for one that takes nothing any more.
         """
+        closing = asyncio.ensure_future(self._connection.close())
         try:
-            async with asyncio.timeout(2 * _CLOSE_TIMEOUT_S):
-                await self._connection.close()
-        except TimeoutError:
-            self.abort()
+            # Not `asyncio.timeout`: before Python 3.11.3 it raises no TimeoutError in a task that was cancelled.
+            done, _ = await asyncio.wait({closing}, timeout=2 * _CLOSE_TIMEOUT_S)
+        finally:
+            if not closing.done():
+                closing.cancel()
+                self.abort()
+        if done:
+            closing.result()
 
     def abort(self) -> None:
         """Let go of it at once: nothing more is sent or heard.

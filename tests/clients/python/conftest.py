@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from harness import processes
 
 from liveavatar.gateway import AsyncClient, Client
+from testkit import processes
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from datetime import timedelta
 import grpc
 import pytest
 from clients.python.sound import wav
-from harness.caller import AVATAR
-from harness.speech import real_time, sound
 
 from liveavatar.gateway import (
     AudioContainerDetected,
@@ -32,6 +30,8 @@ from liveavatar.gateway import (
     SessionState,
     UtteranceNotFound,
 )
+from testkit.caller import AVATAR
+from testkit.speech import real_time, sound
 
 SPOKEN = sound(0.6)
 

@@ -6,11 +6,11 @@ from collections import deque
 import grpc
 import pytest
 from clients.python.scripted import AudioPeer, opened, scripted, status
-from harness.caller import AVATAR
-from harness.speech import sound
 
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
+from testkit.caller import AVATAR
+from testkit.speech import sound
 
 WAIT_S = 0.2
 

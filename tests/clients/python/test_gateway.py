@@ -7,9 +7,6 @@ from datetime import timedelta
 import grpc
 import pytest
 from clients.python.sound import wav
-from harness import processes
-from harness.caller import AVATAR
-from harness.speech import real_time, sound
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -38,6 +35,9 @@ from liveavatar.gateway import (
     UtteranceNotFound,
     UtteranceStartedEvent,
 )
+from testkit import processes
+from testkit.caller import AVATAR
+from testkit.speech import real_time, sound
 
 SPOKEN = sound(0.6)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from clients.python.sound import wav
-from harness.speech import sound
 
 from liveavatar.gateway import AudioFormat
+from testkit.speech import sound
 
 GUIDE = Path(__file__).parents[3] / "docs" / "python-client.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)

@@ -10,11 +10,11 @@ from clients.python.scripted import (
     opened,
     scripted,
 )
-from harness.speech import sound
 
 from liveavatar.gateway import AsyncClient, ConnectionLost, SessionEndedEvent, WatchProgress
 from liveavatar.gateway.v1 import stream_pb2
 from liveavatar.gateway.watch import AsyncWatch, WatchPace
+from testkit.speech import sound
 
 INTERVAL_S = 0.1
 SILENT_S = 0.4

@@ -7,9 +7,6 @@ import grpc
 import pytest
 from clients.python.scripted import HANDLE, SESSION_ID, AttachPeer, Peer, scripted, status
 from grpc_status import rpc_status
-from harness import processes
-from harness.caller import AVATAR
-from harness.speech import sound
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -21,6 +18,9 @@ from liveavatar.gateway import (
 )
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
+from testkit import processes
+from testkit.caller import AVATAR
+from testkit.speech import sound
 
 
 @pytest.fixture

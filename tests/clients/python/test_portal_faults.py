@@ -7,10 +7,10 @@ import textwrap
 import threading
 
 import pytest
-from harness.caller import AVATAR
-from harness.speech import sound
 
 from liveavatar.gateway import Client, ClientClosed, DeadlineExceeded, EndReason, GatewayError
+from testkit.caller import AVATAR
+from testkit.speech import sound
 
 SPOKEN = sound(0.3)
 FORKING = """

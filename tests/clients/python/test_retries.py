@@ -20,7 +20,6 @@ from clients.python.scripted import (
     well_behaved,
 )
 from grpc_status import rpc_status
-from harness.speech import sound
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -34,6 +33,7 @@ from liveavatar.gateway import (
 from liveavatar.gateway.runtime import ASK_ROUNDS
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
+from testkit.speech import sound
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 CREATED = pb.CreateSessionResponse(session=session_pb2.Session(id=SESSION_ID), handle=HANDLE)

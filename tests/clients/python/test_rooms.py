@@ -4,11 +4,11 @@ import asyncio
 
 import jwt
 import pytest
-from harness import processes
-from harness.caller import AVATAR
-from harness.speech import sound
 
 from liveavatar.gateway import AsyncClient, Client, InvalidField, LiveKitRoom, RequestIdReused, SessionRotatedEvent
+from testkit import processes
+from testkit.caller import AVATAR
+from testkit.speech import sound
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 LIVEKIT = {"livekit_url": "wss://rooms.example.com", "livekit_key": "APIkey", "livekit_secret": SECRET}

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from clients.python.scripted import AttachPeer, scripted
-from harness.caller import AVATAR
-from harness.speech import sound
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -20,6 +18,8 @@ from liveavatar.gateway import (
     WatchRemoved,
 )
 from liveavatar.gateway.attach import RESUME_ANSWER_S
+from testkit.caller import AVATAR
+from testkit.speech import sound
 
 BOUND_S = 45
 """Far above what any of these takes; what hangs is found all the same."""

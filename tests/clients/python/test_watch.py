@@ -8,9 +8,6 @@ import grpc
 import pytest
 from clients.python.scripted import SESSION_ID, WatchPeer, scripted, status, watchful
 from clients.python.wire import wire_to
-from harness import processes, speech
-from harness.caller import AVATAR
-from harness.caller import caller as connect
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -35,6 +32,9 @@ from liveavatar.gateway.channel import Connection
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.watch import WatchPace
 from liveavatar.gateway.watch_state import OPEN_ATTEMPTS
+from testkit import processes, speech
+from testkit.caller import AVATAR
+from testkit.caller import caller as connect
 
 KEPT = 1024
 """Events that a session keeps."""

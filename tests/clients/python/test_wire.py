@@ -6,8 +6,6 @@ from datetime import timedelta
 
 import pytest
 from clients.python.wire import wire_to
-from harness.caller import AVATAR
-from harness.speech import sound
 
 from liveavatar.gateway import (
     AsyncClient,
@@ -19,6 +17,8 @@ from liveavatar.gateway import (
     UtteranceEndedEvent,
     UtteranceStartedEvent,
 )
+from testkit.caller import AVATAR
+from testkit.speech import sound
 
 
 @pytest.fixture

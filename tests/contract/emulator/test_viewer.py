@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness.processes import Process
 
 import liveavatar_emulator
+from testkit.processes import Process
 
 PACKAGE = Path(liveavatar_emulator.__file__).parent
 FILES = {

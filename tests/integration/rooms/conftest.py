@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from harness import processes
-from harness.livekit import LiveKitServer
 from livekit import api
 from livekit.api.room_service import RoomService
+
+from testkit import processes
+from testkit.livekit import LiveKitServer
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from harness import processes
-from harness.caller import Caller
-from harness.caller import caller as connect
-from harness.pitch import STEP_HZ, STEP_S, Scale, heard_until_s, pitches
-from harness.rooms import identities, names
-from harness.watcher import RATE_HZ, watching
 from livekit import api, rtc
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from testkit import processes
+from testkit.caller import Caller
+from testkit.caller import caller as connect
+from testkit.pitch import STEP_HZ, STEP_S, Scale, heard_until_s, pitches
+from testkit.rooms import identities, names
+from testkit.watcher import RATE_HZ, watching
 
 ROOM = "the-callers"
 VIDEO = session_pb2.VideoSettings(quality=session_pb2.VIDEO_QUALITY_LOW, encoding=session_pb2.VIDEO_ENCODING_VP8)

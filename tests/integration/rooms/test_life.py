@@ -8,11 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from harness import processes
-from harness.livekit import livekit_server
-from harness.rooms import Call, identities, names, start
-from harness.watcher import watching
 from livekit import api, rtc
+
+from testkit import processes
+from testkit.livekit import livekit_server
+from testkit.rooms import Call, identities, names, start
+from testkit.watcher import watching
 
 OWN_ROOM = "desk-7"
 

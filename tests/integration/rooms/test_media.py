@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import processes
-from harness.rooms import RATE_HZ, recorded_speech, start
-from harness.watcher import Watcher, best_match, watching
 from livekit import rtc
+
+from testkit import processes
+from testkit.rooms import RATE_HZ, recorded_speech, start
+from testkit.watcher import Watcher, best_match, watching
 
 SILENT = 30
 """Largest sample that still counts as silence, of 32 768."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.avatar import FORMATS, Avatar, intake_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,6 +26,7 @@ from liveavatar_gateway.core.events import Reconnected
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome, SessionState
+from testkit.avatar import FORMATS, Avatar, intake_of
 
 _MOST_WORDS = 15
 _MOST_REPEATED_BYTES = 5 * m.BYTE_RATE

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.avatar import FORMATS, Avatar, intake_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,6 +25,7 @@ from liveavatar_gateway.core.errors import UpstreamStalled
 from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome
+from testkit.avatar import FORMATS, Avatar, intake_of
 
 _SLICE_S = 0.05
 _EPSILON_S = 1e-6

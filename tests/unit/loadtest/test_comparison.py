@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from harness.simulated_run import simulated
 from rich.console import Console
 
 from load.comparison import Comparison, compare
 from load.report.compared import comparison_markdown, show_comparison
 from load.result import GeneratorHealth, RunResult
+from testkit.simulated_run import simulated
 
 _TIMES = {"resamples": 1000}
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from harness.simulated_run import simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from load.judging import judge
 from load.objectives import ScenarioObjectives, parse_objectives, read_objectives
 from load.result import GeneratorHealth, RunResult
 from load.verdict import Outcome, Verdict
+from testkit.simulated_run import simulated
 
 STARVED = GeneratorHealth(lag_p99_ms=400, lag_max_ms=2000, cpu_share=0.99, core_steal=0.0)
 

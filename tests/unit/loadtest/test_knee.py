@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness.simulated_run import HEALTHY, simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -16,6 +15,7 @@ from load.knee import Knee, Search, SearchRange, find_knee
 from load.objectives import ScenarioObjectives, parse_objectives
 from load.report.knee import knee_page, show_knee, write_knees
 from load.result import GeneratorHealth, RunResult, Sample
+from testkit.simulated_run import HEALTHY, simulated
 
 _GAVE_OUT = GeneratorHealth(lag_p99_ms=200, lag_max_ms=500, cpu_share=0.99, core_steal=0.0)
 

@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from harness.simulated_run import simulated
 from junitparser import Error, Failure, JUnitXml, Skipped
 from rich.console import Console
 
@@ -25,6 +24,7 @@ from load.report.write import write_all
 from load.result import GeneratorHealth, NoResult, RunResult
 from load.run import _SECRET
 from load.verdict import Verdict
+from testkit.simulated_run import simulated
 
 EVIL = 'dropped <script>alert("x")</script> | & all'
 

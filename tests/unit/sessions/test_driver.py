@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from harness.avatar import intake_of
 from websockets.asyncio.server import ServerConnection, serve
 
 from liveavatar_gateway.core import messages as m
@@ -24,6 +23,7 @@ from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.driver import ReconnectConfig, SessionDriver
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.socket import CommandSocket
+from testkit.avatar import intake_of
 
 
 class Core:

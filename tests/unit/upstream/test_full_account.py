@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 
 import pytest
-from harness.answering import Answering, answering, envelope, http
 
 from liveavatar_gateway.core.errors import CapacityExhausted, UpstreamProtocol
 from liveavatar_gateway.telemetry.metrics import Metrics
@@ -12,6 +11,7 @@ from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import Pool, PoolConfig
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
+from testkit.answering import Answering, answering, envelope, http
 
 REQUEST = AvatarRequest(avatar_id="avatar")
 FULL = http(403, envelope(None, code=4032, message="Session concurrency limit reached"))

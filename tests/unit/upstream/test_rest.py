@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 
 import pytest
-from harness.answering import answering, envelope, http
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from liveavatar_gateway.upstream.bounds import MAX_SESSION_S, bounded, session_s
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatus
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
 from liveavatar_gateway.upstream.stopper import Stopped
+from testkit.answering import answering, envelope, http
 
 STOP, START, TOKEN, LIST, GET = (
     "/v1/sessions/stop",

@@ -21,6 +21,7 @@ from liveavatar.gateway.errors import (
 )
 from liveavatar.gateway.refusals import connection_lost, from_status, given_up
 from liveavatar.gateway.targets import Retries
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import stream_pb2
 
@@ -263,7 +264,7 @@ class Attachment:
 
     async def _read_all(self, call: AttachCall) -> GatewayError:
         try:
-            async with asyncio.timeout(self._answer_s()):
+            async with timeout(self._answer_s()):
                 # A heartbeat says that the gateway is there, not that it has the session.
                 while (message := await call.read()) is not None and message.WhichOneof("message") in _NO_ANSWER:
                     pass

@@ -1,6 +1,5 @@
 """Barge-in across two streams: what waits here, what is on its way, and what is being spoken."""
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
@@ -8,6 +7,7 @@ from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import UtteranceNotFound
 from liveavatar.gateway.model import Interruption, Outcome, OutcomeKind
 from liveavatar.gateway.speech import Speech
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import UtteranceState
 
 SETTLE_S = 5.0
@@ -59,7 +59,7 @@ async def _silence(turn: UtteranceState, ask: Ask, changes: Condition) -> dict[s
 async def _settled(changes: Condition, condition: Callable[[], object]) -> None:
     """Wait for what should come in a moment; the outcome comes later if it does not."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SETTLE_S):
+        async with timeout(SETTLE_S):
             await changes.until(condition)
 
 

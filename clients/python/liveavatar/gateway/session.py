@@ -31,6 +31,7 @@ from liveavatar.gateway.source import Audio, source_of
 from liveavatar.gateway.speech import Speech
 from liveavatar.gateway.state import ObservedSession
 from liveavatar.gateway.targets import ADOPTION_S, Retries, Route
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
@@ -163,7 +164,7 @@ class AsyncSession:
         # The one task that is not in a group: it is the root of the session's, and `_close` waits for it.
         self._root = asyncio.create_task(self._run(), name="session/run")
         try:
-            async with asyncio.timeout(self._open_timeout_s):
+            async with timeout(self._open_timeout_s):
                 await self._changes.until(lambda: self._view.record is not None or self._final is not None)
         except TimeoutError as error:
             self._scope.spawn(self._abandon(), "session/abandon")
@@ -317,7 +318,7 @@ class AsyncSession:
         record = self._require_opened()
         if self._final is None and self.connected:
             with contextlib.suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(self._call_timeout_s):
+                async with timeout(self._call_timeout_s):
                     await self._attach.command(pb.SessionCommand(end=pb.End()))
                     await self._changes.until(lambda: self._final is not None)
         if self.record.state is not SessionState.ENDED:
@@ -417,7 +418,7 @@ class AsyncSession:
         """End a session whose opening was given up: the gateway may have started it."""
         if self._attach.creates and self._final is None:
             with contextlib.suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(self._call_timeout_s):
+                async with timeout(self._call_timeout_s):
                     # Taken as soon as the gateway has opened the session, and not before.
                     await self._attach.command(pb.SessionCommand(end=pb.End()))
                     await self._changes.until(lambda: self._final is not None)
@@ -425,7 +426,7 @@ class AsyncSession:
 
     async def _over_within(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with timeout(seconds):
                 await self._changes.until(lambda: self._final is not None)
 
     async def _close(self) -> None:

@@ -25,6 +25,7 @@ from liveavatar.gateway.errors import (
 from liveavatar.gateway.model import Outcome
 from liveavatar.gateway.refusals import connection_lost, given_up
 from liveavatar.gateway.targets import Retries
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import Phase, Stop, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
 
@@ -209,7 +210,7 @@ class Speech:
             await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
             return
         try:
-            async with asyncio.timeout(_READY_S):
+            async with timeout(_READY_S):
                 await self._changes.until(lambda: stream.answered(turn))
         except TimeoutError:
             stream.cut()
@@ -357,7 +358,7 @@ class Speech:
         self._stream = stream
         tasks.create_task(self._watch(stream, target), name="audio/read")
         try:
-            async with asyncio.timeout(_READY_S):
+            async with timeout(_READY_S):
                 await self._changes.until(lambda: stream.phase is not StreamPhase.OPENING)
         except TimeoutError:
             stream.cut()
@@ -430,7 +431,7 @@ class Speech:
         """Let a stream go whose utterances have ended."""
         await stream.half_close()
         try:
-            async with asyncio.timeout(_CLOSE_S):
+            async with timeout(_CLOSE_S):
                 await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
         except TimeoutError:
             stream.cut()

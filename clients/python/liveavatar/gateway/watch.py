@@ -18,6 +18,7 @@ from liveavatar.gateway.errors import ClientError, DeadlineExceeded, GatewayErro
 from liveavatar.gateway.refusals import connection_lost, given_up
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.targets import Retries, Route
+from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.watch_state import (
     MAIN,
@@ -148,7 +149,7 @@ class AsyncWatch:
         # The one task that is not in a group: it is the root of the watch's, and `close` waits for it.
         self._root = asyncio.create_task(self._run(), name="watch/run")
         try:
-            async with asyncio.timeout(self._open_timeout_s):
+            async with timeout(self._open_timeout_s):
                 await self._changes.until(lambda: self._opened or self._over)
         except TimeoutError as error:
             await self.close()

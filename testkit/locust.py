@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from load.run_config import Report, RunConfig
+from testkit.checkout import PYTHONPATH, ROOT
 
-ROOT = Path(__file__).parents[2]
 END_WITHIN_S = 120.0
 
 
@@ -24,13 +24,12 @@ class Locust:
         variables = {} if order is None else {**order.to_environment(), "LOCUST_SKIP_MONKEY_PATCH": "1"}
         self.log_path = folder / "locust.log"
         self._log = self.log_path.open("ab")
-        folders = ("server", "clients/python", "loadtest")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), *arguments],
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("LOAD_")},
                 **variables,
-                "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in folders),
+                "PYTHONPATH": PYTHONPATH,
             },
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from harness import processes
+from testkit import processes
 
 BYTES_PER_SECOND = 48_000
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from harness.clock import HastenedClock, WallClock
-from harness.livekit import LiveKitServer
+from testkit.clock import HastenedClock, WallClock
+from testkit.livekit import LiveKitServer
 
 API_KEY = "emulator-key"
 START_TIMEOUT_S = 30.0

@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-_SETTINGS = Path(__file__).parents[2] / "deploy/proxies"
+from testkit.checkout import ROOT
+
+_SETTINGS = ROOT / "deploy/proxies"
 _START_TIMEOUT_S = 20.0
 _SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 _NGINX = """

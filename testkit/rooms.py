@@ -17,7 +17,7 @@ from livekit.api.room_service import RoomService
 from websockets.asyncio.client import ClientConnection, connect
 
 import liveavatar_gateway
-from harness import processes
+from testkit import processes
 
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 RATE_HZ = 24_000

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 from livekit import api, rtc
 
-from harness.livekit import LiveKitServer
-from harness.pitch import FRAME_S, Scale, heard_until_s, pitches
+from testkit.livekit import LiveKitServer
+from testkit.pitch import FRAME_S, Scale, heard_until_s, pitches
 
 RATE_HZ = 24_000
 STEP_TIMEOUT_S = 30.0

@@ -15,9 +15,9 @@ from livekit.agents.voice.room_io import RoomOptions
 from livekit.agents.voice.speech_handle import SpeechHandle
 from livekit.plugins.liveavatar import AvatarSession
 
-from harness import processes
-from harness.caller import AVATAR
-from harness.livekit import LiveKitServer
+from testkit import processes
+from testkit.caller import AVATAR
+from testkit.livekit import LiveKitServer
 
 STEP_TIMEOUT_S = 30.0
 AVATAR_IDENTITY = "liveavatar-avatar-agent"

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from harness.processes import _clean_environment
+from testkit.checkout import PYTHONPATH, ROOT
+from testkit.processes import _clean_environment
 
-ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 HEALTHY_WITHIN_S = 60.0
 _PROGRAMS = {
@@ -113,7 +113,7 @@ class Compose:
             **_clean_environment(),
             # The image has a volume for it.
             "GATEWAY_REGISTRY_FILE": str(self.folder / "registry.db"),
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "server", ROOT / "clients/python", ROOT / "loadtest"))),
+            "PYTHONPATH": PYTHONPATH,
             **{key: self.here(str(value)) for key, value in service.get("environment", {}).items()},
         }
         running = Service(name, command, environment, self.folder / f"{name}-{number}.log")

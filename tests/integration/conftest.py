@@ -1,6 +1,0 @@
-"""`loadtest/` is no installed package: it is found from here."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "loadtest"))

@@ -1,4 +1,4 @@
-"""Make stubs in build/generated with `buf generate`, after installing the pinned plugins that this takes.
+"""Generate stubs in build/generated with `buf generate`, after installing the pinned plugins.
 
 Python's plugins are in .venv/stubs. Go's come from the Go module proxy, TypeScript's from npm, Java's from Maven
 Central.
@@ -31,7 +31,7 @@ _GO: Final = (
 _MAVEN_PLUGIN: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 _JAVA: Final = {
     "protoc": ("com.google.protobuf", "protoc", "4.36.1"),
-    # Newest release of which Maven Central has a program for Linux.
+    # Newest release with a Linux program on Maven Central.
     "protoc-gen-grpc-java": ("io.grpc", "protoc-gen-grpc-java", "1.83.0"),
 }
 
@@ -39,22 +39,22 @@ _JAVA: Final = {
 def _run(*command: str | Path, environment: Mapping[str, str] = os.environ) -> None:
     program = str(command[0])
     if shutil.which(program, path=environment.get("PATH")) is None:
-        sys.exit(f"generate: `{program}` is needed and not on PATH")
+        sys.exit(f"generate: `{program}` is needed, but not on PATH")
     done = subprocess.run([str(part) for part in command], cwd=_ROOT, env=dict(environment), check=False)
     if done.returncode != 0:
         sys.exit(f"generate: `{' '.join(map(str, command))}` failed, see above")
 
 
 def _once(name: str, pins: object, install: Callable[[], None]) -> None:
-    """Install unless these very pins are installed; the note of it is written last."""
-    note = _PLUGINS / f"{name}.installed"
+    """Install unless exactly these pins are installed; the record of the pins is written last."""
+    record = _PLUGINS / f"{name}.installed"
     wanted = json.dumps(pins, sort_keys=True)
-    if note.exists() and note.read_text() == wanted:
+    if record.exists() and record.read_text() == wanted:
         return
     _PLUGINS.mkdir(parents=True, exist_ok=True)
     print(f"installing the plugins for {name}", file=sys.stderr)
     install()
-    note.write_text(wanted)
+    record.write_text(wanted)
 
 
 def install_go() -> None:
@@ -64,7 +64,7 @@ def install_go() -> None:
 
 
 def install_typescript() -> None:
-    """Install ts-proto as locked."""
+    """Install ts-proto at its locked version."""
     _run("npm", "ci", "--prefix", _NPM, "--loglevel", "error")
 
 
@@ -91,12 +91,12 @@ def install(language: str) -> None:
 
 
 def language_of(plugin: Mapping[str, Any]) -> str:
-    """Return the language that a plugin of the template writes; its folder is named after it."""
+    """Return the language that a plugin of the template writes; its output folder has the same name."""
     return Path(plugin["out"]).name
 
 
 def main() -> None:
-    """Parse the command line, install what is missing, generate."""
+    """Parse the command line, install missing plugins, generate stubs."""
     template = yaml.safe_load(_TEMPLATE.read_text(encoding="utf-8"))
     languages = list(dict.fromkeys(map(language_of, template["plugins"])))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,7 +105,7 @@ def main() -> None:
     options = parser.parse_args()
     chosen = options.only.split(",")
     if unknown := set(chosen) - set(languages):
-        parser.error(f"no such language: {', '.join(sorted(unknown))}; there are {', '.join(languages)}")
+        parser.error(f"unknown language: {', '.join(sorted(unknown))}; known: {', '.join(languages)}")
     for language in chosen:
         install(language)
     if not options.install_only:

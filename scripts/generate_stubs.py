@@ -1,7 +1,7 @@
-"""Make the Python stubs from `proto/`: `make proto` writes them, `make check` compares them.
+"""Generate the Python stubs from `proto/`: `make proto` writes them, `make check` compares them.
 
 Runs in the environment of requirements/stubs.txt, which has the oldest generator that the client supports: stubs
-refuse a runtime that is older than what made them.
+refuse a runtime that is older than their generator.
 
 Usage: generate_stubs.py OUTPUT_DIR [--check COMMITTED_DIR]
 """
@@ -36,12 +36,12 @@ def generate(output: Path) -> None:
         *sources,
     ]
     if protoc.main(arguments) != 0:
-        sys.exit("generate_stubs: protoc failed; run it with `make proto`, which has its plugins on PATH")
+        sys.exit("generate_stubs: protoc failed; run `make proto`, which has the plugins on PATH")
     (output / _PACKAGE / "__init__.py").touch()
 
 
 def differences(fresh: Path, committed: Path) -> list[str]:
-    """Names of stubs that are missing, left over or not the same."""
+    """Return the names of stubs that are missing, obsolete or different."""
     names = {path.name for folder in (fresh, committed) for path in folder.iterdir() if path.is_file()}
     return sorted(
         name
@@ -52,10 +52,10 @@ def differences(fresh: Path, committed: Path) -> list[str]:
 
 
 def main() -> None:
-    """Parse the command line, generate, and compare when asked to."""
+    """Parse the command line, generate, and compare on request."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to write the stubs to")
-    parser.add_argument("--check", type=Path, metavar="DIR", help="fail when the stubs in DIR are stale")
+    parser.add_argument("--check", type=Path, metavar="DIR", help="fail if the stubs in DIR are stale")
     options = parser.parse_args()
     generate(options.output)
     if options.check and (stale := differences(options.output / _PACKAGE, options.check / _PACKAGE)):

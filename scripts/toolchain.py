@@ -1,7 +1,7 @@
-"""Bring what `make test` needs beyond Python's packages.
+"""Install the programs that `make test` needs beyond Python's packages.
 
-System packages come through apt. Node.js and Go come from PyPI, pinned, into the virtual environment that runs
-this, unless what is on PATH is new enough.
+System packages are installed with apt. Node.js and Go are installed from PyPI, pinned, into the running virtual
+environment, unless PATH has a recent enough version.
 
 Usage: toolchain.py system | toolchain.py node|go [--check]
 """
@@ -27,26 +27,26 @@ _POLICY: Final = Path("/usr/sbin/policy-rc.d")
 
 
 def _path_with_servers() -> str:
-    """Return PATH with the folders of servers, which Debian leaves out for users."""
+    """Return PATH with the folders of servers, which Debian omits for users."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *_SERVERS])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemPackage:
-    """A Debian package, and the traces by which it, or another that does as well, is known to be there."""
+    """A Debian package, and the traces by which it or an equivalent package is recognised."""
 
     name: str
     programs: tuple[str, ...] = ()
-    """Any of these on PATH will do."""
+    """Programs, any of which on PATH is sufficient."""
     files: str = ""
-    """A pattern below /; any file that matches will do."""
+    """Pattern below /; any matching file is sufficient."""
     variable: str = ""
-    """Environment variable by which users name a program of their own."""
+    """Environment variable for a program of the user's own."""
     service: str = ""
-    """Service that the package brings; tests run the program themselves, so it is kept off."""
+    """Service of the package, kept from starting because tests run the program themselves."""
 
     def is_installed(self) -> bool:
-        """Return whether any trace of it is found."""
+        """Return whether any trace of the package is found."""
         if self.variable and os.environ.get(self.variable):
             return True
         if any(shutil.which(program, path=_path_with_servers()) for program in self.programs):
@@ -55,19 +55,19 @@ class SystemPackage:
 
 
 SYSTEM_PACKAGES: Final = (
-    # The viewer's page is tested in it.
+    # Browser for the tests of the viewer's page.
     SystemPackage(
         name="chromium",
         programs=("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
         variable="CHROMIUM",
     ),
-    # Tests with clocks that jump or run fast.
+    # Library for tests with clocks that jump or run fast.
     SystemPackage(name="libfaketime", files="usr/lib/*/faketime/libfaketime.so.1"),
-    # Proxies, with the settings of deploy/proxies.
+    # Proxies, tested with the settings of deploy/proxies.
     SystemPackage(name="nginx-light", programs=("nginx",), service="nginx"),
     SystemPackage(name="haproxy", programs=("haproxy",), service="haproxy"),
 )
-"""All that tests take from the system. A test that needs another program adds it here."""
+"""Packages that tests need from the system. A test that needs another program adds it here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,22 +79,22 @@ class Tool:
     """Command that prints the version."""
     needed: tuple[int, ...]
     also: tuple[str, ...] = ()
-    """Programs that must be there too."""
+    """Further programs that must be on PATH."""
     lock: str
-    """Requirements of the PyPI package that has it."""
+    """Requirements file of the PyPI package with the program."""
 
     @property
     def needed_text(self) -> str:
-        """The needed version for people."""
+        """Needed version as text."""
         return ".".join(map(str, self.needed))
 
     def problem(self, path: str) -> str | None:
-        """Return why nothing on `path` will do; None if it will."""
+        """Return the reason why no program on `path` is sufficient; None if one is."""
         for program in (self.ask[0], *self.also):
             if shutil.which(program, path=path) is None:
                 return f"there is no `{program}`"
         try:
-            # Go would fetch another toolchain if a go.mod above asked for one.
+            # Go would download another toolchain if a go.mod in a parent folder required it.
             environment = {**os.environ, "PATH": path, "GOTOOLCHAIN": "local"}
             said = subprocess.run(
                 self.ask, check=True, capture_output=True, text=True, timeout=60, env=environment
@@ -121,11 +121,11 @@ def path_with_environment() -> str:
 
 
 def provide(name: str) -> None:
-    """Install a tool into this virtual environment unless there is one that is new enough."""
+    """Install a tool into this virtual environment unless a recent enough version is present."""
     tool = TOOLS[name]
     if tool.problem(path_with_environment()) is None:
         return
-    # `make --jobs` asks for both tools at once, and two pips in one environment may trip over each other.
+    # `make --jobs` requests both tools at once, and two pips must not write to one environment at once.
     with (Path(sys.prefix) / "toolchain.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _install(tool)
@@ -147,7 +147,7 @@ def _install(tool: Tool) -> None:
 
 
 def install_system_packages(packages: Iterable[SystemPackage] = SYSTEM_PACKAGES) -> None:
-    """Install missing packages with apt, or exit with the one line that installs them."""
+    """Install missing packages with apt, or exit with the command that installs them."""
     missing = [package for package in packages if not package.is_installed()]
     if not missing:
         return
@@ -167,7 +167,7 @@ def install_system_packages(packages: Iterable[SystemPackage] = SYSTEM_PACKAGES)
     services = [package.service for package in missing if package.service]
     said = ""
     with _no_service_starts(as_root) if services else contextlib.nullcontext():
-        # One source that cannot be read fails an update whose other lists are fresh: the install decides.
+        # An update fails if any source is unreadable, even if the needed lists are fresh: only the install counts.
         for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *named]):
             done = subprocess.run(
                 command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
@@ -178,12 +178,12 @@ def install_system_packages(packages: Iterable[SystemPackage] = SYSTEM_PACKAGES)
         sys.exit(f"toolchain: `{' '.join(command)}` failed, see above")
     for service in services:
         if _fails([*as_root, "update-rc.d", service, "disable"]):
-            print(f"the service {service} could not be disabled; it may start with this machine", file=sys.stderr)
+            print(f"the service {service} could not be disabled; it may start at boot", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _no_service_starts(as_root: list[str]) -> Iterator[None]:
-    """Let no package start its service: nginx would take port 80 of this machine."""
+    """Keep packages from starting their services: nginx would take port 80 of this machine."""
     if _POLICY.exists():
         yield
         return
@@ -200,7 +200,7 @@ def _fails(command: list[str]) -> bool:
 
 
 def main() -> None:
-    """Parse the command line and bring what it names."""
+    """Parse the command line and install the named programs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["system", *TOOLS])
     parser.add_argument("--check", action="store_true", help="install nothing; exit 1 if a tool is missing")

@@ -33,7 +33,7 @@ class HoldsBack:
 
 
 def intake_of(audio_format: AudioFormat | None) -> AudioInput:
-    """How audio of a format is read; None is the simple converter."""
+    """Return the input of an audio format; None is the simple converter."""
     fmt = audio_format or NATIVE_FORMAT
     return AudioInput(
         byte_rate=fmt.byte_rate,
@@ -47,7 +47,7 @@ def intake_of(audio_format: AudioFormat | None) -> AudioInput:
 
 @dataclass
 class Line:
-    """One utterance as the model avatar has it."""
+    """Utterance of the model avatar."""
 
     upstream_id: str
     got_s: float = 0.0

@@ -67,7 +67,7 @@ class Refusal:
 
 
 def refusal(error: grpc.aio.AioRpcError) -> Refusal:
-    """The typed refusal in a gRPC error."""
+    """Return the typed refusal in a gRPC error."""
     for key, value in error.trailing_metadata() or ():
         if key == rpc_status.GRPC_DETAILS_METADATA_KEY:
             return Refusal(status_pb2.Status.FromString(value))
@@ -84,7 +84,7 @@ async def refused(awaitable: Any) -> Refusal:
 
 
 class Speech:
-    """One `StreamAudio` stream with everything that came down it."""
+    """`StreamAudio` stream and all its responses."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
@@ -148,7 +148,7 @@ class Speech:
 
 
 class Attachment:
-    """One `Attach` stream with everything that came down it."""
+    """`Attach` stream and all its responses."""
 
     def __init__(self, call: Any, opened: sessions.SessionOpened) -> None:
         self.call = call
@@ -174,7 +174,7 @@ class Attachment:
         return response
 
     async def event(self, kind: str) -> Any:
-        """The next event of a kind, be it that waiting for a command's result has read it already."""
+        """Return the next event of a kind, whether it was read already or not."""
         while True:
             while self._looked_at < len(self.events):
                 event = self.events[self._looked_at]
@@ -205,7 +205,7 @@ class Attachment:
 
 
 class Watch:
-    """One `WatchSessions` stream with everything that came down it."""
+    """`WatchSessions` stream and all its responses."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
@@ -307,12 +307,12 @@ class Caller:
 
 
 def make_spec(**spec: Any) -> session_pb2.SessionSpec:
-    """A spec of the usual avatar."""
+    """Return a spec of the usual avatar."""
     return session_pb2.SessionSpec(**{"avatar_id": AVATAR, **spec})
 
 
 def audio_format_of(**audio_format: Any) -> Any:
-    """A format message."""
+    """Return a format message."""
     from liveavatar.gateway.v1 import audio_pb2
 
     return audio_pb2.AudioFormat(**audio_format)
@@ -320,7 +320,7 @@ def audio_format_of(**audio_format: Any) -> Any:
 
 @contextlib.asynccontextmanager
 async def caller(address: str, *, reads_ahead: bool = True) -> AsyncIterator[Caller]:
-    """A caller connected to a gateway.
+    """Connect a caller to a gateway.
 
     One that does not read ahead lets its library take 64 kB per stream, where it would take 4 MB, until it reads.
     """

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificate(folder: Path, name: str = "gateway") -> tuple[Path, Path]:
-    """A certificate of the loopback addresses and its key, written to `folder` in place of what is there."""
+    """Write a certificate of the loopback addresses and its key to `folder`, replacing older ones."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

@@ -7,7 +7,7 @@ _LIBRARIES = "/usr/lib/*/faketime/libfaketime.so.1"
 
 
 class WallClock:
-    """What a process started with `environment()` takes for the date; its monotonic clock stays as it is.
+    """Wall clock of a process started with `environment()`; its monotonic clock is unchanged.
 
     libfaketime reads the file once a second: at each question for the time it costs nine tenths of a gateway.
     Source: its README, "Using FAKETIME_TIMESTAMP_FILE" and "FAKETIME_CACHE_DURATION".

@@ -5,7 +5,6 @@ Host names become 127.0.0.1 and ports free ones; nothing else is changed. What o
 """
 
 import contextlib
-import os
 import re
 import signal
 import socket
@@ -18,8 +17,8 @@ from typing import Any
 
 import yaml
 
+from liveavatar_demo.process import Process, clean_environment
 from testkit.checkout import PYTHONPATH, ROOT
-from testkit.processes import _clean_environment
 
 FILE = ROOT / "docker-compose.yml"
 HEALTHY_WITHIN_S = 60.0
@@ -33,7 +32,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?:(:?-)([^}]*))?\}")
 
 
 def load(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The file with its variables filled in, as compose does it."""
+    """Return the file with its variables filled in, as compose does it."""
     given = environment or {}
 
     def value(match: re.Match[str]) -> str:
@@ -52,31 +51,6 @@ def load(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     return filled(yaml.safe_load(FILE.read_text()))
 
 
-class Service:
-    """One service as a process."""
-
-    def __init__(self, name: str, command: list[str], environment: dict[str, str], log_path: Path) -> None:
-        self.name = name
-        self.log_path = log_path
-        with log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 class Compose:
     """The services that were started, on this machine's ports."""
 
@@ -84,13 +58,13 @@ class Compose:
         self.services = load(variables)["services"]
         self.folder = folder
         self._ports: dict[str, str] = {}
-        self._running: list[Service] = []
+        self._running: list[Process] = []
         names = "|".join(map(re.escape, [*self.services, "0.0.0.0"]))
         self._hosts = re.compile(rf"(?<![\w.-])(?:{names})(?=:\d)")
         self._names = set(self.services) | {"0.0.0.0"}
 
     def here(self, text: str) -> str:
-        """A word of the file as it is on this machine."""
+        """Return a word of the file as it is on this machine."""
         if text in self._names:
             return "127.0.0.1"
         text = text.replace("/app/", f"{ROOT}/").replace("/results", str(self.folder / "results"))
@@ -98,40 +72,43 @@ class Compose:
         return re.sub(r"(?<!\d)(?:50051|9464|8787|8089|5557)(?!\d)", lambda port: self.port(port[0]), text)
 
     def port(self, port: str) -> str:
-        """The free port that stands for one of the file's."""
+        """Return the free port that stands for one of the file's."""
         if port not in self._ports:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 self._ports[port] = str(free.getsockname()[1])
         return self._ports[port]
 
-    def start(self, name: str, number: int = 1) -> Service:
+    def start(self, name: str, number: int = 1) -> Process:
         """Start one service."""
         service = self.services[name]
         command = self._command(service["command"])
         environment = {
-            **_clean_environment(),
+            **clean_environment(),
             # The image has a volume for it.
             "GATEWAY_REGISTRY_FILE": str(self.folder / "registry.db"),
             "PYTHONPATH": PYTHONPATH,
             **{key: self.here(str(value)) for key, value in service.get("environment", {}).items()},
         }
-        running = Service(name, command, environment, self.folder / f"{name}-{number}.log")
+        running = Process(
+            f"{name}-{number}", command, folder=self.folder, environment=environment, ready_file=False
+        )
+        running.start()
         self._running.append(running)
         return running
 
-    def running(self, name: str) -> Service:
-        """A service that was started."""
-        return next(service for service in self._running if service.name == name)
+    def running(self, name: str) -> Process:
+        """Return a started service."""
+        return next(service for service in self._running if service.name.rpartition("-")[0] == name)
 
-    def wait_healthy(self, service: Service) -> None:
+    def wait_healthy(self, service: Process) -> None:
         """Run the service's own health check until it succeeds."""
-        kind, *test = self.services[service.name]["healthcheck"]["test"]
+        kind, *test = self.services[service.name.rpartition("-")[0]]["healthcheck"]["test"]
         assert kind == "CMD"
         command = self._command(test)
         give_up_s = time.monotonic() + HEALTHY_WITHIN_S
         while subprocess.run(command, capture_output=True, check=False, timeout=30).returncode != 0:
-            assert service.process.poll() is None, f"{service.name} ended:\n{service.log}"
+            assert service.exit_code is None, f"{service.name} ended:\n{service.log}"
             assert time.monotonic() < give_up_s, f"{service.name} is not healthy:\n{service.log}"
             time.sleep(0.2)
 
@@ -141,6 +118,8 @@ class Compose:
     def stop(self) -> None:
         for service in reversed(self._running):
             service.stop()
+            # A service may have children of its own.
+            service.send_to_group(signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What became of a monologue: how much of it never came, and how much came twice."""
+"""Bytes of a long utterance that never arrived, or arrived twice."""
 
 import random
 from dataclasses import dataclass

@@ -4,36 +4,24 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from testkit.tcp import tcp_server
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 PASSWORD = "a-proxy-s-password"
 
 
 class ForwardProxy:
-    """What was asked of it, as "METHOD target"."""
+    """Proxy with a log of its requests, as "METHOD target"."""
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[str] = []
-        self._streams: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        streams = [writer]
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer, streams)
-        finally:
-            for stream in streams:
-                stream.transport.abort()
-                with contextlib.suppress(OSError):
-                    await stream.wait_closed()
-
-    async def _serve(self, reader, writer, streams) -> None:
+        """Carry out the one request of a connection."""
         head = await reader.readuntil(b"\r\n\r\n")
         line, _, rest = head.partition(b"\r\n")
         method, target, _ = line.decode().split()
@@ -45,8 +33,16 @@ class ForwardProxy:
         self.asked.append(f"{method} {target}")
         address = urlsplit(f"//{target}" if method == "CONNECT" else target)
         other_reader, other_writer = await asyncio.open_connection(address.hostname, address.port)
-        streams.append(other_writer)
-        self._streams.update(streams)
+        try:
+            await self._relay(method, rest, address, (reader, writer), (other_reader, other_writer))
+        finally:
+            for stream in (writer, other_writer):
+                stream.transport.abort()
+            with contextlib.suppress(OSError):
+                await other_writer.wait_closed()
+
+    async def _relay(self, method: str, rest: bytes, address: SplitResult, near: Streams, far: Streams) -> None:
+        (reader, writer), (other_reader, other_writer) = near, far
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
         else:
@@ -57,15 +53,11 @@ class ForwardProxy:
             ]
             other_writer.write(f"{method} {path} HTTP/1.1\r\nConnection: close\r\n".encode() + b"\r\n".join(kept))
         up = asyncio.create_task(_copy(reader, other_writer))
-        await _copy(other_reader, writer)
-        up.cancel()
-        await asyncio.wait([up])
-
-    async def hang_up(self) -> None:
-        for stream in self._streams:
-            stream.transport.abort()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        try:
+            await _copy(other_reader, writer)
+        finally:
+            up.cancel()
+            await asyncio.wait([up])
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,10 +70,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @contextlib.asynccontextmanager
 async def forward_proxy() -> AsyncIterator[ForwardProxy]:
     proxy = ForwardProxy()
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.url = f"http://user:{PASSWORD}@127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with tcp_server(proxy.serve) as address:
+        proxy.url = f"http://user:{PASSWORD}@{address}"
         yield proxy
-    finally:
-        server.close()
-        await proxy.hang_up()

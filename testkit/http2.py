@@ -13,7 +13,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame as it came."""
+    """Received frame."""
 
     kind: int
     flags: int
@@ -30,7 +30,7 @@ class Frame:
 
 
 class Connection:
-    """One plaintext HTTP/2 connection. Its headers are never compressed, so any bytes can be sent."""
+    """Plaintext HTTP/2 connection. Its headers are never compressed, so any bytes can be sent."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -108,7 +108,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _text(value: bytes) -> bytes:
-    """A string literal of HPACK, without Huffman coding."""
+    """Encode a string literal of HPACK, without Huffman coding."""
     if len(value) < 127:
         return bytes([len(value)]) + value
     length, rest = b"\x7f", len(value) - 127

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 from livekit import api, rtc
 
-from testkit.livekit import LiveKitServer
+from liveavatar_demo.livekit_server import LiveKitServer
 from testkit.pitch import FRAME_S, Scale, heard_until_s, pitches
 
 RATE_HZ = 24_000
@@ -27,7 +27,7 @@ class Listener:
         return np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.int16)
 
     def heard_until_s(self, scale: Scale) -> float:
-        """How far into a scale it was heard."""
+        """Return the second up to which a scale was heard."""
         return heard_until_s(scale, pitches(self.pcm, RATE_HZ))
 
     async def until_heard(self, scale: Scale, until_s: float) -> None:

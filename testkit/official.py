@@ -15,9 +15,9 @@ from livekit.agents.voice.room_io import RoomOptions
 from livekit.agents.voice.speech_handle import SpeechHandle
 from livekit.plugins.liveavatar import AvatarSession
 
+from liveavatar_demo.livekit_server import LiveKitServer
 from testkit import processes
 from testkit.caller import AVATAR
-from testkit.livekit import LiveKitServer
 
 STEP_TIMEOUT_S = 30.0
 AVATAR_IDENTITY = "liveavatar-avatar-agent"
@@ -53,7 +53,7 @@ class Official:
 
     @property
     def running(self) -> bool:
-        """Whether the plugin still holds its session; `stop` raises what ended it."""
+        """State of the plugin's session; `stop` raises the error that ended the session."""
         return not self._main_task.done()
 
     async def joined(self) -> None:
@@ -68,7 +68,7 @@ class Official:
         await asyncio.wait_for(handle.wait_for_playout(), STEP_TIMEOUT_S)
 
     async def barge_in(self) -> None:
-        """What the session does when a user speaks up."""
+        """Interrupt the session, as a user's speech does."""
         await asyncio.wait_for(asyncio.shield(self._session.interrupt()), STEP_TIMEOUT_S)
 
     async def stop(self) -> None:

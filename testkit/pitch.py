@@ -14,7 +14,7 @@ from livekit import rtc
 FRAME_S = 0.02
 STEP_S = 0.1
 STEP_HZ = 50
-"""What frames of 20 ms can tell apart."""
+"""Resolution of a frame of 20 ms."""
 LOUD = 1_000
 """Root mean square above which a frame is not silence; the scales have 7 000."""
 _CLEAR_FRAMES = 3
@@ -34,7 +34,7 @@ class Scale:
 
 
 async def voice(scale: Scale, *, head_start_s: float, rate_hz: int = 22_050) -> AsyncIterator[rtc.AudioFrame]:
-    """A scale in frames of 20 ms: some at once, the rest in real time, as a voice that is synthesised."""
+    """Yield a scale in frames of 20 ms: some at once, the rest in real time, as a synthesised voice comes."""
     began_s, size = time.monotonic(), round(rate_hz * FRAME_S)
     for number in range(round(scale.seconds / FRAME_S)):
         await asyncio.sleep(max(0.0, began_s + number * FRAME_S - head_start_s - time.monotonic()))
@@ -45,7 +45,7 @@ async def voice(scale: Scale, *, head_start_s: float, rate_hz: int = 22_050) -> 
 
 
 def pitches(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
-    """The pitch of each whole frame of 20 ms, to the nearest step; 0 where it is silent."""
+    """Return the pitch of each whole frame of 20 ms, to the nearest step; 0 for silence."""
     size = round(rate_hz * FRAME_S)
     frames = pcm[: len(pcm) // size * size].reshape(-1, size).astype(np.float64)
     loudness = np.sqrt(np.mean(frames**2, axis=1))
@@ -54,7 +54,7 @@ def pitches(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def heard_until_s(scale: Scale, heard: np.ndarray) -> float:
-    """How far into a scale its last clear step ends; 0 when none was heard."""
+    """Return the second at which the last clear step of a scale ends; 0 when no step was heard."""
     steps = (heard - scale.first_hz) / STEP_HZ
     counted = np.bincount(steps[(steps >= 0) & (steps < scale.steps)].astype(np.int64), minlength=1)
     clear = np.flatnonzero(counted >= _CLEAR_FRAMES)

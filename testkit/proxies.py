@@ -1,15 +1,15 @@
-"""nginx, HAProxy and Envoy with the settings that `docs/proxies.md` recommends, as processes of a test's own."""
+"""nginx, HAProxy and Envoy with the settings that `docs/proxies.md` recommends."""
 
 import contextlib
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from liveavatar_demo.process import Process
 from testkit.checkout import ROOT
 
 _SETTINGS = ROOT / "deploy/proxies"
@@ -35,12 +35,12 @@ http {{
 
 @contextlib.contextmanager
 def proxy(kind: str, upstream: str, changes: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run `nginx`, `haproxy` or `envoy` in front of `upstream`; gives its address.
+    """Run `nginx`, `haproxy` or `envoy` in front of `upstream` and yield its address.
 
     Args:
-        kind: Which, by the name of its program.
+        kind: Name of the program.
         upstream: Address of the gateway.
-        changes: Lines or values of the recommended settings, and what a test wants instead.
+        changes: Lines or values of the recommended settings, and their replacements.
     """
     program = shutil.which(kind, path=_SBIN)
     if program is None:
@@ -48,14 +48,9 @@ def proxy(kind: str, upstream: str, changes: Mapping[str, str] | None = None) ->
     address = f"127.0.0.1:{_free_port()}"
     with tempfile.TemporaryDirectory() as folder:
         command = _command(kind, program, _settings(kind, address, upstream, changes or {}), folder)
-        with Path(folder, "output.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
+        with Process(kind, command, folder=Path(folder), environment=os.environ, ready_file=False) as process:
             _wait_for(address, process, Path(folder))
             yield address
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 def _settings(kind: str, address: str, upstream: str, changes: Mapping[str, str]) -> str:
@@ -87,13 +82,13 @@ def _command(kind: str, program: str, settings: str, folder: str) -> list[str]:
             return [program, "--config-yaml", settings, "--concurrency", "1", "--use-dynamic-base-id"]
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+def _wait_for(address: str, process: Process, folder: Path) -> None:
     host, _, port = address.rpartition(":")
     give_up_s = time.monotonic() + _START_TIMEOUT_S
     while True:
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
             return
-        if process.poll() is not None or time.monotonic() > give_up_s:
+        if process.exit_code is not None or time.monotonic() > give_up_s:
             logs = [path.read_text(errors="replace") for path in folder.glob("*.log")]
             raise RuntimeError("the proxy did not start:\n" + "\n".join(logs))
         time.sleep(0.05)

@@ -7,7 +7,6 @@ import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from livekit import api
 from livekit.api.room_service import RoomService
 from websockets.asyncio.client import ClientConnection, connect
 
-import liveavatar_gateway
+from liveavatar_demo import run as demo
 from testkit import processes
 
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
@@ -25,8 +24,8 @@ PATIENCE_S = 30.0
 
 
 def recorded_speech(name: str, seconds: float, first_s: float = 0.0) -> bytes:
-    """A piece of a recording that comes with the demo, in the format avatars speak."""
-    with wave.open(str(Path(liveavatar_gateway.__file__).parent / "demo" / f"{name}.wav"), "rb") as file:
+    """Return a piece of one of the demo's recordings, in the format avatars speak."""
+    with wave.open(str(demo.GREETING.with_stem(name)), "rb") as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         resampled = soxr.resample(samples.astype(np.float32), file.getframerate(), RATE_HZ)
     first = round(first_s * RATE_HZ)
@@ -63,7 +62,7 @@ class Call:
 
     @staticmethod
     def mono_s(recording: dict[str, Any], at_s: float) -> float:
-        """A time of a recording on the clock of `time.monotonic()`."""
+        """Convert a time of a recording to the clock of `time.monotonic()`."""
         return float(recording["started_mono_s"]) + at_s
 
     def stop(self) -> None:

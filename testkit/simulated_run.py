@@ -15,19 +15,19 @@ _BYTES_PER_S = 48_000
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What a simulated run is like. Times in seconds."""
+    """Parameters of a simulated run. Times in seconds."""
 
     seed: int = 1
     duration_s: float = 120.0
     utterances_per_s: float = 3.0
     packet_path_s: float = 0.0
-    """What the gateway adds to each packet, beyond the usual millisecond."""
+    """Delay that the gateway adds to each packet, beyond the usual millisecond."""
     machine_s: float = 0.0
-    """What a slower machine adds to everything, with the gateway and without."""
+    """Delay that a slower machine adds to every time, with the gateway and without."""
     stall: tuple[float, float] | None = None
     """From when and for how long nothing moves in the gateway."""
     noise: float = 1.0
-    """How noisy the machine is; both systems feel it."""
+    """Noise of the machine; affects both systems."""
     leak_mib_per_h: float = 0.0
     leaked_tasks_per_s: float = 0.0
     cpu_ms_per_audio_s: float = 3.4
@@ -41,7 +41,7 @@ class World:
 
 
 def simulated(world: World | None = None, **changes: object) -> RunResult:
-    """A run of scenario `ci` in that world."""
+    """Simulate a run of scenario `ci` in that world."""
     world = world or World(**changes)  # type: ignore[arg-type]
     chance = random.Random(world.seed)
     recorder = Recorder(0.0)
@@ -55,7 +55,9 @@ def simulated(world: World | None = None, **changes: object) -> RunResult:
         for _ in range(number):
             recorder.failed("gateway", reason, at_mono_s=chance.uniform(0, world.duration_s))
     for number in range(world.lost_utterances):
-        recorder.broke("gateway", f"session s-{number}, utterance {number}: differs from byte {960 * number}")
+        recorder.note_integrity_failure(
+            "gateway", f"session s-{number}, utterance {number}: differs from byte {960 * number}"
+        )
     return RunResult(
         scenario="ci",
         target="127.0.0.1:50051",
@@ -89,7 +91,7 @@ def _speak(recorder: Recorder, system: System, world: World, chance: random.Rand
         def took(
             figure: str, value_s: float, *, at_s: float = at_s, when: Callable[[float], float] = lambda at_s: at_s
         ) -> None:
-            recorder.took(system, figure, value_s, at_mono_s=when(at_s))
+            recorder.record(system, figure, value_s, at_mono_s=when(at_s))
 
         if chance.random() < 0.25:
             recorder.count(system, "arrivals", at_mono_s=at_s)
@@ -121,7 +123,7 @@ def _speak(recorder: Recorder, system: System, world: World, chance: random.Rand
 
 
 def _stalled(at_s: float, world: World) -> float:
-    """How long something due at that moment waits for a stall to end; faults are small stalls."""
+    """Return how long a send due at that moment waits for the end of a stall; faults are small stalls."""
     waits = [0.0]
     for start_s, length_s in (*((world.stall,) if world.stall else ()), *((at, 2.5) for at, _ in world.faults)):
         if start_s <= at_s < start_s + length_s:
@@ -130,7 +132,7 @@ def _stalled(at_s: float, world: World) -> float:
 
 
 def _tail(chance: random.Random, world: World, width: float = 0.45) -> float:
-    """A factor around 1 with the long tail of a shared machine."""
+    """Draw a factor around 1 with the long tail of a shared machine."""
     factor = chance.lognormvariate(0.0, width * math.sqrt(world.noise))
     return factor * (1 + (chance.paretovariate(1.6) * world.noise if chance.random() < 0.01 else 0.0))
 

@@ -53,7 +53,7 @@ def random_gaps(seed: int, *, count: int, first_s: float) -> list[tuple[float, f
 
 @dataclass(frozen=True)
 class Dryness:
-    """What an ideal player makes of a source: how often it runs dry, and how clear-cut that is."""
+    """Underruns of an ideal player, and their distance from the limit."""
 
     count: int
     clearance_s: float

@@ -15,7 +15,7 @@ PATIENCE_S = 30.0
 
 @dataclass(slots=True)
 class Picture:
-    """One decoded picture; `luma` only of those that were asked for."""
+    """Decoded picture, with `luma` on request."""
 
     at_s: float
     width: int
@@ -25,7 +25,7 @@ class Picture:
 
 @dataclass(slots=True, eq=False)
 class Watcher:
-    """What came over the avatar's two tracks; times are `time.monotonic()`."""
+    """Pictures and sound of the avatar's two tracks; times are `time.monotonic()`."""
 
     room: rtc.Room
     tracks: dict[str, tuple[str, int, str]] = field(default_factory=dict)
@@ -42,13 +42,13 @@ class Watcher:
         return np.concatenate([piece for _, piece in self.pieces]).astype(float)
 
     def delay_s(self, sample: int, at_s: float) -> float:
-        """How long after `at_s` the sample of `heard` came, going by the usual arrival of all samples."""
+        """Return how long after `at_s` a sample of `heard` arrived, by the median arrival of all samples."""
         ends = np.cumsum([len(piece) for _, piece in self.pieces]) / RATE_HZ
         offset_s = float(np.median([came_s for came_s, _ in self.pieces] - ends))
         return offset_s + sample / RATE_HZ - at_s
 
     async def stretched(self) -> int:
-        """Samples that the jitter buffer on this side has made up, added or left out so far.
+        """Return the number of samples that this side's jitter buffer has synthesised, added or dropped.
 
         It does so when packets come late, as on a machine that has no time. What is heard then is its doing.
         """
@@ -124,7 +124,7 @@ async def watching(url: str, token: str, *, video: bool = True) -> AsyncIterator
 
 
 def best_match(heard: np.ndarray, said: np.ndarray) -> tuple[int, float]:
-    """Where in `heard` the sound `said` begins, and their normalised correlation there (1 is the same sound)."""
+    """Find where in `heard` the sound `said` begins, with the normalised correlation (1 is the same sound)."""
     size = 1 << (len(heard) + len(said)).bit_length()
     product = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)), size)
     at = int(np.argmax(product[: len(heard) - len(said) + 1]))

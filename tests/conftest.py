@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Generator, Iterator
 import hypothesis
 import pytest
 
+from liveavatar_demo.livekit_server import LiveKitServer, livekit_server
 from testkit import processes
 from testkit.caller import Caller
 from testkit.caller import caller as connect
-from testkit.livekit import LiveKitServer, livekit_server
 
 # How long an example takes says something of the machine and its other work, nothing of the code.
 hypothesis.settings.register_profile(
@@ -45,7 +45,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and isinstance(server, LiveKitServer):
         # The log is gone when the failure is that of the server's own teardown.
         with contextlib.suppress(OSError):
-            report.sections.append(("livekit-server log", server.log_tail(20)))
+            report.sections.append(("livekit-server log", server.process.log_tail(20)))
     return report
 
 

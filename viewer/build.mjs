@@ -1,4 +1,4 @@
-// Builds the page into the emulator's package, or the tests or the page of LiveAvatar's web SDK into build/.
+// Build the page into the emulator's package, or the tests or the page of LiveAvatar's web SDK into build/.
 import { build } from "esbuild";
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -19,17 +19,17 @@ async function page() {
     minify: true,
     format: "esm",
     target: ["chrome109", "firefox115", "safari16.4"],
-    legalComments: "none", // licences.txt has them whole
+    legalComments: "none", // licences.txt has the full texts
     logLevel: "warning",
   });
   await writeFile(`${PAGE}/licences.txt`, await licences());
-  // index.html comes last: where it is, the page is whole.
+  // index.html is copied last, so a page with an index is complete.
   for (const name of ["icon.svg", "index.html"]) {
     await copyFile(here(`src/${name}`), `${PAGE}/${name}`);
   }
 }
 
-/** The licences of all that the page may hold: they travel with it. livekit-client comes with its own needs inside. */
+/** Return the licences of all packages in the page. livekit-client bundles its own dependencies. */
 async function licences() {
   const lock = JSON.parse(await readFile(here("package-lock.json"), "utf8"));
   const folders = Object.keys(lock.packages).filter((folder) => folder !== "" && !lock.packages[folder].dev);
@@ -59,7 +59,7 @@ async function tests() {
   });
 }
 
-/** The page with which `tests/browser` drives LiveAvatar's own web SDK; it ships with nothing. */
+/** Build the page with which `tests/browser` drives LiveAvatar's own web SDK; not part of any distribution. */
 async function webSdk() {
   await rm(WEB_SDK, { recursive: true, force: true });
   await build({
@@ -76,7 +76,7 @@ async function webSdk() {
 const targets = { page, tests, "web-sdk": webSdk };
 const target = targets[process.argv[2]];
 if (target === undefined) {
-  console.error(`build.mjs: name what to build: ${Object.keys(targets).join(", ")}`);
+  console.error(`build.mjs: name a target: ${Object.keys(targets).join(", ")}`);
   process.exit(2);
 }
 await target();

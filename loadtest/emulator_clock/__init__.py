@@ -1,1 +1,1 @@
-"""Does the emulator keep time while many sessions talk? Other measurements stand on it."""
+"""Measurement of the emulator's clock while many sessions talk; other measurements rely on that clock."""

@@ -1,103 +1,157 @@
-"""How late the emulator's clock is while many sessions talk at once: `python -m emulator_clock`."""
+"""Lateness of the emulator's clock while many sessions talk at once: `python -m emulator_clock`."""
 
+import asyncio
+import itertools
 import json
+import random
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
+import aiohttp
 import click
-import httpx
+import uvloop
 
-from bench.speech import Spoken
+from load.direct import DirectSession
+from load.figures import Recorder
+from load.recorder import LoadRecorder
+from load.session import Failure, Utterance
+from load.speech import Voice, real_time
 from stage import services
-from stage.cores import Cores, CoreTimes, choose_cores, process_cpu_s
-from stage.daemon import Daemon, module
+from stage.cores import Cores, CoreTimes, choose_cores, on_cores, process_cpu_s
+from stage.daemon import Daemon
 from stage.errors import StageError
 
-PACKET_MS = 1000
-"""What official clients send: one packet per second of speech."""
-STAGGER_S = 1.0
-"""Sessions begin evenly over this time, as strangers would."""
+PACKET_MS: Final = 1000
+"""Length of a packet; official clients send one per second of speech."""
+_STAGGER_S: Final = 1.0
+"""Sessions begin evenly over this time, so that they are not in step."""
+_OPENING: Final = 8
+"""Sessions that are opened at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """How the emulator kept time during the window."""
+class Timekeeping:
+    """Lateness of the emulator's clock during the window."""
 
     sessions: int
     seconds: float
     moments: int
-    """Things that were due: starts and ends of speech, dry buffers, arrivals that came after one of them."""
+    """Events that were due: starts and ends of speech, dry buffers, arrivals after one of them."""
     p50_ms: float
     p99_ms: float
     max_ms: float
     packets_per_s: float
     cpu_share: float
-    """Of its one core."""
+    """Share of its core that the emulator took."""
     core_taken: float
     """Share of that core that went to other processes and machines: with much of it the figures are theirs."""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the figures as text."""
         return [
             f"{self.sessions} sessions talking for {self.seconds:.0f} s, {self.packets_per_s:.0f} packets/s",
             f"late by p50 {self.p50_ms:.2f} ms, p99 {self.p99_ms:.2f} ms, max {self.max_ms:.2f} ms",
-            f"{self.moments} moments; CPU {self.cpu_share:.0%} of its core, others {self.core_taken:.0%}",
+            f"{self.moments} events; CPU {self.cpu_share:.0%} of its core, others {self.core_taken:.0%}",
         ]
 
 
-def measure(sessions: int, seconds: float, warmup_s: float, utterance_ms: int, cores: Cores) -> Kept:
+async def measure(sessions: int, seconds: float, warmup_s: float, utterance_ms: int, cores: Cores) -> Timekeeping:
     """Run the emulator alone on one core and its callers on the other.
 
     Raises:
-        StageError: A process ended early, or not all sessions talked.
+        StageError: the emulator ended early, or not all sessions talked.
     """
     with tempfile.TemporaryDirectory(prefix="emulator-clock-") as name:
-        workdir = Path(name)
-        # Recordings with their audio are a part of what it does.
-        keeping = {"keep_audio_mb": 64}
-        with services.emulator(
-            sessions=sessions, cores=[cores.measured], workdir=workdir, knobs=keeping
-        ) as emulator:
-            arguments = [
-                *("--url", str(emulator.info["url"]), "--api-key", services.API_KEY, "--sessions", str(sessions)),
-                *("--utterance-ms", str(utterance_ms), "--packet-ms", str(PACKET_MS)),
-                *("--first-packet-ms", str(PACKET_MS), "--stagger-s", str(STAGGER_S)),
-                *("--result-file", str(workdir / "spoken.json")),
-            ]
-            callers = Daemon("callers", module("bench.direct", *arguments), cores=[cores.load], workdir=workdir)
-            with callers:
-                kept = _window(sessions, seconds, warmup_s, emulator, cores)
-                callers.check()
-            if problems := Spoken.load(workdir / "spoken.json").problems:
-                raise StageError(f"{len(problems)} of {sessions} sessions did not talk on; {problems[0]}")
-    return kept
+        # Recordings with their audio are a part of its work.
+        knobs = {"keep_audio_mb": 64}
+        daemon = services.emulator(sessions=sessions, cores=[cores.measured], workdir=Path(name), knobs=knobs)
+        with on_cores([cores.load]), daemon as emulator:
+            async with aiohttp.ClientSession(
+                str(emulator.info["url"]), connector=aiohttp.TCPConnector(limit=0), raise_for_status=False
+            ) as http:
+                try:
+                    return await _measure(http, emulator, sessions, seconds, warmup_s, utterance_ms, cores)
+                except Failure as failure:
+                    raise StageError(f"a session did not talk on: {failure.reason}: {failure}") from failure
 
 
-def _window(sessions: int, seconds: float, warmup_s: float, emulator: Daemon, cores: Cores) -> Kept:
-    with httpx.Client(base_url=str(emulator.info["url"]), trust_env=False) as http:
+async def _measure(  # noqa: PLR0917 - as `measure`
+    http: aiohttp.ClientSession,
+    emulator: Daemon,
+    sessions: int,
+    seconds: float,
+    warmup_s: float,
+    utterance_ms: int,
+    cores: Cores,
+) -> Timekeeping:
+    voice, recorder = Voice(), LoadRecorder(Recorder(), lambda *_: False)
+    callers = [DirectSession(http, services.API_KEY, recorder, voice) for _ in range(sessions)]
+    limit = asyncio.Semaphore(_OPENING)
 
-        def state() -> dict[str, Any]:
-            answer: dict[str, Any] = http.get("/_emulator/state").raise_for_status().json()
+    async def open_one(caller: DirectSession) -> None:
+        async with limit:
+            await caller.open()
+
+    try:
+        await asyncio.gather(*map(open_one, callers))
+        start_s = time.monotonic()
+        talking = [
+            asyncio.create_task(_talk(caller, voice, utterance_ms, start_s + _STAGGER_S * number / sessions))
+            for number, caller in enumerate(callers)
+        ]
+        window = asyncio.create_task(_window(http, emulator, sessions, seconds, _STAGGER_S + warmup_s, cores))
+        # Callers talk until they fail, so the first to end is the window or a failure.
+        done, _ = await asyncio.wait({window, *talking}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (window, *talking):
+            if task in done:
+                task.result()
+            else:
+                task.cancel()
+        return window.result()
+    finally:
+        await asyncio.gather(*(caller.end() for caller in callers), return_exceptions=True)
+
+
+async def _talk(caller: DirectSession, voice: Voice, utterance_ms: int, start_s: float) -> NoReturn:
+    """Speak utterance after utterance without a pause."""
+    rng = random.Random(0)
+    for number in itertools.count():
+        text = voice.pick(rng, utterance_ms / 1000)
+        delivery = real_time(text.size_bytes, chunk_ms=PACKET_MS)
+        await caller.speak(Utterance(f"u{number}", text, delivery, start_s))
+        caller.utterances.clear()
+        start_s += text.seconds
+    raise AssertionError("unreachable: the loop has no end")
+
+
+async def _window(  # noqa: PLR0917 - as `measure`
+    http: aiohttp.ClientSession, emulator: Daemon, sessions: int, seconds: float, warmup_s: float, cores: Cores
+) -> Timekeeping:
+    async def state() -> dict[str, Any]:
+        async with http.get("/_emulator/state") as response:
+            answer: dict[str, Any] = await response.json()
             return answer
 
-        time.sleep(warmup_s)
-        before = state()
-        http.delete("/_emulator/clock/late").raise_for_status()
-        began_s, cpu_s = time.monotonic(), process_cpu_s(emulator.pid)
-        core = CoreTimes.now(cores.measured)
-        time.sleep(seconds)
-        took_s = time.monotonic() - began_s
-        used_s = process_cpu_s(emulator.pid) - cpu_s
-        busy = CoreTimes.now(cores.measured).busy_since(core)
-        after = state()
+    await asyncio.sleep(warmup_s)
+    before = await state()
+    async with http.delete("/_emulator/clock/late") as response:
+        response.raise_for_status()
+    began_s, cpu_s = time.monotonic(), process_cpu_s(emulator.pid)
+    core = CoreTimes.now(cores.measured)
+    await asyncio.sleep(seconds)
+    took_s = time.monotonic() - began_s
+    used_s = process_cpu_s(emulator.pid) - cpu_s
+    busy = CoreTimes.now(cores.measured).busy_since(core)
+    after = await state()
+    emulator.check()
     if (active := after["sessions"]["active"]) != sessions:
         raise StageError(f"{active} of {sessions} sessions are active at the end")
     late = after["clock"]["late"]
-    return Kept(
+    return Timekeeping(
         sessions=sessions,
         seconds=took_s,
         moments=late["count"],
@@ -130,8 +184,8 @@ def main(
     Exit status: 0 when the 99th percentile is within the limit, 1 when it is not, 2 when it could not be measured.
     """
     try:
-        kept = measure(sessions, seconds, warmup, utterance_ms, choose_cores())
-    except (StageError, httpx.HTTPError) as error:
+        kept = uvloop.run(measure(sessions, seconds, warmup, utterance_ms, choose_cores()))
+    except (StageError, aiohttp.ClientError) as error:
         click.echo(f"emulator-clock: {error}", err=True)
         sys.exit(2)
     if as_json:

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from load.behaviours import expected_s
+from load.bench.command import command as bench_command
 from load.comparison import Comparison, compare
 from load.judging import judge
 from load.knee import Knee, SearchRange, find_knee
@@ -49,12 +50,12 @@ _objectives = click.option(
     "objectives_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=DEFAULT_FILE,
-    help="What a run has to show.",
+    help="TOML file of objectives.",
 )
 
 
-def _ordered(name: str, **attributes: Any) -> Callable[[_Command], _Command]:
-    """An option that is also a variable of the order, so that workers elsewhere can be given the same."""
+def _variable(name: str, **attributes: Any) -> Callable[[_Command], _Command]:
+    """Return an option that is also a variable `LOAD_*`, which workers on other machines take too."""
     return click.option(f"--{name}", envvar=f"{PREFIX}{name.replace('-', '_').upper()}", **attributes)
 
 
@@ -66,34 +67,55 @@ def main() -> None:
     """Load tests of the gateway: open-loop conversations, judged by objectives.
 
     \b
-    Exit codes: 0 all objectives held, 1 one is broken, 3 void (the generator was the bottleneck, or too little
-    was measured), 2 the run could not be made, 130 interrupted.
+    Exit codes: 0 all objectives held, 1 an objective is broken, 3 void (the generator was the bottleneck, or
+    there were too few values), 2 the run could not be made, 130 interrupted.
     """  # noqa: D301 - \b is how click is told not to wrap
+
+
+main.add_command(bench_command)
 
 
 @main.command()
 @click.argument("scenario", type=_scenario, default="ci", envvar=f"{PREFIX}SCENARIO")
-@_ordered("target", default="", help="A gateway that runs, host:port, instead of one started for the run.")
-@_ordered("emulator", default="", help="URL of the emulator behind it; without one, integrity is not checked.")
-@_ordered("api-key", default="emulator-key", help="Key that this emulator takes.")
-@_ordered("one-clock", is_flag=True, help="It runs on this machine, though its address does not look like it.")
-@click.option("--gateway-command", default="", help="What starts the gateway for the run: another build, say.")
+@_variable("target", default="", help="Running gateway, host:port; without it, one is started for the run.")
+@_variable("emulator", default="", help="URL of the emulator behind it; without it, integrity is not checked.")
+@_variable("api-key", default="emulator-key", help="API key of this emulator.")
+@_variable(
+    "one-clock", is_flag=True, help="The emulator runs on this machine, although its address does not show it."
+)
+@click.option("--gateway-command", default="", help="Command of the gateway for the run, such as another build's.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes that generate load here.")
-@click.option("--workers", type=click.IntRange(0, 1000), default=0, help="Locust workers to wait for instead.")
-@click.option("--bind", default="127.0.0.1:5557", help="Where those come to, host:port.")
-@click.option("--web", default="", help="Serve Locust's web page while it runs, at host:port.")
-@_ordered("users", type=click.IntRange(0, 100_000), default=0, help="In-flight cap; 0 is the scenario's.")
-@_ordered("seconds", type=click.FloatRange(0, 86_400), default=0, help="Length; 0 is the scenario's.")
-@_ordered("rate", type=click.FloatRange(0, 10_000), default=0, help="Arrivals a second; 0 is the scenario's.")
-@_ordered("chunk-ms", type=click.IntRange(0, 1000), default=0, help="Chunks of callers; 0 is the scenario's.")
-@_ordered(
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 1000),
+    default=0,
+    help="Locust workers on other machines to wait for instead.",
+)
+@click.option("--bind", default="127.0.0.1:5557", help="Address for those workers, host:port.")
+@click.option("--web", default="", help="Serve Locust's web page during the run, at host:port.")
+@_variable(
+    "users", type=click.IntRange(0, 100_000), default=0, help="Most sessions in flight; 0 for the scenario's own."
+)
+@_variable(
+    "seconds",
+    type=click.FloatRange(0, 86_400),
+    default=0,
+    help="Length of the arrivals; 0 for the scenario's own.",
+)
+@_variable(
+    "rate", type=click.FloatRange(0, 10_000), default=0, help="Arrivals per second; 0 for the scenario's own."
+)
+@_variable(
+    "chunk-ms", type=click.IntRange(0, 1000), default=0, help="Chunk size of callers; 0 for the scenario's own."
+)
+@_variable(
     "streams-per-connection", type=click.IntRange(1, 10_000), default=1, help="Users that share a connection."
 )
-@_ordered("seed", type=int, default=1, help="The same seed gives the same schedule.")
-@_ordered("faults", type=click.Path(exists=True, dir_okay=False), help="TOML timeline of faults upstream.")
+@_variable("seed", type=int, default=1, help="Seed of the schedule; the same seed gives the same schedule.")
+@_variable("faults", type=click.Path(exists=True, dir_okay=False), help="TOML timeline of faults upstream.")
 @click.option("--baseline", type=_result_file, help="result.json of an earlier run, to compare with.")
 @click.option(
-    "--again-when-void", type=click.IntRange(0, 10), default=0, help="Run again so many times while it is void."
+    "--again-when-void", type=click.IntRange(0, 10), default=0, help="Times to run again while the run is void."
 )
 @_objectives
 @click.option("--out", type=_folder, help="[default: out/load/SCENARIO-TIME]")
@@ -111,23 +133,23 @@ def run(
     again_when_void: int,
     objectives_file: Path,
     out: Path | None,
-    **order: Any,
+    **config: Any,
 ) -> None:
     """Run SCENARIO and judge it by its objectives.
 
-    Without --target, gateway and emulator are started for the run, each pinned to its core. Everything of the run,
-    logs included, is in the folder of --out: look at report.html first.
+    Without --target, gateway and emulator are started for the run, each pinned to its core. All reports and logs
+    are in the folder of --out; open report.html first.
     """
     if emulator and not target:
-        raise click.UsageError("--emulator says what is behind --target; without a target both are started")
-    folder = (out or Path("out/load") / f"{order['scenario']}-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
+        raise click.UsageError("--emulator names the emulator behind --target; without a target both are started")
+    folder = (out or Path("out/load") / f"{config['scenario']}-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
     plan = Plan(
-        order=RunConfig(
+        config=RunConfig(
             target=target,
             emulator=emulator.rstrip("/"),
             faults=str(Path(faults).resolve()) if faults else "",
             report=str(folder / "measured.json"),
-            **order,
+            **config,
         ),
         folder=folder,
         embedded=not target,
@@ -138,21 +160,21 @@ def run(
         web=web,
     )
     try:
-        wanted = read_objectives(objectives_file).of(plan.order.scenario)
+        wanted = read_objectives(objectives_file).of(plan.config.scenario)
         earlier = _loaded(baseline) if baseline else None
         status = _judged_run(plan, wanted, earlier)
         for number in range(1, again_when_void + 1):
             if status != EXIT_CODES["void"]:
                 break
             aside = folder.with_name(f"{folder.name}-void-{number}")
-            click.echo(f"load: void, so again; what was measured is in {aside}", err=True)
+            click.echo(f"load: void, running again; the void run is in {aside}", err=True)
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
             status = _judged_run(plan, wanted, earlier)
     except _UNUSABLE as error:
         _unusable(str(error))
     except KeyboardInterrupt:
-        click.echo("load: interrupted before anything was measured", err=True)
+        click.echo("load: interrupted before the first measurement", err=True)
         sys.exit(_INTERRUPTED)
     sys.exit(status)
 
@@ -180,7 +202,7 @@ def _performed(plan: Plan) -> RunResult:
 
 
 def _exit_code(verdict: int, comparison: Comparison | None) -> int:
-    """The verdict goes before the comparison, and a comparison that cannot be made changes nothing."""
+    """Return the verdict's exit code, or 1 for a regression; a comparison that cannot be made changes nothing."""
     return verdict or (1 if comparison is not None and comparison.change == "regressed" else 0)
 
 
@@ -194,7 +216,7 @@ def _exit_code(verdict: int, comparison: Comparison | None) -> int:
     help="Chunk size of the callers; repeat for more, one search each.",
 )
 @click.option("--start", type=click.IntRange(1, 100_000), default=25, help="Sessions of the first step.")
-@click.option("--most", type=click.IntRange(1, 100_000), default=2000, help="Nothing beyond this is tried.")
+@click.option("--most", type=click.IntRange(1, 100_000), default=2000, help="Most sessions of a step.")
 @click.option("--seconds", type=click.FloatRange(40, 3600), default=60, help="Length of one step.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes that generate load here.")
 @_objectives
@@ -212,8 +234,8 @@ def knee(
     """Find how many sessions can talk at once before an objective breaks, with a gateway on a core of its own.
 
     \b
-    Each step runs the scenario "talk" with more sessions, until something breaks; then the gap is halved.
-    Exit codes: 0 something held, 3 nothing did.
+    Each step runs the scenario "talk" with more sessions, until an objective breaks; then the gap is halved.
+    Exit codes: 0 a step held for each chunk size, 3 not.
     """  # noqa: D301
     folder = (out or Path("out/load") / f"knee-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
     busy_s = expected_s(SCENARIOS[_TALK].style)["Talker"]
@@ -222,16 +244,16 @@ def knee(
     def step(sessions: int, chunk_ms: int) -> RunResult:
         place = folder / f"{next(steps):02}-{sessions}x{chunk_ms}ms"
         click.echo(f"{sessions} sessions, {chunk_ms}-ms chunks", err=True)
-        order = RunConfig(
+        config = RunConfig(
             scenario=_TALK,
-            # By Little's law this many talk at once; the cap is far above, so that it holds nobody back.
+            # By Little's law this many talk at once; the cap is far above, so that it defers no arrival.
             rate=sessions / busy_s,
             users=2 * sessions,
             seconds=seconds,
             chunk_ms=chunk_ms,
             report=str(place / "measured.json"),
         )
-        result = _performed(Plan(order=order, folder=place, processes=processes))
+        result = _performed(Plan(config=config, folder=place, processes=processes))
         if "interrupted" in result.environment:
             raise KeyboardInterrupt
         result.save(place / "result.json")
@@ -260,10 +282,10 @@ def knee(
 @click.argument("now", type=_result_file)
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a job's summary.")
 def compare_runs(before: Path, now: Path, *, markdown: bool) -> None:
-    """Compare the result.json of two runs, with intervals that say how much of each difference is chance.
+    """Compare the result.json of two runs, with a confidence interval for each difference.
 
     \b
-    Exit codes: 0 nothing got worse, 1 something did, 3 they cannot be compared.
+    Exit codes: 0 no figure regressed, 1 a figure regressed, 3 the runs cannot be compared.
     """  # noqa: D301
     comparison = compare(_loaded(before), _loaded(now))
     if markdown:
@@ -278,7 +300,7 @@ def compare_runs(before: Path, now: Path, *, markdown: bool) -> None:
 @_objectives
 @click.option("--out", type=_folder, help="[default: the folder of RESULT.JSON]")
 def report(result_file: Path, objectives_file: Path, out: Path | None) -> None:
-    """Judge a stored result again, and write all its reports: after a change of objectives, say."""
+    """Judge a stored result again and write all its reports, such as after a change of objectives."""
     result = _loaded(result_file)
     try:
         verdict = judge(result, read_objectives(objectives_file).of(result.scenario))
@@ -299,7 +321,7 @@ def _loaded(path: Path) -> RunResult:
 
 
 def _console() -> Console:
-    """As wide as the terminal; elsewhere, as in CI, as the tables want to be."""
+    """Return a console as wide as the terminal, or wide enough for the tables where there is none, as in CI."""
     return Console(width=None if sys.stdout.isatty() else _WIDTH)
 
 
@@ -313,6 +335,6 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    # A supervisor's SIGTERM is a Ctrl-C: what was started is ended, what was measured is kept.
+    # SIGTERM acts as Ctrl-C: processes are ended, and the measurements so far are kept.
     signal.signal(signal.SIGTERM, _interrupt)
     main()

@@ -1,6 +1,6 @@
-"""When callers come: an absolute schedule, the same for the same seed, cut up between workers. Pure.
+"""Schedule of arrivals: absolute, the same for the same seed, divided between workers. Pure.
 
-The schedule is open-loop: nobody waits for anybody, so a slow server cannot slow down what is asked of it.
+The schedule is open-loop: no arrival waits for another one, so a slow server does not slow the load down.
 """
 
 import itertools
@@ -28,7 +28,7 @@ class Curve:
 
     @property
     def seconds(self) -> float:
-        """Where it ends."""
+        """Length of the curve."""
         return self.points[-1][0]
 
     @property
@@ -37,7 +37,7 @@ class Curve:
         return max(rate for _, rate in self.points)
 
     def rate(self, at_s: float) -> float:
-        """Arrivals per second at a moment."""
+        """Return the arrivals per second at a time."""
         index = bisect_right(self.points, at_s, key=lambda point: point[0])
         if index == 0 or at_s > self.seconds:
             return 0.0
@@ -47,11 +47,11 @@ class Curve:
         return low + (high - low) * (at_s - from_s) / (to_s - from_s)
 
     def total(self) -> float:
-        """How many come in all, on average."""
+        """Return the mean number of arrivals."""
         return sum((to_s - from_s) * (low + high) / 2 for (from_s, low), (to_s, high) in _steps(self.points))
 
     def moments(self, counts: Iterator[float]) -> Iterator[float]:
-        """The moments until which so many have come, for counts that do not fall."""
+        """Yield the time at which each count of arrivals is reached; counts must not fall."""
         steps = _steps(self.points)
         before, mass = 0.0, 0.0
         step: tuple[Point, Point] | None = None
@@ -67,13 +67,13 @@ class Curve:
 
 
 def even(curve: Curve) -> Iterator[float]:
-    """Moments as regular as the curve lets them be: the k-th comes when k - 1/2 should have come."""
+    """Yield times as regular as the curve allows: arrival k is due when k - 1/2 arrivals should have come."""
     total = curve.total()
     return curve.moments(k + 0.5 for k in range(math.floor(total + 0.5)))
 
 
 def poisson(curve: Curve, rng: random.Random) -> Iterator[float]:
-    """Moments of people who do not know of each other."""
+    """Yield times of independent arrivals."""
 
     def counts() -> Iterator[float]:
         count = 0.0
@@ -86,7 +86,7 @@ def poisson(curve: Curve, rng: random.Random) -> Iterator[float]:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Somebody comes."""
+    """Caller of the schedule."""
 
     number: int
     """Counts from 0 through the whole run; seeds what this caller does."""
@@ -97,7 +97,7 @@ class Arrival:
 
 
 def schedule(moments: Iterator[float], mix: Mapping[str, float]) -> list[Arrival]:
-    """Say who comes at each moment, so that every stretch of the run has the mix as exactly as it can.
+    """Assign a class of users to each time, so that every stretch of the run has the mix as exactly as possible.
 
     Args:
         moments: Seconds, in order.
@@ -117,7 +117,7 @@ def schedule(moments: Iterator[float], mix: Mapping[str, float]) -> list[Arrival
 
 
 def share_of(arrivals: Sequence[Arrival], *, rank: int, workers: int) -> list[Arrival]:
-    """What worker `rank` of `workers` serves: of each class of users every so-many-th.
+    """Return the share of worker `rank` of `workers`: every `workers`-th arrival of each class of users.
 
     The workers' shares are a partition; classes start with different workers, so that rare ones are spread too.
     """
@@ -137,11 +137,11 @@ def _steps(points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
 
 
 def _moment_within(step: tuple[Point, Point], count: float) -> float:
-    """When `count` have come within a straight piece: its rate's integral, solved for time."""
+    """Return the time at which a straight piece has had `count` arrivals: its rate's integral, solved for time."""
     (from_s, low), (to_s, high) = step
     slope = (high - low) / (to_s - from_s) if to_s > from_s else 0.0
     if abs(slope) < _NOTHING:
         return from_s + count / low if low > 0 else to_s
     root = math.sqrt(max(0.0, low * low + 2 * slope * count))
-    # Of the two ways to write the root this one does not cancel digits away.
+    # This form of the root loses no digits to cancellation.
     return min(to_s, from_s + 2 * count / (low + root))

@@ -1,7 +1,7 @@
-"""Plain Locust: users that hold one conversation after the other, as many and as long as Locust's own options say.
+"""Plain Locust: users that hold one session after the other, as many and as long as Locust's own options say.
 
-Nothing is scheduled, so a slow gateway slows its users down, and latencies leave out what they waited (a closed
-loop). For a verdict there are scenarios, see `conductor.py`.
+Nothing is scheduled, so a slow gateway slows its users down, and latencies leave out their wait (a closed loop).
+Scenarios give verdicts, see `conductor.py`.
 """
 
 import itertools
@@ -15,8 +15,8 @@ from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from load.arrivals import Arrival
-from load.behaviours import expected_s
-from load.engine import Engine
+from load.behaviours import weights
+from load.locust_run import LocustRun
 from load.run_config import PREFIX, InvalidRunConfig, RunConfig
 from load.scenarios import EVERYBODY, SCENARIOS, Style
 from load.show import Table
@@ -38,52 +38,38 @@ _ELSEWHERE: Final = {
 _NUMBERS_PER_WORKER: Final = 1_000_000
 
 
-class ClosedLoop:
-    """Listener for Locust's events in each process. `part` is there while a test runs."""
+class ClosedLoop(LocustRun):
+    """Plain runs. `worker` is set while a test runs."""
 
-    def __init__(self, order: RunConfig, environment: Mapping[str, str]) -> None:
+    def __init__(self, config: RunConfig, environment: Mapping[str, str]) -> None:
         """Prepare for tests.
 
         Args:
-            order: What applies without a schedule: target, emulator, API key, chunk size, seed, connections.
-            environment: Where the order was read from, to see which variables were set.
+            config: Settings of which target, emulator, API key, chunk size, seed and connections apply.
+            environment: Source of the settings, to see which variables were set.
 
         Raises:
-            InvalidOrder: a variable was set that would be ignored.
+            InvalidRunConfig: a variable was set that would be ignored.
         """
         for field, instead in _ELSEWHERE.items():
             if environment.get(name := f"{PREFIX}{field.upper()}", "").strip():
                 raise InvalidRunConfig(f"{name} does nothing without LOAD_SCENARIO; {instead}")
-        style = SCENARIOS["ci"].style
-        self._style: Style = style.with_chunks(order.chunk_ms)
-        self._order = order
-        self.engine = Engine()
-        self.part: Worker | None = None
+        super().__init__(config)
+        self._style: Style = SCENARIOS["ci"].style.with_chunks(config.chunk_ms)
         self._numbers = itertools.count()
-        self._slots = itertools.count()
         self._showing: gevent.Greenlet | None = None
 
     @property
-    def host(self) -> str:
-        """The gateway's address where `--host` names none."""
-        return self._order.target
-
-    @property
     def weights(self) -> Mapping[str, float]:
-        """Share of each class of users, by how many conversations of each are under way at once in `ci`."""
-        busy_s = expected_s(self._style)
-        mix = {name: share for name, share in EVERYBODY.items() if self._order.emulator or name != "Direct"}
-        return {name: share * busy_s[name] for name, share in mix.items()}
-
-    def next_slot(self) -> int:
-        """Return a number for a user of this process."""
-        return next(self._slots)
+        """Share of each class of users in the sessions under way at once in `ci`."""
+        mix = {name: share for name, share in EVERYBODY.items() if self.config.emulator or name != "Direct"}
+        return weights(mix, self._style)
 
     def next_arrival(self, user: str) -> Arrival | None:
-        """Return a conversation that begins now; None while no test runs."""
-        if self.part is None or self.part.closing:
+        """Return an arrival that is due now; None while no test runs."""
+        if self.worker is None or self.worker.closing:
             return None
-        return Arrival(next(self._numbers), user, time.monotonic() - self.part.zero_mono_s)
+        return Arrival(next(self._numbers), user, time.monotonic() - self.worker.zero_mono_s)
 
     def install(self, events: Any) -> None:
         """Listen to Locust."""
@@ -110,24 +96,24 @@ class ClosedLoop:
             logger.error("host: %s", error)  # noqa: TRY400 - the message says it all, a traceback adds nothing
             gevent.spawn(runner.stop)
             return
-        worker = max(0, getattr(runner, "worker_index", 0))
-        self._numbers = itertools.count(worker * _NUMBERS_PER_WORKER)
-        part = Worker(
-            self._order.at(target),
+        index = max(0, getattr(runner, "worker_index", 0))
+        self._numbers = itertools.count(index * _NUMBERS_PER_WORKER)
+        worker = Worker(
+            self.config.at(target),
             self._style,
             (),
             zero_mono_s=time.monotonic(),
             timeline=Timeline.read(""),
         )
-        self.engine.run(part.begin)
-        self.part = part
-        self._showing = gevent.spawn(Table(environment).show_all, part)
+        self.engine.run(worker.begin)
+        self.worker = worker
+        self._showing = gevent.spawn(Table(environment).show_all, worker)
 
     def _on_test_stopping(self, environment: Environment, **_: Any) -> None:
-        part, self.part = self.part, None
-        if part is None:
+        worker, self.worker = self.worker, None
+        if worker is None:
             return
-        self.engine.run(lambda: part.drain(float(environment.stop_timeout or 0.0)))
+        self.engine.run(lambda: worker.drain(float(environment.stop_timeout or 0.0)))
         if self._showing is not None:
             self._showing.kill()
-        Table(environment).show(part)
+        Table(environment).show(worker)

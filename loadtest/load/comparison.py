@@ -1,8 +1,8 @@
-"""Compares two runs: differences with an interval that says how much of them is chance, not bare percentages.
+"""Comparison of two runs: differences with confidence intervals instead of bare percentages.
 
-What is resampled are windows of the run, since values inside one resemble each other: a hundred acks that waited
+Windows of the run are resampled, because values inside a window resemble each other: a hundred acks that waited
 for the same pause are one observation, not a hundred. A run's direct users are resampled with the same windows and
-serve as control: if they became slower too, the machine did, and not the gateway.
+serve as control: if they became slower too, the machine became slower, not the gateway.
 """
 
 import math
@@ -29,14 +29,14 @@ EXIT_CODES: Final[dict[Change, int]] = {
 }
 RANKS: Final = (50.0, 90.0, 99.0)
 CONFIDENCE: Final = 0.95
-"""That none of the intervals misses the truth; each one has its part of the error."""
+"""Probability that all intervals hold the true differences; each interval has its part of the error."""
 RESAMPLES: Final = 5000
 _LEAST_WINDOWS: Final = 8
 _LEAST_BEYOND: Final = 5
 """Values that must lie beyond a percentile for it to be one, and not the largest value by another name."""
 _SMALLEST_SHARE: Final = 0.05
 _SMALLEST_MS: Final = 1.0
-"""Differences below both of these harm nobody, however sure they are."""
+"""Differences below both of these are harmless, however certain they are."""
 _GENERATORS_OWN: Final = {"chunk lateness", "deferred"}
 _CHUNK: Final = 250
 _CPU: Final = "CPU per second of audio"
@@ -47,7 +47,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One figure at one percentile, then and now, in milliseconds."""
+    """Difference of a figure at a percentile between two runs, in milliseconds."""
 
     what: str
     before_ms: float
@@ -57,7 +57,7 @@ class Difference:
     low_ms: float
     high_ms: float
     controlled: bool
-    """Whether the direct users' difference was taken off."""
+    """True if the direct users' difference was subtracted."""
     change: Change
 
 
@@ -67,9 +67,9 @@ class Comparison:
 
     differences: tuple[Difference, ...] = ()
     obstacles: tuple[str, ...] = ()
-    """Why they cannot be compared; empty when they can."""
+    """Reasons why the runs cannot be compared."""
     warnings: tuple[str, ...] = ()
-    """What else differs and may be the cause."""
+    """Other differences between the runs, which may be the cause."""
     resamples: int = RESAMPLES
     seed: int = 1
 
@@ -103,7 +103,7 @@ class Comparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for machines."""
+        """Return plain values for JSON."""
         return {
             "change": self.change,
             "exit_code": self.exit_code,
@@ -157,7 +157,7 @@ def compare(
 
 
 class _Resampled:
-    """One run, with the same draws of windows for all its series."""
+    """Run whose windows are drawn again, with the same draws for all its series."""
 
     def __init__(self, result: RunResult, rng: np.random.Generator, resamples: int) -> None:
         self._series = result.measured.series
@@ -166,12 +166,12 @@ class _Resampled:
         self._weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
 
     def knows(self, system: System, figure: str, rank: float) -> bool:
-        """Whether there are enough values beyond that percentile."""
+        """Return whether enough values lie beyond a percentile."""
         series = self._series.get((system, figure))
         return series is not None and series.count * (1 - rank / 100) >= _LEAST_BEYOND
 
     def percentiles(self, system: System, figure: str) -> tuple[Floats, Floats]:
-        """In milliseconds, a row for each of `RANKS`: as measured, and in each resample."""
+        """Return percentiles in milliseconds, a row for each of `RANKS`: as measured, and in each resample."""
         values_ms, counts = _matrix(self._series[system, figure], self._windows)
         measured = _percentiles(values_ms, counts.sum(axis=0, keepdims=True))[:, 0]
         drawn = [
@@ -245,7 +245,7 @@ def _cpu_difference(
 
 
 def _cpu_by_window(result: RunResult) -> tuple[Floats, Floats] | None:
-    """CPU seconds, and seconds of audio, of each window that the samples cover."""
+    """Return the seconds of CPU and of audio of each window that the samples cover."""
     spoken = result.measured.over_time.get(("gateway", "audio bytes"), {})
     windows = [window for window in sorted(_full_windows(result)) if _covered(result.samples, window)]
     audio_s = np.array([spoken.get(window, 0) / AUDIO_BYTES_PER_S for window in windows])
@@ -261,7 +261,7 @@ def _covered(samples: list[Sample], window: int) -> bool:
 
 
 def _matrix(series: Series, windows: list[int]) -> tuple[Floats, Floats]:
-    """Distinct values in milliseconds, and how often each came in each window."""
+    """Return the distinct values in milliseconds, and the count of each in each window."""
     spreads = [
         Spread.of((series.by_window[window],)) if window in series.by_window else Spread.of(())
         for window in windows
@@ -274,7 +274,7 @@ def _matrix(series: Series, windows: list[int]) -> tuple[Floats, Floats]:
 
 
 def _percentiles(values_ms: Floats, counts: Floats) -> Floats:
-    """For each of `RANKS`, that percentile of each row of counts; NaN for a row without any."""
+    """Return the percentile of each row of counts for each of `RANKS`; NaN for a row without values."""
     reached = np.cumsum(counts, axis=1)
     totals = reached[:, -1]
     found = []
@@ -286,13 +286,13 @@ def _percentiles(values_ms: Floats, counts: Floats) -> Floats:
 
 
 def _full_windows(result: RunResult) -> set[int]:
-    """Windows in which anybody spoke."""
+    """Return the windows in which any session spoke."""
     series = result.measured.series.items()
     return {window for (_, name), one in series if _is_gateways(name) for window in one.by_window}
 
 
 def _is_gateways(name: str) -> bool:
-    """Whether a figure says how fast the gateway is."""
+    """Return whether a figure measures the gateway's speed."""
     return FIGURES[name].phase != "lifetime" and name not in _GENERATORS_OWN and not name.endswith(CLOSED_LOOP)
 
 

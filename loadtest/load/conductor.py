@@ -1,7 +1,7 @@
-"""Runs the parts of all processes as one: a common beginning, a common end, one report.
+"""Scheduled run of a scenario over all processes: a common beginning, a common end, one report.
 
     master or only process                         each process that generates
-    test_start: zero, shares   --load-begin-->     its share is prepared, users take arrivals from it
+    test_start: zero, shares   --load-begin-->     its share is prepared, users serve it
                                                    after the last arrival: drain
     merge, report              <--load-done---     what it measured
     stopped early              --load-stop-->      drain at once
@@ -26,14 +26,15 @@ from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from load.arrivals import Arrival, share_of
-from load.behaviours import BEHAVIOURS, expected_s
+from load.behaviours import USER_KINDS, expected_s, weights
 from load.dispatch import EvenDispatcher
-from load.engine import Engine
 from load.figures import Recorder
+from load.locust_run import LocustRun
 from load.run_config import Began, Report, RunConfig
-from load.scenarios import Scenario
+from load.scenarios import scenario_of
 from load.show import Table
 from load.signals import leave_ctrl_c_to_the_master
+from load.slots import cap_at
 from load.target import target_of
 from load.timeline import Timeline
 from load.worker import DRAIN_S, END_WITHIN_S, Worker
@@ -43,32 +44,33 @@ logger = logging.getLogger(__name__)
 _LEAD_S: Final = 2.0
 """From the start of a test to the schedule's zero: users are there before the first arrival."""
 _LATEST_S: Final = DRAIN_S + END_WITHIN_S + 10.0
-"""How long after the last arrival a process may take to report; one that has not by then is lost."""
+"""Longest time from the last arrival to a process's report; a process without a report by then is lost."""
 _FIXED: Final = {"num_users": "LOAD_USERS", "spawn_rate": "LOAD_RATE", "run_time": "LOAD_SECONDS"}
 """Options of Locust that a scenario replaces, with the variable for each."""
 _POLL_S: Final = 0.1
 _TURN_S: Final = 0.001
 
 
-class Conductor:
-    """What Locust calls in each process. `part` is there from the first run's beginning on."""
+class Conductor(LocustRun):
+    """Scheduled runs. `worker` is set from the first run's beginning on."""
 
-    def __init__(self, order: RunConfig, scenario: Scenario) -> None:
+    scheduled = True
+
+    def __init__(self, config: RunConfig) -> None:
         """Prepare for runs.
 
         Raises:
-            TimelineError: the order names a timeline of faults that cannot be read.
+            InvalidRunConfig: the scenario does not exist, or has no class of users left.
+            TimelineError: the timeline of faults cannot be read.
         """
-        self.order = order
-        self.scenario = scenario
-        self._timeline = Timeline.read(order.faults)
-        self.engine = Engine()
-        self.part: Worker | None = None
+        super().__init__(config)
+        self.scenario = scenario_of(config, expected_s)
+        self._curve = self.scenario.curve()
+        self._timeline = Timeline.read(config.faults)
         self._environment: Environment | None = None
-        self._slots = itertools.count()
         self._work: gevent.Greenlet | None = None
         self._early = gevent.event.Event()
-        # The master's side.
+        # State of the master, or of the only process.
         self._running = False
         self._over = False
         self._zero_mono_s = 0.0
@@ -78,22 +80,18 @@ class Conductor:
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """Share of each class of users, by how many arrivals of each are under way at once."""
-        busy_s = expected_s(self.scenario.style)
-        return {name: share * busy_s[name] for name, share in self.scenario.mix.items()}
-
-    @property
-    def host(self) -> str:
-        """The gateway of the order, which the web page shows."""
-        return self.order.target
-
-    def next_slot(self) -> int:
-        """A number for a user of this process."""
-        return next(self._slots)
+        """Share of each class of users in the sessions under way at once."""
+        return weights(self.scenario.mix, self.scenario.style)
 
     def next_arrival(self, user: str) -> Arrival | None:
-        """Return the next arrival of a class; None before the run and when there will be no more."""
-        return None if self.part is None else self.part.take(user)
+        """Return the next arrival of a class; None before the run and after the last arrival."""
+        return None if self.worker is None else self.worker.take(user)
+
+    def users_at(self, at_s: float, workers: int) -> int | None:
+        """Return the number of users at a time after the start; None when every process has reported."""
+        if self.over():
+            return None
+        return max(cap_at(self._curve, at_s, self.scenario.users), len(self.scenario.mix) * max(1, workers))
 
     def install(self, events: Any) -> None:
         """Listen to Locust."""
@@ -117,7 +115,7 @@ class Conductor:
             runner.register_message("load-stop", self._on_stop, concurrent=True)
 
     def _refuse_what_is_ignored(self, environment: Environment) -> None:
-        """A schedule has its own users, rate and length, so Locust's options for them would do nothing."""
+        """Refuse Locust's options for users, rate and length, which the schedule replaces."""
         options = environment.parsed_options
         for option, variable in _FIXED.items():
             if options is not None and getattr(options, option, None) is not None:
@@ -126,12 +124,10 @@ class Conductor:
                     f"{flag} does nothing in a scenario, whose schedule says it; set {variable}, or unset "
                     "LOAD_SCENARIO for plain Locust"
                 )
-        if environment.host and target_of(environment.host) != self.order.target:
+        if environment.host and target_of(environment.host) != self.config.target:
             raise SystemExit(
-                f"--host is {environment.host}, but LOAD_TARGET is {self.order.target}; set one of them"
+                f"--host is {environment.host}, but LOAD_TARGET is {self.config.target}; set one of them"
             )
-
-    # --- the master's side, and the only process's
 
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
         runner = environment.runner
@@ -146,14 +142,14 @@ class Conductor:
             started_mono_s=self._zero_mono_s,
             seconds=self.scenario.seconds,
         )
-        self._began.save(self.order)
+        self._began.save(self.config)
         # Messages of one worker keep their order, so its share is there before its users are.
         for rank, worker in enumerate(workers):
             plan = {"rank": rank, "workers": len(workers), "zero_wall_s": zero_wall_s}
             runner.send_message("load-begin", plan, worker)
 
     def over(self) -> bool:
-        """Whether everybody has reported, or never will; the report is written then."""
+        """Return whether every process has reported or is lost; write the report then."""
         if self._running:
             missing = self._workers - len(self._reports)
             late = time.monotonic() > self._zero_mono_s + self.scenario.seconds + _LATEST_S
@@ -162,8 +158,8 @@ class Conductor:
             self._write_report()
         return self._over
 
-    def forget(self) -> None:
-        """Another run is about to begin; nothing happens when it has begun already."""
+    def begin_again(self) -> None:
+        """Forget the end of the run before; do nothing while a run is under way."""
         if not self._running:
             self._over = False
 
@@ -180,8 +176,8 @@ class Conductor:
             measured.merge(Recorder.from_json(left["measured"]))
         for rank in set(range(self._workers)) - set(self._reports):
             logger.error("worker %d of %d is lost, with all it measured", rank + 1, self._workers)
-            for arrival in share_of(self.scenario.arrivals(self.order.seed), rank=rank, workers=self._workers):
-                system = BEHAVIOURS[arrival.user].system
+            for arrival in share_of(self.scenario.arrivals(self.config.seed), rank=rank, workers=self._workers):
+                system = USER_KINDS[arrival.user].system
                 measured.count(system, "arrivals missed", at_mono_s=self._zero_mono_s + arrival.due_s)
         report = Report(
             measured=measured,
@@ -194,42 +190,38 @@ class Conductor:
                 for name in ("lag_p99_ms", "lag_max_ms", "cpu_share")
             },
         )
-        report.save(Path(self.order.report))
-        logger.info("what was measured is in %s", self.order.report)
-
-    # --- the side of a process that generates
+        report.save(Path(self.config.report))
+        logger.info("what was measured is in %s", self.config.report)
 
     def _on_begin(self, msg: Any, **_: Any) -> None:
         plan = msg.data
         zero_mono_s = time.monotonic() + plan["zero_wall_s"] - time.time()
-        share = share_of(self.scenario.arrivals(self.order.seed), rank=plan["rank"], workers=plan["workers"])
-        part = Worker(self.order, self.scenario.style, share, zero_mono_s=zero_mono_s, timeline=self._timeline)
-        self._slots = itertools.count()
+        share = share_of(self.scenario.arrivals(self.config.seed), rank=plan["rank"], workers=plan["workers"])
+        worker = Worker(self.config, self.scenario.style, share, zero_mono_s=zero_mono_s, timeline=self._timeline)
+        self._user_numbers = itertools.count()
         self._early.clear()
         _keep_pauses_short()
-        self.engine.run(part.begin)
-        self.part = part
-        self._work = gevent.spawn(self._work_through, part, plan["rank"])
+        self.engine.run(worker.begin)
+        self.worker = worker
+        self._work = gevent.spawn(self._work_through, worker, plan["rank"])
 
-    def _work_through(self, part: Worker, rank: int) -> None:
+    def _work_through(self, worker: Worker, rank: int) -> None:
         assert self._environment is not None
         table = Table(self._environment)
-        showing = gevent.spawn(table.show_all, part)
-        end_mono_s = part.zero_mono_s + self.scenario.seconds
+        showing = gevent.spawn(table.show_all, worker)
+        end_mono_s = worker.zero_mono_s + self.scenario.seconds
         self._early.wait(max(0.0, end_mono_s - time.monotonic()))
-        report = self.engine.run(lambda: part.drain(DRAIN_S))
+        report = self.engine.run(lambda: worker.drain(DRAIN_S))
         showing.kill()
-        table.show(part)
+        table.show(worker)
         assert self._environment.runner is not None
         self._environment.runner.send_message("load-done", {"rank": rank, **report})
-
-    # --- stopped early, by Ctrl-C, SIGTERM or the web UI's button
 
     def _on_stop(self, **_: Any) -> None:
         if self._work is not None and not self._work.ready():
             self._early.set()
-            assert self.part is not None
-            self.engine.run(self.part.hurry)
+            assert self.worker is not None
+            self.engine.run(self.worker.hurry)
             self._work.join(_LATEST_S)
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
@@ -243,9 +235,9 @@ class Conductor:
 
 
 def _keep_pauses_short() -> None:
-    """The loop's thread shares this process with Locust's, and both with the garbage collector."""
-    # Between threads that both want to run Python, Python's own default is 5 ms at a time.
+    """Keep Locust's thread and the garbage collector from delaying the event loop."""
+    # Python's own default is 5 ms at a time for each of several running threads.
     sys.setswitchinterval(_TURN_S)
-    # All that was imported stays for good; a collector that looks through it stops the loop for long.
+    # Imported objects stay for the life of the process; a collection over them would stop the loop for long.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The emulator's control API, as a run uses it."""
+"""Client of the emulator's control API."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ _TIMEOUT_S = 10.0
 
 
 class Control:
-    """Asks the emulator and turns its knobs. Whoever makes it closes it."""
+    """Client of the emulator's control API. Its owner closes it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -26,7 +26,7 @@ class Control:
         self._http.close()
 
     def state(self) -> dict[str, Any]:
-        """Counters.
+        """Return the counters.
 
         Raises:
             StageError: it does not answer.
@@ -34,7 +34,7 @@ class Control:
         return self._row(self.call("GET", "/state"))
 
     def active(self) -> int:
-        """Sessions that live upstream.
+        """Return the number of sessions that live upstream.
 
         Raises:
             StageError: it does not answer.
@@ -42,7 +42,7 @@ class Control:
         return int(self.state()["sessions"]["active"])
 
     def settings(self) -> dict[str, Any]:
-        """All knobs.
+        """Return all settings.
 
         Raises:
             StageError: it does not answer.
@@ -50,7 +50,7 @@ class Control:
         return self._row(self.call("GET", "/settings"))
 
     def sessions(self) -> list[dict[str, Any]]:
-        """All recorded sessions in short, in the order of their start.
+        """Return all recorded sessions in short, in the order of their start.
 
         Raises:
             StageError: it does not answer.
@@ -59,7 +59,7 @@ class Control:
         return rows if isinstance(rows, list) else []
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """One call; its answer as plain values, None when it has no body.
+        """Call the API and return the answer as plain values; None when it has no body.
 
         Raises:
             StageError: it does not answer, or refuses.

@@ -1,4 +1,4 @@
-"""The shapes of load: how the rate of arrivals moves over a run. Pure."""
+"""Shapes of load: the rate of arrivals over a run. Pure."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,30 +7,30 @@ from load.arrivals import Curve
 
 
 def constant(rate: float, seconds: float) -> Curve:
-    """The same all the time."""
+    """Return a constant rate."""
     return Curve(((0.0, rate), (seconds, rate)))
 
 
 def ramp(rate: float, seconds: float) -> Curve:
-    """From nothing to the full rate at the end."""
+    """Return a rate that rises from zero to the full rate."""
     return Curve(((0.0, 0.0), (seconds, rate)))
 
 
 def step(rate: float, seconds: float) -> Curve:
-    """A quarter of the rate, a half, three quarters, all of it: a quarter of the time each."""
+    """Return a rate in four steps of a quarter each, all of the same length."""
     quarters = [(seconds * k / 4, rate * level / 4) for k in range(4) for level in (k, k + 1)]
     return Curve((*quarters[1:], (seconds, rate)))
 
 
 def spike(rate: float, seconds: float) -> Curve:
-    """A third of the rate, but all of it from two fifths to three fifths of the time, and at once."""
+    """Return a third of the rate, with the full rate from two fifths to three fifths of the time."""
     calm = rate / 3
     begin_s, end_s = seconds * 0.4, seconds * 0.6
     return Curve(((0.0, calm), (begin_s, calm), (begin_s, rate), (end_s, rate), (end_s, calm), (seconds, calm)))
 
 
 def soak(rate: float, seconds: float) -> Curve:
-    """The full rate for long, after a tenth of the time to get there."""
+    """Return the full rate, reached after a tenth of the time."""
     return Curve(((0.0, 0.0), (seconds * 0.1, rate), (seconds, rate)))
 
 

@@ -1,7 +1,7 @@
 """A session with LiveAvatar itself, over REST and its command socket: what the gateway is compared with.
 
-It cuts packets as a careful client does: 400 ms first, since that sets the time to the first word, then whatever
-has come, at least 200 ms of it and at most a second.
+It cuts packets as a careful client does: 400 ms first, because that sets the time to the first word, then all
+audio so far, at least 200 ms and at most a second.
 
 Source: LiveAvatar API reference, REST endpoints, command socket and audio.
 """
@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 from load.figures import System
 from load.gateway import AVATAR_ID
 from load.recorder import LoadRecorder
-from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Turn, deadline, until
+from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Utterance, deadline, until
 from load.speech import BYTE_RATE, Voice
 
 _FIRST_BYTES: Final = BYTE_RATE * 4 // 10
@@ -31,20 +31,20 @@ _EVENTS_BYTES: Final = 1 << 20
 
 
 class DirectSession(Session):
-    """One session."""
+    """Session with LiveAvatar itself."""
 
     system: System = "direct"
 
-    def __init__(self, http: aiohttp.ClientSession, api_key: str, meter: LoadRecorder, voice: Voice) -> None:
+    def __init__(self, http: aiohttp.ClientSession, api_key: str, recorder: LoadRecorder, voice: Voice) -> None:
         """Prepare it.
 
         Args:
-            http: With LiveAvatar's address as base.
-            api_key: Of the account.
-            meter: Where to note.
-            voice: Who speaks.
+            http: HTTP client with LiveAvatar's address as base.
+            api_key: API key of the account.
+            recorder: Recorder of the measurements.
+            voice: Source of speech.
         """
-        super().__init__(meter, voice)
+        super().__init__(recorder, voice)
         self._http = http
         self._api_key = api_key
         self._token = ""
@@ -55,18 +55,16 @@ class DirectSession(Session):
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._packeted_bytes = 0
-        self._unacked: deque[tuple[Turn, int]] = deque()
-        self._by_id: dict[str, Turn] = {}
+        self._unacked: deque[tuple[Utterance, int]] = deque()
+        self._by_id: dict[str, Utterance] = {}
         self._cuts: dict[str, asyncio.Future[None]] = {}
         self._opened_s = 0.0
-
-    # --- open and end
 
     async def open(self) -> None:
         """Mint, start, connect, and wait for `connected`: commands before it vanish."""
         async with deadline("session open", OPEN_WITHIN_S):
-            order = {"mode": "LITE", "avatar_id": AVATAR_ID}
-            minted = await self._post("/v1/sessions/token", {"X-API-KEY": self._api_key}, order)
+            request = {"mode": "LITE", "avatar_id": AVATAR_ID}
+            minted = await self._post("/v1/sessions/token", {"X-API-KEY": self._api_key}, request)
             self._token = minted["session_token"]
             started = await self._post("/v1/sessions/start", self._bearer())
             self.upstream_id = started["session_id"]
@@ -89,14 +87,14 @@ class DirectSession(Session):
                 async with deadline("stop", ANSWER_WITHIN_S):
                     await self._post("/v1/sessions/stop", self._bearer())
             except Failure as failure:
-                # One that failed before is counted already.
+                # A session that failed before is counted already.
                 if self.waits.failure is None:
-                    self.meter.failed(self.system, f"END: {failure.reason}", took_s=0.0)
+                    self.recorder.failed(self.system, f"END: {failure.reason}", took_s=0.0)
         if self._socket is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_WITHIN_S):
                     await self._socket.close()
-            self.meter.took(self.system, "stream lifetime", time.monotonic() - self._opened_s)
+            self.recorder.record(self.system, "stream lifetime", time.monotonic() - self._opened_s)
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -117,61 +115,59 @@ class DirectSession(Session):
     def _bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"}
 
-    # --- speak
-
     async def listen(self, from_s: float, to_s: float) -> None:
-        """Look attentive for a while."""
+        """Show the listening pose for a time."""
         await until(from_s)
         await self._send(b'{"type":"agent.start_listening"}')
         await until(to_s)
         await self._send(b'{"type":"agent.stop_listening"}')
 
-    async def _begin(self, turn: Turn) -> None:
-        self._by_id[turn.id] = turn
+    async def _begin(self, utterance: Utterance) -> None:
+        self._by_id[utterance.id] = utterance
         self._packeted_bytes = 0
 
-    async def _write(self, turn: Turn, chunk: bytes) -> None:
+    async def _write(self, utterance: Utterance, chunk: bytes) -> None:
         self._gathered.append(chunk)
         self._gathered_bytes += len(chunk)
         wanted = _NEXT_BYTES if self._packeted_bytes else _FIRST_BYTES
         if self._gathered_bytes >= wanted:
-            await self._flush(turn)
+            await self._flush(utterance)
 
-    async def _flush(self, turn: Turn) -> None:
+    async def _flush(self, utterance: Utterance) -> None:
         pcm = b"".join(self._gathered)
         self._gathered.clear()
         self._gathered_bytes = 0
         for at in range(0, len(pcm), _MOST_BYTES):
             packet = pcm[at : at + _MOST_BYTES]
             self._packeted_bytes += len(packet)
-            self._unacked.append((turn, self._packeted_bytes))
-            event_id, audio = turn.id.encode(), pybase64.b64encode(packet)
+            self._unacked.append((utterance, self._packeted_bytes))
+            event_id, audio = utterance.id.encode(), pybase64.b64encode(packet)
             await self._send(b'{"type":"agent.speak","event_id":"%b","audio":"%b"}' % (event_id, audio))
 
-    async def _seal(self, turn: Turn) -> None:
-        await self._flush(turn)
-        await self._send(b'{"type":"agent.speak_end","event_id":"%b"}' % turn.id.encode())
-        if turn.sent_bytes == 0:
-            turn.end("completed")
+    async def _seal(self, utterance: Utterance) -> None:
+        await self._flush(utterance)
+        await self._send(b'{"type":"agent.speak_end","event_id":"%b"}' % utterance.id.encode())
+        if utterance.sent_bytes == 0:
+            utterance.end("completed")
 
-    async def interrupt(self, turn: Turn, *, how: str = "") -> None:  # noqa: ARG002 - LiveAvatar has one way
-        """Wait for the turn's moment and cut it, unless it is over before."""
-        assert turn.interrupt_s is not None
-        # What waits here was never given away: it is as if it had not been said.
-        turn.sent_bytes -= self._gathered_bytes
+    async def interrupt(self, utterance: Utterance, *, how: str = "") -> None:  # noqa: ARG002 - LiveAvatar has one way
+        """Wait for the utterance's `interrupt_s` and interrupt it, unless it ends before."""
+        assert utterance.interrupt_s is not None
+        # Audio that was gathered but not sent does not count as spoken.
+        utterance.sent_bytes -= self._gathered_bytes
         self._gathered.clear()
         self._gathered_bytes = 0
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, turn.interrupt_s - time.monotonic())):
-                await asyncio.shield(turn.over)
-        turn.sealed = True
-        if turn.fate is not None:
+            async with asyncio.timeout(max(0.0, utterance.interrupt_s - time.monotonic())):
+                await asyncio.shield(utterance.over)
+        utterance.sealed = True
+        if utterance.outcome is not None:
             return
-        cut_id = f"cut-{turn.id}"
+        cut_id = f"cut-{utterance.id}"
         self._cuts[cut_id] = asyncio.get_running_loop().create_future()
         await self._send(b'{"type":"agent.interrupt","event_id":"%b"}' % cut_id.encode())
         await self.waits.answer("interrupt carried out", self._cuts[cut_id], ANSWER_WITHIN_S)
-        turn.end("interrupted")
+        utterance.end("interrupted")
 
     async def _send(self, frame: bytes) -> None:
         assert self._socket is not None
@@ -179,8 +175,6 @@ class DirectSession(Session):
             await self._socket.send(frame, text=True)
         except websockets.ConnectionClosed as error:
             raise self.waits.failure or _closed(error) from error
-
-    # --- what comes
 
     async def _read(self, socket: ClientConnection) -> None:
         try:
@@ -198,10 +192,10 @@ class DirectSession(Session):
             case "session.state_updated" if event.get("state") == "connected" and not self._connected.done():
                 self._connected.set_result(None)
             case "agent.audio_buffer_appended" if self._unacked:
-                turn, size_bytes = self._unacked.popleft()
-                self._told_acked(turn, size_bytes, now_s)
+                utterance, size_bytes = self._unacked.popleft()
+                self._note_acked(utterance, size_bytes, now_s)
             case "agent.speak_started" if source in self._by_id:
-                self._told_started(self._by_id[source], now_s)
+                self._note_started(self._by_id[source], now_s)
             case "agent.speak_ended" if source in self._by_id:
                 self._by_id.pop(source).end("completed")
             case "agent.audio_buffer_cleared" if source in self._cuts and not self._cuts[source].done():

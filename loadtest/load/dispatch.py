@@ -1,7 +1,7 @@
-"""Where users run: as many of each class on each worker, so that each can serve its share of arrivals.
+"""Distribution of users over workers: users of each class on each worker, for its share of arrivals.
 
-Locust deals users out one by one, class after class; with two workers and two classes of equal weight the one
-worker gets all of the one class, and the arrivals of the other class would find nobody there.
+Locust distributes users class after class: with two workers and two classes of equal weight, each worker would get
+all users of one class, and its arrivals of the other class would find no user.
 """
 
 from collections.abc import Generator
@@ -12,7 +12,7 @@ from load.slots import even
 
 
 class EvenDispatcher(UsersDispatcher):
-    """All users at once, evenly: they are only slots, and what ramps is the schedule of arrivals."""
+    """Dispatcher that starts all users at once, evenly: the schedule of arrivals ramps, users only serve it."""
 
     def _dispatcher(self) -> Generator[dict[str, dict[str, int]], None, None]:
         self._dispatch_in_progress = True

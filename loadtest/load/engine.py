@@ -1,4 +1,4 @@
-"""One native event loop in a thread of its own, and how Locust's greenlets wait for what it does.
+"""Native event loop in a thread of its own, and the bridge to it from Locust's greenlets.
 
 Locust lives on gevent, gRPC and asyncio do not: with gevent's patches they hang. So nothing is patched
 (`LOCUST_SKIP_MONKEY_PATCH=1`), users stay greenlets, and all streams of a process run on this loop.
@@ -18,19 +18,19 @@ _STOP_WITHIN_S: Final = 10.0
 
 
 class Engine:
-    """The loop and its thread. Started lazily: after any fork, since threads do not survive one."""
+    """The loop and its thread. It starts lazily, after any fork, because threads do not survive a fork."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def run(self, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-        """Do some work on the loop; the calling greenlet waits, all others go on.
+        """Run a coroutine on the loop; the calling greenlet waits, all others go on.
 
-        A greenlet that is killed meanwhile cancels its work.
+        A greenlet that is killed meanwhile cancels its coroutine.
         """
         done = gevent.event.Event()
-        # The one thing of gevent's that another thread may touch.
+        # Only gevent's async watchers may be used from another thread.
         watcher = gevent.get_hub().loop.async_()
         watcher.start(done.set)
         try:

@@ -1,4 +1,4 @@
-"""Plays a timeline of faults against the emulator while a run goes on."""
+"""Player of a timeline of faults against the emulator during a run."""
 
 import threading
 import time
@@ -11,19 +11,18 @@ from stage.errors import StageError
 
 
 class FaultPlayer:
-    """Does what the timeline says, in a thread of its own, from `begin` until it is left.
+    """Context manager that plays a timeline in a thread of its own, from `begin` on.
 
-    `played` holds what was done, as the result has it. What it changed for a while and could not put back in time
-    is put back on leaving.
+    `played` holds the events played so far, for the result. Leaving puts back all settings that are still changed.
     """
 
     def __init__(self, timeline: Timeline, control: Control | None) -> None:
         """Prepare it.
 
         Raises:
-            StageError: there is something to play and no emulator to play it against.
+            StageError: the timeline has events, but there is no emulator.
         """
-        if timeline.happenings and control is None:
+        if timeline.events and control is None:
             raise StageError("faults are played by the emulator: say where it is with --emulator")
         self.played: list[dict[str, Any]] = []
         self.problem = ""
@@ -39,7 +38,7 @@ class FaultPlayer:
 
     def begin(self, zero_mono_s: float) -> None:
         """Play from the schedule's zero on; a second call changes nothing."""
-        if self._thread is None and self._timeline.happenings:
+        if self._thread is None and self._timeline.events:
             self._zero_mono_s = zero_mono_s
             self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
             self._thread.start()
@@ -53,31 +52,31 @@ class FaultPlayer:
 
     def _run(self) -> None:
         try:
-            for at_s, happening, undo in self._timeline.steps():
-                # Over early: nothing new is done, what was done is undone at once.
+            for at_s, event, undo in self._timeline.steps():
+                # At an early end no new fault is played, and all are undone at once.
                 over = self._over.wait(max(0.0, self._zero_mono_s + at_s - time.monotonic()))
                 if undo:
-                    self._undo(happening)
+                    self._undo(event)
                 elif not over:
-                    self._do(happening)
+                    self._do(event)
         except StageError as error:
             self.problem = f"faults stopped: {error}"
 
-    def _do(self, happening: TimelineEvent) -> None:
+    def _do(self, event: TimelineEvent) -> None:
         control = self._control
         assert control is not None
-        if happening.settings is not None:
+        if event.settings is not None:
             known = control.settings()
-            self._before[id(happening)] = {name: known[name] for name in happening.settings if name in known}
-            control.call("PATCH", "/settings", happening.settings)
-        elif happening.fault is not None:
-            control.call("POST", "/faults", happening.fault)
+            self._before[id(event)] = {name: known[name] for name in event.settings if name in known}
+            control.call("PATCH", "/settings", event.settings)
+        elif event.fault is not None:
+            control.call("POST", "/faults", event.fault)
         else:
-            control.call("POST", "/restart", happening.restart)
+            control.call("POST", "/restart", event.restart)
         at_s = time.monotonic() - self._zero_mono_s
-        self.played.append({"at_s": round(at_s, 3), "what": happening.what, "for_s": happening.for_s})
+        self.played.append({"at_s": round(at_s, 3), "what": event.what, "for_s": event.for_s})
 
-    def _undo(self, happening: TimelineEvent) -> None:
-        before = self._before.pop(id(happening), None)
+    def _undo(self, event: TimelineEvent) -> None:
+        before = self._before.pop(id(event), None)
         if before and self._control is not None:
             self._control.call("PATCH", "/settings", before)

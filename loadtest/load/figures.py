@@ -1,4 +1,4 @@
-"""The figures a run takes: what each is called, what it means, and where it is recorded.
+"""Figures of a run: names, meanings and recorded values.
 
 A new figure is one entry in `FIGURES`, one call of `Recorder.took` where it happens, and, if it is to be judged,
 one line in `objectives.toml`.
@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 from hdrh.histogram import HdrHistogram
 
 System = Literal["gateway", "direct"]
-"""What was spoken to: the gateway, or LiveAvatar's own REST and socket as the baseline of the same run."""
+"""System under load: the gateway, or LiveAvatar's own REST and socket as the baseline of the same run."""
 
 _HIGHEST_US: Final = 3_600_000_000
 _DIGITS: Final = 3
@@ -25,11 +25,11 @@ class Figure:
     """A time that is measured many times in a run."""
 
     name: str
-    """As Locust's tables, the objectives and the reports show it."""
+    """Name in Locust's tables, objectives and reports."""
     meaning: str
-    """From when to when."""
+    """Start and end of the measured time."""
     phase: Literal["lifetime", "session", "utterance", "message"]
-    """What one value is about. Lifetimes never mix with latencies: a stream's length says nothing of its speed."""
+    """Object of one value. Lifetimes never mix with latencies: a stream's length says nothing of its speed."""
 
 
 FIGURES: Final = {
@@ -71,7 +71,7 @@ FIGURES: Final = {
 }
 
 CLOSED_LOOP: Final = ", closed loop"
-"""How the figures end that show what another way of counting would have hidden; nothing is judged by them."""
+"""Suffix of figures that count as a closed loop does, for comparison; no objective judges them."""
 
 COUNTERS: Final = {
     "arrivals": "arrivals of the schedule that began",
@@ -109,11 +109,11 @@ class Series:
         return int(self.whole.get_total_count())
 
     def percentile_ms(self, rank: float) -> float:
-        """The value that `rank` percent stay at or below, milliseconds; 0 when there are none."""
+        """Return the value that `rank` percent stay at or below, milliseconds; 0 without values."""
         return float(self.whole.get_value_at_percentile(rank)) / 1000 if self.count else 0.0
 
     def max_ms(self) -> float:
-        """The largest value, milliseconds; 0 when there are none."""
+        """Return the largest value, milliseconds; 0 without values."""
         return float(self.whole.get_max_value()) / 1000 if self.count else 0.0
 
     def merge(self, other: Self) -> None:
@@ -126,7 +126,7 @@ class Series:
                 self.by_window[window] = histogram
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for workers' reports and result files."""
+        """Return plain values for workers' reports and result files."""
         return {
             "whole": self.whole.encode().decode(),
             "by_window": {str(window): one.encode().decode() for window, one in self.by_window.items()},
@@ -134,7 +134,7 @@ class Series:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Self:
-        """Read `to_json`'s."""
+        """Read the values of `to_json`."""
         series = cls()
         series.whole.decode_and_add(row["whole"].encode())
         for window, text in row["by_window"].items():
@@ -145,7 +145,7 @@ class Series:
 
 
 class Recorder:
-    """Everything one generator process measured. Merged over processes by `merge`; not for several threads."""
+    """Measurements of a generator process. `merge` adds those of another one; not thread-safe."""
 
     def __init__(self, started_mono_s: float | None = None) -> None:
         self.started_mono_s = time.monotonic() if started_mono_s is None else started_mono_s
@@ -157,7 +157,7 @@ class Recorder:
         """Counters by window, as in `Series.by_window`; all errors of a window are under "errors"."""
         self.integrity_failures: list[str] = []
 
-    def took(self, system: System, figure: str, value_s: float, *, at_mono_s: float, times: int = 1) -> None:
+    def record(self, system: System, figure: str, value_s: float, *, at_mono_s: float, times: int = 1) -> None:
         """Record one value of a figure, or the same one several times, that belongs to the moment `at_mono_s`.
 
         Raises:
@@ -165,7 +165,7 @@ class Recorder:
         """
         series = self.series.get((system, figure))
         if series is None:
-            # Not with `setdefault`, which would make a series, 200 kB of zeros, with each value.
+            # `setdefault` would make a new series, 200 kB of zeros, with each value.
             series = self.series[system, FIGURES[figure].name] = Series()
         series.add(value_s, self._window(at_mono_s), times)
 
@@ -189,13 +189,13 @@ class Recorder:
         errors[system, reason] = errors.get((system, reason), 0) + 1
         self._count_in_window((system, "errors"), 1, at_mono_s)
 
-    def broke(self, system: System, what: str) -> None:
-        """Note an utterance whose bytes upstream are not those that were spoken."""
+    def note_integrity_failure(self, system: System, what: str) -> None:
+        """Record an utterance whose bytes upstream differ from those that were sent."""
         self.count(system, "integrity failures")
         self.integrity_failures.append(what)
 
     def merge(self, other: Self) -> None:
-        """Add what another process measured."""
+        """Add another process's measurements."""
         for key, series in other.series.items():
             if key in self.series:
                 self.series[key].merge(series)
@@ -214,7 +214,7 @@ class Recorder:
         self.integrity_failures += other.integrity_failures
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for workers' reports and result files."""
+        """Return plain values for workers' reports and result files."""
         return {
             "series": [
                 {"system": system, "figure": figure, **series.to_json()}
@@ -232,7 +232,7 @@ class Recorder:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Self:
-        """Read `to_json`'s."""
+        """Read the values of `to_json`."""
         recorder = cls(0.0)
         recorder.series = {(one["system"], one["figure"]): Series.from_json(one) for one in row["series"]}
         recorder.counters = {(system, name): number for system, name, number in row["counters"]}

@@ -1,4 +1,4 @@
-"""Judges single objectives: one function per kind; its message has the figure, its value and the limit."""
+"""Judgement of single objectives: a function per kind, whose message has the figure, its value and the limit."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ _DETAILS_SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found about one objective."""
+    """Result of one objective."""
 
     status: Status
     message: str
@@ -211,7 +211,7 @@ def _leaks(objective: Leaks, result: RunResult) -> Finding:
     if left is None:
         return Finding(
             status="void" if result.embedded else "skipped",
-            message="leaks not checked: nobody could be asked which sessions are left upstream",
+            message="leaks not checked: no emulator could be asked for the sessions left upstream",
         )
     return Finding(
         status="held" if left <= objective.at_most else "broken",
@@ -273,7 +273,7 @@ def _growth(objective: Growth, result: RunResult) -> Finding:
 
 
 def _arrivals_end_s(result: RunResult) -> float:
-    """When nobody comes any more. From then on there is ever less to do, and memory that was needed stays."""
+    """Return the end of the arrivals. Load falls from then on, while memory stays allocated."""
     came = result.measured.over_time.get(("gateway", "arrivals"))
     return (max(came) + 1) * WINDOW_S if came else math.inf
 
@@ -298,7 +298,7 @@ def _recovery(objective: Recovery, result: RunResult) -> Finding:
     good = {window: values[0] <= objective.at_most_ms for window, values in by_window.items()}
     came = result.measured.over_time.get(("gateway", "arrivals"), {})
     if came:
-        # Nobody came, so nobody was kept from getting through.
+        # Windows without arrivals count as good: no session was kept from getting through.
         calm = (window for window in range(max(came)) if window not in came)
         good = {**dict.fromkeys(calm, True), **good}
     limit = f"{objective.figure} p{objective.percentile:g} under {format_ms(objective.at_most_ms)}"
@@ -329,9 +329,9 @@ def _recovery(objective: Recovery, result: RunResult) -> Finding:
 
 
 def _recovered_after_s(good: dict[int, bool], *, at_s: float, until_s: float, for_s: float) -> float | None:
-    """Time from a fault to the first window from which the limit holds for `for_s` or up to the next fault.
+    """Return the time from a fault until the limit holds for `for_s`, or until the next fault.
 
-    A window without values is bad, since nobody got through, unless nothing follows: then the run is over.
+    A window without values is bad, because no session got through, unless none follows: then the run is over.
     """
     first = int(at_s // WINDOW_S)
     last = max((window for window in good if window * WINDOW_S < until_s), default=-1)

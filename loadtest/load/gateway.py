@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from google.protobuf.duration_pb2 import Duration
 
 from liveavatar.gateway.channel import Connection, Stream, answer
-from liveavatar.gateway.credit import CreditLedger
+from liveavatar.gateway.credit import CreditAccount
 from liveavatar.gateway.errors import GatewayError
 from liveavatar.gateway.refusals import from_status
 from liveavatar.gateway.v1 import (
@@ -22,7 +22,7 @@ from liveavatar.gateway.v1 import audio_service_pb2 as audio
 from load.figures import System
 from load.pipe import open_pipe
 from load.recorder import LoadRecorder
-from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Turn, until
+from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Utterance, until
 from load.speech import Voice
 
 AVATAR_ID: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
@@ -33,20 +33,20 @@ CONNECTION_OPTIONS: Final = (
 )
 
 _DETACH_GRACE_S: Final = 10
-# What a caller that was killed leaves behind is gone this soon.
-_FATES: Final = {
+# Sessions of a killed generator end this soon.
+_OUTCOMES: Final = {
     audio_pb2.UTTERANCE_OUTCOME_COMPLETED: "completed",
     audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED: "interrupted",
 }
 
 
 class GatewaySession(Session):
-    """One session. With `attached` it is opened by `Attach` and steered there; else by unary calls."""
+    """Session with the gateway, opened and steered by `Attach` if `attached`, else by unary calls."""
 
     system: System = "gateway"
 
-    def __init__(self, connection: Connection, meter: LoadRecorder, voice: Voice, *, attached: bool) -> None:
-        super().__init__(meter, voice)
+    def __init__(self, connection: Connection, recorder: LoadRecorder, voice: Voice, *, attached: bool) -> None:
+        super().__init__(recorder, voice)
         self._connection = connection
         self._attached = attached
         self._session_id = ""
@@ -60,15 +60,13 @@ class GatewaySession(Session):
         self._audio_ready: asyncio.Future[Any] = _future()
         self._results: dict[str, asyncio.Future[Any]] = {}
         self._command_ids = itertools.count(1)
-        self._by_id: dict[str, Turn] = {}
-        self._credit = CreditLedger(0)
+        self._by_id: dict[str, Utterance] = {}
+        self._credit = CreditAccount(0)
         self._credit_came: asyncio.Future[None] | None = None
         self._audio_opened_s = 0.0
 
-    # --- open
-
     async def open(self) -> None:
-        """Bring it to where the avatar can speak.
+        """Open the session; its avatar can speak when this returns.
 
         Raises:
             Failure: it was refused, or did not come in time.
@@ -100,18 +98,16 @@ class GatewaySession(Session):
         header = audio.AudioHeader(session_id=self._session_id)
         await self._audio.write(audio.StreamAudioRequest(header=header))
         ready = await self.waits.answer("audio ready", self._audio_ready, ANSWER_WITHIN_S)
-        self.meter.took(self.system, "attach", time.monotonic() - self._audio_opened_s)
-        self._credit = CreditLedger(ready.credit_bytes)
+        self.recorder.record(self.system, "attach", time.monotonic() - self._audio_opened_s)
+        self._credit = CreditAccount(ready.credit_bytes)
 
     async def _dial(self) -> "_AudioCall":
         stream = Stream(self._connection.audio.StreamAudio())
         self._start(self._read_audio(stream))
         return stream
 
-    # --- speak
-
     async def listen(self, from_s: float, to_s: float) -> None:
-        """Look attentive for a while; without `Attach` just wait."""
+        """Show the listening pose for a time; without `Attach` only wait."""
         await until(from_s)
         if self._attached:
             await self._command(start_listening=session_service_pb2.StartListening())
@@ -119,60 +115,60 @@ class GatewaySession(Session):
         if self._attached:
             await self._command(stop_listening=session_service_pb2.StopListening())
 
-    async def _begin(self, turn: Turn) -> None:
+    async def _begin(self, utterance: Utterance) -> None:
         if self._audio is None:
             await self._open_audio()
-        self._by_id[turn.id] = turn
-        self._credit.begin(turn.id)
-        await self._send(audio.StreamAudioRequest(begin=audio.BeginUtterance(utterance_id=turn.id)))
+        self._by_id[utterance.id] = utterance
+        self._credit.begin(utterance.id)
+        await self._send(audio.StreamAudioRequest(begin=audio.BeginUtterance(utterance_id=utterance.id)))
 
-    async def _write(self, turn: Turn, chunk: bytes) -> None:
-        self._credit.sent(turn.id, turn.sent_bytes)
-        await self._send(audio.StreamAudioRequest(chunk=audio.AudioChunk(utterance_id=turn.id, audio=chunk)))
+    async def _write(self, utterance: Utterance, chunk: bytes) -> None:
+        self._credit.sent(utterance.id, utterance.sent_bytes)
+        await self._send(audio.StreamAudioRequest(chunk=audio.AudioChunk(utterance_id=utterance.id, audio=chunk)))
 
-    async def _seal(self, turn: Turn) -> None:
-        await self._send(audio.StreamAudioRequest(end=audio.EndUtterance(utterance_id=turn.id)))
+    async def _seal(self, utterance: Utterance) -> None:
+        await self._send(audio.StreamAudioRequest(end=audio.EndUtterance(utterance_id=utterance.id)))
 
     async def _send(self, message: audio.StreamAudioRequest) -> None:
         assert self._audio is not None
         if not await self._audio.write(message):
-            await self._say_why_lost()
+            await self._raise_lost()
 
     def _room(self) -> int:
         return self._credit.available_bytes
 
-    async def _wait_for_room(self, turn: Turn, size_bytes: int) -> None:
-        while self._room() < size_bytes and turn.fate is None:
+    async def _wait_for_room(self, utterance: Utterance, size_bytes: int) -> None:
+        while self._room() < size_bytes and utterance.outcome is None:
             self._credit_came = _future()
             await self.waits.answer("credit", self._credit_came, ANSWER_WITHIN_S)
 
-    async def interrupt(self, turn: Turn, *, how: str = "command") -> None:
-        """Wait for the turn's moment and cut it, unless it is over before.
+    async def interrupt(self, utterance: Utterance, *, how: str = "command") -> None:
+        """Wait for the utterance's `interrupt_s` and interrupt it, unless it ends before.
 
         Args:
-            turn: With `interrupt_s`.
-            how: `command` and `unnamed` go over `Attach` (the latter cuts all that waits too), `unary` is
+            utterance: Utterance with `interrupt_s`.
+            how: `command` and `unnamed` go over `Attach` (the latter interrupts queued utterances too), `unary` is
                 `InterruptSession`, `cancel` is for the utterance that is open on the audio stream.
         """
-        assert turn.interrupt_s is not None
-        await _either(until(turn.interrupt_s), turn.over)
-        if how == "cancel" and not turn.sealed:
-            await self._send(audio.StreamAudioRequest(cancel=audio.CancelUtterance(utterance_id=turn.id)))
-            turn.sealed = True
+        assert utterance.interrupt_s is not None
+        await _either(until(utterance.interrupt_s), utterance.over)
+        if how == "cancel" and not utterance.sealed:
+            await self._send(audio.StreamAudioRequest(cancel=audio.CancelUtterance(utterance_id=utterance.id)))
+            utterance.sealed = True
             return
-        if turn.fate is None:
+        if utterance.outcome is None:
             if how == "unary" or not self._attached:
                 request = session_service_pb2.InterruptSessionRequest(
-                    session_id=self._session_id, utterance_id=turn.id
+                    session_id=self._session_id, utterance_id=utterance.id
                 )
                 await self._call(self._connection.sessions.InterruptSession(request, timeout=ANSWER_WITHIN_S))
             else:
-                named = "" if how == "unnamed" else turn.id
+                named = "" if how == "unnamed" else utterance.id
                 await self._command(interrupt=session_service_pb2.Interrupt(utterance_id=named))
-        if not turn.sealed:
-            # Its end was not told yet; the gateway takes it also for one that was cut.
-            await self._seal(turn)
-            turn.sealed = True
+        if not utterance.sealed:
+            # The end was not sent yet; the gateway accepts it also for an interrupted utterance.
+            await self._seal(utterance)
+            utterance.sealed = True
 
     async def _command(self, **command: Any) -> None:
         assert self._attach is not None
@@ -180,7 +176,7 @@ class GatewaySession(Session):
         self._results[command_id] = _future()
         request = session_service_pb2.SessionCommand(id=command_id, **command)
         if not await self._attach.write(session_service_pb2.AttachRequest(command=request)):
-            await self._say_why_lost()
+            await self._raise_lost()
         name = next(iter(command))
         try:
             result = await self.waits.answer(f"{name} carried out", self._results[command_id], ANSWER_WITHIN_S)
@@ -189,10 +185,8 @@ class GatewaySession(Session):
         if result.status.code:
             raise _failure(from_status(result.status))
 
-    # --- end
-
     async def end(self) -> None:
-        """End it, and wait until the gateway has: then nothing is left upstream."""
+        """End the session and wait until the gateway has ended it upstream."""
         self._ended = True
         with contextlib.suppress(Failure, GatewayError):
             if self._attached and self.waits.failure is None and self._attach is not None and self._session_id:
@@ -202,9 +196,9 @@ class GatewaySession(Session):
             try:
                 await answer(self._connection.sessions.EndSession(request, timeout=ANSWER_WITHIN_S))
             except GatewayError as error:
-                # One that failed before is counted already.
+                # A session that failed before is counted already.
                 if self.waits.failure is None:
-                    self.meter.failed(self.system, f"END: {_reason(error)}", took_s=0.0)
+                    self.recorder.failed(self.system, f"END: {_reason(error)}", took_s=0.0)
         for stream in (self._audio, self._attach):
             if stream is not None:
                 stream.cancel()
@@ -212,7 +206,7 @@ class GatewaySession(Session):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._audio is not None:
-            self.meter.took(self.system, "stream lifetime", time.monotonic() - self._audio_opened_s)
+            self.recorder.record(self.system, "stream lifetime", time.monotonic() - self._audio_opened_s)
 
     async def _end_attached(self) -> None:
         assert self._attach is not None
@@ -221,8 +215,6 @@ class GatewaySession(Session):
         request = session_service_pb2.SessionCommand(id="end", end=session_service_pb2.End())
         if await self._attach.write(session_service_pb2.AttachRequest(command=request)):
             await self.waits.answer("session ended", self._over, ANSWER_WITHIN_S)
-
-    # --- what comes
 
     async def _read_events(self, stream: Stream[Any, Any]) -> None:
         try:
@@ -265,11 +257,11 @@ class GatewaySession(Session):
             ack = message.ack
             self._credit.ack(ack.utterance_id, ack.received_bytes, ack.credit_bytes)
             _resolve(self._credit_came, None)
-            if (turn := self._by_id.get(ack.utterance_id)) is not None:
-                self._told_acked(turn, ack.received_bytes, now_s)
+            if (utterance := self._by_id.get(ack.utterance_id)) is not None:
+                self._note_acked(utterance, ack.received_bytes, now_s)
         elif kind == "started":
-            if (turn := self._by_id.get(message.started.utterance_id)) is not None:
-                self._told_started(turn, now_s)
+            if (utterance := self._by_id.get(message.started.utterance_id)) is not None:
+                self._note_started(utterance, now_s)
         elif kind == "ended":
             self._on_ended(message.ended)
         elif kind == "rejected":
@@ -278,20 +270,18 @@ class GatewaySession(Session):
             _resolve(self._audio_ready, message.ready)
 
     def _on_ended(self, ended: audio.AudioEnded) -> None:
-        turn = self._by_id.pop(ended.utterance_id, None)
-        if turn is None:
+        utterance = self._by_id.pop(ended.utterance_id, None)
+        if utterance is None:
             self.waits.fail(
                 Failure("ENDED_TWICE", f"utterance {ended.utterance_id!r} is over already or never was")
             )
             return
-        self._credit.forget(turn.id)
+        self._credit.forget(utterance.id)
         _resolve(self._credit_came, None)
-        fate: Any = _FATES.get(ended.outcome, "failed")
-        turn.end(fate)
-        if fate == "failed":
+        outcome: Any = _OUTCOMES.get(ended.outcome, "failed")
+        utterance.end(outcome)
+        if outcome == "failed":
             self.waits.fail(_failure(from_status(ended.error)))
-
-    # --- plumbing
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -304,13 +294,13 @@ class GatewaySession(Session):
         except GatewayError as error:
             raise _failure(error) from error
 
-    async def _say_why_lost(self) -> None:
-        """A stream is over: its reader knows why, if not yet then at once."""
+    async def _raise_lost(self) -> None:
+        """Raise the reason why a stream ended, which its reader knows or learns at once."""
         await self.waits.answer("status of the lost stream", _future(), ANSWER_WITHIN_S)
 
 
 class _AudioCall(Protocol):
-    """A `StreamAudio` call that is open."""
+    """Open `StreamAudio` call."""
 
     async def write(self, message: audio.StreamAudioRequest, /) -> bool:
         """Send a message; False when the call is over."""
@@ -319,14 +309,16 @@ class _AudioCall(Protocol):
         """Half-close."""
 
     def cancel(self) -> None:
-        """Cut it."""
+        """Cancel the call."""
 
 
 class LeanSession(GatewaySession):
-    """The same over `AudioPipe`, opened by unary calls: it costs this process little, for measuring capacity."""
+    """Session with audio over `AudioPipe`, at little cost to this process, for measuring capacity."""
 
-    def __init__(self, connection: Connection, target: str, meter: LoadRecorder, voice: Voice) -> None:
-        super().__init__(connection, meter, voice, attached=False)
+    def __init__(
+        self, connection: Connection, target: str, recorder: LoadRecorder, voice: Voice, *, attached: bool = False
+    ) -> None:
+        super().__init__(connection, recorder, voice, attached=attached)
         self._target = target
 
     async def _dial(self) -> _AudioCall:
@@ -357,7 +349,7 @@ def _failure(error: GatewayError) -> Failure:
 
 
 def _reason(error: GatewayError) -> str:
-    """The gateway's reason; the status where it has none, because something else answered."""
+    """Return the gateway's reason, or the status of an error that did not come from the gateway."""
     return error.reason or error.code.name
 
 

@@ -1,4 +1,4 @@
-"""Whether the generator does what it is told: how late its loop wakes up, and how much of a core it takes."""
+"""Health of a generator process: lateness of its event loop, and its share of a core."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ _HIGHEST_US: Final = 600_000_000
 
 @dataclass(slots=True)
 class Health:
-    """One process's own behaviour in a run. `watch` runs on the loop that is watched."""
+    """Health of one process in a run. `watch` runs on the loop under observation."""
 
     began_mono_s: float = field(default_factory=time.monotonic)
     began_cpu_s: float = field(default_factory=time.process_time)
@@ -29,14 +29,14 @@ class Health:
             await until(due_s)
             now_s = time.monotonic()
             self.lag.record_value(max(1, round((now_s - due_s) * 1e6)))
-            # Ticks missed in a pause count too, each as late as it was: a pause of 2 s is a hundred late ones.
+            # Ticks missed in a pause count too, each with its lateness: a pause of 2 s is a hundred late ticks.
             while now_s - due_s > _TICK_S:
                 due_s += _TICK_S
                 self.lag.record_value(max(1, round((now_s - due_s) * 1e6)))
             await asyncio.sleep(0)
 
     def report(self) -> dict[str, Any]:
-        """What the master needs of it."""
+        """Return the values for the master."""
         wall_s = max(1e-3, time.monotonic() - self.began_mono_s)
         return {
             "lag_p99_ms": self.lag.get_value_at_percentile(99) / 1000 if self.lag.get_total_count() else 0.0,

@@ -1,88 +1,94 @@
-"""Whether every byte that was spoken reached the avatar, once and in order. Pure.
+"""Check that every byte sent reached the avatar, once and in order. Pure.
 
-24 kHz mono s16le passes unchanged, so an utterance that was completed must have arrived with the same digest, and
-one that was cut must have arrived as a beginning of itself. Nothing else may have arrived.
+24 kHz mono s16le passes unchanged, so a completed utterance must arrive with the same digest, and an interrupted
+utterance as a prefix of itself. Nothing else may arrive.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Fate = Literal["completed", "interrupted", "failed"]
+UtteranceOutcome = Literal["completed", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """An utterance as a caller spoke it."""
+class SpokenUtterance:
+    """Utterance as a caller sent it."""
 
     id: str
     size_bytes: int
-    """What was written of it."""
-    fate: Fate
-    """What its end said; failed also when there was none."""
+    """Bytes sent."""
+    outcome: UtteranceOutcome
+    """Outcome that its end reported; failed also without an end."""
     digest: Callable[[int], str]
-    """SHA-256 of its first so many bytes."""
+    """Return the SHA-256 of the first bytes, for a number of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """An utterance as it arrived upstream, in the order of arrival."""
+class ReceivedUtterance:
+    """Utterance as it arrived upstream."""
 
     size_bytes: int
     sha256: str
     interrupted: bool
-    """Whether it was cut there."""
+    """True if it was interrupted upstream."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What became of each utterance."""
+    """Result of the comparison."""
 
     failures: list[str] = field(default_factory=list)
     arrived_as: dict[int, int] = field(default_factory=dict)
-    """For utterances that arrived, by number in the order of speech: number in the order of arrival."""
+    """Numbers of utterances in the order of arrival, by their number in the order of sending."""
     suspects: list[tuple[int, int]] = field(default_factory=list)
-    """Numbers of utterances, spoken and arrived, that differ: the first wrong byte is to be looked for there."""
+    """Numbers of utterances, sent and arrived, whose bytes differ."""
 
 
-def compare(said: Sequence[Said], heard: Sequence[Heard]) -> Findings:
-    """Account for everything that was said and everything that arrived."""
+def compare(spoken: Sequence[SpokenUtterance], received: Sequence[ReceivedUtterance]) -> Findings:
+    """Match all utterances sent with all that arrived."""
     findings = Findings()
     at = 0
-    for number, one in enumerate(said):
-        may_repeat = number > 0 and said[number - 1].fate == "interrupted"
-        if one.fate == "completed":
-            at = _whole(findings, said, heard, number, at, may_repeat=may_repeat)
+    for number, one in enumerate(spoken):
+        may_repeat = number > 0 and spoken[number - 1].outcome == "interrupted"
+        if one.outcome == "completed":
+            at = _whole(findings, spoken, received, number, at, may_repeat=may_repeat)
         else:
-            at = _beginning(findings, heard, one, number, at)
+            at = _beginning(findings, received, one, number, at)
     findings.failures.extend(
-        f"{heard[index].size_bytes} bytes arrived as utterance {index} upstream that nobody spoke there: "
+        f"{received[index].size_bytes} bytes arrived as utterance {index} upstream that the caller did not send: "
         "repeated, reordered or foreign"
-        for index in range(at, len(heard))
+        for index in range(at, len(received))
     )
     return findings
 
 
 def _whole(
-    findings: Findings, said: Sequence[Said], heard: Sequence[Heard], number: int, at: int, *, may_repeat: bool
+    findings: Findings,
+    spoken: Sequence[SpokenUtterance],
+    received: Sequence[ReceivedUtterance],
+    number: int,
+    at: int,
+    *,
+    may_repeat: bool,
 ) -> int:
-    one = said[number]
+    one = spoken[number]
     if one.size_bytes == 0:
         return at
-    # LiveAvatar drops all it has at an interrupt, so what follows the one that was meant is sent again.
-    while may_repeat and at < len(heard) and heard[at].interrupted and _begins(one, heard[at]):
-        if heard[at].size_bytes == one.size_bytes and not _follows(one, heard, at + 1):
+    # LiveAvatar drops its whole buffer at an interrupt, so utterances behind the interrupted one are sent again.
+    while may_repeat and at < len(received) and received[at].interrupted and _begins(one, received[at]):
+        if received[at].size_bytes == one.size_bytes and not _follows(one, received, at + 1):
             break
         at += 1
-    if at < len(heard) and heard[at].size_bytes == one.size_bytes and _begins(one, heard[at]):
+    if at < len(received) and received[at].size_bytes == one.size_bytes and _begins(one, received[at]):
         findings.arrived_as[number] = at
         return at + 1
-    later = said[number + 1 :]
-    if at == len(heard) or any(_begins(other, heard[at]) for other in later):
+    later = spoken[number + 1 :]
+    if at == len(received) or any(_begins(other, received[at]) for other in later):
         findings.failures.append(f"utterance {one.id}: all of its {one.size_bytes} bytes are missing")
         return at
-    got = heard[at].size_bytes
-    if _begins(one, heard[at]):
+    got = received[at].size_bytes
+    if _begins(one, received[at]):
         findings.failures.append(
             f"utterance {one.id}: the last {one.size_bytes - got} of {one.size_bytes} bytes are missing"
         )
@@ -93,16 +99,18 @@ def _whole(
     return at + 1
 
 
-def _beginning(findings: Findings, heard: Sequence[Heard], one: Said, number: int, at: int) -> int:
-    while at < len(heard) and _begins(one, heard[at]):
+def _beginning(
+    findings: Findings, received: Sequence[ReceivedUtterance], one: SpokenUtterance, number: int, at: int
+) -> int:
+    while at < len(received) and _begins(one, received[at]):
         findings.arrived_as[number] = at
         at += 1
     return at
 
 
-def _follows(one: Said, heard: Sequence[Heard], at: int) -> bool:
-    return at < len(heard) and _begins(one, heard[at])
+def _follows(one: SpokenUtterance, received: Sequence[ReceivedUtterance], at: int) -> bool:
+    return at < len(received) and _begins(one, received[at])
 
 
-def _begins(one: Said, heard: Heard) -> bool:
-    return 0 < heard.size_bytes <= one.size_bytes and one.digest(heard.size_bytes) == heard.sha256
+def _begins(one: SpokenUtterance, received: ReceivedUtterance) -> bool:
+    return 0 < received.size_bytes <= one.size_bytes and one.digest(received.size_bytes) == received.sha256

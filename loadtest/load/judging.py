@@ -1,4 +1,4 @@
-"""Judges a run by its objectives and by its generator's health. Pure: values in, a verdict out."""
+"""Verdict on a run, from its objectives and its generator's health. Pure."""
 
 from dataclasses import replace
 from typing import Final
@@ -10,7 +10,7 @@ from load.result import RunResult
 from load.verdict import Outcome, Verdict
 
 _SURVIVE_SATURATION: Final = {"integrity", "leaks"}
-"""A starved generator may make anything late, but it loses no byte and leaks no session of the gateway's."""
+"""Kinds of objectives that a late generator cannot break: it loses no byte and leaks no session."""
 
 
 def judge(result: RunResult, objectives: ScenarioObjectives) -> Verdict:
@@ -43,7 +43,7 @@ def judge(result: RunResult, objectives: ScenarioObjectives) -> Verdict:
 
 
 def saturation(result: RunResult, limits: GeneratorLimits) -> str:
-    """Why the generator was the bottleneck; empty when it was not."""
+    """Return why the generator was the bottleneck; empty when it was not."""
     health = result.generator
     reasons = []
     if health.lag_p99_ms > limits.lag_p99_at_most_ms:
@@ -68,7 +68,7 @@ def _notes(result: RunResult) -> tuple[str, ...]:
     if not result.measured.counters.get(("gateway", "utterances checked")):
         notes.append("integrity not checked: no recording of the emulator's was compared with what was spoken")
     if result.left_upstream is None:
-        notes.append("leaks not checked: nobody could be asked which sessions are left upstream")
+        notes.append("leaks not checked: no emulator could be asked for the sessions left upstream")
     if not result.samples:
         notes.append("CPU and memory not measured: the gateway's process is not on this machine")
     return tuple(notes)

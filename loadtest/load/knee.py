@@ -1,7 +1,7 @@
-"""Finds the knee: how many sessions can talk at once before an objective breaks. The search itself is pure.
+"""Search for the knee: the most sessions that can talk at once before an objective breaks.
 
-It raises the load by a factor until something breaks, then halves the gap. What breaks is tried again before it is
-believed: other work on a machine can make a gateway slower, but nothing can make it faster than it is.
+It raises the load by a factor until an objective breaks, then halves the gap. A broken step is repeated before it
+counts: other work on a machine can make a gateway slower, but nothing can make it faster than it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,29 +18,29 @@ from load.verdict import Verdict
 
 Step = Literal["held", "broke", "void"]
 Limit = Literal["objective", "generator", "range"]
-"""What ended the search: an objective of the gateway's, the generator's own end, or the range it was given."""
+"""Reason for the end of the search: a broken objective, a generator at its limit, or the end of the range."""
 
 FIGURE: Final = "first packet upstream"
-"""What is compared with the direct users: speech that arrived, before anybody's playback clock."""
+"""Figure that is compared with the direct users: arrival of speech, independent of any playback clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRange:
-    """Where to look."""
+    """Range and steps of the search."""
 
     start: int = 25
     """Sessions of the first step."""
     most: int = 2000
-    """Nothing beyond this is tried."""
+    """Most sessions of a step."""
     growth: float = 1.6
-    """Each step is so many times the one before, until something breaks. Higher gets there sooner, and rougher."""
+    """Factor from step to step, until an objective breaks. Higher finds the knee sooner, and more roughly."""
     resolution: float = 0.08
     """The search ends when what held and what broke are this close, as a share of what held."""
     attempts: int = 2
-    """A step breaks when it broke so many times."""
+    """Runs that must break before a step counts as broken."""
 
     def __post_init__(self) -> None:
-        """Refuse what would search for ever, or nothing.
+        """Refuse a search that would never end or never start.
 
         Raises:
             ValueError: a value is out of its range.
@@ -64,7 +64,7 @@ class Search:
     _attempts: list[Step] = field(default_factory=list)
 
     def next(self) -> int | None:
-        """How many sessions to try; None when the knee is found."""
+        """Return the number of sessions to try; None when the knee is found."""
         if self.beyond is None:
             if self.held >= self.where.most:
                 return None
@@ -76,7 +76,7 @@ class Search:
         return self.held + gap // 2
 
     def tried(self, step: Step) -> bool:
-        """Take in what came of trying `next()`; False when the same is to be tried again before it is believed."""
+        """Record the result of a step of `next()` sessions; return False if the same step must be repeated."""
         sessions = self.next()
         if sessions is None:
             raise ValueError("the search is over")
@@ -87,7 +87,7 @@ class Search:
             return False
         else:
             self.beyond = sessions
-            # If the generator gave out even once, nobody knows what the gateway would have done.
+            # If the generator was at its limit even once, the gateway's limit is unknown.
             self.limit = "generator" if "void" in self._attempts else "objective"
         self._attempts.clear()
         return True
@@ -95,17 +95,17 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One run of the search."""
+    """Run of the search."""
 
     sessions: int
-    """How many were asked for."""
+    """Sessions of the step."""
     talking: float
-    """How many talked at once, for a quarter of the run at least."""
+    """Sessions that talked at once, for at least a quarter of the run."""
     step: Step
     why: str
-    """What broke, or why it is void; empty when all held."""
+    """Broken objective, or reason for a void run; empty when all held."""
     core_share: float | None
-    """Share of one core that the gateway took while so many talked."""
+    """Share of one core that the gateway took at that load."""
     cpu_ms_per_session_s: float | None
     """CPU milliseconds of the gateway for each second that a session talked, over the whole run."""
     p50_ms: float
@@ -117,7 +117,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knee:
-    """What a search found."""
+    """Result of a search."""
 
     chunk_ms: int
     limit: Limit
@@ -145,7 +145,7 @@ class Knee:
 
     @property
     def headline(self) -> str:
-        """What was found, in a sentence."""
+        """Result in a sentence."""
         if self.best is None:
             why = self.broke.why if self.broke else "nothing was tried"
             return f"{self.chunk_ms}-ms chunks: not even the first step held: {why}"
@@ -163,7 +163,7 @@ class Knee:
         return self.broke.why if self.broke else ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for machines."""
+        """Return plain values for JSON."""
         return {
             "chunk_ms": self.chunk_ms,
             "limit": self.limit,
@@ -181,29 +181,29 @@ def find_knee(
     chunk_ms: int,
     where: SearchRange | None = None,
     gateway_cores: int = 1,
-    tell: Callable[[Point], None] = lambda _: None,
+    on_point: Callable[[Point], None] = lambda _: None,
 ) -> Knee:
     """Search with real runs.
 
     Args:
-        run: Makes one with so many talking sessions and chunks of so many milliseconds.
+        run: Makes a run with a number of talking sessions and chunks of a number of milliseconds.
         objectives: What must hold.
         chunk_ms: Chunk size of the callers.
         where: Where to look.
         gateway_cores: Cores that the gateway has.
-        tell: Called after each run.
+        on_point: Called after each run.
     """
     search, points = Search(where or SearchRange()), list[Point]()
     while (sessions := search.next()) is not None:
         point = measured(sessions, result := run(sessions, chunk_ms), judge(result, objectives))
         points.append(point)
-        tell(point)
+        on_point(point)
         search.tried(point.step)
     return Knee(chunk_ms=chunk_ms, limit=search.limit, points=tuple(points), gateway_cores=gateway_cores)
 
 
 def measured(sessions: int, result: RunResult, verdict: Verdict) -> Point:
-    """What one run says about its number of sessions."""
+    """Return the point of one run."""
     steps: dict[str, Step] = {"pass": "held", "fail": "broke", "void": "void"}
     mine, direct = (result.measured.series.get((system, FIGURE)) for system in ("gateway", "direct"))
     p50, p99 = (mine.percentile_ms(rank) if mine else 0.0 for rank in (50, 99))
@@ -227,7 +227,7 @@ def measured(sessions: int, result: RunResult, verdict: Verdict) -> Point:
 
 
 def _plateau(samples: Sequence[Sample]) -> tuple[float, float | None]:
-    """How many talked at once for a quarter of the run, and the share of a core taken while about so many did."""
+    """Return the sessions that talked at once for a quarter of the run, and the share of a core meanwhile."""
     if len(samples) < 2:
         return 0.0, None
     talking = np.array([sample.talking for sample in samples], dtype=float)

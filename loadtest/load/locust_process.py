@@ -20,11 +20,11 @@ FOLDER: Final = Path(__file__).parents[1]
 LOCUSTFILE: Final = FOLDER / "locustfile.py"
 
 ENVIRONMENT: Final = {
-    # Users are greenlets, but sockets, threads and selectors stay the system's own: grpc.aio needs them.
+    # grpc.aio needs the system's own sockets, threads and selectors; users stay greenlets.
     "LOCUST_SKIP_MONKEY_PATCH": "1",
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
-"""What every locust of a run needs, be it started here or by hand."""
+"""Environment of each Locust process of a run, also of those started by hand."""
 
 
 class LocustProcess:
@@ -32,7 +32,7 @@ class LocustProcess:
 
     def __init__(
         self,
-        order: RunConfig,
+        config: RunConfig,
         *,
         cores: Collection[int],
         folder: Path,
@@ -44,22 +44,22 @@ class LocustProcess:
         """Prepare it.
 
         Args:
-            order: What to do.
-            cores: Where it runs; anywhere if there are none.
+            config: Configuration of the run.
+            cores: Cores that it may use; all if empty.
             folder: Where its log and its own statistics go.
             processes: Processes that generate load on this machine.
             expect_workers: Workers that come over the network; 0 makes it do all by itself.
             bind: Where those come to, `host:port`.
             web: Where Locust's web page is while it runs, `host:port`; empty has no page.
         """
-        self._order = order
+        self._config = config
         self._cores = cores
         self.log = folder / "locust.log"
         self._arguments = [
             *("--locustfile", str(LOCUSTFILE)),
             *("--csv", str(folder / "locust")),
             *("--html", str(folder / "locust.html")),
-            # The verdict is ours: an error that a fault provoked is no failure.
+            # The suite gives the verdict: an error that a fault provoked is no failure.
             *("--exit-code-on-error", "0"),
         ]
         if web:
@@ -72,14 +72,14 @@ class LocustProcess:
             self._arguments += ["--master", "--expect-workers", str(expect_workers)]
             self._arguments += ["--master-bind-host", host, "--master-bind-port", port]
         elif processes > 1:
-            # A port of its own: another run on this machine has Locust's default one.
+            # A free port, because another run on this machine may use Locust's default.
             port = _free_port()
             self._arguments += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]
             self._arguments += ["--master-bind-port", port, "--master-port", port]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        environment = {**os.environ, **ENVIRONMENT, **self._order.to_environment()}
+        environment = {**os.environ, **ENVIRONMENT, **self._config.to_environment()}
         with on_cores(self._cores), self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "locust", *self._arguments],
@@ -101,7 +101,7 @@ class LocustProcess:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """True when it has ended."""
         return self._started().poll() is not None
 
     def stop(self, *, within_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What somebody needs to know to repeat a run: versions and machine. No secrets."""
+"""Description of versions and machine, enough to repeat a run. No secrets."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ _PACKAGES: Final = ("liveavatar-gateway", "grpcio", "locust", "gevent", "uvloop"
 
 
 def description() -> dict[str, str]:
-    """Versions and machine."""
+    """Return versions and machine."""
     packages = {name: found for name in _PACKAGES if (found := _version(name))}
     return {
         "python": platform.python_version(),
@@ -28,7 +28,7 @@ def description() -> dict[str, str]:
 
 
 def steal_s() -> tuple[float, float]:
-    """Seconds that the hypervisor gave to others, and all seconds, over all cores since boot."""
+    """Return the seconds that the hypervisor gave to others, and all seconds, over all cores since boot."""
     times = psutil.cpu_times()
     return getattr(times, "steal", 0.0), sum(times)
 
@@ -51,7 +51,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, with a mark when files differ from it; empty outside of one."""
+    """Return the checkout's commit, with a mark when files differ from it; empty outside of a checkout."""
     try:
         asked = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=10"],

@@ -1,6 +1,6 @@
-"""Objectives: what a run has to show, per scenario, read from `objectives.toml`.
+"""Objectives of scenarios, read from `objectives.toml`.
 
-Values only. How each is judged is in `judging.py`; a new kind is a class here, one function there, and a row in
+Values only; `findings.py` judges them. A new kind is a class here, a function there, and a row in
 `docs/load-testing.md`.
 """
 
@@ -18,7 +18,7 @@ DEFAULT_FILE: Final = Path(__file__).parents[1] / "objectives.toml"
 
 
 class ObjectivesError(ValueError):
-    """The file says something that means nothing; every problem is named, with what to write instead."""
+    """Invalid objectives; the message names every problem, with a suggestion."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
@@ -31,9 +31,9 @@ class _Strict(BaseModel):
 
 class _Objective(_Strict):
     name: str = Field(min_length=5, max_length=80)
-    """What holds when it holds, as reports and CI show it."""
+    """Claim that holds, as reports and CI show it."""
     why: str = Field(min_length=20)
-    """A sentence: what breaks for whom when this breaks."""
+    """Sentence that names who suffers when the objective breaks, and how."""
 
 
 class Latency(_Objective):
@@ -50,11 +50,11 @@ class Latency(_Objective):
     at_most_ratio_of_direct: float | None = Field(default=None, gt=0)
     at_most_ms_over_direct: float | None = Field(default=None, ge=0)
     after_s: float = Field(default=0.0, ge=0)
-    """Leave out what began earlier, seconds into the run."""
+    """Leave out values from before this time, seconds into the run."""
     settle_s: float = Field(default=0.0, ge=0)
-    """Leave out so many seconds after each fault of the timeline; `recovery` objectives judge those."""
+    """Leave out this many seconds after each fault of the timeline; `recovery` objectives judge those."""
     at_least_values: int = Field(default=20, ge=1)
-    """Fewer are too few to speak of, and the objective is void."""
+    """Fewest values; with fewer the objective is void."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -77,7 +77,7 @@ class Count(_Objective):
     at_most: float | None = Field(default=None, ge=0)
     at_least: float | None = Field(default=None, ge=0)
     at_most_over_direct: float | None = Field(default=None, ge=0)
-    """At most so much more than the direct users' value."""
+    """Highest excess over the direct users' value."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
@@ -94,9 +94,9 @@ class Errors(_Objective):
 
     kind: Literal["errors"]
     reasons: tuple[str, ...] = Field(default=(), strict=False)
-    """Only these; all when empty."""
+    """Reasons to count; all when empty."""
     besides: tuple[str, ...] = Field(default=(), strict=False)
-    """All but these."""
+    """Reasons not to count."""
     provoked: bool = False
     at_most: int = Field(default=0, ge=0)
     at_most_share_of_arrivals: float | None = Field(default=None, ge=0, le=1)
@@ -125,7 +125,7 @@ class Leaks(_Objective):
 
 
 class Cpu(_Objective):
-    """What one second of audio costs the gateway's process."""
+    """CPU of the gateway's process per second of audio."""
 
     kind: Literal["cpu"]
     at_most_ms_per_audio_s: float = Field(gt=0)
@@ -138,11 +138,11 @@ class Growth(_Objective):
     of: Literal["memory", "threads", "open files", "tasks"]
     """Memory counts in MiB."""
     at_most_per_hour: float = Field(default=0.0, ge=0)
-    """Growth that is allowed; what the noise may feign is allowed on top."""
+    """Highest growth; the noise is allowed on top."""
     noise_at_most_per_hour: float | None = Field(default=None, gt=0)
     """A band wider than this on either side could hide a leak, and the objective is void."""
     after_share: float = Field(default=0.0, ge=0, lt=1)
-    """Leave out the samples of this share of the run, in which it warms up."""
+    """Share of the run at its start that is left out, in which the gateway warms up."""
 
 
 class Recovery(_Objective):
@@ -155,7 +155,7 @@ class Recovery(_Objective):
     within_s: float = Field(gt=0)
     """From the fault to the first moment from which the limit holds."""
     for_s: float = Field(default=15.0, gt=0)
-    """How long it must hold to count, or until the next fault or the end."""
+    """Time for which the limit must hold, or until the next fault or the end."""
 
     @model_validator(mode="after")
     def _figure_exists(self) -> Self:
@@ -170,10 +170,10 @@ _KINDS: Final[Mapping[str, type[BaseModel]]] = {
 
 
 class GeneratorLimits(_Strict):
-    """Beyond these the generator was the bottleneck, and the run says nothing of the gateway's speed."""
+    """Limits of the generator; beyond them the run says nothing of the gateway's speed."""
 
     lag_p99_at_most_ms: float = Field(default=25.0, gt=0)
-    """How late its event loop may wake."""
+    """Highest lateness of its event loop."""
     cpu_share_at_most: float = Field(default=0.9, gt=0, le=1)
     """Share of a core that its busiest process may take."""
     core_steal_at_most: float = Field(default=0.25, gt=0, le=1)
@@ -181,7 +181,7 @@ class GeneratorLimits(_Strict):
 
 
 class ScenarioObjectives(_Strict):
-    """All that one scenario is judged by."""
+    """Objectives of a scenario."""
 
     scenario: str
     objectives: tuple[Objective, ...]
@@ -201,7 +201,7 @@ class _File(_Strict):
 
 
 class Objectives:
-    """The whole file. Scenarios take sets by name; an objective of their own replaces a set's of the same name."""
+    """Objectives of all scenarios. A scenario's own objective replaces that of a set with the same name."""
 
     def __init__(self, file: _File, source: str) -> None:
         self._file = file
@@ -209,7 +209,7 @@ class Objectives:
 
     @property
     def scenarios(self) -> tuple[str, ...]:
-        """Those that have objectives."""
+        """Scenarios that have objectives."""
         return tuple(self._file.scenarios)
 
     def of(self, scenario: str) -> ScenarioObjectives:
@@ -242,7 +242,7 @@ def read_objectives(path: Path = DEFAULT_FILE) -> Objectives:
     """Read a file.
 
     Raises:
-        ObjectivesError: it says something that means nothing.
+        ObjectivesError: the file is invalid.
         OSError: it cannot be read.
     """
     return parse_objectives(path.read_text(), source=path.name)
@@ -298,7 +298,7 @@ def _check_figure(name: str) -> None:
 
 
 def _problem(error: Any) -> str:
-    """One line for one of pydantic's errors: where, what, and what was meant."""
+    """Return a line for one of pydantic's errors, with its place, the problem, and a suggestion."""
     location = list(error["loc"])
     kind = next((part for part in location if isinstance(part, str) and part in _KINDS), None)
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in location if part != kind)

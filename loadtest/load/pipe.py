@@ -1,4 +1,4 @@
-"""One `StreamAudio` call on a connection of its own, HTTP/2 by hand: measures capacity at half the cost.
+"""`StreamAudio` call on a connection of its own, with HTTP/2 by hand: half the cost of a client of grpc.aio.
 
 A client of grpc.aio takes more CPU per chunk than the gateway does, and the emulator wants its share too, so on
 a machine of two cores the generator would end before the gateway. This takes half of it. With one call per
@@ -28,7 +28,7 @@ _STREAM: Final = 1
 _FRAME_BYTES: Final = 16_384
 """Longest frame; every peer takes this much."""
 _WINDOW_BYTES: Final = 65_535
-"""What each side may send before it is told more, per stream and per connection."""
+"""Initial flow-control window of each side, per stream and per connection."""
 _HEADER: Final = 9
 _PREFIX: Final = 5
 # Before each message: a byte for compression, four for the length.
@@ -58,18 +58,25 @@ class AudioPipe(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._closed = False
 
-    # --- what the caller does
-
     async def write(self, message: audio.StreamAudioRequest) -> bool:
         """Send a message; waits while the gateway takes no more. False when the call is over."""
         if self._closed:
             return False
-        data = message.SerializeToString()
-        self._send_body(b"\0" + len(data).to_bytes(4, "big") + data)
+        self._send_body(_body(message))
         while self._waiting and not self._closed:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
         return not self._closed
+
+    def post(self, frame: bytes) -> None:
+        """Send a message of `encoded` without waiting; it is queued where the windows do not allow it yet."""
+        size = len(frame) - _HEADER
+        if self._waiting or size > self._stream_window or size > self._connection_window:
+            self._send_body(frame[_HEADER:])
+        elif self._transport is not None and not self._closed:
+            self._stream_window -= size
+            self._connection_window -= size
+            self._transport.write(frame)
 
     async def finish_writing(self) -> None:
         """Half-close."""
@@ -81,8 +88,6 @@ class AudioPipe(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    # --- what asyncio calls
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Open the call at once; the gateway's settings come meanwhile."""
         self._transport = cast("asyncio.Transport", transport)
@@ -92,7 +97,7 @@ class AudioPipe(asyncio.Protocol):
         self._frame(_HEADERS, _END_HEADERS, _STREAM, _headers(self._authority))
 
     def data_received(self, data: bytes) -> None:
-        """Take what came apart into frames."""
+        """Split the received bytes into frames."""
         self._came += data
         at = 0
         while len(self._came) - at >= _HEADER:
@@ -107,10 +112,8 @@ class AudioPipe(asyncio.Protocol):
         del self._came[:at]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """The call is over, if it was not before."""
+        """End the call."""
         self._close()
-
-    # --- frames
 
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _DATA:
@@ -181,8 +184,7 @@ class AudioPipe(asyncio.Protocol):
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._transport is not None and not self._closed:
-            header = struct.pack(">IBI", len(payload) << 8 | kind, flags, stream)
-            self._transport.write(header + payload)
+            self._transport.write(_header(len(payload), kind, flags, stream) + payload)
 
     def _close(self) -> None:
         if not self._closed:
@@ -196,6 +198,22 @@ class AudioPipe(asyncio.Protocol):
             self._room.set_result(None)
 
 
+def encoded(message: audio.StreamAudioRequest) -> bytes:
+    """Return a message of at most 16 kB as one frame, for `AudioPipe.post`."""
+    body = _body(message)
+    assert len(body) <= _FRAME_BYTES
+    return _header(len(body), _DATA, 0, _STREAM) + body
+
+
+def _body(message: audio.StreamAudioRequest) -> bytes:
+    data = message.SerializeToString()
+    return b"\0" + len(data).to_bytes(4, "big") + data
+
+
+def _header(size: int, kind: int, flags: int, stream: int) -> bytes:
+    return struct.pack(">IBI", size << 8 | kind, flags, stream)
+
+
 async def open_pipe(
     target: str, on_message: Callable[[audio.StreamAudioResponse], None], on_closed: Callable[[], None]
 ) -> AudioPipe:
@@ -204,10 +222,10 @@ async def open_pipe(
     Args:
         target: `host:port`, without TLS.
         on_message: Gets each message of the gateway.
-        on_closed: Called once when the call is over, whoever ended it.
+        on_closed: Called once when the call ends, on either side.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: the connection is refused or fails.
     """
     host, _, port = target.rpartition(":")
     loop = asyncio.get_running_loop()
@@ -218,7 +236,7 @@ async def open_pipe(
 
 
 def _headers(authority: bytes) -> bytes:
-    """The request's header block: static names where there are, values as they are, nothing remembered."""
+    """Return the request's header block: names from the static table where possible, values as literals."""
 
     def text(value: bytes) -> bytes:
         return bytes([len(value)]) + value

@@ -1,4 +1,4 @@
-"""The line that shows where a run is."""
+"""Progress of a run as a line."""
 
 import sys
 import time
@@ -8,11 +8,11 @@ import click
 from load.run import Progress
 
 _EVERY_S = 10.0
-"""Where nobody watches, as in CI, a line this often."""
+"""Interval of lines where there is no terminal, as in CI."""
 
 
 class ProgressLine:
-    """One line that changes in place on a terminal, or a line now and then elsewhere. Goes to standard error."""
+    """Progress on standard error: a line that changes in place on a terminal, or a line now and then elsewhere."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
@@ -20,7 +20,7 @@ class ProgressLine:
         self._next_s = 0.0
 
     def show(self, progress: Progress) -> None:
-        """Show where it is."""
+        """Show the progress."""
         now_s = time.monotonic()
         if not self._live and progress.phase == self._phase and now_s < self._next_s:
             return
@@ -38,7 +38,7 @@ class ProgressLine:
 
 
 def line(progress: Progress) -> str:
-    """Such as "load  35/120 s  14 talking  18 sessions  gateway 21 % of its core, 84 MiB"."""
+    """Format progress, such as "load  35/120 s  14 talking  18 sessions  gateway 21 % of its core, 84 MiB"."""
     parts = [progress.phase]
     if progress.seconds:
         parts.append(f"{progress.at_s:.0f}/{progress.seconds:.0f} s")

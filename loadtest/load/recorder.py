@@ -1,6 +1,6 @@
-"""Where a generator process notes what it measures: its recorder, and what Locust's own tables are to show.
+"""Recorder of a generator process: its measurements, and rows for Locust's own tables.
 
-Lives in the thread of the event loop. Only `for_locust` crosses over to Locust's: a deque, which needs no lock.
+It lives in the thread of the event loop. Locust's thread reads only `for_locust`, a deque, which needs no lock.
 """
 
 import time
@@ -20,13 +20,13 @@ _GRAIN_US: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One row for Locust's tables."""
+    """Row for Locust's tables."""
 
     system: System
     name: str
     took_ms: float
     reason: str | None = None
-    """Why it failed."""
+    """Reason of a failure."""
     latency: bool = True
     """False for lifetimes and for the generator's own delays, which must not mix with latencies in totals."""
 
@@ -35,47 +35,49 @@ class Shown:
 class LoadRecorder:
     """Measurements of one process in one run."""
 
-    recorder: Recorder
+    measured: Recorder
     expects: Callable[[str, float], bool]
-    """Whether the run's own faults provoke errors of a reason at a moment, seconds after the run's start."""
+    """Return whether the run's own faults provoke errors of a reason at a time, seconds after the run's start."""
     for_locust: deque[Shown] = field(default_factory=deque)
     late: dict[System, "array[float]"] = field(default_factory=dict)
     """Seconds by which chunks were written late, since the last flush."""
 
-    def took(self, system: System, figure: str, value_s: float, *, at_mono_s: float | None = None) -> None:
-        """Record a value of a figure that belongs to a moment: now, if none is given."""
-        self.recorder.took(system, figure, value_s, at_mono_s=time.monotonic() if at_mono_s is None else at_mono_s)
+    def record(self, system: System, figure: str, value_s: float, *, at_mono_s: float | None = None) -> None:
+        """Record a value of a figure at a time: now, if none is given."""
+        self.measured.record(
+            system, figure, value_s, at_mono_s=time.monotonic() if at_mono_s is None else at_mono_s
+        )
         if not figure.endswith("closed loop"):
             latency = FIGURES[figure].phase != "lifetime"
             self.for_locust.append(Shown(system, figure, 1000 * value_s, latency=latency))
 
     def count(self, system: System, counter: str, by: int = 1) -> None:
         """Add to a counter, now."""
-        self.recorder.count(system, counter, by)
+        self.measured.count(system, counter, by)
 
     def failed(self, system: System, reason: str, *, took_s: float) -> None:
         """Count a session that failed, by its reason."""
         now_s = time.monotonic()
-        expected = self.expects(reason, now_s - self.recorder.started_mono_s)
-        self.recorder.failed(system, reason, expected=expected, at_mono_s=now_s)
+        expected = self.expects(reason, now_s - self.measured.started_mono_s)
+        self.measured.failed(system, reason, expected=expected, at_mono_s=now_s)
         self.for_locust.append(Shown(system, "session", 1000 * took_s, reason=reason))
 
-    def broke(self, system: System, what: str) -> None:
-        """Note an utterance that did not arrive as it was spoken."""
-        self.recorder.broke(system, what)
+    def note_integrity_failure(self, system: System, what: str) -> None:
+        """Record an utterance whose bytes upstream differ from those that were sent."""
+        self.measured.note_integrity_failure(system, what)
         self.for_locust.append(Shown(system, "integrity", 0.0, reason=what))
 
     def lateness_of(self, system: System) -> "array[float]":
-        """Where a session appends by how many seconds it wrote each chunk late."""
+        """Return the array to which a session appends the lateness of each chunk, in seconds."""
         return self.late.setdefault(system, array("d"))
 
     def flush(self) -> None:
-        """Count what gathered in `late`. Called about twice a second."""
+        """Move the values of `late` into the measurements. Called about twice a second."""
         now_s = time.monotonic()
         for system, values in self.late.items():
             if not values:
                 continue
-            # The arrays stay the same objects: sessions hold on to them.
+            # The arrays stay the same objects, because sessions keep references to them.
             micros = np.asarray(values) * 1e6
             worst_ms = float(micros.max()) / 1000
             steps, counts = np.unique((micros / _GRAIN_US).astype(np.int64), return_counts=True)
@@ -83,5 +85,5 @@ class LoadRecorder:
             del values[:]
             for one, number in zip(steps.tolist(), counts.tolist(), strict=True):
                 value_s = (one + 0.5) * _GRAIN_US / 1e6
-                self.recorder.took(system, "chunk lateness", value_s, at_mono_s=now_s, times=number)
+                self.measured.record(system, "chunk lateness", value_s, at_mono_s=now_s, times=number)
             self.for_locust.append(Shown(system, "chunk lateness, worst", worst_ms, latency=False))

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one JSON file that verdict, reports and comparisons read."""
+"""Result of a run: a JSON file that verdict, reports and comparisons read."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -30,10 +30,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorHealth:
-    """Whether the generator did what it was told; the worst process counts."""
+    """Health of the generator; the worst process counts."""
 
     lag_p99_ms: float
-    """How late its event loop woke up."""
+    """Lateness of its event loop."""
     lag_max_ms: float
     cpu_share: float
     """Share of one core that the busiest generator process took."""
@@ -43,13 +43,13 @@ class GeneratorHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """One run of one scenario."""
+    """Result of a run of a scenario."""
 
     scenario: str
     target: str
     """Address of the gateway."""
     embedded: bool
-    """Whether gateway and emulator were started for the run, so that all clocks are one."""
+    """True if gateway and emulator were started for the run, so that all clocks are one."""
     started_at: str
     """UTC, ISO 8601."""
     duration_s: float
@@ -58,11 +58,11 @@ class RunResult:
     samples: list[Sample] = field(default_factory=list)
     """Empty when the gateway is not on this machine."""
     left_upstream: int | None = None
-    """Sessions still active upstream after the run and a short grace; None when nobody could be asked."""
+    """Sessions still active upstream after the run and a short grace; None when there was no emulator to ask."""
     faults: list[dict[str, Any]] = field(default_factory=list)
     """The timeline that was played: {"at_s", "what"}."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Versions, machine, settings: what somebody needs to repeat it. No secrets."""
+    """Versions, machine and settings, to repeat the run. No secrets."""
 
     def save(self, path: Path) -> None:
         """Write it."""

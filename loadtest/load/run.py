@@ -1,4 +1,4 @@
-"""One run from start to end: services up, load on, faults, samples, what is left over, the result."""
+"""Run from start to end: services, load, faults, samples, sessions left upstream, and the result."""
 
 import contextlib
 import ipaddress
@@ -26,14 +26,14 @@ from stage.daemon import Daemon, tail
 from stage.errors import StageError
 
 _SESSIONS: Final = 5000
-"""Places on the emulator's account and in the gateway: never what limits a run, unless a fault makes it so."""
+"""Capacity of the emulator's account and of the gateway: never the limit of a run, unless a fault lowers it."""
 _KEEP_AUDIO_MB: Final = 256
 """Audio that the emulator keeps, so that an integrity failure can name the first byte that differs."""
 _SECRET: Final = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
 """Names of settings whose values reports leave out."""
 _POLL_S: Final = 0.2
 _LEAK_GRACE_S: Final = 10.0
-"""From the end of the load to the last session upstream: a stop, its retries and the settling of places."""
+"""Longest time from the end of the load to the end of the last session upstream: a stop with its retries."""
 _STOP_WITHIN_S: Final = 20.0
 _BEGUN_WITHIN_S: Final = 120.0
 _LOST_AFTER_S: Final = 120.0
@@ -42,32 +42,32 @@ _LOST_AFTER_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to run and against what."""
+    """Configuration of a run and of its processes."""
 
-    order: RunConfig
+    config: RunConfig
     folder: Path
-    """Where everything of the run goes: logs, Locust's own statistics, the result."""
+    """Folder for logs, Locust's own statistics and the result."""
     embedded: bool = True
-    """Start gateway and emulator for it, instead of loading those that `order` names."""
+    """Start gateway and emulator for the run, instead of loading those that `config` names."""
     gateway_command: str = ""
-    """What starts the embedded gateway; this checkout's when empty."""
+    """Command of the embedded gateway; this checkout's when empty."""
     processes: int = 1
     """Processes that generate load here."""
     expect_workers: int = 0
     """Workers that come over the network instead."""
     bind: str = "127.0.0.1:5557"
-    """Where those come to."""
+    """Address for those workers."""
     web: str = ""
-    """Where Locust's page is while it runs, `host:port`; empty has no page."""
+    """Address of Locust's page during the run, `host:port`; empty for no page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is."""
+    """Progress of a run."""
 
     phase: str
     at_s: float = 0.0
-    """Since the schedule's zero."""
+    """Seconds since the schedule's zero."""
     seconds: float = 0.0
     """Length of its arrivals."""
     last: Seen | None = None
@@ -77,9 +77,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What a run plays on."""
+    """Services of a run."""
 
-    order: RunConfig
+    config: RunConfig
     generator_cores: tuple[int, ...]
     emulator: Daemon | None = None
     gateway: Daemon | None = None
@@ -94,43 +94,43 @@ class _Stage:
             daemon.check()
 
 
-def perform(plan: Plan, tell: Callable[[Progress], None]) -> RunResult:
-    """Carry a plan out.
+def perform(plan: Plan, on_progress: Callable[[Progress], None]) -> RunResult:
+    """Carry out a plan.
 
-    Ctrl-C ends it early: the load stops, what was measured until then is the result, and its environment says
+    Ctrl-C ends it early: the load stops, the measurements until then are the result, and its environment says
     "interrupted".
 
     Args:
-        plan: What to do.
-        tell: Called with the progress, several times a second.
+        plan: Configuration of the run.
+        on_progress: Called with the progress, several times a second.
 
     Raises:
         StageError: it could not be carried out; logs are in the plan's folder.
         TimelineError: the timeline of faults cannot be played.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    timeline = Timeline.read(plan.order.faults)
-    tell(Progress("starting"))
+    timeline = Timeline.read(plan.config.faults)
+    on_progress(Progress("starting"))
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(_stage(plan))
-        control = stack.enter_context(Control(stage.order.emulator)) if stage.order.emulator else None
-        player = stack.enter_context(FaultPlayer(timeline, control))
+        control = stack.enter_context(Control(stage.config.emulator)) if stage.config.emulator else None
+        fault_player = stack.enter_context(FaultPlayer(timeline, control))
         active_before = control.active() if control else 0
         sampler = None
         if stage.gateway and control:
             looks = Sampler(stage.gateway.pid, control, stage.gateway.info.get("metrics"))
             sampler = stack.enter_context(looks)
         steal_before = steal_s()
-        interrupted = _load(plan, stage, player, sampler, tell)
-        report = _report(stage.order)
-        tell(Progress("looking for what is left", report.duration_s, report.duration_s))
+        interrupted = _load(plan, stage, fault_player, sampler, on_progress)
+        report = _report(stage.config)
+        on_progress(Progress("checking for leaks", report.duration_s, report.duration_s))
         left = None if control is None or interrupted else _left_upstream(control, active_before)
         steal_after = steal_s()
-        for problem in filter(None, (player.problem, sampler and not interrupted and sampler.problem)):
+        for problem in filter(None, (fault_player.problem, sampler and not interrupted and sampler.problem)):
             raise StageError(str(problem))
         return RunResult(
-            scenario=stage.order.scenario,
-            target=stage.order.target,
+            scenario=stage.config.scenario,
+            target=stage.config.target,
             embedded=plan.embedded,
             started_at=report.started_at,
             duration_s=report.duration_s,
@@ -143,20 +143,17 @@ def perform(plan: Plan, tell: Callable[[Progress], None]) -> RunResult:
             ),
             samples=[seen.sample(report.started_mono_s) for seen in (sampler.seen if sampler else [])],
             left_upstream=left,
-            faults=player.played,
+            faults=fault_player.played,
             environment=_environment(plan, stage, report, interrupted=interrupted),
         )
-
-
-# --- the stage
 
 
 @contextlib.contextmanager
 def _stage(plan: Plan) -> Iterator[_Stage]:
     cores = _cores()
     if not plan.embedded:
-        one_clock = plan.order.one_clock or _on_this_machine(plan.order)
-        yield _Stage(replace(plan.order, one_clock=one_clock), ())
+        one_clock = plan.config.one_clock or _on_this_machine(plan.config)
+        yield _Stage(replace(plan.config, one_clock=one_clock), ())
         return
     others = cores[1:]
     knobs = {"keep_audio_mb": _KEEP_AUDIO_MB / 8, "keep_audio_total_mb": _KEEP_AUDIO_MB}
@@ -171,18 +168,18 @@ def _stage(plan: Plan) -> Iterator[_Stage]:
             command=plan.gateway_command,
         ) as gateway,
     ):
-        order = replace(
-            plan.order,
+        config = replace(
+            plan.config,
             target=str(gateway.info["address"]),
             emulator=str(emulator.info["url"]),
             api_key=services.API_KEY,
             one_clock=True,
         )
-        yield _Stage(order, others, emulator, gateway)
+        yield _Stage(config, others, emulator, gateway)
 
 
 def _cores() -> tuple[int, ...]:
-    """The cores to share out, the gateway's first; none where processes cannot be pinned or would share one."""
+    """Return the cores, the gateway's first; none where processes cannot be pinned or would share a core."""
     try:
         cores = choose_cores()
     except StageError:
@@ -190,9 +187,9 @@ def _cores() -> tuple[int, ...]:
     return (cores.measured, *cores.others)
 
 
-def _on_this_machine(order: RunConfig) -> bool:
-    """Whether the emulator's monotonic clock is ours."""
-    host = httpx.URL(order.emulator).host if order.emulator else ""
+def _on_this_machine(config: RunConfig) -> bool:
+    """Return whether the emulator's monotonic clock is this machine's."""
+    host = httpx.URL(config.emulator).host if config.emulator else ""
     if host == "localhost":
         return True
     try:
@@ -201,15 +198,16 @@ def _on_this_machine(order: RunConfig) -> bool:
         return False
 
 
-# --- the load
-
-
 def _load(
-    plan: Plan, stage: _Stage, player: FaultPlayer, sampler: Sampler | None, tell: Callable[[Progress], None]
+    plan: Plan,
+    stage: _Stage,
+    fault_player: FaultPlayer,
+    sampler: Sampler | None,
+    on_progress: Callable[[Progress], None],
 ) -> bool:
     """Let the generator do its work; True when it was interrupted."""
     generator = LocustProcess(
-        stage.order,
+        stage.config,
         cores=stage.generator_cores,
         folder=plan.folder,
         processes=plan.processes,
@@ -220,10 +218,10 @@ def _load(
     interrupted = False
     with generator:
         try:
-            _watch(stage, generator, player, sampler, tell)
+            _watch(stage, generator, fault_player, sampler, on_progress)
         except KeyboardInterrupt:
             interrupted = True
-            tell(Progress("interrupted: waiting for what was begun"))
+            on_progress(Progress("interrupted: waiting for what was begun"))
             generator.stop(within_s=_STOP_WITHIN_S)
         if not interrupted:
             generator.check()
@@ -233,27 +231,27 @@ def _load(
 def _watch(
     stage: _Stage,
     generator: LocustProcess,
-    player: FaultPlayer,
+    fault_player: FaultPlayer,
     sampler: Sampler | None,
-    tell: Callable[[Progress], None],
+    on_progress: Callable[[Progress], None],
 ) -> None:
     started_s = time.monotonic()
     began: Began | None = None
     while not generator.over:
         time.sleep(_POLL_S)
         stage.check()
-        began = began or Began.load(stage.order)
+        began = began or Began.load(stage.config)
         if began is None:
             if time.monotonic() > started_s + _BEGUN_WITHIN_S:
                 raise StageError(f"no load began within {_BEGUN_WITHIN_S:g} s\n{tail(generator.log)}")
             continue
-        player.begin(began.started_mono_s)
+        fault_player.begin(began.started_mono_s)
         at_s = time.monotonic() - began.started_mono_s
         if at_s > began.seconds + _LOST_AFTER_S:
             raise StageError(
                 f"the generator still runs {_LOST_AFTER_S:g} s after its last arrival\n{tail(generator.log)}"
             )
-        tell(_progress(at_s, began.seconds, sampler))
+        on_progress(_progress(at_s, began.seconds, sampler))
 
 
 def _progress(at_s: float, seconds: float, sampler: Sampler | None) -> Progress:
@@ -265,18 +263,15 @@ def _progress(at_s: float, seconds: float, sampler: Sampler | None) -> Progress:
     return Progress(phase, at_s, seconds, seen[-1] if seen else None, share)
 
 
-def _report(order: RunConfig) -> Report:
-    path = Path(order.report)
+def _report(config: RunConfig) -> Report:
+    path = Path(config.report)
     if not path.exists():
         raise StageError(f"the generator left no report at {path}; nothing was measured")
     return Report.load(path)
 
 
-# --- after it
-
-
 def _left_upstream(control: Control, before: int) -> int:
-    """Sessions that still live upstream after a grace, besides those that lived before."""
+    """Return the number of sessions still active upstream after a grace, without those that were active before."""
     give_up_s = time.monotonic() + _LEAK_GRACE_S
     while (left := max(0, control.active() - before)) and time.monotonic() < give_up_s:
         time.sleep(_POLL_S)
@@ -288,17 +283,17 @@ def _share(before: tuple[float, float], after: tuple[float, float]) -> float:
 
 
 def _environment(plan: Plan, stage: _Stage, report: Report, *, interrupted: bool) -> dict[str, str]:
-    order = stage.order
+    config = stage.config
     gateway = {name: value for name, value in os.environ.items() if name.startswith("GATEWAY_")}
     shown = {
         **description(),
-        "seed": str(order.seed),
+        "seed": str(config.seed),
         "processes of the generator": str(report.workers),
         "pinned": "gateway alone on its core" if stage.generator_cores else "no",
         **({"gateway command": plan.gateway_command} if plan.gateway_command else {}),
         **{name: value for name, value in gateway.items() if not _SECRET.search(name)},
     }
     for name in ("users", "seconds", "rate", "chunk_ms"):
-        if value := getattr(order, name):
+        if value := getattr(config, name):
             shown[name] = f"{value:g}"
     return {**shown, "interrupted": "yes"} if interrupted else shown

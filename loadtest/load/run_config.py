@@ -22,19 +22,19 @@ class InvalidRunConfig(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """One run. Each field is the variable `LOAD_<FIELD>`; an empty or missing one is the default."""
+    """Settings of a run. Each field is a variable `LOAD_<FIELD>`; an empty or missing one means the default."""
 
     scenario: str = "ci"
     """Name of a scenario: which users, in which mix, on which schedule."""
     target: str = "127.0.0.1:50051"
     """The gateway, `host:port`."""
     emulator: str = ""
-    """Base URL of the emulator behind the gateway, for `Direct`, for recordings and for integrity. Empty: there is
-    none that can be reached, so integrity is not checked and nobody speaks directly."""
+    """Base URL of the emulator behind the gateway, for `Direct`, for recordings and for integrity. Empty:
+    no emulator can be reached, so integrity is not checked and there are no direct users."""
     api_key: str = "emulator-key"
     """API key that the emulator takes from `Direct`."""
     one_clock: bool = False
-    """Whether generator and emulator run on one machine, so that their monotonic clocks are one."""
+    """True if generator and emulator run on one machine, so that their monotonic clocks are one."""
     users: int = 0
     """In-flight cap; 0 takes the scenario's own. Given without a rate, arrivals keep four in five of them busy."""
     seconds: float = 0.0
@@ -44,29 +44,29 @@ class RunConfig:
     chunk_ms: int = 0
     """Chunk size of callers; 0 takes the scenario's own."""
     streams_per_connection: int = 1
-    """How many users share one connection to the gateway. 1 is what separate callers do, more what a media server
-    does that multiplexes its calls."""
+    """Users that share a connection to the gateway. 1 is like separate callers, more like a media server that
+    multiplexes its calls."""
     seed: int = 1
     """Seed of arrivals, texts, pauses: the same seed gives the same schedule."""
     faults: str = ""
     """TOML file with the timeline of faults, so that the errors it provokes are told apart. Empty: none."""
     report: str = "out/load/measured.json"
-    """Where the master, or the only process, writes its `Report`."""
+    """Path of the `Report` that the master, or the only process, writes."""
 
     def to_environment(self) -> dict[str, str]:
-        """As variables."""
+        """Return the settings as variables."""
         return {f"{PREFIX}{one.name.upper()}": _written(getattr(self, one.name)) for one in fields(self)}
 
     def at(self, target: str) -> Self:
-        """Return the same for another gateway."""
+        """Return the same settings for another gateway."""
         return replace(self, target=target)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read `to_environment`'s.
+        """Read the variables of `to_environment`.
 
         Raises:
-            InvalidOrder: a value is no number where one is needed.
+            InvalidRunConfig: a value is not of its field's type.
         """
         given: dict[str, Any] = {}
         for one in fields(cls):
@@ -87,26 +87,26 @@ class Began:
     seconds: float
     """Length of the arrivals."""
 
-    def save(self, order: RunConfig) -> None:
+    def save(self, config: RunConfig) -> None:
         """Write it beside where the report will be."""
-        _write(self.path(order), asdict(self))
+        _write(self.path(config), asdict(self))
 
     @classmethod
-    def load(cls, order: RunConfig) -> Self | None:
+    def load(cls, config: RunConfig) -> Self | None:
         """Read it; None when nothing has begun."""
-        path = cls.path(order)
+        path = cls.path(config)
         return cls(**json.loads(path.read_text())) if path.exists() else None
 
     @staticmethod
-    def path(order: RunConfig) -> Path:
-        """Where it is."""
-        report = Path(order.report)
+    def path(config: RunConfig) -> Path:
+        """Return the path of the file."""
+        report = Path(config.report)
         return report.with_name(f"{report.stem}.began.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the generator measured, all its processes together."""
+    """Measurements of all generator processes together."""
 
     measured: Recorder
     started_at: str
@@ -116,7 +116,7 @@ class Report:
     duration_s: float
     """From there to the end of the drain."""
     lag_p99_ms: float
-    """How late the event loop of the worst process woke up."""
+    """Lateness of the worst process's event loop."""
     lag_max_ms: float
     cpu_share: float
     """Share of one core that the busiest process took, 0 to 1."""
@@ -140,7 +140,7 @@ class Report:
 
 
 def _write(path: Path, row: dict[str, Any]) -> None:
-    """Under another name first, so that nobody reads half of it."""
+    """Write a file under another name first, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.part")
     draft.write_text(json.dumps(row))

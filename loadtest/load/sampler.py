@@ -1,4 +1,4 @@
-"""Looks at the gateway's process every second while a run goes on."""
+"""Sampler of the gateway's process, once a second during a run."""
 
 import threading
 import time
@@ -15,13 +15,13 @@ from stage.errors import StageError
 
 PERIOD_S = 1.0
 _TASKS_EVERY = 5
-"""To ask the gateway itself costs it a few milliseconds, so it is done in each so manieth look."""
+"""Samples per question to the gateway itself, which costs it a few milliseconds."""
 _TASKS = "gateway_asyncio_tasks "
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look, with its moment on the monotonic clock."""
+    """Sample with its time on the monotonic clock."""
 
     at_mono_s: float
     cpu_s: float
@@ -34,7 +34,7 @@ class Seen:
     tasks: int | None
 
     def sample(self, zero_mono_s: float) -> Sample:
-        """As the result has it: seconds since the schedule's zero."""
+        """Return the sample for the result, in seconds since the schedule's zero."""
         return Sample(
             at_s=round(self.at_mono_s - zero_mono_s, 3),
             cpu_s=self.cpu_s,
@@ -47,22 +47,22 @@ class Seen:
 
 
 class Sampler:
-    """Takes samples in a thread of its own between entering and leaving. `seen` grows meanwhile."""
+    """Context manager that takes samples in a thread of its own. `seen` grows meanwhile."""
 
     def __init__(self, pid: int, control: Control, metrics_url: str | None) -> None:
-        """Prepare to look.
+        """Prepare the sampler.
 
         Args:
             pid: The gateway's process.
-            control: The emulator, which knows who talks.
-            metrics_url: Where the gateway's metrics are; None when it serves none.
+            control: The emulator, which knows the talking sessions.
+            metrics_url: URL of the gateway's metrics; None when it serves none.
         """
         self.seen: list[Seen] = []
         self.problem = ""
         self._process = psutil.Process(pid)
         self._control = control
         self._metrics_url = metrics_url
-        # A connection that is kept would be closed by the gateway about when the next look comes.
+        # The gateway would close a kept connection at about the time of the next sample.
         self._http = httpx.Client(timeout=5.0, headers={"Connection": "close"})
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -83,11 +83,11 @@ class Sampler:
         try:
             while not self._over.is_set():
                 self.seen.append(self._look())
-                # On a fixed beat; a beat that was missed is not made up for.
+                # Samples keep a fixed interval; missed ones are not made up for.
                 due_s = max(due_s + PERIOD_S, time.monotonic())
                 self._over.wait(due_s - time.monotonic())
         except (psutil.Error, StageError, httpx.HTTPError) as error:
-            # The run says what ended early; what was seen until then is kept.
+            # The run reports the problem; the samples until then are kept.
             self.problem = str(error)
 
     def _look(self) -> Seen:
@@ -110,5 +110,5 @@ class Sampler:
         if self._metrics_url is None:
             return None
         lines = self._http.get(self._metrics_url).raise_for_status().text.splitlines()
-        # A gateway of another build may not have it.
+        # A gateway of another build may lack this metric.
         return next((int(float(line.removeprefix(_TASKS))) for line in lines if line.startswith(_TASKS)), None)

@@ -1,4 +1,4 @@
-"""Named scenarios: who comes, how often, on which schedule, and how they speak. Pure.
+"""Named scenarios: classes of users, rates, schedules and speech. Pure.
 
 A new scenario is one entry in `SCENARIOS` and its objectives in `objectives.toml`.
 """
@@ -18,12 +18,12 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How callers of a scenario speak."""
+    """Speech of a scenario's callers."""
 
     turns: tuple[int, int] = (2, 4)
     """Fewest and most turns of a conversation."""
     listen_s: Range = (0.5, 2.0)
-    """How long the avatar listens to its user."""
+    """Time in which the avatar listens to its user."""
     think_s: Range = (0.2, 1.0)
     """From the end of listening to the first chunk of the answer."""
     speech_s: Range = (2.0, 12.0)
@@ -39,7 +39,7 @@ class Style:
     word_s: Range = (0.3, 0.6)
     """Length of the one word that `Churn` says."""
     flood_s: Range = (40.0, 60.0)
-    """How much speech `Firehose` has."""
+    """Length of the speech of `Firehose`."""
 
     def with_chunks(self, chunk_ms: int) -> "Style":
         """Return the style with one chunk size for all, in real time; 0 changes nothing."""
@@ -48,12 +48,12 @@ class Style:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One way to load a gateway."""
+    """Named load of a gateway."""
 
     meaning: str
     """For lists and reports."""
     shape: str
-    """One of `CURVES`: how the rate moves over time."""
+    """Name of one of `CURVES`: the rate over time."""
     rate: float
     """Arrivals per second, all classes together, where the shape is highest."""
     seconds: float
@@ -61,15 +61,15 @@ class Scenario:
     mix: Mapping[str, float]
     """Share of each class of users in the arrivals, in any unit."""
     users: int
-    """How many callers may be in flight at once. Who comes when all are busy begins late, and that is counted."""
+    """Most sessions in flight. An arrival that finds all users busy begins late, and is counted as deferred."""
     style: Style = field(default_factory=Style)
 
     def curve(self) -> Curve:
-        """The rate over time."""
+        """Return the rate over time."""
         return CURVES[self.shape](self.rate, self.seconds)
 
     def arrivals(self, seed: int) -> list[Arrival]:
-        """The whole run's schedule; the same for the same seed."""
+        """Return the whole run's schedule, the same for the same seed."""
         curve = self.curve()
         moments = poisson(curve, random.Random(f"arrivals/{seed}")) if self.shape in RANDOM else even(curve)
         return schedule(moments, self.mix)
@@ -210,40 +210,40 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 """By name."""
 
 
-def ordered(order: RunConfig, expected_s: Callable[[Style], Mapping[str, float]]) -> Scenario:
-    """The scenario that an order asks for, with what it turns.
+def scenario_of(config: RunConfig, expected_s: Callable[[Style], Mapping[str, float]]) -> Scenario:
+    """Return the scenario of a configuration, with the changes that it asks for.
 
     Args:
-        order: What was asked for.
-        expected_s: How long a user of each class is busy with one arrival, for a style.
+        config: Configuration of the run.
+        expected_s: Returns the mean time that one arrival keeps a user of each class busy, for a style.
 
     Raises:
-        InvalidOrder: there is no such scenario, or nobody is left in it.
+        InvalidRunConfig: the scenario does not exist, a number is negative, or no class of users is left.
     """
-    scenario = SCENARIOS.get(order.scenario)
+    scenario = SCENARIOS.get(config.scenario)
     if scenario is None:
         raise InvalidRunConfig(
-            f"LOAD_SCENARIO is {order.scenario!r}; it must be one of {', '.join(sorted(SCENARIOS))}"
+            f"LOAD_SCENARIO is {config.scenario!r}; it must be one of {', '.join(sorted(SCENARIOS))}"
         )
     for name in ("users", "seconds", "rate", "chunk_ms"):
-        if getattr(order, name) < 0:
-            raise InvalidRunConfig(f"LOAD_{name.upper()} is {getattr(order, name)}; it must not be negative")
-    style = scenario.style.with_chunks(order.chunk_ms)
-    mix = {user: share for user, share in scenario.mix.items() if order.emulator or user != "Direct"}
+        if getattr(config, name) < 0:
+            raise InvalidRunConfig(f"LOAD_{name.upper()} is {getattr(config, name)}; it must not be negative")
+    style = scenario.style.with_chunks(config.chunk_ms)
+    mix = {user: share for user, share in scenario.mix.items() if config.emulator or user != "Direct"}
     if not mix:
-        raise InvalidRunConfig(f"LOAD_EMULATOR is empty, but scenario {order.scenario!r} only speaks to it")
-    users = order.users or scenario.users
-    rate = order.rate or (_rate_for(users, mix, expected_s(style)) if order.users else scenario.rate)
+        raise InvalidRunConfig(f"LOAD_EMULATOR is empty, but scenario {config.scenario!r} only speaks to it")
+    users = config.users or scenario.users
+    rate = config.rate or (_rate_for(users, mix, expected_s(style)) if config.users else scenario.rate)
     return replace(
-        scenario, mix=mix, users=users, rate=rate, seconds=order.seconds or scenario.seconds, style=style
+        scenario, mix=mix, users=users, rate=rate, seconds=config.seconds or scenario.seconds, style=style
     )
 
 
 _BUSY: Final = 0.8
-"""How busy users are when their number is given and no rate: enough slack that a random rush defers few."""
+"""Share of busy users when their number is given and no rate: enough slack that a random rush defers few."""
 
 
 def _rate_for(users: int, mix: Mapping[str, float], expected_s: Mapping[str, float]) -> float:
-    """The arrivals that keep so many users busy, by Little's law."""
+    """Return the rate of arrivals that keeps a number of users busy, by Little's law."""
     mean_s = sum(share * expected_s[user] for user, share in mix.items()) / sum(mix.values())
     return _BUSY * users / mean_s

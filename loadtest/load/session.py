@@ -1,4 +1,4 @@
-"""What all sessions have in common, be they with the gateway or with LiveAvatar directly: turns, waits, pace."""
+"""Common base of sessions with the gateway and with LiveAvatar directly: utterances, waits, pace."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from load.figures import System
-from load.integrity import Fate
+from load.integrity import UtteranceOutcome
 from load.recorder import LoadRecorder
 from load.speech import BYTE_RATE, Delivery, Text, Voice
 
@@ -22,16 +22,16 @@ OPEN_WITHIN_S: Final = 45.0
 ANSWER_WITHIN_S: Final = 15.0
 """Longest wait for any other answer."""
 STALL_S: Final = 20.0
-"""How much longer than it should take an utterance may be on its way."""
+"""Longest delay of an utterance beyond its own length."""
 
 _EARLY_S: Final = 0.0005
-# The loop's timers are whole milliseconds, rounded to the nearest one: half of one more, and they are never early.
+# The loop's timers are rounded to the nearest millisecond; half a millisecond more keeps them from being early.
 _COUNTED_BYTES: Final = BYTE_RATE
-# Written bytes are counted about once per second of speech, not with each chunk.
+# Bytes between two updates of the counter, about a second of speech.
 
 
 class Failure(Exception):
-    """A session went wrong. `reason` is the gateway's, LiveAvatar's, or says which answer did not come."""
+    """Failure of a session. `reason` is the gateway's, LiveAvatar's, or names the answer that did not come."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -39,46 +39,48 @@ class Failure(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
-    """One utterance: what is to be said when, and what became of it. Moments are monotonic."""
+class Utterance:
+    """Utterance with its schedule and its outcome. Times are monotonic."""
 
     id: str
     text: Text
     delivery: Delivery
     start_s: float
-    """When its first chunk is due."""
+    """Time at which its first chunk is due."""
     interrupt_s: float | None = None
-    """When it is to be interrupted: nothing is sent from then on."""
+    """Time of its interrupt; nothing is sent from then on."""
     queued: bool = False
-    """Whether it waits behind another one, so that its own start says nothing of speed."""
+    """True if it waits behind another utterance, so that its own start says nothing of speed."""
     paced: bool = True
-    """Whether its chunks are due on the delivery's schedule; otherwise whenever the credit allows them."""
+    """True if its chunks are due on the delivery's schedule; otherwise they go whenever the credit allows."""
     sent_bytes: int = 0
     sealed: bool = False
-    """Whether its end was told."""
+    """True once its end was sent."""
     first_write_s: float | None = None
     acked: int = -1
     """Index of the newest chunk that an ack covered."""
-    fate: Fate | None = None
-    over: "asyncio.Future[Fate]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    outcome: UtteranceOutcome | None = None
+    over: "asyncio.Future[UtteranceOutcome]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
     def due_s(self, index: int) -> float:
-        """When a chunk is due."""
+        """Return the time at which a chunk is due."""
         return self.start_s + self.delivery.dues[index]
 
-    def end(self, fate: Fate) -> None:
-        """Note what became of it; the first word counts."""
-        if self.fate is None:
-            self.fate = fate
+    def end(self, outcome: UtteranceOutcome) -> None:
+        """Set the outcome; only the first call counts."""
+        if self.outcome is None:
+            self.outcome = outcome
             if not self.over.done():
-                self.over.set_result(fate)
+                self.over.set_result(outcome)
 
 
 async def until(due_s: float) -> None:
-    """Sleep until a moment of the monotonic clock, never less."""
+    """Sleep until a time of the monotonic clock, never shorter."""
     loop = asyncio.get_running_loop()
     while (wait_s := due_s - time.monotonic()) > 0:
-        # What `asyncio.sleep` does, without a coroutine of its own: this happens with every chunk.
+        # The same as `asyncio.sleep` without a coroutine of its own, because this runs with every chunk.
         woken = loop.create_future()
         timer = loop.call_later(wait_s + _EARLY_S, _wake, woken)
         try:
@@ -93,7 +95,7 @@ def _wake(woken: "asyncio.Future[None]") -> None:
 
 
 class Waits:
-    """What somebody waits for. All of it fails when the session fails, and each has a deadline."""
+    """Answers that a session waits for. Each has a deadline, and all fail when the session fails."""
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
@@ -117,13 +119,13 @@ class Waits:
             self._pending.discard(future)
 
     def done(self, task: "asyncio.Task[None]") -> None:
-        """A reader ended: what it raised is a mistake of the generator, told like any other failure."""
+        """Take the end of a reader; an exception is the generator's own fault, and fails the session."""
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("generator: a reader failed", exc_info=error)
             self.fail(Failure(f"GENERATOR: {type(error).__name__}", str(error)))
 
     def fail(self, failure: Failure) -> None:
-        """Wake everybody who waits; only the first failure counts."""
+        """Fail all pending answers; only the first failure counts."""
         if self.failure is None:
             self.failure = failure
             for future in self._pending:
@@ -146,132 +148,128 @@ async def deadline(what: str, within_s: float) -> AsyncIterator[None]:
 
 
 class Session(ABC):
-    """A session from open to end. Used by one task; closed by `end`, in whatever state it is."""
+    """Session from open to end. One task uses it; `end` closes it in any state."""
 
     system: System
 
-    def __init__(self, meter: LoadRecorder, voice: Voice) -> None:
-        self.meter = meter
+    def __init__(self, recorder: LoadRecorder, voice: Voice) -> None:
+        self.recorder = recorder
         self.voice = voice
         self.upstream_id = ""
         """LiveAvatar's id, under which the emulator recorded it; empty before there is one."""
-        self.turns: list[Turn] = []
+        self.utterances: list[Utterance] = []
         self.waits = Waits()
-        self._late = meter.lateness_of(self.system)
-
-    # --- what a caller does
+        self._late = recorder.lateness_of(self.system)
 
     @abstractmethod
     async def open(self) -> None:
-        """Bring it to the point where the avatar can speak."""
+        """Open the session; its avatar can speak when this returns."""
 
     @abstractmethod
     async def listen(self, from_s: float, to_s: float) -> None:
-        """Let the avatar look attentive for a while."""
+        """Show the listening pose for a time."""
 
     @abstractmethod
-    async def interrupt(self, turn: Turn, *, how: str = "") -> None:
-        """Wait for the turn's moment and cut it, unless it is over before."""
+    async def interrupt(self, utterance: Utterance, *, how: str = "") -> None:
+        """Wait for the utterance's `interrupt_s` and interrupt it, unless it ends before."""
 
     @abstractmethod
     async def end(self) -> None:
-        """End it, so that nothing is left upstream. Never raises, whatever happened before."""
+        """End the session upstream. Never raises."""
 
-    async def speak(self, turn: Turn) -> None:
-        """Say a turn: each chunk when it is due, late ones at once, up to its interrupt.
+    async def speak(self, utterance: Utterance) -> None:
+        """Send an utterance: each chunk when it is due, late chunks at once, until its interrupt.
 
         Raises:
             Failure: the session failed, or the other side took no audio for too long.
         """
-        self.turns.append(turn)
-        pcm = self.voice.pcm(turn.text)
-        due_in_s = max(0.0, turn.start_s - time.monotonic())
-        async with deadline("audio taken", due_in_s + turn.text.seconds + STALL_S):
-            await self._say(turn, pcm)
+        self.utterances.append(utterance)
+        pcm = self.voice.pcm(utterance.text)
+        due_in_s = max(0.0, utterance.start_s - time.monotonic())
+        async with deadline("audio taken", due_in_s + utterance.text.seconds + STALL_S):
+            await self._send_chunks(utterance, pcm)
 
-    async def _say(self, turn: Turn, pcm: bytes) -> None:
-        ends, dues, start_s = turn.delivery.ends, turn.delivery.dues, turn.start_s
-        stop_s = turn.interrupt_s if turn.interrupt_s is not None else float("inf")
+    async def _send_chunks(self, utterance: Utterance, pcm: bytes) -> None:
+        ends, dues, start_s = utterance.delivery.ends, utterance.delivery.dues, utterance.start_s
+        stop_s = utterance.interrupt_s if utterance.interrupt_s is not None else float("inf")
         late, monotonic = self._late, time.monotonic
         position = uncounted = 0
         await until(start_s)
-        await self._begin(turn)
-        self.meter.count(self.system, "utterances")
+        await self._begin(utterance)
+        self.recorder.count(self.system, "utterances")
         for end, due in zip(ends, dues, strict=True):
             due_s = start_s + due
-            if due_s >= stop_s or turn.fate is not None:
+            if due_s >= stop_s or utterance.outcome is not None:
                 break
             now_s = monotonic()
             if now_s < due_s:
                 await until(due_s)
                 now_s = monotonic()
             if self._room() < end - position:
-                await self._wait_for_room(turn, end - position)
+                await self._wait_for_room(utterance, end - position)
                 due_s = now_s = monotonic()
-            elif turn.paced:
+            elif utterance.paced:
                 late.append(now_s - due_s)
-            if turn.first_write_s is None:
-                turn.first_write_s = now_s
+            if utterance.first_write_s is None:
+                utterance.first_write_s = now_s
             chunk = pcm[position:end]
-            turn.sent_bytes = position = end
-            await self._write(turn, chunk)
+            utterance.sent_bytes = position = end
+            await self._write(utterance, chunk)
             uncounted += len(chunk)
             if uncounted >= _COUNTED_BYTES:
-                self.meter.count(self.system, "audio bytes", uncounted)
+                self.recorder.count(self.system, "audio bytes", uncounted)
                 uncounted = 0
-        self.meter.count(self.system, "audio bytes", uncounted)
-        if position == turn.text.size_bytes:
-            await self._seal(turn)
-            turn.sealed = True
+        self.recorder.count(self.system, "audio bytes", uncounted)
+        if position == utterance.text.size_bytes:
+            await self._seal(utterance)
+            utterance.sealed = True
 
-    async def finish(self, turn: Turn) -> None:
-        """Wait until a turn is over.
+    async def finish(self, utterance: Utterance) -> None:
+        """Wait until an utterance has ended.
 
         Raises:
             Failure: the session failed, or the end did not come.
         """
-        before_s = sum(other.text.seconds for other in self.turns if other.fate is None)
-        fate = await self.waits.answer("utterance ended", turn.over, before_s + STALL_S)
-        if fate != "failed":
-            self.meter.count(self.system, "completed" if fate == "completed" else "interrupted")
-
-    # --- how it is done
+        before_s = sum(other.text.seconds for other in self.utterances if other.outcome is None)
+        outcome = await self.waits.answer("utterance ended", utterance.over, before_s + STALL_S)
+        if outcome != "failed":
+            self.recorder.count(self.system, "completed" if outcome == "completed" else "interrupted")
 
     @abstractmethod
-    async def _begin(self, turn: Turn) -> None: ...
+    async def _begin(self, utterance: Utterance) -> None: ...
 
     @abstractmethod
-    async def _write(self, turn: Turn, chunk: bytes) -> None: ...
+    async def _write(self, utterance: Utterance, chunk: bytes) -> None: ...
 
     @abstractmethod
-    async def _seal(self, turn: Turn) -> None: ...
+    async def _seal(self, utterance: Utterance) -> None: ...
 
     def _room(self) -> int:
-        """Bytes that may be written now."""
+        """Return the bytes that may be written now."""
         return 1 << 62
 
-    async def _wait_for_room(self, turn: Turn, size_bytes: int) -> None:  # noqa: B027 - not all need it
-        """Wait until so many bytes may be written, or the turn is over."""
+    async def _wait_for_room(self, utterance: Utterance, size_bytes: int) -> None:  # noqa: B027 - not all need it
+        """Wait until `size_bytes` may be written, or the utterance has ended."""
 
-    # --- what is noted
-
-    def _told_started(self, turn: Turn, now_s: float) -> None:
-        if turn.queued:
+    def _note_started(self, utterance: Utterance, now_s: float) -> None:
+        if utterance.queued:
             return
-        self.meter.took(self.system, "started", now_s - turn.start_s, at_mono_s=now_s)
-        if turn.first_write_s is not None:
-            self.meter.took(self.system, "started, closed loop", now_s - turn.first_write_s, at_mono_s=now_s)
+        self.recorder.record(self.system, "started", now_s - utterance.start_s, at_mono_s=now_s)
+        if utterance.first_write_s is not None:
+            self.recorder.record(
+                self.system, "started, closed loop", now_s - utterance.first_write_s, at_mono_s=now_s
+            )
 
-    def _told_acked(self, turn: Turn, size_bytes: int, now_s: float) -> None:
-        """An ack covers a turn up to `size_bytes`."""
-        if not turn.paced or size_bytes <= 0:
+    def _note_acked(self, utterance: Utterance, size_bytes: int, now_s: float) -> None:
+        """Record an ack that covers an utterance up to `size_bytes`."""
+        if not utterance.paced or size_bytes <= 0:
             return
-        index = turn.delivery.covered(size_bytes)
-        if turn.delivery.ends[index] > size_bytes:
+        index = utterance.delivery.covered(size_bytes)
+        if utterance.delivery.ends[index] > size_bytes:
             index -= 1
-        if index <= turn.acked:
+        if index <= utterance.acked:
             return
-        turn.acked = index
-        # An ack waits up to a second for its turn. Only while more follows is its age not that wait.
-        if index < len(turn.delivery.ends) - 1:
-            self.meter.took(self.system, "ack delay", now_s - turn.due_s(index), at_mono_s=now_s)
+        utterance.acked = index
+        # Acks are up to a second apart. The last ack's age would include that wait, so only earlier ones count.
+        if index < len(utterance.delivery.ends) - 1:
+            self.recorder.record(self.system, "ack delay", now_s - utterance.due_s(index), at_mono_s=now_s)

@@ -12,20 +12,20 @@ _SHOW_S: Final = 0.5
 
 
 class Table:
-    """Locust's statistics of one process, fed from what its part measures."""
+    """Locust's statistics of one process, fed from its worker's measurements."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
 
-    def show_all(self, part: Worker) -> NoReturn:
+    def show_all(self, worker: Worker) -> NoReturn:
         """Show what is new, twice a second, until the greenlet is killed."""
         while True:
             gevent.sleep(_SHOW_S)
-            self.show(part)
+            self.show(worker)
 
-    def show(self, part: Worker) -> None:
+    def show(self, worker: Worker) -> None:
         """Show what is new."""
-        for row in part.for_locust():
+        for row in worker.for_locust():
             self._show_row(row)
 
     def _show_row(self, row: Shown) -> None:
@@ -39,5 +39,5 @@ class Table:
                 context={},
             )
         else:
-            # Past `request`, which would add it to Locust's total: a stream's life says nothing of its speed.
+            # `request` would add it to Locust's total, but a stream's lifetime says nothing of its speed.
             self._environment.stats.get(row.name, row.system).log(round(row.took_ms), 0)

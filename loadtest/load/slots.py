@@ -1,4 +1,4 @@
-"""How many users there are, and where. Pure, and apart from Locust, since importing that can patch a process."""
+"""Number of users and their distribution. Pure, and apart from Locust, whose import can patch a process."""
 
 import heapq
 import math
@@ -11,7 +11,7 @@ _AHEAD_S: Final = 20.0
 
 
 def cap_at(curve: Curve, at_s: float, users: int) -> int:
-    """How many users there should be at a moment: those for the highest rate up to a little later."""
+    """Return the number of users for a time: those for the highest rate up to a little later."""
     until_s = at_s + _AHEAD_S
     rates = [rate for moment_s, rate in curve.points if moment_s <= until_s]
     highest = max([*rates, curve.rate(min(until_s, curve.seconds))])
@@ -19,12 +19,12 @@ def cap_at(curve: Curve, at_s: float, users: int) -> int:
 
 
 def even(workers: Sequence[str], weights: Mapping[str, float], users: int) -> dict[str, dict[str, int]]:
-    """Deal users out to workers, by class. More users take nobody away, neither from a class nor from a worker.
+    """Distribute users over workers, by class. More users take none away, neither from a class nor from a worker.
 
     Args:
-        workers: Their ids.
-        weights: How many there should be of each class, in any unit.
-        users: How many in all. Each worker gets at least one of each class, even if that makes more.
+        workers: Ids of the workers.
+        weights: Share of each class, in any unit.
+        users: Number of users. Each worker gets at least one of each class, even if that makes more.
     """
     spare = max(0, users - len(workers) * len(weights))
     dealt: dict[str, dict[str, int]] = {worker: {} for worker in workers}
@@ -36,10 +36,10 @@ def even(workers: Sequence[str], weights: Mapping[str, float], users: int) -> di
 
 
 def _shared_out(weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers about in the proportion of the weights, that add up: one by one, to whom lacks most.
+    """Return whole numbers in about the proportion of the weights that add up to `total`, by Webster's method.
 
-    It is Webster's method. Rounding and giving the rest to those cut the most can take one away when the total
-    grows (the Alabama paradox), and with that user goes whoever it waited for.
+    The method of largest remainders can take a user away when the total grows (the Alabama paradox), and with it
+    the session that it serves.
     """
     counts = dict.fromkeys(weights, 0)
     lacking = [(-weight, name) for name, weight in weights.items()]

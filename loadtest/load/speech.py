@@ -1,6 +1,6 @@
-"""What is said, byte for byte, and when each piece of it is due: recorded speech, cut and paced.
+"""Recorded speech, byte for byte, cut into chunks with a schedule.
 
-Every sample's two lowest bits are noise, which nobody hears. So no two stretches of speech are equal, not even of
+Every sample's two lowest bits are noise, which is inaudible. So no two stretches of speech are equal, not even of
 silence, and a lost, repeated or swapped piece always shows in a digest.
 """
 
@@ -20,20 +20,18 @@ import soxr
 
 BYTE_RATE: Final = 48_000
 """Bytes per second: 24 kHz, mono, signed 16-bit little-endian."""
-RECORDINGS: Final = tuple(
-    Path(str(files("liveavatar_gateway.demo") / name)) for name in ("greeting.wav", "story.wav")
-)
+RECORDINGS: Final = tuple(Path(str(files("liveavatar_demo") / name)) for name in ("greeting.wav", "story.wav"))
 
 _RATE_HZ: Final = BYTE_RATE // 2
 _NOISE_SAMPLES: Final = 1 << 20
 _NOISE_SEED: Final = 24_000
 _AHEAD: Final = 0.7
-# A synthesizer is never later with a piece than this share of real time, so that it alone starves nobody.
+# A synthesizer's pieces are never later than this share of real time, so they cause no underrun by themselves.
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Which stretch of the recordings an utterance is. The same values give the same bytes in every process."""
+    """Stretch of the recordings. The same values give the same bytes in every process."""
 
     start_sample: int
     noise_sample: int
@@ -41,7 +39,7 @@ class Text:
 
     @property
     def seconds(self) -> float:
-        """How long it takes to say."""
+        """Length of the speech."""
         return self.size_bytes / BYTE_RATE
 
 
@@ -58,32 +56,32 @@ class Voice:
         self._noise = np.random.default_rng(_NOISE_SEED).integers(0, 4, _NOISE_SAMPLES, dtype=np.int16)
 
     def pick(self, rng: random.Random, seconds: float) -> Text:
-        """Choose something to say of a length, whole samples."""
+        """Choose speech of a length, in whole samples."""
         size_bytes = max(1, round(seconds * _RATE_HZ)) * 2
         return Text(rng.randrange(len(self._speech)), rng.randrange(_NOISE_SAMPLES), size_bytes)
 
     def pcm(self, text: Text) -> bytes:
-        """The text's bytes. Takes about 0.1 ms per 10 s."""
+        """Return the text's bytes. Takes about 0.1 ms per 10 s."""
         count = text.size_bytes // 2
         speech = _looped(self._speech, text.start_sample, count)
         return (speech | _looped(self._noise, text.noise_sample, count)).tobytes()
 
     def sha256(self, text: Text, size_bytes: int) -> str:
-        """Digest of the text's first bytes."""
+        """Return the digest of the text's first bytes."""
         return hashlib.sha256(self.pcm(text)[:size_bytes]).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a source gives an utterance away, chunk by chunk."""
+    """Chunks of an utterance, with their schedule."""
 
     ends: "array[int]"
-    """Where each chunk ends, bytes."""
+    """End of each chunk, bytes."""
     dues: "array[float]"
-    """When each chunk is due, seconds after the first. Never falls."""
+    """Time at which each chunk is due, seconds after the first. Never falls."""
 
     def covered(self, size_bytes: int) -> int:
-        """Index of the chunk that completes the first `size_bytes`; the last one when there are fewer."""
+        """Return the index of the chunk that completes the first `size_bytes`; the last if they are too few."""
         low, high = 0, len(self.ends) - 1
         while low < high:
             middle = (low + high) // 2
@@ -95,14 +93,14 @@ class Delivery:
 
 
 def real_time(size_bytes: int, *, chunk_ms: int) -> Delivery:
-    """A source that gives speech as it comes: chunks of one size, one after the other at their own pace."""
+    """Return the delivery of a real-time source: chunks of one size, each due when the chunk before is spoken."""
     step = BYTE_RATE * chunk_ms // 1000
     ends = array("q", (min(end, size_bytes) for end in range(step, size_bytes + step, step)))
     return Delivery(ends, array("d", (index * chunk_ms / 1000 for index in range(len(ends)))))
 
 
 def burst(size_bytes: int, rng: random.Random) -> Delivery:
-    """A speech synthesizer: pieces of 0.1 to 0.4 s, two to eight times as fast as speech, with jitter."""
+    """Return a synthesizer's delivery: pieces of 0.1 to 0.4 s with jitter, two to eight times real time."""
     speed = rng.uniform(2.0, 8.0)
     ends, dues = array("q"), array("d")
     end, due_s = 0, 0.0
@@ -118,7 +116,7 @@ def burst(size_bytes: int, rng: random.Random) -> Delivery:
 
 
 def at_once(size_bytes: int, *, chunk_ms: int) -> Delivery:
-    """All of it is there from the beginning; only the credit holds it back."""
+    """Return a delivery with all chunks due at once, so that only the credit limits it."""
     ends = real_time(size_bytes, chunk_ms=chunk_ms).ends
     return Delivery(ends, array("d", bytes(8 * len(ends))))
 

@@ -13,7 +13,7 @@ from load.figures import WINDOW_S, Series
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Distinct values in milliseconds, ascending, and how often each came."""
+    """Distinct values in milliseconds, ascending, with their counts."""
 
     values_ms: NDArray[np.float64]
     counts: NDArray[np.int64]
@@ -38,14 +38,14 @@ class Spread:
         return int(self.counts.sum())
 
     def percentile_ms(self, rank: float) -> float:
-        """The value that `rank` percent stay at or below; NaN when there are none."""
+        """Return the value that `rank` percent stay at or below; NaN without values."""
         if not self.count:
             return float("nan")
         target = max(1, int(rank * self.count / 100 + 0.5))
         return float(self.values_ms[np.searchsorted(np.cumsum(self.counts), target)])
 
     def curve(self, tail_values: int = 3) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Shares at or below, and values in milliseconds, up to where fewer than `tail_values` values decide."""
+        """Return shares at or below, and values in milliseconds, until fewer than `tail_values` values remain."""
         if not self.count:
             return np.array([]), np.array([])
         shares = np.cumsum(self.counts) / self.count
@@ -54,9 +54,9 @@ class Spread:
 
 
 def _upper_ends_us(half_magnitude: int, buckets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The largest value of each bucket of a histogram whose smallest value is 1.
+    """Return the largest value of each bucket of a histogram whose smallest value is 1.
 
-    The library's own iterator says the same, a hundred times more slowly. The layout is HdrHistogram's: a first
+    The library's own iterator returns the same, a hundred times more slowly. The layout is HdrHistogram's: a first
     block of buckets one apart, then half blocks, each twice as coarse as the one before.
     """
     half = 1 << half_magnitude
@@ -67,7 +67,7 @@ def _upper_ends_us(half_magnitude: int, buckets: NDArray[np.int64]) -> NDArray[n
 
 
 def spread_of(series: Series | None, keep: Callable[[float], bool] | None = None) -> Spread:
-    """A series' values: of the whole run, or of the windows whose start in seconds `keep` accepts."""
+    """Return a series' values: of the whole run, or of the windows whose start in seconds `keep` accepts."""
     if series is None:
         return Spread.of(())
     if keep is None:
@@ -76,7 +76,7 @@ def spread_of(series: Series | None, keep: Callable[[float], bool] | None = None
 
 
 def percentiles_over_time(series: Series | None, ranks: Iterable[float]) -> dict[int, tuple[float, ...]]:
-    """Percentiles in milliseconds of each window that has values, by window."""
+    """Return the percentiles in milliseconds of each window that has values, by window."""
     if series is None:
         return {}
     ranks = tuple(ranks)

@@ -11,7 +11,7 @@ def target_of(host: str) -> str:
     """Return the gRPC target of a host: `host:port`, `http://host:port`, or a target of gRPC's own.
 
     Raises:
-        InvalidOrder: it has no port, a path, or asks for TLS, which the load suite does not speak.
+        InvalidRunConfig: it has no port, a path, or asks for TLS, which the load suite does not speak.
     """
     text = host.strip()
     scheme, separator, rest = text.partition("://")

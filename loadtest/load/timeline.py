@@ -1,4 +1,4 @@
-"""The timeline of faults: what happens upstream, when, and which errors that explains. Pure.
+"""Timeline of faults: events upstream, their times, and the errors that they explain. Pure.
 
 ```toml
 [[at]]
@@ -19,20 +19,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 
 class TimelineError(ValueError):
-    """The file says something that cannot be played; the message says where and what."""
+    """Invalid timeline; the message names the place and the problem."""
 
 
 class TimelineEvent(BaseModel):
-    """One thing that happens upstream. Exactly one of `fault`, `settings` and `restart` says what is done."""
+    """Event upstream. It has exactly one of `fault`, `settings` and `restart`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     at_s: float = Field(ge=0)
-    """When, seconds after the schedule's zero."""
+    """Time of the event, seconds after the schedule's zero."""
     what: str = Field(min_length=5, max_length=120)
-    """In words, for reports."""
+    """Description for reports."""
     for_s: float = Field(default=5.0, gt=0)
-    """How long its errors are expected from `at_s` on, and after how long changed settings are put back."""
+    """Time from `at_s` on in which its errors are expected; changed settings are put back after it."""
     expect: tuple[str, ...] = ()
     """Reasons of the errors it provokes, as the gateway names them. Any other error is the gateway's."""
     fault: dict[str, Any] | None = None
@@ -40,7 +40,7 @@ class TimelineEvent(BaseModel):
     settings: dict[str, Any] | None = None
     """Knobs to change, and to put back after `for_s`: the body of `PATCH /_emulator/settings`."""
     restart: dict[str, Any] | None = None
-    """How the service restarts: the body of `POST /_emulator/restart`."""
+    """Restart of the service: the body of `POST /_emulator/restart`."""
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> Self:
@@ -50,7 +50,7 @@ class TimelineEvent(BaseModel):
 
     @property
     def until_s(self) -> float:
-        """When its errors are no longer expected."""
+        """End of the time in which its errors are expected."""
         return self.at_s + self.for_s
 
 
@@ -61,14 +61,14 @@ class _File(BaseModel):
 
 
 class Timeline:
-    """All that happens upstream during a run, in order."""
+    """Events upstream during a run, in order."""
 
-    def __init__(self, happenings: Sequence[TimelineEvent] = ()) -> None:
-        self.happenings = tuple(sorted(happenings, key=lambda one: one.at_s))
+    def __init__(self, events: Sequence[TimelineEvent] = ()) -> None:
+        self.events = tuple(sorted(events, key=lambda one: one.at_s))
 
     @classmethod
     def read(cls, path: str) -> Self:
-        """Read a TOML file; no path is a timeline on which nothing happens.
+        """Read a TOML file; an empty path gives an empty timeline.
 
         Raises:
             TimelineError: it cannot be read, or says something that cannot be played.
@@ -100,11 +100,11 @@ class Timeline:
             raise TimelineError("\n".join(problems)) from error
 
     def expects(self, reason: str, at_s: float) -> bool:
-        """Whether an error at a moment, seconds after the schedule's zero, was provoked."""
-        return any(reason in one.expect and one.at_s <= at_s < one.until_s for one in self.happenings)
+        """Return whether an error at a time, seconds after the schedule's zero, was provoked."""
+        return any(reason in one.expect and one.at_s <= at_s < one.until_s for one in self.events)
 
     def steps(self) -> list[tuple[float, TimelineEvent, bool]]:
-        """What is to be done, in order: when, what, and whether it is to be undone."""
-        done = [(one.at_s, one, False) for one in self.happenings]
-        undone = [(one.until_s, one, True) for one in self.happenings if one.settings is not None]
+        """Return all steps in order: time, event, and True for the step that undoes it."""
+        done = [(one.at_s, one, False) for one in self.events]
+        undone = [(one.until_s, one, True) for one in self.events if one.settings is not None]
         return sorted(done + undone, key=lambda step: step[0])

@@ -1,4 +1,4 @@
-"""Whether something grows: the slope of a straight line, with a band that knows how little noisy samples say."""
+"""Slope of a straight line through noisy samples, with its confidence band."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Trend:
     low_per_s: float
     high_per_s: float
     effective_samples: float
-    """How many independent samples the noisy ones are worth."""
+    """Number of independent samples that the noisy samples are worth."""
 
 
 def trend(
@@ -58,8 +58,8 @@ def trend(
     load = np.zeros_like(times) if loads is None else _averaged(loads)
     load = load - load.mean()
     if load.any():
-        # What of the load is itself a straight line over time cannot be told from growth, and counts as such
-        # only as far as the values do not follow the rest of the load.
+        # A part of the load that is itself a straight line over time looks like growth; it counts as growth only
+        # as far as the values do not follow the rest of the load.
         explained = np.column_stack((np.ones_like(times), centred, load))
     else:
         explained = np.column_stack((np.ones_like(times), centred))
@@ -81,7 +81,7 @@ def trend(
 
 
 def _averaged(samples: Sequence[float]) -> NDArray[np.float64]:
-    """The samples, or the means of as many blocks of neighbours as are enough to tell a line from noise."""
+    """Return the samples, or the means of enough blocks of neighbours to tell a line from noise."""
     whole = np.asarray(samples, dtype=float)
     return np.array([block.mean() for block in np.array_split(whole, min(len(whole), _MOST_BLOCKS))])
 

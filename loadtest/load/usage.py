@@ -1,4 +1,4 @@
-"""What the samples of the gateway's process say: CPU spent, sessions talking, and the two together."""
+"""CPU and talking sessions, from samples of the gateway's process."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ AUDIO_BYTES_PER_S: Final = 48_000
 
 
 def cpu_s(samples: Sequence[Sample]) -> float | None:
-    """CPU seconds between the first and the last sample; None when there are not two."""
+    """Return the CPU seconds between the first and the last sample; None with fewer than two samples."""
     return samples[-1].cpu_s - samples[0].cpu_s if len(samples) > 1 else None
 
 
 def cpu_share_over_time(samples: Sequence[Sample]) -> tuple[list[float], list[float]]:
-    """Times in seconds, and the share of one core taken since the sample before."""
+    """Return times in seconds, and the share of one core taken since the sample before."""
     times, shares = [], []
     for before, after in itertools.pairwise(samples):
         if (passed_s := after.at_s - before.at_s) > 0:
@@ -28,7 +28,7 @@ def cpu_share_over_time(samples: Sequence[Sample]) -> tuple[list[float], list[fl
 
 
 def talking_s(samples: Sequence[Sample]) -> float:
-    """Session-seconds of talking: the area under the samples of how many talked."""
+    """Return the session-seconds of talking: the area under the samples of talking sessions."""
     if len(samples) < 2:
         return 0.0
     return float(np.trapezoid([sample.talking for sample in samples], [sample.at_s for sample in samples]))

@@ -1,11 +1,11 @@
-"""What a run's judgement is: pass, fail or void, and why. Values only, for reports and machines."""
+"""Verdict on a run: pass, fail or void, with reasons. Values only, for reports and machines."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 Status = Literal["held", "broken", "void", "skipped"]
-"""void: it should have been judged and could not be. skipped: it cannot be judged here, which is no harm."""
+"""Status of an objective. void: it should have been judged and could not be. skipped: it does not apply here."""
 
 Result = Literal["pass", "fail", "void"]
 EXIT_CODES: Final[dict[Result, int]] = {"pass": 0, "fail": 1, "void": 3}
@@ -13,7 +13,7 @@ EXIT_CODES: Final[dict[Result, int]] = {"pass": 0, "fail": 1, "void": 3}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One objective, judged."""
+    """Objective with its status."""
 
     objective: str
     kind: str
@@ -32,14 +32,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A run, judged."""
+    """Verdict on a run."""
 
     scenario: str
     outcomes: tuple[Outcome, ...]
     saturated: str = ""
-    """Why the generator was the bottleneck; empty when it was not."""
+    """Reason why the generator was the bottleneck; empty when it was not."""
     notes: tuple[str, ...] = ()
-    """What was not looked at, for people who would take silence for consent."""
+    """Checks that were not made."""
 
     @property
     def result(self) -> Result:
@@ -60,7 +60,7 @@ class Verdict:
         return self.having("broken")
 
     def having(self, status: Status) -> tuple[Outcome, ...]:
-        """The objectives of one status."""
+        """Return the objectives of one status."""
         return tuple(outcome for outcome in self.outcomes if outcome.status == status)
 
     @property
@@ -80,7 +80,7 @@ class Verdict:
         return f"all {len(judged)} objectives held" if len(judged) > 1 else "the objective held"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for machines."""
+        """Return plain values for JSON."""
         return {
             "verdict": self.result,
             "exit_code": self.exit_code,
@@ -93,7 +93,7 @@ class Verdict:
 
 
 def count_statuses(outcomes: Iterable[Outcome]) -> str:
-    """Such as "11 held, 1 broken"."""
+    """Return the counts of all statuses, such as "11 held, 1 broken"."""
     statuses = [outcome.status for outcome in outcomes]
     words: tuple[Status, ...] = ("held", "broken", "void", "skipped")
     return ", ".join(f"{statuses.count(word)} {word}" for word in words if word in statuses)

@@ -1,6 +1,6 @@
-"""One process's part of a run: its arrivals, served one session each, and what was measured of them.
+"""Share of a run that one process serves: its arrivals, one session each, and their measurements.
 
-All of it lives on the engine's loop, but for `take` and `for_locust`, which Locust's greenlets call.
+All of it runs on the engine's loop, except `take` and `for_locust`, which Locust's greenlets call.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import aiohttp
 
 from liveavatar.gateway.channel import Connection
 from load.arrivals import Arrival
-from load.behaviours import BEHAVIOURS, Call
+from load.behaviours import USER_KINDS, Behaviour, Call
 from load.direct import DirectSession
 from load.figures import Recorder
 from load.gateway import CONNECTION_OPTIONS, GatewaySession, LeanSession
@@ -26,24 +26,24 @@ from load.scenarios import Style
 from load.session import Failure, Session, until
 from load.speech import Voice
 from load.timeline import Timeline
-from load.upstream_check import NotSeen, UpstreamCheck
+from load.upstream_check import NotRecorded, UpstreamCheck
 
 logger = logging.getLogger(__name__)
 
 DRAIN_S: Final = 20.0
-"""How long what was begun may go on after the last arrival; then it is ended."""
+"""Longest time that sessions may go on after the last arrival; then they are ended."""
 END_WITHIN_S: Final = 40.0
-"""How long ending what is left may take: above every deadline inside a session's end."""
+"""Longest time for ending the remaining sessions: above every deadline inside a session's end."""
 
 _FLUSH_S: Final = 0.5
 
 
 class Worker:
-    """Serves a share of a run's arrivals."""
+    """Server of one process's share of a run's arrivals."""
 
     def __init__(
         self,
-        order: RunConfig,
+        config: RunConfig,
         style: Style,
         arrivals: Sequence[Arrival],
         *,
@@ -53,19 +53,19 @@ class Worker:
         """Prepare to serve.
 
         Args:
-            order: The run.
-            style: How callers speak.
+            config: Configuration of the run.
+            style: Speech of the callers.
             arrivals: This process's share.
-            zero_mono_s: When the schedule begins.
-            timeline: The run's faults, so that the errors they provoke are told apart.
+            zero_mono_s: Time at which the schedule begins.
+            timeline: The run's faults, so that the errors that they provoke are counted apart.
         """
         self.zero_mono_s = zero_mono_s
-        self.meter = LoadRecorder(Recorder(zero_mono_s), timeline.expects)
+        self.recorder = LoadRecorder(Recorder(zero_mono_s), timeline.expects)
         self.health = Health()
-        self._order = order
+        self._config = config
         self._style = style
         self._arrivals = arrivals
-        self._waiting: dict[str, deque[Arrival]] = {name: deque() for name in BEHAVIOURS}
+        self._waiting: dict[str, deque[Arrival]] = {name: deque() for name in USER_KINDS}
         for arrival in arrivals:
             self._waiting[arrival.user].append(arrival)
         self._voice = Voice()
@@ -74,51 +74,48 @@ class Worker:
         self._watching: set[asyncio.Task[Any]] = set()
         self._connections: dict[int, Connection] = {}
         self._http: aiohttp.ClientSession | None = None
-        self._witness: UpstreamCheck | None = None
+        self._upstream_check: UpstreamCheck | None = None
         self._closing = False
         self._hurried = asyncio.Event()
 
     @property
     def closing(self) -> bool:
-        """Return whether nothing more is begun."""
+        """True once no more sessions are begun."""
         return self._closing
 
-    # --- called by Locust's greenlets
-
     def take(self, user: str) -> Arrival | None:
-        """The next arrival for a user of a class; None when there will be no more."""
+        """Return the next arrival of a class of users; None after the last one."""
         try:
             return None if self._closing else self._waiting[user].popleft()
         except IndexError:
             return None
 
     def for_locust(self) -> list[Shown]:
-        """What its tables have not shown yet."""
+        """Return the rows that Locust's tables have not shown yet."""
         rows = []
-        while self.meter.for_locust:
-            rows.append(self.meter.for_locust.popleft())
+        while self.recorder.for_locust:
+            rows.append(self.recorder.for_locust.popleft())
         return rows
 
-    # --- on the loop
-
     async def begin(self) -> None:
-        """Start to watch the loop; before anything is served."""
-        if self._order.emulator:
+        """Start to watch the loop. Call it before `serve`."""
+        if self._config.emulator:
             self._http = aiohttp.ClientSession(
-                self._order.emulator,
+                self._config.emulator,
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
             )
-            self._witness = UpstreamCheck(self._http, self._order.one_clock, self._voice)
+            self._upstream_check = UpstreamCheck(self._http, self._config.one_clock, self._voice)
         for work in (self.health.watch(), self._flush()):
             self._watching.add(asyncio.create_task(work))
 
-    async def serve(self, arrival: Arrival, slot: int) -> None:
-        """Wait until somebody comes, and be that somebody.
+    async def serve(self, arrival: Arrival, user: int, behaviour: Behaviour) -> None:
+        """Wait until an arrival is due, then hold its session.
 
         Args:
-            arrival: Who and when.
-            slot: Number of the user; with it goes the connection.
+            arrival: Class of users and time.
+            user: Number of the user; it selects the connection.
+            behaviour: Coroutine function that speaks in the session.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -127,83 +124,81 @@ class Worker:
             await until(self.zero_mono_s + arrival.due_s)
             if not self._closing:
                 self._begun.add(arrival.number)
-                await self._call(arrival, slot)
+                await self._call(arrival, user, behaviour)
         finally:
             self._serving.discard(task)
 
-    async def _call(self, arrival: Arrival, slot: int) -> None:
+    async def _call(self, arrival: Arrival, user: int, behaviour: Behaviour) -> None:
         due_s, began_s = self.zero_mono_s + arrival.due_s, time.monotonic()
-        session = self._session(arrival, slot)
-        meter, system = self.meter, session.system
-        meter.count(system, "arrivals")
-        meter.took(system, "deferred", began_s - due_s, at_mono_s=due_s)
+        session = self._session(arrival, user)
+        recorder, system = self.recorder, session.system
+        recorder.count(system, "arrivals")
+        recorder.record(system, "deferred", began_s - due_s, at_mono_s=due_s)
         opening = asyncio.ensure_future(session.open())
         try:
-            # Half an opening cannot be undone: even when the run is stopped, it is completed and then ended.
+            # Half an opening cannot be undone: it is completed and then ended, even when the run is stopped.
             await asyncio.shield(opening)
             now_s = time.monotonic()
-            meter.took(system, "session open", now_s - due_s, at_mono_s=now_s)
-            meter.took(system, "session open, closed loop", now_s - began_s, at_mono_s=now_s)
-            meter.count(system, "sessions")
-            await BEHAVIOURS[arrival.user].run(self._as_call(arrival, session))
+            recorder.record(system, "session open", now_s - due_s, at_mono_s=now_s)
+            recorder.record(system, "session open, closed loop", now_s - began_s, at_mono_s=now_s)
+            recorder.count(system, "sessions")
+            await behaviour(self._as_call(arrival, session))
         except Failure as failure:
             logger.warning("%s %s: %s: %s", arrival.user, arrival.number, failure.reason, failure)
-            meter.failed(system, failure.reason, took_s=time.monotonic() - began_s)
+            recorder.failed(system, failure.reason, took_s=time.monotonic() - began_s)
         finally:
             if not opening.done():
                 await asyncio.wait({opening})
             if not opening.cancelled():
                 opening.exception()
             await session.end()
-            meter.took(system, "session lifetime", time.monotonic() - due_s)
+            recorder.record(system, "session lifetime", time.monotonic() - due_s)
             await self._check(session)
 
-    def _session(self, arrival: Arrival, slot: int) -> Session:
-        behaviour = BEHAVIOURS[arrival.user]
-        if behaviour.direct:
+    def _session(self, arrival: Arrival, user: int) -> Session:
+        kind = USER_KINDS[arrival.user]
+        if kind.direct:
             assert self._http is not None
-            return DirectSession(self._http, self._order.api_key, self.meter, self._voice)
-        if behaviour.lean:
-            # Its few unary calls share a connection.
-            return LeanSession(self._connection(0), self._order.target, self.meter, self._voice)
-        return GatewaySession(self._connection(slot), self.meter, self._voice, attached=behaviour.attached)
+            return DirectSession(self._http, self._config.api_key, self.recorder, self._voice)
+        if kind.lean:
+            # The few unary calls of lean sessions share a connection.
+            return LeanSession(self._connection(0), self._config.target, self.recorder, self._voice)
+        return GatewaySession(self._connection(user), self.recorder, self._voice, attached=kind.attached)
 
     def _as_call(self, arrival: Arrival, session: Session) -> Call:
         return Call(
             session=session,
-            rng=random.Random(f"{self._order.seed}/{arrival.number}"),
+            rng=random.Random(f"{self._config.seed}/{arrival.number}"),
             voice=self._voice,
             style=self._style,
             name=f"u{arrival.number}",
             closing=lambda: self._closing,
         )
 
-    def _connection(self, slot: int) -> Connection:
-        number = slot // max(1, self._order.streams_per_connection)
+    def _connection(self, user: int) -> Connection:
+        number = user // max(1, self._config.streams_per_connection)
         if number not in self._connections:
-            self._connections[number] = Connection(self._order.target, None, CONNECTION_OPTIONS)
+            self._connections[number] = Connection(self._config.target, None, CONNECTION_OPTIONS)
         return self._connections[number]
 
     async def _check(self, session: Session) -> None:
-        if self._witness is None:
+        if self._upstream_check is None:
             return
         try:
-            await self._witness.check(session, self.meter)
-        except NotSeen as error:
+            await self._upstream_check.check(session, self.recorder)
+        except NotRecorded as error:
             logger.warning("integrity of a session could not be checked: %s", error)
 
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_S)
-            self.meter.flush()
-
-    # --- the end
+            self.recorder.flush()
 
     async def drain(self, within_s: float) -> dict[str, Any]:
-        """Take no more arrivals, let what was begun come to its end, end what has not by then, and report.
+        """Take no more arrivals, let sessions end by themselves, end the remaining ones, and return the report.
 
         Args:
-            within_s: How long it may take by itself; `hurry` makes it shorter.
+            within_s: Longest wait for sessions to end by themselves; `hurry` makes it shorter.
         """
         self._closing = True
         await self._served_or_hurried(within_s)
@@ -215,23 +210,23 @@ class Worker:
             logger.error("%r did not end", task)
         for task in self._watching:
             task.cancel()
-        self.meter.flush()
+        self.recorder.flush()
         self._count_missed()
         for connection in self._connections.values():
             await connection.close()
         if self._http is not None:
             await self._http.close()
-        return {"measured": self.meter.recorder.to_json(), **self.health.report()}
+        return {"measured": self.recorder.measured.to_json(), **self.health.report()}
 
     async def hurry(self) -> None:
-        """End what was begun now."""
+        """End all sessions now."""
         self._hurried.set()
 
     async def _served_or_hurried(self, within_s: float) -> None:
         hurried = asyncio.ensure_future(self._hurried.wait())
         deadline_s = time.monotonic() + within_s
         while self._serving and not hurried.done() and (left_s := deadline_s - time.monotonic()) > 0:
-            # Those that wait for somebody to come end with the schedule, so this is about calls under way.
+            # Tasks that wait for an arrival end with the schedule, so only sessions under way are left.
             await asyncio.wait({hurried, *self._serving}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
 
@@ -239,4 +234,4 @@ class Worker:
         elapsed_s = time.monotonic() - self.zero_mono_s
         for arrival in self._arrivals:
             if arrival.due_s <= elapsed_s and arrival.number not in self._begun:
-                self.meter.count(BEHAVIOURS[arrival.user].system, "arrivals missed")
+                self.recorder.count(USER_KINDS[arrival.user].system, "arrivals missed")

@@ -16,7 +16,7 @@ _CPUCLOCK_SCHED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cores:
-    """Who runs where. The measured process has its core for itself."""
+    """Cores of the processes. The measured process has its core for itself."""
 
     measured: int
     load: int
@@ -31,7 +31,7 @@ class Cores:
 
 
 def process_cpu_s(pid: int) -> float:
-    """CPU time of a process, all threads it has and had, to the nanosecond.
+    """Return the CPU time of a process with all its threads, present and past, to the nanosecond.
 
     This is the clock that clock_getcpuclockid(3) names; /proc/<pid>/stat has the same in steps of 10 ms.
     """
@@ -40,7 +40,7 @@ def process_cpu_s(pid: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CoreTimes:
-    """What a core did since boot, in ticks."""
+    """Times of a core since boot, in ticks."""
 
     total: int
     idle: int
@@ -63,11 +63,11 @@ class CoreTimes:
         return cls.parse(Path("/proc/stat").read_text(), core)
 
     def busy_since(self, before: Self) -> float:
-        """Share of the time that was not free, stolen time included, 0 to 1."""
+        """Return the share of the time in which the core was busy or stolen, 0 to 1."""
         return 1.0 - (self.idle - before.idle) / max(1, self.total - before.total)
 
     def stolen_since(self, before: Self) -> float:
-        """Share of the time that went to others, 0 to 1."""
+        """Return the share of the time that the hypervisor gave to others, 0 to 1."""
         return (self.steal - before.steal) / max(1, self.total - before.total)
 
 

@@ -1,5 +1,5 @@
-"""What goes wrong before or besides a measurement."""
+"""Errors of measurements."""
 
 
 class StageError(Exception):
-    """The measurement cannot be made; the message says why and what to do."""
+    """Measurement that cannot be made; the message says why, and what to do."""

@@ -15,7 +15,7 @@ API_KEY: Final = "load-key"
 def emulator(
     *, sessions: int, cores: Collection[int], workdir: Path, knobs: Mapping[str, object] | None = None
 ) -> Daemon:
-    """An emulator that refuses nothing and, unless a knob says otherwise, keeps no audio."""
+    """Return an emulator that refuses no session and keeps no audio, unless `knobs` say otherwise."""
     settings: dict[str, object] = {
         "concurrency": sessions,
         "rate": 0,
@@ -33,17 +33,17 @@ def emulator(
 def gateway(
     emulator_url: str, *, sessions: int, cores: Collection[int], workdir: Path, command: str = ""
 ) -> Iterator[Daemon]:
-    """A gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
+    """Start a gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
 
     Its registry is outside `workdir`, which is uploaded as an artifact: a registry holds tokens, and its key lies
     beside it.
 
     Args:
-        emulator_url: What it takes for LiveAvatar.
-        sessions: How many may live at once.
-        cores: Where it runs.
-        workdir: Where its log goes.
-        command: What starts it, in place of this checkout's; it must take `--ready-file FILE`.
+        emulator_url: Base URL of LiveAvatar's API.
+        sessions: Most sessions at once.
+        cores: Cores that it may use.
+        workdir: Folder of its log.
+        command: Command in place of this checkout's gateway; it must take `--ready-file FILE`.
     """
     environment = {
         "LIVEAVATAR_API_URL": emulator_url,

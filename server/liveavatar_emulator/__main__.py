@@ -1,4 +1,4 @@
-"""`python -m liveavatar_emulator` is the same as the `liveavatar-emulator` command."""
+"""Run the `liveavatar-emulator` command with `python -m liveavatar_emulator`."""
 
 from liveavatar_emulator.cli import main
 

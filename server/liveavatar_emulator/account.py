@@ -1,6 +1,6 @@
-"""Who may hold how many sessions, and what they cost: accounts, balances and the filed session records. Pure.
+"""Accounts: concurrency slots, credits and the records of their sessions. Pure.
 
-Source: LiveAvatar API reference, credits and limits: one minute is taken at start, then one per begun minute;
+Source: LiveAvatar API reference, credits and limits: one minute is charged at start, then one per begun minute;
 sandbox sessions are free; a start with less than one minute of credit is refused.
 """
 
@@ -16,7 +16,7 @@ from liveavatar_emulator.config import Settings
 from liveavatar_emulator.seeds import uuid_from
 
 CREDITS_PER_MINUTE = 1.0
-"""LITE mode."""
+"""Price in LITE mode."""
 
 EndReason = Literal[
     "USER_CLOSED",
@@ -31,12 +31,12 @@ EndReason = Literal[
     "DISPATCH_FAILED",
     "UNKNOWN",
 ]
-"""Why a session ended, in the service's words."""
+"""Reasons for the end of a session, in the service's words."""
 
 
 @dataclass(slots=True, eq=False)
 class SessionRecord:
-    """A started session as the account's history shows it. `started_s` and `ended_s` are monotonic."""
+    """A started session in the account's history. `started_s` and `ended_s` are monotonic."""
 
     id: str
     account: str
@@ -52,21 +52,21 @@ class SessionRecord:
 
     @property
     def active(self) -> bool:
-        """Whether it still runs."""
+        """True while the session runs."""
         return self.ended_s is None
 
     def duration_s(self, now_s: float) -> float:
-        """How long it has run, or ran."""
+        """Return the session's duration so far, or its final duration."""
         return max(0.0, (now_s if self.ended_s is None else self.ended_s) - self.started_s)
 
     def credits_consumed(self, now_s: float) -> int:
-        """Begun minutes; the first one is taken at start. None for sandbox sessions and failed starts."""
+        """Return the begun minutes, at least one; 0 for sandbox sessions and failed starts."""
         if self.is_sandbox or self.refunded:
             return 0
         return int(max(1, ceil(self.duration_s(now_s) / 60)) * CREDITS_PER_MINUTE)
 
     def row(self, now_s: float) -> dict[str, object]:
-        """The service's JSON for it; `end_at` and `end_reason` only once it is over."""
+        """Return the record as the service's JSON; an ended session also has `end_at` and `end_reason`."""
         duration_s = self.duration_s(now_s)
         updated_at = self.created_at + timedelta(seconds=duration_s)
         row: dict[str, object] = {
@@ -87,7 +87,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A provider's key as the account sees it: never its value, which is not even kept."""
+    """A provider's key as the account sees it. The emulator does not store its value."""
 
     id: str
     type: str
@@ -95,7 +95,7 @@ class Secret:
     created_at: datetime
 
     def row(self) -> dict[str, object]:
-        """The service's JSON for it."""
+        """Return the secret as the service's JSON."""
         return {
             "id": self.id,
             "secret_name": self.name,
@@ -105,7 +105,7 @@ class Secret:
 
 
 class Account:
-    """One customer: a balance, its sessions, secrets and avatars. Invariant: the balance is never negative."""
+    """A customer with a balance, sessions, secrets and avatars. Invariant: the balance is never negative."""
 
     def __init__(self, name: str, balance: float) -> None:
         self.name = name
@@ -117,7 +117,7 @@ class Account:
         self._occupying: dict[str, SessionRecord] = {}
 
     def occupied_slots(self, settings: Settings, now_s: float) -> int:
-        """Sessions that count against the concurrency limit: active ones and those ended a moment ago."""
+        """Return the sessions that count against the concurrency limit: active and just ended ones."""
         release_s = settings.slot_release_ms / 1000
         freed = [
             session_id
@@ -129,7 +129,7 @@ class Account:
         return len(self._occupying)
 
     def admit(self, record: SessionRecord, settings: Settings, now_s: float) -> None:
-        """Take a slot and the first minute for a session that starts now.
+        """Take a slot and charge the first minute for a session that starts now.
 
         Raises:
             ApiError: 403/4032 no slot, or 403/4033 less than a minute of credit.
@@ -142,9 +142,9 @@ class Account:
         self._occupying[record.id] = record
 
     def charge_minute(self, *, overage: bool = False) -> bool:
-        """Take one minute's credits; False, and nothing taken, when the balance does not reach.
+        """Charge one minute; False, and nothing charged, if the balance is too low.
 
-        With `overage` such a minute is noted instead, and billed some other day.
+        With `overage` a minute beyond the balance is only counted, and True is returned.
         """
         if self.balance < CREDITS_PER_MINUTE:
             self.overage_minutes += overage
@@ -153,19 +153,19 @@ class Account:
         return True
 
     def refund(self, record: SessionRecord) -> None:
-        """Give back the first minute of a session whose start-up failed."""
+        """Refund the first minute of a session whose start-up failed."""
         if not record.is_sandbox and not record.refunded:
             self.balance += CREDITS_PER_MINUTE
         record.refunded = True
 
     def store_secret(self, kind: str, name: str, now: datetime, ids: random.Random) -> Secret:
-        """Note a secret under a fresh id."""
+        """Store a secret under a new id."""
         secret = Secret(id=uuid_from(ids), type=kind, name=name, created_at=now)
         self.secrets[secret.id] = secret
         return secret
 
     def forget(self) -> None:
-        """Drop the history, secrets and changes to avatars, and free every slot."""
+        """Forget the history, the secrets and the changes to avatars, and free every slot."""
         self.overage_minutes = 0
         self.avatars = OwnAvatars(self.name)
         self.secrets.clear()
@@ -175,7 +175,7 @@ class Account:
     def history(
         self, *, active: bool, avatar_id: str | None = None, context_id: str | None = None
     ) -> list[SessionRecord]:
-        """Sessions of one kind, newest first."""
+        """Return the active or the ended sessions that match the filters, newest first."""
         return [
             record
             for record in reversed(self.records.values())

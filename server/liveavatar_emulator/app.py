@@ -1,27 +1,27 @@
-"""Wiring: REST and control API in one FastAPI application, the command sockets beside it."""
+"""ASGI application: REST and control API in one FastAPI application, and the command sockets beside it."""
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from liveavatar_emulator import control, gate, viewer
-from liveavatar_emulator.origins import Origins
+from liveavatar_emulator import control, routing, viewer
+from liveavatar_emulator.command_socket import CommandSockets
+from liveavatar_emulator.cors import CrossOriginPolicy
 from liveavatar_emulator.rest import account, avatars, sessions
 from liveavatar_emulator.service import Emulator
-from liveavatar_emulator.socket import CommandSockets
 
 
 def build(emulator: Emulator) -> ASGIApp:
-    """The whole emulator as one ASGI application.
+    """Return the whole emulator as one ASGI application.
 
-    Sockets bypass the web framework: at 200 talking sessions its per-message cost would be felt.
+    Sockets bypass the web framework, whose cost per message matters at 200 talking sessions.
     """
     http = FastAPI(title="LiveAvatar emulator", docs_url="/_emulator/docs", openapi_url="/_emulator/openapi.json")
     http.state.emulator = emulator
     for part in (sessions, avatars, account, control, viewer):
         http.include_router(part.router)
-    http.add_exception_handler(HTTPException, gate.unmatched)
-    rest = Origins(http)
+    http.add_exception_handler(HTTPException, routing.unmatched)
+    rest = CrossOriginPolicy(http)
     sockets = CommandSockets(emulator)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:

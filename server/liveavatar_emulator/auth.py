@@ -1,7 +1,7 @@
-"""Who is calling: an API key, a session's bearer token, or nobody.
+"""Authentication of a caller: an API key, a session's bearer token, or no credential.
 
-Source: LiveAvatar API reference, auth per endpoint. A credential of the wrong kind is a 401 like a wrong one;
-where an endpoint takes both and both are sent, the bearer token wins.
+Source: LiveAvatar API reference, auth per endpoint. A credential of the wrong kind is a 401 like an invalid
+credential; where an endpoint accepts both and both are sent, the bearer token wins.
 """
 
 from typing import Annotated
@@ -10,17 +10,18 @@ from fastapi import Depends, Request
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.account import Account
-from liveavatar_emulator.service import Emulator, Ticket
+from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.session_store import MintedSession
 
 
 def emulator_of(request: Request) -> Emulator:
-    """The emulated service this request came to."""
+    """Return the emulated service of this request."""
     emulator: Emulator = request.app.state.emulator
     return emulator
 
 
 def caller_name(request: Request) -> str:
-    """Whom the rate limit counts: the bearer token, the API key, or the address of an anonymous caller."""
+    """Return the caller's name for rate limits: bearer token, API key, or the address of an anonymous caller."""
     if token := _bearer(request):
         return f"bearer {token}"
     if key := request.headers.get("x-api-key"):
@@ -29,7 +30,7 @@ def caller_name(request: Request) -> str:
 
 
 async def key_account(request: Request) -> Account:
-    """The account of the caller's API key.
+    """Return the account of the caller's API key.
 
     Raises:
         ApiError: 401 without a valid key; a bearer token does not help.
@@ -43,8 +44,8 @@ async def key_account(request: Request) -> Account:
     return account
 
 
-async def bearer_ticket(request: Request) -> Ticket:
-    """The session of the caller's bearer token.
+async def bearer_session(request: Request) -> MintedSession:
+    """Return the session of the caller's bearer token.
 
     Raises:
         ApiError: 401 without a valid token; an API key does not help.
@@ -52,19 +53,19 @@ async def bearer_ticket(request: Request) -> Ticket:
     token = _bearer(request)
     if token is None:
         raise errors.unauthorized("Session token is missing")
-    ticket = emulator_of(request).ticket_of(token)
-    if ticket is None:
+    minted = emulator_of(request).session_of_token(token)
+    if minted is None:
         raise errors.unauthorized("Invalid session token")
-    return ticket
+    return minted
 
 
-async def key_or_bearer(request: Request) -> Account | Ticket:
-    """The session of a bearer token if one is sent, otherwise the account of an API key.
+async def key_or_bearer(request: Request) -> Account | MintedSession:
+    """Return the session of a bearer token if the caller sent one, otherwise the account of an API key.
 
     Raises:
-        ApiError: 401 when the credential that counts is invalid, or there is none.
+        ApiError: 401 for an invalid or a missing credential.
     """
-    return await (bearer_ticket(request) if _bearer(request) is not None else key_account(request))
+    return await (bearer_session(request) if _bearer(request) is not None else key_account(request))
 
 
 def _bearer(request: Request) -> str | None:
@@ -73,11 +74,11 @@ def _bearer(request: Request) -> str | None:
 
 
 async def _emulator(request: Request) -> Emulator:
-    # Dependencies are coroutines, or the framework would run each in a thread: slow, and in no certain order.
+    # Dependencies are coroutines because the framework would run functions in threads, slowly and in any order.
     return emulator_of(request)
 
 
 TheEmulator = Annotated[Emulator, Depends(_emulator)]
 KeyAccount = Annotated[Account, Depends(key_account)]
-BearerTicket = Annotated[Ticket, Depends(bearer_ticket)]
-KeyOrBearer = Annotated[Account | Ticket, Depends(key_or_bearer)]
+BearerSession = Annotated[MintedSession, Depends(bearer_session)]
+KeyOrBearer = Annotated[Account | MintedSession, Depends(key_or_bearer)]

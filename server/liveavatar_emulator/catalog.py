@@ -1,7 +1,7 @@
-"""The avatars and voices there are.
+"""Catalog of avatars and voices.
 
-Any other UUID is taken for an avatar of the caller's own when a session is minted, so clients can be tested with
-the ids they really use.
+Any other UUID is taken for an avatar of the caller's own when a session is minted, so that clients can be tested
+with their real ids.
 """
 
 import uuid
@@ -13,7 +13,7 @@ SANDBOX_AVATARS = frozenset({"dd73ea75-1218-4ef3-92ce-606d5f7fbc0a", "65f9e3c9-d
 the rule."""
 
 FOREIGN_AVATAR = "f0f0f0f0-0000-4000-8000-000000000403"
-"""Belongs to somebody else: readable, but minting a session with it is refused."""
+"""Avatar of another account: readable, but minting a session with this avatar is refused."""
 
 
 _CREATED_AT = "2026-01-15T09:00:00Z"
@@ -40,7 +40,7 @@ VOICES: tuple[dict[str, Any], ...] = (
 
 
 def voice(voice_id: str) -> dict[str, Any] | None:
-    """The stock voice with this id, or None."""
+    """Return the stock voice with this id, or None."""
     return next((found for found in VOICES if found["id"] == voice_id), None)
 
 
@@ -79,14 +79,14 @@ _PUBLIC_BY_ID = {avatar["id"]: avatar for avatar in PUBLIC_AVATARS}
 
 
 def find(avatar_id: str) -> dict[str, Any] | None:
-    """The stock avatar with this id, or somebody else's; None for any other."""
+    """Return the stock avatar or the foreign avatar with this id; None for any other id."""
     if avatar_id == FOREIGN_AVATAR:
         return _avatar(FOREIGN_AVATAR, "Somebody else's")
     return _PUBLIC_BY_ID.get(avatar_id)
 
 
 def usable(avatar: dict[str, Any]) -> bool:
-    """Whether a session can have this avatar's face: deployed, and not expired."""
+    """Return whether a session can use this avatar: deployed, and not expired."""
     return avatar["status"] == "ACTIVE" and not avatar["is_expired"]
 
 
@@ -94,9 +94,9 @@ _OWN_NAMESPACE = uuid.UUID("1f8c6f0e-6f5e-4c55-9f0a-0d1b5a1c7e21")
 
 
 class OwnAvatars:
-    """One account's custom avatars: the n-th always has the same id, and what was changed stays changed.
+    """Custom avatars of one account: the n-th always has the same id, and changes to it persist.
 
-    The second one is still deploying and the third has expired, so that a client can be seen to avoid both.
+    The second avatar is still deploying and the third has expired, so that tests can see a client avoid both.
     """
 
     def __init__(self, account: str) -> None:
@@ -105,18 +105,18 @@ class OwnAvatars:
         self.deleted: set[str] = set()
 
     def rows(self, count: int) -> list[dict[str, Any]]:
-        """The first `count` avatars, less the deleted ones."""
+        """Return the first `count` avatars without the deleted ones."""
         rows = (self._row(number) for number in range(1, count + 1))
         return [row for row in rows if row["id"] not in self.deleted]
 
     def find(self, avatar_id: str, count: int) -> dict[str, Any] | None:
-        """The avatar with this id, if it is among those of `rows`."""
+        """Return the avatar with this id, if it is among those of `rows`."""
         return next((row for row in self.rows(count) if row["id"] == avatar_id), None)
 
     def change(
         self, avatar: dict[str, Any], *, name: str | None, voice: dict[str, Any] | None, now: datetime
     ) -> dict[str, Any]:
-        """The avatar with what is given set, and the time of the change."""
+        """Change the given fields of an avatar, and return it with the time of the change."""
         change = self._changes.setdefault(avatar["id"], {})
         if name is not None:
             change["name"] = name

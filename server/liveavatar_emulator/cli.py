@@ -33,15 +33,15 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="liveavatar-emulator", message="%(version)s")
 def main() -> None:
-    """Stands in for HeyGen LiveAvatar (LITE mode): same REST API, same socket, no account, no bill.
+    """Emulate HeyGen LiveAvatar (LITE mode): the same REST API and socket, without an account or a bill.
 
-    Point a client at it by replacing https://api.liveavatar.com with the address it prints. Then ask it what
-    it heard: GET /_emulator/sessions.
+    Point a client at it by replacing https://api.liveavatar.com with the address it prints. Then read what it
+    received: GET /_emulator/sessions.
     """
 
 
 def _knob_options(command: Any) -> Any:
-    """One option per knob of `Settings`, so that the two can never disagree."""
+    """Add one option per knob of `Settings`, so that options and knobs always agree."""
     for name, field in reversed(Settings.model_fields.items()):
         command = _knob_option(name, field)(command)
     return command
@@ -98,14 +98,14 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     "--public-url",
     default=None,
     envvar="EMULATOR_PUBLIC_URL",
-    help="Base of the ws_url handed out, e.g. ws://emulator:8787. By default the host the caller used.",
+    help="Base of the ws_url in responses, e.g. ws://emulator:8787. By default the host of the request.",
 )
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
     envvar="EMULATOR_READY_FILE",
-    help='Written as {"url", "pid"} once connections are accepted.',
+    help='File for {"url", "pid"}, written once connections are accepted.',
 )
 @click.option(
     "--log-level",
@@ -113,7 +113,7 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     default="info",
     show_default=True,
     envvar="EMULATOR_LOG_LEVEL",
-    help="Log lines go to stderr.",
+    help="Lowest level of the log lines on stderr.",
 )
 @click.option(
     "--clock",
@@ -136,14 +136,14 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     type=click.IntRange(0, 2**63 - 1),
     default=None,
     envvar="EMULATOR_SEED",
-    help="Where ids, jitter and chance come from; the same seed repeats them. By default a fresh one.",
+    help="Seed of ids, jitter and chance; the same seed repeats them. By default a new random seed.",
 )
 @click.option(
     "--event-log",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
     envvar="EMULATOR_EVENT_LOG",
-    help="Everything that happens goes to this file, one JSON line each.",
+    help="File for all events, one JSON line each.",
 )
 @click.option(
     "--scenario",
@@ -151,7 +151,7 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
     envvar="EMULATOR_SCENARIO",
-    help="TOML file with knobs, a timeline and faults; knobs given as options win over its own.",
+    help="TOML file with knobs, a timeline and faults; knobs given as options override those of the file.",
 )
 @click.option(
     "--livekit-url",
@@ -164,13 +164,13 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     "--livekit-key",
     default=None,
     envvar=["EMULATOR_LIVEKIT_KEY", "LIVEKIT_API_KEY"],
-    help="Its API key.",
+    help="API key of the LiveKit server.",
 )
 @click.option(
     "--livekit-secret",
     default=None,
     envvar=["EMULATOR_LIVEKIT_SECRET", "LIVEKIT_API_SECRET"],
-    help="The key's secret; better given in the environment, where other users of the machine cannot read it.",
+    help="Secret of the API key. Set it in the environment, where other users of the machine cannot read it.",
 )
 @_knob_options
 def serve(
@@ -242,10 +242,10 @@ def serve(
 
 
 def _leave_native_threads(config: ServerConfig) -> None:
-    """End the process at once where rooms were on.
+    """End the process at once if rooms were on.
 
-    The LiveKit SDK's native threads may still be at work for an avatar that was joining, and abort the process
-    when its library is taken down under them at the interpreter's exit. Everything of ours is closed by now.
+    The LiveKit SDK's native threads may still be joining a room for an avatar, and abort the process when the
+    interpreter unloads the library at exit. All other resources are closed by then.
     """
     if config.livekit is not None:
         logging.shutdown()

@@ -1,7 +1,7 @@
 """Every knob of the emulator, with its unit, range and default.
 
 `ServerConfig` is fixed for the life of the process; `Settings` may be changed while it runs (`PATCH
-/_emulator/settings`). A running session follows a change at once, except where a knob says "for sessions
+/_emulator/settings`). A running session follows a change at once, except for knobs whose help says "for sessions
 started afterwards".
 """
 
@@ -17,7 +17,7 @@ Profile = Literal["modern", "classic", "acks_only"]
 
 
 class Settings(BaseModel):
-    """How the emulated service behaves. A value: a change makes a new one."""
+    """Behaviour of the emulated service. Immutable: a change makes a new object."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -25,50 +25,50 @@ class Settings(BaseModel):
     """Dialect of the socket, for sessions started afterwards. modern: all events, fresh ids. classic: speak_*
     only, ids echoed. acks_only: buffer acks and agent state, never a speak_* event."""
     success_code: Literal[1000, 100] = 1000
-    """`code` in the envelope of a successful answer: 1000 as the service sends it, 100 as documented."""
+    """`code` in the envelope of a successful response: 1000 as the service sends it, 100 as documented."""
 
     ready_delay_ms: float = Field(default=2500, ge=0, le=60_000)
-    """Time from the first socket to `connected`. Commands before it vanish."""
+    """Time from the first socket to `connected`. Commands before it are dropped."""
     never_connected: bool = False
-    """Become usable after ready_delay_ms, but never say `connected`."""
+    """Become usable after ready_delay_ms without sending `connected`."""
     reconnect_emits_connected: bool = True
-    """Send `connected` again to a socket that re-attaches to a ready session."""
+    """Send `connected` again to a socket that attaches to a ready session."""
 
     speed: float = Field(default=1.0, ge=0.01, le=1000)
-    """Multiplier of playback alone: 48 000 bytes per second of emulator time, times this. `--clock-speed` hastens
-    everything."""
+    """Multiplier of playback alone: 48 000 bytes per second of emulator time, times this value. `--clock-speed`
+    speeds up everything."""
     start_delay_ms: float = Field(default=200, ge=0, le=60_000)
     """Time from the first accepted chunk of an utterance to its first frame."""
     start_after_ms: float = Field(default=0, ge=0, le=600_000)
-    """Audio that must be buffered before an utterance starts, unless speak_end comes first."""
+    """Audio that must be buffered before an utterance starts, unless speak_end arrives first."""
     interrupt_ack_ms: float = Field(default=190, ge=0, le=60_000)
     """Time from `agent.interrupt` to the cut and its ack. Audio plays on until then."""
     late_speak_ended_ms: float = Field(default=0, ge=0, le=60_000)
-    """After an interrupt also send `agent.speak_ended` for the cut utterance, this much later. 0 never."""
+    """After an interrupt also send `agent.speak_ended` for the cut utterance, this much later. 0 disables it."""
 
     idle_s: float = Field(default=300, gt=0, le=86_400)
     """A session without commands or keep-alives for this long ends with IDLE_TIMEOUT."""
     reap_s: float = Field(default=200, gt=0, le=86_400)
     """A session without a socket for this long ends with ZOMBIE_SESSION_REAP."""
     max_duration_s: int = Field(default=3600, ge=1, le=86_400)
-    """The plan's longest session: the default of max_session_duration, and its upper limit. For sessions
-    minted afterwards."""
+    """The plan's longest session: default and upper limit of max_session_duration. For sessions minted
+    afterwards."""
     sandbox_s: int = Field(default=60, ge=1, le=86_400)
     """The same limit for sandbox sessions."""
     max_duration_mode: Literal["close", "mute"] = "close"
-    """At the limit: close the socket, or leave it open, silent and deaf, without any event."""
+    """At the limit: close the socket, or leave it open, silent and without effect, and send no event."""
     token_ttl_s: float = Field(default=300, gt=0, le=86_400)
-    """A session token not started within this time is refused at start."""
+    """Lifetime of a session token; a later start is refused."""
 
     concurrency: int = Field(default=1, ge=0, le=100_000)
     """Active sessions per account; one more is refused with 403/4032."""
     slot_release_ms: float = Field(default=0, ge=0, le=60_000)
-    """How long an ended session still occupies its slot."""
+    """Time for which an ended session still occupies its slot."""
     credits: float = Field(default=1000, ge=0, le=1_000_000_000)
-    """Balance of every account; a LITE session takes one per started minute. Setting it resets every
+    """Balance of every account; a LITE session takes one credit per started minute. Setting it resets every
     balance."""
     overage: bool = False
-    """Let sessions start and go on when the balance is used up, instead of 403/4033 and NO_CREDITS."""
+    """Let sessions start and continue with an empty balance, instead of 403/4033 and NO_CREDITS."""
     own_avatars: int = Field(default=0, ge=0, le=1000)
     """Custom avatars of every account. The second is still deploying and the third has expired."""
     rate: int = Field(default=10, ge=0, le=1_000_000)
@@ -76,16 +76,16 @@ class Settings(BaseModel):
     allow_1080p: bool = False
     """Accept video quality very_high instead of refusing it with 403/4030."""
     byo_livekit_fields: Literal["filled", "null", "omitted"] = "filled"
-    """The livekit_* fields of start's answer when the caller brought its own room."""
+    """The livekit_* fields of start's response if the caller brought its own room."""
 
     frame_limit_chars: int = Field(default=1_000_000, ge=1_000, le=12_000_000)
-    """Longest text frame the socket takes."""
+    """Longest text frame that the socket accepts."""
     oversize: Literal["close", "drop"] = "close"
-    """What a longer frame does: closes the socket with 1009, or vanishes."""
+    """Effect of a longer frame: closes the socket with 1009, or drops the frame."""
     max_queued_s: float = Field(default=0, ge=0, le=86_400)
-    """Unplayed audio a session takes; more is refused with an `error`. 0 takes any amount."""
+    """Unplayed audio that a session accepts; more is refused with an `error`. 0 accepts any amount."""
     strict: bool = False
-    """Complain where the service is lenient: the `start` frame and dry buffers draw an `error`, a keep-alive
+    """Refuse input that the service tolerates: the `start` frame and dry buffers cause an `error`, a keep-alive
     body of `{}` and a connector's unknown secret are a 400."""
     idle_on_underrun: bool = False
     """Report talking to idle when the buffer runs dry inside an utterance, and back when audio follows."""
@@ -97,24 +97,24 @@ class Settings(BaseModel):
     """Announce the end of a session with `session.stopped` (never in the classic profile)."""
 
     jitter_ms: float = Field(default=0, ge=0, le=60_000)
-    """Fault: each event is held back by a random time up to this, without overtaking."""
+    """Fault: delay each event by a random time up to this value, in order."""
     shuffle_events: bool = False
-    """Fault: events that belong to one moment come in a random order."""
+    """Fault: send events of the same moment in a random order."""
     drop_after_packets: int = Field(default=0, ge=0, le=1_000_000_000)
-    """Fault: the socket is closed with drop_code right after a session's n-th packet. 0 never."""
+    """Fault: close the socket with drop_code right after a session's n-th packet. 0 disables it."""
     drop_code: int = Field(default=1011, ge=1000, le=4999)
     """Close code of drop_after_packets."""
 
     keep_audio_mb: float = Field(default=64, ge=0, le=100_000)
     """Received audio kept per session for download. Digests and sizes are always kept."""
     keep_audio_total_mb: float = Field(default=1024, ge=0, le=100_000)
-    """The same for all sessions together."""
+    """Received audio kept for all sessions together."""
     keep_sessions: int = Field(default=1000, ge=1, le=1_000_000)
-    """Recordings of ended sessions kept; the oldest are forgotten."""
+    """Recordings of ended sessions kept; the oldest are deleted."""
 
 
 class UnknownSetting(ValueError):
-    """A knob that does not exist was named; `suggestion` is the closest existing one, if any is close."""
+    """Unknown name of a knob; `suggestion` is the closest known name, if any is close."""
 
     def __init__(self, name: str) -> None:
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
@@ -125,7 +125,7 @@ class UnknownSetting(ValueError):
 
 
 class InvalidSetting(ValueError):
-    """A knob was given a value outside its range; `name` says which."""
+    """Value outside the range of the knob `name`."""
 
     def __init__(self, name: str, problem: str) -> None:
         self.name = name
@@ -133,7 +133,7 @@ class InvalidSetting(ValueError):
 
 
 def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """The settings with `changes` applied and checked.
+    """Return the settings with `changes` applied and checked.
 
     Raises:
         UnknownSetting: a key is no knob.
@@ -153,7 +153,7 @@ ROOMS_IN_REAL_TIME = "in LiveKit rooms speech is heard in real time: leave it at
 
 
 def check_room_clock(settings: Settings) -> None:
-    """Refuse a playback clock that rooms cannot follow: sound in a room has only one speed.
+    """Refuse a playback speed that rooms cannot follow: audio in a room has only one speed.
 
     Raises:
         InvalidSetting: `speed` is not 1.
@@ -163,26 +163,26 @@ def check_room_clock(settings: Settings) -> None:
 
 
 class InvalidLiveKit(ValueError):
-    """The LiveKit options contradict each other or make no sense; the message names the option at fault."""
+    """Contradictory or malformed LiveKit options; the message names the option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitServer:
-    """Where rooms are: a LiveKit server and a key that may create rooms and sign tokens there."""
+    """Address of a LiveKit server, with a key that may create rooms and sign tokens there."""
 
     url: str
-    """`ws://` or `wss://`, as clients join it."""
+    """`ws://` or `wss://`, the address at which clients join."""
     api_key: str
     api_secret: str = field(repr=False)
 
 
 def livekit_server(url: str | None, api_key: str | None, api_secret: str | None) -> LiveKitServer | None:
-    """The LiveKit server these three options name; None when none of them is given.
+    """Return the LiveKit server of these three options; None if none of them is given.
 
-    `http` and `https` addresses are taken for the same server's `ws` and `wss`.
+    `http` and `https` addresses stand for the same server's `ws` and `wss`.
 
     Raises:
-        InvalidLiveKit: only some are given, or the address is none.
+        InvalidLiveKit: only some options are given, or the address is malformed.
     """
     given = {"--livekit-url": url, "--livekit-key": api_key, "--livekit-secret": api_secret}
     missing = [option for option, value in given.items() if not value]
@@ -216,7 +216,7 @@ def _room_url(url: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """What the process is told once, at start."""
+    """Options of the process, fixed at start."""
 
     host: str = "127.0.0.1"
     """Address to listen on. The emulator has no TLS and an open control API: keep it on a private network."""
@@ -225,24 +225,24 @@ class ServerConfig:
     api_keys: tuple[str, ...] = ("emulator-key",)
     """Accepted API keys, each `KEY` (an account of its own) or `ACCOUNT=KEY` (keys that share one)."""
     public_url: str | None = None
-    """Base of the `ws_url` handed out, e.g. `ws://emulator:8787`; by default the host the caller used."""
+    """Base of the `ws_url` in responses, e.g. `ws://emulator:8787`; by default the host of the request."""
     ready_file: Path | None = None
-    """Written once connections are accepted."""
+    """File written once connections are accepted."""
     log_level: str = "info"
     """debug, info, warning or error."""
     clock: Literal["real", "manual"] = "real"
     """manual: time stands still and moves only by `POST /_emulator/clock/advance`."""
     clock_speed: float = 1.0
-    """Emulator seconds per real second, 0.01 to 1000: everything that takes time takes less, or more, of it."""
+    """Emulator seconds per real second, 0.01 to 1000, for everything that takes time."""
     seed: int = 0
-    """Where session ids, jitter, shuffles and choices among sessions come from."""
+    """Seed of session ids, jitter, shuffles and choices among sessions."""
     event_log: Path | None = None
-    """Everything that happens, a JSON line each; the file is truncated at start."""
+    """File for all events, a JSON line each; truncated at start."""
     livekit: LiveKitServer | None = None
-    """With it, every session has a real room that the avatar joins; without it, room tokens lead nowhere."""
+    """With a server, each session has a real room that the avatar joins; without, room tokens lead nowhere."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Refuse options that contradict each other or are out of range.
 
         Raises:
             InvalidSetting: an option is out of range, or two contradict each other.

@@ -1,4 +1,4 @@
-"""The numbers of one recording that are also added up over all sessions."""
+"""Counters of one recording that are also summed over all sessions."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ _COUNTED: Final[Mapping[str, Callable[[Recording], int]]] = {
     "commands": lambda recording: recording.command_count,
     "commands_before_ready": lambda recording: recording.commands_before_ready,
     "commands_after_end": lambda recording: recording.commands_after_end,
-    "audio_after_interrupt_packets": lambda recording: recording.late_packets,
-    "audio_after_interrupt_bytes": lambda recording: recording.late_bytes,
+    "audio_after_interrupt_packets": lambda recording: recording.packets_after_interrupt,
+    "audio_after_interrupt_bytes": lambda recording: recording.bytes_after_interrupt,
     "interrupts": lambda recording: recording.interrupt_count,
     "underruns": lambda recording: recording.underruns,
     "unknown_messages": lambda recording: recording.unknown_messages,
@@ -26,11 +26,11 @@ _COUNTED: Final[Mapping[str, Callable[[Recording], int]]] = {
 }
 
 
-def nothing_counted() -> Counter[str]:
-    """All counters at zero."""
+def zero_counters() -> Counter[str]:
+    """Return all counters at zero."""
     return Counter(dict.fromkeys(_COUNTED, 0))
 
 
 def counters_of(recording: Recording) -> Counter[str]:
-    """What one recording has counted."""
+    """Return the counters of one recording."""
     return Counter({name: count(recording) for name, count in _COUNTED.items()})

@@ -18,7 +18,7 @@ RATE_LIMIT = 4290
 
 
 class ApiError(Exception):
-    """A refused REST call: HTTP status, business code, message for the caller, and headers to send along."""
+    """Refusal of a REST call: HTTP status, business code, message for the caller, and headers of the response."""
 
     def __init__(self, status: int, code: int, message: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(f"{status}/{code} {message}")
@@ -28,12 +28,12 @@ class ApiError(Exception):
         self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
+        """Return the response's JSON."""
         return {"code": self.code, "data": None, "message": self.message}
 
 
 class FieldError(ApiError):
-    """A 400 that names the field and the value at fault."""
+    """A 400 that names the offending field and value."""
 
     def __init__(self, field: str, message: str, value: Any) -> None:
         super().__init__(400, VALIDATION, message)
@@ -41,21 +41,21 @@ class FieldError(ApiError):
         self.value = value
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON, with the field's path and value in `data`."""
+        """Return the response's JSON, with the field's path and value in `data`."""
         detail = {"loc": [self.field], "message": self.message, "params": {self.field: self.value}}
         return {"code": self.code, "data": [detail], "message": "Bad request error"}
 
 
 def unauthorized(message: str) -> ApiError:
-    """401: wrong, missing or wrong kind of credential."""
+    """Return a 401: wrong, missing or wrong kind of credential."""
     return ApiError(401, 401, message)
 
 
 def not_found(what: str) -> ApiError:
-    """404 for a session or avatar the caller cannot see."""
+    """Return a 404 for a session or avatar that the caller cannot see."""
     return ApiError(404, 404, f"{what} not found")
 
 
 def server_error() -> ApiError:
-    """500 without a hint, as start answers when the avatar's room token lacks a grant."""
+    """Return a 500 without a hint, the service's response to a start with an incomplete room token."""
     return ApiError(500, 500, "Internal server error")

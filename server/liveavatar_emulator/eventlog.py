@@ -1,7 +1,7 @@
-"""What happened, one JSON line each: REST calls, sessions, sockets, commands, events, faults, moves of the clock.
+"""Event log, one JSON line each: REST calls, sessions, sockets, commands, events, faults, moves of the clock.
 
-Under a manual clock, the same seed, options and caller give the same bytes. Lines hold no audio, no credentials
-and no times but `at_s`, emulator seconds since its start.
+Under a manual clock, equal seeds, options and callers give equal bytes. Lines hold no audio, no credentials and no
+time other than `at_s`, emulator seconds since the start.
 """
 
 from collections import deque
@@ -14,17 +14,20 @@ from liveavatar_emulator.clock import Clock
 from liveavatar_emulator.config import InvalidSetting
 
 KEPT_LINES = 20_000
-"""Lines kept for `GET /_emulator/log`; a file keeps all."""
+"""Lines kept for `GET /_emulator/log`; the file keeps all."""
 
 
 class EventLog:
-    """Numbered lines, newest last. The file is written line by line, so that a killed emulator leaves it whole."""
+    """Numbered lines, newest last.
+
+    Each line is written to the file at once, so that a killed emulator leaves the file complete.
+    """
 
     def __init__(self, clock: Clock, path: Path | None = None) -> None:
-        """Truncates the file.
+        """Truncate the file.
 
         Raises:
-            InvalidSetting: it cannot be written.
+            InvalidSetting: the file cannot be written.
         """
         self._clock = clock
         self._kept: deque[bytes] = deque(maxlen=KEPT_LINES)
@@ -36,20 +39,20 @@ class EventLog:
             except OSError as error:
                 raise InvalidSetting("event_log", f"{path} cannot be written: {error.strerror}") from error
 
-    def note(self, what: str, **fields: Any) -> None:
-        """Add a line; fields that are None are left out."""
+    def append(self, what: str, **fields: Any) -> None:
+        """Append a line; fields with the value None are left out."""
         self._count += 1
         at_s = round(self._clock.now_s() - self._clock.origin_s, 6)
-        told = {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
         line = orjson.dumps(
-            {"n": self._count, "at_s": at_s, "what": what, **told}, option=orjson.OPT_APPEND_NEWLINE
+            {"n": self._count, "at_s": at_s, "what": what, **given}, option=orjson.OPT_APPEND_NEWLINE
         )
         self._kept.append(line)
         if self._file is not None:
             self._file.write(line)
 
     def lines(self, after: int = 0) -> bytes:
-        """Kept lines whose number is above `after`."""
+        """Return the kept lines whose number is above `after`."""
         first_kept = self._count - len(self._kept)
         skipped = max(0, after - first_kept)
         return b"".join(line for index, line in enumerate(self._kept) if index >= skipped)

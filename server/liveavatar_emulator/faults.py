@@ -1,13 +1,13 @@
-"""Faults that a test may arm: what each is made of, and the queue of those that hit REST calls. Pure.
+"""Faults that a test may arm, and the queue of those on REST calls. Pure.
 
-RestFault                    the next calls of an endpoint get something else than the truth
+RestFault                    the next calls of an endpoint get a false response
 SocketFault                  a session's socket misbehaves, at once or after some audio or time
 ├── Drop                     closed with a code, or TCP reset
 ├── StopReading, SlowReading the client's TCP window fills
-├── DelayAcks, SwallowAcks   agent.audio_buffer_* come late, or never
+├── DelayAcks, SwallowAcks   agent.audio_buffer_* are sent late, or never
 ├── ShuffleEvents            events of one moment in a random order
 ├── RefuseSockets            no new socket for a while
-└── NeverConnected           usable, but never told so
+└── NeverConnected           usable, but `connected` is never sent
 """
 
 import difflib
@@ -37,13 +37,13 @@ Endpoint = Literal[
 ]
 
 Selector = Annotated[int, Field(ge=1)] | Literal["next", "all", "random"] | Annotated[str, Field(min_length=8)]
-"""Which sessions: the n-th one started, the next one, all, one drawn among those with a socket, or an id."""
+"""Selected sessions: the n-th session started, the next, all, a random session with a socket, or an id."""
 
 Ack = Literal["appended", "committed", "cleared"]
 
 
 class Part(BaseModel):
-    """Something typed by hand: unknown keys are refused with the closest known one."""
+    """Part of a handwritten file or request: unknown keys are refused with the closest known key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -60,18 +60,18 @@ class Part(BaseModel):
 
 
 class RestFault(Part):
-    """Good for `times` calls. At least one of status, body, truncate, delay_s, jitter_s, hang must be set."""
+    """Fault for `times` calls. Needs one of status, body, truncate, delay_s, jitter_s, hang."""
 
     kind: Literal["rest"] = "rest"
-    """May be left out."""
+    """Optional for REST faults."""
     endpoint: Endpoint
-    """The endpoint it hits."""
+    """Endpoint of the affected calls."""
     times: int = Field(default=1, ge=1, le=1_000_000)
-    """Calls it hits."""
+    """Number of affected calls."""
     chance: float = Field(default=1, gt=0, le=1)
-    """Probability that it hits a call; those it spares are not counted."""
+    """Probability that a call is affected; unaffected calls are not counted."""
     status: int | None = Field(default=None, ge=200, le=599)
-    """HTTP status of the false answer. Without it, body and truncate the call is only delayed."""
+    """HTTP status of the false response. Without status, body and truncate the call is only delayed."""
     code: int | None = None
     """Envelope code; the status by default."""
     message: str = "Injected fault"
@@ -79,17 +79,17 @@ class RestFault(Part):
     retry_after_s: float | None = Field(default=None, ge=0)
     """Sent as `Retry-After`."""
     delay_s: float = Field(default=0, ge=0, le=3600)
-    """Wait before anything else."""
+    """Delay before any other effect."""
     jitter_s: float = Field(default=0, ge=0, le=3600)
-    """Wait up to so much longer, at random."""
+    """Additional random delay up to this value."""
     hang: bool = False
-    """Never answer."""
+    """Never respond."""
     truncate: bool = False
-    """Malformed JSON: the true answer, or the false one of `status`, cut off in its middle."""
+    """Malformed JSON: the true response, or the false response of `status`, cut off in the middle."""
     body: str | None = None
-    """Answer with this text instead of an envelope; status 502 unless given."""
+    """Respond with this text instead of an envelope; status 502 unless given."""
     after_effect: bool = False
-    """Carry the call out first, then lose its answer: the case that makes blind retries dangerous."""
+    """Execute the call first, then lose its response: blind retries are dangerous in this case."""
 
     @model_validator(mode="after")
     def _does_something(self) -> "RestFault":
@@ -102,7 +102,7 @@ class RestFault(Part):
 
 
 class Trigger(Part):
-    """When, counted from the moment it takes hold of a session: at once, or after one of these."""
+    """Condition, counted from the binding to a session: none, or one of the following."""
 
     after_bytes: int | None = Field(default=None, ge=1)
     """PCM bytes the session received."""
@@ -111,65 +111,65 @@ class Trigger(Part):
     after_s: float | None = Field(default=None, ge=0, le=31_622_400)
     """Emulator seconds."""
     times: int = Field(default=1, ge=1, le=1_000_000)
-    """How often for each session; counted anew after each."""
+    """Number of runs for each session, with a new count after each."""
 
     @property
     def at_once(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """True without a condition."""
         return self.after_bytes is None and self.after_packets is None and self.after_s is None
 
     @model_validator(mode="after")
     def _one_condition(self) -> "Trigger":
         if sum(value is not None for value in (self.after_bytes, self.after_packets, self.after_s)) > 1:
-            raise ValueError("only one of after_bytes, after_packets, after_s can be meant")
+            raise ValueError("give only one of after_bytes, after_packets, after_s")
         return self
 
 
 class SocketFault(Trigger):
-    """What all faults on sockets have in common."""
+    """Common part of all faults on sockets."""
 
     session: Selector | None = None
-    """Which sessions; in a scenario's `[[when]]` the one that it is about."""
+    """Selected sessions; in a scenario's `[[when]]` the entry's own session."""
 
     @model_validator(mode="after")
     def _again_needs_a_condition(self) -> "SocketFault":
-        # A drop waits for the next socket; the others would fire all at once.
+        # A drop waits for the next socket; other faults would fire all their runs at once.
         if self.times > 1 and self.at_once and not isinstance(self, Drop):
-            raise ValueError("times needs after_bytes, after_packets or after_s, to tell one time from the next")
+            raise ValueError("times needs after_bytes, after_packets or after_s, to separate the runs")
         return self
 
 
 class _Lasting(SocketFault):
     for_s: float | None = Field(default=None, gt=0, le=31_622_400)
-    """How long, in emulator seconds; until disarmed when left out."""
+    """Duration in emulator seconds; without a value the fault lasts until it is disarmed."""
 
 
 class Drop(SocketFault):
-    """The socket is closed, or its TCP connection reset; without a socket, as soon as there is one."""
+    """Close the socket, or reset its TCP connection; without a socket, as soon as a client attaches."""
 
     kind: Literal["drop"]
     code: int | None = Field(default=None, ge=1000, le=4999)
-    """Close code; without it there is no close frame and TCP is reset."""
+    """Close code; without it TCP is reset and no close frame is sent."""
     reason: str = Field(default="", max_length=100)
 
 
 class StopReading(_Lasting):
-    """Nothing is read from the session's sockets, so that their TCP windows fill."""
+    """Read nothing from the session's sockets, so that their TCP windows fill."""
 
     kind: Literal["stop_reading"]
     for_s: float = Field(gt=0, le=31_622_400)
 
 
 class SlowReading(_Lasting):
-    """The session's sockets are read at a limited rate."""
+    """Read the session's sockets at a limited rate."""
 
     kind: Literal["slow_reading"]
     bytes_per_s: float = Field(ge=20, le=1_000_000_000)
-    """Bytes on the wire, base64 and envelopes included."""
+    """Bytes of the connection, base64 and envelopes included."""
 
 
 class DelayAcks(_Lasting):
-    """Acks are held back by delay_ms and up to jitter_ms more; other events overtake them."""
+    """Delay acks by delay_ms and up to jitter_ms more; other events overtake them."""
 
     kind: Literal["delay_acks"]
     delay_ms: float = Field(default=0, ge=0, le=3_600_000)
@@ -184,7 +184,7 @@ class DelayAcks(_Lasting):
 
 
 class SwallowAcks(_Lasting):
-    """Acks are never sent: `count` of them, or all."""
+    """Never send acks: `count` of them, or all."""
 
     kind: Literal["swallow_acks"]
     count: int | None = Field(default=None, ge=1)
@@ -192,20 +192,20 @@ class SwallowAcks(_Lasting):
 
 
 class ShuffleEvents(_Lasting):
-    """Events that belong to one moment come in a random order."""
+    """Send events of one moment in a random order."""
 
     kind: Literal["shuffle_events"]
 
 
 class RefuseSockets(_Lasting):
-    """New sockets of the session are answered with 403, or their TCP connection is reset."""
+    """Refuse new sockets of the session with 403, or reset their TCP connection."""
 
     kind: Literal["refuse_sockets"]
     how: Literal["forbidden", "reset"] = "forbidden"
 
 
 class NeverConnected(_Lasting):
-    """The session is never told that it is connected; it takes commands after the usual delay."""
+    """Never send `connected`; the session accepts commands after the usual delay."""
 
     kind: Literal["never_connected"]
 
@@ -231,11 +231,11 @@ Fault = Annotated[
     | Annotated[NeverConnected, Tag("never_connected")],
     Discriminator(_kind_of),
 ]
-"""Any fault; without `kind` it is one on REST."""
+"""Any fault; without `kind` a REST fault."""
 
 
 def shuffled(items: Sequence[Item], movable: type[Item], rng: random.Random) -> list[Item]:
-    """The same items with those of type `movable` in a random order, each in a place one of them had."""
+    """Return the items with those of type `movable` in a random order among their own positions."""
     places = [place for place, item in enumerate(items) if type(item) is movable]
     moved = rng.sample(places, len(places))
     result = list(items)
@@ -245,18 +245,18 @@ def shuffled(items: Sequence[Item], movable: type[Item], rng: random.Random) -> 
 
 
 class RestQueue:
-    """Armed REST faults, used up per endpoint in the order they were armed."""
+    """Armed REST faults, used per endpoint in the order of arming."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._armed: dict[str, deque[tuple[int, RestFault, int]]] = {}
 
     def arm(self, number: int, fault: RestFault) -> None:
-        """Queue a fault behind those of the same endpoint."""
+        """Queue a fault behind earlier faults of the same endpoint."""
         self._armed.setdefault(fault.endpoint, deque()).append((number, fault, fault.times))
 
     def take(self, endpoint: str) -> tuple[int, RestFault] | None:
-        """The fault that hits this call, with its number; None when the call is spared."""
+        """Return the fault of this call with its number; None if the call is unaffected."""
         queue = self._armed.get(endpoint)
         if not queue:
             return None
@@ -268,12 +268,12 @@ class RestQueue:
             queue.appendleft((number, fault, left - 1))
         return number, fault
 
-    def wait_s(self, fault: RestFault) -> float:
-        """How long to hold the call back this time."""
+    def delay_s(self, fault: RestFault) -> float:
+        """Return the delay of the call, random part included."""
         return fault.delay_s + (self._rng.uniform(0, fault.jitter_s) if fault.jitter_s else 0.0)
 
     def disarm(self, number: int) -> bool:
-        """Remove one; False when it is not, or no longer, armed."""
+        """Remove a fault; False if it is not armed, or no longer."""
         for queue in self._armed.values():
             for row in queue:
                 if row[0] == number:
@@ -282,9 +282,9 @@ class RestQueue:
         return False
 
     def clear(self) -> None:
-        """Disarm all."""
+        """Disarm all faults."""
         self._armed.clear()
 
     def armed(self) -> list[tuple[int, RestFault, int]]:
-        """What is armed: number, fault, calls left."""
+        """Return the armed faults: number, fault, calls left."""
         return sorted((row for queue in self._armed.values() for row in queue), key=lambda row: row[0])

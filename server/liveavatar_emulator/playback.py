@@ -1,11 +1,10 @@
-"""What the avatar has said by a given moment: a pure playback clock over a queue of utterances.
+"""Playback clock over a queue of utterances: the audio that the avatar has said by a given moment. Pure.
 
-Audio drains at 48 000 bytes per second. An utterance starts a little after its first chunk, plays while it
-has audio, waits when it runs dry, and ends when its audio is out and `speak_end` has come. The next one
-follows. An interrupt cuts everything queued before it, a little after it was asked for.
+Audio drains at 48 000 bytes per second. An utterance starts a short delay after its first chunk, plays while it
+has audio, waits when it runs dry, and ends once its audio is played and `speak_end` has arrived. Then the next
+utterance follows. An interrupt cuts all utterances queued before it, a short delay after its arrival.
 
-Times are seconds of one monotonic clock; changes happen at their exact due time however late `fire` is
-called.
+Times are seconds of one monotonic clock; a change has its exact due time however late `fire` is called.
 
 Source: LiveAvatar API reference, `agent.speak`, `agent.speak_end`, `agent.interrupt` and the playback figures
 there.
@@ -23,7 +22,7 @@ _EPSILON_S = 1e-6
 
 
 class Outcome(StrEnum):
-    """How an utterance ended; OPEN also when its session ended first."""
+    """Outcome of an utterance; OPEN also if its session ended first."""
 
     OPEN = "open"
     ENDED = "ended"
@@ -32,7 +31,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Underrun:
-    """The avatar ran dry inside an open utterance and audio followed later."""
+    """Gap in an open utterance that ran dry and resumed later."""
 
     dry_at_s: float
     resumed_at_s: float
@@ -40,15 +39,15 @@ class Underrun:
 
 @dataclass(slots=True, eq=False)
 class Utterance:
-    """One stretch of speech. Invariant: played_bytes <= received_bytes; the playhead never moves back."""
+    """Utterance on the playback clock. Invariant: played_bytes <= received_bytes, and neither decreases."""
 
     number: int
     source_event_id: str | None
     task_id: str
     opened_at_s: float
     received_bytes: int = 0
-    enough_at_s: float | None = None
-    """When enough audio to start was buffered."""
+    startable_at_s: float | None = None
+    """Time at which enough audio to start was buffered."""
     started_at_s: float | None = None
     speak_end_at_s: float | None = None
     ended_at_s: float | None = None
@@ -56,31 +55,31 @@ class Utterance:
     played_bytes: int = 0
     underruns: list[Underrun] = field(default_factory=list)
     anchor_s: float = 0.0
-    """When the playhead was at `anchor_bytes`, from where it moves at the clock's rate."""
+    """Time at which the playhead was at `anchor_bytes`; it moves at the clock's rate from there."""
     anchor_bytes: int = 0
     dry_noticed: bool = False
-    """Whether `RanDry` was told for the audio received so far."""
+    """True if `RanDry` was returned for the audio received so far."""
 
     def dry_at_s(self, rate: float) -> float:
-        """When the audio received so far has been played."""
+        """Return the time at which the audio received so far has been played."""
         return self.anchor_s + (self.received_bytes - self.anchor_bytes) / rate
 
     def playhead_bytes(self, now_s: float, rate: float) -> int:
-        """Whole samples played by `now_s`."""
+        """Return the whole samples played by `now_s`, in bytes."""
         if self.started_at_s is None:
             return 0
         moved = self.anchor_bytes + int(max(0.0, now_s - self.anchor_s) * rate + _EPSILON_S)
         return self.received_bytes if moved >= self.received_bytes else moved & ~1
 
     def anchor(self, now_s: float, position_bytes: int) -> None:
-        """From `now_s` on the playhead moves from `position_bytes`."""
+        """Move the playhead from `position_bytes` from `now_s` on."""
         self.anchor_s = now_s
         self.anchor_bytes = position_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first frame of an utterance is out."""
+    """First frame of an utterance was played."""
 
     utterance: Utterance
     at_s: float
@@ -88,7 +87,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An utterance was played to its end."""
+    """End of an utterance that was played completely."""
 
     utterance: Utterance
     at_s: float
@@ -96,7 +95,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class RanDry:
-    """An open utterance has no audio left. Not an underrun until audio follows."""
+    """End of the audio of an open utterance; an underrun only if audio follows."""
 
     utterance: Utterance
     at_s: float
@@ -104,14 +103,14 @@ class RanDry:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """An interrupt took effect. `head` was playing or first in the queue; None when nothing was queued."""
+    """Effect of an interrupt. `head` was playing or first in the queue; None for an empty queue."""
 
     event_id: str | None
     received_at_s: float
     at_s: float
     head: Utterance | None
     dropped: tuple[Utterance, ...]
-    """Utterances behind the head, none of which was heard."""
+    """Utterances behind the head, of which no audio was played."""
 
 
 Change = Started | Ended | RanDry | Cut
@@ -119,7 +118,7 @@ Change = Started | Ended | RanDry | Cut
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Audio was accepted into `utterance`; `underrun` is the dry spell it ended, if any."""
+    """Audio accepted into `utterance`; `underrun` is the gap it ended, if any."""
 
     utterance: Utterance
     opened: bool
@@ -135,9 +134,9 @@ class _Interrupt:
 
 
 class Playback:
-    """The queue and its clock.
+    """Queue of utterances and its clock.
 
-    Call `fire` until it returns None before any other input, so that changes are seen in the order of time.
+    Call `fire` until it returns None before any other input, so that changes are returned in the order of time.
     """
 
     def __init__(self, *, speed: float = 1.0, start_delay_s: float = 0.2, start_after_s: float = 0.0) -> None:
@@ -148,25 +147,25 @@ class Playback:
         self._open: Utterance | None = None
         self._interrupts: deque[_Interrupt] = deque()
         self._opened = 0
-        self._free_at_s = float("-inf")
+        self._idle_since_s = float("-inf")
 
     @property
     def queued(self) -> Iterable[Utterance]:
-        """Utterances not yet ended, the one playing first."""
+        """Utterances that have not ended, the playing utterance first."""
         return tuple(self._queue)
 
     @property
     def talking(self) -> bool:
-        """Whether an utterance has started and not ended."""
+        """True while an utterance has started and not ended."""
         return bool(self._queue) and self._queue[0].started_at_s is not None
 
     @property
-    def left_open(self) -> bool:
-        """Return whether the utterance that is heard has played all of its audio and no `speak_end` has come."""
+    def awaits_speak_end(self) -> bool:
+        """True if the playing utterance has played all of its audio without a `speak_end`."""
         return self.talking and self._queue[0].dry_noticed and self._queue[0].speak_end_at_s is None
 
     def configure(self, *, speed: float, start_delay_s: float, start_after_s: float, now_s: float) -> None:
-        """Follow changed settings from `now_s` on; what was played stays played."""
+        """Follow changed settings from `now_s` on; the audio played so far stays played."""
         head = self._queue[0] if self._queue else None
         if head is not None and head.started_at_s is not None and head.dry_at_s(self._rate) > now_s:
             head.anchor(now_s, head.playhead_bytes(now_s, self._rate))
@@ -174,10 +173,10 @@ class Playback:
         self._start_delay_s = start_delay_s
         self._start_after_bytes = int(start_after_s * BYTES_PER_SECOND)
         for utterance in self._queue:
-            self._note_enough(utterance, now_s)
+            self._note_startable(utterance, now_s)
 
     def append(self, size_bytes: int, event_id: str | None, now_s: float) -> Appended:
-        """Take audio into the open utterance, opening one when there is none."""
+        """Append audio to the open utterance; opens an utterance if none is open."""
         utterance = self._open
         opened = utterance is None
         if utterance is None:
@@ -197,31 +196,31 @@ class Playback:
                 utterance.anchor(now_s, utterance.received_bytes)
         utterance.received_bytes += size_bytes
         utterance.dry_noticed = False
-        self._note_enough(utterance, now_s)
+        self._note_startable(utterance, now_s)
         return Appended(utterance, opened, underrun)
 
     def speak_end(self, now_s: float) -> Utterance | None:
-        """Seal the open utterance and return it; None when none is open."""
+        """Seal the open utterance and return it; None if none is open."""
         utterance, self._open = self._open, None
         if utterance is not None:
             utterance.speak_end_at_s = now_s
-            self._note_enough(utterance, now_s)
+            self._note_startable(utterance, now_s)
         return utterance
 
     def interrupt(self, event_id: str | None, *, effective_at_s: float, now_s: float) -> tuple[Utterance, ...]:
-        """Cut everything queued when `effective_at_s` comes; later audio opens a new utterance.
+        """Cut all queued utterances at `effective_at_s`; later audio opens a new utterance.
 
-        Returns the utterances that are doomed, whether or not they reach their end before the cut.
+        Returns the affected utterances, also those that end before the cut.
         """
         self._open = None
         if self._interrupts:
-            # Commands take effect in the order they came, also when the delay was made shorter in between.
+            # Interrupts take effect in the order of their arrival, even if the delay was shortened between them.
             effective_at_s = max(effective_at_s, self._interrupts[-1].effective_at_s)
         self._interrupts.append(_Interrupt(event_id, now_s, effective_at_s, self._opened - 1))
         return tuple(self._queue)
 
     def freeze(self, now_s: float) -> None:
-        """Stop for good, leaving every utterance as it is at `now_s`."""
+        """Stop for good and leave each utterance in its state at `now_s`."""
         for utterance in self._queue:
             utterance.played_bytes = utterance.playhead_bytes(now_s, self._rate)
         self._queue.clear()
@@ -229,18 +228,18 @@ class Playback:
         self._open = None
 
     def playhead_bytes(self, utterance: Utterance, now_s: float) -> int:
-        """Bytes of `utterance` heard by `now_s`."""
+        """Return the bytes of `utterance` played by `now_s`."""
         if utterance.ended_at_s is not None or utterance not in self._queue:
             return utterance.played_bytes
         return utterance.playhead_bytes(now_s, self._rate)
 
     def backlog_s(self, now_s: float) -> float:
-        """Seconds of real-time audio accepted and not yet played."""
+        """Return seconds of audio accepted and not yet played."""
         waiting = sum(item.received_bytes - item.playhead_bytes(now_s, self._rate) for item in self._queue)
         return waiting / BYTES_PER_SECOND
 
     def next_due_s(self) -> float | None:
-        """When `fire` has something to do next; None when only an input can change anything."""
+        """Return the time of the next change; None if only an input can cause one."""
         due_s = self._head_due_s()
         if self._interrupts:
             cut_s = self._interrupts[0].effective_at_s
@@ -248,7 +247,7 @@ class Playback:
         return due_s
 
     def fire(self, now_s: float) -> Change | None:
-        """The earliest change due by `now_s`, applied; None when there is none."""
+        """Apply and return the earliest change due by `now_s`; None if no change is due."""
         due_s = self.next_due_s()
         if due_s is None or due_s > now_s:
             return None
@@ -271,17 +270,17 @@ class Playback:
             return None
         head = self._queue[0]
         if head.started_at_s is None:
-            if head.enough_at_s is None:
+            if head.startable_at_s is None:
                 return None
-            return max(head.opened_at_s + self._start_delay_s, head.enough_at_s, self._free_at_s)
+            return max(head.opened_at_s + self._start_delay_s, head.startable_at_s, self._idle_since_s)
         if head.speak_end_at_s is not None:
             return max(head.dry_at_s(self._rate), head.speak_end_at_s)
         return None if head.dry_noticed else head.dry_at_s(self._rate)
 
-    def _note_enough(self, utterance: Utterance, now_s: float) -> None:
+    def _note_startable(self, utterance: Utterance, now_s: float) -> None:
         enough = utterance.received_bytes >= self._start_after_bytes or utterance.speak_end_at_s is not None
-        if enough and utterance.enough_at_s is None:
-            utterance.enough_at_s = now_s
+        if enough and utterance.startable_at_s is None:
+            utterance.startable_at_s = now_s
 
     def _cut(self, interrupt: _Interrupt) -> Cut:
         at_s = interrupt.effective_at_s
@@ -297,4 +296,4 @@ class Playback:
         utterance.outcome = outcome
         utterance.ended_at_s = at_s
         utterance.played_bytes = played_bytes
-        self._free_at_s = at_s
+        self._idle_since_s = at_s

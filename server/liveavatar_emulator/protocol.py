@@ -1,4 +1,4 @@
-"""The socket's language: text frames to typed commands, and what happened to text frames.
+"""Messages of the command socket: text frames to typed commands, and events to text frames.
 
 Source: LiveAvatar API reference, command WebSocket: commands, events, and what official clients rely on.
 """
@@ -24,7 +24,7 @@ class Speak:
 
 @dataclass(frozen=True, slots=True)
 class SpeakEnd:
-    """`agent.speak_end`: seals the utterance. The newer specification allows a last piece of audio."""
+    """`agent.speak_end`: seals the utterance. The newer specification allows a last chunk of audio."""
 
     event_id: str | None
     pcm: bytes | None
@@ -32,7 +32,7 @@ class SpeakEnd:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """`agent.interrupt`: drop what is queued and return to idle."""
+    """`agent.interrupt`: drops queued audio and returns to idle."""
 
     event_id: str | None
 
@@ -67,7 +67,7 @@ class StreamFormat:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An object whose `type` is no command."""
+    """An object whose `type` is not a command."""
 
     event_id: str | None
     type: str
@@ -75,7 +75,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """A frame that cannot be a command; `type` is empty when it had none."""
+    """A frame that cannot be a command; `type` is empty if the frame had none."""
 
     event_id: str | None
     type: str
@@ -106,14 +106,14 @@ TYPE_OF: dict[type, str] = {
 
 
 def type_of(command: Command) -> str:
-    """The `type` the command came with."""
+    """Return the `type` of the command's frame."""
     if isinstance(command, Unknown | Invalid):
         return command.type
     return TYPE_OF[type(command)]
 
 
 def parse(frame: str | bytes) -> Command:
-    """One text frame as a command. Never raises: what cannot be understood is `Invalid` or `Unknown`."""
+    """Parse one text frame. Never raises: other frames become `Invalid` or `Unknown`."""
     try:
         message = orjson.loads(frame)
     except orjson.JSONDecodeError:
@@ -147,7 +147,7 @@ def _speech(kind: str, event_id: str | None, audio: object) -> Command:
 
 
 class Pose(StrEnum):
-    """What the avatar is seen doing."""
+    """Visible pose of the avatar."""
 
     IDLE = "idle"
     LISTENING = "listening"
@@ -155,10 +155,10 @@ class Pose(StrEnum):
 
 
 class Events:
-    """Writes events in one profile's dialect; an event the profile does not have becomes None.
+    """Writer of events in one profile's dialect; an event that the profile does not have is None.
 
-    modern and acks_only mint an id for every event and put the client's into `source_event_id`; classic
-    echoes the client's id as `event_id`. `fresh_id` supplies the minted ones.
+    modern and acks_only assign a new id to every event and put the client's id into `source_event_id`; classic
+    echoes the client's id as `event_id`. `fresh_id` returns the new ids.
     """
 
     def __init__(self, profile: Profile, fresh_id: Callable[[], str]) -> None:
@@ -166,34 +166,34 @@ class Events:
         self._fresh_id = fresh_id
 
     def attached(self) -> bytes:
-        """First state of a session that is not ready."""
+        """Write the first state of a session that is not ready."""
         return self._state("connecting" if self.profile == "classic" else "new")
 
     def connected(self) -> bytes:
-        """The session takes commands now."""
+        """Write that the session accepts commands."""
         return self._state("connected")
 
-    def over(self, end_reason: str, *, announce: bool) -> list[bytes]:
-        """The session is ending; `announce` adds `session.stopped`."""
+    def session_ended(self, end_reason: str, *, announce: bool) -> list[bytes]:
+        """Write that the session is ending; `announce` adds `session.stopped`."""
         if self.profile == "classic":
             return [self._state("closing"), self._state("closed")]
         stopped = [self._write("session.stopped", end_reason=end_reason)] if announce else []
         return [*stopped, self._state("disconnected")]
 
     def appended(self, source_id: str | None, task_id: str) -> bytes | None:
-        """Ack of one `agent.speak`."""
+        """Write the ack of one `agent.speak`."""
         return self._ack("agent.audio_buffer_appended", source_id, task={"id": task_id})
 
     def committed(self, source_id: str | None) -> bytes | None:
-        """Ack of `agent.speak_end`."""
+        """Write the ack of `agent.speak_end`."""
         return self._ack("agent.audio_buffer_committed", source_id)
 
     def cleared(self, source_id: str | None) -> bytes | None:
-        """Ack of `agent.interrupt`."""
+        """Write the ack of `agent.interrupt`."""
         return self._ack("agent.audio_buffer_cleared", source_id)
 
     def pose(self, previous: Pose, new: Pose) -> bytes | None:
-        """The avatar changed its pose."""
+        """Write a change of the avatar's pose."""
         if self.profile == "classic":
             return None
         return self._write(
@@ -201,27 +201,27 @@ class Events:
         )
 
     def speak_started(self, source_id: str | None, task_id: str) -> bytes | None:
-        """First frame of an utterance is out."""
+        """Write that the first frame of an utterance was played."""
         return self._speech("agent.speak_started", source_id, task_id)
 
     def speak_ended(self, source_id: str | None, task_id: str) -> bytes | None:
-        """Playback of an utterance really finished."""
+        """Write that an utterance was played to its end."""
         return self._speech("agent.speak_ended", source_id, task_id)
 
     def speak_interrupted(self, source_id: str | None, task_id: str) -> bytes | None:
-        """An utterance was cut."""
+        """Write that an utterance was cut."""
         return self._speech("agent.speak_interrupted", source_id, task_id)
 
     def idle(self, task_id: str, *, started: bool) -> bytes:
-        """Older builds' idle events."""
+        """Write the idle events of older builds."""
         return self._write("agent.idle_started" if started else "agent.idle_ended", task={"id": task_id})
 
     def error(self, kind: str, message: str, source_id: str | None) -> bytes:
-        """A command was refused; the socket stays open."""
+        """Write the refusal of a command; the socket stays open."""
         return self._write("error", error={"type": kind, "message": message, "event_id": source_id})
 
     def warning(self, kind: str, message: str) -> bytes:
-        """Something harmless was odd."""
+        """Write a warning about a harmless anomaly."""
         return self._write("warning", warning={"type": kind, "message": message})
 
     def _state(self, state: str) -> bytes:

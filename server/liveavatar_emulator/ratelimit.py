@@ -1,6 +1,7 @@
-"""Fixed one-second windows per caller and endpoint.
+"""Rate limits in fixed one-second windows per caller and endpoint.
 
-Source: LiveAvatar API reference, rate limits. The number per endpoint is not public; the default is ours.
+Source: LiveAvatar API reference, rate limits. The limit per endpoint is not public; the default is the emulator's
+own.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from math import ceil, floor
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a call may pass, and what its answer's X-RateLimit headers say."""
+    """Decision about one call, with the values of its X-RateLimit headers."""
 
     allowed: bool
     limit: int
@@ -17,7 +18,7 @@ class Verdict:
     reset_s: int
 
     def headers(self) -> dict[str, str]:
-        """The headers of an answer; a rejection also says when to come back."""
+        """Return the headers of the response; a rejection also has `Retry-After`."""
         headers = {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -29,14 +30,14 @@ class Verdict:
 
 
 class RateLimiter:
-    """Counts calls in the current second only, so it never holds more than one window of callers."""
+    """Counter of the calls in the current second, so that memory is bounded by one window of callers."""
 
     def __init__(self) -> None:
         self._window = 0
         self._used: dict[tuple[str, str], int] = {}
 
     def take(self, caller: str, endpoint: str, *, limit: int, now_s: float) -> Verdict:
-        """Count one call. A rejected call is not counted, and path parameters are no part of `endpoint`."""
+        """Count one call. A rejected call is not counted; `endpoint` has no path parameters."""
         window = floor(now_s)
         if window != self._window:
             self._window = window

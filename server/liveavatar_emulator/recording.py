@@ -1,8 +1,8 @@
-"""What one session received, byte for byte and with times, so that a test can assert it.
+"""Recording of one session: every byte received, with times, for tests to assert.
 
-All times are seconds since the session's start unless the name says `mono` (CLOCK_MONOTONIC, comparable with
-`time.monotonic()` of any process on the same machine). Bounded: audio by a budget, lists by `MAX_ROWS`;
-digests and counters are always complete.
+Times are seconds since the session's start unless the name says `mono` (CLOCK_MONOTONIC, comparable with
+`time.monotonic()` of any process on the same machine). Bounded: audio by a budget, lists by `MAX_ROWS`; digests
+and counters are always complete.
 """
 
 import hashlib
@@ -15,40 +15,40 @@ from typing import Any
 from liveavatar_emulator.playback import BYTES_PER_SECOND, Utterance
 
 MAX_ROWS = 100_000
-"""Rows kept per list and session; further ones are only counted."""
+"""Rows kept per list and session; further rows are only counted."""
 
 
 class AudioBudget:
-    """Bytes of audio that may still be kept by all sessions together."""
+    """Budget of kept audio for all sessions together."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self.used_bytes = 0
 
     def take(self, size_bytes: int) -> bool:
-        """Reserve room for `size_bytes`; False when there is none."""
+        """Reserve `size_bytes`; False if the budget is used up."""
         if self.used_bytes + size_bytes > self.total_bytes:
             return False
         self.used_bytes += size_bytes
         return True
 
     def give_back(self, size_bytes: int) -> None:
-        """Return what a forgotten session held."""
+        """Return the bytes of a forgotten session."""
         self.used_bytes -= size_bytes
 
 
-# One row per packet and per command, so many that they are plain tuples of plain values: the garbage
-# collector stops looking at those, and its pauses stay out of the clock.
+# Rows of packets and commands are plain tuples of plain values because they are many: the garbage collector does
+# not traverse such tuples, so its pauses do not delay timers.
 Packet = tuple[int, str | None, int, float]
-"""One accepted `agent.speak`: utterance number, event id, size in bytes, arrival in monotonic seconds."""
+"""Accepted `agent.speak`: utterance number, event id, size in bytes, arrival in monotonic seconds."""
 
-SeenCommand = tuple[float, str, str | None]
-"""One command, accepted or not: seconds since the session's start, type, event id."""
+CommandRecord = tuple[float, str, str | None]
+"""Received command, accepted or dropped: seconds since the session's start, type, event id."""
 
 
 @dataclass(frozen=True, slots=True)
-class SeenInterrupt:
-    """One interrupt that took effect. `utterance` is the one it cut first, None when nothing was queued."""
+class InterruptRecord:
+    """An executed interrupt. `utterance` is the first utterance cut; None if none was queued."""
 
     event_id: str | None
     received_at_s: float
@@ -59,8 +59,8 @@ class SeenInterrupt:
 
 
 @dataclass(slots=True)
-class SeenSocket:
-    """One attachment. `closed_by` is client, server or lost (no close frame)."""
+class SocketRecord:
+    """An attached socket. `closed_by` is client, server or lost (no close frame)."""
 
     opened_at_s: float
     closed_at_s: float | None = None
@@ -71,7 +71,7 @@ class SeenSocket:
 
 @dataclass(slots=True, eq=False)
 class UtteranceRecord:
-    """One utterance's audio and ids, beside its life in the playback clock."""
+    """Audio and ids of one utterance, with its state in the playback clock."""
 
     playback: Utterance
     event_ids: dict[str, None] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class UtteranceRecord:
 
 
 class AudioNotKept(LookupError):
-    """Some of the audio asked for was beyond the budget; sizes and digests are still right."""
+    """Some of the requested audio was beyond the budget; sizes and digests are still right."""
 
     def __init__(self, kept_bytes: int, received_bytes: int) -> None:
         super().__init__(
@@ -91,7 +91,7 @@ class AudioNotKept(LookupError):
 
 
 class Recording:
-    """Everything one session received."""
+    """Recording of one session."""
 
     def __init__(self, *, started_mono_s: float, keep_bytes: int, budget: AudioBudget) -> None:
         self.started_mono_s = started_mono_s
@@ -104,19 +104,19 @@ class Recording:
         self.utterances: list[UtteranceRecord] = []
         self._kept_whole = True
         self._digest = hashlib.sha256()
-        self.commands: list[SeenCommand] = []
+        self.commands: list[CommandRecord] = []
         self.command_count = 0
-        self.interrupts: list[SeenInterrupt] = []
+        self.interrupts: list[InterruptRecord] = []
         self.interrupt_count = 0
-        self.sockets: list[SeenSocket] = []
+        self.sockets: list[SocketRecord] = []
         self.keepalives: list[tuple[float, str]] = []
         self.keepalive_count = 0
         self.underruns = 0
         self.dry_s = 0.0
         self.commands_before_ready = 0
         self.commands_after_end = 0
-        self.late_packets = 0
-        self.late_bytes = 0
+        self.packets_after_interrupt = 0
+        self.bytes_after_interrupt = 0
         self.unknown_messages = 0
         self.invalid_messages = 0
         self.oversize_packets = 0
@@ -124,29 +124,29 @@ class Recording:
         self.refused_packets = 0
 
     def since_start_s(self, now_s: float) -> float:
-        """A moment of the monotonic clock as seconds of this session, to the microsecond."""
+        """Return a monotonic time as seconds of this session, to the microsecond."""
         return round(now_s - self.started_mono_s, 6)
 
-    def saw_command(self, kind: str, event_id: str | None, now_s: float) -> None:
-        """Note a command, whatever becomes of it."""
+    def record_command(self, kind: str, event_id: str | None, now_s: float) -> None:
+        """Record a command, also a dropped command."""
         self.command_count += 1
         if len(self.commands) < MAX_ROWS:
             self.commands.append((self.since_start_s(now_s), kind, event_id))
 
-    def saw_interrupt(self, interrupt: SeenInterrupt) -> None:
-        """Note an interrupt that took effect."""
+    def record_interrupt(self, interrupt: InterruptRecord) -> None:
+        """Record an executed interrupt."""
         self.interrupt_count += 1
         if len(self.interrupts) < MAX_ROWS:
             self.interrupts.append(interrupt)
 
-    def saw_keepalive(self, via: str, now_s: float) -> None:
-        """Note a keep-alive that came over the `socket` or over `rest`."""
+    def record_keepalive(self, via: str, now_s: float) -> None:
+        """Record a keep-alive that arrived by `socket` or by `rest`."""
         self.keepalive_count += 1
         if len(self.keepalives) < MAX_ROWS:
             self.keepalives.append((self.since_start_s(now_s), via))
 
-    def saw_audio(self, utterance: Utterance, event_id: str | None, pcm: bytes, now_s: float) -> None:
-        """Note an accepted packet. Utterances come in the order of their numbers."""
+    def record_audio(self, utterance: Utterance, event_id: str | None, pcm: bytes, now_s: float) -> None:
+        """Record an accepted packet. Utterances arrive in the order of their numbers."""
         if utterance.number == len(self.utterances):
             self.utterances.append(UtteranceRecord(utterance))
         record = self.utterances[utterance.number]
@@ -162,7 +162,7 @@ class Recording:
             self.odd_size_packets += 1
         if len(self.packets) < MAX_ROWS:
             self.packets.append((utterance.number, event_id, size_bytes, now_s))
-        # What is kept is always a prefix, so a download is either whole or refused, never holed.
+        # The kept audio is always a prefix, so a download is either complete or refused, never with gaps.
         if self._kept_whole and self.kept_bytes + size_bytes <= self._keep_bytes and self._budget.take(size_bytes):
             record.kept.append(pcm)
             self.kept_bytes += size_bytes
@@ -170,7 +170,7 @@ class Recording:
             self._kept_whole = False
 
     def forget_audio(self) -> None:
-        """Give the audio's memory back to the budget."""
+        """Release the kept audio and its budget."""
         self._budget.give_back(self.kept_bytes)
         self.kept_bytes = 0
         self._kept_whole = self.received_bytes == 0
@@ -178,21 +178,21 @@ class Recording:
             record.kept.clear()
 
     def audio(self) -> bytes:
-        """All received PCM in order.
+        """Return all received PCM in order.
 
         Raises:
-            AudioNotKept: the budget did not reach.
+            AudioNotKept: the budget was too small.
         """
         if self.kept_bytes != self.received_bytes:
             raise AudioNotKept(self.kept_bytes, self.received_bytes)
         return b"".join(piece for record in self.utterances for piece in record.kept)
 
     def utterance_audio(self, number: int, *, played_bytes: int | None = None) -> bytes:
-        """One utterance's PCM, or only its first `played_bytes`.
+        """Return one utterance's PCM, or only its first `played_bytes`.
 
         Raises:
-            IndexError: there is no such utterance.
-            AudioNotKept: the budget did not reach.
+            IndexError: the session has no such utterance.
+            AudioNotKept: the budget was too small.
         """
         record = self.utterances[number]
         pcm = b"".join(record.kept)
@@ -206,7 +206,10 @@ class Recording:
         return self._digest.hexdigest()
 
     def packet_rows(self) -> Iterator[dict[str, Any]]:
-        """Packets as JSON rows; `gap_s` is the time since the packet before, None for the first of the session."""
+        """Yield packets as JSON rows.
+
+        `gap_s` is the time since the packet before; None for the first packet of the session.
+        """
         previous_mono_s: float | None = None
         for number, event_id, size_bytes, arrived_mono_s in self.packets:
             gap_s = None if previous_mono_s is None else round(arrived_mono_s - previous_mono_s, 6)
@@ -221,7 +224,7 @@ class Recording:
             }
 
     def utterance_row(self, record: UtteranceRecord, played_bytes: int) -> dict[str, Any]:
-        """One utterance as JSON. `played_bytes` is its playhead now."""
+        """Return one utterance as JSON. `played_bytes` is its present playhead."""
         life = record.playback
 
         def at(moment_s: float | None) -> float | None:
@@ -252,7 +255,7 @@ class Recording:
 
 
 def wav(pcm: bytes) -> bytes:
-    """PCM as a WAV file: 16 bit, mono, 24 000 Hz. A trailing half sample is dropped."""
+    """Return PCM as a WAV file: 16 bit, mono, 24 000 Hz. A trailing half sample is dropped."""
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)

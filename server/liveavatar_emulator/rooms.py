@@ -1,11 +1,11 @@
-"""Rooms and the tokens for them: in start's answer, for the avatar itself, and for those who only watch.
+"""Rooms and their tokens: in start's response, for the avatar, and for observers.
 
-With a LiveKit server, a session has a room of its own there and every token is real. Without one there is no
-room behind the credentials: every field is filled, and joining will fail.
+With a LiveKit server, each session has its own room there and every token is real. Without a server every field is
+filled, but no room exists and joining fails.
 
-Source: LiveAvatar API reference, start, rooms, and bring your own LiveKit: the avatar is `heygen` in rooms of
-the service; the viewer's token may publish, subscribe and send data; the avatar's own token of a caller must
-carry five explicit claims, or start fails with a bare HTTP 500.
+Source: LiveAvatar API reference, start, rooms, and bring your own LiveKit: the avatar is `heygen` in rooms of the
+service; the viewer's token may publish, subscribe and send data; the avatar's token from a caller must carry five
+explicit claims, or start fails with a bare HTTP 500.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ AGENT_IDENTITY = "agent"
 DUMMY_URL = "wss://livekit.invalid"
 _DUMMY_SECRET = b"no-livekit-behind-this-token"
 AVATAR_TTL_S = 25 * 3600
-"""Validity of the avatar's own token, which leaves the emulator for nobody. Longer than any session."""
+"""Validity of the avatar's own token, which never leaves the emulator. Longer than any session."""
 TOKEN_SLACK_S = 60
-"""Validity of viewers' and agents' tokens beyond the session's limit, for clocks that differ."""
+"""Validity of viewers' and agents' tokens beyond the session's limit, for differing clocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveKitRoom:
-    """The room a caller brought, and the token with which the avatar would join it."""
+    """Room of a caller, with the token with which the avatar joins it."""
 
     url: str
     room: str
@@ -40,23 +40,23 @@ class LiveKitRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class RoomParticipant:
-    """Where the avatar joins: a server, a room, and its token."""
+class RoomAccess:
+    """Server, room and token with which the avatar joins."""
 
     url: str
     room: str
     owned: bool
-    """Whether the room is made and removed with the session."""
+    """True if the room is created and deleted with the session."""
     token: str
     tokens_valid_s: float
-    """Longest time for which somebody may hold a valid token for the room, seconds from now."""
+    """Longest validity of any token for the room, in seconds from now."""
 
     def __repr__(self) -> str:
-        return f"Seat(url={self.url!r}, room={self.room!r}, owned={self.owned})"
+        return f"RoomAccess(url={self.url!r}, room={self.room!r}, owned={self.owned})"
 
 
 def grants_complete(room: LiveKitRoom) -> bool:
-    """Whether the avatar's token names the room and says true, in so many words, to all four permissions."""
+    """Return whether the avatar's token names the room and grants all four permissions explicitly."""
     try:
         video = claims_of(room.avatar_token).get("video")
     except BadToken:
@@ -67,36 +67,34 @@ def grants_complete(room: LiveKitRoom) -> bool:
 
 
 def room_name(session_id: str, own: LiveKitRoom | None) -> str:
-    """The caller's room, or the one that is the session's own."""
+    """Return the name of the caller's room, or of the session's own room."""
     return own.room if own else f"session-{session_id}"
 
 
 def tokens_valid_s(limit_s: float) -> float:
-    """Return how long viewers' and agents' tokens of a session are valid, seconds from its start."""
+    """Return the validity of viewers' and agents' tokens of a session, in seconds from its start."""
     return limit_s + TOKEN_SLACK_S
 
 
-def avatar_seat(
-    session_id: str, own: LiveKitRoom | None, livekit: LiveKitServer, limit_s: float
-) -> RoomParticipant:
-    """Where and as whom a session's avatar joins: with the caller's token where the caller brought the room."""
+def avatar_access(session_id: str, own: LiveKitRoom | None, livekit: LiveKitServer, limit_s: float) -> RoomAccess:
+    """Return the avatar's access to its room, with the caller's token for a room of the caller."""
     room = room_name(session_id, own)
     valid_s = tokens_valid_s(limit_s)
     if own is not None:
-        return RoomParticipant(own.url, room, owned=False, token=own.avatar_token, tokens_valid_s=valid_s)
+        return RoomAccess(own.url, room, owned=False, token=own.avatar_token, tokens_valid_s=valid_s)
     token = _token(livekit, AVATAR_IDENTITY, room, AVATAR_TTL_S)
-    return RoomParticipant(livekit.url, room, owned=True, token=token, tokens_valid_s=valid_s)
+    return RoomAccess(livekit.url, room, owned=True, token=token, tokens_valid_s=valid_s)
 
 
-def watcher_token(
+def observer_token(
     livekit: LiveKitServer, session_id: str, own: LiveKitRoom | None, identity: str, limit_s: float
 ) -> str:
-    """A token that may see and hear a session's room and do nothing else.
+    """Return a token that may only see and hear a session's room.
 
-    Nobody in the room is told of a watcher: agents take the first participant they meet for their user.
-    Identities are unique in a room: a second participant of the same identity puts the first one out.
+    An observer is hidden from participants, because agents take the first participant they meet for their user.
+    Identities are unique in a room: a second participant of the same identity disconnects the first.
     """
-    return _token(livekit, identity, room_name(session_id, own), tokens_valid_s(limit_s), watch_only=True)
+    return _token(livekit, identity, room_name(session_id, own), tokens_valid_s(limit_s), hidden=True)
 
 
 def credentials(
@@ -106,11 +104,12 @@ def credentials(
     limit_s: float,
     livekit: LiveKitServer | None = None,
 ) -> dict[str, Any]:
-    """The livekit_* fields of start's answer: url, a viewer's token and an agent's token.
+    """Return the livekit_* fields of start's response: url, a viewer's token and an agent's token.
 
-    The tokens end with the session's limit; one that ends sooner has its room kept closed, see `avatar/stage.py`.
+    The tokens expire with the session's limit; the room of a session that ends earlier is kept deleted, see
+    `avatar/room_service.py`.
 
-    A caller's room gets real tokens only where it is on the configured server; nothing else can be signed for.
+    A caller's room gets real tokens only on the configured server, the only server whose key is known.
     """
     room = room_name(session_id, own)
     valid_s = tokens_valid_s(limit_s)
@@ -127,17 +126,17 @@ def credentials(
     }
 
 
-def _token(livekit: LiveKitServer, identity: str, room: str, valid_s: float, *, watch_only: bool = False) -> str:
-    # Half a second of imports, which those without rooms need not pay.
+def _token(livekit: LiveKitServer, identity: str, room: str, valid_s: float, *, hidden: bool = False) -> str:
+    # The import takes half a second, so it is made only for rooms.
     from livekit.api import AccessToken, VideoGrants  # noqa: PLC0415
 
     grants = VideoGrants(
         room_join=True,
         room=room,
         can_subscribe=True,
-        can_publish=not watch_only,
-        can_publish_data=not watch_only,
-        hidden=watch_only,
+        can_publish=not hidden,
+        can_publish_data=not hidden,
+        hidden=hidden,
     )
     token = AccessToken(livekit.api_key, livekit.api_secret).with_identity(identity).with_grants(grants)
     return token.with_ttl(timedelta(seconds=valid_s)).to_jwt()

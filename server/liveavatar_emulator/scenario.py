@@ -1,8 +1,8 @@
-"""A scenario file: knobs, a timeline, and what befalls which session. Parsing and checking only; pure.
+"""Scenario file: knobs, a timeline, and actions on sessions. Parsing and checks only; pure.
 
 [settings]                       knobs
-[[at]]   seconds = 5 ...         something happens at a time
-[[when]] session = 1 ...         something happens to a session, after so much audio or time
+[[at]]   seconds = 5 ...         an action at a time
+[[when]] session = 1 ...         an action on a session, after some audio or time
 """
 
 import difflib
@@ -20,28 +20,28 @@ _YEAR_S = 31_622_400
 
 
 class BadScenario(ValueError):
-    """A scenario that cannot be run; says which entry, in which line, and what to change."""
+    """A scenario that cannot be run; the message names the entry, its line, and the correction."""
 
 
 class Restart(Part):
-    """The whole service goes down: every connection is reset, and the port refuses new ones for a while."""
+    """Restart of the whole service: every connection is reset, and the port refuses new ones for a while."""
 
     down_s: float = Field(default=0, ge=0, le=86_400)
-    """How long nobody can connect."""
+    """Time during which no client can connect."""
     keep_sessions: bool = True
-    """Whether sessions live on. Otherwise they end with SERVER_ERROR, and tokens not yet started are lost."""
+    """True lets sessions live on. Otherwise they end with SERVER_ERROR, and tokens not yet started are lost."""
 
 
 class End(Part):
-    """Sessions end, as if the service had decided so."""
+    """End of sessions on behalf of the service."""
 
     session: Selector | None = None
-    """Which; in `[[when]]` the one that it is about."""
+    """Selected sessions; in `[[when]]` the entry's own session."""
     reason: EndReason = "SERVER_ERROR"
 
 
 class Action(Part):
-    """What happens: exactly one of the four."""
+    """Action of an entry: exactly one of the four."""
 
     fault: Fault | None = None
     settings: dict[str, Any] | None = None
@@ -61,15 +61,15 @@ class Action(Part):
 
 
 class At(Action):
-    """Something at a time, once or again and again."""
+    """Entry of the timeline, executed once or repeatedly."""
 
     seconds: float = Field(ge=0, le=_YEAR_S)
-    """Emulator seconds since the scenario began."""
+    """Emulator seconds since the start of the scenario."""
     every_seconds: float | None = Field(default=None, ge=0.001, le=_YEAR_S)
-    """Again after so many seconds, `times` times in all, or without end."""
+    """Period of repetition, `times` times in all, or without end."""
     times: int | None = Field(default=None, ge=1, le=1_000_000)
     jitter_s: float = Field(default=0, ge=0, le=86_400)
-    """Each time up to so much later, at random."""
+    """Additional random delay of each run up to this value."""
 
     @model_validator(mode="after")
     def _complete(self) -> "At":
@@ -80,24 +80,24 @@ class At(Action):
         if self.end is not None and self.end.session is None:
             raise ValueError("end: session is missing: a number, an id, all or random")
         if self.end is not None and self.end.session == "next":
-            raise ValueError("end: a session that is still to come cannot be ended; use [[when]]")
+            raise ValueError("end: a future session cannot be ended; use [[when]]")
         return self
 
 
 class When(Trigger, Action):
-    """Something that befalls a session: at its start, or after so much audio or time."""
+    """Action on a session: at its start, or after some audio or time."""
 
     session: int | str = "all"
     """The n-th session started, or `all`."""
     jitter_s: float = Field(default=0, ge=0, le=86_400)
-    """Up to so much later, at random."""
+    """Additional random delay up to this value."""
 
     @model_validator(mode="after")
     def _complete(self) -> "When":
         if not (self.session == "all" or (isinstance(self.session, int) and self.session >= 1)):
             raise ValueError(f'session: the number of a session from 1 on, or "all", not {self.session!r}')
         if self.at_once and self.times > 1:
-            raise ValueError("times needs after_bytes, after_packets or after_s, to tell one time from the next")
+            raise ValueError("times needs after_bytes, after_packets or after_s, to separate the runs")
         fault = self.fault
         if (
             fault is not None
@@ -111,7 +111,7 @@ class When(Trigger, Action):
 
 
 class Scenario(Part):
-    """A whole file."""
+    """A whole scenario file."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
     at: tuple[At, ...] = ()
@@ -119,10 +119,10 @@ class Scenario(Part):
 
 
 def parse(text: str) -> Scenario:
-    """A checked scenario.
+    """Parse and check a scenario.
 
     Raises:
-        BadScenario: not TOML, an unknown key or knob, a value out of range, or an entry that does nothing.
+        BadScenario: not TOML, an unknown key or knob, a value out of range, or an entry without an action.
     """
     try:
         data = tomllib.loads(text)
@@ -147,7 +147,7 @@ def check_rooms(scenario: Scenario) -> None:
     """Refuse a scenario that changes the speed of playback, which rooms cannot follow.
 
     Raises:
-        BadScenario: some entry does.
+        BadScenario: an entry changes the speed.
     """
     entries: list[tuple[str, dict[str, Any]]] = [("[settings]", scenario.settings)]
     entries += [(f"[[at]] entry {n}", at.settings or {}) for n, at in enumerate(scenario.at, 1)]
@@ -167,7 +167,7 @@ def _check_settings(changes: dict[str, Any]) -> None:
 
 
 def _explained(error: ValidationError, text: str) -> str:
-    """The first problem, with its place in the words of the file."""
+    """Return the first problem with its position in the file."""
     problem = error.errors(include_url=False)[0]
     path = [part for part in problem["loc"] if part not in _TAGS]
     message = str(problem["msg"]).removeprefix("Value error, ")

@@ -1,25 +1,25 @@
-"""A scenario under way: its timeline on the clock, and its watches on sessions as they start."""
+"""Run of a scenario: its timeline on the clock, and its triggers on sessions as they start."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 from liveavatar_emulator.clock import Clock, Timer
-from liveavatar_emulator.driver import LiveSession
+from liveavatar_emulator.driver import SessionDriver
 from liveavatar_emulator.eventlog import EventLog
-from liveavatar_emulator.fault_injector import FaultInjector, NoSession
+from liveavatar_emulator.fault_injector import FaultInjector, NoMatchingSession
 from liveavatar_emulator.faults import RestFault
 from liveavatar_emulator.scenario import Action, At, Restart, Scenario, When
 from liveavatar_emulator.seeds import Seed
 from liveavatar_emulator.triggers import ArmedTrigger
 
 
-class Busy(RuntimeError):
-    """It cannot be done now."""
+class AlreadyRestarting(RuntimeError):
+    """A restart was requested during another one."""
 
 
 class Operations(Protocol):
-    """What a scenario may do besides faults."""
+    """Operations of a scenario other than faults."""
 
     def change_settings(self, changes: dict[str, Any]) -> None:
         """Change knobs."""
@@ -27,71 +27,71 @@ class Operations(Protocol):
     def end_sessions(self, ordinals: list[int], reason: str) -> None:
         """End running sessions."""
 
-    def restart(self, order: Restart) -> None:
+    def restart(self, restart: Restart) -> None:
         """Restart the service.
 
         Raises:
-            Busy: it is down already.
+            AlreadyRestarting: another restart is not finished.
         """
 
 
 class ScenarioRun:
-    """Begins when it is made. Closed by `stop`; what it armed stays armed."""
+    """Run of a scenario, begun by its constructor. Closed by `stop`; faults that it armed stay armed."""
 
     def __init__(
         self,
         scenario: Scenario,
         *,
         operations: Operations,
-        director: FaultInjector,
+        fault_injector: FaultInjector,
         clock: Clock,
         seed: Seed,
         log: EventLog,
     ) -> None:
         self.scenario = scenario
         self._operations = operations
-        self._director = director
+        self._fault_injector = fault_injector
         self._clock = clock
         self._seed = seed
         self._log = log
         self._began_s = clock.now_s()
         self._timers: dict[object, Timer] = {}
-        self._watches: dict[int, list[ArmedTrigger]] = {}
+        self._triggers: dict[int, list[ArmedTrigger]] = {}
         self._fired: dict[tuple[str, int], int] = {}
         self._next_at_s: dict[int, float] = {}
         for index, at in enumerate(scenario.at):
             self._schedule(index, at, 1, seed.stream(f"scenario-at-{index}").uniform)
 
-    def session_started(self, live: LiveSession) -> None:
-        """A session runs: those entries that are about it take hold."""
+    def session_started(self, driver: SessionDriver) -> None:
+        """Arm the `[[when]]` entries that match this session."""
         for index, when in enumerate(self.scenario.when):
-            if when.session in ("all", live.ordinal):
-                uniform = self._seed.stream(f"scenario-when-{index}-{live.ordinal}").uniform
-                watch = ArmedTrigger(
-                    live,
+            if when.session in ("all", driver.ordinal):
+                uniform = self._seed.stream(f"scenario-when-{index}-{driver.ordinal}").uniform
+                trigger = ArmedTrigger(
+                    driver,
                     when,
                     self._clock,
-                    act=partial(self._befall, index, when, live, uniform),
+                    action=partial(self._on_trigger, index, when, driver, uniform),
                     on_done=lambda: None,
                 )
-                self._watches.setdefault(live.ordinal, []).append(watch)
-                watch.start()
+                self._triggers.setdefault(driver.ordinal, []).append(trigger)
+                trigger.start()
 
-    def session_over(self, ordinal: int) -> None:
-        """A session is over; nothing holds on to it any more."""
-        for watch in self._watches.pop(ordinal, ()):
-            watch.stop()
+    def session_ended(self, ordinal: int) -> None:
+        """Stop the triggers of an ended session."""
+        for trigger in self._triggers.pop(ordinal, ()):
+            trigger.stop()
 
     def stop(self) -> None:
-        """Nothing further happens."""
+        """Cancel the timeline and all triggers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        for ordinal in list(self._watches):
-            self.session_over(ordinal)
+        for ordinal in list(self._triggers):
+            self.session_ended(ordinal)
 
     def row(self) -> dict[str, Any]:
-        """As JSON: how often each entry has fired, and when those on the timeline will next."""
+        """Return the entries as JSON, with how often each has fired and its next time on the timeline."""
         return {
             "at_s": round(self._clock.now_s() - self._began_s, 6),
             "settings": self.scenario.settings,
@@ -109,9 +109,6 @@ class ScenarioRun:
             ],
         }
 
-    # -- timeline
-    # ---------------------------------------------------------------------------------------------
-
     def _schedule(self, index: int, at: At, time: int, uniform: Callable[[float, float], float]) -> None:
         since_s = at.seconds + (time - 1) * (at.every_seconds or 0.0)
         due_s = since_s + (uniform(0, at.jitter_s) if at.jitter_s else 0.0)
@@ -124,43 +121,45 @@ class ScenarioRun:
                 self._schedule(index, at, time + 1, uniform)
             else:
                 del self._timers[index]
-            self._perform("at", index, at, None)
+            self._run_entry("at", index, at, None)
 
         self._timers[index] = self._clock.call_at(self._began_s + due_s, fire)
 
-    def _befall(self, index: int, when: When, live: LiveSession, uniform: Callable[[float, float], float]) -> None:
+    def _on_trigger(
+        self, index: int, when: When, driver: SessionDriver, uniform: Callable[[float, float], float]
+    ) -> None:
         if not when.jitter_s:
-            self._perform("when", index, when, live)
+            self._run_entry("when", index, when, driver)
             return
         key = object()
 
         def fire() -> None:
             del self._timers[key]
-            self._perform("when", index, when, live)
+            self._run_entry("when", index, when, driver)
 
         self._timers[key] = self._clock.call_at(self._clock.now_s() + uniform(0, when.jitter_s), fire)
 
-    def _perform(self, table: str, index: int, action: Action, live: LiveSession | None) -> None:
+    def _run_entry(self, table: str, index: int, action: Action, driver: SessionDriver | None) -> None:
         self._fired[table, index] = self._fired.get((table, index), 0) + 1
-        self._log.note(f"scenario.{table}", entry=index + 1, session=live.ordinal if live else None)
+        self._log.append(f"scenario.{table}", entry=index + 1, session=driver.ordinal if driver else None)
         try:
-            self._do(action, live)
-        except (NoSession, Busy) as error:
-            # A timeline goes on where one of its entries found nobody to hit, but not in silence.
-            self._log.note("scenario.missed", entry=index + 1, why=str(error))
+            self._execute(action, driver)
+        except (NoMatchingSession, AlreadyRestarting) as error:
+            # The timeline continues after an entry without a matching session, and the log records the miss.
+            self._log.append("scenario.missed", entry=index + 1, why=str(error))
 
-    def _do(self, action: Action, live: LiveSession | None) -> None:
+    def _execute(self, action: Action, driver: SessionDriver | None) -> None:
         if action.fault is not None:
-            if live is None or isinstance(action.fault, RestFault):
-                self._director.arm(action.fault)
+            if driver is None or isinstance(action.fault, RestFault):
+                self._fault_injector.arm(action.fault)
             else:
-                self._director.hit(action.fault, live.ordinal)
+                self._fault_injector.arm_on(driver.ordinal, action.fault)
         elif action.settings is not None:
             self._operations.change_settings(action.settings)
         elif action.restart is not None:
             self._operations.restart(action.restart)
         elif action.end is not None:
-            if live is not None:
-                self._operations.end_sessions([live.ordinal], action.end.reason)
+            if driver is not None:
+                self._operations.end_sessions([driver.ordinal], action.end.reason)
             elif action.end.session is not None:
-                self._operations.end_sessions(self._director.running(action.end.session), action.end.reason)
+                self._operations.end_sessions(self._fault_injector.running(action.end.session), action.end.reason)

@@ -1,4 +1,4 @@
-"""Runs the emulator under uvicorn: listening socket, ready file, signals, and the way out."""
+"""Server process of the emulator under uvicorn: listening socket, ready file, signals and shutdown."""
 
 import asyncio
 import contextlib
@@ -18,21 +18,22 @@ from liveavatar_emulator.app import build
 from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings
 from liveavatar_emulator.scenario import Scenario
 from liveavatar_emulator.service import Emulator
-from liveavatar_emulator.transport import Wire, reset
+from liveavatar_emulator.transport import ClientConnection, reset
 
 if TYPE_CHECKING:
-    from liveavatar_emulator.avatar.stage import Stage
+    from liveavatar_emulator.avatar.host import AvatarHost
 
 IDLE_CONNECTION_S = 75
-"""Close an idle HTTP connection after this long; longer than HTTP clients keep one, which would race with it."""
+"""Time after which an idle HTTP connection is closed. Longer than HTTP clients keep a connection, which would
+otherwise race with the close."""
 MAX_FRAME_BYTES = 64_000_000
-"""Far above the knob `frame_limit_chars`, which is the one that decides."""
+"""Limit of uvicorn, far above the knob `frame_limit_chars`, which decides."""
 
 _log = structlog.stdlib.get_logger()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it accepts connections, with a stage that is cleared after the last of them."""
+    """uvicorn with a callback when it is ready, restarts, and avatars that leave after the last connection."""
 
     def __init__(
         self,
@@ -41,19 +42,16 @@ class _Server(uvicorn.Server):
         emulator: Emulator,
         listener: socket.socket,
         on_ready: Callable[[], None],
-        stage: "Stage | None",
+        avatar_host: "AvatarHost | None",
     ) -> None:
         super().__init__(config)
         self._emulator = emulator
         self._listener = listener
         self._on_ready = on_ready
-        self._stage = stage
-        self._tasks = asyncio.TaskGroup()
-        self._outage: asyncio.Task[None] | None = None
-        emulator.bring_down = self._bring_down
+        self._avatar_host = avatar_host
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        async with self._stage or contextlib.nullcontext():
+        async with self._avatar_host or contextlib.nullcontext():
             await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -63,21 +61,23 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def main_loop(self) -> None:
-        async with self._tasks:
+        async with asyncio.TaskGroup() as tasks:
+            restarts = tasks.create_task(self._restart_on_request(), name="restarts")
             await super().main_loop()
-            if self._outage is not None:
-                self._outage.cancel()
+            restarts.cancel()
 
-    def _bring_down(self, down_s: float) -> None:
-        self._outage = self._tasks.create_task(self._stay_down(down_s), name="outage")
+    async def _restart_on_request(self) -> None:
+        while True:
+            await self._stay_down(await self._emulator.restarts.get())
+            self._emulator.finish_restart()
 
     async def _stay_down(self, down_s: float) -> None:
-        """Accept nothing and reset everything; then accept again on the same port."""
+        """Reset all connections and refuse new ones for `down_s`, then accept again on the same port."""
         address = self._listener.getsockname()
         for server in self.servers:
             server.close()
         self._listener.close()
-        # Bound but not listening: connections are refused, and nobody else takes the port.
+        # A bound socket that does not listen refuses connections and keeps the port from other processes.
         listener = self._listener = _listen(address[0], address[1])
         for connection in list(self.server_state.connections):
             if not _is_answering_control(connection):
@@ -88,24 +88,23 @@ class _Server(uvicorn.Server):
         except asyncio.CancelledError:
             listener.close()
             raise
-        self._emulator.is_back()
 
 
 def _is_answering_control(connection: object) -> bool:
-    """Whether a call of the control API waits for its answer; whoever ordered a restart is to hear of it."""
+    """Return whether a control call awaits its response: the caller of a restart must receive one."""
     cycle = getattr(connection, "cycle", None)
     return cycle is not None and not cycle.response_complete and cycle.scope["path"].startswith("/_emulator/")
 
 
 def run(config: ServerConfig, settings: Settings, scenario: Scenario, say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then close sockets and return.
+    """Serve until SIGINT or SIGTERM, then close all sockets and return.
 
     Raises:
         OSError: the address cannot be bound.
         InvalidSetting: the event log cannot be written.
     """
-    stage = _stage(config.livekit) if config.livekit else None
-    emulator = Emulator(config, settings, stage, scenario)
+    avatar_host = _avatar_host(config.livekit) if config.livekit else None
+    emulator = Emulator(config, settings, avatar_host, scenario)
     listener = _listen(config.host, config.port)
     port = listener.getsockname()[1]
     host = f"[{config.host}]" if ":" in config.host else config.host
@@ -121,14 +120,14 @@ def run(config: ServerConfig, settings: Settings, scenario: Scenario, say: Calla
             build(emulator),
             loop="uvloop",
             http="h11",
-            ws=Wire,
+            ws=ClientConnection,
             ws_max_size=MAX_FRAME_BYTES,
             ws_per_message_deflate=False,
             ws_ping_interval=None,
             ws_ping_timeout=None,
             lifespan="off",
             access_log=False,
-            # Its info lines carry request paths, and a socket's path is a secret.
+            # uvicorn's info lines contain request paths, and a socket's path is a secret.
             log_level="warning",
             server_header=False,
             timeout_keep_alive=IDLE_CONNECTION_S,
@@ -138,10 +137,9 @@ def run(config: ServerConfig, settings: Settings, scenario: Scenario, say: Calla
         emulator=emulator,
         listener=listener,
         on_ready=on_ready,
-        stage=stage,
+        avatar_host=avatar_host,
     )
-    # uvicorn raises the signal again after its shutdown: with the default handlers that would be an exit by
-    # signal.
+    # uvicorn raises the signal again after its shutdown, and the default handlers would then kill the process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)
     try:
@@ -161,11 +159,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _stage(livekit: LiveKitServer) -> "Stage":
-    # The LiveKit SDK takes a quarter of a second and 60 MB, which those without rooms need not pay.
-    from liveavatar_emulator.avatar.stage import Stage  # noqa: PLC0415
+def _avatar_host(livekit: LiveKitServer) -> "AvatarHost":
+    # Importing the LiveKit SDK takes a quarter of a second and 60 MB, so it is imported only for rooms.
+    from liveavatar_emulator.avatar.host import AvatarHost  # noqa: PLC0415
 
-    return Stage(livekit)
+    return AvatarHost(livekit)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

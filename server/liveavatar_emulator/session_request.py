@@ -1,7 +1,7 @@
-"""What a caller asked for when it minted a session, and what of it is refused. Pure.
+"""Request of a caller that mints a session, and its checks. Pure.
 
-Source: LiveAvatar API reference, token: sandbox rules, the plan's limits, avatars of other accounts. Where a text
-is not known from the service (avatars out of use, 1080p avatars, types of secrets) it is ours.
+Source: LiveAvatar API reference, token: sandbox rules, the plan's limits, avatars of other accounts. Messages that
+are not known from the service (unusable avatars, 1080p avatars, types of secrets) are the emulator's own.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from liveavatar_emulator.config import Settings
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """A hosted agent that shall drive the avatar: the field that asked for it, and its whole configuration."""
+    """Hosted agent that drives the avatar: the field that requested it, and its whole configuration."""
 
     field: str
     config: dict[str, Any]
 
     @property
     def context_id(self) -> str | None:
-        """The context that instructs the agent, if it has one."""
+        """Context that instructs the agent, if any."""
         return self.config.get("context_id")
 
 
@@ -31,12 +31,12 @@ SECRET_TYPE_OF = {
     "gemini_realtime_config": "GEMINI_API_KEY",
     "cartesia_agent_config": "CARTESIA_API_KEY",
 }
-"""Which kind of secret each connector names."""
+"""Type of secret that each connector names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest:
-    """What a caller asked for when it minted a session; immutable from then on."""
+    """Parameters of a session, fixed when it is minted."""
 
     avatar_id: str
     is_sandbox: bool
@@ -45,20 +45,20 @@ class SessionRequest:
     max_session_duration: int
     livekit_room: rooms.LiveKitRoom | None
     own_channel: bool = False
-    """Whether the caller brought an Agora channel."""
+    """True if the caller brought an Agora channel."""
     connector: Connector | None = None
 
 
 def readable_avatar(account: Account, avatar_id: str, settings: Settings) -> dict[str, Any] | None:
-    """The avatar an account reads under this id: stock, its own, or the one that is somebody else's."""
+    """Return the avatar that an account reads under this id: stock, own or foreign."""
     return account.avatars.find(avatar_id, settings.own_avatars) or catalog.find(avatar_id)
 
 
 def own_avatar(account: Account, avatar_id: str, settings: Settings) -> dict[str, Any]:
-    """An avatar that the account may change.
+    """Return an avatar that the account may change.
 
     Raises:
-        ApiError: 404 for one it cannot read, 400 for one it can only read.
+        ApiError: 404 for an avatar that the account cannot read, 400 for an avatar that it can only read.
     """
     own = account.avatars.find(avatar_id, settings.own_avatars)
     if own is not None:
@@ -69,40 +69,40 @@ def own_avatar(account: Account, avatar_id: str, settings: Settings) -> dict[str
 
 
 def no_access(avatar_id: str) -> errors.ApiError:
-    """400 for an avatar that is not the caller's to use."""
+    """Return a 400 for an avatar that the caller may not use."""
     return errors.FieldError("avatar_id", "You dont have access to this avatar", avatar_id)
 
 
-def check(order: SessionRequest, account: Account, settings: Settings) -> None:
-    """Refuse what cannot become a session.
+def check(request: SessionRequest, account: Account, settings: Settings) -> None:
+    """Refuse a request that cannot become a session.
 
     Raises:
         ApiError: 400 for the avatar, the duration or a secret, 403/4030 for the quality.
     """
-    avatar = readable_avatar(account, order.avatar_id, settings)
-    if order.avatar_id == catalog.FOREIGN_AVATAR or order.avatar_id in account.avatars.deleted:
-        raise no_access(order.avatar_id)
+    avatar = readable_avatar(account, request.avatar_id, settings)
+    if request.avatar_id == catalog.FOREIGN_AVATAR or request.avatar_id in account.avatars.deleted:
+        raise no_access(request.avatar_id)
     if avatar is not None and not catalog.usable(avatar):
-        raise errors.FieldError("avatar_id", "This avatar is not available", order.avatar_id)
-    if order.is_sandbox and order.avatar_id not in catalog.SANDBOX_AVATARS:
-        raise errors.FieldError("avatar_id", "This avatar is not supported in sandbox mode", order.avatar_id)
-    cap_s = settings.sandbox_s if order.is_sandbox else settings.max_duration_s
-    asked_s = order.max_session_duration
+        raise errors.FieldError("avatar_id", "This avatar is not available", request.avatar_id)
+    if request.is_sandbox and request.avatar_id not in catalog.SANDBOX_AVATARS:
+        raise errors.FieldError("avatar_id", "This avatar is not supported in sandbox mode", request.avatar_id)
+    cap_s = settings.sandbox_s if request.is_sandbox else settings.max_duration_s
+    asked_s = request.max_session_duration
     if asked_s > cap_s:
         message = f"max_session_duration ({asked_s}s) exceeds the maximum allowed ({cap_s}s)"
         raise errors.FieldError("max_session_duration", message, asked_s)
-    if order.quality == "very_high":
-        _check_1080p(order, avatar, settings)
-    if order.connector is not None:
-        _check_secret(order.connector, account, settings)
+    if request.quality == "very_high":
+        _check_1080p(request, avatar, settings)
+    if request.connector is not None:
+        _check_secret(request.connector, account, settings)
 
 
-def _check_1080p(order: SessionRequest, avatar: dict[str, Any] | None, settings: Settings) -> None:
+def _check_1080p(request: SessionRequest, avatar: dict[str, Any] | None, settings: Settings) -> None:
     if not settings.allow_1080p:
         message = "1080p sessions require a Business or Enterprise plan"
         raise errors.ApiError(403, errors.NEEDS_PLAN, message)
     if avatar is not None and not avatar["is_1080p"]:
-        raise errors.FieldError("avatar_id", "This avatar does not support 1080p", order.avatar_id)
+        raise errors.FieldError("avatar_id", "This avatar does not support 1080p", request.avatar_id)
 
 
 def _check_secret(connector: Connector, account: Account, settings: Settings) -> None:
@@ -110,6 +110,6 @@ def _check_secret(connector: Connector, account: Account, settings: Settings) ->
     secret = account.secrets.get(secret_id)
     if secret is None and settings.strict:
         raise errors.FieldError("secret_id", f"Secret with id '{secret_id}' not found in your space", secret_id)
-    # Otherwise an unknown id is taken for one of the real service, as with avatars.
+    # Otherwise an unknown id is taken for a secret of the real service, as with avatars.
     if secret is not None and secret.type != SECRET_TYPE_OF[connector.field]:
         raise errors.FieldError("secret_id", f"A secret of type {secret.type} does not fit", secret_id)

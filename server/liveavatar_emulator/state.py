@@ -1,29 +1,29 @@
-"""What `GET /_emulator/state` tells: counters of the whole service since its start or its last reset."""
+"""Response of `GET /_emulator/state`: counters of the whole service since its start or its last reset."""
 
 from typing import Any
 
-from liveavatar_emulator.counters import counters_of, nothing_counted
+from liveavatar_emulator.counters import counters_of, zero_counters
 from liveavatar_emulator.service import Emulator
 
 
 def state_of(emulator: Emulator) -> dict[str, Any]:
-    """The counters as JSON."""
-    entries = list(emulator.sessions.values())
-    totals = nothing_counted()
-    totals.update(emulator.forgotten)
-    for entry in entries:
-        totals.update(counters_of(entry.live.core.recording))
+    """Return the counters as JSON."""
+    sessions = emulator.sessions
+    totals = zero_counters()
+    totals.update(sessions.forgotten)
+    for started in sessions:
+        totals.update(counters_of(started.driver.session.recording))
     return {
         "sessions": {
-            "active": sum(entry.record.active for entry in entries),
-            "started_total": emulator.started_total,
-            "ended_total": emulator.ended.total(),
-            "ended_by_reason": dict(emulator.ended),
-            "minted_waiting": emulator.minted_waiting,
-            "recordings_kept": len(entries),
+            "active": len(sessions.active()),
+            "started_total": sessions.started_total,
+            "ended_total": sessions.ended.total(),
+            "ended_by_reason": dict(sessions.ended),
+            "minted_waiting": sessions.minted_waiting,
+            "recordings_kept": len(sessions),
         },
-        "sockets_open": sum(entry.live.socket_open for entry in entries),
-        "talking": sum(entry.live.core.playback.talking for entry in entries),
+        "sockets_open": sum(started.driver.socket_open for started in sessions),
+        "talking": sum(started.driver.session.playback.talking for started in sessions),
         "refusals": dict(emulator.refusals),
         "totals": dict(totals),
         "accounts": [
@@ -46,6 +46,6 @@ def state_of(emulator: Emulator) -> dict[str, Any]:
             "rate": emulator.clock.rate,
             "speed": emulator.settings.speed,
             "now_mono_s": emulator.clock.now_s(),
-            "late": emulator.lateness.row(),
+            "late": emulator.timer_lag.row(),
         },
     }

@@ -1,4 +1,4 @@
-"""JSON Web Tokens, signed with HMAC-SHA256: as much of RFC 7519 as session and room tokens need."""
+"""JSON Web Tokens signed with HMAC-SHA256: the part of RFC 7519 that session and room tokens need."""
 
 import base64
 import binascii
@@ -12,17 +12,17 @@ _HEADER = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
 
 
 class BadToken(ValueError):
-    """The text is no JWT, or its signature is not ours."""
+    """The text is no JWT, or its signature is foreign."""
 
 
 def sign(claims: dict[str, Any], secret: bytes) -> str:
-    """A compact HS256 JWT over `claims`."""
+    """Return a compact HS256 JWT over `claims`."""
     body = _HEADER + b"." + base64.urlsafe_b64encode(orjson.dumps(claims)).rstrip(b"=")
     return (body + b"." + _signature(body, secret)).decode("ascii")
 
 
 def verify(token: str, secret: bytes) -> dict[str, Any]:
-    """The claims of a token signed with `secret`. Expiry is left to the caller, who has the clock.
+    """Return the claims of a token signed with `secret`. The caller, who has the clock, checks expiry.
 
     Raises:
         BadToken: malformed, or signed with another secret.
@@ -38,7 +38,7 @@ def verify(token: str, secret: bytes) -> dict[str, Any]:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """The claims a token carries, whoever signed it.
+    """Return the claims of a token by any signer.
 
     Raises:
         BadToken: not three dot-separated parts with a JSON object in the middle.

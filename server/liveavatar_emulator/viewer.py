@@ -1,4 +1,4 @@
-"""The page to watch a session on: its files, what it asks, and the seat it takes in the room.
+"""Page for watching a session: its files, its status data, and its access to the room.
 
 The page is built from `viewer/` in the repository by `make viewer`, into `viewer_page/` beside this module.
 """
@@ -13,13 +13,14 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 from liveavatar_emulator import rooms
 from liveavatar_emulator.auth import TheEmulator
-from liveavatar_emulator.gate import json_response
-from liveavatar_emulator.service import Emulator, Entry
+from liveavatar_emulator.routing import json_response
+from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.session_store import StartedSession
 
 router = APIRouter()
 
 PAGE = Path(__file__).parent / "viewer_page"
-"""Where the build puts the page; absent in a checkout that never built it."""
+"""Output folder of the build; absent in a checkout without a build."""
 
 _INDEX = "index.html"
 _ASSETS = {
@@ -28,7 +29,7 @@ _ASSETS = {
     "icon.svg": "image/svg+xml",
     "licences.txt": "text/plain",
 }
-"""What the build makes beside the index, with media types: nothing else is served."""
+"""Files of the build beside the index, with media types; no other file is served."""
 
 _NEVER_STORED = {"Cache-Control": "no-store"}
 
@@ -47,7 +48,7 @@ _NOT_BUILT = """\
 
 @router.get("/viewer", include_in_schema=False)
 async def page(emulator: TheEmulator) -> Response:
-    """The page; when it is not built, a 503 that says how to build it."""
+    """Return the page, or a 503 with the command that builds it."""
     headers = _headers(emulator)
     if not (PAGE / _INDEX).is_file():
         return HTMLResponse(_NOT_BUILT, 503, headers)
@@ -56,7 +57,7 @@ async def page(emulator: TheEmulator) -> Response:
 
 @router.get("/viewer/{name}", include_in_schema=False)
 async def asset(emulator: TheEmulator, name: str) -> Response:
-    """One of the page's files."""
+    """Return one of the page's files."""
     if name not in _ASSETS or not (PAGE / name).is_file():
         raise HTTPException(404, f"the viewer has no file {name!r}")
     return FileResponse(PAGE / name, media_type=_ASSETS[name], headers=_headers(emulator))
@@ -64,59 +65,60 @@ async def asset(emulator: TheEmulator, name: str) -> Response:
 
 @router.get("/_emulator/viewer")
 async def status(
-    emulator: TheEmulator, session: Annotated[str | None, Query(description="Also tell about this one.")] = None
+    emulator: TheEmulator,
+    session: Annotated[str | None, Query(description="Session whose status is added.")] = None,
 ) -> Response:
-    """What the page shows: the running sessions in the order of their start, and the one that it watches."""
+    """Return the running sessions in the order of their start, and the watched session."""
     emulator.refresh()
     asked = emulator.sessions.get(session) if session is not None else None
-    answer = {
+    body = {
         "livekit": emulator.config.livekit is not None,
-        "running": [_view(emulator, entry) for entry in emulator.sessions.values() if entry.record.active],
+        "running": [_view(emulator, started) for started in emulator.sessions.active()],
         "session": None if asked is None else _view(emulator, asked),
     }
-    return json_response(answer, headers=_NEVER_STORED)
+    return json_response(body, headers=_NEVER_STORED)
 
 
 @router.get("/_emulator/sessions/{session_id}/viewer")
-async def seat(emulator: TheEmulator, session_id: str) -> Response:
-    """Where and how to join a running session's room, to watch only; each call is a seat of its own."""
-    entry = emulator.sessions.get(session_id)
-    if entry is None:
+async def join(emulator: TheEmulator, session_id: str) -> Response:
+    """Return access to a running session's room for a new hidden observer."""
+    started = emulator.sessions.get(session_id)
+    if started is None:
         raise HTTPException(404, f"no session {session_id!r} was started since the last reset")
-    if not entry.record.active:
+    if not started.record.active:
         raise HTTPException(409, f"session {session_id!r} is over")
     livekit = emulator.config.livekit
     if livekit is None:
         hint = "start it with --livekit-url, --livekit-key and --livekit-secret"
         raise HTTPException(409, f"the emulator has no LiveKit server, so there is no room to join; {hint}")
-    own = entry.ticket.order.livekit_room
-    if entry.ticket.order.own_channel:
+    own = started.minted.request.livekit_room
+    if started.minted.request.own_channel:
         raise HTTPException(409, "this session is in an Agora channel, which this page cannot join")
     if own is not None and not _same_server(own.url, livekit.url):
         raise HTTPException(
-            409, f"the room {own.room!r} is on its caller's own server; join it with a token of theirs"
+            409, f"the room {own.room!r} is on its caller's own server; join it with a token from that server"
         )
-    answer = {
+    body = {
         "url": livekit.url,
         "room": rooms.room_name(session_id, own),
-        # Each of its own: a participant of the same identity would put the first one out.
-        "token": rooms.watcher_token(
+        # Each observer has its own identity: LiveKit disconnects a participant whose identity joins again.
+        "token": rooms.observer_token(
             livekit,
             session_id,
             own,
             f"watcher-{secrets.token_hex(6)}",
-            entry.ticket.order.max_session_duration,
+            started.minted.request.max_session_duration,
         ),
     }
-    return json_response(answer, headers=_NEVER_STORED)
+    return json_response(body, headers=_NEVER_STORED)
 
 
-def _view(emulator: Emulator, entry: Entry) -> dict[str, Any]:
-    core, record, own = entry.live.core, entry.record, entry.ticket.order.livekit_room
+def _view(emulator: Emulator, started: StartedSession) -> dict[str, Any]:
+    session, record, own = started.driver.session, started.record, started.minted.request.livekit_room
     return {
         "id": record.id,
-        "phase": core.phase.value,
-        "pose": core.pose.value,
+        "phase": session.phase.value,
+        "pose": session.pose.value,
         "duration_s": round(record.duration_s(emulator.now_s()), 3),
         "end_reason": record.end_reason,
         "livekit_room": own.room if own else None,
@@ -124,7 +126,7 @@ def _view(emulator: Emulator, entry: Entry) -> dict[str, Any]:
 
 
 def _headers(emulator: Emulator) -> dict[str, str]:
-    """Headers of every file: the page may run its own script and reach the emulator and LiveKit, nothing else.
+    """Return the headers of every file: the page may run its own script and reach the emulator and LiveKit only.
 
     Source: Content Security Policy Level 3. `'self'` covers neither another port nor, in all browsers, `ws:`.
     """

@@ -1,4 +1,4 @@
-"""Addresses as people write them: IPv6 in brackets, and the reason why one cannot be listened on."""
+"""Addresses with ports, IPv6 in brackets, and errors of addresses that cannot be bound."""
 
 import errno
 import socket
@@ -15,7 +15,7 @@ def family(host: str) -> socket.AddressFamily:
 
 
 def listen_problem(host: str, port: int) -> OSError | None:
-    """Try to listen with a plain socket and return what the operating system says; None when it can be done."""
+    """Try to listen with a plain socket; return the operating system's error, or None if it succeeds."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for kind, _, _, _, address in found[:1]:
@@ -29,26 +29,26 @@ def listen_problem(host: str, port: int) -> OSError | None:
 
 
 def listen_refusal(error: OSError | None, host: str, port: int, *, host_setting: str, port_setting: str) -> str:
-    """Say why a server cannot listen, and which setting to change.
+    """Return the cause for which a server cannot listen, and the setting to change.
 
     Args:
-        error: What the operating system said; None when it said nothing.
-        host: Address that was to be listened on.
-        port: Port that was to be listened on.
+        error: Error of the operating system; None without one.
+        host: Listen address.
+        port: Listen port.
         host_setting: Variable of the address.
         port_setting: Variable of the port.
     """
     where = host_port(host, port)
     match error.errno if error is not None else None:
         case errno.EADDRINUSE:
-            return f"{port_setting}: cannot listen on {where}: the port is taken; choose another one"
+            return f"{port_setting}: cannot listen on {where}: the port is in use; choose another port"
         case errno.EACCES:
-            return f"{port_setting}: cannot listen on {where}: this user may not take that port"
+            return f"{port_setting}: cannot listen on {where}: this user may not use the port"
         case errno.EADDRNOTAVAIL:
-            return f"{host_setting}: cannot listen on {where}: {host} is no address of this machine"
+            return f"{host_setting}: cannot listen on {where}: {host} is not an address of this machine"
         case errno.EAFNOSUPPORT:
-            return f"{host_setting}: cannot listen on {where}: this machine has no addresses of that kind"
+            return f"{host_setting}: cannot listen on {where}: this machine has no addresses of this family"
     if isinstance(error, socket.gaierror):
-        return f"{host_setting}: cannot listen on {where}: {host} is no address and no name that can be resolved"
-    why = "it was refused" if error is None else error.strerror or str(error)
-    return f"{host_setting}, {port_setting}: cannot listen on {where}: {why}"
+        return f"{host_setting}: cannot listen on {where}: {host} is not an address or a name that resolves"
+    cause = "the operating system refused" if error is None else error.strerror or str(error)
+    return f"{host_setting}, {port_setting}: cannot listen on {where}: {cause}"

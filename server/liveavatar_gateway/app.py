@@ -1,4 +1,4 @@
-"""Wiring: builds everything, owns it, and takes it down in order."""
+"""Composition root: builds all components, owns them, and shuts them down in order."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from liveavatar.gateway.v1 import (
 )
 from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
 from liveavatar_gateway.certificates import KeyPair, ServerCertificate, read_pair
-from liveavatar_gateway.config import ConfigError, Settings, read_secret
+from liveavatar_gateway.config import ConfigError, Settings, components, read_secret
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.logs import dropped_line_count
@@ -46,6 +46,7 @@ from liveavatar_gateway.sessions.sweeper import Sweeper
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
+from liveavatar_gateway.upstream.account import Account
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.stopper import RetiredKey, Stopper
@@ -58,71 +59,83 @@ SERVICES: Final = (
 )
 ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 CREATE: Final = "create"
-"""Health service that says whether a create can succeed; the others say whether streams and resumes are taken."""
+"""Health service name for new sessions; the other names report readiness for streams and resumes."""
 _CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
-"""Room between the largest chunk that is taken and the largest message that is read."""
+"""Difference between the largest accepted chunk and the largest message that gRPC reads."""
 _STOP_RESERVE_S: Final = 5.0
-"""Share of the drain's grace that is kept for stopping sessions upstream, at most."""
-_MOST_IDS_LOGGED: Final = 100
+"""Largest part of the drain's grace that is reserved for stopping sessions upstream."""
+_MAX_LOGGED_IDS: Final = 100
 
 
 def _max_message_bytes(max_chunk_bytes: int) -> int:
-    """Return the largest message that is read.
+    """Return the size limit of incoming gRPC messages.
 
-    gRPC ends the stream of a larger one without a reason of ours, so chunks far above their limit still fit: they
-    are refused as CHUNK_TOO_LARGE, and only their utterance is lost. Each stream holds one message at a time.
+    gRPC ends the stream of a larger message without one of our reasons. Chunks far above their own limit therefore
+    still fit: they are refused as CHUNK_TOO_LARGE, and only their utterance fails. Each stream holds one message.
     """
     return max(4 * max_chunk_bytes, max_chunk_bytes + _CHUNK_HEADROOM_BYTES)
 
 
 class App:
-    """A whole gateway. `async with App(settings) as app` serves; leaving it drains nothing, but stops everything.
+    """Complete gateway. `async with App(settings) as app` serves; leaving the context stops everything, undrained.
 
-    Order of shutdown: `drain` (no new sessions, go_away, wait for speech, end and stop sessions), then on exit
-    end what is left, wait for its stops, close the gRPC server, write the books, leave the registry, close REST,
-    and last the port for metrics.
+    Order of shutdown: `drain` (no new sessions, go_away, wait for speech, end and stop sessions), then on exit end
+    the remaining sessions, wait for their stops, close the gRPC servers, write the journals, leave the registry,
+    close REST, and finally close the metrics port.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics()
-        self._rest = Rest(settings.rest(), settings.api_key.get_secret_value(), metrics=self.metrics)
-        livekit = settings.livekit()
-        rooms = None if livekit is None else LiveKitRooms(livekit)
-        self.pool = Pool(settings.pool(), self._rest, self.metrics, rooms=rooms)
+        rest_config = components.rest(settings)
+        self._rest = Rest(rest_config, settings.api_key.get_secret_value(), metrics=self.metrics)
+        self.account = Account(components.account(settings), self._rest)
+        livekit = components.livekit(settings)
+        self._rooms = None if livekit is None else LiveKitRooms(livekit)
+        self.pool = Pool(
+            components.pool(settings),
+            self.account,
+            self.metrics,
+            stop_orphans=self._stop_orphans,
+            rooms=self._rooms,
+        )
         self._registry = _registry(settings)
-        lease = settings.registry().lease
-        self._books = JournalWriter(self._registry, self.metrics, renew_s=lease.renew_s, lease_s=lease.ttl_s)
-        self.directory = Directory(settings.directory(), self.pool, self._books, self.metrics)
+        lease = components.registry(settings).lease
+        self._journals = JournalWriter(self._registry, self.metrics, renew_s=lease.renew_s, lease_s=lease.ttl_s)
+        self.directory = Directory(components.directory(settings), self.pool, self._journals, self.metrics)
         self._retired = {
-            account: Rest(settings.rest(), key, metrics=self.metrics)
-            for account, key in settings.retired_keys().items()
+            account: Rest(rest_config, key, metrics=self.metrics)
+            for account, key in components.retired_keys(settings).items()
         }
-        stops = settings.pool().stops
-        self._retired_stops = {
-            account: Stopper(stops, RetiredKey(rest, self._rest)) for account, rest in self._retired.items()
+        self._retired_stoppers = {
+            account: Stopper(self.account.config.stop, RetiredKey(rest, self._rest))
+            for account, rest in self._retired.items()
         }
         self.sweeper = Sweeper(
-            settings.sweeper(), self._books, self.pool, self._rest, self.directory, retired=self._retired_stops
+            components.sweeper(settings),
+            self._journals,
+            self.pool,
+            self.directory,
+            retired=self._retired_stoppers,
         )
-        self._sweep: asyncio.Task[None] | None = None
-        self._keep: asyncio.Task[None] | None = None
+        self._sweep_task: asyncio.Task[None] | None = None
+        self._journal_task: asyncio.Task[None] | None = None
         self._grace_until_s = 0.0
-        """Until when a drain may go on, in the loop's time; 0 without one."""
+        """End of the drain's grace in the loop's time; 0 without a drain."""
         self._health = HealthServicer()
         self._drain = Drain(self.directory, self._set_serving)
         self._create_readiness = CreateReadiness(
             self.directory,
-            self._books,
-            self.pool.places,
+            self._journals,
+            self.account.permits,
             credits_left=self._rest.credits_left,
             publish=self._set_create_readiness,
         )
         self.reloads = FileReloads()
-        """Files that are read again; whoever has another one adds it."""
+        """Files that are read again on SIGHUP."""
         self._certificate: ServerCertificate | None = None
-        self._beside: list[asyncio.Task[None]] = []
-        """Tasks that no session needs; they end first."""
+        self._auxiliary: list[asyncio.Task[None]] = []
+        """Tasks that no session needs; cancelled first."""
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._lag: asyncio.Task[None] | None = None
@@ -130,21 +143,25 @@ class App:
         self.port = 0
         self.admin_port: int | None = None
 
+    async def _stop_orphans(self) -> int:
+        # The sweeper is built after the pool, in which adopted sessions run.
+        return await self.sweeper.find_orphans()
+
     @property
     def address(self) -> str:
-        """Where it listens, `host:port`."""
+        """Address of the gRPC port, `host:port`."""
         return host_port(self._settings.host, self.port)
 
     @property
     def metrics_url(self) -> str | None:
-        """Where metrics are; None when they are off."""
+        """URL of the metrics; None when they are off."""
         if self._endpoint is None:
             return None
         return f"http://{host_port(self._settings.host, self._endpoint.port)}/metrics"
 
     @property
     def admin_address(self) -> str:
-        """Where operators reach it, `host:port`; empty when they do not."""
+        """Address of AdminService, `host:port`; empty when it is off."""
         return "" if self.admin_port is None else host_port(self._settings.admin_host, self.admin_port)
 
     async def __aenter__(self) -> Self:
@@ -156,10 +173,10 @@ class App:
         await self._open_endpoint()
         server = grpc.aio.server(interceptors=[Metering(self.metrics), self._bounds()], options=self._options())
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
-            SessionService(self._settings.rpc(), self.directory, self.pool.places), server
+            SessionService(components.rpc(self._settings), self.directory, self.account.permits), server
         )
         audio_service_pb2_grpc.add_AudioServiceServicer_to_server(
-            AudioService(self._settings.rpc(), self.directory), server
+            AudioService(components.rpc(self._settings), self.directory), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
@@ -167,16 +184,16 @@ class App:
         self._read_certificate()
         self.port = self._bind(server, self._settings.host, self._settings.port, "GATEWAY")
         await self._serve_operators()
-        # Before the first caller is heard: it may be one of those whose sessions are taken over here. Behind all
-        # that can fail: a start that fails has to leave them to one that works.
+        # Before the first call, which may be for a session that is adopted here. After every step that can fail: a
+        # start that fails must leave these sessions to a process that works.
         await self.sweeper.sweep()
         await server.start()
         self._server = server
-        self._books.address = self._settings.advertised_address or self.address
-        self._keep = asyncio.create_task(write_journals(self._books), name="registry/books")
-        self._sweep = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
+        self._journals.address = self._settings.advertised_address or self.address
+        self._journal_task = asyncio.create_task(write_journals(self._journals), name="registry/journals")
+        self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
-        self._beside = [
+        self._auxiliary = [
             asyncio.create_task(self.reloads.watch(), name="reload/watch"),
             asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
             asyncio.create_task(self._create_readiness.probe(), name="create-readiness/probe"),
@@ -200,28 +217,29 @@ class App:
         self._lag = asyncio.create_task(watch_lag(self.metrics), name="event-loop-lag")
 
     def _snapshot(self) -> Snapshot:
-        places = self.pool.places
+        permits = self.account.permits
         return Snapshot(
             sessions=Counter(session.core.state for session in self.directory.living()),
-            places_used=places.used,
-            places_limit=places.limit,
-            waiting=places.waiting,
-            stops_pending=self.pool.stops.pending,
+            used_permits=permits.used,
+            permits=permits.limit,
+            waiting=permits.waiting,
+            stops_pending=self.account.stopper.pending,
             draining=self.directory.draining,
             tasks=len(asyncio.all_tasks()),
             dropped_log_lines=dropped_line_count(),
         )
 
     async def _serve_operators(self) -> None:
-        """On a port of their own, if they have one."""
+        """Serve AdminService on its own port, if configured."""
         settings = self._settings
         if settings.admin_port is None:
             return
         server = grpc.aio.server(interceptors=[self._bounds()], options=self._options())
-        lease_s = settings.registry().lease.ttl_s
-        ownership = Inventory(self._registry, self.directory, self.sweeper, lease_s=lease_s)
+        lease_s = components.registry(settings).lease.ttl_s
+        inventory = Inventory(self._registry, self.directory, self.sweeper, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(settings.admin(), self.directory, self._drain, self.pool.places, ownership), server
+            AdminService(components.admin(settings), self.directory, self._drain, self.account.permits, inventory),
+            server,
         )
         if settings.reflection:
             reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), server)
@@ -238,7 +256,7 @@ class App:
             else:
                 bound = server.add_secure_port(where, self._certificate.credentials())
         if bound == 0:
-            # gRPC does not say why; the operating system does.
+            # gRPC does not report the cause; a plain socket does.
             raise ConfigError(
                 listen_refusal(
                     listen_problem(host, port),
@@ -258,21 +276,20 @@ class App:
         certificate = self._certificate = ServerCertificate(pair)
         _log.info("tls.certificate", not_after=pair.not_after)
 
-        def use(fresh: KeyPair) -> bool:
-            if fresh == certificate.pair:
-                return False
-            certificate.pair = fresh
-            _log.info("tls.certificate", not_after=fresh.not_after)
-            return True
+        def use(renewed: KeyPair) -> bool:
+            changed = certificate.replace(renewed)
+            if changed:
+                _log.info("tls.certificate", not_after=renewed.not_after)
+            return changed
 
         self.reloads.add("TLS certificate", (cert, key), lambda: read_pair(cert, key), use, watched=True)
 
     def _reload_secrets(self) -> None:
-        """Have the files of secrets read again on SIGHUP, but for those that a variable goes before."""
+        """Register the files of secrets for SIGHUP, except where a variable takes precedence."""
         settings = self._settings
         if (file := settings.api_key_file) and settings.uses_file("api_key"):
             self.reloads.add("LiveAvatar API key", (file,), lambda: read_secret("api_key", file), self._use_key)
-        rooms, secret_file = self.pool.rooms, settings.livekit_secret_file
+        rooms, secret_file = self._rooms, settings.livekit_secret_file
         if rooms is not None and secret_file and settings.uses_file("livekit_secret"):
             self.reloads.add(
                 "LiveKit secret",
@@ -293,42 +310,42 @@ class App:
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (
             ("grpc.so_reuseport", int(self._settings.so_reuseport)),
-            # Without it C-core's bandwidth estimator hides seconds of speech and hundreds of MB in its windows.
+            # With the probe, C-core's bandwidth estimator buffers seconds of speech and hundreds of MB.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.max_receive_message_length", _max_message_bytes(self._settings.max_chunk_bytes)),
-            # Between two different values C-core refuses at random.
+            # Between two different limits C-core refuses at random.
             ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES),
-            # A dead caller is noticed within half a minute, so that its session can be given its grace and ended.
+            # Detects a dead caller within half a minute, so that the grace of its session can begin.
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
-            # gRPC waits its own 60 s for a ping's answer where this is not set, whatever keepalive's timeout says.
+            # Without this option gRPC waits 60 s for a ping's answer, regardless of the keepalive timeout.
             ("grpc.http2.ping_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            # Strictly below what our clients send, or they would be told to go away for pinging too much.
+            # Strictly below the interval of our clients, or they would get GOAWAY for too many pings.
             ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),
         )
 
-    async def _set_serving(self, serving: bool) -> None:  # noqa: FBT001 - the one thing it says
+    async def _set_serving(self, serving: bool) -> None:  # noqa: FBT001 - the only argument
         answer = health_pb2.HealthCheckResponse
         status = answer.SERVING if serving else answer.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
         await self._create_readiness.announce()
 
-    async def _set_create_readiness(self, ready: bool) -> None:  # noqa: FBT001 - the one thing it says
+    async def _set_create_readiness(self, ready: bool) -> None:  # noqa: FBT001 - the only argument
         answer = health_pb2.HealthCheckResponse
         await self._health.set(CREATE, answer.SERVING if ready else answer.NOT_SERVING)
 
     async def drain(self) -> None:
-        """Finish: no new sessions, speech may end within the grace, then all sessions are ended."""
+        """Refuse new sessions, let speech end within the grace, then end all sessions."""
         grace_s = self._settings.drain_grace_s
         self._grace_until_s = asyncio.get_running_loop().time() + grace_s
         await self._drain.finish(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
 
     def hurry(self) -> None:
-        """Cut what a drain still waits for: all sessions begin to end now."""
+        """End all sessions now instead of waiting for the drain's grace."""
         self.directory.end_all(EndReason.DRAINED)
 
     async def __aexit__(
@@ -337,9 +354,9 @@ class App:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Each step for itself: whatever fails in one, the sessions of the others are stopped.
+        # A step that fails must not keep the later steps from stopping sessions.
         for step in (
-            self._stop_looking,
+            self._stop_searching,
             self._end_sessions,
             self._await_stops,
             self._stop_servers,
@@ -348,13 +365,13 @@ class App:
         ):
             try:
                 await step()
-            except Exception:  # noqa: BLE001 - what is left to do is worth more than an exit that is in order
+            except Exception:  # noqa: BLE001 - the remaining steps matter more than a clean exit
                 _log.exception("shutdown.step_failed", step=step.__name__)
 
-    async def _stop_looking(self) -> None:
-        # Nobody else's sessions are looked for from here on: their stops would not be waited for.
-        await _cancelled(self._sweep)
-        for task in self._beside:
+    async def _stop_searching(self) -> None:
+        # The stops of sessions adopted after this point would not be awaited.
+        await _cancelled(self._sweep_task)
+        for task in self._auxiliary:
             await _cancelled(task)
 
     async def _end_sessions(self) -> None:
@@ -363,23 +380,23 @@ class App:
     async def _await_stops(self) -> None:
         now_s = asyncio.get_running_loop().time()
         left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)
-        for stops in self._retired_stops.values():
-            left = [*left, *stops.pending_ids]
-            await stops.give_up()
+        for stopper in self._retired_stoppers.values():
+            left = [*left, *stopper.pending_ids]
+            await stopper.give_up()
         if left:
             _log.error(
-                "shutdown.sessions_may_still_run", count=len(left), upstream_sessions=left[:_MOST_IDS_LOGGED]
+                "shutdown.sessions_may_still_run", count=len(left), upstream_sessions=left[:_MAX_LOGGED_IDS]
             )
 
     async def _stop_servers(self) -> None:
         if self._server is not None:
-            # Handlers return by themselves once their session has ended; this is for those of no session.
+            # Handlers of a session return when the session ends; the timeout is for all other handlers.
             await self._server.stop(1.0)
         if self._admin_server is not None:
             await self._admin_server.stop(1.0)
 
     async def _leave_registry(self) -> None:
-        await _cancelled(self._keep)
+        await _cancelled(self._journal_task)
         await self._registry.__aexit__(None, None, None)
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()
@@ -391,7 +408,7 @@ class App:
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task and wait for its end; a fault in it was logged by itself."""
+    """Cancel a task and wait for its end; the task logs its own faults."""
     if task is not None:
         task.cancel()
         await asyncio.wait([task])
@@ -399,7 +416,7 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
 
 def _registry(settings: Settings) -> Registry:
     try:
-        return make_registry(settings.registry())
+        return make_registry(components.registry(settings))
     except BadKey as error:
         raise ConfigError(f"GATEWAY_REGISTRY_KEY: {error}") from None
     except RegistryUnavailable as error:
@@ -407,10 +424,10 @@ def _registry(settings: Settings) -> Registry:
 
 
 async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[App], None]) -> None:
-    """Serve until `stop` is set, then drain and take everything down.
+    """Serve until `stop` is set, then drain and shut down.
 
     Raises:
-        ConfigError: it cannot listen.
+        ConfigError: the gateway cannot listen.
     """
     async with App(settings) as app:
         on_ready(app)

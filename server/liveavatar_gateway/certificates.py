@@ -1,4 +1,4 @@
-"""TLS certificate of the servers: read, checked, and taken up again by a running process when it was renewed."""
+"""TLS certificate of the servers: reading, checking, and replacing a renewed one at run time."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,12 @@ from liveavatar_gateway.config import ConfigError
 CERT_SETTING: Final = "GATEWAY_TLS_CERT_FILE"
 KEY_SETTING: Final = "GATEWAY_TLS_KEY_FILE"
 _MAX_BYTES: Final = 1024 * 1024
-"""Largest file that is read: chains have some kilobytes."""
+"""Largest file that is read; certificate chains take a few kilobytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPair:
-    """A certificate chain and its private key, as PEM; they belong together."""
+    """PEM certificate chain with the private key that belongs to it."""
 
     chain: bytes
     key: bytes = field(repr=False)
@@ -32,7 +32,7 @@ def read_pair(cert_file: Path, key_file: Path) -> KeyPair:
     """Read and check a certificate chain and its key.
 
     Raises:
-        ConfigError: one of them cannot be used, or they do not belong together; the message names the setting.
+        ConfigError: a file cannot be used, or certificate and key do not match; the message names the setting.
     """
     chain, key_pem = _read(cert_file, CERT_SETTING), _read(key_file, KEY_SETTING)
     try:
@@ -55,7 +55,7 @@ def _private_key(pem: bytes, key_file: Path) -> PrivateKeyTypes:
         return load_pem_private_key(pem, password=None)
     except TypeError:
         raise ConfigError(
-            f"{KEY_SETTING}: {key_file} is encrypted, and there is no setting for its passphrase; decrypt it"
+            f"{KEY_SETTING}: {key_file} is encrypted, and no setting holds a passphrase; decrypt the file"
         ) from None
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{KEY_SETTING}: {key_file} holds no usable PEM private key: {_short(error)}") from None
@@ -77,27 +77,33 @@ def _short(error: Exception) -> str:
 
 
 class ServerCertificate:
-    """The pair that servers show to new connections. Connections that are open keep theirs."""
+    """Certificate that servers present to new connections. Open connections keep theirs."""
 
     def __init__(self, pair: KeyPair) -> None:
-        self.pair = pair
-        """Replaced as a whole, since gRPC reads it from threads of its own."""
+        # Replaced as a whole, since gRPC reads the pair from its own threads.
+        self._pair = pair
+
+    def replace(self, pair: KeyPair) -> bool:
+        """Use another pair for new connections; return False if the pair is the same."""
+        changed = pair != self._pair
+        self._pair = pair
+        return changed
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Make the credentials of one server; it asks for the pair at each handshake."""
-        shown = self.pair
+        """Return the credentials of one server, which reads the current pair at each handshake."""
+        used = self._pair
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
-            # Called by gRPC before each handshake, where nothing may block or raise: the file was read before.
-            nonlocal shown
-            if self.pair is shown:
+            # gRPC calls this before each handshake, so it must not block or raise: files are read elsewhere.
+            nonlocal used
+            if self._pair is used:
                 return None
-            shown = self.pair
-            return _configuration(shown)
+            used = self._pair
+            return _configuration(used)
 
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(shown),
-            # None means no change, which the stubs do not know.
+            _configuration(used),
+            # None means no change; gRPC's type stubs do not allow None.
             fetch,  # type: ignore[arg-type]
             require_client_authentication=False,
         )

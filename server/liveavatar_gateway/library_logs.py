@@ -1,7 +1,7 @@
-"""Log lines of libraries, gRPC's among them, without the values that they were about.
+"""Log lines of libraries such as gRPC, without the values in them.
 
-A library formats what callers sent into its messages and tracebacks: metadata with credentials, whole requests.
-Here only the fixed part of a message is printed, with the kind of the exception and where it was raised.
+Libraries format data of callers into messages and tracebacks: metadata with credentials, whole requests. Only the
+fixed part of a message is printed, with the type of the exception and its location.
 """
 
 import logging
@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 
 _REPEAT_S: Final = 60.0
-"""How long the same line is not printed again. Callers can cause one with every call."""
+"""Time for which the same line is not printed again, because callers can cause a line with every call."""
 _MAX_KINDS: Final = 256
-"""Kinds of lines that are told apart; above that the oldest is forgotten, and may be printed again."""
+"""Number of distinct lines remembered; above that the oldest is forgotten, and may be printed again."""
 _MAX_TEXT_CHARS: Final = 200
 _FRAMES: Final = 3
 _VALUE_BEGINS: Final = re.compile(r"""[(<{'"=]|: """)
@@ -25,28 +25,28 @@ _log = structlog.get_logger(__name__)
 
 
 class LibraryLogs(logging.Handler):
-    """Hands the records of Python's own logging to structlog, each kind once a minute."""
+    """Handler that passes Python's log records to structlog, each distinct line once a minute."""
 
     def __init__(self, level: int = logging.WARNING, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepare; `route` puts it in its place.
+        """Prepare; `route` installs the handler.
 
         Args:
-            level: Least level that is taken.
+            level: Lowest level that is passed on.
             clock: Monotonic time, seconds.
         """
         super().__init__(level)
         self._clock = clock
         self.lost_count = 0
-        """Lines that could not be written."""
-        # When each kind was printed last, and how often it came since.
+        """Number of lines that could not be written."""
+        # Time at which each line was last printed, and the number of repetitions since.
         self._printed: dict[tuple[str, str], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record, unless one of its kind was printed a moment ago."""
+        """Print a record, unless the same line was printed recently."""
         try:
             self._print(record)
-        except Exception:  # noqa: BLE001 - a line that cannot be written is no failure of its sender
-            # Not logging's `handleError`, which prints the values.
+        except Exception:  # noqa: BLE001 - a lost line must not fail its sender
+            # `handleError` of logging would print the values.
             self.lost_count += 1
 
     def _print(self, record: logging.LogRecord) -> None:
@@ -67,25 +67,25 @@ class LibraryLogs(logging.Handler):
 
 
 def route(level: int = logging.WARNING) -> None:
-    """Take over what libraries log: their complaints, not their chatter (httpx logs each request's address)."""
+    """Route warnings and errors of libraries to structlog. Lower levels include addresses of requests (httpx)."""
     root = logging.getLogger()
     root.handlers = [LibraryLogs(level)]
     root.setLevel(level)
 
 
 def _fixed_part(record: logging.LogRecord) -> str:
-    """Return a record's message without its values: the first line, before anything is filled in."""
+    """Return the first line of a record's message, without its values."""
     if not isinstance(record.msg, str):
         return f"<{type(record.msg).__name__}>"
     text = record.msg.partition("\n")[0]
     if not record.args:
-        # It may have been filled in already, as asyncio does: cut where a value could begin.
+        # The message may already be formatted, as asyncio's are: cut where a value could begin.
         text = _VALUE_BEGINS.split(text, maxsplit=1)[0]
     return text[:_MAX_TEXT_CHARS].strip()
 
 
 def _raised(record: logging.LogRecord) -> dict[str, object]:
-    """Return the kind of the exception and its innermost frames, outermost first; nothing without one."""
+    """Return the exception's type and innermost frames, outermost first; empty without an exception."""
     if not record.exc_info or record.exc_info[0] is None:
         return {}
     frames = traceback.extract_tb(record.exc_info[2])[-_FRAMES:]

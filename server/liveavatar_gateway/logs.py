@@ -1,7 +1,7 @@
-"""Log lines: short fixed events with fields, for people or as JSON. No audio, no tokens, no secret addresses.
+"""Log lines: fixed event names with fields, as text or JSON. No audio, no tokens, no secret addresses.
 
-Logging never raises into the code that logs and never waits for whoever reads the lines: a thread of its own
-writes them, and what cannot be written is dropped and counted.
+Logging never raises into the code that logs and never waits for the reader of the lines: a thread writes them, and
+lines that cannot be written are dropped and counted.
 """
 
 import atexit
@@ -22,33 +22,40 @@ from liveavatar_gateway import library_logs
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _MAX_WAITING_BYTES: Final = 1024 * 1024
-"""Lines that may wait for their reader. Higher bridges a longer pause of a log collector and costs memory."""
+"""Limit of buffered lines. Higher bridges a longer pause of a log collector and costs memory."""
 _BATCH_BYTES: Final = 64 * 1024
 _FULL_WAIT_S: Final = 0.05
-"""Pause before another try where the descriptor does not block and has no room."""
+"""Pause before a retry if a non-blocking descriptor is full."""
 _EXIT_WAIT_S: Final = 1.0
-"""Longest wait for a slow reader when the process exits."""
+"""Longest wait for a slow reader at the exit of the process."""
 
 
 class LineWriter(io.RawIOBase):
-    """A text stream's raw end that takes every line at once and writes it from a thread of its own.
+    """Raw stream under a text stream that buffers lines and writes them from its own thread.
 
-    Invariant: `write` neither blocks nor raises. Lines above the bound, and lines that the operating system does
-    not take (no reader, full disk, closed descriptor), are dropped and counted in `dropped_count`.
+    Invariant: `write` neither blocks nor raises. Lines above the bound, and lines that the operating system
+    refuses (no reader, full disk, closed descriptor), are dropped and counted in `dropped_count`.
     """
 
-    def __init__(self, fd: int, *, max_waiting_bytes: int = _MAX_WAITING_BYTES) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        max_waiting_bytes: int = _MAX_WAITING_BYTES,
+        on_recovery: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Prepare; the thread starts with the first line.
 
         Args:
-            fd: File descriptor to write to. It stays open.
-            max_waiting_bytes: Bound of the lines that wait to be written.
+            fd: File descriptor to write to, which stays open.
+            max_waiting_bytes: Bound of the buffered lines.
+            on_recovery: Called from the thread with the number of dropped lines, once a line could be written
+            again.
         """
         super().__init__()
         self.dropped_count = 0
-        """Lines that were never written."""
-        self.on_recovery: Callable[[int], None] | None = None
-        """Called from the thread after dropped lines, when a line could be written again, with their count."""
+        """Number of lines that were never written."""
+        self._on_recovery = on_recovery
         self._fd = fd
         self._max_waiting_bytes = max_waiting_bytes
         self._lines: deque[bytes] = deque()
@@ -58,17 +65,17 @@ class LineWriter(io.RawIOBase):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def writable(self) -> bool:  # noqa: D102 - io's
+    def writable(self) -> bool:  # noqa: D102 - documented in io
         return True
 
-    def fileno(self) -> int:  # noqa: D102 - io's
+    def fileno(self) -> int:  # noqa: D102 - documented in io
         return self._fd
 
-    def isatty(self) -> bool:  # noqa: D102 - io's
+    def isatty(self) -> bool:  # noqa: D102 - documented in io
         return os.isatty(self._fd)
 
     def write(self, data: Any, /) -> int:
-        """Take a line; never blocks and never raises."""
+        """Buffer a line; never blocks and never raises."""
         line = bytes(data)
         with self._changed:
             if self._waiting_bytes + len(line) > self._max_waiting_bytes:
@@ -77,14 +84,14 @@ class LineWriter(io.RawIOBase):
             self._lines.append(line)
             self._waiting_bytes += len(line)
             if self._thread is None:
-                # A daemon: a reader that never reads must not keep the process from exiting.
+                # A daemon thread: a stuck reader must not keep the process from exiting.
                 self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
         return len(line)
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until every line is written or dropped; False when that took too long."""
+        """Wait until every line is written or dropped; return False on time-out."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._lines and not self._busy, timeout_s)
 
@@ -100,9 +107,9 @@ class LineWriter(io.RawIOBase):
             if not written:
                 with self._changed:
                     self.dropped_count += len(lines)
-            elif self.dropped_count > self._reported_count and self.on_recovery is not None:
+            elif self.dropped_count > self._reported_count:
                 count, self._reported_count = self.dropped_count - self._reported_count, self.dropped_count
-                self.on_recovery(count)
+                self._on_recovery(count)
 
     def _next_lines(self) -> list[bytes]:
         lines = [self._lines.popleft()]
@@ -119,7 +126,7 @@ class LineWriter(io.RawIOBase):
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
-                # Another process that shares the descriptor has made it non-blocking.
+                # Another process that shares the descriptor made it non-blocking.
                 time.sleep(_FULL_WAIT_S)
             except OSError:
                 return False
@@ -130,12 +137,12 @@ _writers: list[LineWriter] = []
 
 
 def dropped_line_count() -> int:
-    """Count of the lines that could not be written."""
+    """Return the number of lines that could not be written."""
     return sum(writer.dropped_count for writer in _writers)
 
 
 def drain(timeout_s: float = _EXIT_WAIT_S) -> None:
-    """Wait until what was logged and printed is written, within bounds."""
+    """Wait, within bounds, until all log lines and output are written."""
     for writer in _writers:
         writer.drain(timeout_s)
 
@@ -143,8 +150,8 @@ def drain(timeout_s: float = _EXIT_WAIT_S) -> None:
 def configure(level: str, form: str) -> None:
     """Log to standard error from `level` on, as `console` lines or `json`.
 
-    Standard output and standard error are replaced by streams that never block and never raise, so that libraries
-    which print there cannot stop the process either.
+    Replaces standard output and standard error by streams that never block and never raise, so that a library
+    which prints cannot stop the process.
     """
     if not _writers:
         _replace_streams()
@@ -152,7 +159,7 @@ def configure(level: str, form: str) -> None:
     if form == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
-        # Its default shows the variables of each frame, and tokens and audio among them.
+        # The default formatter shows the variables of each frame, including tokens and audio.
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
@@ -172,19 +179,19 @@ def configure(level: str, form: str) -> None:
 
 
 def _replace_streams() -> None:
-    """Put `LineWriter`s under standard output and standard error, until the process exits."""
+    """Put `LineWriter`s under standard output and standard error."""
 
-    def replaced(stream: TextIO | None, fd: int) -> TextIO:
+    def replaced(stream: TextIO | None, fd: int, **options: Any) -> TextIO:
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        writer = LineWriter(fd)
+        writer = LineWriter(fd, **options)
         _writers.append(writer)
-        # A text stream needs of its buffer only what a raw stream has, as long as it holds nothing back itself.
+        # With write_through a text stream uses only those methods of its buffer that a raw stream has.
         return io.TextIOWrapper(writer, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
 
-    sys.stdout, sys.stderr = replaced(sys.stdout, 1), replaced(sys.stderr, 2)
-    _writers[1].on_recovery = _report_dropped
+    sys.stdout = replaced(sys.stdout, 1)
+    sys.stderr = replaced(sys.stderr, 2, on_recovery=_report_dropped)
     atexit.register(drain)
 
 
@@ -193,16 +200,16 @@ def _report_dropped(count: int) -> None:
 
 
 def _never_raising(level: int) -> Any:
-    """Make a logger class whose methods never raise, whatever a field's value or a renderer does."""
+    """Return a logger class whose methods never raise, even if a field or a renderer fails."""
     base: Any = structlog.make_filtering_bound_logger(level)
 
     class NeverRaising(base):  # type: ignore[misc]
-        """Logger that writes a plain line in place of one that cannot be rendered."""
+        """Logger that writes a plain line in place of a line that cannot be rendered."""
 
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> Any:
             try:
                 return super()._proxy_to_logger(method_name, event, **fields)
-            except Exception as fault:  # noqa: BLE001 - a log line must never end the work that it tells of
+            except Exception as fault:  # noqa: BLE001 - a log line must never end the work that it reports
                 with contextlib.suppress(Exception):
                     sys.stderr.write(f"{method_name} {event} (fields not shown: {type(fault).__name__})\n")
                 return None

@@ -1,8 +1,8 @@
-"""Files that a running process reads again: on SIGHUP, and some of them as soon as they change."""
+"""Files that a running process reloads: on SIGHUP, and some of them when they change."""
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,25 +14,25 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 _log = structlog.get_logger(__name__)
 
 POLL_S: Final = 2.0
-"""Pause between two looks at files that are taken up as soon as they change."""
+"""Interval at which watched files are checked."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Source:
-    """Files that are read together, and what is done with their content."""
+    """Files that are read together, and the function that uses their content."""
 
     name: str
     files: Sequence[Path]
     read: Callable[[], Any]
     use: Callable[[Any], bool]
     watched: bool
-    stamp: _Stamp = field(default=())
-    complaint: str = ""
-    """Last reason why the files could not be used; empty while they can."""
+    stamp: _Stamp
+    error: str = ""
+    """Cause for which the files could last not be used; empty while they are usable."""
 
 
 class FileReloads:
-    """Sources of a process that can change while it runs. A source that cannot be read keeps its old content."""
+    """Reloadable sources of a process. An unreadable source keeps its previous content in use."""
 
     def __init__(self) -> None:
         self._sources: list[_Source] = []
@@ -47,70 +47,71 @@ class FileReloads:
         *,
         watched: bool = False,
     ) -> None:
-        """Register files that were read when the process started.
+        """Register files that were read at the start of the process.
 
         Args:
-            name: What they hold, for the log.
-            files: Their paths.
-            read: Reads and checks them, in a thread. Raises `ValueError` when they cannot be used.
-            use: Takes the content up, on the event loop; returns whether it was another.
-            watched: Whether a change is taken up without a signal. Only for files whose content shows that it is
-                whole: one that is read while it is being written must be recognizable.
+            name: Name of the content, for the log.
+            files: Paths of the files.
+            read: Reads and checks the files, in a thread. Raises `ValueError` if they are unusable.
+            use: Uses the content, on the event loop; returns False if the content is unchanged.
+            watched: Reload changes without a signal. Only for files whose content proves that it is complete,
+                because a file may be read while it is being written.
         """
-        source = _Source(name=name, files=tuple(files), read=read, use=use, watched=watched)
-        source.stamp = _stamp(source.files)
-        self._sources.append(source)
+        stamp = _stamp(files)
+        self._sources.append(
+            _Source(name=name, files=tuple(files), read=read, use=use, watched=watched, stamp=stamp)
+        )
 
     async def watch(self) -> None:
-        """Look at the watched files again and again, until cancelled."""
+        """Reload watched files when they change, until cancelled."""
         while True:
             await asyncio.sleep(POLL_S)
             async with self._lock:
                 for source in self._sources:
                     if source.watched:
-                        await self._look(source)
+                        await self._reload_if_changed(source)
 
-    async def _look(self, source: _Source) -> None:
+    async def _reload_if_changed(self, source: _Source) -> None:
         stamp = await asyncio.to_thread(_stamp, source.files)
-        # What could not be used is read again even without another stamp: the clock of a file system is coarse.
-        if stamp != source.stamp or source.complaint:
+        # Unusable files are read again even with the same stamp, because time stamps are coarse.
+        if stamp != source.stamp or source.error:
             await self._reload(source, stamp)
 
     async def reload(self) -> None:
-        """Read all files again."""
+        """Reload all files."""
         async with self._lock:
             for source in self._sources:
-                source.complaint = ""
+                source.error = ""
                 changed = await self._reload(source, await asyncio.to_thread(_stamp, source.files))
                 if changed is False:
                     _log.info("reload.unchanged", what=source.name)
 
     async def _reload(self, source: _Source, stamp: _Stamp) -> bool | None:
-        """Read one source; returns whether it was another, None when it cannot be used."""
+        """Reload a source; return True if its content changed, None if it is unusable."""
         try:
             changed = source.use(await asyncio.to_thread(_read, source))
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the process goes on as it is
-            complaint = str(error) if isinstance(error, ValueError) else type(error).__name__
-            if complaint != source.complaint:
-                _log.error("reload.failed", what=source.name, error=complaint)
-            source.stamp, source.complaint = stamp, complaint
+        except Exception as error:  # noqa: BLE001 - a faulty file must not stop the process
+            cause = str(error) if isinstance(error, ValueError) else type(error).__name__
+            if cause != source.error:
+                _log.error("reload.failed", what=source.name, error=cause)
+            source.stamp, source.error = stamp, cause
             return None
-        source.stamp, source.complaint = stamp, ""
+        source.stamp, source.error = stamp, ""
         if changed:
             _log.info("reload.done", what=source.name)
         return changed
 
 
 def _read(source: _Source) -> Any:
-    """Read a source of files: a pipe without a writer would keep its thread, and the process from ending."""
+    """Read a source, refusing pipes: a pipe without a writer would block the thread and the process's exit."""
     for file in source.files:
         if file.exists() and not file.is_file():
-            raise ValueError(f"{file} is no regular file")
+            raise ValueError(f"{file} is not a regular file")
     return source.read()
 
 
 def _stamp(files: Sequence[Path]) -> _Stamp:
-    """Return what tells one state of the files from another; links are followed."""
+    """Return modification times, sizes and inodes of files, following links."""
     found: list[tuple[int, int, int] | None] = []
     for file in files:
         try:

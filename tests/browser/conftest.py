@@ -18,15 +18,15 @@ from playwright.async_api import Browser, Page, async_playwright
 from websockets.asyncio.client import ClientConnection, connect
 
 import liveavatar_emulator
+from liveavatar_demo import recordings, run
+from liveavatar_demo.livekit_server import LiveKitServer
 from liveavatar_gateway.audio.convert import convert_all
-from liveavatar_gateway.demo import recordings, run
 from testkit import processes
-from testkit.livekit import LiveKitServer
 
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PACKET_BYTES = 48_000
 PATIENCE_MS = 30_000
-"""How long a test waits for what must come; far beyond what it takes, so that a busy machine fails nothing."""
+"""Timeout for awaited events; far beyond their usual time, so that a busy machine fails no test."""
 
 PAGE = Path(liveavatar_emulator.__file__).parent / "viewer_page"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

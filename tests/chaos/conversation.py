@@ -26,7 +26,7 @@ PATIENCE_S = 60.0
 
 
 class Caller:
-    """One caller: session after session, until the time is over."""
+    """Caller that holds session after session until the time is over."""
 
     def __init__(self, number: int, seed: int, client: AsyncClient, talks: list[Talk]) -> None:
         self._number = number

@@ -1,4 +1,4 @@
-"""How each kind of fault is done to a running stage. Each says how many it hit: one that hit nobody was none."""
+"""Faults of each kind on a running stage. Each returns how many targets were hit; 0 is no fault."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from chaos.toxics import Latency, Slicer
 Way = Callable[[Stage, random.Random], Awaitable[int]]
 
 PATIENCE_S = 10.0
-"""How long a fault waits for somebody whom it can hit."""
+"""Longest wait of a fault for a target."""
 POLL_S = 0.1
 
 
@@ -28,7 +28,7 @@ async def _running(stage: Stage) -> list[str]:
 
 
 async def _look(stage: Stage, what: str) -> list[dict[str, Any]] | None:
-    """What the emulator lists; None when it is restarted meanwhile."""
+    """Return a list from the emulator; None during a restart."""
 
     def get() -> list[dict[str, Any]]:
         return list(stage.emulator.http.get(f"/_emulator/{what}").raise_for_status().json())
@@ -143,7 +143,7 @@ async def drain_during_a_start(stage: Stage, rng: random.Random) -> int:
 
 
 async def lose_the_log(stage: Stage, _: random.Random) -> int:
-    """Whoever reads the log of the gateway that callers prefer is gone."""
+    """Kill the reader of the log of the gateway that callers prefer."""
     node = stage.nodes[0]
     async with node.busy:
         await asyncio.to_thread(node.stop_reading_the_log)
@@ -174,7 +174,7 @@ async def full_account(stage: Stage, rng: random.Random) -> int:
 
 
 async def html_from_a_proxy(stage: Stage, rng: random.Random) -> int:
-    """A proxy answers in LiveAvatar's place, and knows nothing of its sessions."""
+    """Answer in LiveAvatar's place, as a proxy without knowledge of its sessions."""
     status = rng.choice([404, 404, 502])
     page = f"<html><body><h1>{status}</h1></body></html>"
     hits = [

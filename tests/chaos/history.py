@@ -1,22 +1,22 @@
-"""What callers sent and were told, as plain values: what the invariants are checked against."""
+"""Record of the callers' requests and responses, as plain values; input of the invariants."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Said:
-    """One utterance of one caller."""
+    """Utterance of a caller."""
 
     utterance_id: str
     pcm: bytes = field(repr=False)
     outcome: str = ""
-    """How it ended, in the client's words; empty while it has not, "lost" when the caller got an error instead."""
+    """Outcome, in the client's words; empty before the end, "lost" after an error in its place."""
     error: str = ""
 
 
 @dataclass(slots=True)
 class Talk:
-    """One session of one caller."""
+    """Session of a caller."""
 
     caller: int
     session_id: str = ""
@@ -29,28 +29,28 @@ class Talk:
     answered_end: str = ""
     """The reason in the answer to the caller's own request to end it; empty when there was none."""
     record_end: str = ""
-    """What `GetSession` says afterwards; empty when it could not be asked."""
+    """End reason from `GetSession` afterwards; empty when the call failed."""
     resumed: int = 0
     missed: int = 0
     """Events that the gateway said it keeps no more."""
     error: str = ""
     events_error: str = ""
-    """What the stream of events broke off with, in place of the end."""
+    """Error that ended the stream of events in place of the end event."""
     hung: str = ""
-    """What the caller waited for in vain."""
+    """Response for which the caller waited in vain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What LiveAvatar got in one session."""
+    """Commands that LiveAvatar received in one session."""
 
     packets: tuple[tuple[float, bytes], ...] = field(default=(), repr=False)
-    """When each came, seconds, and its PCM; in order."""
+    """Arrival of each, seconds, and its PCM; in order."""
     interrupts: tuple[float, ...] = ()
-    """When interrupts came, on the same clock."""
+    """Arrivals of interrupts, on the same clock."""
     attached_s: tuple[float, ...] = ()
-    """When each socket was attached, on the same clock."""
+    """Attachments of sockets, on the same clock."""
     commands: tuple[tuple[float, str], ...] = field(default=(), repr=False)
-    """When each command came, on the same clock, and its type; packets too."""
+    """Arrival of each command on the same clock, and its type; packets included."""
     sockets: tuple[str, ...] = ()
     """From when to when each was attached, and why it was closed."""

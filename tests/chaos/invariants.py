@@ -1,4 +1,4 @@
-"""What must hold whatever goes wrong. Pure: history and recordings in, violations out."""
+"""Invariants under faults. Pure: history and recordings in, violations out."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,20 +10,20 @@ from chaos.history import Recorded, Said, Talk
 REPEATED_BYTES = 5 * 48_000
 """Most that may be said twice behind a lost socket, see decision 0010."""
 SLACK_S = 0.1
-"""How much later than a gateway the proxy may learn that it has closed a connection."""
+"""Longest delay between a gateway's close of a connection and the proxy's notice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """How much of an utterance LiveAvatar got, in bytes."""
+    """Bytes of an utterance that LiveAvatar received."""
 
     upto: int = 0
     repeated: int = 0
     repeats: tuple[tuple[float, int], ...] = ()
-    """When packets came again, and how many of their bytes had come before."""
+    """Arrivals of repeated packets, with the number of repeated bytes."""
     first_s: float = 0.0
     last_s: float = 0.0
-    """When its first and its last packet came."""
+    """Arrivals of the first and the last packet."""
 
 
 def place(said: Sequence[Said], recorded: Recorded) -> tuple[dict[str, Heard], list[str]]:

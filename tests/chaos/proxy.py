@@ -59,9 +59,9 @@ class Passed:
     request: bytes
     """The first bytes that the client sent: of HTTP, its request."""
     began_s: float
-    """When they came, monotonic."""
+    """Monotonic time of the connection."""
     ended_s: float | None = None
-    """When the client had closed or reset it; None while it has it."""
+    """Monotonic time of the client's close or reset; None while the connection is open."""
 
 
 class Proxy:
@@ -248,7 +248,7 @@ class Proxy:
 
 
 class _Connection:
-    """One connection with its two directions, until one side resets it, both have ended, or a toxic says so."""
+    """Relay a connection until one side resets it, both directions have ended, or a toxic ends it."""
 
     def __init__(self, client: socket.socket, server: socket.socket, chance: str, passed: list[Passed]) -> None:
         self._all_passed = passed
@@ -294,7 +294,7 @@ class _Connection:
             self._finished.set_result(reset)
 
     def ended(self) -> None:
-        """One direction has passed its end on."""
+        """Note that one direction has passed its end on."""
         self._open -= 1
         if self._open == 0:
             self.finish(reset=False)
@@ -456,7 +456,7 @@ class _Direction:
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket on 127.0.0.1; with SO_REUSEADDR any number may be bound to a port, of which one listens."""
+    """Return a socket on 127.0.0.1; SO_REUSEADDR lets several be bound to a port, of which one listens."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setblocking(False)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -36,7 +36,7 @@ GRACE_S = 25.0
 
 @dataclasses.dataclass(slots=True)
 class Result:
-    """What one seed showed."""
+    """Result of one seed."""
 
     plan: Plan
     violations: list[str] = dataclasses.field(default_factory=list)
@@ -48,7 +48,7 @@ class Result:
     resumed: int = 0
     repeated_bytes: int = 0
     timelines: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """What LiveAvatar got, by session and in order: what a violation is judged by."""
+    """Commands that LiveAvatar received, by session and in order; evidence for a violation."""
     seconds: float = 0.0
 
 

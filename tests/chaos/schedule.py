@@ -1,4 +1,4 @@
-"""Which faults happen when: the same seed gives the same faults, and five seeds in a row have every kind."""
+"""Schedule of faults: the same seed gives the same faults, and five seeds in a row have every kind."""
 
 import random
 from dataclasses import dataclass
@@ -72,18 +72,18 @@ NEW_PROCESS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong."""
+    """Fault at a time."""
 
     at_s: float
     """Seconds after the first conversation began."""
     kind: str
     chance: int
-    """What the fault's own choices follow from."""
+    """Seed of the fault's own choices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What happens in the run of one seed."""
+    """Faults of the run of one seed."""
 
     seed: int
     profile: str
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def misses_allowed(self) -> bool:
-        """Whether a caller may be told that events are not kept any more."""
+        """Permission to lose events, as after the death of a gateway."""
         return any(fault.kind in NEW_PROCESS for fault in self.faults)
 
 

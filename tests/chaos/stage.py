@@ -1,4 +1,4 @@
-"""Who plays: the emulator, two gateways on one registry, and proxies between all of them."""
+"""Stage of a run: the emulator, two gateways on one registry, and proxies between all of them."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from testkit.clock import WallClock
 
 
 def _lasting_port() -> int:
-    """A free port that the system gives to nobody while the process that had it is dead."""
+    """Return a free port that the system gives to no other process while the owner is dead."""
     first_given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for port in random.sample(range(first_given_out // 2, first_given_out), 100):
         with socket.socket() as tried, contextlib.suppress(OSError):
@@ -29,7 +29,7 @@ def _lasting_port() -> int:
 
 
 class Node:
-    """One gateway process on its own port, that may die and come back, behind a proxy for its callers."""
+    """Gateway process that may die and restart on the same port, behind a proxy for its callers."""
 
     def __init__(self, upstream: str, registry: Path, name: str) -> None:
         self._upstream = upstream
@@ -135,7 +135,7 @@ class Stage:
 
     @property
     def targets(self) -> list[str]:
-        """Where callers connect, the first one first."""
+        """Addresses for callers, in order of preference."""
         return [node.proxy.address for node in self.nodes if node.proxy is not None]
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ ONE, TWO = noise(0.2, seed=1), noise(0.2, seed=2)
 
 
 def packets(*sounds: bytes, size: int = 2400) -> tuple[tuple[float, bytes], ...]:
-    """One each second."""
+    """Return packets that arrive one second apart."""
     cut = [sound[start : start + size] for sound in sounds for start in range(0, len(sound), size)]
     return tuple((float(number), packet) for number, packet in enumerate(cut))
 

@@ -49,7 +49,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def pair(proxy: Proxy, server: Server) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client's socket, and the server's that belongs to it."""
+    """Return a client's socket and the server's end of it."""
     with socket.create_connection(("127.0.0.1", proxy.port), 10) as client, server.accept() as accepted:
         yield client, accepted
 

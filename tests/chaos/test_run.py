@@ -1,4 +1,4 @@
-"""What a run says when it cannot be played to its end."""
+"""Report of a run that could not be finished."""
 
 import tempfile
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a connection, in toxiproxy's words: github.com/Shopify/toxiproxy, README, "Toxics".
+"""Faults of a connection, in toxiproxy's words: github.com/Shopify/toxiproxy, README, "Toxics".
 
 As there, times are milliseconds (microseconds for the slicer's delay), sizes bytes, rates kilobytes of 1000 bytes
 per second.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Stream = Literal["upstream", "downstream"]
-"""Which way: `upstream` is what the client sends, `downstream` what the server sends."""
+"""Direction: `upstream` from the client, `downstream` from the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ BYTE_RATE = 48_000
 TOLERANCE_S = 0.3
 """It was 0.05 s at most where the machine had time; tests share theirs."""
 HEAD_START_S = 1.2
-"""How far a voice is ahead of real time. With less, the packets of 0.6 and 1.0 s let the avatar run dry."""
+"""Lead of a voice over real time. With less, the packets of 0.6 and 1.0 s let the avatar run dry."""
 ROOM = "conformance"
 SENTENCE = Scale(500, 3.0)
 STORY = Scale(500, 8.0)
@@ -154,5 +154,5 @@ async def test_the_plugins_keep_alive_outlasts_the_idle_limit_in_every_profile(l
 
 
 def min_age_s(emulator: processes.Emulator) -> float:
-    """How long the youngest session has lived, by the emulator."""
+    """Return the age of the youngest session, by the emulator's clock."""
     return min(each["duration_s"] for each in emulator.http.get("/_emulator/sessions").json())

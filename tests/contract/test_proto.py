@@ -181,7 +181,7 @@ class TestBuf:
         assert (finished.returncode, finished.stdout) == (0, "")
 
     def test_lint_catches_an_undocumented_field(self, altered):
-        folder = altered("audio_service.proto", r"  // Raw samples[^;]*(?=  bytes audio = 2;)", "")
+        folder = altered("audio_service.proto", r"(?:  //[^\n]*\n)+(?=  bytes audio = 2;)", "")
         finished = buf("lint", cwd=folder)
         assert finished.returncode != 0
         assert 'Field "audio" should have a non-empty comment' in finished.stdout

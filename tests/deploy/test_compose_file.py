@@ -125,10 +125,15 @@ def test_the_page_to_watch_is_built_in_the_image():
     assert page in (ROOT / ".dockerignore").read_text().splitlines()
 
 
-def test_the_image_installs_the_three_distributions_from_what_it_copies():
+def test_the_image_installs_the_four_distributions_from_what_it_copies():
     build = _stages()["build"].replace("\\\n", "")
     (install,) = re.findall(r"^RUN /app/bin/pip install .*--no-deps +(.+)$", build, re.MULTILINE)
-    assert install.split() == ["./clients/python", "./server/liveavatar_gateway", "./server/liveavatar_emulator"]
+    assert install.split() == [
+        "./clients/python",
+        "./server/liveavatar_gateway",
+        "./server/liveavatar_emulator",
+        "./demo",
+    ]
     for folder in install.split():
         assert (ROOT / folder / "pyproject.toml").exists()
         # The licence lies once in the tree, and links in the distributions lead to it.

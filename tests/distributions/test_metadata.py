@@ -15,6 +15,7 @@ FOLDERS = {
     "liveavatar-gateway-client": ROOT / "clients/python",
     "liveavatar-gateway": ROOT / "server/liveavatar_gateway",
     "liveavatar-emulator": ROOT / "server/liveavatar_emulator",
+    "liveavatar-gateway-demo": ROOT / "demo",
 }
 MODULES = {
     "google.protobuf": "protobuf",
@@ -23,6 +24,7 @@ MODULES = {
     "grpc_health": "grpcio-health-checking",
     "grpc_reflection": "grpcio-reflection",
     "liveavatar.gateway": "liveavatar-gateway-client",
+    "liveavatar_demo": "liveavatar-gateway-demo",
     "liveavatar_emulator": "liveavatar-emulator",
     "liveavatar_gateway": "liveavatar-gateway",
     "livekit.api": "livekit-api",
@@ -33,9 +35,13 @@ MODULES = {
 }
 """Distributions that are not named after their module."""
 SHARED_NAMESPACES = ("google", "livekit", "liveavatar")
-BY_NAME = {"liveavatar-emulator": {"uvloop", "websockets"}}
-"""Modules that a library imports by a name it is given: uvicorn its loop and its WebSocket protocol."""
-DEMO = ROOT / "server/liveavatar_gateway/demo"
+BY_NAME = {
+    # uvicorn imports its loop and its WebSocket protocol.
+    "liveavatar-emulator": {"uvloop", "websockets"},
+    # The demo runs it with `python -m`.
+    "liveavatar-gateway-demo": {"liveavatar-emulator"},
+}
+"""Distributions that are used by name, without an import."""
 
 
 def project(name: str) -> dict:
@@ -68,28 +74,20 @@ def imported(name: str, paths) -> set[str]:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_what_is_imported_is_asked_for_and_nothing_else(name):
-    asked = named(project(name)["dependencies"])
-    paths = [path for path in FOLDERS[name].rglob("*.py") if not path.is_relative_to(DEMO)]
-    assert asked == imported(name, paths) | BY_NAME.get(name, set())
-
-
-def test_the_demo_has_an_extra_for_what_only_it_needs():
-    server = project("liveavatar-gateway")
-    extra = named(server["optional-dependencies"]["demo"])
-    needed = imported("liveavatar-gateway", DEMO.rglob("*.py")) - named(server["dependencies"])
-    assert extra == needed | {"liveavatar-emulator"}
+    described = project(name)
+    asked = named(described["dependencies"]).union(
+        *map(named, described.get("optional-dependencies", {}).values())
+    )
+    assert asked == imported(name, FOLDERS[name].rglob("*.py")) | BY_NAME.get(name, set())
 
 
 def test_one_file_has_the_version_and_pins_between_ours_follow_it():
     for name in FOLDERS:
         assert project(name)["dynamic"] == ["version"]
-    server = project("liveavatar-gateway")
-    ours = [
-        each
-        for each in [*server["dependencies"], *server["optional-dependencies"]["demo"]]
-        if each.startswith("liveavatar-")
-    ]
-    assert ours == [f"liveavatar-gateway-client=={__version__}", f"liveavatar-emulator=={__version__}"]
+    server, demo = project("liveavatar-gateway"), project("liveavatar-gateway-demo")
+    asked = [*server["dependencies"], *server["optional-dependencies"]["demo"], *demo["dependencies"]]
+    ours = {each for each in asked if each.startswith("liveavatar-")}
+    assert ours == {f"{name}=={__version__}" for name in FOLDERS}
 
 
 def test_the_stubs_are_made_by_the_oldest_releases_that_the_client_allows():

@@ -1,4 +1,4 @@
-"""The three wheels, each alone in an empty environment, and with the oldest releases that it asks for."""
+"""The four wheels, each alone in an empty environment, and with the oldest releases that it asks for."""
 
 import contextlib
 import email
@@ -8,15 +8,16 @@ import subprocess
 import sys
 import wave
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from liveavatar_demo.process import clean_environment
 from liveavatar_gateway import __version__
-from testkit.processes import Process, _clean_environment
+from testkit.processes import server as run_server
 
 pytestmark = [pytest.mark.wheels, pytest.mark.timeout(300)]
 
@@ -26,11 +27,13 @@ SOURCES = {
     "liveavatar-gateway-client": ROOT / "clients/python",
     "liveavatar-gateway": ROOT / "server/liveavatar_gateway",
     "liveavatar-emulator": ROOT / "server/liveavatar_emulator",
+    "liveavatar-gateway-demo": ROOT / "demo",
 }
 PACKAGES = {
     "liveavatar-gateway-client": "liveavatar",
     "liveavatar-gateway": "liveavatar_gateway",
     "liveavatar-emulator": "liveavatar_emulator",
+    "liveavatar-gateway-demo": "liveavatar_demo",
 }
 CLIENT = "liveavatar-gateway-client"
 API_KEY = "emulator-key"
@@ -39,7 +42,7 @@ OLDEST = ("--resolution", "lowest-direct")
 
 
 def run(*command: Any, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"env": _clean_environment(), "timeout": 200, **options}
+    options = {"env": clean_environment(), "timeout": 200, **options}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
@@ -124,13 +127,10 @@ def oldest_client(make) -> Environment:
 
 
 @contextlib.contextmanager
-def serving(program: Path, environment: dict[str, str], folder: Path) -> Iterator[dict[str, Any]]:
+def serving(program: Path, environment: dict[str, str], folder: Path) -> Iterator[Mapping[str, Any]]:
     """Run the `serve` of an installed command until the block ends."""
-    process = Process([program.name, "serve"], environment, folder, program=program)
-    try:
-        yield process.wait_ready()
-    finally:
-        process.stop()
+    with run_server(program.name, environment, folder, program=program) as process:
+        yield process.info
 
 
 @contextlib.contextmanager
@@ -206,7 +206,7 @@ class TestDemo:
     def test_the_demo_is_an_extra_of_the_server(self, make, tmp_path):
         environment = make("liveavatar-gateway[demo]")
         command = environment.programs / "liveavatar-gateway"
-        bare = {**_clean_environment(), "XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)}
+        bare = {**clean_environment(), "XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)}
         done = run(command, "demo", "--json", "--ready-delay-ms", "0", "--out", tmp_path / "avatar.wav", env=bare)
         assert json.loads(done.stdout)["ok"] is True
 
@@ -229,7 +229,7 @@ class TestOldest:
     def test_the_clients_own_tests_pass(self, oldest_client):
         oldest_client.install(*LOCKED, "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
         # Some compare with the gateway's own rules, which need nothing installed.
-        environment = {**_clean_environment(), "PYTHONPATH": str(ROOT / "server"), "CI": "true"}
+        environment = {**clean_environment(), "PYTHONPATH": str(ROOT / "server"), "CI": "true"}
         done = run(
             *(oldest_client.python, "-m", "pytest", "--quiet", "--noconftest", "-p", "no:cacheprovider"),
             "tests/unit/client",

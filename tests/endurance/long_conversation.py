@@ -29,7 +29,7 @@ ROOMS = {"livekit_url": "ws://127.0.0.1:1", "livekit_key": "devkey", "livekit_se
 
 @dataclass(slots=True)
 class Summary:
-    """What came of it. Times are seconds of the hastened clocks."""
+    """Result of a conversation. Times are seconds of the accelerated clocks."""
 
     talked_s: float = 0.0
     utterances: int = 0
@@ -42,13 +42,13 @@ class Summary:
     lost_bytes: int = 0
     repeated_bytes: int = 0
     in_order: bool = True
-    """Whether what came is what was said, byte for byte."""
+    """Equality of the received and the sent audio, byte for byte."""
     left: int = 0
     end_reason: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was cut, lost or left."""
+        """Verdict: no utterance interrupted, no byte lost, no session left."""
         wrong = self.not_completed + self.during_speech + self.lost_bytes + self.repeated_bytes + self.left
         return not wrong and self.in_order and self.rotations > 0 and self.end_reason == "END_REASON_CALLER_ENDED"
 

@@ -90,7 +90,7 @@ async def test_a_sentence_survives_kill_minus_9_again_and_again(registry, profil
 
 
 async def test_a_sentence_of_another_rate_survives_kill_minus_9_without_a_sample_missing(registry):
-    """What the resampler held back was never sent, so the caller is asked for it again."""
+    """The resampler's buffered input was never sent, so the caller sends it again."""
     pcm = speech.sound(8.0)[: 16_000 * 2 * 8]
     telephone = {"sample_rate_hz": 16_000}
     with processes.emulator() as emulator, contextlib.ExitStack() as stack:
@@ -259,7 +259,7 @@ async def test_a_session_that_nobody_comes_back_to_is_ended_when_the_rest_of_its
 
 
 async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(registry):
-    """What a fence is for: a process that others took for dead sends nothing any more, and stops nothing."""
+    """The fence keeps a process that others took for dead from sending and from stopping sessions."""
     with (
         processes.emulator() as emulator,
         processes.gateway(emulator.url, registry_file=registry, lease_s=2) as gateway,
@@ -284,7 +284,7 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
 
 
 async def test_a_barge_in_whose_session_was_taken_away_is_answered_with_that(registry):
-    """Nobody here can answer it any more; a call without a deadline would wait for ever."""
+    """Nobody here can answer it; a call without a deadline would wait forever."""
     settings = {"registry_file": registry, "lease_s": 2, "interrupt_timeout_s": 10}
     with (
         processes.emulator(interrupt_ack_ms=60_000) as emulator,
@@ -382,7 +382,7 @@ async def test_operators_see_who_has_which_session_before_and_after(registry):
 
 @pytest.mark.parametrize("way", ["call", "stream"])
 async def test_a_barge_in_that_a_killed_gateway_did_not_answer_is_carried_out_by_the_next(registry, way):
-    """Whoever interrupted got an error for an answer, but what was being said must not go on."""
+    """The interrupt failed with an error, but the utterance must not continue."""
     with processes.emulator(interrupt_ack_ms=60_000) as emulator, contextlib.ExitStack() as stack:
         gateway = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))
         port = _port(gateway)

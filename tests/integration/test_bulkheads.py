@@ -22,7 +22,7 @@ def _faulty(*_: object, **__: object) -> NoReturn:
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What is logged; tracebacks would take seconds to be drawn for people."""
+    """Collect the log entries; rendering tracebacks for people would take seconds."""
     with capture_logs() as found:
         yield found
 
@@ -41,7 +41,7 @@ def _settings(emulator: Emulator) -> Settings:
 
 @pytest.fixture
 async def app(emulator: Emulator) -> AsyncIterator[App]:
-    """A gateway in this process, so that a test can break a part of it."""
+    """Run a gateway in this process, so that a test can break a part of it."""
     async with App(_settings(emulator)) as found:
         yield found
 

@@ -19,13 +19,14 @@ import httpx
 import pytest
 
 from liveavatar.gateway import AudioEncoding, Client, SessionState
+from liveavatar_demo.process import clean_environment
 from liveavatar_gateway import cli
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import AudioFormat, Encoding
 from liveavatar_gateway.cli import say, sessions
 from testkit.caller import AVATAR
 from testkit.certificates import make_certificate
-from testkit.processes import Emulator, Gateway, _clean_environment
+from testkit.processes import Emulator, Gateway
 from testkit.processes import gateway as start_gateway
 from testkit.speech import sound
 
@@ -43,7 +44,7 @@ def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.C
         [*PROGRAM, *arguments],
         input=stdin,
         capture_output=True,
-        env={**_clean_environment(), **environment},
+        env={**clean_environment(), **environment},
         check=False,
         timeout=50,
     )
@@ -67,7 +68,7 @@ def client(shared_gateway: Gateway) -> Iterator[Client]:
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """An address that is taken and answers nobody."""
+    """Return an address that is taken and does not answer."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
@@ -178,15 +179,18 @@ def test_a_taken_port_is_told_in_one_line(tmp_path):
             done = run("serve", **key, **settings)
             assert done.returncode == 78
             assert done.stderr == (
-                f"liveavatar-gateway: {name}: cannot listen on 127.0.0.1:{port}: the port is taken; "
-                "choose another one\n"
+                f"liveavatar-gateway: {name}: cannot listen on 127.0.0.1:{port}: the port is in use; "
+                "choose another port\n"
             )
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"GATEWAY_HOST": "192.0.2.1"}, "GATEWAY_HOST: cannot listen on 192.0.2.1:0: 192.0.2.1 is no address of"),
+        (
+            {"GATEWAY_HOST": "192.0.2.1"},
+            "GATEWAY_HOST: cannot listen on 192.0.2.1:0: 192.0.2.1 is not an address of",
+        ),
         (
             {"GATEWAY_HOST": "no.such.invalid"},
             "GATEWAY_HOST: cannot listen on no.such.invalid:0: no.such.invalid is",
@@ -348,7 +352,7 @@ def test_say_names_the_reason_of_a_refusal_and_the_next_step(emulator, shared_ga
     done = run("say", "-", "--sandbox", "--address", shared_gateway.address, stdin=mp3)
     assert done.returncode == 1
     assert "AUDIO_CONTAINER_DETECTED: " in done.stderr
-    assert "make a WAV of it" in done.stderr
+    assert "convert it to WAV" in done.stderr
 
 
 @pytest.mark.parametrize("how", ["-", "/dev/stdin", "<(...)"])
@@ -363,7 +367,7 @@ def test_say_takes_a_wav_from_a_pipe(emulator, shared_gateway, client, make_wav,
         path.write_bytes(content)
         line = f"{shlex.join(PROGRAM)} say <(cat {shlex.quote(str(path))}) {shlex.join(options)}"
         shown = subprocess.run(
-            ["bash", "-c", line], capture_output=True, env=_clean_environment(), check=False, timeout=50
+            ["bash", "-c", line], capture_output=True, env=clean_environment(), check=False, timeout=50
         )
         done = subprocess.CompletedProcess(line, shown.returncode, shown.stdout.decode(), shown.stderr.decode())
     else:
@@ -401,7 +405,7 @@ def test_say_takes_an_empty_avatar_for_a_mistake_and_not_for_the_sandbox(emulato
 def test_say_with_nothing_to_speak_fails(emulator, shared_gateway):
     done = run("say", "-", "--sandbox", "--address", shared_gateway.address)
     assert done.returncode == 1
-    assert "there was no audio to speak" in done.stderr
+    assert "no audio was received" in done.stderr
 
 
 def test_say_interrupted_by_someone_else_fails(emulator, shared_gateway, client, make_wav):
@@ -457,7 +461,7 @@ def run_in_background(*arguments: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=_clean_environment(),
+        env=clean_environment(),
     )
 
 
@@ -560,7 +564,7 @@ def watched(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
         [sys.executable, "-c", HEARS_CTRL_C, *PROGRAM[1:], "sessions", "watch", *arguments],
         stdout=subprocess.PIPE,
         text=True,
-        env=_clean_environment(),
+        env=clean_environment(),
     )
     with watching:
         try:
@@ -626,7 +630,7 @@ def test_a_watch_outlives_the_gateway_that_was_killed(emulator, tmp_path, as_jso
                 client.end_session(created.id)
                 lines = watching.stdout.readlines()
                 assert watching.wait(20) == 0
-    assert ('{"resumed": ' if as_json else "the gateway was lost for") in lines[0]
+    assert ('{"resumed": ' if as_json else "reconnected to ") in lines[0]
     assert "adopted" in "".join(lines)
     assert "ended" in lines[-1 - as_json]
 
@@ -664,12 +668,14 @@ def test_a_gateway_is_operated_from_the_command_line(emulator):
         assert (refused.returncode, "DRAINING" in refused.stderr) == (1, True)
         assert "9 min" in run("admin", "drain", "--grace", "590", *address).stdout
         assert told("undrain") == {"was_draining": True}
-        assert run("admin", "undrain", *address).stdout == "it did not drain\n"
+        assert run("admin", "undrain", *address).stdout == "the gateway was not draining\n"
 
         ejected = told("eject", created.id)
         assert (ejected["id"], ejected["state"], ejected["end_reason"]) == (created.id, "ended", "operator")
         assert run("admin", "eject", "nobody", *address).returncode == 1
-        assert "session_count     0" in run("admin", "status", *address).stdout
+        assert ["session_count", "0"] in [
+            row.split() for row in run("admin", "status", *address).stdout.splitlines()
+        ]
 
 
 def test_operators_are_told_how_a_gateway_gets_a_port_for_them(nowhere):

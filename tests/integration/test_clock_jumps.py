@@ -1,4 +1,4 @@
-"""What the wall clock says is shown to people; nothing else follows from it."""
+"""The wall clock is for people alone; no behaviour depends on it."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ GRACE_S = 5
 
 
 async def _ahead(caller: Caller) -> timedelta:
-    """How far the gateway's date is from ours, by what it says of a session that it makes now."""
+    """Return the gateway's date minus ours, from the creation time of a new session."""
     session = (await caller.create()).session
     await caller.end(session.id)
     return session.created_at.ToDatetime(UTC) - datetime.now(UTC)

@@ -11,11 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from liveavatar_demo import recordings, room, run
+from liveavatar_demo.livekit_server import LiveKitServer, find_program
 from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT
-from liveavatar_gateway.demo import recordings, room, run
-from liveavatar_gateway.demo.livekit_server import find_program
-from testkit.livekit import LiveKitServer
 
 DEMO = [sys.executable, "-m", "liveavatar_gateway", "demo"]
 # A test run in the background of a shell ignores Ctrl-C, and its children would too.
@@ -26,13 +25,13 @@ HEARS_CTRL_C = (
 
 
 def with_own_livekit() -> dict[str, str]:
-    """An environment in which the demo starts a LiveKit server itself; without its program, this fails."""
+    """Return an environment in which the demo starts a LiveKit server; fail without its program."""
     find_program(os.environ)
     return {name: value for name, value in os.environ.items() if name not in room.VARIABLES}
 
 
 def without_livekit(folder: Path) -> dict[str, str]:
-    """An environment in which no LiveKit server is to be found."""
+    """Return an environment in which no LiveKit server is found."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_")}
     return {**bare, "XDG_CACHE_HOME": str(folder / "no-cache"), "PATH": str(folder / "no-programs")}
 

@@ -18,7 +18,7 @@ from testkit.caller import refused
 
 @contextlib.contextmanager
 def two_gateways(registry: Path, **settings: float) -> Iterator[tuple]:
-    """An emulator and two gateways that share a registry."""
+    """Run an emulator and two gateways that share a registry."""
     with (
         processes.emulator() as emulator,
         processes.gateway(emulator.url, registry_file=str(registry), **settings) as first,

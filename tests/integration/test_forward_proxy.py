@@ -35,7 +35,7 @@ async def test_calls_and_sockets_go_through_one_proxy_whose_password_nobody_sees
 
 @pytest.mark.parametrize("command", ["serve", "check-config"])
 def test_a_proxy_that_sockets_cannot_use_is_refused_at_start_by_name(command):
-    environment = processes._clean_environment() | {
+    environment = processes.clean_environment() | {
         "LIVEAVATAR_API_KEY": "key",
         "HTTPS_PROXY": f"socks5://user:{PASSWORD}@127.0.0.1:1080",
     }
@@ -49,7 +49,7 @@ def test_a_proxy_that_sockets_cannot_use_is_refused_at_start_by_name(command):
 
 
 def test_check_config_prints_what_is_used_without_its_password():
-    environment = processes._clean_environment() | {
+    environment = processes.clean_environment() | {
         "LIVEAVATAR_API_KEY": "key",
         "https_proxy": f"http://user:{PASSWORD}@proxy.example:3128",
         "NO_PROXY": "liveavatar.com",

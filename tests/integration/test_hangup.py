@@ -68,7 +68,7 @@ async def test_a_hangup_that_somebody_sends_reads_the_files_again_and_ends_nothi
 
 
 def _shown(address: str) -> str:
-    """The certificate that a new connection is shown, as PEM."""
+    """Return the certificate of a new connection, as PEM."""
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError):
         return ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=5)

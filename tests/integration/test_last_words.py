@@ -14,7 +14,7 @@ _TAIL_S = 2.0
 
 
 async def _spoken(caller: Caller) -> session_pb2.Session:
-    """A session whose only utterance was just told to have ended."""
+    """Open a session whose only utterance has just ended."""
     session = (await caller.create()).session
     stream = await caller.speak(session.id)
     await stream.say(speech.sound(0.2))

@@ -137,7 +137,7 @@ def test_a_livekit_server_that_is_half_set_is_a_configuration_error(missing):
     for command in ("serve", "check-config"):
         ended = subprocess.run(
             [sys.executable, "-m", "liveavatar_gateway", command],
-            env={**processes._clean_environment(), **given, "LIVEAVATAR_API_KEY": "k"},
+            env={**processes.clean_environment(), **given, "LIVEAVATAR_API_KEY": "k"},
             capture_output=True,
             check=False,
             text=True,

@@ -14,7 +14,7 @@ from livekit import api, rtc
 from livekit.protocol.rtc import SignalResponse
 from websockets.asyncio.client import connect
 
-from testkit.livekit import LiveKitServer, livekit_server
+from liveavatar_demo.livekit_server import LiveKitServer, livekit_server
 
 STEP_TIMEOUT_S = 20.0
 RATE_HZ = 48_000
@@ -36,7 +36,7 @@ async def joined(server: LiveKitServer, identity: str) -> AsyncIterator[rtc.Room
 
 
 async def hum(source: rtc.AudioSource) -> None:
-    """A tone of 440 Hz, 10 ms at a time, until cancelled."""
+    """Play a tone of 440 Hz, 10 ms at a time, until cancelled."""
     samples = (np.sin(np.arange(RATE_HZ) * 2 * np.pi * 440 / RATE_HZ) * 12_000).astype(np.int16)
     for start in range(0, 60 * RATE_HZ, RATE_HZ // 100):
         chunk = np.take(samples, range(start, start + RATE_HZ // 100), mode="wrap")
@@ -115,7 +115,7 @@ async def test_two_servers_run_side_by_side_and_are_gone_afterwards():
         assert await health(other) == "OK"
     for gone in (one, other):
         with pytest.raises(ProcessLookupError):
-            os.kill(gone.pid, 0)
+            os.kill(gone.process.pid, 0)
         with pytest.raises(httpx.ConnectError):
             await health(gone)
     await signal.close()

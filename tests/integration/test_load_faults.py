@@ -32,9 +32,9 @@ def test_the_emulator_takes_every_fault_of_the_timelines_that_are_shipped(contro
     timeline = Timeline.read(str(path))
     with FaultPlayer(timeline, control) as player:
         player.begin(time.monotonic() - 3600)
-        _wait_played(player, len(timeline.happenings))
+        _wait_played(player, len(timeline.events))
     assert player.problem == ""
-    assert [one["what"] for one in player.played] == [one.what for one in timeline.happenings]
+    assert [one["what"] for one in player.played] == [one.what for one in timeline.events]
 
 
 def test_a_setting_is_changed_for_its_time_and_put_back(control: Control):

@@ -16,7 +16,7 @@ from load.direct import DirectSession
 from load.figures import Recorder
 from load.recorder import LoadRecorder
 from load.run_config import Began, Report, RunConfig
-from load.session import Turn
+from load.session import Utterance
 from load.speech import Voice, real_time
 from load.upstream_check import UpstreamCheck
 from testkit import processes
@@ -24,6 +24,10 @@ from testkit.locust import Locust, free_port, locust
 from testkit.locust import processes as several
 
 pytestmark = pytest.mark.timeout(240)
+
+
+LOCUSTS_OWN = "in stats_writer\n"
+"""Frame of a race in Locust: its writer of CSV files goes on for a moment after the files were closed."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def stage() -> Iterator[tuple[processes.Emulator, processes.Gateway]]:
 
 
 @pytest.fixture
-def order(stage: tuple[processes.Emulator, processes.Gateway], tmp_path: Path) -> RunConfig:
+def config(stage: tuple[processes.Emulator, processes.Gateway], tmp_path: Path) -> RunConfig:
     emulator, gateway = stage
     return RunConfig(
         target=gateway.address,
@@ -60,18 +64,18 @@ def _assert_whole(report: Report) -> None:
     assert _count(report, "utterances checked") == _count(report, "utterances") > 0
 
 
-def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, order: RunConfig, tmp_path: Path):
-    with locust(order, tmp_path, *several(2), "--csv", str(tmp_path / "stats"), "--html",
+def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, config: RunConfig, tmp_path: Path):
+    with locust(config, tmp_path, *several(2), "--csv", str(tmp_path / "stats"), "--html",
                 str(tmp_path / "page.html")) as run:  # fmt: skip
         assert run.wait() == 0, run.log
         report = run.report()
-    assert "Traceback" not in run.log
+    assert not [fault for fault in run.log.split("Traceback")[1:] if LOCUSTS_OWN not in fault]
     assert report.workers == 2
     _assert_whole(report)
     from load.behaviours import expected_s
-    from load.scenarios import ordered
+    from load.scenarios import scenario_of
 
-    assert _count(report, "arrivals") == len(ordered(order, expected_s).arrivals(order.seed))
+    assert _count(report, "arrivals") == len(scenario_of(config, expected_s).arrivals(config.seed))
     for system in ("gateway", "direct"):
         for figure in ("session open", "started", "first packet upstream", "session lifetime", "chunk lateness"):
             assert report.measured.series[system, figure].count > 0, (system, figure)
@@ -83,17 +87,17 @@ def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, order: Ru
     stage[0].wait_active(0)
 
 
-def test_a_master_and_workers_of_their_own_measure_as_one(stage, order: RunConfig, tmp_path: Path):
+def test_a_master_and_workers_of_their_own_measure_as_one(stage, config: RunConfig, tmp_path: Path):
     port = str(free_port())
     folders = [tmp_path / name for name in ("master", "one", "two")]
     for folder in folders:
         folder.mkdir()
     where = ("--master-host", "127.0.0.1", "--master-port", port)
     with (
-        locust(order, folders[0], "--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1",
+        locust(config, folders[0], "--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1",
                "--master-bind-port", port) as master,
-        locust(order, folders[1], "--worker", *where) as one,
-        locust(order, folders[2], "--worker", *where) as two,
+        locust(config, folders[1], "--worker", *where) as one,
+        locust(config, folders[2], "--worker", *where) as two,
     ):  # fmt: skip
         assert master.wait() == 0, master.log
         assert one.wait(30) == 0, one.log
@@ -104,11 +108,11 @@ def test_a_master_and_workers_of_their_own_measure_as_one(stage, order: RunConfi
 
 
 @pytest.mark.parametrize("how", ["interrupt", "terminate"])
-def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: RunConfig, tmp_path: Path, how: str):
-    order = replace(order, seconds=600.0)
-    with locust(order, tmp_path, *several(2)) as run:
+def test_stopped_early_it_ends_every_session_and_still_reports(stage, config: RunConfig, tmp_path: Path, how: str):
+    config = replace(config, seconds=600.0)
+    with locust(config, tmp_path, *several(2)) as run:
         _wait_until_busy(stage[0], run, sessions=8)
-        began = Began.load(order)
+        began = Began.load(config)
         assert began is not None
         assert began.seconds == 600.0
         getattr(run, how)()
@@ -122,33 +126,33 @@ def test_stopped_early_it_ends_every_session_and_still_reports(stage, order: Run
     assert report.duration_s < 100
 
 
-def test_the_web_page_starts_shows_and_stops_runs(stage, order: RunConfig, tmp_path: Path):
+def test_the_web_page_starts_shows_and_stops_runs(stage, config: RunConfig, tmp_path: Path):
     """Two runs of one process: the second begins anew, and has a report of its own."""
-    order = replace(order, seconds=600.0, scenario="churn")
+    config = replace(config, seconds=600.0, scenario="churn")
     port = free_port()
-    with locust(order, tmp_path, web_port=port) as run, httpx.Client(base_url=f"http://127.0.0.1:{port}") as page:
+    with locust(config, tmp_path, web_port=port) as run, httpx.Client(base_url=f"http://127.0.0.1:{port}") as page:
         _wait_until(lambda: _answers(page), run)
         for _ in range(2):
             page.post("/swarm", data={}).raise_for_status()
-            _wait_until(Began.path(order).exists, run)
+            _wait_until(Began.path(config).exists, run)
             _wait_until_busy(stage[0], run, sessions=10)
             _wait_until(lambda: {"session open", "session lifetime"} <= _shown(page), run)
             page.post("/stop").raise_for_status()
-            _wait_until(Path(order.report).exists, run)
+            _wait_until(Path(config.report).exists, run)
             report = run.report()
             assert report.measured.errors == {}
             assert 0 < report.measured.counters["gateway", "sessions"] < 100
             assert report.duration_s < 60
-            Path(order.report).unlink()
-            Began.path(order).unlink()
+            Path(config.report).unlink()
+            Began.path(config).unlink()
         run.terminate()
         assert run.wait(30) == 0, run.log
     stage[0].wait_active(0)
 
 
-def test_a_gateway_that_is_not_there_is_counted_and_nobody_waits_for_it(order: RunConfig, tmp_path: Path):
-    order = replace(order, target=f"127.0.0.1:{free_port()}", scenario="churn", seconds=4.0)
-    with locust(order, tmp_path) as run:
+def test_a_gateway_that_is_not_there_is_counted_and_nobody_waits_for_it(config: RunConfig, tmp_path: Path):
+    config = replace(config, target=f"127.0.0.1:{free_port()}", scenario="churn", seconds=4.0)
+    with locust(config, tmp_path) as run:
         assert run.wait(60) == 0, run.log
         report = run.report()
     arrivals = report.measured.counters["gateway", "arrivals"]
@@ -157,10 +161,10 @@ def test_a_gateway_that_is_not_there_is_counted_and_nobody_waits_for_it(order: R
     assert report.measured.counters["direct", "completed"] > 0, "the baseline goes on"
 
 
-def test_a_gateway_that_dies_in_the_middle_hangs_nobody(stage, order: RunConfig, tmp_path: Path):
+def test_a_gateway_that_dies_in_the_middle_hangs_nobody(stage, config: RunConfig, tmp_path: Path):
     with (
         processes.gateway(stage[0].url, max_sessions=1000) as gateway,
-        locust(replace(order, target=gateway.address, seconds=8.0), tmp_path) as run,
+        locust(replace(config, target=gateway.address, seconds=8.0), tmp_path) as run,
     ):
         _wait_until_busy(stage[0], run, sessions=6)
         gateway.process.send(signal.SIGKILL)
@@ -173,9 +177,9 @@ def test_a_gateway_that_dies_in_the_middle_hangs_nobody(stage, order: RunConfig,
                            json={"session_id": session["id"]})  # fmt: skip
 
 
-def test_what_liveavatar_refuses_is_counted_by_the_gateways_reason(order: RunConfig, tmp_path: Path):
+def test_what_liveavatar_refuses_is_counted_by_the_gateways_reason(config: RunConfig, tmp_path: Path):
     with processes.emulator(credits=0) as emulator, processes.gateway(emulator.url) as gateway:
-        poor = replace(order, target=gateway.address, emulator=emulator.url, scenario="churn", seconds=3.0)
+        poor = replace(config, target=gateway.address, emulator=emulator.url, scenario="churn", seconds=3.0)
         with locust(poor, tmp_path) as run:
             assert run.wait() == 0, run.log
             report = run.report()
@@ -184,10 +188,10 @@ def test_what_liveavatar_refuses_is_counted_by_the_gateways_reason(order: RunCon
     assert {reason for system, reason in report.measured.errors if system == "direct"} <= {"HTTP_403_4033"}
 
 
-def test_a_firehose_never_exceeds_the_credit(stage, order: RunConfig, tmp_path: Path):
+def test_a_firehose_never_exceeds_the_credit(stage, config: RunConfig, tmp_path: Path):
     """With a second of credit, forty seconds of speech take their time, and nothing is refused or lost."""
     with processes.gateway(stage[0].url, max_sessions=100, max_buffered_s=1, ack_interval_s=0.1) as gateway:
-        flood = replace(order, target=gateway.address, scenario="firehose", seconds=3.0, rate=1.0)
+        flood = replace(config, target=gateway.address, scenario="firehose", seconds=3.0, rate=1.0)
         with locust(flood, tmp_path) as run:
             assert run.wait() == 0, run.log
             report = run.report()
@@ -199,36 +203,36 @@ def test_a_firehose_never_exceeds_the_credit(stage, order: RunConfig, tmp_path: 
 class _Careless(DirectSession):
     """Flips one bit on the way."""
 
-    async def _write(self, turn: Turn, chunk: bytes) -> None:
-        if turn.sent_bytes == 960 * 30:
+    async def _write(self, utterance: Utterance, chunk: bytes) -> None:
+        if utterance.sent_bytes == 960 * 30:
             chunk = chunk[:100] + bytes([chunk[100] ^ 1]) + chunk[101:]
-        await super()._write(turn, chunk)
+        await super()._write(utterance, chunk)
 
 
 @pytest.mark.parametrize("careless", [False, True])
 async def test_one_wrong_byte_is_found_and_named(stage, careless):
     emulator = stage[0]
-    meter = LoadRecorder(Recorder(time.monotonic()), lambda *_: False)
+    recorder = LoadRecorder(Recorder(time.monotonic()), lambda *_: False)
     voice = Voice()
     async with aiohttp.ClientSession(emulator.url) as http:
         kind = _Careless if careless else DirectSession
-        session = kind(http, processes.API_KEY, meter, voice)
+        session = kind(http, processes.API_KEY, recorder, voice)
         await session.open()
         text = voice.pick(random.Random(5), 1.0)
-        turn = Turn("t1", text, real_time(text.size_bytes, chunk_ms=20), time.monotonic())
-        await session.speak(turn)
-        await session.finish(turn)
+        utterance = Utterance("t1", text, real_time(text.size_bytes, chunk_ms=20), time.monotonic())
+        await session.speak(utterance)
+        await session.finish(utterance)
         await session.end()
-        await UpstreamCheck(http, one_clock=True, voice=voice).check(session, meter)
-    assert meter.recorder.counters["direct", "utterances checked"] == 1
-    failures = meter.recorder.integrity_failures
+        await UpstreamCheck(http, one_clock=True, voice=voice).check(session, recorder)
+    assert recorder.measured.counters["direct", "utterances checked"] == 1
+    failures = recorder.measured.integrity_failures
     if careless:
         assert len(failures) == 1
         assert f"session {session.upstream_id}, utterance t1" in failures[0]
         assert failures[0].endswith(f"first wrong byte: {29 * 960 + 100}")
     else:
         assert failures == []
-        assert meter.recorder.series["direct", "first packet upstream"].count == 1
+        assert recorder.measured.series["direct", "first packet upstream"].count == 1
 
 
 def _answers(page: httpx.Client) -> bool:

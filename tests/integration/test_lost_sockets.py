@@ -18,7 +18,7 @@ PROFILES = ["modern", "classic", "acks_only"]
 
 @pytest.fixture(scope="module", params=PROFILES)
 def dialect(request):
-    """An emulator that speaks one dialect, and a gateway in front of it."""
+    """Run an emulator of one dialect, and a gateway in front of it."""
     with (
         processes.emulator(profile=request.param) as emulator,
         processes.gateway(emulator.url, reconnect_budget_s=10) as gateway,
@@ -28,7 +28,7 @@ def dialect(request):
 
 @contextlib.asynccontextmanager
 async def talking(dialect, source: bytes) -> AsyncIterator[tuple[processes.Emulator, Attachment, Speech, Caller]]:
-    """A session that speaks `source`, given in real time like a voice would."""
+    """Open a session that speaks `source`, sent in real time as a voice comes."""
     emulator, gateway = dialect
     emulator.clear_faults()
     async with connect(gateway.address) as caller:
@@ -210,7 +210,7 @@ async def test_a_socket_lost_during_an_interrupt_cuts_all_the_same(dialect):
 
 @pytest.fixture
 async def impatient(emulator):
-    """A caller on a gateway that tries to reconnect for two seconds."""
+    """Connect a caller to a gateway that tries to reconnect for two seconds."""
     with processes.gateway(emulator.url, reconnect_budget_s=2) as gateway:
         async with connect(gateway.address) as found:
             yield found

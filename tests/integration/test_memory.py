@@ -1,4 +1,4 @@
-"""What ended sessions took is given back: a gateway that serves for weeks does not grow."""
+"""Memory of ended sessions is released: a gateway that serves for weeks does not grow."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What operators see of a real gateway while people talk through it."""
+"""Metrics and logs of a real gateway under conversations."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ _OURS = "liveavatar.gateway.v1."
 
 
 class _Scrape:
-    """One look at /metrics."""
+    """Content of /metrics at one time."""
 
     def __init__(self, text: str) -> None:
         self.families = {one.name: one for one in text_string_to_metric_families(text)}
@@ -65,8 +65,8 @@ async def test_a_conversation_is_seen_whole_in_the_metrics():
             await session.closed()
         after = await _scrape(url)
     assert during("gateway_sessions", state="ready") == 1
-    assert during("gateway_pool_places_used") == 1
-    assert during("gateway_pool_places_limit") == 200
+    assert during("gateway_permits_used") == 1
+    assert during("gateway_permits_limit") == 200
     assert during("gateway_rpcs_open", method=f"{_OURS}SessionService/Attach") == 1
     assert during("gateway_rpcs_open", method=f"{_OURS}AudioService/StreamAudio") == 1
     assert all(after("gateway_sessions", state=state.value) == 0 for state in SessionState)
@@ -164,7 +164,7 @@ def test_a_port_that_is_taken_is_named_with_the_setting():
         run = subprocess.run(
             [sys.executable, "-m", "liveavatar_gateway", "serve"],
             check=False,
-            env={**processes._clean_environment(), **environment},
+            env={**processes.clean_environment(), **environment},
             capture_output=True,
             text=True,
             timeout=30,

@@ -133,7 +133,7 @@ async def test_a_start_that_takes_effect_after_it_was_given_up_is_ended_too(regi
 
 @pytest.mark.parametrize("at", ["note", "start"])
 async def test_a_session_that_was_called_off_while_it_was_made_has_ended_for_every_process(registry, at):
-    """What is on its way to the registry or to LiveAvatar then gets there later than its end."""
+    """Requests in flight to the registry or to LiveAvatar arrive after the process has ended."""
     with (
         processes.emulator() as emulator,
         processes.gateway(emulator.url, registry_file=registry) as first,
@@ -170,7 +170,7 @@ async def test_a_start_that_fails_leaves_sessions_to_one_that_works(registry):
             first.process.kill()
         taken = int(stranger.address.rpartition(":")[2])
         with (
-            pytest.raises(RuntimeError, match="port is taken"),
+            pytest.raises(RuntimeError, match="port is in use"),
             processes.gateway(emulator.url, port=taken, registry_file=registry),
         ):
             pass
@@ -275,7 +275,7 @@ async def test_a_retry_that_comes_to_another_process_makes_no_second_session(reg
             assert refusal.reason == "REQUEST_ID_REUSED"
             # The client library goes where it is sent.
             async with AsyncClient(second.address) as client:
-                sent = await client.create_session(avatar_id=AVATAR, request_id="wish")
+                sent = await client.create_session(AVATAR, request_id="wish")
                 assert sent.session.id == attachment.session_id
             first.process.kill()
             again = await other.attach(request_id="wish")
@@ -382,7 +382,7 @@ async def test_callers_are_sent_to_the_address_that_the_owner_advertises(registr
 
 
 async def found_by_all(other: Caller, session_id: str) -> session_pb2.Session:
-    """The session as another process knows it once the owner has written down, after its answer, that it ended."""
+    """Return the session as another process reads it, once the owner has recorded its end."""
     for _ in range(100):
         with contextlib.suppress(grpc.aio.AioRpcError):
             return await other.get(session_id)

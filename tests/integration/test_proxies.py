@@ -29,14 +29,14 @@ IMPATIENT = {
 
 @pytest.fixture(scope="module")
 def beating(shared_emulator):
-    """A gateway that sends heartbeats often enough for impatient proxies."""
+    """Run a gateway that sends heartbeats often enough for impatient proxies."""
     with processes.gateway(shared_emulator.url, heartbeat_s=BEAT_S, watch_progress_s=BEAT_S) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def silent(shared_emulator):
-    """A gateway that sends none."""
+    """Run a gateway without heartbeats."""
     with processes.gateway(shared_emulator.url, heartbeat_s=0) as found:
         yield found
 
@@ -80,7 +80,7 @@ async def test_without_them_the_same_streams_are_cut(silent, kind):
 
 
 async def test_more_speech_than_a_megabyte_passes_nginx(beating):
-    """Which is 21 s of it; nginx takes no more of a request unless it is told to."""
+    """Audio of 21 s: nginx accepts no larger request body by default."""
     pcm = speech.sound(29.0)
     with proxy("nginx", beating.address) as address:
         async with connect(address) as caller:

@@ -138,7 +138,7 @@ async def test_metadata_beyond_what_the_transport_takes_is_refused_every_time(ca
 
 
 def test_a_header_that_is_no_text_is_no_reason_to_print_it(gateway):
-    """What gRPC's own clients refuse to send, others and proxies do."""
+    """Other clients and proxies send requests that gRPC's own clients refuse to send."""
     value = f"{SECRET}-\xe9".encode("latin-1")
     headers = [(b"x-name", value), (b"authorization", b"Bearer " + value)]
     before = gateway.process.log

@@ -21,7 +21,7 @@ FIRST_MESSAGE_S = 0.5
 
 @pytest.fixture(scope="module")
 def quick_gateway(shared_emulator):
-    """A gateway that loses its patience with silence early."""
+    """Run a gateway with short limits for silent streams."""
     with processes.gateway(
         shared_emulator.url, heartbeat_s=HEARTBEAT_S, first_message_timeout_s=FIRST_MESSAGE_S
     ) as found:
@@ -84,7 +84,7 @@ async def test_without_an_interval_none_is_announced_and_none_is_sent(emulator):
 
 
 async def test_the_python_client_speaks_on_behind_heartbeats(quick_gateway, emulator):
-    async with AsyncClient(quick_gateway.address) as client, client.open_session(avatar_id=AVATAR) as session:
+    async with AsyncClient(quick_gateway.address) as client, client.open_session(AVATAR) as session:
         await session.say(speech.sound(0.2))
         await asyncio.sleep(HEARTBEAT_S * 4)
         outcome = await session.say(speech.sound(0.2))

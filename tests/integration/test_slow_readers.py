@@ -27,12 +27,12 @@ KEPT = 1024
 BUFFERED_S = 30
 """Audio that a session may keep."""
 EVENT_BYTES = 400
-"""What an event takes in a log: 300 for an entry, its time, its content and its id, as tracemalloc has it."""
+"""Memory of an event in a log: 300 for an entry, its time, its content and its id, by tracemalloc."""
 NETWORK_BYTES = 4 * 64 * 1024
-"""What gRPC keeps of two streams, each way. Its own structures come on top: 226 kB for 64 kB of tiny messages."""
+"""Buffer of gRPC for two streams, each way. Its own structures come on top: 226 kB for 64 kB of tiny messages."""
 HOSTILE_BYTES = 6 << 20
-"""What one caller may take who sends whatever it can. Measured 3.8 MB, where its two streams used one at a time
-take 1.2 together: gRPC keeps a whole read of the connection for each small message that waits in it."""
+"""Memory that one caller may cause by sending as much as possible. Measured 3.8 MB, where its two streams used one
+at a time take 1.2 together: gRPC keeps a whole read of the connection for each small message that waits in it."""
 SILENT_S = float(os.environ.get("SLOW_READERS_S", "5"))
 MB = 1_000_000
 
@@ -155,7 +155,7 @@ async def _pester(stream: Speech, attachment: Attachment) -> None:
 
 
 async def _steady_bytes(pid: int) -> int:
-    """The memory of a process once it has not changed for some seconds."""
+    """Return the memory of a process once it has not changed for some seconds."""
     steady, since_s = _rss_bytes(pid), time.monotonic()
     while time.monotonic() < since_s + 4:
         await asyncio.sleep(0.2)

@@ -28,7 +28,7 @@ class Scene:
         self.attachment: Attachment
 
     async def speak(self) -> None:
-        """One word to its end, and a sentence that is cut."""
+        """Speak one utterance to its end, and interrupt a second one."""
         limit = duration_pb2.Duration(seconds=8)
         self.attachment = await self.caller.attach(max_duration=limit, detach_grace=duration_pb2.Duration(nanos=1))
         await self.attachment.until_ready()
@@ -45,7 +45,7 @@ class Scene:
             pass
 
     async def ended(self) -> session_pb2.Session:
-        """The final record."""
+        """Return the final record."""
         while (
             session := await self.caller.get(self.attachment.session_id)
         ).state != session_pb2.SESSION_STATE_ENDED:

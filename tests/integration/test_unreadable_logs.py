@@ -1,4 +1,4 @@
-"""Whatever becomes of the reader of its log, the gateway and its sessions go on."""
+"""The gateway and its sessions continue when the reader of its log stalls or ends."""
 
 import asyncio
 import contextlib

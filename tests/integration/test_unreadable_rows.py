@@ -1,4 +1,4 @@
-"""One row of the registry that cannot be read keeps no gateway from starting, and no session from being ended."""
+"""An unreadable row of the registry keeps no gateway from starting and no session from being ended."""
 
 import asyncio
 import sqlite3

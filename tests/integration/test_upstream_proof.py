@@ -1,4 +1,4 @@
-"""What LiveAvatar has not said itself proves nothing: not that a session is gone, nor that others ended it."""
+"""Only LiveAvatar's own answers prove that a session is gone or was ended by others."""
 
 import asyncio
 

@@ -46,7 +46,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def impatient(shared_emulator):
-    """A gateway that gives up on LiveAvatar soon, so that time-outs can be tested."""
+    """Run a gateway with short time-outs towards LiveAvatar."""
     with processes.gateway(shared_emulator.url, rest_timeout_s=0.7) as gateway:
         yield gateway
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from liveavatar_demo.process import clean_environment
 from testkit.checkout import PYTHONPATH, ROOT
-from testkit.processes import _clean_environment
 
 MUTANTS = Path(__file__).parent / "mutants"
 PASS, FAIL, VOID, INTERRUPTED = 0, 1, 3, 130
@@ -20,7 +20,7 @@ _WITHIN_S = 240.0
 
 @dataclass(frozen=True)
 class Run:
-    """One run that ended."""
+    """Run that ended."""
 
     status: int
     output: str
@@ -48,7 +48,7 @@ def mutant(name: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    ours = {name: value for name, value in _clean_environment().items() if not name.startswith("LOAD_")}
+    ours = {name: value for name, value in clean_environment().items() if not name.startswith("LOAD_")}
     return {**ours, "PYTHONPATH": PYTHONPATH}
 
 

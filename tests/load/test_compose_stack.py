@@ -20,7 +20,7 @@ def test_master_and_workers_of_the_stack_load_its_gateway_and_judge(tmp_path: Pa
         workers = stack.services["load-worker"]["deploy"]["replicas"]
         for number in range(workers):
             stack.start("load-worker", number)
-        status = master.process.wait(300)
+        status = master.wait(300)
     assert status in (runs.PASS, runs.VOID), master.log
     result = json.loads((tmp_path / "results/result.json").read_text())
     assert result["environment"]["processes of the generator"] == str(workers)

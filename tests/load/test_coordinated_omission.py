@@ -43,12 +43,12 @@ def _start(folder: Path, target: str, emulator: str) -> subprocess.Popen[str]:
 
 async def _began(folder: Path, load: subprocess.Popen[str]) -> float:
     """The schedule's zero on the monotonic clock."""
-    order = RunConfig(report=str(folder / "measured.json"))
+    config = RunConfig(report=str(folder / "measured.json"))
     give_up_s = time.monotonic() + 60
     while True:
         assert load.poll() is None, load.communicate()[0]
         assert time.monotonic() < give_up_s
-        if (began := Began.load(order)) is not None:
+        if (began := Began.load(config)) is not None:
             return began.started_mono_s
         await asyncio.sleep(0.05)
 
@@ -61,7 +61,7 @@ async def _stand_still(gateway: processes.Gateway, zero_s: float) -> None:
 
 
 async def _closed_loop(address: str, zero_s: float) -> tuple[Series, float]:
-    """One caller who opens a session, and the next one when that is open: counted as most tools count.
+    """Caller who opens a session after the other, counted as most tools count.
 
     Returns:
         The openings, and the longest turn of opening and ending in seconds: the stall may meet either.

@@ -167,4 +167,4 @@ def test_a_gateway_that_runs_already_is_loaded_and_faults_are_played_and_undone(
 def test_a_service_that_does_not_start_is_said_with_the_end_of_its_log(tmp_path: Path):
     found = runs.run(tmp_path, "--gateway-command", "false")
     assert found.status == 2
-    assert "load: gateway ended with status 1" in found.output
+    assert "load: gateway did not start, it ended with status 1" in found.output

@@ -1,4 +1,4 @@
-"""What libraries log is printed without the values that it was about, and not for every call."""
+"""Log lines of libraries: printed without values, and not for every call."""
 
 import logging
 

@@ -69,10 +69,13 @@ def test_a_field_that_cannot_be_shown_raises_nothing(form):
 def test_what_nobody_reads_is_dropped_counted_and_told_when_somebody_reads_again():
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    lines = logs.LineWriter(writer, max_waiting_bytes=200_000)
     recovered = threading.Event()
     told: list[int] = []
-    lines.on_recovery = lambda count: (told.append(count), recovered.set())
+    lines = logs.LineWriter(
+        writer,
+        max_waiting_bytes=200_000,
+        on_recovery=lambda count: (told.append(count), recovered.set()),
+    )
     for _ in range(100):
         lines.write(b"x" * 9_999 + b"\n")
     assert not lines.drain(0)

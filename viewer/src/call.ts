@@ -1,4 +1,4 @@
-// The room: joins as a viewer, takes the avatar's two tracks and nothing else.
+// LiveKit room of the watched session: joins hidden and subscribes to the avatar's two tracks only.
 
 import {
   type RemoteParticipant,
@@ -8,8 +8,8 @@ import {
   RoomEvent,
   setLogLevel,
 } from "livekit-client";
-import type { Seat } from "./emulator.ts";
-import type { Connection } from "./words.ts";
+import type { RoomAccess } from "./emulator.ts";
+import type { Connection } from "./text.ts";
 
 /** Names of the avatar's tracks, as LiveAvatar publishes them. */
 const VIDEO = "avatar";
@@ -22,10 +22,10 @@ export class Call {
   private room: Room | null = null;
 
   /**
-   * @param video shows the picture
-   * @param audio plays the voice
-   * @param onVoice the voice's track has come, or has gone (null)
-   * @param onChange something that is shown has changed
+   * @param video element for the avatar's video
+   * @param audio element for the avatar's audio
+   * @param onVoice called with the audio track, and with null when the track ends
+   * @param onChange called after every visible change
    */
   constructor(
     private readonly video: HTMLVideoElement,
@@ -34,15 +34,15 @@ export class Call {
     private readonly onChange: () => void,
   ) {}
 
-  /** Whether the browser lets the voice be heard; it wants a click first, on most pages. */
+  /** True if the browser allows playback; most pages need a click first. */
   get audible(): boolean {
     return this.room?.canPlaybackAudio ?? true;
   }
 
-  /** Join where `ask` says; rejects when that fails. A call that was there before is left. */
-  async join(ask: () => Promise<Seat>): Promise<void> {
+  /** Leave the current room and join the one that `getAccess` returns; rejects if joining fails. */
+  async join(getAccess: () => Promise<RoomAccess>): Promise<void> {
     await this.leave();
-    // A hidden tab goes on: what is watched may be recorded or listened to.
+    // A hidden tab keeps its subscriptions, because its output may be recorded or listened to.
     const room = new Room({ adaptiveStream: false, dynacast: false });
     this.room = room;
     const mine = (handle: () => void) => () => {
@@ -61,21 +61,21 @@ export class Call {
       .on(RoomEvent.Disconnected, mine(() => this.become("left")));
     this.become("joining");
     try {
-      const seat = await ask();
-      await room.connect(seat.url, seat.token, { autoSubscribe: false });
+      const access = await getAccess();
+      await room.connect(access.url, access.token, { autoSubscribe: false });
     } catch (error) {
       mine(() => this.become("left"))();
       throw error;
     }
     if (this.room !== room) {
-      await room.disconnect(); // left while it was joining
+      await room.disconnect(); // left before joining was complete
       return;
     }
     room.remoteParticipants.forEach(takeAll);
     this.become("joined");
   }
 
-  /** Leave; nothing is shown or heard any more. */
+  /** Leave the room and stop video and audio. */
   async leave(): Promise<void> {
     const room = this.room;
     this.room = null;
@@ -86,7 +86,7 @@ export class Call {
     await room?.disconnect();
   }
 
-  /** Play the voice; to be called from a click. */
+  /** Start audio playback; to be called from a click. */
   async turnOnSound(): Promise<void> {
     await this.room?.startAudio();
   }

@@ -1,59 +1,59 @@
-// What the emulator's control API tells this page.
+// Client of the emulator's control API.
 
-/** One session, as `GET /_emulator/viewer` describes it. */
+/** Session in the response of `GET /_emulator/viewer`. */
 export interface SessionView {
   id: string;
   /** waiting, ready, muted or ended. */
   phase: string;
   /** idle, listening or talking. */
   pose: string;
-  /** Seconds since its start; of an ended one, how long it was. */
+  /** Seconds since its start; total duration of an ended session. */
   duration_s: number;
-  /** null while it runs. */
+  /** null while the session runs. */
   end_reason: string | null;
-  /** Name of the caller's own room; null for a room of the emulator's. */
-  own_room: string | null;
+  /** Name of the caller's own room; null for a room of the emulator. */
+  livekit_room: string | null;
 }
 
-/** The answer of `GET /_emulator/viewer?session=...`. */
+/** Response of `GET /_emulator/viewer?session=...`. */
 export interface Status {
-  /** Whether the emulator has a LiveKit server. */
+  /** True if the emulator has a LiveKit server. */
   livekit: boolean;
-  /** Sessions that run, in the order of their start. */
+  /** Running sessions in the order of their start. */
   running: SessionView[];
-  /** The session asked for, running or not; null when there is none of this id. */
+  /** The requested session, running or ended; null for an unknown id. */
   session: SessionView | null;
 }
 
-/** Where and how to join a session's room, as a viewer. */
-export interface Seat {
+/** Server, room and token for joining a session's room as a hidden observer. */
+export interface RoomAccess {
   url: string;
   room: string;
   token: string;
 }
 
-/** The emulator refused, or does not answer; the message is for people. */
+/** The emulator refused or does not respond; the message is shown to the user. */
 export class Refused extends Error {}
 
-/** Ask how things are; `sessionId` is the one being watched. */
+/** Return the running sessions and the state of the watched session. */
 export async function status(sessionId: string | null): Promise<Status> {
   const query = sessionId === null ? "" : `?session=${encodeURIComponent(sessionId)}`;
-  return (await ask(`/_emulator/viewer${query}`)) as Status;
+  return (await get(`/_emulator/viewer${query}`)) as Status;
 }
 
-/** Get a seat in a session's room. */
-export async function seat(sessionId: string): Promise<Seat> {
-  return (await ask(`/_emulator/sessions/${encodeURIComponent(sessionId)}/viewer`)) as Seat;
+/** Return access to a session's room. */
+export async function roomAccess(sessionId: string): Promise<RoomAccess> {
+  return (await get(`/_emulator/sessions/${encodeURIComponent(sessionId)}/viewer`)) as RoomAccess;
 }
 
-async function ask(path: string): Promise<unknown> {
-  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) }).catch(() => {
-    throw new Refused("The emulator does not answer.");
+async function get(path: string): Promise<unknown> {
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) }).catch(() => {
+    throw new Refused("The emulator does not respond.");
   });
-  const body: unknown = await answer.json().catch(() => null);
-  if (!answer.ok) {
+  const body: unknown = await response.json().catch(() => null);
+  if (!response.ok) {
     const detail = body !== null && typeof body === "object" && "detail" in body ? body.detail : null;
-    throw new Refused(typeof detail === "string" ? detail : `The emulator answered ${answer.status}.`);
+    throw new Refused(typeof detail === "string" ? detail : `The emulator responded with ${response.status}.`);
   }
   return body;
 }

@@ -1,24 +1,24 @@
-// Frames per second, from a counter of frames that is read now and then.
+// Frame rate, computed from irregular readings of a frame counter.
 
 interface Reading {
   frames: number;
   atMs: number;
 }
 
-/** Over how long it is averaged. */
+/** Time over which the rate is averaged. */
 const SPAN_MS = 2000;
 
 export class FrameRate {
   private readings: Reading[] = [];
 
-  /** Take a reading; returns frames per second over the last two seconds, or null while that is not known. */
+  /** Add a reading and return frames per second over the last two seconds, or null while unknown. */
   read(frames: number, atMs: number): number | null {
     const last = this.readings.at(-1);
     if (last !== undefined && frames < last.frames) {
-      this.readings = []; // another stream: its counter began again
+      this.readings = []; // a new stream starts its counter anew
     }
     if (this.readings.length === 1 && frames === this.readings[0]?.frames) {
-      this.readings = []; // it has not begun yet
+      this.readings = []; // the stream has no frames yet
     }
     this.readings.push({ frames, atMs });
     while (this.readings.length > 2 && atMs - (this.readings[1]?.atMs ?? atMs) >= SPAN_MS) {

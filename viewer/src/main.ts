@@ -1,15 +1,15 @@
-// The page: asks the emulator how things are, joins the room of the session that is watched, and shows both.
+// The page: polls the emulator's status, joins the room of the watched session, and shows both.
 
 import { Call } from "./call.ts";
 import * as emulator from "./emulator.ts";
-import * as follow from "./following.ts";
 import { FrameRate } from "./frames.ts";
 import { Meter } from "./meter.ts";
-import { activity, clock, connectionText, endText, pictureText, shortId } from "./words.ts";
+import * as select from "./selection.ts";
+import { activity, clock, connectionText, endText, pictureText, shortId } from "./text.ts";
 
-/** How often the emulator is asked. */
-const ASK_MS = 400;
-/** How long a room that could not be joined is left alone. */
+/** Period of the status requests. */
+const POLL_MS = 400;
+/** Delay before a room is joined again after a failure. */
 const REJOIN_MS = 2000;
 
 const video = part("video", HTMLVideoElement);
@@ -27,17 +27,17 @@ const frameRate = new FrameRate();
 const meter = new Meter(show);
 const call = new Call(video, audio, (voice) => meter.listen(voice), show);
 
-let following = follow.begin(location.search);
+let selection = select.begin(location.search);
 let status: emulator.Status | null = null;
 let trouble: string | null = null;
-/** The session whose room is joined or being joined. */
+/** Session whose room is joined or being joined. */
 let joined: string | null = null;
 let rejoinAtMs = 0;
 let refusal: string | null = null;
 let fps: number | null = null;
 
 picker.onchange = () => {
-  following = picker.value === "" ? follow.newest() : follow.one(picker.value);
+  selection = picker.value === "" ? select.newest() : select.one(picker.value);
   void tick();
 };
 sound.onclick = async () => {
@@ -53,21 +53,21 @@ if (!document.fullscreenEnabled) {
   fullScreen.hidden = true;
 }
 
-async function ask(): Promise<void> {
+async function poll(): Promise<void> {
   await tick();
-  setTimeout(() => void ask(), ASK_MS);
+  setTimeout(() => void poll(), POLL_MS);
 }
 
 async function tick(): Promise<void> {
-  const id = follow.asked(following);
+  const id = select.requested(selection);
   try {
-    const answer = await emulator.status(id);
-    if (id !== follow.asked(following)) {
-      return; // another one was picked meanwhile, and is asked about on its own
+    const response = await emulator.status(id);
+    if (id !== select.requested(selection)) {
+      return; // the user has chosen another session, which has its own request
     }
-    status = answer;
+    status = response;
     trouble = null;
-    following = follow.next(following, status, performance.now());
+    selection = select.next(selection, status, performance.now());
   } catch (error) {
     trouble = message(error);
   }
@@ -77,7 +77,7 @@ async function tick(): Promise<void> {
 }
 
 async function join(): Promise<void> {
-  const wanted = status?.livekit && following.watched.kind === "session" ? following.watched.id : null;
+  const wanted = status?.livekit && selection.watched.kind === "session" ? selection.watched.id : null;
   const again = wanted !== null && call.connection === "left" && performance.now() >= rejoinAtMs;
   if (wanted === joined && !again) {
     return;
@@ -91,7 +91,7 @@ async function join(): Promise<void> {
     return;
   }
   try {
-    await call.join(() => emulator.seat(wanted));
+    await call.join(() => emulator.roomAccess(wanted));
   } catch (error) {
     if (joined === wanted) {
       rejoinAtMs = performance.now() + REJOIN_MS;
@@ -102,7 +102,7 @@ async function join(): Promise<void> {
 }
 
 function show(): void {
-  const { watched } = following;
+  const { watched } = selection;
   const session = watched.kind === "session" && status?.session?.id === watched.id ? status.session : null;
   const silenced = call.connection === "joined" && !(call.audible && meter.measuring);
   showNotice(session);
@@ -120,24 +120,24 @@ function show(): void {
   level.setAttribute("aria-valuenow", (100 * Number(bar.dataset["level"] ?? 0)).toFixed(0));
 }
 
-/** Says over the picture what there is instead of one. */
+/** Show a notice in place of a missing video. */
 function showNotice(session: emulator.SessionView | null): void {
-  const { watched } = following;
+  const { watched } = selection;
   let title = "";
   let text = "";
   if (trouble !== null) {
-    [title, text] = ["The emulator is out of reach", `${trouble} This page goes on trying.`];
+    [title, text] = ["The emulator cannot be reached", `${trouble} This page keeps trying.`];
   } else if (status === null) {
     [title, text] = ["One moment", "Asking the emulator for its sessions."];
   } else if (!status.livekit) {
     title = "No LiveKit server";
   } else if (watched.kind === "over") {
     title = `Session ${shortId(watched.id)} is over`;
-    text = `${endText(watched.reason)} The next session is shown as soon as there is one.`;
+    text = `${endText(watched.reason)} The next session is shown as soon as it starts.`;
   } else if (watched.kind === "nothing") {
     [title, text] = ["No session is running", "Start one with any client; it is shown here at once."];
   } else if (refusal !== null) {
-    [title, text] = ["The room cannot be joined", `${refusal} This page goes on trying.`];
+    [title, text] = ["The room cannot be joined", `${refusal} This page keeps trying.`];
   } else if (video.videoWidth === 0) {
     title = session?.phase === "waiting" ? "The avatar is getting ready" : "Waiting for the picture";
     text = "It is shown as soon as the avatar has joined the room.";
@@ -148,9 +148,9 @@ function showNotice(session: emulator.SessionView | null): void {
   part("set-up", HTMLElement).hidden = trouble !== null || status === null || status.livekit;
 }
 
-/** Offers the running sessions, newest first, and the one that is watched. */
+/** List the running sessions, newest first, and the watched session. */
 function showPicker(): void {
-  const { choice, watched } = following;
+  const { choice, watched } = selection;
   const ids = (status?.running ?? []).map((session) => session.id).reverse();
   if (choice.kind === "one" && !ids.includes(choice.id)) {
     ids.unshift(choice.id);
@@ -170,7 +170,7 @@ function moveBar(nowMs: number): void {
   requestAnimationFrame(moveBar);
 }
 
-/** Write only what differs, or a screen reader would say it again. */
+/** Write only changed text, because a screen reader reads each change aloud. */
 function write(where: HTMLElement | string, text: string): void {
   const element = typeof where === "string" ? part(where, HTMLElement) : where;
   if (element.textContent !== text) {
@@ -192,4 +192,4 @@ function message(error: unknown): string {
 
 video.onresize = show;
 requestAnimationFrame(moveBar);
-void ask();
+void poll();

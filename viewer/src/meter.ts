@@ -1,4 +1,4 @@
-// Measures the voice that really arrives, with the browser's own audio graph.
+// Level meter of the received audio, with the browser's audio graph.
 
 import { fallen, loudnessDb, position } from "./level.ts";
 
@@ -13,17 +13,17 @@ export class Meter {
   private level = 0;
   private readAtMs = 0;
 
-  /** @param onChange whether it measures has changed */
+  /** @param onChange called when `measuring` has changed */
   constructor(onChange: () => void) {
     this.context.onstatechange = onChange;
   }
 
-  /** Whether the browser lets it measure; it wants a click first, on most pages. */
+  /** True if the browser allows measuring; most pages need a click first. */
   get measuring(): boolean {
     return this.context.state === "running";
   }
 
-  /** Measure this track, or nothing. */
+  /** Measure this track; null stops measuring. */
   listen(voice: MediaStreamTrack | null): void {
     this.source?.disconnect();
     this.source = null;
@@ -38,7 +38,7 @@ export class Meter {
     await this.context.resume();
   }
 
-  /** Where the meter stands now, from 0 to 1. */
+  /** Return the meter's position, from 0 to 1. */
   read(nowMs: number): number {
     let heard = 0;
     if (this.source !== null && this.measuring) {

@@ -1,4 +1,4 @@
-// Drives LiveAvatar's own web SDK, unmodified, as a page of its users would; the test calls `call.*` and reads `call.seen`.
+// Drive LiveAvatar's own unmodified web SDK as a user's page would; the test calls `call.*` and reads `call.seen`.
 import { AgentEventsEnum, LiveAvatarSession, SessionEvent } from "@heygen/liveavatar-web-sdk";
 
 const seen = [];

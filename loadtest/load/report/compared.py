@@ -27,7 +27,7 @@ _STYLES: Final[dict[Change, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One difference, as it is shown."""
+    """Row of a difference."""
 
     status: str
     change: Change
@@ -40,7 +40,7 @@ class Row:
 
 
 def explanation(comparison: Comparison) -> str:
-    """What the intervals are."""
+    """Return an explanation of the intervals."""
     return (
         f"Intervals come from {comparison.resamples:,} resamples of five-second windows (seed {comparison.seed}); "
         f"with {CONFIDENCE:.0%} confidence all of them hold together. Where direct users were measured in both "
@@ -50,7 +50,7 @@ def explanation(comparison: Comparison) -> str:
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """Differences, those that matter first."""
+    """Return a row for each difference, the most important first."""
     order: tuple[Change, ...] = ("regressed", "improved", "no difference shown", "not comparable")
     return [_row(one) for one in sorted(comparison.differences, key=lambda one: order.index(one.change))]
 
@@ -80,7 +80,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """As a block of the summary."""
+    """Return the comparison as a block of the summary."""
     lines = [f"### Against the earlier run: {comparison.change}", "", f"**{comparison.headline}**", ""]
     if comparison.differences:
         lines += ["| | Figure | Before | Now | Difference | Interval | Judged |", "|---|---|---|---|---|---|---|"]

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFo
 
 from load.format import format_ms
 
-# Matplotlib draws in these; the page replaces each by a CSS variable, so that one drawing serves both themes.
+# Placeholder colours; the page replaces each by a CSS variable, so that a drawing serves both themes.
 INK: Final = "#010101"
 MUTED: Final = "#020202"
 GRID: Final = "#030303"
@@ -66,7 +66,7 @@ _STYLE: Final[dict[Any, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A drawing with its title, and what it shows in words for whoever does not see it."""
+    """Drawing with its title, and its description in words."""
 
     title: str
     svg: str
@@ -92,7 +92,7 @@ def draw(title: str, paint: Callable[[Axes], None], *, alt: str, note: str = "")
 
 
 def milliseconds(axes: Axes) -> None:
-    """A logarithmic axis of times, labelled as people write them."""
+    """Make the axis logarithmic, with times as people write them."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     decades = 10 ** round(_decades(low, high))
@@ -105,7 +105,7 @@ def milliseconds(axes: Axes) -> None:
 
 
 def seconds(axes: Axes, duration_s: float) -> None:
-    """An axis of the run's time."""
+    """Make the axis one of the run's time."""
     axes.set_xlim(0, max(duration_s, 1.0))
     step_s = next((step for step in _STEPS_S if duration_s / step <= 8), _STEPS_S[-1])
     axes.xaxis.set_major_locator(MultipleLocator(step_s))
@@ -113,7 +113,7 @@ def seconds(axes: Axes, duration_s: float) -> None:
 
 
 def mark_faults(axes: Axes, at_s: Sequence[float]) -> None:
-    """A numbered line for each fault, as the page's list of faults numbers them."""
+    """Draw a line for each fault, numbered as in the page's list of faults."""
     for number, moment_s in enumerate(at_s, start=1):
         axes.axvline(moment_s, color=FAULT, linewidth=1.0, linestyle=(0, (3, 2)))
         axes.annotate(
@@ -130,7 +130,7 @@ def mark_faults(axes: Axes, at_s: Sequence[float]) -> None:
 
 
 def mark_limit(axes: Axes, limit: float, words: str) -> None:
-    """A line that must not be crossed."""
+    """Draw the line of a limit."""
     axes.axhline(limit, color=LIMIT, linewidth=1.1, linestyle=(0, (5, 2)), label=words)
 
 

@@ -1,4 +1,4 @@
-"""What the knee finder found: a table, a page with curves, JSON."""
+"""Reports of a search for the knee: a table, a page with curves, JSON."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ HEADS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class KneeFiles:
-    """Where everything is."""
+    """Paths of the reports."""
 
     values: Path
     page: Path
@@ -66,7 +66,7 @@ def write_knees(folder: Path, knees: Sequence[Knee], environment: Mapping[str, s
 
 
 def knee_page(knees: Sequence[Knee], environment: Mapping[str, str], started_at: str) -> str:
-    """A page with the curves and every run of the search."""
+    """Return a page with the curves and every run of the search."""
     return render(
         "knee.html.j2",
         knees=knees,
@@ -80,7 +80,7 @@ def knee_page(knees: Sequence[Knee], environment: Mapping[str, str], started_at:
 
 
 def cells(point: Point) -> list[str]:
-    """One run as a row under `HEADS`."""
+    """Return the cells of a run under `HEADS`."""
     cpu = point.cpu_ms_per_session_s
     return [
         str(point.sessions),
@@ -180,7 +180,7 @@ def _percent_of_core(point: Point) -> float | None:
 
 
 def _believed(knee: Knee) -> list[Point]:
-    """One point for each number of sessions: the better one, as the search believes it."""
+    """Return the better point for each number of sessions, as the search counts it."""
     best: dict[int, Point] = {}
     for point in _sorted(knee):
         if point.sessions not in best or point.p99_ms < best[point.sessions].p99_ms:

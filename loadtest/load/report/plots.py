@@ -36,17 +36,17 @@ _USUAL_PERCENTILE: Final = 99.0
 
 
 def latency_over_time(result: RunResult, verdict: Verdict) -> list[Plot]:
-    """Median and judged percentiles of each figure in each window, against the direct users'."""
+    """Plot the median and the judged percentiles of each figure in each window, beside the direct users'."""
     return [_over_time(result, verdict, name) for name in _with_values(result)]
 
 
 def percentile_curves(result: RunResult) -> list[Plot]:
-    """Each figure's whole distribution on an axis that gives every further nine the same room."""
+    """Plot each figure's whole distribution on an axis that gives every further nine the same room."""
     return [_curves(result, name) for name in _with_values(result)]
 
 
 def throughput(result: RunResult) -> list[Plot]:
-    """Talking sessions, utterances and bytes per second."""
+    """Plot talking sessions, utterances and bytes per second."""
     plots = []
     if result.samples:
         times, talking = [one.at_s for one in result.samples], [one.talking for one in result.samples]
@@ -81,7 +81,7 @@ def throughput(result: RunResult) -> list[Plot]:
 
 
 def process(result: RunResult) -> list[Plot]:
-    """CPU, memory, threads and open files of the gateway's process."""
+    """Plot CPU, memory, threads and open files of the gateway's process."""
     samples = result.samples
     if len(samples) < _LEAST_SAMPLES:
         return []
@@ -126,7 +126,7 @@ def process(result: RunResult) -> list[Plot]:
 
 
 def errors_over_time(result: RunResult) -> list[Plot]:
-    """When errors came; none when there were none."""
+    """Plot errors over time; return no plot without errors."""
     windows = result.measured.over_time.get(("gateway", "errors"), {})
     if not windows:
         return []
@@ -143,7 +143,7 @@ def errors_over_time(result: RunResult) -> list[Plot]:
 def _over_time(result: RunResult, verdict: Verdict, name: str) -> Plot:
     series = result.measured.series
     limits = _limits(verdict, name)
-    # What is judged is what is drawn: a p99 beside the limit of a p95 looks like a breach.
+    # Only the judged percentile is drawn: a p99 beside the limit of a p95 would look like a breach.
     ranks = sorted({percentile for percentile, _ in limits}) or [_USUAL_PERCENTILE]
     mine = percentiles_over_time(series.get(("gateway", name)), (_MEDIAN, *ranks))
     direct = percentiles_over_time(series.get(("direct", name)), (ranks[-1],))
@@ -263,7 +263,7 @@ def _limits(verdict: Verdict, figure: str) -> list[tuple[float, float]]:
 def _thinned(
     shares: NDArray[np.float64], values_ms: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """At most `_CURVE_POINTS` points, as dense at the many nines as at the median."""
+    """Return at most `_CURVE_POINTS` points, as dense at the many nines as at the median."""
     if len(shares) <= _CURVE_POINTS:
         return shares, values_ms
     nines = -np.log10(1 - shares)
@@ -273,7 +273,7 @@ def _thinned(
 
 
 def _smooth(values: Sequence[float], width: int = 5) -> list[float]:
-    """Means over neighbours: ticks of the kernel's CPU clock are coarse."""
+    """Return means over neighbours, because ticks of the kernel's CPU clock are coarse."""
     if len(values) < 3 * width:
         return list(values)
     padded = np.pad(np.asarray(values, dtype=float), width // 2, mode="edge")

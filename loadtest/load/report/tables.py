@@ -15,7 +15,7 @@ SYSTEMS: Final[tuple[System, ...]] = ("gateway", "direct")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One figure of one system; times in milliseconds."""
+    """Figure of one system; times in milliseconds."""
 
     count: int
     percentiles_ms: tuple[float, ...]
@@ -25,14 +25,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class FigureRow:
-    """One figure, through the gateway and directly."""
+    """Figure through the gateway and without it."""
 
     figure: Figure
     gateway: Measured | None
     direct: Measured | None
 
     def added_ms(self, rank: float) -> float | None:
-        """What the gateway adds at a percentile, milliseconds; None unless both were measured."""
+        """Return the milliseconds that the gateway adds at a percentile; None unless both were measured."""
         if self.gateway is None or self.direct is None:
             return None
         at = RANKS.index(rank)
@@ -51,7 +51,7 @@ class ErrorRow:
 
 
 def figure_rows(result: RunResult) -> list[FigureRow]:
-    """Figures that have values, in the order of `FIGURES`."""
+    """Return the figures that have values, in the order of `FIGURES`."""
     rows = [
         FigureRow(
             figure,
@@ -64,7 +64,7 @@ def figure_rows(result: RunResult) -> list[FigureRow]:
 
 
 def error_rows(result: RunResult) -> list[ErrorRow]:
-    """Errors, the unexplained first, then the most frequent."""
+    """Return the errors, unexplained before provoked, then by frequency."""
     rows = [
         ErrorRow(system, reason, count, provoked)
         for provoked, errors in ((False, result.measured.errors), (True, result.measured.expected_errors))
@@ -74,7 +74,7 @@ def error_rows(result: RunResult) -> list[ErrorRow]:
 
 
 def counter_rows(result: RunResult) -> list[tuple[str, str, tuple[str, str]]]:
-    """Counters that moved: name, meaning, and each system's number."""
+    """Return the counters that are not zero: name, meaning, and each system's number."""
     rows = []
     for name, meaning in COUNTERS.items():
         numbers = [result.measured.counters.get((system, name), 0) for system in SYSTEMS]
@@ -85,7 +85,7 @@ def counter_rows(result: RunResult) -> list[tuple[str, str, tuple[str, str]]]:
 
 
 def highlights(result: RunResult) -> list[tuple[str, str, str]]:
-    """The few numbers that somebody in a hurry wants: label, value, what it is measured against."""
+    """Return the most important numbers: label, value, and reference value."""
     measured, rows = result.measured, {row.figure.name: row for row in figure_rows(result)}
     shown = [
         (
@@ -125,7 +125,7 @@ def highlights(result: RunResult) -> list[tuple[str, str, str]]:
 
 
 def cost_line(result: RunResult) -> tuple[str, str, str] | None:
-    """The gateway's CPU per second of audio; None when it was not sampled."""
+    """Return the gateway's CPU per second of audio; None when it was not sampled."""
     used_s = cpu_s(result.samples)
     audio_s = result.measured.counters.get(("gateway", "audio bytes"), 0) / AUDIO_BYTES_PER_S
     if used_s is None or not audio_s:
@@ -136,7 +136,7 @@ def cost_line(result: RunResult) -> tuple[str, str, str] | None:
 
 
 def has_direct(rows: Sequence[FigureRow]) -> bool:
-    """Whether anything was measured without the gateway."""
+    """Return whether any figure was measured without the gateway."""
     return any(row.direct for row in rows)
 
 

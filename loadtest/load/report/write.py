@@ -1,4 +1,4 @@
-"""Writes all outputs of a run into one folder."""
+"""All reports of a run, written into a folder."""
 
 import json
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from load.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Where everything is."""
+    """Paths of the reports."""
 
     result: Path
-    """What was measured: `report`, `compare` and `run --baseline` read it."""
+    """All measurements: `report`, `compare` and `run --baseline` read it."""
     verdict: Path
     junit: Path
     summary: Path
@@ -35,7 +35,7 @@ def write_all(folder: Path, result: RunResult, verdict: Verdict, comparison: Com
         folder / "report.html",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    # First of all, so that a run is never lost to a mistake in a report.
+    # The result comes first, so that a mistake in a report never loses a run.
     result.save(written.result)
     row = verdict.to_json()
     if comparison is not None:

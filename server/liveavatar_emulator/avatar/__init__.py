@@ -1,1 +1,1 @@
-"""The avatar as a participant of a LiveKit room: its voice, its face, and the way in and out."""
+"""The avatar as a participant of a LiveKit room: its audio, its face, joining and leaving."""

@@ -1,7 +1,7 @@
-"""The avatar's face, drawn into I420 pictures. Pure: an expression comes in, a picture goes out.
+"""The avatar's face, drawn into I420 frames. Pure: an expression comes in, a frame comes out.
 
-The portrait is copied row by row, each row moved as the head leans and sways; then eyes, brows and mouth are
-laid over it. An expression is rounded to steps finer than can be seen, so that features once drawn serve again.
+The portrait is copied row by row, each row shifted as the head leans and sways; then eyes, brows and mouth are
+drawn on top. An expression is rounded to steps too fine to be seen, so that drawn features are used again.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from liveavatar_emulator.avatar import features
 from liveavatar_emulator.avatar.portrait import DOWN_PHASES, RIGHT_PHASES, Bytes, Floats, Shifted, stills
 
 SIZES = {"very_high": (1920, 1080), "high": (1280, 720), "medium": (852, 480), "low": (640, 360)}
-"""Width and height per quality. Encoders cut widths to multiples of four."""
+"""Width and height per quality. Encoders crop widths to multiples of four."""
 
 TILT = 0.075
-"""By how much the features turn when the head leans, in radians."""
+"""Angle, in radians, by which the features turn with the leaning head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expression:
-    """What the face shows at one moment. Shifts are in units of the picture's height."""
+    """Expression of the face at one moment. Shifts are in units of the frame's height."""
 
     mouth: float = 0.0
     """0 closed to 1 wide open."""
@@ -29,17 +29,17 @@ class Expression:
     eyelids: float = 0.0
     """0 open to 1 closed."""
     gaze: tuple[float, float] = (0.0, 0.0)
-    """Where it looks, from -1 to 1: to the right, and down."""
+    """Direction of the gaze, from -1 to 1: to the right, and down."""
     brows: float = 0.0
     """0 at rest to 1 raised."""
     sway: tuple[float, float] = (0.0, 0.0)
     """Shift of the head to the right and down; the shoulders hardly move."""
     lean: float = 0.0
-    """0 upright to 1 leaning towards whoever speaks, with the head tilted."""
+    """0 upright to 1 leaning towards the speaker, with the head tilted."""
 
 
 class Face:
-    """A face of one size. The picture returned by `draw` is overwritten by the next call."""
+    """A face of one size. The next call of `draw` overwrites the frame that `draw` returned."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width = width
@@ -54,7 +54,7 @@ class Face:
         self._rows = (np.arange(height, dtype=np.float32) + 0.5) / height
 
     def draw(self, expression: Expression) -> bytearray:
-        """The face as one I420 picture: luma, then blue and red difference at half the size."""
+        """Draw the face and return it as one I420 frame."""
         across, down = _shifts(self._rows, expression)
         still = self._stills
         _copy_rows(self.luma, still.luma, still.luma_margin, across * self.height, down * self.height)
@@ -75,9 +75,9 @@ class Face:
     def _place(
         self, centre: tuple[float, float], expression: Expression
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The even pixel at or before a place of the portrait, and how many halves of a pixel it lies behind."""
+        """Return the even pixel at or before a point of the portrait, and the distance in half pixels."""
         across, down = _shifts(np.array([centre[1]], dtype=np.float32), expression)
-        # Turned about the nose, as the features themselves are about their own middles.
+        # The position turns about the nose, as the features turn about their own centres.
         turn = TILT * _rounded(expression.lean, 16)
         x = centre[0] + float(across[0]) + turn * (centre[1] - 0.48)
         y = centre[1] + float(down[0]) - turn * centre[0]
@@ -86,7 +86,7 @@ class Face:
         return pixel, (halves[0] % features.PHASES, halves[1] % features.PHASES)
 
     def _lay(self, sprite: features.Sprite, pixel: tuple[int, int]) -> None:
-        """Lay a sprite over the picture with its centre at an even pixel."""
+        """Draw a sprite with its centre at an even pixel."""
         left, top = pixel[0] + sprite.left, pixel[1] + sprite.top
         for plane, keep, add, scale in (
             (self.luma, sprite.keep[0], sprite.add[0], 1),
@@ -106,7 +106,7 @@ def _rounded(value: float, steps: int) -> float:
 
 
 def _shifts(rows: Floats, expression: Expression) -> tuple[Floats, Floats]:
-    """How far each row is moved, to the right and down: the head with all its weight, the shoulders hardly."""
+    """Return the shift of each row to the right and down: full for the head, small for the shoulders."""
     share = np.clip((0.98 - rows) / 0.40, 0, 1)
     share = share * share * (3 - 2 * share)
     above_chin = np.clip(0.70 - rows, 0, 0.70)
@@ -117,7 +117,7 @@ def _shifts(rows: Floats, expression: Expression) -> tuple[Floats, Floats]:
 
 
 def _copy_rows(target: Bytes, source: Shifted, margin: int, across: Floats, down: Floats) -> None:
-    """Fill the target with the source moved by so many pixels per row, to the nearest part the source has."""
+    """Fill the target with the source, shifted by so many pixels per row."""
     height, width = target.shape
     right = np.rint(-RIGHT_PHASES * across[:height]).astype(np.int32)
     below = np.rint(-DOWN_PHASES * down[:height]).astype(np.int32)

@@ -1,6 +1,6 @@
-"""Eyes, brows and mouth as small transparent pictures. Pure, and remembered: most of them are seen again soon.
+"""Eyes, brows and mouth as small transparent sprites. Pure, and cached, since most of them are drawn again soon.
 
-Places are in units of the picture's height, as in the portrait.
+Points are in units of the frame's height, as in the portrait.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from liveavatar_emulator.avatar.portrait import SKIN, SKIN_SHADE, Bytes, Floats, Rgb, ellipse, stroke, yuv
 
 EYE = (0.078, 0.440)
-"""The right one in the picture; the other one is its mirror image."""
+"""The right eye in the frame; the other eye is its mirror image."""
 MOUTH = (0.0, 0.587)
 
 PHASES = 4
-"""Places a picture may have between two even pixels, in halves of a pixel."""
+"""Positions of a sprite between two even pixels, in half pixels."""
 
 _WHITE: Rgb = (250, 247, 244)
 _IRIS: Rgb = (86, 118, 92)
@@ -34,20 +34,20 @@ _TONGUE: Rgb = (206, 100, 104)
 
 @dataclass(frozen=True, slots=True)
 class Sprite:
-    """A transparent picture: what lies below shows by `keep` / 256, to which `add` is added.
+    """A transparent picture: the background times `keep` / 256, plus `add`.
 
-    `left` and `top` say where it begins, in pixels from the even pixel at or before its centre.
+    `left` and `top` are the position of its corner, in pixels from the even pixel at or before its centre.
     """
 
     left: int
     top: int
     keep: tuple[NDArray[np.uint16], NDArray[np.uint16]]
-    """Of luma and of both chromas."""
+    """Factors of luma and of both chromas."""
     add: tuple[Bytes, Bytes, Bytes]
 
 
 class _Sheet:
-    """A transparent picture in the making. x and y are the portrait's places of its pixels."""
+    """A sprite under construction. x and y are the portrait's coordinates of its pixels."""
 
     def __init__(
         self,
@@ -70,12 +70,12 @@ class _Sheet:
         self._layers = [np.zeros_like(self._keep), np.zeros_like(self._keep_half), np.zeros_like(self._keep_half)]
 
     def cover(self, distance: Floats, blur: float = 0.0) -> Floats:
-        """How much of each pixel lies inside a shape."""
+        """Return the part of each pixel that lies inside a shape."""
         covered: Floats = np.clip(0.5 - distance / np.float32(max(blur, 1 / self._unit)), 0, 1)
         return covered
 
     def lay(self, cover: Floats, colour: Rgb) -> None:
-        """Lay a colour over what is covered."""
+        """Paint a colour over the covered parts."""
         half = cover[::2] + cover[1::2]
         half = (half[:, ::2] + half[:, 1::2]) * np.float32(0.25)
         self._keep *= 1 - cover
@@ -84,7 +84,7 @@ class _Sheet:
             self._layers[number] += share * (np.float32(part) - self._layers[number])
 
     def sprite(self) -> Sprite:
-        """The finished picture."""
+        """Return the finished sprite."""
         keep = tuple((256 * part + 0.5).astype(np.uint16) for part in (self._keep, self._keep_half))
         luma, blue, red = ((layer + 0.5).astype(np.uint8) for layer in self._layers)
         return Sprite(self.left, self.top, (keep[0], keep[1]), (luma, blue, red))
@@ -100,14 +100,14 @@ def eye(  # noqa: PLR0917 - the cache is quicker with them in order
     brows: float,
     tilt: float,
 ) -> Sprite:
-    """One eye with its brow, for a picture of this height; `side` is 1 for the right one in the picture."""
+    """Return one eye with its brow for a frame of this height; `side` is 1 for the right eye in the frame."""
     sheet = _Sheet(height, (side * EYE[0], EYE[1] - 0.022), (0.056, 0.056), phase, tilt)
     x, y = sheet.x * side - EYE[0], sheet.y
     middle = EYE[1]
     cover, lay = sheet.cover, sheet.lay
     lay(cover(ellipse(x, y, (0, middle + 0.001), (0.041, 0.030)), blur=0.024) * np.float32(0.40), SKIN_SHADE)
     white = cover(ellipse(x, y, (0, middle), (0.0335, 0.0225)))
-    # The lid comes down over the eye along a curve; the lower one rises a little to meet it.
+    # The upper lid covers the eye along a curve, and the lower lid rises a little to meet it.
     lid = middle - 0.0182 + 0.0302 * eyelids + 6.0 * (1 - 1.25 * eyelids) * x * x
     below_lid = cover(lid - y)
     seen = white * below_lid * cover(y - (middle + 0.022 - 0.008 * eyelids))
@@ -132,7 +132,7 @@ def eye(  # noqa: PLR0917 - the cache is quicker with them in order
 
 @lru_cache(maxsize=512)
 def mouth(height: int, phase: tuple[int, int], opening: float, spread: float, tilt: float) -> Sprite:
-    """The mouth: two lips, and between them teeth and tongue as far as it is open."""
+    """Return the mouth: two lips, with teeth and tongue between them as far as it is open."""
     sheet = _Sheet(height, (MOUTH[0], MOUTH[1] + 0.010), (0.072, 0.052), phase, tilt)
     wide = 0.046 + 0.014 * spread - 0.010 * opening
     gap = 0.042 * opening * (1.2 - 0.5 * spread)

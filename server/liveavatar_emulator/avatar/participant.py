@@ -1,4 +1,4 @@
-"""One avatar in one room, through the LiveKit SDK: joins, publishes its two tracks, performs, and leaves."""
+"""Avatar in one room, through the LiveKit SDK: joins, publishes its two tracks, streams, and leaves."""
 
 import asyncio
 import zlib
@@ -10,201 +10,204 @@ import structlog
 from livekit import rtc
 
 from liveavatar_emulator.avatar.face import SIZES, Face
-from liveavatar_emulator.avatar.tracks import DELAY_S, FaceTrack, VoiceTrack
-from liveavatar_emulator.avatar.voice import RATE_HZ, SAMPLE_BYTES
-from liveavatar_emulator.cues import Cue, Posed
+from liveavatar_emulator.avatar.speech_renderer import RATE_HZ, SAMPLE_BYTES
+from liveavatar_emulator.avatar.tracks import DELAY_S, AudioTrack, VideoTrack
+from liveavatar_emulator.avatar_events import AvatarEvent, PoseChanged
 from liveavatar_emulator.protocol import Pose
-from liveavatar_emulator.rooms import RoomParticipant
+from liveavatar_emulator.rooms import RoomAccess
+from liveavatar_emulator.states import AVATAR_STATES, AvatarState, State
 
 JOIN_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 3.0
-"""For one attempt of the SDK, which makes several. All of them must end before the join does: an attempt that is
-abandoned may still succeed, and leave an avatar behind that nobody can put out."""
+"""Timeout of one of the SDK's several attempts. All attempts must end before the join times out: an abandoned
+attempt may still succeed, and leave an avatar in the room that the emulator cannot remove."""
 LEAVE_TIMEOUT_S = 3.0
 
 _log = structlog.stdlib.get_logger()
 
 
 class Rooms(Protocol):
-    """Makes and removes rooms on the configured server."""
+    """Rooms on the configured server."""
 
     async def create(self, name: str) -> None:
-        """Make a room; one that exists already is fine."""
+        """Create a room; an existing room is fine."""
 
     async def close(self, name: str, tokens_valid_s: float) -> None:
-        """Remove a room with everybody in it, and keep it removed while tokens for it may be valid.
+        """Delete a room with its participants, and keep it deleted while tokens for it may be valid.
 
-        A room that is gone already is fine.
+        A deleted room is fine.
         """
 
 
 class Participant:
     """An avatar. `run` is its whole life, in a task of its owner; `leave` ends it.
 
-    `joined` is called once it is in the room with both tracks; `lost` when it could not join or was put out,
-    and then nothing else. Neither is called after `leave`.
+    `joined` is called once both tracks are in the room; `lost` is called if the avatar could not join or was
+    disconnected, and is the last call. Neither is called after `leave`.
     """
 
     def __init__(
         self,
         *,
         session_id: str,
-        seat: RoomParticipant,
+        access: RoomAccess,
         quality: str,
         encoding: str,
         rooms: Rooms,
-        draughtsman: Executor,
+        drawing_executor: Executor,
         joined: Callable[[], None],
         lost: Callable[[], None],
     ) -> None:
         self.session_id = session_id
-        self._seat = seat
+        self._access = access
         self._quality = quality
         self._encoding = encoding
         self._rooms = rooms
-        self._draughtsman = draughtsman
+        self._drawing_executor = drawing_executor
         self._joined = joined
         self._lost = lost
-        self._over = asyncio.Event()
-        self._left = False
+        self._stop = asyncio.Event()
+        self._leave_requested = False
         self._pose = Pose.IDLE
-        self._status = "joining"
+        self._state = State(AvatarState.JOINING, AVATAR_STATES)
         self._identity: str | None = None
-        self._voice: VoiceTrack | None = None
-        self._face: FaceTrack | None = None
-        self._figures: dict[str, float] = {}
+        self._audio: AudioTrack | None = None
+        self._video: VideoTrack | None = None
+        self._final_counters: dict[str, float] = {}
 
-    # -- what the session says
+    # -- called by the session's driver
     # ------------------------------------------------------------------------------------------------
 
-    def follow(self, cue: Cue) -> None:
-        """Take a cue. A session that waits for its avatar has none but poses before that has joined."""
-        if isinstance(cue, Posed):
-            self._pose = cue.pose
-        elif self._voice is not None:
-            self._voice.follow(cue)
+    def handle(self, event: AvatarEvent) -> None:
+        """Render an event. Before the avatar has joined, a waiting session sends only poses."""
+        if isinstance(event, PoseChanged):
+            self._pose = event.pose
+        elif self._audio is not None:
+            self._audio.handle(event)
 
     def leave(self) -> None:
         """Leave the room for good."""
-        self._left = True
-        self._over.set()
+        self._leave_requested = True
+        self._stop.set()
 
     def row(self) -> dict[str, Any]:
-        """What became of it, as JSON."""
+        """Return state and counters as JSON."""
         return {
-            "room": self._seat.room,
-            "owned": self._seat.owned,
+            "room": self._access.room,
+            "owned": self._access.owned,
             "identity": self._identity,
-            "status": self._status,
-            "joined": self._status == "in the room",
+            "status": self._state.value.value,
+            "joined": self._state.value is AvatarState.JOINED,
             "delay_s": DELAY_S,
-            **(self._figures or self._count()),
+            **(self._final_counters or self._counters()),
         }
 
-    def _count(self) -> dict[str, float]:
-        voice, face = self._voice, self._face
+    def _counters(self) -> dict[str, float]:
+        audio, video = self._audio, self._video
         return {
-            "video_frames": face.pictures if face else 0,
-            "video_frames_skipped": face.skipped if face else 0,
-            "audio_frames": voice.frames if voice else 0,
-            "audio_frames_late": voice.late_frames if voice else 0,
-            "audio_missed_s": round(voice.missed_s, 6) if voice else 0.0,
-            "audio_waiting_s": voice.voice.waiting_bytes / SAMPLE_BYTES / RATE_HZ if voice else 0.0,
-            "speech_begun_late_s": round(voice.voice.late_samples / RATE_HZ, 6) if voice else 0.0,
+            "video_frames": video.frames if video else 0,
+            "video_frames_skipped": video.skipped_frames if video else 0,
+            "audio_frames": audio.frames if audio else 0,
+            "audio_frames_late": audio.late_frames if audio else 0,
+            "audio_missed_s": round(audio.missed_s, 6) if audio else 0.0,
+            "audio_waiting_s": audio.renderer.waiting_bytes / SAMPLE_BYTES / RATE_HZ if audio else 0.0,
+            "speech_begun_late_s": round(audio.renderer.late_samples / RATE_HZ, 6) if audio else 0.0,
         }
 
-    # -- its life
+    # -- life
     # ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Join, perform until the session is over or the room is lost, and leave."""
+        """Join, stream until the session ends or the room is lost, and leave."""
         room = rtc.Room()
-        room.on("disconnected", lambda _reason: self._over.set())
+        room.on("disconnected", lambda _reason: self._stop.set())
         try:
             if await self._enter(room):
-                await self._perform()
+                await self._stream()
         except Exception as error:  # noqa: BLE001 - the SDK's errors share no base
             self._give_up("avatar.failed", error=type(error).__name__)
         finally:
             await self._exit(room)
 
     async def _enter(self, room: rtc.Room) -> bool:
-        """Join and publish; False when that failed, or the session ended meanwhile."""
+        """Join and publish; False if that failed, or if the session ended meanwhile."""
         try:
             async with asyncio.timeout(JOIN_TIMEOUT_S), asyncio.TaskGroup() as tasks:
-                # The first face of a size takes a while to draw, about as long as it takes to join.
+                # Drawing the first face of a size takes about as long as joining.
                 drawing = tasks.create_task(asyncio.to_thread(Face, *SIZES[self._quality]))
                 await self._connect(room)
-                self._face = FaceTrack(await drawing, seed=zlib.crc32(self.session_id.encode()))
-                self._voice = VoiceTrack()
-                await self._voice.publish(room)
-                await self._face.publish(room, self._quality, self._encoding)
+                self._video = VideoTrack(await drawing, seed=zlib.crc32(self.session_id.encode()))
+                self._audio = AudioTrack()
+                await self._audio.publish(room)
+                await self._video.publish(room, self._quality, self._encoding)
         except* Exception as group:  # noqa: BLE001 - the SDK's errors share no base
-            # The errors' text may hold an address with the token in it, so only their kinds are told.
+            # An error's text may contain an address with the token, so only the types are logged.
             kinds = ",".join(sorted({type(error).__name__ for error in _leaves(group)}))
             self._give_up(
                 "avatar.refused",
                 error=kinds,
-                hint="is the LiveKit server there, and does it take this room's token?",
+                hint="check that the LiveKit server is reachable and accepts this room's token",
             )
-        if self._left or self._status != "joining":
+        if self._leave_requested or self._state.value is AvatarState.LOST:
             return False
         self._identity = room.local_participant.identity
-        self._status = "in the room"
-        _log.info("avatar.joined", session=self.session_id, room=self._seat.room, owned=self._seat.owned)
+        self._state.move(AvatarState.JOINED)
+        _log.info("avatar.joined", session=self.session_id, room=self._access.room, owned=self._access.owned)
         self._joined()
         return True
 
     async def _connect(self, room: rtc.Room) -> None:
-        if self._seat.owned:
-            await self._rooms.create(self._seat.room)
+        if self._access.owned:
+            await self._rooms.create(self._access.room)
         options = rtc.RoomOptions(auto_subscribe=False, connect_timeout=CONNECT_TIMEOUT_S)
-        await room.connect(self._seat.url, self._seat.token, options)
+        await room.connect(self._access.url, self._access.token, options)
 
-    async def _perform(self) -> None:
-        voice, face = self._voice, self._face
-        if voice is None or face is None:
-            raise RuntimeError("performing without having joined")
+    async def _stream(self) -> None:
+        audio, video = self._audio, self._video
+        if audio is None or video is None:
+            raise RuntimeError("streaming without having joined")
         name = f"session-{self.session_id}"
         async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(voice.feed(), name=f"{name}/voice")
-            showing = face.feed(self._draughtsman, lambda: self._pose, voice.mouth_now)
-            drawing = tasks.create_task(showing, name=f"{name}/face")
-            await self._over.wait()
+            speaking = tasks.create_task(audio.feed(), name=f"{name}/voice")
+            frames = video.feed(self._drawing_executor, lambda: self._pose, audio.mouth_now)
+            drawing = tasks.create_task(frames, name=f"{name}/face")
+            await self._stop.wait()
             speaking.cancel()
             drawing.cancel()
         self._give_up("avatar.lost")
 
     def _give_up(self, event: str, **details: str) -> None:
-        """Say once that it is out of the room against its session's will."""
-        if self._left or self._status == "lost":
+        """Report, once, that the avatar is out of the room against its session's will."""
+        if self._leave_requested or self._state.value is AvatarState.LOST:
             return
-        self._status = "lost"
-        _log.error(event, session=self.session_id, room=self._seat.room, **details)
+        self._state.move(AvatarState.LOST)
+        _log.error(event, session=self.session_id, room=self._access.room, **details)
         self._lost()
 
     async def _exit(self, room: rtc.Room) -> None:
-        if self._status != "lost":
-            self._status = "left"
-        try:
-            async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await _leave(room)
-        except Exception as error:  # noqa: BLE001 - the SDK's errors share no base, and it is gone either way
+        if self._state.value is not AvatarState.LOST:
+            self._state.move(AvatarState.LEFT)
+        leaving = asyncio.ensure_future(_leave(room))
+        # Not `asyncio.timeout`: before Python 3.11.3 it raises no TimeoutError in a task that was cancelled.
+        done, _ = await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT_S)
+        leaving.cancel()
+        error = leaving.exception() if done else TimeoutError()
+        if error is not None:  # the room is left either way
             _log.warning(
-                "avatar.left_badly", session=self.session_id, room=self._seat.room, error=type(error).__name__
+                "avatar.left_badly", session=self.session_id, room=self._access.room, error=type(error).__name__
             )
-        for track in (self._voice, self._face):
+        for track in (self._audio, self._video):
             if track is not None:
                 await track.close()
-        # Its session is remembered for long, pictures and sound need not be.
-        self._figures = self._count()
-        self._voice = self._face = None
-        if self._seat.owned:
-            await self._rooms.close(self._seat.room, self._seat.tokens_valid_s)
+        # The session's record outlives the tracks, so only the counters are kept.
+        self._final_counters = self._counters()
+        self._audio = self._video = None
+        if self._access.owned:
+            await self._rooms.close(self._access.room, self._access.tokens_valid_s)
 
 
 async def _leave(room: rtc.Room) -> None:
-    # livekit 1.1.21 keeps threads and files of a room whose tracks were still published when it was left.
+    # livekit 1.1.21 leaks threads and files of a room that was left with published tracks.
     if room.isconnected():
         for publication in list(room.local_participant.track_publications):
             await room.local_participant.unpublish_track(publication)

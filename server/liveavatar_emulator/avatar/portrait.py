@@ -1,9 +1,9 @@
-"""The still part of the avatar's picture: background, shoulders, head and hair, without eyes, brows and mouth.
+"""The still part of the avatar's frame: background, shoulders, head and hair, without eyes, brows and mouth.
 
-Drawn once per size from smooth shapes, at twice the size in both directions, so that it can be shifted by parts
-of a pixel later. Pure.
+Drawn once per size from smooth shapes, at twice the size in both directions, so that it can be shifted by parts of
+a pixel later. Pure.
 
-Places are in units of the picture's height: x from its middle to the right, y from its top downwards.
+Points are in units of the frame's height: x from the middle to the right, y from the top down.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
-"""Single precision throughout; what the types cannot say."""
+"""Single-precision array; the type cannot express the precision."""
 Bytes = NDArray[np.uint8]
 Rgb = tuple[float, float, float]
 Box = tuple[float, float, float, float]
@@ -33,22 +33,22 @@ SKY_BOTTOM: Rgb = (158, 184, 198)
 GLOW: Rgb = (250, 246, 238)
 
 MARGIN = 0.13
-"""What is drawn beyond each edge, so that a shifted picture still fills the frame."""
+"""Margin drawn beyond each edge, so that a shifted picture still fills the frame."""
 
 
 RIGHT_PHASES = 4
 DOWN_PHASES = 2
 
 Shifted = tuple[tuple[Bytes, ...], ...]
-"""One plane at every shift by a part of its pixels: `[down][right]`, in halves down and quarters to the right.
+"""A plane at each shift by a part of its pixels: `[down][right]`, in halves down and quarters to the right.
 
-Rows are moved one by one when the head leans, so an upright edge shows steps to the right more than others.
+Rows are shifted one by one when the head leans, so a vertical edge shows horizontal steps most.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Stills:
-    """The portrait's three planes, each reaching `margin` of its own pixels beyond the picture's edges."""
+    """The portrait's three planes, each with a margin of `margin` pixels beyond the frame's edges."""
 
     luma: Shifted
     blue: Shifted
@@ -62,7 +62,7 @@ class Stills:
 
 
 def ellipse(x: Floats, y: Floats, centre: tuple[float, float], radii: tuple[float, float]) -> Floats:
-    """Distance to an ellipse, exact at the outline and close to it near there."""
+    """Return the distance to an ellipse, exact at the outline and close to exact near it."""
     a, b = radii
     u, v = (x - centre[0]) / a, (y - centre[1]) / b
     length = np.sqrt(u * u + v * v) + 1e-6
@@ -74,7 +74,7 @@ def ellipse(x: Floats, y: Floats, centre: tuple[float, float], radii: tuple[floa
 def stroke(
     x: Floats, y: Floats, start: tuple[float, float], end: tuple[float, float], radii: tuple[float, float]
 ) -> Floats:
-    """Distance to a straight stroke with round ends, as thick at its start and end as `radii` say."""
+    """Return the distance to a straight stroke with round ends of the given radii."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     along = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy), 0, 1)
     distance: Floats = np.hypot(x - start[0] - along * dx, y - start[1] - along * dy)
@@ -82,8 +82,8 @@ def stroke(
     return distance
 
 
-def melt(one: Floats, other: Floats, width: float) -> Floats:
-    """Both shapes as one, with a round transition of this width."""
+def smooth_union(one: Floats, other: Floats, width: float) -> Floats:
+    """Return the union of two shapes, with a round transition of this width."""
     share = np.clip(0.5 + 0.5 * (other - one) / width, 0, 1)
     melted: Floats = other + (one - other) * share - width * share * (1 - share)
     return melted
@@ -96,7 +96,7 @@ Shape = Callable[[Floats, Floats], Floats]
 
 
 class _Canvas:
-    """A picture in red, green and blue planes that reaches beyond the frame by whole pixels on every side."""
+    """A picture in red, green and blue planes with a margin of whole pixels on each side."""
 
     def __init__(self, width: int, height: int, margin: int, unit: float) -> None:
         self.planes = np.empty((3, height + 2 * margin, width + 2 * margin), np.float32)
@@ -114,9 +114,9 @@ class _Canvas:
         strength: float = 1.0,
         within: Shape | None = None,
     ) -> None:
-        """Lay a colour over the inside of a shape, where that is `within` another one.
+        """Paint the inside of a shape, where that is `within` another shape.
 
-        `blur` is the width over which the edge fades.
+        `blur` is the width of the faded edge.
         """
         columns = slice(*np.searchsorted(self._x, (box[0], box[2])))
         rows = slice(*np.searchsorted(self._y, (box[1], box[3])))
@@ -132,7 +132,7 @@ class _Canvas:
             area += cover * (part - area)
 
     def backdrop(self) -> None:
-        """A soft gradient with a glow behind the head."""
+        """Paint a soft gradient with a glow behind the head."""
         down = np.clip(self._y, 0, 1)[:, None]
         glow = (
             0.75 * np.exp(-((self._x[None, :] / 0.55) ** 2)) * np.exp(-(((self._y[:, None] - 0.38) / 0.45) ** 2))
@@ -143,28 +143,28 @@ class _Canvas:
 
 
 def _head(x: Floats, y: Floats) -> Floats:
-    return melt(ellipse(x, y, (0, 0.395), (0.182, 0.200)), ellipse(x, y, (0, 0.500), (0.148, 0.162)), 0.08)
+    return smooth_union(ellipse(x, y, (0, 0.395), (0.182, 0.200)), ellipse(x, y, (0, 0.500), (0.148, 0.162)), 0.08)
 
 
 def _hair_behind(x: Floats, y: Floats) -> Floats:
     crown = ellipse(x, y, (0, 0.370), (0.226, 0.245))
-    return melt(crown, ellipse(x, y, (0, 0.520), (0.236, 0.190)), 0.08)
+    return smooth_union(crown, ellipse(x, y, (0, 0.520), (0.236, 0.190)), 0.08)
 
 
 def _face_opening(x: Floats, y: Floats) -> Floats:
-    """Where the hair in front lets the face be seen: a fringe swept to one side."""
+    """Return the shape that the hair in front leaves free: a fringe swept to one side."""
     swept = ellipse(x, y, (0.045, 0.490), (0.165, 0.222))
-    return melt(swept, ellipse(x, y, (-0.065, 0.520), (0.112, 0.172)), 0.03)
+    return smooth_union(swept, ellipse(x, y, (-0.065, 0.520), (0.112, 0.172)), 0.03)
 
 
 def _hair_in_front(x: Floats, y: Floats) -> Floats:
-    cap = melt(ellipse(x, y, (0, 0.360), (0.205, 0.217)), ellipse(x, y, (0, 0.485), (0.207, 0.160)), 0.05)
+    cap = smooth_union(ellipse(x, y, (0, 0.360), (0.205, 0.217)), ellipse(x, y, (0, 0.485), (0.207, 0.160)), 0.05)
     return np.maximum(cap, -_face_opening(x, y))
 
 
 def _shoulders(x: Floats, y: Floats) -> Floats:
     slope = ellipse(x, y, (0, 1.09), (0.50, 0.335))
-    return melt(slope, ellipse(x, y, (0, 1.00), (0.26, 0.270)), 0.10)
+    return smooth_union(slope, ellipse(x, y, (0, 1.00), (0.26, 0.270)), 0.10)
 
 
 def _neckline(x: Floats, y: Floats) -> Floats:
@@ -172,7 +172,9 @@ def _neckline(x: Floats, y: Floats) -> Floats:
 
 
 def _neck(x: Floats, y: Floats) -> Floats:
-    return melt(stroke(x, y, (0, 0.56), (0, 0.74), (0.080, 0.084)), ellipse(x, y, (0, 0.790), (0.125, 0.06)), 0.05)
+    return smooth_union(
+        stroke(x, y, (0, 0.56), (0, 0.74), (0.080, 0.084)), ellipse(x, y, (0, 0.790), (0.125, 0.06)), 0.05
+    )
 
 
 def _paint_portrait(canvas: _Canvas) -> None:
@@ -220,7 +222,7 @@ def _paint_body(canvas: _Canvas, box: Box) -> None:
 
 
 def _paint_face(canvas: _Canvas, box: Box) -> None:
-    # Both ears, and below both cheeks: one side and its mirror image.
+    # `np.abs(x)` draws a shape and its mirror image: both ears, and in `_shade_face` both cheeks.
     canvas.paint(lambda x, y: ellipse(np.abs(x), y, (0.183, 0.455), (0.024, 0.042)), SKIN_SHADE, box)
     canvas.paint(_head, SKIN, box)
     _shade_face(canvas, box)
@@ -245,7 +247,7 @@ def _paint_face(canvas: _Canvas, box: Box) -> None:
 
 
 def _shade_face(canvas: _Canvas, box: Box) -> None:
-    """Roundness, cheeks and nose."""
+    """Shade the face, the cheeks and the nose."""
     canvas.paint(
         lambda x, y: -ellipse(x, y, (-0.020, 0.455), (0.185, 0.215)),
         SKIN_SHADE,
@@ -275,7 +277,7 @@ def _shade_face(canvas: _Canvas, box: Box) -> None:
 
 
 def yuv(colour: Rgb) -> tuple[float, float, float]:
-    """Luma, blue and red difference of a colour, in the range of studio video.
+    """Return luma, blue and red difference of a colour, in the range of studio video.
 
     Source: ITU-R BT.601, which decoders assume when a stream does not say otherwise.
     """
@@ -297,14 +299,17 @@ def _plane(canvas: _Canvas, weights: Rgb, offset: float) -> Floats:
 
 
 def _halved(plane: Floats) -> Floats:
-    """Half the size, each pixel the mean of four."""
+    """Return the plane at half the size, each pixel the mean of four."""
     rows = plane[0::2] + plane[1::2]
     columns: Floats = (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25)
     return columns
 
 
 def _shifted(double: Floats) -> Shifted:
-    """A plane of half this size, at every shift. Its pixels are means over their own areas of the double one."""
+    """Return a plane of half this size at each shift.
+
+    Each pixel is the mean over its own area of the double plane.
+    """
     rows, columns = double.shape[0] // 2 - 1, double.shape[1] // 2 - 1
     shifts = []
     for below in range(DOWN_PHASES):
@@ -318,7 +323,10 @@ def _shifted(double: Floats) -> Shifted:
 
 @lru_cache(maxsize=4)
 def stills(width: int, height: int) -> Stills:
-    """The portrait for a picture of this size. Takes up to a second the first time: call it off the event loop."""
+    """Return the portrait for a frame of this size.
+
+    The first call for a size takes up to a second: call this off the event loop.
+    """
     chroma_margin = round(MARGIN * height / 2)
     canvas = _Canvas(2 * width, 2 * height, margin=4 * chroma_margin, unit=2.0 * height)
     _paint_portrait(canvas)

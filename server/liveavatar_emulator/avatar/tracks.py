@@ -1,10 +1,10 @@
-"""The avatar's two tracks, and what keeps them fed in real time.
+"""The avatar's two tracks, fed in real time.
 
-Sound runs through a native queue that plays in real time however late the event loop is. What is put into that
-queue is what the playback clock said `DELAY_S` before the moment at which it leaves for the room: a fixed delay
-instead of a varying one, as long as changes on that clock are told within that time. The queue is kept full far
-ahead, so that it survives long pauses of the loop; what a cue then overtakes is taken back, which is speech behind
-a cut, or silence where speech is due. See docs/decisions/0008.
+Audio passes through a native queue that plays in real time however late the event loop is. A sample enters the
+queue `DELAY_S` after its time on the playback clock: a fixed delay instead of a varying one, as long as avatar
+events arrive within that time. The queue is filled far ahead, so that long pauses of the loop are not heard.
+Samples that a newer event overtakes are taken back: speech behind a cut, or silence where speech is due. See
+docs/decisions/0008.
 """
 
 import asyncio
@@ -16,105 +16,102 @@ from concurrent.futures import Executor
 
 from livekit import rtc
 
-from liveavatar_emulator.avatar.acting import Acting, opening, spread
+from liveavatar_emulator.avatar.animation import Animation, opening, spread
 from liveavatar_emulator.avatar.face import Face
-from liveavatar_emulator.avatar.voice import RATE_HZ, SAMPLE_BYTES, Voice
-from liveavatar_emulator.cues import Cue, Speech, SpeechCut, SpeechStarted
+from liveavatar_emulator.avatar.speech_renderer import RATE_HZ, SAMPLE_BYTES, SpeechRenderer
+from liveavatar_emulator.avatar_events import AvatarEvent, SpeechAudio, SpeechCut, SpeechStarted
 from liveavatar_emulator.protocol import Pose
 
-VOICE_TRACK = "avatar-audio"
-FACE_TRACK = "avatar"
+AUDIO_TRACK_NAME = "avatar-audio"
+VIDEO_TRACK_NAME = "avatar"
 
-FRAME_S = 0.02
-"""Length of the pieces of sound handed over."""
+AUDIO_FRAME_S = 0.02
+"""Duration of the audio frames handed to the queue."""
 LEAD_S = 0.40
-"""Sound kept in the native queue. More survives longer pauses of the event loop."""
+"""Audio kept in the native queue. More survives longer pauses of the event loop."""
 SHORT_LEAD_S = 0.06
-"""The same for silence right behind speech: less than `DELAY_S`, so that nothing need be taken back while there
-is speech in the queue, whose place in it is known to 10 ms only."""
+"""The same for silence right behind speech: less than `DELAY_S`, so that samples are never taken back while speech
+is in the queue, whose position is known to 10 ms only."""
 DELAY_S = 0.10
-"""From a moment of the playback clock to when its sound leaves for the room."""
-VOICE_BIT_RATE = 64_000
-"""Opus at a rate at which speech comes out as it went in; without pauses in sending (DTX)."""
+"""Delay between a time of the playback clock and the sending of its audio."""
+AUDIO_BIT_RATE = 64_000
+"""Opus bit rate that does not audibly change speech; without discontinuous transmission (DTX)."""
 
-PICTURE_S = 0.04
-"""25 pictures per second."""
-FACE_BIT_RATES = {"very_high": 4_000_000, "high": 2_000_000, "medium": 1_000_000, "low": 600_000}
+VIDEO_FRAME_S = 0.04
+"""25 frames per second."""
+VIDEO_BIT_RATES = {"very_high": 4_000_000, "high": 2_000_000, "medium": 1_000_000, "low": 600_000}
 """Upper limits per quality; a drawn face needs a fraction of them."""
 
-_FRAME = round(FRAME_S * RATE_HZ)
+_FRAME = round(AUDIO_FRAME_S * RATE_HZ)
 _LEAD = round(LEAD_S * RATE_HZ)
 _SHORT_LEAD = round(SHORT_LEAD_S * RATE_HZ)
 _SILENCE = bytes(SAMPLE_BYTES * _FRAME)
 
 
-class VoiceTrack:
-    """The track `avatar-audio`: silence from the moment it is published, and speech as the voice has it.
-
-    Whoever made it closes it.
-    """
+class AudioTrack:
+    """The track `avatar-audio`: silence from its publication on, and speech as rendered. Closed by its owner."""
 
     def __init__(self) -> None:
         self._source = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=1000)
-        self.voice = Voice(epoch_s=time.monotonic() - DELAY_S)
+        self.renderer = SpeechRenderer(epoch_s=time.monotonic() - DELAY_S)
         self._ahead = 0.0
-        """Samples in the native queue, by the clock."""
+        """Samples in the native queue, computed from the clock."""
         self._queued: deque[bytes] = deque()
-        """The last that were put there, as many as may still be in it."""
+        """Latest frames of the native queue, as many as it may still hold."""
         self._changed = asyncio.Event()
         self._shapes: deque[tuple[int, float, float]] = deque()
-        """End of each piece of sound, with the shape of the mouth that makes it."""
+        """End of each audio frame, with the shape of the mouth that makes its sound."""
         self.frames = 0
         self.late_frames = 0
         self.missed_s = 0.0
 
     async def publish(self, room: rtc.Room) -> None:
-        """Publish it; from here on it must be fed."""
-        track = rtc.LocalAudioTrack.create_audio_track(VOICE_TRACK, self._source)
+        """Publish the track; from then on `feed` must run."""
+        track = rtc.LocalAudioTrack.create_audio_track(AUDIO_TRACK_NAME, self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False, red=False)
-        options.audio_encoding.max_bitrate = VOICE_BIT_RATE
+        options.audio_encoding.max_bitrate = AUDIO_BIT_RATE
         await room.local_participant.publish_track(track, options)
 
-    def follow(self, cue: Cue) -> None:
-        """Take a cue."""
-        self.voice.follow(cue)
-        if isinstance(cue, SpeechCut | SpeechStarted) or (
-            isinstance(cue, Speech) and cue.resumes_at_s is not None
+    def handle(self, event: AvatarEvent) -> None:
+        """Take an avatar event."""
+        self.renderer.handle(event)
+        if isinstance(event, SpeechCut | SpeechStarted) or (
+            isinstance(event, SpeechAudio) and event.resumes_at_s is not None
         ):
             self._changed.set()
 
     async def feed(self) -> None:
-        """Keep the native queue filled, for ever."""
+        """Keep the native queue filled until cancelled."""
         now_s = time.monotonic()
-        self.voice.skip(round((now_s - self.voice.epoch_s - DELAY_S) * RATE_HZ))
+        self.renderer.skip(round((now_s - self.renderer.epoch_s - DELAY_S) * RATE_HZ))
         beat_s = filled_s = now_s
         while True:
             now_s = time.monotonic()
-            self._drain(now_s - filled_s)
+            self._account_played(now_s - filled_s)
             filled_s = now_s
             await self._fill()
-            if now_s - beat_s > FRAME_S:
+            if now_s - beat_s > AUDIO_FRAME_S:
                 self.late_frames += 1
                 beat_s = now_s
-            beat_s += FRAME_S
+            beat_s += AUDIO_FRAME_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, beat_s - time.monotonic())):
                     await self._changed.wait()
 
     async def _fill(self) -> None:
         while True:
-            # Before anything else is rendered: the voice forgets what it was told once it has rendered past it.
+            # Retracting precedes rendering, because the renderer forgets events once it has rendered past them.
             if self._changed.is_set():
                 self._changed.clear()
-                await self._take_back()
-            elif self._wants_more():
+                await self._retract()
+            elif self._needs_more():
                 await self._push(self._next_frame())
             else:
                 return
 
-    def _wants_more(self) -> bool:
-        heard = self.voice.rendered - self._ahead
-        far = self.voice.speaks_on(_FRAME) or heard >= self.voice.spoken
+    def _needs_more(self) -> bool:
+        heard = self.renderer.rendered - self._ahead
+        far = self.renderer.speaks_on(_FRAME) or heard >= self.renderer.spoken
         return self._ahead + _FRAME <= (_LEAD if far else _SHORT_LEAD)
 
     async def _push(self, pcm: bytes) -> None:
@@ -125,11 +122,11 @@ class VoiceTrack:
             self._queued.popleft()
         await self._source.capture_frame(rtc.AudioFrame(pcm, RATE_HZ, 1, samples))
 
-    async def _take_back(self) -> None:
-        """Empty the native queue of what a cue has overtaken, and put back what comes before that."""
-        rendered = self.voice.rendered
+    async def _retract(self) -> None:
+        """Remove overtaken samples from the native queue, and put back the samples before them."""
+        rendered = self.renderer.rendered
         heard = rendered - int(self._ahead)
-        until = self.voice.retract(heard)
+        until = self.renderer.retract(heard)
         if until is None:
             return
         tail = b"".join(self._queued)
@@ -142,27 +139,27 @@ class VoiceTrack:
         if kept:
             await self._push(kept)
 
-    def _drain(self, passed_s: float) -> None:
-        """Note what the native queue has played meanwhile."""
+    def _account_played(self, passed_s: float) -> None:
+        """Account for the samples that the native queue has played in `passed_s`."""
         self._ahead -= passed_s * RATE_HZ
         if self._ahead >= 0:
             return
-        if self.voice.speaks_on(1):
-            # It ran dry within speech: listeners heard nothing for so long, and the rest comes later.
+        if self.renderer.speaks_on(1):
+            # The queue ran dry within speech: listeners heard a gap, and the rest of the speech is delayed.
             self.missed_s -= self._ahead / RATE_HZ
-        self.voice.skip(round(-self._ahead))
+        self.renderer.skip(round(-self._ahead))
         self._ahead = 0.0
 
     def _next_frame(self) -> bytes:
-        pcm = self.voice.render(_FRAME)
+        pcm = self.renderer.render(_FRAME)
         mouth = (0.0, 0.5) if pcm == _SILENCE else (opening(pcm), spread(pcm))
-        self._shapes.append((self.voice.rendered, *mouth))
+        self._shapes.append((self.renderer.rendered, *mouth))
         self.frames += 1
         return pcm
 
     def mouth_now(self) -> tuple[float, float]:
-        """Opening and spread of the mouth that makes the sound that leaves for the room now."""
-        heard = self.voice.rendered - self._ahead
+        """Return opening and spread of the mouth for the audio that is sent now."""
+        heard = self.renderer.rendered - self._ahead
         while len(self._shapes) > 1 and self._shapes[0][0] <= heard:
             self._shapes.popleft()
         return self._shapes[0][1:] if self._shapes else (0.0, 0.5)
@@ -172,46 +169,48 @@ class VoiceTrack:
         await self._source.aclose()
 
 
-class FaceTrack:
-    """The track `avatar`: the face, 25 times a second. Whoever made it closes it."""
+class VideoTrack:
+    """The track `avatar`: the face, 25 times per second. Closed by its owner."""
 
     def __init__(self, face: Face, seed: int) -> None:
         self._face = face
-        self._acting = Acting(seed)
+        self._animation = Animation(seed)
         self._source = rtc.VideoSource(face.width, face.height)
-        self.pictures = 0
-        self.skipped = 0
+        self.frames = 0
+        self.skipped_frames = 0
 
     async def publish(self, room: rtc.Room, quality: str, encoding: str) -> None:
-        """Publish it in the codec that was ordered."""
-        track = rtc.LocalVideoTrack.create_video_track(FACE_TRACK, self._source)
+        """Publish the track in the requested codec."""
+        track = rtc.LocalVideoTrack.create_video_track(VIDEO_TRACK_NAME, self._source)
         options = rtc.TrackPublishOptions(
             source=rtc.TrackSource.SOURCE_CAMERA,
             video_codec=rtc.VideoCodec.VP8 if encoding == "VP8" else rtc.VideoCodec.H264,
             simulcast=False,
-            video_encoding=rtc.VideoEncoding(max_framerate=1 / PICTURE_S, max_bitrate=FACE_BIT_RATES[quality]),
+            video_encoding=rtc.VideoEncoding(
+                max_framerate=1 / VIDEO_FRAME_S, max_bitrate=VIDEO_BIT_RATES[quality]
+            ),
         )
         await room.local_participant.publish_track(track, options)
 
     async def feed(
-        self, draughtsman: Executor, pose: Callable[[], Pose], mouth: Callable[[], tuple[float, float]]
+        self, drawing_executor: Executor, pose: Callable[[], Pose], mouth: Callable[[], tuple[float, float]]
     ) -> None:
-        """Draw one picture after the other, for ever. One that would come too late is left out."""
+        """Draw frames until cancelled; frames that would be late are skipped."""
         loop = asyncio.get_running_loop()
         began_s = time.monotonic()
         number = 0
         while True:
-            await loop.run_in_executor(draughtsman, self._show, number * PICTURE_S, pose(), *mouth())
-            self.pictures += 1
-            due = max(number + 1, int((time.monotonic() - began_s) / PICTURE_S))
-            self.skipped += due - number - 1
+            await loop.run_in_executor(drawing_executor, self._draw, number * VIDEO_FRAME_S, pose(), *mouth())
+            self.frames += 1
+            due = max(number + 1, int((time.monotonic() - began_s) / VIDEO_FRAME_S))
+            self.skipped_frames += due - number - 1
             number = due
-            await asyncio.sleep(max(0.0, began_s + number * PICTURE_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, began_s + number * VIDEO_FRAME_S - time.monotonic()))
 
-    def _show(self, at_s: float, pose: Pose, opening: float, spread: float) -> None:
-        expression = self._acting.at(at_s, pose=pose, opening=opening, spread=spread)
+    def _draw(self, at_s: float, pose: Pose, opening: float, spread: float) -> None:
+        expression = self._animation.at(at_s, pose=pose, opening=opening, spread=spread)
         picture = self._face.draw(expression)
-        # The native source copies it before it returns, so the next one may be drawn over it.
+        # The native source copies the frame before it returns, so the next frame may overwrite the buffer.
         self._source.capture_frame(
             rtc.VideoFrame(self._face.width, self._face.height, rtc.VideoBufferType.I420, picture)
         )

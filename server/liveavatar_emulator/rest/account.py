@@ -1,4 +1,4 @@
-"""What belongs to the account itself: its balance and its secrets."""
+"""Routes of the account: its balance and its secrets."""
 
 from typing import Annotated, Literal
 
@@ -7,10 +7,10 @@ from pydantic import BaseModel, Field
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.auth import KeyAccount, TheEmulator
-from liveavatar_emulator.gate import GatedRoute
-from liveavatar_emulator.rest.answers import success
+from liveavatar_emulator.rest.responses import success
+from liveavatar_emulator.routing import ServiceRoute
 
-router = APIRouter(prefix="/v1", route_class=GatedRoute)
+router = APIRouter(prefix="/v1", route_class=ServiceRoute)
 
 
 class NewSecret(BaseModel):
@@ -25,26 +25,26 @@ class NewSecret(BaseModel):
 
 @router.get("/users/credits", name="credits")
 async def user_credits(emulator: TheEmulator, account: KeyAccount) -> Response:
-    """The balance, as a string with two decimals."""
+    """Return the balance, as a string with two decimals."""
     return success(emulator, {"credits_left": f"{account.balance:.2f}"})
 
 
 @router.post("/secrets", name="secrets")
 async def store_secret(emulator: TheEmulator, account: KeyAccount, body: NewSecret) -> Response:
-    """Note a provider's key by name and type. Its value is forgotten here: nothing is behind a connector."""
+    """Store a provider's key by name and type, without its value: connectors have no agent here."""
     secret = account.store_secret(body.secret_type, body.secret_name, emulator.now_utc(), emulator.ids)
     return success(emulator, {"id": secret.id, "secret_name": secret.name})
 
 
 @router.get("/secrets", name="secrets")
 async def list_secrets(emulator: TheEmulator, account: KeyAccount) -> Response:
-    """All secrets, newest first, without their values. Not paged."""
+    """Return all secrets, newest first, without their values and without pages."""
     return success(emulator, [secret.row() for secret in reversed(account.secrets.values())])
 
 
 @router.delete("/secrets/{secret_id}", name="secrets")
 async def delete_secret(emulator: TheEmulator, account: KeyAccount, secret_id: str) -> Response:
-    """Forget a secret; sessions that were minted with it stay as they are."""
+    """Delete a secret; sessions minted with it are unaffected."""
     if account.secrets.pop(secret_id, None) is None:
         raise errors.not_found("Secret")
     return success(emulator, None)

@@ -1,4 +1,4 @@
-"""Avatars, and the voices and contexts that go with them."""
+"""Routes of avatars, voices and contexts."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -8,28 +8,28 @@ from pydantic import BaseModel, Field
 
 from liveavatar_emulator import catalog, errors, session_request
 from liveavatar_emulator.auth import KeyAccount, TheEmulator
-from liveavatar_emulator.gate import GatedRoute
-from liveavatar_emulator.rest.answers import Paging, page, success
+from liveavatar_emulator.rest.responses import Paging, page, success
+from liveavatar_emulator.routing import ServiceRoute
 
-router = APIRouter(prefix="/v1", route_class=GatedRoute)
+router = APIRouter(prefix="/v1", route_class=ServiceRoute)
 
 
 class AvatarChange(BaseModel):
-    """Body of PATCH /v1/avatars/{id}; what is left out stays."""
+    """Body of PATCH /v1/avatars/{id}; missing fields stay unchanged."""
 
     name: Annotated[str, Field(min_length=1)] | None = None
     default_voice_id: str | None = None
 
 
 class VoiceFilter(Paging):
-    """Which voices to list."""
+    """Filter of listed voices."""
 
     voice_type: Literal["public", "private"] = "public"
 
 
 @router.get("/avatars/public", name="avatars")
 async def public_avatars(request: Request, emulator: TheEmulator, paging: Annotated[Paging, Query()]) -> Response:
-    """Stock avatars; needs no credential."""
+    """Return the stock avatars; needs no credential."""
     return page(request, emulator, list(catalog.PUBLIC_AVATARS), paging)
 
 
@@ -37,13 +37,13 @@ async def public_avatars(request: Request, emulator: TheEmulator, paging: Annota
 async def own_avatars(
     request: Request, emulator: TheEmulator, account: KeyAccount, paging: Annotated[Paging, Query()]
 ) -> Response:
-    """The account's custom avatars; as many as the knob `own_avatars` says, less those deleted."""
+    """Return the account's custom avatars, as many as the knob `own_avatars`, less the deleted ones."""
     return page(request, emulator, account.avatars.rows(emulator.settings.own_avatars), paging)
 
 
 @router.get("/avatars/{avatar_id}", name="avatars")
 async def get_avatar(emulator: TheEmulator, account: KeyAccount, avatar_id: UUID) -> Response:
-    """One avatar. Being able to read it does not prove that a session may use it."""
+    """Return one avatar. A readable avatar is not necessarily usable in a session."""
     avatar = session_request.readable_avatar(account, str(avatar_id), emulator.settings)
     if avatar is None:
         raise errors.not_found("Avatar")
@@ -54,12 +54,12 @@ async def get_avatar(emulator: TheEmulator, account: KeyAccount, avatar_id: UUID
 async def change_avatar(
     emulator: TheEmulator, account: KeyAccount, avatar_id: UUID, change: AvatarChange
 ) -> Response:
-    """Rename an own avatar, or give it another voice. Stock avatars and other people's cannot be changed."""
+    """Rename an own avatar, or change its voice. Stock and foreign avatars cannot be changed."""
     voice = None
     if change.default_voice_id is not None:
         voice = catalog.voice(change.default_voice_id)
         if voice is None:
-            raise errors.FieldError("default_voice_id", "Voice not found", change.default_voice_id)
+            raise errors.FieldError("default_voice_id", "SpeechRenderer not found", change.default_voice_id)
     avatar = session_request.own_avatar(account, str(avatar_id), emulator.settings)
     changed = account.avatars.change(avatar, name=change.name, voice=voice, now=emulator.now_utc())
     return success(emulator, changed)
@@ -67,7 +67,7 @@ async def change_avatar(
 
 @router.delete("/avatars/{avatar_id}", name="avatars")
 async def delete_avatar(emulator: TheEmulator, account: KeyAccount, avatar_id: UUID) -> Response:
-    """Take an own avatar out of use; its running sessions end with AVATAR_DELETED."""
+    """Delete an own avatar; its running sessions end with AVATAR_DELETED."""
     emulator.delete_avatar(account, str(avatar_id))
     return success(emulator, None)
 
@@ -76,7 +76,7 @@ async def delete_avatar(emulator: TheEmulator, account: KeyAccount, avatar_id: U
 async def voices(
     request: Request, emulator: TheEmulator, account: KeyAccount, which: Annotated[VoiceFilter, Query()]
 ) -> Response:
-    """Stock voices; the account has none of its own."""
+    """Return the stock voices; the account has none of its own."""
     del account
     return page(request, emulator, list(catalog.VOICES) if which.voice_type == "public" else [], which)
 
@@ -85,6 +85,6 @@ async def voices(
 async def contexts(
     request: Request, emulator: TheEmulator, account: KeyAccount, paging: Annotated[Paging, Query()]
 ) -> Response:
-    """None: contexts instruct FULL mode and connectors, neither of which has anything behind it here."""
+    """Return none: contexts instruct FULL mode and connectors, which have no agent here."""
     del account
     return page(request, emulator, [], paging)

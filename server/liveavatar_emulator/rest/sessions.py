@@ -1,4 +1,4 @@
-"""Sessions: mint, start, stop, keep alive, look up, and erase their events."""
+"""Routes of sessions: mint, start, stop, keep alive, look up, and erase events."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -9,33 +9,34 @@ from pydantic import BaseModel
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.account import Account, EndReason, SessionRecord
-from liveavatar_emulator.auth import BearerTicket, KeyAccount, KeyOrBearer, TheEmulator
-from liveavatar_emulator.gate import GatedRoute
-from liveavatar_emulator.rest.answers import Paging, page, success
+from liveavatar_emulator.auth import BearerSession, KeyAccount, KeyOrBearer, TheEmulator
+from liveavatar_emulator.rest.responses import Paging, page, success
 from liveavatar_emulator.rest.token import TokenRequest
-from liveavatar_emulator.service import Emulator, Ticket
+from liveavatar_emulator.routing import ServiceRoute
+from liveavatar_emulator.service import Emulator
+from liveavatar_emulator.session_store import MintedSession
 
-router = APIRouter(prefix="/v1/sessions", route_class=GatedRoute)
+router = APIRouter(prefix="/v1/sessions", route_class=ServiceRoute)
 
 
 class SessionRef(BaseModel):
-    """Body of keep-alive; with a bearer token it says nothing that the token does not."""
+    """Body of keep-alive; with a bearer token it adds nothing to the token."""
 
     session_id: UUID | None = None
 
 
 class StopRequest(SessionRef):
-    """Body of stop. Any reason of the enum is taken, also those the service sets itself."""
+    """Body of stop. Any reason of the enum is accepted, also those that the service sets itself."""
 
     reason: EndReason = "UNKNOWN"
 
 
 NO_STOP_BODY = StopRequest(reason="USER_CLOSED")
-"""A stop without a body has another reason than one whose body names none; the schema has both defaults."""
+"""Reason of a stop without a body. A body without a reason has another default; the schema has both."""
 
 
 class SessionFilter(Paging):
-    """Which sessions to list. A context can only be that of a connector; no session comes from an embed."""
+    """Filter of listed sessions. A context is always that of a connector; no session comes from an embed."""
 
     type: Literal["active", "historic"]
     avatar_id: str | None = None
@@ -44,7 +45,7 @@ class SessionFilter(Paging):
 
 
 class TranscriptSpan(BaseModel):
-    """Which part of a transcript to read."""
+    """Requested part of a transcript."""
 
     start_timestamp: int | None = None
     end_timestamp: int | None = None
@@ -52,20 +53,20 @@ class TranscriptSpan(BaseModel):
 
 @router.post("/token", name="token")
 async def mint(emulator: TheEmulator, account: KeyAccount, body: TokenRequest) -> Response:
-    """Mint a session token: free, starts nothing."""
-    ticket, token = emulator.mint(account, body.order(emulator.settings))
-    return success(emulator, {"session_id": ticket.session_id, "session_token": token})
+    """Mint a session token; starts nothing and costs nothing."""
+    minted, token = emulator.mint(account, body.session_request(emulator.settings))
+    return success(emulator, {"session_id": minted.session_id, "session_token": token})
 
 
 @router.post("/start", name="start")
-async def start(request: Request, emulator: TheEmulator, ticket: BearerTicket) -> Response:
-    """Start a minted session; billing begins. Answers 201; what the body says is not read."""
-    return success(emulator, emulator.start(ticket, _ws_base(request, emulator)), status=201)
+async def start(request: Request, emulator: TheEmulator, minted: BearerSession) -> Response:
+    """Start a minted session with status 201; billing begins. The body is not read."""
+    return success(emulator, emulator.start(minted, _ws_base(request, emulator)), status=201)
 
 
 @router.post("/stop", name="stop")
 async def stop(emulator: TheEmulator, caller: KeyOrBearer, body: StopRequest | None = None) -> Response:
-    """End a session; 404 when it is gone, which a client may take for success."""
+    """End a session; 404 for an ended session, which a client may treat as success."""
     body = body or NO_STOP_BODY
     session_id, account = _target(caller, body.session_id)
     emulator.stop(session_id, account, body.reason)
@@ -76,7 +77,7 @@ async def stop(emulator: TheEmulator, caller: KeyOrBearer, body: StopRequest | N
 async def keep_alive(
     request: Request, emulator: TheEmulator, caller: KeyOrBearer, body: SessionRef | None = None
 ) -> Response:
-    """Reset a session's idle timer. Its duration limit stays."""
+    """Restart a session's idle timer. Its duration limit stays."""
     if (
         emulator.settings.strict
         and body is not None
@@ -93,7 +94,7 @@ async def keep_alive(
 async def list_sessions(
     request: Request, emulator: TheEmulator, account: KeyAccount, which: Annotated[SessionFilter, Query()]
 ) -> Response:
-    """The account's active or historic sessions, newest first."""
+    """Return the account's active or historic sessions, newest first."""
     records: list[SessionRecord] = []
     if which.embed_id is None:
         emulator.refresh()
@@ -106,7 +107,7 @@ async def list_sessions(
 
 @router.get("/{session_id}", name="get")
 async def get_session(emulator: TheEmulator, account: KeyAccount, session_id: str) -> Response:
-    """One session, active or historic."""
+    """Return one session, active or historic."""
     return success(emulator, _record(emulator, account, session_id).row(emulator.now_s()))
 
 
@@ -114,7 +115,7 @@ async def get_session(emulator: TheEmulator, account: KeyAccount, session_id: st
 async def transcript(
     emulator: TheEmulator, account: KeyAccount, session_id: str, span: Annotated[TranscriptSpan, Query()]
 ) -> Response:
-    """Always empty, whatever the span: in LITE mode the service hears only audio."""
+    """Return an empty transcript for any span: in LITE mode the service receives only audio."""
     del span
     record = _record(emulator, account, session_id)
     return success(emulator, {"session_active": record.active, "next_timestamp": None, "transcript_data": []})
@@ -122,16 +123,16 @@ async def transcript(
 
 @router.delete("/{session_id}/events", name="events")
 async def erase_events(emulator: TheEmulator, caller: KeyOrBearer, session_id: str) -> Response:
-    """Erase a session's events for good. A bearer token reaches its own session only."""
-    if isinstance(caller, Ticket) and caller.session_id != session_id:
+    """Erase a session's events for good. A bearer token gives access to its own session only."""
+    if isinstance(caller, MintedSession) and caller.session_id != session_id:
         raise errors.not_found("Session")
-    account = caller.account if isinstance(caller, Ticket) else caller
+    account = caller.account if isinstance(caller, MintedSession) else caller
     _record(emulator, account, session_id).events_erased = True
     return success(emulator, None)
 
 
-def _target(caller: Account | Ticket, session_id: UUID | None) -> tuple[str, Account]:
-    if isinstance(caller, Ticket):
+def _target(caller: Account | MintedSession, session_id: UUID | None) -> tuple[str, Account]:
+    if isinstance(caller, MintedSession):
         return caller.session_id, caller.account
     if session_id is None:
         raise errors.FieldError("session_id", "session_id is required", None)

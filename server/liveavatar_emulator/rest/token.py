@@ -1,4 +1,4 @@
-"""The body of POST /v1/sessions/token: what may be asked of a session.
+"""Body of POST /v1/sessions/token: the parameters of a session.
 
 Source: LiveAvatar API reference, token; names, ranges and defaults are those of the published schema.
 """
@@ -16,14 +16,14 @@ from liveavatar_emulator.session_request import Connector, SessionRequest
 
 
 class VideoSettings(BaseModel):
-    """Size and codec of the avatar's picture."""
+    """Size and codec of the avatar's video."""
 
     quality: Literal["very_high", "high", "medium", "low"] = "high"
     encoding: Literal["H264", "VP8"] = "H264"
 
 
 class LiveKitConfig(BaseModel):
-    """The caller's own room, with a join token for the avatar."""
+    """Room of the caller, with a join token for the avatar."""
 
     livekit_url: str
     livekit_room: str
@@ -31,7 +31,7 @@ class LiveKitConfig(BaseModel):
 
 
 class AgoraConfig(BaseModel):
-    """The caller's own Agora channel; accepted, with nothing behind it."""
+    """Agora channel of the caller; accepted, but no avatar joins it."""
 
     agora_app_id: str
     agora_token: str
@@ -40,7 +40,7 @@ class AgoraConfig(BaseModel):
 
 
 class ElevenLabsAgentConfig(BaseModel):
-    """A hosted ElevenLabs agent that speaks through the avatar."""
+    """Hosted ElevenLabs agent that speaks through the avatar."""
 
     secret_id: UUID
     agent_id: str
@@ -49,7 +49,7 @@ class ElevenLabsAgentConfig(BaseModel):
 
 
 class OpenAIRealtimeConfig(BaseModel):
-    """A hosted OpenAI Realtime agent that speaks through the avatar."""
+    """Hosted OpenAI Realtime agent that speaks through the avatar."""
 
     secret_id: UUID
     context_id: UUID | None = None
@@ -73,7 +73,7 @@ class OpenAIRealtimeConfig(BaseModel):
 
 
 class GeminiRealtimeConfig(BaseModel):
-    """A hosted Gemini Live agent that speaks through the avatar. `voice` is any name: the list grows."""
+    """Hosted Gemini Live agent that speaks through the avatar. `voice` is any name: the list grows."""
 
     secret_id: UUID
     context_id: UUID | None = None
@@ -83,10 +83,10 @@ class GeminiRealtimeConfig(BaseModel):
 
 
 class CartesiaAgentConfig(BaseModel):
-    """A hosted Cartesia agent that speaks through the avatar.
+    """Hosted Cartesia agent that speaks through the avatar.
 
-    Assumed: the service takes its secret, and no published schema has the connector. These are the two fields that
-    every connector needs.
+    Assumed: the service accepts its secret, but no published schema has the connector. These two fields are
+    required by every connector.
     """
 
     secret_id: UUID
@@ -94,7 +94,7 @@ class CartesiaAgentConfig(BaseModel):
 
 
 class TokenRequest(BaseModel):
-    """What a session shall be. Unknown fields are ignored, the plugin's `video_quality` too."""
+    """Parameters of a session. Unknown fields are ignored, also the plugin's `video_quality`."""
 
     avatar_id: UUID
     mode: Literal["LITE", "FULL"] = "LITE"
@@ -110,8 +110,8 @@ class TokenRequest(BaseModel):
     avatar_persona: dict[str, Any] | None = None
     voice_agent: dict[str, Any] | None = None
 
-    def order(self, settings: Settings) -> SessionRequest:
-        """The order, with the plan's limit filled in where none was asked for.
+    def session_request(self, settings: Settings) -> SessionRequest:
+        """Return the session request, with the plan's limit as the default duration.
 
         Raises:
             RequestValidationError: FULL mode without the persona that its schema requires.

@@ -1,1 +1,1 @@
-"""Audio as callers send it, turned into what LiveAvatar takes: 24 kHz mono 16-bit PCM."""
+"""Audio formats of callers, and their conversion to LiveAvatar's 24 kHz mono 16-bit PCM."""

@@ -1,13 +1,11 @@
-"""Tells files from raw samples, so that a header is refused instead of spoken as noise.
+"""Detection of file formats, so that a file header is refused instead of spoken as noise.
 
-Magic words of four bytes and more are believed as they are, also when nothing follows them: by chance they
-start one utterance in four billion. Formats that are known by a bit pattern only (bare MP3 and AAC) need two
-frame headers in a row that agree, because `0xFF 0xFB` is a perfectly good pair of bytes in raw audio; audio
-shorter than one frame is never taken for one of these.
+Magic words of four or more bytes are sufficient: by chance they start one utterance in four billion. Formats with
+only a bit pattern (bare MP3 and AAC) need two consistent frame headers in a row, because `0xFF 0xFB` is valid raw
+audio; audio shorter than one frame is never classified as such a format.
 
-A source may cut its first bytes anywhere, so `may_be_container` says when they are too few to tell. Silence and
-nearly all speech are told from a file after at most 8 bytes; only what begins like an MP3 or AAC frame has to wait
-for the next frame, 2 kB at most.
+The first chunk may have any size, so `may_be_container` reports if more bytes are needed. Silence and nearly all
+speech need at most 8 bytes; only audio that begins like an MP3 or AAC frame needs the next frame, at most 2 kB.
 
 Sources: EBU Tech 3306 (RIFF, RF64), id3.org (ID3v2), ISO/IEC 11172-3 and 13818-3 (MPEG audio frames), ISO/IEC
 13818-7 (ADTS), RFC 3533 (Ogg), RFC 7845 (Opus), RFC 9639 (FLAC), RFC 8794 (EBML), ISO/IEC 14496-12 (ftyp),
@@ -18,12 +16,12 @@ from collections.abc import Callable
 from typing import Final
 
 _FRAMES_CHECKED = 3
-"""Frame headers that are looked at where the chunk holds that many; two are needed."""
+"""Number of frame headers to check if the chunk is long enough; two are required."""
 
 _RIFF: Final = frozenset({b"RIFF", b"RIFX", b"RF64", b"BW64"})
 _FORM: Final = b"FORM"
 _FORM_BYTES: Final = 12
-"""Bytes after which an envelope (RIFF, FORM) has said what is in it."""
+"""Size of an envelope (RIFF, FORM) up to the name of its content."""
 _MAGIC: Final = {
     b"OggS": "Ogg",
     b"OpusHead": "Opus",
@@ -45,10 +43,10 @@ _ID3: Final = b"ID3"
 _ID3_VERSIONS: Final = (2, 3, 4)
 _LARGEST_FTYP_BYTES = 1024
 _BOXES: Final = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-"""First boxes of MP4 and QuickTime files; each stands behind its size, whose first byte is 0."""
+"""First boxes of MP4 and QuickTime files; each follows its size, whose first byte is 0."""
 _BOX_BYTES: Final = 8
 _LONGEST_FRAME_BYTES: Final = 2048
-"""More than any MPEG audio frame (1729) and any ADTS frame of two channels (1543) has."""
+"""Upper bound of MPEG audio frames (1729) and of stereo ADTS frames (1543)."""
 
 # kbit/s by bitrate index from 1 to 14, ISO/IEC 11172-3 and 13818-3, table B.1; 0 ("free") and 15 are refused.
 _MPEG1_LAYER2: Final = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
@@ -62,10 +60,10 @@ _ADTS_HEADER_BYTES = 7
 
 
 def may_be_container(head: bytes) -> bool:
-    """Return True when some first bytes are no file yet, and more of them could still show that they are one.
+    """Return True if more bytes are needed to distinguish a file from raw samples.
 
     Args:
-        head: The first bytes of an utterance, however few.
+        head: First bytes of an utterance, of any number.
     """
     size = len(head)
     if head[:1] == b"\xff":
@@ -81,13 +79,13 @@ def may_be_container(head: bytes) -> bool:
 
 
 def detect_container(head: bytes) -> str | None:
-    """Name the file format that an utterance starts with, or None for raw samples.
+    """Return the name of the file format with which an utterance starts; None for raw samples.
 
-    Cheap enough for each utterance: it looks at a few bytes, and after `0xFF` at two or three frame headers.
+    Cheap enough for each utterance: checks a few bytes, and after `0xFF` two or three frame headers.
 
     Args:
-        head: The first bytes of an utterance. Four are enough for most formats (`RIFF` alone counts as WAV),
-            MP4 needs 8, AIFF 12, bare MP3 and AAC one frame and the next one's header. Below four all is raw.
+        head: First bytes of an utterance. Four suffice for most formats (`RIFF` alone counts as WAV), MP4 needs 8,
+            AIFF 12, bare MP3 and AAC a frame and the next header. Fewer than four count as raw samples.
     """
     if len(head) < 4:
         return None
@@ -95,7 +93,7 @@ def detect_container(head: bytes) -> str | None:
 
 
 def _by_magic(head: bytes) -> str | None:
-    """Name a format that starts with a word of its own."""
+    """Return the name of a format that starts with a magic word."""
     magic = bytes(head[:4])
     name = next((name for word, name in _MAGIC.items() if head.startswith(word)), None)
     if magic in _RIFF:
@@ -111,7 +109,7 @@ def _by_magic(head: bytes) -> str | None:
 
 
 def _by_frames(head: bytes) -> str | None:
-    """Name a format that starts with a frame, and goes on with another."""
+    """Return the name of a format that consists of frames."""
     if _frames_in_a_row(head, _mpeg_frame):
         return "MP3"
     if _frames_in_a_row(head, _adts_frame):
@@ -120,13 +118,13 @@ def _by_frames(head: bytes) -> str | None:
 
 
 def _riff(head: bytes) -> str:
-    """Tell WAV from the other files in a RIFF envelope; a head too short to say is WAV, as nearly all are."""
+    """Return WAV or another RIFF format; a head that is too short counts as WAV, the most common format."""
     form = bytes(head[8:12])
     return "WAV" if b"WAVE".startswith(form) else "RIFF"
 
 
 def _frames_in_a_row(head: bytes, parse: Callable[[bytes], tuple[int, int] | None]) -> bool:
-    """Whether frame headers chain up from the start: each sits where the one before says, and they agree."""
+    """Return True if frame headers follow one another from the start, each at the size of the last, and agree."""
     at = seen = first_kind = 0
     while seen < _FRAMES_CHECKED:
         header = bytes(head[at : at + _ADTS_HEADER_BYTES])
@@ -145,7 +143,7 @@ def _frames_in_a_row(head: bytes, parse: Callable[[bytes], tuple[int, int] | Non
 
 
 def _may_be_frames(head: bytes, parse: Callable[[bytes], tuple[int, int] | None]) -> bool:
-    """Say whether one frame header was seen and the next, which decides, has not come whole."""
+    """Return True after one valid frame header if the next header is incomplete."""
     at = first_kind = 0
     for number in range(2):
         header = bytes(head[at : at + _ADTS_HEADER_BYTES])
@@ -160,16 +158,16 @@ def _may_be_frames(head: bytes, parse: Callable[[bytes], tuple[int, int] | None]
 
 
 def _may_begin_frame(header: bytes, parse: Callable[[bytes], tuple[int, int] | None]) -> bool:
-    """Say whether the first bytes of a frame header, fewer than it has, can be those of one."""
+    """Return True if incomplete bytes can begin a frame header."""
     if len(header) < 4:
         return header[:1] in (b"", b"\xff") and (len(header) < 2 or header[1] & 0xE0 == 0xE0)
     return parse(header.ljust(_ADTS_HEADER_BYTES, b"\xff")) is not None
 
 
 def _mpeg_frame(header: bytes) -> tuple[int, int] | None:
-    """Read an MPEG audio header of layer II or III: what all frames share, and this frame's size.
+    """Parse an MPEG audio header of layer II or III; return the shared fields and the frame's size.
 
-    Layer I is left out: nobody sends it, and silence in mu-law (`0xFF 0xFF`) looks like its start.
+    Layer I is excluded: it is not in use, and silence in mu-law (`0xFF 0xFF`) looks like its start.
     """
     if header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
@@ -196,7 +194,7 @@ def _mpeg_frame(header: bytes) -> tuple[int, int] | None:
 
 
 def _adts_frame(header: bytes) -> tuple[int, int] | None:
-    """Read an ADTS header: what all frames share (profile, rate, channels), and this frame's size."""
+    """Parse an ADTS header; return the shared fields (profile, rate, channels) and the frame's size."""
     if header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
         return None
     profile, rate_index = header[2] >> 6, header[2] >> 2 & 0xF

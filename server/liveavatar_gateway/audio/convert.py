@@ -1,8 +1,8 @@
-"""From any format a caller may send to the one LiveAvatar takes: 24 kHz mono s16le.
+"""Conversion of callers' audio formats to LiveAvatar's: 24 kHz mono s16le.
 
-Samples go through float32 in 16-bit scale: decode, mix down, resample (soxr), round. soxr's own 16-bit output
-is not used since it dithers; rounding here keeps the result a function of the input alone. Output is
-sample-identical however the input is cut into chunks and chunks are grouped into calls.
+Samples are processed as float32 in 16-bit scale: decode, mix down, resample (soxr), round. soxr's own 16-bit
+output is not used because it dithers; rounding here makes the result a function of the input alone. The output is
+sample-identical for every division of the input into chunks and calls.
 
 CPU per second of audio, in packets of 1 s on one server core, order of magnitude; calls of 100 ms cost about
 0.2 ms more:
@@ -14,9 +14,9 @@ CPU per second of audio, in packets of 1 s on one server core, order of magnitud
 | s16le, 22 050 Hz, mono | 0.3 |
 | all others | 0.1 to 0.5 |
 
-So it runs on the event loop. The quality is soxr's HQ: LQ saves nothing that matters and dulls consonants. HQ
-holds back 40 ms of a source of 16 kHz and more, 75 to 80 ms of a slower one, until more follows or the
-utterance ends; MQ holds back as much.
+The conversion therefore runs on the event loop. The quality is soxr's HQ: LQ saves little and dulls consonants. HQ
+delays 40 ms of a source of 16 kHz or more, and 75 to 80 ms of a lower rate, until more audio follows or the
+utterance ends; MQ delays as much.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from liveavatar_gateway.audio.g711 import ALAW_TO_S16, MULAW_TO_S16
 from liveavatar_gateway.core.speech.utterance import Converter
 
 _Samples: TypeAlias = npt.NDArray[np.float32]
-"""One channel or interleaved ones, in 16-bit scale: full scale is 32 768."""
+"""Mono or interleaved samples in 16-bit scale: full scale is 32 768."""
 
 _FULL_SCALE: Final = 32_768
 _G711: Final = {
@@ -41,25 +41,25 @@ _G711: Final = {
 
 
 def converter(fmt: AudioFormat) -> Converter:
-    """Make the converter of one utterance in `fmt`."""
+    """Return a converter for one utterance in `fmt`."""
     return Passthrough() if fmt == NATIVE_FORMAT else Resampling(fmt)
 
 
 def convert_all(fmt: AudioFormat, data: bytes) -> bytes:
-    """Convert a whole utterance at once; gives the very bytes that any sequence of chunks gives."""
+    """Convert a whole utterance at once, with the same result as for any sequence of chunks."""
     return converter(fmt).convert([data], last=True)
 
 
 class Passthrough:
-    """Leaves audio that is in LiveAvatar's format as it is, without a copy where it comes in one piece."""
+    """Passes on audio in LiveAvatar's format, without a copy for a single chunk."""
 
-    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:  # noqa: ARG002 - nothing is held back
+    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:  # noqa: ARG002 - nothing is delayed
         """Join the chunks."""
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 class Resampling:
-    """Decodes, mixes down and resamples. Invariant: after `last` nothing more is taken."""
+    """Decodes, mixes down and resamples. Invariant: no call follows `last`."""
 
     def __init__(self, fmt: AudioFormat) -> None:
         self._fmt = fmt
@@ -76,7 +76,7 @@ class Resampling:
 
 
 def _decode(encoding: Encoding, data: bytes) -> _Samples:
-    """Read samples. A float that is no number becomes silence, one beyond full scale is clipped."""
+    """Decode samples. NaN becomes silence, floats beyond full scale are clipped."""
     if encoding is Encoding.PCM_S16LE:
         return np.frombuffer(data, "<i2").astype(np.float32)
     if encoding is Encoding.PCM_F32LE:
@@ -88,7 +88,7 @@ def _decode(encoding: Encoding, data: bytes) -> _Samples:
 
 
 def _mono(samples: _Samples, channels: int) -> _Samples:
-    """Average interleaved channels; a sum would clip, and one channel alone would lose a voice."""
+    """Average interleaved channels: a sum could clip, and a single channel could lose a voice."""
     if channels == 1:
         return samples
     left, right = samples[0::2], samples[1::2]
@@ -96,5 +96,5 @@ def _mono(samples: _Samples, channels: int) -> _Samples:
 
 
 def _to_s16le(samples: _Samples) -> bytes:
-    """Round to 16 bits. Resampling can overshoot full scale; that is clipped, never wrapped."""
+    """Round to 16 bits. Overshoot of the resampler is clipped, never wrapped."""
     return np.clip(np.rint(samples), -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2").tobytes()

@@ -1,4 +1,4 @@
-"""Which audio is taken, and the one format LiveAvatar takes."""
+"""Supported audio formats, and the native format of LiveAvatar."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,26 +7,26 @@ from typing import Final, Self
 from liveavatar_gateway.core.errors import AudioFormatUnsupported
 
 MIN_RATE_HZ: Final = 8_000
-"""Lowest sample rate that is taken: telephony."""
+"""Lowest supported sample rate: telephony."""
 
 MAX_RATE_HZ: Final = 48_000
-"""Highest sample rate that is taken: studio and WebRTC."""
+"""Highest supported sample rate: studio and WebRTC."""
 
 MAX_CHANNELS: Final = 2
-"""Most channels that are taken; two are mixed down."""
+"""Highest supported number of channels; stereo is mixed down."""
 
 NATIVE_RATE_HZ: Final = 24_000
-"""Samples per second that LiveAvatar takes.
+"""LiveAvatar's sample rate.
 
 Source: docs.liveavatar.com/docs/lite-mode/events, "agent.speak".
 """
 
 NATIVE_BYTE_RATE: Final = 48_000
-"""Bytes per second of LiveAvatar's own format: 24 000 mono samples of 2 bytes."""
+"""Bytes per second of LiveAvatar's format: 24 000 mono samples of 2 bytes."""
 
 
 class Encoding(StrEnum):
-    """How samples are written down; values are the names in `audio.proto` without their prefix."""
+    """Sample encoding; values are the names in `audio.proto` without their prefix."""
 
     PCM_S16LE = "PCM_S16LE"
     PCM_F32LE = "PCM_F32LE"
@@ -35,7 +35,7 @@ class Encoding(StrEnum):
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample of one channel."""
+        """Size of one sample of one channel, bytes."""
         return _SAMPLE_BYTES[self]
 
 
@@ -49,7 +49,7 @@ _SAMPLE_BYTES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """One raw audio format. Use `checked` for values that come from a caller."""
+    """Raw audio format. Use `checked` for a caller's values."""
 
     encoding: Encoding
     rate_hz: int
@@ -64,15 +64,15 @@ class AudioFormat:
         rate_hz: int | None = None,
         channels: int | None = None,
     ) -> Self:
-        """Build a format from a caller's header, where nothing and 0 mean the default: 24 kHz mono s16le.
+        """Return the format of a caller's header; empty and 0 mean the default, 24 kHz mono s16le.
 
         Args:
             encoding: Name of an `Encoding`.
-            rate_hz: 8000 to 48 000; G.711 too may have any of them.
-            channels: 1 or 2; G.711 too may have 2.
+            rate_hz: 8000 to 48 000, for G.711 too.
+            channels: 1 or 2, for G.711 too.
 
         Raises:
-            AudioFormatUnsupported: A value is none of these. Its `field` is the path in `AudioHeader`.
+            AudioFormatUnsupported: a value is not supported. Its `field` is the path in `AudioHeader`.
         """
         rate_hz = rate_hz or NATIVE_RATE_HZ
         channels = channels or 1
@@ -81,14 +81,14 @@ class AudioFormat:
         except ValueError:
             names = ", ".join(Encoding)
             raise AudioFormatUnsupported(
-                f"encoding {encoding} is not taken; send one of {names}",
+                f"encoding {encoding} is not supported; send one of {names}",
                 field="header.format.encoding",
                 encoding=encoding,
                 supported_encodings=names,
             ) from None
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise AudioFormatUnsupported(
-                f"a sample rate of {rate_hz} Hz is not taken; send {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz",
+                f"a sample rate of {rate_hz} Hz is not supported; send {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz",
                 field="header.format.sample_rate_hz",
                 sample_rate_hz=rate_hz,
                 min_sample_rate_hz=MIN_RATE_HZ,
@@ -96,7 +96,7 @@ class AudioFormat:
             )
         if not 1 <= channels <= MAX_CHANNELS:
             raise AudioFormatUnsupported(
-                f"{channels} channels are not taken; send 1 (mono) to {MAX_CHANNELS} (stereo)",
+                f"{channels} channels are not supported; send 1 (mono) to {MAX_CHANNELS} (stereo)",
                 field="header.format.channel_count",
                 channel_count=channels,
                 min_channel_count=1,
@@ -106,7 +106,7 @@ class AudioFormat:
 
     @property
     def name(self) -> str:
-        """Its name, such as "PCM_S16LE 24000 Hz 1 ch"."""
+        """Name of the format, such as "PCM_S16LE 24000 Hz 1 ch"."""
         return f"{self.encoding} {self.rate_hz} Hz {self.channels} ch"
 
     @classmethod
@@ -114,23 +114,23 @@ class AudioFormat:
         """Return the format of a `name`.
 
         Raises:
-            ValueError: it is the name of none.
+            ValueError: the name is invalid.
         """
         match name.split(" "):
             case [encoding, rate_hz, "Hz", channels, "ch"]:
                 return cls(Encoding(encoding), int(rate_hz), int(channels))
-        raise ValueError(f"{name!r} names no audio format")
+        raise ValueError(f"{name!r} is not the name of an audio format")
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample over all channels; chunks hold a whole number of these."""
+        """Size of one sample of all channels, bytes; chunks hold a whole number of frames."""
         return self.encoding.sample_bytes * self.channels
 
     @property
     def byte_rate(self) -> int:
-        """Bytes of one second."""
+        """Bytes per second."""
         return self.frame_bytes * self.rate_hz
 
 
 NATIVE_FORMAT: Final = AudioFormat(Encoding.PCM_S16LE, NATIVE_RATE_HZ, 1)
-"""What LiveAvatar takes; audio in this format is passed on untouched."""
+"""LiveAvatar's format, which is passed on unchanged."""

@@ -1,4 +1,4 @@
-"""The command line: arguments, environment and signals; everything else is elsewhere."""
+"""Command line: arguments, environment and signals."""
 
 import importlib
 from typing import Final
@@ -10,18 +10,18 @@ from liveavatar_gateway import __version__
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 COMMANDS: Final = {
-    "demo": ("demo", "A whole call against an emulator: no account, no key."),
+    "demo": ("demo", "Run a complete call against an emulator, without account or key."),
     "serve": ("serve", "Serve until SIGTERM or Ctrl-C, then drain."),
-    "check-config": ("check_config", "Check the configuration and show what is in effect."),
+    "check-config": ("check_config", "Check the configuration and print the settings in effect."),
     "say": ("say", "Speak a WAV file through a running gateway."),
-    "sessions": ("sessions", "See, watch and end the sessions of a running gateway."),
+    "sessions": ("sessions", "List, show, watch and end the sessions of a running gateway."),
     "admin": ("admin", "Operate a running gateway: drain, undrain, status, eject."),
 }
-"""Module and summary of each command, in the order that help shows; the command is named as its module."""
+"""Module and summary of each command, in the order of the help; the command object is named like its module."""
 
 
 class _Lazy(click.Group):
-    """Imports a command when it is run: `--help` and `say` need none of the server's libraries."""
+    """Group that imports a command when it runs, so that `--help` and `say` load no server libraries."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
@@ -49,4 +49,4 @@ def main() -> None:
     Speak through it:            liveavatar-gateway say hello.wav --avatar AVATAR_ID
 
     Settings come from GATEWAY_* variables, a TOML file and flags; `check-config --help` lists them all.
-    """  # noqa: D301 - \b is how click is told not to wrap
+    """  # noqa: D301 - \b keeps click from wrapping

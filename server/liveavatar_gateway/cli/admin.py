@@ -14,7 +14,7 @@ from liveavatar_gateway.cli.output import stoppable
 from liveavatar_gateway.cli.show import json_fields, print_fields, print_json, print_table, span
 
 if TYPE_CHECKING:
-    # Only said here; imported when a command runs.
+    # For type checking only; imported when a command runs.
     from liveavatar.gateway.v1 import admin_service_pb2 as p
     from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 
@@ -31,7 +31,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 def admin() -> None:
     """Operate a running gateway: drain, undrain, status, eject.
 
-    It takes these on a port of its own, GATEWAY_ADMIN_PORT, and on none unless that is set.
+    The gateway serves these commands on GATEWAY_ADMIN_PORT, and only if that is set.
     """
 
 
@@ -41,16 +41,16 @@ def admin() -> None:
     "--grace",
     "grace_s",
     type=click.FloatRange(0, 3600),
-    help="Seconds until sessions that still live are ended.  [default: the gateway's GATEWAY_DRAIN_GRACE_S]",
+    help="Seconds until the remaining sessions are ended.  [default: the gateway's GATEWAY_DRAIN_GRACE_S]",
 )
 @_json_option
 def drain(address: str, ca: Path | None, grace_s: float | None, *, tls: bool, as_json: bool) -> None:
-    """Take no new sessions, and end those that still live at the deadline.
+    """Refuse new sessions, and end the remaining sessions at a deadline.
 
-    Returns at once: sessions go on until the deadline, and `admin undrain` takes it back. `admin status` tells how
-    many are left. Called again, it sets another deadline.
+    Returns at once: sessions continue until the deadline, and `admin undrain` cancels the drain. `admin status`
+    shows the number of remaining sessions. A second call sets another deadline.
     """
-    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
     request = p.DrainRequest()
     if grace_s is not None:
@@ -61,30 +61,30 @@ def drain(address: str, ca: Path | None, grace_s: float | None, *, tls: bool, as
     if as_json:
         print_json(json_fields({"deadline": deadline, "session_count": answer.session_count}))
     else:
-        click.echo(f"{answer.session_count} session(s) live; those left in {_left(deadline)} are ended")
+        click.echo(f"{answer.session_count} active session(s); the remaining ones are ended in {_left(deadline)}")
 
 
 @admin.command()
 @admin_options
 @_json_option
 def undrain(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
-    """Take new sessions again, and let those that live stay."""
-    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+    """Accept new sessions again, and keep the current ones."""
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
     with _stub(address, tls=tls, ca=ca) as stub:
         answer = stub.Undrain(p.UndrainRequest(), timeout=_TIMEOUT_S)
     if as_json:
         print_json({"was_draining": answer.was_draining})
     else:
-        click.echo("takes sessions again" if answer.was_draining else "it did not drain")
+        click.echo("accepts new sessions again" if answer.was_draining else "the gateway was not draining")
 
 
 @admin.command()
 @admin_options
 @_json_option
 def status(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
-    """Show what the process has: places, callers in line, sessions, and what it took over."""
-    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+    """Show permits, waiting callers, sessions and taken-over sessions of the process."""
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
     with _stub(address, tls=tls, ca=ca) as stub:
         answer = stub.GetProcessStatus(p.GetProcessStatusRequest(), timeout=_TIMEOUT_S)
@@ -110,10 +110,10 @@ def status(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
 
 @admin.command("sessions")
 @admin_options
-@click.option("--limit", type=click.IntRange(1), help="Only the newest so many.")
+@click.option("--limit", type=click.IntRange(1), help="Print at most this many, newest first.")
 @_json_option
 def list_owned(address: str, ca: Path | None, limit: int | None, *, tls: bool, as_json: bool) -> None:
-    """List the sessions of all processes that share a registry, newest first, with their owners."""
+    """List the sessions of all processes that share the registry, newest first, with their owners."""
     with _stub(address, tls=tls, ca=ca) as stub:
         found = [_owned(one) for one in itertools.islice(_all_owned(stub), limit)]
     if as_json:
@@ -131,8 +131,8 @@ def list_owned(address: str, ca: Path | None, limit: int | None, *, tls: bool, a
 @admin_options
 @_json_option
 def eject(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
-    """End a session whoever holds it, as OPERATOR, and show its final record."""
-    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - `--help` should not wait for it
+    """End any session with reason OPERATOR, and print its final record."""
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
     from liveavatar_gateway.cli.sessions import print_record, record_of  # noqa: PLC0415
 
     with _stub(address, tls=tls, ca=ca) as stub:
@@ -142,14 +142,14 @@ def eject(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json:
 
 @contextmanager
 def _stub(address: str, *, tls: bool, ca: Path | None) -> Iterator["AdminServiceStub"]:
-    from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub  # noqa: PLC0415 - see above
+    from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub  # noqa: PLC0415 - keeps `--help` fast
 
     with stoppable(), channel(address, tls=tls, ca=ca, start=_START) as connected:
         yield AdminServiceStub(connected)
 
 
 def _all_owned(stub: "AdminServiceStub") -> Iterator["p.OwnedSession"]:
-    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - see above
+    from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
     request = p.ListOwnedSessionsRequest(page_size=_PAGE)
     while True:
@@ -161,7 +161,7 @@ def _all_owned(stub: "AdminServiceStub") -> Iterator["p.OwnedSession"]:
 
 
 def _owned(one: "p.OwnedSession") -> dict[str, Any]:
-    from liveavatar_gateway.cli.sessions import record_json, record_of  # noqa: PLC0415 - see above
+    from liveavatar_gateway.cli.sessions import record_json, record_of  # noqa: PLC0415 - keeps `--help` fast
 
     left_s = one.lease_left.ToTimedelta().total_seconds() if one.HasField("lease_left") else None
     ownership = {"owner": one.owner, "epoch": one.epoch, "lease_left_s": left_s}

@@ -1,4 +1,4 @@
-"""`liveavatar-gateway check-config`: is this configuration usable, and what is in effect."""
+"""`liveavatar-gateway check-config`: check the configuration and print the settings in effect."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import click
 
 from liveavatar_gateway.certificates import read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
-from liveavatar_gateway.config import PREFIX, ConfigError, Settings
+from liveavatar_gateway.config import PREFIX, ConfigError, Settings, components
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
 from liveavatar_gateway.registry.factory import fingerprint, left_under_other_keys
 from liveavatar_gateway.upstream.rest import Rest
@@ -25,17 +25,17 @@ def _all_settings() -> str:
 
 @click.command(
     "check-config",
-    help="Check the configuration and show what is in effect. Exits 78 when it cannot be used.\n\n"
-    f"Settings, with their defaults:\n\n{_all_settings()}",
+    help="Check the configuration and print the settings in effect. Exits 78 if it is unusable.\n\n"
+    f"Settings with their defaults:\n\n{_all_settings()}",
 )
 @config_option
-@click.option("--online", is_flag=True, help="Also ask LiveAvatar whether it takes the API key.")
+@click.option("--online", is_flag=True, help="Also check the API key with LiveAvatar.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> None:
-    """Show the settings in effect; see `help` above."""
+    """Print the settings in effect; see `help` above."""
     settings = load_or_exit(config_file, {})
     shown: dict[str, Any] = settings.shown()
-    config = settings.registry()
+    config = components.registry(settings)
     shown["api_key_fingerprint"] = fingerprint(config.account)
     try:
         left = left_under_other_keys(config)
@@ -45,7 +45,7 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     if settings.tls_cert_file is not None and settings.tls_key_file is not None:
         shown["tls_valid_until"] = _certificate_end(settings.tls_cert_file, settings.tls_key_file)
     if online and settings.api_key.get_secret_value():
-        shown["credits_left"] = asyncio.run(_ask(settings))
+        shown["credits_left"] = asyncio.run(_credits_left(settings))
     if as_json:
         click.echo(json.dumps(shown, indent=2))
     else:
@@ -54,8 +54,8 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
             click.echo(f"{name:<{width}}  {value}")
         if left:
             click.echo(
-                "\nDead processes left sessions that may still be paid for, under an API key that is not "
-                "configured: name it in GATEWAY_RETIRED_API_KEYS, and the next start ends them.",
+                "\nDead processes left sessions, which may still be billed, under an API key that is not "
+                "configured. Add the key to GATEWAY_RETIRED_API_KEYS, and the next start ends them.",
                 err=True,
             )
     if not settings.api_key.get_secret_value():
@@ -69,8 +69,8 @@ def _certificate_end(cert_file: Path, key_file: Path) -> str:
         fail(str(error))
 
 
-async def _ask(settings: Settings) -> str:
-    rest = Rest(settings.rest(), settings.api_key.get_secret_value())
+async def _credits_left(settings: Settings) -> str:
+    rest = Rest(components.rest(settings), settings.api_key.get_secret_value())
     try:
         return await rest.credits_left()
     except GatewayError as error:

@@ -1,4 +1,4 @@
-"""Commands that are callers: where the gateway is, and what to do about each refusal."""
+"""Connection to a running gateway, and the next step for each of its errors."""
 
 import contextlib
 import ipaddress
@@ -12,7 +12,7 @@ import click
 from liveavatar_gateway.cli.output import EX_FAILED
 
 if TYPE_CHECKING:
-    # Only said, not needed: gRPC takes a while to import, and `--help` should not wait for it.
+    # For type checking only: gRPC imports slowly, and `--help` should be fast.
     import grpc
 
     from liveavatar.gateway import GatewayError
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 START: Final = "start one (`liveavatar-gateway serve`)"
-"""What to do where no gateway answers."""
+"""Next step if no gateway answers."""
 
 _NEXT_STEPS: Final = {
     "CAPACITY_EXHAUSTED": "wait, or end a session: `liveavatar-gateway sessions list --state ready`",
-    "SESSION_NOT_FOUND": "`liveavatar-gateway sessions list` shows the sessions there are",
-    "OWNER_MOVED": "ask the process that drives it; `liveavatar-gateway admin sessions` shows the owners",
+    "SESSION_NOT_FOUND": "`liveavatar-gateway sessions list` lists the current sessions",
+    "OWNER_MOVED": "call the process that owns the session; `liveavatar-gateway admin sessions` lists the owners",
     "UPSTREAM_UNAUTHENTICATED": "the operator must set a valid LIVEAVATAR_API_KEY and restart the gateway",
-    "UPSTREAM_CREDITS_EXHAUSTED": "top up the LiveAvatar account, or use --sandbox",
-    "UPSTREAM_PLAN_REQUIRED": "ask for less, or change the LiveAvatar plan",
-    "UPSTREAM_REJECTED": "correct what LiveAvatar names; an avatar must belong to the gateway's account",
-    "AUDIO_CONTAINER_DETECTED": "make a WAV of it: ffmpeg -i FILE -f wav - | liveavatar-gateway say -",
+    "UPSTREAM_CREDITS_EXHAUSTED": "add credits to the LiveAvatar account, or use --sandbox",
+    "UPSTREAM_PLAN_REQUIRED": "request less, or change the LiveAvatar plan",
+    "UPSTREAM_REJECTED": "correct the value that LiveAvatar names; an avatar must belong to the gateway's account",
+    "AUDIO_CONTAINER_DETECTED": "convert it to WAV: ffmpeg -i FILE -f wav - | liveavatar-gateway say -",
     "AUDIO_FORMAT_UNSUPPORTED": "convert it: ffmpeg -i FILE -ar 24000 -ac 1 -c:a pcm_s16le out.wav",
-    "AUDIO_MISALIGNED": "check --encoding and --channels: the audio is no whole number of their samples",
-    "INTERNAL": "report it with the incident number; the gateway's log has the details under it",
+    "AUDIO_MISALIGNED": "check --encoding and --channels: the audio ends inside a sample",
+    "INTERNAL": "report it with the incident number, under which the gateway's log has the details",
 }
 
 
-_SAYS_WHEN: Final = ("DRAINING",)
-"""Reasons whose message says itself when to come back."""
+_HAS_RETRY_TIME: Final = ("DRAINING",)
+"""Reasons whose message already names the time of a retry."""
 
 
 def connection_options(function: _Function) -> _Function:
-    """Where the gateway is."""
-    return _options("127.0.0.1:50051", "The gateway, HOST:PORT.")(function)
+    """Add the options that name the gateway."""
+    return _options("127.0.0.1:50051", "Address of the gateway, HOST:PORT.")(function)
 
 
 def admin_options(function: _Function) -> _Function:
-    """Where the gateway's AdminService is."""
-    return _options("127.0.0.1:50052", "Its AdminService (GATEWAY_ADMIN_PORT), HOST:PORT.")(function)
+    """Add the options that name the gateway's AdminService."""
+    return _options("127.0.0.1:50052", "Address of AdminService (GATEWAY_ADMIN_PORT), HOST:PORT.")(function)
 
 
 def _options(address: str, what: str) -> Callable[[_Function], _Function]:
     def add(function: _Function) -> _Function:
         option = click.option(
-            "--address", default=address, show_default=True, callback=_no_empty_address, help=what
+            "--address", default=address, show_default=True, callback=_checked_address, help=what
         )
         function = option(function)
         for option in reversed(_TLS_OPTIONS):
@@ -64,15 +64,15 @@ def _options(address: str, what: str) -> Callable[[_Function], _Function]:
     return add
 
 
-def _no_empty_address(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's
-    for one in value.split(","):
-        host, _, port = one.strip().rpartition(":")
-        if not one.strip():
-            raise click.BadParameter(f"{value!r} is no HOST:PORT")
+def _checked_address(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's signature
+    for address in (part.strip() for part in value.split(",")):
+        host, _, port = address.rpartition(":")
+        if not address:
+            raise click.BadParameter(f"{value!r} is not HOST:PORT")
         if _is_ipv6(host):
             raise click.BadParameter(f"an IPv6 address needs brackets: [{host}]:{port}")
-        if _is_ipv6(one.strip()):
-            raise click.BadParameter(f"an IPv6 address needs brackets and a port: [{one.strip()}]:PORT")
+        if _is_ipv6(address):
+            raise click.BadParameter(f"an IPv6 address needs brackets and a port: [{address}]:PORT")
     return value
 
 
@@ -84,20 +84,18 @@ def _is_ipv6(host: str) -> bool:
 
 
 _TLS_OPTIONS: Final = (
-    click.option(
-        "--tls", is_flag=True, help="Speak TLS; the gateway's certificate must be one the system trusts."
-    ),
+    click.option("--tls", is_flag=True, help="Use TLS; the system must trust the gateway's certificate."),
     click.option(
         "--ca",
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
-        help="PEM file with the certificates to trust instead; implies --tls.",
+        help="PEM file with the certificates to trust instead of the system's; implies --tls.",
     ),
 )
 
 
 def credentials(*, tls: bool, ca: Path | None) -> "grpc.ChannelCredentials | None":
-    """What identifies the gateway; None for plaintext."""
-    import grpc  # noqa: PLC0415 - see above
+    """Return the credentials of the connection; None for plaintext."""
+    import grpc  # noqa: PLC0415 - keeps `--help` fast
 
     if not tls and ca is None:
         return None
@@ -106,14 +104,18 @@ def credentials(*, tls: bool, ca: Path | None) -> "grpc.ChannelCredentials | Non
 
 @contextlib.contextmanager
 def channel(address: str, *, tls: bool, ca: Path | None, start: str = START) -> Iterator["grpc.Channel"]:
-    """A connection for calls that the client library does not have; their refusals are explained as any other."""
-    import grpc  # noqa: PLC0415 - see above
+    """Open a channel for calls that the client library lacks, with errors explained as for other calls."""
+    import grpc  # noqa: PLC0415 - keeps `--help` fast
 
-    from liveavatar.gateway.refusals import from_rpc_error  # noqa: PLC0415 - see above
+    from liveavatar.gateway.refusals import from_rpc_error  # noqa: PLC0415 - keeps `--help` fast
 
-    identity = credentials(tls=tls, ca=ca)
-    opened = grpc.secure_channel(address, identity) if identity else grpc.insecure_channel(address)
-    with refusals(address, start), opened as connected:
+    channel_credentials = credentials(tls=tls, ca=ca)
+    opened = (
+        grpc.secure_channel(address, channel_credentials)
+        if channel_credentials
+        else grpc.insecure_channel(address)
+    )
+    with explained_errors(address, start), opened as connected:
         try:
             yield connected
         except grpc.RpcError as error:
@@ -121,36 +123,39 @@ def channel(address: str, *, tls: bool, ca: Path | None, start: str = START) -> 
 
 
 @contextlib.contextmanager
-def refusals(address: str, start: str = START) -> Iterator[None]:
-    """Turn what the gateway refuses into an error with a next step, and exit code 1."""
-    from liveavatar.gateway import GatewayError  # noqa: PLC0415 - see above
+def explained_errors(address: str, start: str = START) -> Iterator[None]:
+    """Print errors of the gateway with a next step, and exit with code 1."""
+    from liveavatar.gateway import GatewayError  # noqa: PLC0415 - keeps `--help` fast
 
     try:
         yield
     except GatewayError as error:
-        complain(explanation(error, address, start))
+        print_error(explanation(error, address, start))
         sys.exit(EX_FAILED)
 
 
-def complain(lines: list[str]) -> None:
-    """Print what went wrong, and below it what to do."""
+def print_error(lines: list[str]) -> None:
+    """Print an error, and below it the next step."""
     click.echo("liveavatar-gateway: " + "\n  ".join(lines), err=True)
 
 
 def explanation(error: "GatewayError", address: str, start: str = START) -> list[str]:
-    """What happened, and the next step where there is one to tell."""
-    from liveavatar.gateway import ConnectionLost, DeadlineExceeded  # noqa: PLC0415 - see above
+    """Return the error's message, and the next step if known."""
+    from liveavatar.gateway import ConnectionLost, DeadlineExceeded  # noqa: PLC0415 - keeps `--help` fast
 
     if isinstance(error, ConnectionLost):
         return [
             f"no gateway answers on {address}: {error.message}",
-            f"{start}, or name it: --address HOST:PORT, and --tls if it has TLS",
+            f"{start}, or name a running one: --address HOST:PORT, and --tls if it uses TLS",
         ]
     if isinstance(error, DeadlineExceeded):
-        return [f"{address} did not answer in time: {error.message}", "try again; the gateway's log may say more"]
+        return [
+            f"{address} did not answer in time: {error.message}",
+            "try again; the gateway's log may have details",
+        ]
     lines = [f"{error.reason}: {error.message}" if error.reason else error.message]
     if error.reason in _NEXT_STEPS:
         lines.append(_NEXT_STEPS[error.reason])
-    if error.retry_after is not None and error.reason not in _SAYS_WHEN:
-        lines.append(f"the same call may succeed in {error.retry_after:g} s")
+    if error.retry_after is not None and error.reason not in _HAS_RETRY_TIME:
+        lines.append(f"retry in {error.retry_after:g} s")
     return lines

@@ -1,4 +1,4 @@
-"""`liveavatar-gateway demo`: a whole call without an account, and its proof."""
+"""`liveavatar-gateway demo`: a complete call without an account, with checks of its result."""
 
 import importlib.util
 import json
@@ -17,49 +17,48 @@ from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("build/demo/avatar.wav"),
     show_default=True,
-    help="WAV file for what the avatar said.",
+    help="WAV file to write, with the speech that was heard.",
 )
 @click.option(
     "--ready-delay-ms",
     type=click.IntRange(0, 10_000),
     default=2500,
     show_default=True,
-    help="How long the emulated avatar takes to get ready. LiveAvatar's takes about the default.",
+    help="Time until the emulated avatar is ready. LiveAvatar takes about the default.",
 )
-@click.option(
-    "--watch", is_flag=True, help="Hold the call again and again until Ctrl-C, so there is time to look."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON report at the end instead of the timeline.")
+@click.option("--watch", is_flag=True, help="Repeat the call until Ctrl-C, to have time to watch.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON report at the end instead of the timeline.")
 def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
-    """Hold a whole call: no account, no key, nothing to start first. Takes about 20 seconds.
+    """Run a complete call without account, key or preparation. Takes about 20 seconds.
 
-    Starts an emulator of LiveAvatar and a gateway in front of it, as real processes on free ports. Then it does
-    what an agent does: opens a session, speaks before the avatar is ready, speaks again and is interrupted, and
-    ends the session. Both recordings are at 22050 Hz, so the gateway resamples them.
+    Starts an emulator of LiveAvatar and a gateway as processes on free ports, then acts as an agent: opens a
+    session, speaks before the avatar is ready, speaks again and is interrupted, and ends the session. Both
+    recordings are at 22050 Hz, so the gateway resamples them.
 
-    The emulator has recorded what reached it. The demo compares that with the recordings, sample for sample, and
-    checks that nothing was sent too early, too late or twice. What was heard goes to a WAV file: listen to it.
+    The emulator records the audio that it receives. The demo compares it with the recordings, sample for sample,
+    and checks that no audio was sent too early, too late or twice. The speech that was heard is written to a WAV
+    file.
 
-    With a LiveKit server the avatar also has a face, in a real room, and the address of a page to watch it on is
-    printed at the start. The server is the one of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or one that
-    the demo starts: `make livekit-server` installs it.
+    With a LiveKit server the avatar also has a face, in a real room, and the demo prints the address of a page to
+    watch it. The server is named by LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or started by the demo:
+    `make livekit-server` installs it.
 
     \b
-    Exit codes: 0 every check holds, 1 one does not or the call failed, 130 Ctrl-C.
+    Exit codes: 0 all checks passed, 1 a check or the call failed, 130 Ctrl-C.
     Afterwards, with your own account:
         LIVEAVATAR_API_KEY=... liveavatar-gateway serve
         liveavatar-gateway say hello.wav --sandbox
-    """  # noqa: D301 - \b is how click is told not to wrap
-    if importlib.util.find_spec("liveavatar_emulator") is None:
-        fail("the demo needs the emulator: pip install 'liveavatar-gateway[demo]'")
-    from rich.console import Console  # noqa: PLC0415 - `--help` should not wait for these
+    """  # noqa: D301 - \b keeps click from wrapping
+    if importlib.util.find_spec("liveavatar_demo") is None:
+        fail("the demo is an extra: pip install 'liveavatar-gateway[demo]'")
+    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
-    from liveavatar_gateway.demo import run  # noqa: PLC0415
-    from liveavatar_gateway.demo.processes import StartFailed  # noqa: PLC0415
-    from liveavatar_gateway.demo.timeline import Timeline  # noqa: PLC0415
+    from liveavatar_demo import run  # noqa: PLC0415
+    from liveavatar_demo.process import StartFailed  # noqa: PLC0415
+    from liveavatar_demo.timeline import Timeline  # noqa: PLC0415
 
     if watch and as_json:
-        raise click.UsageError("--json reports one call, --watch holds many; choose one of them")
+        raise click.UsageError("--json reports a single call, --watch repeats calls; choose one of them")
     timeline = Timeline(Console(highlight=False, quiet=as_json))
     with stoppable():
         try:
@@ -82,5 +81,5 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
     else:
         timeline.verdict(result.checks)
         timeline.say(f"What the avatar said, {result.wav_s:.2f} s: {result.wav_path}")
-        timeline.say(f"{result.seconds:.1f} s in all, {'every check holds' if result.ok else 'CHECKS FAILED'}.")
+        timeline.say(f"{result.seconds:.1f} s in total, {'all checks passed' if result.ok else 'CHECKS FAILED'}.")
     sys.exit(0 if result.ok else EX_FAILED)

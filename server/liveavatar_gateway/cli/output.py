@@ -1,4 +1,4 @@
-"""How commands end: errors as people want to read them, and signals that let clean-up run."""
+"""End of commands: error messages, exit codes, and signals that let clean-up run."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 import click
 
 EX_FAILED: Final = 1
-"""Exit code for what was refused, failed or differs."""
+"""Exit code of refusals, failures and failed checks."""
 
 _SIGNALLED: Final = 128
 _AS_CTRL_C: Final = ("SIGTERM", "SIGHUP")
@@ -24,7 +24,7 @@ def fail(message: str, code: int = EX_FAILED) -> NoReturn:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let clean-up run on Ctrl-C, SIGTERM and SIGHUP alike, then exit with 128 plus the signal's number.
+    """Let clean-up run on Ctrl-C, SIGTERM and SIGHUP, then exit with 128 plus the signal's number.
 
     Inside `asyncio.run` the first signal cancels the main task; elsewhere it raises KeyboardInterrupt.
     """

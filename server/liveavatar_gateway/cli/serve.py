@@ -22,12 +22,12 @@ from liveavatar_gateway.config import ConfigError, Settings
 _log = structlog.get_logger(__name__)
 
 _GC_THRESHOLD = (1_000, 5, 5)
-"""A session that has ended is a cycle of some hundred objects, old enough for the last generation only. So that
-one is collected every 25,000 objects, some hundred sessions: 20 to 40 ms each, well within the lead of speech. At
-Python's default of 10 and 10, or higher, garbage grows for longer and the pause with it."""
+"""Thresholds of Python's garbage collector. An ended session is a cycle of some hundred objects of the oldest
+generation, which is collected every 25,000 objects, about every hundred sessions. Each collection takes 20 to 40
+ms, well within the lead of speech. Python's defaults of 10 and 10 would collect later and pause longer."""
 
-_LOOK_AGAIN_S = 1.0
-"""How long after a SIGHUP the terminal is looked at once more."""
+_SECOND_CHECK_S = 1.0
+"""Delay after a SIGHUP before the terminal is checked again."""
 
 
 @click.command()
@@ -36,21 +36,21 @@ _LOOK_AGAIN_S = 1.0
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write where it listens and its pid to, as JSON, once it serves; for scripts with --port 0.",
+    help="File to write once the gateway serves, with addresses and pid as JSON; for scripts with --port 0.",
 )
 def serve(config_file: Path | None, ready_file: Path | None, **flags: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain.
 
-    The first signal drains: no new sessions, speech may end within GATEWAY_DRAIN_GRACE_S, then every session is
-    ended at LiveAvatar. A second signal cuts speech at once; sessions are ended all the same. SIGHUP reads the
-    files of the TLS certificate and of keys again; when the terminal was closed, it drains.
+    The first signal drains: new sessions are refused, speech may end within GATEWAY_DRAIN_GRACE_S, then all
+    sessions are ended at LiveAvatar. A second signal ends all sessions at once. SIGHUP reloads the files of the
+    TLS certificate and of keys; if the terminal was closed, SIGHUP drains.
 
-    Needs LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE). All other settings have defaults, which
+    Requires LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE). All other settings have defaults, which
     `check-config --help` lists.
     """
     settings = load_or_exit(config_file, flags)
     if not settings.api_key.get_secret_value():
-        fail("no API key: set LIVEAVATAR_API_KEY, or run `liveavatar-gateway demo` which needs none")
+        fail("no API key: set LIVEAVATAR_API_KEY, or run `liveavatar-gateway demo`, which needs none")
     logs.configure(settings.log_level, settings.log_format)
     try:
         _run(settings, ready_file)
@@ -62,38 +62,41 @@ def _run(settings: Settings, ready_file: Path | None) -> None:
     if sys.platform == "win32":
         asyncio.run(_serve(settings, ready_file))
     else:
-        import uvloop  # noqa: PLC0415 - it is not there on Windows
+        import uvloop  # noqa: PLC0415 - not available on Windows
 
         uvloop.run(_serve(settings, ready_file))
 
 
 class _Signals:
-    """Reacts to the signals of the process: drain, hurry, and reading files again."""
+    """Signal handlers of the process: drain, end at once, and reload files."""
 
     def __init__(self, grace_s: float) -> None:
         self.stop = asyncio.Event()
-        """Set when the process is to drain and exit."""
-        self.app: App | None = None
-        """Set once it serves."""
+        """Set when the process should drain and exit."""
+        self._app: App | None = None
         self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
         self._terminal = ControllingTerminal()
         self._reloading: set[asyncio.Task[None]] = set()
 
     def install(self) -> None:
-        """Take the signals over."""
+        """Install the handlers."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop, number.name)
         if hasattr(signal, "SIGHUP"):
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def use(self, app: App) -> None:
+        """Apply signals to an app that serves."""
+        self._app = app
 
     def _on_stop(self, name: str) -> None:
         if not self.stop.is_set():
             self._drain(name)
             return
         _log.warning("serve.hurry", signal=name)
-        if self.app is not None:
-            self.app.hurry()
+        if self._app is not None:
+            self._app.hurry()
 
     def _drain(self, name: str) -> None:
         _log.info("serve.drain", signal=name, grace_s=self._grace_s)
@@ -103,15 +106,15 @@ class _Signals:
         if self._drain_without_terminal():
             return
         _log.info("serve.reload", signal="SIGHUP")
-        if self.app is not None:
-            task = self._loop.create_task(self.app.reloads.reload(), name="reload")
+        if self._app is not None:
+            task = self._loop.create_task(self._app.reloads.reload(), name="reload")
             self._reloading.add(task)
             task.add_done_callback(self._reloading.discard)
-        # Some shells tell their jobs first and let go of the terminal then.
-        self._loop.call_later(_LOOK_AGAIN_S, self._drain_without_terminal)
+        # Some shells signal their jobs before they release the terminal.
+        self._loop.call_later(_SECOND_CHECK_S, self._drain_without_terminal)
 
     def _drain_without_terminal(self) -> bool:
-        """Drain when the terminal was closed; told so twice, it does not hurry."""
+        """Drain if the terminal was closed; a second call does not count as a second signal."""
         if not self._terminal.is_gone:
             return False
         if not self.stop.is_set():
@@ -124,8 +127,8 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
     signals.install()
 
     def on_ready(app: App) -> None:
-        signals.app = app
-        # What start-up made stays: collections need not walk it again and again while people talk.
+        signals.use(app)
+        # Objects of the start-up stay, so later collections need not visit them.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLD)
         click.echo(_banner(app, settings))
@@ -151,7 +154,7 @@ def _banner(app: App, settings: Settings) -> str:
 
 
 def _write_ready(path: Path, app: App) -> None:
-    """Written under another name first, so that nobody reads half of it."""
+    """Write the file under another name first, so that no reader sees half of it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     ready = {
         "address": app.address,

@@ -1,4 +1,4 @@
-"""`liveavatar-gateway sessions`: see, watch and end the sessions of a running gateway."""
+"""`liveavatar-gateway sessions`: list, show, watch and end the sessions of a running gateway."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from liveavatar_gateway.cli.connection import connection_options, credentials, refusals
+from liveavatar_gateway.cli.connection import connection_options, credentials, explained_errors
 from liveavatar_gateway.cli.output import stoppable
 from liveavatar_gateway.cli.show import json_fields, known, print_fields, print_json, print_table, span
 from liveavatar_gateway.cli.watch import label, watch
 
 if TYPE_CHECKING:
-    # Only said here; imported when a command runs.
+    # For type checking only; imported when a command runs.
     from liveavatar.gateway import Client, SessionRecord
     from liveavatar.gateway.v1 import session_pb2
 
 STATES: Final = ("creating", "connecting", "ready", "reconnecting", "ending", "ended")
-"""What a session's state may be; the values of the client's `SessionState`."""
+"""Session states: the values of the client's `SessionState`."""
 
 _END_TIMEOUT_S: Final = 30.0
 _TIMEOUT_S: Final = 10.0
@@ -31,9 +31,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 
 @click.group()
 def sessions() -> None:
-    """See, watch and end the sessions of a running gateway.
+    """List, show, watch and end the sessions of a running gateway.
 
-    Ended sessions stay readable for a while, ten minutes unless the gateway is set otherwise.
+    Ended sessions stay readable for GATEWAY_RETENTION_S, by default ten minutes.
     """
 
 
@@ -42,11 +42,21 @@ sessions.add_command(watch)
 
 @sessions.command("list")
 @connection_options
-@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; may be repeated.")
 @click.option(
-    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only with all of these; may be repeated."
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES),
+    help="Only sessions in this state; may be repeated.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Only the newest so many.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only sessions with this label; repeat to require several.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Print at most this many, newest first.")
 @_json_option
 def list_sessions(
     address: str,
@@ -77,7 +87,7 @@ def list_sessions(
 @connection_options
 @_json_option
 def show(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
-    """Show all there is to know of one session."""
+    """Print all fields of a session."""
     with _client(address, tls=tls, ca=ca) as client:
         record = client.get_session(session_id)
     print_record(record, as_json=as_json)
@@ -88,24 +98,24 @@ def show(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: 
 @connection_options
 @_json_option
 def end(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
-    """End a session, wait until LiveAvatar has stopped it, and show its final record."""
+    """End a session, wait until LiveAvatar has stopped it, and print its final record."""
     with _client(address, tls=tls, ca=ca, timeout_s=_END_TIMEOUT_S) as client:
         record = client.end_session(session_id)
     print_record(record, as_json=as_json)
 
 
 def record_json(record: "SessionRecord") -> dict[str, Any]:
-    """A record for programs: ISO 8601 times, seconds in fields `..._s`, None for what is not there."""
+    """Return a record as JSON values, see `json_fields`."""
     return json_fields(asdict(record))
 
 
 @contextmanager
 def _client(address: str, *, tls: bool, ca: Path | None, timeout_s: float = _TIMEOUT_S) -> Iterator["Client"]:
-    from liveavatar.gateway import Client  # noqa: PLC0415 - `--help` should not wait for it
+    from liveavatar.gateway import Client  # noqa: PLC0415 - keeps `--help` fast
 
     with (
         stoppable(),
-        refusals(address),
+        explained_errors(address),
         Client(address, credentials=credentials(tls=tls, ca=ca), timeout=timeout_s) as client,
     ):
         yield client
@@ -125,14 +135,14 @@ def _row(record: "SessionRecord", now: datetime) -> tuple[str, ...]:
 
 
 def record_of(message: "session_pb2.Session") -> "SessionRecord":
-    """A session of the contract as the client library reads it."""
-    from liveavatar.gateway import SessionRecord  # noqa: PLC0415 - `--help` should not wait for it
+    """Return a session message as the client library's record."""
+    from liveavatar.gateway import SessionRecord  # noqa: PLC0415 - keeps `--help` fast
 
     return SessionRecord.from_proto(message)
 
 
 def print_record(record: "SessionRecord", *, as_json: bool) -> None:
-    """Print all of a record."""
+    """Print all fields of a record."""
     fields = record_json(record)
     if as_json:
         print_json(fields)

@@ -1,4 +1,4 @@
-"""How values are shown: to programs as JSON, to people as lines and tables."""
+"""Output of values: JSON for programs, lines and tables for people."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,16 +8,16 @@ from typing import Any, Final
 import click
 
 _WIDTH: Final = 200
-"""Columns where there is no terminal, so that no id is cut."""
+"""Number of columns without a terminal, so that no id is cut."""
 
 
 def print_json(value: object) -> None:
-    """Print a value that JSON has."""
+    """Print a JSON value."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as JSON has them: ISO 8601 times, seconds in fields `..._s`, None for what is not there."""
+    """Return fields as JSON values: ISO 8601 times, seconds in fields `..._s`, None for absent values."""
     plain: dict[str, Any] = {}
     for name, value in fields.items():
         match value:
@@ -40,8 +40,8 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table whose first column is never cut."""
-    from rich.console import Console  # noqa: PLC0415 - not for `--help`
+    """Print a table; its first column is never cut."""
+    from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
     from rich.table import Table  # noqa: PLC0415
 
     console = Console(highlight=False)
@@ -56,12 +56,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def known(value: str) -> str:
-    """A value of an enum; what is unspecified is not there."""
+    """Return an enum value; a dash if unspecified."""
     return "-" if value == "unspecified" else value
 
 
 def span(duration: timedelta) -> str:
-    """A duration in at most two units."""
+    """Format a duration in at most two units."""
     seconds = max(round(duration.total_seconds()), 0)
     if seconds < 60:
         return f"{seconds} s"

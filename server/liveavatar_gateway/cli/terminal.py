@@ -1,4 +1,4 @@
-"""The terminal that started a process: there, or hung up."""
+"""Controlling terminal of the process: present, or hung up."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ _TERMINAL: Final = "/dev/tty"
 
 
 class ControllingTerminal:
-    """Tells a hang-up of the terminal from a SIGHUP that somebody sent to have files read again.
+    """Distinguishes the SIGHUP of a closed terminal from a SIGHUP sent to reload files.
 
-    The kernel takes the controlling terminal away from a process before it sends the SIGHUP of a hang-up, so
-    `/dev/tty` opens before and not after it. A process that never had one, or that was told to ignore hang-ups
-    (`nohup`), loses none.
+    The kernel removes the controlling terminal of a process before it sends the SIGHUP of a hang-up, so `/dev/tty`
+    can be opened before a hang-up but not after it. A process that never had a terminal, or that ignores hang-ups
+    (`nohup`), cannot lose one.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class ControllingTerminal:
 
     @property
     def is_gone(self) -> bool:
-        """Return whether the terminal that was there at the start is there no more."""
+        """True if the process had a terminal at its start and has lost it."""
         return self._had and not _opens()
 
 

@@ -1,4 +1,4 @@
-"""`liveavatar-gateway sessions watch`: what happens in the sessions of a running gateway, as it happens."""
+"""`liveavatar-gateway sessions watch`: print the events of sessions as they happen."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from liveavatar_gateway.cli.connection import connection_options, credentials, refusals
+from liveavatar_gateway.cli.connection import connection_options, credentials, explained_errors
 from liveavatar_gateway.cli.output import stoppable
 from liveavatar_gateway.cli.show import json_fields
 
 if TYPE_CHECKING:
-    # Only said here; imported when a command runs.
+    # For type checking only; imported when a command runs.
     from google.protobuf.message import Message
 
     from liveavatar.gateway import WatchChange
 
 
 def label(text: str) -> tuple[str, str]:
-    """A label of the command line."""
+    """Parse a label from the command line."""
     key, sign, value = text.partition("=")
     if not key or not sign:
-        raise click.BadParameter(f"{text!r} is no KEY=VALUE", param_hint="--label")
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--label")
     return key, value
 
 
@@ -32,24 +32,28 @@ def label(text: str) -> tuple[str, str]:
 @click.argument("session_ids", metavar="[ID]...", nargs=-1)
 @connection_options
 @click.option(
-    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Sessions with all of these; may be repeated."
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only sessions with this label; repeat to require several.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each message as one line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print each message as a line of JSON.")
 def watch(
     session_ids: Sequence[str], address: str, ca: Path | None, labels: Sequence[str], *, tls: bool, as_json: bool
 ) -> None:
-    """Print what happens in sessions, one line each, until Ctrl-C.
+    """Print the events of sessions, one per line, until Ctrl-C.
 
-    Without an ID: in all that live and all that come, or in those with the labels. With IDs alone: in these, until
-    the last of them has ended. Watching neither holds a session nor slows it down. A gateway that is lost is tried
-    for a minute; what was missed meanwhile is told, or how much of it is gone.
+    Without an ID: events of all current and future sessions, or of those with the labels. With IDs: events of
+    these sessions, until all have ended. Watching neither keeps a session alive nor slows it down. If the gateway
+    is lost, the command reconnects for a minute, then prints the missed events or the extent of the gap.
     """
-    from liveavatar.gateway import Client  # noqa: PLC0415 - `--help` should not wait for it
+    from liveavatar.gateway import Client  # noqa: PLC0415 - keeps `--help` fast
 
     wanted = dict(label(text) for text in labels)
     with (
         stoppable(),
-        refusals(address),
+        explained_errors(address),
         Client(address, credentials=credentials(tls=tls, ca=ca)) as client,
         client.watch(session_ids, labels=wanted or None) as changes,
     ):
@@ -59,8 +63,8 @@ def watch(
 
 
 def _json_lines(change: "WatchChange") -> Iterator[str]:
-    """Messages as the gateway sent them; what the client makes of them in the same manner."""
-    from liveavatar.gateway import (  # noqa: PLC0415 - see above
+    """Return the gateway's messages, and events of the client library, as JSON lines."""
+    from liveavatar.gateway import (  # noqa: PLC0415 - keeps `--help` fast
         WatchedEvent,
         WatchGap,
         WatchRemoved,
@@ -70,22 +74,22 @@ def _json_lines(change: "WatchChange") -> Iterator[str]:
 
     match change:
         case WatchSnapshot() | WatchedEvent():
-            told = _plain(change.message)
+            shown = _plain(change.message)
         case WatchGap():
-            told = {"gap": asdict(change)}
+            shown = {"gap": asdict(change)}
         case WatchRemoved(session_id=session_id, error=error) if error is not None:
-            told = {"removed": {"session_id": session_id, "reason": error.reason, "message": error.message}}
+            shown = {"removed": {"session_id": session_id, "reason": error.reason, "message": error.message}}
         case WatchRemoved(session_id=session_id):
-            told = {"removed": {"session_id": session_id}}
+            shown = {"removed": {"session_id": session_id}}
         case WatchResumed():
-            told = {"resumed": json_fields(asdict(change))}
+            shown = {"resumed": json_fields(asdict(change))}
         case _:
             return
-    yield json.dumps(told, ensure_ascii=False)
+    yield json.dumps(shown, ensure_ascii=False)
 
 
 def _lines(change: "WatchChange") -> Iterator[str]:
-    from liveavatar.gateway import (  # noqa: PLC0415 - see above
+    from liveavatar.gateway import (  # noqa: PLC0415 - keeps `--help` fast
         WatchedEvent,
         WatchGap,
         WatchRemoved,
@@ -102,23 +106,23 @@ def _lines(change: "WatchChange") -> Iterator[str]:
             yield _line(_now(), change.session_id, change.sequence, "snapshot", state)
         case WatchedEvent(message=message, event=event):
             kind = message.event.event.WhichOneof("event") or "unknown"
-            said = _flat(_plain(message.event.event).get(kind, {}))
-            yield _line(event.time, change.session_id, event.sequence, kind, said)
+            text = _flat(_plain(message.event.event).get(kind, {}))
+            yield _line(event.time, change.session_id, event.sequence, kind, text)
         case WatchGap(session_id=session_id, first_sequence=first, last_sequence=last):
             yield _line(_now(), session_id, last, "gap", {"missing": f"{first} to {last}"})
         case WatchRemoved(session_id=session_id, error=error) if error is not None:
             yield _line(_now(), session_id, 0, "removed", {"error": error.message})
         case WatchResumed(gap=gap, target=target):
-            yield f"{_now():%H:%M:%S}  the gateway was lost for {gap.total_seconds():.1f} s, now at {target}"
+            yield f"{_now():%H:%M:%S}  reconnected to {target} after {gap.total_seconds():.1f} s"
 
 
 def _line(at: datetime, session_id: str, sequence: int, kind: str, fields: Mapping[str, Any]) -> str:
-    said = " ".join(f"{name}={_short(value)}" for name, value in fields.items())
-    return f"{at:%H:%M:%S}.{at.microsecond // 1000:03}  {session_id}  {sequence:>5}  {kind:<17}  {said}".rstrip()
+    text = " ".join(f"{name}={_short(value)}" for name, value in fields.items())
+    return f"{at:%H:%M:%S}.{at.microsecond // 1000:03}  {session_id}  {sequence:>5}  {kind:<17}  {text}".rstrip()
 
 
 def _flat(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What fits on a line: of the final record why it ended, and of an error its message."""
+    """Return fields that fit on a line: the end reason of a final record, the message of an error."""
     session, error = fields.get("session", {}), fields.get("error", {})
     plain = {name: value for name, value in fields.items() if not isinstance(value, dict) and name != "session_id"}
     if reason := session.get("end_reason"):
@@ -129,14 +133,14 @@ def _flat(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """Without the prefix that enums have: SESSION_STATE_READY is READY."""
+    """Remove the prefix of enum values: SESSION_STATE_READY becomes READY."""
     text = str(value)
     prefixes = ("SESSION_STATE_", "POSE_", "END_REASON_", "UTTERANCE_OUTCOME_")
     return next((text.removeprefix(prefix) for prefix in prefixes if text.startswith(prefix)), text)
 
 
 def _plain(message: "Message") -> dict[str, Any]:
-    from google.protobuf import json_format  # noqa: PLC0415 - see above
+    from google.protobuf import json_format  # noqa: PLC0415 - keeps `--help` fast
 
     fields: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     return fields

@@ -1,1 +1,1 @@
-"""Rooms of the callers' own, on the LiveKit server of the gateway's settings."""
+"""Callers' own LiveKit rooms, on the LiveKit server of the gateway's settings."""

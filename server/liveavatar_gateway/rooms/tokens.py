@@ -1,84 +1,84 @@
-"""Tokens for rooms of the callers' own: one for the avatar, one for each viewer."""
+"""Tokens for callers' own LiveKit rooms: one for the avatar, one for each viewer."""
 
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Literal
 
-from liveavatar_gateway.upstream.model import LiveKitAccess, Participant
+from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
 
 VIEWER_TTL: Final = timedelta(hours=1)
-"""How long a viewer has to join. Whoever is in the room stays: LiveKit renews the token of a participant."""
+"""Time in which a viewer must join. LiveKit renews the tokens of participants in the room."""
 _LONGEST_SESSION: Final = timedelta(hours=24)
-"""For sessions whose limit is the plan's, which only the start tells. Far above any plan's."""
+"""Lifetime if the plan sets the limit, which is unknown before the start. Far above the limit of any plan."""
 _SPARE: Final = timedelta(minutes=10)
-"""Between the mint and the end of the start, and for clocks that differ."""
+"""Allowance for the time between mint and start, and for clock differences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitConfig:
-    """A LiveKit server, and what signs tokens for it."""
+    """LiveKit server, and the key that signs its tokens."""
 
     url: str
-    """Where LiveAvatar and browsers reach it, `wss://...`: both must."""
+    """Address that LiveAvatar and browsers can reach, `wss://...`."""
     api_key: str = field(repr=False)
     api_secret: str = field(repr=False)
 
 
 class LiveKitRooms:
-    """Signs tokens; speaks to no server. A room is made by LiveKit when the first participant joins."""
+    """Signs tokens without contacting a server. LiveKit creates a room when the first participant joins."""
 
     def __init__(self, config: LiveKitConfig) -> None:
-        # Half a second of imports: paid when the gateway starts, and only where there are such rooms.
+        # The import takes half a second: paid at start, and only with a LiveKit server.
         import livekit.api  # noqa: F401, PLC0415
 
         self._config = config
 
     def use_secret(self, secret: str) -> bool:
-        """Sign with another secret from now on; returns whether it is another."""
+        """Sign with another secret from now on; return False if the secret is the same."""
         changed = secret != self._config.api_secret
         self._config = replace(self._config, api_secret=secret)
         return changed
 
-    def avatar(self, seat: Participant, *, max_duration_s: int | None) -> LiveKitAccess:
-        """Make what LiveAvatar needs to bring the avatar in.
+    def avatar(self, participant: Participant, *, max_duration_s: int | None) -> LiveKitAccess:
+        """Return the access with which LiveAvatar brings the avatar into a room.
 
-        All grants are written out. LiveKit takes one that is left out for allowed, but LiveAvatar's start then
-        fails with HTTP 500. The kind is what LiveKit's own components look for to find an avatar. The token
-        outlives the session, so that the avatar can join again after a loss.
+        All grants are explicit. LiveKit treats an omitted grant as allowed, but LiveAvatar's start then fails with
+        HTTP 500. LiveKit's own components recognize an avatar by the kind. The token outlives the session, so that
+        the avatar can rejoin after a lost connection.
 
         Args:
-            seat: The room, and who the avatar is there.
-            max_duration_s: The session's limit; None when the plan's applies.
+            participant: Room, and the avatar's identity in it.
+            max_duration_s: Limit of the session; None if the plan's limit applies.
 
         Source: LiveAvatar's guide "Custom LiveKit agent", and the official plugin for LiveKit Agents.
         """
-        lasts = _LONGEST_SESSION if max_duration_s is None else timedelta(seconds=max_duration_s) + _SPARE
-        return self._access(seat, lasts, kind="agent", speaks=True)
+        ttl = _LONGEST_SESSION if max_duration_s is None else timedelta(seconds=max_duration_s) + _SPARE
+        return self._access(participant, ttl, kind="agent", publishes=True)
 
     def viewer(self, room: str) -> LiveKitAccess:
-        """Make what a browser needs to see and hear, and no more; nobody else has its identity."""
-        seat = Participant(room=room, identity=f"viewer-{uuid.uuid4().hex[:12]}")
-        return self._access(seat, VIEWER_TTL, kind="standard", speaks=False)
+        """Return the access with which a browser can watch and listen, with a unique identity."""
+        participant = Participant(room=room, identity=f"viewer-{uuid.uuid4().hex[:12]}")
+        return self._access(participant, VIEWER_TTL, kind="standard", publishes=False)
 
     def _access(
-        self, seat: Participant, lasts: timedelta, *, kind: Literal["standard", "agent"], speaks: bool
+        self, participant: Participant, ttl: timedelta, *, kind: Literal["standard", "agent"], publishes: bool
     ) -> LiveKitAccess:
         from livekit.api import AccessToken, VideoGrants  # noqa: PLC0415 - see above
 
         grants = VideoGrants(
             room_join=True,
-            room=seat.room,
+            room=participant.room,
             can_subscribe=True,
-            can_publish=speaks,
-            can_publish_data=speaks,
+            can_publish=publishes,
+            can_publish_data=publishes,
         )
         token = (
             AccessToken(self._config.api_key, self._config.api_secret)
-            .with_identity(seat.identity)
+            .with_identity(participant.identity)
             .with_kind(kind)
             .with_grants(grants)
-            .with_ttl(lasts)
+            .with_ttl(ttl)
             .to_jwt()
         )
-        return LiveKitAccess(url=self._config.url, room=seat.room, token=token)
+        return LiveKitAccess(url=self._config.url, room=participant.room, token=token)

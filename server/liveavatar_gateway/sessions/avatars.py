@@ -8,12 +8,14 @@ import structlog
 
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.sessions.journal import SessionJournal
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import Standby
-from liveavatar_gateway.upstream.model import LiveKitAccess, Started
-from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
+from liveavatar_gateway.upstream.model import Started
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.session import UpstreamSession
 
 _log = structlog.get_logger(__name__)
 

@@ -72,7 +72,7 @@ class CreateReadiness:
             return "DRAINING"
         if not self._books.available:
             return "REGISTRY_UNAVAILABLE"
-        if self._places.refuses:
+        if self._places.is_full:
             return "CAPACITY_EXHAUSTED"
         return self._upstream
 

@@ -18,7 +18,7 @@ from liveavatar_gateway.sessions.standby import Standby, StandbyManager
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import SOCKET_CLOSED, Metrics
 from liveavatar_gateway.upstream.backoff import Backoff
-from liveavatar_gateway.upstream.pool import UpstreamSession
+from liveavatar_gateway.upstream.session import UpstreamSession
 from liveavatar_gateway.upstream.socket import (
     CONNECTION_LOST,
     SEND_TIMEOUT_S,
@@ -293,7 +293,7 @@ class SessionDriver:
     async def _raise_if_gone(self, session_id: str) -> None:
         """A refusal may mean that the session is over; only its record can tell."""
         assert self.upstream is not None  # noqa: S101 - set by `run`
-        fate = await self.upstream.fate()
+        fate = await self.upstream.remote_status()
         if fate.over:
             _log.info("upstream.gone", session=self._core.id, upstream_session=session_id, reason=fate.reason)
             raise SessionGone(fate.reason)
@@ -406,7 +406,7 @@ class SessionDriver:
         if time.monotonic() - began_s > _STALL_S:
             self._core.note_stall(time.monotonic())
         if isinstance(command, m.Speak):
-            self._metrics.packet(len(command.pcm))
+            self._metrics.packet_sent(len(command.pcm))
         if isinstance(command, m.Speak | m.SpeakEnd):
             self._note_progress(command)
 

@@ -24,6 +24,7 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.bulkhead import bulkhead
@@ -38,8 +39,9 @@ from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import Metrics
-from liveavatar_gateway.upstream.model import LiveKitAccess, Started
-from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
+from liveavatar_gateway.upstream.model import Started
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.session import UpstreamSession
 
 _log = structlog.get_logger(__name__)
 _ENDED_BY_CALLER: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST})
@@ -119,7 +121,7 @@ class SessionActor:
         """Called with its id when its log has grown. It must neither raise nor wait."""
         self._pool = pool
         self._metrics = metrics
-        self._meter = metrics.session()
+        self._meter = metrics.session_meter()
         self._driver = Wakeup()
         self._ledger = books.ledger(self, left.fence if left is not None else None)
         self.avatars = Avatars(spec, self.core, pool, self._ledger, left)
@@ -206,7 +208,7 @@ class SessionActor:
         if not self.takes_speech and not self.core.over:
             raise Draining
         utterance = self.core.begin(utterance_id, intake)
-        self._meter.begun(utterance.id)
+        self._meter.utterance_begun(utterance.id)
         self._watch_idle(utterance, idle_timeout_s)
         return utterance
 
@@ -411,7 +413,7 @@ class SessionActor:
             with bulkhead("session.crashed", self.id):
                 self._left_open.close()
             with bulkhead("session.crashed", self.id):
-                self._pool.let_go(self)
+                self._pool.remove_keep_alive(self)
             await self._finish()
 
     def crashed(self, fault: BaseException) -> None:
@@ -471,7 +473,7 @@ class SessionActor:
 
     async def _live(self, upstream: UpstreamSession) -> None:
         if not self.core.over:
-            self._pool.keep_alive(self)
+            self._pool.add_keep_alive(self)
             await self.drive.run(upstream)
             await self._let_last_words_out()
 
@@ -540,7 +542,7 @@ class SessionActor:
         for entry in entries:
             if _was_spoken_out(entry.happening):
                 self._spoken_until_s = time.monotonic()
-            self._meter.happened(entry.happening, self.core.end_reason)
+            self._meter.on_event(entry.happening, self.core.end_reason)
         self._ledger.note_speech((entry.happening for entry in entries), self.core.speech.active)
         self._ledger.note_sequence(entries[-1].sequence)
         self.holds.wake()

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from liveavatar_gateway.upstream.model import AvatarRequest, Participant
+from liveavatar_gateway.rooms.access import Participant
+from liveavatar_gateway.upstream.model import AvatarRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class SessionSpec:
     """What a caller asked for."""
 
     avatar: AvatarRequest
-    """Without a seat: `avatar_request` adds it."""
+    """Without a participant, which `avatar_request` adds."""
     detach_grace_s: float
     """How long it lives while nobody holds it."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -39,4 +40,4 @@ class SessionSpec:
             return self.avatar
         own = self.livekit_room
         identity = own.avatar_identity if turn == 1 else f"{own.avatar_identity}-{turn}"
-        return replace(self.avatar, seat=Participant(room=own.name, identity=identity))
+        return replace(self.avatar, participant=Participant(room=own.name, identity=identity))

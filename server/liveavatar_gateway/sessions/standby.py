@@ -15,7 +15,8 @@ from liveavatar_gateway.core.readiness import Due, Readiness, ReadinessConfig
 from liveavatar_gateway.core.session import OVER_UPSTREAM, Session
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.backoff import Backoff
-from liveavatar_gateway.upstream.pool import Pool, UpstreamSession
+from liveavatar_gateway.upstream.pool import Pool
+from liveavatar_gateway.upstream.session import UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
 
 _log = structlog.get_logger(__name__)
@@ -207,12 +208,12 @@ class StandbyManager:
             )
             self._successor = successor
             self._core.standby_ready(time.monotonic())
-            self._pool.keep_alive(successor)
+            self._pool.add_keep_alive(successor)
             self._changed()
             await successor.until_gone(self._new_id)
             raise UpstreamUnreachable("the fresh avatar was lost before its turn", retry_after_s=1.0)
         finally:
-            self._pool.let_go(successor)
+            self._pool.remove_keep_alive(successor)
             if self._taken is not successor:
                 self._successor = None
                 self._cost(time.monotonic() - successor.started_mono_s)

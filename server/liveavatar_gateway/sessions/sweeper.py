@@ -18,7 +18,6 @@ from liveavatar_gateway.sessions.record import read_record, requested_end
 from liveavatar_gateway.sessions.restore import current_upstream
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.pool import Pool
-from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.stopper import Stopper
 
 _log = structlog.get_logger(__name__)
@@ -69,7 +68,6 @@ class Sweeper:
         config: SweeperConfig,
         books: JournalWriter,
         pool: Pool,
-        rest: Rest,
         directory: Directory,
         *,
         retired: Mapping[str, Stopper] | None = None,
@@ -80,7 +78,6 @@ class Sweeper:
             config: How orphans are looked for.
             books: What is known of sessions.
             pool: Where sessions go on.
-            rest: LiveAvatar's REST API.
             directory: Where sessions of dead processes go on.
             retired: What stops sessions that were made with a retired key, by the name of its account.
         """
@@ -91,13 +88,11 @@ class Sweeper:
         self._config = config
         self._books = books
         self._pool = pool
-        self._rest = rest
         self._directory = directory
         self._tidy_at_s = 0.0
         self._retired = retired or {}
         self._others: Mapping[str, int] = {}
         directory.take_over = self.take_over
-        pool.find_orphans = self.find_orphans
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -197,7 +192,7 @@ class Sweeper:
 
     async def _stop_other(self, upstream_session_id: str, *, may_be_starting: bool = False) -> bool:
         """Stop what nobody has: it was being replaced, or was to replace another, when its process died."""
-        stops = self._pool.stops
+        stops = self._pool.account.stopper
         stopped = (await stops.stop(upstream_session_id, _STOP_REASON, may_be_starting=may_be_starting)).counts
         try:
             await self._books.registry.drop_upstream(upstream_session_id)
@@ -222,7 +217,7 @@ class Sweeper:
         facts = await self._final_facts(row, fence)
         ledger = self._books.ledger(_Remains(row.session_id, facts), fence)
         ids = [upstream.upstream_session_id for upstream in row.upstreams]
-        by_key = self._retired.get(row.account, self._pool.stops)
+        by_key = self._retired.get(row.account, self._pool.account.stopper)
         # All at once: one that cannot be stopped now must not keep the next one paid for.
         stops = [
             self._pool.run(
@@ -256,12 +251,12 @@ class Sweeper:
             if ending:
                 done, _ = await asyncio.wait(ending, timeout=_STOP_WAIT_S)
                 stopped += sum(task.result() for task in done if task.exception() is None)
-            ours = await registry.owners_of(await self._rest.active())
+            ours = await registry.owners_of(await self._pool.account.rest.active())
             stopping = []
             for upstream_session_id, session_id in ours.items():
                 row = await registry.find(session_id)
                 mine = row is not None and row.owner == registry.owner
-                if mine and upstream_session_id not in self._pool.held:
+                if mine and upstream_session_id not in self._pool.account.session_ids:
                     work = self._stop_other(upstream_session_id)
                     stopping.append(self._pool.run(work, name=f"session-{session_id}/stop-orphan"))
             if stopping:

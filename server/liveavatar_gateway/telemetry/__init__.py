@@ -1,1 +1,1 @@
-"""What operators see: metrics, and the HTTP port that serves them. Knows the core; everybody above may use it."""
+"""Metrics, and the HTTP port that serves them. Depends on the core only."""

@@ -1,4 +1,4 @@
-"""The HTTP port for operators: `/metrics`, `/healthz`, `/readyz`, `/readyz/create`."""
+"""HTTP port for operators: `/metrics`, `/healthz`, `/readyz`, `/readyz/create`."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ _SERVICE_UNAVAILABLE: Final = 503
 
 
 class _Server(uvicorn.Server):
-    """uvicorn as a part of a process whose signals are somebody else's."""
+    """uvicorn server that leaves signals to the process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -35,7 +35,7 @@ def _readiness(refusal: str) -> Response:
 
 
 class Endpoint:
-    """Serves metrics in the gateway's own loop, so that it answers only while that does. A context manager."""
+    """HTTP server on the gateway's own event loop, which answers only while the loop runs. Context manager."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class Endpoint:
         host: str,
         port: int,
     ) -> None:
-        """Prepare it.
+        """Prepare the server.
 
         Args:
-            metrics: What is shown.
-            snapshot: Asked at each look.
-            create_refusal: Gives the reason why a create would be refused now; empty when it can succeed.
-            host: Address to listen on.
-            port: TCP port; 0 takes a free one.
+            metrics: Metrics to serve.
+            snapshot: Returns current values at each scrape.
+            create_refusal: Returns the reason for which a create would be refused now; empty if it can succeed.
+            host: Listen address.
+            port: TCP port; 0 selects a free port.
         """
         self._metrics = metrics
         self._snapshot = snapshot
@@ -85,7 +85,7 @@ class Endpoint:
             (self._host, self._port),
             family=family(self._host),
             backlog=128,
-            # As gRPC does it: all addresses are those of both kinds.
+            # Like gRPC: `::` covers IPv4 and IPv6.
             dualstack_ipv6=self._host == "::" and socket.has_dualstack_ipv6(),
         )
         self.port = listener.getsockname()[1]
@@ -108,21 +108,21 @@ class Endpoint:
         )
 
     async def _show(self, request: Request) -> Response:
-        """All metrics, in the form that the scraper asks for."""
-        self._metrics.look(self._snapshot())
+        """Return all metrics in the format that the scraper accepts."""
+        self._metrics.update(self._snapshot())
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        # Some hundred lines of text: they are written beside the loop, not in it.
+        # Several hundred lines of text are rendered outside the event loop.
         body = await asyncio.to_thread(encode, self._metrics.registry)
         return Response(body, headers={"Content-Type": content_type})
 
     async def _health(self, _: Request) -> Response:
-        """The event loop turns. It says nothing about LiveAvatar: a restart here would not mend that."""
+        """Answer while the event loop runs, whatever LiveAvatar's state, which a restart would not improve."""
         return Response("ok\n", media_type="text/plain")
 
     async def _readiness(self, _: Request) -> Response:
-        """Streams and resumes are taken: 503 only while the process drains."""
+        """Return 503 only while the process drains; otherwise it accepts streams and resumes."""
         return _readiness("draining" if self._snapshot().draining else "")
 
     async def _create_readiness(self, _: Request) -> Response:
-        """A create can succeed: 503 with the reason when it cannot."""
+        """Return 503 with the reason if a create would be refused."""
         return _readiness(self._create_refusal())

@@ -1,4 +1,4 @@
-"""Measures how late the event loop wakes."""
+"""Measurement of the event loop's lag."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ _PERIOD_S = 0.1
 
 
 async def watch_lag(metrics: Metrics) -> None:
-    """Sleep and see how much longer it took, until cancelled."""
+    """Record by how much short sleeps overrun, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due_s = loop.time() + _PERIOD_S

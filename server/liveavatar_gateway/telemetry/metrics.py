@@ -1,8 +1,8 @@
-"""The gateway's metrics: each has its unit in its name, few labels, and none a caller or LiveAvatar can invent.
+"""Metrics of the gateway: units in names, few labels, and no label value chosen by callers or LiveAvatar.
 
-Nothing is counted per chunk: there are fifty of those per second of speech. Per packet it is two additions; all
-else happens once per utterance, session or call. No histogram has the lifetime of a stream in it, which says
-nothing of speed.
+Nothing is counted per chunk, of which a session has fifty per second of speech. A packet costs two additions; all
+other metrics change once per utterance, session or call. No histogram includes the lifetime of a stream, which
+would hide latencies.
 """
 
 import time
@@ -33,30 +33,30 @@ _OPEN_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60
 _SPEECH_BUCKETS_S: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 _LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 SOCKET_CLOSED: Final = "SOCKET_CLOSED"
-"""Upstream error without a reason in the contract: the command socket went while its session was to go on."""
+"""Upstream error without a reason in the contract: a command socket was lost during its session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What is counted when somebody looks, not when it changes."""
+    """Values that are read at each scrape instead of being recorded at each change."""
 
     sessions: Mapping[SessionState, int]
-    """Sessions that have not ended."""
-    places_used: int
-    places_limit: int
+    """Number of sessions that have not ended, by state."""
+    used_permits: int
+    permits: int
     waiting: int
-    """Callers in line for a place."""
+    """Number of callers waiting for a permit."""
     stops_pending: int
-    """Stops that LiveAvatar has not confirmed."""
+    """Number of stops that LiveAvatar has not confirmed."""
     draining: bool
     tasks: int
-    """Tasks of the event loop."""
+    """Number of tasks of the event loop."""
     dropped_log_lines: int = 0
-    """Log lines that could not be written since the process started."""
+    """Number of log lines dropped since the process started."""
 
 
 class Metrics:
-    """All metrics of one gateway, in a registry of their own."""
+    """All metrics of one gateway, in their own Prometheus registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -69,23 +69,23 @@ class Metrics:
         self._sessions_ended = Counter(
             "gateway_sessions_ended", "Sessions that ended, by reason.", ["reason"], registry=own
         )
-        self._places_used = Gauge("gateway_pool_places_used", "Places of the account in use.", registry=own)
-        self._places_limit = Gauge("gateway_pool_places_limit", "Places of the account.", registry=own)
-        self._waiting = Gauge("gateway_pool_waiting", "Callers in line for a place.", registry=own)
+        self._permits_used = Gauge("gateway_permits_used", "Permits of the account in use.", registry=own)
+        self._permits_limit = Gauge("gateway_permits_limit", "Permits of the account.", registry=own)
+        self._waiting = Gauge("gateway_permits_waiting", "Callers waiting for a permit.", registry=own)
         self._stops_pending = Gauge(
             "gateway_upstream_stops_pending",
-            "Stops that LiveAvatar has not confirmed: these sessions may still be billed.",
+            "Stops that LiveAvatar has not confirmed; these sessions may still be billed.",
             registry=own,
         )
         self._draining = Gauge("gateway_draining", "1 while the gateway drains.", registry=own)
         self._tasks = Gauge(
             "gateway_asyncio_tasks",
-            "Tasks of the event loop: a few for each session and stream, and none that outlives them.",
+            "Tasks of the event loop: a few for each session and stream.",
             registry=own,
         )
         self._session_open = Histogram(
             "gateway_session_open_seconds",
-            "From the call that creates a session to an avatar that can speak, the wait for a place included.",
+            "Time from the call that creates a session to a ready avatar, including the wait for a permit.",
             buckets=_OPEN_BUCKETS_S,
             registry=own,
         )
@@ -94,89 +94,91 @@ class Metrics:
         )
         self._utterance_start = Histogram(
             "gateway_utterance_start_seconds",
-            "From the begin of an utterance to its first sound.",
+            "Time from the begin of an utterance to its first sound.",
             buckets=_SPEECH_BUCKETS_S,
             registry=own,
         )
         self._interrupts = Histogram(
             "gateway_interrupt_seconds",
-            "From an interrupt to its answer: LiveAvatar has fallen silent, or did not say so in time.",
+            "Time from an interrupt to its answer: LiveAvatar is silent, or did not confirm in time.",
             buckets=_SPEECH_BUCKETS_S,
             registry=own,
         )
-        self._packets = Counter("gateway_upstream_packets", "Packets of audio sent to LiveAvatar.", registry=own)
+        self._packets = Counter("gateway_upstream_packets", "Audio packets sent to LiveAvatar.", registry=own)
         self._audio_bytes = Counter(
             "gateway_upstream_audio_bytes",
-            "Audio sent to LiveAvatar, bytes of 24 kHz mono s16le: 48 000 are a second.",
+            "Audio sent to LiveAvatar, in bytes of 24 kHz mono s16le (48 000 per second).",
             registry=own,
         )
         self._stale_audio_bytes = Counter(
             "gateway_stale_audio_bytes",
-            "Audio that came for an utterance which was cut, refused or over, and was dropped; bytes as sent.",
+            "Dropped audio of utterances that were already interrupted, refused or ended; bytes as received.",
             registry=own,
         )
         self._underruns = Counter(
             "gateway_underruns",
-            "Times an avatar ran dry inside an utterance whose audio had not all come.",
+            "Underruns inside an utterance whose audio was not complete.",
             registry=own,
         )
         self._upstream_errors = Counter(
             "gateway_upstream_errors",
-            "Refusals and failures of LiveAvatar, those that a retry made good among them, by reason.",
+            "Refusals and failures of LiveAvatar, including those followed by a successful retry, by reason.",
             ["reason"],
             registry=own,
         )
         self._reconnects = Histogram(
             "gateway_upstream_reconnect_seconds",
-            "From a lost command socket to one that is ready again.",
+            "Time from a lost command socket to the next ready one.",
             buckets=_OPEN_BUCKETS_S,
             registry=own,
         )
         self._resent_bytes = Counter(
             "gateway_upstream_resent_bytes",
-            "Audio that was sent again behind a lost command socket, bytes as in gateway_upstream_audio_bytes.",
+            "Audio sent again after a lost command socket, in bytes as in gateway_upstream_audio_bytes.",
             registry=own,
         )
         self._rotations = Counter(
             "gateway_rotations",
-            "Fresh avatars that took over before a limit: at a border between utterances, inside one, or failed "
-            "when the limit came first.",
+            "Rotations to a standby avatar before the limit: at a border between utterances, inside an utterance, "
+            "or failed because the limit came first.",
             ["outcome"],
             registry=own,
         )
         self._taken_over = Counter(
             "gateway_sessions_taken_over",
-            "Sessions of dead processes that this one went on with (adopted) or ended (swept).",
+            "Sessions of dead processes that this process continued (adopted) or ended (swept).",
             ["outcome"],
             registry=own,
         )
         self._registry_available = Gauge(
-            "gateway_registry_available", "0 while the registry cannot be written: no new sessions.", registry=own
+            "gateway_registry_available",
+            "0 while the registry cannot be written and new sessions are refused.",
+            registry=own,
         )
         self._registry_available.set(1)
         self._rpcs = Counter(
-            "gateway_rpcs", "Calls that ended, by method and code.", ["method", "code"], registry=own
+            "gateway_rpcs", "Completed calls, by method and code.", ["method", "code"], registry=own
         )
         self._malformed_messages = Counter(
             "gateway_malformed_messages",
-            "Messages of callers that are none of the contract, by method. They are refused and not logged.",
+            "Messages that are not valid in the contract, by method. They are refused and not logged.",
             ["method"],
             registry=own,
         )
-        self._rpcs_open = Gauge("gateway_rpcs_open", "Calls and streams that are open.", ["method"], registry=own)
+        self._rpcs_open = Gauge("gateway_rpcs_open", "Open calls and streams.", ["method"], registry=own)
         self._dropped_log_lines = Counter(
             "gateway_log_lines_dropped",
-            "Log lines that could not be written, or that nobody read in time.",
+            "Log lines that could not be written, or were not read in time.",
             registry=own,
         )
         self._dropped_before = 0
         self._lag = Histogram(
             "gateway_event_loop_lag_seconds",
-            "How late the event loop wakes: work is waiting for the core this long.",
+            "Delay with which the event loop wakes up: time for which work waits for the CPU.",
             buckets=_LAG_BUCKETS_S,
             registry=own,
         )
-        # A series that appears only with its first event hides that event from rate() and increase().
+        # rate() and increase() miss the first event of a series that did not exist before.
         for state in _LIVING:
             self._sessions.labels(state.value)
         for reason in EndReason:
@@ -189,12 +191,12 @@ class Metrics:
             self._utterances.labels(outcome.value)
 
     @never_raises
-    def look(self, now: Snapshot) -> None:
-        """Take over what is counted only when somebody looks."""
+    def update(self, now: Snapshot) -> None:
+        """Set the values that are read at each scrape."""
         for state in _LIVING:
             self._sessions.labels(state.value).set(now.sessions.get(state, 0))
-        self._places_used.set(now.places_used)
-        self._places_limit.set(now.places_limit)
+        self._permits_used.set(now.used_permits)
+        self._permits_limit.set(now.permits)
         self._waiting.set(now.waiting)
         self._stops_pending.set(now.stops_pending)
         self._draining.set(now.draining)
@@ -203,121 +205,121 @@ class Metrics:
         self._dropped_before = now.dropped_log_lines
 
     @never_raises
-    def packet(self, size_bytes: int) -> None:
-        """A packet went upstream."""
+    def packet_sent(self, size_bytes: int) -> None:
+        """Record a packet sent to LiveAvatar."""
         self._packets.inc()
         self._audio_bytes.inc(size_bytes)
 
     @never_raises
     def stale_audio(self, size_bytes: int) -> None:
-        """Count audio that was dropped since its utterance takes none any more."""
+        """Record audio dropped because its utterance no longer accepts audio."""
         self._stale_audio_bytes.inc(size_bytes)
 
     @never_raises
     def interrupted(self, seconds: float) -> None:
-        """An interrupt was answered."""
+        """Record the duration of an interrupt."""
         self._interrupts.observe(seconds)
 
     @never_raises
     def upstream_failed(self, reason: str) -> None:
-        """LiveAvatar refused or failed; `reason` is one of the contract's, or `SOCKET_CLOSED`."""
+        """Record a refusal or failure of LiveAvatar; `reason` is from the contract, or `SOCKET_CLOSED`."""
         self._upstream_errors.labels(reason).inc()
 
     @never_raises
     def taken_over(self, *, adopted: bool) -> None:
-        """A session of a dead process goes on here, or was ended."""
+        """Record a session of a dead process that was adopted here, or ended."""
         self._taken_over.labels("adopted" if adopted else "swept").inc()
 
     @never_raises
     def registry_works(self, *, works: bool) -> None:
-        """The registry can be written, or cannot."""
+        """Record if the registry can be written."""
         self._registry_available.set(works)
 
     @never_raises
     def rpc_began(self, method: str) -> None:
-        """A call was taken."""
+        """Record the begin of a call."""
         self._rpcs_open.labels(method).inc()
 
     @never_raises
     def rpc_ended(self, method: str, code: str) -> None:
-        """A call ended."""
+        """Record the end of a call."""
         self._rpcs_open.labels(method).dec()
         self._rpcs.labels(method, code).inc()
 
     @never_raises
     def malformed_message(self, method: str) -> None:
-        """Count bytes of a caller that are no message of this method."""
+        """Record a message that cannot be parsed."""
         self._malformed_messages.labels(method).inc()
 
     @never_raises
     def loop_lagged(self, seconds: float) -> None:
-        """The event loop woke so late."""
+        """Record the lag of the event loop."""
         self._lag.observe(seconds)
 
-    def session(self, clock: Callable[[], float] = time.monotonic) -> "SessionMeter":
-        """Meter of a session that begins now."""
+    def session_meter(self, clock: Callable[[], float] = time.monotonic) -> "SessionMeter":
+        """Return the meter of a session that begins now."""
         return SessionMeter(self, clock)
 
     # --- for SessionMeter
 
     @never_raises
     def session_opened(self, seconds: float) -> None:
-        """A session can speak."""
+        """Record the time until a session was ready."""
         self._session_open.observe(seconds)
 
     @never_raises
     def reconnected(self, gap_s: float, resent_bytes: int) -> None:
-        """A lost command socket is there again."""
+        """Record a reconnection."""
         self._reconnects.observe(gap_s)
         self._resent_bytes.inc(resent_bytes)
 
     @never_raises
     def rotated(self, outcome: str) -> None:
-        """A fresh avatar took over, or could not in time."""
+        """Record a rotation, or its failure."""
         self._rotations.labels(outcome).inc()
 
     @never_raises
     def session_ended(self, reason: EndReason | None) -> None:
-        """A session is over."""
+        """Record the end of a session."""
         self._sessions_ended.labels(reason.value if reason else EndReason.UPSTREAM_FAILED.value).inc()
 
     @never_raises
     def utterance_started(self, seconds: float) -> None:
-        """The first sound of an utterance is out."""
+        """Record the time until an utterance's first sound."""
         self._utterance_start.observe(seconds)
 
     @never_raises
     def underrun(self) -> None:
-        """Count an avatar that ran dry inside an utterance."""
+        """Record an underrun inside an utterance."""
         self._underruns.inc()
 
     @never_raises
     def utterance_ended(self, outcome: Outcome) -> None:
-        """An utterance is over."""
+        """Record the end of an utterance."""
         self._utterances.labels(outcome.value).inc()
 
 
 class SessionMeter:
-    """Turns what happens in one session into metrics. Holds a time for each utterance that has not started."""
+    """Metrics of one session's events. Keeps the begin of each utterance that has not started."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._metrics = metrics
         self._clock = clock
         self._created_s = clock()
         self._opened = False
-        self._begun_s: dict[str, float] = {}
+        self._began_at_s: dict[str, float] = {}
 
     @never_raises
-    def begun(self, utterance_id: str) -> None:
-        """An utterance was begun."""
-        self._begun_s[utterance_id] = self._clock()
+    def utterance_begun(self, utterance_id: str) -> None:
+        """Record the begin of an utterance."""
+        self._began_at_s[utterance_id] = self._clock()
 
     @never_raises
-    def happened(self, happening: SessionEvent, end_reason: EndReason | None) -> None:
-        """Something was put into the session's log; `end_reason` is the session's, None while it lives."""
-        match happening:
+    def on_event(self, event: SessionEvent, end_reason: EndReason | None) -> None:
+        """Record an event of the session; `end_reason` is the session's, None until it ends."""
+        match event:
             case Adopted():
-                # It was opened by a process that is gone.
+                # Another process, now dead, opened the session.
                 self._opened = True
             case Reconnected(gap_s=gap_s, resent_bytes=resent_bytes):
                 self._metrics.reconnected(gap_s, resent_bytes)
@@ -327,12 +329,12 @@ class SessionMeter:
                 self._opened = True
                 self._metrics.session_opened(self._clock() - self._created_s)
             case UtteranceStarted(utterance_id=utterance_id):
-                if (begun_s := self._begun_s.pop(utterance_id, None)) is not None:
-                    self._metrics.utterance_started(self._clock() - begun_s)
+                if (began_at_s := self._began_at_s.pop(utterance_id, None)) is not None:
+                    self._metrics.utterance_started(self._clock() - began_at_s)
             case UtteranceUnderrun():
                 self._metrics.underrun()
             case UtteranceEnded(utterance_id=utterance_id, outcome=outcome, error=error):
-                self._begun_s.pop(utterance_id, None)
+                self._began_at_s.pop(utterance_id, None)
                 self._metrics.utterance_ended(outcome)
                 self._concluded(error)
             case Ended(error=error):
@@ -340,6 +342,6 @@ class SessionMeter:
                 self._concluded(error)
 
     def _concluded(self, error: GatewayError | None) -> None:
-        """Count what LiveAvatar's silence was taken for; errors that it told were counted where they came in."""
+        """Record errors inferred from LiveAvatar's silence; reported errors are recorded on receipt."""
         if isinstance(error, ReadyTimeout | UpstreamStalled):
             self._metrics.upstream_failed(error.reason)

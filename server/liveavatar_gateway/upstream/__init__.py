@@ -1,1 +1,1 @@
-"""The LiveAvatar side: REST, command socket, the pool that holds them, and what keeps them alive or ends them."""
+"""LiveAvatar side: REST API, command sockets, permits, and the pool of sessions."""

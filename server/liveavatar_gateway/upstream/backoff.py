@@ -1,18 +1,19 @@
-"""How long to wait between tries: twice as long each time, with jitter, up to a limit."""
+"""Exponential backoff with jitter."""
 
 import random
 
 
 class Backoff:
-    """Waits of one who tries again. Pure: no clock, and randomness is given."""
+    """Waits between tries: each twice as long as the last, up to a limit. Pure: no clock, injected randomness."""
 
     def __init__(self, *, first_s: float, max_s: float, rng: random.Random) -> None:
-        """Begin with the shortest wait.
+        """Start with the shortest wait.
 
         Args:
-            first_s: The longest that the first wait may be.
-            max_s: The longest that any may be.
-            rng: Where jitter comes from: each wait is half to all of its limit, so that many do not come at once.
+            first_s: Upper bound of the first wait.
+            max_s: Upper bound of all waits.
+            rng: Source of jitter: each wait is between half of its bound and the bound, so that many clients do
+                not retry at once.
         """
         self._first_s = first_s
         self._max_s = max_s
@@ -20,11 +21,11 @@ class Backoff:
         self._limit_s = first_s
 
     def next_s(self) -> float:
-        """The next wait, seconds."""
+        """Return the next wait, seconds."""
         limit_s = self._limit_s
         self._limit_s = min(limit_s * 2, self._max_s)
         return limit_s * self._rng.uniform(0.5, 1.0)
 
     def reset(self) -> None:
-        """Begin again with the shortest wait."""
+        """Start again with the shortest wait."""
         self._limit_s = self._first_s

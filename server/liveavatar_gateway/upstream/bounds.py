@@ -1,26 +1,26 @@
-"""Limits of what LiveAvatar says: each text and number is bounded where it comes in."""
+"""Bounds of LiveAvatar's texts and numbers, applied where they are read."""
 
 import math
 from typing import Final
 
 MAX_REASON_BYTES: Final = 100
-"""Reasons are words like MAX_DURATION_REACHED; a session's end repeats them several times in its gRPC trailers."""
+"""Limit of reasons such as MAX_DURATION_REACHED, which the gRPC trailers of a session's end repeat."""
 MAX_KIND_BYTES: Final = 100
 MAX_ID_CHARS: Final = 128
 """LiveAvatar's ids are UUIDs."""
-MAX_WORDS_BYTES: Final = 500
-"""Bytes of a notice or a refusal that callers are told: trailers of gRPC take 8 kB in all."""
+MAX_MESSAGE_BYTES: Final = 500
+"""Limit of notices and error messages passed to callers: gRPC trailers hold 8 kB in total."""
 MAX_URL_CHARS: Final = 4096
 MAX_TOKEN_CHARS: Final = 16_384
 MIN_SESSION_S: Final = 1.0
 MAX_SESSION_S: Final = 30 * 86_400.0
-"""Longest limit of a session that is believed; plans have at most hours."""
+"""Longest plausible session limit; plans allow hours at most."""
 _MARKER: Final = "… (cut)"
 
 
 def bounded(text: str, max_bytes: int) -> str:
     """Return `text`, cut between two characters and marked as cut if its UTF-8 is longer than `max_bytes`."""
-    # Most texts are short: one that fits even at four bytes a character needs no encoding to know.
+    # Most texts are short: a text that fits at four bytes per character need not be encoded.
     if len(text) * 4 <= max_bytes:
         return text
     encoded = text[: max_bytes + 1].encode(errors="replace")
@@ -31,9 +31,9 @@ def bounded(text: str, max_bytes: int) -> str:
 
 
 def session_seconds(value: object) -> float | None:
-    """Return a session's limit in seconds; None when `value` is no number, or none that can be true.
+    """Return a session's limit in seconds; None if `value` is not a number or not plausible.
 
-    Read leniently: one of LiveAvatar's fixtures shows the number as a string.
+    Accepts strings too, because one of LiveAvatar's fixtures shows the number as a string.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None

@@ -1,6 +1,6 @@
-"""What a refusal of LiveAvatar's REST API means. Pure: status, body and headers in, one of our errors out.
+"""Mapping of LiveAvatar's HTTP errors to the gateway's errors. Pure: takes status, body and headers.
 
-Source: LiveAvatar's OpenAPI schema for the shapes; codes and messages as captured by several public clients.
+Source: LiveAvatar's OpenAPI schema for the shapes; codes and messages as recorded by several public clients.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ _PLAN_CODES: Final = frozenset({4030})
 _CONCURRENCY_CODES: Final = frozenset({4032, 4003})
 _CREDIT_CODES: Final = frozenset({4033})
 _MAX_QUOTED_BYTES: Final = 300
-"""Bytes of LiveAvatar's own words that are passed on."""
+"""Limit of LiveAvatar's message that is passed on."""
 _MAX_READ_CHARS: Final = 2000
-"""Characters of a text without a known form in which words are looked for."""
+"""Characters read of a response body that is not JSON."""
 FOREIGN: Final = "foreign_answer"
-"""Set in the metadata of a refusal that is not in LiveAvatar's form: it proves nothing about a session."""
+"""Metadata key of a response that does not have LiveAvatar's form, and so proves nothing about a session."""
 
 _MAX_RETRY_AFTER_S: Final = 60.0
-"""Longest `Retry-After` that is believed: LiveAvatar's windows are one second, and a proxy may say anything."""
+"""Longest accepted `Retry-After`: LiveAvatar's windows are one second, but a proxy may send any value."""
 
 _FIELDS: Final[Mapping[str, str]] = {
     "avatar_id": "spec.avatar_id",
@@ -42,30 +42,30 @@ _FIELDS: Final[Mapping[str, str]] = {
     "quality": "spec.video.quality",
     "encoding": "spec.video.encoding",
 }
-"""LiveAvatar's field names and where the same thing is in our contract."""
+"""Field paths of our contract by LiveAvatar's field names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An HTTP answer, read as far as it can be."""
+    """HTTP response, parsed as far as possible."""
 
     endpoint: str
     status: int
     body: Mapping[str, Any] | None
-    """The JSON object; None when it is none."""
+    """JSON object; None if the body is not a JSON object."""
     code: int | None
-    """LiveAvatar's own code from the envelope."""
+    """LiveAvatar's code from the envelope."""
     message: str
-    """The best words found in it."""
+    """Most specific message in the body."""
     field: str
-    """LiveAvatar's name of the field at fault, if it names one."""
+    """LiveAvatar's name of the invalid field; empty if none is named."""
     retry_after_s: float | None
     own: bool
-    """True when it has one of LiveAvatar's own forms; anything else may come from a proxy on the way."""
+    """True if the body has one of LiveAvatar's forms; other bodies may come from a proxy on the way."""
 
     @classmethod
     def of(cls, status: int, content: bytes, headers: Mapping[str, str], *, endpoint: str) -> "Answer":
-        """Read an answer whatever its shape: envelope, envelope with field details, or the framework's own."""
+        """Parse a response of any shape: envelope, envelope with field details, or the framework's own."""
         body = _object(content)
         detail = _first_detail(body)
         return cls(
@@ -73,7 +73,7 @@ class Answer:
             status=status,
             body=body,
             code=_integer(body.get("code")) if body else None,
-            message=bounded(_words(body, detail, content), _MAX_QUOTED_BYTES),
+            message=bounded(_message(body, detail, content), _MAX_QUOTED_BYTES),
             field=bounded(_field(detail), MAX_KIND_BYTES),
             retry_after_s=_retry_after_s(headers),
             own=_is_own(status, body, detail),
@@ -81,8 +81,8 @@ class Answer:
 
 
 def refusal(answer: Answer) -> GatewayError:
-    """Return the error that an answer outside 2xx stands for. The HTTP status decides, then code and words."""
-    says = f"LiveAvatar: {answer.message}" if answer.message else f"LiveAvatar answered {answer.status}"
+    """Return the error for a response outside 2xx. The HTTP status decides first, then code and message."""
+    said = f"LiveAvatar: {answer.message}" if answer.message else f"LiveAvatar answered {answer.status}"
     facts: dict[str, object] = {"endpoint": answer.endpoint, "http_status": answer.status}
     if answer.code is not None:
         facts["upstream_code"] = answer.code
@@ -91,63 +91,63 @@ def refusal(answer: Answer) -> GatewayError:
     if not answer.own:
         facts[FOREIGN] = "true"
     if answer.status == 429:
-        return UpstreamRateLimited(says, retry_after_s=answer.retry_after_s or 1.0, facts=facts)
+        return UpstreamRateLimited(said, retry_after_s=answer.retry_after_s or 1.0, facts=facts)
     if answer.status >= 500:
-        return _server_error(answer, says, facts)
+        return _server_error(answer, said, facts)
     if not answer.own:
         return UpstreamProtocol(
-            f"something answered {answer.status} for LiveAvatar, not in its form: "
-            f"{answer.message or 'nothing'}; is LIVEAVATAR_API_URL right, or a proxy in the way?",
+            f"{answer.status} response that is not in LiveAvatar's form: "
+            f"{answer.message or 'empty body'}; check LIVEAVATAR_API_URL and proxies on the way",
             retry_after_s=1.0,
             facts=facts,
         )
     if answer.status in (402, 403, 409):
-        return _limit(answer, says, facts)
+        return _limit(answer, said, facts)
     if answer.status == 401:
         return UpstreamUnauthenticated(
-            f"{says}; check LIVEAVATAR_API_KEY (not a HeyGen key; make one at app.liveavatar.com/developers)",
+            f"{said}; check LIVEAVATAR_API_KEY (not a HeyGen key; make one at app.liveavatar.com/developers)",
             facts=facts,
         )
-    return UpstreamRejected(says, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
+    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
 
 
-def _limit(answer: Answer, says: str, facts: dict[str, object]) -> GatewayError:
-    words = answer.message.lower()
-    if answer.code in _CREDIT_CODES or "credit" in words or answer.status == 402:
-        return UpstreamCreditsExhausted(f"{says}; add credits to the account", facts=facts)
-    if answer.code in _CONCURRENCY_CODES or "concurrency" in words or answer.status == 409:
+def _limit(answer: Answer, said: str, facts: dict[str, object]) -> GatewayError:
+    message = answer.message.lower()
+    if answer.code in _CREDIT_CODES or "credit" in message or answer.status == 402:
+        return UpstreamCreditsExhausted(f"{said}; add credits to the account", facts=facts)
+    if answer.code in _CONCURRENCY_CODES or "concurrency" in message or answer.status == 409:
         return CapacityExhausted(
-            f"{says}; someone else uses the account too, or GATEWAY_MAX_SESSIONS is above its limit",
+            f"{said}; another program uses the account too, or GATEWAY_MAX_SESSIONS is above its limit",
             scope="upstream_account",
             retry_after_s=answer.retry_after_s or 1.0,
             facts=facts,
         )
-    if answer.code in _PLAN_CODES or "plan" in words:
-        return UpstreamPlanRequired(f"{says}; ask for a lower quality, or change the plan", facts=facts)
-    return UpstreamRejected(says, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
+    if answer.code in _PLAN_CODES or "plan" in message:
+        return UpstreamPlanRequired(f"{said}; ask for a lower quality, or change the plan", facts=facts)
+    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
 
 
 def is_denied(error: GatewayError) -> bool:
-    """Return whether LiveAvatar itself refused a call for good: then it had no effect.
+    """Return True if LiveAvatar itself refused a call for good, so that the call had no effect.
 
-    A server error or 408 may come after the effect, and an answer that is not in LiveAvatar's form from anybody.
+    A server error or 408 may come after the effect, and a response in another form may come from a proxy.
     """
     status = error.metadata.get("http_status", "")
     return status.startswith("4") and status != "408" and FOREIGN not in error.metadata
 
 
 def is_answered(error: Exception) -> bool:
-    """Return whether LiveAvatar itself has answered: then a call is over, and has no effect later on."""
+    """Return True if LiveAvatar itself answered, so that the call can have no later effect."""
     return isinstance(error, GatewayError) and "http_status" in error.metadata and FOREIGN not in error.metadata
 
 
 def is_absent(error: GatewayError) -> bool:
-    """Return whether LiveAvatar itself says that there is no such session."""
+    """Return True if LiveAvatar itself reports that the session does not exist."""
     return is_denied(error) and error.metadata.get("http_status") == "404"
 
 
 def _is_own(status: int, body: Mapping[str, Any] | None, detail: Mapping[str, Any]) -> bool:
-    """Return whether a body is LiveAvatar's envelope or, with 422, a list of details from its framework."""
+    """Return True if a body is LiveAvatar's envelope or, with 422, a list of details from its framework."""
     if body is None:
         return False
     if status == 422 and isinstance(body.get("detail"), list):
@@ -155,9 +155,9 @@ def _is_own(status: int, body: Mapping[str, Any] | None, detail: Mapping[str, An
     return _integer(body.get("code")) is not None and "data" in body and isinstance(body.get("message"), str)
 
 
-def _server_error(answer: Answer, says: str, facts: dict[str, object]) -> GatewayError:
-    whose = "LiveAvatar's fault" if answer.own else "the fault of LiveAvatar or of what is in front of it"
-    return UpstreamUnreachable(f"{says}; it is {whose}", retry_after_s=answer.retry_after_s or 1.0, facts=facts)
+def _server_error(answer: Answer, said: str, facts: dict[str, object]) -> GatewayError:
+    origin = "a fault of LiveAvatar" if answer.own else "a fault of LiveAvatar or of a proxy in front of it"
+    return UpstreamUnreachable(f"{said}; {origin}", retry_after_s=answer.retry_after_s or 1.0, facts=facts)
 
 
 def _object(content: bytes) -> Mapping[str, Any] | None:
@@ -176,8 +176,8 @@ def _first_detail(body: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {}
 
 
-def _words(body: Mapping[str, Any] | None, detail: Mapping[str, Any], content: bytes) -> str:
-    """Look where the vendor's own web client looks, in its order."""
+def _message(body: Mapping[str, Any] | None, detail: Mapping[str, Any], content: bytes) -> str:
+    """Return the first message found, in the order of LiveAvatar's own web client."""
     if body is None:
         return content[:_MAX_READ_CHARS].decode(errors="replace").strip()
     candidates = (
@@ -187,7 +187,7 @@ def _words(body: Mapping[str, Any] | None, detail: Mapping[str, Any], content: b
         body.get("detail"),
         body.get("error"),
     )
-    return next((words for words in candidates if isinstance(words, str) and words), "")
+    return next((text for text in candidates if isinstance(text, str) and text), "")
 
 
 def _field(detail: Mapping[str, Any]) -> str:
@@ -201,7 +201,7 @@ def _integer(value: object) -> int | None:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds of `Retry-After`; LiveAvatar counts in one-second windows, so dates are not expected."""
+    """Return the seconds of `Retry-After`. Dates are ignored: LiveAvatar counts in one-second windows."""
     try:
         return min(max(0.0, float(headers.get("retry-after", ""))), _MAX_RETRY_AFTER_S)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who is told of each session at LiveAvatar before it can cost anything, and after it cannot any more."""
+"""Journal of LiveAvatar sessions, written before a session can be billed and after it no longer is."""
 
 from typing import Protocol
 
@@ -6,17 +6,17 @@ from liveavatar_gateway.upstream.model import Started
 
 
 class UpstreamJournal(Protocol):
-    """Keeps account of the sessions that may be billed, so that a crash leaves none that nobody knows."""
+    """Record of the sessions that may be billed, so that a crash leaves no unknown session."""
 
     async def minted(self, upstream_session_id: str) -> None:
-        """A session is about to be started.
+        """Record a session that is about to be started.
 
         Raises:
-            RegistryUnavailable: that cannot be kept, so it must not be started.
+            RegistryUnavailable: the record cannot be written, so the session must not be started.
         """
 
     async def started(self, started: Started) -> None:
-        """It runs, and this is how it is reached."""
+        """Record a running session with its addresses and tokens."""
 
     async def stopped(self, upstream_session_id: str) -> None:
-        """It does not run, or not any more."""
+        """Remove the record of a session that does not run, or no longer runs."""

@@ -1,4 +1,4 @@
-"""One timer that keeps all sessions alive, instead of a task for each."""
+"""Schedule of keep-alives: one timer for all sessions instead of a task for each."""
 
 import heapq
 import itertools
@@ -13,21 +13,21 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepAliveConfig:
-    """When keep-alives are sent."""
+    """Timing of keep-alives."""
 
     interval_s: float = 60.0
-    """How long after the last command. LiveAvatar ends sessions that are idle for 5 minutes, and some observers
-    saw ends after 2 to 3; its own plugin sends every 60 s. Higher risks that, lower only costs messages."""
+    """Time after the last command. LiveAvatar ends sessions that are idle for 5 minutes, some users observed 2 to
+    3, and its own plugin sends every 60 s. Higher risks such ends, lower only costs messages."""
     jitter: float = 0.1
-    """Share of the interval by which each is sent earlier, at random, so that many do not send at once."""
+    """Largest share of the interval by which a keep-alive is sent early, at random, to spread them over time."""
 
 
 class KeepAliveTarget(Protocol):
-    """Something that goes to sleep when it sends nothing."""
+    """Session that LiveAvatar ends when it is idle."""
 
     @property
     def last_command_at_s(self) -> float:
-        """Monotonic time of its last command."""
+        """Monotonic time of the last command."""
 
     def keep_alive(self) -> None:
         """Send a keep-alive."""
@@ -35,16 +35,16 @@ class KeepAliveTarget(Protocol):
 
 @dataclass(slots=True)
 class _Entry:
-    """A session's place in the schedule; None when the session was let go, which is then free to go itself."""
+    """Heap entry of a session; None once the session was removed, so that the heap does not keep it in memory."""
 
     session: KeepAliveTarget | None
 
 
 class KeepAliveSchedule:
-    """Who is to be kept alive, and when. Pure: time comes in as an argument.
+    """Keep-alive deadlines of all sessions. Pure: time is an argument.
 
-    A session's entry is looked at when it may be due; one that has spoken meanwhile is put back by as much, so
-    that speaking costs nothing here.
+    An entry is checked at its deadline and rescheduled from the session's last command, so that sending audio
+    costs nothing here.
     """
 
     def __init__(self, config: KeepAliveConfig, rng: random.Random) -> None:
@@ -55,21 +55,21 @@ class KeepAliveSchedule:
         self._entries: dict[int, _Entry] = {}
 
     def add(self, session: KeepAliveTarget, now_s: float) -> None:
-        """Keep a session alive from now on. Once for each session."""
+        """Keep a session alive from now on. At most once for each session."""
         entry = self._entries[id(session)] = _Entry(session)
         self._push(entry, now_s)
 
     def remove(self, session: KeepAliveTarget) -> None:
-        """Let it go. Its empty entry falls out when it comes up."""
+        """Stop keeping a session alive. Its empty entry is dropped at its deadline."""
         if (entry := self._entries.pop(id(session), None)) is not None:
             entry.session = None
 
     def next_s(self) -> float | None:
-        """When `run` is due next; None when there is nobody."""
+        """Return the time at which `run` is due next; None without sessions."""
         return self._heap[0][0] if self._heap else None
 
     def run(self, now_s: float) -> int:
-        """Keep alive all that are due; returns how many."""
+        """Send the keep-alives that are due; return their number."""
         count = 0
         while self._heap and self._heap[0][0] <= now_s:
             _, _, entry = heapq.heappop(self._heap)
@@ -80,7 +80,7 @@ class KeepAliveSchedule:
                 continue
             try:
                 session.keep_alive()
-            except Exception:  # noqa: BLE001 - a fault of one session must not let the others fall asleep
+            except Exception:  # noqa: BLE001 - a fault of one session must not keep the others from being kept alive
                 _log.exception("keep_alive.failed")
             count += 1
             self._push(entry, now_s)

@@ -1,7 +1,7 @@
-"""Holds every upstream session of one account: a place for each, one keep-alive timer, and a stop for all.
+"""All upstream sessions of this process: starting, adopting, keeping alive and closing them.
 
-Warm sessions and fairness between tenants will live here: a warm one is an `UpstreamSession` that nobody has
-taken yet, and fairness is another order of the line in `places.py`.
+Warm sessions, several accounts and fairness between tenants belong here: a warm session is an `UpstreamSession`
+that no caller has yet, and fairness is another order of the queue in `permits.py`.
 """
 
 import asyncio
@@ -9,326 +9,287 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InvalidField
 from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.telemetry.metrics import Metrics
+from liveavatar_gateway.upstream.account import Account
 from liveavatar_gateway.upstream.errors import is_answered, is_denied
 from liveavatar_gateway.upstream.journal import UpstreamJournal
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, KeepAliveTarget
-from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Minted, RemoteStatus, Started
-from liveavatar_gateway.upstream.permits import Permit, Permits, PermitsConfig
+from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
+from liveavatar_gateway.upstream.permits import Permit
 from liveavatar_gateway.upstream.proxies import Proxies
-from liveavatar_gateway.upstream.rest import Rest
+from liveavatar_gateway.upstream.session import STOP_REASON, UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket
-from liveavatar_gateway.upstream.standstill import HEARING_S, STOOD_STILL_S
-from liveavatar_gateway.upstream.stopper import StopConfig, Stopped, Stopper
+from liveavatar_gateway.upstream.standstill import EXTRA_WAIT_S, STOOD_STILL_S
 
 _Result = TypeVar("_Result")
 
 _log = structlog.get_logger(__name__)
 
-_STOP_REASON = "USER_CLOSED"
-_FATE_TIMEOUT_S = 3.0
-_SEARCH_WAIT_S = 10.0
-"""How long a caller waits for a search for what dead processes left."""
-_SEARCH_LIMIT_S = 30.0
-"""How long such a search may take."""
-_SOCKET_LINGER_S = 3.0
-"""How long a socket waits for its session's stop before it is closed all the same."""
+_SEARCH_WAIT_S: Final = 10.0
+"""Longest wait of a caller for a search for orphaned sessions."""
+_SEARCH_LIMIT_S: Final = 30.0
+"""Longest duration of such a search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
-    """The parts of the pool."""
+    """Command sockets and keep-alives of all sessions."""
 
-    places: PermitsConfig = field(default_factory=PermitsConfig)
-    """How many sessions, and who waits."""
-    stops: StopConfig = field(default_factory=StopConfig)
-    """How hard a stop is tried."""
     keep_alive: KeepAliveConfig = field(default_factory=KeepAliveConfig)
-    """When keep-alives are sent."""
     connect_timeout_s: float = 10.0
     """Longest wait for the command socket to open."""
     proxies: Proxies = field(default_factory=Proxies)
-    """Through what it is opened."""
+    """Proxies through which command sockets are opened."""
 
 
-class UpstreamSession:
-    """One started session with its place. Whoever has it closes it: that stops it and gives the place back."""
-
-    def __init__(self, pool: "Pool", place: Permit, started: Started, ledger: UpstreamJournal) -> None:
-        self._pool = pool
-        self._place = place
-        self._ledger = ledger
-        self._socket: CommandSocket | None = None
-        self._closing: asyncio.Task[str] | None = None
-        self.started = started
-        pool.held.add(started.session_id)
-
-    async def connect(self, on_event: Callable[[Event], None]) -> CommandSocket:
-        """Open the command socket; `on_event` is called with each of its events.
-
-        Raises:
-            UpstreamUnreachable: it cannot be opened; the session is still to be closed.
-        """
-        try:
-            self._socket = await CommandSocket.open(
-                self.started.ws_url,
-                on_event,
-                timeout_s=self._pool.config.connect_timeout_s,
-                proxies=self._pool.config.proxies,
-            )
-        except GatewayError as error:
-            self._pool.metrics.upstream_failed(error.reason)
-            raise
-        return self._socket
-
-    async def fate(self) -> RemoteStatus:
-        """Ask whether the session is over upstream; not over when LiveAvatar does not say in time."""
-        return await self._pool.fate(self.started.session_id)
-
-    async def close(self) -> str:
-        """Stop the session, close its socket, give its place back; returns LiveAvatar's reason if it ended first.
-
-        The stop goes on when the caller is cancelled, and the place stays taken until it is confirmed. Closed
-        again, it says the same: a second stop would find that LiveAvatar ended it, for a reason of our own.
-        """
-        if self._closing is None:
-            self._closing = self._pool.run(self._close(), name=f"session-{self.started.session_id}/close")
-        return await asyncio.shield(self._closing)
-
-    async def _close(self) -> str:
-        session_id = self.started.session_id
-        stopping = self._pool.run(
-            self._pool.stops.stop(session_id, _STOP_REASON), name=f"session-{session_id}/await-stop"
-        )
-        try:
-            # Stop first, so that the avatar leaves in order; but a socket left open would keep LiveAvatar's own
-            # clean-up from ending a session that cannot be stopped.
-            await asyncio.wait([stopping], timeout=_SOCKET_LINGER_S)
-            if self._socket is not None:
-                await self._socket.close()
-            stopped = await stopping
-            await self._ledger.stopped(session_id)
-            return await self._reason_of_another(stopped)
-        finally:
-            self._pool.held.discard(session_id)
-            self._place.release(settle=True)
-
-    async def _reason_of_another(self, stopped: Stopped) -> str:
-        """Return LiveAvatar's reason where it, or somebody else, ended the session; empty where this stop did."""
-        if stopped not in (Stopped.BEFORE, Stopped.EITHER):
-            return ""
-        reason = (await self._pool.fate(self.started.session_id)).reason
-        return "" if stopped is Stopped.EITHER and reason == _STOP_REASON else reason
-
-    async def leave(self) -> None:
-        """Let go of the session without stopping it: another process drives it now."""
-        self._pool.held.discard(self.started.session_id)
-        self._place.release(settle=False)
-        if self._socket is not None:
-            await self._socket.close()
+async def no_orphans() -> int:
+    """Return 0: no registry that could name orphaned sessions."""
+    return 0
 
 
 class Pool:
-    """All sessions on one account. Whoever makes it closes it, after the sessions."""
+    """All sessions on one account. The creator closes the pool, after the sessions."""
 
     def __init__(
         self,
         config: PoolConfig,
-        rest: Rest,
+        account: Account,
         metrics: Metrics,
         *,
+        stop_orphans: Callable[[], Awaitable[int]] = no_orphans,
         rooms: LiveKitRooms | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.config = config
+        """Prepare; nothing runs before the first `start` or `adopt`.
+
+        Args:
+            config: Command sockets and keep-alives.
+            account: Account that pays for the sessions.
+            metrics: Counts failures of LiveAvatar.
+            stop_orphans: Stops sessions that dead processes left on the account, and returns their number. Called
+                when LiveAvatar reports a full account although a permit was free.
+            rooms: Signs tokens for rooms of the callers' own; None without a LiveKit server.
+            rng: Source of jitter.
+        """
+        self.account = account
         self.rooms = rooms
-        """Makes tokens for rooms of the callers' own; None without a LiveKit server."""
         self.metrics = metrics
-        self.places = Permits(config.places)
-        self.stops = Stopper(config.stops, rest)
-        self.find_orphans: Callable[[], Awaitable[int]] | None = None
-        """Stops what dead processes left on the account; returns how many sessions that were."""
-        self.held: set[str] = set()
-        """LiveAvatar's ids of all sessions that somebody here has or is about to have."""
-        self._rest = rest
+        self._config = config
+        self._stop_orphans = stop_orphans
         self._keep_alive = KeepAliveSchedule(config.keep_alive, rng or random.Random())  # noqa: S311 - jitter
         self._search: asyncio.Task[int] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._closing: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(
-        self, request: AvatarRequest, ledger: UpstreamJournal, *, wait_s: float | None
+        self, request: AvatarRequest, journal: UpstreamJournal, *, wait_s: float | None
     ) -> UpstreamSession:
-        """Wait for a place, then mint and start a session in it.
+        """Wait for a permit, then mint and start a session.
 
         Raises:
-            CapacityExhausted: no place in time.
-            RegistryUnavailable: the ledger cannot be kept; nothing was started.
-            UpstreamError: LiveAvatar refused or failed; what may run all the same is being stopped.
+            CapacityExhausted: no permit in time.
+            RegistryUnavailable: the journal cannot be written; nothing was started.
+            UpstreamError: LiveAvatar refused or failed; a session that may run regardless is being stopped.
         """
-        until_s = time.monotonic() + (self.config.places.wait_s if wait_s is None else wait_s)
-        place = await self.places.take(wait_s=wait_s)
+        permits = self.account.permits
+        until_s = time.monotonic() + (self.account.config.permits.wait_s if wait_s is None else wait_s)
+        permit = await permits.acquire(wait_s=wait_s)
         has_searched = False
         while True:
             try:
-                return await self._start_in(place, request, ledger)
+                return await self._start_with(permit, request, journal)
             except CapacityExhausted as error:
                 refused = error
-            # The account is full although this process has a place: what a dead process left may be in the way.
-            is_hopeful = place.is_hopeful
+            # The account is full although this process had a permit: orphans of a dead process may be the cause.
+            may_retry = permit.may_retry
             if not has_searched:
                 has_searched = True
-                is_hopeful = await self._freed_orphans(until_s) or is_hopeful
+                may_retry = await self._stopped_orphans(until_s) or may_retry
             left_s = until_s - time.monotonic()
-            if not is_hopeful or left_s <= 0:
+            if not may_retry or left_s <= 0:
                 raise refused
             try:
-                place = await self.places.take(wait_s=left_s, again=place)
+                permit = await permits.acquire(wait_s=left_s, refused=permit)
             except CapacityExhausted as in_vain:
                 raise refused from in_vain
 
-    async def _freed_orphans(self, until_s: float) -> bool:
-        """Have one search run for all callers, and wait for it within bounds; True when it stopped sessions."""
-        if self.find_orphans is None:
-            return False
+    def adopt(self, started: Started, journal: UpstreamJournal) -> UpstreamSession:
+        """Take over a session that another process started, even if all permits are used."""
+        self.account.add_session(started.session_id)
+        return UpstreamSession(self, self.account.permits.acquire_above_limit(), started, journal)
+
+    async def open_socket(self, started: Started, on_event: Callable[[Event], None]) -> CommandSocket:
+        """Open the command socket of a session, see `SessionHost`."""
+        try:
+            return await CommandSocket.open(
+                started.ws_url,
+                on_event,
+                timeout_s=self._config.connect_timeout_s,
+                proxies=self._config.proxies,
+            )
+        except GatewayError as error:
+            self.metrics.upstream_failed(error.reason)
+            raise
+
+    def run(self, work: Coroutine[Any, Any, _Result], *, name: str) -> asyncio.Task[_Result]:
+        """Run work to its end even if the task that awaits the result is cancelled."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def add_keep_alive(self, target: KeepAliveTarget) -> None:
+        """Keep a session alive until `remove_keep_alive`."""
+        self._keep_alive.add(target, time.monotonic())
+        self._arm()
+
+    def remove_keep_alive(self, target: KeepAliveTarget) -> None:
+        """Stop keeping a session alive."""
+        self._keep_alive.remove(target)
+
+    async def close(self, timeout_s: float) -> list[str]:
+        """Wait for all pending starts and stops; return LiveAvatar's ids of sessions that may still run.
+
+        A start that was sent is awaited, and stopped when it succeeds. Work that begins meanwhile is awaited too.
+        Work that is not done in time is cancelled: the process ends, and LiveAvatar ends sessions without a
+        socket.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        stood_still = False
+        while self._tasks and (left_s := until_s - loop.time()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if not stood_still and loop.time() > until_s + STOOD_STILL_S:
+                # Answers that arrived during a suspension have not been read yet.
+                stood_still = True
+                until_s = loop.time() + EXTRA_WAIT_S
+            # Callbacks of finished tasks may have started others.
+            await asyncio.sleep(0)
+        left = sorted(self.account.session_ids | self.account.stopper.pending_ids)
+        await self.account.stopper.give_up()
+        for task in self._tasks:
+            task.cancel()
+        return left
+
+    async def _stopped_orphans(self, until_s: float) -> bool:
+        """Share one search between all callers and wait for it within bounds; True if it stopped sessions."""
         if self._search is None:
-            self._search = self.run(self._search_orphans(self.find_orphans), name="pool/find-orphans")
+            self._search = self.run(self._search_orphans(), name="pool/stop-orphans")
         wait_s = min(_SEARCH_WAIT_S, until_s - time.monotonic())
         search = self._search
         await asyncio.wait([search], timeout=max(0.0, wait_s))
         return search.done() and not search.cancelled() and search.result() > 0
 
-    async def _search_orphans(self, find: Callable[[], Awaitable[int]]) -> int:
+    async def _search_orphans(self) -> int:
         stopped = 0
         try:
             async with asyncio.timeout(_SEARCH_LIMIT_S):
-                stopped = await find()
+                stopped = await self._stop_orphans()
             if stopped:
-                # LiveAvatar frees what was stopped a little later.
-                await asyncio.sleep(self.places.settling.pause_s)
-        except Exception:  # noqa: BLE001 - the root of its task: a fault of the search refuses no caller
+                # LiveAvatar frees a stopped session a little later.
+                await asyncio.sleep(self.account.permits.settling.pause_s)
+        except Exception:  # noqa: BLE001 - root of its task: a fault of the search refuses no caller
             _log.exception("pool.search_crashed")
         finally:
             self._search = None
         return stopped
 
-    async def _start_in(self, place: Permit, request: AvatarRequest, ledger: UpstreamJournal) -> UpstreamSession:
+    async def _start_with(
+        self, permit: Permit, request: AvatarRequest, journal: UpstreamJournal
+    ) -> UpstreamSession:
         try:
-            minted = await self._rest.mint(request, self._livekit_room(request))
-            await self._note(minted.session_id, ledger)
+            minted = await self.account.rest.mint(request, self._livekit_room(request))
+            await self._note_minted(minted.session_id, journal)
         except CapacityExhausted:
-            place.refuse()
+            permit.refuse()
             raise
         except BaseException:
-            place.release(settle=False)
+            permit.release(settle=False)
             raise
-        # Shielded: a start that was sent must be seen through, or a session would run that nobody knows.
-        task = self.run(self._start(place, minted, ledger), name=f"session-{minted.session_id}/start")
+        # Shielded: a start that was sent has to be awaited, or a session would run that nobody knows.
+        task = self.run(self._start(permit, minted, journal), name=f"session-{minted.session_id}/start")
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(self._close_unwanted)
             raise
 
-    async def _note(self, session_id: str, ledger: UpstreamJournal) -> None:
-        """Have the ledger note what is about to start; a note that nobody waits for any more is taken back."""
-        noting = self.run(ledger.minted(session_id), name=f"session-{session_id}/note")
+    async def _note_minted(self, session_id: str, journal: UpstreamJournal) -> None:
+        """Write the session into the journal before its start; undo the entry if the caller is cancelled."""
+        noting = self.run(journal.minted(session_id), name=f"session-{session_id}/note")
         try:
             await asyncio.shield(noting)
         except asyncio.CancelledError:
-            self.run(self._take_back(noting, session_id, ledger), name=f"session-{session_id}/take-back")
+            self.run(self._undo_note(noting, session_id, journal), name=f"session-{session_id}/undo-note")
             raise
 
     @staticmethod
-    async def _take_back(noting: asyncio.Task[None], session_id: str, ledger: UpstreamJournal) -> None:
+    async def _undo_note(noting: asyncio.Task[None], session_id: str, journal: UpstreamJournal) -> None:
         await asyncio.gather(noting, return_exceptions=True)
-        await ledger.stopped(session_id)
+        await journal.stopped(session_id)
 
     def _livekit_room(self, request: AvatarRequest) -> LiveKitAccess | None:
-        if request.seat is None:
+        if request.participant is None:
             return None
         if self.rooms is None:
-            # Another process took the request, with other settings.
+            # Another process, with other settings, accepted the request.
             raise InvalidField(
                 "this gateway has no LiveKit server for the session's own room", field="livekit_room"
             )
-        return self.rooms.avatar(request.seat, max_duration_s=request.max_duration_s)
+        return self.rooms.avatar(request.participant, max_duration_s=request.max_duration_s)
 
-    async def _start(self, place: Permit, minted: Minted, ledger: UpstreamJournal) -> UpstreamSession:
-        self.held.add(minted.session_id)
+    async def _start(self, permit: Permit, minted: Minted, journal: UpstreamJournal) -> UpstreamSession:
+        self.account.add_session(minted.session_id)
         try:
-            started = await self._rest.start(minted)
+            started = await self.account.rest.start(minted)
         except Exception as error:
-            # Only LiveAvatar's own refusal says that nothing runs; a fault of our own says nothing.
+            # Only LiveAvatar's own refusal proves that no session runs; a fault of the gateway proves nothing.
             if not isinstance(error, GatewayError) or not is_denied(error):
-                # Behind: its caller is told at once, and nobody else gets the place before LiveAvatar confirms.
-                undoing = self._undo(place, minted, ledger, may_be_starting=not is_answered(error))
+                # In the background: the caller gets the error at once, and the permit stays in use until
+                # LiveAvatar confirms the stop.
+                undoing = self._undo(permit, minted, journal, may_be_starting=not is_answered(error))
                 self.run(undoing, name=f"session-{minted.session_id}/undo")
                 raise
-            self.held.discard(minted.session_id)
+            self.account.remove_session(minted.session_id)
             if isinstance(error, CapacityExhausted):
-                place.refuse()
+                permit.refuse()
             else:
-                place.release(settle=False)
-            await ledger.stopped(minted.session_id)
+                permit.release(settle=False)
+            await journal.stopped(minted.session_id)
             raise
-        place.accept()
-        await ledger.started(started)
-        return UpstreamSession(self, place, started, ledger)
+        permit.accept()
+        await journal.started(started)
+        return UpstreamSession(self, permit, started, journal)
 
     async def _undo(
-        self, place: Permit, minted: Minted, ledger: UpstreamJournal, *, may_be_starting: bool
+        self, permit: Permit, minted: Minted, journal: UpstreamJournal, *, may_be_starting: bool
     ) -> None:
-        """Stop what a failed start may have left running."""
+        """Stop the session that a failed start may have left running."""
+        stopper = self.account.stopper
         try:
-            await self.stops.stop(minted.session_id, _STOP_REASON, may_be_starting=may_be_starting)
-            await ledger.stopped(minted.session_id)
+            await stopper.stop(minted.session_id, STOP_REASON, may_be_starting=may_be_starting)
+            await journal.stopped(minted.session_id)
         finally:
-            self.held.discard(minted.session_id)
-            place.release(settle=True)
-
-    def adopt(self, started: Started, ledger: UpstreamJournal) -> UpstreamSession:
-        """Go on with a session that another process started. It has a place even where all are taken."""
-        return UpstreamSession(self, self.places.seize(), started, ledger)
+            self.account.remove_session(minted.session_id)
+            permit.release(settle=True)
 
     def _close_unwanted(self, task: asyncio.Task[UpstreamSession]) -> None:
         if not task.cancelled() and task.exception() is None:
             self.run(task.result().close(), name="unwanted/close")
 
-    def run(self, work: Coroutine[Any, Any, _Result], *, name: str) -> asyncio.Task[_Result]:
-        """Run work that must not be lost when the one who wants its result is cancelled."""
-        task = asyncio.create_task(work, name=name)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-        return task
-
-    async def fate(self, session_id: str) -> RemoteStatus:
-        """Ask whether and why a session ended; it is not over when LiveAvatar does not say in time."""
-        try:
-            async with asyncio.timeout(_FATE_TIMEOUT_S):
-                return await self._rest.fate(session_id)
-        except (GatewayError, TimeoutError):
-            _log.info("upstream.fate_unknown", upstream_session=session_id)
-            return RemoteStatus(over=False)
-
-    def keep_alive(self, session: KeepAliveTarget) -> None:
-        """Keep a session alive until `let_go`."""
-        self._keep_alive.add(session, time.monotonic())
-        self._arm()
-
-    def let_go(self, session: KeepAliveTarget) -> None:
-        """Stop keeping a session alive."""
-        self._keep_alive.remove(session)
-
     def _arm(self) -> None:
-        """The one timer of all keep-alives."""
+        """Start the single timer of all keep-alives."""
         if self._timer is None and (next_s := self._keep_alive.next_s()) is not None:
             delay_s = max(0.0, next_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
@@ -337,29 +298,3 @@ class Pool:
         self._timer = None
         self._keep_alive.run(time.monotonic())
         self._arm()
-
-    async def close(self, timeout_s: float) -> list[str]:
-        """Wait for all that is being started and closed; returns LiveAvatar's ids of what may still run.
-
-        A start that was sent is waited for, and stopped when it succeeds: work that begins meanwhile counts too.
-        What is not closed in time is given up: the process ends, and LiveAvatar reaps what nobody is connected to.
-        """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + timeout_s
-        stood_still = False
-        while self._closing and (left_s := until_s - loop.time()) > 0:
-            await asyncio.wait(set(self._closing), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            if not stood_still and loop.time() > until_s + STOOD_STILL_S:
-                # What LiveAvatar confirmed meanwhile is yet to be read.
-                stood_still = True
-                until_s = loop.time() + HEARING_S
-            # The callbacks of what is done may have begun something else.
-            await asyncio.sleep(0)
-        left = sorted(self.held | self.stops.pending_ids)
-        await self.stops.give_up()
-        for task in self._closing:
-            task.cancel()
-        return left

@@ -1,7 +1,8 @@
-"""The proxy between the gateway and LiveAvatar, if there is one: one decision for REST and for the command socket.
+"""Proxies between the gateway and LiveAvatar, chosen alike for REST and command sockets.
 
-HTTPS_PROXY is for https and wss, HTTP_PROXY for http and ws, ALL_PROXY for what has none of its own, and NO_PROXY
-lists hosts that are reached directly. As elsewhere, a name in small letters goes before the same in capitals.
+HTTPS_PROXY applies to https and wss, HTTP_PROXY to http and ws, ALL_PROXY to schemes without a variable, and
+NO_PROXY lists hosts that are reached directly. As usual, a lower-case variable takes precedence over an upper-case
+one.
 """
 
 import ipaddress
@@ -19,62 +20,62 @@ _VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "http": ("HTTP_PROXY", "ALL_PROXY"),
     "ws": ("HTTP_PROXY", "ALL_PROXY"),
 }
-"""Variables for each scheme, the first that is set counts."""
+"""Variables of each scheme, in order of precedence."""
 _PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
 
 class UnusableProxy(ValueError):
-    """A variable names a proxy that cannot be used; the message says which and why."""
+    """Unusable proxy; the message names the variable and the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy, and the variable that names it."""
+    """Proxy, and the variable that names it."""
 
     variable: str
     url: str = field(repr=False)
-    """May hold credentials."""
+    """Address, which may hold credentials."""
 
     @property
     def shown(self) -> str:
-        """The proxy for people and logs, without its credentials."""
+        """Address for output and logs, without credentials."""
         scheme, _, rest = self.url.partition("://")
         credentials, at, host = rest.rpartition("@")
         return f"{scheme}://{'***@' if at and credentials else ''}{host} ({self.variable})"
 
     def check(self) -> None:
-        """Refuse what cannot be connected through.
+        """Refuse an unusable proxy.
 
         Raises:
-            UnusableProxy: why.
+            UnusableProxy: the scheme is not supported, or the address is invalid.
         """
         scheme = self.url.partition("://")[0].lower()
         if scheme not in ("http", "https"):
             raise UnusableProxy(
-                f"{self.variable} names a proxy of the kind {scheme!r}; only http:// and https:// are supported. "
+                f"{self.variable} names a {scheme!r} proxy; only http:// and https:// are supported. "
                 "Name such a proxy, or list LiveAvatar's hosts in NO_PROXY"
             )
         try:
             parse_proxy(self.url)
         except (ValueError, websockets.InvalidProxy) as error:
-            # The library's message repeats the address, and with it the credentials.
-            why = str(error).removeprefix(f"{self.url} isn't a valid proxy: ") if self.url in str(error) else ""
+            # The library's message repeats the address, including credentials.
+            cause = str(error).removeprefix(f"{self.url} isn't a valid proxy: ") if self.url in str(error) else ""
             raise UnusableProxy(
-                f"{self.variable} is no address of a proxy{f' ({why})' if why else ''}; as in http://proxy:3128"
+                f"{self.variable} is not a proxy address{f' ({cause})' if cause else ''}; expected, for example, http://proxy:3128"
             ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """What the environment says of proxies."""
+    """Proxies named by environment variables."""
 
     by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
     exempt: tuple[str, ...] = ()
-    """Entries of NO_PROXY."""
+    """Entries of NO_PROXY, in lower case."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Self:
-        """Read the variables."""
+        """Read the variables of an environment."""
         found = {
             variable: environment.get(variable.lower(), environment.get(variable, "")).strip()
             for variable in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -89,26 +90,26 @@ class Proxies:
         return cls(by_scheme, tuple(entry.lower() for entry in entries))
 
     def of_url(self, url: str) -> Proxy | None:
-        """Return the proxy through which `url` is reached; None for directly."""
+        """Return the proxy for `url`; None for a direct connection."""
         parts = urlsplit(url)
         proxy = self.by_scheme.get(parts.scheme)
         port = parts.port or _PORTS.get(parts.scheme, 0)
-        if proxy is None or any(_names(entry, parts.hostname or "", port) for entry in self.exempt):
+        if proxy is None or any(_matches(entry, parts.hostname or "", port) for entry in self.exempt):
             return None
         return proxy
 
     def socket_proxy(self, api_url: str) -> Proxy | None:
-        """Return the proxy for command sockets whose hosts, named by LiveAvatar, are in no NO_PROXY."""
+        """Return the proxy for command sockets, assuming that NO_PROXY does not list their hosts."""
         scheme = "wss" if urlsplit(api_url).scheme == "https" else "ws"
         return None if "*" in self.exempt else self.by_scheme.get(scheme)
 
     def check(self, api_url: str) -> None:
-        """Refuse proxies that calls or sockets would need and cannot be used: sessions would start and fail.
+        """Refuse unusable proxies for REST or sockets: sessions would start, be billed and fail.
 
-        An API without TLS that is reached directly is an emulator, whose sockets are at the same host.
+        An API that is reached directly and without TLS is an emulator, whose sockets are at the same host.
 
         Raises:
-            UnusableProxy: why.
+            UnusableProxy: the scheme is not supported, or the address is invalid.
         """
         proxies = [self.of_url(api_url)]
         if proxies[0] is not None or urlsplit(api_url).scheme == "https":
@@ -118,10 +119,10 @@ class Proxies:
                 proxy.check()
 
 
-def _names(entry: str, host: str, port: int) -> bool:
-    """Return whether an entry of NO_PROXY names a host: "*", a network, or a domain and all below it.
+def _matches(entry: str, host: str, port: int) -> bool:
+    """Return True if an entry of NO_PROXY matches a host: "*", a network, or a domain with its subdomains.
 
-    An entry may have a port, which must then be that of the address.
+    If the entry has a port, the port must match too.
     """
     if entry == "*":
         return True

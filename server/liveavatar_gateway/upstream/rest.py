@@ -1,4 +1,4 @@
-"""LiveAvatar's REST API over httpx: every answer is a value, every refusal one of our errors."""
+"""Client of LiveAvatar's REST API: responses become values, failures become the gateway's errors."""
 
 import asyncio
 import random
@@ -17,6 +17,7 @@ from liveavatar_gateway.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.bounds import (
     MAX_ID_CHARS,
@@ -28,7 +29,7 @@ from liveavatar_gateway.upstream.bounds import (
     session_seconds,
 )
 from liveavatar_gateway.upstream.errors import Answer, is_absent, refusal
-from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Minted, RemoteStatus, Started
+from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatus, Started
 from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.socket import is_socket_address
 from liveavatar_gateway.upstream.standstill import patient_timeout
@@ -38,39 +39,39 @@ _log = structlog.get_logger(__name__)
 
 _KNOWN_SUCCESS_CODES: Final = frozenset({100, 1000, 200, None})
 _PAGE_SIZE: Final = 100
-"""The most that LiveAvatar gives. Source: OpenAPI schema, GET /v1/sessions."""
+"""LiveAvatar's maximum. Source: OpenAPI schema, GET /v1/sessions."""
 _MAX_PAGES: Final = 100
 _MAX_BODY_BYTES: Final = 4 * 2**20
-"""Largest answer that is read; a full page of sessions is some 30 kB."""
+"""Largest response that is read; a full page of sessions takes about 30 kB."""
 _ID: Final = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)
 _TOKEN: Final = re.compile(r"[!-~]+")
-"""Visible ASCII: a token goes into a header."""
+"""Visible ASCII, because a token is sent in a header."""
 _IDLE_CONNECTION_S: Final = 4.0
-"""Longest idle time of a connection that is used again. Many servers close one after 5 s; a start that meets the
-close fails, and a start is not repeated."""
+"""Longest idle time after which a connection is reused. Many servers close idle connections after 5 s; a start on
+a closed connection fails, and starts are not retried."""
 _MAX_RETRY_WAIT_S: Final = 10.0
-"""Longest pause before a call is repeated. Whoever asks for a longer one gets no repeat: its caller is told."""
+"""Longest `Retry-After` for which a call is retried; the caller gets the error of a longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestConfig:
-    """How LiveAvatar's REST API is called."""
+    """Address, time-out and retry policy of LiveAvatar's REST API."""
 
     base_url: str = "https://api.liveavatar.com"
-    """Without the `/v1`."""
+    """Address without `/v1`."""
     timeout_s: float = 15.0
-    """Longest wait for one whole answer, from connecting to its last byte. Start takes seconds; lower gives up on
-    slow ones, higher lets callers wait."""
+    """Longest wait for a complete response, from connecting to the last byte. Lower fails on slow starts, which
+    take seconds; higher lets callers wait."""
     attempts: int = 3
-    """Tries of calls that may be repeated safely: token, stop, reads. Start is never repeated."""
+    """Tries of the calls that are retried: mint and reads. Start is never retried; `Stopper` retries stops."""
     proxies: Proxies = field(default_factory=Proxies)
-    """Through what it is called."""
+    """Proxies through which the API is called."""
     backoff_s: float = 0.25
-    """Wait before the second try; doubles, with jitter. `Retry-After` goes before it."""
+    """Wait before the second try; doubles, with jitter. `Retry-After` takes precedence."""
 
 
 class Rest:
-    """One account's REST API. Whoever makes it closes it."""
+    """REST client of one account. The creator closes it."""
 
     def __init__(
         self,
@@ -88,19 +89,19 @@ class Rest:
         self._client = httpx.AsyncClient(
             base_url=config.base_url,
             proxy=None if self._proxy is None else self._proxy.url,
-            # Proxies are decided here, for the socket too; SSL_CERT_FILE counts as ever.
+            # `Proxies` decides for REST and sockets alike; httpx still reads SSL_CERT_FILE.
             trust_env=False,
             verify=httpx.create_ssl_context(),
-            timeout=None,  # noqa: S113 - bounded over the whole call instead, see `_ask`
+            timeout=None,  # noqa: S113 - the whole call is bounded instead, see `_request`
             limits=httpx.Limits(
                 max_connections=200, max_keepalive_connections=50, keepalive_expiry=_IDLE_CONNECTION_S
             ),
-            # Answers are small; what is not compressed cannot grow beyond the limit while it is unpacked.
+            # Responses are small, and an uncompressed body cannot grow beyond the limit while it is unpacked.
             headers={"Accept-Encoding": "identity"},
         )
 
     def use_key(self, api_key: str) -> bool:
-        """Call with another key from now on, of the same account; returns whether it is another."""
+        """Use another key of the same account from now on; return False if the key is the same."""
         header = {"X-API-KEY": api_key}
         changed = header != self._key_header
         self._key_header = header
@@ -111,14 +112,15 @@ class Rest:
         await self._client.aclose()
 
     async def mint(self, request: AvatarRequest, room: LiveKitAccess | None = None) -> Minted:
-        """Mint a session token. Free, so it is retried.
+        """Mint a session token. Free of charge, so failures are retried.
 
         Args:
-            request: What the avatar shall be.
-            room: A room of the caller's own with the avatar's token; None for one that LiveAvatar makes.
+            request: Avatar, quality and limits.
+            room: Room of the caller's own with the avatar's token; None for a room that LiveAvatar creates.
 
         Raises:
-            UpstreamError, CapacityExhausted: refused or failed; the class says how.
+            UpstreamError: LiveAvatar refused or failed.
+            CapacityExhausted: LiveAvatar reports a full account.
         """
         body: dict[str, Any] = {
             "mode": "LITE",
@@ -141,10 +143,11 @@ class Rest:
         )
 
     async def start(self, minted: Minted) -> Started:
-        """Start a session: from here on it is billed. Never repeated blindly: a repeat could start two.
+        """Start a session, which is billed from now on. Never retried, because a retry could start two.
 
         Raises:
-            UpstreamError, CapacityExhausted: refused or failed; it may be running all the same, so stop it.
+            UpstreamError: LiveAvatar refused or failed; the session may run regardless, so stop it.
+            CapacityExhausted: LiveAvatar reports a full account.
         """
         headers = {"Authorization": f"Bearer {minted.token}"}
         answer = await self._call("POST", "/v1/sessions/start", headers=headers, json={})
@@ -162,12 +165,12 @@ class Rest:
         )
 
     async def stop(self, session_id: str, reason: str) -> Stopped:
-        """Stop a session and with it its billing, in one call: whoever wants it stopped repeats that.
+        """Try once to stop a session and its billing; `Stopper` retries.
 
-        Uses the API key, which works when the session's own token has run out.
+        Uses the API key, which still works after the session's own token has expired.
 
         Raises:
-            GatewayError: LiveAvatar did not confirm it; it may have stopped all the same.
+            GatewayError: LiveAvatar did not confirm the stop; the session may have stopped regardless.
         """
         body = {"session_id": session_id, "reason": reason}
         try:
@@ -179,11 +182,11 @@ class Rest:
         _require_own(answer)
         return Stopped.NOW
 
-    async def fate(self, session_id: str) -> RemoteStatus:
-        """Whether a session is over, and LiveAvatar's own word for why.
+    async def remote_status(self, session_id: str) -> RemoteStatus:
+        """Return LiveAvatar's record of a session: over or not, and the reason.
 
         Raises:
-            GatewayError: it could not be asked.
+            GatewayError: LiveAvatar did not answer.
         """
         try:
             data = await self._retried("GET", f"/v1/sessions/{session_id}", headers=self._key_header, own=True)
@@ -192,14 +195,14 @@ class Rest:
                 return RemoteStatus(over=True)
             raise
         reason = bounded(_text(data, "end_reason"), MAX_REASON_BYTES)
-        # A record has no state of its own; these two are there when it is historic.
+        # Records have no state field; ended sessions have these two fields.
         return RemoteStatus(over=bool(reason or _text(data, "end_at")), reason=reason)
 
     async def active(self) -> Sequence[str]:
-        """Ids of all sessions that run on the account, whoever started them.
+        """Return the ids of all sessions that run on the account, including those of other programs.
 
         Raises:
-            GatewayError: it could not be asked.
+            GatewayError: LiveAvatar did not answer.
         """
         found: list[str] = []
         for page in range(1, _MAX_PAGES + 1):
@@ -221,22 +224,22 @@ class Rest:
         return found
 
     async def credits_left(self) -> str:
-        """Credits of the account as LiveAvatar writes them, such as "999.00"; also proves that the key works.
+        """Return the account's credits as LiveAvatar writes them, such as "999.00". Proves that the key works.
 
         Raises:
-            GatewayError: refused or failed.
+            GatewayError: LiveAvatar refused or failed.
         """
         data = await self._retried("GET", "/v1/users/credits", headers=self._key_header, own=True)
         return _shown(data.get("credits_left", ""))
 
     async def _retried(self, method: str, path: str, *, own: bool = False, **arguments: Any) -> Mapping[str, Any]:
-        """Call until it works, is refused for good, or the attempts are used up.
+        """Call until LiveAvatar answers, refuses for good, or all attempts have failed.
 
         Args:
             method: HTTP method.
-            path: Below the base URL.
-            own: Take only an answer in LiveAvatar's own form, where what it says is believed without more.
-            arguments: For httpx.
+            path: Path below the base URL.
+            own: Accept only a response in LiveAvatar's form, if its content is used as proof.
+            arguments: Arguments for httpx.
         """
         for attempt in range(1, self._config.attempts + 1):
             try:
@@ -258,15 +261,15 @@ class Rest:
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Answer:
         try:
-            return await self._ask(method, path, **arguments)
+            return await self._request(method, path, **arguments)
         except GatewayError as error:
             self._metrics.upstream_failed(error.reason)
             raise
 
-    async def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
+    async def _request(self, method: str, path: str, **arguments: Any) -> Answer:
         try:
-            # httpx would bound each read by itself, so an answer that drips would have no end, and one that came
-            # while this process stood still would not be read.
+            # httpx bounds each single read, so a slowly dripping response would never end, and a response that
+            # arrived while this process was suspended would not be read.
             async with (
                 patient_timeout(self._config.timeout_s),
                 self._client.stream(method, path, **arguments) as response,
@@ -279,8 +282,8 @@ class Rest:
                 endpoint=path,
                 timeout_s=self._config.timeout_s,
             ) from error
-        # AttributeError is what a connection that is reset while it is made becomes: anyio asks the socket that is
-        # gone for its name, and httpx lets it through.
+        # A connection that is reset while it is opened raises AttributeError: anyio reads the name of the closed
+        # socket, and httpx does not convert the error.
         except (httpx.HTTPError, AttributeError) as error:
             through = f" through {self._proxy.shown}" if self._proxy is not None else ""
             raise UpstreamUnreachable(
@@ -303,7 +306,7 @@ async def _read(response: httpx.Response, path: str) -> bytes:
         content += part
         if len(content) > _MAX_BODY_BYTES:
             raise UpstreamProtocol(
-                f"the answer to {path} has more than {_MAX_BODY_BYTES} bytes; is LIVEAVATAR_API_URL right?",
+                f"the response to {path} has more than {_MAX_BODY_BYTES} bytes; check LIVEAVATAR_API_URL",
                 endpoint=path,
                 http_status=response.status_code,
                 foreign_answer="true",
@@ -312,11 +315,11 @@ async def _read(response: httpx.Response, path: str) -> bytes:
 
 
 def _require_own(answer: Answer) -> None:
-    """Refuse a success that is not in LiveAvatar's form: a page of a proxy proves nothing."""
+    """Refuse a 2xx response that is not in LiveAvatar's form: a page of a proxy proves nothing."""
     if not answer.own:
         raise UpstreamProtocol(
-            f"something answered {answer.endpoint} for LiveAvatar with {answer.status}, not in its form; "
-            "is LIVEAVATAR_API_URL right, or a proxy in the way?",
+            f"{answer.status} response to {answer.endpoint} that is not in LiveAvatar's form; "
+            "check LIVEAVATAR_API_URL and proxies on the way",
             retry_after_s=1.0,
             endpoint=answer.endpoint,
             http_status=answer.status,
@@ -327,7 +330,7 @@ def _require_own(answer: Answer) -> None:
 def _data_of(answer: Answer) -> Mapping[str, Any]:
     if answer.body is None:
         raise UpstreamProtocol(
-            f"LiveAvatar answered {answer.endpoint} with {answer.status} and no JSON; is the API URL right?",
+            f"LiveAvatar answered {answer.endpoint} with {answer.status} and no JSON; check LIVEAVATAR_API_URL",
             retry_after_s=1.0,
             endpoint=answer.endpoint,
             http_status=answer.status,
@@ -352,7 +355,7 @@ def _required(data: Mapping[str, Any], name: str, endpoint: str, *, max_chars: i
 
 
 def _optional(data: Mapping[str, Any], name: str, endpoint: str, *, max_chars: int) -> str:
-    """Return a text that is of no use when it is cut."""
+    """Return a text field; too long a text is refused, because a truncated one would be useless."""
     value = _text(data, name)
     if len(value) > max_chars:
         raise _invalid(endpoint, name, f"is longer than {max_chars} characters")
@@ -360,9 +363,9 @@ def _optional(data: Mapping[str, Any], name: str, endpoint: str, *, max_chars: i
 
 
 def _id(value: str) -> str:
-    """Refuse an id that would change the path in which it is sent back."""
+    """Refuse an id that would change the path of later requests."""
     if not _ID.fullmatch(value):
-        raise _invalid("token", "session_id", "is no id")
+        raise _invalid("token", "session_id", "is not an id")
     return value
 
 
@@ -374,13 +377,16 @@ def _token(value: str) -> str:
 
 def _socket_address(value: str) -> str:
     if not is_socket_address(value):
-        raise _invalid("start", "ws_url", "is no address of a WebSocket")
+        raise _invalid("start", "ws_url", "is not a WebSocket address")
     return value
 
 
-def _invalid(endpoint: str, name: str, why: str) -> UpstreamProtocol:
+def _invalid(endpoint: str, name: str, problem: str) -> UpstreamProtocol:
     return UpstreamProtocol(
-        f"{name} in LiveAvatar's answer to {endpoint} {why}", retry_after_s=1.0, endpoint=endpoint, invalid=name
+        f"{name} in LiveAvatar's answer to {endpoint} {problem}",
+        retry_after_s=1.0,
+        endpoint=endpoint,
+        invalid=name,
     )
 
 

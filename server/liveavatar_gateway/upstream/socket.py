@@ -1,4 +1,4 @@
-"""The command socket: one connection, events handed over as they come, one writer."""
+"""LiveAvatar's command socket: one connection, events delivered by callback, one writer."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ from liveavatar_gateway.upstream.wire import decode, encode
 
 _MAX_EVENT_BYTES = 2**20
 SEND_TIMEOUT_S = 10.0
-"""A socket that takes nothing for this long is lost: the avatar has run dry long before."""
+"""Time without progress after which a socket counts as lost; the avatar has an underrun long before."""
 _CLOSE_TIMEOUT_S = 1.0
 _READING_PASSES = 3
 CONNECTION_LOST = 1006
 _PING = b"p"
 _NO_LINGER = struct.pack("ii", 1, 0)
-"""A connection that is closed with this is reset, and what was not sent is dropped."""
+"""Option that resets a connection on close and drops unsent data."""
 _CLOSE_MEANINGS = {
     1000: "normal end",
     1001: "going away",
@@ -38,12 +38,12 @@ _CLOSE_MEANINGS = {
     1009: "message too large",
     1011: "server error",
 }
-"""Source: RFC 6455 section 7.4.1, and what LiveAvatar's clients saw."""
+"""Source: RFC 6455 section 7.4.1, and observations of LiveAvatar's clients."""
 _DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
 class SocketClosed(Exception):
-    """The socket is gone, with its close code and what that means."""
+    """Closed command socket; the message has the close code and its meaning."""
 
     def __init__(self, code: int, reason: str) -> None:
         meaning = _CLOSE_MEANINGS.get(code, "unknown")
@@ -52,23 +52,23 @@ class SocketClosed(Exception):
 
 
 async def read_what_arrived() -> None:
-    """Let the event loop read all sockets, and hand over what they had.
+    """Let the event loop read all sockets and run the callbacks of received data.
 
-    A loop that wakes up late runs its timers first: a poll that was interrupted by a suspension returns nothing.
-    The first pass polls, and the callbacks that it finds run before the second one ends.
+    A loop that wakes up late runs its timers first, because a poll interrupted by a suspension returns nothing.
+    The first pass polls, and the callbacks that it schedules run before the second pass ends.
     """
     for _ in range(_READING_PASSES):
         await asyncio.sleep(0)
 
 
 def _number_of(pong: Frame) -> int:
-    """The number that a ping of ours carried; 0 for any other pong."""
+    """Return the number of our ping that a pong answers; 0 for any other pong."""
     payload = bytes(pong.data)
     return int(payload[1:]) if payload.startswith(_PING) and payload[1:].isdigit() else 0
 
 
 def is_socket_address(url: str) -> bool:
-    """Return whether `url` has a form that can be connected to: ws or wss, a host, and a port if any is named."""
+    """Return True if `url` is a usable WebSocket address: ws or wss, a host, and a valid port if any."""
     try:
         host = parse_uri(url).host
         host.encode("idna")
@@ -79,21 +79,21 @@ def is_socket_address(url: str) -> bool:
 
 
 class _Connection(ClientConnection):
-    """Hands each message over at once, where the library would queue it and wake a task to fetch it.
+    """Connection that delivers each message by callback, where the library would queue it and wake a task.
 
-    Several events come for each packet, so that wake-up is a tenth of what a session costs. Fragments are put
-    together here too: a message that took another way would be overtaken by those after it.
+    Each packet causes several events, so these wake-ups would be a tenth of a session's CPU. Fragments are joined
+    here too, because later messages would overtake a message that took the library's queue.
     """
 
     def __init__(self, on_event: Callable[[Event], None], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._on_event = on_event
-        # The protocol beneath refuses fragments of another message in between, and too many bytes in all.
+        # The library's protocol refuses interleaved fragments, and messages above the size limit.
         self._fragments = bytearray()
         self._last_ping = 0
         self._abort: asyncio.TimerHandle | None = None
 
-    def process_event(self, event: Frame | Response) -> None:  # type: ignore[override]  # as the library's own subclass
+    def process_event(self, event: Frame | Response) -> None:  # type: ignore[override]  # signature of the library's own subclass
         if isinstance(event, Frame) and event.opcode in _DATA:
             if event.fin and not self._fragments:
                 self._on_event(decode(bytes(event.data)))
@@ -103,7 +103,7 @@ class _Connection(ClientConnection):
                 message, self._fragments = bytes(self._fragments), bytearray()
                 self._on_event(decode(message))
         elif isinstance(event, Frame) and event.opcode is Opcode.PONG and (number := _number_of(event)):
-            # A number that no ping had would confirm what was never sent.
+            # A number that no ping carried would acknowledge audio that was never sent.
             if number <= self._last_ping:
                 self._on_event(PongReceived(number))
         else:
@@ -111,7 +111,7 @@ class _Connection(ClientConnection):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # Nobody reads messages the library's way, which is where it would see to this deadline.
+        # The library enforces this deadline in its reading task, which is not used here.
         if self.close_deadline is not None and self._abort is None:
             self._abort = self.loop.call_at(self.close_deadline, self.transport.abort)
 
@@ -121,10 +121,10 @@ class _Connection(ClientConnection):
         super().connection_lost(exc)
 
     def put(self, frame: bytes | None, ping: int) -> bool:
-        """Write a text frame, if any, and a numbered ping behind it, at once.
+        """Write a text frame, if any, followed by a numbered ping; return True if `drain` must be awaited.
 
-        True when the send buffer is full: then `drain` is to be awaited. The library's own `send` spends as much
-        again on locks against other writers, and there are none.
+        The library's own `send` costs twice as much, because of locks against other writers, which do not exist
+        here.
 
         Raises:
             InvalidState: the connection is not open.
@@ -138,7 +138,7 @@ class _Connection(ClientConnection):
 
 
 class CommandSocket:
-    """LiveAvatar's command socket. `send` from one task, `closed` in another; whoever opened it closes it."""
+    """Open command socket. One task calls `send`, another awaits `closed`; the opener closes it."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -152,20 +152,22 @@ class CommandSocket:
         timeout_s: float,
         proxies: Proxies | None = None,
     ) -> "CommandSocket":
-        """Connect. The address is a secret and is in no error.
+        """Connect. The address is a secret and appears in no error.
 
         Args:
-            ws_url: Where start said the socket is.
+            ws_url: Address from the answer to start.
             on_event: Called with each event, from the loop; must not raise.
             timeout_s: Longest wait for the connection.
-            proxies: Through what; None for directly.
+            proxies: Proxies to choose from; None for a direct connection.
 
         Raises:
-            UpstreamUnreachable: it cannot be reached within `timeout_s`.
-            UpstreamProtocol: `ws_url` is no address.
+            UpstreamUnreachable: the socket cannot be opened within `timeout_s`.
+            UpstreamProtocol: `ws_url` is not a WebSocket address.
         """
         if not is_socket_address(ws_url):
-            raise UpstreamProtocol("LiveAvatar's address of the command socket is none", invalid="ws_url")
+            raise UpstreamProtocol(
+                "LiveAvatar's address of the command socket is not a WebSocket address", invalid="ws_url"
+            )
         proxy = None if proxies is None else proxies.of_url(ws_url)
         through = "" if proxy is None else f" through {proxy.shown}"
 
@@ -178,16 +180,16 @@ class CommandSocket:
             connection = await connect(
                 ws_url,
                 proxy=None if proxy is None else proxy.url,
-                create_connection=create,  # type: ignore[arg-type]  # a factory will do, says its documentation
-                # Deflate costs 6 ms per second of audio and saves little on base64.
+                create_connection=create,  # type: ignore[arg-type]  # the documentation allows a factory
+                # Compression costs 6 ms per second of audio and saves little on base64.
                 compression=None,
-                # Media servers delay pongs under load: a missing pong is no death.
+                # Media servers delay pongs under load, so a missing pong does not prove a lost connection.
                 ping_interval=None,
                 open_timeout=timeout_s,
                 close_timeout=_CLOSE_TIMEOUT_S,
                 max_size=_MAX_EVENT_BYTES,
-                # `send` returns when the operating system has all of it: what lies in a buffer of this process
-                # dies with it, although it was noted as sent.
+                # `send` returns once the operating system has all data: data in a buffer of this process would be
+                # lost in a crash although the journal counts it as sent.
                 write_limit=0,
             )
         except websockets.InvalidStatus as error:
@@ -195,24 +197,27 @@ class CommandSocket:
             raise UpstreamUnreachable(
                 f"LiveAvatar refused the command socket with HTTP {status}", retry_after_s=1.0, http_status=status
             ) from error
-        # ValueError is what names become that no resolver takes, and answers that are no HTTP.
+        # Host names that no resolver accepts and responses that are not HTTP raise ValueError.
         except (OSError, ValueError, EOFError, websockets.WebSocketException) as error:
             raise UpstreamUnreachable(
                 f"LiveAvatar's command socket cannot be reached{through}: {type(error).__name__}",
                 retry_after_s=1.0,
             ) from error
-        assert isinstance(connection, _Connection)  # noqa: S101 - `create` made it
+        assert isinstance(connection, _Connection)  # noqa: S101 - created by `create`
         return cls(connection)
 
     async def send(self, command: Command, *, ping: int) -> None:
-        """Send a command. Returns when the operating system has it, so that an interrupt waits for one packet.
+        """Send a command and return once the operating system has it.
+
+        An interrupt therefore waits for one packet at most.
 
         Args:
-            command: What to send.
-            ping: A number to send behind it: it comes back as `PongReceived` when all up to here was read.
+            command: Command to send.
+            ping: Number of the ping sent after the command. `PongReceived` returns it once LiveAvatar has read
+                everything up to the ping.
 
         Raises:
-            SocketClosed: it is gone, or the other side reads nothing any more.
+            SocketClosed: the socket is closed, or LiveAvatar no longer reads from it.
         """
         try:
             if self._connection.put(None if isinstance(command, Probe) else encode(command), ping):
@@ -226,14 +231,14 @@ class CommandSocket:
             raise self._closed() from closed
 
     async def closed(self) -> SocketClosed:
-        """Wait until the socket is gone, and return how."""
+        """Wait until the socket is closed, and return the close code and reason."""
         await self._connection.wait_closed()
         return self._closed()
 
     async def close(self) -> None:
-        """Close it; the session upstream lives on until it is stopped.
+        """Close the socket; the session runs until it is stopped.
 
-        Takes two seconds at most: the library waits without end for one that takes nothing any more.
+        Takes at most two seconds: the library alone would wait forever for a peer that reads nothing.
         """
         closing = asyncio.ensure_future(self._connection.close())
         try:
@@ -247,18 +252,18 @@ class CommandSocket:
             closing.result()
 
     def abort(self) -> None:
-        """Let go of it at once: nothing more is sent or heard.
+        """Reset the connection at once: nothing more is sent or received.
 
-        It is reset, for an end in good order would first deliver what the operating system still has of it, and
-        that may arrive behind what goes over the next socket.
+        An orderly close would first deliver data that the operating system has buffered, which may arrive after
+        data sent on the next socket.
         """
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is gone already
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # already closed
             self._raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._connection.transport.abort()
 
     @property
     def takes_nothing(self) -> bool:
-        """Whether LiveAvatar's end has not taken all that was sent, as far as the operating system knows."""
+        """True if LiveAvatar has not acknowledged all sent data, according to the operating system."""
         if self._connection.transport.get_write_buffer_size():
             return True
         try:

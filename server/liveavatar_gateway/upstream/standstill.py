@@ -1,7 +1,7 @@
-"""Deadlines of a process that stood still: a suspension must not count as somebody else's silence.
+"""Deadlines that tolerate a suspended process: a suspension must not count as silence of the peer.
 
-A loop that wakes up late runs its timers before it reads what arrived meanwhile. So a deadline that is noticed
-late is not judged by the clock alone: whoever is waited for gets a moment more, in which the answer can be read.
+An event loop that wakes up late runs its timers before it reads data that arrived meanwhile. A deadline that is
+noticed late is therefore extended once, so that an answer that has already arrived can be read.
 """
 
 import asyncio
@@ -10,44 +10,44 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 STOOD_STILL_S = 0.5
-"""A deadline that is noticed later than this ended while the process stood still."""
-HEARING_S = 2.0
-"""How long those who are waited for have to be heard then."""
+"""Delay of a timer above which the process counts as suspended at the deadline."""
+EXTRA_WAIT_S = 2.0
+"""Extension of a deadline that passed during a suspension."""
 
 
 class PatientTimer:
-    """Calls back when a time is over; where the process stood still at its end, a moment later, once."""
+    """Timer that fires at its deadline, or once extended if the process was suspended at the deadline."""
 
-    def __init__(self, delay_s: float, due: Callable[[], None]) -> None:
-        """Begin to wait.
+    def __init__(self, delay_s: float, on_due: Callable[[], None]) -> None:
+        """Start the timer.
 
         Args:
-            delay_s: How long.
-            due: Called then, from the running loop.
+            delay_s: Time until the deadline.
+            on_due: Called at the deadline, from the running loop.
         """
         self._loop = asyncio.get_running_loop()
-        self._due = due
+        self._on_due = on_due
         self._delay_s = delay_s
         self._at_s = self._loop.time() + delay_s
-        self._timer = self._loop.call_at(self._at_s, self._look)
+        self._timer = self._loop.call_at(self._at_s, self._on_time)
 
-    def _look(self) -> None:
+    def _on_time(self) -> None:
         if self._loop.time() > self._at_s + STOOD_STILL_S:
-            self._timer = self._loop.call_later(min(self._delay_s, HEARING_S), self._due)
+            self._timer = self._loop.call_later(min(self._delay_s, EXTRA_WAIT_S), self._on_due)
         else:
-            self._due()
+            self._on_due()
 
     def cancel(self) -> None:
-        """Do not call any more. Idempotent."""
+        """Cancel the timer. Idempotent."""
         self._timer.cancel()
 
 
 @asynccontextmanager
 async def patient_timeout(delay_s: float) -> AsyncIterator[None]:
-    """Bound what somebody else is waited for, as `asyncio.timeout` does; see `PatientTimer`.
+    """Limit the wait for a peer, as `asyncio.timeout` does; see `PatientTimer`.
 
     Raises:
-        TimeoutError: the time is over.
+        TimeoutError: the deadline has passed.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as limit:
@@ -59,7 +59,7 @@ async def patient_timeout(delay_s: float) -> AsyncIterator[None]:
 
 
 async def wait_patiently(awaited: "asyncio.Future[Any]", delay_s: float) -> bool:
-    """Wait for something, which goes on if it is late; return whether it is done. See `PatientTimer`."""
+    """Wait for a future without cancelling it at the deadline; return True if it is done. See `PatientTimer`."""
     with suppress(TimeoutError):
         async with patient_timeout(delay_s):
             await asyncio.wait([awaited])

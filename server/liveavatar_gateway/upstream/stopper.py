@@ -1,4 +1,4 @@
-"""Sees to it that every started session is stopped: no session is paid for that nobody has."""
+"""Stops of LiveAvatar sessions, retried until confirmed, so that no abandoned session is billed."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from liveavatar_gateway.core.errors import GatewayError, UpstreamUnauthenticated
 _log = structlog.get_logger(__name__)
 
 _MAX_RETRY_AFTER_S: Final = 15.0
-"""Longest wait that LiveAvatar can ask for between two tries: what is not stopped is billed."""
+"""Longest accepted `Retry-After` of a stop, because the session is billed until it is stopped."""
 
 
 @unique
@@ -20,55 +20,55 @@ class Stopped(Enum):
     """Result of a stop."""
 
     NOW = "now"
-    """LiveAvatar confirmed it."""
+    """LiveAvatar confirmed the stop."""
     BEFORE = "before"
-    """LiveAvatar says that the session was gone when it was asked for the first time."""
+    """LiveAvatar reported that the session had ended before the first try."""
     EITHER = "either"
-    """It was gone when the stop was repeated: through our own first try, perhaps, whose answer was lost."""
+    """The session had ended when the stop was repeated, perhaps through an earlier try whose answer was lost."""
     NEVER = "never"
-    """LiveAvatar did not confirm it in all the time that it was tried."""
+    """LiveAvatar confirmed no try until the stop was given up."""
 
     @property
     def counts(self) -> bool:
-        """True if this stop ended the session, as far as can be known."""
+        """True if this stop, as far as known, ended the session."""
         return self in (Stopped.NOW, Stopped.EITHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopConfig:
-    """How hard a stop is tried."""
+    """Retry policy of a stop."""
 
     first_wait_s: float = 0.5
-    """Wait before the second round of tries; doubles."""
+    """Wait before the second try; doubles with each try."""
     max_wait_s: float = 15.0
-    """Longest wait between rounds. Lower stops sooner after an outage, higher calls less during one."""
+    """Longest wait between tries. Lower stops sooner after an outage, higher makes fewer calls during one."""
     give_up_s: float = 4000.0
-    """How long it is tried. The longest limit that is known of is an hour, after which LiveAvatar ends a session
-    by itself; its clean-up after some 200 s is no proof, since viewers may keep a room."""
+    """Time after which a stop is given up. LiveAvatar ends a session at its limit, which is at most an hour as far
+    as known. Its clean-up after about 200 s is not reliable, because viewers may keep a room alive."""
     late_start_s: float = 15.0
-    """How long a start that nobody waits for may still take effect: for so long absence is no proof of an end."""
+    """Time for which an abandoned start may still take effect: until then an unknown session may still start."""
 
 
 _LATE_START_PAUSE_S: Final = 1.0
-"""Longest wait between two looks for a start that takes effect late: what it starts is billed for as long."""
+"""Longest wait between two tries while a start may take effect late, because its session would be billed."""
 
 
 class StopCall(Protocol):
-    """What can stop a session."""
+    """Single try to stop a session."""
 
     async def stop(self, session_id: str, reason: str) -> Stopped:
-        """Try once to stop it: NOW or BEFORE.
+        """Try once to stop a session and return NOW or BEFORE.
 
         Raises:
-            GatewayError: nobody knows; to be tried again.
+            GatewayError: the result is unknown; try again.
         """
 
 
 class RetiredKey:
-    """Stops what was started with an API key that is no more in use, with that key while it still works."""
+    """Stops sessions started with a retired API key, with that key as long as LiveAvatar accepts it."""
 
     def __init__(self, retired: StopCall, current: StopCall) -> None:
-        """Take what stops with the retired key, and what does with the one in use."""
+        """Combine the stop calls of the retired key and of the current key."""
         self._retired = retired
         self._current = current
 
@@ -77,25 +77,26 @@ class RetiredKey:
         try:
             return await self._retired.stop(session_id, reason)
         except UpstreamUnauthenticated:
-            # Revoked: a newer key of the same account can stop it; for another account's it is no session.
+            # The key was revoked. A newer key of the same account can stop the session; for a key of another
+            # account the session does not exist.
             _log.warning("upstream.retired_key_refused", upstream_session=session_id)
             return await self._current.stop(session_id, reason)
 
 
 class Stopper:
-    """Runs stops to their end, whatever becomes of those who asked for them.
+    """Runs each stop until LiveAvatar confirms it, even if the caller is cancelled.
 
-    A stop belongs to this object, not to the task that awaits it: cancelling that task leaves the stop running.
+    A stop runs in a task of this object: cancelling the awaiting task leaves the stop running.
     """
 
-    def __init__(self, config: StopConfig, stopper: StopCall) -> None:
+    def __init__(self, config: StopConfig, call: StopCall) -> None:
         self._config = config
-        self._stopper = stopper
+        self._call = call
         self._running: dict[str, asyncio.Task[Stopped]] = {}
 
     @property
     def pending(self) -> int:
-        """Stops that are not confirmed yet."""
+        """Number of stops that are not confirmed yet."""
         return len(self._running)
 
     @property
@@ -104,12 +105,12 @@ class Stopper:
         return set(self._running)
 
     async def stop(self, session_id: str, reason: str, *, may_be_starting: bool = False) -> Stopped:
-        """Stop a session; returns when LiveAvatar confirms, or when that is given up.
+        """Stop a session; return when LiveAvatar confirms the stop, or when it is given up.
 
-        A second stop of the same session joins the first. One that `may_be_starting` was asked to start, and
-        nobody has heard the answer: where LiveAvatar does not know it yet, the stop is repeated for a while.
+        A second stop of the same session joins the first. `may_be_starting` means that the answer to the start was
+        lost: if LiveAvatar does not know the session yet, the stop is repeated for a while.
         """
-        # The dict keeps the task: the loop itself holds tasks weakly.
+        # The dict keeps the task alive: the loop itself holds tasks weakly.
         task = self._running.get(session_id)
         if task is None:
             absent_s = self._config.late_start_s if may_be_starting else 0.0
@@ -120,7 +121,7 @@ class Stopper:
         return await asyncio.shield(task)
 
     async def give_up(self) -> None:
-        """Stop trying, at the end of the process."""
+        """Cancel all pending stops, at the end of the process."""
         running = set(self._running.values())
         for task in running:
             task.cancel()
@@ -132,7 +133,7 @@ class Stopper:
         repeated = False
         while True:
             try:
-                stopped = await self._stopper.stop(session_id, reason)
+                stopped = await self._call.stop(session_id, reason)
             except GatewayError as error:
                 if waited_s >= self._config.give_up_s:
                     _log.error("upstream.stop_failed", upstream_session=session_id, reason=error.reason)

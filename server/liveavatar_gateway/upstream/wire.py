@@ -1,8 +1,8 @@
-"""LiveAvatar's command socket as text: typed commands out, typed events in. Pure; no sockets here.
+"""Text frames of LiveAvatar's command socket: encodes typed commands, decodes typed events. Pure.
 
-Source of all field names: docs.liveavatar.com/docs/lite-mode/events, and where it lags behind the server, what
-the official LiveKit plugin reads. Builds differ: old ones echo our `event_id`, new ones mint their own and put
-ours into `source_event_id`; some nest the fields under `payload`.
+Source of all field names: docs.liveavatar.com/docs/lite-mode/events, and the official LiveKit plugin where that
+page lags behind the server. Server builds differ: old builds echo our `event_id`, new builds create their own and
+put ours into `source_event_id`; some nest the fields under `payload`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,13 +16,13 @@ from liveavatar_gateway.core.states import Pose
 from liveavatar_gateway.upstream.bounds import (
     MAX_ID_CHARS,
     MAX_KIND_BYTES,
+    MAX_MESSAGE_BYTES,
     MAX_REASON_BYTES,
-    MAX_WORDS_BYTES,
     bounded,
 )
 
 MAX_PACKET_BYTES: Final = 700_000
-"""Largest PCM of one packet: base64 adds a third, and LiveAvatar's limit is 1 MB per message."""
+"""Largest PCM payload of one packet: base64 adds a third, and LiveAvatar's limit is 1 MB per message."""
 
 _POSES: Final[Mapping[str, Pose]] = {
     "idle": Pose.IDLE,
@@ -40,13 +40,13 @@ _COMMAND_TYPES: Final[Mapping[type[m.Frame], bytes]] = {
 
 
 class PacketTooLarge(ValueError):
-    """A bug: a packet above LiveAvatar's limit would be dropped without a word."""
+    """Bug in the gateway: LiveAvatar silently drops packets above its limit."""
 
 
 def encode(command: m.Frame) -> bytes:
     """Return the text frame of a command, UTF-8.
 
-    Audio is joined by hand: json.dumps over 64 kB of base64 costs twenty times the base64 itself.
+    Audio frames are concatenated, because json.dumps of 64 kB costs twenty times as much as their base64.
     """
     event_id = command.event_id.encode()
     if isinstance(command, m.Speak):
@@ -58,9 +58,9 @@ def encode(command: m.Frame) -> bytes:
 
 
 def decode(frame: str | bytes) -> m.Event:
-    """Return the event of a text frame; what cannot be read is `Unknown`, never an error.
+    """Return the event of a text frame; `Unknown` for an unreadable frame.
 
-    An unknown event must not end a paid session: the official plugin broke on one once.
+    Never raises: an unknown event must not end a paid session, as one did with the official plugin.
     """
     try:
         message = orjson.loads(frame)
@@ -78,7 +78,7 @@ def decode(frame: str | bytes) -> m.Event:
 
 
 def _text(fields: Mapping[str, Any], *names: str) -> str:
-    """The first of the named fields that is a non-empty string."""
+    """Return the first of the named fields that is a non-empty string; empty if none is."""
     for name in names:
         value = fields.get(name)
         if isinstance(value, str) and value:
@@ -101,12 +101,12 @@ def _read_pose(fields: Mapping[str, Any]) -> m.Event:
 def _read_notice(fields: Mapping[str, Any], name: str) -> m.Notice:
     inner = fields.get(name)
     body = inner if isinstance(inner, dict) else fields
-    words = inner if isinstance(inner, str) else _text(body, "message")
+    text = inner if isinstance(inner, str) else _text(body, "message")
     kind = _text(body, "type")
     return m.Notice(
         error=name == "error",
         type=bounded(kind, MAX_KIND_BYTES) if kind != name else "",
-        message=bounded(words, MAX_WORDS_BYTES),
+        message=bounded(text, MAX_MESSAGE_BYTES),
     )
 
 
@@ -122,7 +122,7 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], m.Event]]] = {
     "agent.speak_started": lambda fields: m.SpeakStarted(_refs(fields)),
     "agent.speak_ended": lambda fields: m.SpeakEnded(_refs(fields)),
     "agent.speak_interrupted": lambda fields: m.SpeakInterrupted(_refs(fields)),
-    # Older builds; idle also appears between sentences when the buffer runs dry.
+    # Sent by older builds; idle also appears between sentences when the buffer runs dry.
     "agent.idle_started": lambda _: m.PoseUpdated(Pose.IDLE),
     "agent.idle_ended": lambda _: m.PoseUpdated(Pose.TALKING),
     "error": lambda fields: _read_notice(fields, "error"),

@@ -1,4 +1,11 @@
-"""A gateway that does what a test says, for what a healthy one never does: breaking, lying, losing."""
+"""Scripted gateway: a real gRPC server whose streams are played by functions of the test.
+
+`scripted(attaches, audios, watches=...)` starts the gateway on a free port. Each argument lists scripts,
+coroutine functions that take the peer of one stream (`AttachPeer`, `AudioPeer`, `WatchPeer`): the first stream
+is played by the first script, and the last script plays all later streams. A script that raises fails the test.
+`gateway.unary` maps the names of unary calls to handlers. Ready-made scripts are `well_behaved`, `fluent` and
+`watchful`; `Ear` checks that audio arrives once and in order.
+"""
 
 import asyncio
 import contextlib
@@ -209,7 +216,7 @@ class AudioPeer(Peer):
 
 
 class Ear:
-    """What the gateways of a session have heard, over any number of streams that break.
+    """Gateways of a session, and the audio that they received over any number of breaking streams.
 
     Does what the contract says of `StreamAudio`, and fails the test where the caller does not: audio that skips
     or repeats a byte, a `begin` out of order, more than the credit.
@@ -250,7 +257,7 @@ class Ear:
         await self._Stream(self, peer, left).serve()
 
     class _Stream:
-        """One stream, which breaks after `left` messages."""
+        """Stream that breaks after `left` messages."""
 
         def __init__(self, ear: "Ear", peer: "AudioPeer", left: int | None) -> None:
             self.ear, self.peer, self.left = ear, peer, left

@@ -1,4 +1,4 @@
-"""What identifies the caller goes along with every call, and only over TLS."""
+"""Call credentials are sent with every call, and only over TLS."""
 
 import grpc
 from clients.python.scripted import AttachPeer, AudioPeer, scripted

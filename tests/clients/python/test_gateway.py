@@ -51,7 +51,7 @@ async def in_real_time(pcm: bytes):
 
 
 async def test_bytes_are_spoken_exactly(client, emulator):
-    """What LiveAvatar got is what was given, byte for byte, before the avatar was even ready."""
+    """LiveAvatar receives the given audio, byte for byte, although the avatar was not ready yet."""
     async with client.open_session(AVATAR) as session:
         utterance = session.say(SPOKEN)
         assert await utterance.started()
@@ -190,7 +190,7 @@ async def test_one_of_several_is_interrupted(client):
 
 
 async def test_an_interrupt_at_once_leaves_nothing_behind(client):
-    """Whatever the race between the two streams: after the interrupt the avatar is silent."""
+    """In any race between the two streams the avatar is silent after the interrupt."""
     async with client.open_session(AVATAR) as session:
         await session.ready()
         for delay_s in (0, 0.001, 0.005, 0.02):

@@ -137,8 +137,8 @@ async def test_a_watch_asks_now_and_then_so_that_its_direction_is_not_silent():
         await peer.read()
 
     async with scripted(watches=[counts]) as gateway, AsyncClient(gateway.address) as client:
-        pace = WatchPace(upward_s=INTERVAL_S, look_s=INTERVAL_S / 4)
-        watch = AsyncWatch(client._scope, {}, {}, open_timeout_s=10, patience=None, pace=pace)
+        pace = WatchPace(write_silence_s=INTERVAL_S, check_s=INTERVAL_S / 4)
+        watch = AsyncWatch(client._runtime, {}, {}, open_timeout_s=10, resume_timeout=None, pace=pace)
         async with watch as changes:
             told = [await anext(changes) for _ in range(4)]
     assert all(isinstance(change, WatchProgress) for change in told)

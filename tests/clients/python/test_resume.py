@@ -274,7 +274,7 @@ async def test_capacity_is_refused_at_once():
 
 @pytest.mark.parametrize("give_up", ["timeout", "cancel"])
 async def test_a_session_that_opens_too_late_is_ended(give_up):
-    """Whoever stopped waiting does not pay for what still comes."""
+    """A caller that stopped waiting is not billed for a late session."""
     ended = asyncio.Event()
 
     async def late(peer: AttachPeer) -> None:
@@ -746,7 +746,7 @@ async def test_what_this_library_cannot_understand_ends_the_session_with_a_reaso
 
     async with scripted([breaks]) as gateway, AsyncClient(gateway.address) as client:
         async with client.open_session("avatar") as session:
-            with pytest.raises(InternalError, match="fault in this library"):
+            with pytest.raises(InternalError, match="bug in this library"):
                 await session.ready()
         assert gateway.ended_ids == [SESSION_ID]
 

@@ -30,10 +30,11 @@ from liveavatar.gateway import (
     UpstreamUnreachable,
     WatchResumed,
 )
-from liveavatar.gateway.runtime import ASK_ROUNDS
+from liveavatar.gateway.runtime import CALL_ROUNDS
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from testkit.speech import sound
+from testkit.tcp import tcp_server
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 CREATED = pb.CreateSessionResponse(session=session_pb2.Session(id=SESSION_ID), handle=HANDLE)
@@ -47,7 +48,7 @@ BROKEN = [
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.ABORTED,
 ]
-"""What proxies and gRPC itself make of a broken connection."""
+"""Statuses of proxies and of gRPC for a broken connection."""
 FINAL = [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED]
 
 
@@ -83,11 +84,11 @@ async def test_one_start_for_one_call():
 
 
 async def test_a_start_whose_answer_was_lost_is_asked_for_again_with_the_same_id():
-    calls = Calls(CREATED, *[UNAVAILABLE] * (ASK_ROUNDS - 1))
+    calls = Calls(CREATED, *[UNAVAILABLE] * (CALL_ROUNDS - 1))
     async with scripted() as gateway, AsyncClient(gateway.address) as client:
         gateway.unary["CreateSession"] = calls
         assert (await client.create_session("avatar")).handle == HANDLE
-    assert len(calls.requests) == ASK_ROUNDS
+    assert len(calls.requests) == CALL_ROUNDS
     (request_id,) = {request.request_id for request in calls.requests}
     assert uuid.UUID(request_id).version == 4
 
@@ -98,7 +99,7 @@ async def test_a_call_is_repeated_so_often_and_not_more():
         gateway.unary["CreateSession"] = calls
         with pytest.raises(ConnectionLost):
             await client.create_session("avatar")
-    assert len(calls.requests) == ASK_ROUNDS
+    assert len(calls.requests) == CALL_ROUNDS
 
 
 async def test_a_gateway_that_says_when_to_come_back_is_left_alone_until_then():
@@ -209,23 +210,20 @@ async def proxy(answer: str) -> AsyncIterator[str]:
     }
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readexactly(PREFACE)
-            writer.write(frame(SETTINGS, 0, 0, b""))
-            while True:
-                head = await reader.readexactly(9)
-                await reader.readexactly(int.from_bytes(head[:3], "big"))
-                kind, number = head[3], int.from_bytes(head[5:], "big") & 0x7FFFFFFF
-                if kind == SETTINGS and not head[4]:
-                    writer.write(frame(SETTINGS, 1, 0, b""))
-                if kind == HEADERS:
-                    writer.write(answers[answer](number))
-                await writer.drain()
-        writer.close()
+        await reader.readexactly(PREFACE)
+        writer.write(frame(SETTINGS, 0, 0, b""))
+        while True:
+            head = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(head[:3], "big"))
+            kind, number = head[3], int.from_bytes(head[5:], "big") & 0x7FFFFFFF
+            if kind == SETTINGS and not head[4]:
+                writer.write(frame(SETTINGS, 1, 0, b""))
+            if kind == HEADERS:
+                writer.write(answers[answer](number))
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with tcp_server(serve) as address:
+        yield address
 
 
 @pytest.mark.parametrize("answer", ["reset", "refused", "500", "503", "goaway"])
@@ -304,7 +302,7 @@ async def test_ending_is_given_up_when_its_time_is_over_and_not_begun_anew():
         count = len(calls.requests)
         assert count > 1
         with pytest.raises(ConnectionLost):
-            await session.leave()
+            await session.__aexit__(None, None, None)
         assert len(calls.requests) == count + 1
 
 

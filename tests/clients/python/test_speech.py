@@ -196,7 +196,7 @@ async def test_a_hole_that_cannot_be_filled_fails_the_utterance():
 
 
 async def test_refused_audio_fails_its_utterance_alone():
-    """What was taken is spoken; the error and how much was heard both reach the caller."""
+    """The accepted audio is spoken; the error and the time that was heard both reach the caller."""
     closings = []
 
     async def refuses(peer: AudioPeer) -> None:
@@ -286,7 +286,7 @@ async def test_a_refused_format_fails_the_utterance_that_needs_it():
 
 
 async def test_another_format_waits_for_its_own_stream():
-    """One stream per format; the next is opened when all before it was spoken."""
+    """Each format has a stream of its own, opened when all earlier utterances were spoken."""
     order = []
 
     async def first(peer: AudioPeer) -> None:
@@ -480,7 +480,7 @@ async def test_an_utterance_that_waits_is_dropped_without_asking():
 
 
 async def test_a_source_that_fails_silences_its_utterance():
-    """What it raised is what the caller gets, and the next utterance is spoken."""
+    """The caller gets the iterator's exception, and the next utterance is spoken."""
     closings = []
 
     async def listens(peer: AudioPeer) -> None:
@@ -542,7 +542,7 @@ async def test_a_source_that_ends_inside_a_sample_is_spoken_without_it_and_a_not
         outcome = await session.say(iter([sound(961)]), utterance_id="odd")
         assert (outcome.kind, outcome.error) == ("played", None)
         assert outcome.played == timedelta(seconds=0.02)
-    assert "utterance odd ends inside a 2-byte sample: its last 1 bytes were dropped" in caplog.text
+    assert "utterance odd ends inside a 2-byte sample; the last 1 bytes were dropped" in caplog.text
 
 
 async def test_a_blocking_source_does_not_block_the_loop():

@@ -41,7 +41,7 @@ async def speak(ear: Ear, *texts: bytes) -> int:
     """Say them all in chunks of 20 ms, and check what was heard; gives the count of streams it took."""
     async with (
         scripted(audios=[ear]) as gateway,
-        AsyncClient(gateway.address, chunk=0.02) as client,
+        AsyncClient(gateway.address, chunk_duration=0.02) as client,
         client.open_session("avatar") as session,
     ):
         utterances = [session.say(text, utterance_id=f"u{number}") for number, text in enumerate(texts)]
@@ -76,7 +76,7 @@ def test_whatever_breaks_every_byte_is_heard_once_and_in_order():
 
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_a_break_at_each_message_in_turn_loses_nothing(restarts):
-    """One conversation per place where the stream can break."""
+    """A conversation for each point at which the stream can break."""
 
     async def breaks_at(number: int) -> None:
         ear = Ear(breaks=[number], restarts=restarts, unconfirmed=1000)
@@ -88,7 +88,7 @@ async def test_a_break_at_each_message_in_turn_loses_nothing(restarts):
 
 
 async def test_the_caller_notices_nothing_but_an_event():
-    """What was sealed and what was being sent both end as if nothing had happened."""
+    """A sealed utterance and an utterance being sent both end as if nothing had happened."""
 
     async def slowly():
         for start in range(0, 40_000, 2000):
@@ -243,7 +243,7 @@ async def test_audio_that_is_wanted_and_not_kept_fails_its_utterance():
 
     async with (
         scripted(audios=[breaks, forgets]) as gateway,
-        AsyncClient(gateway.address, chunk=0.02) as client,
+        AsyncClient(gateway.address, chunk_duration=0.02) as client,
         client.open_session("avatar") as session,
     ):
         utterance = session.say(sound(48_000))

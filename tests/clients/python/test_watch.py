@@ -269,7 +269,12 @@ async def paced(address: str, **pace: float):
     scope = ClientRuntime([address], lambda target: Connection(target, None, ()))
     try:
         yield AsyncWatch(
-            scope, {SESSION_ID: 0}, None, open_timeout_s=10, patience=None, pace=WatchPace(look_s=0.05, **pace)
+            scope,
+            {SESSION_ID: 0},
+            None,
+            open_timeout_s=10,
+            resume_timeout=None,
+            pace=WatchPace(check_s=0.05, **pace),
         )
     finally:
         await scope.close()

@@ -28,7 +28,7 @@ async def wire(emulator, shared_gateway):
 
 
 async def test_a_cut_wire_costs_no_event_and_no_sealed_utterance(wire):
-    """What was sent in full is spoken, and its end is told when the connection is back."""
+    """An utterance sent in full is spoken, and its end is reported when the connection is back."""
     async with AsyncClient(wire.address) as client, client.open_session(AVATAR) as session:
         utterance = session.say(sound(2))
         async for progress in utterance.progress_updates():

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from testkit.tcp import tcp_server
+
 
 class Wire:
     """A TCP relay. While it is down, new connections are closed at once."""
@@ -63,10 +65,9 @@ class Wire:
 async def wire_to(target: str) -> AsyncIterator[Wire]:
     """Run a wire to a gateway."""
     wire = Wire(target)
-    server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
-    wire.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield wire
-    finally:
-        wire.cut(stay_down=True)
-        server.close()
+    async with tcp_server(wire.serve) as address:
+        wire.address = address
+        try:
+            yield wire
+        finally:
+            wire.cut(stay_down=True)

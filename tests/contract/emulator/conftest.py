@@ -3,13 +3,10 @@
 import asyncio
 import base64
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,75 +16,48 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 import liveavatar_emulator
+from liveavatar_demo.process import Process
+from testkit.processes import server as server_process
 
 KEY = {"X-API-KEY": "emulator-key"}
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PATIENCE_S = 15
-"""How long a test waits for what must come; far beyond what it takes, so that a busy machine fails nothing."""
-START_PATIENCE_S = 45
-"""The same for a process to start, which reads a hundred files."""
+"""Timeout for awaited events; far beyond their usual time, so that a busy machine fails no test."""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A running `liveavatar-emulator serve`."""
-
-    process: subprocess.Popen[str]
-    url: str
-    log: Path
-
-
-def spawn(folder: Path, *options: str) -> Process:
-    """Start an emulator on a free port and wait for its ready file."""
-    ready, log = folder / "ready.json", folder / "emulator.log"
-    command = [sys.executable, "-m", "liveavatar_emulator", "serve", "--port", "0", "--ready-file", str(ready)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("EMULATOR_")}
-    environment["PYTHONPATH"] = str(Path(liveavatar_emulator.__file__).parents[1])
-    with log.open("w") as out:
-        process = subprocess.Popen([*command, *options], stdout=out, stderr=out, text=True, env=environment)
-    deadline = time.monotonic() + START_PATIENCE_S
-    while not ready.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            process.wait()
-            pytest.fail(f"emulator did not start:\n{log.read_text()}")
-        time.sleep(0.02)
-    told = json.loads(ready.read_text())
-    assert told["pid"] == process.pid
-    return Process(process, told["url"], log)
-
-
-def stop(running: Process) -> int:
-    running.process.terminate()
-    return running.process.wait(timeout=PATIENCE_S)
+@contextmanager
+def running(folder: Path, *options: str, exit_code: int = 0) -> Iterator[Process]:
+    """Run an emulator for a block; it must end with `exit_code`."""
+    environment = {"PYTHONPATH": str(Path(liveavatar_emulator.__file__).parents[1])}
+    with server_process("liveavatar_emulator", environment, folder, *options) as process:
+        yield process
+    assert process.exit_code == exit_code
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    running = spawn(
+    with running(
         tmp_path_factory.mktemp("emulator"),
         *("--ready-delay-ms", "20", "--start-delay-ms", "20", "--interrupt-ack-ms", "20", "--speed", "20"),
         *("--rate", "0", "--concurrency", "5", "--api-key", "emulator-key", "--api-key", "other-key"),
-    )
-    yield running
-    assert stop(running) == 0
+    ) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")
 def still_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """Its clock stands still, so every delay is the default and exact."""
-    running = spawn(
+    with running(
         tmp_path_factory.mktemp("still"),
         *("--clock", "manual", "--rate", "0", "--concurrency", "50"),
         *("--api-key", "emulator-key", "--api-key", "other-key"),
         *("--api-key", "twins=twin-key-1", "--api-key", "twins=twin-key-2"),
-    )
-    yield running
-    assert stop(running) == 0
+    ) as process:
+        yield process
 
 
 class Socket:
-    """One command socket and the events that came over it."""
+    """A command socket and its received events."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -221,10 +191,10 @@ def client(url: str) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def without_a_past(running: Process) -> AsyncIterator[Emulator]:
-    async with client(running.url) as http:
+async def without_a_past(process: Process) -> AsyncIterator[Emulator]:
+    async with client(process.info["url"]) as http:
         assert (await http.post("/_emulator/reset", params={"settings": True})).status_code == 204
-        yield Emulator(running.url, http)
+        yield Emulator(process.info["url"], http)
 
 
 @pytest.fixture
@@ -242,32 +212,16 @@ async def still_emulator(still_server: Process) -> AsyncIterator[Emulator]:
 
 
 @pytest.fixture
-def spawn_emulator(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts emulators of a test's own; those that still run at its end are killed."""
-    started: list[Process] = []
-
-    def start(*options: str) -> Process:
-        folder = tmp_path / str(len(started))
-        folder.mkdir()
-        started.append(spawn(folder, *options))
-        return started[-1]
-
-    yield start
-    for running in started:
-        if running.process.poll() is None:
-            running.process.kill()
-        running.process.wait()
-
-
-@pytest.fixture
-def own_emulator(spawn_emulator: Callable[..., Process]) -> Callable[..., AbstractAsyncContextManager[Emulator]]:
+def own_emulator(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Emulator]]:
     """Runs an emulator of a test's own with the options given."""
+    numbers = count()
 
     @asynccontextmanager
     async def run(*options: str) -> AsyncIterator[Emulator]:
-        running = spawn_emulator(*options)
-        async with client(running.url) as http:
-            yield Emulator(running.url, http)
-        assert stop(running) == 0
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        with running(folder, *options) as process:
+            async with client(process.info["url"]) as http:
+                yield Emulator(process.info["url"], http)
 
     return run

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from testkit.processes import server as run_server
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "liveavatar_emulator", *arguments]
@@ -18,22 +20,22 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-async def test_it_leaves_at_once_with_status_0_even_with_an_open_socket(spawn_emulator, how):
-    running = spawn_emulator("--ready-delay-ms", "0")
-    async with httpx.AsyncClient(base_url=running.url) as http:
-        body = {"avatar_id": "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"}
-        minted = await http.post("/v1/sessions/token", json=body, headers={"X-API-KEY": "emulator-key"})
-        token = minted.json()["data"]["session_token"]
-        started = await http.post("/v1/sessions/start", headers={"Authorization": f"Bearer {token}"})
-        ws_url = started.json()["data"]["ws_url"]
-        secret = {"secret_type": "LLM_API_KEY", "secret_value": "sk-not-for-logs", "secret_name": "x"}
-        await http.post("/v1/secrets", json=secret, headers={"X-API-KEY": "emulator-key"})
-    async with connect(ws_url) as socket:
-        await socket.recv()
-        running.process.send_signal(how)
-        await socket.wait_closed()
-    assert running.process.wait(timeout=15) == 0
-    log = running.log.read_text()
+async def test_it_leaves_at_once_with_status_0_even_with_an_open_socket(tmp_path, how):
+    with run_server("liveavatar_emulator", {}, tmp_path, "--ready-delay-ms", "0") as emulator:
+        async with httpx.AsyncClient(base_url=emulator.info["url"]) as http:
+            body = {"avatar_id": "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"}
+            minted = await http.post("/v1/sessions/token", json=body, headers={"X-API-KEY": "emulator-key"})
+            token = minted.json()["data"]["session_token"]
+            started = await http.post("/v1/sessions/start", headers={"Authorization": f"Bearer {token}"})
+            ws_url = started.json()["data"]["ws_url"]
+            secret = {"secret_type": "LLM_API_KEY", "secret_value": "sk-not-for-logs", "secret_name": "x"}
+            await http.post("/v1/secrets", json=secret, headers={"X-API-KEY": "emulator-key"})
+        async with connect(ws_url) as socket:
+            await socket.recv()
+            emulator.send(how)
+            await socket.wait_closed()
+        assert emulator.wait(15) == 0
+    log = emulator.log
     assert "Traceback" not in log
     assert "LiveAvatar emulator on http://127.0.0.1:" in log
     for secret in (token, ws_url.rpartition("/")[2], "emulator-key", "sk-not-for-logs"):
@@ -60,7 +62,7 @@ def test_a_knob_in_the_environment_counts():
 
 
 def test_a_taken_port_is_an_error_and_not_a_traceback(server):
-    done = run("serve", "--port", server.url.rpartition(":")[2])
+    done = run("serve", "--port", server.info["url"].rpartition(":")[2])
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
     assert "Traceback" not in done.stderr

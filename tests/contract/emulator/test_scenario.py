@@ -272,7 +272,7 @@ class Caller:
         return row
 
     async def command(self, data, kind: str, **fields) -> None:
-        """One command, seen through until it was taken in."""
+        """Send a command and wait until the emulator has recorded it."""
         session_id = data["session_id"]
         self.commands[session_id] += 1
         try:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 import liveavatar_emulator
-from testkit.processes import Process
+from testkit.processes import server
 
 PACKAGE = Path(liveavatar_emulator.__file__).parent
 FILES = {
@@ -25,12 +25,11 @@ def unbuilt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, ht
     folder = tmp_path_factory.mktemp("checkout")
     package = folder / PACKAGE.name
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("viewer_page", "__pycache__"))
-    process = Process(["liveavatar_emulator", "serve"], {"PYTHONPATH": str(folder)}, folder)
-    try:
-        with httpx.Client(base_url=process.wait_ready()["url"], trust_env=False) as http:
-            yield package / "viewer_page", http
-    finally:
-        process.stop()
+    with (
+        server("liveavatar_emulator", {"PYTHONPATH": str(folder)}, folder) as process,
+        httpx.Client(base_url=process.info["url"], trust_env=False) as http,
+    ):
+        yield package / "viewer_page", http
 
 
 @pytest.fixture

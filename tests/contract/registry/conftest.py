@@ -17,7 +17,7 @@ KEY = b"k" * 32
 
 
 class Shared:
-    """What several registries share, and how one of their processes dies."""
+    """Store that several registries share, and the death of one of their processes."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self._kind = kind
@@ -39,7 +39,7 @@ class Shared:
         return registry
 
     def kill(self, registry: Registry) -> None:
-        """What the operating system does to a killed process: it lets go of its files, and nothing else."""
+        """Do what the operating system does to a killed process: close its files, and nothing else."""
         self._open.remove(registry)
         if isinstance(registry, SqliteRegistry):
             os.close(registry._witness._held)

@@ -1,4 +1,4 @@
-"""What holds for every registry. A new one is added to `conftest.py` and passes all of this."""
+"""Conformance suite of registries. A new registry is added to `conftest.py` and passes all of it."""
 
 import pytest
 

@@ -6,19 +6,19 @@ import pytest
 from livekit import api
 from livekit.api.room_service import RoomService
 
+from liveavatar_demo.livekit_server import LiveKitServer
 from testkit import processes
-from testkit.livekit import LiveKitServer
 
 
 @pytest.fixture(scope="module")
 def rooms(livekit: LiveKitServer) -> Iterator[processes.Emulator]:
-    """An emulator with rooms, shared by the tests of one file."""
+    """Run an emulator with rooms, shared by the tests of one file."""
     with processes.emulator(livekit=livekit) as found:
         yield found
 
 
 @pytest.fixture
 async def service(livekit: LiveKitServer) -> AsyncIterator[RoomService]:
-    """The LiveKit server's own view of its rooms."""
+    """Connect to the LiveKit server's own view of its rooms."""
     async with api.LiveKitAPI(livekit.url, livekit.api_key, livekit.api_secret) as client:
         yield client.room

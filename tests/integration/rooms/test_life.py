@@ -1,8 +1,7 @@
-"""Who makes, joins, leaves and removes rooms, and what happens when something on the way is missing."""
+"""Life of rooms: creation, participants, removal, and the failures of each step."""
 
 import asyncio
 import contextlib
-import os
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 from livekit import api, rtc
 
+from liveavatar_demo.livekit_server import livekit_server
 from testkit import processes
-from testkit.livekit import livekit_server
 from testkit.rooms import Call, identities, names, start
 from testkit.watcher import watching
 
@@ -136,7 +135,7 @@ async def test_a_livekit_server_that_is_not_there_ends_the_session():
 async def test_a_livekit_server_that_goes_away_is_told_once_and_ends_the_session():
     with livekit_server() as server, processes.emulator(livekit=server) as emulator:
         call = await joined(emulator)
-        os.kill(server.pid, signal.SIGKILL)
+        server.process.kill()
         async with asyncio.timeout(100):
             while call.recording()["end_reason"] is None:
                 await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""What is heard and seen in a room is what the avatar was told, when it was told."""
+"""Sound and picture in a room match the commands in content and time."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -24,7 +24,7 @@ def last_sound(heard: np.ndarray) -> int:
 async def undisturbed(
     attempt: Callable[[], Coroutine[Any, Any, dict[str, Any]]], *, tolerated: int = 0
 ) -> dict[str, Any]:
-    """The figures of the first attempt in which the listener's own jitter buffer let the sound be as it came.
+    """Return the figures of the first attempt in which the listener's jitter buffer left the sound unchanged.
 
     It stretches sound when the machine is too busy to hand packets over in time: nothing that the avatar did.
     """

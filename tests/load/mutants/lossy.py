@@ -17,7 +17,7 @@ _FIRST = 20
 
 @dataclass
 class Losses:
-    """Which packet is lost, and whether anything came after it."""
+    """State of the lost packet, and of the packets after it."""
 
     packets: int = 0
     next_at: int = _FIRST

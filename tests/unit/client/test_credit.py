@@ -5,20 +5,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from liveavatar.gateway import AudioFormat
-from liveavatar.gateway.credit import MAX_GAPS, CreditLedger, SendWindow, sendable_bytes
+from liveavatar.gateway.credit import MAX_GAPS, CreditAccount, SendWindow, sendable_bytes
 
 CAPACITY = 5000
 
 
 class Conversation(RuleBasedStateMachine):
-    """A caller that keeps to its ledger, and a gateway that buffers, plays, acknowledges and cuts when it likes.
+    """A caller that keeps to its account, and a gateway that buffers, plays, acknowledges and cuts when it likes.
 
     The gateway's buffer must never overflow, whatever the order and however late its words arrive.
     """
 
     def __init__(self):
         super().__init__()
-        self.ledger = CreditLedger(CAPACITY)
+        self.account = CreditAccount(CAPACITY)
         self.wire = deque()
         self.answers = deque()
         self.sent = {}
@@ -35,17 +35,17 @@ class Conversation(RuleBasedStateMachine):
     def begin(self):
         self.count += 1
         self.open = f"u{self.count}"
-        self.ledger.begin(self.open)
+        self.account.begin(self.open)
         self.sent[self.open] = 0
         self.wire.append((self.open, None))
 
     @precondition(lambda self: self.open)
     @rule(wanted=st.integers(1, 3000))
-    def send(self, wanted):
-        size = min(wanted, self.ledger.available_bytes)
+    def append(self, wanted):
+        size = min(wanted, self.account.available_bytes)
         if size:
             self.sent[self.open] += size
-            self.ledger.sent(self.open, self.sent[self.open])
+            self.account.sent(self.open, self.sent[self.open])
             self.wire.append((self.open, size))
 
     @precondition(lambda self: self.wire)
@@ -84,16 +84,16 @@ class Conversation(RuleBasedStateMachine):
     def caller_hears(self):
         kind, utterance, received, credit = self.answers.popleft()
         if kind == "ack":
-            self.ledger.ack(utterance, received, credit)
+            self.account.ack(utterance, received, credit)
         else:
-            self.ledger.forget(utterance)
+            self.account.forget(utterance)
             if self.open == utterance:
                 self.open = None
 
     @invariant()
     def nothing_is_negative(self):
-        assert self.ledger.available_bytes >= 0
-        assert self.ledger.in_flight_bytes >= 0
+        assert self.account.available_bytes >= 0
+        assert self.account.in_flight_bytes >= 0
 
 
 TestTheCreditIsNeverExceeded = Conversation.TestCase
@@ -101,35 +101,35 @@ TestTheCreditIsNeverExceeded.settings = settings(max_examples=60, stateful_step_
 
 
 def test_an_ack_gives_back_what_it_covers():
-    ledger = CreditLedger(1000)
-    ledger.begin("a")
-    ledger.sent("a", 600)
-    assert (ledger.in_flight_bytes, ledger.available_bytes) == (600, 400)
-    ledger.ack("a", 500, 700)
-    assert (ledger.in_flight_bytes, ledger.available_bytes) == (100, 600)
-    ledger.ack("a", 400, 50)
-    assert (ledger.in_flight_bytes, ledger.available_bytes) == (100, 0)
+    account = CreditAccount(1000)
+    account.begin("a")
+    account.sent("a", 600)
+    assert (account.in_flight_bytes, account.available_bytes) == (600, 400)
+    account.ack("a", 500, 700)
+    assert (account.in_flight_bytes, account.available_bytes) == (100, 600)
+    account.ack("a", 400, 50)
+    assert (account.in_flight_bytes, account.available_bytes) == (100, 0)
 
 
 def test_utterances_share_the_credit():
-    ledger = CreditLedger(1000)
-    ledger.begin("a")
-    ledger.sent("a", 600)
-    ledger.begin("b")
-    ledger.sent("b", 300)
-    assert ledger.available_bytes == 100
-    ledger.forget("a")
-    assert ledger.available_bytes == 700
-    ledger.ack("a", 600, 900)
-    assert ledger.available_bytes == 600
+    account = CreditAccount(1000)
+    account.begin("a")
+    account.sent("a", 600)
+    account.begin("b")
+    account.sent("b", 300)
+    assert account.available_bytes == 100
+    account.forget("a")
+    assert account.available_bytes == 700
+    account.ack("a", 600, 900)
+    assert account.available_bytes == 600
 
 
 def test_the_unknown_changes_nothing_but_the_credit():
-    ledger = CreditLedger(10)
-    ledger.sent("nobody", 100)
-    ledger.forget("nobody")
-    ledger.ack("nobody", 5, 20)
-    assert (ledger.in_flight_bytes, ledger.available_bytes) == (0, 20)
+    account = CreditAccount(10)
+    account.sent("nobody", 100)
+    account.forget("nobody")
+    account.ack("nobody", 5, 20)
+    assert (account.in_flight_bytes, account.available_bytes) == (0, 20)
 
 
 @given(
@@ -152,70 +152,70 @@ def test_a_chunk_goes_when_it_fits_or_is_worth_it(wanted, available, in_flight):
 
 def test_bytes_that_liveavatar_has_are_let_go():
     window = SendWindow()
-    first, second = window.send(b"abcd"), window.send(b"efgh")
+    first, second = window.append(b"abcd"), window.append(b"efgh")
     assert (first.offset_bytes, second.offset_bytes, second.end_bytes) == (0, 4, 8)
-    window.let_go(4)
-    assert not window.gap(2)
-    assert window.gap(4)
-    assert window.again_bytes == 4
+    window.discard(4)
+    assert not window.repair_gap(2)
+    assert window.repair_gap(4)
+    assert window.resend_bytes == 4
 
 
 def test_what_is_kept_is_what_liveavatar_has_not():
     window = SendWindow()
     for _ in range(3):
-        window.send(b"abcd")
+        window.append(b"abcd")
     assert window.kept_bytes == 12
-    window.let_go(5)
+    window.discard(5)
     assert window.kept_bytes == 8
-    window.let_go(12)
+    window.discard(12)
     assert window.kept_bytes == 0
-    assert not window.go_back(8)
-    assert window.go_back(12)
+    assert not window.rewind(8)
+    assert window.rewind(12)
 
 
 def test_a_second_break_may_go_back_further_than_the_first():
-    """What the gateway took is kept until LiveAvatar has it: the gateway may restart."""
+    """Audio is kept until LiveAvatar has it, since the gateway may restart."""
     window = SendWindow()
-    window.send(b"abcdefgh")
-    assert window.go_back(6)
-    assert window.send_again(10).audio == b"gh"
-    assert window.go_back(3)
-    assert (window.sent_offset, window.again_bytes) == (3, 3)
-    assert window.send_again(10).audio == b"def"
-    assert window.send_again(10).audio == b"gh"
-    assert window.send(b"ij").offset_bytes == 8
+    window.append(b"abcdefgh")
+    assert window.rewind(6)
+    assert window.resend(10).audio == b"gh"
+    assert window.rewind(3)
+    assert (window.sent_offset, window.resend_bytes) == (3, 3)
+    assert window.resend(10).audio == b"def"
+    assert window.resend(10).audio == b"gh"
+    assert window.append(b"ij").offset_bytes == 8
 
 
 def test_a_gap_at_the_end_needs_nothing_again():
     window = SendWindow()
-    window.send(b"abcd")
-    assert window.gap(4)
-    assert window.again_bytes == 0
+    window.append(b"abcd")
+    assert window.repair_gap(4)
+    assert window.resend_bytes == 0
     assert window.sent_offset == 4
 
 
 def test_a_gap_beyond_what_was_sent_makes_no_sense():
     window = SendWindow()
-    window.send(b"abcd")
-    assert not window.gap(6)
+    window.append(b"abcd")
+    assert not window.repair_gap(6)
 
 
 def test_refusals_of_what_was_on_its_way_change_nothing():
     window = SendWindow()
     for _ in range(5):
-        window.send(b"abcd")
-    assert window.gap(4)
-    assert window.send_again(4).offset_bytes == 4
-    assert window.gap(4)
-    assert window.send_again(4).offset_bytes == 8
+        window.append(b"abcd")
+    assert window.repair_gap(4)
+    assert window.resend(4).offset_bytes == 4
+    assert window.repair_gap(4)
+    assert window.resend(4).offset_bytes == 8
 
 
 def test_holes_without_end_are_not_repaired():
     window = SendWindow()
     for _ in range(MAX_GAPS + 2):
-        window.send(b"ab")
-    assert all(window.gap(number * 2) for number in range(MAX_GAPS))
-    assert not window.gap(MAX_GAPS * 2)
+        window.append(b"ab")
+    assert all(window.repair_gap(number * 2) for number in range(MAX_GAPS))
+    assert not window.repair_gap(MAX_GAPS * 2)
 
 
 @given(
@@ -235,22 +235,22 @@ def test_whatever_is_swallowed_is_sent_again(audio, sizes, lost, behind):
     def gateway_reads():
         chunk = wire.popleft()
         if chunk.offset_bytes > len(heard):
-            assert window.gap(len(heard))
+            assert window.repair_gap(len(heard))
             return
         heard.extend(chunk.audio[len(heard) - chunk.offset_bytes :])
-        window.let_go(len(heard))
+        window.discard(len(heard))
 
     while len(heard) < len(audio):
         sizes.rotate(-1)
-        if window.again_bytes:
-            wire.append(window.send_again(sizes[0]))
+        if window.resend_bytes:
+            wire.append(window.resend(sizes[0]))
         elif window.next_offset < len(audio):
-            chunk = window.send(audio[window.next_offset :][: sizes[0]])
+            chunk = window.append(audio[window.next_offset :][: sizes[0]])
             # The last chunk has no successor that would show its loss.
             if not (losses and losses.popleft()) or chunk.end_bytes == len(audio):
                 wire.append(chunk)
         elif not wire:
             raise AssertionError("nothing is sent and nothing is on its way")
-        while len(wire) > behind or (wire and window.next_offset == len(audio) and not window.again_bytes):
+        while len(wire) > behind or (wire and window.next_offset == len(audio) and not window.resend_bytes):
             gateway_reads()
     assert bytes(heard) == audio

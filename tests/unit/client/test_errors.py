@@ -52,7 +52,7 @@ def test_there_is_no_class_without_a_reason():
 
 
 def test_a_reason_is_in_the_same_group_here_and_in_the_gateway():
-    """One `except CapacityError` means the same on both sides of the wire."""
+    """`except CapacityError` means the same in the client and in the gateway."""
     theirs = {
         kind.reason: groups(kind)
         for kind in vars(server).values()

@@ -34,10 +34,10 @@ def test_every_exception_is_announced():
 
 
 def test_the_blocking_client_has_the_same_shape():
-    """What one can do, the other can, with the same arguments and at most a timeout more."""
+    """Both clients have the same methods and arguments, but for a timeout of the blocking client."""
     pairs = [(AsyncClient, Client), (AsyncSession, Session), (AsyncUtterance, Utterance), (AsyncWatch, Watch)]
-    # What only an implementation needs: the end of a block without its exception, and whether one is due.
-    inner = {"leave", "unended"}
+    # Only the blocking client needs to know which sessions are still to be ended.
+    inner = {"unended"}
     for asynchronous, blocking in pairs:
         theirs = {name for name in vars(asynchronous) if not name.startswith("_")} - inner
         assert theirs == {name for name in vars(blocking) if not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""What a client keeps of connections to addresses that nobody gave it."""
+"""Connections to addresses that a target named."""
 
 import pytest
 

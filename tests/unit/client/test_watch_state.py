@@ -1,4 +1,4 @@
-"""What a watch makes of the gateway's messages: every event once and in order, or a gap says what is missing."""
+"""A watch reports every event once and in order, or a gap with the missing events."""
 
 import random
 from math import inf
@@ -49,11 +49,11 @@ def moved_to(address: str) -> errors.OwnerMoved:
     return errors.OwnerMoved("", code=grpc.StatusCode.ABORTED, metadata={"address": address})
 
 
-def told(book: WatchState, *responses: pb.WatchSessionsResponse, line: str = MAIN) -> list[tuple]:
-    """What each message led to, in short."""
+def changes_of(state: WatchState, *responses: pb.WatchSessionsResponse, stream: str = MAIN) -> list[tuple]:
+    """Return the changes of each message, in short."""
     found = []
     for response in responses:
-        for change in book.take(line, response):
+        for change in state.take(stream, response):
             match change:
                 case WatchSnapshot() | WatchedEvent():
                     found.append((type(change), change.session_id, change.sequence))
@@ -66,183 +66,183 @@ def told(book: WatchState, *responses: pb.WatchSessionsResponse, line: str = MAI
     return found
 
 
-def roam(book, session_id, target, error, *, now_mono_s=0.0, main_target=A, patience_s=60.0):
-    return book.roam(
+def relocate(state, session_id, target, error, *, now_mono_s=0.0, main_target=A, resume_timeout_s=60.0):
+    return state.relocate(
         session_id,
         target,
         error,
         main_target=main_target,
         now_mono_s=now_mono_s,
-        patience_s=patience_s,
+        resume_timeout_s=resume_timeout_s,
         backoff=Backoff(rng=random.Random(1)),
     )
 
 
 @pytest.fixture
-def book():
+def state():
     found = WatchState([A])
     found.add("s")
     return found
 
 
-def asked(book: WatchState, session_id: str) -> tuple[str, int]:
-    add = book.request(session_id).add
+def asked(state: WatchState, session_id: str) -> tuple[str, int]:
+    add = state.request(session_id).add
     return add.session_id, add.after_sequence
 
 
-def test_events_follow_the_snapshot_each_once(book):
-    assert asked(book, "s") == ("s", 0)
-    assert told(book, snapshot("s", 4), event("s", 4), event("s", 5), event("s", 5), event("s", 6)) == [
+def test_events_follow_the_snapshot_each_once(state):
+    assert asked(state, "s") == ("s", 0)
+    assert changes_of(state, snapshot("s", 4), event("s", 4), event("s", 5), event("s", 5), event("s", 6)) == [
         (WatchSnapshot, "s", 4),
         (WatchedEvent, "s", 5),
         (WatchedEvent, "s", 6),
     ]
-    assert asked(book, "s") == ("s", 6)
+    assert asked(state, "s") == ("s", 6)
 
 
-def test_what_two_streams_tell_is_told_once(book):
-    told(book, snapshot("s", 4))
-    assert told(book, event("s", 5), line="x:1") == [(WatchedEvent, "s", 5)]
-    assert told(book, event("s", 5), event("s", 6)) == [(WatchedEvent, "s", 6)]
+def test_what_two_streams_tell_is_told_once(state):
+    changes_of(state, snapshot("s", 4))
+    assert changes_of(state, event("s", 5), stream="x:1") == [(WatchedEvent, "s", 5)]
+    assert changes_of(state, event("s", 5), event("s", 6)) == [(WatchedEvent, "s", 6)]
 
 
-def test_a_snapshot_behind_known_events_says_which_are_missing(book):
+def test_a_snapshot_behind_known_events_says_which_are_missing(state):
     lagged = pb.WatchSessionsResponse(lagged=pb.WatchLagged(session_id="s", told_sequence=5, oldest_sequence=8))
-    told(book, snapshot("s", 5))
-    assert told(book, lagged, snapshot("s", 9), event("s", 10)) == [
+    changes_of(state, snapshot("s", 5))
+    assert changes_of(state, lagged, snapshot("s", 9), event("s", 10)) == [
         (WatchGap, "s", 6, 9),
         (WatchSnapshot, "s", 9),
         (WatchedEvent, "s", 10),
     ]
 
 
-def test_a_hole_is_never_silent(book):
-    told(book, snapshot("s", 5))
-    assert told(book, event("s", 8)) == [(WatchGap, "s", 6, 7), (WatchedEvent, "s", 8)]
+def test_a_hole_is_never_silent(state):
+    changes_of(state, snapshot("s", 5))
+    assert changes_of(state, event("s", 8)) == [(WatchGap, "s", 6, 7), (WatchedEvent, "s", 8)]
 
 
 def test_what_the_caller_knows_counts_as_told():
-    book = WatchState([A])
-    book.add("s", 7)
-    assert asked(book, "s") == ("s", 7)
-    assert told(book, event("s", 7), event("s", 8)) == [(WatchedEvent, "s", 8)]
-    book.add("s", 3)
-    assert told(book, snapshot("s", 9)) == [(WatchGap, "s", 4, 9), (WatchSnapshot, "s", 9)]
+    state = WatchState([A])
+    state.add("s", 7)
+    assert asked(state, "s") == ("s", 7)
+    assert changes_of(state, event("s", 7), event("s", 8)) == [(WatchedEvent, "s", 8)]
+    state.add("s", 3)
+    assert changes_of(state, snapshot("s", 9)) == [(WatchGap, "s", 4, 9), (WatchSnapshot, "s", 9)]
 
 
-def test_sessions_that_labels_find_are_watched_like_those_named(book):
-    assert told(book, snapshot("found", 1)) == [(WatchSnapshot, "found", 1)]
-    assert book.on(MAIN) == ["s", "found"]
-    assert asked(book, "found") == ("found", 1)
-    assert told(book, event("nobody", 1)) == []
+def test_sessions_that_labels_find_are_watched_like_those_named(state):
+    assert changes_of(state, snapshot("found", 1)) == [(WatchSnapshot, "found", 1)]
+    assert state.sessions_on(MAIN) == ["s", "found"]
+    assert asked(state, "found") == ("found", 1)
+    assert changes_of(state, event("nobody", 1)) == []
 
 
-def test_a_session_that_has_ended_is_forgotten(book):
-    told(book, snapshot("s", 5))
-    assert told(book, event("s", 6), removed("s")) == [(WatchedEvent, "s", 6), (WatchRemoved, "s", None)]
-    assert (len(book), book.on(MAIN), told(book, removed("s"))) == (0, [], [])
+def test_a_session_that_has_ended_is_forgotten(state):
+    changes_of(state, snapshot("s", 5))
+    assert changes_of(state, event("s", 6), removed("s")) == [(WatchedEvent, "s", 6), (WatchRemoved, "s", None)]
+    assert (len(state), state.sessions_on(MAIN), changes_of(state, removed("s"))) == (0, [], [])
 
 
-def test_a_session_that_was_removed_is_not_found_again_by_its_labels(book):
-    book.remove("s")
-    assert told(book, snapshot("s", 5), event("s", 6)) == []
-    book.add("s")
-    assert told(book, snapshot("s", 7)) == [(WatchSnapshot, "s", 7)]
+def test_a_session_that_was_removed_is_not_found_again_by_its_labels(state):
+    state.remove("s")
+    assert changes_of(state, snapshot("s", 5), event("s", 6)) == []
+    state.add("s")
+    assert changes_of(state, snapshot("s", 7)) == [(WatchSnapshot, "s", 7)]
 
 
-def test_progress_is_handed_on(book):
+def test_progress_is_handed_on(state):
     response = pb.WatchSessionsResponse(progress=pb.WatchProgress(sequences={"s": 5, "other": 1}))
-    assert told(book, response) == [(WatchProgress, {"s": 5, "other": 1})]
-    assert told(book, pb.WatchSessionsResponse()) == []
+    assert changes_of(state, response) == [(WatchProgress, {"s": 5, "other": 1})]
+    assert changes_of(state, pb.WatchSessionsResponse()) == []
 
 
-def test_a_refusal_is_for_the_stream_that_the_session_is_on(book):
-    assert told(book, removed("s", "SESSION_NOT_FOUND")) == [(Refusal, "s", "SESSION_NOT_FOUND")]
-    assert told(book, removed("s", "SESSION_NOT_FOUND"), line="x:1") == []
+def test_a_refusal_is_for_the_stream_that_the_session_is_on(state):
+    assert changes_of(state, removed("s", "SESSION_NOT_FOUND")) == [(Refusal, "s", "SESSION_NOT_FOUND")]
+    assert changes_of(state, removed("s", "SESSION_NOT_FOUND"), stream="x:1") == []
 
 
-def test_a_session_of_another_process_is_watched_there_and_comes_back_when_that_is_gone(book):
-    told(book, snapshot("s", 5))
-    assert roam(book, "s", A, moved_to("x:1")) == 0
-    assert (book.line("s"), book.on("x:1"), book.on(MAIN)) == ("x:1", ["s"], [])
-    assert book.wants("x:1")
-    assert told(book, event("s", 6), line="x:1") == [(WatchedEvent, "s", 6)]
-    book.lost("x:1", 10.0)
-    assert roam(book, "s", "x:1", LOST, now_mono_s=10.0) == 0
-    assert (book.line("s"), book.wants("x:1"), book.wants(MAIN)) == (MAIN, False, True)
-    assert asked(book, "s") == ("s", 6)
+def test_a_session_of_another_process_is_watched_there_and_comes_back_when_that_is_gone(state):
+    changes_of(state, snapshot("s", 5))
+    assert relocate(state, "s", A, moved_to("x:1")) == 0
+    assert (state.stream("s"), state.sessions_on("x:1"), state.sessions_on(MAIN)) == ("x:1", ["s"], [])
+    assert state.wants("x:1")
+    assert changes_of(state, event("s", 6), stream="x:1") == [(WatchedEvent, "s", 6)]
+    state.lost("x:1", 10.0)
+    assert relocate(state, "s", "x:1", LOST, now_mono_s=10.0) == 0
+    assert (state.stream("s"), state.wants("x:1"), state.wants(MAIN)) == (MAIN, False, True)
+    assert asked(state, "s") == ("s", 6)
 
 
 def test_a_session_is_looked_for_at_every_target():
-    book = WatchState([A, B])
-    book.add("s")
-    assert roam(book, "s", A, UNKNOWN) == 0
-    assert book.line("s") == B
-    assert roam(book, "s", B, UNKNOWN) is None
-    assert (book.line("s"), len(book)) == (None, 0)
-    assert roam(book, "s", B, UNKNOWN) is None
+    state = WatchState([A, B])
+    state.add("s")
+    assert relocate(state, "s", A, UNKNOWN) == 0
+    assert state.stream("s") == B
+    assert relocate(state, "s", B, UNKNOWN) is None
+    assert (state.stream("s"), len(state)) == (None, 0)
+    assert relocate(state, "s", B, UNKNOWN) is None
 
 
-def test_a_known_session_may_be_unknown_for_a_moment_after_its_process_died(book):
-    told(book, snapshot("s", 5))
-    book.lost(MAIN, 10.0)
-    book.lost(MAIN, 11.0)
-    assert roam(book, "s", A, UNKNOWN, now_mono_s=12.0)
-    assert roam(book, "s", A, UNKNOWN, now_mono_s=10.0 + ADOPTION_S) is None
+def test_a_known_session_may_be_unknown_for_a_moment_after_its_process_died(state):
+    changes_of(state, snapshot("s", 5))
+    state.lost(MAIN, 10.0)
+    state.lost(MAIN, 11.0)
+    assert relocate(state, "s", A, UNKNOWN, now_mono_s=12.0)
+    assert relocate(state, "s", A, UNKNOWN, now_mono_s=10.0 + ADOPTION_S) is None
 
 
-def test_a_loss_of_long_ago_does_not_count_once_the_session_was_heard_of(book):
+def test_a_loss_of_long_ago_does_not_count_once_the_session_was_heard_of(state):
     progress = pb.WatchSessionsResponse(progress=pb.WatchProgress(sequences={"s": 5}))
-    told(book, snapshot("s", 5))
-    book.lost(MAIN, 10.0)
-    told(book, progress)
-    assert roam(book, "s", A, UNKNOWN, now_mono_s=1000.0)
+    changes_of(state, snapshot("s", 5))
+    state.lost(MAIN, 10.0)
+    changes_of(state, progress)
+    assert relocate(state, "s", A, UNKNOWN, now_mono_s=1000.0)
 
 
-def test_a_session_that_nobody_tells_of_is_given_up_in_time(book):
-    told(book, snapshot("s", 5))
+def test_a_session_that_nobody_tells_of_is_given_up_in_time(state):
+    changes_of(state, snapshot("s", 5))
     now_mono_s = 0.0
-    while (delay_s := roam(book, "s", A, moved_to("x:1"), now_mono_s=now_mono_s)) is not None:
+    while (delay_s := relocate(state, "s", A, moved_to("x:1"), now_mono_s=now_mono_s)) is not None:
         now_mono_s += delay_s or 0.5
     assert 60 <= now_mono_s < 65
 
 
 def test_a_session_that_was_never_found_is_not_looked_for_for_long():
-    """One target that cannot be reached is no reason to wait for a session that the others do not know."""
-    book = WatchState([A, B])
-    book.add("s")
+    """An unreachable target is no reason to wait for a session that the others do not know."""
+    state = WatchState([A, B])
+    state.add("s")
     answers = {A: UNKNOWN, B: LOST}
     target, count = A, 0
-    while roam(book, "s", target, answers[target]) is not None:
-        target = book.line("s") or A
+    while relocate(state, "s", target, answers[target]) is not None:
+        target = state.stream("s") or A
         count += 1
     assert count == 2 * OPEN_ATTEMPTS - 1
 
 
-def test_an_heir_with_fewer_events_is_asked_from_the_start(book):
-    told(book, snapshot("s", 5))
-    assert roam(book, "s", A, TOO_HIGH) == 0
-    assert asked(book, "s") == ("s", 0)
-    assert told(book, snapshot("s", 3), event("s", 4)) == [(WatchSnapshot, "s", 3), (WatchedEvent, "s", 4)]
+def test_an_heir_with_fewer_events_is_asked_from_the_start(state):
+    changes_of(state, snapshot("s", 5))
+    assert relocate(state, "s", A, TOO_HIGH) == 0
+    assert asked(state, "s") == ("s", 0)
+    assert changes_of(state, snapshot("s", 3), event("s", 4)) == [(WatchSnapshot, "s", 3), (WatchedEvent, "s", 4)]
 
 
 def test_a_number_that_the_caller_made_up_is_refused():
-    book = WatchState([A])
-    book.add("s", 1000)
-    assert roam(book, "s", A, TOO_HIGH, now_mono_s=inf) is None
+    state = WatchState([A])
+    state.add("s", 1000)
+    assert relocate(state, "s", A, TOO_HIGH, now_mono_s=inf) is None
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_however_streams_break_no_event_comes_twice_or_is_missing_without_a_word(seed):
     """A session whose log keeps five events, and a stream that breaks, lags and repeats."""
     rng = random.Random(seed)
-    book = WatchState([A])
-    book.add("s")
+    state = WatchState([A])
+    state.add("s")
     last, after, accounted = 3, -1, None
     for _ in range(500):
         last += rng.choice((0, 1, 1, 4))
         if rng.random() < 0.1:
-            after = asked(book, "s")[1] or -1
+            after = asked(state, "s")[1] or -1
         if rng.random() < 0.5:
             continue
         if after < max(last - 5, 0):
@@ -250,7 +250,7 @@ def test_however_streams_break_no_event_comes_twice_or_is_missing_without_a_word
         else:
             responses = [event("s", number) for number in range(max(after - rng.randrange(2), 1), last + 1)]
         after = last
-        for kind, *numbers in told(book, *responses):
+        for kind, *numbers in changes_of(state, *responses):
             if kind is WatchGap:
                 assert numbers[1] == accounted + 1
                 accounted = numbers[2]
@@ -260,4 +260,4 @@ def test_however_streams_break_no_event_comes_twice_or_is_missing_without_a_word
             else:
                 assert accounted in (None, numbers[1])
                 accounted = numbers[1]
-        assert accounted == last == asked(book, "s")[1]
+        assert accounted == last == asked(state, "s")[1]

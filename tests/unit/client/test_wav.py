@@ -165,11 +165,11 @@ def test_a_large_file_says_its_size_elsewhere(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "cut short"),
-        (b"ID3\x04" + bytes(100), "no WAV file"),
-        (b"RIFF\0\0\0\0AVI " + bytes(100), "no WAV file"),
-        (riff((b"fmt ", fmt())), "holds none"),
-        (riff((b"data", b"abcd")), "before their format"),
+        (b"", "truncated"),
+        (b"ID3\x04" + bytes(100), "not a WAV file"),
+        (b"RIFF\0\0\0\0AVI " + bytes(100), "not a WAV file"),
+        (riff((b"fmt ", fmt())), "contains none"),
+        (riff((b"data", b"abcd")), "precede their format"),
         (riff((b"fmt ", fmt(bits=64)), (b"data", bytes(16))), "64-bit PCM"),
         (riff((b"fmt ", fmt(tag=3, bits=64)), (b"data", bytes(16))), "64-bit float"),
         (riff((b"fmt ", fmt(tag=0x55)), (b"data", bytes(6))), "format 0x0055"),

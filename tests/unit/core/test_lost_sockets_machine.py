@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,6 +28,9 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome, SessionState
 from testkit.avatar import FORMATS, Avatar, intake_of
+
+# A failure is shrunk for minutes; cut short it would show nothing.
+pytestmark = pytest.mark.timeout(300)
 
 _MOST_WORDS = 15
 _MOST_REPEATED_BYTES = 5 * m.BYTE_RATE
@@ -180,8 +184,10 @@ class LostSockets(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.05, 0.2, 0.4]))
     def wait_while_all_is_on_its_way(self, seconds):
-        """A slow moment of the network."""
+        """Hold everything on the wire for a moment; the avatar plays on."""
         if self.connected and self.held_s + seconds > _PATIENCE_S:
+            # Else many such moments in a row are an avatar that says nothing for seconds, which rightly fails.
+            self.avatar.play(self.rig.now_s)
             self.deliver()
         self.held_s += seconds
         self.rig.run(seconds)
@@ -467,3 +473,18 @@ def test_the_same_where_pongs_alone_prove_anything(make_rig):
 
 def test_no_byte_is_lost_when_avatars_follow_each_other_and_acks_are_lost(make_rig):
     run(make_rig, Rotating, dialects=_ACKNOWLEDGING, orderly=False)
+
+
+@pytest.mark.parametrize("dialect", ["silent-acks", "modern"])
+def test_many_slow_moments_of_the_wire_in_a_row_fail_nothing(make_rig, dialect):
+    """Six seconds together: longer than silence may last, in which the avatar plays on."""
+    kind = {"dialects": (dialect,), "orderly": True, "pongs": True, "make_rig": staticmethod(make_rig)}
+    state = type("Machine", (LostSockets,), kind)()
+    state.connect(audio_format=None, dialect=0, naming="source", seed=0, queue_lead_s=0.4)
+    for _ in range(5):
+        state.say_word_by_word()
+        state.every_command_is_about_somebody()
+    for _ in range(15):
+        state.wait_while_all_is_on_its_way(seconds=0.4)
+        state.every_command_is_about_somebody()
+    state.teardown()

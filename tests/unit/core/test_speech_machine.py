@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,6 +27,9 @@ from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome
 from testkit.avatar import FORMATS, Avatar, intake_of
+
+# A failure is shrunk for minutes; cut short it would show nothing.
+pytestmark = pytest.mark.timeout(300)
 
 _SLICE_S = 0.05
 _EPSILON_S = 1e-6

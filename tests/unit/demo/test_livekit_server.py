@@ -1,4 +1,4 @@
-"""Which LiveKit server runs, and what it is told."""
+"""Choice of the LiveKit server, and its configuration."""
 
 import ipaddress
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar_gateway.demo.livekit_server import (
+from liveavatar_demo.livekit_server import (
     VERSION,
     LiveKitServer,
     Ports,
@@ -15,6 +15,7 @@ from liveavatar_gateway.demo.livekit_server import (
     find_program,
     loopback_configuration,
 )
+from liveavatar_demo.process import Process
 
 
 def program(path: Path) -> Path:
@@ -73,8 +74,7 @@ def test_no_address_in_the_configuration_leads_away_from_this_machine():
     assert rtc["use_external_ip"] is False
 
 
-def test_the_secret_is_not_shown():
-    server = LiveKitServer(
-        url="ws://127.0.0.1:1", api_key="key", api_secret="hush", pid=1, log_path=Path("livekit.log")
-    )
+def test_the_secret_is_not_shown(tmp_path):
+    process = Process("livekit-server", [], folder=tmp_path, environment={})
+    server = LiveKitServer(url="ws://127.0.0.1:1", api_key="key", api_secret="hush", process=process)
     assert "hush" not in repr(server)

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from liveavatar_gateway.demo import proof
-from liveavatar_gateway.demo.proof import Evidence, Spoken
+from liveavatar_demo import proof
+from liveavatar_demo.proof import Evidence, Spoken
 
 GREETING, STORY = "greeting.wav", "story.wav"
 WHOLE = f"{GREETING} arrived sample for sample"
@@ -57,7 +57,7 @@ def failed(found: Evidence) -> dict[str, str]:
 
 
 def flipped(pcm: bytes, sample: int) -> bytes:
-    """One bit of one sample is wrong."""
+    """A single wrong bit of a sample."""
     at = sample * 2
     return pcm[:at] + bytes([pcm[at] ^ 1]) + pcm[at + 1 :]
 

@@ -4,8 +4,8 @@ import wave
 
 import pytest
 
+from liveavatar_demo import recordings, run
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT
-from liveavatar_gateway.demo import recordings, run
 
 
 def test_what_is_written_is_read_back(tmp_path):

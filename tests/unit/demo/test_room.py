@@ -1,10 +1,10 @@
-"""Where the demo looks for a room, and what it says when there is none."""
+"""Search of the demo for a room, and its words when there is none."""
 
 from pathlib import Path
 
 import pytest
 
-from liveavatar_gateway.demo import room
+from liveavatar_demo import room
 
 NAMED = {
     "LIVEKIT_URL": "wss://rooms.example.com",

@@ -5,8 +5,8 @@ import time
 
 from rich.console import Console
 
-from liveavatar_gateway.demo.proof import Check
-from liveavatar_gateway.demo.timeline import Timeline
+from liveavatar_demo.proof import Check
+from liveavatar_demo.timeline import Timeline
 
 
 class Screen:

@@ -10,21 +10,22 @@ from structlog.testing import capture_logs
 
 from liveavatar_emulator.clock import RealClock
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.driver import LiveSession
+from liveavatar_emulator.driver import SessionDriver
+from liveavatar_emulator.effects import ChargeMinute, SessionEnded
 from liveavatar_emulator.eventlog import EventLog
-from liveavatar_emulator.lateness import Lateness
 from liveavatar_emulator.outbox import OUTBOX_LIMIT, CloseFrame, Outbox
 from liveavatar_emulator.recording import AudioBudget, Recording
-from liveavatar_emulator.session import MinuteDue, Over, Session
+from liveavatar_emulator.session import Session
+from liveavatar_emulator.timer_lag import TimerLag
 
 
-def live(
-    *, charge_minute: Callable[[], bool] = lambda: True, on_over: Callable[[Over], None] = lambda _: None
-) -> LiveSession:
+def make_driver(
+    *, charge_minute: Callable[[], bool] = lambda: True, on_ended: Callable[[SessionEnded], None] = lambda _: None
+) -> SessionDriver:
     now_s = time.monotonic()
     clock = RealClock()
     now_s = clock.now_s()
-    core = Session(
+    session = Session(
         settings=Settings(),
         recording=Recording(started_mono_s=now_s, keep_bytes=0, budget=AudioBudget(0)),
         fresh_id=lambda: "s",
@@ -32,20 +33,20 @@ def live(
         limit_s=3600,
         billed=True,
     )
-    return LiveSession(
-        core,
+    return SessionDriver(
+        session,
         ordinal=1,
         clock=clock,
         rng=random.Random(1),
         log=EventLog(clock),
-        lateness=Lateness(),
+        timer_lag=TimerLag(),
         charge_minute=charge_minute,
-        on_over=on_over,
+        on_ended=on_ended,
     )
 
 
 async def drained(outbox: Outbox) -> list[str]:
-    """What waits in an outbox up to its close frame, in short."""
+    """Return the items of an outbox up to its close frame, in short."""
     words = []
     while not isinstance(item := await outbox.take(), CloseFrame):
         body = orjson.loads(item)
@@ -54,69 +55,69 @@ async def drained(outbox: Outbox) -> list[str]:
 
 
 async def test_a_minute_that_cannot_be_paid_ends_the_session():
-    over: list[Over] = []
-    session = live(charge_minute=lambda: False, on_over=over.append)
+    over: list[SessionEnded] = []
+    driver = make_driver(charge_minute=lambda: False, on_ended=over.append)
     outbox = Outbox(RealClock(), reset=lambda: None)
-    session.attach(outbox)
-    session._apply([MinuteDue(60.0)], time.monotonic())
+    driver.attach(outbox)
+    driver._apply([ChargeMinute(60.0)], time.monotonic())
     assert [end.reason for end in over] == ["NO_CREDITS"]
     assert await drained(outbox) == ["new", "session.stopped", "disconnected", "close 1000"]
 
 
 async def test_a_client_that_does_not_read_is_told_why_it_was_reset():
     with capture_logs() as logs:
-        session = live()
+        driver = make_driver()
         outbox = Outbox(RealClock(), reset=lambda: None)
-        seen = session.attach(outbox)
+        seen = driver.attach(outbox)
         for _ in range(OUTBOX_LIMIT + 1):
             outbox.put(b'{"type":"x"}')
-        session.detach(outbox, seen, 1006, "")
+        driver.detach(outbox, seen, 1006, "")
     reason = f"the client did not read: {OUTBOX_LIMIT} events were waiting"
     assert seen.close_reason == reason
     assert [(line["event"], line["why"]) for line in logs] == [("socket.reset", reason)]
-    detached = orjson.loads(session._log.lines().splitlines()[-1])
+    detached = orjson.loads(driver._log.lines().splitlines()[-1])
     assert (detached["what"], detached["why"]) == ("socket.detached", reason)
-    session.dispose()
+    driver.dispose()
 
 
 @pytest.mark.parametrize(("knob", "named"), [(False, True), (True, False)])
 async def test_speech_without_an_end_names_the_knob_in_the_log(knob, named):
-    session = live()
-    session.configure(Settings(idle_on_underrun=knob))
+    driver = make_driver()
+    driver.configure(Settings(idle_on_underrun=knob))
     with capture_logs() as logs:
-        session._apply([Over("USER_CLOSED", 1.0, speech_left_open=True)], time.monotonic())
-    hints = [line["hint"] for line in logs if line["event"] == "session.speech_left_open"]
+        driver._apply([SessionEnded("USER_CLOSED", 1.0, speak_end_missing=True)], time.monotonic())
+    hints = [line["hint"] for line in logs if line["event"] == "session.speak_end_missing"]
     assert [("--idle-on-underrun" in hint) for hint in hints] == ([True] if named else [])
-    session.dispose()
+    driver.dispose()
 
 
 async def test_a_minute_that_is_paid_changes_nothing():
-    over: list[Over] = []
-    session = live(on_over=over.append)
-    session._apply([MinuteDue(60.0)], time.monotonic())
+    over: list[SessionEnded] = []
+    driver = make_driver(on_ended=over.append)
+    driver._apply([ChargeMinute(60.0)], time.monotonic())
     assert over == []
-    session.dispose()
+    driver.dispose()
 
 
 async def test_a_disposed_session_has_no_timer_and_no_effects():
-    over: list[Over] = []
-    session = live(on_over=over.append)
+    over: list[SessionEnded] = []
+    driver = make_driver(on_ended=over.append)
     outbox = Outbox(RealClock(), reset=lambda: None)
-    seen = session.attach(outbox)
-    session.dispose()
-    session.detach(outbox, seen, 1001, "")
-    session.stop("USER_CLOSED")
+    seen = driver.attach(outbox)
+    driver.dispose()
+    driver.detach(outbox, seen, 1001, "")
+    driver.stop("USER_CLOSED")
     assert over == []
-    assert session._timer is None
+    assert driver._timer is None
 
 
 async def test_a_replaced_socket_does_not_detach_its_successor():
-    session = live()
+    driver = make_driver()
     first, second = Outbox(RealClock(), reset=lambda: None), Outbox(RealClock(), reset=lambda: None)
-    seen = session.attach(first)
-    session.attach(second)
-    session.detach(first, seen, 1000, "")
-    assert session.socket_open
-    assert session.core.attached
+    seen = driver.attach(first)
+    driver.attach(second)
+    driver.detach(first, seen, 1000, "")
+    assert driver.socket_open
+    assert driver.session.attached
     assert seen.closed_by == "server"
-    session.dispose()
+    driver.dispose()

@@ -13,9 +13,9 @@ from liveavatar_emulator.eventlog import EventLog
 async def test_lines_are_numbered_and_carry_emulator_time(tmp_path):
     clock = ManualClock()
     log = EventLog(clock, tmp_path / "log")
-    log.note("one", session=1, reason=None)
+    log.append("one", session=1, reason=None)
     await clock.advance(0.25)
-    log.note("two")
+    log.append("two")
     lines = [json.loads(line) for line in log.lines().splitlines()]
     assert lines == [{"n": 1, "at_s": 0.0, "what": "one", "session": 1}, {"n": 2, "at_s": 0.25, "what": "two"}]
     assert (tmp_path / "log").read_bytes() == log.lines()
@@ -26,7 +26,7 @@ async def test_lines_are_numbered_and_carry_emulator_time(tmp_path):
 def test_lines_after_a_number_can_be_asked_for(after, numbers):
     log = EventLog(ManualClock())
     for what in "abc":
-        log.note(what)
+        log.append(what)
     assert [json.loads(line)["n"] for line in log.lines(after).splitlines()] == numbers
 
 
@@ -34,7 +34,7 @@ def test_memory_keeps_the_newest_and_the_file_keeps_all(tmp_path, monkeypatch):
     monkeypatch.setattr(eventlog, "KEPT_LINES", 2)
     log = EventLog(ManualClock(), tmp_path / "log")
     for what in "abc":
-        log.note(what)
+        log.append(what)
     assert [json.loads(line)["what"] for line in log.lines(after=1).splitlines()] == ["b", "c"]
     assert len((tmp_path / "log").read_bytes().splitlines()) == 3
     log.close()

@@ -1,4 +1,4 @@
-"""Which fault takes hold of which session, when, how often and for how long; all under a manual clock."""
+"""Faults on sessions: selection, time, repetitions and duration; all under a manual clock."""
 
 import json
 import random
@@ -9,21 +9,21 @@ from pydantic import TypeAdapter
 
 from liveavatar_emulator.clock import Clock, ManualClock
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.driver import LiveSession
+from liveavatar_emulator.driver import SessionDriver
 from liveavatar_emulator.eventlog import EventLog
-from liveavatar_emulator.fault_injector import FaultInjector, NoSession
+from liveavatar_emulator.fault_injector import FaultInjector, NoMatchingSession
 from liveavatar_emulator.faults import Fault
-from liveavatar_emulator.lateness import Lateness
 from liveavatar_emulator.outbox import CloseFrame, Outbox
 from liveavatar_emulator.protocol import Interrupt, Speak, SpeakEnd
 from liveavatar_emulator.recording import AudioBudget, Recording
 from liveavatar_emulator.seeds import Seed
 from liveavatar_emulator.session import Session
+from liveavatar_emulator.timer_lag import TimerLag
 
 fault_of = TypeAdapter(Fault).validate_python
 
 
-class Wire:
+class FakeConnection:
     """Remembers what was done to a connection."""
 
     def __init__(self) -> None:
@@ -38,43 +38,43 @@ class Wire:
 
 
 class Client:
-    """One session with whoever is attached to it."""
+    """A session with its attached client."""
 
-    def __init__(self, house: "House", ordinal: int) -> None:
-        self.house = house
-        core = Session(
+    def __init__(self, service: "Service", ordinal: int) -> None:
+        self.service = service
+        session = Session(
             settings=Settings(ready_delay_ms=0),
             recording=Recording(started_mono_s=0.0, keep_bytes=0, budget=AudioBudget(0)),
             fresh_id=lambda: "s",
-            now_s=house.clock.now_s(),
+            now_s=service.clock.now_s(),
             limit_s=3600,
             billed=False,
         )
-        self.live = LiveSession(
-            core,
+        self.driver = SessionDriver(
+            session,
             ordinal=ordinal,
-            clock=house.clock,
+            clock=service.clock,
             rng=random.Random(1),
-            log=house.log,
-            lateness=Lateness(),
+            log=service.log,
+            timer_lag=TimerLag(),
             charge_minute=lambda: True,
-            on_over=lambda over: house.director.session_over(ordinal),
+            on_ended=lambda ended: service.fault_injector.session_ended(ordinal),
         )
         self.attach()
 
     def attach(self) -> None:
-        self.wire = Wire()
-        self.outbox: Outbox = self.live.outbox_for(self.wire)
-        self.seen = self.live.attach(self.outbox, self.wire)
+        self.connection = FakeConnection()
+        self.outbox: Outbox = self.driver.outbox_for(self.connection)
+        self.seen = self.driver.attach(self.outbox, self.connection)
 
     def detach(self) -> None:
-        self.live.detach(self.outbox, self.seen, 1006, "")
+        self.driver.detach(self.outbox, self.seen, 1006, "")
 
     def speak(self, size_bytes: int = 960) -> None:
-        self.live.command(Speak("u", bytes(size_bytes)), self.house.clock.now_s())
+        self.driver.command(Speak("u", bytes(size_bytes)), self.service.clock.now_s())
 
     def heard(self) -> list[str]:
-        """What was released to the client since it was last asked."""
+        """Return the events released to the client since the last call."""
         words = []
         while self.outbox._ready:
             item = self.outbox._ready.popleft()
@@ -85,81 +85,81 @@ class Client:
         return [word.rpartition("_")[2] for word in self.heard() if "audio_buffer" in word]
 
 
-class House:
-    """A director with some sessions."""
+class Service:
+    """A fault injector with some sessions."""
 
     def __init__(self, seed: int = 1) -> None:
         self.clock = ManualClock()
         self.log = EventLog(self.clock)
-        self.director = FaultInjector(self.clock, Seed(seed), self.log)
+        self.fault_injector = FaultInjector(self.clock, Seed(seed), self.log)
         self.clients: list[Client] = []
 
     def session(self) -> Client:
         client = Client(self, len(self.clients) + 1)
         self.clients.append(client)
-        self.director.session_started(f"session-{len(self.clients)}", client.live)
+        self.fault_injector.session_started(f"session-{len(self.clients)}", client.driver)
         client.heard()
         return client
 
     def arm(self, kind: str, session: Any, **fields: Any) -> int:
-        return self.director.arm(fault_of({"kind": kind, "session": session, **fields}))
+        return self.fault_injector.arm(fault_of({"kind": kind, "session": session, **fields}))
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def service() -> Service:
+    return Service()
 
 
 @pytest.mark.parametrize(
     ("condition", "harmless"),
     [({"after_packets": 3}, 2), ({"after_bytes": 2_000}, 2), ({"after_bytes": 1_920}, 1)],
 )
-def test_a_drop_comes_with_the_packet_that_reaches_the_condition(house, condition, harmless):
-    client = house.session()
-    house.arm("drop", 1, code=1011, **condition)
+def test_a_drop_comes_with_the_packet_that_reaches_the_condition(service, condition, harmless):
+    client = service.session()
+    service.arm("drop", 1, code=1011, **condition)
     for _ in range(harmless):
         client.speak()
     assert "close 1011" not in client.heard()
     client.speak()
     assert client.heard()[-1] == "close 1011"
-    assert house.director.armed() == []
-    assert house.director.fired == {"drop": 1}
+    assert service.fault_injector.armed() == []
+    assert service.fault_injector.fired == {"drop": 1}
 
 
-async def test_a_drop_comes_after_its_seconds(house):
-    client = house.session()
-    house.arm("drop", 1, after_s=5)
-    await house.clock.advance(4.99)
-    assert client.wire.resets == 0
-    await house.clock.advance(0.01)
-    assert client.wire.resets == 1
+async def test_a_drop_comes_after_its_seconds(service):
+    client = service.session()
+    service.arm("drop", 1, after_s=5)
+    await service.clock.advance(4.99)
+    assert client.connection.resets == 0
+    await service.clock.advance(0.01)
+    assert client.connection.resets == 1
 
 
-def test_a_drop_without_a_condition_comes_at_once_and_then_with_each_new_socket(house):
-    client = house.session()
-    house.arm("drop", 1, times=3)
-    assert client.wire.resets == 1
+def test_a_drop_without_a_condition_comes_at_once_and_then_with_each_new_socket(service):
+    client = service.session()
+    service.arm("drop", 1, times=3)
+    assert client.connection.resets == 1
     for _ in range(2):
         client.detach()
         client.attach()
-        assert client.wire.resets == 1
+        assert client.connection.resets == 1
     client.detach()
     client.attach()
-    assert client.wire.resets == 0
+    assert client.connection.resets == 0
 
 
-def test_a_drop_waits_for_a_socket(house):
-    client = house.session()
+def test_a_drop_waits_for_a_socket(service):
+    client = service.session()
     client.detach()
-    house.arm("drop", 1)
-    assert [row["state"] for row in house.director.armed()] == ["waiting"]
+    service.arm("drop", 1)
+    assert [row["state"] for row in service.fault_injector.armed()] == ["waiting"]
     client.attach()
-    assert client.wire.resets == 1
+    assert client.connection.resets == 1
 
 
-def test_a_condition_is_counted_anew_after_each_time(house):
-    client = house.session()
-    house.arm("drop", 1, after_packets=2, times=2, code=1011)
+def test_a_condition_is_counted_anew_after_each_time(service):
+    client = service.session()
+    service.arm("drop", 1, after_packets=2, times=2, code=1011)
     for round_ in range(3):
         client.speak()
         client.speak()
@@ -168,161 +168,161 @@ def test_a_condition_is_counted_anew_after_each_time(house):
         client.attach()
 
 
-def test_next_is_the_next_session_and_only_that(house):
-    first = house.session()
-    house.arm("drop", "next")
-    second, third = house.session(), house.session()
-    assert [client.wire.resets for client in (first, second, third)] == [0, 1, 0]
+def test_next_is_the_next_session_and_only_that(service):
+    first = service.session()
+    service.arm("drop", "next")
+    second, third = service.session(), service.session()
+    assert [client.connection.resets for client in (first, second, third)] == [0, 1, 0]
 
 
-def test_a_number_may_be_that_of_a_session_to_come(house):
-    house.arm("drop", 2)
-    assert [house.session().wire.resets for _ in range(3)] == [0, 1, 0]
+def test_a_number_may_be_that_of_a_session_to_come(service):
+    service.arm("drop", 2)
+    assert [service.session().connection.resets for _ in range(3)] == [0, 1, 0]
 
 
-def test_all_means_those_that_run_and_those_that_come_each_once(house):
-    first = house.session()
-    number = house.arm("drop", "all")
-    second = house.session()
-    assert (first.wire.resets, second.wire.resets) == (1, 1)
-    assert house.director.armed()[0]["fired"] == 2
-    assert house.director.disarm(number)
-    assert house.session().wire.resets == 0
+def test_all_means_those_that_run_and_those_that_come_each_once(service):
+    first = service.session()
+    number = service.arm("drop", "all")
+    second = service.session()
+    assert (first.connection.resets, second.connection.resets) == (1, 1)
+    assert service.fault_injector.armed()[0]["fired"] == 2
+    assert service.fault_injector.disarm(number)
+    assert service.session().connection.resets == 0
 
 
 def test_random_draws_among_those_with_a_socket_and_repeats_with_the_seed():
     def drawn(seed: int) -> list[int]:
-        house = House(seed)
-        clients = [house.session() for _ in range(8)]
+        service = Service(seed)
+        clients = [service.session() for _ in range(8)]
         clients[0].detach()
         for _ in range(5):
-            house.arm("drop", "random")
-        return [client.wire.resets for client in clients]
+            service.arm("drop", "random")
+        return [client.connection.resets for client in clients]
 
     assert drawn(1) == drawn(1)
     assert drawn(1)[0] == 0
     assert any(drawn(seed) != drawn(1) for seed in range(2, 9))
 
 
-def test_a_session_that_is_not_there_cannot_be_hit(house):
-    house.session().live.stop("USER_CLOSED")
+def test_a_session_that_is_not_there_cannot_be_hit(service):
+    service.session().driver.stop("USER_CLOSED")
     for session, problem in ((1, "session 1 is over"), ("session-1", "is running"), ("random", "has a socket")):
-        with pytest.raises(NoSession, match=problem):
-            house.arm("drop", session)
-    with pytest.raises(NoSession, match="say which sessions"):
-        house.director.arm(fault_of({"kind": "drop"}))
-    assert house.director.armed() == []
+        with pytest.raises(NoMatchingSession, match=problem):
+            service.arm("drop", session)
+    with pytest.raises(NoMatchingSession, match="session is missing"):
+        service.fault_injector.arm(fault_of({"kind": "drop"}))
+    assert service.fault_injector.armed() == []
 
 
-async def test_reading_stops_for_a_while_and_the_stricter_limit_counts(house):
-    client = house.session()
-    house.arm("slow_reading", 1, bytes_per_s=1000)
-    house.arm("stop_reading", 1, for_s=2)
-    await house.clock.advance(2)
-    assert client.wire.limits == [1000, 0, 1000]
-    house.director.clear()
-    assert client.wire.limits[-1] is None
+async def test_reading_stops_for_a_while_and_the_stricter_limit_counts(service):
+    client = service.session()
+    service.arm("slow_reading", 1, bytes_per_s=1000)
+    service.arm("stop_reading", 1, for_s=2)
+    await service.clock.advance(2)
+    assert client.connection.limits == [1000, 0, 1000]
+    service.fault_injector.clear()
+    assert client.connection.limits[-1] is None
 
 
-def test_a_new_socket_is_read_as_slowly_as_the_old_one(house):
-    client = house.session()
-    house.arm("slow_reading", 1, bytes_per_s=1000)
+def test_a_new_socket_is_read_as_slowly_as_the_old_one(service):
+    client = service.session()
+    service.arm("slow_reading", 1, bytes_per_s=1000)
     client.detach()
     client.attach()
-    assert client.wire.limits == [1000]
+    assert client.connection.limits == [1000]
 
 
-def test_acks_are_swallowed_by_count_and_kind(house):
-    client = house.session()
-    house.arm("swallow_acks", 1, count=2, acks=["appended"])
+def test_acks_are_swallowed_by_count_and_kind(service):
+    client = service.session()
+    service.arm("swallow_acks", 1, count=2, acks=["appended"])
     for _ in range(3):
         client.speak()
-    client.live.command(SpeakEnd("u", None), house.clock.now_s())
+    client.driver.command(SpeakEnd("u", None), service.clock.now_s())
     assert client.acks() == ["appended", "committed"]
-    assert house.director.armed() == []
-    swallowed = [line for line in house.log.lines().splitlines() if b"event.swallowed" in line]
+    assert service.fault_injector.armed() == []
+    swallowed = [line for line in service.log.lines().splitlines() if b"event.swallowed" in line]
     assert len(swallowed) == 2
 
 
-async def test_acks_are_late_and_in_order_and_everything_else_is_on_time(house):
-    client = house.session()
-    number = house.arm("delay_acks", 1, delay_ms=500, jitter_ms=500)
+async def test_acks_are_late_and_in_order_and_everything_else_is_on_time(service):
+    client = service.session()
+    number = service.arm("delay_acks", 1, delay_ms=500, jitter_ms=500)
     client.speak()
-    client.live.command(SpeakEnd("u", None), house.clock.now_s())
-    await house.clock.advance(0.2)
+    client.driver.command(SpeakEnd("u", None), service.clock.now_s())
+    await service.clock.advance(0.2)
     assert "agent.audio_buffer_appended" not in (early := client.heard())
     assert "agent.speak_started" in early
-    await house.clock.advance(1)
+    await service.clock.advance(1)
     assert client.acks() == ["appended", "committed"]
-    house.director.disarm(number)
+    service.fault_injector.disarm(number)
     client.speak()
     assert client.acks() == ["appended"]
 
 
-async def test_a_lasting_fault_ends_by_itself(house):
-    client = house.session()
-    house.arm("swallow_acks", 1, for_s=1)
+async def test_a_lasting_fault_ends_by_itself(service):
+    client = service.session()
+    service.arm("swallow_acks", 1, for_s=1)
     client.speak()
-    await house.clock.advance(1)
+    await service.clock.advance(1)
     client.speak()
     assert client.acks() == ["appended"]
-    assert house.director.armed() == []
+    assert service.fault_injector.armed() == []
 
 
-async def test_events_are_shuffled_while_it_lasts(house):
-    client = house.session()
-    house.arm("shuffle_events", 1, for_s=60)
+async def test_events_are_shuffled_while_it_lasts(service):
+    client = service.session()
+    service.arm("shuffle_events", 1, for_s=60)
     orders = set()
     for _ in range(12):
         client.speak(48_000)
-        await house.clock.advance(0.5)
-        client.live.command(Interrupt("i"), house.clock.now_s())
+        await service.clock.advance(0.5)
+        client.driver.command(Interrupt("i"), service.clock.now_s())
         client.heard()
-        await house.clock.advance(0.5)
+        await service.clock.advance(0.5)
         orders.add(tuple(client.heard()))
     assert len(orders) > 1
     assert {tuple(sorted(order)) for order in orders} == {tuple(sorted(next(iter(orders))))}
 
 
-def test_sockets_are_refused_and_then_let_in(house):
-    client = house.session()
-    number = house.arm("refuse_sockets", 1, how="reset")
-    assert client.live.afflictions.refusals == ["reset"]
-    house.director.disarm(number)
-    assert client.live.afflictions.refusals == []
+def test_sockets_are_refused_and_then_let_in(service):
+    client = service.session()
+    number = service.arm("refuse_sockets", 1, how="reset")
+    assert client.driver.active_faults.refusals == ["reset"]
+    service.fault_injector.disarm(number)
+    assert client.driver.active_faults.refusals == []
 
 
-def test_a_knob_that_a_fault_holds_survives_a_change_of_the_others(house):
-    client = house.session()
-    number = house.arm("never_connected", 1)
-    client.live.configure(Settings(idle_s=9))
-    assert client.live.core.settings.never_connected
-    assert client.live.core.settings.idle_s == 9
-    house.director.disarm(number)
-    assert not client.live.core.settings.never_connected
+def test_a_knob_that_a_fault_holds_survives_a_change_of_the_others(service):
+    client = service.session()
+    number = service.arm("never_connected", 1)
+    client.driver.configure(Settings(idle_s=9))
+    assert client.driver.session.settings.never_connected
+    assert client.driver.session.settings.idle_s == 9
+    service.fault_injector.disarm(number)
+    assert not client.driver.session.settings.never_connected
 
 
-async def test_nothing_holds_on_to_a_session_that_is_over(house):
-    client = house.session()
-    house.arm("drop", 1, after_s=5)
-    house.arm("stop_reading", 1, for_s=5)
-    house.arm("drop", 1, after_packets=5)
-    client.live.stop("USER_CLOSED")
-    assert house.director.armed() == []
-    assert client.live.watchers == []
-    await house.clock.advance(10)
-    assert client.wire.resets == 0
+async def test_nothing_holds_on_to_a_session_that_is_over(service):
+    client = service.session()
+    service.arm("drop", 1, after_s=5)
+    service.arm("stop_reading", 1, for_s=5)
+    service.arm("drop", 1, after_packets=5)
+    client.driver.stop("USER_CLOSED")
+    assert service.fault_injector.armed() == []
+    assert client.driver._observers == []
+    await service.clock.advance(10)
+    assert client.connection.resets == 0
 
 
-def test_rest_faults_are_listed_beside_the_others_and_counted(house):
-    house.director.arm(fault_of({"endpoint": "start", "status": 503, "times": 2}))
-    house.arm("drop", "next")
-    assert house.director.take("start") is not None
-    rows = house.director.armed()
+def test_rest_faults_are_listed_beside_the_others_and_counted(service):
+    service.fault_injector.arm(fault_of({"endpoint": "start", "status": 503, "times": 2}))
+    service.arm("drop", "next")
+    assert service.fault_injector.take_rest_fault("start") is not None
+    rows = service.fault_injector.armed()
     assert [(row["id"], row["kind"], row["times"], row["fired"]) for row in rows] == [
         (1, "rest", 1, 1),
         (2, "drop", 1, 0),
     ]
-    assert house.director.disarm(1)
-    assert not house.director.disarm(1)
-    assert house.director.take("start") is None
+    assert service.fault_injector.disarm(1)
+    assert not service.fault_injector.disarm(1)
+    assert service.fault_injector.take_rest_fault("start") is None

@@ -1,4 +1,4 @@
-"""What faults are made of, and the queue of those on REST."""
+"""Fields of faults, and the queue of REST faults."""
 
 import random
 
@@ -47,9 +47,9 @@ def test_a_fault_with_a_chance_spares_some_calls_and_is_not_used_up_by_them():
 def test_a_call_is_held_back_for_the_delay_and_some_of_the_jitter():
     faults = queue()
     fault = RestFault(endpoint="stop", delay_s=1, jitter_s=0.5)
-    waits = [faults.wait_s(fault) for _ in range(50)]
+    waits = [faults.delay_s(fault) for _ in range(50)]
     assert 1 <= min(waits) < max(waits) <= 1.5
-    assert faults.wait_s(RestFault(endpoint="stop", delay_s=2)) == 2
+    assert faults.delay_s(RestFault(endpoint="stop", delay_s=2)) == 2
 
 
 def test_one_fault_can_be_disarmed():

@@ -1,9 +1,10 @@
-"""What waits for one socket: order, delays, limits, the way out."""
+"""Outbox of one socket: order, delays, limits, end."""
 
 import pytest
 
 from liveavatar_emulator.clock import ManualClock, RealClock
 from liveavatar_emulator.outbox import OUTBOX_LIMIT, CloseFrame, Item, Outbox, is_ack
+from liveavatar_emulator.states import OutboxState
 
 ACK = b'{"type":"agent.audio_buffer_appended"}'
 EVENT = b'{"type":"agent.state_updated"}'
@@ -26,15 +27,14 @@ def test_a_client_that_never_reads_is_cut_off():
     for _ in range(OUTBOX_LIMIT + 2):
         box.put(b"{}")
     assert resets == [True]
-    assert box.was_reset
-    assert box.overflowed
+    assert box.state is OutboxState.OVERFLOWED
 
 
 def test_a_connection_that_a_fault_resets_did_not_overflow():
     box = Outbox(RealClock(), reset=lambda: None)
     box.put(b"{}")
     box.reset()
-    assert not box.overflowed
+    assert box.state is OutboxState.RESET
 
 
 async def test_nothing_follows_a_close_frame():

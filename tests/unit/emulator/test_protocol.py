@@ -155,14 +155,14 @@ def test_each_profile_has_its_own_session_states(profile, first, last):
     dialect = events(profile)
     assert loaded(dialect.attached())["state"] == first
     assert loaded(dialect.connected())["state"] == "connected"
-    farewell = [loaded(frame) for frame in dialect.over("USER_CLOSED", announce=True)]
+    farewell = [loaded(frame) for frame in dialect.session_ended("USER_CLOSED", announce=True)]
     assert [event.get("state", event["type"]) for event in farewell] == last
 
 
 def test_the_end_is_announced_with_its_reason_only_when_asked():
-    frames = events("modern").over("IDLE_TIMEOUT", announce=True)
+    frames = events("modern").session_ended("IDLE_TIMEOUT", announce=True)
     assert loaded(frames[0])["end_reason"] == "IDLE_TIMEOUT"
-    assert len(events("modern").over("IDLE_TIMEOUT", announce=False)) == 1
+    assert len(events("modern").session_ended("IDLE_TIMEOUT", announce=False)) == 1
 
 
 def test_an_error_cites_the_command_inside_its_error_object():

@@ -1,4 +1,4 @@
-"""What a session received, byte for byte."""
+"""Recording of a session, byte for byte."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ def utterance(number: int = 0) -> Utterance:
 
 def hear(rec: Recording, life: Utterance, pcm: bytes, now_s: float = 100.0, event_id: str | None = "u") -> None:
     life.received_bytes += len(pcm)
-    rec.saw_audio(life, event_id, pcm, now_s)
+    rec.record_audio(life, event_id, pcm, now_s)
 
 
 @given(pieces=st.lists(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), max_size=5))

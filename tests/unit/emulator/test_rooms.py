@@ -8,10 +8,10 @@ from liveavatar_emulator.config import LiveKitServer
 from liveavatar_emulator.rooms import (
     TOKEN_SLACK_S,
     LiveKitRoom,
-    avatar_seat,
+    avatar_access,
     credentials,
     grants_complete,
-    watcher_token,
+    observer_token,
 )
 from liveavatar_emulator.tokens import BadToken, claims_of, sign, verify
 
@@ -75,18 +75,18 @@ def grants(token: str) -> dict[str, object]:
 
 def test_with_a_livekit_server_all_three_tokens_are_signed_for_the_sessions_livekit_room():
     fields = credentials("s1", None, 0.0, LIMIT_S, LIVEKIT)
-    seat = avatar_seat("s1", None, LIVEKIT, LIMIT_S)
-    assert fields["livekit_url"] == seat.url == LIVEKIT.url
+    access = avatar_access("s1", None, LIVEKIT, LIMIT_S)
+    assert fields["livekit_url"] == access.url == LIVEKIT.url
     identities = set()
-    for token in (fields["livekit_client_token"], fields["livekit_agent_token"], seat.token):
+    for token in (fields["livekit_client_token"], fields["livekit_agent_token"], access.token):
         assert {**GRANTS, "room": "session-s1"}.items() <= grants(token).items()
         identities.add(verify(token, LIVEKIT.api_secret.encode())["sub"])
     assert identities == {"viewer", "agent", "heygen"}
-    assert seat.owned
+    assert access.owned
 
 
 def test_a_watcher_may_only_watch():
-    may = grants(watcher_token(LIVEKIT, "s1", None, "watcher-1", LIMIT_S))
+    may = grants(observer_token(LIVEKIT, "s1", None, "watcher-1", LIMIT_S))
     assert (may["room"], may["roomJoin"], may["canSubscribe"]) == ("session-s1", True, True)
     assert not may["canPublish"]
     assert not may["canPublishData"]
@@ -94,9 +94,14 @@ def test_a_watcher_may_only_watch():
 
 def test_the_avatar_takes_the_callers_token_to_the_callers_room():
     brought = own()
-    seat = avatar_seat("s1", brought, LIVEKIT, LIMIT_S)
-    assert (seat.url, seat.room, seat.token, seat.owned) == (brought.url, "desk-7", brought.avatar_token, False)
-    assert brought.avatar_token not in repr(seat)
+    access = avatar_access("s1", brought, LIVEKIT, LIMIT_S)
+    assert (access.url, access.room, access.token, access.owned) == (
+        brought.url,
+        "desk-7",
+        brought.avatar_token,
+        False,
+    )
+    assert brought.avatar_token not in repr(access)
 
 
 def test_tokens_for_a_callers_room_are_real_only_where_the_key_is():
@@ -117,7 +122,7 @@ def test_tokens_that_leave_the_emulator_end_with_the_sessions_limit():
             credentials("s1", None, time.time(), LIMIT_S, LIVEKIT)[name]
             for name in ("livekit_client_token", "livekit_agent_token")
         ),
-        watcher_token(LIVEKIT, "s1", None, "watcher-1", LIMIT_S),
+        observer_token(LIVEKIT, "s1", None, "watcher-1", LIMIT_S),
     ]
     for token in handed_out:
         claims = claims_of(token)

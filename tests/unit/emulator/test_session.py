@@ -1,4 +1,4 @@
-"""One session's life: what it says and when."""
+"""Life of a session: its events and their times."""
 
 import itertools
 from typing import Any
@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from liveavatar_emulator.config import Settings
+from liveavatar_emulator.effects import ChargeMinute, Close, Effect, Send, SessionEnded
 from liveavatar_emulator.protocol import (
     Command,
     Interrupt,
@@ -20,7 +21,8 @@ from liveavatar_emulator.protocol import (
     Unknown,
 )
 from liveavatar_emulator.recording import AudioBudget, Recording
-from liveavatar_emulator.session import Close, Effect, MinuteDue, Over, Phase, Send, Session
+from liveavatar_emulator.session import Session
+from liveavatar_emulator.states import Phase
 
 SECOND = bytes(48_000)
 
@@ -71,9 +73,9 @@ def told(effects: list[Effect]) -> list[str]:
                 words.append(body["type"].removeprefix("agent.") + (f"={state}" if state else ""))
             case Close(code, _):
                 words.append(f"close {code}")
-            case Over(reason, _):
+            case SessionEnded(reason, _):
                 words.append(f"over {reason}")
-            case MinuteDue():
+            case ChargeMinute():
                 words.append("minute")
     return words
 
@@ -179,7 +181,7 @@ def test_audio_of_a_cut_utterance_is_counted_when_it_still_comes():
     talk.say(Interrupt("i1"), 1.1)
     talk.say(Speak("u1", bytes(960)), 1.15)
     talk.say(Speak("u2", bytes(960)), 1.16)
-    assert (talk.recording.late_packets, talk.recording.late_bytes) == (1, 960)
+    assert (talk.recording.packets_after_interrupt, talk.recording.bytes_after_interrupt) == (1, 960)
     assert len(talk.recording.utterances) == 2
 
 
@@ -242,15 +244,15 @@ def test_a_knob_shows_an_underrun_as_idle_and_back():
     assert talk.say(Speak("u1", SECOND), 3.0) == ["state_updated=talking", "audio_buffer_appended"]
 
 
-@pytest.mark.parametrize(("ended_by_client", "left_open"), [(False, True), (True, False)])
-def test_the_end_says_whether_speech_was_left_without_speak_end(ended_by_client, left_open):
+@pytest.mark.parametrize(("ended_by_client", "awaits_speak_end"), [(False, True), (True, False)])
+def test_the_end_says_whether_speech_was_left_without_speak_end(ended_by_client, awaits_speak_end):
     talk = Talk.ready()
     talk.say(Speak("u1", SECOND), 1.0)
     if ended_by_client:
         talk.say(SpeakEnd("u1", None), 1.5)
     talk.wait(5.0)
-    (over,) = [effect for effect in talk.session.end("USER_CLOSED", 6.0) if isinstance(effect, Over)]
-    assert over.speech_left_open is left_open
+    (over,) = [effect for effect in talk.session.end("USER_CLOSED", 6.0) if isinstance(effect, SessionEnded)]
+    assert over.speak_end_missing is awaits_speak_end
 
 
 def test_strict_mode_calls_an_underrun_video_starvation():
@@ -431,7 +433,7 @@ def test_a_hosted_session_is_ready_without_a_socket_and_is_not_reaped():
         now_s=0.0,
         limit_s=3600,
         billed=False,
-        hosted=True,
+        has_connector=True,
     )
     session.advance(1.0)
     assert session.phase is Phase.READY

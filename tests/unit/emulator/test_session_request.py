@@ -1,4 +1,4 @@
-"""What of an order is refused, and what an account may do with its avatars and secrets."""
+"""Refused session requests, and an account's rights over avatars and secrets."""
 
 import random
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Where the registry is kept."""
+"""Location of the registry."""
 
 import stat
 

@@ -1,4 +1,4 @@
-"""When a process counts as dead."""
+"""Moment at which a process counts as dead."""
 
 import itertools
 

@@ -5,8 +5,8 @@ import time
 import jwt
 import pytest
 
+from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
 from liveavatar_gateway.rooms.tokens import VIEWER_TTL, LiveKitConfig, LiveKitRooms
-from liveavatar_gateway.upstream.model import LiveKitAccess, Participant
 
 SECRET = "a secret of at least thirty-two bytes"
 SEAT = Participant(room="desk-7", identity="ada")

@@ -92,7 +92,7 @@ DOCUMENTED = {
     "DEADLINE_EXCEEDED": set(),
     "UNKNOWN": set(),
 }
-"""What `errors.proto` promises for each code, besides ErrorInfo."""
+"""Details that `errors.proto` promises for each code, besides ErrorInfo."""
 
 
 @pytest.mark.parametrize("leaf", leaves(), ids=lambda leaf: leaf.__name__)

@@ -266,17 +266,17 @@ def test_an_expiry_is_told_as_the_time_it_comes():
 # --- a room of the caller's own
 
 
-def test_a_spec_without_an_livekit_room_asks_for_no_seat():
+def test_a_spec_without_an_livekit_room_asks_for_no_participant():
     result = converted(spec())
     assert result.livekit_room is None
-    assert result.avatar_request(1).seat is None
+    assert result.avatar_request(1).participant is None
     assert result.avatar_request(2) == result.avatar
 
 
 def test_the_avatar_is_called_avatar_and_the_next_ones_are_numbered():
     result = converted(spec(livekit_room=session_pb2.LiveKitRoom(name="desk-7")))
-    seats = [result.avatar_request(turn).seat for turn in (1, 2, 3)]
-    assert [(seat.room, seat.identity) for seat in seats if seat] == [
+    participants = [result.avatar_request(turn).participant for turn in (1, 2, 3)]
+    assert [(participant.room, participant.identity) for participant in participants if participant] == [
         ("desk-7", "avatar"),
         ("desk-7", "avatar-2"),
         ("desk-7", "avatar-3"),
@@ -285,8 +285,8 @@ def test_the_avatar_is_called_avatar_and_the_next_ones_are_numbered():
 
 def test_the_caller_may_name_the_avatar():
     result = converted(spec(livekit_room=session_pb2.LiveKitRoom(name="desk-7", avatar_identity="ada")))
-    seats = [result.avatar_request(turn).seat for turn in (1, 2)]
-    assert [seat.identity for seat in seats if seat] == ["ada", "ada-2"]
+    participants = [result.avatar_request(turn).participant for turn in (1, 2)]
+    assert [participant.identity for participant in participants if participant] == ["ada", "ada-2"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whoever reads a stream may stop at any time; gRPC's own read goes on until its call ends."""
+"""A reader of a stream may stop at any time; gRPC's own read goes on until its call ends."""
 
 import asyncio
 import time

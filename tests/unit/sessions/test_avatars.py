@@ -11,11 +11,12 @@ from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.session import Session
+from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc import mapping as convert
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
-from liveavatar_gateway.upstream.model import AvatarRequest, LiveKitAccess, Started
+from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
 STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
 

@@ -53,7 +53,7 @@ class GoneUpstream:
     async def connect(self, _: Any) -> Any:
         raise UpstreamUnreachable("refused", facts={"http_status": "403"})
 
-    async def fate(self) -> Any:
+    async def remote_status(self) -> Any:
         self._core.over = True
         return SimpleNamespace(over=True, reason="NO_CREDITS")
 
@@ -131,7 +131,7 @@ async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
     core = Session("s-1", config, new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
     wake = Wakeup()
     rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
-    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
+    metrics = SimpleNamespace(packet_sent=lambda _: None, upstream_failed=lambda _: None)
     drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, publish=lambda _: None, rotations=rotations)
     packets = 0
 
@@ -170,7 +170,7 @@ async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_t
     core = Session("s-1", SessionConfig(), new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
     wake = Wakeup()
     rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
-    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
+    metrics = SimpleNamespace(packet_sent=lambda _: None, upstream_failed=lambda _: None)
     drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, publish=lambda _: None, rotations=rotations)
     taken = False
     heard: list[str] = []
@@ -246,7 +246,7 @@ async def test_an_event_reaches_an_attached_caller_while_a_send_is_blocked():
         return sockets[0]
 
     rotations = SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None)
-    metrics = SimpleNamespace(packet=lambda _: None, upstream_failed=lambda _: None)
+    metrics = SimpleNamespace(packet_sent=lambda _: None, upstream_failed=lambda _: None)
     drive = SessionDriver(core, ReconnectConfig(), metrics, wake=wake, publish=publish, rotations=rotations)
     upstream = SimpleNamespace(started=SimpleNamespace(session_id="up-1"), connect=connect)
     core.started(max_duration_s=None, now_s=time.monotonic())

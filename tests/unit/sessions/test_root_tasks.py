@@ -66,6 +66,6 @@ async def test_the_lease_is_renewed_after_a_fault(registry):
 async def test_the_search_for_what_is_paid_for_goes_on_after_a_fault(registry):
     books = JournalWriter(registry, Metrics(), renew_s=60.0, lease_s=200.0)
     directory, pool = SimpleNamespace(draining=False), SimpleNamespace()
-    sweeper = Sweeper(SweeperConfig(sweep_s=0.01), books, pool, None, directory)
+    sweeper = Sweeper(SweeperConfig(sweep_s=0.01), books, pool, directory)
     async with _running(sweeper.run()), asyncio.timeout(30):
         await registry.looked.wait()

@@ -1,4 +1,4 @@
-"""What happens in a session becomes metrics, with few labels and no value lost."""
+"""Metrics of a session: few labels, and no value lost."""
 
 import inspect
 
@@ -34,20 +34,20 @@ def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_a_session_is_open_when_it_is_ready():
     metrics, clock = Metrics(), _Clock()
-    meter = metrics.session(clock)
+    meter = metrics.session_meter(clock)
     clock.now_s += 2.5
-    meter.happened(StateChanged(SessionState.CONNECTING, SessionState.CREATING), None)
+    meter.on_event(StateChanged(SessionState.CONNECTING, SessionState.CREATING), None)
     assert _value(metrics, "gateway_session_open_seconds_count") == 0
-    meter.happened(StateChanged(SessionState.READY, SessionState.CONNECTING), None)
+    meter.on_event(StateChanged(SessionState.READY, SessionState.CONNECTING), None)
     assert _value(metrics, "gateway_session_open_seconds_sum") == 2.5
 
 
 def test_a_reconnect_is_no_second_opening():
     metrics, clock = Metrics(), _Clock()
-    meter = metrics.session(clock)
-    meter.happened(StateChanged(SessionState.READY, SessionState.CONNECTING), None)
-    meter.happened(StateChanged(SessionState.READY, SessionState.RECONNECTING), None)
-    meter.happened(Reconnected(attempt_count=2, gap_s=0.5, resent_bytes=96_000), None)
+    meter = metrics.session_meter(clock)
+    meter.on_event(StateChanged(SessionState.READY, SessionState.CONNECTING), None)
+    meter.on_event(StateChanged(SessionState.READY, SessionState.RECONNECTING), None)
+    meter.on_event(Reconnected(attempt_count=2, gap_s=0.5, resent_bytes=96_000), None)
     assert _value(metrics, "gateway_session_open_seconds_count") == 1
     assert _value(metrics, "gateway_upstream_reconnect_seconds_sum") == 0.5
     assert _value(metrics, "gateway_upstream_resent_bytes_total") == 96_000
@@ -55,40 +55,40 @@ def test_a_reconnect_is_no_second_opening():
 
 def test_a_session_that_another_process_opened_is_not_opened_here():
     metrics = Metrics()
-    meter = metrics.session()
-    meter.happened(Adopted(gap_s=3.0), None)
-    meter.happened(StateChanged(SessionState.READY, SessionState.RECONNECTING), None)
+    meter = metrics.session_meter()
+    meter.on_event(Adopted(gap_s=3.0), None)
+    meter.on_event(StateChanged(SessionState.READY, SessionState.RECONNECTING), None)
     assert _value(metrics, "gateway_session_open_seconds_count") == 0
 
 
 def test_the_time_to_started_is_counted_from_the_begin_of_its_own_utterance():
     metrics, clock = Metrics(), _Clock()
-    meter = metrics.session(clock)
-    meter.begun("first")
+    meter = metrics.session_meter(clock)
+    meter.utterance_begun("first")
     clock.now_s += 1
-    meter.begun("second")
+    meter.utterance_begun("second")
     clock.now_s += 0.25
-    meter.happened(UtteranceStarted("second"), None)
+    meter.on_event(UtteranceStarted("second"), None)
     assert _value(metrics, "gateway_utterance_start_seconds_sum") == 0.25
 
 
 def test_an_utterance_that_ends_unheard_has_no_time_to_started():
     metrics = Metrics()
-    meter = metrics.session()
-    meter.begun("cut")
-    meter.happened(UtteranceEnded("cut", Outcome.INTERRUPTED, 0.0), None)
-    meter.happened(UtteranceStarted("cut"), None)
+    meter = metrics.session_meter()
+    meter.utterance_begun("cut")
+    meter.on_event(UtteranceEnded("cut", Outcome.INTERRUPTED, 0.0), None)
+    meter.on_event(UtteranceStarted("cut"), None)
     assert _value(metrics, "gateway_utterance_start_seconds_count") == 0
     assert _value(metrics, "gateway_utterances_total", outcome="interrupted") == 1
 
 
 def test_silence_of_liveavatar_counts_as_its_error_and_what_it_told_does_not_count_twice():
     metrics = Metrics()
-    meter = metrics.session()
-    meter.happened(UtteranceEnded("a", Outcome.FAILED, 0.0, UpstreamStalled("no sign", utterance_id="a")), None)
-    meter.happened(Ended(ReadyTimeout("not ready", timeout_s=1)), EndReason.UPSTREAM_FAILED)
+    meter = metrics.session_meter()
+    meter.on_event(UtteranceEnded("a", Outcome.FAILED, 0.0, UpstreamStalled("no sign", utterance_id="a")), None)
+    meter.on_event(Ended(ReadyTimeout("not ready", timeout_s=1)), EndReason.UPSTREAM_FAILED)
     # A refusal over REST was counted where it came in.
-    meter.happened(Ended(UpstreamRejected("no")), EndReason.CREATE_FAILED)
+    meter.on_event(Ended(UpstreamRejected("no")), EndReason.CREATE_FAILED)
     assert _value(metrics, "gateway_upstream_errors_total", reason="UPSTREAM_STALLED") == 1
     assert _value(metrics, "gateway_upstream_errors_total", reason="READY_TIMEOUT") == 1
     assert _value(metrics, "gateway_upstream_errors_total", reason=UpstreamRejected.reason) is None
@@ -103,17 +103,17 @@ def test_states_reasons_and_outcomes_are_there_before_they_happen():
 
 def test_a_look_sets_every_gauge_and_puts_states_without_sessions_back_to_nothing():
     metrics = Metrics()
-    look = {"places_used": 3, "places_limit": 5, "waiting": 1, "stops_pending": 2, "draining": True, "tasks": 7}
-    metrics.look(Snapshot(sessions={SessionState.READY: 3}, **look))
-    metrics.look(Snapshot(sessions={SessionState.ENDING: 1}, **look))
+    look = {"used_permits": 3, "permits": 5, "waiting": 1, "stops_pending": 2, "draining": True, "tasks": 7}
+    metrics.update(Snapshot(sessions={SessionState.READY: 3}, **look))
+    metrics.update(Snapshot(sessions={SessionState.ENDING: 1}, **look))
     assert _value(metrics, "gateway_sessions", state="ready") == 0
     assert _value(metrics, "gateway_sessions", state="ending") == 1
     shown = [
         _value(metrics, f"gateway_{name}")
         for name in (
-            "pool_places_used",
-            "pool_places_limit",
-            "pool_waiting",
+            "permits_used",
+            "permits_limit",
+            "permits_waiting",
             "upstream_stops_pending",
             "draining",
             "asyncio_tasks",
@@ -133,8 +133,8 @@ def test_open_calls_are_those_that_began_and_did_not_end():
 
 def test_packets_interrupts_and_lag_are_counted():
     metrics = Metrics()
-    metrics.packet(48_000)
-    metrics.packet(960)
+    metrics.packet_sent(48_000)
+    metrics.packet_sent(960)
     metrics.interrupted(0.2)
     metrics.loop_lagged(0.004)
     assert _value(metrics, "gateway_upstream_packets_total") == 2
@@ -144,7 +144,7 @@ def test_packets_interrupts_and_lag_are_counted():
 
 
 def test_no_label_can_take_a_value_that_callers_or_liveavatar_choose():
-    """Few labels, each from a closed list: what is counted by id would grow for ever."""
+    """Few labels, each from a closed list: what is counted by id would grow forever."""
     metrics = Metrics()
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
     labels = {
@@ -159,7 +159,7 @@ def test_no_label_can_take_a_value_that_callers_or_liveavatar_choose():
 
 def test_two_gateways_in_one_process_do_not_share_metrics():
     one, other = Metrics(), Metrics()
-    one.packet(2)
+    one.packet_sent(2)
     assert _value(other, "gateway_upstream_packets_total") == 0
 
 
@@ -178,7 +178,7 @@ def test_what_was_taken_over_and_whether_the_registry_works_is_counted():
 
 def _recording(kind: type) -> list[str]:
     methods = inspect.getmembers(kind, inspect.isfunction)
-    return [name for name, method in methods if not name.startswith("_") and name != "session"]
+    return [name for name, method in methods if not name.startswith("_") and name != "session_meter"]
 
 
 @pytest.mark.parametrize("kind", [Metrics, SessionMeter])
@@ -194,6 +194,6 @@ def test_a_metric_that_cannot_be_recorded_raises_nothing_and_is_logged_once(caps
 
     metrics = Metrics()
     metrics._packets = Broken()
-    metrics.packet(10)
-    metrics.packet(10)
+    metrics.packet_sent(10)
+    metrics.packet_sent(10)
     assert capsys.readouterr().out.count("telemetry.failed") == 1

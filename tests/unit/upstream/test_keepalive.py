@@ -1,4 +1,4 @@
-"""One timer keeps all sessions alive: none is idle for too long, none is bothered while it speaks."""
+"""Keep-alives from a single timer: no session is idle for too long, none is sent while it speaks."""
 
 import gc
 import random

@@ -22,32 +22,32 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_free_place_is_taken_at_once():
-    places = make(limit=2)
-    await places.take()
-    await places.take()
-    assert (places.used, places.limit, places.waiting) == (2, 2, 0)
+async def test_a_free_permit_is_taken_at_once():
+    permits = make(limit=2)
+    await permits.acquire()
+    await permits.acquire()
+    assert (permits.used, permits.limit, permits.waiting) == (2, 2, 0)
 
 
-async def test_a_caller_waits_until_a_place_is_given_back():
-    places = make()
-    held = await places.take()
-    waiting = asyncio.create_task(places.take())
+async def test_a_caller_waits_until_a_permit_is_given_back():
+    permits = make()
+    held = await permits.acquire()
+    waiting = asyncio.create_task(permits.acquire())
     await turns()
-    assert (places.waiting, waiting.done()) == (1, False)
+    assert (permits.waiting, waiting.done()) == (1, False)
     held.release(settle=False)
     await waiting
-    assert (places.used, places.waiting) == (1, 0)
+    assert (permits.used, permits.waiting) == (1, 0)
 
 
 async def test_callers_are_served_in_the_order_they_came():
-    places, served = make(), []
-    held = await places.take()
+    permits, served = make(), []
+    held = await permits.acquire()
 
     async def caller(name: int) -> None:
-        place = await places.take()
+        permit = await permits.acquire()
         served.append(name)
-        place.release(settle=False)
+        permit.release(settle=False)
 
     callers = []
     for name in range(5):
@@ -58,136 +58,136 @@ async def test_callers_are_served_in_the_order_they_came():
     assert served == [0, 1, 2, 3, 4]
 
 
-async def test_a_newcomer_does_not_overtake_the_line():
-    places = make()
-    held = await places.take()
-    waiting = asyncio.create_task(places.take())
+async def test_a_newcomer_does_not_overtake_the_queue():
+    permits = make()
+    held = await permits.acquire()
+    waiting = asyncio.create_task(permits.acquire())
     await turns()
     held.release(settle=False)
-    newcomer = asyncio.create_task(places.take())
+    newcomer = asyncio.create_task(permits.acquire())
     await turns()
     assert (waiting.done(), newcomer.done()) == (True, False)
     (await waiting).release(settle=False)
     await newcomer
 
 
-async def test_a_full_line_refuses_the_next_at_once_and_says_whose_limit_it_is():
-    places = make(max_waiting=1)
-    held = await places.take()
-    waiting = asyncio.create_task(places.take())
+async def test_a_full_queue_refuses_the_next_at_once_and_says_whose_limit_it_is():
+    permits = make(max_waiting=1)
+    held = await permits.acquire()
+    waiting = asyncio.create_task(permits.acquire())
     await turns()
-    with pytest.raises(CapacityExhausted, match="1 callers wait already") as refused:
-        await places.take()
+    with pytest.raises(CapacityExhausted, match="1 callers already wait") as refused:
+        await permits.acquire()
     assert refused.value.metadata == {"limit": "1", "waiting": "1", "scope": "upstream_account"}
     assert refused.value.retry_after_s == 1.0
     held.release(settle=False)
     await waiting
 
 
-async def test_a_wait_in_vain_is_refused_and_leaves_the_line():
-    places = make()
-    await places.take()
+async def test_a_wait_in_vain_is_refused_and_leaves_the_queue():
+    permits = make()
+    await permits.acquire()
     with pytest.raises(CapacityExhausted, match=r"none came free in 0\.0 s"):
-        await places.take(wait_s=0.005)
-    assert (places.used, places.waiting) == (1, 0)
+        await permits.acquire(wait_s=0.005)
+    assert (permits.used, permits.waiting) == (1, 0)
 
 
 @pytest.mark.parametrize("wait_s", [0.0, -5.0])
 async def test_a_caller_without_time_is_refused_without_waiting(wait_s):
-    places = make()
-    await places.take()
+    permits = make()
+    await permits.acquire()
     with pytest.raises(CapacityExhausted):
-        await places.take(wait_s=wait_s)
-    assert places.waiting == 0
+        await permits.acquire(wait_s=wait_s)
+    assert permits.waiting == 0
 
 
 async def test_a_caller_without_a_deadline_waits_as_long_as_is_configured():
-    places = make(wait_s=0.005)
-    await places.take()
+    permits = make(wait_s=0.005)
+    await permits.acquire()
     with pytest.raises(CapacityExhausted):
-        await places.take()
+        await permits.acquire()
 
 
-async def test_a_place_is_given_back_once():
-    places = make(limit=2)
-    first, _ = await places.take(), await places.take()
+async def test_a_permit_is_given_back_once():
+    permits = make(limit=2)
+    first, _ = await permits.acquire(), await permits.acquire()
     first.release(settle=False)
     first.release(settle=False)
-    assert places.used == 1
+    assert permits.used == 1
 
 
-async def test_a_place_stays_taken_while_liveavatar_forgets_its_session():
-    places = make(settle_s=0.005)
-    (await places.take()).release(settle=True)
-    assert places.used == 1
-    await places.take()
-    assert places.used == 1
+async def test_a_permit_stays_taken_while_liveavatar_forgets_its_session():
+    permits = make(settle_s=0.005)
+    (await permits.acquire()).release(settle=True)
+    assert permits.used == 1
+    await permits.acquire()
+    assert permits.used == 1
 
 
-async def test_a_place_in_which_nothing_was_started_is_free_at_once():
-    places = make(settle_s=30.0)
-    (await places.take()).release(settle=False)
-    assert places.used == 0
+async def test_a_permit_in_which_nothing_was_started_is_free_at_once():
+    permits = make(settle_s=30.0)
+    (await permits.acquire()).release(settle=False)
+    assert permits.used == 0
 
 
-async def test_a_caller_that_is_cancelled_leaves_the_line():
-    places = make()
-    held = await places.take()
-    waiting = asyncio.create_task(places.take())
+async def test_a_caller_that_is_cancelled_leaves_the_queue():
+    permits = make()
+    held = await permits.acquire()
+    waiting = asyncio.create_task(permits.acquire())
     await turns()
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert places.waiting == 0
+    assert permits.waiting == 0
     held.release(settle=False)
-    assert places.used == 0
+    assert permits.used == 0
 
 
-async def test_a_place_that_arrives_together_with_the_cancellation_is_not_lost():
-    places = make()
-    held = await places.take()
-    waiting = asyncio.create_task(places.take())
+async def test_a_permit_that_arrives_together_with_the_cancellation_is_not_lost():
+    permits = make()
+    held = await permits.acquire()
+    waiting = asyncio.create_task(permits.acquire())
     await turns()
     held.release(settle=False)
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
-    assert places.used == 0
+    assert permits.used == 0
 
 
-async def test_a_place_that_arrives_together_with_a_cancellation_goes_to_the_next_in_line():
-    places = make()
-    held = await places.take()
-    first, second = asyncio.create_task(places.take()), asyncio.create_task(places.take())
+async def test_a_permit_that_arrives_together_with_a_cancellation_goes_to_the_next_in_queue():
+    permits = make()
+    held = await permits.acquire()
+    first, second = asyncio.create_task(permits.acquire()), asyncio.create_task(permits.acquire())
     await turns()
     held.release(settle=False)
     first.cancel()
     await second
-    assert (places.used, places.waiting) == (1, 0)
+    assert (permits.used, permits.waiting) == (1, 0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**16), limit=st.integers(1, 4), callers=st.integers(1, 25), settle=st.booleans())
-def test_however_callers_come_and_go_the_limit_holds_and_every_place_comes_back(seed, limit, callers, settle):
+def test_however_callers_come_and_go_the_limit_holds_and_every_permit_comes_back(seed, limit, callers, settle):
     rng = random.Random(seed)
 
     async def scenario() -> None:
-        places = make(limit=limit, settle_s=0.0005 if settle else 0.0, max_waiting=10)
+        permits = make(limit=limit, settle_s=0.0005 if settle else 0.0, max_waiting=10)
         holding = 0
 
         async def caller() -> None:
             nonlocal holding
             await turns(rng.randrange(4))
             try:
-                place = await places.take(wait_s=rng.choice([0.0, 0.001, 30.0]))
+                permit = await permits.acquire(wait_s=rng.choice([0.0, 0.001, 30.0]))
             except CapacityExhausted:
                 return
             try:
                 holding += 1
-                assert holding <= places.used <= limit
+                assert holding <= permits.used <= limit
                 await turns(rng.randrange(6))
             finally:
                 holding -= 1
-                place.release(settle=settle)
+                permit.release(settle=settle)
 
         tasks = [asyncio.create_task(caller()) for _ in range(callers)]
         for task in rng.sample(tasks, k=len(tasks) // 3):
@@ -199,99 +199,99 @@ def test_however_callers_come_and_go_the_limit_holds_and_every_place_comes_back(
                 task.result()
         if settle:
             await asyncio.sleep(0.002)
-        assert (places.used, places.waiting) == (0, 0)
+        assert (permits.used, permits.waiting) == (0, 0)
 
     asyncio.run(scenario())
 
 
-# --- LiveAvatar says that the account is full, though a place is free here
+# --- LiveAvatar says that the account is full, though a permit is free here
 
 
-async def test_a_refused_caller_goes_back_to_where_it_stood_and_the_place_settles():
-    places, served = make(), []
-    held = await places.take()
+async def test_a_refused_caller_goes_back_to_where_it_stood_and_the_permit_settles():
+    permits, served = make(), []
+    held = await permits.acquire()
 
     async def caller(name: str, refusals: int) -> None:
-        place = await places.take()
+        permit = await permits.acquire()
         for _ in range(refusals):
-            place.refuse()
-            assert place.is_hopeful
-            assert places.used == 1, "it settles"
-            place = await places.take(again=place)
+            permit.refuse()
+            assert permit.may_retry
+            assert permits.used == 1, "it settles"
+            permit = await permits.acquire(refused=permit)
         served.append(name)
-        place.release(settle=False)
+        permit.release(settle=False)
 
     callers = [asyncio.create_task(caller("first", 2)), asyncio.create_task(caller("second", 0))]
     await turns()
     held.release(settle=True)
     await asyncio.wait(callers, timeout=5)
     assert served == ["first", "second"]
-    assert (places.used, places.waiting) == (0, 0)
-    assert places.settling.pause_s > 0, "learnt"
+    assert (permits.used, permits.waiting) == (0, 0)
+    assert permits.settling.pause_s > 0, "learnt"
 
 
 async def test_several_refused_callers_keep_their_order():
-    places, served = make(limit=3), []
-    held = [await places.take() for _ in range(3)]
+    permits, served = make(limit=3), []
+    held = [await permits.acquire() for _ in range(3)]
 
     async def caller(name: int) -> None:
-        place = await places.take()
-        place.refuse()
-        place = await places.take(again=place)
+        permit = await permits.acquire()
+        permit.refuse()
+        permit = await permits.acquire(refused=permit)
         served.append(name)
-        place.release(settle=False)
+        permit.release(settle=False)
 
     callers = []
     for name in range(5):
         callers.append(asyncio.create_task(caller(name)))
         await turns(1)
-    for place in held:
-        place.release(settle=True)
+    for permit in held:
+        permit.release(settle=True)
     await asyncio.wait(callers, timeout=5)
     assert served == [0, 1, 2, 3, 4]
 
 
-async def test_a_refusal_without_a_line_and_without_an_end_before_it_is_no_matter_of_time():
-    places = make(limit=3, settle_s=1.0)
-    place = await places.take()
-    place.refuse()
-    assert not place.is_hopeful
-    assert (places.used, places.settling.pause_s) == (0, 1.0)
+async def test_a_refusal_without_a_queue_and_without_an_end_before_it_is_no_matter_of_time():
+    permits = make(limit=3, settle_s=1.0)
+    permit = await permits.acquire()
+    permit.refuse()
+    assert not permit.may_retry
+    assert (permits.used, permits.settling.pause_s) == (0, 1.0)
 
 
 async def test_a_refusal_soon_after_a_full_account_lost_a_session_is_a_matter_of_time():
-    places = make(settle_s=0.005)
-    (await places.take()).release(settle=True)
+    permits = make(settle_s=0.005)
+    (await permits.acquire()).release(settle=True)
     await asyncio.sleep(0.01)
-    place = await places.take()
-    place.refuse()
-    assert place.is_hopeful
+    permit = await permits.acquire()
+    permit.refuse()
+    assert permit.may_retry
 
 
 async def test_a_refused_caller_waits_no_longer_than_it_is_willing_to():
-    places = make()
-    held = await places.take()
-    waiting = asyncio.create_task(places.take())
+    permits = make()
+    held = await permits.acquire()
+    waiting = asyncio.create_task(permits.acquire())
     await turns()
     held.release(settle=True)
-    place = await waiting
-    place.refuse()
+    permit = await waiting
+    permit.refuse()
     with pytest.raises(CapacityExhausted):
-        await places.take(wait_s=0.005, again=place)
-    assert places.waiting == 0
+        await permits.acquire(wait_s=0.005, refused=permit)
+    assert permits.waiting == 0
 
 
-async def test_a_full_line_is_no_reason_to_lose_one_that_stood_in_it():
-    places = make(max_waiting=1)
-    held = await places.take()
-    waiting = asyncio.create_task(places.take())
+async def test_a_full_queue_is_no_reason_to_lose_one_that_stood_in_it():
+    permits = make(max_waiting=1)
+    held = await permits.acquire()
+    waiting = asyncio.create_task(permits.acquire())
     await turns()
     held.release(settle=True)
-    place = await waiting
-    another = asyncio.create_task(places.take())
+    permit = await waiting
+    another = asyncio.create_task(permits.acquire())
     await turns()
-    place.refuse()
-    (await places.take(wait_s=5, again=place)).release(settle=False)
+    permit.refuse()
+    (await permits.acquire(wait_s=5, refused=permit)).release(settle=False)
     (await another).release(settle=False)
 
 

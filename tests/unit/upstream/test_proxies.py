@@ -1,4 +1,4 @@
-"""One decision on proxies for REST and for the command socket, as people know it from other programs."""
+"""Choice of the proxy, for REST and command sockets alike, as in other programs."""
 
 import pytest
 

@@ -13,6 +13,7 @@ from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatu
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
 from liveavatar_gateway.upstream.stopper import Stopped
 from testkit.answering import answering, envelope, http
+from testkit.tcp import tcp_server
 
 STOP, START, TOKEN, LIST, GET = (
     "/v1/sessions/stop",
@@ -58,19 +59,17 @@ async def test_a_connection_that_servers_are_about_to_close_is_not_used_again():
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
-        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(GONE.replace(b"Connection: close\r\n", b""))
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(GONE.replace(b"Connection: close\r\n", b""))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    one = Rest(RestConfig(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), "key")
-    async with server, contextlib.AsyncExitStack() as stack:
+    async with tcp_server(serve) as address, contextlib.AsyncExitStack() as stack:
+        one = Rest(RestConfig(base_url=f"http://{address}"), "key")
         stack.push_async_callback(one.aclose)
-        await one.fate("s-1")
-        await one.fate("s-1")
+        await one.remote_status("s-1")
+        await one.remote_status("s-1")
         assert connections == 1
         await asyncio.sleep(4.5)
-        await one.fate("s-1")
+        await one.remote_status("s-1")
         assert connections == 2
 
 
@@ -78,7 +77,7 @@ async def test_a_connection_that_servers_are_about_to_close_is_not_used_again():
 async def test_no_page_of_a_proxy_proves_that_a_session_is_gone(answer):
     async with rest() as (one, server):
         server.answers = {STOP: answer, GET: answer, LIST: answer}
-        for call in (one.stop("s-1", "USER_CLOSED"), one.fate("s-1"), one.active()):
+        for call in (one.stop("s-1", "USER_CLOSED"), one.remote_status("s-1"), one.active()):
             with pytest.raises(e.UpstreamProtocol) as refused:
                 await call
             assert refused.value.metadata["foreign_answer"] == "true"
@@ -89,11 +88,11 @@ async def test_liveavatars_own_word_is_believed():
         server.answers = {STOP: [http(200, envelope(None)), GONE], GET: GONE}
         assert await one.stop("s-1", "USER_CLOSED") is Stopped.NOW
         assert await one.stop("s-1", "USER_CLOSED") is Stopped.BEFORE
-        assert await one.fate("s-1") == RemoteStatus(over=True)
+        assert await one.remote_status("s-1") == RemoteStatus(over=True)
         server.answers[GET] = http(200, envelope({"id": "s-1", "end_reason": "IDLE_TIMEOUT"}))
-        assert await one.fate("s-1") == RemoteStatus(over=True, reason="IDLE_TIMEOUT")
+        assert await one.remote_status("s-1") == RemoteStatus(over=True, reason="IDLE_TIMEOUT")
         server.answers[GET] = http(200, envelope({"id": "s-1", "end_reason": None, "end_at": None}))
-        assert await one.fate("s-1") == RemoteStatus(over=False)
+        assert await one.remote_status("s-1") == RemoteStatus(over=False)
 
 
 async def test_a_list_without_results_says_nothing():

@@ -13,6 +13,7 @@ from liveavatar_gateway.core.errors import UpstreamTimeout
 from liveavatar_gateway.upstream.model import Minted
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
 from liveavatar_gateway.upstream.standstill import STOOD_STILL_S, PatientTimer, patient_timeout, wait_patiently
+from testkit.tcp import tcp_server
 
 _SUSPENDED_S = STOOD_STILL_S + 0.3
 
@@ -66,10 +67,7 @@ async def test_what_is_not_done_goes_on():
 async def answering(*, answers: bool) -> AsyncIterator[str]:
     """LiveAvatar's API; its answer to `/start` is in the kernel before the process that asks goes on."""
 
-    serving: list[asyncio.Task[None]] = []
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.append(asyncio.current_task())
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(
             (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
@@ -87,13 +85,9 @@ async def answering(*, answers: bool) -> AsyncIterator[str]:
             time.sleep(_SUSPENDED_S)  # noqa: ASYNC251 - a suspended process
         else:
             await reader.read()
-        writer.close()
-        await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await asyncio.wait(serving)
+    async with tcp_server(serve) as address:
+        yield f"http://{address}"
 
 
 async def start(url: str) -> str:

@@ -117,6 +117,10 @@ from liveavatar.gateway.model import (
     VideoEncoding,
     VideoQuality,
 )
+from liveavatar.gateway.options import (
+    SessionKeywords,
+    SessionOptions,
+)
 from liveavatar.gateway.refusals import from_rpc_error, from_status
 from liveavatar.gateway.session import (
     AsyncSession,
@@ -211,7 +215,9 @@ __all__ = [
     "SessionEndedEvent",
     "SessionEvent",
     "SessionExpiringEvent",
+    "SessionKeywords",
     "SessionNotFound",
+    "SessionOptions",
     "SessionRecord",
     "SessionRotatedEvent",
     "SessionState",

@@ -1,11 +1,11 @@
-"""The asyncio client."""
+"""Client for asyncio."""
 
 import functools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -14,31 +14,27 @@ from liveavatar.gateway.channel import Connection, channel_credentials
 from liveavatar.gateway.model import (
     CreatedSession,
     Interruption,
-    LiveKitRoom,
     RoomAccess,
     ServerInfo,
     SessionRecord,
     SessionState,
-    VideoEncoding,
-    VideoQuality,
-    duration_to_proto,
+    as_timedelta,
     state_to_proto,
-    video_to_proto,
 )
+from liveavatar.gateway.options import SessionKeywords, SessionOptions, session_options
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.targets import target_list
-from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 from liveavatar.gateway.watch import AsyncWatch
 
 
 class AsyncClient:
-    """A gateway, from one event loop. Keep one per process and share it: its sessions use one connection.
+    """Client of a gateway for one event loop. One client per process is enough: its sessions share a connection.
 
-    Use it as `async with AsyncClient("gateway:50051") as client:`; leaving the block ends the sessions that are
-    still open. The connection is made with the first call.
+    Use it as `async with AsyncClient("gateway:50051") as client:`. Leaving the block ends the sessions that are
+    still open. The connection is established with the first call.
     """
 
     def __init__(
@@ -49,25 +45,25 @@ class AsyncClient:
         call_credentials: grpc.CallCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
-        chunk: float = 0.2,
+        chunk_duration: timedelta | float = 0.2,
         resume_timeout: timedelta | float | None = None,
     ) -> None:
         """Prepare a client; nothing is sent.
 
         Args:
-            target: "host:port" or any other gRPC name. Several, with commas between or as a list, are the same
-                gateway at several addresses: the next is tried where one fails, and sessions are resumed there.
-                Where one of them names the process that has a session, that is asked, with the same credentials.
-            credentials: What identifies the gateway, as from `grpc.ssl_channel_credentials()`. Default: plaintext.
-            call_credentials: What identifies the caller, as from `grpc.access_token_call_credentials(token)`.
-            options: gRPC channel options; they win over this library's `DEFAULT_OPTIONS`.
-            timeout: Seconds a call may take that does not wait for an avatar, at however many targets. None waits
-                for ever.
-            chunk: Longest audio message, seconds. Shorter ones cost more messages, longer ones delay what is
-                behind them.
-            resume_timeout: How long a session that lost its gateway is tried to be resumed; seconds if a number.
-                Then everything that waits raises ConnectionLost. Default: the session's `detach_grace`, after
-                which the gateway has ended it.
+            target: "host:port" or another gRPC name. A list, or names separated by commas, are addresses of the
+                same gateway: when one target fails, the next target is tried and sessions are resumed there. If a
+                target names another process as the owner of a session, that process is called with the same
+                credentials.
+            credentials: Channel credentials, such as `grpc.ssl_channel_credentials()`. Default: plaintext.
+            call_credentials: Call credentials, such as `grpc.access_token_call_credentials(token)`.
+            options: gRPC channel options, which replace those of `DEFAULT_OPTIONS`.
+            timeout: Seconds for a call that does not wait for an avatar, at all targets together. None: no limit.
+            chunk_duration: Longest audio message; a number counts seconds. Shorter chunks cost more messages,
+                longer chunks delay the audio behind them.
+            resume_timeout: Time for which to try to resume a session that lost its gateway; a number counts
+                seconds. Then all waiting calls raise ConnectionLost. Default: the session's `detach_grace`, after
+                which the gateway ends the session.
 
         Raises:
             ValueError: call credentials without TLS, or no target.
@@ -76,12 +72,10 @@ class AsyncClient:
         targets = target_list(target)
         self._target = ",".join(targets)
         self._timeout_s = timeout
-        self._chunk_s = chunk
-        # The channel is not made here: it belongs to the event loop it is made in.
-        self._scope = ClientRuntime(targets, lambda one: Connection(one, combined, options))
-        self._patience = (
-            timedelta(seconds=resume_timeout) if isinstance(resume_timeout, int | float) else resume_timeout
-        )
+        self._chunk_s = as_timedelta(chunk_duration).total_seconds()
+        # Channels are created later: a channel belongs to the event loop in which it was created.
+        self._runtime = ClientRuntime(targets, lambda address: Connection(address, combined, options))
+        self._resume_timeout = None if resume_timeout is None else as_timedelta(resume_timeout)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target}>"
@@ -96,60 +90,29 @@ class AsyncClient:
 
     def open_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
+        **options: Unpack[SessionKeywords],
     ) -> AsyncSession:
-        """A new session, opened by `async with` or `await session.open()`.
+        """Return a new session, to be opened by `async with` or `await session.open()`.
 
         Args:
-            avatar_id: Which avatar, a UUID.
-            sandbox: Costs nothing, lasts at most 60 s, takes the sandbox avatar only.
-            quality: Size of the video. Default: 720p.
-            video_encoding: Codec of the video. Default: H.264.
-            max_duration: When LiveAvatar ends the session; seconds if a number. Default: the plan's limit.
-            detach_grace: How long the session outlives a broken connection, up to 5 min; seconds if a number.
-                Default: the gateway's, 30 s.
-            labels: The caller's own, for `list_sessions`.
-            livekit_room: A LiveKit room of the caller's own, in which the avatar appears: its name, or a
-                `LiveKitRoom`. Default: a room that LiveAvatar makes and that ends with the session.
-            auto_rotate: Outlive the limit of one avatar: a fresh one takes over before it, and a
-                `SessionRotatedEvent` says where it is. While there are two, both are billed. Default: the session
-                ends at its limit.
-            request_id: Opening again with the same one gives the same session. Default: a fresh UUID, so that
-                this library's own retries never start two.
-            audio_format: What `say` is given where it does not say otherwise. Default: 24 kHz mono 16-bit PCM.
-            timeout: Seconds that opening may take, waiting for a free place included. None waits for ever.
+            avatar: Id of the avatar, or the options of the session.
+            request_id: Key of idempotence: the same id returns the same session. Default: a fresh UUID, so that
+                this library's own retries never start a second session.
+            audio_format: Format of the samples given to `say` without a format. Default: 24 kHz mono 16-bit PCM.
+            timeout: Seconds for opening, including the wait for a free permit. None: no limit.
+            options: Fields of `SessionOptions`, which replace those of `avatar`.
 
         Raises:
-            ValueError: no such quality or encoding.
+            ValueError: no such video quality or encoding.
         """
-        spec = _spec(
-            avatar_id,
-            sandbox=sandbox,
-            quality=quality,
-            video_encoding=video_encoding,
-            max_duration=max_duration,
-            detach_grace=detach_grace,
-            labels=labels,
-            livekit_room=livekit_room,
-            auto_rotate=auto_rotate,
-        )
-        return self._session(
-            pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec)),
-            audio_format,
-            timeout,
-        )
+        spec = session_options(avatar, options).to_proto()
+        first = pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec))
+        return self._session(first, audio_format, timeout)
 
     def resume_session(
         self,
@@ -159,13 +122,15 @@ class AsyncClient:
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
     ) -> AsyncSession:
-        """A session that exists, taken over from wherever it is attached now.
+        """Return a session that exists, to be taken over by `async with` or `await session.open()`.
+
+        A stream that another process has attached to the session ends with AttachSuperseded.
 
         Args:
-            handle: From `AsyncSession.handle`, `detach` or `create_session`.
-            after_sequence: Events up to this one are known; all later ones come (again).
-            audio_format: What `say` is given where it does not say otherwise.
-            timeout: Seconds that opening may take.
+            handle: Handle from `AsyncSession.handle`, `detach` or `create_session`.
+            after_sequence: Sequence of the last known event; all later events are delivered, also a second time.
+            audio_format: As for `open_session`.
+            timeout: Seconds for opening. None: no limit.
         """
         return self._session(
             pb.AttachRequest(resume=pb.ResumeSession(handle=handle, after_sequence=after_sequence)),
@@ -175,52 +140,31 @@ class AsyncClient:
 
     async def create_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,  # noqa: ASYNC109  the call's deadline, which bounds the gateway's queue too
+        **options: Unpack[SessionKeywords],
     ) -> CreatedSession:
-        """Create a session for someone else to speak in, and wait until its avatar is ready.
+        """Create a session for another process to speak in, and wait until its avatar is ready.
 
-        Nobody is attached to it: it is ended after `detach_grace` unless someone resumes it.
+        No stream is attached to the session: the gateway ends it after `detach_grace` unless it is resumed.
 
         Args:
-            avatar_id: As in `open_session`, like those below.
-            sandbox: As there.
-            quality: As there.
-            video_encoding: As there.
-            max_duration: As there.
-            detach_grace: As there.
-            labels: As there.
-            livekit_room: As there.
-            auto_rotate: As there.
-            request_id: As there.
-            timeout: Seconds this may take, waiting for a free place included.
+            avatar: As for `open_session`.
+            request_id: As for `open_session`.
+            timeout: Seconds for the call, including the wait for a free permit. None: no limit.
+            options: As for `open_session`.
 
         Raises:
-            GatewayError: it was refused, or LiveAvatar failed.
+            GatewayError: the gateway refused, or LiveAvatar failed.
+            ValueError: no such video quality or encoding.
         """
-        spec = _spec(
-            avatar_id,
-            sandbox=sandbox,
-            quality=quality,
-            video_encoding=video_encoding,
-            max_duration=max_duration,
-            detach_grace=detach_grace,
-            labels=labels,
-            livekit_room=livekit_room,
-            auto_rotate=auto_rotate,
-        )
+        spec = session_options(avatar, options).to_proto()
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
-        response = await self._scope.ask(lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout)
+        response = await self._runtime.call(
+            lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout
+        )
         return CreatedSession(
             session=SessionRecord.from_proto(response.session),
             room=RoomAccess.from_proto(response.room),
@@ -228,13 +172,13 @@ class AsyncClient:
         )
 
     async def get_session(self, session_id: str) -> SessionRecord:
-        """One session as it is now; ended ones stay readable for a while.
+        """Return the current record of a session; ended sessions stay readable for a while.
 
         Raises:
             SessionNotFound: no such session.
         """
         request = pb.GetSessionRequest(session_id=session_id)
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.GetSession(request, timeout=left_s), self._timeout_s
         )
         return SessionRecord.from_proto(response.session)
@@ -246,11 +190,11 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         page_size: int = 100,
     ) -> AsyncIterator[SessionRecord]:
-        """Sessions, newest first; pages are fetched as they are needed.
+        """Iterate over sessions, newest first; pages are fetched as needed.
 
         Args:
-            states: Only sessions in one of these. Default: all.
-            labels: Only sessions that have all of these.
+            states: Only sessions in one of these states. Default: all.
+            labels: Only sessions with all of these labels.
             page_size: Sessions per call, 1 to 500.
         """
         token = ""
@@ -259,7 +203,7 @@ class AsyncClient:
             request = pb.ListSessionsRequest(
                 page_size=page_size, page_token=token, states=numbers, labels=dict(labels or {})
             )
-            response = await self._scope.ask(functools.partial(_page, request), self._timeout_s)
+            response = await self._runtime.call(functools.partial(_page, request), self._timeout_s)
             for session in response.sessions:
                 yield SessionRecord.from_proto(session)
             token = response.next_page_token
@@ -267,30 +211,30 @@ class AsyncClient:
                 return
 
     async def end_session(self, session_id: str) -> SessionRecord:
-        """End a session, from any process, and wait until LiveAvatar has stopped it. Idempotent.
+        """End a session, from any process, and wait until LiveAvatar has stopped the avatar. Idempotent.
 
         Raises:
             SessionNotFound: no such session.
         """
         request = pb.EndSessionRequest(session_id=session_id)
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.EndSession(request, timeout=left_s), self._timeout_s
         )
         return SessionRecord.from_proto(response.session)
 
     async def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
-        """Barge-in from any process. Whoever speaks there should prefer its own `AsyncSession.interrupt`.
+        """Interrupt speech from any process. The process that speaks should use `AsyncSession.interrupt`.
 
         Args:
-            session_id: Whose speech to cut.
-            utterance_id: The utterance to cut. Default: the one being spoken and all that wait behind it.
+            session_id: Id of the session.
+            utterance_id: The utterance to interrupt. Default: the utterance being spoken and all behind it.
 
         Raises:
             SessionNotFound: no such session.
             UtteranceNotFound: the session never had that utterance.
         """
         request = pb.InterruptSessionRequest(session_id=session_id, utterance_id=utterance_id)
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.InterruptSession(request, timeout=left_s), self._timeout_s, once=True
         )
         return Interruption.from_proto(response.result)
@@ -302,46 +246,48 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> AsyncWatch:
-        """What happens in many sessions, on one stream, opened by `async with` or `await watch.open()`.
+        """Return a watch of many sessions, to be opened by `async with` or `await watch.open()`.
 
         Args:
-            session_ids: Which ones. As a mapping, with the last event that is known of each, such as
-                `AsyncWatch.sequences` gave: later ones are told, or what is missing.
-            labels: Also all that have all of these, those of the future too. They find the sessions of the process
-                that is asked, as `list_sessions` does; what was found is followed to other processes. Default:
-                all sessions, where no `session_ids` are given.
-            timeout: Seconds that opening may take.
+            session_ids: Ids of the sessions. A mapping holds the last known event of each session, such as
+                `AsyncWatch.sequences`: later events are delivered, or a WatchGap.
+            labels: Watch also all present and future sessions with all of these labels. They select among the
+                sessions of the process that is called, as in `list_sessions`; selected sessions are followed to
+                other processes. Default: all sessions if `session_ids` is empty.
+            timeout: Seconds for opening. None: no limit.
         """
         if isinstance(session_ids, str):
             session_ids = (session_ids,)
         wanted = dict(session_ids) if isinstance(session_ids, Mapping) else dict.fromkeys(session_ids, 0)
         if labels is None and not wanted:
             labels = {}
-        return AsyncWatch(self._scope, wanted, labels, open_timeout_s=timeout, patience=self._patience)
+        return AsyncWatch(
+            self._runtime, wanted, labels, open_timeout_s=timeout, resume_timeout=self._resume_timeout
+        )
 
     async def server_info(self) -> ServerInfo:
-        """What this gateway is and takes."""
+        """Return version, limits and supported formats of the gateway."""
         request = pb.GetServerInfoRequest()
-        response = await self._scope.ask(
+        response = await self._runtime.call(
             lambda stub, left_s: stub.GetServerInfo(request, timeout=left_s), self._timeout_s
         )
         return ServerInfo.from_proto(response)
 
     async def close(self) -> None:
         """End the sessions that are open, then close the connection. Idempotent."""
-        await self._scope.close()
+        await self._runtime.close()
 
     def _session(
         self, first: pb.AttachRequest, audio_format: AudioFormat | None, timeout_s: float | None
     ) -> AsyncSession:
         return AsyncSession(
-            self._scope,
+            self._runtime,
             first,
             audio_format=audio_format or AudioFormat(),
             open_timeout_s=timeout_s,
             call_timeout_s=self._timeout_s,
             chunk_s=self._chunk_s,
-            patience=self._patience,
+            resume_timeout=self._resume_timeout,
         )
 
 
@@ -349,34 +295,3 @@ def _page(
     request: pb.ListSessionsRequest, stub: "rpc.SessionServiceAsyncStub", timeout_s: float | None
 ) -> Awaitable[pb.ListSessionsResponse]:
     return stub.ListSessions(request, timeout=timeout_s)
-
-
-def _spec(
-    avatar_id: str,
-    *,
-    sandbox: bool,
-    quality: VideoQuality | str | None,
-    video_encoding: VideoEncoding | str | None,
-    max_duration: timedelta | float | None,
-    detach_grace: timedelta | float | None,
-    labels: Mapping[str, str] | None,
-    livekit_room: LiveKitRoom | str | None,
-    auto_rotate: bool,
-) -> session_pb2.SessionSpec:
-    spec = session_pb2.SessionSpec(
-        avatar_id=avatar_id, sandbox=sandbox, labels=dict(labels or {}), auto_rotate=auto_rotate
-    )
-    if quality is not None or video_encoding is not None:
-        video = video_to_proto(
-            VideoQuality(quality) if quality is not None else None,
-            VideoEncoding(video_encoding) if video_encoding is not None else None,
-        )
-        spec.video.CopyFrom(video)
-    if max_duration is not None:
-        spec.max_duration.CopyFrom(duration_to_proto(max_duration))
-    if detach_grace is not None:
-        spec.detach_grace.CopyFrom(duration_to_proto(detach_grace))
-    if livekit_room is not None:
-        room = LiveKitRoom(name=livekit_room) if isinstance(livekit_room, str) else livekit_room
-        spec.livekit_room.CopyFrom(room.to_proto())
-    return spec

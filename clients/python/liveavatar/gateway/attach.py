@@ -1,11 +1,12 @@
-"""The Attach stream of one session: commands up, events down, resumed when it breaks."""
+"""Attach stream of one session: sends commands, receives events, and is resumed when it breaks."""
 
 import asyncio
+import contextlib
 import enum
 import logging
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
@@ -30,60 +31,76 @@ _log = logging.getLogger(__name__)
 AttachCall: TypeAlias = Stream[pb.AttachRequest, pb.AttachResponse]
 
 OPEN_ATTEMPTS = 4
-"""Tries to open a session before the caller hears that the gateway cannot be reached."""
+"""Rounds of all targets in which a session must open before the error is raised."""
 RESUME_ANSWER_S = 10.0
-"""How long a resumed stream may take to answer; lower tries again sooner, higher suits slow networks."""
+"""Longest wait for the answer to a resumed stream. Lower retries sooner, higher suits slow networks."""
 LAST_ANSWER_S = 1.0
-"""How long it may take when the time for resuming is over. Lower misses the word of how the session ended."""
+"""The same when the time for resuming is over. Lower may miss the gateway's report of the session's end."""
 _DRAINING = (
     "this gateway process is draining: it takes nothing new and ends its sessions; "
     "come back in 1 s to reach another process"
 )
-"""Message of an error made here, in the words of the gateway's own."""
+"""Message of an error that this library raises in place of the gateway."""
 _NO_ANSWER = (None, "heartbeat")
 _STABLE_S = 5.0
-# A stream that lived this long has recovered; one that breaks at once goes on with growing delays.
+# A stream of this age counts as recovered; delays keep growing for a stream that breaks sooner.
 
 
 class AttachPhase(enum.Enum):
-    """Where the stream is."""
+    """State of the stream of a session, over any number of calls."""
 
+    NEW = enum.auto()
+    """Nothing was sent, so the gateway cannot have started a session."""
     CONNECTING = enum.auto()
-    """Not answered yet, for the first time or again."""
+    """The first message of a call was sent and is not answered yet."""
     ATTACHED = enum.auto()
-    """Answered: commands are taken, events come."""
+    """The call was answered: it takes commands and brings events."""
+    CLOSING = enum.auto()
+    """The session ended or is being detached: the stream is not resumed."""
     OVER = enum.auto()
-    """It will not come back."""
+    """The last call is over."""
+
+
+PHASE_TRANSITIONS: Mapping[AttachPhase, frozenset[AttachPhase]] = {
+    # The answer may be read before the task that wrote the first message runs again.
+    AttachPhase.NEW: frozenset(
+        {AttachPhase.CONNECTING, AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}
+    ),
+    AttachPhase.CONNECTING: frozenset({AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}),
+    AttachPhase.ATTACHED: frozenset({AttachPhase.CONNECTING, AttachPhase.CLOSING, AttachPhase.OVER}),
+    AttachPhase.CLOSING: frozenset({AttachPhase.OVER}),
+    AttachPhase.OVER: frozenset(),
+}
+"""Phases that may follow each phase. `Attachment` skips a change that is not in the table."""
 
 
 class AttachListener(Protocol):
-    """Who is told what the stream brings; called in the event loop, in order, never twice for one event."""
+    """Receiver of the stream's messages; called in the event loop, in order, once per event."""
 
     def on_opened(self, message: pb.SessionOpened) -> None:
-        """The stream holds the session, for the first time or again."""
+        """Handle the answer to `open` or `resume`."""
 
     def on_event(self, message: pb.SessionEvent) -> None:
-        """Something happened in the session."""
+        """Handle an event of the session."""
 
     def on_go_away(self, message: pb.GoAway) -> None:
-        """The gateway process drains."""
+        """Handle the start of a drain."""
 
     def on_go_away_cancelled(self) -> None:
-        """The gateway does not shut down after all."""
+        """Handle the cancellation of a drain."""
 
     def on_events_lost(self, error: EventsCompacted) -> None:
-        """Events were missed while the stream was away, and the gateway has let go of them."""
+        """Handle the loss of events that the gateway no longer keeps."""
 
     def on_resumed(self, gap_s: float, attempt_count: int, target: str, missed_events: int) -> None:
-        """The stream was lost for `gap_s` and is there again; comes before `on_opened`."""
+        """Handle a resumed stream, `gap_s` after its loss; called before `on_opened`."""
 
 
 class Attachment:
-    """Owns the Attach stream. One task runs it, one writes to it; commands wait for their results.
+    """Owner of the Attach stream. One task runs the stream, another writes; commands wait for their results.
 
-    Invariant: each event reaches the listener once and in order, over any number of breaks. A command that has
-    no result when the stream breaks is sent again with the same id: all four may be repeated by the one who
-    holds the session.
+    Invariant: each event reaches the listener once and in order, over any number of calls. A command without a
+    result when a call breaks is sent again with the same id: repeating any of the four commands is harmless.
     """
 
     def __init__(
@@ -91,104 +108,118 @@ class Attachment:
         connect: Callable[[str], AttachCall],
         first: pb.AttachRequest,
         listener: AttachListener,
-        changes: Condition,
+        condition: Condition,
         retries: Retries,
         *,
-        patience: timedelta | None = None,
+        resume_timeout: timedelta | None = None,
     ) -> None:
         """Prepare the stream.
 
         Args:
             connect: Starts an Attach call to a target.
             first: `open` or `resume`.
-            listener: Who is told what comes.
-            changes: Notified whenever something here changed.
-            retries: Which target to try next, and when.
-            patience: How long a lost session is tried to be resumed. Default: its `detach_grace`.
+            listener: Receives what the stream brings.
+            condition: Notified of each change.
+            retries: Chooses the target and the delay of the next attempt.
+            resume_timeout: How long to try to resume a lost session. Default: its `detach_grace`.
         """
         self._connect = connect
         self._first = first
         self._listener = listener
-        self._changes = changes
+        self._condition = condition
         self._retries = retries
-        self._patience = patience
+        self._resume_timeout = resume_timeout
         self._target = retries.route.current
         self._lost_mono_s = 0.0
-        self._left: set[str] = set()
+        self._left_targets: set[str] = set()
         self._opened: pb.SessionOpened | None = None
         self._handle = ""
         self._sequence = first.resume.after_sequence
-        self._ended = False
-        self._detaching = False
+        self._phase = AttachPhase.NEW
+        self._call: AttachCall | None = None
         self._outbox: asyncio.Queue[pb.AttachRequest | None] | None = None
         self._pending: dict[str, tuple[pb.SessionCommand, asyncio.Future[pb.CommandResult]]] = {}
-        self.phase = AttachPhase.CONNECTING
-        self._asked = False
+
+    @property
+    def phase(self) -> AttachPhase:
+        """State of the stream."""
+        return self._phase
 
     @property
     def handle(self) -> str:
-        """Resumes the session on another stream."""
+        """Secret that resumes the session on another stream."""
         return self._handle
 
     @property
     def creates(self) -> bool:
-        """Whether the first message may have made the gateway start a session."""
-        return self._asked and self._first.HasField("open")
+        """True when the gateway may have started a session for the first message."""
+        return self._first.HasField("open") and self.phase not in (AttachPhase.NEW, AttachPhase.OVER)
 
     @property
     def grace(self) -> timedelta:
-        """How long the session outlives a lost stream; zero before it was opened."""
+        """Time for which the session outlives a lost stream; zero before it is open."""
         return self._opened.detach_grace.ToTimedelta() if self._opened is not None else timedelta()
 
     @property
-    def patience(self) -> timedelta:
-        """How long a lost stream is tried to be resumed."""
-        return self.grace if self._patience is None else self._patience
+    def resume_timeout(self) -> timedelta:
+        """Time for which to try to resume a lost stream."""
+        return self.grace if self._resume_timeout is None else self._resume_timeout
 
     async def run(self) -> GatewayError | None:
-        """Hold the session until it ends, is taken over, or cannot be reached for `patience`.
+        """Stay attached until the session ends, is taken over, or is unreachable for `resume_timeout`.
 
         Returns:
-            None when the session ended or `detach` was called; otherwise why it was lost to this process.
+            None when the session ended or `detach` was called; otherwise the error that lost it to this process.
         """
         loop = asyncio.get_running_loop()
         try:
-            while True:
-                began_mono_s = loop.time()
-                error = await self._connection()
-                held, self.phase = self.phase is AttachPhase.ATTACHED, AttachPhase.CONNECTING
-                self._changes.notify()
-                if self._ended or self._detaching:
-                    return None
+            while not self._closing():
+                started_mono_s = loop.time()
+                error = await self._run_call()
+                was_attached = self.phase is AttachPhase.ATTACHED
+                if was_attached:
+                    self._enter(AttachPhase.CONNECTING)
+                if self._closing():
+                    break
                 now_mono_s = loop.time()
-                if held:
+                if was_attached:
                     self._lost_mono_s = now_mono_s
-                    if now_mono_s - began_mono_s >= _STABLE_S:
+                    if now_mono_s - started_mono_s >= _STABLE_S:
                         self._retries.stable()
                 lost_s = math.inf if self._opened is None else now_mono_s - self._lost_mono_s
-                delay_s = self._retries.next_delay_s(self._target, error, held=held, lost_s=lost_s)
+                delay_s = self._retries.next_delay_s(self._target, error, held=was_attached, lost_s=lost_s)
                 if delay_s is None:
                     return error
-                left_s = self.patience.total_seconds() - lost_s
+                left_s = self.resume_timeout.total_seconds() - lost_s
                 if self._opened is None:
                     if self._retries.round_count >= OPEN_ATTEMPTS:
                         return error
-                elif left_s <= 0 and not held:
-                    # Also with no patience at all the gateway is asked once: it tells how the session ended.
-                    return error if moved(error) else given_up(error, self.patience)
+                elif left_s <= 0 and not was_attached:
+                    # The gateway is asked once even without time to resume: it reports how the session ended.
+                    return error if moved(error) else given_up(error, self.resume_timeout)
                 else:
                     delay_s = min(delay_s, max(left_s, 0))
                 _log.info("attach.retry delay_s=%.3f cause=%s", delay_s, error)
-                await asyncio.sleep(delay_s)
+                with contextlib.suppress(TimeoutError):
+                    async with timeout(delay_s):
+                        await self._condition.until(self._closing)
         finally:
-            self.phase = AttachPhase.OVER
-            self._changes.notify()
+            self._enter(AttachPhase.OVER)
+        return None
+
+    def _closing(self) -> bool:
+        return self._phase is AttachPhase.CLOSING
+
+    def _enter(self, phase: AttachPhase) -> None:
+        if phase in PHASE_TRANSITIONS[self._phase]:
+            self._phase = phase
+            self._condition.notify()
 
     async def command(self, command: pb.SessionCommand) -> pb.CommandResult:
-        """Send a command and wait for what became of it. Cancelling the wait does not take back what was sent.
+        """Send a command and wait for its result. Cancelling the wait does not take back the command.
 
         Raises:
-            GatewayError: it was refused, or the session was lost before the answer.
+            GatewayError: the gateway refused the command, or the session was lost before the result.
         """
         command.id = uuid.uuid4().hex
         future: asyncio.Future[pb.CommandResult] = asyncio.get_running_loop().create_future()
@@ -204,30 +235,35 @@ class Attachment:
         return result
 
     def detach(self) -> None:
-        """Half-close the stream: `run` returns when the gateway has seen it. The session lives on."""
-        self._detaching = True
-        if self._outbox is not None:
+        """Half-close the stream: `run` returns when the gateway has answered. The session goes on.
+
+        A stream that is being resumed is given up at once.
+        """
+        if self.phase is AttachPhase.ATTACHED and self._outbox is not None:
             self._outbox.put_nowait(None)
+        elif self._call is not None:
+            self._call.cancel()
+        self._enter(AttachPhase.CLOSING)
 
     def reject_commands(self, error: GatewayError) -> None:
-        """Answer all commands that still wait: nothing more will come."""
+        """Fail all commands without a result: no more results will come."""
         for _, future in self._pending.values():
             if not future.done():
                 future.set_exception(error)
 
-    async def _connection(self) -> GatewayError:
-        """One stream, from its first message to its end, however it comes; says why it ended."""
+    async def _run_call(self) -> GatewayError:
+        """Run one call to its end; return the error that ended it."""
         self._target = self._retries.route.current
         try:
             call = self._connect(self._target)
         except ClientError as refusal:
             return refusal
-        # Bound: one entry per command that is being waited for.
+        # Bound: one entry per command without a result.
         outbox: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
         outbox.put_nowait(self._opening())
         for command, _ in self._pending.values():
             outbox.put_nowait(pb.AttachRequest(command=command))
-        self._outbox = outbox
+        self._outbox, self._call = outbox, call
         try:
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._write_all(call, outbox), name="attach/write")
@@ -236,7 +272,7 @@ class Attachment:
                 writing.cancel()
                 beating.cancel()
         finally:
-            self._outbox = None
+            self._outbox = self._call = None
             call.cancel()
         return error
 
@@ -248,16 +284,17 @@ class Attachment:
         )
 
     async def _write_all(self, call: AttachCall, outbox: asyncio.Queue[pb.AttachRequest | None]) -> None:
-        """Write what is put in, one at a time; None half-closes."""
+        """Write the requests of the outbox, one at a time; None half-closes the call."""
         while (request := await outbox.get()) is not None:
             if not await call.write(request):
                 return
-            self._asked = True
+            if self.phase is AttachPhase.NEW:
+                self._enter(AttachPhase.CONNECTING)
         await call.finish_writing()
 
     async def _keep_alive(self, call: AttachCall) -> None:
-        """Send heartbeats as often as the gateway announced, if it did."""
-        await self._changes.until(lambda: self.phase is AttachPhase.ATTACHED)
+        """Send heartbeats at the interval that the gateway announced, if any."""
+        await self._condition.until(lambda: self.phase is AttachPhase.ATTACHED)
         opened = self._opened
         if opened is not None and (interval_s := heartbeat_interval_s(opened.heartbeat_interval)) is not None:
             await call.keep_alive(pb.AttachRequest(heartbeat=stream_pb2.Heartbeat()), interval_s)
@@ -265,12 +302,12 @@ class Attachment:
     async def _read_all(self, call: AttachCall) -> GatewayError:
         try:
             async with timeout(self._answer_s()):
-                # A heartbeat says that the gateway is there, not that it has the session.
+                # A heartbeat proves that the gateway lives, not that it has the session.
                 while (message := await call.read()) is not None and message.WhichOneof("message") in _NO_ANSWER:
                     pass
             while message is not None:
                 self._take(message)
-                if message.HasField("go_away") and self._moves():
+                if message.HasField("go_away") and self._must_move():
                     return Draining(_DRAINING, code=grpc.StatusCode.UNAVAILABLE)
                 message = await call.read()
         except GatewayError as error:
@@ -280,14 +317,14 @@ class Attachment:
         return connection_lost("the gateway closed the stream of a session that has not ended")
 
     def _answer_s(self) -> float | None:
-        """How long the stream may take to answer: one that is resumed no longer than is left of the patience.
+        """Return the longest wait for the answer: for a resumed stream, the time left for resuming.
 
-        But for a moment, in which the gateway may say how the session has ended.
+        At least `LAST_ANSWER_S`, so that the gateway can report how the session ended.
         """
         if self._opened is None:
-            # The caller bounds the wait, which may be in line for a free place.
+            # The caller bounds the wait, which may include the wait for a free permit.
             return None
-        left_s = self.patience.total_seconds() - (asyncio.get_running_loop().time() - self._lost_mono_s)
+        left_s = self.resume_timeout.total_seconds() - (asyncio.get_running_loop().time() - self._lost_mono_s)
         return min(max(left_s, LAST_ANSWER_S), RESUME_ANSWER_S)
 
     def _take(self, message: pb.AttachResponse) -> None:
@@ -304,13 +341,13 @@ class Attachment:
                 self._handle = message.go_away.handle or self._handle
                 self._listener.on_go_away(message.go_away)
             case "go_away_cancelled":
-                self._left.discard(self._target)
+                self._left_targets.discard(self._target)
                 self._listener.on_go_away_cancelled()
             case "heartbeat":
                 return
             case None:
                 _log.debug("attach.unknown_message")
-        self._changes.notify()
+        self._condition.notify()
 
     def _take_opened(self, opened: pb.SessionOpened) -> None:
         if self._opened is not None:
@@ -320,7 +357,7 @@ class Attachment:
         self._retries.reached()
         self._opened = opened
         self._handle = opened.handle
-        self.phase = AttachPhase.ATTACHED
+        self._enter(AttachPhase.ATTACHED)
         self._listener.on_opened(opened)
         if opened.compacted_through > self._sequence:
             self._listener.on_events_lost(_compacted(self._sequence, opened.compacted_through))
@@ -333,26 +370,26 @@ class Attachment:
             _log.warning("attach.hole after=%d got=%d", self._sequence, event.sequence)
         self._sequence = event.sequence
         if event.WhichOneof("event") == "ended":
-            self._ended = True
+            self._enter(AttachPhase.CLOSING)
             if self._outbox is not None:
-                # The gateway closes its side when this one has, or half a second later.
+                # The gateway closes its side once this side is closed, or half a second later.
                 self._outbox.put_nowait(None)
         self._listener.on_event(event)
 
-    def _moves(self) -> bool:
-        """Whether to resume elsewhere at once.
+    def _must_move(self) -> bool:
+        """Return True to resume at another target at once.
 
-        A target is left so once, until it says that it stays: it may be the only one that can serve.
+        A draining target is left only once, until it cancels its drain: no other target may be able to serve.
         """
-        if len(self._retries.route.targets) == 1 or self._target in self._left:
+        if len(self._retries.route.targets) == 1 or self._target in self._left_targets:
             return False
-        self._left.add(self._target)
+        self._left_targets.add(self._target)
         return True
 
 
 def _compacted(after_sequence: int, through: int) -> EventsCompacted:
     return EventsCompacted(
-        f"events {after_sequence + 1} to {through} came while no stream was there, and are not kept",
+        f"events {after_sequence + 1} to {through} happened while no stream was attached, and are not kept",
         code=grpc.StatusCode.OUT_OF_RANGE,
         metadata={"after_sequence": str(after_sequence), "oldest_sequence": str(through + 1)},
     )

@@ -14,7 +14,7 @@ from liveavatar.gateway.v1 import audio_pb2
 
 
 class AudioEncoding(enum.StrEnum):
-    """How samples are written down. All are raw: no WAV or other header."""
+    """Encoding of samples. All encodings are raw: no WAV or other header."""
 
     PCM_S16LE = "pcm_s16le"
     """Signed 16-bit little-endian PCM, 2 bytes per sample."""
@@ -42,19 +42,19 @@ _TO_PROTO = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFormat:
-    """What the bytes given to `say` are. The default is what LiveAvatar itself takes, so nothing is resampled."""
+    """Format of raw samples. The default is LiveAvatar's own format, which needs no resampling."""
 
     encoding: AudioEncoding = AudioEncoding.PCM_S16LE
-    """How samples are written down."""
+    """Encoding of the samples."""
     sample_rate_hz: int = 24_000
-    """Samples per second and channel; the gateway takes 8000 to 48000 Hz."""
+    """Samples per second and channel; the gateway supports 8000 to 48000 Hz."""
     channel_count: int = 1
     """1 (mono) or 2 (interleaved stereo, which the gateway mixes down)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoding", AudioEncoding(self.encoding))
         if self.sample_rate_hz < 1 or self.channel_count < 1:
-            msg = f"{self.channel_count} channels at {self.sample_rate_hz} Hz make no sense; both are at least 1"
+            msg = f"{self.channel_count} channels at {self.sample_rate_hz} Hz are invalid; both must be at least 1"
             raise ValueError(msg)
 
     @property
@@ -68,32 +68,32 @@ class AudioFormat:
         return self.frame_bytes * self.sample_rate_hz
 
     def whole(self, size_bytes: int) -> int:
-        """`size_bytes` rounded down to whole frames."""
+        """Return `size_bytes` rounded down to whole frames."""
         return size_bytes - size_bytes % self.frame_bytes
 
     def size_bytes(self, seconds: float) -> int:
-        """Bytes of `seconds` of audio, whole frames, at least one."""
+        """Return the bytes of `seconds` of audio: whole frames, at least one."""
         return max(int(seconds * self.sample_rate_hz), 1) * self.frame_bytes
 
     def duration(self, size_bytes: int) -> timedelta:
-        """How long `size_bytes` of audio play."""
+        """Return the duration of `size_bytes` of audio."""
         return timedelta(seconds=size_bytes / self.bytes_per_second)
 
     def check_whole(self, size_bytes: int) -> None:
         """Refuse audio that ends inside a frame.
 
         Raises:
-            AudioMisaligned: it does, so the format or the length is wrong.
+            AudioMisaligned: the audio ends inside a frame, so the format or the length is wrong.
         """
         if size_bytes % self.frame_bytes:
             raise AudioMisaligned(
-                f"{size_bytes} bytes are no whole number of {self.frame_bytes}-byte samples",
+                f"{size_bytes} bytes are not a multiple of the {self.frame_bytes}-byte sample size",
                 code=grpc.StatusCode.INVALID_ARGUMENT,
                 metadata={"size_bytes": str(size_bytes), "frame_bytes": str(self.frame_bytes)},
             )
 
     def to_proto(self) -> audio_pb2.AudioFormat:
-        """The message for `AudioHeader.format`."""
+        """Return the message for `AudioHeader.format`."""
         return audio_pb2.AudioFormat(
             encoding=_TO_PROTO[self.encoding],
             sample_rate_hz=self.sample_rate_hz,
@@ -102,16 +102,16 @@ class AudioFormat:
 
 
 def encodings_from_proto(values: Iterable[int]) -> tuple[AudioEncoding, ...]:
-    """The encodings among `values` that this library knows."""
+    """Return the encodings among `values` that this library knows."""
     known = {int(number): encoding for encoding, number in _TO_PROTO.items()}
     return tuple(known[value] for value in values if value in known)
 
 
 class ChunkBuffer:
-    """Audio between its source and the wire, taken out in whole frames.
+    """Buffer between a source and the stream, emptied in whole frames.
 
-    Invariant: what was taken, followed by what is left, is what was put in, byte for byte. A chunk is never
-    waited for: whatever is there goes out, so that a real-time source loses no time here.
+    Invariant: the bytes taken and the bytes left are the bytes put in, in order. The buffer never waits for a full
+    chunk, so a real-time source is not delayed.
     """
 
     def __init__(self, audio_format: AudioFormat) -> None:
@@ -122,16 +122,16 @@ class ChunkBuffer:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that wait, including a frame's beginning."""
+        """Bytes in the buffer, including an incomplete frame."""
         return self._size_bytes
 
     @property
     def exhausted(self) -> bool:
-        """Whether the source has ended and no whole frame is left."""
+        """True when the source has ended and no whole frame is left."""
         return self._finished and self._size_bytes < self._format.frame_bytes
 
     def put(self, audio: Any) -> None:
-        """Add a bytes-like object, cut anywhere; it must not change until it was taken."""
+        """Add a bytes-like object, cut anywhere, which must not change until it was taken."""
         view = memoryview(audio).cast("B")
         if view.nbytes:
             self._pieces.append(view)
@@ -141,13 +141,13 @@ class ChunkBuffer:
         """Note the end of the source.
 
         Returns:
-            Bytes of a last frame that is not whole; they are never taken. 0 when all is well.
+            Bytes of an incomplete last frame, which are never taken; 0 without such a frame.
         """
         self._finished = True
         return self._size_bytes % self._format.frame_bytes
 
     def take(self, limit_bytes: int) -> bytes:
-        """Remove up to `limit_bytes` of whole frames; empty when there is none or the limit is below one."""
+        """Remove and return up to `limit_bytes` of whole frames; empty without a whole frame within the limit."""
         wanted = self._format.whole(min(limit_bytes, self._size_bytes))
         taken: list[memoryview] = []
         left = wanted

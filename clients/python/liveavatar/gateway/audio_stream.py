@@ -1,9 +1,9 @@
-"""One StreamAudio stream: its grammar, its credit, and what it says of each utterance."""
+"""StreamAudio call: its grammar, its credit, and the answers for each utterance."""
 
 import asyncio
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import grpc
@@ -11,7 +11,7 @@ import grpc
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.channel import Stream, heartbeat_interval_s
 from liveavatar.gateway.condition import Condition
-from liveavatar.gateway.credit import Chunk, CreditLedger, sendable_bytes
+from liveavatar.gateway.credit import Chunk, CreditAccount, sendable_bytes
 from liveavatar.gateway.errors import (
     AudioGap,
     CapacityExhausted,
@@ -32,28 +32,28 @@ _log = logging.getLogger(__name__)
 AudioCall: TypeAlias = Stream[pb.StreamAudioRequest, pb.StreamAudioResponse]
 
 _UNCONFIRMED_S = 4.0
-# Audio that may be kept beyond the gateway's own window: what it has sent and LiveAvatar has not confirmed yet.
+# Audio kept beyond the gateway's own window: the gateway has sent it and LiveAvatar has not confirmed it yet.
 DEFAULT_WAIT_S = 1.0
-"""How long an utterance waits that found no room, where the gateway does not say."""
+"""Delay before an utterance that found no room is begun again, where the gateway names no delay."""
 _NOT_BEGUN = (UtteranceIdReused, Draining, SessionEnded, CapacityExhausted)
 
 
 class StreamPhase(enum.Enum):
-    """Where the stream is."""
+    """State of one call. Each phase is entered once, in this order; OPENING may be followed by CLOSED."""
 
     OPENING = enum.auto()
-    """The gateway has not answered yet."""
+    """The header is not answered yet."""
     READY = enum.auto()
     """Utterances may be begun."""
     CLOSED = enum.auto()
-    """Over; `error` says why, None for OK."""
+    """The call is over; `error` holds the reason, None for OK."""
 
 
 class AudioStream:
-    """One call. One task reads it (`run`), another writes to it, in the order begin, chunks, end or cancel.
+    """StreamAudio call. One task reads (`run`), another writes begin, chunks, and end or cancel, in this order.
 
-    Invariants: bytes in flight never exceed the gateway's newest credit. What is kept to be sent again never
-    exceeds the gateway's whole window and what LiveAvatar has yet to confirm; where it is full, new audio waits.
+    Invariants: bytes in flight never exceed the gateway's newest credit. Audio kept for resending never exceeds
+    the gateway's whole window plus the audio that LiveAvatar has yet to confirm; above that, new audio waits.
     """
 
     def __init__(
@@ -61,156 +61,182 @@ class AudioStream:
         call: AudioCall,
         header: pb.AudioHeader,
         audio_format: AudioFormat,
-        changes: Condition,
+        condition: Condition,
         *,
-        on_crowded: Callable[[UtteranceState, float], None],
+        on_no_room: Callable[[UtteranceState, float], None],
     ) -> None:
         """Prepare a stream.
 
         Args:
             call: A call that has just begun.
-            header: Its first message.
-            audio_format: Format of all of its utterances.
-            changes: Notified whenever something here changed.
-            on_crowded: Told that the gateway has no room for an utterance now, and for how many seconds to wait
-                before it is begun again.
+            header: First message of the call.
+            audio_format: Format of all utterances of the stream.
+            condition: Notified of each change.
+            on_no_room: Called with an utterance for which the gateway has no room, and with the seconds to wait
+                before the utterance is begun again.
         """
-        self.format = audio_format
-        self.phase = StreamPhase.OPENING
-        self.error: GatewayError | None = None
-        self.turns: dict[str, UtteranceState] = {}
-        """Utterances the gateway owes an end on this stream."""
         self._call = call
-        self._on_crowded = on_crowded
         self._header = header
-        self._changes = changes
-        self.useful = False
-        """Whether anything came of it: audio was taken, or an utterance ended."""
-        self._ledger = CreditLedger(0)
+        self._format = audio_format
+        self._condition = condition
+        self._on_no_room = on_no_room
+        self._phase = StreamPhase.OPENING
+        self._error: GatewayError | None = None
+        self._utterances: dict[str, UtteranceState] = {}
+        self._made_progress = False
+        self._credit = CreditAccount(0)
         self._max_chunk_bytes = 0
         self._kept_limit_bytes = 0
         self._resuming: set[str] = set()
         self._heartbeat_s: float | None = None
 
+    @property
+    def format(self) -> AudioFormat:
+        """Format of all utterances of the stream."""
+        return self._format
+
+    @property
+    def phase(self) -> StreamPhase:
+        """State of the call."""
+        return self._phase
+
+    @property
+    def error(self) -> GatewayError | None:
+        """Error that ended the call; None while the call is open, and after OK."""
+        return self._error
+
+    @property
+    def utterances(self) -> Mapping[str, UtteranceState]:
+        """Utterances for which the gateway owes an `ended` on this stream, oldest first."""
+        return self._utterances
+
+    @property
+    def made_progress(self) -> bool:
+        """True once the gateway received audio or ended an utterance on this stream."""
+        return self._made_progress
+
     async def run(self) -> None:
-        """Read to the end of the stream; `phase` and `error` then say how it went. Cancelling cuts the stream."""
+        """Read to the end of the call, then set `phase` and `error`. Cancelling this cancels the call."""
         try:
             await self._call.write(pb.StreamAudioRequest(header=self._header))
             async with asyncio.TaskGroup() as tasks:
                 beating = tasks.create_task(self._keep_alive(), name="audio/heartbeat")
-                self.error = await self._read_all()
+                self._error = await self._read_all()
                 beating.cancel()
         finally:
-            self.phase = StreamPhase.CLOSED
+            self._phase = StreamPhase.CLOSED
             self._call.cancel()
-            self._changes.notify()
+            self._condition.notify()
 
     async def _read_all(self) -> GatewayError | None:
         try:
             while (message := await self._call.read()) is not None:
                 self._take(message)
-                self._changes.notify()
+                self._condition.notify()
         except GatewayError as error:
             return error
         return None
 
     async def _keep_alive(self) -> None:
-        """Send heartbeats as often as the gateway announced, if it did."""
-        await self._changes.until(lambda: self.phase is not StreamPhase.OPENING)
+        """Send heartbeats at the interval that the gateway announced, if any."""
+        await self._condition.until(lambda: self.phase is not StreamPhase.OPENING)
         if self._heartbeat_s is not None:
             await self._call.keep_alive(pb.StreamAudioRequest(heartbeat=stream_pb2.Heartbeat()), self._heartbeat_s)
 
-    async def begin(self, turn: UtteranceState) -> bool:
-        """Open an utterance, or go on with one of a stream that broke; False when the stream is over.
+    async def begin(self, utterance: UtteranceState) -> bool:
+        """Send `begin` for a new utterance, or for an utterance of a broken stream; False when the call is over.
 
-        Of one that goes on nothing may be sent before the gateway has said where: see `answered`.
+        Audio of a resumed utterance may be sent once `is_positioned`.
         """
-        resume = turn.phase is not Phase.QUEUED
-        turn.phase = Phase.OPEN
-        self.turns[turn.id] = turn
-        self._ledger.begin(turn.id)
-        if resume:
-            self._resuming.add(turn.id)
-        begin = pb.BeginUtterance(utterance_id=turn.id, resume=resume)
+        resumes = utterance.begin()
+        self._utterances[utterance.id] = utterance
+        self._credit.begin(utterance.id)
+        if resumes:
+            self._resuming.add(utterance.id)
+        begin = pb.BeginUtterance(utterance_id=utterance.id, resume=resumes)
         return await self._call.write(pb.StreamAudioRequest(begin=begin))
 
-    def answered(self, turn: UtteranceState) -> bool:
-        """Whether the gateway has said how an utterance goes on, or the stream is over."""
-        return turn.id not in self._resuming or self.phase is StreamPhase.CLOSED
+    def is_positioned(self, utterance: UtteranceState) -> bool:
+        """Return True once the gateway has named the byte at which to resume, or the call is over."""
+        return utterance.id not in self._resuming or self.phase is StreamPhase.CLOSED
 
-    def room_bytes(self, turn: UtteranceState, wanted: int, *, again: bool) -> int:
-        """How much of `wanted` bytes the utterance may send now; 0 means wait for a change.
+    def sendable_bytes(self, utterance: UtteranceState, wanted: int, *, resend: bool) -> int:
+        """Return how many of `wanted` bytes the utterance may send now; 0: wait for a change.
 
         Args:
-            turn: The utterance.
-            wanted: Bytes there are.
-            again: Whether they were sent before, so that they are kept already.
+            utterance: The utterance.
+            wanted: Bytes to send.
+            resend: True when the bytes were sent before, so that they are kept already.
         """
-        available = self._ledger.available_bytes
-        if not again:
-            kept = sum(one.window.kept_bytes for one in self.turns.values())
+        available = self._credit.available_bytes
+        if not resend:
+            kept = sum(other.window.kept_bytes for other in self._utterances.values())
             available = min(available, max(self._kept_limit_bytes - kept, 0))
         return sendable_bytes(
-            turn.format,
-            wanted=min(wanted, turn.format.whole(self._max_chunk_bytes)),
+            utterance.format,
+            wanted=min(wanted, utterance.format.whole(self._max_chunk_bytes)),
             available=available,
-            in_flight=self._ledger.in_flight_bytes,
+            in_flight=self._credit.in_flight_bytes,
         )
 
-    async def send(self, turn: UtteranceState, audio: bytes) -> bool:
-        """Send new audio; False when the stream is over."""
-        return await self._send(turn, turn.window.send(audio))
+    async def send(self, utterance: UtteranceState, audio: bytes) -> bool:
+        """Send new audio; False when the call is over."""
+        return await self._send(utterance, utterance.window.append(audio))
 
-    async def send_again(self, turn: UtteranceState, limit_bytes: int) -> bool:
-        """Repeat audio that a gap swallowed; False when the stream is over."""
-        return await self._send(turn, turn.window.send_again(limit_bytes))
+    async def resend(self, utterance: UtteranceState, limit_bytes: int) -> bool:
+        """Send audio again that the gateway did not receive; False when the call is over."""
+        return await self._send(utterance, utterance.window.resend(limit_bytes))
 
-    async def end(self, turn: UtteranceState) -> bool:
-        """Seal the utterance: what was sent is spoken to its end."""
-        if turn.phase is Phase.OPEN:
-            turn.phase = Phase.SEALED
-        return await self._call.write(pb.StreamAudioRequest(end=pb.EndUtterance(utterance_id=turn.id)))
+    async def end(self, utterance: UtteranceState) -> bool:
+        """Seal the utterance: the avatar speaks all audio that was sent."""
+        utterance.seal()
+        return await self._call.write(pb.StreamAudioRequest(end=pb.EndUtterance(utterance_id=utterance.id)))
 
-    async def cancel(self, turn: UtteranceState) -> bool:
-        """Silence the open utterance and seal it."""
-        if turn.phase is Phase.OPEN:
-            turn.phase = Phase.SEALED
-        return await self._call.write(pb.StreamAudioRequest(cancel=pb.CancelUtterance(utterance_id=turn.id)))
+    async def cancel(self, utterance: UtteranceState) -> bool:
+        """Silence and seal the open utterance."""
+        utterance.seal()
+        return await self._call.write(pb.StreamAudioRequest(cancel=pb.CancelUtterance(utterance_id=utterance.id)))
 
-    def cut(self) -> None:
-        """Break the stream off; `run` returns."""
+    def abort(self) -> None:
+        """Cancel the call; `run` returns."""
         self._call.cancel()
 
     async def half_close(self) -> None:
-        """Tell that nothing more comes; the gateway closes the stream after the last `ended`."""
+        """Half-close the call; the gateway closes its side after the last `ended`."""
         await self._call.finish_writing()
 
-    async def _send(self, turn: UtteranceState, chunk: Chunk) -> bool:
-        self._ledger.sent(turn.id, chunk.end_bytes)
-        # Named, so that none of it is taken for the next utterance when this one is cut meanwhile.
-        named = pb.AudioChunk(offset_bytes=chunk.offset_bytes, audio=chunk.audio, utterance_id=turn.id)
+    def take_unfinished(self) -> list[UtteranceState]:
+        """Remove and return the utterances that have no outcome, after the end of the call."""
+        unfinished = [utterance for utterance in self._utterances.values() if utterance.outcome is None]
+        self._utterances.clear()
+        return unfinished
+
+    async def _send(self, utterance: UtteranceState, chunk: Chunk) -> bool:
+        self._credit.sent(utterance.id, chunk.end_bytes)
+        # With its id, the gateway cannot take the chunk for the next utterance after an interrupt.
+        named = pb.AudioChunk(offset_bytes=chunk.offset_bytes, audio=chunk.audio, utterance_id=utterance.id)
         return await self._call.write(pb.StreamAudioRequest(chunk=named))
 
     def _take(self, message: pb.StreamAudioResponse) -> None:
         match message.WhichOneof("message"):
             case "ready":
-                self._ledger = CreditLedger(message.ready.credit_bytes)
-                self._credit(message.ready.credit_bytes)
+                self._credit = CreditAccount(message.ready.credit_bytes)
+                self._raise_kept_limit(message.ready.credit_bytes)
                 self._max_chunk_bytes = message.ready.max_chunk_bytes
                 self._heartbeat_s = heartbeat_interval_s(message.ready.heartbeat_interval)
-                self.phase = StreamPhase.READY
+                self._phase = StreamPhase.READY
             case "ack":
                 self._take_ack(message.ack)
             case "started":
-                turn = self.turns.get(message.started.utterance_id)
-                if turn is not None:
-                    turn.start()
+                utterance = self._utterances.get(message.started.utterance_id)
+                if utterance is not None:
+                    utterance.start()
             case "ended":
-                self.useful = True
+                self._made_progress = True
                 self._forget(message.ended.utterance_id)
-                turn = self.turns.pop(message.ended.utterance_id, None)
-                if turn is not None:
-                    turn.finish(Outcome.from_proto(message.ended))
+                utterance = self._utterances.pop(message.ended.utterance_id, None)
+                if utterance is not None:
+                    utterance.finish(Outcome.from_proto(message.ended))
             case "rejected":
                 self._take_rejection(message.rejected)
             case "heartbeat":
@@ -219,89 +245,89 @@ class AudioStream:
                 _log.debug("audio.unknown_message")
 
     def _take_ack(self, ack: pb.AudioAck) -> None:
-        self._ledger.ack(ack.utterance_id, ack.received_bytes, ack.credit_bytes)
-        self._credit(ack.credit_bytes)
-        turn = self.turns.get(ack.utterance_id)
-        if turn is None:
+        self._credit.ack(ack.utterance_id, ack.received_bytes, ack.credit_bytes)
+        self._raise_kept_limit(ack.credit_bytes)
+        utterance = self._utterances.get(ack.utterance_id)
+        if utterance is None:
             return
         if ack.utterance_id in self._resuming:
             self._resuming.discard(ack.utterance_id)
-            self._place(turn, ack.received_bytes)
-        elif ack.received_bytes > turn.progress.received_bytes:
-            self.useful = True
-        turn.window.let_go(ack.confirmed_bytes)
-        turn.acknowledge(
+            self._rewind(utterance, ack.received_bytes)
+        elif ack.received_bytes > utterance.progress.received_bytes:
+            self._made_progress = True
+        utterance.window.discard(ack.confirmed_bytes)
+        utterance.accept(
             Progress(
                 received_bytes=ack.received_bytes,
                 confirmed_bytes=ack.confirmed_bytes,
-                # What was heard was heard, also where a restarted gateway knows less of it.
-                played=max(ack.played.ToTimedelta(), turn.progress.played),
-                underrun_count=max(ack.underrun_count, turn.progress.underrun_count),
+                # A restarted gateway may know of less playout than was reported before.
+                played=max(ack.played.ToTimedelta(), utterance.progress.played),
+                underrun_count=max(ack.underrun_count, utterance.progress.underrun_count),
             )
         )
 
-    def _place(self, turn: UtteranceState, received_bytes: int) -> None:
-        """Go on where the gateway says, which may be before what an earlier stream had brought it."""
-        if not turn.window.go_back(received_bytes):
-            turn.failure = ConnectionLost(
-                f"the gateway goes on at byte {received_bytes} of utterance {turn.id!r}, which is not kept; the "
-                "rest of it is lost",
+    def _rewind(self, utterance: UtteranceState, received_bytes: int) -> None:
+        """Resume at the byte that the gateway names, possibly before audio that an earlier stream delivered."""
+        if not utterance.window.rewind(received_bytes):
+            lost = ConnectionLost(
+                f"the gateway resumes utterance {utterance.id!r} at byte {received_bytes}, which is not kept; the "
+                "rest of the utterance is lost",
                 code=grpc.StatusCode.DATA_LOSS,
-                metadata={"utterance_id": turn.id, "received_bytes": str(received_bytes)},
+                metadata={"utterance_id": utterance.id, "received_bytes": str(received_bytes)},
             )
-            turn.halt(Stop.END)
+            utterance.stop_sending(Stop.END, lost)
 
-    def _credit(self, credit_bytes: int) -> None:
+    def _raise_kept_limit(self, credit_bytes: int) -> None:
         beyond_bytes = self.format.size_bytes(_UNCONFIRMED_S)
         self._kept_limit_bytes = max(self._kept_limit_bytes, credit_bytes + beyond_bytes)
 
     def _forget(self, utterance_id: str) -> None:
-        self._ledger.forget(utterance_id)
+        self._credit.forget(utterance_id)
         self._resuming.discard(utterance_id)
 
     def _take_rejection(self, rejected: pb.AudioRejected) -> None:
         error = from_status(rejected.error)
-        turn = self.turns.get(rejected.utterance_id)
-        if turn is None:
-            # Late words on an utterance that has ended, which has its outcome already.
+        utterance = self._utterances.get(rejected.utterance_id)
+        if utterance is None:
+            # The utterance has ended, so its outcome is final.
             _log.debug("audio.rejected utterance=%s cause=%s", rejected.utterance_id, error)
             return
-        if isinstance(error, AudioGap) and self._goes_back(turn, rejected.received_bytes):
+        if isinstance(error, AudioGap) and self._repair_gap(utterance, rejected.received_bytes):
             return
-        answers_begin = turn.id in self._resuming or not turn.taken
-        if answers_begin and isinstance(error, CapacityExhausted) and self._waits_for_room(turn, error):
+        answers_begin = utterance.id in self._resuming or not utterance.accepted
+        if answers_begin and isinstance(error, CapacityExhausted) and self._postpone(utterance, error):
             return
-        turn.failure = error
         if not answers_begin or not _refuses_begin(error):
-            turn.halt(Stop.END)
+            utterance.stop_sending(Stop.END, error)
             return
-        # The gateway owes no end for a `begin` that it did not take.
-        turn.halt(Stop.NOTHING)
-        del self.turns[turn.id]
-        self._forget(turn.id)
-        turn.fail(error)
+        # The gateway owes no `ended` for a `begin` that it refused.
+        utterance.stop_sending(Stop.NOT_BEGUN, error)
+        del self._utterances[utterance.id]
+        self._forget(utterance.id)
+        utterance.fail(error)
 
-    def _goes_back(self, turn: UtteranceState, expected: int) -> bool:
-        turn.taken = True
-        if turn.phase is not Phase.OPEN or not turn.window.gap(expected):
+    def _repair_gap(self, utterance: UtteranceState, expected: int) -> bool:
+        utterance.accept()
+        if utterance.phase is not Phase.OPEN or not utterance.window.repair_gap(expected):
             return False
-        self._ledger.sent(turn.id, turn.window.sent_offset)
-        self._changes.notify()
+        self._credit.sent(utterance.id, utterance.window.sent_offset)
+        self._condition.notify()
         return True
 
-    def _waits_for_room(self, turn: UtteranceState, error: CapacityExhausted) -> bool:
-        """Take an utterance off this stream until the gateway has room for it; what was sent of it was dropped."""
-        resumed = turn.id in self._resuming
-        if not (resumed or turn.window.go_back(0)):
+    def _postpone(self, utterance: UtteranceState, error: CapacityExhausted) -> bool:
+        """Remove an utterance from this stream until the gateway has room; the gateway dropped its audio."""
+        resumed = utterance.id in self._resuming
+        if not (resumed or utterance.window.rewind(0)):
             return False
-        del self.turns[turn.id]
-        self._forget(turn.id)
-        if turn.stop is not None:
-            # It was silenced, or its source failed, while it was on its way.
-            turn.drop()
+        del self._utterances[utterance.id]
+        self._forget(utterance.id)
+        if utterance.stop is not None:
+            # The utterance was interrupted, or its source failed, while `begin` was on its way.
+            utterance.drop()
             return True
-        turn.phase = turn.phase if resumed else Phase.QUEUED
-        self._on_crowded(turn, DEFAULT_WAIT_S if error.retry_after is None else error.retry_after)
+        if not resumed:
+            utterance.requeue()
+        self._on_no_room(utterance, DEFAULT_WAIT_S if error.retry_after is None else error.retry_after)
         return True
 
 

@@ -1,10 +1,10 @@
-"""How long to wait before trying again: pure, time and randomness come from outside."""
+"""Delays between attempts. Pure: the caller supplies time and randomness."""
 
 import random
 from typing import Final
 
 _MOST_DOUBLINGS: Final = 60
-# Far above any longest delay; a float overflows at 1024, which is half an hour without a gateway.
+# Far above any longest delay; a float overflows at 1024 doublings, half an hour without a gateway.
 
 
 class Backoff:
@@ -14,9 +14,9 @@ class Backoff:
         """Set the range.
 
         Args:
-            first_s: The first delay. Lower resumes sooner; higher is kinder to a gateway that restarts.
-            longest_s: The delay that doubling stops at.
-            rng: Source of jitter; its own by default.
+            first_s: First delay. Lower resumes sooner; higher puts less load on a restarting gateway.
+            longest_s: Delay at which doubling stops.
+            rng: Source of jitter. Default: a generator of its own.
         """
         self._first_s = first_s
         self._longest_s = longest_s
@@ -25,7 +25,7 @@ class Backoff:
 
     @property
     def attempt(self) -> int:
-        """Delays given since the last success."""
+        """Number of delays since the last success."""
         return self._attempt
 
     def reset(self) -> None:
@@ -33,7 +33,7 @@ class Backoff:
         self._attempt = 0
 
     def next_delay_s(self, retry_after_s: float | None = None) -> float:
-        """The next delay: half to all of the doubled one, and never below what the gateway asked for."""
+        """Return the next delay: 50 to 100 % of the doubled delay, and at least `retry_after_s`."""
         ceiling_s = min(self._first_s * 2.0 ** min(self._attempt, _MOST_DOUBLINGS), self._longest_s)
         self._attempt += 1
         return max(self._rng.uniform(ceiling_s / 2, ceiling_s), retry_after_s or 0.0)

@@ -1,4 +1,4 @@
-"""The blocking client: the asyncio one, run in a thread of its own."""
+"""Blocking client: the asyncio client in a thread of its own."""
 
 import atexit
 import contextlib
@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -22,15 +22,13 @@ from liveavatar.gateway.model import (
     AudioLimits,
     CreatedSession,
     Interruption,
-    LiveKitRoom,
     Pose,
     RoomAccess,
     ServerInfo,
     SessionRecord,
     SessionState,
-    VideoEncoding,
-    VideoQuality,
 )
+from liveavatar.gateway.options import SessionKeywords, SessionOptions
 from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
@@ -38,18 +36,17 @@ from liveavatar.gateway.source import Audio
 _log = logging.getLogger(__name__)
 
 _EXIT_S = 15.0
-# How long a program that ends without closing its client waits for its sessions to be ended.
+# Longest wait, at the exit of a program that did not close its client, for the end of its sessions.
 
 
 class Client:
-    """A gateway, for programs without an event loop. The same shape as `AsyncClient`, without the awaiting.
+    """Client of a gateway for programs without an event loop; the blocking counterpart of `AsyncClient`.
 
-    Safe from any number of threads; they share one connection. Use it as `with Client("gateway:50051") as
-    client:`, or call `close`: both end the sessions that are open, and the client's thread. A program that ends
-    without either does the same as it exits.
+    Thread-safe: all threads share one connection. Use it as `with Client("gateway:50051") as client:`, or call
+    `close`; both end the open sessions and the client's thread. A program that does neither ends them at exit.
 
-    It belongs to the process that made it. In a fork every call raises ForkedClient, and leaving a block does
-    nothing: the sessions are the parent's.
+    A client belongs to the process that created it. In a fork every call raises ForkedClient, and leaving a block
+    has no effect: the sessions belong to the parent.
     """
 
     def __init__(
@@ -60,19 +57,10 @@ class Client:
         call_credentials: grpc.CallCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
-        chunk: float = 0.2,
+        chunk_duration: timedelta | float = 0.2,
         resume_timeout: timedelta | float | None = None,
     ) -> None:
-        """Prepare a client and start its thread; nothing is sent.
-
-        Args:
-            target: As for `AsyncClient`, like those below.
-            credentials: As there.
-            call_credentials: As there.
-            options: As there.
-            timeout: As there.
-            chunk: As there.
-            resume_timeout: As there.
+        """Prepare a client and start its thread; nothing is sent. The arguments are those of `AsyncClient`.
 
         Raises:
             ValueError: call credentials without TLS, or no target.
@@ -84,7 +72,7 @@ class Client:
             call_credentials=call_credentials,
             options=options,
             timeout=timeout,
-            chunk=chunk,
+            chunk_duration=chunk_duration,
             resume_timeout=resume_timeout,
         )
         self._client = self._again()
@@ -106,49 +94,16 @@ class Client:
 
     def open_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
+        **options: Unpack[SessionKeywords],
     ) -> "Session":
-        """A new session, opened by `with` or `session.open()`.
-
-        Args:
-            avatar_id: As for `AsyncClient.open_session`, like those below.
-            sandbox: As there.
-            quality: As there.
-            video_encoding: As there.
-            max_duration: As there.
-            detach_grace: As there.
-            labels: As there.
-            livekit_room: As there.
-            auto_rotate: As there.
-            request_id: As there.
-            audio_format: As there.
-            timeout: As there.
-        """
+        """Return a new session, to be opened by `with` or `session.open()`; see `AsyncClient.open_session`."""
         session = self._client.open_session(
-            avatar_id,
-            sandbox=sandbox,
-            quality=quality,
-            video_encoding=video_encoding,
-            max_duration=max_duration,
-            detach_grace=detach_grace,
-            labels=labels,
-            livekit_room=livekit_room,
-            auto_rotate=auto_rotate,
-            request_id=request_id,
-            audio_format=audio_format,
-            timeout=timeout,
+            avatar, request_id=request_id, audio_format=audio_format, timeout=timeout, **options
         )
         return self._session(session, timeout)
 
@@ -160,69 +115,28 @@ class Client:
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
     ) -> "Session":
-        """A session that exists, taken over from wherever it is attached now.
-
-        Args:
-            handle: As for `AsyncClient.resume_session`, like those below.
-            after_sequence: As there.
-            audio_format: As there.
-            timeout: As there.
-        """
+        """Return a session that exists, to be taken over when opened; see `AsyncClient.resume_session`."""
         session = self._client.resume_session(handle, after_sequence, audio_format=audio_format, timeout=timeout)
         return self._session(session, timeout)
 
     def create_session(
         self,
-        avatar_id: str,
+        avatar: str | SessionOptions,
         *,
-        sandbox: bool = False,
-        quality: VideoQuality | str | None = None,
-        video_encoding: VideoEncoding | str | None = None,
-        max_duration: timedelta | float | None = None,
-        detach_grace: timedelta | float | None = None,
-        labels: Mapping[str, str] | None = None,
-        livekit_room: LiveKitRoom | str | None = None,
-        auto_rotate: bool = False,
         request_id: str | None = None,
         timeout: float | None = 120.0,
+        **options: Unpack[SessionKeywords],
     ) -> CreatedSession:
-        """Create a session for someone else to speak in, and wait until its avatar is ready.
-
-        Args:
-            avatar_id: As for `AsyncClient.create_session`, like those below.
-            sandbox: As there.
-            quality: As there.
-            video_encoding: As there.
-            max_duration: As there.
-            detach_grace: As there.
-            labels: As there.
-            livekit_room: As there.
-            auto_rotate: As there.
-            request_id: As there.
-            timeout: As there.
+        """Create a session for another process and wait until it is ready; see `AsyncClient.create_session`.
 
         Raises:
-            GatewayError: it was refused, or LiveAvatar failed.
+            GatewayError: the gateway refused, or LiveAvatar failed.
         """
-        return self._portal.call(
-            self._client.create_session(
-                avatar_id,
-                sandbox=sandbox,
-                quality=quality,
-                video_encoding=video_encoding,
-                max_duration=max_duration,
-                detach_grace=detach_grace,
-                labels=labels,
-                livekit_room=livekit_room,
-                auto_rotate=auto_rotate,
-                request_id=request_id,
-                timeout=timeout,
-            ),
-            bound_s=timeout,
-        )
+        work = self._client.create_session(avatar, request_id=request_id, timeout=timeout, **options)
+        return self._portal.call(work, bound_s=timeout)
 
     def get_session(self, session_id: str) -> SessionRecord:
-        """One session as it is now; ended ones stay readable for a while.
+        """Return the current record of a session; ended sessions stay readable for a while.
 
         Raises:
             SessionNotFound: no such session.
@@ -236,18 +150,12 @@ class Client:
         labels: Mapping[str, str] | None = None,
         page_size: int = 100,
     ) -> Iterator[SessionRecord]:
-        """Sessions, newest first; pages are fetched as they are needed.
-
-        Args:
-            states: As for `AsyncClient.list_sessions`, like those below.
-            labels: As there.
-            page_size: As there.
-        """
+        """Iterate over sessions, newest first; see `AsyncClient.list_sessions`."""
         records = self._client.list_sessions(states=states, labels=labels, page_size=page_size)
-        return self._portal.drawn(records, None, bound_s=self._timeout_s)
+        return self._portal.iterate(records, None, bound_s=self._timeout_s)
 
     def end_session(self, session_id: str) -> SessionRecord:
-        """End a session, from any process, and wait until LiveAvatar has stopped it. Idempotent.
+        """End a session, from any process, and wait until LiveAvatar has stopped the avatar. Idempotent.
 
         Raises:
             SessionNotFound: no such session.
@@ -255,7 +163,7 @@ class Client:
         return self._portal.call(self._client.end_session(session_id), bound_s=self._timeout_s)
 
     def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
-        """Barge-in from any process.
+        """Interrupt speech from any process; see `AsyncClient.interrupt_session`.
 
         Raises:
             SessionNotFound: no such session.
@@ -270,24 +178,18 @@ class Client:
         labels: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> Watch:
-        """What happens in many sessions, on one stream, opened by `with` or `watch.open()`.
-
-        Args:
-            session_ids: As for `AsyncClient.watch`, like those below.
-            labels: As there.
-            timeout: As there.
-        """
+        """Return a watch of many sessions, to be opened by `with` or `watch.open()`; see `AsyncClient.watch`."""
         watch = self._client.watch(session_ids, labels=labels, timeout=timeout)
         return Watch(watch, self._portal, open_timeout_s=timeout)
 
     def server_info(self) -> ServerInfo:
-        """What this gateway is and takes."""
+        """Return version, limits and supported formats of the gateway."""
         return self._portal.call(self._client.server_info(), bound_s=self._timeout_s)
 
     def close(self) -> None:
-        """End the sessions that are open, then close the connection and end the thread. Idempotent.
+        """End the open sessions, then close the connection and end the thread. Idempotent.
 
-        Does nothing in a fork, where all of it is the parent's.
+        Has no effect in a fork: sessions, connection and thread belong to the parent.
         """
         self._close(None)
 
@@ -305,7 +207,7 @@ class Client:
             self._portal.close()
 
     def _end_without_loop(self, timeout_s: float | None) -> None:
-        """End the sessions of a loop that has ended or is stuck, from a fresh one."""
+        """End the sessions of a loop that has ended or is stuck, from a new loop."""
         left = [session.id for session in self._sessions if session.unended]
         if not left:
             return
@@ -330,23 +232,23 @@ class Client:
 
 
 _clients: set[Client] = set()
-# Those that are not closed. Each has a thread anyway, also where the program has let go of it.
+# Clients that are not closed. Each has a thread, also a client that the program no longer refers to.
 
 
 @atexit.register
 def _close_all() -> None:
-    """Close the clients that the program did not close: their sessions are paid for until they are ended."""
+    """Close the clients that the program did not close: their sessions are billed until they end."""
     for client in list(_clients):
         try:
-            client._close(_EXIT_S)  # noqa: SLF001  this module's own
-        except Exception as error:  # noqa: BLE001  nobody is left to catch it, and the other clients come next
+            client._close(_EXIT_S)  # noqa: SLF001  of this module
+        except Exception as error:  # noqa: BLE001  no caller is left, and the other clients must be closed too
             _log.warning("client.close_failed cause=%r", error)
 
 
 class Session:
-    """A session of one avatar, as `AsyncSession`, without the awaiting. Safe from any number of threads.
+    """Session of one avatar; the blocking counterpart of `AsyncSession`. Thread-safe.
 
-    Use it as `with client.open_session(...) as session:`; leaving the block ends the session.
+    Use it as `with client.open_session(...) as session:`. Leaving the block ends the session.
     """
 
     def __init__(self, session: AsyncSession, portal: Portal, *, open_timeout_s: float | None) -> None:
@@ -366,33 +268,33 @@ class Session:
         if self._portal.forked:
             return
         try:
-            # It has no limit of its own, so it must not wait for a loop that does nothing.
+            # The call below has no timeout, so it must not wait for a loop that is stuck.
             self._portal.require_running()
             self._portal.call(self._session.__aexit__(kind, error, traceback))
         except (ClientClosed, DeadlineExceeded) as closed:
-            # Closing the client ends the session, also without its loop.
+            # Closing the client ends the session, even without its loop.
             if error is None:
                 raise
             _log.warning("session.end_failed session=%s cause=%s", self.id, closed)
 
     @property
     def id(self) -> str:
-        """The gateway's id of the session."""
+        """Id of the session at the gateway."""
         return self._session.id
 
     @property
     def room(self) -> RoomAccess:
-        """How the end user's browser joins; its token is a secret."""
+        """URL and viewer token with which the end user's browser joins the room; the token is a secret."""
         return self._session.room
 
     @property
     def handle(self) -> str:
-        """Resumes the session from another process. A secret."""
+        """Secret with which another process resumes the session (`resume_session`)."""
         return self._session.handle
 
     @property
     def record(self) -> SessionRecord:
-        """The session as it was when the stream was opened or resumed, or when it ended."""
+        """Record of the session, of the time when the stream was opened or resumed or when the session ended."""
         return self._session.record
 
     @property
@@ -402,40 +304,40 @@ class Session:
 
     @property
     def state(self) -> SessionState:
-        """Where the session is in its life, by the newest event."""
+        """State of the session by the newest event."""
         return self._session.state
 
     @property
     def pose(self) -> Pose:
-        """What the avatar does, by the newest event."""
+        """Pose of the avatar by the newest event."""
         return self._session.pose
 
     @property
     def detach_grace(self) -> timedelta:
-        """How long the session outlives a lost stream."""
+        """Time for which the session outlives a lost stream."""
         return self._session.detach_grace
 
     @property
     def connected(self) -> bool:
-        """Whether the stream is up now; while it is not, it is being resumed."""
+        """True while the stream is attached; otherwise it is being resumed, or is over."""
         return self._session.connected
 
     def open(self) -> Self:
         """Open or resume the session and wait for its room. `with` does this.
 
         Raises:
-            DeadlineExceeded: no answer within the `timeout` the session was made with.
-            GatewayError: it was refused.
+            DeadlineExceeded: no answer within the `timeout` of `open_session` or `resume_session`.
+            GatewayError: the gateway refused.
         """
         self._portal.call(self._session.open(), bound_s=self._open_timeout_s)
         return self
 
     def ready(self, timeout: float | None = None) -> None:
-        """Wait until the avatar speaks what it gets.
+        """Wait until the avatar is ready to speak.
 
         Raises:
-            DeadlineExceeded: it took longer than `timeout` seconds; the session goes on.
-            GatewayError: the session ended or was lost before.
+            DeadlineExceeded: the wait took longer than `timeout` seconds; the session goes on.
+            GatewayError: the session ended or was lost first.
         """
         self._portal.call(self._session.ready(), timeout)
 
@@ -446,46 +348,47 @@ class Session:
         format: AudioFormat | None = None,  # noqa: A002  as in `AsyncSession.say`
         utterance_id: str | None = None,
     ) -> "Utterance":
-        """Speak, after all that was given to `say` before. Returns at once; see `AsyncSession.say`.
+        """Queue an utterance behind all earlier utterances, and return at once; see `AsyncSession.say`.
 
-        An iterator is drawn from in a thread of its own and may block.
+        An iterator is read in a thread of its own and may block.
 
         Raises:
-            AudioMisaligned: bytes end inside a sample.
-            GatewayError: the session is over, or keeps no more utterances.
-            ValueError: a format for a file, or an array whose items are of another format.
+            AudioMisaligned: the bytes end inside a sample.
+            GatewayError: the session is over.
+            TooManyUtterances: 1000 utterances of the session have not ended.
+            ValueError: a format was given for a file, or an array holds items of another format.
         """
         utterance = self._portal.run(lambda: self._session.say(audio, format=format, utterance_id=utterance_id))
         return Utterance(utterance, self._portal)
 
     def wait_for_playout(self, timeout: float | None = None) -> None:
-        """Wait until every utterance of this object has ended, in whatever way.
+        """Wait until every utterance of this object was played, was interrupted or failed.
 
         Raises:
-            DeadlineExceeded: it took longer than `timeout` seconds.
+            DeadlineExceeded: the wait took longer than `timeout` seconds.
         """
         self._portal.call(self._session.wait_for_playout(), timeout)
 
     def interrupt(self, utterance_id: str = "", *, timeout: float | None = None) -> Interruption:
-        """Barge-in: the avatar falls silent; see `AsyncSession.interrupt`.
+        """Silence the avatar; see `AsyncSession.interrupt`.
 
         Raises:
-            UtteranceNotFound: the session never had it.
             GatewayError: the session is over.
+            UtteranceNotFound: the session never had this utterance.
         """
         return self._portal.call(self._session.interrupt(utterance_id), timeout)
 
     def start_listening(self, timeout: float | None = None) -> None:
-        """Take the attentive pose; while the avatar talks, at the end of its speech."""
+        """Change to the listening pose; while the avatar talks, at the end of its speech."""
         self._portal.call(self._session.start_listening(), timeout)
 
     def stop_listening(self, timeout: float | None = None) -> None:
-        """Go back to the idle pose."""
+        """Change back to the idle pose."""
         self._portal.call(self._session.stop_listening(), timeout)
 
     @contextlib.contextmanager
     def listening(self, timeout: float | None = None) -> Iterator[None]:
-        """Hold the attentive pose for a block; taking it and leaving it may take `timeout` seconds each."""
+        """Keep the listening pose for a block; entering and leaving may take `timeout` seconds each."""
         block = self._session.listening()
         self._portal.call(block.__aenter__(), timeout)
         try:
@@ -495,27 +398,27 @@ class Session:
                 self._portal.call(block.__aexit__(None, None, None), timeout)
 
     def events(self, *, after_sequence: int = 0, timeout: float | None = None) -> Iterator[Event]:
-        """What happened and happens in the session, to its end; see `AsyncSession.events`.
+        """Iterate over the events of the session, past and future, until its end; see `AsyncSession.events`.
 
         Args:
-            after_sequence: Events up to this one are left out.
+            after_sequence: Leave out events up to this sequence.
             timeout: Seconds to wait for each event. After DeadlineExceeded call this again, with the sequence of
                 the newest event.
 
         Raises:
-            DeadlineExceeded: while iterating, when no event came within `timeout`.
-            GatewayError: while iterating, when the session was lost to this process.
+            DeadlineExceeded: while iterating; no event came within `timeout`.
+            GatewayError: while iterating; the session was lost to this process.
         """
-        return self._portal.drawn(self._session.events(after_sequence=after_sequence), timeout)
+        return self._portal.iterate(self._session.events(after_sequence=after_sequence), timeout)
 
     def end(self, timeout: float | None = None) -> SessionRecord:
-        """End the session and wait until LiveAvatar has stopped it. Idempotent.
+        """End the session and wait until LiveAvatar has stopped the avatar. Idempotent.
 
         Raises:
-            GatewayError: the gateway could not be asked; it ends the session itself after `detach_grace`.
+            GatewayError: no gateway could be reached; the gateway ends the session itself after `detach_grace`.
         """
         return self._portal.call(self._session.end(), timeout)
 
     def detach(self, timeout: float | None = None) -> str:
-        """Let go of the session without ending it, and return the handle to resume with."""
+        """Detach from the session without ending it, and return the handle for `resume_session`."""
         return self._portal.call(self._session.detach(), timeout)

@@ -1,4 +1,4 @@
-"""An utterance without an event loop."""
+"""Utterance for programs without an event loop."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from liveavatar.gateway.utterance import AsyncUtterance
 
 
 class Utterance:
-    """An utterance on its way, as `AsyncUtterance`, without the awaiting. Spoken whether or not anybody waits."""
+    """Utterance on its way to the avatar; the blocking counterpart of `AsyncUtterance`."""
 
     def __init__(self, utterance: AsyncUtterance, portal: Portal) -> None:
         self._utterance = utterance
@@ -19,37 +19,37 @@ class Utterance:
 
     @property
     def id(self) -> str:
-        """Its id, in events and for `interrupt`."""
+        """Id of the utterance, in events and for `interrupt`."""
         return self._utterance.id
 
     @property
     def outcome(self) -> Outcome | None:
-        """What became of it, also where it failed; None while it lives."""
+        """Final outcome, also of a failed utterance; None until the utterance ends."""
         return self._utterance.outcome
 
     @property
     def progress(self) -> Progress:
-        """How far it has come, by the newest ack."""
+        """Progress by the newest ack."""
         return self._utterance.progress
 
     def result(self, timeout: float | None = None) -> Outcome:
-        """Wait for its end: played or interrupted.
+        """Wait until the utterance was played or interrupted, and return its outcome.
 
         Raises:
-            DeadlineExceeded: it took longer than `timeout` seconds; the utterance goes on.
-            GatewayError: it failed; the class says why.
-            Exception: its audio's own iterator raised this, or its file could not be read.
+            DeadlineExceeded: the wait took longer than `timeout` seconds; the utterance goes on.
+            GatewayError: the utterance failed; the class is the reason.
+            Exception: the iterator of the audio raised this, or the file could not be read.
         """
         return self._portal.call(self._utterance.result(), timeout)
 
     def started(self, timeout: float | None = None) -> bool:
-        """Wait for its first sound; False when it ended before anything was heard."""
+        """Wait for the first sound; return False when the utterance ended before it was heard."""
         return self._portal.call(self._utterance.started(), timeout)
 
     def progress_updates(self, timeout: float | None = None) -> Iterator[Progress]:
-        """Its progress, each time it changed, to its end. A slow reader skips to the newest."""
-        return self._portal.drawn(self._utterance.progress_updates(), timeout)
+        """Iterate over the progress, after each change; see `AsyncUtterance.progress_updates`."""
+        return self._portal.iterate(self._utterance.progress_updates(), timeout)
 
     def interrupt(self, timeout: float | None = None) -> Outcome:
-        """Silence it, wherever it is, and wait for its end: a no-op when it has ended."""
+        """Silence the utterance and wait for its outcome. Has no effect on an utterance that has ended."""
         return self._portal.call(self._utterance.interrupt(), timeout)

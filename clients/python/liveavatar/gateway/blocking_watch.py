@@ -1,4 +1,4 @@
-"""Watching many sessions without an event loop."""
+"""Watch of many sessions for programs without an event loop."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -10,9 +10,10 @@ from liveavatar.gateway.watch_state import WatchChange
 
 
 class Watch:
-    """What happens in many sessions, as `AsyncWatch`, without the awaiting.
+    """Events of many sessions; the blocking counterpart of `AsyncWatch`.
 
-    Use it as `with client.watch(...) as changes:` and iterate over it. One thread reads; any may add and remove.
+    Use it as `with client.watch(...) as changes:` and iterate over it. One thread reads; any thread may add and
+    remove sessions.
     """
 
     def __init__(self, watch: AsyncWatch, portal: Portal, *, open_timeout_s: float | None) -> None:
@@ -42,42 +43,42 @@ class Watch:
 
     @property
     def sequences(self) -> Mapping[str, int]:
-        """The last event that was read of each watched session: what to give to `watch` to go on from here."""
+        """Sequence of the last event read of each watched session; given to `watch`, it continues from here."""
         return self._portal.run(lambda: self._watch.sequences)
 
     @property
     def connected(self) -> bool:
-        """Whether the stream is up now; while it is not, it is being opened again."""
+        """True while the stream is up; otherwise it is being opened again, or is over."""
         return self._watch.connected
 
     def open(self) -> Self:
-        """Begin to watch and wait until the gateway has answered. `with` does this.
+        """Open the watch and wait until the gateway has answered. `with` does this.
 
         Raises:
-            DeadlineExceeded: no answer within the `timeout` the watch was made with.
-            GatewayError: it was refused.
+            DeadlineExceeded: no answer within the `timeout` of `watch`.
+            GatewayError: the gateway refused.
         """
         self._portal.call(self._watch.open(), bound_s=self._open_timeout_s)
         return self
 
     def next(self, timeout: float | None = None) -> WatchChange | None:
-        """The next change; None at the end, see `AsyncWatch.next`.
+        """Wait for the next change; None at the end, see `AsyncWatch.next`.
 
         Raises:
-            DeadlineExceeded: none came within `timeout` seconds; the watch goes on.
-            GatewayError: the gateway could not be reached any more, or refused.
+            DeadlineExceeded: no change came within `timeout` seconds; the watch goes on.
+            GatewayError: no gateway was reachable any more, or the gateway refused.
         """
         return self._portal.call(self._watch.next(), timeout)
 
     def add(self, session_id: str, after_sequence: int = 0) -> None:
-        """Watch one session more, see `AsyncWatch.add`."""
+        """Watch another session; see `AsyncWatch.add`."""
         self._portal.run(lambda: self._watch.add(session_id, after_sequence))
 
     def remove(self, session_id: str) -> None:
-        """Watch one session less, see `AsyncWatch.remove`."""
+        """Stop watching a session; see `AsyncWatch.remove`."""
         self._portal.run(lambda: self._watch.remove(session_id))
 
     def close(self) -> None:
-        """Stop watching. Idempotent; does nothing in a fork."""
+        """Stop watching. Idempotent; has no effect in a fork."""
         if not self._portal.forked:
             self._portal.call(self._watch.close())

@@ -1,4 +1,4 @@
-"""The connection to a gateway: channel options, and the few places where grpc.aio's surprises are met."""
+"""Connection to a gateway: channel options, and workarounds for grpc.aio."""
 
 import asyncio
 import os
@@ -27,15 +27,15 @@ _Response = TypeVar("_Response")
 DEFAULT_OPTIONS: tuple[tuple[str, Any], ...] = (
     # This library repeats calls itself: a second layer below it would repeat each of its attempts.
     ("grpc.enable_retries", 0),
-    # A peer that has gone without a word is noticed after 20 + 5 s, also while nothing is said: in time to resume
-    # within the default `detach_grace`. Lower notices sooner, but a server may answer pings below its floor with
-    # GOAWAY "too_many_pings"; the gateway's floor is below this interval.
+    # A silently lost peer is noticed after 20 + 5 s, in time to resume within the default `detach_grace`. A lower
+    # interval notices sooner, but a server may answer pings below its floor with GOAWAY "too_many_pings"; the
+    # gateway's floor is below this interval.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # gRPC waits its own 60 s for a ping's answer where this is not set, whatever keepalive's timeout says.
+    # Without this option gRPC waits 60 s for the answer to a ping, whatever the keepalive timeout.
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
-    # Without this, gRPC stops pinging a stream that is silent, which a listening session is for minutes.
+    # Without this option gRPC stops pinging a silent stream, and a listening session is silent for minutes.
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC's own 1 s to 120 s would outlast a session's detach_grace.
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -43,22 +43,22 @@ DEFAULT_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 )
-"""Channel options of this library; those a caller gives win."""
+"""Channel options of this library; the options of a caller replace them."""
 
 
 def channel_credentials(
     credentials: grpc.ChannelCredentials | None, call_credentials: grpc.CallCredentials | None
 ) -> grpc.ChannelCredentials | None:
-    """Combine what identifies the gateway with what identifies the caller.
+    """Combine channel credentials with call credentials.
 
     Raises:
-        ValueError: call credentials without TLS: gRPC would silently not send them.
+        ValueError: call credentials without TLS, which gRPC would silently not send.
     """
     if call_credentials is None:
         return credentials
     if credentials is None:
         msg = (
-            "call_credentials need an encrypted channel, or their token could be read on the way; "
+            "call_credentials need an encrypted channel, since anyone on the path could read their token; "
             "give credentials=grpc.ssl_channel_credentials() as well"
         )
         raise ValueError(msg)
@@ -66,21 +66,21 @@ def channel_credentials(
 
 
 def merged_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """This library's channel options, with the caller's in their place."""
+    """Return this library's channel options, replaced and extended by the caller's."""
     return list({**dict(DEFAULT_OPTIONS), **dict(options)}.items())
 
 
 _first_use: dict[str, int] = {}
-# The process whose event loop gRPC was started in. A fork has none of gRPC's threads, and crashes or hangs in it.
+# Id of the process that first used gRPC. A fork lacks gRPC's threads, and crashes or hangs inside gRPC.
 
 
 class Connection:
-    """A channel and its stubs. Made inside the event loop that uses it, and closed by the client."""
+    """Channel with its stubs. Created in the event loop that uses it, and closed by the client."""
 
     def __init__(
         self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
     ) -> None:
-        """Prepare a channel; gRPC connects with the first call.
+        """Create a channel; gRPC connects with the first call.
 
         Raises:
             ForkedClient: a parent of this process used gRPC before the fork, whose threads are missing here.
@@ -94,15 +94,15 @@ class Connection:
         self.audio = audio_service_pb2_grpc.AudioServiceStub(self.channel)
 
     async def close(self) -> None:
-        """Cut what is still open."""
+        """Cancel the open calls and close the channel."""
         await self.channel.close()
 
 
 async def answer(call: Awaitable[_Response]) -> _Response:
-    """Wait for a unary call.
+    """Wait for the answer to a unary call.
 
     Raises:
-        GatewayError: the class of its reason.
+        GatewayError: the call failed; the class is the reason.
     """
     try:
         return _decoded(await call)
@@ -113,7 +113,7 @@ async def answer(call: Awaitable[_Response]) -> _Response:
 
 
 def _decoded(message: _Response | None) -> _Response:
-    """Refuse what gRPC gives for bytes that are no message: None, which is also no end of a stream."""
+    """Refuse None, which gRPC returns for bytes that are no message of the contract."""
     if message is None:
         raise MessageRefused(
             "the answer is not a message of this library's contract", code=grpc.StatusCode.INTERNAL
@@ -122,23 +122,23 @@ def _decoded(message: _Response | None) -> _Response:
 
 
 class Stream(Generic[_Request, _Response]):
-    """One bidirectional call, read by one task and written to by any. Closed by `cancel`, in any state."""
+    """Bidirectional call: one task reads, any task writes. Closed by `cancel`, in any state."""
 
     def __init__(self, call: grpc.aio.StreamStreamCall[_Request, _Response]) -> None:
         self._call = call
-        # gRPC takes one message at a time: heartbeats come from another task than the rest.
+        # gRPC takes one message at a time, and heartbeats come from a task of their own.
         self._writing = asyncio.Lock()
         self._written_mono_s = time.monotonic()
         self._status: grpc.aio.AioRpcError | None = None
         # grpc/grpc#36066: a write that meets the end of its call replaces the server's status by INTERNAL.
-        # The first status is the server's, so it is kept here; drop this when grpcio keeps it.
+        # The first status is the server's, so it is kept here; drop this when grpcio keeps the first status.
         call.add_done_callback(self._keep_status)
 
     async def read(self) -> _Response | None:
-        """The next message; None at the end with OK. Cancelling this cancels the call.
+        """Wait for the next message; None at the end with OK. Cancelling this cancels the call.
 
         Raises:
-            GatewayError: the class of the reason the call broke for.
+            GatewayError: the call failed; the class is the reason.
         """
         try:
             message = await self._call.read()
@@ -152,23 +152,23 @@ class Stream(Generic[_Request, _Response]):
         return None if message is grpc.aio.EOF else _decoded(cast("_Response | None", message))
 
     async def write(self, message: _Request) -> bool:
-        """Send a message; False when the call is over, which its reader then learns the reason of."""
+        """Send a message; return False when the call is over. `read` raises the reason."""
         async with self._writing:
             try:
                 await self._call.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                # A finished call raises InvalidStateError, no RPC error.
+                # A finished call raises InvalidStateError instead of an RPC error.
                 return False
             self._written_mono_s = time.monotonic()
         return True
 
     @property
     def unwritten_s(self) -> float:
-        """Seconds since the last message was sent, or since the call began."""
+        """Seconds since the last message was sent, or since the start of the call."""
         return time.monotonic() - self._written_mono_s
 
     async def keep_alive(self, heartbeat: _Request, interval_s: float) -> None:
-        """Send `heartbeat` whenever nothing else was sent for `interval_s`, until the call is over."""
+        """Send `heartbeat` after each `interval_s` without another message, until the call is over."""
         while True:
             left_s = interval_s - self.unwritten_s
             if left_s > 0:
@@ -177,7 +177,7 @@ class Stream(Generic[_Request, _Response]):
                 return
 
     async def finish_writing(self) -> None:
-        """Half-close; nothing happens on a call that is over."""
+        """Half-close the call. Has no effect on a call that is over."""
         async with self._writing:
             try:
                 await self._call.done_writing()
@@ -185,7 +185,7 @@ class Stream(Generic[_Request, _Response]):
                 return
 
     def cancel(self) -> None:
-        """Cut the call if it is not over."""
+        """Cancel the call. Has no effect on a call that is over."""
         self._call.cancel()
 
     def _keep_status(self, call: grpc.aio.StreamStreamCall[_Request, _Response]) -> None:
@@ -198,7 +198,7 @@ class Stream(Generic[_Request, _Response]):
 
 
 def _present(wanted: Coroutine[Any, Any, _Response]) -> _Response | None:
-    """What a coroutine gives that has nothing to wait for, as those of a finished call."""
+    """Return the result of a coroutine that never waits, such as `code()` of a finished call; None if it waits."""
     try:
         wanted.send(None)
     except StopIteration as done:
@@ -208,7 +208,10 @@ def _present(wanted: Coroutine[Any, Any, _Response]) -> _Response | None:
 
 
 def _lost_if_not_cancelled() -> BaseException:
-    """grpc.aio raises CancelledError also where only the call was cancelled, as by closing its channel."""
+    """Return CancelledError if this task is being cancelled, and else ConnectionLost.
+
+    grpc.aio also raises CancelledError when only the call was cancelled, as by closing its channel.
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         return asyncio.CancelledError()
@@ -216,19 +219,19 @@ def _lost_if_not_cancelled() -> BaseException:
 
 
 _TRANSIENT_REASONS = ("DRAINING", "OWNER_MOVED", "FIRST_MESSAGE_TIMEOUT")
-# This library sends the first message at once: when it comes too late, the network held it up.
+# This library sends the first message at once, so a late first message was delayed by the network.
 _FINAL = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
 )
-# What a proxy or the gateway's absence is not cured of by waiting.
+# Statuses of a proxy that waiting does not cure.
 
 
 def transient(error: GatewayError) -> bool:
-    """Whether the same call may succeed elsewhere or in a moment.
+    """Return True if the same call may succeed at another target or a moment later.
 
-    A status without the gateway's own reason is the word of a proxy or of gRPC: a reset, an HTTP status that was
-    mapped, a limit of the proxy. UNAVAILABLE with a reason other than these is LiveAvatar's trouble, which the
-    gateway has retried itself.
+    A status without a reason of the gateway comes from a proxy or from gRPC: a reset, a mapped HTTP status, a
+    limit of the proxy. UNAVAILABLE with another reason is a failure of LiveAvatar, and the gateway has retried
+    already.
     """
     if isinstance(error, ClientError):
         return False
@@ -238,15 +241,15 @@ def transient(error: GatewayError) -> bool:
 
 
 def moved(error: GatewayError) -> bool:
-    """Whether another target may know the session that this one does not."""
+    """Return True if another target may know the session."""
     return isinstance(error, SessionNotFound)
 
 
 HEARTBEAT_FLOOR_S = 0.05
-"""Shortest interval between two heartbeats, whatever a gateway announces."""
+"""Shortest interval between two heartbeats, whatever the gateway announces."""
 
 
 def heartbeat_interval_s(announced: duration_pb2.Duration) -> float | None:
-    """Seconds between heartbeats, as a gateway announced them; None when it announced none."""
+    """Return the announced seconds between heartbeats; None when the gateway announced no heartbeats."""
     interval_s = announced.seconds + announced.nanos / 1e9
     return max(interval_s, HEARTBEAT_FLOOR_S) if interval_s > 0 else None

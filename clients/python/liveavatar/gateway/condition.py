@@ -1,21 +1,21 @@
-"""Waiting for state to change, within one event loop."""
+"""Waiting for a change of state within one event loop."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class Condition:
-    """Wakes all who wait; they look at the state themselves.
+    """Wakes all waiting tasks, which then check the state themselves.
 
-    One loop, so no lock: between looking and waiting nothing else runs, and no change is missed. Bound: one
-    future per waiting task.
+    No lock is needed within one loop: no other task runs between the check and the wait, so no change is missed.
+    Bound: one future per waiting task.
     """
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def notify(self) -> None:
-        """Wake all who wait now."""
+        """Wake all tasks that are waiting now."""
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
@@ -30,7 +30,7 @@ class Condition:
         finally:
             self._waiting.discard(future)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Sleep until `condition()` is true; at once if it is."""
-        while not condition():
+    async def until(self, predicate: Callable[[], object]) -> None:
+        """Sleep until `predicate()` is true; return at once if it is."""
+        while not predicate():
             await self.wait()

@@ -1,16 +1,16 @@
-"""Everything a call, a command or an utterance can fail with, as one tree.
+"""Errors of calls, commands and utterances, as one tree.
 
 GatewayError
-├── CallerError      the caller must change something
+├── CallerError      the caller must change the request
 ├── CapacityError    a limit, with its scope and a wait
-├── OwnershipError   another stream or process has it
-├── UpstreamError    LiveAvatar, with what it said
-├── InternalError    a fault of the gateway's own
-├── TransportError   the gateway was not reached, or something before it answered
+├── OwnershipError   another stream or process owns the session
+├── UpstreamError    LiveAvatar refused or failed
+├── InternalError    a bug of the gateway
+├── TransportError   the gateway was not reached, or a proxy answered
 └── ClientError      this library refused; nothing was sent
 
-Each reason of `errors.proto` has one class, so `except AudioGap` is all a program needs. A reason that this
-library does not know yet is raised as the group its status code belongs to, with `reason` set.
+Each reason of `errors.proto` has a class of its own, such as `AudioGap`. A reason that this library does not know
+is raised as the group of its status code, with `reason` set.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,29 +21,29 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A request field that is at fault."""
+    """Invalid field of a request."""
 
     field: str
-    """Path of the field, as in `spec.avatar_id`."""
+    """Path of the field, such as `spec.avatar_id`."""
     description: str
-    """What is wrong with it."""
+    """Description of the fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaViolation:
-    """A limit that was hit."""
+    """Limit that was reached."""
 
     subject: str
-    """Whose limit: `upstream_account` or `replica`."""
+    """Scope of the limit: `upstream_account` or `replica`."""
     description: str
-    """What the limit is."""
+    """Description of the limit."""
 
 
 class GatewayError(Exception):
-    """Base of everything this library raises for a gateway's or its own refusal."""
+    """Base of all errors that the gateway or this library raises."""
 
     reason: str = ""
-    """One of `ErrorReason` without its prefix, such as "AUDIO_GAP"; empty when there is none."""
+    """Name of the `ErrorReason` without prefix, such as "AUDIO_GAP"; empty when the error has none."""
 
     def __init__(
         self,
@@ -56,15 +56,15 @@ class GatewayError(Exception):
         quota_violations: Iterable[QuotaViolation] = (),
         retry_after: float | None = None,
     ) -> None:
-        """Keep what a program needs to act on.
+        """Keep the values that a program acts on.
 
         Args:
-            message: What happened and the next step, for a human.
-            code: The gRPC status.
-            reason: The reason, where it is not the class's own.
-            metadata: Every value the message mentions.
-            field_violations: Request fields at fault.
-            quota_violations: Limits that were hit.
+            message: Description of the error and of the next step, for people.
+            code: gRPC status code.
+            reason: Reason, if not the class's own.
+            metadata: All values that the message mentions.
+            field_violations: Invalid fields of the request.
+            quota_violations: Limits that were reached.
             retry_after: Seconds to wait before the same call may succeed; None when waiting does not help.
         """
         super().__init__(message)
@@ -82,314 +82,314 @@ class GatewayError(Exception):
 
 
 class CallerError(GatewayError):
-    """The caller must change something; the same call fails again."""
+    """Error that the caller must correct; the same call fails again."""
 
 
 class CapacityError(GatewayError):
-    """A limit was hit; waiting helps."""
+    """Limit that was reached; waiting helps."""
 
 
 class OwnershipError(GatewayError):
-    """Another stream or process holds what was asked for."""
+    """Ownership of the session by another stream or process."""
 
 
 class UpstreamError(GatewayError):
-    """LiveAvatar refused or failed; `metadata` holds what it said."""
+    """Refusal or failure of LiveAvatar; `metadata` holds its answer."""
 
 
 class InternalError(GatewayError):
-    """A fault of the gateway's own; `metadata["incident"]` finds it in the gateway's log."""
+    """Bug of the gateway; `metadata["incident"]` is its id in the gateway's log."""
 
     reason = "INTERNAL"
 
 
 class TransportError(GatewayError):
-    """The gateway was not reached, or something in front of it answered."""
+    """Failure to reach the gateway, or an answer of a proxy in front of it."""
 
 
 class ClientError(GatewayError):
-    """This library refused; nothing was sent."""
+    """Refusal by this library; nothing was sent."""
 
 
 class InvalidField(CallerError):
-    """A request field is missing or out of its range; `field_violations` names it."""
+    """Missing or invalid field of a request; `field_violations` names the field."""
 
     reason = "INVALID_FIELD"
 
 
 class HeaderRequired(CallerError):
-    """A stream's first message was not its header."""
+    """Missing header: the first message of a stream was another message."""
 
     reason = "HEADER_REQUIRED"
 
 
 class UnexpectedMessage(CallerError):
-    """A message came where the stream's grammar does not allow it."""
+    """Message that the grammar of the stream does not allow at this point."""
 
     reason = "UNEXPECTED_MESSAGE"
 
 
 class AudioFormatUnsupported(CallerError):
-    """Encoding, sample rate or channel count is not one that is taken."""
+    """Unsupported encoding, sample rate or channel count."""
 
     reason = "AUDIO_FORMAT_UNSUPPORTED"
 
 
 class AudioContainerDetected(CallerError):
-    """A file's bytes were sent as raw samples; give `say` the file's path instead."""
+    """Bytes of a file, sent as raw samples; give `say` the path of the file instead."""
 
     reason = "AUDIO_CONTAINER_DETECTED"
 
 
 class AudioMisaligned(CallerError):
-    """Audio ends inside a sample; playing on would be noise."""
+    """Audio that ends inside a sample; later audio would play as noise."""
 
     reason = "AUDIO_MISALIGNED"
 
 
 class ChunkTooLarge(CallerError):
-    """A chunk is above the gateway's limit."""
+    """Chunk above the gateway's limit."""
 
     reason = "CHUNK_TOO_LARGE"
 
 
 class AudioGap(CallerError):
-    """Audio skips bytes of its utterance."""
+    """Missing bytes of an utterance."""
 
     reason = "AUDIO_GAP"
 
     @property
     def expected(self) -> int | None:
-        """The byte of the utterance where audio should have gone on."""
+        """Offset of the missing bytes in the utterance."""
         return _integer(self.metadata.get("expected"))
 
 
 class UtteranceIdReused(CallerError):
-    """The utterance id was used before in this session."""
+    """Utterance id that was used before in this session."""
 
     reason = "UTTERANCE_ID_REUSED"
 
 
 class UtteranceNotFound(CallerError):
-    """The session never had an utterance of that id."""
+    """Utterance id that the session never had."""
 
     reason = "UTTERANCE_NOT_FOUND"
 
 
 class SessionNotFound(CallerError):
-    """No session of that id or handle, or not the caller's."""
+    """Unknown session id or handle."""
 
     reason = "SESSION_NOT_FOUND"
 
 
 class SessionEnded(CallerError):
-    """The session is over."""
+    """End of the session."""
 
     reason = "SESSION_ENDED"
 
     @property
     def end_reason(self) -> str:
-        """Why it ended, a name of `EndReason` such as "MAX_DURATION"; empty when unknown."""
+        """Name of the `EndReason`, such as "MAX_DURATION"; empty when unknown."""
         return self.metadata.get("end_reason", "")
 
 
 class EventsCompacted(CallerError):
-    """Events after the given sequence are no longer kept."""
+    """Loss of events after the given sequence, which are no longer kept."""
 
     reason = "EVENTS_COMPACTED"
 
     @property
     def oldest_sequence(self) -> int | None:
-        """The oldest event that is kept."""
+        """Sequence of the oldest event that is kept."""
         return _integer(self.metadata.get("oldest_sequence"))
 
 
 class RequestIdReused(CallerError):
-    """The request id was used with another spec."""
+    """Request id that was used with another spec."""
 
     reason = "REQUEST_ID_REUSED"
 
 
 class CreditExceeded(CapacityError):
-    """More audio was sent than the credit allowed."""
+    """Audio beyond the credit."""
 
     reason = "CREDIT_EXCEEDED"
 
 
 class CapacityExhausted(CapacityError):
-    """No session can be created now."""
+    """Lack of capacity for a new session or utterance."""
 
     reason = "CAPACITY_EXHAUSTED"
 
     @property
     def scope(self) -> str:
-        """Whose limit it is: `upstream_account` or `replica`."""
+        """Scope of the limit: `upstream_account`, `replica` or `session`."""
         return self.metadata.get("scope", "")
 
 
 class AttachSuperseded(OwnershipError):
-    """Another `Attach` took this session over; resume to take it back."""
+    """Takeover of the session by another `Attach` stream; resume to take the session back."""
 
     reason = "ATTACH_SUPERSEDED"
 
 
 class AudioStreamSuperseded(OwnershipError):
-    """Another `StreamAudio` took this session's speech over."""
+    """Takeover of the session's speech by another `StreamAudio` stream."""
 
     reason = "AUDIO_STREAM_SUPERSEDED"
 
 
 class Draining(OwnershipError):
-    """This gateway process is draining: it takes nothing new and ends its sessions.
+    """Drain of the gateway process: it accepts nothing new and ends its sessions.
 
-    Come back in 1 s to reach another process.
+    Retry after 1 s to reach another process.
     """
 
     reason = "DRAINING"
 
 
 class OwnerMoved(OwnershipError):
-    """Another process of the gateway drives the session now.
+    """Ownership of the session by another process of the gateway.
 
-    It is looked for at `address`, then at the client's other targets; who gets this found it nowhere, or, from
-    `end_session`, that process has not ended it in time: it will.
+    The client tries `address`, then its other targets. The error is raised when none of them has the session, or
+    by `end_session` when the owner did not end the session in time; the owner still ends the session.
     """
 
     reason = "OWNER_MOVED"
 
     @property
     def address(self) -> str:
-        """Where that process listens, `host:port`; empty when unknown."""
+        """Address of the owner, `host:port`; empty when unknown."""
         return self.metadata.get("address", "")
 
 
 class RegistryUnavailable(OwnershipError):
-    """The gateway cannot write down new sessions now, so it starts none; those that live go on."""
+    """Failure of the gateway's registry: no new sessions are accepted, existing sessions go on."""
 
     reason = "REGISTRY_UNAVAILABLE"
 
 
 class UpstreamUnauthenticated(UpstreamError):
-    """LiveAvatar refuses the gateway's API key."""
+    """Refusal of the gateway's API key by LiveAvatar."""
 
     reason = "UPSTREAM_UNAUTHENTICATED"
 
 
 class UpstreamCreditsExhausted(UpstreamError):
-    """The LiveAvatar account has no credits left."""
+    """LiveAvatar account without credits."""
 
     reason = "UPSTREAM_CREDITS_EXHAUSTED"
 
 
 class UpstreamPlanRequired(UpstreamError):
-    """The LiveAvatar plan does not include what was asked for."""
+    """Request that the LiveAvatar plan does not include."""
 
     reason = "UPSTREAM_PLAN_REQUIRED"
 
 
 class UpstreamRejected(UpstreamError):
-    """LiveAvatar refused the request's content; its words are in the message."""
+    """Refusal of the request by LiveAvatar; the message holds its reason."""
 
     reason = "UPSTREAM_REJECTED"
 
 
 class UpstreamRateLimited(UpstreamError):
-    """LiveAvatar's rate limit was hit."""
+    """Rate limit of LiveAvatar."""
 
     reason = "UPSTREAM_RATE_LIMITED"
 
 
 class UpstreamUnreachable(UpstreamError):
-    """LiveAvatar could not be reached, or failed with a server error."""
+    """Failure to reach LiveAvatar, or a server error of LiveAvatar."""
 
     reason = "UPSTREAM_UNREACHABLE"
 
 
 class UpstreamProtocol(UpstreamError):
-    """LiveAvatar answered with something that is not its protocol."""
+    """Answer of LiveAvatar that violates its protocol."""
 
     reason = "UPSTREAM_PROTOCOL"
 
 
 class UpstreamTimeout(UpstreamError):
-    """LiveAvatar did not answer in time."""
+    """Missing answer of LiveAvatar."""
 
     reason = "UPSTREAM_TIMEOUT"
 
 
 class ReadyTimeout(UpstreamError):
-    """The avatar did not become ready in time; the session was ended."""
+    """Avatar that did not become ready in time; the session was ended."""
 
     reason = "READY_TIMEOUT"
 
 
 class UpstreamStalled(UpstreamError):
-    """Audio was sent, and LiveAvatar gave no sign of having taken it."""
+    """Audio that LiveAvatar never acknowledged."""
 
     reason = "UPSTREAM_STALLED"
 
 
 class UtteranceIdle(CallerError):
-    """No audio came for an utterance within its idle limit."""
+    """Utterance without audio for longer than the idle limit."""
 
     reason = "UTTERANCE_IDLE"
 
 
 class FirstMessageTimeout(CallerError):
-    """A stream's first message did not come in time."""
+    """Stream whose first message did not arrive in time."""
 
     reason = "FIRST_MESSAGE_TIMEOUT"
 
 
 class MalformedMessage(CallerError):
-    """The gateway could not read a message: what sent it is not of this contract."""
+    """Message that the gateway could not decode, since it is not of this contract."""
 
     reason = "MALFORMED_MESSAGE"
 
 
 class MetadataTooLarge(CallerError):
-    """The metadata of a call was larger than the gateway takes."""
+    """Metadata of a call above the gateway's limit."""
 
     reason = "METADATA_TOO_LARGE"
 
 
 class ConnectionLost(TransportError):
-    """The gateway cannot be reached, or the connection to it broke."""
+    """Unreachable gateway, or a broken connection to the gateway."""
 
 
 class DeadlineExceeded(TransportError, TimeoutError):
-    """No answer came within the time the caller allowed."""
+    """Missing answer within the timeout of the caller."""
 
 
 class Unauthenticated(TransportError):
-    """The credentials of this client are missing or refused."""
+    """Missing or refused credentials of this client."""
 
 
 class PermissionDenied(TransportError):
-    """The credentials of this client do not allow the call."""
+    """Call that the credentials of this client do not allow."""
 
 
 class SessionClosed(ClientError):
-    """The session object is not open: it was never opened, or was detached or closed."""
+    """Session object that is not open: never opened, detached or closed."""
 
 
 class ClientClosed(ClientError):
-    """The client was closed."""
+    """Call on a closed client."""
 
 
 class ForkedClient(ClientError):
-    """The client was made before this process was forked; its thread and its connections stayed with the parent.
+    """Use of a client that was created before a fork: its thread and connections stay with the parent process.
 
-    Make clients after the fork, or start processes with the `spawn` method of `multiprocessing`.
+    Create clients after the fork, or start processes with the `spawn` method of `multiprocessing`.
     """
 
 
 class MessageRefused(ClientError):
-    """gRPC refused a message: too large for this end or the other, or it could not be encoded or decoded."""
+    """Message that gRPC refused: too large for either side, or not to be encoded or decoded."""
 
 
 class TooManyUtterances(ClientError):
-    """More utterances wait in this session than it keeps."""
+    """Too many utterances without an outcome in one session."""
 
 
 REASONS: Mapping[str, type[GatewayError]] = {
@@ -433,7 +433,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         InternalError,
     )
 }
-"""The class of each reason the gateway can give."""
+"""Class of each reason of the gateway."""
 
 
 def _integer(text: str | None) -> int | None:

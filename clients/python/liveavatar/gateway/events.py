@@ -1,4 +1,4 @@
-"""What happens in a session, as plain values, and the log that lets several readers follow it."""
+"""Events of a session as plain values, and the log from which several readers follow them."""
 
 import enum
 from collections import deque
@@ -24,176 +24,176 @@ from liveavatar.gateway.model import (
 from liveavatar.gateway.v1 import session_service_pb2
 
 KEPT_EVENTS = 1000
-"""Events a session keeps for readers that start late or lag; a reader further behind is told so."""
+"""Events kept for readers that start late or lag. A reader further behind gets EventsCompacted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEvent:
-    """Something that happened in a session; what it was is the subclass."""
+    """Base of all events of a session."""
 
     sequence: int
-    """Counts from 1 in each session, without holes."""
+    """Number of the event, from 1 in each session, without holes."""
     time: datetime
-    """When it happened, UTC."""
+    """Time of the event, UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChangedEvent(SessionEvent):
-    """The session moved on in its life."""
+    """Change of the session's state."""
 
     state: SessionState
-    """Where it is now."""
+    """New state."""
     previous_state: SessionState
-    """Where it was."""
+    """State before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoseChangedEvent(SessionEvent):
-    """The avatar took another pose."""
+    """Change of the avatar's pose."""
 
     pose: Pose
-    """What it does now."""
+    """New pose."""
     previous_pose: Pose
-    """What it did."""
+    """Pose before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtteranceStartedEvent(SessionEvent):
-    """The first sound of an utterance is out."""
+    """First sound of an utterance."""
 
     utterance_id: str
-    """Which utterance."""
+    """Id of the utterance."""
     inferred: bool
-    """True when LiveAvatar gave no sign and the gateway concluded it from its own clock."""
+    """True when LiveAvatar sent no event and the gateway inferred the start from its own clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtteranceUnderrunEvent(SessionEvent):
-    """The avatar ran dry inside an utterance: it has nothing left to say until more audio comes."""
+    """Lack of audio inside an utterance: the avatar is silent until more audio arrives."""
 
     utterance_id: str
-    """Which utterance."""
+    """Id of the utterance."""
     played: timedelta
-    """How much of it was heard before the silence."""
+    """Audio of the utterance that was heard before the silence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtteranceEndedEvent(SessionEvent):
-    """An utterance is over, spoken by this process or by another."""
+    """End of an utterance of this or of another process."""
 
     outcome: Outcome
-    """What became of it."""
+    """Outcome of the utterance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionExpiringEvent(SessionEvent):
-    """The session's limit is near."""
+    """Warning that the session's duration limit is near."""
 
     expires_at: datetime
-    """When it ends."""
+    """Time at which LiveAvatar ends the session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamNoticeEvent(SessionEvent):
-    """LiveAvatar reported an error or a warning that does not end the session."""
+    """Error or warning from LiveAvatar that does not end the session."""
 
     type: str
     """LiveAvatar's type, such as "video_starvation"."""
     message: str
-    """LiveAvatar's words."""
+    """Message of LiveAvatar."""
     error: bool
     """True for an error, false for a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamReconnectedEvent(SessionEvent):
-    """The gateway's connection to the avatar is there again."""
+    """Recovery of the gateway's lost connection to the avatar."""
 
     attempt_count: int
-    """Tries it took."""
+    """Number of attempts."""
     gap: timedelta
-    """From the loss to now."""
+    """Time since the loss."""
     resent_bytes: int
     """Audio that was sent a second time, 24 kHz mono 16-bit PCM, bytes."""
     replaced: bool
-    """Whether a fresh avatar was started, since the old one could not be reached any more."""
+    """True when a fresh avatar replaced the former avatar, which was no longer reachable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRotatedEvent(SessionEvent):
-    """A fresh avatar took over from the one whose limit was near."""
+    """Replacement of an avatar near its duration limit by a fresh avatar."""
 
     upstream_session_id: str
     """LiveAvatar's id of the new avatar's session."""
     room: RoomAccess
-    """Where it is, as `AsyncSession.room` says from now on."""
+    """Room of the new avatar; `AsyncSession.room` returns the same room from now on."""
     expires_at: datetime | None
-    """When its limit ends it."""
+    """Time at which the new avatar reaches its limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAdoptedEvent(SessionEvent):
-    """Another process of the gateway drives the session now: the one before is gone."""
+    """Takeover of the session by another gateway process after the end of the former process."""
 
     gap: timedelta
-    """How long nobody did."""
+    """Time without an owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEndedEvent(SessionEvent):
-    """The session is over. Always last."""
+    """End of the session. Always the last event."""
 
     record: SessionRecord
-    """The final record."""
+    """Final record."""
     error: GatewayError | None
-    """Why, when it did not end by a caller's will."""
+    """Reason of an end that no caller asked for; None otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoAwayEvent(SessionEvent):
-    """The gateway process drains. Not numbered: `sequence` is the last event's, `time` is this process's.
+    """Start of a drain. Not numbered: `sequence` is that of the last event, `time` is local.
 
-    In force until a `GoAwayCancelledEvent` or a `ResumedEvent`: a gateway that still drains then says so again.
+    In force until a `GoAwayCancelledEvent` or a `ResumedEvent`; a gateway that still drains sends it again.
     """
 
     deadline: datetime
-    """Time at which the session is ended, unless a `GoAwayCancelledEvent` comes before."""
+    """Time at which the gateway ends the session, unless a `GoAwayCancelledEvent` comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoAwayCancelledEvent(SessionEvent):
-    """The gateway does not shut down after all: the `GoAwayEvent` before is void. Not numbered, as that one."""
+    """Cancellation of a drain: the `GoAwayEvent` before is void. Not numbered, like `GoAwayEvent`."""
 
 
 class ResumedStream(enum.StrEnum):
-    """What broke and is there again."""
+    """Stream that was lost and resumed."""
 
     EVENTS = "events"
-    """The stream of events and commands. None was lost."""
+    """Stream of events and commands (`Attach`)."""
     SPEECH = "speech"
-    """The stream of audio. Utterances go on where they were."""
+    """Stream of audio (`StreamAudio`). Utterances continue at the byte where they stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumedEvent(SessionEvent):
-    """This process had lost the gateway and has it again. Not numbered, as `GoAwayEvent`."""
+    """Recovery of a stream that this process had lost. Not numbered, like `GoAwayEvent`."""
 
     stream: ResumedStream
-    """What was lost; compares equal to "events" and "speech"."""
+    """The stream that was lost; compares equal to "events" or "speech"."""
     gap: timedelta
-    """From the loss to now."""
+    """Time since the loss."""
     attempt_count: int
-    """Tries it took."""
+    """Number of attempts."""
     target: str
-    """The address that took it: one of the client's targets, or what one of them named."""
+    """Address that resumed the stream: one of the client's targets, or an address that a target named."""
     missed_events: int = 0
-    """Events that the gateway does not keep any more: the next number is higher by as many. A gateway that goes on
-    with the session of one that was killed has none of its events."""
+    """Number of events that the gateway no longer keeps; the next sequence skips them. A process that took the
+    session over from a killed process has none of its events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownEvent(SessionEvent):
-    """An event of a newer gateway that this library has no class for."""
+    """Event of a newer gateway, for which this library has no class."""
 
 
 Event = (
@@ -213,11 +213,11 @@ Event = (
     | ResumedEvent
     | UnknownEvent
 )
-"""All there are: a `match` over it is checked for completeness."""
+"""Union of all events; type checkers check that a `match` over it is exhaustive."""
 
 
 def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noqa: C901, PLR0911  one per kind
-    """Read the gateway's message."""
+    """Convert the gateway's message."""
     sequence, time = message.sequence, moment(message.time)
     match message.WhichOneof("event"):
         case "state_changed":
@@ -295,20 +295,20 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
 
 
 class EventLog:
-    """The newest events of a session, readable by many, each at its own pace.
+    """Newest events of a session, for any number of readers, each at its own pace.
 
-    Bound: `KEPT_EVENTS`. A reader that falls further behind gets EventsCompacted, never a silent hole.
+    Bound: `KEPT_EVENTS`. A reader further behind gets EventsCompacted, never a silent hole.
     """
 
-    def __init__(self, changes: Condition, *, after_sequence: int = 0, kept: int = KEPT_EVENTS) -> None:
+    def __init__(self, condition: Condition, *, after_sequence: int = 0, kept: int = KEPT_EVENTS) -> None:
         """Begin without events.
 
         Args:
-            changes: Notified of each event.
-            after_sequence: The event before the first one that is to come.
-            kept: How many events are kept.
+            condition: Notified of each event.
+            after_sequence: Sequence of the event before the first event to come.
+            kept: Number of events to keep.
         """
-        self._changes = changes
+        self._condition = condition
         self._after_sequence = after_sequence
         self._events: deque[Event] = deque(maxlen=kept)
         self._count = 0
@@ -317,28 +317,28 @@ class EventLog:
 
     @property
     def newest_sequence(self) -> int:
-        """Sequence of the newest event, of one that was known before this log began when there is none."""
+        """Sequence of the newest event; without events, the sequence that this log began with."""
         return self._events[-1].sequence if self._events else self._after_sequence
 
     def append(self, event: Event) -> None:
         """Add an event and wake the readers."""
         self._events.append(event)
         self._count += 1
-        self._changes.notify()
+        self._condition.notify()
 
     def close(self, error: GatewayError | None) -> None:
-        """No more events come; readers end, or raise `error`."""
+        """Note that no more events come: readers end, or raise `error`."""
         self._closed = True
         self._error = error
-        self._changes.notify()
+        self._condition.notify()
 
     async def read(self, after_sequence: int) -> AsyncIterator[Event]:
-        """All events after a sequence, then each as it comes, to the end of the session.
+        """Iterate over the events after a sequence, past and future, until the end of the session.
 
-        Those without a number of their own carry that of the event before them: they count as behind it.
+        Events without a sequence of their own carry the sequence of the event before and count as behind it.
 
         Raises:
-            EventsCompacted: the next event is no longer kept here.
+            EventsCompacted: the next event is no longer kept.
             GatewayError: the session was lost to this process.
         """
         position = self._count - len(self._events)
@@ -357,13 +357,13 @@ class EventLog:
                 if self._error is not None:
                     raise self._error
                 return
-            await self._changes.wait()
+            await self._condition.wait()
 
 
 def _compacted(after_sequence: int, oldest_sequence: int) -> EventsCompacted:
     return EventsCompacted(
         f"events after {after_sequence} are not kept, the oldest is {oldest_sequence}; "
-        f"go on with events(after_sequence={oldest_sequence - 1})",
+        f"continue with events(after_sequence={oldest_sequence - 1})",
         code=grpc.StatusCode.OUT_OF_RANGE,
         metadata={"after_sequence": str(after_sequence), "oldest_sequence": str(oldest_sequence)},
     )

@@ -1,4 +1,4 @@
-"""Barge-in across two streams: what waits here, what is on its way, and what is being spoken."""
+"""Interrupts across both streams: utterances that wait in this process, are being sent, or are being spoken."""
 
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -11,56 +11,60 @@ from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import UtteranceState
 
 SETTLE_S = 5.0
-"""How long the ends of what was cut are waited for; they come with the next message of either stream."""
+"""Longest wait for the outcomes of interrupted utterances, which come with the next message of either stream."""
 
-Ask = Callable[[str], Awaitable[Interruption]]
-"""Sends the interrupt command for an utterance id, or for none."""
+SendInterrupt = Callable[[str], Awaitable[Interruption]]
+"""Sends the interrupt command, for an utterance id or for "", and returns the gateway's answer."""
 
 
-async def interrupt(speech: Speech, ask: Ask, changes: Condition, utterance_id: str) -> Interruption:
-    """Silence one utterance, or all.
+async def interrupt_speech(
+    speech: Speech, send: SendInterrupt, condition: Condition, utterance_id: str
+) -> Interruption:
+    """Interrupt one utterance, or all for the id "".
 
-    The command travels on the control stream and may overtake audio, which is the point of it. An utterance it
-    overtook as a whole is unknown to the gateway then, and is cut as soon as the gateway knows it.
+    The command travels on the Attach stream and may overtake audio, on purpose. The gateway does not know an
+    utterance that the command overtook entirely, so a second command follows once the gateway knows it.
 
     Raises:
-        UtteranceNotFound: the session never had it.
         GatewayError: the session is over.
+        UtteranceNotFound: the session never had the utterance.
     """
-    with speech.silencing(utterance_id) as turns:
-        on_wire = [turn for turn in turns if turn.outcome is None]
-        cut: dict[str, Outcome] = {}
-        # An utterance that waited here was dropped, and the gateway has never heard of it.
-        if not utterance_id or not turns:
-            cut = _by_id(await ask(utterance_id))
-        for turn in on_wire:
-            if turn.id not in cut:
-                cut |= await _silence(turn, ask, changes)
-        await _settled(changes, lambda: all(turn.outcome for turn in on_wire))
-        for turn in turns:
-            if turn.outcome is not None and turn.outcome.kind is OutcomeKind.INTERRUPTED:
-                cut.setdefault(turn.id, turn.outcome)
-    return Interruption(interrupted=tuple(cut.values()))
+    with speech.interrupting(utterance_id) as utterances:
+        sent = [utterance for utterance in utterances if utterance.outcome is None]
+        interrupted: dict[str, Outcome] = {}
+        # The gateway does not know an utterance that was waiting here and was dropped.
+        if not utterance_id or not utterances:
+            interrupted = _by_id(await send(utterance_id))
+        for utterance in sent:
+            if utterance.id not in interrupted:
+                interrupted |= await _interrupt_one(utterance, send, condition)
+        await _wait_briefly(condition, lambda: all(utterance.outcome for utterance in sent))
+        for utterance in utterances:
+            if utterance.outcome is not None and utterance.outcome.kind is OutcomeKind.INTERRUPTED:
+                interrupted.setdefault(utterance.id, utterance.outcome)
+    return Interruption(interrupted=tuple(interrupted.values()))
 
 
-async def _silence(turn: UtteranceState, ask: Ask, changes: Condition) -> dict[str, Outcome]:
-    if turn.outcome is not None:
+async def _interrupt_one(
+    utterance: UtteranceState, send: SendInterrupt, condition: Condition
+) -> dict[str, Outcome]:
+    if utterance.outcome is not None:
         return {}
     try:
-        return _by_id(await ask(turn.id))
+        return _by_id(await send(utterance.id))
     except UtteranceNotFound:
-        # One that is still open is cancelled on its own stream, behind its audio; one that is sealed is not.
-        await _settled(changes, lambda: turn.taken or turn.outcome)
-    if turn.outcome is not None or not turn.taken:
+        # An open utterance is also cancelled on its own stream, behind its audio; a sealed utterance is not.
+        await _wait_briefly(condition, lambda: utterance.accepted or utterance.outcome)
+    if utterance.outcome is not None or not utterance.accepted:
         return {}
-    return _by_id(await ask(turn.id))
+    return _by_id(await send(utterance.id))
 
 
-async def _settled(changes: Condition, condition: Callable[[], object]) -> None:
-    """Wait for what should come in a moment; the outcome comes later if it does not."""
+async def _wait_briefly(condition: Condition, predicate: Callable[[], object]) -> None:
+    """Wait for a message that should come within `SETTLE_S`, and go on without the message after that time."""
     with contextlib.suppress(TimeoutError):
         async with timeout(SETTLE_S):
-            await changes.until(condition)
+            await condition.until(predicate)
 
 
 def _by_id(interruption: Interruption) -> dict[str, Outcome]:

@@ -1,4 +1,4 @@
-"""What the gateway tells, as plain values: sessions, rooms, outcomes, limits."""
+"""Messages of the gateway as plain values: sessions, rooms, outcomes, limits."""
 
 import enum
 from collections.abc import Mapping
@@ -16,26 +16,26 @@ from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, ses
 
 
 class SessionState(enum.StrEnum):
-    """Where a session is in its life. It only moves down this list; READY and RECONNECTING alternate."""
+    """State of a session. It only moves down this list; READY and RECONNECTING alternate."""
 
     UNSPECIFIED = "unspecified"
-    """Not known yet, or known only to a newer gateway."""
+    """Not known yet, or a state of a newer gateway."""
     CREATING = "creating"
-    """Waiting for a free place on the account, then for LiveAvatar to start the avatar."""
+    """Waiting for a free permit, then for LiveAvatar to start the avatar."""
     CONNECTING = "connecting"
-    """Started, so it is billed; audio is taken and held."""
+    """Started and billed; the gateway buffers audio."""
     READY = "ready"
-    """The avatar speaks what it gets."""
+    """The avatar speaks the audio it receives."""
     RECONNECTING = "reconnecting"
-    """The gateway lost the avatar and connects again; audio is taken and held."""
+    """The gateway lost the avatar and is reconnecting; it buffers audio."""
     ENDING = "ending"
-    """No new speech; the avatar is being stopped."""
+    """No new speech is accepted; the avatar is being stopped."""
     ENDED = "ended"
-    """Over."""
+    """The session is over."""
 
 
 class Pose(enum.StrEnum):
-    """What the avatar does while the session is ready."""
+    """Pose of the avatar while the session is ready."""
 
     UNSPECIFIED = "unspecified"
     """Not known, or the session is not ready."""
@@ -48,20 +48,20 @@ class Pose(enum.StrEnum):
 
 
 class EndReason(enum.StrEnum):
-    """Why a session ended."""
+    """Reason for the end of a session."""
 
     UNSPECIFIED = "unspecified"
-    """It has not, or for a reason known only to a newer gateway."""
+    """The session has not ended, or a reason of a newer gateway."""
     CALLER_ENDED = "caller_ended"
-    """A caller ended it."""
+    """A caller ended the session."""
     CALLER_LOST = "caller_lost"
-    """Nobody held a stream to it for `detach_grace`."""
+    """No stream was attached for `detach_grace`."""
     IDLE = "idle"
     """LiveAvatar saw no activity for too long."""
     MAX_DURATION = "max_duration"
     """The session's `max_duration` ran out."""
     UPSTREAM_ENDED = "upstream_ended"
-    """LiveAvatar ended it; `upstream_reason` holds its own word."""
+    """LiveAvatar ended the session; `upstream_reason` holds its reason."""
     UPSTREAM_FAILED = "upstream_failed"
     """The connection to LiveAvatar was lost, or the avatar never became ready."""
     OUT_OF_CREDITS = "out_of_credits"
@@ -71,7 +71,7 @@ class EndReason(enum.StrEnum):
     CREATE_FAILED = "create_failed"
     """The session could not be created."""
     OPERATOR = "operator"
-    """An operator of the gateway ended it."""
+    """An operator of the gateway ended the session."""
 
 
 class VideoQuality(enum.StrEnum):
@@ -97,34 +97,34 @@ class VideoEncoding(enum.StrEnum):
 
 
 class OutcomeKind(enum.StrEnum):
-    """How an utterance ended."""
+    """Kind of an utterance's end."""
 
     PLAYED = "played"
-    """All of it was heard."""
+    """All of the utterance was heard."""
     INTERRUPTED = "interrupted"
-    """A barge-in cut it; `played` says how much was heard."""
+    """Interrupted; `played` is the time that was heard."""
     FAILED = "failed"
-    """Audio was refused, its source failed or the session ended under it; `error` says why."""
+    """The audio was refused, its source failed or the session ended; `error` is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of an utterance."""
+    """Outcome of an utterance."""
 
     utterance_id: str
-    """Which one."""
+    """Id of the utterance."""
     kind: OutcomeKind
-    """How it ended; compares equal to "played", "interrupted" and "failed"."""
+    """Kind of the end; compares equal to "played", "interrupted" or "failed"."""
     played: timedelta
-    """How much of it was heard: cut the agent's text here."""
+    """Audio that was heard: truncate the agent's text here."""
     error: Exception | None = None
-    """Why it failed: a `GatewayError`, or what the audio's own iterator raised. None otherwise."""
+    """Reason of a failure: a `GatewayError`, or the exception of the audio's iterator. None otherwise."""
     inferred: bool = False
-    """True when LiveAvatar gave no sign and the gateway concluded it from its own clock."""
+    """True when LiveAvatar sent no event and the gateway inferred the end from its own clock."""
 
     @classmethod
     def from_proto(cls, message: audio_service_pb2.AudioEnded | session_service_pb2.UtteranceEnded) -> Self:
-        """Read what either stream says of an utterance's end."""
+        """Convert the report of either stream on the end of an utterance."""
         kind = _OUTCOMES.get(message.outcome, OutcomeKind.FAILED)
         return cls(
             utterance_id=message.utterance_id,
@@ -137,96 +137,96 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far an utterance has come."""
+    """Progress of an utterance."""
 
     received_bytes: int = 0
-    """Bytes the gateway has taken, in the caller's format."""
+    """Bytes that the gateway has received, in the caller's format."""
     confirmed_bytes: int = 0
-    """Bytes LiveAvatar has taken, in the caller's format."""
+    """Bytes that LiveAvatar has acknowledged, in the caller's format."""
     played: timedelta = timedelta()
-    """How much was heard."""
+    """Audio that was heard."""
     underrun_count: int = 0
-    """How often the avatar ran dry inside it, since its audio came too slowly."""
+    """Number of silences inside the utterance for lack of audio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interruption:
-    """What an interrupt did."""
+    """Result of an interrupt."""
 
     interrupted: tuple[Outcome, ...]
-    """The utterances that were cut, the one being spoken first; empty when the avatar was silent."""
+    """Interrupted utterances, the utterance being spoken first; empty when the avatar was silent."""
 
     @property
     def played(self) -> timedelta:
-        """How much of the utterance being spoken was heard; zero when none was."""
+        """Time for which the utterance being spoken was heard; zero when none was being spoken."""
         return self.interrupted[0].played if self.interrupted else timedelta()
 
     @classmethod
     def from_proto(cls, message: session_service_pb2.InterruptResult) -> Self:
-        """Read the gateway's answer."""
+        """Convert the gateway's answer."""
         return cls(interrupted=tuple(Outcome.from_proto(ended) for ended in message.interrupted))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitRoom:
-    """A LiveKit room of the caller's own, on the gateway's LiveKit server, in which the avatar appears.
+    """Existing LiveKit room, on the gateway's LiveKit server, in which the avatar appears.
 
-    It stays the caller's: the gateway neither makes it nor closes it, and everybody else in it stays when the
-    session ends. A gateway without a LiveKit server refuses it with InvalidField.
+    The gateway neither creates nor closes the room, and its other participants stay when the session ends. A
+    gateway without a LiveKit server refuses such a session with InvalidField.
     """
 
     name: str
     """Name of the room, 1 to 128 printable characters."""
     avatar_identity: str = ""
-    """Identity of the avatar in the room. Default: "avatar". One that takes the place of another within the
-    session has "-2", "-3" and so on behind it."""
+    """Identity of the avatar in the room. Default: "avatar". Later avatars of the session get the suffix "-2",
+    "-3" and so on."""
 
     def to_proto(self) -> session_pb2.LiveKitRoom:
-        """The gateway's message."""
+        """Return the gateway's message."""
         return session_pb2.LiveKitRoom(name=self.name, avatar_identity=self.avatar_identity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomAccess:
-    """What an end user's browser needs to join the avatar's room."""
+    """Access of an end user's browser to the avatar's room."""
 
     url: str
-    """LiveKit server, "wss://..."."""
+    """URL of the LiveKit server, "wss://..."."""
     viewer_token: str = field(repr=False)
-    """Joins the room as a viewer. Whoever holds it can join: hand it to the end user only."""
+    """Token that lets its holder join the room as a viewer: give it to the end user only."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.RoomAccess) -> Self:
-        """Read the gateway's message."""
+        """Convert the gateway's message."""
         return cls(url=message.url, viewer_token=message.viewer_token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a session has used."""
+    """Usage of a session."""
 
     billed_duration: timedelta
-    """From LiveAvatar's start to its end (or to now)."""
+    """Time from the start of the avatar to its end, or to the present."""
     played_duration: timedelta
-    """How much speech was heard."""
+    """Speech that was heard."""
     utterance_count: int
-    """Utterances that were begun."""
+    """Number of utterances that were begun."""
     received_bytes: int
-    """Audio taken from the caller, bytes in the caller's formats."""
+    """Audio received from the caller, bytes in the caller's formats."""
     dropped_bytes: int
-    """Audio that came too late to be spoken, bytes."""
+    """Audio that arrived too late to be spoken, bytes."""
     upstream_bytes: int = 0
-    """Audio sent to the avatar, 24 kHz mono 16-bit PCM, bytes; what was sent again counts again."""
+    """Audio sent to the avatar, including resends, bytes of 24 kHz mono 16-bit PCM."""
     interruption_count: int = 0
-    """Interrupts that cut speech."""
+    """Number of interrupts of speech."""
     reconnect_count: int = 0
-    """Times the gateway lost the avatar and connected again."""
+    """Number of reconnections to the avatar."""
     rotation_count: int = 0
-    """Times a fresh avatar took over before a limit."""
+    """Number of avatars that were replaced before their limit."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.Usage) -> Self:
-        """Read the gateway's message."""
+        """Convert the gateway's message."""
         return cls(
             billed_duration=message.billed_duration.ToTimedelta(),
             played_duration=message.played_duration.ToTimedelta(),
@@ -242,44 +242,44 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """One session as it was when the gateway told."""
+    """Snapshot of one session."""
 
     id: str
-    """The gateway's id. All calls take this one."""
+    """Id at the gateway, as all calls expect it."""
     upstream_session_id: str
-    """LiveAvatar's id, for its dashboard and support; empty until LiveAvatar has given one."""
+    """Id at LiveAvatar, for its dashboard and support; empty until LiveAvatar has created the session."""
     avatar_id: str
-    """Which avatar."""
+    """Id of the avatar."""
     sandbox: bool
-    """Whether it runs in LiveAvatar's sandbox."""
+    """True for a session in LiveAvatar's sandbox."""
     labels: Mapping[str, str]
-    """The caller's own labels."""
+    """Labels of the caller."""
     state: SessionState
-    """Where it is in its life."""
+    """State of the session."""
     pose: Pose
-    """What the avatar does."""
+    """Pose of the avatar."""
     attached: bool
-    """Whether an `Attach` stream holds it."""
+    """True while an `Attach` stream is attached."""
     created_at: datetime | None
-    """When the gateway took the request (UTC, as all times here)."""
+    """Time of the request (UTC, like all times here)."""
     ready_at: datetime | None
-    """When the avatar became ready."""
+    """Time at which the avatar became ready."""
     expires_at: datetime | None
-    """When LiveAvatar will end it."""
+    """Time at which LiveAvatar will end the session."""
     ended_at: datetime | None
-    """When it ended."""
+    """Time of the end."""
     max_duration: timedelta
-    """The duration limit that applies, counted from LiveAvatar's start."""
+    """Duration limit in force, counted from the start of the avatar."""
     end_reason: EndReason
-    """Why it ended."""
+    """Reason for the end."""
     upstream_reason: str
-    """LiveAvatar's own word for the end; often empty."""
+    """LiveAvatar's reason for the end; often empty."""
     usage: Usage
-    """What it has used so far."""
+    """Usage so far."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.Session) -> Self:
-        """Read the gateway's message."""
+        """Convert the gateway's message."""
         return cls(
             id=message.id,
             upstream_session_id=message.upstream_session_id,
@@ -302,14 +302,14 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatedSession:
-    """A session that `create_session` made: ready, and attached to nobody."""
+    """Session created by `create_session`: ready, without an attached stream."""
 
     session: SessionRecord
-    """As it is now."""
+    """Record of the session."""
     room: RoomAccess
-    """How the end user's browser joins."""
+    """Room for the end user's browser."""
     handle: str = field(repr=False)
-    """For `resume_session`. A secret: whoever has it can take the session over."""
+    """Handle for `resume_session`. A secret: its holder can take the session over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,15 +317,15 @@ class AudioLimits:
     """Limits for audio."""
 
     max_chunk_bytes: int
-    """Largest audio of one chunk; `say` keeps to it."""
+    """Largest chunk, bytes; `say` respects this limit."""
     max_buffered: timedelta
-    """How much audio may wait in the gateway per session."""
+    """Most audio that a session may have waiting in the gateway."""
     max_lead: timedelta
-    """How far audio is sent ahead of what is heard."""
+    """Most audio that is sent to the avatar ahead of playout."""
 
     @classmethod
     def from_proto(cls, message: session_service_pb2.AudioLimits) -> Self:
-        """Read the gateway's message."""
+        """Convert the gateway's message."""
         return cls(
             max_chunk_bytes=message.max_chunk_bytes,
             max_buffered=message.max_buffered.ToTimedelta(),
@@ -335,32 +335,32 @@ class AudioLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What a gateway is and takes."""
+    """Version, limits and supported formats of a gateway."""
 
     version: str
     """Version of the gateway, such as "0.1.0"."""
     audio_limits: AudioLimits
     """Limits for audio."""
     audio_encodings: tuple[AudioEncoding, ...]
-    """Encodings that are taken."""
+    """Supported encodings."""
     min_sample_rate_hz: int
-    """Lowest sample rate that is taken."""
+    """Lowest supported sample rate."""
     max_sample_rate_hz: int
-    """Highest sample rate that is taken."""
+    """Highest supported sample rate."""
     permit_count: int
-    """Sessions that may live at once on the account."""
+    """Number of sessions that the account allows at once."""
     used_permit_count: int
-    """Sessions that live now."""
+    """Number of permits in use."""
     waiting_count: int
-    """Callers that wait for a place now."""
+    """Number of callers that wait for a permit."""
     detach_grace: timedelta
-    """How long a session outlives its last stream by default."""
+    """Default time for which a session outlives its last stream."""
     draining: bool
-    """True when the gateway process drains: it takes nothing new and ends its sessions."""
+    """True while the gateway process drains: it accepts no new sessions and ends its sessions."""
 
     @classmethod
     def from_proto(cls, message: session_service_pb2.GetServerInfoResponse) -> Self:
-        """Read the gateway's message."""
+        """Convert the gateway's message."""
         return cls(
             version=message.version,
             audio_limits=AudioLimits.from_proto(message.audio_limits),
@@ -390,22 +390,22 @@ _END_REASONS: Mapping[int, EndReason] = {
 
 
 def state_from_proto(number: int) -> SessionState:
-    """The state a number stands for; UNSPECIFIED for one of a newer contract."""
+    """Return the state of a number; UNSPECIFIED for a state of a newer contract."""
     return _STATES.get(number, SessionState.UNSPECIFIED)
 
 
 def pose_from_proto(number: int) -> Pose:
-    """The pose a number stands for; UNSPECIFIED for one of a newer contract."""
+    """Return the pose of a number; UNSPECIFIED for a pose of a newer contract."""
     return _POSES.get(number, Pose.UNSPECIFIED)
 
 
 def state_to_proto(state: SessionState) -> session_pb2.SessionState.ValueType:
-    """The number of a state."""
+    """Return the number of a state."""
     return session_pb2.SessionState.Value(f"SESSION_STATE_{state.name}")
 
 
 def video_to_proto(quality: VideoQuality | None, encoding: VideoEncoding | None) -> session_pb2.VideoSettings:
-    """Video settings; None leaves the gateway's default."""
+    """Return video settings; None leaves the gateway's default."""
     settings = session_pb2.VideoSettings()
     if quality is not None:
         settings.quality = session_pb2.VideoQuality.Value(f"VIDEO_QUALITY_{quality.name}")
@@ -415,17 +415,22 @@ def video_to_proto(quality: VideoQuality | None, encoding: VideoEncoding | None)
 
 
 def moment(timestamp: timestamp_pb2.Timestamp) -> datetime:
-    """A timestamp as an aware time in UTC."""
+    """Return a timestamp as an aware time in UTC."""
     return timestamp.ToDatetime(tzinfo=UTC)
 
 
 def duration_to_proto(duration: timedelta | float) -> duration_pb2.Duration:
-    """A duration given as such or in seconds."""
+    """Return the gateway's message for a duration."""
     message = duration_pb2.Duration()
-    message.FromTimedelta(duration if isinstance(duration, timedelta) else timedelta(seconds=duration))
+    message.FromTimedelta(as_timedelta(duration))
     return message
 
 
+def as_timedelta(duration: timedelta | float) -> timedelta:
+    """Return a duration as a timedelta; a number counts seconds."""
+    return duration if isinstance(duration, timedelta) else timedelta(seconds=duration)
+
+
 def error_from_proto(status: status_pb2.Status) -> GatewayError | None:
-    """The exception a status stands for; None for OK."""
+    """Return the exception of a status; None for OK."""
     return from_status(status) if status.code else None

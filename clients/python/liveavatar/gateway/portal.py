@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that have none."""
+"""Event loop in a thread of its own, for callers without an event loop."""
 
 import asyncio
 import concurrent.futures
@@ -20,20 +20,20 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 _LATE_S = 1.0
-# How much longer than its time a call waits for a loop that is busy: its timeout is taken there, so that nothing
-# is lost that came in time. Past it the loop is stuck.
+# Extra wait for a busy loop: the loop measures the timeout, so that no result that came in time is lost. After the
+# extra wait the loop counts as stuck.
 _ANSWER_S = 2.0
-# How long a loop may take to do nothing before it counts as stuck, beside that moment.
-_LOOK_S = 0.5
-# How often a call that waits looks whether the loop still runs.
+# Longest time for an empty task before the loop counts as stuck, beside the extra wait.
+_CHECK_S = 0.5
+# Interval at which a waiting call checks that the loop still runs.
 _JOIN_S = 10.0
-# How long closing waits for the loop to cancel what is left. The thread is a daemon, so it keeps no process alive.
+# Longest wait of `close` for the loop to cancel its tasks. The thread is a daemon, so it keeps no process alive.
 
 
 class Portal:
-    """Runs coroutines for any number of threads. Closed once, after which every call raises ClientClosed.
+    """Runner of coroutines for any number of threads. After `close` every call raises ClientClosed.
 
-    Invariant: no call waits for a loop that is not there. The thread is a daemon, so it keeps no process alive.
+    Invariant: no call waits for a loop that has ended. The thread is a daemon, so it keeps no process alive.
     """
 
     def __init__(self) -> None:
@@ -50,16 +50,16 @@ class Portal:
 
     @property
     def forked(self) -> bool:
-        """Return whether this process is a fork of the one that the thread runs in."""
+        """True in a fork of the process that runs the thread."""
         return os.getpid() != self._pid
 
     @property
     def broken(self) -> bool:
-        """Return whether the loop has ended although nobody closed the portal."""
+        """True when the loop has ended although the portal was not closed."""
         return not self._closed and not self._thread.is_alive()
 
     def require_running(self) -> None:
-        """Refuse to go on without a loop that does something; takes a moment where it does not.
+        """Refuse to continue without a running loop; waits a moment for a loop that may be stuck.
 
         Raises:
             ClientClosed: the portal was closed, or its loop has ended.
@@ -69,7 +69,7 @@ class Portal:
 
     @property
     def stuck(self) -> bool:
-        """Return whether the loop does nothing.
+        """True when the loop runs no tasks.
 
         Raises:
             ClientClosed: the portal was closed, or its loop has ended.
@@ -87,18 +87,18 @@ class Portal:
         *,
         bound_s: float | None = None,
     ) -> _Result:
-        """Run a coroutine and wait for it. A timeout cancels it, and so does Ctrl-C.
+        """Run a coroutine and wait for its result. A timeout cancels the coroutine, and so does Ctrl-C.
 
         Args:
-            work: What to run.
-            timeout_s: Seconds that it may take.
-            bound_s: Seconds after which it ends by itself; only a loop that is stuck takes longer.
+            work: Coroutine to run.
+            timeout_s: Seconds that the coroutine may take.
+            bound_s: Seconds after which the coroutine ends by itself; only a stuck loop takes longer.
 
         Raises:
             ClientClosed: the portal was closed, before or meanwhile, or its loop has ended.
-            DeadlineExceeded: it took longer than `timeout_s`, or than `bound_s` and a moment.
-            ForkedClient: this process was forked since the portal was made.
-            RuntimeError: called in the portal's own thread, where it would wait for itself.
+            DeadlineExceeded: the coroutine took longer than `timeout_s`, or than `bound_s` and a moment.
+            ForkedClient: this process was forked after the portal was created.
+            RuntimeError: called in the portal's own thread, where the call would wait for itself.
         """
         try:
             future = self._start(work, timeout_s)
@@ -108,8 +108,8 @@ class Portal:
         try:
             return self._result(future, bound_s if timeout_s is None else timeout_s)
         except concurrent.futures.CancelledError as error:
-            work.close()  # it may never have begun
-            raise self._refusal() from error
+            work.close()  # it may never have started
+            raise self._closed_error() from error
         except _Exit as exit_:
             raise exit_.error from None
         except BaseException:
@@ -119,24 +119,24 @@ class Portal:
     def _start(
         self, work: Coroutine[Any, Any, _Result], timeout_s: float | None
     ) -> "concurrent.futures.Future[_Result]":
-        """Hand work to the loop."""
-        # Before the lock, which another thread of the parent may have held when it forked.
+        """Pass work to the loop."""
+        # Before the lock, which another thread of the parent may have held at the fork.
         require_no_fork(self._pid)
         if threading.current_thread() is self._thread:
             msg = "a blocking call inside the client's own thread would wait for itself"
             raise RuntimeError(msg)
-        # The time is taken in the loop: here it could be over when the work is done, and lose what it brought.
+        # The loop measures the time: measured here, a timeout could discard the result of finished work.
         timed = _within(work, timeout_s)
         with self._lock:
             if not self._closed and self._thread.is_alive():
-                # RuntimeError: the loop was closed in this moment.
+                # RuntimeError: the loop was closed at this moment.
                 with contextlib.suppress(RuntimeError):
                     return asyncio.run_coroutine_threadsafe(timed, self._loop)
         timed.close()
-        raise self._refusal()
+        raise self._closed_error()
 
     def _result(self, future: "concurrent.futures.Future[_Result]", limit_s: float | None) -> _Result:
-        """Wait for work in the loop, as long as there is one that could do it.
+        """Wait for work in the loop, as long as the loop runs.
 
         Raises:
             ClientClosed: the loop has ended.
@@ -144,37 +144,37 @@ class Portal:
         """
         until_mono_s = inf if limit_s is None else time.monotonic() + limit_s + _LATE_S
         while True:
-            wait_s = min(until_mono_s - time.monotonic(), _LOOK_S)
+            wait_s = min(until_mono_s - time.monotonic(), _CHECK_S)
             try:
                 return future.result(max(wait_s, 0.0))
             except TimeoutError as error:
-                # The work's own TimeoutError comes out of `result` too, and it may be done by now.
+                # `result` also raises a TimeoutError of the work itself, and the work may be done by now.
                 if future.done():
                     return future.result()
                 if not self._thread.is_alive():
-                    raise self._refusal() from error
+                    raise self._closed_error() from error
                 if time.monotonic() >= until_mono_s:
                     raise DeadlineExceeded(
-                        f"no answer within {limit_s} s: the client's event loop is stuck, as under a call that "
-                        "blocks it",
+                        f"no answer within {limit_s} s: the client's event loop is stuck, for example in a "
+                        "blocking call",
                         code=grpc.StatusCode.DEADLINE_EXCEEDED,
                     ) from error
 
     def run(self, function: Callable[[], _Result]) -> _Result:
-        """Run a function in the loop: for what is quick, but belongs to the loop's thread."""
+        """Run a short function in the loop's thread."""
 
         async def work() -> _Result:
             return function()
 
         return self.call(work())
 
-    def drawn(
+    def iterate(
         self, items: AsyncIterator[_Result], timeout_s: float | None, *, bound_s: float | None = None
     ) -> Iterator[_Result]:
-        """An async iterator, drawn from in the loop; each item may take `timeout_s`, or ends within `bound_s`.
+        """Iterate over an async iterator of the loop; each item may take `timeout_s`, or ends within `bound_s`.
 
         Raises:
-            DeadlineExceeded: while iterating, when none came in time.
+            DeadlineExceeded: while iterating; no item came in time.
         """
 
         async def draw() -> tuple[_Result] | None:
@@ -187,7 +187,7 @@ class Portal:
             yield item[0]
 
     def close(self) -> None:
-        """Cancel what still runs, stop the loop and wait for its thread. Idempotent; does nothing in a fork."""
+        """Cancel all tasks, stop the loop and wait for its thread. Idempotent; has no effect in a fork."""
         if self.forked:
             return
         with self._lock:
@@ -202,17 +202,17 @@ class Portal:
     def _run(self, started: "concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
         try:
             asyncio.run(_serve(started))
-        except BaseException as error:  # noqa: BLE001  a thread's root: those who call are told
+        except BaseException as error:  # noqa: BLE001  a thread's root: later calls raise the error
             self._fault = error
             if not started.done():
                 started.set_exception(error)
             _log.error("client.loop_ended cause=%r", error)
 
-    def _refusal(self) -> ClientClosed:
+    def _closed_error(self) -> ClientClosed:
         if self._closed:
-            return ClientClosed("this client was closed; make another", code=grpc.StatusCode.CANCELLED)
+            return ClientClosed("this client was closed; create another", code=grpc.StatusCode.CANCELLED)
         refusal = ClientClosed(
-            f"this client's event loop has ended, by {self._fault!r}; close the client and make another",
+            f"this client's event loop has ended, by {self._fault!r}; close the client and create another",
             code=grpc.StatusCode.CANCELLED,
         )
         refusal.__cause__ = self._fault
@@ -220,17 +220,17 @@ class Portal:
 
 
 async def _within(work: Coroutine[Any, Any, _Result], timeout_s: float | None) -> _Result:
-    """Run a coroutine to its end, or to the end of its time: never is what it returns dropped.
+    """Run a coroutine with a timeout that never discards its result.
 
     Raises:
-        DeadlineExceeded: it took longer than `timeout_s`.
+        DeadlineExceeded: the coroutine took longer than `timeout_s`.
     """
     limit = asyncio.timeout(timeout_s)
     try:
         async with limit:
             return await work
     except (SystemExit, KeyboardInterrupt) as error:
-        # Raised in a task they would end the loop, and with it every session: they belong to the caller's thread.
+        # Raised in a task, these would end the loop and with it every session; the caller's thread raises them.
         raise _Exit(error) from None
     except TimeoutError as error:
         if not limit.expired():
@@ -241,14 +241,14 @@ async def _within(work: Coroutine[Any, Any, _Result], timeout_s: float | None) -
 
 
 async def _serve(started: "concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
-    """Keep the loop alive until told to stop; `asyncio.run` then cancels what is left."""
+    """Keep the loop alive until `stop` is set; `asyncio.run` then cancels all tasks."""
     stop = asyncio.Event()
     started.set_result((asyncio.get_running_loop(), stop))
     await stop.wait()
 
 
 class _Exit(Exception):
-    """What ends a program, on its way out of the loop to the thread that called."""
+    """SystemExit or KeyboardInterrupt, on its way from the loop to the calling thread."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What gRPC says of a failed call, and what became of an attempt, as exceptions of `errors`."""
+"""Conversion of gRPC errors and `google.rpc.Status` messages into the exceptions of `errors`."""
 
 import contextlib
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ from liveavatar.gateway.errors import (
 _Detail = TypeVar("_Detail")
 
 DOMAIN = "gateway.liveavatar"
-"""`ErrorInfo.domain` of the gateway; a reason of another domain is not one of ours."""
+"""`ErrorInfo.domain` of the gateway; reasons of other domains come from proxies."""
 
 _DETAILS_KEY = "grpc-status-details-bin"
-"""Trailing metadata that carries a `google.rpc.Status`, in every language's gRPC."""
+"""Key of the trailing metadata that holds a `google.rpc.Status`, in the gRPC of every language."""
 
 _BY_CODE: Mapping[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: CallerError,
@@ -55,39 +55,39 @@ _LOCAL: Mapping[grpc.StatusCode, tuple[str, ...]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("message larger than max",),
     grpc.StatusCode.INTERNAL: ("Exception serializing", "Exception deserializing", "Exception iterating"),
 }
-# How gRPC's own library words what it refused itself. The same message would be refused again at any gateway.
+# Texts of gRPC's local refusals. The same message would be refused again at any gateway.
 _LONGEST_WAIT_S = 86_400.0
 
 
 class RpcFailure(Protocol):
-    """What the synchronous and the asyncio gRPC errors have in common."""
+    """Common interface of the synchronous and asyncio gRPC errors."""
 
     def code(self) -> grpc.StatusCode:
-        """The status code."""
+        """Return the status code."""
 
     def details(self) -> str | None:
-        """The status message."""
+        """Return the status message."""
 
     def trailing_metadata(self) -> Any:
-        """What was sent with the status."""
+        """Return the metadata of the status."""
 
 
 def from_rpc_error(error: RpcFailure) -> GatewayError:
-    """Turn a `grpc.RpcError` or `grpc.aio.AioRpcError` into the exception of its reason.
+    """Convert a `grpc.RpcError` or `grpc.aio.AioRpcError` into the exception of its reason.
 
-    Without the gateway's details (a proxy or gRPC itself answered) the class follows from the status code.
+    Without details of the gateway (a proxy or gRPC itself answered) the status code determines the class.
     """
     status = _rich_status(error)
     if status is None:
-        code, said = error.code(), error.details() or ""
-        local = any(words in said for words in _LOCAL.get(code, ()))
+        code, message = error.code(), error.details() or ""
+        local = any(text in message for text in _LOCAL.get(code, ()))
         kind = MessageRefused if local else _BY_CODE.get(code, GatewayError)
-        return kind(said or code.name.lower(), code=code, reason="")
+        return kind(message or code.name.lower(), code=code, reason="")
     return from_status(status)
 
 
 def from_status(status: status_pb2.Status) -> GatewayError:
-    """Turn a `google.rpc.Status` that is not OK, as commands and utterances carry it, into an exception."""
+    """Convert a `google.rpc.Status` other than OK, of a call, a command or an utterance, into an exception."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     info = _detail(status, error_details_pb2.ErrorInfo())
     bad_request = _detail(status, error_details_pb2.BadRequest())
@@ -99,7 +99,7 @@ def from_status(status: status_pb2.Status) -> GatewayError:
     return (kind or _group(code, ours=ours))(
         status.message or code.name.lower(),
         code=code,
-        # A reason in another domain is a proxy's word, which says nothing about the gateway.
+        # A reason of another domain comes from a proxy and says nothing about the gateway.
         reason=info.reason if ours else "",
         metadata=dict(info.metadata),
         field_violations=[FieldViolation(v.field, v.description) for v in bad_request.field_violations],
@@ -109,38 +109,38 @@ def from_status(status: status_pb2.Status) -> GatewayError:
 
 
 def _wait_s(delay: duration_pb2.Duration) -> float:
-    """Seconds to wait, between 0 and a day, whatever the peer sent."""
+    """Return the seconds to wait, limited to the range of 0 to a day."""
     return min(max(delay.seconds + delay.nanos / 1e9, 0.0), _LONGEST_WAIT_S)
 
 
 def connection_lost(message: str) -> ConnectionLost:
-    """What a stream breaks with that gRPC gave no status for."""
+    """Return the error of a broken stream for which gRPC has no status."""
     return ConnectionLost(message, code=grpc.StatusCode.UNAVAILABLE)
 
 
-def given_up(error: GatewayError, patience: timedelta) -> ConnectionLost:
-    """What is raised when nothing could be resumed in time.
+def given_up(error: GatewayError, resume_timeout: timedelta) -> ConnectionLost:
+    """Return the error of a stream that could not be resumed in time.
 
     Args:
-        error: What the last attempt failed with.
-        patience: How long it was tried.
+        error: Error of the last attempt.
+        resume_timeout: Time for which resuming was tried.
     """
     lost = ConnectionLost(
-        f"no gateway went on with it within {patience.total_seconds():g} s; at last: {error}",
+        f"no gateway resumed the stream within {resume_timeout.total_seconds():g} s; last error: {error}",
         code=grpc.StatusCode.UNAVAILABLE,
-        metadata={"patience_s": f"{patience.total_seconds():g}"},
+        metadata={"resume_timeout_s": f"{resume_timeout.total_seconds():g}"},
     )
     lost.__cause__ = error
     return lost
 
 
 def _rich_status(error: RpcFailure) -> status_pb2.Status | None:
-    """Return the `google.rpc.Status` that came with an error; None if there is none that agrees with the error."""
+    """Return the `google.rpc.Status` of an error; None without a status that agrees with the error."""
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY:
             with contextlib.suppress(DecodeError):
                 status = status_pb2.Status.FromString(value)
-                # Where they differ, a proxy rewrote the status, and what gRPC says is the truth.
+                # A difference means that a proxy replaced the status, and the status of gRPC is right.
                 if status.code == error.code().value[0] and status.message == (error.details() or ""):
                     return status
             return None
@@ -148,7 +148,7 @@ def _rich_status(error: RpcFailure) -> status_pb2.Status | None:
 
 
 def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:
-    """The status's detail of a kind; `empty` when it has none that can be read."""
+    """Return the detail of a status that has the type of `empty`; `empty` itself when there is none."""
     for packed in status.details:
         with contextlib.suppress(DecodeError):
             if packed.Unpack(empty):
@@ -157,9 +157,9 @@ def _detail(status: status_pb2.Status, empty: _Detail) -> _Detail:
 
 
 def _group(code: grpc.StatusCode, *, ours: bool) -> type[GatewayError]:
-    """The class for a reason without one.
+    """Return the class for a reason without a class.
 
-    UNAVAILABLE and the like mean the transport only where the gateway itself has not spoken.
+    UNAVAILABLE and similar codes mean the transport only if the status does not come from the gateway.
     """
     kind = _BY_CODE.get(code, GatewayError)
     return GatewayError if ours and issubclass(kind, TransportError) else kind

@@ -1,11 +1,11 @@
-"""What all sessions of a client share: its connections, its open sessions, and work that outlives a call."""
+"""State shared by all sessions of a client: connections, open sessions, and tasks that outlive a call."""
 
 import asyncio
 import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
@@ -29,17 +29,17 @@ _Response = TypeVar("_Response")
 _log = logging.getLogger(__name__)
 
 MAX_NAMED = 64
-"""Connections to addresses that no caller gave. Fewer are made anew more often where sessions are everywhere."""
-ASK_ROUNDS = 4
-"""Rounds of all targets in which a call must be answered. More outlast longer outages, fewer report sooner."""
+"""Most connections to addresses that a target named. A lower limit reconnects more often to scattered sessions."""
+CALL_ROUNDS = 4
+"""Rounds of all targets in which a call must be answered. More outlast longer outages, fewer fail sooner."""
 _CLOSE_S = 15.0
-# How long closing waits beyond the patience of its sessions; the gateway ends what is left after `detach_grace`.
+# Longest wait of `close` beyond the sessions' own time; the gateway ends the rest after `detach_grace`.
 _OVER_S = 0.05
-# gRPC's clock may tell that a call's time is over a moment before the loop's does.
+# A call's deadline may pass on gRPC's clock a moment before it passes on the loop's clock.
 
 
-def _worth_repeating(error: GatewayError) -> bool:
-    """Return whether a gateway refused for a moment and started nothing, or none was reached.
+def _is_repeatable(error: GatewayError) -> bool:
+    """Return True if no gateway was reached, or a gateway refused temporarily and started nothing.
 
     OWNER_MOVED was followed already, and another round leads to the same process.
     """
@@ -48,38 +48,35 @@ def _worth_repeating(error: GatewayError) -> bool:
     return transient(error) or isinstance(error, RegistryUnavailable)
 
 
-class Closable(Protocol):
-    """A session, as far as closing its client goes."""
-
-    async def leave(self) -> None:
-        """End the session unless somebody else has it, and let go of it."""
+Leave: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Ends a session or a watch, unless another process has taken the session over."""
 
 
 class ClientRuntime:
-    """Owns the connections and every task that no caller waits for; closed once, by the client."""
+    """Owner of the connections and of all tasks that no caller awaits. Closed once, by the client."""
 
     def __init__(self, targets: Sequence[str], connect: Callable[[str], Connection]) -> None:
-        """Prepare a scope.
+        """Prepare without connecting.
 
         Args:
-            targets: Where the gateway is, in the order of preference.
-            connect: Makes a connection, in the event loop that uses it.
+            targets: Addresses of the gateway, in the order of preference.
+            connect: Creates a connection, in the event loop that uses it.
         """
         self.targets = tuple(targets)
         self.route = Route(self.targets)
-        """Where calls go that belong to no session of this client, and where new sessions begin."""
+        """Target of calls that belong to no session of this client, and of new sessions."""
         self._connect = connect
         self._connections: dict[str, Connection] = {}
-        self._sessions: dict[Closable, Callable[[], float]] = {}
+        self._open: dict[Leave, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
         self._pid = os.getpid()
 
     def connection(self, target: str) -> Connection:
-        """The connection to a target or to an address that one has named, made when it is first needed.
+        """Return the connection to a target, or to an address that a target named; create it if need be.
 
-        Of named ones `MAX_NAMED` are kept; then the one that was asked for longest ago is closed, and what still
-        lives on it is resumed by way of the targets.
+        At most `MAX_NAMED` connections to named addresses are kept. Above that the least recently used connection
+        is closed, and its streams are resumed at the targets.
 
         Raises:
             ClientClosed: the client was closed.
@@ -87,7 +84,7 @@ class ClientRuntime:
         """
         require_no_fork(self._pid)
         if self._closed:
-            raise ClientClosed("this client was closed; make another", code=grpc.StatusCode.CANCELLED)
+            raise ClientClosed("this client was closed; create another", code=grpc.StatusCode.CANCELLED)
         connection = self._connections.pop(target, None) or self._connect(target)
         self._connections[target] = connection
         named = [other for other in self._connections if other not in self.targets]
@@ -119,7 +116,7 @@ class ClientRuntime:
         """
         return Stream(self.connection(target).sessions.WatchSessions())
 
-    async def ask(
+    async def call(
         self,
         call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
         timeout_s: float | None,
@@ -127,20 +124,19 @@ class ClientRuntime:
         route: Route | None = None,
         once: bool = False,
     ) -> _Response:
-        """Make a unary call, at one target after the other until one answers: at most `ASK_ROUNDS` times each.
+        """Make a unary call at each target until one answers, for at most `CALL_ROUNDS` rounds.
 
-        This is the only layer that repeats a call: gRPC's own retries are off. A target that says which process
-        has the session is taken at its word, once a round. Between rounds it waits as long as RetryInfo asks for,
-        and not at all when that is longer than the caller waits.
+        Only this layer repeats a call: gRPC's own retries are off. An owner that a target names is asked too, once
+        a round. The delay between rounds follows RetryInfo; a delay beyond the timeout raises at once.
 
         Args:
-            call: Starts it, with the seconds that it may take; again for each attempt, with the same request.
-            timeout_s: Seconds for all of them together; None waits for ever.
-            route: Where to begin. Default: where the client is.
-            once: The call may not reach the gateway twice, so a target that was lost under it is the last.
+            call: Starts one attempt, with the seconds left; called again for each attempt, with the same request.
+            timeout_s: Seconds for all attempts; None: no limit.
+            route: Order of targets. Default: the client's own.
+            once: True for a call that must not reach the gateway twice: no attempt follows a lost connection.
 
         Raises:
-            GatewayError: none answered, or one refused.
+            GatewayError: no target answered, or a gateway refused.
         """
         route = route or self.route
         loop = asyncio.get_running_loop()
@@ -148,20 +144,20 @@ class ClientRuntime:
         backoff = Backoff(first_s=0.2)
         while True:
             try:
-                return await self._ask_each(call, until_mono_s, route, once=once)
+                return await self._call_each(call, until_mono_s, route, once=once)
             except GatewayError as error:
                 delay_s = backoff.next_delay_s(error.retry_after)
                 if (
                     once
-                    or backoff.attempt >= ASK_ROUNDS
-                    or not _worth_repeating(error)
+                    or backoff.attempt >= CALL_ROUNDS
+                    or not _is_repeatable(error)
                     or loop.time() + delay_s >= until_mono_s
                 ):
                     raise
                 _log.info("call.retry delay_s=%.3f cause=%s", delay_s, error)
             await asyncio.sleep(delay_s)
 
-    async def insist(
+    async def call_until_answered(
         self,
         call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
         timeout_s: float | None,
@@ -170,39 +166,39 @@ class ClientRuntime:
         until_mono_s: float,
         unknown_until_mono_s: float,
     ) -> _Response:
-        """Make a unary call again and again until a gateway answers: for what costs money while it is undone.
+        """Repeat a unary call until a gateway answers: for calls that stop a cost.
 
         Args:
-            call: Starts it, as for `ask`.
-            timeout_s: Seconds for all targets together, each time.
-            route: Where to begin.
-            until_mono_s: When to begin no further round, on the loop's clock. One is always made.
-            unknown_until_mono_s: Until when it is no answer that nobody knows the session: another process may
-                be about to take it over.
+            call: Starts one attempt, as for `call`.
+            timeout_s: Seconds for each round of all targets.
+            route: Order of targets.
+            until_mono_s: Time, on the loop's clock, after which no round begins. The first round always does.
+            unknown_until_mono_s: Time until which SessionNotFound is no answer: another process may be about to
+                take the session over.
 
         Raises:
-            GatewayError: none answered in time, or one refused.
+            GatewayError: no target answered in time, or a gateway refused.
         """
         loop = asyncio.get_running_loop()
         backoff = Backoff(first_s=0.2)
         while True:
             round_until_mono_s = math.inf if timeout_s is None else loop.time() + timeout_s
             try:
-                return await self._ask_each(call, round_until_mono_s, route, once=False)
+                return await self._call_each(call, round_until_mono_s, route, once=False)
             except GatewayError as error:
                 delay_s = backoff.next_delay_s(error.retry_after)
                 next_mono_s = loop.time() + delay_s
                 if moved(error):
                     if next_mono_s >= min(until_mono_s, unknown_until_mono_s):
                         raise
-                elif loop.time() >= until_mono_s or not (transient(error) or _worth_repeating(error)):
+                elif loop.time() >= until_mono_s or not (transient(error) or _is_repeatable(error)):
                     raise
-                # The last attempt is made when the time is over, not before.
+                # The last attempt is made at the end of the time, not before.
                 delay_s = min(delay_s, max(until_mono_s - loop.time(), 0.0))
                 _log.info("call.retry delay_s=%.3f cause=%s", delay_s, error)
             await asyncio.sleep(delay_s)
 
-    async def _ask_each(
+    async def _call_each(
         self,
         call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
         until_mono_s: float,
@@ -210,7 +206,7 @@ class ClientRuntime:
         *,
         once: bool,
     ) -> _Response:
-        """Ask each target once, beginning with the current one, and whom one of them names."""
+        """Call each target once, from the current one on, and the owner that a target names."""
         loop = asyncio.get_running_loop()
         left = route.round()
         followed = False
@@ -223,7 +219,7 @@ class ClientRuntime:
             except GatewayError as error:
                 over = loop.time() >= until_mono_s - _OVER_S
                 if isinstance(error, DeadlineExceeded) and not error.reason and over:
-                    # That process knows what is wanted of it, which says more than that the time is over.
+                    # OWNER_MOVED says more than the timeout: the named process has received the call.
                     raise (unreached if isinstance(unreached, OwnerMoved) else error) from error
                 if not transient(error) and not moved(error):
                     raise
@@ -237,34 +233,34 @@ class ClientRuntime:
                     if not isinstance(error, OwnerMoved):
                         route.leave(target)
                 if not left or over:
-                    # That a session is unknown elsewhere says nothing while one target was not reached.
+                    # SESSION_NOT_FOUND proves nothing while a target is unreachable.
                     raise unreached or error from error
 
-    def adopt(self, session: Closable, patience_s: Callable[[], float] = float) -> None:
-        """See to it that the session is left when the client closes.
+    def register(self, leave: Leave, timeout_s: Callable[[], float]) -> None:
+        """Call `leave` when the client closes, unless it is released before.
 
         Args:
-            session: Which.
-            patience_s: Seconds that leaving may take while no gateway can be reached. Default: none.
+            leave: Ends a session or a watch.
+            timeout_s: Seconds that it may take while no gateway can be reached.
         """
-        self._sessions[session] = patience_s
+        self._open[leave] = timeout_s
 
-    def release(self, session: Closable) -> None:
-        """The session is over for this process."""
-        self._sessions.pop(session, None)
+    def release(self, leave: Leave) -> None:
+        """Forget what was registered: the session or watch is over for this process. Idempotent."""
+        self._open.pop(leave, None)
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> "asyncio.Task[object]":
-        """Run something to its end also where its caller goes away; closing waits for it."""
+        """Run a coroutine in a task of its own, which `close` waits for."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
         return task
 
     async def close(self) -> None:
-        """Leave all sessions, wait for what runs, then close the connections. Idempotent."""
-        longest_s = max((patience_s() for patience_s in self._sessions.values()), default=0.0)
-        for session in list(self._sessions):
-            self.spawn(session.leave(), "session/end")
+        """Leave all sessions, wait for all tasks, then close the connections. Idempotent."""
+        longest_s = max((timeout_s() for timeout_s in self._open.values()), default=0.0)
+        for leave in list(self._open):
+            self.spawn(leave(), "client/leave")
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=longest_s + _CLOSE_S)
             for task in late:

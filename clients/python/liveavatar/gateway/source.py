@@ -1,4 +1,4 @@
-"""Where an utterance's audio comes from: bytes, a WAV file, or an iterator, blocking or not."""
+"""Sources of an utterance's audio: bytes, a WAV file, or an iterator, blocking or async."""
 
 import asyncio
 import contextlib
@@ -15,35 +15,35 @@ from liveavatar.gateway.audio import AudioEncoding, AudioFormat
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 Audio: TypeAlias = BytesLike | str | PathLike[str] | Iterable[BytesLike] | AsyncIterable[BytesLike]
-"""What `say` takes: samples, the path of a WAV file, or an iterator of samples cut anywhere."""
+"""Audio for `say`: samples, the path of a WAV file, or an iterator of samples cut anywhere."""
 
 _AHEAD = 2
-# Pieces a blocking iterator may be ahead of the wire.
+# Pieces that are read ahead from a blocking iterator.
 _ITEM_ENCODINGS = {"h": AudioEncoding.PCM_S16LE, "<h": AudioEncoding.PCM_S16LE, "f": AudioEncoding.PCM_F32LE}
 _PLAIN_ITEMS = ("B", "b", "c")
 
 
 class Source(Protocol):
-    """An utterance's audio. Read once, by the one who sends it."""
+    """Audio of one utterance. Read once, by the task that sends the audio."""
 
     async def resolve(self) -> AudioFormat:
-        """Find out the format; reads a file's header."""
+        """Return the audio format; reads the header of a file."""
 
     def pieces(self) -> AsyncGenerator[BytesLike, None]:
-        """The samples, cut anywhere. Closing it closes the iterator behind it."""
+        """Iterate over the samples, cut anywhere. Closing the iterator closes the caller's iterator too."""
 
 
 def source_of(audio: Audio, given: AudioFormat | None, default: AudioFormat) -> Source:
-    """The source for what `say` was given.
+    """Return the source of the audio given to `say`.
 
     Raises:
-        AudioMisaligned: bytes end inside a sample.
-        TypeError: it is nothing that holds audio.
-        ValueError: a format for a file, which has its own, or an array whose items are of another format.
+        AudioMisaligned: the bytes end inside a sample.
+        TypeError: the object holds no audio.
+        ValueError: a format was given for a file, or an array holds items of another format.
     """
     if isinstance(audio, str | PathLike):
         if given is not None:
-            msg = "a WAV file says its own format; give the format with raw samples only"
+            msg = "a WAV file contains its format; give a format for raw samples only"
             raise ValueError(msg)
         return _FileSource(Path(audio))
     audio_format = given or default
@@ -53,17 +53,17 @@ def source_of(audio: Audio, given: AudioFormat | None, default: AudioFormat) -> 
         return _BytesSource(audio_format, samples_of(audio, audio_format))
     if isinstance(audio, Iterable):
         return _IteratorSource(audio_format, audio)
-    msg = f"audio is bytes, the path of a WAV file, or an iterator of bytes, not {type(audio).__name__}"
+    msg = f"audio must be bytes, the path of a WAV file, or an iterator of bytes, not {type(audio).__name__}"
     raise TypeError(msg)
 
 
 def samples_of(audio: Any, audio_format: AudioFormat) -> bytes:
-    """The bytes of anything with a buffer, checked for what would play as noise.
+    """Return the bytes of an object with a buffer, after checks against audio that would play as noise.
 
     Raises:
-        AudioMisaligned: they end inside a sample.
-        TypeError: it has no buffer.
-        ValueError: it is an array whose items are not the format's samples.
+        AudioMisaligned: the bytes end inside a sample.
+        TypeError: the object has no buffer.
+        ValueError: an array holds items of another format.
     """
     data = _bytes_of(audio, audio_format)
     audio_format.check_whole(len(data))
@@ -83,14 +83,14 @@ def _bytes_of(audio: Any, audio_format: AudioFormat) -> bytes:
         return audio
     view = memoryview(audio)
     if view.format not in _PLAIN_ITEMS and _ITEM_ENCODINGS.get(view.format) is not audio_format.encoding:
-        msg = f"array items of type {view.format!r} are no {audio_format.encoding} samples; convert the array"
+        msg = f"array items of type {view.format!r} are not {audio_format.encoding} samples; convert the array"
         raise ValueError(msg)
-    # A copy, since the caller may use its buffer again before it was sent.
+    # A copy, since the caller may reuse its buffer before the bytes are sent.
     return view.tobytes()
 
 
 class _BytesSource:
-    """All of the audio at once."""
+    """Source of audio that is complete at once."""
 
     def __init__(self, audio_format: AudioFormat, audio: bytes) -> None:
         self._format = audio_format
@@ -104,7 +104,7 @@ class _BytesSource:
 
 
 class _FileSource:
-    """A WAV file or pipe, read once, in a thread of its own: a pipe may keep its first bytes back for ever."""
+    """WAV file or pipe, read once, in a thread of its own: a pipe may withhold its first bytes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -129,7 +129,7 @@ class _FileSource:
 
 
 class _IteratorSource:
-    """An iterator of the caller's."""
+    """Iterator of the caller."""
 
     def __init__(self, audio_format: AudioFormat, audio: Iterable[Any] | AsyncIterable[Any]) -> None:
         self._format = audio_format
@@ -142,12 +142,12 @@ class _IteratorSource:
         pulled = _pulled(self._audio) if isinstance(self._audio, AsyncIterable) else in_thread(self._audio)
         async with contextlib.aclosing(pulled) as pieces:
             async for piece in pieces:
-                # A copy of what may change; bytes themselves are not copied.
+                # Copies pieces that may change; bytes are not copied.
                 yield _bytes_of(piece, self._format)
 
 
 async def _pulled(audio: AsyncIterable[BytesLike]) -> AsyncGenerator[BytesLike, None]:
-    """An async iterable whose own clean-up runs when this is closed."""
+    """Iterate over an async iterable, and run its clean-up when this iterator is closed."""
     iterator = aiter(audio)
     try:
         async for piece in iterator:
@@ -162,10 +162,10 @@ _END = object()
 
 
 async def in_thread(audio: Iterable[Any]) -> AsyncGenerator[Any, None]:
-    """Pull a blocking iterable in a thread of its own, so that it may sleep, read or wait for others.
+    """Iterate over a blocking iterable in a thread of its own.
 
-    Closing this lets the thread go after the piece it is at; the iterable's own `close` runs in that thread.
-    The thread is a daemon: an iterable that blocks for ever does not keep the process alive.
+    After closing, the thread ends at the next piece and calls the iterable's `close`. The thread is a daemon, so
+    an iterable that blocks forever does not keep the process alive.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[Any] = asyncio.Queue()  # bound: the permits
@@ -174,7 +174,7 @@ async def in_thread(audio: Iterable[Any]) -> AsyncGenerator[Any, None]:
         permits.put(True)
 
     def hand_over(item: Any) -> None:
-        # A loop that closed meanwhile has nobody left who waits.
+        # RuntimeError: the loop was closed meanwhile, so no task waits.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
@@ -188,7 +188,7 @@ async def in_thread(audio: Iterable[Any]) -> AsyncGenerator[Any, None]:
                 if piece is _END:
                     break
                 hand_over(piece)
-        except BaseException as error:  # noqa: BLE001  a thread's root: whatever it is belongs to the one who waits
+        except BaseException as error:  # noqa: BLE001  a thread's root: the waiting task raises the error
             last = _Raised(error)
         finally:
             with contextlib.suppress(BaseException):
@@ -208,7 +208,7 @@ async def in_thread(audio: Iterable[Any]) -> AsyncGenerator[Any, None]:
 
 
 class _Raised:
-    """What a blocking iterable raised, on its way to the loop."""
+    """Exception of a blocking iterable, on its way to the loop."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

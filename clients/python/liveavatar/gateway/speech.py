@@ -1,4 +1,4 @@
-"""All speech of one session: utterances in order, on as many audio streams as their formats need."""
+"""Speech of one session: utterances in order, on as many audio streams as their formats need."""
 
 import asyncio
 import concurrent.futures
@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import grpc
 
-from liveavatar.gateway.audio import AudioFormat, ChunkBuffer
+from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.audio_stream import AudioCall, AudioStream, StreamPhase
 from liveavatar.gateway.channel import moved
 from liveavatar.gateway.condition import Condition
@@ -32,28 +32,28 @@ from liveavatar.gateway.v1 import audio_service_pb2 as pb
 _log = logging.getLogger(__name__)
 
 MAX_UTTERANCES = 1000
-"""Utterances of a session that may be alive at once; `say` refuses more."""
+"""Utterances of a session that may lack an outcome at once; `say` refuses more."""
 PIPELINED_UTTERANCES = 32
-"""Utterances that are begun at the gateway without waiting until each was taken; half of what it keeps in line."""
+"""Utterances begun without waiting until the gateway accepts each; half of what the gateway queues."""
 _READY_S = 10.0
-# A gateway answers a header from memory; longer means that it is not there.
+# A gateway answers a header from memory; a longer wait means that no gateway is there.
 _CLOSE_S = 5.0
 
 
 class Speech:
-    """Owns the audio streams of a session. One task (`run`) sends everything.
+    """Owner of a session's audio streams. One task (`run`) sends everything.
 
-    Invariant: utterances are begun in the order of `submit`, one at a time, each in full or with a reason. A
-    stream carries one format, so another format waits until all before it was spoken. Utterances that a broken
-    stream leaves behind (`_stranded`, in order) come before any new one.
+    Invariant: utterances are begun in the order of `submit`, one at a time, and each is sent in full or ends with
+    an error. A stream has one audio format, so another format waits until all earlier utterances were spoken.
+    Utterances of a broken stream (`_resumable`, in order) are resumed before any new utterance.
     """
 
     def __init__(
         self,
         connect: Callable[[str], AudioCall],
         handle: Callable[[], str],
-        patience: Callable[[], timedelta],
-        changes: Condition,
+        resume_timeout: Callable[[], timedelta],
+        condition: Condition,
         retries: Retries,
         *,
         on_resumed: Callable[[float, int, str], None],
@@ -63,396 +63,395 @@ class Speech:
 
         Args:
             connect: Starts a StreamAudio call to a target.
-            handle: The session's handle as it is now.
-            patience: How long a stream is tried to be opened, or opened again, while no gateway takes it.
-            changes: Notified whenever something here changed.
-            retries: Which target to try next, and when.
-            on_resumed: Told when utterances go on on another stream: after how many seconds and attempts, and
-                with which target.
-            chunk_s: Longest chunk. Shorter ones cost more messages; longer ones hold later audio up.
+            handle: Returns the current handle of the session.
+            resume_timeout: Returns how long to try to open or resume a stream while no gateway accepts it.
+            condition: Notified of each change.
+            retries: Chooses the target and the delay of the next attempt.
+            on_resumed: Called when utterances are resumed on another stream, with the seconds since the loss, the
+                number of attempts, and the target.
+            chunk_s: Longest chunk. Shorter chunks cost more messages; longer chunks delay later audio.
         """
         self._connect = connect
         self._handle = handle
-        self._patience = patience
-        self._changes = changes
+        self._resume_timeout = resume_timeout
+        self._condition = condition
         self._retries = retries
         self._on_resumed = on_resumed
         self._chunk_s = chunk_s
         self._queue: deque[UtteranceState] = deque()
         self._live: dict[str, UtteranceState] = {}
-        self._holds = 0
+        self._interrupt_count = 0
         self._stream: AudioStream | None = None
-        self._stranded: deque[UtteranceState] = deque()
+        self._resumable: deque[UtteranceState] = deque()
         self._lost_mono_s: float | None = None
         self._delay_s = 0.0
 
     @property
     def idle(self) -> bool:
-        """Whether every utterance has its outcome."""
-        return not self._living()
+        """True when every utterance has its outcome."""
+        return not self._unfinished()
 
-    def submit(self, turn: UtteranceState) -> None:
+    def submit(self, utterance: UtteranceState) -> None:
         """Queue an utterance.
 
         Raises:
-            TooManyUtterances: `MAX_UTTERANCES` are alive.
-            UtteranceIdReused: one of the same id is alive.
+            TooManyUtterances: `MAX_UTTERANCES` utterances have no outcome yet.
+            UtteranceIdReused: an utterance of the same id has no outcome yet.
         """
-        if any(living.id == turn.id for living in self._living()):
+        if any(other.id == utterance.id for other in self._unfinished()):
             raise UtteranceIdReused(
-                f"utterance id {turn.id!r} is in use in this session; take a fresh one",
+                f"utterance id {utterance.id!r} is in use in this session; take a fresh one",
                 code=grpc.StatusCode.ALREADY_EXISTS,
-                metadata={"utterance_id": turn.id},
+                metadata={"utterance_id": utterance.id},
             )
         if len(self._live) >= MAX_UTTERANCES:
             raise TooManyUtterances(
-                f"{MAX_UTTERANCES} utterances are alive in this session; wait for one to end",
+                f"{MAX_UTTERANCES} utterances of this session have not ended; wait for an outcome",
                 code=grpc.StatusCode.RESOURCE_EXHAUSTED,
                 metadata={"limit": str(MAX_UTTERANCES)},
             )
-        self._live[turn.id] = turn
-        turn.done.add_done_callback(lambda _: self._forget(turn))
-        self._queue.append(turn)
-        self._changes.notify()
+        self._live[utterance.id] = utterance
+        utterance.done.add_done_callback(lambda _: self._forget(utterance))
+        self._queue.append(utterance)
+        self._condition.notify()
 
     @contextlib.contextmanager
-    def silencing(self, utterance_id: str) -> Iterator[list[UtteranceState]]:
-        """Send nothing more of an utterance, or of all; while this lasts no new one is begun.
+    def interrupting(self, utterance_id: str) -> Iterator[list[UtteranceState]]:
+        """Stop sending an utterance, or all for the id ""; no utterance is begun within this block.
 
-        So an interrupt that names none, still on its way, cannot cut an utterance that was asked for after it.
+        So an interrupt of all speech, still on its way, cannot cut an utterance that `say` was given later.
 
         Yields:
-            The utterances that were alive, in order. Those the gateway did not know are dropped already.
+            The utterances without an outcome, in order. Those unknown to the gateway are dropped already.
         """
-        turns = [turn for turn in self._living() if utterance_id in ("", turn.id)]
-        self._holds += 1
+        utterances = [utterance for utterance in self._unfinished() if utterance_id in ("", utterance.id)]
+        self._interrupt_count += 1
         try:
-            for turn in turns:
-                turn.halt(Stop.CANCEL)
-                if turn.phase is Phase.QUEUED:
-                    turn.drop()
-            yield turns
+            for utterance in utterances:
+                utterance.stop_sending(Stop.CANCEL)
+                if utterance.phase is Phase.QUEUED:
+                    utterance.drop()
+            yield utterances
         finally:
-            self._holds -= 1
-            self._changes.notify()
+            self._interrupt_count -= 1
+            self._condition.notify()
 
-    def heard(self, utterance_id: str) -> None:
-        """The session's events say that an utterance has started."""
+    def on_started(self, utterance_id: str) -> None:
+        """Note the start of an utterance by the session's events."""
         if utterance_id in self._live:
             self._live[utterance_id].start()
 
-    def settle(self, outcome: Outcome) -> None:
-        """The session's events say how an utterance ended.
+    def on_ended(self, outcome: Outcome) -> None:
+        """Note the end of an utterance by the session's events.
 
-        Its own stream says so too, and is waited for while it lives: with its refusals it knows more.
+        The utterance's own stream reports the end too, with the reason of a refusal, so a live stream wins.
         """
-        turn = self._live.get(outcome.utterance_id)
-        if turn is None:
+        utterance = self._live.get(outcome.utterance_id)
+        if utterance is None:
             return
-        if self._stream is not None and turn.id in self._stream.turns:
-            turn.told = outcome
+        if self._stream is not None and utterance.id in self._stream.utterances:
+            utterance.report(outcome)
         else:
-            turn.finish(outcome)
+            utterance.finish(outcome)
 
     def fail_all(self, error: GatewayError, *, orphans_only: bool = False) -> None:
-        """Nothing more will be said of the utterances that live, or of those that only events would tell of."""
-        for turn in self._living():
-            if not orphans_only or turn.lost is not None:
-                turn.fail(error)
+        """Fail all utterances without an outcome, or only those whose outcome only events would report."""
+        for utterance in self._unfinished():
+            if not orphans_only or utterance.stream_error is not None:
+                utterance.fail(error)
 
     async def run(self) -> None:
-        """Send what is submitted, until cancelled."""
+        """Send the submitted utterances, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                await self._changes.until(lambda: self._stranded or (self._queue and not self._holds))
-                await self._rescue(tasks)
-                if self._queue and not self._holds:
-                    turn = self._queue.popleft()
-                    if turn.outcome is None:
-                        await self._speak(turn, tasks)
+                await self._condition.until(lambda: self._resumable or (self._queue and not self._interrupt_count))
+                await self._resume_all(tasks)
+                if self._queue and not self._interrupt_count:
+                    utterance = self._queue.popleft()
+                    if utterance.outcome is None:
+                        await self._speak(utterance, tasks)
 
-    async def _speak(self, turn: UtteranceState, tasks: asyncio.TaskGroup) -> None:
+    async def _speak(self, utterance: UtteranceState, tasks: asyncio.TaskGroup) -> None:
         try:
-            audio_format = await self._resolved(turn)
+            audio_format = await self._resolve_format(utterance)
         except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
-            # A file's own error belongs to the one who awaits the utterance.
-            turn.fail(_source_error(error))
+            # The error of a file belongs to the task that awaits the utterance.
+            utterance.fail(_source_error(error))
             return
         if audio_format is None:
             return
-        turn.format = audio_format
-        turn.buffer = ChunkBuffer(turn.format)
-        stream = await self._free_stream(turn, tasks)
+        utterance.prepare(audio_format)
+        stream = await self._free_stream(utterance, tasks)
         if stream is None:
             return
         async with asyncio.TaskGroup() as pumps:
-            pump = pumps.create_task(self._pump(turn), name=f"utterance-{turn.id}/pump")
-            await self._carry(stream, turn)
-            # Its stream may have broken under it: then it is the last of those that need another.
-            await self._rescue(tasks)
+            pump = pumps.create_task(self._pump(utterance), name=f"utterance-{utterance.id}/pump")
+            await self._send_on(stream, utterance)
+            # The stream may have broken meanwhile: then this utterance is the last that needs another stream.
+            await self._resume_all(tasks)
             pump.cancel()
 
-    async def _resolved(self, turn: UtteranceState) -> AudioFormat | None:
-        """Wait for the format of an utterance's audio, which a pipe may keep back; None if it ended."""
-        resolving = asyncio.ensure_future(turn.source.resolve())
-        resolving.add_done_callback(lambda _: self._changes.notify())
+    async def _resolve_format(self, utterance: UtteranceState) -> AudioFormat | None:
+        """Wait for the audio format, which a pipe may withhold; return None when the utterance ended meanwhile."""
+        resolving = asyncio.ensure_future(utterance.source.resolve())
+        resolving.add_done_callback(lambda _: self._condition.notify())
         try:
-            await self._changes.until(lambda: resolving.done() or turn.outcome is not None)
+            await self._condition.until(lambda: resolving.done() or utterance.outcome is not None)
             return resolving.result() if resolving.done() else None
         finally:
             resolving.cancel()
 
-    async def _carry(self, stream: AudioStream, turn: UtteranceState) -> None:
-        """Begin an utterance on a stream, or go on with it there, until it is sealed or the stream is over."""
-        # Behind so many the next may find no room, and may not be begun before this one has found its own.
-        careful = len(stream.turns) >= PIPELINED_UTTERANCES or turn.begin_mono_s > 0
-        if not await stream.begin(turn):
-            await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
+    async def _send_on(self, stream: AudioStream, utterance: UtteranceState) -> None:
+        """Send an utterance on a stream, from its start or resumed, until it is sealed or the stream is over."""
+        # Behind so many utterances the gateway may have no room, and the next must not be begun before this one.
+        await_acceptance = len(stream.utterances) >= PIPELINED_UTTERANCES or utterance.not_before_mono_s > 0
+        if not await stream.begin(utterance):
+            await self._condition.until(lambda: stream.phase is StreamPhase.CLOSED)
             return
         try:
             async with timeout(_READY_S):
-                await self._changes.until(lambda: stream.answered(turn))
+                await self._condition.until(lambda: stream.is_positioned(utterance))
         except TimeoutError:
-            stream.cut()
-            await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
-        if turn.id in stream.turns:
-            await self._send(stream, turn)
-        if careful:
-            await self._changes.until(lambda: turn.taken or turn.id not in stream.turns)
+            stream.abort()
+            await self._condition.until(lambda: stream.phase is StreamPhase.CLOSED)
+        if utterance.id in stream.utterances:
+            await self._send(stream, utterance)
+        if await_acceptance:
+            await self._condition.until(lambda: utterance.accepted or utterance.id not in stream.utterances)
 
-    async def _send(self, stream: AudioStream, turn: UtteranceState) -> None:
-        """Send an utterance's audio as credit allows, and close it in the way it stopped."""
-        buffer = turn.buffer
-        chunk_bytes = turn.format.size_bytes(self._chunk_s)
-        while turn.id in stream.turns and stream.phase is not StreamPhase.CLOSED and turn.stop is None:
-            again_bytes = turn.window.again_bytes
-            wanted_bytes = min(again_bytes or buffer.size_bytes, chunk_bytes)
-            size_bytes = stream.room_bytes(turn, wanted_bytes, again=bool(again_bytes))
-            if size_bytes and again_bytes:
-                await stream.send_again(turn, size_bytes)
+    async def _send(self, stream: AudioStream, utterance: UtteranceState) -> None:
+        """Send audio as credit allows, then end or cancel the utterance."""
+        buffer = utterance.buffer
+        chunk_bytes = utterance.format.size_bytes(self._chunk_s)
+        while (
+            utterance.id in stream.utterances and stream.phase is not StreamPhase.CLOSED and utterance.stop is None
+        ):
+            resend_bytes = utterance.window.resend_bytes
+            wanted_bytes = min(resend_bytes or buffer.size_bytes, chunk_bytes)
+            size_bytes = stream.sendable_bytes(utterance, wanted_bytes, resend=bool(resend_bytes))
+            if size_bytes and resend_bytes:
+                await stream.resend(utterance, size_bytes)
             elif size_bytes:
                 audio = buffer.take(size_bytes)
-                self._changes.notify()  # the pump waits for room
-                await stream.send(turn, audio)
-            elif buffer.exhausted and not again_bytes:
-                await stream.end(turn)
+                self._condition.notify()  # the pump waits for space in the buffer
+                await stream.send(utterance, audio)
+            elif buffer.exhausted and not resend_bytes:
+                await stream.end(utterance)
                 return
             else:
-                await self._changes.wait()
-        if turn.phase is Phase.QUEUED:
+                await self._condition.wait()
+        if utterance.phase is Phase.QUEUED:
             return
-        if turn.stop is Stop.CANCEL:
-            await stream.cancel(turn)
-        elif turn.stop is Stop.END:
-            await stream.end(turn)
+        if utterance.stop is Stop.CANCEL:
+            await stream.cancel(utterance)
+        elif utterance.stop is Stop.END:
+            await stream.end(utterance)
 
-    async def _pump(self, turn: UtteranceState) -> None:
-        """Draw from the utterance's source, at most two chunks ahead of the wire."""
-        buffer = turn.buffer
-        ahead_bytes = 2 * turn.format.size_bytes(self._chunk_s)
+    async def _pump(self, utterance: UtteranceState) -> None:
+        """Read the utterance's source, at most two chunks ahead of what was sent."""
+        buffer = utterance.buffer
+        ahead_bytes = 2 * utterance.format.size_bytes(self._chunk_s)
         try:
-            async with contextlib.aclosing(turn.source.pieces()) as pieces:
+            async with contextlib.aclosing(utterance.source.pieces()) as pieces:
                 async for piece in pieces:
                     buffer.put(piece)
-                    self._changes.notify()
-                    await self._changes.until(lambda: buffer.size_bytes < ahead_bytes)
+                    self._condition.notify()
+                    await self._condition.until(lambda: buffer.size_bytes < ahead_bytes)
             if tail_bytes := buffer.finish():
                 _log.warning(
-                    "utterance %s ends inside a %d-byte sample: its last %d bytes were dropped",
-                    turn.id,
-                    turn.format.frame_bytes,
+                    "utterance %s ends inside a %d-byte sample; the last %d bytes were dropped",
+                    utterance.id,
+                    utterance.format.frame_bytes,
                     tail_bytes,
                 )
-            self._changes.notify()
+            self._condition.notify()
         except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
-            # The source's own error, or its own cancelled task: for the one who awaits the utterance.
-            turn.failure = _source_error(error)
-            turn.halt(Stop.CANCEL)
+            # The error belongs to the task that awaits the utterance.
+            utterance.stop_sending(Stop.CANCEL, _source_error(error))
 
-    async def _rescue(self, tasks: asyncio.TaskGroup) -> None:
-        """Go on with the utterances whose stream broke, oldest first, until none is left."""
-        while self._stranded:
-            turn = self._stranded[0]
-            await self._rested(turn)
-            stream = await self._connected(turn, tasks) if turn.outcome is None else None
-            if turn in self._stranded:
-                self._stranded.remove(turn)
+    async def _resume_all(self, tasks: asyncio.TaskGroup) -> None:
+        """Resume the utterances whose stream broke, oldest first, until none is left."""
+        while self._resumable:
+            utterance = self._resumable[0]
+            await self._wait_until_due(utterance)
+            stream = await self._connected(utterance, tasks) if utterance.outcome is None else None
+            if utterance in self._resumable:
+                self._resumable.remove(utterance)
             if stream is not None:
-                await self._carry(stream, turn)
+                await self._send_on(stream, utterance)
 
-    def _crowded(self, turn: UtteranceState, wait_s: float) -> None:
-        """Begin an utterance again later, before all that were submitted behind it."""
-        turn.begin_mono_s = asyncio.get_running_loop().time() + wait_s
-        order = {utterance_id: place for place, utterance_id in enumerate(self._live)}
-        waiting = sorted((*self._stranded, turn), key=lambda one: order.get(one.id, -1))
-        self._stranded = deque(waiting)
-        _log.info("audio.crowded utterance=%s wait_s=%.3f", turn.id, wait_s)
-        self._changes.notify()
+    def _postpone(self, utterance: UtteranceState, wait_s: float) -> None:
+        """Schedule an utterance to be begun again, before all utterances that were submitted later."""
+        utterance.postpone(asyncio.get_running_loop().time() + wait_s)
+        position = {utterance_id: number for number, utterance_id in enumerate(self._live)}
+        waiting = sorted((*self._resumable, utterance), key=lambda other: position.get(other.id, -1))
+        self._resumable = deque(waiting)
+        _log.info("audio.no_room utterance=%s wait_s=%.3f", utterance.id, wait_s)
+        self._condition.notify()
 
-    async def _rested(self, turn: UtteranceState) -> None:
-        """Wait until an utterance that found no room may be begun again, or has its outcome."""
+    async def _wait_until_due(self, utterance: UtteranceState) -> None:
+        """Wait until an utterance may be begun, or has its outcome."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(turn.begin_mono_s):
-                await self._changes.until(lambda: turn.outcome is not None)
+            async with asyncio.timeout_at(utterance.not_before_mono_s):
+                await self._condition.until(lambda: utterance.outcome is not None)
 
-    async def _free_stream(self, turn: UtteranceState, tasks: asyncio.TaskGroup) -> AudioStream | None:
-        """A stream of a new utterance's format, with all that came before it on its way.
+    async def _free_stream(self, utterance: UtteranceState, tasks: asyncio.TaskGroup) -> AudioStream | None:
+        """Return a stream of a new utterance's format, once all earlier utterances were sent.
 
         Returns:
             None when the utterance got its outcome meanwhile.
         """
-        while turn.outcome is None:
-            await self._rescue(tasks)
+        while utterance.outcome is None:
+            await self._resume_all(tasks)
             stream = self._stream
-            if stream is None or stream.phase is StreamPhase.CLOSED or stream.format == turn.format:
-                return await self._connected(turn, tasks)
-            await self._changes.until(self._others_ended(stream, turn))
-            if turn.outcome is None and not stream.turns and stream.phase is StreamPhase.READY:
+            if stream is None or stream.phase is StreamPhase.CLOSED or stream.format == utterance.format:
+                return await self._connected(utterance, tasks)
+            await self._condition.until(self._others_ended(stream, utterance))
+            if utterance.outcome is None and not stream.utterances and stream.phase is StreamPhase.READY:
                 await self._close(stream)
         return None
 
     @staticmethod
-    def _others_ended(stream: AudioStream, turn: UtteranceState) -> Callable[[], bool]:
-        return lambda: not stream.turns or stream.phase is StreamPhase.CLOSED or turn.outcome is not None
+    def _others_ended(stream: AudioStream, utterance: UtteranceState) -> Callable[[], bool]:
+        return lambda: not stream.utterances or stream.phase is StreamPhase.CLOSED or utterance.outcome is not None
 
-    async def _connected(self, turn: UtteranceState, tasks: asyncio.TaskGroup) -> AudioStream | None:
-        """The stream that lives, or else a new one of the utterance's format.
+    async def _connected(self, utterance: UtteranceState, tasks: asyncio.TaskGroup) -> AudioStream | None:
+        """Return the live stream, or else a new stream of the utterance's format.
 
         Returns:
-            None when the utterance got its outcome meanwhile, or when there is no way to go on with it.
+            None when the utterance got its outcome meanwhile, or when no stream can be opened.
         """
         if self._stream is not None and self._stream.phase is StreamPhase.READY:
-            return self._stream if turn.outcome is None else None
+            return self._stream if utterance.outcome is None else None
         loop = asyncio.get_running_loop()
-        if not self._stranded:
+        if not self._resumable:
             self._lost_mono_s = None
         begun_mono_s = loop.time() if self._lost_mono_s is None else self._lost_mono_s
         delay_s, self._delay_s = self._delay_s, 0.0
-        while turn.outcome is None:
+        while utterance.outcome is None:
             await asyncio.sleep(delay_s)
             target = self._retries.route.current
-            error = await self._open(turn.format, target, tasks)
+            error = await self._open(utterance.format, target, tasks)
             if error is None:
                 self._opened(target)
-                return self._stream if turn.outcome is None else None
+                return self._stream if utterance.outcome is None else None
             lost_s = loop.time() - begun_mono_s
             next_delay_s = self._retries.next_delay_s(target, error, lost_s=lost_s)
-            left_s = self._patience().total_seconds() - lost_s
+            left_s = self._resume_timeout().total_seconds() - lost_s
             if next_delay_s is None or left_s <= 0:
                 final = next_delay_s is None or moved(error)
-                self._give_up(turn, error if final else given_up(error, self._patience()))
+                self._give_up(utterance, error if final else given_up(error, self._resume_timeout()))
                 return None
             delay_s = min(next_delay_s, left_s)
             _log.info("audio.retry delay_s=%.3f cause=%s", delay_s, error)
         return None
 
     async def _open(self, audio_format: AudioFormat, target: str, tasks: asyncio.TaskGroup) -> GatewayError | None:
-        """Open a stream and wait for its answer; says why it could not be had."""
+        """Open a stream and wait for its answer; return the error of a stream that could not be opened."""
         header = pb.AudioHeader(handle=self._handle(), format=audio_format.to_proto())
         try:
             stream = AudioStream(
-                self._connect(target), header, audio_format, self._changes, on_crowded=self._crowded
+                self._connect(target), header, audio_format, self._condition, on_no_room=self._postpone
             )
         except ClientError as error:
             return error
         self._stream = stream
-        tasks.create_task(self._watch(stream, target), name="audio/read")
+        tasks.create_task(self._read_stream(stream, target), name="audio/read")
         try:
             async with timeout(_READY_S):
-                await self._changes.until(lambda: stream.phase is not StreamPhase.OPENING)
+                await self._condition.until(lambda: stream.phase is not StreamPhase.OPENING)
         except TimeoutError:
-            stream.cut()
+            stream.abort()
             return connection_lost("the gateway did not answer the audio stream")
         if stream.phase is StreamPhase.READY:
             return None
         return stream.error or connection_lost("the gateway closed the audio stream at once")
 
     def _opened(self, target: str) -> None:
-        if self._lost_mono_s is not None and self._stranded:
+        if self._lost_mono_s is not None and self._resumable:
             gap_s = asyncio.get_running_loop().time() - self._lost_mono_s
             self._on_resumed(gap_s, self._retries.attempt_count, target)
         self._retries.reached()
 
-    async def _watch(self, stream: AudioStream, target: str) -> None:
-        """Read a stream to its end, and see to the utterances it leaves behind."""
+    async def _read_stream(self, stream: AudioStream, target: str) -> None:
+        """Read a stream to its end, then schedule its unfinished utterances for another stream."""
         await stream.run()
         error = stream.error or connection_lost("the gateway closed the audio stream before its utterances ended")
-        left = [turn for turn in stream.turns.values() if turn.outcome is None]
-        stream.turns.clear()
+        left = stream.take_unfinished()
         if not left:
-            # A stream nobody speaks on is opened again when somebody does.
+            # An idle stream is opened again with the next utterance.
             if isinstance(error, AudioStreamSuperseded):
                 self._give_up_waiting(error)
             return
-        if stream.useful:
+        if stream.made_progress:
             self._retries.stable()
         now_mono_s = asyncio.get_running_loop().time()
-        # A gateway that takes the stream and never anything on it does not get more time each time.
-        if stream.useful or self._lost_mono_s is None:
+        # A gateway that accepts streams but never any audio must not extend the time for resuming.
+        if stream.made_progress or self._lost_mono_s is None:
             self._lost_mono_s = now_mono_s
             late = False
         else:
-            late = now_mono_s - self._lost_mono_s >= self._patience().total_seconds()
-        for turn in left:
-            if turn.told is not None:
-                turn.finish(turn.told)
-        self._stranded.extendleft(turn for turn in reversed(left) if turn.outcome is None)
+            late = now_mono_s - self._lost_mono_s >= self._resume_timeout().total_seconds()
+        for utterance in left:
+            if utterance.reported is not None:
+                utterance.finish(utterance.reported)
+        self._resumable.extendleft(utterance for utterance in reversed(left) if utterance.outcome is None)
         delay_s = self._retries.next_delay_s(target, error, held=True)
         if delay_s is None or late:
-            self._give_up(None, error if delay_s is None else given_up(error, self._patience()))
+            self._give_up(None, error if delay_s is None else given_up(error, self._resume_timeout()))
         else:
             self._delay_s = delay_s
             _log.info("audio.lost utterances=%d cause=%s", len(left), error)
-        self._changes.notify()
+        self._condition.notify()
 
     def _give_up(self, new: UtteranceState | None, error: GatewayError) -> None:
-        """No stream can be had. The session's events still tell how an utterance ends that was sent in full."""
-        left = list(self._stranded)
-        self._stranded.clear()
+        """Fail what needs a stream. Session events still report the end of utterances that were sent in full."""
+        left = list(self._resumable)
+        self._resumable.clear()
         self._lost_mono_s = None
-        for turn in left:
-            turn.lost = error
-            told = turn.taken and (turn.phase is Phase.SEALED or isinstance(error, SessionEnded))
-            if not told:
-                turn.fail(error)
+        for utterance in left:
+            utterance.orphan(error)
+            complete = utterance.phase is Phase.SEALED or isinstance(error, SessionEnded)
+            if not (utterance.accepted and complete):
+                utterance.fail(error)
         if new is not None and new not in left:
             new.fail(error)
         if isinstance(error, AudioStreamSuperseded):
             self._give_up_waiting(error)
 
     def _give_up_waiting(self, error: GatewayError) -> None:
-        # All that the gateway does not know, not only the queue: one may have left it and wait for a stream.
-        for turn in self._living():
-            if turn.phase is Phase.QUEUED:
-                turn.fail(error)
-        self._changes.notify()
+        # Not only the queue: an utterance may have left the queue and wait for a stream.
+        for utterance in self._unfinished():
+            if utterance.phase is Phase.QUEUED:
+                utterance.fail(error)
+        self._condition.notify()
 
     async def _close(self, stream: AudioStream) -> None:
-        """Let a stream go whose utterances have ended."""
+        """Close a stream whose utterances have ended."""
         await stream.half_close()
         try:
             async with timeout(_CLOSE_S):
-                await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
+                await self._condition.until(lambda: stream.phase is StreamPhase.CLOSED)
         except TimeoutError:
-            stream.cut()
-            await self._changes.until(lambda: stream.phase is StreamPhase.CLOSED)
+            stream.abort()
+            await self._condition.until(lambda: stream.phase is StreamPhase.CLOSED)
 
-    def _living(self) -> list[UtteranceState]:
-        """Utterances without an outcome, in order. One with an outcome is forgotten a moment later."""
-        return [turn for turn in self._live.values() if turn.outcome is None]
+    def _unfinished(self) -> list[UtteranceState]:
+        """Return the utterances without an outcome, in order. Others are forgotten a moment later."""
+        return [utterance for utterance in self._live.values() if utterance.outcome is None]
 
-    def _forget(self, turn: UtteranceState) -> None:
-        if self._live.get(turn.id) is turn:
-            del self._live[turn.id]
-            self._changes.notify()
+    def _forget(self, utterance: UtteranceState) -> None:
+        if self._live.get(utterance.id) is utterance:
+            del self._live[utterance.id]
+            self._condition.notify()
 
 
 def _source_error(error: BaseException) -> Exception:
-    """Return what an utterance fails with when its source raised `error`.
+    """Return the error of an utterance whose source raised `error`.
 
-    SystemExit and KeyboardInterrupt would end the event loop, and with it every session, if they were raised in
-    it: they come wrapped, as their `__cause__`. So does a cancelled future of the source's own, which asyncio
-    would hand on as a cancellation of whoever waits for the utterance.
+    SystemExit and KeyboardInterrupt would end the event loop, and with it every session, so they are wrapped and
+    become the `__cause__`. So is a cancelled future of the source's own, which asyncio would deliver as a
+    cancellation of the task that awaits the utterance.
 
     Raises:
         CancelledError: the task that draws from the source was cancelled, not the source.
@@ -463,7 +462,7 @@ def _source_error(error: BaseException) -> Exception:
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         raise error
-    said = "was cancelled" if is_cancelled else f"raised {error!r}"
-    failure = RuntimeError(f"the audio's iterator {said}")
+    event = "was cancelled" if is_cancelled else f"raised {error!r}"
+    failure = RuntimeError(f"the iterator of the audio {event}")
     failure.__cause__ = error
     return failure

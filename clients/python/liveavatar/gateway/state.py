@@ -1,4 +1,4 @@
-"""What this process knows of a session, from the messages of its Attach stream."""
+"""State of a session by the messages of its Attach stream."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from liveavatar.gateway.events import (
 )
 from liveavatar.gateway.model import AudioLimits, Pose, RoomAccess, SessionRecord, SessionState, moment
 from liveavatar.gateway.speech import Speech
+from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
 _ORDER = {state: position for position, state in enumerate(SessionState)}
@@ -30,26 +31,25 @@ _ORDER[SessionState.RECONNECTING] = _ORDER[SessionState.READY]
 
 
 class ObservedSession:
-    """The session as last heard of; passes on to speech what the events say of utterances.
+    """Newest known state of a session. Forwards the events of utterances to `Speech`.
 
-    Invariant: `state` only moves forward, also while events of the past are replayed; READY and RECONNECTING
-    alternate.
+    Invariant: `state` only moves forward, also while past events are replayed; READY and RECONNECTING alternate.
     """
 
-    def __init__(self, speech: Speech, changes: Condition, *, after_sequence: int = 0) -> None:
-        """Begin with nothing heard of the session but its events up to `after_sequence`."""
+    def __init__(self, speech: Speech, condition: Condition, *, after_sequence: int = 0) -> None:
+        """Begin without a record; events up to `after_sequence` are known to the caller."""
         self.record: SessionRecord | None = None
-        """None until the stream was opened."""
+        """Newest record; None until the stream was attached."""
         self.room = RoomAccess(url="", viewer_token="")
         self.limits: AudioLimits | None = None
         self.state = SessionState.UNSPECIFIED
         self.pose = Pose.UNSPECIFIED
         self.end_cause: GatewayError | None = None
-        self.events = EventLog(changes, after_sequence=after_sequence)
+        self.events = EventLog(condition, after_sequence=after_sequence)
         self._speech = speech
 
     def on_opened(self, message: pb.SessionOpened) -> None:
-        """The Attach stream holds the session."""
+        """Take over the record, room and limits from the answer to `open` or `resume`."""
         self.record = SessionRecord.from_proto(message.session)
         self.advance(self.record.state)
         self.pose = self.record.pose
@@ -57,7 +57,7 @@ class ObservedSession:
         self.limits = AudioLimits.from_proto(message.audio_limits)
 
     def on_event(self, message: pb.SessionEvent) -> None:
-        """The Attach stream brings an event."""
+        """Take over an event and append it to the log."""
         event = event_from_proto(message)
         match event:
             case StateChangedEvent():
@@ -65,9 +65,9 @@ class ObservedSession:
             case PoseChangedEvent():
                 self.pose = event.pose
             case UtteranceStartedEvent():
-                self._speech.heard(event.utterance_id)
+                self._speech.on_started(event.utterance_id)
             case UtteranceEndedEvent():
-                self._speech.settle(event.outcome)
+                self._speech.on_ended(event.outcome)
             case SessionRotatedEvent():
                 self.room = event.room
                 if self.record is not None:
@@ -82,20 +82,20 @@ class ObservedSession:
         self.events.append(event)
 
     def on_go_away(self, message: pb.GoAway) -> None:
-        """The gateway process drains."""
+        """Append a GoAwayEvent."""
         sequence, deadline = self.events.newest_sequence, moment(message.deadline)
         self.events.append(GoAwayEvent(sequence=sequence, time=datetime.now(UTC), deadline=deadline))
 
     def on_go_away_cancelled(self) -> None:
-        """The gateway does not shut down after all."""
+        """Append a GoAwayCancelledEvent."""
         self.events.append(GoAwayCancelledEvent(sequence=self.events.newest_sequence, time=datetime.now(UTC)))
 
     def on_resumed(self, gap_s: float, attempt_count: int, target: str, missed_events: int) -> None:
-        """The Attach stream is there again."""
+        """Append a ResumedEvent of the Attach stream."""
         self._resumed(ResumedStream.EVENTS, gap_s, attempt_count, target, missed_events)
 
     def on_speech_resumed(self, gap_s: float, attempt_count: int, target: str) -> None:
-        """Utterances go on on another StreamAudio stream."""
+        """Append a ResumedEvent of the StreamAudio stream."""
         self._resumed(ResumedStream.SPEECH, gap_s, attempt_count, target)
 
     def _resumed(
@@ -114,24 +114,29 @@ class ObservedSession:
         )
 
     def on_events_lost(self, error: EventsCompacted) -> None:
-        """Events were missed for good, among them perhaps the ends of utterances whose stream is gone."""
+        """Fail utterances whose outcome only events could report: those events may be lost."""
         self._speech.fail_all(error, orphans_only=True)
 
+    def on_end_confirmed(self, message: session_pb2.Session) -> None:
+        """Take over the final record of a session that a unary call has ended."""
+        self.record = SessionRecord.from_proto(message)
+        self.advance(SessionState.ENDED)
+
     def advance(self, state: SessionState) -> None:
-        """Take over a state, unless a later one is known."""
+        """Take over a state, unless a later state is known."""
         if _ORDER[state] >= _ORDER[self.state]:
             self.state = state
 
     def ended(self) -> SessionEnded:
-        """What calls on a session that is over get, in the gateway's words."""
-        session_id, why, upstream = "", "", ""
+        """Return the error of calls on a session that has ended, in the gateway's words."""
+        session_id, reason, upstream = "", "", ""
         if self.record is not None:
-            session_id, why, upstream = self.record.id, self.record.end_reason.name, self.record.upstream_reason
-        said = f" (LiveAvatar: {upstream})" if upstream else ""
+            session_id, reason, upstream = self.record.id, self.record.end_reason.name, self.record.upstream_reason
+        suffix = f" (LiveAvatar: {upstream})" if upstream else ""
         error = SessionEnded(
-            f"session {session_id} has ended: {why}{said}; create a new one",
+            f"session {session_id} has ended: {reason}{suffix}; create a new one",
             code=grpc.StatusCode.FAILED_PRECONDITION,
-            metadata={"session_id": session_id, "end_reason": why, "upstream_reason": upstream},
+            metadata={"session_id": session_id, "end_reason": reason, "upstream_reason": upstream},
         )
         error.__cause__ = self.end_cause
         return error

@@ -1,4 +1,4 @@
-"""Which gateways there are, and which of them to try next: pure, the caller waits and connects."""
+"""Targets of a client and the choice of the next target. Pure: the caller waits and connects."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from liveavatar.gateway.channel import moved, transient
 from liveavatar.gateway.errors import GatewayError, OwnerMoved
 
 ADOPTION_S = 10.0
-"""How long a session may be unknown after its gateway died: another process has to find it and take it over."""
+"""Time for which a session may be unknown after its gateway died, until another process takes it over."""
 _LISTS = ("ipv4:", "ipv6:")
-# gRPC's own lists of addresses, which hold commas; gRPC chooses among them.
+# Schemes of gRPC's own address lists, which contain commas; gRPC chooses among the addresses.
 
 
 def target_list(target: str | Sequence[str]) -> tuple[str, ...]:
-    """The addresses in "a:1,b:2" or in a sequence, in order, each once.
+    """Return the addresses in "a:1,b:2" or in a sequence, in order, without duplicates.
 
     Raises:
-        ValueError: there is none, or one is empty.
+        ValueError: no address, an empty address, or an IPv6 address without brackets.
     """
     if not isinstance(target, str):
         names = list(target)
@@ -27,7 +27,7 @@ def target_list(target: str | Sequence[str]) -> tuple[str, ...]:
         names = target.split(",")
     found = tuple(dict.fromkeys(name.strip() for name in names))
     if not found or not all(found):
-        msg = f'target is "host:port", several of them with commas between, or a list of them; got {target!r}'
+        msg = f'target must be "host:port", a list of them, or several separated by commas; got {target!r}'
         raise ValueError(msg)
     for name in found:
         host = name.rpartition(":")[0]
@@ -45,10 +45,10 @@ def _is_ipv6(host: str) -> bool:
 
 
 def named_by(error: GatewayError, target: str) -> str:
-    """The address of the process that has the session, by the word of a target; empty when that leads nowhere.
+    """Return the address of the session's owner that a target named; empty when it cannot be used.
 
-    A gateway names what it listens on. When that is all addresses it is none to go to, and when it is `localhost`
-    it is one of this machine only if the target is.
+    A gateway names the address on which it listens. A wildcard address cannot be called, and a loopback address
+    only if the target is on this machine too.
     """
     if not isinstance(error, OwnerMoved):
         return ""
@@ -80,32 +80,32 @@ def _loopback(host: str) -> bool:
 
 
 class Route:
-    """The target that a session's streams go to. Both go to the same one, and leave it together.
+    """Current target of a session's streams. Both streams use the same target and change it together.
 
-    It is one of the client's own, or an address that one of these has named.
+    The target is one of the client's own or an address that one of them named.
     """
 
     def __init__(self, targets: Sequence[str], start: str = "") -> None:
-        """Begin at `start`, or at the first one."""
+        """Begin at `start`, or at the first target."""
         self.targets = tuple(targets)
         self.current = start or self.targets[0]
-        # From an address that is none of its own it goes on to the first one.
+        # The next target after a named address is the first target.
         self._own = self.current if self.current in self.targets else self.targets[-1]
 
     def leave(self, target: str) -> None:
-        """Go on to the client's next one, unless the other stream has done so already."""
+        """Change to the client's next target, unless the other stream has left `target` already."""
         if target == self.current:
             self.current = self._own = self._next()
 
     def follow(self, target: str, named: str) -> None:
-        """Go where `target` says that the session is, unless the other stream has left it already."""
+        """Change to the address that `target` named, unless the other stream has left `target` already."""
         if target == self.current:
             self.current = named
             if named in self.targets:
                 self._own = named
 
     def round(self) -> list[str]:
-        """Each target once, beginning with the current one."""
+        """Return each target once, from the current target on."""
         first = self.targets.index(self._next())
         others = self.targets[first:] + self.targets[:first]
         return [self.current, *(target for target in others if target != self.current)]
@@ -115,12 +115,12 @@ class Route:
 
 
 class Retries:
-    """The attempts of one stream: each target once, then a growing delay, then each again."""
+    """Attempts of one stream: each target once, then a growing delay, then each target again."""
 
     def __init__(self, route: Route, backoff: Backoff | None = None) -> None:
         self.route = route
         self.attempt_count = 0
-        """Attempts since the last success."""
+        """Number of attempts since the last success."""
         self._backoff = backoff or Backoff()
         self._tried: set[str] = set()
         self._followed: set[str] = set()
@@ -128,35 +128,34 @@ class Retries:
 
     @property
     def round_count(self) -> int:
-        """Delays given since the connection last was stable."""
+        """Number of delays since the connection was stable."""
         return self._backoff.attempt
 
     def reached(self) -> None:
-        """A target has taken the stream."""
+        """Note that a target accepted the stream."""
         self.attempt_count = 0
         self._tried.clear()
         self._followed.clear()
         self._refused.clear()
 
     def stable(self) -> None:
-        """The connection has lasted, so the next delay is short again."""
+        """Note that the connection has lasted, so that the next delay is short."""
         self._backoff.reset()
 
     def next_delay_s(
         self, target: str, error: GatewayError, *, held: bool = False, lost_s: float = ADOPTION_S
     ) -> float | None:
-        """How long to wait before the next attempt, which goes to `route.current`.
+        """Return the seconds to wait before the next attempt, at `route.current`.
 
         Args:
-            target: Where the stream was, or was tried.
-            error: What it broke with.
-            held: Whether the target had taken the stream: then it is the first to be asked again, unless it has
-                said itself that it is the wrong one.
-            lost_s: How long ago the stream broke. In the first `ADOPTION_S` nobody's word is final that the
-                session is unknown.
+            target: Target of the failed attempt or broken stream.
+            error: Error of that attempt or stream.
+            held: True if the target had accepted the stream: then it is tried again first, unless the error has a
+                reason of the gateway.
+            lost_s: Seconds since the stream broke. Within `ADOPTION_S` no SessionNotFound is final.
 
         Returns:
-            None when no attempt can help: the error is final, or each target has said that it is not the one.
+            None when no attempt can help: the error is final, or no target knows the session.
         """
         own = set(self.route.targets)
         if not transient(error):
@@ -169,7 +168,7 @@ class Retries:
         self._tried.add(target)
         named = named_by(error, target)
         if named and named not in self._followed:
-            # Each once a round: two processes may each take the other for the owner for a moment.
+            # Once a round: two processes may briefly name each other as the owner.
             self._followed.add(named)
             self.route.follow(target, named)
             return 0.0

@@ -1,4 +1,4 @@
-"""Timeout for clean-up after a cancellation, on every Python that is supported."""
+"""Timeout for clean-up after a cancellation, on all supported versions of Python."""
 
 import asyncio
 import sys
@@ -9,8 +9,8 @@ from typing import Self
 class _Timeout:
     """Stand-in for `asyncio.timeout` of Python 3.11.0 to 3.11.2.
 
-    In a task that was cancelled before, theirs raises CancelledError where it should raise TimeoutError
-    (python/cpython#102780), so that what bounds a clean-up ends it instead.
+    In a task that was cancelled before, the original raises CancelledError instead of TimeoutError
+    (python/cpython#102780), and so ends the clean-up that it should bound.
     """
 
     def __init__(self, delay_s: float | None) -> None:
@@ -22,7 +22,7 @@ class _Timeout:
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a timeout is used inside a task")
+            raise RuntimeError("a timeout must be used inside a task")
         self._cancelling = task.cancelling()
         if self._delay_s is not None:
             self._handle = asyncio.get_running_loop().call_later(self._delay_s, self._expire, task)
@@ -45,7 +45,7 @@ class _Timeout:
 
 
 def timeout(delay_s: float | None) -> "asyncio.Timeout | _Timeout":
-    """Bound a block by `delay_s` seconds, or not at all where that is None, as `asyncio.timeout` does.
+    """Limit a block to `delay_s` seconds, like `asyncio.timeout`; None: no limit.
 
     Raises:
         TimeoutError: the block took longer.

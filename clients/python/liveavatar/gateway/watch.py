@@ -1,24 +1,25 @@
-"""Watching many sessions: the streams of `WatchSessions`, opened again when they break, behind one iteration."""
+"""Watch of many sessions: one iteration over `WatchSessions` streams, which are opened again when they break."""
 
 import asyncio
+import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import grpc
 
 from liveavatar.gateway.channel import Stream
 from liveavatar.gateway.condition import Condition
-from liveavatar.gateway.errors import ClientError, DeadlineExceeded, GatewayError, InternalError, SessionClosed
+from liveavatar.gateway.errors import ClientError, GatewayError, InternalError, SessionClosed
 from liveavatar.gateway.refusals import connection_lost, given_up
+from liveavatar.gateway.root import RootTask
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.targets import Retries, Route
-from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.watch_state import (
     MAIN,
@@ -38,131 +39,181 @@ _log = logging.getLogger(__name__)
 _Resumed: TypeAlias = Callable[[], Iterable[WatchChange]]
 WatchCall: TypeAlias = Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]
 
-PATIENCE = timedelta(seconds=60)
-"""How long a lost watch is tried to be opened again, unless the client says otherwise."""
+RESUME_TIMEOUT = timedelta(seconds=60)
+"""Time for which to try to open a lost watch again, unless the client has a `resume_timeout`."""
 _STABLE_S = 5.0
-_CLOSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchPace:
-    """How much a watch keeps for its reader, and when it takes a stream for dead."""
+    """Bound of a watch's buffer, and the times after which a stream counts as dead."""
 
     max_unread: int = 1000
-    """Changes that wait for the reader; above that nothing is read, and the gateway tells what was missed."""
+    """Changes that wait for the reader. At this number reading pauses, and a WatchGap may follow."""
     answer_s: float = 10.0
-    """How long a stream may take to answer. Lower tries again sooner, higher suits slow networks."""
+    """Longest wait for an answer. Lower retries sooner, higher suits slow networks."""
     silence_s: float = 20.0
-    """How long a stream may be silent before it is asked whether it lives; above the gateway's usual 15 s."""
-    upward_s: float = 20.0
-    """Longest silence in the direction of the gateway: then it is asked for progress, so that no proxy on the way
-    takes the stream for idle. Below the 60 s that most proxies wait."""
-    look_s: float = 1.0
-    """How often it is looked at."""
+    """Silence of the gateway after which it is asked for progress; above its usual interval of 15 s."""
+    write_silence_s: float = 20.0
+    """Silence of this side after which the gateway is asked for progress, so that no proxy takes the stream for
+    idle. Below the 60 s of most proxies."""
+    check_s: float = 1.0
+    """Interval of these checks."""
 
 
-class _Line:
-    """One stream while it lives, and when it was heard of last."""
+class _CallPhase(enum.Enum):
+    """State of one call of a watch."""
+
+    OPENING = enum.auto()
+    """Nothing was received yet."""
+    LIVE = enum.auto()
+    """The gateway has answered."""
+    UNANSWERED = enum.auto()
+    """Cancelled by this side, since the gateway never answered."""
+    SILENT = enum.auto()
+    """Cancelled by this side, since the gateway stopped answering."""
+
+
+_CANCELLED = {_CallPhase.OPENING: _CallPhase.UNANSWERED, _CallPhase.LIVE: _CallPhase.SILENT}
+
+
+class _WatchStream:
+    """Call of a watch, and the time of its last message."""
 
     def __init__(self, call: WatchCall, now_mono_s: float) -> None:
         self.call = call
-        # Bound: one entry per session that is added or removed, and one for a question.
+        # Bound: one entry per session that is added or removed, and one request for progress.
         self.outbox: asyncio.Queue[pb.WatchSessionsRequest] = asyncio.Queue()
-        self.heard = False
-        self.heard_mono_s = now_mono_s
-        self.handing_on = False
-        self.asked = False
-        self.silent = False
+        self.phase = _CallPhase.OPENING
+        self.received_mono_s = now_mono_s
+        self._delivering = False
+        self._progress_requested = False
 
-    def ask(self) -> None:
-        """Ask for progress, at most once until anything is heard."""
-        self.asked = True
-        self.outbox.put_nowait(pb.WatchSessionsRequest(progress=pb.ProgressRequest()))
+    @property
+    def answered(self) -> bool:
+        """True once a message was received."""
+        return self.phase in (_CallPhase.LIVE, _CallPhase.SILENT)
+
+    def begin_delivery(self) -> None:
+        """Note a message that is being handed to the reader, who may be slow."""
+        self._progress_requested, self._delivering = False, True
+
+    def end_delivery(self, now_mono_s: float) -> None:
+        """Note that the message was handed to the reader."""
+        self._delivering, self.received_mono_s = False, now_mono_s
+
+    def answer(self) -> bool:
+        """Note a message; return True for the first message."""
+        first = self.phase is _CallPhase.OPENING
+        if first:
+            self.phase = _CallPhase.LIVE
+        return first
+
+    def check(self, now_mono_s: float, pace: WatchPace) -> bool:
+        """Ask for progress if need be; return False after cancelling a call without an answer.
+
+        A slow reader is no reason to cancel.
+        """
+        silent_s = now_mono_s - self.received_mono_s
+        if self.answered and self.call.unwritten_s >= pace.write_silence_s:
+            self._request_progress()
+        if self._delivering or silent_s < pace.answer_s:
+            return True
+        if not self.answered or silent_s >= pace.silence_s + pace.answer_s:
+            self.phase = _CANCELLED[self.phase]
+            self.call.cancel()
+            return False
+        if silent_s >= pace.silence_s:
+            self._request_progress()
+        return True
+
+    def _request_progress(self) -> None:
+        """Ask for progress, once until the next message."""
+        if not self._progress_requested:
+            self._progress_requested = True
+            self.outbox.put_nowait(pb.WatchSessionsRequest(progress=pb.ProgressRequest()))
+
+
+class WatchPhase(enum.Enum):
+    """State of a watch. Each phase is entered once, in this order; OPENING may be followed by OVER."""
+
+    OPENING = enum.auto()
+    """No gateway has answered yet."""
+    OPEN = enum.auto()
+    """A gateway has answered. A broken stream is opened again."""
+    OVER = enum.auto()
+    """Closed, complete or failed."""
 
 
 class AsyncWatch:
-    """What happens in many sessions, until the reader leaves the block.
+    """Events of many sessions, until the reader leaves the block.
 
-    Use it as `async with client.watch(...) as changes:` and iterate over it. Watching neither holds a session nor
-    slows it down. A broken stream is opened again, at any of the client's targets, and goes on behind the last
-    event of each session. A session that another process has is watched there.
+    Use it as `async with client.watch(...) as changes:` and iterate over it. Watching neither attaches to a
+    session nor slows it down. A broken stream is opened again, at any of the client's targets, and continues
+    behind the last event of each session. A session that another gateway process owns is watched at that process.
 
-    One reader. Belongs to the event loop it was opened in.
+    One task reads. A watch belongs to the event loop in which it was opened.
     """
 
     def __init__(
         self,
-        scope: ClientRuntime,
+        runtime: ClientRuntime,
         sessions: Mapping[str, int],
         labels: Mapping[str, str] | None,
         *,
         open_timeout_s: float | None,
-        patience: timedelta | None,
+        resume_timeout: timedelta | None,
         pace: WatchPace | None = None,
     ) -> None:
         """Prepare a watch; clients do this in `watch`."""
-        self._scope = scope
+        self._runtime = runtime
         self._labels = labels
         self._open_timeout_s = open_timeout_s
-        self._patience = PATIENCE if patience is None else patience
+        self._resume_timeout = RESUME_TIMEOUT if resume_timeout is None else resume_timeout
         self._pace = pace or WatchPace()
-        self._changes = Condition()
-        self._route = Route(scope.targets, scope.route.current)
-        self._book = WatchState(scope.targets)
+        self._condition = Condition()
+        self._route = Route(runtime.targets, runtime.route.current)
+        self._state = WatchState(runtime.targets)
         for session_id, after_sequence in sessions.items():
-            self._book.add(session_id, after_sequence)
+            self._state.add(session_id, after_sequence)
         self._read = dict(sessions)
         self._unread: deque[WatchChange] = deque()
-        self._lines: dict[str, _Line] = {}
-        self._sides: dict[str, asyncio.Task[None]] = {}
+        self._streams: dict[str, _WatchStream] = {}
+        self._side_tasks: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._root: asyncio.Task[None] | None = None
-        self._opened = False
-        self._over = False
+        self._root = RootTask("watch", runtime, self._condition, self.close)
+        self._phase = WatchPhase.OPENING
         self._error: GatewayError | None = None
 
     def __repr__(self) -> str:
-        state = "over" if self._over else "open" if self._opened else "not open"
-        return f"<{type(self).__name__} {len(self._book)} sessions {state}>"
+        state = "not open" if self._phase is WatchPhase.OPENING else self._phase.name.lower()
+        return f"<{type(self).__name__} {len(self._state)} sessions {state}>"
 
     @property
     def sequences(self) -> Mapping[str, int]:
-        """The last event that was read of each watched session: what to give to `watch` to go on from here."""
+        """Sequence of the last event read of each watched session; given to `watch`, it continues from here."""
         return dict(self._read)
 
     @property
     def connected(self) -> bool:
-        """Whether the stream is up now; while it is not, it is being opened again."""
-        line = self._lines.get(MAIN)
-        return line is not None and line.heard
+        """True while the stream is up; otherwise it is being opened again, or is over."""
+        stream = self._streams.get(MAIN)
+        return stream is not None and stream.phase is _CallPhase.LIVE
 
     async def open(self) -> Self:
-        """Begin to watch and wait until the gateway has answered. `async with` does this.
+        """Open the watch and wait until the gateway has answered. `async with` does this.
 
         Raises:
-            DeadlineExceeded: no answer within the `timeout` the watch was made with.
-            GatewayError: it was refused.
+            DeadlineExceeded: no answer within the `timeout` of `watch`.
+            GatewayError: the gateway refused.
         """
-        if self._root is not None:
-            raise SessionClosed("a watch is opened once", code=grpc.StatusCode.FAILED_PRECONDITION)
-        self._scope.adopt(self)
-        # The one task that is not in a group: it is the root of the watch's, and `close` waits for it.
-        self._root = asyncio.create_task(self._run(), name="watch/run")
-        try:
-            async with timeout(self._open_timeout_s):
-                await self._changes.until(lambda: self._opened or self._over)
-        except TimeoutError as error:
-            await self.close()
-            raise DeadlineExceeded(
-                f"no gateway answered the watch within {self._open_timeout_s} s",
-                code=grpc.StatusCode.DEADLINE_EXCEEDED,
-            ) from error
-        except asyncio.CancelledError:
-            self._scope.spawn(self.close(), "watch/close")
-            raise
-        if not self._opened and self._error is not None:
-            await self.close()
-            raise self._error
+        await self._root.open(
+            self._run,
+            opened=lambda: self._phase is WatchPhase.OPEN or (self._is_over() and self._error is None),
+            failure=lambda: self._error,
+            abandon=self._abandon,
+            timeout_s=self._open_timeout_s,
+        )
         return self
 
     async def __aenter__(self) -> Self:
@@ -183,87 +234,88 @@ class AsyncWatch:
         return change
 
     async def next(self) -> WatchChange | None:
-        """The next change; None at the end: after `close`, and of sessions named by id when the last has ended.
+        """Wait for the next change; None after `close`, or once the last session named by id has ended.
 
         Raises:
-            ConnectionLost: no gateway could be reached for `resume_timeout` (default 60 s).
-            GatewayError: the watch was refused.
+            ConnectionLost: no gateway was reachable for `resume_timeout` (default 60 s).
+            GatewayError: the gateway refused the watch.
         """
-        if self._root is None:
+        if not self._root.started:
             raise SessionClosed(
                 "the watch is not open; use `async with`, or await open()",
                 code=grpc.StatusCode.FAILED_PRECONDITION,
             )
-        await self._changes.until(lambda: self._unread or self._over)
+        await self._condition.until(lambda: self._unread or self._is_over())
         if self._unread:
             change = self._unread.popleft()
             self._note(change)
-            self._changes.notify()
+            self._condition.notify()
             return change
         if self._error is not None:
             raise self._error
         return None
 
     def add(self, session_id: str, after_sequence: int = 0) -> None:
-        """Watch one session more; nothing happens when the watch is over.
+        """Watch another session. Has no effect when the watch is over.
 
         Args:
-            session_id: Which. Unknown: answered with a `WatchRemoved`.
-            after_sequence: Events up to this one are known. Default: begin with a snapshot.
+            session_id: Id of the session. An unknown id is answered by a `WatchRemoved`.
+            after_sequence: Sequence of the last known event. Default: begin with a snapshot.
         """
-        self._book.add(session_id, after_sequence)
+        self._state.add(session_id, after_sequence)
         self._read[session_id] = after_sequence
         self._ask(session_id)
 
     def remove(self, session_id: str) -> None:
-        """Watch one session less, also when the labels fit; a `WatchRemoved` says that it is so."""
-        line = self._book.line(session_id)
-        self._book.remove(session_id)
+        """Stop watching a session, also if its labels match; a `WatchRemoved` confirms the removal."""
+        stream = self._state.stream(session_id)
+        self._state.remove(session_id)
         self._unread.append(WatchRemoved(session_id=session_id, error=None))
-        if line in self._lines:
+        if stream in self._streams:
             request = pb.WatchSessionsRequest(remove=pb.RemoveWatch(session_id=session_id))
-            self._lines[line].outbox.put_nowait(request)
-        self._changes.notify()
+            self._streams[stream].outbox.put_nowait(request)
+        self._condition.notify()
 
     async def close(self) -> None:
         """Stop watching. Idempotent."""
-        self._scope.release(self)
-        self._over = True
-        if self._root is not None and not self._root.done():
-            self._root.cancel()
-            await asyncio.wait({self._root}, timeout=_CLOSE_S)
+        await self._abandon()
 
-    async def leave(self) -> None:
-        """What closing the client does."""
-        await self.close()
+    def _abandon(self) -> Coroutine[Any, Any, None]:
+        """Mark the watch as over at once; the returned coroutine waits for its tasks."""
+        self._phase = WatchPhase.OVER
+        return self._root.close()
 
     async def _run(self) -> None:
-        """The watch's root task: all of its streams live in it."""
+        """Run all streams to their end."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 main = tasks.create_task(self._main(), name="watch/main")
-                await self._changes.until(lambda: self._over or self._complete())
-                self._over = True
-                for task in (main, *self._sides.values()):
+                await self._condition.until(lambda: self._is_over() or self._complete())
+                self._phase = WatchPhase.OVER
+                for task in (main, *self._side_tasks.values()):
                     task.cancel()
-        except Exception as bug:  # noqa: BLE001  the root: the watch is over for a reason
+        except Exception as bug:  # noqa: BLE001  a task's root: the watch ends with this error
             _log.exception("watch.fault")
-            self._error = InternalError(f"a fault in this library: {bug!r}", code=grpc.StatusCode.INTERNAL)
+            self._error = InternalError(f"a bug in this library: {bug!r}", code=grpc.StatusCode.INTERNAL)
         finally:
-            self._over = True
-            self._changes.notify()
+            self._phase = WatchPhase.OVER
+            self._condition.notify()
+
+    def _is_over(self) -> bool:
+        return self._phase is WatchPhase.OVER
 
     def _complete(self) -> bool:
-        return self._labels is None and self._opened and not self._book
+        """Return True when no session named by id is left to watch."""
+        return self._labels is None and self._phase is WatchPhase.OPEN and not self._state
 
     async def _main(self) -> None:
-        """The stream that is always there, at one target after the other."""
+        """Keep the main stream open, at any target, until it fails for good."""
         try:
             self._error = await self._kept()
         finally:
-            self._over = True
-            self._changes.notify()
+            self._phase = WatchPhase.OVER
+            self._condition.notify()
 
     async def _kept(self) -> GatewayError:
         loop = asyncio.get_running_loop()
@@ -280,7 +332,7 @@ class AsyncWatch:
 
             error, held = await self._stream(MAIN, target, resumed)
             now_mono_s = loop.time()
-            self._book.lost(MAIN, now_mono_s)
+            self._state.lost(MAIN, now_mono_s)
             if held:
                 lost_mono_s = now_mono_s
                 if now_mono_s - began_mono_s >= _STABLE_S:
@@ -289,108 +341,102 @@ class AsyncWatch:
             delay_s = retries.next_delay_s(target, error, held=held, lost_s=lost_s)
             if delay_s is None or (lost_mono_s is None and retries.round_count >= OPEN_ATTEMPTS):
                 return error
-            left_s = self._patience.total_seconds() - lost_s
+            left_s = self._resume_timeout.total_seconds() - lost_s
             if lost_mono_s is not None:
                 if left_s <= 0 and not held:
-                    return given_up(error, self._patience)
+                    return given_up(error, self._resume_timeout)
                 delay_s = min(delay_s, max(left_s, 0))
             _log.info("watch.retry delay_s=%.3f cause=%s", delay_s, error)
             await asyncio.sleep(delay_s)
 
     async def _side(self, target: str) -> None:
-        """A stream to a process that was named, for the sessions it has."""
+        """Run a stream to a process that was named as the owner of sessions."""
         error, _ = await self._stream(target, target, tuple)
-        del self._sides[target]
-        self._book.lost(target, asyncio.get_running_loop().time())
-        for session_id in self._book.on(target):
-            await self._roam(session_id, target, error)
+        del self._side_tasks[target]
+        self._state.lost(target, asyncio.get_running_loop().time())
+        for session_id in self._state.sessions_on(target):
+            await self._relocate(session_id, target, error)
 
     async def _stream(self, name: str, target: str, resumed: _Resumed) -> tuple[GatewayError, bool]:
-        """One stream, from its first request to its end; says why it ended, and whether it had been answered."""
+        """Run one call to its end; return the error that ended it, and True if the gateway had answered."""
         try:
-            line = _Line(self._scope.watch(target), asyncio.get_running_loop().time())
+            stream = _WatchStream(self._runtime.watch(target), asyncio.get_running_loop().time())
         except ClientError as refusal:
             return refusal, False
-        self._lines[name] = line
+        self._streams[name] = stream
         try:
             async with asyncio.TaskGroup() as tasks:
-                writing = tasks.create_task(self._write_all(name, line), name="watch/write")
-                probing = tasks.create_task(self._probe(line), name="watch/probe")
-                error = await self._read_all(name, target, line, resumed)
+                writing = tasks.create_task(self._write_all(name, stream), name="watch/write")
+                probing = tasks.create_task(self._probe(stream), name="watch/probe")
+                error = await self._read_all(name, target, stream, resumed)
                 writing.cancel()
                 probing.cancel()
         finally:
-            del self._lines[name]
-            line.call.cancel()
-        return error, line.heard
+            del self._streams[name]
+            stream.call.cancel()
+        return error, stream.answered
 
-    async def _read_all(self, name: str, target: str, line: _Line, resumed: _Resumed) -> GatewayError:
+    async def _read_all(self, name: str, target: str, stream: _WatchStream, resumed: _Resumed) -> GatewayError:
         loop = asyncio.get_running_loop()
         try:
-            while (message := await line.call.read()) is not None:
-                if not line.heard:
-                    line.heard = True
+            while (message := await stream.call.read()) is not None:
+                if stream.answer():
                     await self._put(resumed())
-                    self._opened = True
-                    self._changes.notify()
-                line.asked, line.handing_on = False, True
-                for change in self._book.take(name, message):
+                    if self._phase is WatchPhase.OPENING:
+                        self._phase = WatchPhase.OPEN
+                        self._condition.notify()
+                stream.begin_delivery()
+                for change in self._state.take(name, message):
                     if isinstance(change, Refusal):
-                        await self._roam(change.session_id, target, change.error)
+                        await self._relocate(change.session_id, target, change.error)
                     else:
                         await self._put((change,))
-                line.handing_on, line.heard_mono_s = False, loop.time()
-                if not self._book.wants(name):
+                stream.end_delivery(loop.time())
+                if not self._state.wants(name):
                     break
         except GatewayError as error:
-            return connection_lost("the gateway did not answer the watch") if line.silent else error
+            was_cancelled = stream.phase in _CANCELLED.values()
+            return connection_lost("the gateway did not answer the watch") if was_cancelled else error
         return connection_lost("the gateway closed the watch")
 
-    async def _write_all(self, name: str, line: _Line) -> None:
-        """Ask for what is watched, then for what comes up.
+    async def _write_all(self, name: str, stream: _WatchStream) -> None:
+        """Send requests for the watched sessions, then the requests of the outbox.
 
-        Known sessions are first: labels then bring no snapshot of them.
+        Known sessions come first, so that the filter by labels brings no snapshot of them.
         """
-        for session_id in self._book.on(name):
-            if self._book.line(session_id) == name and not await line.call.write(self._book.request(session_id)):
+        for session_id in self._state.sessions_on(name):
+            if self._state.stream(session_id) == name and not await stream.call.write(
+                self._state.request(session_id)
+            ):
                 return
         if name == MAIN and self._labels is not None:
             filtering = pb.WatchSessionsRequest(filter=pb.WatchFilter(labels=self._labels))
-            if not await line.call.write(filtering):
+            if not await stream.call.write(filtering):
                 return
-        # Its answer says that the gateway is there, and comes when all that was there is told.
-        if not await line.call.write(pb.WatchSessionsRequest(progress=pb.ProgressRequest())):
+        # The answer proves that the gateway lives, and comes once all present sessions were reported.
+        if not await stream.call.write(pb.WatchSessionsRequest(progress=pb.ProgressRequest())):
             return
-        while await line.call.write(await line.outbox.get()):
+        while await stream.call.write(await stream.outbox.get()):
             pass
 
-    async def _probe(self, line: _Line) -> None:
-        """Give up a stream that nothing comes on, though it was asked. A reader that is slow is no reason."""
-        loop, pace = asyncio.get_running_loop(), self._pace
-        while True:
-            await asyncio.sleep(pace.look_s)
-            silent_s = loop.time() - line.heard_mono_s
-            if line.heard and not line.asked and line.call.unwritten_s >= pace.upward_s:
-                line.ask()
-            if line.handing_on or silent_s < pace.answer_s:
-                continue
-            if not line.heard or silent_s >= pace.silence_s + pace.answer_s:
-                line.silent = True
-                line.call.cancel()
-                return
-            if silent_s >= pace.silence_s and not line.asked:
-                line.ask()
-
-    async def _roam(self, session_id: str, target: str, error: GatewayError) -> None:
-        """Ask another process for a session, or tell that it is watched no more."""
+    async def _probe(self, stream: _WatchStream) -> None:
+        """Check a stream again and again, until it is cancelled for its silence."""
         loop = asyncio.get_running_loop()
-        delay_s = self._book.roam(
+        while True:
+            await asyncio.sleep(self._pace.check_s)
+            if not stream.check(loop.time(), self._pace):
+                return
+
+    async def _relocate(self, session_id: str, target: str, error: GatewayError) -> None:
+        """Look for a session at another process, or report that it is no longer watched."""
+        loop = asyncio.get_running_loop()
+        delay_s = self._state.relocate(
             session_id,
             target,
             error,
             main_target=self._route.current,
             now_mono_s=loop.time(),
-            patience_s=self._patience.total_seconds(),
+            resume_timeout_s=self._resume_timeout.total_seconds(),
         )
         if delay_s is None:
             await self._put((WatchRemoved(session_id=session_id, error=error),))
@@ -398,17 +444,17 @@ class AsyncWatch:
             loop.call_later(delay_s, self._ask, session_id)
 
     def _ask(self, session_id: str) -> None:
-        """Ask for a session on its stream, which is opened for it if need be; the main one is when it is up."""
-        name = self._book.line(session_id)
-        if name is None or self._over or self._tasks is None:
+        """Request a session on its stream. A side stream is opened; the main stream asks once it is open."""
+        name = self._state.stream(session_id)
+        if name is None or self._is_over() or self._tasks is None:
             return
-        if name in self._lines:
-            self._lines[name].outbox.put_nowait(self._book.request(session_id))
-        elif name != MAIN and name not in self._sides:
-            self._sides[name] = self._tasks.create_task(self._side(name), name=f"watch/{name}")
+        if name in self._streams:
+            self._streams[name].outbox.put_nowait(self._state.request(session_id))
+        elif name != MAIN and name not in self._side_tasks:
+            self._side_tasks[name] = self._tasks.create_task(self._side(name), name=f"watch/{name}")
 
     def _note(self, change: WatchChange) -> None:
-        """Keep how far the reader has come."""
+        """Keep the sequence that the reader has reached."""
         match change:
             case WatchSnapshot() | WatchedEvent():
                 self._read[change.session_id] = change.sequence
@@ -418,12 +464,12 @@ class AsyncWatch:
                 self._read.pop(change.session_id, None)
 
     async def _put(self, changes: Iterable[WatchChange]) -> None:
-        """Hand on to the reader; waits while it has enough.
+        """Append changes for the reader; wait while the reader has `max_unread`.
 
-        Not for the last word on a session: once nothing is watched any more, nobody waits for who still does.
+        A WatchRemoved never waits: after the last of them the watch ends, and would cancel this wait.
         """
         for change in changes:
             if not isinstance(change, WatchRemoved):
-                await self._changes.until(lambda: len(self._unread) < self._pace.max_unread)
+                await self._condition.until(lambda: len(self._unread) < self._pace.max_unread)
             self._unread.append(change)
-            self._changes.notify()
+            self._condition.notify()

@@ -1,4 +1,4 @@
-"""What a watch tells, as plain values, and how far each watched session was told: pure, streams are elsewhere."""
+"""Changes that a watch reports, as plain values, and the position of each watched session. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,203 +13,203 @@ from liveavatar.gateway.targets import Retries, Route
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
 OPEN_ATTEMPTS = 4
-"""Rounds of all targets in which a watch, or a session that nobody has told of yet, must be found."""
+"""Rounds of all targets in which a watch must open, or an unknown session must be found."""
 MAIN = ""
-"""The stream that is always there. Others are named after the process they go to."""
+"""Name of the main stream, which is always open. Side streams are named after the address of their process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchSnapshot:
-    """A session as it is now; its events go on from here."""
+    """Present state of a session, from which its events continue."""
 
     record: SessionRecord
-    """The session."""
+    """Record of the session."""
     sequence: int
-    """Its last event."""
+    """Sequence of the session's last event."""
     message: pb.WatchSessionsResponse = field(repr=False, compare=False)
-    """As the gateway sent it."""
+    """Message of the gateway."""
 
     @property
     def session_id(self) -> str:
-        """Which session."""
+        """Id of the session."""
         return self.record.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedEvent:
-    """Something happened in a watched session. `SessionEndedEvent` is its last one."""
+    """Event of a watched session; the last is a `SessionEndedEvent`."""
 
     session_id: str
-    """Where."""
+    """Id of the session."""
     event: Event
-    """What, with its sequence. The room of a `SessionRotatedEvent` is empty: it is for who holds the session."""
+    """Event, with its sequence. The room of a `SessionRotatedEvent` is empty: only the attached caller gets it."""
     message: pb.WatchSessionsResponse = field(repr=False, compare=False)
-    """As the gateway sent it."""
+    """Message of the gateway."""
 
     @property
     def sequence(self) -> int:
-        """Number of the event."""
+        """Sequence of the event."""
         return self.event.sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchGap:
-    """Events that this watch will never tell: it was read too slowly, or was away for too long.
+    """Events that this watch lost, since it was read too slowly or was disconnected for too long.
 
-    A `WatchSnapshot` of what they led to is next.
+    A `WatchSnapshot` of the resulting state follows.
     """
 
     session_id: str
-    """Where."""
+    """Id of the session."""
     first_sequence: int
-    """The first event that is missing."""
+    """Sequence of the first missing event."""
     last_sequence: int
-    """The last one."""
+    """Sequence of the last missing event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchProgress:
-    """Nothing newer has happened: the watch is alive. Comes every 15 s unless the gateway is set otherwise.
+    """Sign of life without newer events, every 15 s unless the gateway is configured otherwise.
 
-    The first one comes when all that was there at the start has been told. Each process that has sessions of the
-    watch sends its own.
+    The first WatchProgress follows the snapshots of all present sessions. Each process that owns watched sessions
+    sends its own.
     """
 
     sequences: Mapping[str, int]
-    """The last event of each session that one process watches for this."""
+    """Sequence of the last event of each session that the sending process watches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchRemoved:
-    """A session is no longer watched."""
+    """End of watching a session."""
 
     session_id: str
-    """Which."""
+    """Id of the session."""
     error: GatewayError | None
-    """Why, as `SessionNotFound`; None after its last event, and when it was asked for."""
+    """Reason, such as `SessionNotFound`; None after the last event and after `remove`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResumed:
-    """This process had lost the gateway and has it again. What was missed follows, or a `WatchGap` says what."""
+    """Recovery of a lost stream. Missed events follow, or a `WatchGap`."""
 
     gap: timedelta
-    """From the loss to now."""
+    """Time since the loss."""
     attempt_count: int
-    """Tries it took."""
+    """Number of attempts."""
     target: str
-    """The address that took it."""
+    """Address that opened the stream again."""
 
 
 WatchChange = WatchSnapshot | WatchedEvent | WatchGap | WatchProgress | WatchRemoved | WatchResumed
-"""All there are: a `match` over it is checked for completeness."""
+"""Union of all changes; type checkers check that a `match` over it is exhaustive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A process does not tell of a session; `WatchState.roam` says who might."""
+    """Refusal of a process to watch a session; `WatchState.relocate` finds the next process."""
 
     session_id: str
-    """Which session."""
+    """Id of the session."""
     error: GatewayError
-    """In the process's words."""
+    """Error of the process."""
 
 
 @dataclass(slots=True)
 class _WatchedSession:
-    """One session: how far it was told, and by whom."""
+    """Position of one session, and the stream that reports it."""
 
-    line: str
+    stream: str
     after: int
     sequence: int
-    seen: bool = False
-    silent_mono_s: float | None = None
+    found: bool = False
+    unwatched_mono_s: float | None = None
     retries: Retries | None = None
 
-    def told(self, sequence: int) -> None:
-        """Somebody told of it."""
+    def advance(self, sequence: int) -> None:
+        """Note a message of the session."""
         self.sequence = self.after = sequence
-        self.seen = True
-        self.silent_mono_s = self.retries = None
+        self.found = True
+        self.unwatched_mono_s = self.retries = None
 
 
 class WatchState:
-    """Which sessions are watched on which stream, and how far each was told.
+    """Stream and position of each watched session.
 
-    Invariant: of each session every event is told once and in order, or a gap says which are missing, over any
-    number of streams, and also where two of them tell of the same session.
+    Invariant: each event of a session is reported once and in order, or a gap names the missing events, over any
+    number of streams, also while two streams report the same session.
     """
 
     def __init__(self, targets: Sequence[str]) -> None:
-        """Begin with no session.
+        """Begin without sessions.
 
         Args:
-            targets: The client's own.
+            targets: Targets of the client.
         """
         self._targets = tuple(targets)
         self._watched: dict[str, _WatchedSession] = {}
-        self._lines: dict[str, dict[str, None]] = {MAIN: {}}
-        self._unwanted: set[str] = set()
+        self._streams: dict[str, dict[str, None]] = {MAIN: {}}
+        self._removed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._watched)
 
-    def on(self, line: str) -> list[str]:
-        """Sessions that are watched on a stream."""
-        return list(self._lines.get(line, ()))
+    def sessions_on(self, stream: str) -> list[str]:
+        """Return the ids of the sessions on a stream."""
+        return list(self._streams.get(stream, ()))
 
-    def wants(self, line: str) -> bool:
-        """Whether a stream is needed."""
-        return line == MAIN or line in self._lines
+    def wants(self, stream: str) -> bool:
+        """Return True while a stream is needed."""
+        return stream == MAIN or stream in self._streams
 
-    def line(self, session_id: str) -> str | None:
-        """The stream that a session is watched on; None when it is not watched."""
+    def stream(self, session_id: str) -> str | None:
+        """Return the stream of a session; None when the session is not watched."""
         watched = self._watched.get(session_id)
-        return None if watched is None else watched.line
+        return None if watched is None else watched.stream
 
     def add(self, session_id: str, after_sequence: int = 0) -> None:
-        """Watch a session from now on."""
-        self._unwanted.discard(session_id)
+        """Watch a session on the main stream."""
+        self._removed.discard(session_id)
         self._drop(session_id)
         self._enter(session_id, _WatchedSession(MAIN, after_sequence, after_sequence))
 
     def remove(self, session_id: str) -> None:
-        """Do not watch a session any more, whatever labels find it again."""
-        self._unwanted.add(session_id)
+        """Stop watching a session, even if labels select it again."""
+        self._removed.add(session_id)
         self._drop(session_id)
 
     def request(self, session_id: str) -> pb.WatchSessionsRequest:
-        """What asks for a watched session."""
+        """Return the request for a watched session."""
         after_sequence = self._watched[session_id].after
         return pb.WatchSessionsRequest(add=pb.AddWatch(session_id=session_id, after_sequence=after_sequence))
 
-    def take(self, line: str, response: pb.WatchSessionsResponse) -> Iterator[WatchChange | Refusal]:
-        """What a message of a stream means for who watches."""
+    def take(self, stream: str, response: pb.WatchSessionsResponse) -> Iterator[WatchChange | Refusal]:
+        """Take over a message of a stream, and yield the changes for the reader."""
         match response.WhichOneof("message"):
             case "snapshot":
-                yield from self._take_snapshot(line, response)
+                yield from self._take_snapshot(stream, response)
             case "event":
                 yield from self._take_event(response)
             case "progress":
                 sequences = dict(response.progress.sequences)
                 for session_id in sequences:
                     if (watched := self._watched.get(session_id)) is not None:
-                        watched.silent_mono_s = watched.retries = None
+                        watched.unwatched_mono_s = watched.retries = None
                 yield WatchProgress(sequences=sequences)
             case "removed":
-                yield from self._take_removed(line, response.removed)
+                yield from self._take_removed(stream, response.removed)
             case "lagged" | None:
-                # The snapshot behind `lagged` says it better: it has the number that the gap ends with.
+                # The snapshot that follows `lagged` has the sequence with which the gap ends.
                 return
 
-    def lost(self, line: str, now_mono_s: float) -> None:
-        """A stream broke: nobody tells of its sessions for now."""
-        for session_id in self.on(line):
+    def lost(self, stream: str, now_mono_s: float) -> None:
+        """Note the loss of a stream: no process reports its sessions."""
+        for session_id in self.sessions_on(stream):
             watched = self._watched[session_id]
-            if watched.silent_mono_s is None:
-                watched.silent_mono_s = now_mono_s
+            if watched.unwatched_mono_s is None:
+                watched.unwatched_mono_s = now_mono_s
 
-    def roam(
+    def relocate(
         self,
         session_id: str,
         target: str,
@@ -217,54 +217,54 @@ class WatchState:
         *,
         main_target: str,
         now_mono_s: float,
-        patience_s: float,
+        resume_timeout_s: float,
         backoff: Backoff | None = None,
     ) -> float | None:
-        """Find another process that may tell of a session; `line` says which, `MAIN` or its address.
+        """Choose another process for a session; `stream` then returns `MAIN` or the address of that process.
 
         Args:
-            session_id: The session.
-            target: Who does not tell of it.
-            error: Why.
-            main_target: Where the main stream goes.
-            now_mono_s: The time.
-            patience_s: How long nobody may tell of it before it is given up.
+            session_id: Id of the session.
+            target: Address of the process that refused.
+            error: Reason of the refusal.
+            main_target: Address of the main stream.
+            now_mono_s: Current time.
+            resume_timeout_s: Time without a report after which the session is given up.
             backoff: Delays between rounds. Default: those of all streams.
 
         Returns:
-            Seconds to wait before it is asked; None when it is watched no more.
+            Seconds to wait before the request; None when the session is no longer watched.
         """
         watched = self._watched.get(session_id)
         if watched is None:
             return None
-        if watched.seen and watched.after and isinstance(error, InvalidField):
-            # Who took over from a process that was killed has fewer events than that one had told.
+        if watched.found and watched.after and isinstance(error, InvalidField):
+            # A process that took over from a killed process has fewer events than that process had reported.
             watched.after = 0
             return 0.0
-        if watched.silent_mono_s is None:
-            watched.silent_mono_s = now_mono_s
-        silent_s = now_mono_s - watched.silent_mono_s
+        if watched.unwatched_mono_s is None:
+            watched.unwatched_mono_s = now_mono_s
+        unwatched_s = now_mono_s - watched.unwatched_mono_s
         if watched.retries is None:
             watched.retries = Retries(Route(self._targets, target), backoff)
-        delay_s = watched.retries.next_delay_s(target, error, lost_s=silent_s if watched.seen else inf)
-        never_found = not watched.seen and watched.retries.round_count >= OPEN_ATTEMPTS
-        if delay_s is None or never_found or silent_s > patience_s:
+        delay_s = watched.retries.next_delay_s(target, error, lost_s=unwatched_s if watched.found else inf)
+        never_found = not watched.found and watched.retries.round_count >= OPEN_ATTEMPTS
+        if delay_s is None or never_found or unwatched_s > resume_timeout_s:
             self._drop(session_id)
             return None
         then = watched.retries.route.current
-        self._leave(session_id, watched.line)
-        watched.line = MAIN if then == main_target else then
+        self._leave(session_id, watched.stream)
+        watched.stream = MAIN if then == main_target else then
         self._enter(session_id, watched)
         return delay_s
 
-    def _take_snapshot(self, line: str, response: pb.WatchSessionsResponse) -> Iterator[WatchChange]:
+    def _take_snapshot(self, stream: str, response: pb.WatchSessionsResponse) -> Iterator[WatchChange]:
         record, sequence = SessionRecord.from_proto(response.snapshot.session), response.snapshot.sequence
-        if record.id in self._unwanted:
+        if record.id in self._removed:
             return
         if record.id not in self._watched:
-            self._enter(record.id, _WatchedSession(line, 0, 0))
+            self._enter(record.id, _WatchedSession(stream, 0, 0))
         yield from self._gap(record.id, sequence)
-        self._watched[record.id].told(sequence)
+        self._watched[record.id].advance(sequence)
         yield WatchSnapshot(record=record, sequence=sequence, message=response)
 
     def _take_event(self, response: pb.WatchSessionsResponse) -> Iterator[WatchChange]:
@@ -273,12 +273,12 @@ class WatchState:
         if watched is None or event.sequence <= watched.sequence:
             return
         yield from self._gap(session_id, event.sequence - 1)
-        watched.told(event.sequence)
+        watched.advance(event.sequence)
         yield WatchedEvent(session_id=session_id, event=event_from_proto(event), message=response)
 
-    def _take_removed(self, line: str, removed: pb.WatchRemoved) -> Iterator[WatchChange | Refusal]:
+    def _take_removed(self, stream: str, removed: pb.WatchRemoved) -> Iterator[WatchChange | Refusal]:
         watched = self._watched.get(removed.session_id)
-        if watched is None or watched.line != line:
+        if watched is None or watched.stream != stream:
             return
         error = error_from_proto(removed.status)
         if error is not None:
@@ -288,7 +288,7 @@ class WatchState:
         yield WatchRemoved(session_id=removed.session_id, error=None)
 
     def _gap(self, session_id: str, through: int) -> Iterator[WatchGap]:
-        """What is missing between what was told and an event that is told next or was told by others."""
+        """Yield the gap between the reported events and the event `through`, if any."""
         watched = self._watched.get(session_id)
         if watched is not None and watched.sequence and watched.sequence < through:
             first, watched.sequence = watched.sequence + 1, through
@@ -296,14 +296,14 @@ class WatchState:
 
     def _enter(self, session_id: str, watched: _WatchedSession) -> None:
         self._watched[session_id] = watched
-        self._lines.setdefault(watched.line, {})[session_id] = None
+        self._streams.setdefault(watched.stream, {})[session_id] = None
 
     def _drop(self, session_id: str) -> None:
         watched = self._watched.pop(session_id, None)
         if watched is not None:
-            self._leave(session_id, watched.line)
+            self._leave(session_id, watched.stream)
 
-    def _leave(self, session_id: str, line: str) -> None:
-        self._lines[line].pop(session_id, None)
-        if line != MAIN and not self._lines[line]:
-            del self._lines[line]
+    def _leave(self, session_id: str, stream: str) -> None:
+        self._streams[stream].pop(session_id, None)
+        if stream != MAIN and not self._streams[stream]:
+            del self._streams[stream]

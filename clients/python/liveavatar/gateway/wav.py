@@ -1,4 +1,4 @@
-"""WAV files, read with the standard library alone, once and without seeking: they may come from a pipe."""
+"""Reader of WAV files. Uses the standard library only, and never seeks, since a file may be a pipe."""
 
 import io
 import os
@@ -17,27 +17,27 @@ _NAMES = {_PCM: "PCM", _FLOAT: "float", _ALAW: "A-law", _MULAW: "mu-law"}
 _LONG_KINDS: Final = (b"RF64", b"BW64")
 _KINDS: Final = (b"RIFF", *_LONG_KINDS)
 HEAD_BYTES: Final = 4
-"""Bytes that `is_wav` looks at."""
+"""Bytes that `is_wav` needs."""
 _LONGEST_TRUE_BYTES: Final = 0x7FFF_0000
-"""Data size of a RIFF header from which on it is not believed where nothing else tells. Programs that write to a
-pipe cannot know the size in advance, and leave 0, 0xFFFFFFFF, 0x7FFFFFFF or one of these less a header."""
+"""Data size of a RIFF header above which the header of a pipe is ignored. Programs that write to a pipe do not
+know the size in advance and write 0, 0xFFFFFFFF, 0x7FFFFFFF, or one of these minus the header's size."""
 _READ_BYTES = 1 << 16
 _UNSIGNED_TO_SIGNED: Final = bytes(value ^ 0x80 for value in range(256))
 
 
 class WavError(ValueError):
-    """The file is no WAV file this library reads; the message says why and what to do."""
+    """File that this library cannot read as WAV; the message names the reason and the remedy."""
 
 
 class _Samples(NamedTuple):
-    """One kind of samples in a file, and what becomes of them."""
+    """Kind of samples in a file, and their conversion."""
 
     file_bytes: int
     """Bytes of one sample in the file."""
     encoding: AudioEncoding
-    """What it is given as."""
+    """Encoding after the conversion."""
     convert: Callable[[bytes], bytes]
-    """Turns whole samples of the file into those."""
+    """Converts whole samples of the file."""
 
 
 def _as_they_are(data: bytes) -> bytes:
@@ -65,7 +65,7 @@ def _from_32(data: bytes) -> bytes:
 _SAMPLES: Final = {
     (_PCM, 8): _Samples(1, AudioEncoding.PCM_S16LE, _from_unsigned_8),
     (_PCM, 16): _Samples(2, AudioEncoding.PCM_S16LE, _as_they_are),
-    # The avatar is sent 16 bits, so the lowest ones of a longer sample are left out here already.
+    # The avatar plays 16 bits, so the lowest bits of longer samples are dropped here.
     (_PCM, 24): _Samples(3, AudioEncoding.PCM_S16LE, _from_24),
     (_PCM, 32): _Samples(4, AudioEncoding.PCM_S16LE, _from_32),
     (_FLOAT, 32): _Samples(4, AudioEncoding.PCM_F32LE, _as_they_are),
@@ -75,29 +75,29 @@ _SAMPLES: Final = {
 
 
 def is_wav(head: bytes) -> bool:
-    """Return True when audio that starts with `head`, at least `HEAD_BYTES`, is a WAV file."""
+    """Return True when audio that starts with `head`, at least `HEAD_BYTES` long, is a WAV file."""
     return head[:HEAD_BYTES] in _KINDS
 
 
 class WavReader:
-    """A WAV file that is being read: 8-, 16-, 24- or 32-bit PCM, 32-bit float, mu-law or A-law, of any rate.
+    """Reader of one WAV file: 8-, 16-, 24- or 32-bit PCM, 32-bit float, mu-law or A-law, at any rate.
 
-    A data size that cannot be true (0, larger than the file, or so large that only a program without a way back
-    writes it) means: to the end. Close it, or use it as a context manager.
+    An implausible data size (0, larger than the file, or the placeholder of a program that writes to a pipe) means
+    that the samples extend to the end of the file. Close the reader, or use it as a context manager.
     """
 
     def __init__(self, file: BinaryIO, name: str, *, head: bytes = b"", size_bytes: int | None = None) -> None:
-        """Read the header; blocks until it has come.
+        """Read the header; blocks until the header is complete.
 
         Args:
-            file: The bytes, from the beginning; it is closed with this.
-            name: What to call it in errors.
-            head: Bytes of its beginning that were read already.
-            size_bytes: Size of the file; None when only its end will tell, as in a pipe.
+            file: File, from its beginning; closed together with the reader.
+            name: Name of the file for errors.
+            head: First bytes of the file, if they were read already.
+            size_bytes: Size of the file; None for a pipe.
 
         Raises:
-            OSError: it cannot be read.
-            WavError: it is no WAV file, ends inside its header, or its samples are of another kind.
+            OSError: the file cannot be read.
+            WavError: not a WAV file, an incomplete header, or samples of an unsupported kind.
         """
         self._file = file
         self._name = name
@@ -177,7 +177,7 @@ class WavReader:
         kind, _, form = struct.unpack("<4sI4s", self._exactly(12))
         if kind not in _KINDS or form != b"WAVE":
             raise WavError(
-                "this is no WAV file; convert it, for example with `ffmpeg -i in.mp3 -ar 24000 -ac 1 out.wav`"
+                "not a WAV file; convert it, for example with `ffmpeg -i in.mp3 -ar 24000 -ac 1 out.wav`"
             )
         found: tuple[AudioFormat, _Samples] | None = None
         long_data_bytes = 0
@@ -192,14 +192,14 @@ class WavReader:
                 found = _format(self._exactly(read_bytes))
             elif chunk == b"data":
                 if found is None:
-                    raise WavError("samples come before their format; the file is damaged")
+                    raise WavError("the samples precede their format; the file is damaged")
                 is_long = kind in _LONG_KINDS and chunk_bytes == 0xFFFFFFFF
-                return *found, self._believed(long_data_bytes if is_long else chunk_bytes, is_long=is_long)
+                return *found, self._data_size(long_data_bytes if is_long else chunk_bytes, is_long=is_long)
             # Chunks are padded to even sizes.
             self._skip(chunk_bytes + chunk_bytes % 2 - read_bytes)
 
-    def _believed(self, announced: int, *, is_long: bool) -> int | None:
-        """Return the size of the samples; None for up to the end of a pipe."""
+    def _data_size(self, announced: int, *, is_long: bool) -> int | None:
+        """Return the size of the samples; None: to the end of the pipe."""
         if self._size_bytes is None:
             is_known = announced > 0 and (is_long or announced < _LONGEST_TRUE_BYTES)
             return announced if is_known else None
@@ -223,7 +223,7 @@ class WavReader:
         while len(data) < size_bytes:
             piece = self._read(size_bytes - len(data))
             if not piece:
-                raise WavError("the file ends before its samples; it was cut short or holds none")
+                raise WavError("the file ends before its samples; it was truncated or contains none")
             data += piece
         return data
 
@@ -232,24 +232,24 @@ class WavReader:
         while left > 0:
             piece = self._read(min(left, _READ_BYTES))
             if not piece:
-                raise WavError("the file ends before its samples; it was cut short or holds none")
+                raise WavError("the file ends before its samples; it was truncated or contains none")
             left -= len(piece)
 
 
 def _format(body: bytes) -> tuple[AudioFormat, _Samples]:
     tag, channel_count, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", body)
     if tag == _EXTENSIBLE:
-        # The first two bytes of the sub-format GUID are the tag it stands for.
+        # The first two bytes of the sub-format GUID are the format tag.
         (tag,) = struct.unpack_from("<H", body, 24)
-    # A sample of 12 or 20 bits stands in whole bytes, its highest bit first.
+    # A sample of 12 or 20 bits is stored in whole bytes, left-aligned.
     samples = _SAMPLES.get((tag, -(-bits // 8) * 8 if tag == _PCM else bits))
     if samples is None:
         raise WavError(
-            f"{bits}-bit {_NAMES.get(tag, f'format {tag:#06x}')} samples are not taken, only PCM of 8, 16, 24 and "
-            "32 bits, 32-bit float, mu-law and A-law; convert it, for example with "
+            f"{bits}-bit {_NAMES.get(tag, f'format {tag:#06x}')} samples are not supported, only PCM of 8, 16, 24 "
+            "and 32 bits, 32-bit float, mu-law and A-law; convert it, for example with "
             "`ffmpeg -i in.wav -c:a pcm_s16le out.wav`"
         )
     if rate_hz < 1 or channel_count < 1:
-        raise WavError(f"{channel_count} channels at {rate_hz} Hz make no sense; the file is damaged")
+        raise WavError(f"{channel_count} channels at {rate_hz} Hz are invalid; the file is damaged")
     found = AudioFormat(encoding=samples.encoding, sample_rate_hz=rate_hz, channel_count=channel_count)
     return found, samples

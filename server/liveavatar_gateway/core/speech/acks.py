@@ -248,7 +248,7 @@ class AckTracker:
             self._queue.clock.take_back(utterance.lose() / BYTE_RATE)
 
     def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
-        """Return whether the socket that is lost was taken for dead because nothing confirmed an utterance."""
+        """Return whether the lost socket was judged dead because nothing confirmed an utterance."""
         unheard_at_s = self.unheard_at_s(utterance)
         if unheard_at_s is not None and now_s >= unheard_at_s:
             return True

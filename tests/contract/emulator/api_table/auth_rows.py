@@ -44,7 +44,7 @@ ENDPOINTS = {
     "DELETE /v1/secrets/{secret}": "key",
     "GET /v1/avatars/public": "none",
 }
-"""Which credential each takes: `both` is either of two."""
+"""Credential of each endpoint; `both` accepts either."""
 
 CREDENTIALS = ("key", "bearer", "none", "wrong key", "wrong bearer", "dashboard cookie")
 

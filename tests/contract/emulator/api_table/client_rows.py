@@ -17,7 +17,7 @@ talk = partial(talk_into, into=table)
 
 
 async def ended(world: World, seconds: float, **order: Any) -> Any:
-    """Why a session without a socket ended within so many seconds."""
+    """Return the end reason of a session without a socket after so many seconds."""
     session = await world.session(**order)
     await world.advance(seconds)
     return (await world.entry(session)).get("end_reason", ABSENT)
@@ -146,7 +146,7 @@ table.add("3.9", "a connector's session has an idle limit", lambda w: connector(
 
 
 async def plugin_turn(t: Talk) -> None:
-    """One sentence as the LiveKit plugin sends it: an id for each chunk, and listening while it still talks."""
+    """Speak a sentence as the LiveKit plugin does: an id per chunk, and listening while it still talks."""
     await t.speak(event_id="a")
     await t.pass_(0.5)
     await t.speak(event_id="b")

@@ -62,7 +62,7 @@ INTERRUPTED = [
 
 
 async def _barge_in(t: Talk) -> list[dict[str, Any]]:
-    """What follows an interrupt of `u2` by `i1`."""
+    """Return the events after an interrupt of `u2` by `i1`."""
     await t.sentence("u2", seconds=3)
     await t.pass_(0.5)
     t.socket.events.clear()

@@ -1,4 +1,4 @@
-"""What a row is, and what rows are written with."""
+"""Rows of the API table and the tools that write them."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ SECRET = {
 }
 PATIENCE_S = 15
 SECOND = bytes(48_000)
-"""One second of silence."""
+"""A second of silence."""
 
 
 class A:
@@ -49,7 +49,7 @@ TEXT = A("a text", lambda value: isinstance(value, str) and value != "")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One rule of one section: what is seen must equal what is wanted."""
+    """A rule of a section: the observed value must equal the wanted value."""
 
     section: str
     rule: str
@@ -92,7 +92,7 @@ class Table:
 
 
 def part(answer: httpx.Response, name: str) -> Any:
-    """One part of an answer, `(absent)` when it is not there."""
+    """Return a part of a response, or `(absent)`."""
     if name == "status":
         return answer.status_code
     if name == "body":
@@ -113,7 +113,7 @@ def part(answer: httpx.Response, name: str) -> Any:
 
 
 def claims(token: str) -> dict[str, Any]:
-    """What a JWT carries."""
+    """Return the claims of a JWT."""
     middle = token.split(".")[1]
     return dict(json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4))))
 
@@ -138,7 +138,7 @@ class World:
     async def call(
         self, method: str, path: str, *, key: str | None = KEY, bearer: str | None = None, **request: Any
     ) -> httpx.Response:
-        """One call to /v1 with the credentials that are given."""
+        """Call /v1 with the given credentials."""
         headers = dict(request.pop("headers", {}))
         if key is not None:
             headers["X-API-KEY"] = key
@@ -186,7 +186,7 @@ class World:
         return str((await self.call("GET", "/users/credits")).json()["data"]["credits_left"])
 
     async def own_avatar(self, number: int = 0) -> dict[str, Any]:
-        """One of five custom avatars."""
+        """Return the n-th of five custom avatars."""
         await self.knobs(own_avatars=5)
         return dict((await self.call("GET", "/avatars")).json()["data"]["results"][number])
 

@@ -24,7 +24,7 @@ def mint(rule: str, order: dict[str, Any], **wanted: Any) -> None:
 
 
 async def _ordered(w: World, order: dict[str, Any]) -> dict[str, Any]:
-    """What the emulator noted of a started session that was minted with `order`."""
+    """Return the emulator's recording of a started session that was minted with `order`."""
     return dict(await w.recording(await w.session(**order)))
 
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """Operates one gateway process. Served on `GATEWAY_ADMIN_PORT` alone: whoever reaches it may end any session.
+    """Operates one gateway process. Served only on `GATEWAY_ADMIN_PORT`: every caller with access to the port may end any
+    session.
     """
 
     def __init__(self, channel):
@@ -63,27 +64,28 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """Operates one gateway process. Served on `GATEWAY_ADMIN_PORT` alone: whoever reaches it may end any session.
+    """Operates one gateway process. Served only on `GATEWAY_ADMIN_PORT`: every caller with access to the port may end any
+    session.
     """
 
     def Drain(self, request, context):
-        """Takes no new sessions and tells every `Attach` to go away; sessions that still live at the deadline are ended as
-        DRAINED. Until then they go on as they are. Bounded and reversible: `Undrain` before the deadline takes it all
-        back, and streams are told to stay. A second call sets a new deadline. DRAINING when the process exits.
+        """Stops accepting new sessions, and sends `go_away` on every `Attach` stream. Sessions go on until the deadline, and
+        are then ended as DRAINED. `Undrain` before the deadline cancels the drain and sends `go_away_cancelled`. A second
+        call sets a new deadline. DRAINING when the process exits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Undrain(self, request, context):
-        """Takes new sessions again, and lets those that live go on. DRAINING when the process exits.
+        """Accepts new sessions again, and lets the present sessions go on. DRAINING when the process exits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetProcessStatus(self, request, context):
-        """Tells what this process has: places, callers in line, sessions, and what the sweeper did.
+        """Returns the permits, waiting callers, sessions and sweeper counts of this process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,9 +99,9 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EjectSession(self, request, context):
-        """Ends a session whoever holds it; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. One that another
-        process drives is ended by that, within its renewal period (2.5 s); OWNER_MOVED when it did not in time, and it
-        will. The call's deadline bounds the wait; without one, 30 s.
+        """Ends a session, whether or not a stream is attached; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. A
+        session of another process is ended by its owner within the lease renewal period (2.5 s); OWNER_MOVED when the
+        owner did not end it in time, which it still will. The call's deadline bounds the wait; without a deadline, 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +144,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Operates one gateway process. Served on `GATEWAY_ADMIN_PORT` alone: whoever reaches it may end any session.
+    """Operates one gateway process. Served only on `GATEWAY_ADMIN_PORT`: every caller with access to the port may end any
+    session.
     """
 
     @staticmethod

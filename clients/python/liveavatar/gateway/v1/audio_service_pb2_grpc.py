@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AudioServiceStub(object):
-    """Carries speech to the avatar.
+    """Sends speech to the avatar.
     """
 
     def __init__(self, channel):
@@ -43,26 +43,26 @@ class AudioServiceStub(object):
 
 
 class AudioServiceServicer(object):
-    """Carries speech to the avatar.
+    """Sends speech to the avatar.
     """
 
     def StreamAudio(self, request_iterator, context):
-        """Speaks. Audio may come in real time or as fast as the credit allows.
+        """Sends speech. Audio may be sent in real time or as fast as the credit allows.
 
         The caller sends `header`, then for each utterance `begin`, any number of `chunk`, and `end`. The gateway
         answers `ready`, then `ack`, `started`, `rejected` and `ended`.
 
-        Bad audio never ends the session: it is answered with `rejected` and seals its utterance at the last byte
-        that was taken. What was taken is still spoken, then `ended` says FAILED with the same error. The
-        exception is AUDIO_GAP, which leaves the utterance open: go on at the offset it names.
+        Bad audio never ends the session: it is answered with `rejected` and seals its utterance at the last accepted
+        byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exception is
+        AUDIO_GAP, which leaves the utterance open: continue at the offset that it names.
 
-        When the request stream ends, sealed utterances are spoken to their end, and the gateway closes the stream
-        after the last `ended`. An utterance without `end` waits for `detach_grace` for another stream to go on with
-        it (`begin` with `resume`); then it is cancelled. A second `StreamAudio` for the session takes over, and the
-        first is closed with AUDIO_STREAM_SUPERSEDED.
+        When the request stream ends, sealed utterances are spoken to their end, and the gateway closes the stream after
+        the last `ended`. An utterance without `end` waits for `detach_grace` to be resumed on another stream (`begin`
+        with `resume`); then it is cancelled. A second `StreamAudio` for the session takes over, and the first is closed
+        with AUDIO_STREAM_SUPERSEDED.
 
-        To lose nothing over a broken stream or a restarted gateway: keep the audio beyond `confirmed_bytes` of the last
-        `ack`, open a stream again, and `begin` each utterance that has not ended with `resume`, oldest first.
+        To lose no audio after a broken stream or a gateway restart: keep the audio beyond `confirmed_bytes` of the last
+        `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,7 +85,7 @@ def add_AudioServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AudioService(object):
-    """Carries speech to the avatar.
+    """Sends speech to the avatar.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AttachRequest(_message.Message):
-    """One message of the caller on `Attach`."""
+    """Message of the caller on `Attach`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -40,11 +40,11 @@ class AttachRequest(_message.Message):
 
     @_builtins.property
     def resume(self) -> Global___ResumeSession:
-        """Go on with a session after its stream broke. First message only."""
+        """Resume a session after its stream broke. First message only."""
 
     @_builtins.property
     def command(self) -> Global___SessionCommand:
-        """Steer the session."""
+        """Control the session."""
 
     @_builtins.property
     def heartbeat(self) -> _stream_pb2.Heartbeat:
@@ -77,13 +77,13 @@ class OpenSession(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes a retry safe: the same id gives the same session, or OWNER_MOVED with the address of the process
-    of the gateway that has it. 1 to 128 characters of the caller's choice, a UUID is best. Optional.
-    REQUEST_ID_REUSED when used before with another spec.
+    """Makes a retry safe: the same id returns the same session, or OWNER_MOVED with the address of its owner. 1 to 128
+    characters of the caller's choice, preferably a UUID. Optional. REQUEST_ID_REUSED when used before with another
+    spec.
     """
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:
-        """What to create. Required."""
+        """Properties of the session. Required."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ Global___OpenSession: _TypeAlias = OpenSession  # noqa: Y015
 
 @_typing.final
 class ResumeSession(_message.Message):
-    """Attach to a session that exists."""
+    """Attach to an existing session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -109,14 +109,14 @@ class ResumeSession(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     SKIP_COMPACTED_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
-    """From `SessionOpened` or `CreateSessionResponse`. Required. SESSION_NOT_FOUND when unknown."""
+    """Handle from `SessionOpened` or `CreateSessionResponse`. Required. SESSION_NOT_FOUND when unknown."""
     after_sequence: _builtins.int
-    """Events up to this sequence are known to the caller; all later ones are sent again. Default 0: all.
+    """Sequence of the last event that the caller knows; all later events are sent again. Default 0: all.
     EVENTS_COMPACTED when they are no longer kept.
     """
     skip_compacted: _builtins.bool
-    """When events are no longer kept, go on with those that are instead of refusing: `opened` says with
-    `compacted_through` what is missing, and its `session` is the state that they led to. Default false.
+    """Continue with the events that are kept instead of refusing with EVENTS_COMPACTED: `opened.compacted_through` is
+    the last missing event, and `opened.session` the resulting state. Default false.
     """
     def __init__(
         self,
@@ -135,7 +135,7 @@ Global___ResumeSession: _TypeAlias = ResumeSession  # noqa: Y015
 
 @_typing.final
 class SessionCommand(_message.Message):
-    """A command with an id, answered by one `command_result`."""
+    """Command with an id, answered by one `command_result`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -148,15 +148,15 @@ class SessionCommand(_message.Message):
     """Echoed in the result; 1 to 128 characters. Required."""
     @_builtins.property
     def interrupt(self) -> Global___Interrupt:
-        """Barge-in."""
+        """Silence the avatar."""
 
     @_builtins.property
     def start_listening(self) -> Global___StartListening:
-        """Take the attentive pose. While the avatar talks this waits for the end of its speech."""
+        """Change to the listening pose; while the avatar talks, at the end of its speech."""
 
     @_builtins.property
     def stop_listening(self) -> Global___StopListening:
-        """Go back to the idle pose."""
+        """Change back to the idle pose."""
 
     @_builtins.property
     def end(self) -> Global___End:
@@ -183,17 +183,16 @@ Global___SessionCommand: _TypeAlias = SessionCommand  # noqa: Y015
 
 @_typing.final
 class Interrupt(_message.Message):
-    """Barge-in: the avatar falls silent, and audio that is still on its way is dropped, never spoken."""
+    """Silence the avatar. Audio in flight is dropped and never spoken."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
-    """The utterance to cut. Default: the one being spoken and all that wait behind it. Naming one makes an
-    interrupt that comes late harmless: an utterance begun meanwhile plays whole. Naming one that waits and is
-    about to be spoken (within `GATEWAY_QUEUE_LEAD_S`) cuts the end of the one before it too: LiveAvatar cannot
-    drop one alone.
-    UTTERANCE_NOT_FOUND when the session never had it; one that has ended is answered, not refused.
+    """The utterance to interrupt. Default: the utterance being spoken and all behind it. With an id a late interrupt is
+    harmless: an utterance begun meanwhile is not affected. The id of an utterance that is about to be spoken (within
+    `GATEWAY_QUEUE_LEAD_S`) also cuts the end of the utterance before, since LiveAvatar cannot drop one of them alone.
+    UTTERANCE_NOT_FOUND when the session never had the utterance; an ended utterance is not refused.
     """
     def __init__(
         self,
@@ -210,7 +209,7 @@ Global___Interrupt: _TypeAlias = Interrupt  # noqa: Y015
 
 @_typing.final
 class StartListening(_message.Message):
-    """Take the attentive pose."""
+    """Change to the listening pose."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,7 +226,7 @@ Global___StartListening: _TypeAlias = StartListening  # noqa: Y015
 
 @_typing.final
 class StopListening(_message.Message):
-    """Go back to the idle pose."""
+    """Change back to the idle pose."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -261,7 +260,7 @@ Global___End: _TypeAlias = End  # noqa: Y015
 
 @_typing.final
 class AttachResponse(_message.Message):
-    """One message of the gateway on `Attach`."""
+    """Message of the gateway on `Attach`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -273,15 +272,15 @@ class AttachResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___SessionOpened:
-        """The stream holds the session now. Always first."""
+        """The stream is attached to the session. Always first."""
 
     @_builtins.property
     def event(self) -> Global___SessionEvent:
-        """Something happened."""
+        """An event of a session."""
 
     @_builtins.property
     def command_result(self) -> Global___CommandResult:
-        """What became of a command."""
+        """Result of a command."""
 
     @_builtins.property
     def go_away(self) -> Global___GoAway:
@@ -289,11 +288,11 @@ class AttachResponse(_message.Message):
 
     @_builtins.property
     def go_away_cancelled(self) -> Global___GoAwayCancelled:
-        """The gateway does not shut down after all."""
+        """The drain is cancelled."""
 
     @_builtins.property
     def heartbeat(self) -> _stream_pb2.Heartbeat:
-        """The stream has been silent for `heartbeat_interval`."""
+        """The gateway sent nothing for `heartbeat_interval`."""
 
     def __init__(
         self,
@@ -317,7 +316,7 @@ Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
 
 @_typing.final
 class SessionOpened(_message.Message):
-    """The stream holds the session."""
+    """Answer to `open` and `resume`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -329,22 +328,22 @@ class SessionOpened(_message.Message):
     COMPACTED_THROUGH_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
-    """Resumes this session on another stream. A secret: whoever has it can take the session over. Each `opened`
-    brings a new one; those before it stop working a minute later, or `detach_grace` later when that is longer.
+    """Handle to resume the session on another stream. A secret: its holder can take the session over. Each `opened`
+    holds a new handle; earlier handles stay valid for a minute, or for `detach_grace` if that is longer.
     """
     compacted_through: _builtins.int
-    """Events up to this sequence are lost to this stream, see `ResumeSession.skip_compacted`; 0 when none are."""
+    """Sequence of the last event that this stream misses, see `ResumeSession.skip_compacted`; 0 when none is missing."""
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The session as it is now."""
+        """Current record of the session."""
 
     @_builtins.property
     def room(self) -> _session_pb2.RoomAccess:
-        """How the end user's browser joins."""
+        """Room for the end user's browser."""
 
     @_builtins.property
     def detach_grace(self) -> _duration_pb2.Duration:
-        """How long the session outlives a lost stream."""
+        """Time for which the session outlives a lost stream."""
 
     @_builtins.property
     def audio_limits(self) -> Global___AudioLimits:
@@ -352,8 +351,8 @@ class SessionOpened(_message.Message):
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """Longest silence of the gateway on this stream: it sends a `heartbeat` then. A caller behind a proxy does the
-        same. Unset when the gateway sends none.
+        """Longest silence of the gateway on this stream, after which it sends a `heartbeat`. A caller behind a proxy should
+        do the same. Unset when the gateway sends no heartbeats.
         """
 
     def __init__(
@@ -388,11 +387,11 @@ class AudioLimits(_message.Message):
     """Largest `audio` of one chunk, bytes."""
     @_builtins.property
     def max_buffered(self) -> _duration_pb2.Duration:
-        """How much audio may wait in the gateway per session."""
+        """Most audio that a session may have waiting in the gateway."""
 
     @_builtins.property
     def max_lead(self) -> _duration_pb2.Duration:
-        """How far audio is sent ahead of what is heard."""
+        """Most audio that is sent to the avatar ahead of playout."""
 
     def __init__(
         self,
@@ -411,7 +410,7 @@ Global___AudioLimits: _TypeAlias = AudioLimits  # noqa: Y015
 
 @_typing.final
 class SessionEvent(_message.Message):
-    """Something that happened in a session."""
+    """Event of a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -429,26 +428,26 @@ class SessionEvent(_message.Message):
     ROTATED_FIELD_NUMBER: _builtins.int
     UTTERANCE_UNDERRUN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Counts from 1 in each session, without holes."""
+    """Number of the event, from 1 in each session, without holes."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """Time of the event."""
 
     @_builtins.property
     def state_changed(self) -> Global___StateChanged:
-        """The session moved on in its life."""
+        """The state of the session changed."""
 
     @_builtins.property
     def pose_changed(self) -> Global___PoseChanged:
-        """The avatar took another pose."""
+        """The pose of the avatar changed."""
 
     @_builtins.property
     def utterance_started(self) -> Global___UtteranceStarted:
-        """The first sound of an utterance is out."""
+        """The first sound of an utterance was heard."""
 
     @_builtins.property
     def utterance_ended(self) -> Global___UtteranceEnded:
-        """An utterance is over. Exactly one for each utterance."""
+        """An utterance ended. Sent exactly once for each utterance."""
 
     @_builtins.property
     def expiring(self) -> Global___SessionExpiring:
@@ -460,23 +459,23 @@ class SessionEvent(_message.Message):
 
     @_builtins.property
     def ended(self) -> Global___SessionEnded:
-        """The session is over. Always last."""
+        """The session ended. Always last."""
 
     @_builtins.property
     def reconnected(self) -> Global___UpstreamReconnected:
-        """The connection to the avatar is there again."""
+        """The connection to the avatar was restored."""
 
     @_builtins.property
     def adopted(self) -> Global___SessionAdopted:
-        """Another process of the gateway drives the session now: the one before is gone."""
+        """Another gateway process took the session over after the end of the former owner."""
 
     @_builtins.property
     def rotated(self) -> Global___SessionRotated:
-        """A fresh avatar took over from the one whose limit was near."""
+        """A fresh avatar replaced an avatar near its limit."""
 
     @_builtins.property
     def utterance_underrun(self) -> Global___UtteranceUnderrun:
-        """The avatar ran dry inside an utterance: it has nothing left to say until more audio comes."""
+        """Audio ran out inside an utterance: the avatar is silent until more audio arrives."""
 
     def __init__(
         self,
@@ -507,7 +506,7 @@ Global___SessionEvent: _TypeAlias = SessionEvent  # noqa: Y015
 
 @_typing.final
 class UpstreamReconnected(_message.Message):
-    """The connection to the avatar is there again."""
+    """The connection to the avatar was restored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -516,14 +515,14 @@ class UpstreamReconnected(_message.Message):
     RESENT_BYTES_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
     attempt_count: _builtins.int
-    """Tries it took."""
+    """Number of attempts."""
     resent_bytes: _builtins.int
-    """Audio that was sent a second time because the avatar had not acknowledged it, 24 kHz mono 16-bit PCM, bytes."""
+    """Audio that was sent again because the avatar had not acknowledged it, bytes of 24 kHz mono 16-bit PCM."""
     replaced: _builtins.bool
-    """Whether a fresh avatar was started, since the old one could not be reached any more."""
+    """True when a fresh avatar replaced the former avatar, which was no longer reachable."""
     @_builtins.property
     def gap(self) -> _duration_pb2.Duration:
-        """From the loss to now."""
+        """Time since the loss."""
 
     def __init__(
         self,
@@ -543,7 +542,7 @@ Global___UpstreamReconnected: _TypeAlias = UpstreamReconnected  # noqa: Y015
 
 @_typing.final
 class SessionRotated(_message.Message):
-    """A fresh avatar took over."""
+    """A fresh avatar replaced another."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -551,16 +550,16 @@ class SessionRotated(_message.Message):
     ROOM_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     upstream_session_id: _builtins.str
-    """LiveAvatar's id of its session."""
+    """Id of the new avatar's session at LiveAvatar."""
     @_builtins.property
     def room(self) -> _session_pb2.RoomAccess:
-        """Where it is. In a room of the caller's own: the same room, with a new token for it. The token is as old as the
-        event; `SessionOpened.room` of a resumed stream has a fresh one. `WatchSessions` leaves it out.
+        """Room of the new avatar; in `livekit_room` the same room with a new token. The token is as old as the event;
+        `SessionOpened.room` of a resumed stream holds a fresh token. Unset in `WatchSessions`.
         """
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When its limit ends it; unset when LiveAvatar did not say."""
+        """Time at which the new avatar reaches its limit; unset when LiveAvatar did not report it."""
 
     def __init__(
         self,
@@ -579,14 +578,14 @@ Global___SessionRotated: _TypeAlias = SessionRotated  # noqa: Y015
 
 @_typing.final
 class SessionAdopted(_message.Message):
-    """Another process of the gateway drives the session."""
+    """Another gateway process took the session over."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def gap(self) -> _duration_pb2.Duration:
-        """How long nobody did."""
+        """Time without an owner."""
 
     def __init__(
         self,
@@ -603,16 +602,16 @@ Global___SessionAdopted: _TypeAlias = SessionAdopted  # noqa: Y015
 
 @_typing.final
 class StateChanged(_message.Message):
-    """The session moved on in its life."""
+    """The state of the session changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
     PREVIOUS_STATE_FIELD_NUMBER: _builtins.int
     state: _session_pb2.SessionState.ValueType
-    """Where it is now."""
+    """New state."""
     previous_state: _session_pb2.SessionState.ValueType
-    """Where it was."""
+    """State before."""
     def __init__(
         self,
         *,
@@ -629,16 +628,16 @@ Global___StateChanged: _TypeAlias = StateChanged  # noqa: Y015
 
 @_typing.final
 class PoseChanged(_message.Message):
-    """The avatar took another pose."""
+    """The pose of the avatar changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POSE_FIELD_NUMBER: _builtins.int
     PREVIOUS_POSE_FIELD_NUMBER: _builtins.int
     pose: _session_pb2.Pose.ValueType
-    """What it does now."""
+    """New pose."""
     previous_pose: _session_pb2.Pose.ValueType
-    """What it did."""
+    """Pose before."""
     def __init__(
         self,
         *,
@@ -655,16 +654,16 @@ Global___PoseChanged: _TypeAlias = PoseChanged  # noqa: Y015
 
 @_typing.final
 class UtteranceStarted(_message.Message):
-    """The first sound of an utterance is out."""
+    """The first sound of an utterance was heard."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     INFERRED_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
-    """Which utterance."""
+    """Id of the utterance."""
     inferred: _builtins.bool
-    """True when LiveAvatar sent no sign and the gateway concluded it from its own clock."""
+    """True when LiveAvatar sent no event and the gateway inferred it from its own clock."""
     def __init__(
         self,
         *,
@@ -681,17 +680,17 @@ Global___UtteranceStarted: _TypeAlias = UtteranceStarted  # noqa: Y015
 
 @_typing.final
 class UtteranceUnderrun(_message.Message):
-    """The avatar ran dry inside an utterance that is not over."""
+    """Audio ran out inside an utterance."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     PLAYED_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
-    """Which utterance."""
+    """Id of the utterance."""
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
-        """How much of it was heard before the silence."""
+        """Audio of the utterance that was heard before the silence."""
 
     def __init__(
         self,
@@ -709,7 +708,7 @@ Global___UtteranceUnderrun: _TypeAlias = UtteranceUnderrun  # noqa: Y015
 
 @_typing.final
 class UtteranceEnded(_message.Message):
-    """An utterance is over."""
+    """An utterance ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -719,18 +718,18 @@ class UtteranceEnded(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     INFERRED_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
-    """Which utterance."""
+    """Id of the utterance."""
     outcome: _audio_pb2.UtteranceOutcome.ValueType
-    """How it ended."""
+    """Kind of the end."""
     inferred: _builtins.bool
-    """True when LiveAvatar sent no sign and the gateway concluded it from its own clock."""
+    """True when LiveAvatar sent no event and the gateway inferred it from its own clock."""
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
-        """How much of it was heard: cut the agent's text here."""
+        """Audio that was heard: truncate the agent's text here."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why it FAILED; unset otherwise."""
+        """Reason of FAILED; unset otherwise."""
 
     def __init__(
         self,
@@ -758,7 +757,7 @@ class SessionExpiring(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it ends."""
+        """Time at which LiveAvatar ends the session."""
 
     def __init__(
         self,
@@ -783,11 +782,11 @@ class UpstreamNotice(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """LiveAvatar's type, such as "video_starvation"; or "rotation_delayed", the gateway's own: no fresh avatar could be
-    started yet, and it is tried again until the limit.
+    """Type by LiveAvatar, such as "video_starvation"; or "rotation_delayed" by the gateway: no fresh avatar could be
+    started yet, and the gateway retries until the limit.
     """
     message: _builtins.str
-    """LiveAvatar's words, or the gateway's."""
+    """Message of LiveAvatar or of the gateway."""
     error: _builtins.bool
     """True for an error, false for a warning."""
     def __init__(
@@ -807,7 +806,7 @@ Global___UpstreamNotice: _TypeAlias = UpstreamNotice  # noqa: Y015
 
 @_typing.final
 class SessionEnded(_message.Message):
-    """The session is over."""
+    """The session ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -815,11 +814,11 @@ class SessionEnded(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The final record."""
+        """Final record."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why, when it did not end by the caller's will; unset otherwise."""
+        """Reason of an end that no caller asked for; unset otherwise."""
 
     def __init__(
         self,
@@ -837,7 +836,7 @@ Global___SessionEnded: _TypeAlias = SessionEnded  # noqa: Y015
 
 @_typing.final
 class CommandResult(_message.Message):
-    """What became of a command."""
+    """Result of a command."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -848,11 +847,11 @@ class CommandResult(_message.Message):
     """Id of the command."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """OK, or why it was refused. The stream goes on either way."""
+        """OK, or the reason of the refusal. The stream stays open in both cases."""
 
     @_builtins.property
     def interrupt(self) -> Global___InterruptResult:
-        """What an interrupt did; unset for other commands."""
+        """Result of an interrupt; unset for other commands."""
 
     def __init__(
         self,
@@ -871,15 +870,15 @@ Global___CommandResult: _TypeAlias = CommandResult  # noqa: Y015
 
 @_typing.final
 class InterruptResult(_message.Message):
-    """What an interrupt did."""
+    """Result of an interrupt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERRUPTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def interrupted(self) -> _containers.RepeatedCompositeFieldContainer[Global___UtteranceEnded]:
-        """The utterances that were cut, the one being spoken first. Empty when the avatar was silent, or when the
-        named one had ended before.
+        """Interrupted utterances, the utterance being spoken first. Empty when the avatar was silent, or when the named
+        utterance had ended before.
         """
 
     def __init__(
@@ -897,17 +896,17 @@ Global___InterruptResult: _TypeAlias = InterruptResult  # noqa: Y015
 
 @_typing.final
 class GoAway(_message.Message):
-    """The gateway process drains. A later one has another deadline."""
+    """The gateway process drains. A later `go_away` replaces the deadline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DEADLINE_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
-    """The handle to resume with elsewhere, once that is possible."""
+    """Handle to resume with at another process."""
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """Until when the session can stay. It is ended then, at the latest."""
+        """Time at which the gateway ends the session, if it has not ended before."""
 
     def __init__(
         self,
@@ -925,7 +924,7 @@ Global___GoAway: _TypeAlias = GoAway  # noqa: Y015
 
 @_typing.final
 class GoAwayCancelled(_message.Message):
-    """The gateway does not shut down after all: the `go_away` before is void."""
+    """The drain is cancelled: the `go_away` before is void."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -952,7 +951,7 @@ class CreateSessionRequest(_message.Message):
     """Makes a retry safe, see `OpenSession.request_id`. Optional."""
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:
-        """What to create. Required."""
+        """Properties of the session. Required."""
 
     def __init__(
         self,
@@ -970,7 +969,7 @@ Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
 
 @_typing.final
 class CreateSessionResponse(_message.Message):
-    """A session that is ready."""
+    """Session that is ready."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -978,14 +977,14 @@ class CreateSessionResponse(_message.Message):
     ROOM_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
-    """For `Attach`'s `resume` and for `StreamAudio`. A secret."""
+    """Handle for `Attach`'s `resume` and for `StreamAudio`. A secret."""
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The session as it is now."""
+        """Current record of the session."""
 
     @_builtins.property
     def room(self) -> _session_pb2.RoomAccess:
-        """How the end user's browser joins."""
+        """Room for the end user's browser."""
 
     def __init__(
         self,
@@ -1004,7 +1003,7 @@ Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
 
 @_typing.final
 class GetSessionRequest(_message.Message):
-    """Which session to give."""
+    """Request for one session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1026,14 +1025,14 @@ Global___GetSessionRequest: _TypeAlias = GetSessionRequest  # noqa: Y015
 
 @_typing.final
 class GetSessionResponse(_message.Message):
-    """The session asked for."""
+    """Answer to `GetSession`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """As it is now."""
+        """Current record of the session."""
 
     def __init__(
         self,
@@ -1050,7 +1049,7 @@ Global___GetSessionResponse: _TypeAlias = GetSessionResponse  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):
-    """Which sessions to list."""
+    """Selection of sessions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1079,16 +1078,16 @@ class ListSessionsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most, 1 to 500. Default 100; more is cut to 500, INVALID_FIELD below 0."""
+    """Most sessions to return, 1 to 500. Default 100; higher values count as 500, INVALID_FIELD below 0."""
     page_token: _builtins.str
-    """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD when it is none."""
+    """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD for another value."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_session_pb2.SessionState.ValueType]:
         """Only sessions in one of these states. Default: all."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only sessions that have all of these labels. Default: all."""
+        """Only sessions with all of these labels. Default: all."""
 
     def __init__(
         self,
@@ -1115,7 +1114,7 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty at the end."""
+    """Token of the next page; empty at the end."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Session]:
         """Newest first."""
@@ -1136,13 +1135,13 @@ Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
 class EndSessionRequest(_message.Message):
-    """Which session to end."""
+    """Request to end a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Required. SESSION_NOT_FOUND when unknown; one that has ended is answered again."""
+    """Required. SESSION_NOT_FOUND when unknown; a session that has ended returns its record again."""
     def __init__(
         self,
         *,
@@ -1165,7 +1164,7 @@ class EndSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The final record."""
+        """Final record."""
 
     def __init__(
         self,
@@ -1182,14 +1181,14 @@ Global___EndSessionResponse: _TypeAlias = EndSessionResponse  # noqa: Y015
 
 @_typing.final
 class InterruptSessionRequest(_message.Message):
-    """Whose speech to cut."""
+    """Request to interrupt a session's speech."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Required. SESSION_NOT_FOUND when unknown, SESSION_ENDED when it is over."""
+    """Required. SESSION_NOT_FOUND when unknown, SESSION_ENDED when the session is over."""
     utterance_id: _builtins.str
     """See `Interrupt.utterance_id`. Optional."""
     def __init__(
@@ -1208,7 +1207,7 @@ Global___InterruptSessionRequest: _TypeAlias = InterruptSessionRequest  # noqa: 
 
 @_typing.final
 class InterruptSessionResponse(_message.Message):
-    """What the interrupt did."""
+    """Result of the interrupt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1232,7 +1231,7 @@ Global___InterruptSessionResponse: _TypeAlias = InterruptSessionResponse  # noqa
 
 @_typing.final
 class WatchSessionsRequest(_message.Message):
-    """One message of a watcher."""
+    """Message of a watcher."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1246,17 +1245,17 @@ class WatchSessionsRequest(_message.Message):
 
     @_builtins.property
     def remove(self) -> Global___RemoveWatch:
-        """Stop watching one."""
+        """Stop watching one session."""
 
     @_builtins.property
     def filter(self) -> Global___WatchFilter:
-        """Watch every session with these labels, those of the future too. Up to 16 on a stream: a session is watched
-        when any of them fits.
+        """Watch every present and future session with these labels. At most 16 filters on a stream: a session is watched
+        when any of them matches.
         """
 
     @_builtins.property
     def progress(self) -> Global___ProgressRequest:
-        """Ask for a `progress` now."""
+        """Request a `progress` now."""
 
     def __init__(
         self,
@@ -1285,11 +1284,11 @@ class AddWatch(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Required. Unknown: answered with `removed` and SESSION_NOT_FOUND, and the stream goes on."""
+    """Required. An unknown id is answered with `removed` and SESSION_NOT_FOUND, and the stream stays open."""
     after_sequence: _builtins.int
-    """Events up to this sequence are known, and later ones are told; default 0: begin with a snapshot. Answered with
-    `removed` and INVALID_FIELD when there was no such event, with `lagged` and a snapshot when later ones are no
-    longer kept.
+    """Sequence of the last known event; later events are sent. Default 0: begin with a snapshot. Answered with `removed`
+    and INVALID_FIELD when the event does not exist, with `lagged` and a snapshot when later events are no longer
+    kept.
     """
     def __init__(
         self,
@@ -1313,7 +1312,7 @@ class RemoveWatch(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Required. One that is not watched is answered with `removed` all the same."""
+    """Required. A session that is not watched is answered with `removed` too."""
     def __init__(
         self,
         *,
@@ -1329,7 +1328,7 @@ Global___RemoveWatch: _TypeAlias = RemoveWatch  # noqa: Y015
 
 @_typing.final
 class WatchFilter(_message.Message):
-    """Which sessions to watch. Those that have ended are left out; `add` watches one of them to the end of its events."""
+    """Selection of sessions to watch. Ended sessions are left out; `add` watches an ended session to its last event."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1356,7 +1355,7 @@ class WatchFilter(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Sessions that have all of these labels. Empty: all sessions."""
+        """Sessions with all of these labels. Empty: all sessions."""
 
     def __init__(
         self,
@@ -1373,7 +1372,7 @@ Global___WatchFilter: _TypeAlias = WatchFilter  # noqa: Y015
 
 @_typing.final
 class ProgressRequest(_message.Message):
-    """Asks for a progress notice."""
+    """Request for a progress notice."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1390,7 +1389,7 @@ Global___ProgressRequest: _TypeAlias = ProgressRequest  # noqa: Y015
 
 @_typing.final
 class WatchSessionsResponse(_message.Message):
-    """One message to a watcher."""
+    """Message to a watcher."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1401,15 +1400,15 @@ class WatchSessionsResponse(_message.Message):
     LAGGED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___WatchSnapshot:
-        """A session as it is now; events go on from its sequence."""
+        """Present state of a session; its events continue from this sequence."""
 
     @_builtins.property
     def event(self) -> Global___WatchEvent:
-        """Something happened."""
+        """An event of a session."""
 
     @_builtins.property
     def progress(self) -> Global___WatchProgress:
-        """Nothing newer than this has happened."""
+        """No newer event has happened."""
 
     @_builtins.property
     def removed(self) -> Global___WatchRemoved:
@@ -1417,7 +1416,7 @@ class WatchSessionsResponse(_message.Message):
 
     @_builtins.property
     def lagged(self) -> Global___WatchLagged:
-        """Events were left out: the watcher read too slowly, or they were no longer kept. A snapshot follows."""
+        """Events are missing: the watcher read too slowly, or they are no longer kept. A snapshot follows."""
 
     def __init__(
         self,
@@ -1440,14 +1439,14 @@ Global___WatchSessionsResponse: _TypeAlias = WatchSessionsResponse  # noqa: Y015
 
 @_typing.final
 class WatchSnapshot(_message.Message):
-    """A session as it is now."""
+    """Present state of a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Its last event."""
+    """Sequence of the session's last event."""
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The session."""
@@ -1468,17 +1467,17 @@ Global___WatchSnapshot: _TypeAlias = WatchSnapshot  # noqa: Y015
 
 @_typing.final
 class WatchEvent(_message.Message):
-    """Something happened in a watched session."""
+    """Event of a watched session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Where."""
+    """Id of the session."""
     @_builtins.property
     def event(self) -> Global___SessionEvent:
-        """What, with its sequence."""
+        """The event, with its sequence."""
 
     def __init__(
         self,
@@ -1496,7 +1495,9 @@ Global___WatchEvent: _TypeAlias = WatchEvent  # noqa: Y015
 
 @_typing.final
 class WatchProgress(_message.Message):
-    """Nothing newer has happened. Sent every 15 s (`GATEWAY_WATCH_PROGRESS_S`) and when asked for, once for many asks."""
+    """Notice that no newer event has happened. Sent every 15 s (`GATEWAY_WATCH_PROGRESS_S`) and on request; one notice may
+    answer several requests.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1523,7 +1524,7 @@ class WatchProgress(_message.Message):
     SEQUENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sequences(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """The last sequence of each watched session."""
+        """Sequence of the last event of each watched session."""
 
     def __init__(
         self,
@@ -1547,11 +1548,11 @@ class WatchRemoved(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Which."""
+    """Id of the session."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """Why, when it was not asked for; OK after the session's last event, SESSION_NOT_FOUND when the session was
-        forgotten before its last events could be told.
+        """OK after the session's last event and after `remove`; otherwise the reason, SESSION_NOT_FOUND when the session was
+        forgotten before its last events were sent.
         """
 
     def __init__(
@@ -1570,7 +1571,7 @@ Global___WatchRemoved: _TypeAlias = WatchRemoved  # noqa: Y015
 
 @_typing.final
 class WatchLagged(_message.Message):
-    """Events were left out."""
+    """Events are missing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1578,11 +1579,11 @@ class WatchLagged(_message.Message):
     TOLD_SEQUENCE_FIELD_NUMBER: _builtins.int
     OLDEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Where."""
+    """Id of the session."""
     told_sequence: _builtins.int
-    """The last event that was told before the gap."""
+    """Sequence of the last event before the gap."""
     oldest_sequence: _builtins.int
-    """EVENTS_COMPACTED: the first event that is still kept."""
+    """Sequence of the first event that is still kept."""
     def __init__(
         self,
         *,
@@ -1600,7 +1601,7 @@ Global___WatchLagged: _TypeAlias = WatchLagged  # noqa: Y015
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):
-    """Asks what this gateway is and takes."""
+    """Request for version, limits and supported formats."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1617,7 +1618,7 @@ Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
 
 @_typing.final
 class GetServerInfoResponse(_message.Message):
-    """What this gateway is and takes."""
+    """Version, limits and supported formats."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1634,28 +1635,28 @@ class GetServerInfoResponse(_message.Message):
     version: _builtins.str
     """Version of the gateway, such as "0.1.0"."""
     min_sample_rate_hz: _builtins.int
-    """Lowest sample rate that is taken, Hz."""
+    """Lowest supported sample rate, Hz."""
     max_sample_rate_hz: _builtins.int
-    """Highest sample rate that is taken, Hz."""
+    """Highest supported sample rate, Hz."""
     permit_count: _builtins.int
-    """Sessions that may live at once on the account."""
+    """Number of sessions that the account allows at once."""
     used_permit_count: _builtins.int
-    """Places of the account that are taken now."""
+    """Number of permits in use."""
     waiting_count: _builtins.int
-    """Callers that wait for a place now."""
+    """Number of callers that wait for a permit."""
     draining: _builtins.bool
-    """Whether the gateway process drains: it takes nothing new and ends its sessions."""
+    """True while the gateway process drains: it accepts no new sessions and ends its sessions."""
     @_builtins.property
     def audio_limits(self) -> Global___AudioLimits:
         """Limits for audio."""
 
     @_builtins.property
     def audio_encodings(self) -> _containers.RepeatedScalarFieldContainer[_audio_pb2.AudioEncoding.ValueType]:
-        """Encodings that are taken."""
+        """Supported encodings."""
 
     @_builtins.property
     def detach_grace(self) -> _duration_pb2.Duration:
-        """How long a session outlives its last stream by default."""
+        """Default time for which a session outlives its last stream."""
 
     def __init__(
         self,

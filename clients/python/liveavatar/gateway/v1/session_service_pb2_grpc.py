@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class SessionServiceStub(object):
-    """Creates, steers, watches and ends sessions.
+    """Creates, controls, watches and ends sessions.
 
-    A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
+    A billed session never outlives its owner: the gateway ends it at LiveAvatar on every path, also when the caller
     vanishes (after `detach_grace`) or the gateway shuts down.
     """
 
@@ -81,23 +81,23 @@ class SessionServiceStub(object):
 
 
 class SessionServiceServicer(object):
-    """Creates, steers, watches and ends sessions.
+    """Creates, controls, watches and ends sessions.
 
-    A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
+    A billed session never outlives its owner: the gateway ends it at LiveAvatar on every path, also when the caller
     vanishes (after `detach_grace`) or the gateway shuts down.
     """
 
     def Attach(self, request_iterator, context):
-        """Opens or resumes a session and steers it: commands up, events down.
+        """Opens or resumes a session, takes commands and returns events.
 
-        The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as
-        soon as the room can be joined; the avatar is ready when an event says READY. The end of the request
-        stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
-        end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
-        the first is closed with ATTACH_SUPERSEDED.
+        The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as soon as
+        the room can be joined; the avatar is ready after an event with the state READY. The end of the request stream
+        detaches, and never ends the session, which goes on for `detach_grace`. Only `end` and `EndSession` end the
+        session; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and the first
+        is closed with ATTACH_SUPERSEDED.
 
-        A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
-        the session is ending. The session does not wait for that.
+        After a half-close the caller still gets the results of its commands, and `ended` when the session is ending. The
+        session does not wait for the delivery.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,15 +106,15 @@ class SessionServiceServicer(object):
     def CreateSession(self, request, context):
         """Creates a session and answers when the avatar is ready.
 
-        The session is detached from birth: `detach_grace` runs until someone attaches or opens `StreamAudio`.
-        The call's deadline bounds the wait for a free place; without one the gateway's own limit does.
+        The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
+        deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Gives one session as it is now. Ended sessions stay readable for a while (10 minutes by default).
+        """Returns the current record of a session. Ended sessions stay readable for a while (10 minutes by default).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,37 +128,38 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EndSession(self, request, context):
-        """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+        """Ends a session and returns its final record when LiveAvatar has stopped the avatar. Idempotent.
 
-        Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
-        (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
+        Any process of the gateway accepts the call. A session of another process is ended by its owner within the lease
+        renewal period (2.5 s); OWNER_MOVED when the owner did not end it in time, which it still will. The call's
+        deadline bounds the wait; without a deadline, 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchSessions(self, request_iterator, context):
-        """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+        """Watches many sessions on one stream, and returns every event with its sequence.
 
-        Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
-        is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
-        once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
-        watcher behind one asks for a `progress` now and then.
+        Sessions may be added and removed at any time. Each session starts with a `snapshot`, unless `after_sequence` is
+        still in its log, and continues without holes. A watcher that reads too slowly gets `lagged` with the gap and a
+        new snapshot, and never slows a session down. The end of the request stream ends the watch once all requests are
+        answered. Progress notices keep the stream open through proxies; a watcher behind a proxy requests a `progress`
+        now and then to keep its own direction open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def InterruptSession(self, request, context):
-        """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard.
+        """Silences the avatar, from any process. Returns how much of the utterance was heard.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Tells what this gateway is and takes.
+        """Returns version, limits and supported formats.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,9 +217,9 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """Creates, steers, watches and ends sessions.
+    """Creates, controls, watches and ends sessions.
 
-    A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
+    A billed session never outlives its owner: the gateway ends it at LiveAvatar on every path, also when the caller
     vanishes (after `detach_grace`) or the gateway shuts down.
     """
 

@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
-    """Creates, steers, watches and ends sessions.
+    """Creates, controls, watches and ends sessions.
 
-    A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
+    A billed session never outlives its owner: the gateway ends it at LiveAvatar on every path, also when the caller
     vanishes (after `detach_grace`) or the gateway shuts down.
     """
 
@@ -38,102 +38,104 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     Attach: _grpc.StreamStreamMultiCallable[_session_service_pb2.AttachRequest, _session_service_pb2.AttachResponse]
-    """Opens or resumes a session and steers it: commands up, events down.
+    """Opens or resumes a session, takes commands and returns events.
 
-    The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as
-    soon as the room can be joined; the avatar is ready when an event says READY. The end of the request
-    stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
-    end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
-    the first is closed with ATTACH_SUPERSEDED.
+    The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as soon as
+    the room can be joined; the avatar is ready after an event with the state READY. The end of the request stream
+    detaches, and never ends the session, which goes on for `detach_grace`. Only `end` and `EndSession` end the
+    session; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and the first
+    is closed with ATTACH_SUPERSEDED.
 
-    A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
-    the session is ending. The session does not wait for that.
+    After a half-close the caller still gets the results of its commands, and `ended` when the session is ending. The
+    session does not wait for the delivery.
     """
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
     """Creates a session and answers when the avatar is ready.
 
-    The session is detached from birth: `detach_grace` runs until someone attaches or opens `StreamAudio`.
-    The call's deadline bounds the wait for a free place; without one the gateway's own limit does.
+    The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
+    deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
-    """Gives one session as it is now. Ended sessions stay readable for a while (10 minutes by default)."""
+    """Returns the current record of a session. Ended sessions stay readable for a while (10 minutes by default)."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
     """Lists sessions, newest first."""
     EndSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EndSessionRequest, _session_service_pb2.EndSessionResponse]
-    """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+    """Ends a session and returns its final record when LiveAvatar has stopped the avatar. Idempotent.
 
-    Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
-    (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
+    Any process of the gateway accepts the call. A session of another process is ended by its owner within the lease
+    renewal period (2.5 s); OWNER_MOVED when the owner did not end it in time, which it still will. The call's
+    deadline bounds the wait; without a deadline, 30 s.
     """
     WatchSessions: _grpc.StreamStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]
-    """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+    """Watches many sessions on one stream, and returns every event with its sequence.
 
-    Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
-    is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
-    once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
-    watcher behind one asks for a `progress` now and then.
+    Sessions may be added and removed at any time. Each session starts with a `snapshot`, unless `after_sequence` is
+    still in its log, and continues without holes. A watcher that reads too slowly gets `lagged` with the gap and a
+    new snapshot, and never slows a session down. The end of the request stream ends the watch once all requests are
+    answered. Progress notices keep the stream open through proxies; a watcher behind a proxy requests a `progress`
+    now and then to keep its own direction open.
     """
     InterruptSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]
-    """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard."""
+    """Silences the avatar, from any process. Returns how much of the utterance was heard."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]
-    """Tells what this gateway is and takes."""
+    """Returns version, limits and supported formats."""
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
-    """Creates, steers, watches and ends sessions.
+    """Creates, controls, watches and ends sessions.
 
-    A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
+    A billed session never outlives its owner: the gateway ends it at LiveAvatar on every path, also when the caller
     vanishes (after `detach_grace`) or the gateway shuts down.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.StreamStreamMultiCallable[_session_service_pb2.AttachRequest, _session_service_pb2.AttachResponse]  # type: ignore[assignment]
-    """Opens or resumes a session and steers it: commands up, events down.
+    """Opens or resumes a session, takes commands and returns events.
 
-    The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as
-    soon as the room can be joined; the avatar is ready when an event says READY. The end of the request
-    stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
-    end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
-    the first is closed with ATTACH_SUPERSEDED.
+    The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as soon as
+    the room can be joined; the avatar is ready after an event with the state READY. The end of the request stream
+    detaches, and never ends the session, which goes on for `detach_grace`. Only `end` and `EndSession` end the
+    session; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and the first
+    is closed with ATTACH_SUPERSEDED.
 
-    A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
-    the session is ending. The session does not wait for that.
+    After a half-close the caller still gets the results of its commands, and `ended` when the session is ending. The
+    session does not wait for the delivery.
     """
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
     """Creates a session and answers when the avatar is ready.
 
-    The session is detached from birth: `detach_grace` runs until someone attaches or opens `StreamAudio`.
-    The call's deadline bounds the wait for a free place; without one the gateway's own limit does.
+    The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
+    deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
-    """Gives one session as it is now. Ended sessions stay readable for a while (10 minutes by default)."""
+    """Returns the current record of a session. Ended sessions stay readable for a while (10 minutes by default)."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists sessions, newest first."""
     EndSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EndSessionRequest, _session_service_pb2.EndSessionResponse]  # type: ignore[assignment]
-    """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+    """Ends a session and returns its final record when LiveAvatar has stopped the avatar. Idempotent.
 
-    Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
-    (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
+    Any process of the gateway accepts the call. A session of another process is ended by its owner within the lease
+    renewal period (2.5 s); OWNER_MOVED when the owner did not end it in time, which it still will. The call's
+    deadline bounds the wait; without a deadline, 30 s.
     """
     WatchSessions: _aio.StreamStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]  # type: ignore[assignment]
-    """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+    """Watches many sessions on one stream, and returns every event with its sequence.
 
-    Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
-    is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-    gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
-    once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
-    watcher behind one asks for a `progress` now and then.
+    Sessions may be added and removed at any time. Each session starts with a `snapshot`, unless `after_sequence` is
+    still in its log, and continues without holes. A watcher that reads too slowly gets `lagged` with the gap and a
+    new snapshot, and never slows a session down. The end of the request stream ends the watch once all requests are
+    answered. Progress notices keep the stream open through proxies; a watcher behind a proxy requests a `progress`
+    now and then to keep its own direction open.
     """
     InterruptSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]  # type: ignore[assignment]
-    """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard."""
+    """Silences the avatar, from any process. Returns how much of the utterance was heard."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """Tells what this gateway is and takes."""
+    """Returns version, limits and supported formats."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates, steers, watches and ends sessions.
+    """Creates, controls, watches and ends sessions.
 
-    A paid session never outlives its owner: it is ended at LiveAvatar on every path, also when the caller
+    A billed session never outlives its owner: the gateway ends it at LiveAvatar on every path, also when the caller
     vanishes (after `detach_grace`) or the gateway shuts down.
     """
 
@@ -143,16 +145,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_service_pb2.AttachRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.AttachResponse], _abc.AsyncIterator[_session_service_pb2.AttachResponse]]:
-        """Opens or resumes a session and steers it: commands up, events down.
+        """Opens or resumes a session, takes commands and returns events.
 
-        The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as
-        soon as the room can be joined; the avatar is ready when an event says READY. The end of the request
-        stream is *detach*, never *end*: the session lives on for `detach_grace`. Only `end` and `EndSession`
-        end it; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and
-        the first is closed with ATTACH_SUPERSEDED.
+        The first message is `open` or `resume`, all others are `command`. The first answer is `opened`, sent as soon as
+        the room can be joined; the avatar is ready after an event with the state READY. The end of the request stream
+        detaches, and never ends the session, which goes on for `detach_grace`. Only `end` and `EndSession` end the
+        session; then the last event is `ended` and the stream closes with OK. A second `Attach` takes over, and the first
+        is closed with ATTACH_SUPERSEDED.
 
-        A caller that has closed its side gets what it asked for before: the results of its commands, and `ended` when
-        the session is ending. The session does not wait for that.
+        After a half-close the caller still gets the results of its commands, and `ended` when the session is ending. The
+        session does not wait for the delivery.
         """
 
     @_abc_1.abstractmethod
@@ -163,8 +165,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.CreateSessionResponse, _abc.Awaitable[_session_service_pb2.CreateSessionResponse]]:
         """Creates a session and answers when the avatar is ready.
 
-        The session is detached from birth: `detach_grace` runs until someone attaches or opens `StreamAudio`.
-        The call's deadline bounds the wait for a free place; without one the gateway's own limit does.
+        The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
+        deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
         """
 
     @_abc_1.abstractmethod
@@ -173,7 +175,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.GetSessionResponse, _abc.Awaitable[_session_service_pb2.GetSessionResponse]]:
-        """Gives one session as it is now. Ended sessions stay readable for a while (10 minutes by default)."""
+        """Returns the current record of a session. Ended sessions stay readable for a while (10 minutes by default)."""
 
     @_abc_1.abstractmethod
     def ListSessions(
@@ -189,10 +191,11 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.EndSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.EndSessionResponse, _abc.Awaitable[_session_service_pb2.EndSessionResponse]]:
-        """Ends a session and answers with its final record when LiveAvatar has stopped it. Idempotent.
+        """Ends a session and returns its final record when LiveAvatar has stopped the avatar. Idempotent.
 
-        Any process of the gateway takes it. A session that another one drives is ended by that, within its renewal period
-        (2.5 s); OWNER_MOVED when it did not in time, and it will. The call's deadline bounds that wait; without one, 30 s.
+        Any process of the gateway accepts the call. A session of another process is ended by its owner within the lease
+        renewal period (2.5 s); OWNER_MOVED when the owner did not end it in time, which it still will. The call's
+        deadline bounds the wait; without a deadline, 30 s.
         """
 
     @_abc_1.abstractmethod
@@ -201,13 +204,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_service_pb2.WatchSessionsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionsResponse]]:
-        """Watches many sessions on one stream: what to watch goes up, every change comes down with its number.
+        """Watches many sessions on one stream, and returns every event with its sequence.
 
-        Sessions are added and removed while the stream lives. Each starts with a `snapshot` unless `after_sequence`
-        is still in its log, and goes on without holes. A watcher that reads too slowly is told `lagged` with the
-        gap and a new snapshot, and never slows a session down. The end of the request stream ends the watch,
-        once all that was asked for is answered. Progress notices keep the stream open through proxies downwards; upwards a
-        watcher behind one asks for a `progress` now and then.
+        Sessions may be added and removed at any time. Each session starts with a `snapshot`, unless `after_sequence` is
+        still in its log, and continues without holes. A watcher that reads too slowly gets `lagged` with the gap and a
+        new snapshot, and never slows a session down. The end of the request stream ends the watch once all requests are
+        answered. Progress notices keep the stream open through proxies; a watcher behind a proxy requests a `progress`
+        now and then to keep its own direction open.
         """
 
     @_abc_1.abstractmethod
@@ -216,7 +219,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.InterruptSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.InterruptSessionResponse, _abc.Awaitable[_session_service_pb2.InterruptSessionResponse]]:
-        """Barge-in from any process: the avatar falls silent. Answers how much of the utterance was heard."""
+        """Silences the avatar, from any process. Returns how much of the utterance was heard."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -224,6 +227,6 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.GetServerInfoResponse, _abc.Awaitable[_session_service_pb2.GetServerInfoResponse]]:
-        """Tells what this gateway is and takes."""
+        """Returns version, limits and supported formats."""
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

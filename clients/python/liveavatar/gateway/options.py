@@ -1,0 +1,88 @@
+"""Options of a new session."""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from datetime import timedelta
+from typing import TypedDict
+
+from liveavatar.gateway.model import LiveKitRoom, VideoEncoding, VideoQuality, duration_to_proto, video_to_proto
+from liveavatar.gateway.v1 import session_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """Options of a new session, for `open_session` and `create_session`; only the avatar is required.
+
+    Both calls also take the avatar's id and these options as keywords: `open_session(avatar_id, sandbox=True)`.
+    """
+
+    avatar_id: str
+    """LiveAvatar's id of the avatar, a UUID."""
+    _: KW_ONLY
+    sandbox: bool = False
+    """Use LiveAvatar's sandbox: free of charge, at most 60 s, and only with the sandbox avatar."""
+    quality: VideoQuality | str | None = None
+    """Size of the video. Default: 720p."""
+    video_encoding: VideoEncoding | str | None = None
+    """Codec of the video. Default: H.264."""
+    max_duration: timedelta | float | None = None
+    """Time after which LiveAvatar ends the session; a number counts seconds. Default: the limit of the plan."""
+    detach_grace: timedelta | float | None = None
+    """Time for which the session outlives a broken connection, at most 5 min; a number counts seconds.
+    Default: the gateway's own, 30 s unless configured otherwise."""
+    labels: Mapping[str, str] | None = None
+    """Labels of the caller's choice, to select by in `list_sessions` and `watch`."""
+    livekit_room: LiveKitRoom | str | None = None
+    """Existing LiveKit room in which the avatar appears, by name or as a `LiveKitRoom`. Default: a room that
+    LiveAvatar creates and that ends with the session."""
+    auto_rotate: bool = False
+    """Replace the avatar by a fresh avatar before the duration limit, and announce each replacement with a
+    `SessionRotatedEvent`. Both avatars are billed while they overlap. Default: the session ends at the limit."""
+
+    def to_proto(self) -> session_pb2.SessionSpec:
+        """Return the gateway's message, without the fields that are None: the gateway's defaults apply to them.
+
+        Raises:
+            ValueError: no such video quality or encoding.
+        """
+        spec = session_pb2.SessionSpec(
+            avatar_id=self.avatar_id, sandbox=self.sandbox, labels=self.labels, auto_rotate=self.auto_rotate
+        )
+        if self.quality is not None or self.video_encoding is not None:
+            video = video_to_proto(
+                None if self.quality is None else VideoQuality(self.quality),
+                None if self.video_encoding is None else VideoEncoding(self.video_encoding),
+            )
+            spec.video.CopyFrom(video)
+        if self.max_duration is not None:
+            spec.max_duration.CopyFrom(duration_to_proto(self.max_duration))
+        if self.detach_grace is not None:
+            spec.detach_grace.CopyFrom(duration_to_proto(self.detach_grace))
+        if self.livekit_room is not None:
+            room = self.livekit_room
+            spec.livekit_room.CopyFrom((LiveKitRoom(name=room) if isinstance(room, str) else room).to_proto())
+        return spec
+
+
+class SessionKeywords(TypedDict, total=False):
+    """The fields of `SessionOptions` as keyword arguments: type checkers unpack a TypedDict only (PEP 692)."""
+
+    sandbox: bool
+    quality: VideoQuality | str | None
+    video_encoding: VideoEncoding | str | None
+    max_duration: timedelta | float | None
+    detach_grace: timedelta | float | None
+    labels: Mapping[str, str] | None
+    livekit_room: LiveKitRoom | str | None
+    auto_rotate: bool
+
+
+def session_options(avatar: str | SessionOptions, keywords: SessionKeywords) -> SessionOptions:
+    """Return the options of a call: `avatar` as an id or as options, in which the keywords replace fields.
+
+    Raises:
+        TypeError: a keyword names no option.
+    """
+    return (
+        replace(avatar, **keywords) if isinstance(avatar, SessionOptions) else SessionOptions(avatar, **keywords)
+    )

@@ -1,0 +1,417 @@
+"""Model of all settings: names, defaults, ranges, descriptions, and rules between settings."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from liveavatar_gateway.upstream.proxies import Proxies
+
+PREFIX: Final = "GATEWAY_"
+_SECRETS: Final = ("api_key", "retired_api_keys", "registry_key", "livekit_key", "livekit_secret")
+
+
+class ConfigError(ValueError):
+    """Unusable configuration; the message names the setting, the cause and the allowed values."""
+
+
+class Settings(BaseSettings):
+    """All settings. Durations are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    host: str = Field(
+        "127.0.0.1",
+        description="Listen address; 0.0.0.0 for every IPv4 address, :: for every IPv4 and IPv6 address.",
+    )
+    port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 selects a free port.")
+    advertised_address: str | None = Field(
+        None,
+        pattern=r"^(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s/\[\]:]+):\d{1,5}$",
+        description='Address at which callers reach this process, "host:port", with IPv6 addresses in brackets. '
+        "OWNER_MOVED redirects callers to it. Defaults to the listen address. Set it for each process if the "
+        "listen address is 0.0.0.0 or ::, or behind a load balancer.",
+    )
+    admin_host: str = Field(
+        "127.0.0.1",
+        description="Listen address of AdminService. Every client that reaches it can end any session.",
+    )
+    admin_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of AdminService (drain, undrain, status, eject); 0 selects a free port. Off unless set.",
+    )
+    tls_cert_file: Path | None = Field(
+        None,
+        description="PEM certificate chain. With certificate and key the gateway serves TLS, otherwise plaintext.",
+    )
+    tls_key_file: Path | None = Field(None, description="PEM private key of the certificate.")
+    reflection: bool = Field(
+        default=False,
+        description="Serve gRPC reflection, for example for grpcurl. Off by default because it exposes the API.",
+    )
+    so_reuseport: bool = Field(default=False, description="Let several processes share the gRPC port.")
+
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="HTTP port on the same address for /metrics (Prometheus), /healthz and /readyz; usually 9464. "
+        "0 selects a free port. Off unless set.",
+    )
+
+    api_url: str = Field(
+        "https://api.liveavatar.com",
+        pattern=r"^https?://[^\s/@?#]+$",
+        description="URL of LiveAvatar's API, without a path. Also read from LIVEAVATAR_API_URL.",
+    )
+    api_key: SecretStr = Field(SecretStr(""), description="LiveAvatar API key. Also read from LIVEAVATAR_API_KEY.")
+    api_key_file: Path | None = Field(None, description="File with the API key, as an alternative to the key.")
+    retired_api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="API keys used earlier, separated by spaces, commas or newlines. Sessions that a dead process "
+        "left in the registry under a retired key are ended; without the key, the log only lists them.",
+    )
+    retired_api_keys_file: Path | None = Field(
+        None, description="File with the retired API keys, as an alternative to the keys."
+    )
+    max_sessions: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Number of permits: concurrent sessions, usually the account's concurrency limit. Too high "
+        "causes refusals by LiveAvatar (code 4032), too low makes callers wait without need.",
+    )
+    max_waiting: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="Number of callers that may wait for a permit. Higher bridges longer peaks; lower refuses "
+        "sooner.",
+    )
+    wait_s: float = Field(
+        30.0,
+        ge=0,
+        le=600,
+        description="Longest wait for a permit, for callers without a deadline.",
+    )
+    settle_s: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="Minimum time for which a permit stays in use after a stop, because LiveAvatar needs about a "
+        "second to free the session. While LiveAvatar takes longer (code 4032 although a session has ended), the "
+        "time grows automatically, up to 8 s. Lower risks refusals, higher wastes capacity.",
+    )
+    rest_timeout_s: float = Field(
+        15.0, gt=0, le=120, description="Longest wait for a complete response of LiveAvatar's API."
+    )
+    connect_timeout_s: float = Field(
+        10.0, gt=0, le=120, description="Longest wait for the command socket to open."
+    )
+    ready_timeout_s: float = Field(
+        20.0, gt=0, le=120, description="Longest wait, after the socket has opened, for the avatar to be ready."
+    )
+    probe_after_s: float = Field(
+        5.0,
+        gt=0,
+        le=120,
+        description="Delay and interval of the probes sent on a socket that does not report `connected`.",
+    )
+    reconnect_budget_s: float = Field(
+        30.0,
+        ge=0,
+        le=300,
+        description="Time for which a lost command socket is reopened, including sockets that open but do not "
+        "last. Then the avatar is given up: the session ends, or, in a LiveKit room of the caller, a new avatar "
+        "takes over. Higher survives longer outages of LiveAvatar and is billed for them; 0 never reconnects.",
+    )
+    keep_alive_s: float = Field(
+        60.0,
+        ge=1,
+        le=240,
+        description="Time without a command after which a keep-alive is sent. LiveAvatar ends idle sessions after "
+        "5 minutes; some users observed 2 to 3.",
+    )
+    expiring_notice_s: float = Field(
+        15.0, ge=0, le=600, description="Time before a session's limit at which the `expiring` event is sent."
+    )
+
+    rotation_lead_s: float = Field(
+        30.0,
+        ge=10,
+        le=300,
+        description="Time before the limit at which the standby avatar of a rotating session is started. Both "
+        "avatars are billed until the next pause between two utterances. Higher makes it more likely that a "
+        "permit and a pause are found.",
+    )
+
+    detach_grace_s: float = Field(
+        30.0,
+        ge=0,
+        le=300,
+        description="Time for which a session without an attached stream is kept. Higher survives longer outages "
+        "of the caller and is billed for them.",
+    )
+    registry_file: str = Field(
+        "",
+        description="SQLite file that keeps sessions across crashes. Processes that share the file take over each "
+        "other's sessions. Default: `liveavatar-gateway/registry.db` in the user's state directory "
+        "(XDG_STATE_HOME or ~/.local/state). `off` keeps nothing: LiveAvatar then cleans up the sessions of a "
+        "killed process and bills minutes for them.",
+    )
+    registry_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that encrypts tokens in the registry: 64 hexadecimal digits, or 32 bytes in base64. "
+        "Without it a key file is created beside the registry.",
+    )
+    registry_key_file: Path | None = Field(
+        None, description="File with the registry key, as an alternative to the key."
+    )
+    lease_s: float = Field(
+        10.0,
+        ge=1,
+        le=300,
+        description="Time without a lease renewal after which another process takes over sessions, if it cannot "
+        "check whether their owner lives. Lower takes over sooner, higher tolerates longer pauses.",
+    )
+    sweep_s: float = Field(
+        2.0,
+        ge=0.1,
+        le=60,
+        description="Interval at which the registry is searched for sessions of dead processes.",
+    )
+    drain_grace_s: float = Field(
+        30.0,
+        ge=0,
+        le=600,
+        description="Time for which speech may continue after SIGTERM before sessions are ended.",
+    )
+    retention_s: float = Field(
+        600.0, ge=0, le=86_400, description="Time for which an ended session stays readable."
+    )
+
+    livekit_url: str = Field(
+        "",
+        pattern=r"^(wss?://[^\s/@?#]+/?)?$",
+        description="URL of the LiveKit server for the callers' own rooms, `wss://...`. LiveAvatar and the end "
+        "users' browsers must be able to reach it. Requires a key and a secret; without a LiveKit server, "
+        "sessions in own rooms are refused.",
+    )
+    livekit_key: SecretStr = Field(SecretStr(""), description="API key of the LiveKit server.")
+    livekit_secret: SecretStr = Field(
+        SecretStr(""),
+        description="API secret of the LiveKit server; signs the tokens of avatars and viewers.",
+    )
+    livekit_secret_file: Path | None = Field(
+        None, description="File with the LiveKit secret, as an alternative to the secret."
+    )
+
+    first_packet_s: float = Field(
+        0.4,
+        ge=0.1,
+        le=1.0,
+        description="Length of an utterance's first packet. Lower starts to speak sooner, higher tolerates a less "
+        "regular source.",
+    )
+    margin_s: float = Field(
+        0.2,
+        ge=0.02,
+        le=2.0,
+        description="Remaining lead at which the next packet is sent. Lower makes fewer packets, higher survives "
+        "longer pauses of process and network.",
+    )
+    min_packet_s: float = Field(
+        0.1, ge=0.02, le=1.0, description="Shortest packet, as long as waiting for more audio causes no underrun."
+    )
+    max_packet_s: float = Field(
+        1.0,
+        ge=0.2,
+        le=10.0,
+        description="Longest packet. Packets above 1 s load the avatar's server unevenly.",
+    )
+    max_lead_s: float = Field(
+        3.0,
+        ge=0.5,
+        le=10.0,
+        description="Longest lead of sent audio over playback. Higher bridges longer outages, lower discards less "
+        "audio on an interrupt.",
+    )
+    flush_s: float = Field(
+        0.25,
+        ge=0.02,
+        le=5.0,
+        description="Pause of the source after which audio shorter than a first packet is sent.",
+    )
+    queue_lead_s: float = Field(
+        0.4,
+        ge=0.0,
+        le=3.0,
+        description="Time before the end of an utterance at which the next utterance is sent.",
+    )
+    max_buffered_s: float = Field(
+        30.0,
+        ge=1,
+        le=600,
+        description="Audio that a session may buffer, which is the caller's credit. Takes 48 to 384 kB of memory "
+        "per second, depending on the format.",
+    )
+    max_chunk_bytes: int = Field(
+        256 * 1024, ge=1024, le=4 * 1024 * 1024, description="Largest audio chunk in one message."
+    )
+    interrupt_timeout_s: float = Field(
+        1.0,
+        ge=0.1,
+        le=10,
+        description="Longest time for which new speech waits for LiveAvatar's answer to an interrupt.",
+    )
+    end_tail_s: float = Field(
+        0.5,
+        ge=0,
+        le=5,
+        description="Delay between the end of speech and the stop, when a caller ends the session right after "
+        "speech. Lower may cut the last sound in the room, higher is billed.",
+    )
+    ack_interval_s: float = Field(
+        1.0,
+        ge=0.05,
+        le=10,
+        description="Interval of playback progress on StreamAudio. Lower is smoother; each report is a message.",
+    )
+    heartbeat_s: float = Field(
+        20.0,
+        ge=0,
+        le=600,
+        description="Time without a message on Attach and StreamAudio after which a heartbeat is sent. Lower "
+        "passes proxies with shorter idle time-outs; each heartbeat is a message. 0 sends none.",
+    )
+    first_message_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="Longest time for which a call may be open without its first message. Lower frees the "
+        "resources of silent calls sooner, higher tolerates slower networks.",
+    )
+    watch_progress_s: float = Field(
+        15.0,
+        ge=0.1,
+        le=600,
+        description="Interval of `progress` on WatchSessions. Lower detects a dead gateway sooner; each message "
+        "lists all watched sessions.",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level to log.")
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Log lines for people (console), or for machines (json)."
+    )
+
+    _proxies: Proxies = PrivateAttr(default_factory=Proxies)
+    _secrets_from_files: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @classmethod
+    def create(
+        cls, values: Mapping[str, Any], *, proxies: Proxies, secrets_from_files: Collection[str] = ()
+    ) -> Self:
+        """Build settings with facts of the environment that are no settings.
+
+        Args:
+            values: Settings by name.
+            proxies: Proxies named by the usual variables, such as HTTPS_PROXY.
+            secrets_from_files: Names of the secrets that were read from files.
+
+        Raises:
+            pydantic.ValidationError: a value is out of range, or settings contradict each other.
+            UnusableProxy: a proxy on the way to LiveAvatar cannot be used.
+        """
+        settings = cls(**values)
+        proxies.check(settings.api_url)
+        settings._proxies = proxies
+        settings._secrets_from_files = frozenset(secrets_from_files)
+        return settings
+
+    @property
+    def proxies(self) -> Proxies:
+        """Proxies between the gateway and LiveAvatar."""
+        return self._proxies
+
+    def uses_file(self, secret: str) -> bool:
+        """Return True if a secret was read from its file; a variable takes precedence over the file."""
+        return secret in self._secrets_from_files
+
+    def shown(self) -> dict[str, Any]:
+        """Return all settings for output, with JSON types; secrets only as "set" or "not set"."""
+        values = self.model_dump()
+        for secret in _SECRETS:
+            values[secret] = "set" if values[secret].get_secret_value() else "not set"
+        for name, proxy in (
+            ("rest_proxy", self._proxies.of_url(self.api_url)),
+            ("socket_proxy", self._proxies.socket_proxy(self.api_url)),
+        ):
+            values[name] = proxy.shown if proxy is not None else "none"
+        values["no_proxy"] = ", ".join(self._proxies.exempt) or "none"
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic passes these arguments by name
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Disable pydantic's own sources: `load` reads them, so that each error can name the source of a value."""
+        return (init_settings,)
+
+    @field_validator("host", "admin_host", mode="before")
+    @classmethod
+    def _without_brackets(cls, host: object) -> object:
+        if isinstance(host, str) and host.startswith("[") and host.endswith("]"):
+            return host[1:-1]
+        return host
+
+    @field_validator("api_url", "livekit_url")
+    @classmethod
+    def _with_a_host(cls, url: str) -> str:
+        if not url:
+            return url
+        try:
+            parts = urlsplit(url)
+            is_usable = bool(parts.hostname) and parts.port != 0
+            # httpx, which makes the calls, is stricter about hosts.
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise ValueError(f"is not an address with a host and a port: {error}") from None
+        if not is_usable:
+            raise ValueError("is not an address with a host and a port")
+        return url
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Settings":
+        if self.margin_s > self.first_packet_s:
+            raise ValueError(
+                "GATEWAY_MARGIN_S must not be above GATEWAY_FIRST_PACKET_S, or every packet would be late"
+            )
+        if self.max_packet_s > self.max_lead_s:
+            raise ValueError(
+                "GATEWAY_MAX_PACKET_S must not be above GATEWAY_MAX_LEAD_S, or no full packet could be sent ahead"
+            )
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE must be set together")
+        self._require_whole_livekit()
+        return self
+
+    def _require_whole_livekit(self) -> None:
+        given = {
+            "LIVEKIT_URL": self.livekit_url,
+            "LIVEKIT_KEY": self.livekit_key.get_secret_value(),
+            "LIVEKIT_SECRET": self.livekit_secret.get_secret_value(),
+        }
+        missing = [f"{PREFIX}{name}" for name, value in given.items() if not value]
+        if missing and len(missing) < len(given):
+            raise ValueError(f"a LiveKit server needs a URL, a key and a secret; missing: {', '.join(missing)}")

@@ -1,0 +1,104 @@
+"""Started LiveAvatar session: its command socket, its permit, and its stop."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
+
+from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.upstream.account import Account
+from liveavatar_gateway.upstream.journal import UpstreamJournal
+from liveavatar_gateway.upstream.model import RemoteStatus, Started
+from liveavatar_gateway.upstream.permits import Permit
+from liveavatar_gateway.upstream.socket import CommandSocket
+from liveavatar_gateway.upstream.stopper import Stopped
+
+_Result = TypeVar("_Result")
+
+STOP_REASON: Final = "USER_CLOSED"
+_SOCKET_LINGER_S: Final = 3.0
+"""Time for which a socket stays open for the stop of its session before it is closed regardless."""
+
+
+class SessionHost(Protocol):
+    """Services of the pool that a session uses."""
+
+    @property
+    def account(self) -> Account:
+        """Account on which the session runs."""
+
+    async def open_socket(self, started: Started, on_event: Callable[[Event], None]) -> CommandSocket:
+        """Open the command socket of a session.
+
+        Raises:
+            UpstreamUnreachable: the socket cannot be opened.
+        """
+
+    def run(self, work: Coroutine[Any, Any, _Result], *, name: str) -> asyncio.Task[_Result]:
+        """Run work to its end even if the task that awaits the result is cancelled."""
+
+
+class UpstreamSession:
+    """Started session with its permit. The owner closes it, which stops the session and returns the permit."""
+
+    def __init__(self, host: SessionHost, permit: Permit, started: Started, journal: UpstreamJournal) -> None:
+        self._host = host
+        self._permit = permit
+        self._journal = journal
+        self._socket: CommandSocket | None = None
+        self._closing: asyncio.Task[str] | None = None
+        self.started = started
+
+    async def connect(self, on_event: Callable[[Event], None]) -> CommandSocket:
+        """Open the command socket; `on_event` is called with each of its events.
+
+        Raises:
+            UpstreamUnreachable: the socket cannot be opened; the session must still be closed.
+        """
+        self._socket = await self._host.open_socket(self.started, on_event)
+        return self._socket
+
+    async def remote_status(self) -> RemoteStatus:
+        """Return LiveAvatar's record of the session; not over if LiveAvatar does not answer in time."""
+        return await self._host.account.remote_status(self.started.session_id)
+
+    async def close(self) -> str:
+        """Stop the session, close its socket and return its permit; return LiveAvatar's reason if it ended first.
+
+        The stop continues when the caller is cancelled, and the permit stays in use until the stop is confirmed.
+        Idempotent: later calls return the first result, because a second stop would find the session ended by us.
+        """
+        if self._closing is None:
+            self._closing = self._host.run(self._close(), name=f"session-{self.started.session_id}/close")
+        return await asyncio.shield(self._closing)
+
+    async def leave(self) -> None:
+        """Release the session without stopping it, because another process drives it now."""
+        self._host.account.remove_session(self.started.session_id)
+        self._permit.release(settle=False)
+        if self._socket is not None:
+            await self._socket.close()
+
+    async def _close(self) -> str:
+        account, session_id = self._host.account, self.started.session_id
+        stopping = self._host.run(
+            account.stopper.stop(session_id, STOP_REASON), name=f"session-{session_id}/await-stop"
+        )
+        try:
+            # Stop first, so that the avatar leaves in order. A socket that stayed open would keep LiveAvatar's own
+            # clean-up from ending a session that cannot be stopped.
+            await asyncio.wait([stopping], timeout=_SOCKET_LINGER_S)
+            if self._socket is not None:
+                await self._socket.close()
+            stopped = await stopping
+            await self._journal.stopped(session_id)
+            return await self._foreign_reason(stopped)
+        finally:
+            account.remove_session(session_id)
+            self._permit.release(settle=True)
+
+    async def _foreign_reason(self, stopped: Stopped) -> str:
+        """Return LiveAvatar's reason if LiveAvatar or another program ended the session; empty otherwise."""
+        if stopped not in (Stopped.BEFORE, Stopped.EITHER):
+            return ""
+        reason = (await self.remote_status()).reason
+        return "" if stopped is Stopped.EITHER and reason == STOP_REASON else reason

@@ -1,0 +1,107 @@
+from datetime import timedelta
+
+import grpc
+import pytest
+from unit.client.fakes import FakeRuntime
+
+from liveavatar.gateway import AsyncClient, SessionOptions, SessionState
+from liveavatar.gateway.v1 import session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as pb
+
+
+class Stub:
+    """Gateway that keeps the requests of unary calls, and answers from a list."""
+
+    def __init__(self, *answers):
+        self.requests, self._answers = [], list(answers)
+
+    def __getattr__(self, name):
+        async def call(request, **_):
+            self.requests.append(request)
+            return self._answers.pop(0)
+
+        return call
+
+
+class Runtime(FakeRuntime):
+    """Shared state whose unary calls go to a stub."""
+
+    def __init__(self, stub):
+        super().__init__()
+        self.stub, self.once = stub, []
+
+    async def call(self, call, timeout_s, *, once=False):
+        self.once.append(once)
+        return await call(self.stub, timeout_s)
+
+
+def client(*answers, **options):
+    made = AsyncClient("a:1", **options)
+    made._runtime = Runtime(Stub(*answers))
+    return made
+
+
+def test_call_credentials_need_tls():
+    with pytest.raises(ValueError, match="encrypted"):
+        AsyncClient("a:1", call_credentials=grpc.access_token_call_credentials("token"))
+
+
+def test_a_target_is_needed():
+    with pytest.raises(ValueError, match="target"):
+        AsyncClient("")
+
+
+def test_durations_are_seconds_or_timedeltas():
+    made = AsyncClient("a:1", chunk_duration=timedelta(milliseconds=50), resume_timeout=2)
+    assert (made._chunk_s, made._resume_timeout) == (0.05, timedelta(seconds=2))
+
+
+async def test_a_session_is_opened_with_its_options_and_a_fresh_request_id():
+    made = client()
+    opened = [
+        made.open_session(SessionOptions("avatar", sandbox=True))._attach._first.open,
+        made.open_session("avatar", sandbox=True)._attach._first.open,
+        made.open_session("avatar", request_id="mine")._attach._first.open,
+    ]
+    assert [request.spec.sandbox for request in opened] == [True, True, False]
+    assert opened[0].request_id != opened[1].request_id
+    assert opened[2].request_id == "mine"
+
+
+async def test_a_session_is_resumed_behind_the_last_known_event():
+    resume = client().resume_session("handle", 7)._attach._first.resume
+    assert (resume.handle, resume.after_sequence) == ("handle", 7)
+
+
+async def test_a_session_is_created_for_another_process():
+    made = client(pb.CreateSessionResponse(session=session_pb2.Session(id="s"), handle="handle"))
+    created = await made.create_session("avatar", labels={"a": "b"})
+    assert (created.session.id, created.handle) == ("s", "handle")
+    assert dict(made._runtime.stub.requests[0].spec.labels) == {"a": "b"}
+
+
+async def test_pages_of_sessions_are_fetched_as_they_are_needed():
+    pages = [
+        pb.ListSessionsResponse(sessions=[session_pb2.Session(id="1")], next_page_token="next"),
+        pb.ListSessionsResponse(sessions=[session_pb2.Session(id="2")]),
+    ]
+    made = client(*pages)
+    records = made.list_sessions(states=["ready", SessionState.ENDED], labels={"a": "b"}, page_size=1)
+    found = [(record.id, len(made._runtime.stub.requests)) async for record in records]
+    assert found == [("1", 1), ("2", 2)]
+    first, second = made._runtime.stub.requests
+    assert list(first.states) == [session_pb2.SESSION_STATE_READY, session_pb2.SESSION_STATE_ENDED]
+    assert (second.page_token, second.page_size) == ("next", 1)
+
+
+async def test_an_interrupt_is_not_repeated():
+    made = client(pb.InterruptSessionResponse())
+    await made.interrupt_session("s", "u")
+    assert made._runtime.once == [True]
+
+
+async def test_a_watch_without_ids_and_labels_is_of_all_sessions():
+    made = client()
+    assert made.watch()._labels == {}
+    assert made.watch("s")._labels is None
+    assert made.watch({"s": 3}).sequences == {"s": 3}

@@ -1,0 +1,75 @@
+from datetime import timedelta
+from typing import get_type_hints
+
+import pytest
+
+from liveavatar.gateway import LiveKitRoom, SessionKeywords, SessionOptions, VideoQuality
+from liveavatar.gateway.options import session_options
+from liveavatar.gateway.v1 import session_pb2
+
+
+def test_the_keywords_are_the_options():
+    options = get_type_hints(SessionOptions)
+    assert get_type_hints(SessionKeywords) == {
+        name: kind for name, kind in options.items() if name not in ("avatar_id", "_")
+    }
+
+
+def test_only_what_was_given_is_sent():
+    assert SessionOptions("avatar").to_proto() == session_pb2.SessionSpec(avatar_id="avatar")
+
+
+def test_all_that_was_given_is_sent():
+    options = SessionOptions(
+        "avatar",
+        sandbox=True,
+        quality="low",
+        video_encoding="vp8",
+        max_duration=90,
+        detach_grace=timedelta(seconds=1.5),
+        labels={"team": "a"},
+        livekit_room="room",
+        auto_rotate=True,
+    )
+    spec = options.to_proto()
+    assert (spec.avatar_id, spec.sandbox, dict(spec.labels), spec.auto_rotate) == (
+        "avatar",
+        True,
+        {"team": "a"},
+        True,
+    )
+    assert spec.video.quality == session_pb2.VIDEO_QUALITY_LOW
+    assert spec.video.encoding == session_pb2.VIDEO_ENCODING_VP8
+    assert spec.max_duration.ToTimedelta() == timedelta(seconds=90)
+    assert spec.detach_grace.ToTimedelta() == timedelta(seconds=1.5)
+    assert spec.livekit_room.name == "room"
+
+
+def test_a_room_may_be_given_with_the_avatars_identity():
+    room = LiveKitRoom(name="room", avatar_identity="ada")
+    assert SessionOptions("avatar", livekit_room=room).to_proto().livekit_room == room.to_proto()
+
+
+def test_one_setting_of_the_video_leaves_the_other_to_the_gateway():
+    spec = SessionOptions("avatar", quality=VideoQuality.VERY_HIGH).to_proto()
+    assert spec.video.encoding == session_pb2.VIDEO_ENCODING_UNSPECIFIED
+
+
+@pytest.mark.parametrize("field", ["quality", "video_encoding"])
+def test_an_unknown_video_setting_is_refused(field):
+    with pytest.raises(ValueError, match="huge"):
+        SessionOptions("avatar", **{field: "huge"}).to_proto()
+
+
+def test_an_id_with_keywords_makes_options():
+    assert session_options("avatar", {"sandbox": True}) == SessionOptions("avatar", sandbox=True)
+
+
+def test_keywords_replace_what_the_options_say():
+    given = SessionOptions("avatar", sandbox=True, labels={"a": "b"})
+    assert session_options(given, {"sandbox": False}) == SessionOptions("avatar", labels={"a": "b"})
+
+
+def test_a_keyword_that_is_no_option_is_refused():
+    with pytest.raises(TypeError, match="sanbox"):
+        session_options("avatar", {"sanbox": True})

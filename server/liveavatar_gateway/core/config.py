@@ -19,10 +19,10 @@ class SessionConfig:
     """Times at which a standby avatar is prepared, where the caller wants rotation."""
     end_tail_s: float = 0.5
     """Delay between the last end of speech and the stop request to LiveAvatar, when the caller ends the session
-    right after that. Lower may cut the last sound in the room; higher is paid for."""
+    right after speech. Lower may cut the last sound in the room; higher is billed by LiveAvatar."""
     expiring_notice_s: float = 15.0
     """Lead of the `expiring` event before the session's limit."""
     expiry_grace_s: float = 1.0
     """Delay after the limit until the gateway ends the session, because LiveAvatar may not report it."""
     event_log_size: int = 1024
-    """Events kept for resuming."""
+    """Number of events that are kept for callers that resume."""

@@ -1,4 +1,4 @@
-"""LiveAvatar's limit of an avatar: how near it is told, what it ends, and the avatar that goes on after it."""
+"""Lifetime of an avatar: LiveAvatar's limit, the notice before it, and the rotation to a standby avatar."""
 
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import GatewayError
@@ -7,7 +7,7 @@ from liveavatar_gateway.core.speech.handover import Handover, SendGate
 
 
 class Lifetime:
-    """The limit of the avatar that speaks, if it has one; a session that rotates gets another avatar before it."""
+    """Limit of the current avatar, if any, and the rotation to another avatar before that limit."""
 
     def __init__(self, config: SessionConfig, *, auto_rotate: bool) -> None:
         self.expires_at_s: float | None = None
@@ -23,7 +23,7 @@ class Lifetime:
         self._renew(None if max_duration_s is None else begun_at_s + max_duration_s, max_duration_s)
 
     def restore(self, expires_in_s: float | None, now_s: float) -> None:
-        """So much is left of an avatar that another process started; how long it lives in all is not known."""
+        """Set the rest of the limit of an avatar that another process started; its whole length is unknown."""
         self._renew(None if expires_in_s is None else now_s + expires_in_s, None)
 
     def _renew(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
@@ -32,7 +32,7 @@ class Lifetime:
         if self._rotation is not None:
             self._rotation.plan(expires_at_s, max_duration_s)
 
-    # --- the avatar after this one
+    # --- standby avatar
 
     @property
     def has_standby(self) -> bool:
@@ -41,7 +41,7 @@ class Lifetime:
 
     @property
     def failure(self) -> GatewayError | None:
-        """Error of the latest attempt to have a standby avatar."""
+        """Error of the latest attempt to start a standby avatar."""
         return None if self._rotation is None else self._rotation.failure
 
     def request_standby(self, now_s: float) -> bool:
@@ -49,17 +49,17 @@ class Lifetime:
         return self._rotation is not None and self._rotation.request_standby(now_s)
 
     def standby_ready(self) -> None:
-        """Take note of a standby avatar that can take over."""
+        """Record that a standby avatar can take over."""
         if self._rotation is not None:
             self._rotation.standby = StandbyState.READY
 
     def standby_dropped(self) -> None:
-        """Take note that the standby avatar, if any, was given up."""
+        """Record that the standby avatar, if any, was dropped."""
         if self._rotation is not None:
             self._rotation.standby = StandbyState.NONE
 
     def standby_failed(self, error: GatewayError) -> bool:
-        """Take note of a failure to have a standby avatar; return True when its reason is a new one."""
+        """Record that a standby avatar could not be started or was lost; return True when the reason is new."""
         if self._rotation is None:
             return False
         known, self._rotation.failure = self._rotation.failure, error
@@ -71,7 +71,7 @@ class Lifetime:
         return self._rotation is not None and self._rotation.is_last_moment(now_s)
 
     def gate(self, now_s: float) -> SendGate:
-        """Return the part of the speech that waits for the next avatar."""
+        """Return which part of the speech waits for the next avatar."""
         return SendGate.NOTHING if self._rotation is None else self._rotation.gate(now_s)
 
     def handover_deadline_s(self, handover: Handover) -> float | None:
@@ -87,18 +87,18 @@ class Lifetime:
 
     @property
     def deadline_s(self) -> float | None:
-        """Time at which the expiry is reported, or ends the session."""
+        """Time at which the expiry is reported, or at which it ends the session."""
         if self.expires_at_s is None:
             return None
         told = self._notice_given or self.has_standby
         return self.expires_at_s + (self._grace_s if told else -self._notice_s)
 
     def look(self, now_s: float) -> None:
-        """Note the time: what was due by now was looked at."""
+        """Record the time of a tick, so that later deadlines alone count."""
         self._ticked_at_s = now_s
 
     def notice_s(self, now_s: float) -> float | None:
-        """Seconds that are left, once, when it is time to tell that the session expires."""
+        """Return the remaining seconds once, when the notice of the expiry is due; None otherwise."""
         if self.expires_at_s is None or now_s < self.expires_at_s - self._notice_s:
             return None
         if self._notice_given or self.has_standby:

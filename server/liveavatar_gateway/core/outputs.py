@@ -1,4 +1,4 @@
-"""Outputs of a session's state machine, which its owner carries out in their order."""
+"""Outputs of a session's state machine, which the driver carries out in order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class PrepareStandby:
-    """Start an avatar that can take over, and keep trying until one is ready."""
+    """Start a standby avatar, and keep trying until it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class CheckSocket:
-    """Read what has arrived and call `tick` again; if this output follows again, the socket is dead."""
+    """Read all data that has arrived and call `tick` again; if this output follows again, the socket is dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Send:
 
     command: Command
     number: int
-    """Number of the ping behind it: that of the latest packet, end or interrupt."""
+    """Number of the ping after the command: that of the latest packet, end or interrupt."""
 
 
 @dataclass(frozen=True, slots=True)

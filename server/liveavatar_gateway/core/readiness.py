@@ -12,28 +12,29 @@ class ReadinessConfig:
     """Deadlines, in seconds."""
 
     ready_timeout_s: float = 20.0
-    """Longest time from the open socket to a ready avatar. 15 to 20 s is what its clients use."""
+    """Longest time from the open socket to a ready avatar. LiveAvatar's own clients wait 15 to 20 s."""
     probe_after_s: float = 5.0
     """Delay and period of a harmless interrupt that probes a socket without `connected`."""
     connected_wait_s: float = 3.0
-    """Longest wait for `connected` on a socket that was opened again. Some builds say it once per session,
-    others again; commands to one that did not say it yet may vanish. Lower speaks on sooner."""
+    """Longest wait for `connected` on a socket that was opened again. Some builds send `connected` once per
+    session, others again for each socket, and these may lose commands that come earlier. Lower resumes speech
+    sooner."""
 
 
 @unique
 class Due(Enum):
-    """Action that is due."""
+    """Action that is due while an avatar is not ready."""
 
     NOTHING = "nothing"
     PROBE = "probe"
-    """Send an interrupt: to a silent avatar it is harmless and answered, the one command that can ask."""
+    """Send an interrupt: no other command is answered by a silent avatar without an effect on it."""
     READY = "ready"
-    """The avatar is taken for ready."""
+    """Treat the avatar as ready."""
     GIVE_UP = "give up"
 
 
 class Readiness:
-    """Watches one socket from its opening until the avatar behind it is ready. No clock: times come in."""
+    """Watch over a socket from its opening until its avatar is ready. No clock: times are arguments."""
 
     __slots__ = ("_config", "_give_up_at_s", "_probe_at_s", "_probed", "_ready_at_s")
 
@@ -54,7 +55,7 @@ class Readiness:
             self._ready_at_s = now_s + self._config.connected_wait_s
 
     def close(self) -> None:
-        """There is nothing to wait for any more."""
+        """Stop all waits."""
         self._give_up_at_s = self._probe_at_s = self._ready_at_s = None
         self._probed = False
 

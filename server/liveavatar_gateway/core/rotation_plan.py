@@ -8,7 +8,7 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.handover import SendGate
 
 _LAST_MOMENT_S = 1.0
-"""LiveAvatar counts a limit from its own start, a little before this side hears of it."""
+"""Margin for the clock of LiveAvatar, which counts a limit from a start that is reported a little later."""
 _RESERVE_S = 2.0
 """Margin for a playout that takes longer than estimated."""
 
@@ -18,28 +18,29 @@ class RotationConfig:
     """Times at which a standby avatar is prepared."""
 
     lead_s: float = 30.0
-    """Time between its start and the limit, at most half of the limit. Both avatars are billed from
-    then until the first border between two utterances. Higher finds a place and a border more surely, lower pays
-    less for two."""
+    """Time between the start of the standby avatar and the limit, at most half of the limit. Both avatars are
+    billed from that start until the first end of an utterance. Higher gives more time for a permit and an end of
+    an utterance; lower costs less."""
 
 
 @unique
 class StandbyState(Enum):
-    """Stage of the avatar that is to take over."""
+    """Stage of the standby avatar."""
 
     NONE = "none"
     REQUESTED = "requested"
-    """The owner was asked for one, and tries until there is one."""
+    """The owner was asked for a standby avatar, and tries until it is ready."""
     READY = "ready"
-    """It can take over."""
+    """The standby avatar can take over."""
 
 
 class RotationPlan:
-    """The plan of one take-over after the other. No clock: times come in.
+    """Plan of the rotations of a session, one after the other. No clock: times are arguments.
 
-    The fresh avatar is started at `prepare_at_s`. Once it is ready, no new utterance goes to the old one, so
-    that it falls silent at its next border. From `part_at_s` on it gets nothing at all, so that it can say what it
-    has before the limit. At `last_moment_s` the fresh one goes on whatever is.
+    The standby avatar is started at `_prepare_at_s`. Once it is ready, the outgoing avatar is sent no new
+    utterance and falls silent at the end of its current one. From `_stop_at_s` on the outgoing avatar is sent no
+    audio at all, so that it can play what it has before the limit. At `_last_moment_s` the standby avatar takes
+    over even if audio is cut.
     """
 
     def __init__(self, config: RotationConfig, speech: SpeechConfig) -> None:
@@ -49,10 +50,15 @@ class RotationPlan:
         self._stop_at_s = self._last_moment_s = 0.0
         self.standby = StandbyState.NONE
         self.failure: GatewayError | None = None
-        """Error of the latest attempt to have a standby avatar."""
+        """Error of the latest attempt to start a standby avatar."""
 
     def plan(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
-        """Plan for an avatar with this limit; None when it has none, or its length is unknown."""
+        """Plan the rotation from an avatar.
+
+        Args:
+            expires_at_s: Time at which its limit ends the avatar; None without a limit.
+            max_duration_s: Whole length of the limit; None when it is not known.
+        """
         self.standby = StandbyState.NONE
         self.failure = None
         self._prepare_at_s = None
@@ -75,7 +81,7 @@ class RotationPlan:
         return self.standby is StandbyState.READY and now_s >= self._last_moment_s
 
     def gate(self, now_s: float) -> SendGate:
-        """Return the part of the speech that waits for the next avatar."""
+        """Return which part of the speech waits for the next avatar."""
         if self.standby is not StandbyState.READY:
             return SendGate.NOTHING
         return SendGate.ALL if now_s >= self._stop_at_s else SendGate.NEXT

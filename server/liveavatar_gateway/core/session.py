@@ -1,4 +1,4 @@
-"""State machine of a session: inputs from the caller, LiveAvatar and the clock, and the outputs that follow."""
+"""State machine of a session: inputs from the caller, LiveAvatar and the clock lead to outputs."""
 
 from collections import deque
 from collections.abc import Callable
@@ -44,14 +44,14 @@ from liveavatar_gateway.core.states import SESSION_TRANSITIONS, EndReason, Pose,
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
-"""Three words of different builds for one thing: the session is over. Source: LITE events page, old and new."""
+"""States that mean the end of the session in different builds. Source: LITE events page, old and new."""
 
 
 class Session:
-    """State machine of one session. No I/O and no clock: time comes in as `now_s` (monotonic seconds).
+    """State machine of one session. No I/O and no clock: time is the argument `now_s` (monotonic seconds).
 
-    The owner calls the methods for inputs, `tick` whenever one came or a deadline is reached, and carries out what
-    `drain` returns. Between two calls of `drain` it may publish the `reports` alone.
+    The owner calls the methods for inputs, calls `tick` after each input and at each deadline, and carries out the
+    outputs of `drain`. Between two calls of `drain` it may publish the `reports` alone.
 
     Invariant: the state follows `states.SESSION_TRANSITIONS`; every change is in `log`, which ends with `Ended`.
     """
@@ -78,7 +78,7 @@ class Session:
         self.expires_at: datetime | None = None
         """Wall-clock time at which LiveAvatar's limit ends the avatar; the owner sets it with each avatar."""
         self.heard_since_s: float | None = None
-        """Time at which the current socket became ready, monotonic seconds; None while it is not."""
+        """Time at which the current socket became ready, monotonic seconds; None while no socket is ready."""
         self.unknown_events = 0
         self.last_command_at_s = 0.0
         self.log = EventLog(capacity=config.event_log_size)
@@ -109,16 +109,16 @@ class Session:
         gap_s: float,
         auto_rotate: bool = False,
     ) -> Self:
-        """Go on with a session that another process drove; its socket is yet to be opened.
+        """Continue a session that another process drove before; its socket is not open yet.
 
         Args:
-            past: What is known of it.
+            past: State in which the other process left the session.
             config: Deadlines.
-            new_id: Makes ids of commands.
+            new_id: Factory of command ids.
             utc_now: Wall-clock time.
             now_s: Monotonic time.
-            gap_s: How long nobody drove it.
-            auto_rotate: Whether it outlives its limit.
+            gap_s: Seconds without an owner.
+            auto_rotate: True when a standby avatar takes over before the limit.
         """
         session = cls(past.id, config, new_id=new_id, utc_now=utc_now, auto_rotate=auto_rotate)
         session.created_at = past.created_at
@@ -133,7 +133,7 @@ class Session:
         session._emit(Adopted(gap_s))
         return session
 
-    # --- life
+    # --- start and end
 
     @property
     def over(self) -> bool:
@@ -141,23 +141,23 @@ class Session:
         return self.state in (SessionState.ENDING, SessionState.ENDED)
 
     def started(self, *, max_duration_s: float | None, now_s: float) -> None:
-        """LiveAvatar started the avatar: billing has begun, and the session has a limit."""
+        """Record that LiveAvatar started the avatar: billing has begun, and the limit counts from now."""
         self._move(SessionState.CONNECTING)
         self._lifetime.begin(max_duration_s, now_s)
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
-        """Take note of an open command socket, whose avatar may not be ready yet.
+        """Record an open command socket, whose avatar may not be ready yet.
 
         Args:
             now_s: Monotonic time.
-            attempt_count: How many tries it took, since it was lost or opened last.
+            attempt_count: Attempts to connect since the last socket was lost or opened.
         """
         if self.state is SessionState.RECONNECTING:
             self._attempt_count += attempt_count
         self._readiness.open(now_s, fresh=self.ready_at is None or self._replaced)
 
     def socket_lost(self, now_s: float) -> None:
-        """Take note of a lost command socket; until there is another one, audio is accepted and queued."""
+        """Record the loss of the command socket; until the next one is ready, audio is accepted and queued."""
         if self.over:
             return
         self._readiness.close()
@@ -172,7 +172,7 @@ class Session:
         self.speech.lose(now_s)
 
     def replaced(self, *, max_duration_s: float | None, now_s: float) -> None:
-        """Take note of a new avatar in place of one whose socket is lost; its socket is not open yet."""
+        """Record a new avatar in place of one whose socket was lost; the new socket is not open yet."""
         self._replaced = True
         self._forget_pose()
         self._lifetime.begin(max_duration_s, now_s)
@@ -180,7 +180,7 @@ class Session:
     def end(
         self, reason: EndReason, now_s: float, *, error: GatewayError | None = None, upstream_reason: str = ""
     ) -> None:
-        """Begin to end: utterances get their end now. The first reason stays; later calls change nothing."""
+        """Begin to end the session: all utterances end now. The first reason stays; later calls change nothing."""
         if self.over:
             return
         self.end_reason = reason
@@ -194,21 +194,21 @@ class Session:
         self._outbox.clear()
 
     def learn_end(self, upstream_reason: str) -> None:
-        """LiveAvatar's record says why it ended the session, which its socket did not."""
+        """Record the end reason from LiveAvatar's REST API, for an end that its socket gave no reason for."""
         said_nothing = self.end_reason in (EndReason.UPSTREAM_ENDED, EndReason.UPSTREAM_FAILED)
         if upstream_reason and said_nothing and not self.upstream_reason:
             self.upstream_reason = upstream_reason
             self.end_reason = end_reason_of(upstream_reason)
 
     def ended(self) -> None:
-        """LiveAvatar was told to stop, or nothing was ever started there: the session is over."""
+        """Record that the upstream session was stopped or never started: the session has ended."""
         if self.state is SessionState.ENDED:
             return
         self.ended_at = self._utc_now()
         self._move(SessionState.ENDED)
         self._emit(Ended(self.error))
 
-    # --- longer than the limit
+    # --- rotation
 
     @property
     def expires_at_s(self) -> float | None:
@@ -216,18 +216,18 @@ class Session:
         return self._lifetime.expires_at_s
 
     def standby_ready(self, now_s: float) -> None:
-        """Take note of a standby avatar that can take over."""
+        """Record that a standby avatar can take over."""
         self._lifetime.standby_ready()
         self.speech.handover.gate = self._lifetime.gate(now_s)
 
     def standby_failed(self, error: GatewayError) -> None:
-        """Take note that no standby avatar could be started, or that it was lost; the owner tries again."""
+        """Record that no standby avatar could be started, or that it was lost; the owner tries again."""
         self.speech.handover.gate = SendGate.NOTHING
         if self._lifetime.standby_failed(error):
             self._emit(UpstreamNotice(error=False, type="rotation_delayed", message=error.message))
 
     def standby_dropped(self) -> None:
-        """Take note that the owner gave up the standby avatar, if any."""
+        """Record that the owner dropped the standby avatar, if any."""
         self.speech.handover.gate = SendGate.NOTHING
         self._lifetime.standby_dropped()
 
@@ -246,14 +246,14 @@ class Session:
         age_s: float,
         now_s: float,
     ) -> None:
-        """Continue on the standby avatar; events of the previous one must not be passed in any more.
+        """Continue on the standby avatar; from now on, pass in no event of the previous avatar.
 
         Args:
-            upstream_session_id: LiveAvatar's id of its session.
-            max_duration_s: Its limit from its start; None when it has none.
-            expires_at: When that ends it.
-            room: Where it is.
-            age_s: How long ago it was started.
+            upstream_session_id: LiveAvatar's id of the standby avatar's session.
+            max_duration_s: Limit of that session from its start; None without a limit.
+            expires_at: Time of the limit, wall-clock.
+            room: Room of the standby avatar; None when the room cannot be joined.
+            age_s: Seconds since the standby avatar was started.
             now_s: Monotonic time.
         """
         self.speech.tick(now_s)
@@ -284,26 +284,26 @@ class Session:
         """Open an utterance.
 
         Raises:
-            SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
+            SessionEnded, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
         """
         self._require_alive()
         return self.speech.begin(utterance_id, intake)
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
-        """Take no more audio for an utterance."""
+        """Accept no more audio for an utterance."""
         self.speech.seal(utterance, failure)
         self._collect()
 
     def cancel(self, utterance: Utterance) -> None:
-        """Drop an utterance, or cut it if it is being spoken."""
+        """Drop a queued utterance, or interrupt it if the avatar speaks it."""
         self.speech.cancel(utterance)
         self._collect()
 
     def interrupt(self, utterance_id: str) -> int:
-        """Interrupt an utterance, or all of them without an id; return the id that its `Answer` has.
+        """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
         Raises:
-            SessionEnded, UtteranceNotFound: nothing was interrupted.
+            SessionEnded, UtteranceNotFound: Nothing was interrupted.
         """
         self._require_alive()
         interrupt_id = self.speech.interrupt(utterance_id)
@@ -311,37 +311,38 @@ class Session:
         return interrupt_id
 
     def listen(self) -> None:
-        """Take the attentive pose now, or when the avatar has finished talking.
+        """Take the listening pose now, or when the avatar has finished talking.
 
         Raises:
-            SessionEnded: it cannot.
+            SessionEnded: The session is ending or has ended.
         """
         self._require_alive()
         self._listening.want()
 
     def stop_listening(self) -> None:
-        """Go back to the idle pose.
+        """Return to the idle pose.
 
         Raises:
-            SessionEnded: it cannot.
+            SessionEnded: The session is ending or has ended.
         """
         self._require_alive()
         if self._listening.stop(self.pose) and self.state is not SessionState.RECONNECTING:
             self._outbox.append(wire.ListenStop(self._new_id()))
 
     def keep_alive(self) -> None:
-        """Send a keep-alive next, if the avatar can hear it."""
+        """Make a keep-alive the next command, if the avatar is ready."""
         if self.state is SessionState.READY:
             self._outbox.append(wire.KeepAlive(self._new_id()))
 
     # --- LiveAvatar's side
 
     def on_event(self, event: wire.Event, now_s: float) -> bool:
-        """Take one event of the command socket; return True when `tick` and `drain` may have something to do."""
+        """Handle an event of the command socket; return True when `tick` and `drain` may have work to do."""
         if self.over:
             return False
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
-            # One comes for each packet; all but an utterance's first change only the position in the next ack.
+            # Each packet has an ack; all but an utterance's first change only the position in the caller's next
+            # ack.
             return self.speech.on_appended(event.refs, now_s) or self.speech.waits_for_proof
         if isinstance(event, wire.PongReceived):
             self.speech.on_read(event.number, now_s)
@@ -368,7 +369,7 @@ class Session:
         match event:
             case wire.SpeakStarted(refs):
                 self.speech.on_started(refs, now_s)
-                # A late one is about speech that is over, after which nothing would end the pose.
+                # A late start is about speech that has ended, after which no event would end the talking pose.
                 if self.speech.speaking:
                     self._pose(Pose.TALKING)
             case wire.Committed(refs):
@@ -404,11 +405,11 @@ class Session:
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
-        """Do what is due by now, and decide what else `drain` returns.
+        """Apply all deadlines up to now, and decide which outputs `drain` returns besides reports.
 
         Args:
             now_s: Monotonic time.
-            is_stuck: The socket holds data that LiveAvatar's end does not take.
+            is_stuck: True when LiveAvatar's end of the socket does not read what was sent.
         """
         self._due = ()
         if self.over:
@@ -440,7 +441,8 @@ class Session:
             case Due.PROBE:
                 self._outbox.append(wire.Interrupt(self._new_id()))
             case Due.READY:
-                # Some builds say `connected` once per session: the next answer decides whether anybody listens.
+                # Some builds send `connected` once per session, so only the next answer shows that the avatar is
+                # ready.
                 self._become_ready(now_s)
 
     def _tick_limit(self, now_s: float) -> None:
@@ -451,7 +453,7 @@ class Session:
             self.end(EndReason.MAX_DURATION, now_s)
 
     def note_stall(self, now_s: float) -> None:
-        """Take note that the socket took nothing until now, so that LiveAvatar could report nothing either."""
+        """Record that the socket stood still until now, so that LiveAvatar had no chance to report anything."""
         self.speech.note_stall(now_s)
 
     def reports(self) -> list[Report]:
@@ -460,11 +462,11 @@ class Session:
         return reports
 
     def drain(self, now_s: float) -> list[Output]:
-        """Return what is to be done now, in this order.
+        """Return the outputs to carry out now, in order.
 
-        The `reports` come first, then what the latest `tick` decided. The last output is the only `HandOver`,
-        `CheckSocket`, `Send` or `Deadline`: one command at most is returned at a time, so that an interrupt can
-        overtake those that follow. A session that is over has nothing but reports.
+        The `reports` come first, then the decisions of the latest `tick`. The last output is the only `HandOver`,
+        `CheckSocket`, `Send` or `Deadline`: at most one command is returned at a time, so that an interrupt can
+        overtake the commands behind it. A session that is ending or has ended returns reports alone.
         """
         if self.over:
             return [*self.reports()]
@@ -490,7 +492,7 @@ class Session:
             if isinstance(waiting, wire.Interrupt):
                 self.speech.note_readiness_probe(waiting.event_id)
             return waiting
-        # Speech gives nothing before the session is ready, but knows what is due by itself.
+        # Before the session is ready, speech returns no command, and the call updates its deadline.
         command = self.speech.next_command(now_s)
         if self.state is not SessionState.READY:
             return None
@@ -498,7 +500,7 @@ class Session:
             return wire.ListenStart(self._new_id())
         return command
 
-    # --- inside
+    # --- transitions and events
 
     def _become_ready(self, now_s: float) -> None:
         resent_bytes = self.speech.resume(now_s)
@@ -536,7 +538,7 @@ class Session:
             self._emit(PoseChanged(pose, previous))
 
     def _forget_pose(self) -> None:
-        """Another avatar goes on: it does not listen before it is asked, and of its pose nothing is known."""
+        """Forget the former avatar's pose: the new one was not sent ListenStart, and its pose is unknown."""
         self._listening.begin_anew()
         self.speech.forget_pose()
         if self.pose is Pose.LISTENING:
@@ -556,7 +558,7 @@ class Session:
                     self._rest()
 
     def _rest(self) -> None:
-        """Without word from LiveAvatar, an avatar that has nothing left to say is idle."""
+        """Record the idle pose of an avatar without queued speech, which LiveAvatar may not report."""
         if self.pose is Pose.TALKING:
             self._pose(Pose.IDLE)
 

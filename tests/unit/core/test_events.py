@@ -1,4 +1,4 @@
-"""The log of a session: numbered without holes, kept for a while."""
+"""Event log of a session: numbered without gaps, kept for a while."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Barge-in over a socket that is lost: it goes out again, first, unless it is known to be there."""
+"""Interrupts over a lost socket: sent again before all else, unless their arrival is proven."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_an_interrupt_that_was_not_answered_goes_first_again(rig):
     assert rig.answer(interrupt_id) is None
     rig.reopen()
     assert rig.commands[-2:] == [rig.cuts[0], rig.cuts[0]]
-    assert rig.of(Reconnected)[0].resent_bytes == 0, "cut audio never goes up again"
+    assert rig.of(Reconnected)[0].resent_bytes == 0, "interrupted audio is never sent again"
     rig.cleared()
     assert [ended.utterance_id for ended in rig.answer(interrupt_id)] == ["u1"]
     assert len(rig.sent(rig.packets[-1].event_id)) == 0.4 * m.BYTE_RATE, "new speech waited for the answer"
@@ -41,7 +41,7 @@ def test_an_interrupt_of_what_is_not_upstream_is_answered_at_once_during_a_gap(r
 
 
 def test_an_interrupt_that_may_have_been_carried_out_is_sent_again_although_its_target_ended(rig):
-    """What waited behind it may be gone upstream, and is spoken again."""
+    """LiveAvatar may have dropped the utterance behind the interrupted one, so it is sent again."""
     first, second = rig.say("u1", 0.4), rig.say("u2", 2.0)
     rig.acknowledge()
     rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
@@ -61,7 +61,7 @@ def test_an_interrupt_that_may_have_been_carried_out_is_sent_again_although_its_
 
 @pytest.fixture
 def cut_by_itself(rig):
-    """A barge-in whose target ended by itself just then, which looks like what the interrupt did."""
+    """Interrupt whose target ends by itself at that moment, which looks like the effect of the interrupt."""
     first, second = rig.say("u1", 0.4), rig.say("u2", 2.0)
     rig.acknowledge()
     rig.run(0.1)
@@ -117,7 +117,7 @@ def test_where_pongs_prove_nothing_an_old_interrupt_is_taken_for_there(pongless,
 
 
 def test_an_interrupt_is_answered_although_one_that_it_cut_ended_before_it_went_out_again(rig):
-    """Where no start is told, the end alone says that it was heard."""
+    """Without reports of starts, the end alone proves that the utterance was played."""
     first = rig.say("u1", 0.4)
     rig.say("u2", 2.0)
     rig.acknowledge()

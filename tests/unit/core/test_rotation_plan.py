@@ -1,4 +1,4 @@
-"""A fresh avatar takes over before the limit of the one that speaks, and no word is cut."""
+"""Rotation: a standby avatar takes over before the limit of the speaking one, and no word is cut."""
 
 import pytest
 

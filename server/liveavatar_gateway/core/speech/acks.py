@@ -1,4 +1,4 @@
-"""Acknowledgements of what was sent: by acks, by pongs, or by the time that passed."""
+"""Confirmation of sent commands: by acks, by pongs, or by the time that has passed."""
 
 from collections import deque
 
@@ -10,38 +10,39 @@ from liveavatar_gateway.core.speech.queue import UtteranceQueue
 from liveavatar_gateway.core.speech.utterance import Utterance
 
 _MAX_OWED_ENDS = 64
-"""Ends that are kept where nothing is ever confirmed."""
+"""Largest number of ends that are kept where LiveAvatar confirms nothing."""
 
 
 class AckTracker:
-    """Packets and ends of utterances, and the latest interrupt, from their sending to the proof that they arrived.
+    """Confirmation of packets, ends of utterances and the latest interrupt.
 
-    Builds of LiveAvatar differ in what they confirm, so it is learned from what comes: acks prove most, a pong
-    proves that what went out before its ping was read, and where neither means anything, time has to do.
+    Builds of LiveAvatar differ in the confirmations that they send, so the tracker learns from those that come. An
+    ack proves most. A pong proves that all commands before its ping were read. Where LiveAvatar sends neither, a
+    command counts as received after some time.
     """
 
     def __init__(self, config: SpeechConfig, queue: UtteranceQueue) -> None:
         self._config = config
         self._queue = queue
         self.moved_at_s = 0.0
-        """Time until which the socket was last seen to take nothing."""
+        """Latest time at which the socket was seen to stand still."""
         self.acknowledges = False
         """True once an ack came."""
         self._reads = False
         """True once a pong came."""
         self._plays_without_pong = False
-        """It was heard to play what no pong had confirmed: a missing pong proves nothing here."""
+        """True once audio was played before its pong arrived, so that a missing pong proves nothing."""
         self._probed_number = 0
-        """The number of the latest packet or end behind which a probe went out."""
+        """Number of the latest packet or end that a probe was sent after."""
         self._awaited = PendingAcks(config.presumed_taken_s)
         self._unproven_interrupt: tuple[str, Sending] | None = None
-        """The latest interrupt, while it may have been lost."""
+        """Command id and sending of the latest interrupt, while it may have been lost."""
         self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MAX_OWED_ENDS)
-        """Ends of utterances that are over and were sent again, while they may be lost."""
+        """Ends of utterances that have ended here and were sent again, while these ends may be lost."""
         self._owed_ends: deque[str] = deque(maxlen=_MAX_OWED_ENDS)
-        """Those that are, upstream ids."""
+        """Upstream ids of such utterances whose ends were lost, so that they are sent again."""
 
-    # --- what goes out
+    # --- sending
 
     def expect_packet(self, utterance: Utterance, number: int) -> None:
         """Await the ack of the newest packet of an utterance."""
@@ -79,7 +80,7 @@ class AckTracker:
         return is_first
 
     def on_committed(self, refs: Refs, now_s: float) -> None:
-        """Confirm all of an utterance, whose end LiveAvatar acknowledged."""
+        """Confirm all of an utterance whose end LiveAvatar acknowledged."""
         queue = self._queue
         awaited = self._awaited.take(Kind.END, queue.upstream_id_of(refs), now_s)
         if awaited is not None:
@@ -95,7 +96,7 @@ class AckTracker:
             self._confirm_before(utterance)
 
     def on_read(self, number: int, now_s: float) -> None:
-        """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
+        """Confirm commands up to the `number`-th; where acks come, only those older than `presumed_taken_s`."""
         self._reads = True
         self._prove_interrupt(number)
         self._prove_ends(number)
@@ -104,21 +105,22 @@ class AckTracker:
             utterance.read(number, sent_by_s=now_s - patience_s)
 
     def observe_start(self, utterance: Utterance) -> None:
-        """Learn from a start without a pong that a missing pong proves nothing here.
+        """Learn from a start without a pong that a missing pong proves nothing.
 
-        Not after a loss: the audio may have been read before that, so its new pongs may still come.
+        A start after a loss teaches nothing: the audio may have been read before the loss, so the pongs of the new
+        socket may still come.
         """
         if not (utterance.start_may_be_lost or utterance.delivery.confirmed):
             self._plays_without_pong = True
 
     def _confirm_before(self, utterance: Utterance) -> None:
-        """All that was sent before an utterance is there when any of it is: the socket keeps the order."""
+        """Confirm all utterances before one that LiveAvatar has any of, since the socket keeps the order."""
         active = self._queue.active
         if utterance is not active[0]:
             for earlier in active[: active.index(utterance)]:
                 earlier.confirm_all()
 
-    # --- what is known
+    # --- confirmation
 
     @property
     def confirms(self) -> bool:
@@ -127,7 +129,7 @@ class AckTracker:
 
     @property
     def has_confirmed(self) -> bool:
-        """Return whether LiveAvatar ever confirmed anything, and a missing confirmation means something."""
+        """True when LiveAvatar has confirmed anything, so that a missing confirmation is significant."""
         return self.acknowledges or self.reads
 
     @property
@@ -136,10 +138,11 @@ class AckTracker:
         return self._reads and not self._plays_without_pong
 
     def may_follow_at_s(self, utterance: Utterance) -> float | None:
-        """Return the time from which an utterance may begin; None while only LiveAvatar's word can decide it.
+        """Return the time from which an utterance may begin; None while only a confirmation can decide it.
 
-        What goes out again must not come behind an utterance that began after it, so that one waits until all
-        before it is confirmed. Where nothing confirms, it cannot; where nothing did so far, it waits a moment.
+        Audio that is sent again must not come behind a later utterance, so an utterance waits until all audio
+        before it is confirmed. Where LiveAvatar confirms nothing, an utterance does not wait; where it has
+        confirmed nothing so far, an utterance waits a moment.
         """
         active = self._queue.active
         missing = [
@@ -154,17 +157,17 @@ class AckTracker:
         return missing[-1].unconfirmed[-1].sending.at_s + self._config.presumed_taken_s
 
     def is_full(self, utterance: Utterance, packet_s: float) -> bool:
-        """Return whether so much of an utterance is unconfirmed that no packet of a length may follow."""
+        """Return True when too much of an utterance is unconfirmed for another packet of `packet_s`."""
         if not self.has_confirmed:
             return False
         return utterance.delivery.unconfirmed_s + packet_s > self._config.max_unconfirmed_s
 
     @property
     def probe_at_s(self) -> float | None:
-        """Time to ask again whether the latest packet and end were read; None when there is nothing to ask.
+        """Time of the next probe for the latest packet or end; None when no probe is needed.
 
-        Where acks come, a pong counts only for what is older than a second, and behind the last packet no other
-        ping goes out that would prove it.
+        Where acks come, a pong counts only for commands that are older than a second, and no command follows the
+        last packet whose ping would prove it.
         """
         if not (self.acknowledges and self._queue.enabled):
             return None
@@ -176,14 +179,14 @@ class AckTracker:
         return newest.at_s + self._config.presumed_taken_s
 
     def note_probe(self, number: int) -> None:
-        """Record a probe behind the `number`-th packet or end."""
+        """Record that a probe was sent after the `number`-th packet or end."""
         self._probed_number = number
 
     def unheard_at_s(self, utterance: Utterance) -> float | None:
-        """Return when LiveAvatar's silence about what it was sent of an utterance has lasted too long.
+        """Return the time at which the confirmation of sent audio of an utterance is overdue; None without one.
 
-        Where it gives no acks, pongs may be late under load: there the silence counts only when nothing more may
-        go out before they come, and when all that was sent must have been played.
+        Where LiveAvatar sends no acks, its pongs may be late under load. Then a confirmation is overdue only when
+        no more audio may be sent before it comes, and when all sent audio must have been played.
         """
         if not (utterance.delivery.unconfirmed and self.has_confirmed):
             return None
@@ -195,7 +198,7 @@ class AckTracker:
         return max(at_s, max(self.moved_at_s, self._queue.clock.dry_at_s) + self._config.ended_grace_s)
 
     def is_unproven(self, utterance: Utterance) -> bool:
-        """Return True when LiveAvatar, which confirms what it reads, may have read only a part of an utterance."""
+        """Return True when LiveAvatar, which confirms what it reads, may not have read all of an utterance."""
         if not self.acknowledges and self._plays_without_pong:
             return False
         if utterance.delivery.unconfirmed or utterance.delivery.again:
@@ -203,16 +206,16 @@ class AckTracker:
         return self._reads and not self._plays_without_pong and utterance.unconfirmed_end is not None
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
-        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
+        """Return how many bytes LiveAvatar has of an utterance: all sent ones where it never confirms anything."""
         if self.acknowledges or self._reads or not utterance.started:
             return utterance.confirmed
         return utterance.cut
 
     def silent_at_s(self, *, is_cutting: bool) -> float | None:
-        """Return the time at which the socket counts as dead unless something is confirmed; None without one.
+        """Return the time at which the socket counts as dead unless a confirmation comes; None without one.
 
         Args:
-            is_cutting: An interrupt is on its way, which decides what becomes of an utterance that is overdue.
+            is_cutting: True while an interrupt is pending, which decides about an overdue utterance.
         """
         queue = self._queue
         if not queue.enabled:
@@ -225,13 +228,13 @@ class AckTracker:
         return head.overdue_at_s if silent_at_s is None else min(silent_at_s, head.overdue_at_s)
 
     def presume(self, utterance: Utterance, now_s: float) -> None:
-        """Take what was sent long ago for there, where no ack ever comes: nothing else may ever let go of it."""
+        """Confirm old audio of an utterance, where no ack comes and nothing else would release the audio."""
         config = self._config
         late_s = config.silence_timeout_s if self._reads else config.presumed_taken_s
         utterance.presume(sent_by_s=now_s - (late_s if self._plays_without_pong else config.unread_timeout_s))
 
     def lose(self, now_s: float) -> None:
-        """Queue again what LiveAvatar may not have, since the socket is lost."""
+        """Queue unconfirmed audio and ends again, since the socket is lost."""
         self._awaited.clear()
         self._lose_ends(now_s)
         for utterance in self._queue.active:
@@ -243,12 +246,12 @@ class AckTracker:
                 self.presume(utterance, now_s)
                 if self._plays_without_pong:
                     self._conclude_before_loss(utterance)
-                # A start may have been told to the lost socket, and nothing else would ever prove it.
+                # LiveAvatar may have reported a start on the lost socket, and nothing else would prove it.
                 utterance.accept()
             self._queue.clock.take_back(utterance.lose() / BYTE_RATE)
 
     def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
-        """Return whether the lost socket was judged dead because nothing confirmed an utterance."""
+        """Return True when the lost socket counted as dead because an utterance was not confirmed."""
         unheard_at_s = self.unheard_at_s(utterance)
         if unheard_at_s is not None and now_s >= unheard_at_s:
             return True
@@ -256,23 +259,23 @@ class AckTracker:
         return is_overdue and self.is_unproven(utterance)
 
     def _conclude_before_loss(self, utterance: Utterance) -> None:
-        """Take for there what cannot go out again: too much of it, or with a later utterance begun behind it."""
+        """Confirm audio that must not be sent again: too long, or followed by audio of a later utterance."""
         utterance.delivery.presume_all_but(self._config.max_unconfirmed_s)
         active = self._queue.active
         if any(one.is_upstream for one in active[active.index(utterance) + 1 :]):
-            # Its end may be missing too and goes out again: an avatar that waits for it would say nothing more.
+            # The end may be missing too and is sent again: an avatar that waits for it would fall silent.
             utterance.delivery.confirm_all()
 
-    # --- ends of what is over
+    # --- ends of played utterances
 
     def on_played(self, utterance: Utterance) -> None:
-        """Keep the end of a played utterance until it is confirmed: repeated audio waits for it."""
+        """Keep the end of a played utterance until the end is confirmed: repeated audio waits for it."""
         end = utterance.unconfirmed_end
         if self._queue.resent_s and end is not None:
             self._unproven_ends.append((utterance.upstream_id, end))
 
     def take_owed_end(self, sending: Sending) -> str | None:
-        """Return the upstream id of the next end that was lost, which goes out now; None when none was."""
+        """Return the upstream id of the next lost end, to send now; None when no end was lost."""
         if not self._owed_ends:
             return None
         upstream_id = self._owed_ends.popleft()
@@ -280,7 +283,7 @@ class AckTracker:
         return upstream_id
 
     def forget_ends(self) -> None:
-        """LiveAvatar has nothing any more that could wait for an end."""
+        """Drop all ends, since LiveAvatar has no audio left that waits for an end."""
         self._unproven_ends.clear()
         self._owed_ends.clear()
 
@@ -297,7 +300,7 @@ class AckTracker:
     # --- the latest interrupt
 
     def expect_interrupt(self, command_id: str, sending: Sending) -> None:
-        """Await the proof that an interrupt arrived; until then it may have to be sent again."""
+        """Await the proof that an interrupt arrived; without proof, it is sent again after a loss."""
         self._unproven_interrupt = command_id, sending
         self.expect_cleared(command_id, sending.number)
 
@@ -310,9 +313,9 @@ class AckTracker:
 
     @property
     def may_precede_interrupt(self) -> bool:
-        """True when a start without a name may be of speech before the latest interrupt, which was not read yet.
+        """True when a start without a name may belong to speech before the latest interrupt, not read yet.
 
-        Where LiveAvatar confirms nothing, every start would be in doubt, so none is.
+        Where LiveAvatar confirms nothing, every start would be in doubt, so no start is.
         """
         return self._unproven_interrupt is not None and (self.acknowledges or self._reads)
 
@@ -321,7 +324,7 @@ class AckTracker:
         self._unproven_interrupt = None
 
     def lost_interrupt(self, now_s: float) -> str | None:
-        """Return the id of the latest interrupt if it may be lost with its socket."""
+        """Return the id of the latest interrupt if it may be lost with its socket, else None."""
         if self._unproven_interrupt is None:
             return None
         command_id, sending = self._unproven_interrupt
@@ -330,6 +333,6 @@ class AckTracker:
         return None
 
     def _prove_interrupt(self, number: int) -> None:
-        """All up to a number is there, so an interrupt before it was not lost."""
+        """Record that all commands up to a number arrived, the latest interrupt perhaps among them."""
         if self._unproven_interrupt is not None and number >= self._unproven_interrupt[1].number:
             self._unproven_interrupt = None

@@ -1,7 +1,8 @@
 """Correlation of LiveAvatar's events with utterances.
 
-The ladder: our own id (`source_event_id`, or `event_id` as older builds echoed it), then the task it was learned
-to belong to. What names none of ours is for the caller to place by order.
+The id that the gateway sent counts first (`source_event_id`, or the `event_id` that older builds echo), then the
+task that an earlier event named together with such an id. An event without either is for the caller to place by
+order.
 """
 
 from collections import OrderedDict
@@ -13,7 +14,7 @@ from liveavatar_gateway.core.speech.utterance import Utterance
 
 
 class Correlator:
-    """Remembers the upstream ids of ended utterances and the tasks of all, the latest `limit` of each."""
+    """Memory of the upstream ids of ended utterances and of the tasks of all, the latest `limit` of each."""
 
     def __init__(self, limit: int) -> None:
         self._lifetime = limit
@@ -30,16 +31,16 @@ class Correlator:
         return utterance
 
     def names_ended(self, refs: Refs, active: Sequence[Utterance]) -> bool:
-        """Return True when an event is about an ended utterance: it came late and is ignored."""
+        """Return True when an event is about an ended utterance, so that the event is ignored."""
         return self.upstream_id_of(refs, active) in self._ended
 
     def remember_ended(self, upstream_id: str) -> None:
-        """Note that what an id stood for is over."""
+        """Record that the utterance with an upstream id has ended."""
         self._ended[upstream_id] = None
         forget_oldest(self._ended, self._lifetime)
 
     def upstream_id_of(self, refs: Refs, active: Sequence[Utterance]) -> str:
-        """Return the upstream id an event is about: the best of its own that is known, else that of its task."""
+        """Return the upstream id that an event is about: the best known one of its ids, else that of its task."""
         for upstream_id in refs.ids:
             if upstream_id in self._ended or any(one.upstream_id == upstream_id for one in active):
                 return upstream_id

@@ -1,4 +1,4 @@
-"""Decides what the outgoing avatar is still sent during a rotation."""
+"""Handover: the audio that the outgoing avatar is still sent during a rotation."""
 
 from enum import Enum, unique
 
@@ -14,27 +14,27 @@ class SendGate(Enum):
 
     NOTHING = "nothing"
     NEXT = "next"
-    """Utterances of which the outgoing avatar has nothing."""
+    """Utterances of which the outgoing avatar has no audio."""
     ALL = "all"
-    """All audio that the outgoing avatar does not have; it plays what it has."""
+    """All audio that the outgoing avatar was not sent yet."""
 
 
 class Handover:
-    """Speech that the outgoing avatar is still sent, and the time at which it has played all it has."""
+    """Gate for speech to the outgoing avatar, and the time at which that avatar has played all its audio."""
 
     def __init__(self, queue: UtteranceQueue, interrupts: Interrupts, *, grace_s: float) -> None:
         self.gate = SendGate.NOTHING
         """Part of the speech that waits for the next avatar; set by the session."""
         self.utterance: Utterance | None = None
-        """Utterance that continues on the next avatar: this one was sent an end behind its part of it."""
+        """Utterance that continues on the next avatar: the outgoing avatar was sent an end after its part."""
         self.is_played = False
-        """True when this avatar has played its part of `utterance`."""
+        """True when the outgoing avatar has played its part of `utterance`."""
         self._queue = queue
         self._interrupts = interrupts
         self._grace_s = grace_s
 
     def is_free(self, now_s: float) -> bool:
-        """Return True when another avatar can take over without cutting audio of this one."""
+        """Return True when the next avatar can take over without cutting audio of the outgoing one."""
         queue = self._queue
         if self._interrupts.pending is not None and queue.enabled:
             return False
@@ -53,7 +53,7 @@ class Handover:
         return self._queue.clock.dry_at_s + self._grace_s
 
     def next_command(self) -> SpeakEnd | None:
-        """Return the end of an utterance that continues on the next avatar, so that this one plays all it has."""
+        """Return the end for an utterance that continues on the next avatar; its part here is played then."""
         utterance = next((one for one in self._queue.active if one.is_upstream and not one.end_sent), None)
         if utterance is None or utterance is self.utterance:
             return None

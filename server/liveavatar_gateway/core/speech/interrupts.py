@@ -1,4 +1,4 @@
-"""Interrupts: what they cut, how they are answered, and what is spoken again after them."""
+"""Interrupts: their targets, their answers, and the speech that is sent again after them."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,21 @@ from liveavatar_gateway.core.states import Outcome
 
 @dataclass(slots=True)
 class PendingInterrupt:
-    """Interrupt that LiveAvatar has not confirmed yet, with the calls that it answers."""
+    """Interrupt that LiveAvatar has not confirmed yet, with the callers' interrupts that it answers."""
 
     command_id: str
     targets: list[Utterance]
-    """Utterances that it ends."""
+    """Utterances that the interrupt ends."""
     calls: list[Answer]
-    """Callers' interrupts that it answers, each with the utterances that waited here and ended at once."""
+    """Callers' interrupts to answer, each with its utterances that waited here and ended at once."""
     sent_at_s: float | None = None
-    """Time at which it was sent on the current socket; None while it is to be sent."""
+    """Time at which the command was sent on the current socket; None while it is to be sent."""
     was_sent: bool = False
-    """True once it was sent on any socket: then LiveAvatar may have carried it out."""
+    """True once the command was sent on any socket: then LiveAvatar may have carried it out."""
 
     @property
     def is_void(self) -> bool:
-        """True when all its targets ended before it was sent."""
+        """True when all targets ended before the command was sent."""
         all_over = all(utterance.outcome is not None for utterance in self.targets)
         return bool(self.targets) and all_over and not self.was_sent
 
@@ -36,8 +36,8 @@ class PendingInterrupt:
 class Interrupts:
     """Interrupts of one session, of which at most one is pending: later ones share its command.
 
-    While one is pending no speech is sent and no end is inferred, because LiveAvatar drops all its audio when it
-    carries the interrupt out. Each call is answered in the queue's `reports`.
+    While an interrupt is pending, no speech is sent and no end is inferred, because LiveAvatar drops all its audio
+    when it carries the interrupt out. Each caller's interrupt is answered in the queue's `reports`.
     """
 
     def __init__(self, queue: UtteranceQueue, acks: AckTracker, *, timeout_s: float) -> None:
@@ -50,20 +50,21 @@ class Interrupts:
     # --- the caller's side
 
     def interrupt(self, utterance_id: str) -> int:
-        """Interrupt an utterance, or all of them without an id; return the id that its `Answer` has.
+        """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
-        Audio that waits here is dropped at once. When LiveAvatar has some of it, `agent.interrupt` is the next
-        command, and new audio waits until it was carried out. An utterance behind the named one is kept whole,
-        even when its first packets must be sent again.
+        Audio of the targets that waits here is dropped at once. When LiveAvatar has audio of a target,
+        `agent.interrupt` is the next command, and new audio waits until LiveAvatar has carried it out. Utterances
+        behind the named one stay whole, even when their first packets must be sent again.
 
         Raises:
-            UtteranceNotFound: this session never had it.
+            UtteranceNotFound: The session never had this utterance.
         """
         targets = self._queue.meant_by(utterance_id)
         self._call_count += 1
         interrupt_id = self._call_count
         if self.pending is not None:
-            # It drops all audio upstream, and none follows before that: a second command has nothing to drop.
+            # The pending command drops all audio upstream, and no audio is sent before that: a second one is
+            # useless.
             ended = self._end([one for one in targets if one not in self.pending.targets])
             answer = Answer(interrupt_id, ended)
             if len(ended) == len(targets):
@@ -79,7 +80,7 @@ class Interrupts:
         return interrupt_id
 
     def _start(self, targets: list[Utterance], last: Utterance, interrupt_id: int) -> None:
-        """Interrupt all that LiveAvatar has up to the last target: it drops that too."""
+        """Interrupt all utterances that LiveAvatar has up to the last target, since it drops their audio too."""
         active = self._queue.active
         before = active[: active.index(last) + 1]
         ended = [one for one in active if one in targets or one in before or not one.rewindable]
@@ -94,13 +95,13 @@ class Interrupts:
         return ended
 
     def restart_speech(self) -> None:
-        """Interrupt what LiveAvatar has and send all of it again, without a caller to answer."""
+        """Interrupt all speech upstream and send it again, without a caller to answer."""
         self.pending = PendingInterrupt(self._queue.new_id(), [], [])
 
     def restore(self) -> None:
         """Repeat an interrupt that was pending when the previous process was lost.
 
-        It ends all utterances: the audio of those behind it was lost with that process.
+        All utterances end, since the audio of those behind the interrupted one was lost with that process.
         """
         if not any(utterance.interrupted for utterance in self._queue.active):
             return
@@ -110,7 +111,7 @@ class Interrupts:
         self._queue.share_credit()
         self.pending = PendingInterrupt(self._queue.new_id(), targets, [], was_sent=True)
 
-    # --- on its way
+    # --- sending and loss
 
     def drop_void(self) -> None:
         """Resolve a pending interrupt whose targets have all ended before it was sent."""
@@ -119,7 +120,7 @@ class Interrupts:
             self.pending = None
 
     def send(self, pending: PendingInterrupt, sending: Sending) -> Interrupt | None:
-        """Return the command of the pending interrupt, which is sent now; None when it was sent before."""
+        """Return the command of the pending interrupt, to send now; None when it was sent before."""
         if pending.sent_at_s is not None:
             return None
         pending.sent_at_s = sending.at_s
@@ -129,13 +130,13 @@ class Interrupts:
 
     @property
     def deadline_s(self) -> float | None:
-        """Time at which the pending interrupt counts as carried out without an answer."""
+        """Time at which a sent interrupt counts as carried out without an answer; None when none is pending."""
         if self.pending is None or self.pending.sent_at_s is None:
             return None
         return self.pending.sent_at_s + self._timeout_s
 
     def tick(self, now_s: float) -> None:
-        """Count a pending interrupt as carried out when its deadline is over."""
+        """Count a pending interrupt as carried out after its deadline."""
         deadline_s = self.deadline_s
         if deadline_s is not None and now_s >= deadline_s:
             self.finish(now_s)
@@ -143,8 +144,9 @@ class Interrupts:
     def lose(self, now_s: float) -> None:
         """Send the pending interrupt again, since the socket is lost.
 
-        The latest one is sent again too if it may be lost, although a spontaneous end was taken for its effect:
-        nothing behind it is confirmed, or it would be proven, so it can drop nothing but repeats.
+        The latest interrupt is sent again too if it may be lost, even when an end that LiveAvatar reported by
+        itself was taken for its effect. Audio that was sent after it is not confirmed, or the interrupt would be
+        proven, so it drops only audio that is sent again anyway.
         """
         if self.pending is None and (command_id := self._acks.lost_interrupt(now_s)) is not None:
             self.pending = PendingInterrupt(command_id, [], [], was_sent=True)
@@ -156,15 +158,15 @@ class Interrupts:
     def will_repeat(self, utterance: Utterance) -> bool:
         """Return True when the pending interrupt drops the audio of an utterance that is not its target.
 
-        That utterance may start upstream just before. It is sent again from its beginning, so this start is not
-        reported, and its audio must be kept.
+        That utterance may start upstream just before the drop. It is sent again from its beginning, so this start
+        is not reported, and its audio must be kept.
         """
         return self.pending is not None and utterance not in self.pending.targets
 
     # --- LiveAvatar's side
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
-        """Take note that LiveAvatar carried an interrupt out."""
+        """Handle LiveAvatar's report that an interrupt was carried out."""
         self._acks.on_cleared(refs, now_s)
         pending = self.pending
         if pending is None or pending.sent_at_s is None:
@@ -173,7 +175,7 @@ class Interrupts:
             self.finish(now_s)
 
     def on_stopped(self, refs: Refs, now_s: float) -> bool:
-        """Take the end of an utterance; return True when it shows that the pending interrupt was carried out."""
+        """Handle the end of an utterance; return True when it proves the pending interrupt was carried out."""
         pending = self.pending
         if pending is None or pending.sent_at_s is None or not self._concerns(pending, refs):
             return False
@@ -181,7 +183,7 @@ class Interrupts:
         return True
 
     def on_silent(self, now_s: float) -> bool:
-        """Take the end of talking; return True when it shows that the pending interrupt was carried out."""
+        """Handle the end of talking; return True when it proves that the pending interrupt was carried out."""
         if self.pending is None or self.pending.sent_at_s is None:
             return False
         self.finish(now_s)
@@ -195,7 +197,7 @@ class Interrupts:
         return utterance is None or utterance in pending.targets
 
     def finish(self, now_s: float) -> None:
-        """Conclude the pending interrupt, if any: its targets end, and all else that was upstream waits again."""
+        """Finish the pending interrupt, if any: its targets end, and all other speech upstream waits again."""
         pending, self.pending = self.pending, None
         if pending is None:
             return

@@ -17,8 +17,8 @@ _RECHECK_S = 0.5
 class PlaybackTracker:
     """Starts and ends of queued utterances.
 
-    Builds of LiveAvatar tell it by name, by pose, by both, or not at all. What comes first counts, and the rest
-    changes nothing.
+    Builds of LiveAvatar report a start or an end by name, by pose, by both, or not at all. The first report
+    counts, and later ones change nothing.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class PlaybackTracker:
         self._names_starts = False
         """True once a start was reported by name."""
         self._is_stuck = False
-        """True when the socket took nothing at that time."""
+        """True when the socket stood still at the latest `tick`."""
         self._ticked_at_s = 0.0
         """Time of the latest `tick`."""
         self._talking = False
@@ -46,7 +46,7 @@ class PlaybackTracker:
     # --- LiveAvatar's side
 
     def on_started(self, refs: Refs, now_s: float) -> None:
-        """Take the start of an utterance."""
+        """Handle the start of an utterance."""
         queue = self._queue
         queue.reports_starts = self._names_starts = True
         if queue.is_over(refs):
@@ -56,21 +56,21 @@ class PlaybackTracker:
             self._on_start(utterance, now_s, is_named=utterance.upstream_id in refs.ids)
 
     def on_talking(self, now_s: float) -> None:
-        """Take the talking pose as a start, unless an utterance is playing already."""
+        """Handle the talking pose as a start, unless an utterance is playing already."""
         self._queue.reports_starts = self._talking = True
         utterance = self._next_to_start()
-        # Where nothing is confirmed, the pose may be of cut speech, which a start with a name could not be.
+        # Where nothing is confirmed, the pose may belong to interrupted speech; a start with a name cannot.
         is_in_doubt = self._names_starts and not self._acks.has_confirmed
         if utterance is not None and not self._queue.speaking and not is_in_doubt:
             self._on_start(utterance, now_s, is_named=False)
 
     def _next_to_start(self) -> Utterance | None:
-        """Return the utterance that a start without a name is about, if any of it was sent."""
+        """Return the utterance that a start without a name is about; None when no audio of that one was sent."""
         for utterance in self._queue.active:
             if not utterance.started:
                 return utterance if utterance.is_upstream else None
             if utterance.delivery.again:
-                # It is not all there, so what is behind it is not heard: its own start was concluded before.
+                # LiveAvatar lacks a part of this one, so no later one plays, and its own start is recorded.
                 return None
         return None
 
@@ -81,18 +81,18 @@ class PlaybackTracker:
             return
         self._acks.observe_start(utterance)
         if self._interrupts.pending is None:
-            # It was sent behind the last interrupt, for all before that is over. Kept as unproven, that one would
-            # go out again behind a loss and cut what is heard here, whose audio is gone.
+            # All utterances before the last interrupt have ended, so this start proves that the interrupt arrived.
+            # Otherwise a loss would send it again, and it would cut this utterance, whose audio is released.
             self._acks.forget_interrupt()
         if not is_named and utterance.start_may_be_lost:
-            # Its own start may have been told to the lost socket, so this may be of a later one, whose own start
-            # will then not come. Where no acks come either, nothing else would ever be a sign of that one.
+            # The lost socket may have had this start, so that the report belongs to a later utterance, whose own
+            # start will then not come. Where no acks come either, the later one would have no other sign.
             for later in self._queue.active[self._queue.active.index(utterance) + 1 :]:
                 later.miss_start(accepted=not self._acks.acknowledges)
         self._queue.start(utterance, now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
-        """Take the end of an utterance; an event that came after an interrupt is ignored."""
+        """Handle the end of an utterance; an event that comes after an interrupt is ignored."""
         queue = self._queue
         if self._interrupts.on_stopped(refs, now_s) or queue.is_over(refs):
             return
@@ -139,7 +139,7 @@ class PlaybackTracker:
         head = self._queue.active[0]
         overdue_at_s = self._conclude_at_s(head)
         if overdue_at_s is None and (overdue_at_s := self._overdue_at_s(head)) is not None:
-            # Pongs and most acks wake nobody, and may have brought the proof that is waited for.
+            # Pongs and most acks do not lead to a `tick`, and may have brought the missing proof.
             overdue_at_s = max(overdue_at_s, self._ticked_at_s + _RECHECK_S)
         started_by_s = self._started_by_s(head) if head.accepted else None
         if started_by_s is None or overdue_at_s is None:
@@ -147,9 +147,9 @@ class PlaybackTracker:
         return min(started_by_s, overdue_at_s)
 
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
-        """Conclude what LiveAvatar should have said by now about the first in queue. There must be one.
+        """Infer overdue reports about the first utterance; the queue must not be empty.
 
-        Nothing is concluded while the socket is stuck: what LiveAvatar did not take it cannot have played.
+        Nothing is inferred while the socket is stuck: LiveAvatar cannot have played audio that it did not read.
         """
         self._is_stuck = is_stuck
         self._ticked_at_s = now_s
@@ -175,10 +175,10 @@ class PlaybackTracker:
         return head.first_sent_at_s + self._config.started_timeout_s
 
     def _conclude_at_s(self, head: Utterance) -> float | None:
-        """Return when the head ends without LiveAvatar's word; None while another socket may still bring it.
+        """Return when the head ends without a report; None while another socket may still bring one.
 
-        What is missing goes over another socket once, see `AckTracker.silent_at_s`. When that one brings no more
-        proof, the utterance ends.
+        Missing audio is sent over another socket once, see `AckTracker.silent_at_s`. When that socket brings no
+        proof either, the utterance ends.
         """
         acks = self._acks
         if not head.still_unconfirmed:
@@ -198,34 +198,34 @@ class PlaybackTracker:
         confirms = self._acks.confirms
         if head.overdue_at_s is not None and confirms:
             return head.overdue_at_s
-        # Where nothing is acknowledged, its start is the first sign of it, and that waits for all before it.
+        # Without acks, a start is the first sign of an utterance, and comes after all earlier ones.
         since_s = max(head.first_sent_at_s, self._queue.head_since_s, self._acks.moved_at_s)
-        # Where nothing is confirmed either, what was sent again may have been there, and is said first.
+        # Without pongs too, repeated audio may have been there before, and is then played twice first.
         resent_s = 0.0 if confirms else self._queue.resent_s
         return max(head.overdue_at_s or 0.0, since_s + self._config.ended_grace_s) + resent_s
 
     def _expects_start(self, head: Utterance) -> bool:
         """Return True when a missing start means that an accepted utterance is not played.
 
-        Only where starts were told by name, since a pose need not change between two utterances.
+        Only where starts were reported by name, since a pose need not change between two utterances.
         """
         tells = self._names_starts and self._acks.acknowledges
         return tells and head.rewindable and not (head.start_may_be_lost or self._talking)
 
     def _retry(self, head: Utterance) -> None:
-        """Send an utterance again that was accepted and is not played; the second time it fails."""
+        """Send an accepted utterance that is not played again, once; the second time the utterance fails."""
         if not head.retried:
             head.retry()
             self._interrupts.restart_speech()
             return
         self._fail(
             head,
-            "LiveAvatar took this utterance twice and began to speak neither; speak it again, or in a new session",
+            "LiveAvatar accepted this utterance twice and did not speak it; send it again, or in a new session",
         )
 
     def _conclude(self, head: Utterance) -> None:
         if head.still_unconfirmed and head.accepted and not self._acks.reads:
-            # Its acks stopped, and pongs never came: silence proves nothing, so the playout clock decides.
+            # Acks stopped and pongs never came, so silence proves nothing and the playout clock decides.
             head.confirm_all()
             if not head.end_sent:
                 return
@@ -234,10 +234,10 @@ class PlaybackTracker:
             return
         self._fail(
             head,
-            "LiveAvatar gave no sign of having taken all of this utterance; speak it again, or in a new session",
+            "LiveAvatar did not confirm all of this utterance; send it again, or in a new session",
         )
         if self._acks.reads:
-            # Whoever is told that it failed may say it again, so it must not be spoken when LiveAvatar reads on.
+            # A caller that sees the failure may repeat the utterance, so LiveAvatar must not speak it later too.
             self._interrupts.restart_speech()
 
     def _fail(self, head: Utterance, message: str) -> None:

@@ -31,21 +31,21 @@ class SpeechTotals:
 
     utterance_count: int = 0
     received_bytes: int = 0
-    """In the callers' formats, without what came twice."""
+    """In the callers' formats, without repeated bytes."""
     dropped_bytes: int = 0
-    """The same, of what was never sent."""
+    """Received bytes that were never sent, in the callers' formats."""
     upstream_bytes: int = 0
-    """PCM that went up, again what was sent again."""
+    """PCM that was sent to LiveAvatar, repeats included."""
     played_s: float = 0.0
-    """Seconds heard of utterances that ended."""
+    """Seconds of ended utterances that were played."""
     interruption_count: int = 0
-    """Interrupts that cut something."""
+    """Interrupts that ended an utterance."""
 
 
 class UtteranceQueue:
-    """Utterances in the order they were begun, and what the other parts of speech share: clock, credit, totals.
+    """Utterances in the order of their begin, with the clock, credit and totals that the parts of speech share.
 
-    It carries out starts and ends. When one is due is for others to say.
+    The queue carries out starts and ends; other parts decide when they are due.
 
     Invariant: at most one start and exactly one end for each utterance, in `reports`, which the owner empties.
     """
@@ -62,9 +62,9 @@ class UtteranceQueue:
         self.reports_starts = False
         """True once LiveAvatar reported a start, by name or by pose."""
         self.head_since_s = 0.0
-        """Time since which the first utterance is first, or of the latest end of any."""
+        """Time at which the first utterance became the first, or at which the latest end was."""
         self.resent_s = 0.0
-        """Seconds of audio that were sent again, so that the avatar may play them twice before the queue."""
+        """Seconds of audio that were sent again, so that the avatar may play them twice."""
         self._config = config
         self._credit = Credit(config.max_buffered_s)
         self._correlator = Correlator(config.remembered_utterances)
@@ -82,8 +82,8 @@ class UtteranceQueue:
         """Open an utterance at the end of the queue.
 
         Raises:
-            UtteranceIdReused: the id was used before in this session.
-            CapacityExhausted: too many utterances are queued.
+            UtteranceIdReused: The id was used before in this session.
+            CapacityExhausted: Too many utterances are queued.
         """
         if utterance_id in self._ended or any(utterance.id == utterance_id for utterance in self.active):
             raise UtteranceIdReused(utterance_id)
@@ -101,18 +101,18 @@ class UtteranceQueue:
         return utterance
 
     def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
-        """Find an utterance for a stream that goes on with it, or how it ended; None when it never was.
+        """Return an utterance for a stream that resumes it, its end if it has ended, or None for an unknown id.
 
         Raises:
-            InvalidField: it was begun in another format.
+            InvalidField: The utterance was begun in another format.
         """
         utterance = next((one for one in self.active if one.id == utterance_id), None)
         if utterance is None:
             return self._ended.get(utterance_id)
         if utterance.intake.format != intake.format:
             raise InvalidField(
-                f"utterance {utterance_id!r} is {utterance.intake.format}, this stream {intake.format}; go on in "
-                "the format it was begun in",
+                f"utterance {utterance_id!r} is {utterance.intake.format}, this stream {intake.format}; "
+                "resume it in the format of its beginning",
                 field="header.format",
                 utterance_id=utterance_id,
                 format=intake.format,
@@ -124,7 +124,7 @@ class UtteranceQueue:
         """Return the targets of an interrupt: all without an id, none when the named utterance has ended.
 
         Raises:
-            UtteranceNotFound: this session never had it.
+            UtteranceNotFound: The session never had this utterance.
         """
         if not utterance_id:
             return list(self.active)
@@ -142,14 +142,14 @@ class UtteranceQueue:
     # --- credit
 
     def credit_bytes(self, intake: AudioInput) -> int:
-        """Bytes of a format that may come beyond what was received, whole samples."""
+        """Return how many bytes of a format may come besides those received so far, in whole samples."""
         return self._credit.left_bytes(self.active, intake)
 
     def share_credit(self) -> None:
-        """Share the credit anew: something was begun, cut, dropped or ended."""
+        """Divide the credit again, after an utterance was begun, cut, dropped or ended."""
         self._credit.share(self.active)
 
-    # --- which utterance an event is about
+    # --- utterances of events
 
     def find(self, upstream_id: str) -> Utterance | None:
         """Return the active utterance with an upstream id, if any."""
@@ -160,26 +160,26 @@ class UtteranceQueue:
         return self._correlator.find(refs, self.active)
 
     def upstream_id_of(self, refs: Refs) -> str:
-        """Return the upstream id that an event names; "" when it names no utterance that is known."""
+        """Return the upstream id that an event names; "" when no utterance has it."""
         return self._correlator.upstream_id_of(refs, self.active)
 
     def is_over(self, refs: Refs) -> bool:
-        """Return True when an event is about an ended utterance: it came late and is ignored."""
+        """Return True when an event is about an ended utterance, so that the event is ignored."""
         return self._correlator.names_ended(refs, self.active)
 
     # --- starts and ends
 
     def update_head(self, now_s: float) -> None:
-        """Note since when it is the first one's turn. There must be one."""
+        """Record since when the first utterance is first; the queue must not be empty."""
         head = self.active[0]
         if head is not self._head:
             self._head, self.head_since_s = head, now_s
 
     def start(self, utterance: Utterance, now_s: float, *, inferred: bool = False) -> None:
-        """Start an utterance that has not started. With `inferred`, LiveAvatar did not report it."""
+        """Start an utterance, if it has not started; `inferred` when LiveAvatar did not report the start."""
         if utterance.started:
             return
-        # What plays now was preceded by all before it: those ended without a word.
+        # LiveAvatar plays in order, so all earlier utterances have ended without a report.
         for earlier in self.active[: self.active.index(utterance)]:
             self.end(earlier, Outcome.COMPLETED, earlier.sent_s, inferred=True)
         utterance.start(end_due_at_s=now_s + utterance.sent_s + self._config.ended_grace_s)
@@ -194,7 +194,7 @@ class UtteranceQueue:
         if not utterance.accepted or not utterance.is_upstream:
             return
         if not all(earlier.end_sent for earlier in self.active[: self.active.index(utterance)]):
-            # The process that had the rest of that one is gone.
+            # An earlier utterance is incomplete: the process that had the rest of its audio was lost.
             return
         if self.clock.heard_s(now_s) > utterance.start_s:
             self.start(utterance, now_s, inferred=True)
@@ -202,7 +202,7 @@ class UtteranceQueue:
     def end(
         self, utterance: Utterance, outcome: Outcome, played_s: float, *, inferred: bool = False
     ) -> UtteranceEnded:
-        """Remove an utterance from the queue; with a failure it ends as FAILED, whatever the outcome."""
+        """Remove an utterance from the queue; one with a failure ends as FAILED instead of `outcome`."""
         if utterance.failure is not None:
             outcome = Outcome.FAILED
         self.totals.dropped_bytes += utterance.finish(outcome, played_s, inferred=inferred)
@@ -233,7 +233,7 @@ class UtteranceQueue:
             self.end(one, Outcome.COMPLETED, one.sent_s)
 
     def rewind(self) -> None:
-        """Make all that is upstream wait again, from the beginning and under fresh ids: it was dropped there."""
+        """Make all utterances upstream, which LiveAvatar dropped, wait again from the beginning under new ids."""
         self.resent_s = 0.0
         for utterance in self.active:
             if utterance.is_upstream:
@@ -242,14 +242,14 @@ class UtteranceQueue:
         self.share_credit()
 
     def close(self, error: GatewayError, now_s: float) -> None:
-        """End all with an error, and with what was heard until now."""
+        """End all utterances with an error and with the seconds that were played so far."""
         for utterance in list(self.active):
             self.infer_start(utterance, now_s)
             utterance.position_s(self.clock, now_s)
             utterance.fail(error)
             self.end(utterance, Outcome.FAILED, 0.0)
 
-    # --- another process's session
+    # --- takeover from another process
 
     def restore(self, past: SessionSnapshot, now_s: float) -> None:
         """Continue the queue of another process; only for an empty queue."""
@@ -274,7 +274,7 @@ class UtteranceQueue:
             started=past.started,
             interrupted=past.interrupted,
         )
-        # All of it may be played by now: what is known of its lead died with the process that had it.
+        # All of it may be played by now: the former process did not record its lead.
         self.clock.send(past.sent_s, now_s)
         self.clock.confirm(self.clock.sent_s, now_s)
         if past.end_sent:

@@ -14,10 +14,10 @@ _NEVER_BYTES = 1 << 62
 
 
 class Sender:
-    """Makes commands of what is in queue.
+    """Maker of commands from the queue.
 
-    Invariant: bytes of an utterance go up once and in order, after those of the one before; what may be missing
-    after a loss goes first, and nothing goes while an interrupt is on its way.
+    Invariant: bytes of an utterance are sent once and in order, after those of the utterance before it. After a
+    loss, unconfirmed audio is sent first. No audio is sent while an interrupt is pending.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Sender:
         handover: Handover,
     ) -> None:
         self.deadline_s: float | None = None
-        """Time of the next call of `next_command` without an input."""
+        """Time of the next call of `next_command` if no input comes before."""
         self.wake_bytes = 0
-        """Buffered bytes of the current utterance at which to call it earlier."""
+        """Buffered bytes of the current utterance at which `next_command` is to be called earlier."""
         self.waits_for_proof = False
-        """True when audio waits until LiveAvatar has confirmed what went out before it."""
+        """True when audio waits until LiveAvatar has confirmed earlier audio."""
         self.sent_count = 0
-        """Packets, ends and interrupts so far: the number of the last one."""
+        """Number of the latest packet, end or interrupt."""
         self._config = config
         self._queue = queue
         self._acks = acks
@@ -43,7 +43,7 @@ class Sender:
         self._handover = handover
 
     def next_command(self, now_s: float) -> Command | None:
-        """Return the command that is due now, or None and set `deadline_s` and `wake_bytes`."""
+        """Return the command that is due now; without one, set `deadline_s` and `wake_bytes` and return None."""
         self.deadline_s = None
         self.wake_bytes = _NEVER_BYTES
         self.waits_for_proof = False

@@ -20,22 +20,22 @@ from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 class Speech:
     """Speech of a session, assembled from its parts.
 
-    Each part knows those before it and none behind:
+    Each part knows the parts before it alone:
 
     - `queue.UtteranceQueue`: the utterances, their starts and ends, the playout clock, credit and totals;
-    - `acks.AckTracker`: what LiveAvatar is known to have of what was sent;
+    - `acks.AckTracker`: confirmation of sent commands;
     - `interrupts.Interrupts`: the pending interrupt;
     - `handover.Handover`: the audio that the outgoing avatar is still sent;
     - `playback.PlaybackTracker`: starts and ends of playback, reported by LiveAvatar or inferred from time;
-    - `underruns.Underruns`: sources that give too little;
-    - `sender.Sender`: what goes out next.
+    - `underruns.Underruns`: sources that send too little;
+    - `sender.Sender`: the next command.
 
-    Give it inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`), then drain `next_command`
-    until it is None; sleep until `deadline_s` or until an input says that a command is due. What it concludes is
-    in `reports`, for the owner to empty.
+    The owner calls the methods for inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`),
+    then calls `next_command` until it returns None, and waits until `deadline_s` or until an input reports that a
+    command may be due. Events and answers are in `reports`, for the owner to empty.
 
-    Invariant: at most one start and exactly one end for each utterance; bytes of one go up once and in order,
-    after those of the one before.
+    Invariant: at most one start and exactly one end for each utterance; bytes of an utterance are sent once and in
+    order, after those of the utterance before it.
     """
 
     def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
@@ -60,43 +60,44 @@ class Speech:
 
     @property
     def waits_for_proof(self) -> bool:
-        """Return whether a command may be due as soon as LiveAvatar confirms anything."""
+        """True when a command may be due as soon as LiveAvatar confirms anything."""
         return self._sender.waits_for_proof
 
     @property
     def sent_count(self) -> int:
-        """Packets, ends and interrupts that went out: the number of the last, for the ping behind it."""
+        """Number of the latest packet, end or interrupt, for the ping after it."""
         return self._sender.sent_count
 
     # --- the caller's side
 
     def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
-        """Open an utterance behind those in queue.
+        """Open an utterance at the end of the queue.
 
         Raises:
-            UtteranceIdReused: the id was used before in this session.
-            CapacityExhausted: too many utterances are in queue.
+            UtteranceIdReused: The id was used before in this session.
+            CapacityExhausted: Too many utterances are queued.
         """
         utterance = self._queue.begin(utterance_id, intake)
-        # Its first chunk is to be looked at, whatever the last look waited for.
+        # The sender must see its first chunk, whatever size the sender waited for before.
         self._sender.wake_bytes = 0
         return utterance
 
     def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
-        """Find an utterance for a stream that goes on with it, or how it ended; None when it never was.
+        """Return an utterance for a stream that resumes it, its end if it has ended, or None for an unknown id.
 
         Raises:
-            InvalidField: it was begun in another format.
+            InvalidField: The utterance was begun in another format.
         """
         return self._queue.take_up(utterance_id, intake)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
-        """Take a chunk; True when a packet may be due, so that `next_command` should be asked.
+        """Accept a chunk; return True when a packet may be due, so that `next_command` is to be called.
 
-        Chunks of an utterance that was cut or sealed by an error were on their way: dropped and counted.
+        Chunks of a sealed utterance, which were on their way when it was interrupted or failed, are dropped and
+        counted.
 
         Raises:
-            CallerError, CreditExceeded: see `Utterance.receive`. Nothing was taken.
+            CallerError, CreditExceeded: The chunk was refused, see `Utterance.receive`.
         """
         if utterance.sealed:
             self.drop_stale(len(audio))
@@ -105,26 +106,26 @@ class Speech:
         return utterance.buffered >= self._sender.wake_bytes
 
     def drop_stale(self, size_bytes: int) -> None:
-        """Count audio that came for an utterance which takes none: it is not spoken."""
+        """Count audio that came for a sealed utterance and is dropped."""
         self.totals.dropped_bytes += size_bytes
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
-        """Take no more audio for an utterance; it is spoken to its end."""
+        """Accept no more audio for an utterance, which is spoken to its end."""
         if utterance.outcome is None:
             self.totals.dropped_bytes += utterance.seal(failure)
 
     def cancel(self, utterance: Utterance) -> None:
-        """Drop an utterance, or cut it if it is being spoken."""
+        """Drop a queued utterance, or interrupt it if the avatar speaks it."""
         if utterance.outcome is None:
             self.interrupt(utterance.id)
 
     def interrupt(self, utterance_id: str) -> int:
-        """Interrupt an utterance, or all of them without an id; return the id that its `Answer` has.
+        """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
         See `Interrupts.interrupt`.
 
         Raises:
-            UtteranceNotFound: this session never had it.
+            UtteranceNotFound: The session never had this utterance.
         """
         return self._interrupts.interrupt(utterance_id)
 
@@ -133,11 +134,11 @@ class Speech:
         return self._queue.find(upstream_id)
 
     def credit_bytes(self, intake: AudioInput) -> int:
-        """Bytes of a format that may come beyond what was received, whole samples."""
+        """Return how many bytes of a format may come besides those received so far, in whole samples."""
         return self._queue.credit_bytes(intake)
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
-        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
+        """Return how many bytes LiveAvatar has of an utterance: all sent ones where it never confirms anything."""
         return self._acks.confirmed_bytes(utterance)
 
     def note_readiness_probe(self, command_id: str) -> None:
@@ -151,23 +152,23 @@ class Speech:
         return self._acks.on_appended(refs, now_s)
 
     def on_committed(self, refs: Refs, now_s: float) -> None:
-        """Confirm all of an utterance, whose end LiveAvatar acknowledged."""
+        """Confirm all of an utterance whose end LiveAvatar acknowledged."""
         self._acks.on_committed(refs, now_s)
 
     def on_read(self, number: int, now_s: float) -> None:
-        """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
+        """Confirm commands up to the `number`-th; where acks come, only those older than `presumed_taken_s`."""
         self._acks.on_read(number, now_s)
 
     def on_started(self, refs: Refs, now_s: float) -> None:
-        """Take the start of an utterance."""
+        """Handle the start of an utterance."""
         self._playback.on_started(refs, now_s)
 
     def on_talking(self, now_s: float) -> None:
-        """Take the talking pose as a start, unless an utterance is playing already."""
+        """Handle the talking pose as a start, unless an utterance is playing already."""
         self._playback.on_talking(now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
-        """Take the end of an utterance; an event that came after an interrupt is ignored."""
+        """Handle the end of an utterance; an event that comes after an interrupt is ignored."""
         self._playback.on_ended(refs, now_s)
 
     def on_silent(self, now_s: float) -> None:
@@ -175,36 +176,36 @@ class Speech:
         self._playback.on_silent(now_s)
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
-        """Take note that LiveAvatar carried an interrupt out."""
+        """Handle LiveAvatar's report that an interrupt was carried out."""
         self._interrupts.on_cleared(refs, now_s)
 
     def on_interrupted(self, refs: Refs, now_s: float) -> None:
-        """Take note that LiveAvatar interrupted an utterance."""
+        """Handle LiveAvatar's report that an utterance was interrupted."""
         self._interrupts.on_stopped(refs, now_s)
 
     # --- time and commands
 
     @property
     def silent_at_s(self) -> float | None:
-        """Time at which the socket counts as dead unless LiveAvatar confirms something; None without one."""
+        """Time at which the socket counts as dead unless a confirmation comes; None without one."""
         return self._acks.silent_at_s(is_cutting=self._interrupts.pending is not None)
 
     def note_stall(self, now_s: float) -> None:
-        """Give LiveAvatar its time anew: until now its end of the socket took nothing, so it could say nothing."""
+        """Restart LiveAvatar's deadlines: the socket stood still until now, so nothing could be reported."""
         self._acks.moved_at_s = now_s
         for utterance in self.active:
             utterance.delay_end(now_s + utterance.delivery.unconfirmed_s + self.config.ended_grace_s)
 
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
-        """Conclude what LiveAvatar should have said by now, unless its end of the socket takes nothing."""
+        """Infer overdue reports, unless LiveAvatar's end of the socket stands still."""
         self._interrupts.tick(now_s)
-        # Nothing is concluded while an interrupt is on its way: it decides what was heard and what is sent again.
+        # Nothing is inferred while an interrupt is pending: it decides which audio was played and is sent again.
         if self._interrupts.pending is None and self.active:
             self._playback.tick(now_s, is_stuck=is_stuck)
         self._underruns.tick(now_s)
 
     def next_command(self, now_s: float) -> Command | None:
-        """Return the command that is due now, or None and set `deadline_s`."""
+        """Set `deadline_s`, and return the command that is due now, if any."""
         command = self._sender.next_command(now_s)
         deadline_s = self._sender.deadline_s
         playback_s = None if self._interrupts.pending is not None else self._playback.deadline_s
@@ -212,12 +213,12 @@ class Speech:
         self.deadline_s = min((at_s for at_s in due if at_s is not None), default=None)
         return command
 
-    # --- a lost socket, another avatar, another process
+    # --- loss, handover, takeover
 
     def lose(self, now_s: float) -> None:
-        """Send nothing until `resume`, since the socket is lost; what LiveAvatar may not have is sent first then.
+        """Send nothing until `resume`, since the socket is lost; unconfirmed audio is sent first then.
 
-        What was sent and confirmed is there, plays on, and is not sent again.
+        LiveAvatar plays confirmed audio to its end, so that audio is not sent again.
         """
         self._queue.enabled = False
         self.handover.forget()
@@ -228,7 +229,7 @@ class Speech:
             utterance.advance_end(end_by_s)
 
     def resume(self, now_s: float) -> int:
-        """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
+        """Continue on a new socket; return the size of the audio that is sent again, PCM bytes."""
         self._queue.enabled = True
         for utterance in self.active:
             utterance.resume(now_s)
@@ -237,9 +238,10 @@ class Speech:
         return resent_bytes
 
     def hand_over(self, now_s: float) -> int:
-        """Another avatar goes on; returns how much audio goes up a second time, PCM bytes.
+        """Continue on another avatar; return the size of the audio that is sent again, PCM bytes.
 
-        What this one confirmed was heard, or is cut if it was not; all else goes to the other.
+        Audio that the outgoing avatar confirmed is not sent again, even if it is cut; the next avatar gets the
+        rest.
         """
         self._interrupts.finish(now_s)
         self._acks.forget_interrupt()
@@ -247,7 +249,7 @@ class Speech:
         self.lose(now_s)
         self.handover.gate = SendGate.NOTHING
         resent_bytes = self.resume(now_s)
-        # The other one has nothing yet that it could say twice.
+        # The next avatar has no audio yet that it could play twice.
         self._queue.resent_s = 0.0
         return resent_bytes
 
@@ -256,11 +258,11 @@ class Speech:
         self._playback.forget_pose()
 
     def restore(self, past: SessionSnapshot, now_s: float) -> None:
-        """Go on with the speech of a session that another process drove. For one without speech of its own."""
+        """Continue the speech of a session that another process drove before; the queue must be empty."""
         self._queue.restore(past, now_s)
         self._interrupts.restore()
 
     def close(self, error: GatewayError, now_s: float) -> None:
-        """End everything: the session is over. Interrupts on their way are answered with what was heard."""
+        """End all utterances with an error, and answer the pending interrupt, since the session ends."""
         self._interrupts.finish(now_s)
         self._queue.close(error, now_s)

@@ -1,4 +1,4 @@
-"""Barge-in: what is cut, what is kept whole, and what everyone is told."""
+"""Interrupts: their targets, the utterances that stay whole, and the reports."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def ended(utterance) -> m.SpeakEnded:
 
 @pytest.fixture
 def speaking(rig):
-    """`a` of 10 s is being heard for one second, so 7.6 s and less of it wait here."""
+    """Rig in which `a` of 10 s has played for one second, so that at most 7.6 s of it wait here."""
     utterance = rig.say("a", 10)
     rig.tell(appended(utterance), started(utterance))
     rig.run(1)
@@ -32,7 +32,7 @@ def speaking(rig):
 
 @pytest.fixture
 def near_the_end(rig):
-    """`a` is nearly over, and the first packets of `b` are upstream already."""
+    """Rig in which `a` is nearly over and the first packets of `b` are upstream."""
     first = rig.say("a", 1.4)
     second = rig.begin("b")
     rig.receive(second, b"".join(rig.pcm(0.5, fill=fill) for fill in range(1, 5)))
@@ -311,7 +311,7 @@ def test_an_interrupt_of_an_ended_session_is_refused(rig):
         rig.interrupt()
 
 
-# --- an utterance behind the cut one that was sent early
+# --- an utterance that was sent early, behind the interrupted one
 
 
 def test_an_utterance_sent_early_is_sent_again_whole_under_a_fresh_id(rig, near_the_end):
@@ -343,7 +343,7 @@ def test_events_under_its_old_id_are_ignored(rig, near_the_end):
 
 @pytest.mark.parametrize("sign", ["id", "none", "pose"])
 def test_a_start_that_the_interrupt_overtakes_costs_no_audio(rig, near_the_end, sign):
-    """`a` ends by itself while the interrupt is on its way, so that `b` starts, and is dropped with it."""
+    """`a` ends by itself while the interrupt is in flight, so that `b` starts and is dropped."""
     _, second = near_the_end
     rig.interrupt("a")
     rig.tell({"id": started(second), "none": m.SpeakStarted(m.Refs()), "pose": TALKING}[sign])
@@ -397,13 +397,13 @@ def test_an_early_utterance_that_was_played_whole_before_the_interrupt_has_ended
 
 
 def test_cutting_the_early_one_cuts_what_is_before_it_too(rig, near_the_end):
-    """LiveAvatar drops all it has; it cannot drop the second alone."""
+    """LiveAvatar drops all its audio; it cannot drop the second utterance alone."""
     interrupt_id = rig.interrupt("b")
     rig.cleared()
     assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a", "b"]
 
 
-# --- interrupts that meet
+# --- concurrent interrupts
 
 
 def test_two_interrupts_of_the_same_share_one_command_and_both_are_answered(rig, speaking):
@@ -424,7 +424,7 @@ def test_an_interrupt_of_all_behind_one_by_id_is_answered_with_all(rig, speaking
 
 
 def test_interrupts_of_two_utterances_are_both_answered(rig, near_the_end):
-    """The second must not push the first aside, or who waits for it would wait for ever."""
+    """The second must not replace the first, whose caller would then wait forever."""
     interrupt_ids = rig.interrupt("a"), rig.interrupt("b")
     rig.cleared()
     assert [[end.utterance_id for end in rig.answer(one)] for one in interrupt_ids] == [["a"], ["b"]]

@@ -134,6 +134,26 @@ def test_an_utterance_goes_out_again_once_without_proof_where_no_pongs_ever_come
     assert len(rig.sent(utterance.upstream_id)) <= 2 * len(rig.pcm(2.0))
 
 
+def test_an_open_utterance_that_went_out_again_once_stays_open_and_takes_more(make_rig):
+    rig = make_rig({"silence_timeout_s": 5.0}).ready()
+    utterance = rig.begin("u")
+    rig.receive(utterance, rig.pcm(2.0))
+    rig.acknowledge(1)
+    rounds = 0
+    for _ in range(200):
+        rig.now_s += 0.1
+        rig.wake()
+        if rig.is_silent_at(rig.now_s):
+            rounds += 1
+            rig.lose()
+            rig.reopen()
+    assert rounds == 1
+    assert rig.story("u") == ["started"]
+    assert utterance.confirmed == utterance.cut == len(rig.pcm(2.0))
+    rig.receive(utterance, rig.pcm(0.4, fill=2))
+    assert rig.packets[-1].pcm == rig.pcm(0.4, fill=2)
+
+
 # --- stuck sockets
 
 
@@ -147,6 +167,18 @@ def test_nothing_is_concluded_while_the_socket_takes_nothing(rig):
         rig.session.drain(rig.now_s)
     assert rig.story("u1") == ["started"]
     rig.run(1.0)
+    assert rig.story("u1") == ["started"], "LiveAvatar had no time to say it"
+    rig.run(10.0)
+    assert rig.end_of("u1").outcome is Outcome.COMPLETED
+
+
+def test_a_send_that_took_long_gives_liveavatar_its_time_anew(rig):
+    first = rig.say("u1", 0.4)
+    rig.begin("u2")
+    rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
+    rig.now_s += 8.0
+    rig.session.note_stall(rig.now_s)
+    rig.wake()
     assert rig.story("u1") == ["started"], "LiveAvatar had no time to say it"
     rig.run(10.0)
     assert rig.end_of("u1").outcome is Outcome.COMPLETED

@@ -6,7 +6,7 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.errors import EventsCompacted, UtteranceIdReused
+from liveavatar_gateway.core.errors import AudioContainerDetected, EventsCompacted, UtteranceIdReused
 from liveavatar_gateway.core.events import Adopted, Reconnected, UtteranceEnded
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
@@ -163,3 +163,16 @@ def test_what_was_upstream_behind_an_interrupt_is_cut_with_it(restore, rig):
         ("u1", Outcome.INTERRUPTED),
         ("u2", Outcome.INTERRUPTED),
     ]
+
+
+@pytest.mark.parametrize(("taken_bytes", "is_refused"), [(0, True), (2, False)])
+def test_the_first_bytes_are_checked_for_a_file_where_liveavatar_has_none(restore, rig, taken_bytes, is_refused):
+    again = restore(past_utterance(rig.native, taken_bytes=taken_bytes, sent_s=0.0))
+    again.reopen()
+    utterance = again.speech.active[0]
+    if is_refused:
+        with pytest.raises(AudioContainerDetected):
+            again.receive(utterance, b"RIFF....")
+    else:
+        again.receive(utterance, b"RIFF....")
+        assert utterance.received == 10

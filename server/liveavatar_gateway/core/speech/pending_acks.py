@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, unique
+from itertools import takewhile
 
 _MAX_PENDING = 1024
 """Largest number of commands that are kept where LiveAvatar acknowledges nothing: some 17 minutes of speech."""
@@ -62,9 +63,7 @@ class PendingAcks:
         )
         if found is None:
             return None
-        for earlier in self._all:
-            if earlier is found:
-                break
+        for earlier in takewhile(lambda one: one is not found, self._all):
             if earlier.settled_at_s is None:
                 earlier.settled_at_s = now_s
         self._all.remove(found)

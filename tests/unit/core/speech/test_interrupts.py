@@ -254,6 +254,17 @@ def test_an_utterance_after_a_cut_is_heard_from_its_own_beginning(rig, speaking)
     assert second.position_s(rig.speech.clock, rig.now_s) == pytest.approx(0.5)
 
 
+def test_an_utterance_that_starts_while_its_interrupt_is_on_its_way_is_told_as_started(rig):
+    utterance = rig.say("u1", 3.0)
+    rig.interrupt()
+    rig.run(0.2)
+    rig.tell(m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(0.3)
+    rig.cleared()
+    assert rig.story("u1") == ["started", "interrupted"]
+    assert rig.end_of("u1").played_s == pytest.approx(0.3)
+
+
 # --- an interrupt by id
 
 

@@ -93,6 +93,13 @@ def test_a_start_before_anything_was_sent_is_ignored(rig):
     assert rig.story("u") == []
 
 
+def test_a_talking_pose_with_nothing_in_line_starts_nothing(rig):
+    rig.tell(TALKING)
+    rig.say("u", 0.4)
+    assert rig.session.pose is Pose.TALKING
+    assert rig.story("u") == []
+
+
 def test_an_end_with_nothing_in_line_is_ignored(rig):
     rig.tell(says(ENDED), says(APPENDED), IDLE, says(m.Committed, "x"))
     assert rig.speech.active == []

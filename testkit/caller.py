@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -71,16 +71,54 @@ def refusal(error: grpc.aio.AioRpcError) -> Refusal:
     for key, value in error.trailing_metadata() or ():
         if key == rpc_status.GRPC_DETAILS_METADATA_KEY:
             return Refusal(status_pb2.Status.FromString(value))
-    raise AssertionError(f"no details in {error!r}")
+    raise (BareDeadline if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else AssertionError)(
+        f"no details in {error!r}"
+    )
 
 
 async def refused(awaitable: Any) -> Refusal:
     """Await what must be refused and return why."""
+    return refusal(await _failure(awaitable))
+
+
+async def _failure(awaitable: Any) -> grpc.aio.AioRpcError:
     try:
         result = await asyncio.wait_for(awaitable, STEP_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
-        return refusal(error)
+        return error
     raise AssertionError(f"not refused: {result!r}")
+
+
+async def refused_before_deadline(call: Callable[[float], Awaitable[Any]]) -> Refusal:
+    """Return why a call was refused shortly before its deadline; a machine that stalls gets a later deadline.
+
+    Args:
+        call: Starts the call with a timeout in seconds. It is repeated, so it must be idempotent.
+    """
+    for timeout_s in (2.0, 4.0):
+        try:
+            return refusal(await _failure(call(timeout_s)))
+        except BareDeadline:
+            continue
+    return refusal(await _failure(call(8.0)))
+
+
+class BareDeadline(AssertionError):
+    """End of a call by gRPC's own deadline, before the gateway's answer arrived."""
+
+
+async def write(call: Any, request: Any) -> None:
+    """Write a request; a call that has ended already raises its status, as one that ends meanwhile does.
+
+    Raises:
+        grpc.aio.AioRpcError: the call has ended.
+    """
+    try:
+        await call.write(request)
+    except asyncio.InvalidStateError as error:
+        raise grpc.aio.AioRpcError(
+            await call.code(), grpc.aio.Metadata(), await call.trailing_metadata(), details=await call.details()
+        ) from error
 
 
 class Speech:
@@ -106,7 +144,7 @@ class Speech:
                 return getattr(response, kind)
 
     async def send(self, **message: Any) -> None:
-        await self.call.write(audio.StreamAudioRequest(**message))
+        await write(self.call, audio.StreamAudioRequest(**message))
 
     async def begin(self, utterance_id: str = "", *, resume: bool = False, idle_s: float | None = None) -> None:
         begin = audio.BeginUtterance(utterance_id=utterance_id, resume=resume)
@@ -190,7 +228,7 @@ class Attachment:
     async def command(self, command_id: str, **command: Any) -> sessions.CommandResult:
         """Send a command and read up to its result."""
         message = sessions.SessionCommand(id=command_id, **command)
-        await self.call.write(sessions.AttachRequest(command=message))
+        await write(self.call, sessions.AttachRequest(command=message))
         while True:
             response = await self.read()
             if response.command_result.id == command_id:
@@ -212,7 +250,7 @@ class Watch:
         self.received: list[sessions.WatchSessionsResponse] = []
 
     async def send(self, **message: Any) -> None:
-        await self.call.write(sessions.WatchSessionsRequest(**message))
+        await write(self.call, sessions.WatchSessionsRequest(**message))
 
     async def add(self, session_id: str, after_sequence: int = 0) -> None:
         await self.send(add=sessions.AddWatch(session_id=session_id, after_sequence=after_sequence))
@@ -263,7 +301,7 @@ class Caller:
     async def attach(self, request_id: str = "", **spec: Any) -> Attachment:
         call = self.sessions.Attach()
         message = sessions.OpenSession(spec=make_spec(**spec), request_id=request_id)
-        await call.write(sessions.AttachRequest(open=message))
+        await write(call, sessions.AttachRequest(open=message))
         return await self._attached(call)
 
     def watch(self) -> Watch:
@@ -274,7 +312,7 @@ class Caller:
         message = sessions.ResumeSession(
             handle=handle, after_sequence=after_sequence, skip_compacted=skip_compacted
         )
-        await call.write(sessions.AttachRequest(resume=message))
+        await write(call, sessions.AttachRequest(resume=message))
         return await self._attached(call)
 
     async def _attached(self, call: Any) -> Attachment:

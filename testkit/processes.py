@@ -44,10 +44,12 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def emulator(*, livekit: LiveKitServer | None = None, **knobs: object) -> Iterator[Emulator]:
+def emulator(
+    *, livekit: LiveKitServer | None = None, connect_retries: int = 0, **knobs: object
+) -> Iterator[Emulator]:
     """Run an emulator: ready after 50 ms, no rate limit, 200 sessions, unless `knobs` say otherwise.
 
-    With `livekit`, its sessions have real rooms on that server.
+    With `livekit`, its sessions have real rooms on that server. `connect_retries` are those of its control client.
     """
     knobs = {"ready_delay_ms": 50, "concurrency": 200, "rate": 0, **knobs}
     environment = {f"EMULATOR_{name.upper()}": str(value) for name, value in knobs.items()}
@@ -56,10 +58,9 @@ def emulator(*, livekit: LiveKitServer | None = None, **knobs: object) -> Iterat
     with (
         tempfile.TemporaryDirectory() as folder,
         server("liveavatar_emulator", environment, Path(folder)) as process,
+        Emulator(process, process.info["url"], connect_retries=connect_retries) as found,
     ):
-        found = Emulator(process, process.info["url"])
-        with found.http:
-            yield found
+        yield found
 
 
 @contextlib.contextmanager

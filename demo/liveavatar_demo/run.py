@@ -13,6 +13,7 @@ import httpx
 
 from liveavatar.gateway import AsyncClient, AsyncSession, AsyncUtterance, GatewayError, Outcome
 from liveavatar_demo import proof, recordings, room
+from liveavatar_demo.emulator_control import EmulatorControl, EmulatorError
 from liveavatar_demo.livekit_server import Room
 from liveavatar_demo.proof import Check, Evidence, Spoken
 from liveavatar_demo.room import NoRoom
@@ -131,7 +132,7 @@ def _failing(servers: Servers) -> Iterator[None]:
     """Say why the call failed, with the end of the servers' logs."""
     try:
         yield
-    except (GatewayError, httpx.HTTPError, TimeoutError) as error:
+    except (GatewayError, EmulatorError, TimeoutError) as error:
         why = str(error) or f"it did not end within {_LIMIT_S:.0f} s"
         raise DemoFailed(f"the call failed: {why}\n{servers.log_tail()}") from error
 
@@ -139,34 +140,12 @@ def _failing(servers: Servers) -> Iterator[None]:
 async def _bounded(servers: Servers, timeline: Timeline) -> tuple[Evidence, bytes]:
     async with (
         asyncio.timeout(_LIMIT_S),
-        httpx.AsyncClient(base_url=servers.emulator_url, trust_env=False, timeout=_CALL_TIMEOUT_S) as http,
         AsyncClient(
             servers.gateway_address, timeout=_CALL_TIMEOUT_S, options=[("grpc.enable_http_proxy", 0)]
         ) as client,
     ):
-        return await _Call(client, _Emulator(http), timeline).hold()
-
-
-class _Emulator:
-    """The emulator's control API, as far as the demo needs it."""
-
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
-
-    async def recording(self, upstream_id: str) -> dict[str, Any]:
-        return await self._json(f"/_emulator/sessions/{upstream_id}")
-
-    async def active_sessions(self) -> int:
-        return int((await self._json("/_emulator/state"))["sessions"]["active"])
-
-    async def audio(self, upstream_id: str, utterance: int, *, played: bool) -> bytes:
-        path = f"/_emulator/sessions/{upstream_id}/utterances/{utterance}/audio"
-        response = await self._http.get(path, params={"played": str(played).lower()})
-        return response.raise_for_status().content
-
-    async def _json(self, path: str) -> dict[str, Any]:
-        found: dict[str, Any] = (await self._http.get(path)).raise_for_status().json()
-        return found
+        with EmulatorControl(servers.emulator_url) as emulator:
+            return await _Call(client, emulator, timeline).hold()
 
 
 class _File:
@@ -183,7 +162,7 @@ class _File:
 class _Call:
     """Demo call: a greeting that must wait, a story that is interrupted."""
 
-    def __init__(self, client: AsyncClient, emulator: _Emulator, timeline: Timeline) -> None:
+    def __init__(self, client: AsyncClient, emulator: EmulatorControl, timeline: Timeline) -> None:
         self._client = client
         self._emulator = emulator
         self._timeline = timeline
@@ -271,18 +250,18 @@ class _Call:
 
     async def _upstream_ack_s(self, upstream_id: str) -> float:
         """Return LiveAvatar's own share of the interrupt's latency."""
-        interrupts = (await self._emulator.recording(upstream_id))["interrupts"]
+        interrupts = (await asyncio.to_thread(self._emulator.session, upstream_id))["interrupts"]
         return float(interrupts[0]["effective_at_s"] - interrupts[0]["received_at_s"]) if interrupts else 0.0
 
     async def _first_packet(self, upstream_id: str) -> Mapping[str, Any]:
         """Wait for the emulator's record of the first packet; the call's limit bounds the wait."""
-        while not (packets := (await self._emulator.recording(upstream_id))["packets"]):  # noqa: ASYNC110 - over HTTP
+        while not (packets := (await asyncio.to_thread(self._emulator.session, upstream_id))["packets"]):  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(_POLL_S)
         first: Mapping[str, Any] = packets[0]
         return first
 
     async def _evidence(self, upstream_id: str, greeted: Outcome, told: Outcome) -> tuple[Evidence, bytes]:
-        recording = await self._emulator.recording(upstream_id)
+        recording = await asyncio.to_thread(self._emulator.session, upstream_id)
         greeting, greeting_heard = await self._spoken(recording, 0, self._greeting, greeted)
         story, story_heard = await self._spoken(recording, 1, self._story, told)
         evidence = Evidence(
@@ -293,7 +272,7 @@ class _Call:
             underruns=recording["underruns"]["count"],
             interrupts=len(recording["interrupts"]),
             packets_after_interrupt=proof.packets_after_interrupt(recording),
-            active_sessions=await self._emulator.active_sessions(),
+            active_sessions=await asyncio.to_thread(self._emulator.active),
         )
         return evidence, greeting_heard + story_heard
 
@@ -304,8 +283,9 @@ class _Call:
         recorded, heard, heard_bytes = b"", b"", 0
         # An utterance that never arrived is evidence too.
         if number < len(recording["utterances"]):
-            recorded = await self._emulator.audio(recording["id"], number, played=False)
-            heard = await self._emulator.audio(recording["id"], number, played=True)
+            audio = self._emulator.utterance_audio
+            recorded = await asyncio.to_thread(audio, recording["id"], number)
+            heard = await asyncio.to_thread(audio, recording["id"], number, played=True)
             heard_bytes = recording["utterances"][number]["played_bytes"]
         spoken = Spoken(
             name=file.path.name,

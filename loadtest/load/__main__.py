@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 from rich.console import Console
 
+from liveavatar_demo.emulator_control import EmulatorError
 from load.behaviours import expected_s
 from load.bench.command import command as bench_command
 from load.comparison import Comparison, compare
@@ -39,7 +40,7 @@ _WIDTH = 140
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_UNUSABLE = (StageError, TimelineError, InvalidRunConfig, ObjectivesError)
+_UNUSABLE = (StageError, EmulatorError, TimelineError, InvalidRunConfig, ObjectivesError)
 _TALK = "talk"
 
 _scenario = click.Choice(list(SCENARIOS))

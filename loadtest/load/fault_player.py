@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from load.control import Control
+from liveavatar_demo.emulator_control import EmulatorControl, EmulatorError
 from load.timeline import Timeline, TimelineEvent
 from stage.errors import StageError
 
@@ -16,7 +16,7 @@ class FaultPlayer:
     `played` holds the events played so far, for the result. Leaving puts back all settings that are still changed.
     """
 
-    def __init__(self, timeline: Timeline, control: Control | None) -> None:
+    def __init__(self, timeline: Timeline, control: EmulatorControl | None) -> None:
         """Prepare it.
 
         Raises:
@@ -59,7 +59,7 @@ class FaultPlayer:
                     self._undo(event)
                 elif not over:
                     self._do(event)
-        except StageError as error:
+        except EmulatorError as error:
             self.problem = f"faults stopped: {error}"
 
     def _do(self, event: TimelineEvent) -> None:
@@ -68,15 +68,15 @@ class FaultPlayer:
         if event.settings is not None:
             known = control.settings()
             self._before[id(event)] = {name: known[name] for name in event.settings if name in known}
-            control.call("PATCH", "/settings", event.settings)
+            control.change_settings(**event.settings)
         elif event.fault is not None:
-            control.call("POST", "/faults", event.fault)
+            control.arm(**event.fault)
         else:
-            control.call("POST", "/restart", event.restart)
+            control.restart(**(event.restart or {}))
         at_s = time.monotonic() - self._zero_mono_s
         self.played.append({"at_s": round(at_s, 3), "what": event.what, "for_s": event.for_s})
 
     def _undo(self, event: TimelineEvent) -> None:
         before = self._before.pop(id(event), None)
         if before and self._control is not None:
-            self._control.call("PATCH", "/settings", before)
+            self._control.change_settings(**before)

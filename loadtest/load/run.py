@@ -12,7 +12,7 @@ from typing import Final
 
 import httpx
 
-from load.control import Control
+from liveavatar_demo.emulator_control import EmulatorControl
 from load.fault_player import FaultPlayer
 from load.locust_process import LocustProcess
 from load.machine import description, steal_s
@@ -106,6 +106,7 @@ def perform(plan: Plan, on_progress: Callable[[Progress], None]) -> RunResult:
 
     Raises:
         StageError: it could not be carried out; logs are in the plan's folder.
+        EmulatorError: the emulator does not answer, or refuses.
         TimelineError: the timeline of faults cannot be played.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def perform(plan: Plan, on_progress: Callable[[Progress], None]) -> RunResult:
     on_progress(Progress("starting"))
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(_stage(plan))
-        control = stack.enter_context(Control(stage.config.emulator)) if stage.config.emulator else None
+        control = stack.enter_context(EmulatorControl(stage.config.emulator)) if stage.config.emulator else None
         fault_player = stack.enter_context(FaultPlayer(timeline, control))
         active_before = control.active() if control else 0
         sampler = None
@@ -270,7 +271,7 @@ def _report(config: RunConfig) -> Report:
     return Report.load(path)
 
 
-def _left_upstream(control: Control, before: int) -> int:
+def _left_upstream(control: EmulatorControl, before: int) -> int:
     """Return the number of sessions still active upstream after a grace, without those that were active before."""
     give_up_s = time.monotonic() + _LEAK_GRACE_S
     while (left := max(0, control.active() - before)) and time.monotonic() < give_up_s:

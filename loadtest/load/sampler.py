@@ -9,9 +9,8 @@ from typing import Self
 import httpx
 import psutil
 
-from load.control import Control
+from liveavatar_demo.emulator_control import EmulatorControl, EmulatorError
 from load.result import Sample
-from stage.errors import StageError
 
 PERIOD_S = 1.0
 _TASKS_EVERY = 5
@@ -49,7 +48,7 @@ class Seen:
 class Sampler:
     """Context manager that takes samples in a thread of its own. `seen` grows meanwhile."""
 
-    def __init__(self, pid: int, control: Control, metrics_url: str | None) -> None:
+    def __init__(self, pid: int, control: EmulatorControl, metrics_url: str | None) -> None:
         """Prepare the sampler.
 
         Args:
@@ -86,7 +85,7 @@ class Sampler:
                 # Samples keep a fixed interval; missed ones are not made up for.
                 due_s = max(due_s + PERIOD_S, time.monotonic())
                 self._over.wait(due_s - time.monotonic())
-        except (psutil.Error, StageError, httpx.HTTPError) as error:
+        except (psutil.Error, EmulatorError, httpx.HTTPError) as error:
             # The run reports the problem; the samples until then are kept.
             self.problem = str(error)
 

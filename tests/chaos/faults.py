@@ -9,11 +9,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 from chaos.proxy import Proxy
 from chaos.schedule import Fault
 from chaos.stage import Stage
 from chaos.toxics import Latency, Slicer
+
+from liveavatar_demo.emulator_control import EmulatorError, EmulatorRefused, EmulatorUnreachable
 
 Way = Callable[[Stage, random.Random], Awaitable[int]]
 
@@ -23,33 +24,24 @@ POLL_S = 0.1
 
 
 async def _running(stage: Stage) -> list[str]:
-    sessions = await _look(stage, "sessions") or []
+    sessions = await _ask(stage.emulator.sessions) or []
     return [one["id"] for one in sessions if one["end_reason"] is None]
 
 
-async def _look(stage: Stage, what: str) -> list[dict[str, Any]] | None:
+async def _ask(call: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
     """Return a list from the emulator; None during a restart."""
-
-    def get() -> list[dict[str, Any]]:
-        return list(stage.emulator.http.get(f"/_emulator/{what}").raise_for_status().json())
-
     try:
-        return await asyncio.to_thread(get)
-    except httpx.TransportError:
+        return await asyncio.to_thread(call)
+    except EmulatorUnreachable:
         return None
 
 
 async def _arm(stage: Stage, **fault: object) -> int:
     """Arm a fault of the emulator, and wait until it has hit somebody."""
-
-    def arm() -> int:
-        answer = stage.emulator.http.post("/_emulator/faults", json=fault).raise_for_status()
-        return int(answer.headers["Location"].rpartition("/")[2])
-
-    number = await asyncio.to_thread(arm)
+    number = await asyncio.to_thread(lambda: stage.emulator.arm(**fault))
     give_up_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up_s:
-        armed = await _look(stage, "faults")
+        armed = await _ask(stage.emulator.faults)
         # One that is not there any more is used up.
         if armed is not None and all(one["fired"] for one in armed if one["id"] == number):
             return 1
@@ -59,16 +51,11 @@ async def _arm(stage: Stage, **fault: object) -> int:
 
 async def _while_armed(stage: Stage, seconds: float, fault: dict[str, Any]) -> int:
     """Keep a fault of the emulator armed for some seconds; says whether it hit anybody."""
-
-    def arm() -> str:
-        return stage.emulator.http.post("/_emulator/faults", json=fault).raise_for_status().headers["Location"]
-
-    where = await asyncio.to_thread(arm)
-    number = int(where.rpartition("/")[2])
+    number = await asyncio.to_thread(lambda: stage.emulator.arm(**fault))
     await asyncio.sleep(seconds)
-    armed = await _look(stage, "faults") or []
-    with contextlib.suppress(httpx.HTTPError):  # the emulator may have been restarted
-        await asyncio.to_thread(stage.emulator.http.delete, where)
+    armed = await _ask(stage.emulator.faults) or []
+    with contextlib.suppress(EmulatorError):  # the emulator may have been restarted
+        await asyncio.to_thread(stage.emulator.disarm, number)
     return int(any(one["fired"] for one in armed if one["id"] == number))
 
 
@@ -79,7 +66,7 @@ async def _some(stage: Stage, rng: random.Random, share: float, do: Callable[[st
         hit = 0
         for upstream_id in await _running(stage):
             if rng.random() < share:
-                with contextlib.suppress(httpx.HTTPStatusError):  # it is over, or has no socket just now
+                with contextlib.suppress(EmulatorRefused):  # it is over, or has no socket just now
                     await asyncio.to_thread(do, upstream_id)
                     hit += 1
         if hit or time.monotonic() > give_up_s:
@@ -185,15 +172,15 @@ async def html_from_a_proxy(stage: Stage, rng: random.Random) -> int:
 
 
 async def restart_upstream(stage: Stage, rng: random.Random) -> int:
-    body = {"down_s": rng.uniform(0.3, 2), "keep_sessions": True}
-    await asyncio.to_thread(lambda: stage.emulator.http.post("/_emulator/restart", json=body).raise_for_status())
+    down_s = rng.uniform(0.3, 2)
+    await asyncio.to_thread(lambda: stage.emulator.restart(down_s=down_s, keep_sessions=True))
     return 1
 
 
 async def shuffle_events(stage: Stage, rng: random.Random) -> int:
-    await asyncio.to_thread(stage.emulator.settings, shuffle_events=True, jitter_ms=rng.choice([20, 80]))
+    await asyncio.to_thread(stage.emulator.change_settings, shuffle_events=True, jitter_ms=rng.choice([20, 80]))
     await asyncio.sleep(3)
-    await asyncio.to_thread(stage.emulator.settings, shuffle_events=False, jitter_ms=0)
+    await asyncio.to_thread(stage.emulator.change_settings, shuffle_events=False, jitter_ms=0)
     return 1
 
 

@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 from chaos.proxy import Proxy
 
 from testkit import processes
@@ -119,12 +118,8 @@ class Stage:
     def __init__(self, profile: str, folder: Path) -> None:
         self._stack = contextlib.ExitStack()
         self.emulator = self._stack.enter_context(
-            processes.emulator(profile=profile, credits=1_000_000, keep_sessions=100_000)
-        )
-        # A restart refuses connections for up to 2 s, also to whoever wants to do the next fault.
-        patient = httpx.HTTPTransport(retries=4)
-        self.emulator.http = self._stack.enter_context(
-            httpx.Client(base_url=self.emulator.url, timeout=10, transport=patient)
+            # A restart refuses connections for up to 2 s, also to whoever wants to do the next fault.
+            processes.emulator(profile=profile, credits=1_000_000, keep_sessions=100_000, connect_retries=4)
         )
         self.upstream = self._stack.enter_context(Proxy(self.emulator.url))
         self.registry = folder / "registry.db"

@@ -36,7 +36,7 @@ def emulator(request, livekit):
 
 
 def recording_of(emulator: processes.Emulator) -> dict:
-    (short,) = emulator.http.get("/_emulator/sessions").raise_for_status().json()
+    (short,) = emulator.sessions()
     return emulator.session(short["id"])
 
 
@@ -140,11 +140,11 @@ async def test_the_plugins_keep_alive_outlasts_the_idle_limit_in_every_profile(l
         async with asyncio.TaskGroup() as agents:
             for profile in PROFILES:
                 # Profiles are for sessions started afterwards.
-                emulator.settings(profile=profile)
+                emulator.change_settings(profile=profile)
                 begun = asyncio.Event()
                 agents.create_task(idle(profile, begun), name=profile)
                 await asyncio.wait_for(begun.wait(), 30)
-        recordings = [emulator.session(short["id"]) for short in emulator.http.get("/_emulator/sessions").json()]
+        recordings = [emulator.session(short["id"]) for short in emulator.sessions()]
         assert [each["profile"] for each in recordings] == PROFILES
         for recording in recordings:
             assert recording["duration"] >= 80
@@ -155,4 +155,4 @@ async def test_the_plugins_keep_alive_outlasts_the_idle_limit_in_every_profile(l
 
 def min_age_s(emulator: processes.Emulator) -> float:
     """Return the age of the youngest session, by the emulator's clock."""
-    return min(each["duration_s"] for each in emulator.http.get("/_emulator/sessions").json())
+    return min(each["duration_s"] for each in emulator.sessions())

@@ -232,7 +232,7 @@ async def test_the_same_request_gives_the_same_session_through_a_restart(registr
             again = await caller.create("wanted-once")
             assert again.session.id == created.session.id
             await caller.end(created.session.id)
-        assert len(emulator.http.get("/_emulator/sessions").json()) == 1
+        assert len(emulator.sessions()) == 1
 
 
 async def test_a_session_that_nobody_comes_back_to_is_ended_when_the_rest_of_its_grace_is_over(registry):
@@ -403,7 +403,7 @@ async def test_a_barge_in_that_a_killed_gateway_did_not_answer_is_carried_out_by
             gateway.process.kill()
             with pytest.raises((grpc.aio.AioRpcError, AssertionError)):
                 await asked
-        emulator.settings(interrupt_ack_ms=190)
+        emulator.change_settings(interrupt_ack_ms=190)
         gateway = stack.enter_context(processes.gateway(emulator.url, port=port, registry_file=registry))
         async with connect(gateway.address) as caller:
             last = attachment.events[-1].sequence

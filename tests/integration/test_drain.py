@@ -125,7 +125,7 @@ async def test_a_start_that_is_in_flight_when_the_gateway_exits_is_stopped_or_na
             gateway.process.send(signal.SIGTERM)
             assert (await refused(opening)).metadata["end_reason"] == "DRAINED"
         assert await _exit_code(gateway) == 0
-        [upstream_id] = [session["id"] for session in emulator.http.get("/_emulator/sessions").json()]
+        [upstream_id] = [session["id"] for session in emulator.sessions()]
         named = upstream_id in gateway.process.log
         assert emulator.active() == (0 if when == "answered in time" else 1)
         assert named == (when == "never answered")

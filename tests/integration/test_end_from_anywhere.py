@@ -13,7 +13,7 @@ from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar_gateway.registry.factory import RegistryConfig, account_name, make_registry
 from testkit import processes, speech
 from testkit.caller import caller as connect
-from testkit.caller import refused
+from testkit.caller import refused, refused_before_deadline
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ async def test_a_wish_to_end_outlives_the_process_that_was_to_carry_it_out(tmp_p
             first.process.send(signal.SIGSTOP)
         async with connect(second.address) as other:
             request = p.EndSessionRequest(session_id=attachment.session_id)
-            refusal = await refused(other.sessions.EndSession(request, timeout=2))
+            refusal = await refused_before_deadline(lambda s: other.sessions.EndSession(request, timeout=s))
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "OWNER_MOVED")
             assert emulator.active() == 1
             first.process.kill()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from load.control import Control
+from liveavatar_demo.emulator_control import EmulatorControl, EmulatorUnreachable
 from load.fault_player import FaultPlayer
 from load.timeline import Timeline
 from stage.errors import StageError
@@ -16,8 +16,8 @@ _FILES = sorted((Path(__file__).parents[2] / "loadtest/faults").glob("*.toml"))
 
 @pytest.fixture
 def control():
-    with processes.emulator() as emulator, Control(emulator.url) as found:
-        yield found
+    with processes.emulator() as emulator:
+        yield emulator
 
 
 def _wait_played(player: FaultPlayer, count: int) -> None:
@@ -28,7 +28,7 @@ def _wait_played(player: FaultPlayer, count: int) -> None:
 
 
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
-def test_the_emulator_takes_every_fault_of_the_timelines_that_are_shipped(control: Control, path: Path):
+def test_the_emulator_takes_every_fault_of_the_timelines_that_are_shipped(control: EmulatorControl, path: Path):
     timeline = Timeline.read(str(path))
     with FaultPlayer(timeline, control) as player:
         player.begin(time.monotonic() - 3600)
@@ -37,7 +37,7 @@ def test_the_emulator_takes_every_fault_of_the_timelines_that_are_shipped(contro
     assert [one["what"] for one in player.played] == [one.what for one in timeline.events]
 
 
-def test_a_setting_is_changed_for_its_time_and_put_back(control: Control):
+def test_a_setting_is_changed_for_its_time_and_put_back(control: EmulatorControl):
     timeline = Timeline.parse(
         '[[at]]\nat_s = 0.1\nfor_s = 3\nwhat = "late interrupts"\nsettings = { interrupt_ack_ms = 900 }'
     )
@@ -52,7 +52,7 @@ def test_a_setting_is_changed_for_its_time_and_put_back(control: Control):
     assert player.problem == ""
 
 
-def test_a_run_that_ends_early_puts_back_what_it_changed_and_does_nothing_new(control: Control):
+def test_a_run_that_ends_early_puts_back_what_it_changed_and_does_nothing_new(control: EmulatorControl):
     timeline = Timeline.parse(
         '[[at]]\nat_s = 0\nfor_s = 600\nwhat = "late interrupts"\nsettings = { interrupt_ack_ms = 900 }\n'
         '[[at]]\nat_s = 300\nwhat = "no starts"\nfault = { endpoint = "start", status = 503 }'
@@ -65,7 +65,7 @@ def test_a_run_that_ends_early_puts_back_what_it_changed_and_does_nothing_new(co
     assert [one["what"] for one in player.played] == ["late interrupts"]
 
 
-def test_a_fault_that_the_emulator_does_not_know_is_told_with_its_answer(control: Control):
+def test_a_fault_that_the_emulator_does_not_know_is_told_with_its_answer(control: EmulatorControl):
     timeline = Timeline.parse('[[at]]\nat_s = 0\nwhat = "nonsense"\nfault = { endpoint = "moon" }')
     with FaultPlayer(timeline, control) as player:
         player.begin(time.monotonic())
@@ -80,5 +80,8 @@ def test_faults_without_an_emulator_are_refused_before_anything_runs():
 
 
 def test_an_emulator_that_does_not_answer_is_named():
-    with Control("http://127.0.0.1:9") as control, pytest.raises(StageError, match=r"http://127\.0\.0\.1:9"):
+    with (
+        EmulatorControl("http://127.0.0.1:9") as control,
+        pytest.raises(EmulatorUnreachable, match=r"http://127\.0\.0\.1:9"),
+    ):
         control.active()

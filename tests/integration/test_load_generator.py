@@ -172,7 +172,7 @@ def test_a_gateway_that_dies_in_the_middle_hangs_nobody(stage, config: RunConfig
         report = run.report()
     assert set(report.measured.errors) == {("gateway", "UNAVAILABLE")}
     assert report.measured.integrity_failures == []
-    for session in stage[0].http.get("/_emulator/sessions").json():
+    for session in stage[0].sessions():
         stage[0].http.post("/v1/sessions/stop", headers={"X-API-KEY": processes.API_KEY},
                            json={"session_id": session["id"]})  # fmt: skip
 

@@ -69,7 +69,7 @@ def states(attachment: Attachment) -> list[str]:
 def check(emulator, attachment, source) -> None:
     """Nothing lost; nothing repeated but where LiveAvatar gives no acks, and there at most a second each time."""
     found = continuity(source, emulator, attachment.upstream_id)
-    profile = emulator.http.get("/_emulator/settings").json()["profile"]
+    profile = emulator.settings()["profile"]
     print(f"{profile}: {len(reconnects(attachment))} reconnects, {found}")  # noqa: T201 - shown with -s and with failures
     assert found.lost == 0
     resent = [one.resent_bytes for one in reconnects(attachment)]
@@ -129,7 +129,7 @@ async def test_refused_reconnects_are_tried_again_while_the_session_lives(dialec
 async def test_a_server_that_says_connected_only_once_is_spoken_to_after_three_seconds(dialect):
     source = noise(6.0)
     emulator, _ = dialect
-    emulator.settings(reconnect_emits_connected=False)
+    emulator.change_settings(reconnect_emits_connected=False)
     try:
         async with talking(dialect, source) as (emulator, attachment, stream, _):
             await asyncio.sleep(0.7)
@@ -139,7 +139,7 @@ async def test_a_server_that_says_connected_only_once_is_spoken_to_after_three_s
             assert told.gap.ToTimedelta().total_seconds() >= 3.0
             check(emulator, attachment, source)
     finally:
-        emulator.settings(reconnect_emits_connected=True)
+        emulator.change_settings(reconnect_emits_connected=True)
 
 
 async def test_audio_that_comes_while_the_socket_is_away_is_taken_and_spoken(dialect):
@@ -268,7 +268,7 @@ async def test_a_service_that_restarts_and_forgets_its_sessions_ends_them_with_i
         async with connect(gateway.address) as caller:
             attachment = await caller.attach()
             await attachment.until_ready()
-            other.http.post("/_emulator/restart", json={"down_s": 0.3, "keep_sessions": False}).raise_for_status()
+            other.restart(down_s=0.3, keep_sessions=False)
             last = await attachment.event("ended")
             assert last.session.end_reason == session_pb2.END_REASON_UPSTREAM_ENDED
             assert last.session.upstream_reason == "SERVER_ERROR"
@@ -281,7 +281,7 @@ async def test_a_service_that_restarts_and_keeps_its_sessions_is_survived(emulat
     stream = await caller.speak(attachment.session_id)
     await stream.say(source)
     await stream.until("started")
-    emulator.http.post("/_emulator/restart", json={"down_s": 1.5}).raise_for_status()
+    emulator.restart(down_s=1.5)
     assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
     check(emulator, attachment, source)
     await caller.end(attachment.session_id)
@@ -360,7 +360,7 @@ async def test_an_utterance_that_is_taken_and_never_begun_is_spoken_anew_and_the
             stream = await caller.speak(attachment.session_id)
             await stream.say(noise(0.5))
             await stream.until("ended")
-            emulator.settings(start_after_ms=600_000)
+            emulator.change_settings(start_after_ms=600_000)
             await stream.begin("stuck")
             await stream.chunk(noise(1.0, 2))
             ended = await stream.until("ended")

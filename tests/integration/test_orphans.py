@@ -301,7 +301,7 @@ async def test_a_request_is_reserved_before_anything_is_asked_of_liveavatar(regi
             refusal = await refused(other.create("wish"))
             assert (refusal.reason, refusal.metadata["address"]) == ("OWNER_MOVED", first.address)
             created = await creating
-            assert len(emulator.http.get("/_emulator/sessions").json()) == 1
+            assert len(emulator.sessions()) == 1
             await caller.end(created.session.id)
 
 

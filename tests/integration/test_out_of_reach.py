@@ -28,7 +28,7 @@ async def test_a_socket_that_opens_and_is_closed_again_and_again_costs_the_budge
                 stream = await caller.speak(attachment.session_id)
                 await stream.say(speech.sound(5.0))
                 await stream.until("started")
-                emulator.settings(reconnect_emits_connected=False)
+                emulator.change_settings(reconnect_emits_connected=False)
             emulator.socket_fault("drop", attachment.upstream_id, code=1011, times=100_000)
             last = await asyncio.wait_for(attachment.event("ended"), 20)
             assert last.session.end_reason == session_pb2.END_REASON_UPSTREAM_FAILED

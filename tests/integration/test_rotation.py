@@ -238,6 +238,6 @@ async def test_a_gateway_killed_around_a_change_of_avatars_loses_no_byte_and_lea
             assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
             session = await caller.end(resumed.session_id)
         assert session.usage.rotation_count >= 1
-        upstream = emulator.http.get("/_emulator/sessions").raise_for_status().json()
+        upstream = emulator.sessions()
         assert b"".join(emulator.audio(one["id"]) for one in upstream) == pcm
         emulator.wait_active(0)

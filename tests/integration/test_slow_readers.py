@@ -103,7 +103,9 @@ async def test_fifty_callers_that_stop_reading_take_their_credit_and_their_event
             after=after,
         )
         window = BUFFERED_S * speech.BYTE_RATE + KEPT * EVENT_BYTES + NETWORK_BYTES
-        assert most - before < CALLERS * window
+        assert after - before < CALLERS * window
+        # While audio comes in, a busy machine keeps another read of each connection.
+        assert most - before < CALLERS * (window + NETWORK_BYTES)
         await _told_what_they_missed(caller, attached[0], watch)
         # What they said was spoken all the same.
         stream = streams[1]

@@ -92,7 +92,7 @@ async def _by_a_lost_socket(scene: Scene) -> None:
 
 def _by_liveavatar(word: str, *, says_why: bool = True) -> Callable[[Scene], Awaitable[None]]:
     async def way(scene: Scene) -> None:
-        scene.emulator.settings(session_stopped_event=says_why)
+        scene.emulator.change_settings(session_stopped_event=says_why)
         scene.emulator.end(scene.attachment.upstream_id, word)
 
     return way

@@ -8,7 +8,7 @@ from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as sessions
 from testkit import processes
 from testkit.caller import caller as connect
-from testkit.caller import refused
+from testkit.caller import refused, refused_before_deadline
 
 PAGE = "<html><h1>404 Not Found</h1>nginx</html>"
 
@@ -109,7 +109,7 @@ async def test_an_end_that_liveavatar_does_not_confirm_is_told_in_time(gateway, 
         session = (await caller.create()).session
         emulator.fault("stop", status=503, times=1000)
         request = sessions.EndSessionRequest(session_id=session.id)
-        why = await refused(caller.sessions.EndSession(request, timeout=1))
+        why = await refused_before_deadline(lambda s: caller.sessions.EndSession(request, timeout=s))
         assert (why.reason, why.metadata["session_id"]) == ("UPSTREAM_TIMEOUT", session.id)
         emulator.clear_faults()
         assert (await caller.end(session.id)).state == session_pb2.SESSION_STATE_ENDED

@@ -149,7 +149,7 @@ def test_a_gateway_that_runs_already_is_loaded_and_faults_are_played_and_undone(
             tmp_path / "run",
             *("--target", gateway.address, "--emulator", emulator.url, "--faults", str(timeline)),
         )
-        settings = emulator.http.get("/_emulator/settings").json()
+        settings = emulator.settings()
         fired = emulator.state()["faults"]["fired"]
     assert found.status in (runs.PASS, runs.VOID), found.output
     assert [one["what"] for one in found.result["faults"]] == [

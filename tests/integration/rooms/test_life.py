@@ -173,14 +173,14 @@ async def test_a_session_that_ends_while_the_avatar_is_on_its_way_leaves_nothing
 
 
 async def test_a_muted_avatar_stays_until_its_socket_is_closed(rooms, service):
-    rooms.settings(max_duration_mode="mute")
+    rooms.change_settings(max_duration_mode="mute")
     call = await joined(rooms, max_session_duration=3)
     room = call.media["room"]
     async with call.socket():
         assert await call.ended() == "MAX_DURATION_REACHED"
         assert await identities(service, room) == {"heygen"}
     await gone(service, room)
-    rooms.settings(max_duration_mode="close")
+    rooms.change_settings(max_duration_mode="close")
 
 
 def test_rooms_keep_their_pace(rooms):

@@ -12,17 +12,17 @@ class SessionConfig:
     """Deadlines of a session, in seconds."""
 
     speech: SpeechConfig = field(default_factory=SpeechConfig)
-    """How speech is sent."""
+    """Settings of speech."""
     readiness: ReadinessConfig = field(default_factory=ReadinessConfig)
-    """How long the avatar may take until it is ready."""
+    """Deadlines until the avatar is ready."""
     rotation: RotationConfig = field(default_factory=RotationConfig)
-    """How early a fresh avatar is prepared, where the caller wants one."""
+    """Times at which a standby avatar is prepared, where the caller wants rotation."""
     end_tail_s: float = 0.5
-    """How long after the last end of speech LiveAvatar is told to stop, when the caller ends the session right
-    after that. Lower may cut the last sound in the room; higher is paid for."""
+    """Delay between the last end of speech and the stop request to LiveAvatar, when the caller ends the session
+    right after speech. Lower may cut the last sound in the room; higher is billed by LiveAvatar."""
     expiring_notice_s: float = 15.0
-    """How long before the session's limit `expiring` is sent."""
+    """Lead of the `expiring` event before the session's limit."""
     expiry_grace_s: float = 1.0
-    """How long after its limit a session is ended here: LiveAvatar may merely fall silent then."""
+    """Delay after the limit until the gateway ends the session, because LiveAvatar may not report it."""
     event_log_size: int = 1024
-    """Events kept for resuming."""
+    """Number of events that are kept for callers that resume."""

@@ -1,14 +1,14 @@
-"""Everything the gateway refuses, as one tree.
+"""Errors of the gateway, as one tree.
 
 GatewayError
 ├── CallerError      the caller must change something
 ├── CapacityError    a limit, with its scope and a wait
-├── OwnershipError   another stream or process has it, or nobody can tell who does
-├── UpstreamError    LiveAvatar, with what it said
-└── InternalError    a fault of our own
+├── OwnershipError   another stream or process holds it, or its owner cannot be determined
+├── UpstreamError    LiveAvatar refused or failed, with its own code and message
+└── InternalError    a fault of the gateway's own
 
-Each class has a `reason`, which is public API (`ErrorReason` in `errors.proto`), and keeps every value its
-message mentions in `metadata`. `rpc/errors.py` is the only place that turns them into gRPC statuses.
+Each class has a `reason`, which is public API (`ErrorReason` in `errors.proto`), and keeps every value of its
+message in `metadata`. `rpc/errors.py` alone turns errors into gRPC statuses.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """Base of everything the gateway refuses."""
+    """Base of all errors that the gateway returns to a caller."""
 
     reason: ClassVar[str] = "INTERNAL"
 
@@ -29,14 +29,14 @@ class GatewayError(Exception):
         facts: Mapping[str, object] | None = None,
         **metadata: object,
     ) -> None:
-        """Keep what a caller needs to act on.
+        """Create an error that tells a caller how to react.
 
         Args:
             message: What happened and the next step, for a human.
             field: Path of the request field at fault, as in `spec.avatar_id`.
-            retry_after_s: How long to wait before the same call may succeed.
+            retry_after_s: Wait after which the same call may succeed; None when no wait helps.
             facts: Values in the message, for a program.
-            metadata: The same, by name.
+            metadata: More of these values, as keyword arguments.
         """
         super().__init__(message)
         self.message = message
@@ -56,7 +56,7 @@ class CapacityError(GatewayError):
 
 
 class OwnershipError(GatewayError):
-    """Another stream or process holds what was asked for, or nobody can tell who does."""
+    """Another stream or process holds the session, or its owner cannot be determined."""
 
 
 class UpstreamError(GatewayError):
@@ -82,13 +82,13 @@ class HeaderRequired(CallerError):
 
 
 class UnexpectedMessage(CallerError):
-    """A message came where the stream's grammar does not allow it."""
+    """The order of messages on the stream does not allow this message."""
 
     reason = "UNEXPECTED_MESSAGE"
 
 
 class AudioFormatUnsupported(CallerError):
-    """Encoding, sample rate or channel count is not one that is taken."""
+    """Encoding, sample rate or channel count is not supported."""
 
     reason = "AUDIO_FORMAT_UNSUPPORTED"
 
@@ -109,14 +109,14 @@ class AudioContainerDetected(CallerError):
 class AudioMisaligned(CallerError):
     """Audio ends inside a sample.
 
-    Not raised here any more, since chunks may be cut anywhere; kept for records of earlier versions in a registry.
+    No longer raised, since chunks may be cut anywhere; kept for records of earlier versions in a registry.
     """
 
     reason = "AUDIO_MISALIGNED"
 
     def __init__(self, size_bytes: int, frame_bytes: int) -> None:
         super().__init__(
-            f"{size_bytes} bytes are no whole number of {frame_bytes}-byte samples; cut chunks between samples",
+            f"{size_bytes} bytes are not a multiple of {frame_bytes}-byte samples; cut chunks between samples",
             field="chunk.audio",
             size_bytes=size_bytes,
             frame_bytes=frame_bytes,
@@ -124,13 +124,13 @@ class AudioMisaligned(CallerError):
 
 
 class ChunkTooLarge(CallerError):
-    """A chunk is above the limit told in `ready`."""
+    """A chunk is larger than the limit in `ready`."""
 
     reason = "CHUNK_TOO_LARGE"
 
     def __init__(self, size_bytes: int, max_chunk_bytes: int) -> None:
         super().__init__(
-            f"a chunk of {size_bytes} bytes is above the limit of {max_chunk_bytes}; send it in several",
+            f"a chunk of {size_bytes} bytes is above the limit of {max_chunk_bytes}; send several smaller ones",
             field="chunk.audio",
             size_bytes=size_bytes,
             max_chunk_bytes=max_chunk_bytes,
@@ -144,7 +144,7 @@ class AudioGap(CallerError):
 
     def __init__(self, utterance_id: str, expected: int, got: int) -> None:
         super().__init__(
-            f"audio goes on at byte {got}, expected {expected}; resend from {expected}",
+            f"audio continues at byte {got}, expected {expected}; resend from {expected}",
             field="chunk.offset_bytes",
             utterance_id=utterance_id,
             expected=expected,
@@ -159,40 +159,40 @@ class UtteranceIdReused(CallerError):
 
     def __init__(self, utterance_id: str) -> None:
         super().__init__(
-            f"utterance id {utterance_id!r} was used before in this session; take a fresh one",
+            f"utterance id {utterance_id!r} was used before in this session; choose a new one",
             field="begin.utterance_id",
             utterance_id=utterance_id,
         )
 
 
 class UtteranceNotFound(CallerError):
-    """The session never had an utterance of that id."""
+    """The session never had an utterance with this id."""
 
     reason = "UTTERANCE_NOT_FOUND"
 
     def __init__(self, utterance_id: str) -> None:
         super().__init__(
-            f"no utterance {utterance_id!r} in this session; leave the id empty to cut whatever is spoken",
+            f"no utterance {utterance_id!r} in this session; leave the id empty to interrupt all speech",
             field="utterance_id",
             utterance_id=utterance_id,
         )
 
 
 class SessionNotFound(CallerError):
-    """No session of that id, or not the caller's."""
+    """No session has this id, or the session is not the caller's."""
 
     reason = "SESSION_NOT_FOUND"
 
     def __init__(self, session_id: str, *, field: str = "session_id") -> None:
         super().__init__(
-            f"no session {session_id!r}; it never was, or it ended long ago",
+            f"no session {session_id!r}; the id is wrong, or the session ended long ago",
             field=field,
             session_id=session_id,
         )
 
 
 class SessionEnded(CallerError):
-    """The session is over."""
+    """The session has ended."""
 
     reason = "SESSION_ENDED"
 
@@ -213,8 +213,8 @@ class EventsCompacted(CallerError):
 
     def __init__(self, after_sequence: int, oldest_sequence: int) -> None:
         super().__init__(
-            f"events after {after_sequence} are not kept, the oldest is {oldest_sequence}; "
-            f"resume after {oldest_sequence - 1} or with skip_compacted, and read the session for what is true",
+            f"events after {after_sequence} are not kept, the oldest is {oldest_sequence}; resume after "
+            f"{oldest_sequence - 1} or with skip_compacted, and read the session for its current state",
             field="resume.after_sequence",
             after_sequence=after_sequence,
             oldest_sequence=oldest_sequence,
@@ -228,58 +228,58 @@ class RequestIdReused(CallerError):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(
-            f"request_id {request_id!r} was used with another spec; take a fresh one for a new session",
+            f"request_id {request_id!r} was used with another spec; choose a new one for a new session",
             field="request_id",
             request_id=request_id,
         )
 
 
 class UtteranceIdle(CallerError):
-    """No audio came for an utterance within the idle limit that its caller set."""
+    """No audio came for an utterance within the idle limit that the caller set."""
 
     reason = "UTTERANCE_IDLE"
 
     def __init__(self, utterance_id: str, idle_timeout_s: float) -> None:
         super().__init__(
-            f"no audio came for {idle_timeout_s:g} s and the utterance was not ended; begin a new one",
+            f"no audio came for {idle_timeout_s:g} s and the utterance was not ended; begin a new utterance",
             utterance_id=utterance_id,
             idle_timeout_s=f"{idle_timeout_s:g}",
         )
 
 
 class FirstMessageTimeout(CallerError):
-    """A stream was opened and its first message did not come in time."""
+    """The first message of a stream did not come in time."""
 
     reason = "FIRST_MESSAGE_TIMEOUT"
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(
-            f"no first message came within {timeout_s:g} s; open the stream when there is something to send",
+            f"no first message came within {timeout_s:g} s; open the stream right before its first message",
             timeout_s=f"{timeout_s:g}",
         )
 
 
 class MalformedMessage(CallerError):
-    """The bytes of a message are not what its method takes."""
+    """The bytes of a message are not a request of its method."""
 
     reason = "MALFORMED_MESSAGE"
 
     def __init__(self, method: str, size_bytes: int) -> None:
         super().__init__(
-            f"{size_bytes} bytes are no request of {method}; send what the contract's protos describe",
+            f"{size_bytes} bytes are not a request of {method}; encode the message that the proto files describe",
             method=method,
             size_bytes=size_bytes,
         )
 
 
 class MetadataTooLarge(CallerError):
-    """The metadata of a call is larger than any gateway takes."""
+    """The metadata of a call is larger than the gateway's limit."""
 
     reason = "METADATA_TOO_LARGE"
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(
-            f"the call's metadata has {size_bytes} bytes, more than {limit_bytes}; send fewer or shorter headers",
+            f"metadata of {size_bytes} bytes is above the limit of {limit_bytes}; send fewer or shorter headers",
             size_bytes=size_bytes,
             limit_bytes=limit_bytes,
         )
@@ -292,7 +292,7 @@ class CreditExceeded(CapacityError):
 
     def __init__(self, size_bytes: int, credit_bytes: int, retry_after_s: float) -> None:
         super().__init__(
-            f"a chunk of {size_bytes} bytes exceeds the credit of {credit_bytes}; wait for an ack with more",
+            f"a chunk of {size_bytes} bytes exceeds the credit of {credit_bytes}; wait for the ack that renews it",
             field="chunk.audio",
             retry_after_s=retry_after_s,
             size_bytes=size_bytes,
@@ -308,7 +308,7 @@ class CapacityExhausted(CapacityError):
     def __init__(
         self, message: str, *, scope: str, retry_after_s: float, facts: Mapping[str, object] | None = None
     ) -> None:
-        """Name whose limit it is: `upstream_account`, `replica`, `session` or `stream`."""
+        """Create the error with the scope of the limit: `upstream_account`, `replica`, `session` or `stream`."""
         super().__init__(message, retry_after_s=retry_after_s, facts=facts, scope=scope)
 
     @property
@@ -324,7 +324,7 @@ class AttachSuperseded(OwnershipError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            "another Attach took this session over; stop here, or resume to take it back",
+            "another Attach took over this session; stop here, or resume to take it back",
             session_id=session_id,
         )
 
@@ -335,16 +335,19 @@ class AudioStreamSuperseded(OwnershipError):
     reason = "AUDIO_STREAM_SUPERSEDED"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__("another StreamAudio took this session's speech over", session_id=session_id)
+        super().__init__(
+            "another StreamAudio took over this session's speech; stop here, or open a new one to take it back",
+            session_id=session_id,
+        )
 
 
 class Draining(OwnershipError):
-    """This process takes nothing new and ends what it has, since it exits or an operator drains it."""
+    """This process accepts nothing new and ends its sessions, since it exits or an operator drains it."""
 
     reason = "DRAINING"
 
     def __init__(self) -> None:
-        # The same sentence is in the contract, the client and docs/errors.md; the wait in it is that of RetryInfo.
+        # The contract, the client and docs/errors.md have the same sentence; its wait is that of RetryInfo.
         super().__init__(
             "this gateway process is draining: it takes nothing new and ends its sessions; "
             "come back in 1 s to reach another process",
@@ -368,7 +371,7 @@ class OwnerMoved(OwnershipError):
 
 
 class RegistryUnavailable(OwnershipError):
-    """The registry cannot be used, and without it nobody would know of a new session after a crash."""
+    """The registry cannot be used, and a new session that it does not record would be lost in a crash."""
 
     reason = "REGISTRY_UNAVAILABLE"
 
@@ -389,7 +392,7 @@ class UpstreamCreditsExhausted(UpstreamError):
 
 
 class UpstreamPlanRequired(UpstreamError):
-    """The plan does not include what was asked for."""
+    """The LiveAvatar plan does not include the requested feature."""
 
     reason = "UPSTREAM_PLAN_REQUIRED"
 
@@ -431,6 +434,6 @@ class ReadyTimeout(UpstreamError):
 
 
 class UpstreamStalled(UpstreamError):
-    """Audio was sent, and LiveAvatar gave no sign of having taken it."""
+    """LiveAvatar did not confirm audio that it was sent."""
 
     reason = "UPSTREAM_STALLED"

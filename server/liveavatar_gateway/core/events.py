@@ -1,4 +1,4 @@
-"""What happened in a session, numbered without holes and kept for those who come back."""
+"""Events of a session, numbered without gaps and kept for callers that resume."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from liveavatar_gateway.core.states import Outcome, Pose, SessionState
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """The session moved on in its life."""
+    """The session changed its state."""
 
     state: SessionState
     previous: SessionState
@@ -27,7 +27,7 @@ class PoseChanged:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceStarted:
-    """The first sound of an utterance is out; `inferred` when LiveAvatar did not say so."""
+    """The first sound of an utterance is playing; `inferred` when LiveAvatar did not report it."""
 
     utterance_id: str
     inferred: bool = False
@@ -35,7 +35,7 @@ class UtteranceStarted:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceUnderrun:
-    """The avatar ran dry inside an utterance whose audio has not all come; `played_s` of it were heard before."""
+    """The avatar ran out of audio inside an open utterance, after `played_s` seconds of it were played."""
 
     utterance_id: str
     played_s: float
@@ -43,7 +43,7 @@ class UtteranceUnderrun:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceEnded:
-    """An utterance is over; `played_s` of it were heard."""
+    """An utterance has ended, after `played_s` seconds of it were played."""
 
     utterance_id: str
     outcome: Outcome
@@ -51,7 +51,7 @@ class UtteranceEnded:
     error: GatewayError | None = None
     inferred: bool = False
     dropped_tail_bytes: int = 0
-    """Bytes of a last sample that never came whole; 0 when another process ended it."""
+    """Bytes of an incomplete last sample; 0 when another process ended the utterance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +59,21 @@ class Expiring:
     """The session's limit is near."""
 
     expires_at: datetime
-    """When it ends the session, as was known when this happened."""
+    """Time at which the limit ends the session, as known at this event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """The command socket is there again, or a fresh avatar's instead."""
+    """The command socket is ready again, or the socket of a new avatar is."""
 
     attempt_count: int
-    """Tries it took."""
+    """Attempts to connect."""
     gap_s: float
-    """From the loss to now."""
+    """Seconds between the loss and this event."""
     resent_bytes: int
-    """PCM that goes up a second time, since LiveAvatar had not confirmed it."""
+    """Unconfirmed PCM that is sent a second time."""
     replaced: bool = False
-    """Whether it is the socket of a fresh avatar."""
+    """True when the socket is that of a new avatar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +86,21 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotated:
-    """A fresh avatar took over from the one whose limit was near."""
+    """A standby avatar took over from an avatar whose limit was near."""
 
     upstream_session_id: str
-    """LiveAvatar's id of its session."""
+    """LiveAvatar's id of the session of the new avatar."""
     expires_at: datetime | None
-    """When its limit ends it; None when LiveAvatar did not say."""
+    """Time at which its limit ends the new avatar; None when LiveAvatar reported no limit."""
     room: Room | None
-    """Where it is; None when it cannot be joined."""
+    """Room of the new avatar; None when the room cannot be joined."""
     inside: bool
-    """Whether it goes on in the middle of an utterance, since no border came in time."""
+    """True when the takeover is inside an utterance, because no utterance ended in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """Another process drives the session now; `gap_s` nobody did."""
+    """Another process drives the session now, after `gap_s` seconds without an owner."""
 
     gap_s: float
 
@@ -116,7 +116,7 @@ class UpstreamNotice:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The session is over."""
+    """The session has ended."""
 
     error: GatewayError | None = None
 
@@ -138,7 +138,7 @@ SessionEvent = (
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One numbered happening with its wall-clock time (UTC)."""
+    """Numbered event with its wall-clock time (UTC)."""
 
     sequence: int
     at: datetime
@@ -146,7 +146,7 @@ class LogEntry:
 
 
 class EventLog:
-    """The last happenings of a session. Sequences count from 1 without holes."""
+    """Latest events of a session. Sequence numbers count from 1 without gaps."""
 
     __slots__ = ("_entries", "last_sequence")
 
@@ -154,14 +154,15 @@ class EventLog:
         """Keep at most `capacity` entries; the oldest are compacted away.
 
         Args:
-            capacity: How many are kept.
-            last_sequence: Where to go on counting: what another process numbered is compacted away here.
+            capacity: Number of entries that are kept.
+            last_sequence: Sequence number of the last event that another process logged; its events are not kept
+                here.
         """
         self._entries: deque[LogEntry] = deque(maxlen=capacity)
         self.last_sequence = last_sequence
 
     def append(self, happening: SessionEvent, at: datetime) -> LogEntry:
-        """Number a happening and keep it."""
+        """Append an event under the next sequence number."""
         self.last_sequence += 1
         entry = LogEntry(self.last_sequence, at, happening)
         self._entries.append(entry)
@@ -169,23 +170,19 @@ class EventLog:
 
     @property
     def compacted_through(self) -> int:
-        """The last sequence that is no longer kept; 0 when all are."""
+        """Sequence number of the latest entry that is no longer kept; 0 when all are kept."""
         return self.last_sequence - len(self._entries)
 
-    def latest(self, count: int) -> list[LogEntry]:
-        """The last `count` entries, oldest first; fewer when not so many are kept."""
-        return list(islice(self._entries, max(0, len(self._entries) - count), None))
-
     def after(self, sequence: int) -> list[LogEntry]:
-        """Entries later than `sequence`, oldest first.
+        """Return the entries later than `sequence`, oldest first.
 
         Raises:
-            EventsCompacted: some of them are no longer kept.
-            InvalidField: `sequence` is negative, or was never given out.
+            EventsCompacted: some of these entries are no longer kept.
+            InvalidField: `sequence` is negative, or is later than the latest entry.
         """
         if not 0 <= sequence <= self.last_sequence:
             raise InvalidField(
-                f"after_sequence {sequence} is not between 0 and {self.last_sequence}",
+                f"after_sequence {sequence} is not between 0 and {self.last_sequence}; send the last one received",
                 field="resume.after_sequence",
                 after_sequence=sequence,
                 last_sequence=self.last_sequence,
@@ -193,9 +190,4 @@ class EventLog:
         missing = self.last_sequence - sequence
         if missing > len(self._entries):
             raise EventsCompacted(sequence, self.last_sequence - len(self._entries) + 1)
-        return list(islice(self._entries, len(self._entries) - missing, None))
-
-    def kept_after(self, sequence: int) -> list[LogEntry]:
-        """Entries later than `sequence` that are still kept, oldest first."""
-        missing = min(self.last_sequence - sequence, len(self._entries))
         return list(islice(self._entries, len(self._entries) - missing, None))

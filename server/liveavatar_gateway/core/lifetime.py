@@ -1,111 +1,111 @@
-"""LiveAvatar's limit of an avatar: how near it is told, what it ends, and the avatar that goes on after it."""
+"""Lifetime of an avatar: LiveAvatar's limit, the notice before it, and the rotation to a standby avatar."""
 
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import GatewayError
-from liveavatar_gateway.core.rotation_plan import RotationPlan
+from liveavatar_gateway.core.rotation_plan import RotationPlan, StandbyState
 from liveavatar_gateway.core.speech.handover import Handover, SendGate
 
 
 class Lifetime:
-    """The limit of the avatar that speaks, if it has one; a session that rotates gets another avatar before it."""
+    """Limit of the current avatar, if any, and the rotation to another avatar before that limit."""
 
     def __init__(self, config: SessionConfig, *, auto_rotate: bool) -> None:
         self.expires_at_s: float | None = None
-        """When it ends the avatar, monotonic seconds; None when it has none."""
+        """Time at which the limit ends the avatar, monotonic seconds; None without a limit."""
         self._rotation = RotationPlan(config.rotation, config.speech) if auto_rotate else None
         self._notice_s = config.expiring_notice_s
         self._grace_s = config.expiry_grace_s
-        self._told = False
-        self._looked_at_s = 0.0
+        self._notice_given = False
+        self._ticked_at_s = 0.0
 
     def begin(self, max_duration_s: float | None, begun_at_s: float) -> None:
-        """An avatar was started that may live so long; None when it has no limit."""
+        """Set the limit of a new avatar; None for no limit."""
         self._renew(None if max_duration_s is None else begun_at_s + max_duration_s, max_duration_s)
 
     def restore(self, expires_in_s: float | None, now_s: float) -> None:
-        """So much is left of an avatar that another process started; how long it lives in all is not known."""
+        """Set the rest of the limit of an avatar that another process started; its whole length is unknown."""
         self._renew(None if expires_in_s is None else now_s + expires_in_s, None)
 
     def _renew(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
         self.expires_at_s = expires_at_s
-        self._told = False
+        self._notice_given = False
         if self._rotation is not None:
             self._rotation.plan(expires_at_s, max_duration_s)
 
-    # --- the avatar after this one
+    # --- standby avatar
 
     @property
-    def has_successor(self) -> bool:
-        """Whether a fresh avatar waits for its turn."""
-        return self._rotation is not None and self._rotation.ready
+    def has_standby(self) -> bool:
+        """True when a standby avatar can take over."""
+        return self._rotation is not None and self._rotation.standby is StandbyState.READY
 
     @property
     def failure(self) -> GatewayError | None:
-        """Why there is no fresh avatar, since the last try."""
+        """Error of the latest attempt to start a standby avatar."""
         return None if self._rotation is None else self._rotation.failure
 
-    def wants_successor(self, now_s: float) -> bool:
-        """Whether a fresh avatar is to be there, or to be prepared."""
-        return self._rotation is not None and self._rotation.is_due(now_s)
+    def request_standby(self, now_s: float) -> bool:
+        """Return True once, when a standby avatar is to be prepared."""
+        return self._rotation is not None and self._rotation.request_standby(now_s)
 
-    def successor_ready(self) -> None:
-        """A fresh avatar waits for its turn."""
+    def standby_ready(self) -> None:
+        """Record that a standby avatar can take over."""
         if self._rotation is not None:
-            self._rotation.ready = True
+            self._rotation.standby = StandbyState.READY
 
-    def successor_dropped(self) -> None:
-        """None waits any more; that was our own decision."""
+    def standby_dropped(self) -> None:
+        """Record that the standby avatar, if any, was dropped."""
         if self._rotation is not None:
-            self._rotation.ready = False
+            self._rotation.standby = StandbyState.NONE
 
-    def successor_failed(self, error: GatewayError) -> bool:
-        """There is no fresh avatar, or it is lost again; whether that reason is another than before."""
+    def standby_failed(self, error: GatewayError) -> bool:
+        """Record that a standby avatar could not be started or was lost; return True when the reason is new."""
         if self._rotation is None:
             return False
         known, self._rotation.failure = self._rotation.failure, error
-        self._rotation.ready = False
+        self._rotation.standby = StandbyState.REQUESTED
         return known is None or known.reason != error.reason
 
     def is_last_moment(self, now_s: float) -> bool:
-        """Whether the fresh avatar is to go on even if something is cut."""
+        """Return True when the standby avatar must take over even if audio is cut."""
         return self._rotation is not None and self._rotation.is_last_moment(now_s)
 
-    def hold(self, now_s: float) -> SendGate:
-        """What this avatar is not to get any more."""
-        return SendGate.NOTHING if self._rotation is None else self._rotation.hold(now_s)
+    def gate(self, now_s: float) -> SendGate:
+        """Return which part of the speech waits for the next avatar."""
+        return SendGate.NOTHING if self._rotation is None else self._rotation.gate(now_s)
 
-    def turn_s(self, parting: Handover) -> float | None:
-        """When the plan to rotate, or the parting that it waits for, is to be looked at."""
+    def handover_deadline_s(self, handover: Handover) -> float | None:
+        """Return the next time at which the rotation plan or the handover may change; None when neither can."""
         if self._rotation is None:
             return None
-        due = [self._rotation.next_s(self._looked_at_s)]
-        if self._rotation.ready:
-            due.append(parting.at_s)
-        return min((at_s for at_s in due if at_s is not None and at_s > self._looked_at_s), default=None)
+        due = [self._rotation.next_s(self._ticked_at_s)]
+        if self.has_standby:
+            due.append(handover.at_s)
+        return min((at_s for at_s in due if at_s is not None and at_s > self._ticked_at_s), default=None)
 
     # --- time
 
     @property
     def deadline_s(self) -> float | None:
-        """When the limit is to be told, or ends the session."""
+        """Time at which the expiry is reported, or at which it ends the session."""
         if self.expires_at_s is None:
             return None
-        told = self._told or self.has_successor
+        told = self._notice_given or self.has_standby
         return self.expires_at_s + (self._grace_s if told else -self._notice_s)
 
     def look(self, now_s: float) -> None:
-        """Note the time: what was due by now was looked at."""
-        self._looked_at_s = now_s
+        """Record the time of a tick, so that later deadlines alone count."""
+        self._ticked_at_s = now_s
 
     def notice_s(self, now_s: float) -> float | None:
-        """Seconds that are left, once, when it is time to tell that the session expires."""
+        """Return the remaining seconds once, when the notice of the expiry is due; None otherwise."""
         if self.expires_at_s is None or now_s < self.expires_at_s - self._notice_s:
             return None
-        if self._told or self.has_successor:
+        if self._notice_given or self.has_standby:
             return None
-        self._told = True
+        self._notice_given = True
         return max(0.0, self.expires_at_s - now_s)
 
     def is_past(self, now_s: float) -> bool:
-        """Whether the session is to be ended because LiveAvatar has not said that it did."""
+        """Return True when the session is to be ended because LiveAvatar did not report its end."""
         return self.expires_at_s is not None and now_s >= self.expires_at_s + self._grace_s

@@ -1,25 +1,25 @@
-"""The attentive pose: asked for by the caller, taken when the avatar has finished talking."""
+"""Listening pose: requested by the caller, taken when the avatar has finished talking."""
 
 from liveavatar_gateway.core.states import Pose
 
 
 class Listening:
-    """Whether the caller wants it, and whether LiveAvatar was asked for it: it may not have told the pose yet.
+    """Request of the caller for the listening pose, and the command that LiveAvatar was sent for it.
 
-    Some builds never tell it.
+    Some builds of LiveAvatar never report this pose.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        """Whether LiveAvatar was asked for it, and not to leave it since."""
+        """True while LiveAvatar was sent ListenStart and no ListenStop after it."""
         self._wanted = False
 
     def want(self) -> None:
-        """Take it now, or when the avatar has finished talking."""
+        """Request the pose for now, or for when the avatar has finished talking."""
         self._wanted = True
 
     def stop(self, pose: Pose) -> bool:
-        """Want it no more; whether LiveAvatar is to be told."""
+        """Withdraw the request; return True when LiveAvatar must be sent ListenStop."""
         self._wanted = False
         if not self.asked and pose is not Pose.LISTENING:
             return False
@@ -27,17 +27,17 @@ class Listening:
         return True
 
     def lose(self, pose: Pose) -> None:
-        """The socket is gone, and with it perhaps the question."""
+        """Repeat the command if it may be lost with the socket."""
         if self.asked and pose is not Pose.LISTENING:
             self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Ask again what was asked: LiveAvatar, or the avatar that goes on, does not know."""
+        """Make the command due again, since LiveAvatar or the new avatar does not know of it."""
         self._wanted = self._wanted or self.asked
         self.asked = False
 
     def is_due(self, pose: Pose) -> bool:
-        """Whether it is to be asked for now, where nothing is left to say."""
+        """Return True when ListenStart is to be sent now; only for an avatar without queued speech."""
         if not self._wanted or pose is Pose.TALKING:
             return False
         self._wanted = False

@@ -1,4 +1,4 @@
-"""What goes over LiveAvatar's command socket, as values; `upstream/wire.py` writes and reads them.
+"""Commands and events of LiveAvatar's command socket; `upstream/wire.py` encodes and decodes them.
 
 Source of all names: docs.liveavatar.com/docs/lite-mode/events and the official LiveKit plugin.
 """
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from liveavatar_gateway.core.states import Pose
 
 BYTE_RATE = 48_000
-"""Bytes per second of what LiveAvatar takes: PCM s16le, 24 000 Hz, mono."""
+"""Bytes per second of the audio that LiveAvatar accepts: PCM s16le, 24 000 Hz, mono."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speak:
-    """Append one packet to the utterance `event_id`, opening it when it is new."""
+    """Append a packet to the utterance `event_id`, which is opened when the id is new."""
 
     event_id: str
     pcm: bytes
@@ -21,28 +21,28 @@ class Speak:
 
 @dataclass(frozen=True, slots=True)
 class SpeakEnd:
-    """Seal the utterance `event_id`; its tail is rendered and the avatar goes idle when it is played."""
+    """Seal the utterance `event_id`; LiveAvatar renders its tail, and the avatar goes idle after it was played."""
 
     event_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Drop all queued audio upstream. `event_id` is the interrupt's own, to match its acknowledgement."""
+    """Drop all queued audio upstream. `event_id` names the interrupt itself, to match its acknowledgement."""
 
     event_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ListenStart:
-    """Idle to listening pose."""
+    """Change from the idle to the listening pose."""
 
     event_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ListenStop:
-    """Listening to idle pose."""
+    """Change from the listening to the idle pose."""
 
     event_id: str
 
@@ -56,7 +56,7 @@ class KeepAlive:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ask again whether all up to here was read: no command of LiveAvatar's, but the ping behind each of them."""
+    """Repeat the ping that follows each command, without a command of LiveAvatar before it."""
 
 
 Frame = Speak | SpeakEnd | Interrupt | ListenStart | ListenStop | KeepAlive
@@ -65,7 +65,7 @@ Command = Frame | Probe
 
 @dataclass(frozen=True, slots=True)
 class Refs:
-    """What an event refers to, best first: `source_event_id`, then `event_id` as older builds echoed it."""
+    """References of an event, best first: `source_event_id`, then the `event_id` that older builds echo."""
 
     ids: tuple[str, ...] = ()
     task_id: str = ""
@@ -73,24 +73,24 @@ class Refs:
 
 @dataclass(frozen=True, slots=True)
 class StateUpdated:
-    """LiveAvatar's session machine moved: new, connecting, connected, closing, closed, disconnected."""
+    """LiveAvatar's session changed its state: new, connecting, connected, closing, closed, disconnected."""
 
     state: str
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """One `agent.speak` was accepted."""
+    """Acceptance of an `agent.speak`."""
 
     refs: Refs
 
 
 @dataclass(frozen=True, slots=True)
 class PongReceived:
-    """LiveAvatar's end of the socket has read all up to the `number`-th packet, end or interrupt, counted from 1.
+    """Pong that proves the `number`-th packet, end or interrupt, counted from 1, and all before it, were read.
 
-    No event of LiveAvatar's, but the pong to a ping that went out right behind those. It proves that they arrived,
-    not that the avatar took them.
+    The pong answers a ping that was sent right after that command. The pong proves that LiveAvatar's end of the
+    socket read the command, not that the avatar accepted it.
     """
 
     number: int
@@ -112,7 +112,7 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class SpeakStarted:
-    """The first frame of an utterance is out."""
+    """The first frame of an utterance was rendered."""
 
     refs: Refs
 
@@ -126,7 +126,7 @@ class SpeakEnded:
 
 @dataclass(frozen=True, slots=True)
 class SpeakInterrupted:
-    """An utterance was cut."""
+    """An utterance was interrupted."""
 
     refs: Refs
 
@@ -140,7 +140,7 @@ class PoseUpdated:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """LiveAvatar ended the session, with its own word for why."""
+    """LiveAvatar ended the session, with its own end reason."""
 
     end_reason: str
 
@@ -156,7 +156,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An event this version does not know: ignored and counted."""
+    """Event that this version does not know: ignored and counted."""
 
     type: str
 

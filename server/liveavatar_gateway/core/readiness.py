@@ -1,4 +1,4 @@
-"""Whether an avatar hears commands: an open socket is not readiness, and some builds never say `connected`."""
+"""Readiness of an avatar: an open socket is not enough, and some builds never send `connected`."""
 
 from dataclasses import dataclass
 from enum import Enum, unique
@@ -12,28 +12,29 @@ class ReadinessConfig:
     """Deadlines, in seconds."""
 
     ready_timeout_s: float = 20.0
-    """How long LiveAvatar may take from the open socket to a ready avatar. 15 to 20 s is what its clients use."""
+    """Longest time from the open socket to a ready avatar. LiveAvatar's own clients wait 15 to 20 s."""
     probe_after_s: float = 5.0
-    """When to ask a socket that never says `connected` with a harmless interrupt, and how often."""
+    """Delay and period of a harmless interrupt that probes a socket without `connected`."""
     connected_wait_s: float = 3.0
-    """How long to wait for `connected` on a socket that was opened again. Some builds say it once per session,
-    others again; commands to one that did not say it yet may vanish. Lower speaks on sooner."""
+    """Longest wait for `connected` on a socket that was opened again. Some builds send `connected` once per
+    session, others again for each socket, and these may lose commands that come earlier. Lower resumes speech
+    sooner."""
 
 
 @unique
 class Due(Enum):
-    """What time asks for."""
+    """Action that is due while an avatar is not ready."""
 
     NOTHING = "nothing"
     PROBE = "probe"
-    """Send an interrupt: to a silent avatar it is harmless and answered, the one command that can ask."""
+    """Send an interrupt: no other command is answered by a silent avatar without an effect on it."""
     READY = "ready"
-    """The avatar is taken for ready."""
+    """Treat the avatar as ready."""
     GIVE_UP = "give up"
 
 
 class Readiness:
-    """Watches one socket from its opening until the avatar behind it is ready. No clock: times come in."""
+    """Watch over a socket from its opening until its avatar is ready. No clock: times are arguments."""
 
     __slots__ = ("_config", "_give_up_at_s", "_probe_at_s", "_probed", "_ready_at_s")
 
@@ -45,7 +46,7 @@ class Readiness:
         self._probed = False
 
     def open(self, now_s: float, *, fresh: bool) -> None:
-        """The socket is open; `fresh` when its avatar was never ready before."""
+        """Start to watch an open socket; `fresh` when its avatar was never ready before."""
         self.close()
         if fresh:
             self._give_up_at_s = now_s + self._config.ready_timeout_s
@@ -54,24 +55,24 @@ class Readiness:
             self._ready_at_s = now_s + self._config.connected_wait_s
 
     def close(self) -> None:
-        """There is nothing to wait for any more."""
+        """Stop all waits."""
         self._give_up_at_s = self._probe_at_s = self._ready_at_s = None
         self._probed = False
 
     def is_shown_by(self, event: wire.Event) -> bool:
-        """Whether an event proves that commands are heard: `connected`, or the answer to a probe."""
+        """Return True when an event proves that commands are handled: `connected`, or the answer to a probe."""
         if isinstance(event, wire.StateUpdated):
             return event.state == "connected"
         return self._probed and not isinstance(event, wire.Unknown | wire.PongReceived)
 
     @property
     def deadline_s(self) -> float | None:
-        """When `tick` is due."""
+        """Time of the next `tick`."""
         waits = (self._give_up_at_s, self._probe_at_s, self._ready_at_s)
         return min((at_s for at_s in waits if at_s is not None), default=None)
 
     def tick(self, now_s: float) -> Due:
-        """What is due by now."""
+        """Return the action that is due by now."""
         if self._give_up_at_s is not None and now_s >= self._give_up_at_s:
             return Due.GIVE_UP
         if self._probe_at_s is not None and now_s >= self._probe_at_s:
@@ -83,6 +84,6 @@ class Readiness:
         return Due.NOTHING
 
     def timeout(self) -> ReadyTimeout:
-        """What giving up means."""
+        """Return the error for an avatar that was not ready in time."""
         timeout_s = self._config.ready_timeout_s
         return ReadyTimeout(f"the avatar was not ready within {timeout_s:g} s; try again", timeout_s=timeout_s)

@@ -1,74 +1,94 @@
-"""When a fresh avatar is to take over from one whose limit is near."""
+"""Plan of the rotation from an avatar whose limit is near to a standby avatar."""
 
 from dataclasses import dataclass
+from enum import Enum, unique
 
 from liveavatar_gateway.core.errors import GatewayError
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.handover import SendGate
 
 _LAST_MOMENT_S = 1.0
-"""LiveAvatar counts a limit from its own start, a little before this side hears of it."""
+"""Margin for the clock of LiveAvatar, which counts a limit from a start that is reported a little later."""
 _RESERVE_S = 2.0
-"""What the playout of the last words may take longer than estimated."""
+"""Margin for a playout that takes longer than estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationConfig:
-    """How early a fresh avatar is prepared."""
+    """Times at which a standby avatar is prepared."""
 
     lead_s: float = 30.0
-    """How long before the limit it is started, but never before half of it is over. Both avatars are billed from
-    then until the first border between two utterances. Higher finds a place and a border more surely, lower pays
-    less for two."""
+    """Time between the start of the standby avatar and the limit, at most half of the limit. Both avatars are
+    billed from that start until the first end of an utterance. Higher gives more time for a permit and an end of
+    an utterance; lower costs less."""
+
+
+@unique
+class StandbyState(Enum):
+    """Stage of the standby avatar."""
+
+    NONE = "none"
+    REQUESTED = "requested"
+    """The owner was asked for a standby avatar, and tries until it is ready."""
+    READY = "ready"
+    """The standby avatar can take over."""
 
 
 class RotationPlan:
-    """The plan of one take-over after the other. No clock: times come in.
+    """Plan of the rotations of a session, one after the other. No clock: times are arguments.
 
-    The fresh avatar is started at `prepare_at_s`. Once it is `ready`, no new utterance goes to the old one, so
-    that it falls silent at its next border. From `part_at_s` on it gets nothing at all, so that it can say what it
-    has before the limit. At `last_moment_s` the fresh one goes on whatever is.
+    The standby avatar is started at `_prepare_at_s`. Once it is ready, the outgoing avatar is sent no new
+    utterance and falls silent at the end of its current one. From `_stop_at_s` on the outgoing avatar is sent no
+    audio at all, so that it can play what it has before the limit. At `_last_moment_s` the standby avatar takes
+    over even if audio is cut.
     """
 
     def __init__(self, config: RotationConfig, speech: SpeechConfig) -> None:
         self._config = config
         self._finish_s = speech.scheduler.max_lead_s + speech.start_delay_s + speech.parting_grace_s + _RESERVE_S
         self._prepare_at_s: float | None = None
-        self._part_at_s = self._last_moment_s = 0.0
-        self.ready = False
-        """Whether a fresh avatar waits for its turn."""
+        self._stop_at_s = self._last_moment_s = 0.0
+        self.standby = StandbyState.NONE
         self.failure: GatewayError | None = None
-        """Why there is none, since the last try."""
+        """Error of the latest attempt to start a standby avatar."""
 
     def plan(self, expires_at_s: float | None, max_duration_s: float | None) -> None:
-        """An avatar speaks that has this limit; None when it has none, or its length is not known."""
-        self.ready = False
+        """Plan the rotation from an avatar.
+
+        Args:
+            expires_at_s: Time at which its limit ends the avatar; None without a limit.
+            max_duration_s: Whole length of the limit; None when it is not known.
+        """
+        self.standby = StandbyState.NONE
         self.failure = None
         self._prepare_at_s = None
         if expires_at_s is None:
             return
         lead_s = self._config.lead_s if max_duration_s is None else min(self._config.lead_s, max_duration_s / 2)
         self._prepare_at_s = expires_at_s - lead_s
-        self._part_at_s = expires_at_s - self._finish_s
+        self._stop_at_s = expires_at_s - self._finish_s
         self._last_moment_s = expires_at_s - _LAST_MOMENT_S
 
-    def is_due(self, now_s: float) -> bool:
-        """Whether a fresh avatar is to be there, or to be prepared."""
-        return self._prepare_at_s is not None and now_s >= self._prepare_at_s
+    def request_standby(self, now_s: float) -> bool:
+        """Return True once, when a standby avatar is to be prepared."""
+        if self.standby is not StandbyState.NONE or self._prepare_at_s is None or now_s < self._prepare_at_s:
+            return False
+        self.standby = StandbyState.REQUESTED
+        return True
 
     def is_last_moment(self, now_s: float) -> bool:
-        """Whether the fresh avatar is to go on even if something is cut."""
-        return self.ready and now_s >= self._last_moment_s
+        """Return True when the standby avatar must take over even if audio is cut."""
+        return self.standby is StandbyState.READY and now_s >= self._last_moment_s
 
-    def hold(self, now_s: float) -> SendGate:
-        """What the old avatar is not to get any more."""
-        if not self.ready:
+    def gate(self, now_s: float) -> SendGate:
+        """Return which part of the speech waits for the next avatar."""
+        if self.standby is not StandbyState.READY:
             return SendGate.NOTHING
-        return SendGate.ALL if now_s >= self._part_at_s else SendGate.NEXT
+        return SendGate.ALL if now_s >= self._stop_at_s else SendGate.NEXT
 
     def next_s(self, now_s: float) -> float | None:
-        """When the plan says something else."""
+        """Return the time of the next change of the plan."""
         if self._prepare_at_s is None:
             return None
-        steps = (self._prepare_at_s, self._part_at_s, self._last_moment_s)
+        steps = (self._prepare_at_s, self._stop_at_s, self._last_moment_s)
         return min((at_s for at_s in steps if at_s > now_s), default=None)

@@ -1,4 +1,4 @@
-"""One session's life: what the caller, LiveAvatar and time do to it, and what is to be sent because of that."""
+"""State machine of a session: inputs from the caller, LiveAvatar and the clock lead to outputs."""
 
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +24,17 @@ from liveavatar_gateway.core.events import (
 )
 from liveavatar_gateway.core.lifetime import Lifetime
 from liveavatar_gateway.core.listening import Listening
+from liveavatar_gateway.core.outputs import (
+    Answer,
+    CheckSocket,
+    Deadline,
+    Emit,
+    HandOver,
+    Output,
+    PrepareStandby,
+    Report,
+    Send,
+)
 from liveavatar_gateway.core.readiness import Due, Readiness
 from liveavatar_gateway.core.snapshot import SessionSnapshot
 from liveavatar_gateway.core.speech.handover import SendGate
@@ -33,14 +44,14 @@ from liveavatar_gateway.core.states import SESSION_TRANSITIONS, EndReason, Pose,
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
-"""Three words of different builds for one thing: the session is over. Source: LITE events page, old and new."""
+"""States that mean the end of the session in different builds. Source: LITE events page, old and new."""
 
 
 class Session:
-    """The state machine of one session. No I/O and no clock: time comes in as `now_s` (monotonic seconds).
+    """State machine of one session. No I/O and no clock: time is the argument `now_s` (monotonic seconds).
 
-    The owner feeds inputs, sends what `next_command` gives until it is None, and calls `tick` at `deadline_s`.
-    `answers` holds finished interrupts by ticket, for the owner to empty.
+    The owner calls the methods for inputs, calls `tick` after each input and at each deadline, and carries out the
+    outputs of `drain`. Between two calls of `drain` it may publish the `reports` alone.
 
     Invariant: the state follows `states.SESSION_TRANSITIONS`; every change is in `log`, which ends with `Ended`.
     """
@@ -65,9 +76,9 @@ class Session:
         self.ready_at: datetime | None = None
         self.ended_at: datetime | None = None
         self.expires_at: datetime | None = None
-        """Time at which LiveAvatar's limit ends the avatar, by the wall clock; None without a limit."""
+        """Wall-clock time at which LiveAvatar's limit ends the avatar; None without a limit."""
         self.heard_since_s: float | None = None
-        """Since when the avatar hears over the socket that is, monotonic seconds; None while it does not."""
+        """Time at which the current socket became ready, monotonic seconds; None while no socket is ready."""
         self.unknown_events = 0
         self.last_command_at_s = 0.0
         self.log = EventLog(capacity=config.event_log_size)
@@ -75,12 +86,14 @@ class Session:
         self._new_id = new_id
         self._utc_now = utc_now
         self._outbox: deque[wire.Command] = deque()
+        self._reports: list[Report] = []
+        self._due: tuple[Output, ...] = ()
         self._listening = Listening()
         self._readiness = Readiness(config.readiness)
         self._lost_at_s = 0.0
         self._attempt_count = 0
         self._replaced = False
-        self._limit = Lifetime(config, auto_rotate=auto_rotate)
+        self._lifetime = Lifetime(config, auto_rotate=auto_rotate)
         self.reconnect_count = 0
         self.rotation_count = 0
 
@@ -96,16 +109,16 @@ class Session:
         gap_s: float,
         auto_rotate: bool = False,
     ) -> Self:
-        """Go on with a session that another process drove; its socket is yet to be opened.
+        """Continue a session that another process drove before; its socket is not open yet.
 
         Args:
-            past: What is known of it.
+            past: State in which the other process left the session.
             config: Deadlines.
-            new_id: Makes ids of commands.
+            new_id: Factory of command ids.
             utc_now: Wall-clock time.
             now_s: Monotonic time.
-            gap_s: How long nobody drove it.
-            auto_rotate: Whether it outlives its limit.
+            gap_s: Seconds without an owner.
+            auto_rotate: True when a standby avatar takes over before the limit.
         """
         session = cls(past.id, config, new_id=new_id, utc_now=utc_now, auto_rotate=auto_rotate)
         session.created_at = past.created_at
@@ -116,48 +129,43 @@ class Session:
         session.state = SessionState.RECONNECTING
         session.log = EventLog(capacity=config.event_log_size, last_sequence=past.last_sequence)
         session._lost_at_s = now_s - gap_s
-        session._limit.restore(past.expires_in_s, now_s)
+        session._lifetime.restore(past.expires_in_s, now_s)
         session.speech.restore(past, now_s)
-        session._note(Adopted(gap_s))
+        session._emit(Adopted(gap_s))
         return session
 
-    # --- life
+    # --- start and end
 
     @property
     def over(self) -> bool:
-        """Whether it is ending or has ended."""
+        """True when the session is ending or has ended."""
         return self.state in (SessionState.ENDING, SessionState.ENDED)
 
-    @property
-    def answers(self) -> list[tuple[int, list[UtteranceEnded]]]:
-        """Interrupts that were carried out since the owner last emptied this."""
-        return self.speech.answers
-
     def started(self, *, max_duration_s: float | None, expires_at: datetime | None = None, now_s: float) -> None:
-        """Take note that LiveAvatar started the avatar: billing has begun, and the session has a limit.
+        """Record that LiveAvatar started the avatar: billing has begun, and the limit counts from now.
 
         Args:
             max_duration_s: Limit of the avatar from now on; None without a limit.
-            expires_at: End of that limit by the wall clock.
+            expires_at: Time of the limit, wall-clock.
             now_s: Monotonic time.
         """
         self._move(SessionState.CONNECTING)
         self.expires_at = expires_at
-        self._limit.begin(max_duration_s, now_s)
+        self._lifetime.begin(max_duration_s, now_s)
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
-        """The command socket is open; an open socket is not readiness.
+        """Record an open command socket, whose avatar may not be ready yet.
 
         Args:
             now_s: Monotonic time.
-            attempt_count: How many tries it took, since it was lost or opened last.
+            attempt_count: Attempts to connect since the last socket was lost or opened.
         """
         if self.state is SessionState.RECONNECTING:
             self._attempt_count += attempt_count
         self._readiness.open(now_s, fresh=self.ready_at is None or self._replaced)
 
     def socket_lost(self, now_s: float) -> None:
-        """The command socket is gone. It is to be opened again; meanwhile audio is taken and held."""
+        """Record the loss of the command socket; until the next one is ready, audio is accepted and queued."""
         if self.over:
             return
         self._readiness.close()
@@ -172,81 +180,76 @@ class Session:
         self.speech.lose(now_s)
 
     def replaced(self, *, max_duration_s: float | None, expires_at: datetime | None = None, now_s: float) -> None:
-        """Take note of a fresh avatar in place of the one whose socket is lost; its own is yet to be opened.
+        """Record a new avatar in place of one whose socket was lost; the new socket is not open yet.
 
         Args:
-            max_duration_s: Limit of the fresh avatar from now on; None without a limit.
-            expires_at: End of that limit by the wall clock.
+            max_duration_s: Limit of the new avatar from now on; None without a limit.
+            expires_at: Time of the limit, wall-clock.
             now_s: Monotonic time.
         """
         self._replaced = True
         self.expires_at = expires_at
         self._forget_pose()
-        self._limit.begin(max_duration_s, now_s)
+        self._lifetime.begin(max_duration_s, now_s)
 
     def end(
         self, reason: EndReason, now_s: float, *, error: GatewayError | None = None, upstream_reason: str = ""
     ) -> None:
-        """Begin to end: utterances get their end now. The first reason stays; later calls change nothing."""
+        """Begin to end the session: all utterances end now. The first reason stays; later calls change nothing."""
         if self.over:
             return
         self.end_reason = reason
         self.upstream_reason = upstream_reason
         if error is None and reason is EndReason.MAX_DURATION:
-            error = self._limit.failure
+            error = self._lifetime.failure
         self.error = error
         self._move(SessionState.ENDING)
         self.speech.close(SessionEnded(self.id, reason.value, upstream_reason), now_s)
-        self._drain()
+        self._collect()
         self._outbox.clear()
 
     def learn_end(self, upstream_reason: str) -> None:
-        """LiveAvatar's record says why it ended the session, which its socket did not."""
+        """Record the end reason from LiveAvatar's REST API, for an end that its socket gave no reason for."""
         said_nothing = self.end_reason in (EndReason.UPSTREAM_ENDED, EndReason.UPSTREAM_FAILED)
         if upstream_reason and said_nothing and not self.upstream_reason:
             self.upstream_reason = upstream_reason
             self.end_reason = end_reason_of(upstream_reason)
 
     def ended(self) -> None:
-        """LiveAvatar was told to stop, or nothing was ever started there: the session is over."""
+        """Record that the upstream session was stopped or never started: the session has ended."""
         if self.state is SessionState.ENDED:
             return
         self.ended_at = self._utc_now()
         self._move(SessionState.ENDED)
-        self._note(Ended(self.error))
+        self._emit(Ended(self.error))
 
-    # --- longer than the limit
+    # --- rotation
 
     @property
     def expires_at_s(self) -> float | None:
-        """When LiveAvatar's limit ends the avatar, monotonic seconds; None when it has none."""
-        return self._limit.expires_at_s
+        """Time at which LiveAvatar's limit ends the avatar, monotonic seconds; None without a limit."""
+        return self._lifetime.expires_at_s
 
-    def wants_successor(self, now_s: float) -> bool:
-        """Whether a fresh avatar is to be there, or to be prepared."""
-        return self.ready_at is not None and not self.over and self._limit.wants_successor(now_s)
+    def standby_ready(self, now_s: float) -> None:
+        """Record that a standby avatar can take over."""
+        self._lifetime.standby_ready()
+        self.speech.handover.gate = self._lifetime.gate(now_s)
 
-    def successor_ready(self, now_s: float) -> None:
-        """A fresh avatar waits for its turn."""
-        self._limit.successor_ready()
-        self.speech.parting.hold = self._limit.hold(now_s)
+    def standby_failed(self, error: GatewayError) -> None:
+        """Record that no standby avatar could be started, or that it was lost; the owner tries again."""
+        self.speech.handover.gate = SendGate.NOTHING
+        if self._lifetime.standby_failed(error):
+            self._emit(UpstreamNotice(error=False, type="rotation_delayed", message=error.message))
 
-    def successor_failed(self, error: GatewayError) -> None:
-        """There is no fresh avatar, or it is lost again; another try follows."""
-        self.speech.parting.hold = SendGate.NOTHING
-        if self._limit.successor_failed(error):
-            self._note(UpstreamNotice(error=False, type="rotation_delayed", message=error.message))
+    def standby_dropped(self) -> None:
+        """Record that the owner dropped the standby avatar, if any."""
+        self.speech.handover.gate = SendGate.NOTHING
+        self._lifetime.standby_dropped()
 
-    def successor_dropped(self) -> None:
-        """The fresh avatar that waited, if any, is not to take over any more."""
-        self.speech.parting.hold = SendGate.NOTHING
-        self._limit.successor_dropped()
-
-    def may_take_over(self, now_s: float) -> bool:
-        """Whether the fresh avatar is to go on now, see `take_over`."""
-        if not self._limit.has_successor or self.over:
+    def _may_hand_over(self, now_s: float) -> bool:
+        if not self._lifetime.has_standby:
             return False
-        return self.speech.parting.may_part(now_s) or self._limit.is_last_moment(now_s)
+        return self.speech.handover.is_free(now_s) or self._lifetime.is_last_moment(now_s)
 
     def take_over(
         self,
@@ -258,14 +261,14 @@ class Session:
         age_s: float,
         now_s: float,
     ) -> None:
-        """A fresh avatar that is ready goes on; the old one says nothing any more, and is heard no more.
+        """Continue on the standby avatar; from now on, pass in no event of the previous avatar.
 
         Args:
-            upstream_session_id: LiveAvatar's id of its session.
-            max_duration_s: Its limit from its start; None when it has none.
-            expires_at: When that ends it.
-            room: Where it is.
-            age_s: How long ago it was started.
+            upstream_session_id: LiveAvatar's id of the standby avatar's session.
+            max_duration_s: Limit of that session from its start; None without a limit.
+            expires_at: Time of the limit, wall-clock.
+            room: Room of the standby avatar; None when the room cannot be joined.
+            age_s: Seconds since the standby avatar was started.
             now_s: Monotonic time.
         """
         self.speech.tick(now_s)
@@ -273,11 +276,11 @@ class Session:
         self._outbox.clear()
         self._forget_pose()
         resent_bytes = self.speech.hand_over(now_s)
-        self._drain()
+        self._collect()
         self.rotation_count += 1
         self.expires_at = expires_at
-        self._limit.begin(max_duration_s, now_s - age_s)
-        self._note(
+        self._lifetime.begin(max_duration_s, now_s - age_s)
+        self._emit(
             Rotated(
                 upstream_session_id=upstream_session_id,
                 expires_at=expires_at,
@@ -296,64 +299,65 @@ class Session:
         """Open an utterance.
 
         Raises:
-            SessionEnded, UtteranceIdReused, CapacityExhausted: it was not opened.
+            SessionEnded, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
         """
         self._require_alive()
         return self.speech.begin(utterance_id, intake)
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
-        """Take no more audio for an utterance."""
+        """Accept no more audio for an utterance."""
         self.speech.seal(utterance, failure)
-        self._drain()
+        self._collect()
 
     def cancel(self, utterance: Utterance) -> None:
-        """Drop an utterance, or cut it if it is being spoken."""
+        """Drop a queued utterance, or interrupt it if the avatar speaks it."""
         self.speech.cancel(utterance)
-        self._drain()
+        self._collect()
 
     def interrupt(self, utterance_id: str) -> int:
-        """Barge-in; the answer comes in `answers` under the returned ticket.
+        """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
         Raises:
-            SessionEnded, UtteranceNotFound: nothing was cut.
+            SessionEnded, UtteranceNotFound: Nothing was interrupted.
         """
         self._require_alive()
-        ticket = self.speech.interrupt(utterance_id)
-        self._drain()
-        return ticket
+        interrupt_id = self.speech.interrupt(utterance_id)
+        self._collect()
+        return interrupt_id
 
     def listen(self) -> None:
-        """Take the attentive pose now, or when the avatar has finished talking.
+        """Take the listening pose now, or when the avatar has finished talking.
 
         Raises:
-            SessionEnded: it cannot.
+            SessionEnded: The session is ending or has ended.
         """
         self._require_alive()
         self._listening.want()
 
     def stop_listening(self) -> None:
-        """Go back to the idle pose.
+        """Return to the idle pose.
 
         Raises:
-            SessionEnded: it cannot.
+            SessionEnded: The session is ending or has ended.
         """
         self._require_alive()
         if self._listening.stop(self.pose) and self.state is not SessionState.RECONNECTING:
             self._outbox.append(wire.ListenStop(self._new_id()))
 
     def keep_alive(self) -> None:
-        """Send a keep-alive next, if the avatar can hear it."""
+        """Make a keep-alive the next command, if the avatar is ready."""
         if self.state is SessionState.READY:
             self._outbox.append(wire.KeepAlive(self._new_id()))
 
     # --- LiveAvatar's side
 
-    def on_wire(self, event: wire.Event, now_s: float) -> bool:
-        """Take one event of the command socket; True when that may have made a command due or changed the log."""
+    def on_event(self, event: wire.Event, now_s: float) -> bool:
+        """Handle an event of the command socket; return True when `tick` and `drain` may have work to do."""
         if self.over:
             return False
         if isinstance(event, wire.Appended) and self.state is SessionState.READY:
-            # One comes for each packet; all but an utterance's first change only the position in the next ack.
+            # Each packet has an ack; all but an utterance's first change only the position in the caller's next
+            # ack.
             return self.speech.on_appended(event.refs, now_s) or self.speech.waits_for_proof
         if isinstance(event, wire.PongReceived):
             self.speech.on_read(event.number, now_s)
@@ -368,19 +372,19 @@ class Session:
             case wire.Stopped(reason):
                 self.end(end_reason_of(reason or "UNKNOWN"), now_s, upstream_reason=reason)
             case wire.Notice(error, type_, message):
-                self._note(UpstreamNotice(error, type_, message))
+                self._emit(UpstreamNotice(error, type_, message))
             case wire.Unknown():
                 self.unknown_events += 1
             case _:
                 self._on_speech(event, now_s)
-        self._drain()
+        self._collect()
         return True
 
     def _on_speech(self, event: wire.Event, now_s: float) -> None:
         match event:
             case wire.SpeakStarted(refs):
                 self.speech.on_started(refs, now_s)
-                # A late one is about speech that is over, after which nothing would end the pose.
+                # A late start is about speech that has ended, after which no event would end the talking pose.
                 if self.speech.speaking:
                     self._pose(Pose.TALKING)
             case wire.Committed(refs):
@@ -400,45 +404,50 @@ class Session:
         self._pose(pose)
 
     def _take_as_sign_of_life(self, event: wire.Event, now_s: float) -> None:
-        """An answer to a probe proves that commands are heard, where `connected` never comes."""
+        """Become ready on an answer to a probe, where `connected` never comes."""
         if self.state in _UNREADY and self._readiness.is_shown_by(event):
             self._become_ready(now_s)
 
     # --- time and commands
 
-    def is_deaf(self, now_s: float) -> bool:
-        """Whether LiveAvatar, which confirms what it takes, did not for so long that its socket must be dead."""
-        silent_at_s = self.speech.silent_at_s
-        return silent_at_s is not None and now_s >= silent_at_s
-
     @property
-    def deadline_s(self) -> float | None:
-        """When `tick` and `next_command` are due even if nothing happens."""
-        due = [self.speech.deadline_s, self.speech.silent_at_s, self._limit.deadline_s]
+    def _deadline_s(self) -> float | None:
+        due = [self.speech.deadline_s, self.speech.silent_at_s, self._lifetime.deadline_s]
         if self.ready_at is not None:
-            due.append(self._limit.turn_s(self.speech.parting))
+            due.append(self._lifetime.handover_deadline_s(self.speech.handover))
         if self.state in _UNREADY:
             due.append(self._readiness.deadline_s)
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
-        """Do what time asks for.
+        """Apply all deadlines up to now, and decide which outputs `drain` returns besides reports.
 
         Args:
             now_s: Monotonic time.
-            is_stuck: The socket holds data that LiveAvatar's end does not take.
+            is_stuck: True when LiveAvatar's end of the socket does not read what was sent.
         """
+        self._due = ()
         if self.over:
             return
         if is_stuck:
             self.speech.note_stall(now_s)
-        self._limit.look(now_s)
-        self.speech.parting.hold = self._limit.hold(now_s)
+        self._lifetime.look(now_s)
+        self.speech.handover.gate = self._lifetime.gate(now_s)
         self.speech.tick(now_s, is_stuck=is_stuck)
-        self._drain()
+        self._collect()
         if self.state in _UNREADY:
             self._tick_connecting(now_s)
         self._tick_limit(now_s)
+        if not self.over:
+            self._due = self._decide(now_s)
+
+    def _decide(self, now_s: float) -> tuple[Output, ...]:
+        if self._may_hand_over(now_s):
+            return (HandOver(),)
+        prepare = self.ready_at is not None and self._lifetime.request_standby(now_s)
+        silent_at_s = self.speech.silent_at_s
+        is_silent = silent_at_s is not None and now_s >= silent_at_s
+        return (PrepareStandby(),) * prepare + (CheckSocket(),) * is_silent
 
     def _tick_connecting(self, now_s: float) -> None:
         match self._readiness.tick(now_s):
@@ -447,24 +456,49 @@ class Session:
             case Due.PROBE:
                 self._outbox.append(wire.Interrupt(self._new_id()))
             case Due.READY:
-                # Some builds say `connected` once per session: the next answer decides whether anybody listens.
+                # Some builds send `connected` once per session, so only the next answer shows that the avatar is
+                # ready.
                 self._become_ready(now_s)
 
     def _tick_limit(self, now_s: float) -> None:
-        left_s = self._limit.notice_s(now_s)
+        left_s = self._lifetime.notice_s(now_s)
         if left_s is not None:
-            self._note(Expiring(self.expires_at or self._utc_now() + timedelta(seconds=left_s)))
-        if self._limit.is_past(now_s):
+            self._emit(Expiring(self.expires_at or self._utc_now() + timedelta(seconds=left_s)))
+        if self._lifetime.is_past(now_s):
             self.end(EndReason.MAX_DURATION, now_s)
 
-    def next_command(self, now_s: float) -> wire.Command | None:
-        """The next command to send, most urgent first; None when none is due before `deadline_s`."""
-        if self.over or self.state is SessionState.CREATING:
+    def note_stall(self, now_s: float) -> None:
+        """Record that the socket stood still until now, so that LiveAvatar had no chance to report anything."""
+        self.speech.note_stall(now_s)
+
+    def reports(self) -> list[Report]:
+        """Return the events and answers that are not published yet, oldest first."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def drain(self, now_s: float) -> list[Output]:
+        """Return the outputs to carry out now, in order.
+
+        The `reports` come first, then the decisions of the latest `tick`. The last output is the only `HandOver`,
+        `CheckSocket`, `Send` or `Deadline`: at most one command is returned at a time, so that an interrupt can
+        overtake the commands behind it. A session that is ending or has ended returns reports alone.
+        """
+        if self.over:
+            return [*self.reports()]
+        due, self._due = self._due, ()
+        if due and not isinstance(due[-1], PrepareStandby):
+            return [*self.reports(), *due]
+        command = self._next_command(now_s)
+        last = Deadline(self._deadline_s) if command is None else Send(command, self.speech.sent_count)
+        return [*self.reports(), *due, last]
+
+    def _next_command(self, now_s: float) -> wire.Command | None:
+        if self.state is SessionState.CREATING:
             return None
         command = self._next(now_s)
         if command is not None and not isinstance(command, wire.Probe):
             self.last_command_at_s = now_s
-        self._drain()
+        self._collect()
         return command
 
     def _next(self, now_s: float) -> wire.Command | None:
@@ -473,7 +507,7 @@ class Session:
             if isinstance(waiting, wire.Interrupt):
                 self.speech.note_readiness_probe(waiting.event_id)
             return waiting
-        # Speech gives nothing before the session is ready, but knows what is due by itself.
+        # Before the session is ready, speech returns no command, and the call updates its deadline.
         command = self.speech.next_command(now_s)
         if self.state is not SessionState.READY:
             return None
@@ -481,7 +515,7 @@ class Session:
             return wire.ListenStart(self._new_id())
         return command
 
-    # --- inside
+    # --- transitions and events
 
     def _become_ready(self, now_s: float) -> None:
         resent_bytes = self.speech.resume(now_s)
@@ -499,7 +533,7 @@ class Session:
         self._readiness.close()
         self._move(SessionState.READY)
         self.reconnect_count += 1
-        self._note(Reconnected(self._attempt_count, now_s - self._lost_at_s, resent_bytes, self._replaced))
+        self._emit(Reconnected(self._attempt_count, now_s - self._lost_at_s, resent_bytes, self._replaced))
         self._replaced = False
         if self.pose is Pose.LISTENING and not self._listening.asked:
             self._outbox.append(wire.ListenStop(self._new_id()))
@@ -511,34 +545,37 @@ class Session:
 
     def _move(self, following: SessionState) -> None:
         previous, self.state = self.state, move(SESSION_TRANSITIONS, self.state, following)
-        self._note(StateChanged(following, previous))
+        self._emit(StateChanged(following, previous))
 
     def _pose(self, pose: Pose) -> None:
         if pose is not self.pose and pose is not Pose.UNKNOWN:
             previous, self.pose = self.pose, pose
-            self._note(PoseChanged(pose, previous))
+            self._emit(PoseChanged(pose, previous))
 
     def _forget_pose(self) -> None:
-        """Another avatar goes on: it does not listen before it is asked, and of its pose nothing is known."""
+        """Forget the former avatar's pose: the new one was not sent ListenStart, and its pose is unknown."""
         self._listening.begin_anew()
         self.speech.forget_pose()
         if self.pose is Pose.LISTENING:
             self._pose(Pose.IDLE)
 
-    def _drain(self) -> None:
-        """Put what speech concluded into the log."""
-        if self.speech.happenings:
-            happenings = list(self.speech.happenings)
-            self.speech.happenings.clear()
-            for happening in happenings:
-                self._note(happening)
-                if isinstance(happening, UtteranceEnded) and not self.speech.active:
+    def _collect(self) -> None:
+        """Emit the events of speech, and pass its answers on."""
+        if self.speech.reports:
+            reports = list(self.speech.reports)
+            self.speech.reports.clear()
+            for report in reports:
+                if isinstance(report, Answer):
+                    self._reports.append(report)
+                    continue
+                self._emit(report)
+                if isinstance(report, UtteranceEnded) and not self.speech.active:
                     self._rest()
 
     def _rest(self) -> None:
-        """Without word from LiveAvatar, an avatar that has nothing left to say is idle."""
+        """Record the idle pose of an avatar without queued speech, which LiveAvatar may not report."""
         if self.pose is Pose.TALKING:
             self._pose(Pose.IDLE)
 
-    def _note(self, happening: SessionEvent) -> None:
-        self.log.append(happening, self._utc_now())
+    def _emit(self, event: SessionEvent) -> None:
+        self._reports.append(Emit(self.log.append(event, self._utc_now())))

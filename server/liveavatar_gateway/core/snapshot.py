@@ -1,4 +1,4 @@
-"""What is known of a session that another process drove: enough to go on with it."""
+"""Snapshot from which another process resumes a session."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,44 +10,44 @@ from liveavatar_gateway.core.speech.utterance import AudioInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtteranceSnapshot:
-    """An utterance of which LiveAvatar has the beginning; what waited behind that is gone with its process."""
+    """Utterance of which LiveAvatar has the beginning; the rest of its audio was lost with the former process."""
 
     id: str
-    """The caller's name for it."""
+    """The caller's id of the utterance."""
     upstream_id: str
-    """The `event_id` it has on LiveAvatar's socket."""
+    """The `event_id` of the utterance on LiveAvatar's socket."""
     intake: AudioInput
-    """How its audio is read."""
+    """Format of its audio."""
     taken_bytes: int
-    """How much of it LiveAvatar has, bytes of the caller's format: the caller goes on here."""
+    """Bytes of the caller's format that LiveAvatar has: the caller continues there."""
     sent_s: float
-    """The same in seconds of audio."""
+    """Seconds of audio that LiveAvatar has."""
     started: bool = False
-    """Whether its start was told."""
+    """True when its start was reported."""
     end_sent: bool = False
-    """Whether LiveAvatar was told that it is whole."""
+    """True when its end was sent."""
     interrupted: bool = False
-    """Whether somebody has cut it, and it is not known that LiveAvatar did."""
+    """True when an interrupt of the utterance was accepted and not confirmed by LiveAvatar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSnapshot:
-    """A session as the process before left it."""
+    """State of a session that another process drove before."""
 
     id: str
     created_at: datetime
     ready_at: datetime | None = None
-    """When the avatar became ready; None when it never was."""
+    """Time at which the avatar became ready; None when it never did."""
     last_sequence: int = 0
-    """Of its events, which are numbered on from here."""
+    """Sequence number of its latest event; the next event has the number after it."""
     expires_in_s: float | None = None
-    """From now to its limit."""
+    """Seconds from now to the limit of its avatar; None without a limit."""
     expires_at: datetime | None = None
-    """The limit by the wall clock."""
+    """Time of the limit, wall-clock."""
     utterances: Sequence[UtteranceSnapshot] = ()
-    """Those that had not ended, in their order, and of which LiveAvatar has some."""
+    """Utterances that had not ended and of which LiveAvatar has audio, in order."""
     ended_utterances: Sequence[UtteranceEnded] = ()
-    """The latest that ended: their ids are used up, and who comes back to one is told how it ended."""
+    """Utterances that ended last: their ids are refused, and a stream that resumes one gets its result."""
     utterance_count: int = 0
     received_bytes: int = 0
     dropped_bytes: int = 0

@@ -62,9 +62,9 @@ class InputState(Enum):
     """The first bytes may still be the header of a file."""
     OPEN = "open"
     SEALED = "sealed"
-    """No more audio comes. Some of it waits here, if only in the converter."""
+    """No more audio comes. Some audio still waits here, if only in the converter."""
     FLUSHED = "flushed"
-    """No more audio comes, and none waits here."""
+    """No more audio comes, and no audio waits here."""
 
 
 @unique
@@ -72,13 +72,13 @@ class SendState(Enum):
     """Stage of an utterance on its way to LiveAvatar."""
 
     WAITING = "waiting"
-    """LiveAvatar has nothing of it."""
+    """No audio of the utterance was sent to LiveAvatar."""
     SENDING = "sending"
-    """LiveAvatar was sent some of it."""
+    """Audio of the utterance was sent to LiveAvatar."""
     END_SENT = "end sent"
-    """All of it was sent, its end included."""
+    """All of the utterance was sent, its end included."""
     COMMITTED = "committed"
-    """LiveAvatar has all of it, its end included."""
+    """LiveAvatar has all of the utterance, its end included."""
 
 
 @unique
@@ -86,15 +86,15 @@ class PlaybackState(Enum):
     """Stage of an utterance at LiveAvatar."""
 
     PENDING = "pending"
-    """Nothing shows that LiveAvatar has any of it."""
+    """Nothing shows that LiveAvatar has any of the utterance."""
     ACCEPTED = "accepted"
-    """LiveAvatar has some of it."""
+    """LiveAvatar has a part of the utterance."""
     PLAYING = "playing"
-    """Its first sound is out, so its audio cannot be sent again from the beginning."""
+    """Its first sound was played, so its audio cannot be sent again from the beginning."""
     PLAYED = "played"
-    """Over, after its first sound or more."""
+    """Ended after its first sound."""
     UNPLAYED = "unplayed"
-    """Over without a sound."""
+    """Ended without a sound."""
 
 
 SESSION_TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
@@ -111,7 +111,7 @@ INPUT_TRANSITIONS: Final[Mapping[InputState, frozenset[InputState]]] = {
     InputState.UNDECIDED: frozenset({InputState.OPEN, InputState.SEALED, InputState.FLUSHED}),
     InputState.OPEN: frozenset({InputState.SEALED, InputState.FLUSHED}),
     InputState.SEALED: frozenset({InputState.FLUSHED}),
-    # An interrupt meant another utterance: this one is sent again from its beginning.
+    # An interrupt of another utterance dropped this one too, so it is sent again from its beginning.
     InputState.FLUSHED: frozenset({InputState.SEALED}),
 }
 """States of an utterance's input, each with those that may follow."""
@@ -119,7 +119,7 @@ INPUT_TRANSITIONS: Final[Mapping[InputState, frozenset[InputState]]] = {
 SEND_TRANSITIONS: Final[Mapping[SendState, frozenset[SendState]]] = {
     SendState.WAITING: frozenset({SendState.SENDING}),
     SendState.SENDING: frozenset({SendState.END_SENT, SendState.WAITING}),
-    # Back to SENDING when the socket is lost before the end was confirmed.
+    # A socket that is lost before the end was confirmed leads back to SENDING.
     SendState.END_SENT: frozenset({SendState.COMMITTED, SendState.SENDING, SendState.WAITING}),
     SendState.COMMITTED: frozenset({SendState.WAITING}),
 }
@@ -127,7 +127,7 @@ SEND_TRANSITIONS: Final[Mapping[SendState, frozenset[SendState]]] = {
 
 PLAYBACK_TRANSITIONS: Final[Mapping[PlaybackState, frozenset[PlaybackState]]] = {
     PlaybackState.PENDING: frozenset({PlaybackState.ACCEPTED, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
-    # Back to PENDING when an interrupt that meant another utterance drops its audio.
+    # An interrupt of another utterance that drops this audio too leads back to PENDING.
     PlaybackState.ACCEPTED: frozenset({PlaybackState.PENDING, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
     PlaybackState.PLAYING: frozenset({PlaybackState.PLAYED}),
     PlaybackState.PLAYED: frozenset(),
@@ -140,7 +140,7 @@ UPSTREAM_END_REASONS: Final[Mapping[str, EndReason]] = {
     "MAX_DURATION_REACHED": EndReason.MAX_DURATION,
     "NO_CREDITS": EndReason.OUT_OF_CREDITS,
 }
-"""LiveAvatar's own end reasons that have one of ours; any other is UPSTREAM_ENDED.
+"""LiveAvatar's end reasons, each with the gateway's; any other reason is UPSTREAM_ENDED.
 
 Source: LiveAvatar OpenAPI schema, `SessionEndReasonEnum`.
 """

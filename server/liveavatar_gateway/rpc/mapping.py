@@ -1,7 +1,7 @@
 """Mapping between values of the gateway and messages of the contract."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -337,7 +337,7 @@ def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnde
     )
 
 
-def interrupt_message(ended: list[ev.UtteranceEnded]) -> session_service_pb2.InterruptResult:
+def interrupt_message(ended: Sequence[ev.UtteranceEnded]) -> session_service_pb2.InterruptResult:
     """Return the result of an interrupt as a message."""
     return session_service_pb2.InterruptResult(interrupted=[ended_message(utterance) for utterance in ended])
 

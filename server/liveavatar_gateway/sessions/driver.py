@@ -8,6 +8,7 @@ import structlog
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.core.outputs import CheckSocket, Deadline, HandOver, Output, PrepareStandby, Send
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import EndReason, end_reason_of
 from liveavatar_gateway.sessions.avatars import Avatars
@@ -72,17 +73,23 @@ class SessionDriver:
         self._avatars = avatars
         self._standbys = standbys
         self._reconnector = Reconnector(core, config, journal=journal, avatars=avatars, standbys=standbys)
+        self._news = Wakeup()
+        """Set when LiveAvatar reports something while a command is being sent."""
+        self._is_sending = False
         self._early: list[m.Event] | None = None
         """Events that came before the state machine knows of their socket; None once it does."""
         self._lost: SocketClosed | None = None
         self._stuck_since_s: float | None = None
         self._stuck_seen_s = 0.0
+        self._hand_over_due = False
+        self._standby: Standby | None = None
+        """Avatar that takes over next; taken from `standbys`."""
 
     async def run(self) -> None:
         """Keep a socket open and speak over it until the session is over."""
         try:
             while not self._core.over:
-                standby = self._standbys.take(time.monotonic())
+                standby, self._standby = self._standby, None
                 reached = await self._reach() if standby is None else await self._take_over(standby)
                 if reached is not None:
                     await self._talk(*reached)
@@ -99,6 +106,31 @@ class SessionDriver:
         self._publisher.report()
         return standby.socket, 0
 
+    # --- outputs of the state machine
+
+    def _advance(self, *, is_stuck: bool = False) -> Output | None:
+        """Let time pass; see `_drain`."""
+        self._core.tick(time.monotonic(), is_stuck=is_stuck)
+        return self._drain()
+
+    def _drain(self) -> Output | None:
+        """Carry out all outputs but the last, and return that; None when the session is over."""
+        outputs = self._core.drain(time.monotonic())
+        self._publisher.publish(outputs)
+        for output in outputs:
+            if isinstance(output, PrepareStandby):
+                self._standbys.prepare()
+            elif isinstance(output, HandOver):
+                self._hand_over_due = True
+        return None if self._core.over else outputs[-1]
+
+    def _take_standby(self) -> bool:
+        """Take the standby if it is to take over; return False also if it was lost in that moment."""
+        due, self._hand_over_due = self._hand_over_due, False
+        if due and not self._core.over:
+            self._standby = self._standbys.take()
+        return self._standby is not None
+
     # --- without a socket
 
     async def _reach(self) -> tuple[CommandSocket, int] | None:
@@ -109,17 +141,18 @@ class SessionDriver:
         )
         opening.add_done_callback(self._opened)
         try:
-            while not (self._core.over or opening.done() or self._core.may_take_over(time.monotonic())):
-                self._core.tick(time.monotonic())
-                # Nothing is sent without a socket; the call only updates the deadline.
-                self._core.next_command(time.monotonic())
-                self._standbys.look(time.monotonic())
-                await self._sleep(_LOOK_S)
+            while not (self._core.over or opening.done()):
+                output = self._advance()
+                if output is None or isinstance(output, HandOver):
+                    break
+                # Without a socket no command is due.
+                await self._sleep(output.at_s if isinstance(output, Deadline) else None, at_most_s=_LOOK_S)
+                await self._journal.confirm_lease()
         finally:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        if self._core.over or opening.cancelled() or self._core.may_take_over(time.monotonic()):
+        if self._core.over or self._take_standby() or opening.cancelled():
             # A socket that opened in this moment is closed with its session.
             return None
         try:
@@ -150,15 +183,17 @@ class SessionDriver:
         for event in early:
             self._on_event(event)
         # Repeated where the standby is lost in the moment in which it was to take over.
-        while not (self._core.over or self._lost or self._core.may_take_over(time.monotonic())):
+        while not (self._core.over or self._lost or self._take_standby()):
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(self._watch(socket), name=f"session-{self._core.id}/watch")
+                publisher = tasks.create_task(self._publish_news(), name=f"session-{self._core.id}/publish")
                 try:
                     await self._send(socket)
                 except SocketClosed as closed:
                     self._lost = closed
                 watcher.cancel()
-        if self._lost is not None and not self._core.over and not self._core.may_take_over(time.monotonic()):
+                publisher.cancel()
+        if self._lost is not None and not self._core.over and not (self._standby or self._take_standby()):
             socket.abort()
             now_s = time.monotonic()
             self._reconnector.note_lost(opened_s=opened_s, ready_s=self._core.heard_since_s, now_s=now_s)
@@ -173,6 +208,13 @@ class SessionDriver:
             )
             self._publisher.report()
 
+    async def _publish_news(self) -> None:
+        """Publish what LiveAvatar reports while `_send` waits for the socket."""
+        while True:
+            await self._news.wait()
+            await self._journal.confirm_lease()
+            self._publisher.report()
+
     async def _watch(self, socket: CommandSocket) -> None:
         self._lost = await socket.closed()
         self._wake.set()
@@ -184,27 +226,41 @@ class SessionDriver:
             SocketClosed: a command could not be sent.
         """
         core = self._core
+        was_checked = False
+        await self._journal.confirm_lease()
         while not core.over and self._lost is None:
-            core.tick(time.monotonic(), is_stuck=self._is_stuck(socket))
-            if core.may_take_over(time.monotonic()):
-                return
-            self._standbys.look(time.monotonic())
-            if core.is_deaf(time.monotonic()) and await self._is_deaf_still():
-                raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
-            while True:
+            output = self._advance(is_stuck=self._is_stuck(socket))
+            while isinstance(output, Send):
+                await self._send_command(socket, output)
                 await self._journal.confirm_lease()
-                if self._lost is not None or (command := core.next_command(time.monotonic())) is None:
-                    break
-                # The pong proves that everything up to here was read.
-                began_s = time.monotonic()
-                await socket.send(command, ping=core.speech.sent_count)
-                if time.monotonic() - began_s > _STALL_S:
-                    core.speech.note_stall(time.monotonic())
-                if isinstance(command, m.Speak):
-                    self._metrics.packet_sent(len(command.pcm))
-                if isinstance(command, m.Speak | m.SpeakEnd):
-                    self._note_progress(command)
-            await self._sleep()
+                output = None if self._lost is not None else self._drain()
+            match output:
+                case HandOver():
+                    return
+                case CheckSocket() if was_checked:
+                    raise SocketClosed(CONNECTION_LOST, "nothing was confirmed in time")
+                case CheckSocket():
+                    await read_what_arrived()
+                case Deadline(at_s):
+                    await self._sleep(at_s)
+            was_checked = isinstance(output, CheckSocket)
+            await self._journal.confirm_lease()
+
+    async def _send_command(self, socket: CommandSocket, output: Send) -> None:
+        command = output.command
+        began_s = time.monotonic()
+        self._is_sending = True
+        try:
+            # The pong proves that everything up to here was read.
+            await socket.send(command, ping=output.number)
+        finally:
+            self._is_sending = False
+        if time.monotonic() - began_s > _STALL_S:
+            self._core.note_stall(time.monotonic())
+        if isinstance(command, m.Speak):
+            self._metrics.packet_sent(len(command.pcm))
+        if isinstance(command, m.Speak | m.SpeakEnd):
+            self._note_progress(command)
 
     def _is_stuck(self, socket: CommandSocket) -> bool:
         """Return whether LiveAvatar's end of the socket takes no data.
@@ -223,20 +279,13 @@ class SessionDriver:
             raise SocketClosed(CONNECTION_LOST, f"nothing was taken for {SEND_TIMEOUT_S:g} s")
         return True
 
-    async def _is_deaf_still(self) -> bool:
-        """Return whether acks are still missing after everything that arrived was read."""
-        await read_what_arrived()
-        return self._lost is None and self._core.is_deaf(time.monotonic())
-
     def _note_progress(self, command: m.Speak | m.SpeakEnd) -> None:
         utterance = self._core.speech.find(command.event_id)
         if utterance is not None:
             self._journal.note_utterance(utterance)
 
-    async def _sleep(self, at_most_s: float | None = None) -> None:
-        self._publisher.report()
+    async def _sleep(self, deadline_s: float | None, at_most_s: float | None = None) -> None:
         began_s = time.monotonic()
-        deadline_s = self._core.deadline_s
         if at_most_s is not None:
             deadline_s = began_s + at_most_s if deadline_s is None else min(deadline_s, began_s + at_most_s)
         await self._wake.wait(None if deadline_s is None else deadline_s - began_s)
@@ -245,7 +294,6 @@ class SessionDriver:
         if deadline_s is not None and time.monotonic() > deadline_s + _LATE_S:
             # After a standstill, events that came meanwhile are read before any deadline is applied.
             await read_what_arrived()
-        await self._journal.confirm_lease()
 
     def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
         """Return a listener for one avatar. Its events count while it speaks: its end is not the session's."""
@@ -260,8 +308,10 @@ class SessionDriver:
         if self._early is not None:
             # The event came with the answer to the handshake: the state machine does not know of this socket yet.
             self._early.append(event)
-        elif self._core.on_wire(event, time.monotonic()):
+        elif self._core.on_event(event, time.monotonic()):
             self._wake.set()
+            if self._is_sending:
+                self._news.set()
 
     def _end(self, reason: EndReason, *, error: GatewayError | None = None, upstream_reason: str = "") -> None:
         self._core.end(reason, time.monotonic(), error=error, upstream_reason=upstream_reason)

@@ -1,6 +1,7 @@
 """Callers that wait for the result of an interrupt."""
 
 import asyncio
+from collections.abc import Sequence
 
 from liveavatar_gateway.core.errors import GatewayError
 from liveavatar_gateway.core.events import UtteranceEnded
@@ -10,16 +11,16 @@ class InterruptWaiters:
     """Pending results of interrupts, by the id that the state machine gave each interrupt."""
 
     def __init__(self) -> None:
-        self._results: dict[int, asyncio.Future[list[UtteranceEnded]]] = {}
+        self._results: dict[int, asyncio.Future[Sequence[UtteranceEnded]]] = {}
 
-    def expect(self, interrupt_id: int) -> asyncio.Future[list[UtteranceEnded]]:
+    def expect(self, interrupt_id: int) -> asyncio.Future[Sequence[UtteranceEnded]]:
         """Return the future result of an interrupt: the utterances that it ended."""
-        result: asyncio.Future[list[UtteranceEnded]] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[Sequence[UtteranceEnded]] = asyncio.get_running_loop().create_future()
         result.add_done_callback(lambda _: self._results.pop(interrupt_id, None))
         self._results[interrupt_id] = result
         return result
 
-    def resolve(self, interrupt_id: int, ended: list[UtteranceEnded]) -> None:
+    def resolve(self, interrupt_id: int, ended: Sequence[UtteranceEnded]) -> None:
         """Pass the result of an interrupt to its caller, if that still waits."""
         result = self._results.get(interrupt_id)
         if result is not None and not result.done():

@@ -68,6 +68,5 @@ class SessionParts:
                 attachments=attachments,
                 interrupts=interrupts,
                 listener=services.listener,
-                published=0 if restored is None else restored.told,
             ),
         )

@@ -1,10 +1,12 @@
 """Publication of what the state machine of a session concludes: to streams, watchers, journal and metrics."""
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from liveavatar_gateway.core.errors import SessionEnded
 from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded
+from liveavatar_gateway.core.outputs import Answer, Emit, Output
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.states import Outcome
 from liveavatar_gateway.sessions.attachments import Attachments
@@ -32,7 +34,6 @@ class EventPublisher:
         attachments: Attachments,
         interrupts: InterruptWaiters,
         listener: SessionListener,
-        published: int = 0,
     ) -> None:
         """Prepare.
 
@@ -43,7 +44,6 @@ class EventPublisher:
             attachments: Streams and calls to wake.
             interrupts: Callers that wait for the result of an interrupt.
             listener: Receiver of news of all sessions.
-            published: Number of the last event that another process published.
         """
         self._core = core
         self._journal = journal
@@ -51,28 +51,29 @@ class EventPublisher:
         self._attachments = attachments
         self._interrupts = interrupts
         self._listener = listener
-        self._published = published
         self.last_completed_s: float | None = None
         """Monotonic time at which speech last ended by itself, not by an interrupt or the end of the session."""
 
     def report(self) -> None:
-        """Publish what the state machine has concluded since the last time."""
-        for interrupt_id, ended in self._core.answers:
-            self._interrupts.resolve(interrupt_id, ended)
-        self._core.answers.clear()
-        log = self._core.log
-        if log.last_sequence == self._published:
+        """Publish what the state machine has concluded, without asking it for commands."""
+        self.publish(self._core.reports())
+
+    def publish(self, outputs: Sequence[Output]) -> None:
+        """Publish the events and answers among outputs of the state machine."""
+        entries = []
+        for output in outputs:
+            if isinstance(output, Emit):
+                entries.append(output.entry)
+            elif isinstance(output, Answer):
+                self._interrupts.resolve(output.interrupt_id, output.ended)
+        if not entries:
             return
-        for entry in log.kept_after(self._published):
+        for entry in entries:
             if _is_completion(entry.happening):
                 self.last_completed_s = time.monotonic()
             self._meter.on_event(entry.happening, self._core.end_reason)
-        self._journal.note_speech(
-            (entry.happening for entry in log.latest(log.last_sequence - self._published)),
-            self._core.speech.active,
-        )
-        self._published = log.last_sequence
-        self._journal.note_sequence(self._published)
+        self._journal.note_speech((entry.happening for entry in entries), self._core.speech.active)
+        self._journal.note_sequence(entries[-1].sequence)
         self._attachments.wake()
         self._listener.on_news(self._core.id)
 

@@ -37,8 +37,6 @@ class RestoredSession:
     turn_count: int = 1
     retired_s: float = 0.0
     handles: Sequence[HandleHash] = ()
-    told: int = 0
-    """Number of the last event that its owner published."""
     grace_s: float = 0.0
     """Time that its callers have to come back."""
 
@@ -178,7 +176,6 @@ def restore(
         turn_count=record.usage.turn_count,
         retired_s=record.usage.retired_s,
         handles=stored.handles,
-        told=stored.sequence,
         grace_s=grace_s,
     )
 

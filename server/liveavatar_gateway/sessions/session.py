@@ -154,7 +154,7 @@ class SessionActor:
         self._journal.note_handles()
         return handle
 
-    async def interrupt(self, utterance_id: str) -> list[UtteranceEnded]:
+    async def interrupt(self, utterance_id: str) -> Sequence[UtteranceEnded]:
         """Interrupt an utterance, or all of them if the id is empty.
 
         Returns the utterances that ended, once LiveAvatar has stopped them or has not answered in time.

@@ -133,7 +133,7 @@ class StandbyManager:
         """Prepare.
 
         Args:
-            core: State machine of the session, which knows when a standby is due.
+            core: State machine of the session, which is told of each standby.
             pool: Runner of work that must not be lost.
             source: Starter of avatars.
             wake: Set when a standby is ready, or failed.
@@ -149,14 +149,14 @@ class StandbyManager:
         self._ready: Standby | None = None
         self._taken: Standby | None = None
 
-    def look(self, now_s: float) -> None:
-        """Start to prepare a standby if it is due."""
-        if self._task is None and self._core.wants_successor(now_s):
+    def prepare(self) -> None:
+        """Start a standby, and try until there is one."""
+        if self._task is None:
             self._task = asyncio.create_task(self._prepare(), name=f"session-{self._core.id}/rotate")
 
-    def take(self, now_s: float) -> Standby | None:
-        """Return the standby that is to speak from now on; None if there is none or it is not due."""
-        if self._ready is None or not self._core.may_take_over(now_s):
+    def take(self) -> Standby | None:
+        """Return the standby, which speaks from now on; None if it was lost."""
+        if self._ready is None:
             return None
         self._taken, self._ready = self._ready, None
         self._releasing = self._task
@@ -171,7 +171,7 @@ class StandbyManager:
 
     def close(self) -> None:
         """Close the standby, if any, and prepare no other."""
-        self._core.successor_dropped()
+        self._core.standby_dropped()
         self._stop()
 
     def _stop(self) -> None:
@@ -187,12 +187,12 @@ class StandbyManager:
                 backoff.reset()
             except GatewayError as error:
                 _log.warning("rotation.failed", session=self._core.id, reason=error.reason)
-                self._core.successor_failed(error)
+                self._core.standby_failed(error)
                 self._wake.set()
             except Exception:  # noqa: BLE001 - the root of this task: whatever it is delays the rotation, logged
                 incident = self._new_id()
                 _log.exception("rotation.crashed", session=self._core.id, incident=incident)
-                self._core.successor_failed(InternalError("a fault of the gateway", incident=incident))
+                self._core.standby_failed(InternalError("a fault of the gateway", incident=incident))
                 self._wake.set()
             await asyncio.sleep(backoff.next_s())
 
@@ -209,7 +209,7 @@ class StandbyManager:
                 "rotation.ready", session=self._core.id, upstream_session=standby.upstream.started.session_id
             )
             self._ready = standby
-            self._core.successor_ready(time.monotonic())
+            self._core.standby_ready(time.monotonic())
             self._pool.add_keep_alive(standby)
             self._wake.set()
             await standby.wait_until_gone(self._new_id)

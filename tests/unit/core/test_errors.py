@@ -1,4 +1,4 @@
-"""The tree of refusals: every one has a public reason, documented in the contract, and keeps its values."""
+"""Tree of errors: each has a public reason that the contract documents, and keeps its values."""
 
 import pytest
 
@@ -11,7 +11,7 @@ _BRANCHES = (e.CallerError, e.CapacityError, e.OwnershipError, e.UpstreamError, 
 
 
 def leaves(root: type[e.GatewayError] = e.GatewayError) -> list[type[e.GatewayError]]:
-    """Classes without subclasses: the ones that are raised."""
+    """Return the classes without subclasses, which alone are raised."""
     return [leaf for child in root.__subclasses__() for leaf in (leaves(child) or [child])]
 
 
@@ -26,6 +26,10 @@ EXAMPLES = [
     e.SessionEnded("s", "CALLER_ENDED", "WORD"),
     e.EventsCompacted(1, 5),
     e.RequestIdReused("r"),
+    e.UtteranceIdle("u", 30.0),
+    e.FirstMessageTimeout(10.0),
+    e.MalformedMessage("StreamAudio", 7),
+    e.MetadataTooLarge(9_000, 8_192),
     e.CreditExceeded(10, 5, 0.5),
     e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, facts={"limit": 3}),
     e.AttachSuperseded("s"),
@@ -73,7 +77,7 @@ def test_the_end_of_a_session_quotes_liveavatar_only_when_it_said_something():
 
 def test_a_message_says_what_to_do_next():
     assert "resend from 10" in e.AudioGap("u", 10, 20).message
-    assert "take a fresh one" in e.UtteranceIdReused("u").message
+    assert "choose a new one" in e.UtteranceIdReused("u").message
     assert "create a new one" in e.SessionEnded("s", "IDLE").message
 
 

@@ -1,4 +1,4 @@
-"""The log of a session: numbered without holes, kept for a while."""
+"""Event log of a session: numbered without gaps, kept for a while."""
 
 from datetime import UTC, datetime
 
@@ -76,17 +76,3 @@ def test_a_resume_gives_every_later_entry_once_or_says_that_some_are_gone(count,
             log.after(after)
     else:
         assert sequences(log, after) == list(range(after + 1, count + 1))
-
-
-def test_the_latest_entries_are_given_oldest_first_as_far_as_they_are_kept():
-    log = filled(5, capacity=3)
-    assert [entry.sequence for entry in log.latest(2)] == [4, 5]
-    assert [entry.sequence for entry in log.latest(9)] == [3, 4, 5]
-    assert log.latest(0) == []
-
-
-def test_what_is_still_kept_behind_a_number_is_given_without_a_complaint():
-    log = filled(5, capacity=3)
-    assert [entry.sequence for entry in log.kept_after(0)] == [3, 4, 5]
-    assert [entry.sequence for entry in log.kept_after(4)] == [5]
-    assert log.kept_after(5) == []

@@ -1,4 +1,4 @@
-"""Barge-in over a socket that is lost: it goes out again, first, unless it is known to be there."""
+"""Interrupts over a lost socket: sent again before all else, unless their arrival is proven."""
 
 import pytest
 
@@ -10,28 +10,28 @@ from liveavatar_gateway.core.states import Outcome
 def test_an_interrupt_that_was_not_answered_goes_first_again(rig):
     rig.say("u1", 5.0)
     rig.acknowledge(1)
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.say("u2", 0.4)
     rig.lose()
     rig.run(20)
-    assert rig.answer(ticket) is None
+    assert rig.answer(interrupt_id) is None
     rig.reopen()
     assert rig.commands[-2:] == [rig.cuts[0], rig.cuts[0]]
-    assert rig.of(Reconnected)[0].resent_bytes == 0, "cut audio never goes up again"
+    assert rig.of(Reconnected)[0].resent_bytes == 0, "interrupted audio is never sent again"
     rig.cleared()
-    assert [ended.utterance_id for ended in rig.answer(ticket)] == ["u1"]
+    assert [ended.utterance_id for ended in rig.answer(interrupt_id)] == ["u1"]
     assert len(rig.sent(rig.packets[-1].event_id)) == 0.4 * m.BYTE_RATE, "new speech waited for the answer"
 
 
 def test_an_interrupt_during_a_gap_goes_up_when_there_is_a_socket(rig):
     rig.say("u1", 5.0)
     rig.lose()
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     assert rig.cuts == []
     rig.reopen()
     assert rig.commands[-1] == rig.cuts[0]
     rig.cleared()
-    assert [ended.outcome for ended in rig.answer(ticket)] == [Outcome.INTERRUPTED]
+    assert [ended.outcome for ended in rig.answer(interrupt_id)] == [Outcome.INTERRUPTED]
 
 
 def test_an_interrupt_of_what_is_not_upstream_is_answered_at_once_during_a_gap(rig):
@@ -41,19 +41,19 @@ def test_an_interrupt_of_what_is_not_upstream_is_answered_at_once_during_a_gap(r
 
 
 def test_an_interrupt_that_may_have_been_carried_out_is_sent_again_although_its_target_ended(rig):
-    """What waited behind it may be gone upstream, and is spoken again."""
+    """LiveAvatar may have dropped the utterance behind the interrupted one, so it is sent again."""
     first, second = rig.say("u1", 0.4), rig.say("u2", 2.0)
     rig.acknowledge()
     rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
     rig.run(0.1)
     rig.acknowledge()
-    ticket = rig.interrupt("u1")
+    interrupt_id = rig.interrupt("u1")
     rig.lose()
     rig.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
     rig.reopen()
     assert len(rig.cuts) == 2
     rig.cleared()
-    assert rig.answer(ticket) is not None
+    assert rig.answer(interrupt_id) is not None
     rig.run(5)
     assert len(rig.sent(second.upstream_id)) == 2.0 * m.BYTE_RATE
     assert second.upstream_id == rig.packets[-1].event_id
@@ -61,15 +61,15 @@ def test_an_interrupt_that_may_have_been_carried_out_is_sent_again_although_its_
 
 @pytest.fixture
 def cut_by_itself(rig):
-    """A barge-in whose target ended by itself just then, which looks like what the interrupt did."""
+    """Interrupt whose target ends by itself at that moment, which looks like the effect of the interrupt."""
     first, second = rig.say("u1", 0.4), rig.say("u2", 2.0)
     rig.acknowledge()
     rig.run(0.1)
     rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
     rig.acknowledge()
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
-    assert {ended.utterance_id for ended in rig.answer(ticket)} == {"u1", "u2"}
+    assert {ended.utterance_id for ended in rig.answer(interrupt_id)} == {"u1", "u2"}
     assert second.first_sent_at_s is not None
     return rig
 
@@ -117,17 +117,17 @@ def test_where_pongs_prove_nothing_an_old_interrupt_is_taken_for_there(pongless,
 
 
 def test_an_interrupt_is_answered_although_one_that_it_cut_ended_before_it_went_out_again(rig):
-    """Where no start is told, the end alone says that it was heard."""
+    """Without reports of starts, the end alone proves that the utterance was played."""
     first = rig.say("u1", 0.4)
     rig.say("u2", 2.0)
     rig.acknowledge()
     rig.run(0.1)
     rig.acknowledge()
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.lose()
     rig.session.socket_opened(rig.now_s)
     rig.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
     assert rig.story("u1") == ["started", "completed"]
     rig.tell(m.StateUpdated("connected"))
     rig.cleared()
-    assert [ended.utterance_id for ended in rig.answer(ticket)] == ["u2"]
+    assert [ended.utterance_id for ended in rig.answer(interrupt_id)] == ["u2"]

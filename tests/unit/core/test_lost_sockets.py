@@ -1,4 +1,4 @@
-"""A lost socket: the session reconnects, and speech goes on exactly behind what LiveAvatar confirmed."""
+"""Lost sockets: the session reconnects, and speech continues exactly after the confirmed audio."""
 
 import pytest
 
@@ -103,7 +103,7 @@ def test_an_ack_before_the_session_is_ready_again_changes_nothing(rig):
 
 
 def test_what_was_confirmed_still_counts_as_lead(rig):
-    """LiveAvatar plays on without a socket: speech must not come too early, nor count twice."""
+    """LiveAvatar plays without a socket too, so later speech must neither come too early nor count twice."""
     rig.say("u1", 10.0)
     rig.acknowledge()
     lead_s = rig.speech.clock.lead_s(rig.now_s)
@@ -172,7 +172,7 @@ def test_a_late_or_unasked_confirmation_of_an_end_confirms_nothing(rig):
 
 
 def test_an_ack_of_a_later_utterance_confirms_all_before_it(rig):
-    """The socket keeps the order, so an ack that never came was merely lost."""
+    """The socket keeps the order, so an ack that never came was lost by itself."""
     first = rig.say("u1", 0.4)
     second = rig.say("u2", 0.4)
     rig.run(0.2)
@@ -196,7 +196,7 @@ def test_an_end_told_to_a_lost_socket_is_concluded_soon(rig):
 
 
 def test_nothing_is_given_up_while_there_is_no_socket(rig):
-    """Silence proves nothing then."""
+    """Then a missing confirmation proves nothing."""
     rig.tell(m.Appended(m.Refs()))
     rig.receive(rig.begin("u1"), rig.pcm(2.4))
     rig.lose()
@@ -315,7 +315,7 @@ def test_it_is_known_since_when_the_avatar_hears(rig):
 
 
 def test_a_late_start_without_a_name_ends_nothing_of_which_the_rest_goes_up_again(make_rig):
-    """It is the start of that one, which was concluded a moment before."""
+    """The report belongs to the earlier utterance, whose start was inferred a moment before."""
     rig = make_rig(scheduler={"queue_lead_s": 3.0}).ready()
     first, second = rig.say("u1", 0.7), rig.say("u2", 0.4)
     rig.run(1.0)

@@ -1,7 +1,8 @@
-"""Any speech over a socket that is lost at any moment: no byte is lost, only what was not confirmed comes twice.
+"""State machine of speech over sockets that are lost at any moment: no byte is lost, unconfirmed ones alone
+repeat.
 
-Between the session and a model avatar lies a wire. While it lasts it keeps the order and delivers everything; when
-it is lost, a random part of what was on its way arrives, in either direction, and the rest never does.
+A simulated wire connects the session and a model avatar. While the wire lasts, it keeps the order and delivers all
+data. When it is lost, a random part of the data in flight arrives, in either direction, and the rest never does.
 """
 
 import random
@@ -29,65 +30,66 @@ from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome, SessionState
 from testkit.avatar import FORMATS, Avatar, intake_of
 
-# A failure is shrunk for minutes; cut short it would show nothing.
+# Hypothesis shrinks a failure for minutes; a timeout before that would hide the example.
 pytestmark = pytest.mark.timeout(300)
 
 _MOST_WORDS = 15
 _MOST_REPEATED_BYTES = 5 * m.BYTE_RATE
 _PATIENCE_S = 0.8
-"""How long the wire may hold things back while it lasts. LiveAvatar acknowledges in a fraction of that."""
+"""Longest delay of a lasting wire, in seconds. LiveAvatar acknowledges in a fraction of that."""
 
 
 @dataclass
 class Turn:
-    """One utterance as the model caller knows it."""
+    """Utterance as the model caller knows it."""
 
     utterance: Utterance
     audio: bytearray = field(default_factory=bytearray)
     cut_at_command: int | None = None
     upstream_ids: set[str] = field(default_factory=set)
-    """One more whenever it had to begin again behind an interrupt."""
+    """Number of interrupts after which the utterance began again."""
 
 
 @dataclass
 class Heard:
-    """One command as the avatar got it."""
+    """Command as the avatar received it."""
 
     index: int
     command: m.Command
     losses: int
-    """How many sockets were lost before."""
+    """Number of sockets that were lost before."""
 
 
 class LostSockets(RuleBasedStateMachine):
-    """A caller, a session, a wire and an avatar."""
+    """Model of a caller, a session, a wire and an avatar."""
 
     make_rig: Callable[..., Any]
     dialects: tuple[str, ...]
     orderly: bool
-    """Whether what the avatar said about all that it got arrives before the loss is noticed."""
+    """True when the avatar's answers to all that it received arrive before the loss is noticed."""
     calm_s = 0.0
-    """How long a socket lasts at least."""
+    """Shortest life of a socket, in seconds."""
     pongs = False
-    """Whether the avatar's end of the socket answers pings."""
+    """True when the avatar's end of the socket answers pings."""
 
     def __init__(self) -> None:
         super().__init__()
         self.turns: list[Turn] = []
         self.open: Turn | None = None
-        self.tickets: list[int] = []
+        self.interrupt_ids: list[int] = []
         self.heard: list[Heard] = []
         self.arrived = 0
         self.numbered = 0
         self.losses = 0
         self.gaps = 0
         self.repeated: Counter[int] = Counter()
-        """Bytes that the avatar got twice, by the number of the socket that brought them again."""
+        """Bytes that the avatar received twice, by the number of the socket that repeated them."""
         self.floors: list[dict[str, int]] = []
-        """For each loss and upstream id, up to which byte of PCM nothing may come again."""
+        """Position before which no PCM byte may be repeated, for each loss and upstream id."""
         self.concluded: set[str] = set()
-        """Where nothing proves anything: upstream ids behind which another had begun when the socket was lost.
-        What is missing of them cannot go behind that one, so it is taken for there; see decision 0010."""
+        """Upstream ids of utterances that a later one had followed when the socket was lost, without
+        confirmations. Missing audio cannot be sent after that later one, so it counts as received; see decision
+        0010."""
         self.looked_at = 0
         self.held_s = 0.0
         self.connected = True
@@ -116,7 +118,7 @@ class LostSockets(RuleBasedStateMachine):
         return type(self).make_rig(speech, scheduler).ready()
 
     def show_that_pongs_never_come(self) -> None:
-        """By what it plays all the same: until then, what it did not confirm is taken for missing."""
+        """Show by playback that a missing confirmation proves nothing; before, it means missing audio."""
         self.say(0.7)
         for _ in range(100):
             self.wait(0.4)
@@ -128,16 +130,16 @@ class LostSockets(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.03, 0.3, 0.7, 1.5, 4.0, 9.0]))
     def say(self, seconds):
-        """A whole utterance at once, as a fast voice gives it."""
+        """Send a whole utterance at once, as a fast speech synthesis does."""
         self.begin()
         self.chunk(seconds)
         self.seal()
 
-    # Where nothing is confirmed each end takes five seconds of the clock, so more of them say nothing new.
+    # Without confirmations each end takes five simulated seconds, so a longer run would show nothing new.
     @precondition(lambda self: len(self.turns) < _MOST_WORDS)
     @rule()
     def say_word_by_word(self):
-        """Utterances so short that all of them fit into the lead: an ack without a name could be about any."""
+        """Send utterances so short that all fit into the lead: an unnamed ack could be about any."""
         for _ in range(3):
             self.say(0.03)
 
@@ -168,7 +170,7 @@ class LostSockets(RuleBasedStateMachine):
 
     @rule(back=st.none() | st.integers(0, 3))
     def interrupt(self, back):
-        """All, or one of the newest."""
+        """Interrupt all utterances, or a recent one."""
         if back is None:
             cut = self.turns
         elif self.turns:
@@ -178,15 +180,15 @@ class LostSockets(RuleBasedStateMachine):
         for turn in cut:
             if turn.utterance.outcome is None and turn.cut_at_command is None:
                 turn.cut_at_command = len(self.rig.commands)
-        self.tickets.append(self.rig.interrupt("" if back is None else cut[0].utterance.id))
+        self.interrupt_ids.append(self.rig.interrupt("" if back is None else cut[0].utterance.id))
 
     # --- the wire
 
     @rule(seconds=st.sampled_from([0.05, 0.2, 0.4]))
     def wait_while_all_is_on_its_way(self, seconds):
-        """Hold everything on the wire for a moment; the avatar plays on."""
+        """Delay the wire for a moment, during which the avatar plays."""
         if self.connected and self.held_s + seconds > _PATIENCE_S:
-            # Else many such moments in a row are an avatar that says nothing for seconds, which rightly fails.
+            # Many such moments in a row would be an avatar that reports nothing for seconds, which rightly fails.
             self.avatar.play(self.rig.now_s)
             self.deliver()
         self.held_s += seconds
@@ -202,10 +204,10 @@ class LostSockets(RuleBasedStateMachine):
             self.after_a_moment()
 
     def after_a_moment(self) -> None:
-        """What else time brings."""
+        """Run what is due on the wire and at the avatar."""
 
     def deliver(self) -> None:
-        """All that is on its way arrives."""
+        """Deliver all data in flight."""
         self.held_s = 0.0
         while True:
             self.carry_up(len(self.rig.commands))
@@ -232,7 +234,7 @@ class LostSockets(RuleBasedStateMachine):
     @precondition(lambda self: self.connected and self.rig.now_s >= self.opened_at_s + self.calm_s)
     @rule(up=st.floats(0, 1), down=st.floats(0, 1))
     def lose(self, up, down):
-        """The socket is gone, and with it what was on its way and did not make it."""
+        """Lose the socket, and with it the rest of the data in flight."""
         on_the_way = len(self.rig.commands) - self.arrived
         self.carry_up(self.arrived + round(up * on_the_way))
         said, self.avatar.said = self.avatar.said, []
@@ -244,7 +246,7 @@ class LostSockets(RuleBasedStateMachine):
         self.gaps += self.rig.session.state is SessionState.READY
         self.rig.session.socket_lost(self.rig.now_s)
         self.rig.wake()
-        # What an answer that did arrive let go out went into a socket that was gone.
+        # Commands that such an answer released were sent to a socket that was lost already.
         self.numbered = self.rig.speech.sent_count
         self.arrived = len(self.rig.commands)
         self.losses += 1
@@ -271,7 +273,7 @@ class LostSockets(RuleBasedStateMachine):
             self.tell([m.StateUpdated("connected")])
         self.rig.wake()
 
-    # --- what must hold
+    # --- invariants
 
     @invariant()
     def every_command_is_about_somebody(self):
@@ -282,16 +284,16 @@ class LostSockets(RuleBasedStateMachine):
         self.looked_at = len(self.rig.commands)
 
     def teardown(self):
-        """The wire lasts from now on: all ends, and what was said was heard."""
+        """Let the wire last: all utterances end, and all speech was played."""
         if not self.turns:
             return
         self.seal()
         if not self.connected:
             self.reopen(True)
-        # Where ends are not told, each is concluded some five seconds behind the one before.
+        # Without reports of ends, each is inferred some five seconds after the one before.
         for _ in range(1_000 + 20 * len(self.turns)):
             self.wait(0.4)
-            answered = len(self.rig.session.answers) == len(self.tickets)
+            answered = len(self.rig.answers) == len(self.interrupt_ids)
             if answered and not self.rig.speech.active and self.rig.session.state is SessionState.READY:
                 break
         self.every_command_is_about_somebody()
@@ -301,7 +303,7 @@ class LostSockets(RuleBasedStateMachine):
         self.check_interrupts()
         self.check_order_of_utterances()
         assert all(size <= _MOST_REPEATED_BYTES for size in self.repeated.values()), "too much came twice"
-        assert sorted(ticket for ticket, _ in self.rig.session.answers) == sorted(self.tickets)
+        assert sorted(answer.interrupt_id for answer in self.rig.answers) == sorted(self.interrupt_ids)
         assert self.rig.session.reconnect_count == len(self.rig.of(Reconnected)) == self.gaps
         assert self.rig.speech.totals.upstream_bytes == sum(len(packet.pcm) for packet in self.rig.packets)
 
@@ -310,7 +312,7 @@ class LostSockets(RuleBasedStateMachine):
         assert {command.event_id for command in self.rig.cuts} == cut, "an interrupt was lost"
 
     def check_order_of_utterances(self) -> None:
-        """What is spoken again comes before all that began after it, but behind an interrupt all begins anew."""
+        """Check that repeated speech comes before all later utterances, except after an interrupt."""
         newest = 0
         for one in self.heard:
             if isinstance(one.command, m.Interrupt):
@@ -340,11 +342,11 @@ class LostSockets(RuleBasedStateMachine):
                 assert not speaks or one.index < turn.cut_at_command, "a cut utterance went on"
 
     def spans(self, upstream_id: str, whole: bytes) -> list[tuple[int, int, int]]:
-        """Where each packet that arrived begins and ends, and how many sockets had been lost by then."""
+        """Return begin and end of each packet that arrived, and the number of sockets lost before."""
         begins: dict[int, int] = {}
         size = 0
         for packet in self.rig.packets:
-            # What goes up again is the same object.
+            # A repeat is the same object.
             if packet.event_id == upstream_id and id(packet.pcm) not in begins:
                 begins[id(packet.pcm)] = size
                 assert whole.startswith(packet.pcm, size), "audio was changed"
@@ -358,7 +360,7 @@ class LostSockets(RuleBasedStateMachine):
     def check_order(self, upstream_id: str, whole: bytes) -> None:
         upto, losses = 0, 0
         for begin, end, lost in self.spans(upstream_id, whole):
-            assert begin <= upto, "a hole"
+            assert begin <= upto, "a gap"
             if begin != upto:
                 assert not (self.orderly and self.proves), "audio came twice although all was confirmed"
                 assert lost > losses, "audio came twice without a loss"
@@ -396,12 +398,12 @@ def test_no_byte_is_lost_and_only_unconfirmed_packets_repeat_where_pongs_are_los
 
 
 def test_no_byte_is_lost_where_liveavatar_never_confirms(make_rig):
-    """Sockets that are lost faster pile up seconds of repeats there: in the end silence is taken for a failure."""
+    """Bounded losses: faster ones pile up repeats, so that silence counts as a failure in the end."""
     run(make_rig, dialects=("silent-acks",), orderly=False, calm_s=1.0)
 
 
 def test_an_interrupt_that_a_pose_proved_does_not_go_out_again_over_what_is_heard(make_rig):
-    """Where nothing is confirmed and the avatar's pose told of the start, its audio was let go of."""
+    """Release of the audio after a start that the pose reported, where nothing is confirmed."""
     kind = {"dialects": ("silent-acks",), "orderly": False, "calm_s": 1.0, "make_rig": staticmethod(make_rig)}
     state = type("Machine", (LostSockets,), kind)()
     state.connect(audio_format=None, dialect=0, naming="source", seed=0, queue_lead_s=0.0)
@@ -424,7 +426,7 @@ def test_an_interrupt_that_a_pose_proved_does_not_go_out_again_over_what_is_hear
 
 
 class Rotating(LostSockets):
-    """The same, and each avatar has a limit: a fresh one takes over before that, again and again."""
+    """Variant with limited avatars: standby avatars take over before each limit."""
 
     limit_s = 25.0
 
@@ -436,14 +438,13 @@ class Rotating(LostSockets):
         return rig.ready(max_duration_s=self.limit_s)
 
     def after_a_moment(self) -> None:
-        session, now_s = self.rig.session, self.rig.now_s
-        if session.wants_successor(now_s):
-            session.successor_ready(now_s)
-        if session.may_take_over(now_s):
+        if self.rig.wants_standby:
+            self.rig.session.standby_ready(self.rig.now_s)
+        if self.rig.hands_over:
             self.switch()
 
     def switch(self) -> None:
-        """All that was on its way to the old avatar has arrived, and what it says from now on nobody hears."""
+        """Deliver all data in flight to the outgoing avatar, and ignore its later events."""
         self.note_floors()
         self.losses += 1
         self.numbered = self.rig.speech.sent_count
@@ -461,7 +462,7 @@ class Rotating(LostSockets):
         self.rig.wake()
 
     def check_interrupts(self) -> None:
-        """One that was for an avatar that is no more is answered, and need not arrive."""
+        """Ignore interrupts for a former avatar, which are answered and need not arrive."""
 
 
 def test_no_byte_is_lost_and_none_comes_twice_when_avatars_follow_each_other(make_rig):
@@ -478,7 +479,7 @@ def test_no_byte_is_lost_when_avatars_follow_each_other_and_acks_are_lost(make_r
 
 @pytest.mark.parametrize("dialect", ["silent-acks", "modern"])
 def test_many_slow_moments_of_the_wire_in_a_row_fail_nothing(make_rig, dialect):
-    """Six seconds together: longer than silence may last, in which the avatar plays on."""
+    """Delay the wire for six seconds in all, longer than the silence timeout, while the avatar plays."""
     kind = {"dialects": (dialect,), "orderly": True, "pongs": True, "make_rig": staticmethod(make_rig)}
     state = type("Machine", (LostSockets,), kind)()
     state.connect(audio_format=None, dialect=0, naming="source", seed=0, queue_lead_s=0.4)

@@ -1,4 +1,4 @@
-"""When an avatar counts as ready: by `connected`, by the answer to a probe, or by time where it was so before."""
+"""Readiness of an avatar: by `connected`, by the answer to a probe, or by time after a reconnection."""
 
 import pytest
 
@@ -12,7 +12,7 @@ CONFIG = ReadinessConfig(ready_timeout_s=20.0, probe_after_s=5.0, connected_wait
 
 @pytest.fixture
 def fresh() -> Readiness:
-    """A socket that was opened at 100 s, to an avatar that was never ready before."""
+    """Readiness of a socket that was opened at 100 s, to an avatar that was never ready before."""
     readiness = Readiness(CONFIG)
     readiness.open(100.0, fresh=True)
     return readiness
@@ -20,7 +20,7 @@ def fresh() -> Readiness:
 
 @pytest.fixture
 def again() -> Readiness:
-    """The same to one that was."""
+    """Readiness of such a socket to an avatar that was ready before."""
     readiness = Readiness(CONFIG)
     readiness.open(100.0, fresh=False)
     return readiness

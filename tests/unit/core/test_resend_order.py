@@ -1,4 +1,4 @@
-"""Speech that goes out again behind a lost socket: in its order, bounded, and never without proof of a loss."""
+"""Repeats after a lost socket: in order, bounded, and never without proof of a loss."""
 
 import pytest
 
@@ -8,19 +8,19 @@ from liveavatar_gateway.core.states import Outcome, Pose
 
 
 def order(rig):
-    """Ids of the utterances whose packets went out, in their order, repeats of neighbours left out."""
+    """Return the ids of the sent packets' utterances, in order, without equal neighbours."""
     ids = [packet.event_id for packet in rig.packets]
     return [one for number, one in enumerate(ids) if number == 0 or ids[number - 1] != one]
 
 
 def prove(rig):
-    """LiveAvatar answers the ping behind the latest command."""
+    """Answer the ping after the latest command."""
     rig.tell(m.PongReceived(rig.speech.sent_count))
 
 
 @pytest.fixture
 def acks_only(rig):
-    """LiveAvatar acknowledges packets and answers pings."""
+    """Acknowledge packets and answer pings."""
     rig.say("first", 0.4)
     rig.acknowledge()
     rig.run(1.1)
@@ -40,7 +40,7 @@ def test_an_utterance_begins_when_all_before_it_is_confirmed(acks_only):
 
 
 def test_no_word_goes_out_again_behind_a_later_utterance(acks_only):
-    """Acks are swallowed and pongs prove only what is a second old, so the socket takes both proofs with it."""
+    """Acks are lost and pongs count after a second alone, so the lost socket takes both proofs with it."""
     first, second = acks_only.say("u1", 0.5), acks_only.say("u2", 0.5)
     prove(acks_only)
     acks_only.run(0.9)
@@ -87,11 +87,11 @@ def test_audio_goes_on_as_soon_as_what_is_on_its_way_is_confirmed(make_rig):
     assert sum(rig.packet_s()) > sent_s
 
 
-# --- no proof of a loss
+# --- missing proof of a loss
 
 
 def test_after_the_last_packet_what_is_not_acknowledged_is_asked_for_once_and_a_pong_proves_it(acks_only):
-    """One ack is lost, and the source pauses."""
+    """A single ack is lost, and the source pauses."""
     utterance = acks_only.begin("u")
     acks_only.receive(utterance, acks_only.pcm(0.6))
     acks_only.run(0.5)
@@ -103,7 +103,7 @@ def test_after_the_last_packet_what_is_not_acknowledged_is_asked_for_once_and_a_
     prove(acks_only)
     assert not utterance.delivery.unconfirmed
     acks_only.run(14)
-    assert not acks_only.session.is_deaf(acks_only.now_s)
+    assert not acks_only.is_silent_at(acks_only.now_s)
 
 
 def test_an_utterance_whose_acks_stop_for_good_ends_by_the_playout_clock(acks_only):
@@ -112,7 +112,7 @@ def test_an_utterance_whose_acks_stop_for_good_ends_by_the_playout_clock(acks_on
     for _ in range(80):
         acks_only.run(0.1)
         prove(acks_only)
-        assert not acks_only.session.is_deaf(acks_only.now_s)
+        assert not acks_only.is_silent_at(acks_only.now_s)
     assert acks_only.end_of("u") == UtteranceEnded("u", Outcome.COMPLETED, 2.0, inferred=True)
     assert acks_only.sent(utterance.upstream_id) == acks_only.pcm(2.0)
 
@@ -125,7 +125,7 @@ def test_an_utterance_goes_out_again_once_without_proof_where_no_pongs_ever_come
     for _ in range(400):
         rig.now_s += 0.1
         rig.wake()
-        if rig.session.is_deaf(rig.now_s):
+        if rig.is_silent_at(rig.now_s):
             rounds += 1
             rig.lose()
             rig.reopen()
@@ -134,19 +134,51 @@ def test_an_utterance_goes_out_again_once_without_proof_where_no_pongs_ever_come
     assert len(rig.sent(utterance.upstream_id)) <= 2 * len(rig.pcm(2.0))
 
 
-# --- a socket that takes nothing
+def test_an_open_utterance_that_went_out_again_once_stays_open_and_takes_more(make_rig):
+    rig = make_rig({"silence_timeout_s": 5.0}).ready()
+    utterance = rig.begin("u")
+    rig.receive(utterance, rig.pcm(2.0))
+    rig.acknowledge(1)
+    rounds = 0
+    for _ in range(200):
+        rig.now_s += 0.1
+        rig.wake()
+        if rig.is_silent_at(rig.now_s):
+            rounds += 1
+            rig.lose()
+            rig.reopen()
+    assert rounds == 1
+    assert rig.story("u") == ["started"]
+    assert utterance.confirmed == utterance.cut == len(rig.pcm(2.0))
+    rig.receive(utterance, rig.pcm(0.4, fill=2))
+    assert rig.packets[-1].pcm == rig.pcm(0.4, fill=2)
+
+
+# --- stuck sockets
 
 
 def test_nothing_is_concluded_while_the_socket_takes_nothing(rig):
-    """Where pongs come late they prove nothing, and the send buffer is all that shows it."""
+    """Late pongs prove nothing, so the send buffer alone shows the stuck socket."""
     first = rig.say("u1", 0.4)
     rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
     for _ in range(20):
         rig.now_s += 0.5
         rig.session.tick(rig.now_s, is_stuck=True)
-        rig.session.next_command(rig.now_s)
+        rig.session.drain(rig.now_s)
     assert rig.story("u1") == ["started"]
     rig.run(1.0)
+    assert rig.story("u1") == ["started"], "LiveAvatar had no time to say it"
+    rig.run(10.0)
+    assert rig.end_of("u1").outcome is Outcome.COMPLETED
+
+
+def test_a_send_that_took_long_gives_liveavatar_its_time_anew(rig):
+    first = rig.say("u1", 0.4)
+    rig.begin("u2")
+    rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
+    rig.now_s += 8.0
+    rig.session.note_stall(rig.now_s)
+    rig.wake()
     assert rig.story("u1") == ["started"], "LiveAvatar had no time to say it"
     rig.run(10.0)
     assert rig.end_of("u1").outcome is Outcome.COMPLETED
@@ -161,7 +193,7 @@ def test_what_liveavatar_did_not_read_goes_over_another_socket_before_it_fails(m
     rig.run(6.9)
     assert rig.story("u") == []
     rig.now_s += 0.6
-    assert rig.session.is_deaf(rig.now_s)
+    assert rig.is_silent_at(rig.now_s)
     rig.lose()
     rig.reopen()
     prove(rig)
@@ -169,12 +201,12 @@ def test_what_liveavatar_did_not_read_goes_over_another_socket_before_it_fails(m
     assert rig.story("u") == ["started", "completed"]
 
 
-# --- an end is not lost with its socket
+# --- lost ends
 
 
 @pytest.fixture
 def said_twice(rig):
-    """LiveAvatar has an utterance twice: it spoke the first, and the end of the second is on its way."""
+    """Rig whose LiveAvatar has an utterance twice: it played the first, and the end of the second is in flight."""
     first = rig.say("u1", 0.1)
     rig.lose()
     rig.reopen()
@@ -186,7 +218,7 @@ def said_twice(rig):
 
 @pytest.mark.parametrize("losses", [1, 2])
 def test_the_end_of_what_was_said_twice_goes_out_again_before_what_follows(rig, said_twice, losses):
-    """An avatar that has its repeat waits for the end, and would not say what follows."""
+    """An avatar with a repeated utterance waits for its end, and would not play later speech."""
     second = rig.say("u2", 0.1)
     for _ in range(losses):
         rig.lose()
@@ -212,11 +244,11 @@ def test_the_end_of_what_was_said_twice_does_not_go_out_again_once_it_is_not_nee
     assert said_twice not in rig.commands
 
 
-# --- an interrupt is not lost with its socket
+# --- lost interrupts
 
 
 def test_a_late_start_of_cut_speech_is_no_proof_that_the_interrupt_arrived(acks_only):
-    """LiveAvatar reads slowly: it begins what was cut, and the interrupt is still on its way."""
+    """LiveAvatar reads slowly: it starts the interrupted utterance while the interrupt is in flight."""
     acks_only.say("u1", 2.0)
     acks_only.interrupt()
     acks_only.run(1.1)

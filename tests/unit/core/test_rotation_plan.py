@@ -1,4 +1,4 @@
-"""A fresh avatar takes over before the limit of the one that speaks, and no word is cut."""
+"""Rotation: a standby avatar takes over before the limit of the speaking one, and no word is cut."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import CapacityExhausted, UpstreamUnreachable
 from liveavatar_gateway.core.events import Expiring, Reconnected, Rotated, UpstreamNotice
-from liveavatar_gateway.core.rotation_plan import RotationConfig, RotationPlan
+from liveavatar_gateway.core.rotation_plan import RotationConfig, RotationPlan, StandbyState
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.handover import SendGate
@@ -39,34 +39,34 @@ def _failure():
 def test_it_is_prepared_its_lead_before_the_limit_and_not_before_half_of_it():
     rotation = RotationPlan(RotationConfig(lead_s=30.0), SpeechConfig())
     rotation.plan(100.0, 100.0)
-    assert (rotation.is_due(69.9), rotation.is_due(70.0)) == (False, True)
+    assert [rotation.request_standby(at_s) for at_s in (69.9, 70.0, 70.1)] == [False, True, False]
     assert rotation.next_s(0.0) == 70.0
     rotation.plan(40.0, 40.0)
-    assert (rotation.is_due(19.9), rotation.is_due(20.0)) == (False, True)
+    assert [rotation.request_standby(at_s) for at_s in (19.9, 20.0)] == [False, True]
     rotation.plan(None, None)
-    assert (rotation.is_due(1e9), rotation.next_s(0.0)) == (False, None)
+    assert (rotation.request_standby(1e9), rotation.next_s(0.0)) == (False, None)
 
 
 def test_a_session_that_does_not_rotate_has_no_successor(make_rig):
     rig = make_rig().ready(max_duration_s=LIMIT_S)
     rig.run(90)
-    rig.session.successor_ready(rig.now_s)
-    rig.session.successor_failed(_failure())
-    rig.session.successor_dropped()
-    assert not rig.session.wants_successor(rig.now_s)
-    assert not rig.session.may_take_over(rig.now_s)
+    rig.session.standby_ready(rig.now_s)
+    rig.session.standby_failed(_failure())
+    rig.session.standby_dropped()
+    assert not rig.wants_standby
+    assert not rig.hands_over
     assert rig.of(UpstreamNotice) == []
 
 
 def test_in_silence_it_takes_over_at_once_and_the_limit_is_the_new_one(rotating):
     rotating.run(69)
-    assert not rotating.session.wants_successor(rotating.now_s)
+    assert not rotating.wants_standby
     rotating.run(1.1)
-    assert rotating.session.wants_successor(rotating.now_s)
-    rotating.session.successor_ready(rotating.now_s)
-    assert rotating.session.may_take_over(rotating.now_s)
+    assert rotating.wants_standby
+    rotating.session.standby_ready(rotating.now_s)
+    assert rotating.hands_over
     _take_over(rotating)
-    assert not rotating.session.may_take_over(rotating.now_s)
+    assert not rotating.hands_over
     assert rotating.session.expires_at_s == rotating.now_s - 1.0 + LIMIT_S
     (rotated,) = rotating.of(Rotated)
     assert (rotated.upstream_session_id, rotated.inside) == ("second", False)
@@ -79,13 +79,13 @@ def test_the_next_utterance_waits_for_the_border_and_goes_to_the_fresh_avatar(ro
     first = rotating.say("first", 2.0)
     second = rotating.say("second", 1.0)
     rotating.acknowledge()
-    rotating.session.successor_ready(rotating.now_s)
-    assert not rotating.session.may_take_over(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
+    assert not rotating.hands_over
     rotating.run(1.9)
     rotating.acknowledge()
     assert {packet.event_id for packet in rotating.packets} == {first.upstream_id}
     rotating.tell(m.SpeakStarted(m.Refs((first.upstream_id,))), m.SpeakEnded(m.Refs((first.upstream_id,))))
-    assert rotating.session.may_take_over(rotating.now_s)
+    assert rotating.hands_over
     assert {packet.event_id for packet in rotating.packets} == {first.upstream_id}
     _take_over(rotating)
     assert {packet.event_id for packet in rotating.packets} == {first.upstream_id, second.upstream_id}
@@ -97,15 +97,15 @@ def test_a_monologue_is_parted_where_the_old_avatar_has_said_all_that_it_has(rot
     one = rotating.say("monologue", 28.0)
     rotating.acknowledge()
     rotating.tell(m.SpeakStarted(m.Refs((one.upstream_id,))))
-    rotating.session.successor_ready(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
     for _ in range(142):
         rotating.run(0.1)
         rotating.acknowledge()
     sent = sum(len(packet.pcm) for packet in rotating.packets)
     assert [type(command) for command in rotating.commands[-1:]] == [m.SpeakEnd]
-    assert not rotating.session.may_take_over(rotating.now_s)
+    assert not rotating.hands_over
     rotating.tell(m.SpeakEnded(m.Refs((one.upstream_id,))))
-    assert rotating.session.may_take_over(rotating.now_s)
+    assert rotating.hands_over
     _take_over(rotating)
     assert one.outcome is None
     rotating.run(0.1)
@@ -119,13 +119,13 @@ def test_a_monologue_is_parted_where_the_old_avatar_has_said_all_that_it_has(rot
 def test_when_nobody_tells_the_end_of_what_was_said_the_clock_does(rotating):
     rotating.run(80)
     rotating.say("monologue", 28.0)
-    rotating.session.successor_ready(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
     for _ in range(190):
         rotating.acknowledge()
         rotating.run(0.1)
-        if rotating.session.may_take_over(rotating.now_s):
+        if rotating.hands_over:
             break
-    assert rotating.session.may_take_over(rotating.now_s)
+    assert rotating.hands_over
     assert rotating.now_s < rotating.session.expires_at_s - 1.0
 
 
@@ -134,36 +134,36 @@ def test_a_pose_tells_it_too_and_a_pause_in_the_middle_does_not(rotating):
     rotating.say("monologue", 28.0)
     rotating.acknowledge()
     rotating.tell(m.PoseUpdated(Pose.TALKING))
-    rotating.session.successor_ready(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
     for _ in range(139):
         rotating.run(0.1)
         rotating.acknowledge()
     rotating.tell(m.PoseUpdated(Pose.IDLE))
-    assert not rotating.session.may_take_over(rotating.now_s)
+    assert not rotating.hands_over
     rotating.run(3.0)
     rotating.tell(m.PoseUpdated(Pose.IDLE))
-    assert rotating.session.may_take_over(rotating.now_s)
+    assert rotating.hands_over
 
 
 def test_an_interrupt_on_its_way_is_waited_for_but_not_beyond_the_last_moment(rotating):
     rotating.say("said", 3.0)
     rotating.acknowledge()
-    ticket = rotating.interrupt("")
-    rotating.session.successor_ready(rotating.now_s)
-    assert not rotating.session.may_take_over(rotating.now_s)
+    interrupt_id = rotating.interrupt("")
+    rotating.session.standby_ready(rotating.now_s)
+    assert not rotating.hands_over
     _take_over(rotating)
-    assert [number for number, _ in rotating.session.answers] == [ticket]
+    assert [answer.interrupt_id for answer in rotating.answers] == [interrupt_id]
     rotating.run(98.5)
     rotating.say("last", 3.0)
-    rotating.session.successor_ready(rotating.now_s)
-    assert rotating.session.may_take_over(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
+    assert rotating.hands_over
 
 
 def test_without_a_successor_it_is_told_once_for_each_reason_and_ends_with_the_last(rotating):
     rotating.run(75)
-    rotating.session.successor_failed(_failure())
-    rotating.session.successor_failed(_failure())
-    rotating.session.successor_failed(UpstreamUnreachable("gone"))
+    rotating.session.standby_failed(_failure())
+    rotating.session.standby_failed(_failure())
+    rotating.session.standby_failed(UpstreamUnreachable("gone"))
     assert [one.type for one in rotating.of(UpstreamNotice)] == ["rotation_delayed"] * 2
     rotating.run(30)
     assert len(rotating.of(Expiring)) == 1
@@ -175,11 +175,11 @@ def test_over_a_lost_socket_it_goes_on_when_the_old_avatar_has_said_what_it_has(
     rotating.run(75)
     rotating.say("said", 5.0)
     rotating.acknowledge()
-    rotating.session.successor_ready(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
     rotating.lose()
-    assert not rotating.session.may_take_over(rotating.now_s)
+    assert not rotating.hands_over
     rotating.run(4.0)
-    assert rotating.session.may_take_over(rotating.now_s)
+    assert rotating.hands_over
     _take_over(rotating)
     assert rotating.session.state is SessionState.READY
     assert [one.replaced for one in rotating.of(Reconnected)] == [True]
@@ -190,27 +190,27 @@ def test_a_listening_avatar_is_followed_by_one_that_listens(rotating):
     rotating.session.listen()
     rotating.wake()
     rotating.tell(m.PoseUpdated(Pose.LISTENING))
-    rotating.session.successor_ready(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
     _take_over(rotating, limit_s=None)
     assert [type(command) for command in rotating.commands] == [m.ListenStart, m.ListenStart]
     assert rotating.session.expires_at_s is None
-    assert not rotating.session.wants_successor(rotating.now_s)
+    assert not rotating.wants_standby
 
 
 def test_one_that_is_dropped_does_not_take_over(rotating):
     rotating.say("said", 5.0)
     rotating.acknowledge()
-    rotating.session.successor_ready(rotating.now_s)
+    rotating.session.standby_ready(rotating.now_s)
     rotating.lose()
-    rotating.session.successor_dropped()
+    rotating.session.standby_dropped()
     rotating.run(10.0)
-    assert not rotating.session.may_take_over(rotating.now_s)
+    assert not rotating.hands_over
 
 
 def test_holds_follow_the_plan():
     rotation = RotationPlan(RotationConfig(), SpeechConfig())
     rotation.plan(100.0, None)
-    assert rotation.hold(99.0) is SendGate.NOTHING
-    rotation.ready = True
-    assert (rotation.hold(80.0), rotation.hold(95.0)) == (SendGate.NEXT, SendGate.ALL)
+    assert rotation.gate(99.0) is SendGate.NOTHING
+    rotation.standby = StandbyState.READY
+    assert (rotation.gate(80.0), rotation.gate(95.0)) == (SendGate.NEXT, SendGate.ALL)
     assert SessionConfig().rotation == RotationConfig()

@@ -1,4 +1,4 @@
-"""The life of a session: becoming ready, poses, limits, and one truthful end."""
+"""State machine of a session: readiness, poses, limits, and one end with its true reason."""
 
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ def ended(utterance) -> m.SpeakEnded:
     return m.SpeakEnded(m.Refs((utterance.upstream_id,)))
 
 
-# --- becoming ready
+# --- readiness
 
 
 def test_a_session_is_ready_when_liveavatar_says_connected(make_rig):
@@ -34,7 +34,7 @@ def test_a_session_is_ready_when_liveavatar_says_connected(make_rig):
 
 
 def test_an_open_socket_is_not_readiness(make_rig):
-    """Commands before `connected` vanish without an error."""
+    """LiveAvatar loses commands before `connected` without an error."""
     rig = make_rig().connect()
     rig.say("u", 1)
     rig.session.listen()
@@ -48,7 +48,7 @@ def test_nothing_is_sent_before_the_session_is_started(make_rig):
     rig.session.listen()
     rig.wake()
     assert rig.commands == []
-    assert rig.session.deadline_s is None
+    assert rig.session._deadline_s is None
 
 
 def test_a_socket_that_never_says_connected_is_probed_and_its_answer_is_readiness(make_rig):
@@ -198,7 +198,7 @@ def test_stop_listening_goes_back_to_idle(rig):
 
 
 def test_stop_listening_before_liveavatar_told_the_pose_is_sent_too(rig):
-    """Some builds never tell it; the face would stay attentive for ever."""
+    """Some builds never report the pose; without ListenStop the avatar would keep it forever."""
     rig.session.listen()
     rig.wake()
     rig.session.stop_listening()
@@ -250,7 +250,7 @@ def test_the_time_of_the_last_command_is_kept(rig):
     assert rig.session.last_command_at_s == rig.now_s - 3
 
 
-# --- what LiveAvatar says besides
+# --- notices
 
 
 def test_notices_are_passed_on(rig):
@@ -268,23 +268,23 @@ def test_unknown_events_are_counted_and_change_nothing(rig):
     assert rig.happenings == before
 
 
-# --- what wakes the owner
+# --- wakes of the driver
 
 
 def test_only_the_first_ack_of_an_utterance_wakes_the_owner(rig):
-    """One comes for each packet; the first sets the deadline by which a start is concluded."""
+    """Each packet has an ack; the first sets the deadline at which a start is inferred."""
     utterance = rig.say("u", 3)
     ack = m.Appended(m.Refs((utterance.upstream_id,)))
-    assert [rig.session.on_wire(ack, rig.now_s) for _ in range(3)] == [True, False, False]
+    assert [rig.session.on_event(ack, rig.now_s) for _ in range(3)] == [True, False, False]
 
 
 def test_an_ack_about_nothing_wakes_nobody(rig):
-    assert rig.session.on_wire(m.Appended(m.Refs()), rig.now_s) is False
+    assert rig.session.on_event(m.Appended(m.Refs()), rig.now_s) is False
 
 
 def test_events_after_the_end_wake_nobody(rig):
     rig.session.end(EndReason.CALLER_ENDED, rig.now_s)
-    assert rig.session.on_wire(IDLE, rig.now_s) is False
+    assert rig.session.on_event(IDLE, rig.now_s) is False
 
 
 # --- limits
@@ -293,7 +293,7 @@ def test_events_after_the_end_wake_nobody(rig):
 def test_a_session_without_a_limit_never_expires(rig):
     rig.run(100_000)
     assert rig.of(Expiring) == []
-    assert rig.session.deadline_s is None
+    assert rig.session._deadline_s is None
 
 
 def test_a_session_near_its_limit_says_so_once(make_rig):
@@ -333,7 +333,7 @@ def test_a_limit_that_passes_before_the_avatar_is_ready_ends_the_session_too(mak
     assert rig.session.end_reason is EndReason.MAX_DURATION
 
 
-# --- the end
+# --- end
 
 
 @pytest.mark.parametrize("word", ["closing", "closed", "disconnected"])
@@ -445,7 +445,7 @@ def test_after_the_end_nothing_is_sent_and_nothing_happens(rig):
     rig.wake()
     assert (rig.happenings, len(rig.commands)) == (before, sent)
     rig.session.keep_alive()
-    assert rig.session.next_command(rig.now_s) is None
+    assert rig.session.drain(rig.now_s) == []
 
 
 @pytest.mark.parametrize("action", ["begin", "interrupt", "listen", "stop_listening"])

@@ -1,4 +1,4 @@
-"""A session that another process drove goes on: numbered on, spoken on, and never spoken twice."""
+"""Takeover of a session from another process: events and speech continue, and nothing is spoken twice."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.errors import EventsCompacted, UtteranceIdReused
+from liveavatar_gateway.core.errors import AudioContainerDetected, EventsCompacted, UtteranceIdReused
 from liveavatar_gateway.core.events import Adopted, Reconnected, UtteranceEnded
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
@@ -15,7 +15,7 @@ from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 
 @pytest.fixture
 def restore(make_rig):
-    """Builds a rig around a session that another process drove until 4 s ago."""
+    """Factory of rigs of a session that another process drove until 4 s ago."""
 
     def build(*utterances, **past):
         rig = make_rig()
@@ -117,15 +117,15 @@ def test_an_utterance_of_which_all_was_sent_is_concluded(restore, rig):
 
 
 def test_a_barge_in_cuts_what_cannot_be_spoken_again(restore, rig):
-    """It waits behind the one that is cut, upstream drops it with that, and nobody has its audio any more."""
+    """LiveAvatar drops it together with the interrupted utterance, and no process has its audio."""
     again = restore(
         past_utterance(rig.native, started=True), past_utterance(rig.native, id="u2", upstream_id="up-2")
     )
     again.reopen()
     again.tell(m.SpeakStarted(m.Refs(("up-1",))))
-    ticket = again.interrupt("u1")
+    interrupt_id = again.interrupt("u1")
     again.cleared()
-    assert [(ended.utterance_id, ended.outcome) for ended in again.answer(ticket)] == [
+    assert [(ended.utterance_id, ended.outcome) for ended in again.answer(interrupt_id)] == [
         ("u1", Outcome.INTERRUPTED),
         ("u2", Outcome.INTERRUPTED),
     ]
@@ -149,7 +149,7 @@ def test_an_interrupt_that_a_dead_process_may_not_have_sent_goes_out_first(resto
 
 
 def test_what_was_upstream_behind_an_interrupt_is_cut_with_it(restore, rig):
-    """LiveAvatar drops it, and the process that had it is gone."""
+    """LiveAvatar drops its audio, which was lost with the former process."""
     again = restore(
         past_utterance(rig.native, interrupted=True),
         past_utterance(rig.native, id="u2", upstream_id="up-2", end_sent=True),
@@ -163,3 +163,16 @@ def test_what_was_upstream_behind_an_interrupt_is_cut_with_it(restore, rig):
         ("u1", Outcome.INTERRUPTED),
         ("u2", Outcome.INTERRUPTED),
     ]
+
+
+@pytest.mark.parametrize(("taken_bytes", "is_refused"), [(0, True), (2, False)])
+def test_the_first_bytes_are_checked_for_a_file_where_liveavatar_has_none(restore, rig, taken_bytes, is_refused):
+    again = restore(past_utterance(rig.native, taken_bytes=taken_bytes, sent_s=0.0))
+    again.reopen()
+    utterance = again.speech.active[0]
+    if is_refused:
+        with pytest.raises(AudioContainerDetected):
+            again.receive(utterance, b"RIFF....")
+    else:
+        again.receive(utterance, b"RIFF....")
+        assert utterance.received == 10

@@ -1,7 +1,7 @@
-"""Any caller, any LiveAvatar, any order of events: each byte goes up once and in order, each utterance ends once.
+"""State machine of callers and LiveAvatar builds: each byte is sent once and in order, each utterance ends once.
 
-A model caller cuts, interrupts and waits as it likes; a model avatar plays in real time and answers in one of the
-dialects that were seen. What it says may come late, twice, out of order, or never.
+A model caller cuts chunks, interrupts and waits at random. A model avatar plays in real time and answers as one of
+the builds that were seen. Its events may come late, twice, out of order, or never.
 """
 
 import random
@@ -28,30 +28,30 @@ from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome
 from testkit.avatar import FORMATS, Avatar, intake_of
 
-# A failure is shrunk for minutes; cut short it would show nothing.
+# Hypothesis shrinks a failure for minutes; a timeout before that would hide the example.
 pytestmark = pytest.mark.timeout(300)
 
 _SLICE_S = 0.05
 _EPSILON_S = 1e-6
 _SILENCE_S = 5.0
-"""Shortest silence about an utterance after which it may fail."""
+"""Shortest silence about an utterance after which the utterance may fail."""
 
 
 @dataclass
 class Turn:
-    """One utterance as the model caller knows it."""
+    """Utterance as the model caller knows it."""
 
     utterance: Utterance
     audio: bytearray = field(default_factory=bytearray)
     cut_at_command: int | None = None
-    """How many commands were out when it was cut by name; none about it may follow."""
+    """Number of commands when the utterance was interrupted by id; no later one may be about it."""
     upstream_ids: list[str] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
     ended_at_s: float | None = None
 
 
 class SpeechMachine(RuleBasedStateMachine):
-    """A caller and an avatar around one session."""
+    """Model of a caller and an avatar around a session."""
 
     make_rig: Callable[..., Any]
 
@@ -59,11 +59,11 @@ class SpeechMachine(RuleBasedStateMachine):
         super().__init__()
         self.turns: list[Turn] = []
         self.open: Turn | None = None
-        self.tickets: list[int] = []
+        self.interrupt_ids: list[int] = []
         self.promised = 0
         self.events_told = 0
         self.starts_told: set[str] = set()
-        """Ids that were named by starts."""
+        """Ids that starts named."""
         self.commands_heard = 0
         self.commands_checked = 0
         self.entries_checked = 0
@@ -83,7 +83,7 @@ class SpeechMachine(RuleBasedStateMachine):
         self.rig = type(self).make_rig(speech, {"queue_lead_s": queue_lead_s}).ready()
         self.intake = intake_of(audio_format)
         self.avatar = Avatar(dialect, naming)
-        # An ack may be lost here, but not for ever what a socket that lasts has read.
+        # Acks may be lost here, but the proof that a lasting socket has read the audio may not stay out.
         self.pongs = pongs or "acks" in Avatar.TELLS[dialect]
         self.random = random.Random(seed)
 
@@ -102,12 +102,12 @@ class SpeechMachine(RuleBasedStateMachine):
         odd_bytes=st.sampled_from([0, 0, 1, 2, 3]),
     )
     def chunk(self, seconds, again_s, odd_bytes):
-        """As much as the credit allows, cut anywhere, and perhaps some of what was sent before."""
+        """Send as much as the credit allows, cut anywhere, perhaps with bytes that were sent before."""
         assert self.open is not None
         utterance = self.open.utterance
         size = max(0, min(round(seconds * self.intake.byte_rate) + odd_bytes, self.promised - self.taken))
         new, offset = self.random.randbytes(size), None
-        if utterance.sealed:  # it was cut: what is on its way is dropped
+        if utterance.sealed:  # interrupted, so chunks in flight are dropped
             self.rig.receive(utterance, new)
             return
         repeated = b""
@@ -120,7 +120,7 @@ class SpeechMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.03, 0.3, 0.7, 1.5, 4.0]))
     def say(self, seconds):
-        """A whole utterance at once, as a fast voice gives it."""
+        """Send a whole utterance at once, as a fast speech synthesis does."""
         self.begin()
         self.chunk(seconds, None, 0)
         self.seal()
@@ -144,23 +144,23 @@ class SpeechMachine(RuleBasedStateMachine):
     @rule()
     def interrupt_all(self):
         self.note_cut(self.turns)
-        self.tickets.append(self.rig.interrupt())
+        self.interrupt_ids.append(self.rig.interrupt())
 
     @precondition(lambda self: self.turns)
     @rule(back=st.integers(0, 4))
     def interrupt_one(self, back):
-        """Often one of the newest, which may be open, waiting, upstream, heard or over."""
+        """Interrupt an utterance, often a recent one, which may be open, queued, upstream, playing or ended."""
         turn = self.turns[max(0, len(self.turns) - 1 - back)]
         self.note_cut([turn])
-        self.tickets.append(self.rig.interrupt(turn.utterance.id))
+        self.interrupt_ids.append(self.rig.interrupt(turn.utterance.id))
 
     @precondition(lambda self: self.rig.speech.active)
     @rule()
     def interrupt_the_first_in_line(self):
-        """The barge-in that callers mean: what is being said, and nothing behind it."""
+        """Interrupt the playing utterance alone, as most callers do."""
         (turn,) = [turn for turn in self.turns if turn.utterance is self.rig.speech.active[0]]
         self.note_cut([turn])
-        self.tickets.append(self.rig.interrupt(turn.utterance.id))
+        self.interrupt_ids.append(self.rig.interrupt(turn.utterance.id))
 
     def note_cut(self, turns: list[Turn]) -> None:
         for turn in turns:
@@ -175,7 +175,7 @@ class SpeechMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.05, 0.2, 0.4, 1.0, 2.0]), prompt=st.booleans())
     def wait(self, seconds, prompt):
-        """With a prompt network events come as they are said, else they pile up for `deliver`."""
+        """Deliver events at once with a prompt network, else keep them for `deliver`."""
         for _ in range(round(seconds / _SLICE_S)):
             self.rig.run(_SLICE_S)
             self.avatar_catches_up()
@@ -185,7 +185,7 @@ class SpeechMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.avatar.said)
     @rule(index=st.integers(0, 3), fate=st.sampled_from(["once", "once", "twice", "never"]), jump=st.booleans())
     def deliver(self, index, fate, jump):
-        """One event, not always the oldest; it may come twice, or be lost."""
+        """Deliver an event, not always the oldest, once, twice or never."""
         said = self.avatar.said
         event = said.pop(min(index if jump else 0, len(said) - 1))
         for _ in range({"once": 1, "twice": 2, "never": 0}[fate]):
@@ -213,11 +213,11 @@ class SpeechMachine(RuleBasedStateMachine):
             self.rig.tell(m.PongReceived(self.rig.speech.sent_count))
         self.avatar.play(self.rig.now_s)
 
-    # --- what must hold
+    # --- invariants
 
     @invariant()
     def every_command_is_about_a_living_utterance(self):
-        """Not about a cut one, not under an id that was given up, and not while an interrupt is on its way."""
+        """Check that no audio of an interrupted utterance, of an old id, or before the answer is sent."""
         for index in range(self.commands_checked, len(self.rig.commands)):
             command, at_s = self.rig.commands[index], self.rig.times_s[index]
             if isinstance(command, m.Interrupt):
@@ -241,11 +241,11 @@ class SpeechMachine(RuleBasedStateMachine):
 
     @invariant()
     def credit_that_was_told_is_never_taken_back(self):
-        """An ack may tell it at any time, and the caller may use it at any later time."""
+        """Check the credit, which an ack may report at any time and the caller may use at any later time."""
         credit = self.rig.speech.credit_bytes(self.intake)
         assert credit >= 0
         assert credit % self.intake.frame_bytes == 0
-        # Seconds are floats: one sample less may be told at times, but none that was told is refused.
+        # Seconds are floats: the credit may be a sample too small, but granted credit is never refused.
         assert self.taken + credit >= self.promised - self.intake.frame_bytes
         self.promised = max(self.promised, self.taken + credit)
 
@@ -273,13 +273,13 @@ class SpeechMachine(RuleBasedStateMachine):
                     by_id[utterance_id].ended_at_s = self.rig.at_s(entry)
 
     def teardown(self):
-        """LiveAvatar says no more: everything ends by its deadline, and nothing was lost on the way."""
+        """Silence LiveAvatar: all utterances end by their deadlines, and no byte was lost."""
         if not self.turns:
             return
         self.seal()
         for _ in range(2_000):
             self.rig.run(0.2)
-            # An id may be given up by the next look.
+            # The next round may replace an id.
             self.every_command_is_about_a_living_utterance()
             if self.pongs:
                 self.rig.tell(m.PongReceived(self.rig.speech.sent_count))
@@ -291,8 +291,8 @@ class SpeechMachine(RuleBasedStateMachine):
             assert turn.utterance.outcome is not None
             assert turn.story[-1] == turn.utterance.outcome.value
             self.check_bytes(turn)
-        answered = [ticket for ticket, _ in self.rig.session.answers]
-        assert set(self.tickets) <= set(answered), "who waits for an interrupt waits for ever"
+        answered = [answer.interrupt_id for answer in self.rig.answers]
+        assert set(self.interrupt_ids) <= set(answered), "an interrupt is never answered"
         assert len(answered) == len(set(answered)), "an interrupt was answered twice"
         assert self.rig.speech.credit_bytes(self.intake) == self.rig.speech.config.max_buffered_s * (
             self.intake.byte_rate
@@ -304,17 +304,19 @@ class SpeechMachine(RuleBasedStateMachine):
         audio = bytes(turn.audio[: len(turn.audio) - tail_bytes])
         whole = self.intake.new_converter().convert([audio], last=True)
         for upstream_id in turn.upstream_ids:
-            assert whole.startswith(self.rig.sent(upstream_id)), "audio went up twice, out of order, or changed"
+            assert whole.startswith(self.rig.sent(upstream_id)), "audio was sent twice, out of order, or changed"
         if turn.utterance.outcome is Outcome.INTERRUPTED:
             later = self.turns[self.turns.index(turn) :]
-            assert any(one.cut_at_command is not None for one in later), "it was cut although nobody asked for it"
+            assert any(one.cut_at_command is not None for one in later), (
+                "an utterance was interrupted without a request"
+            )
         else:
             is_whole = self.rig.sent(turn.utterance.upstream_id) == whole
             assert is_whole or self.failed_unheard(turn), "audio was lost"
 
     def failed_unheard(self, turn: Turn) -> bool:
-        """Return whether an utterance failed since LiveAvatar, for long enough, told no start of it."""
-        # A long one is still going up when that silence is over, and nobody would hear what waits of it.
+        """Return True when an utterance failed because LiveAvatar reported no start of it for long enough."""
+        # A long utterance is still being sent when that silence ends, and its waiting rest would not be played.
         upstream_id = turn.utterance.upstream_id
         if turn.story != ["failed"] or upstream_id in self.starts_told or turn.ended_at_s is None:
             return False

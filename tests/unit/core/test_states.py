@@ -1,4 +1,4 @@
-"""Tables of states: every transition that they allow, and none else."""
+"""Tables of states: each allowed transition succeeds, and all others fail."""
 
 import itertools
 
@@ -91,7 +91,7 @@ def test_a_table_has_a_row_for_every_state(table, states):
 
 
 def test_every_state_leads_to_the_end():
-    """No state can trap a paid session."""
+    """A state without an exit would trap a session that is billed."""
     for state in SessionState:
         reached, front = {state}, [state]
         while front:

@@ -1,4 +1,4 @@
-"""Acks that name nothing: each is for the oldest unanswered packet, end or interrupt of its socket."""
+"""Acks without references: each confirms the oldest unanswered packet, end or interrupt of its socket."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from liveavatar_gateway.core import messages as m
 
 @pytest.fixture
 def unnamed(rig):
-    """Tells an event of LiveAvatar with an id of its own, as builds do that echo none of ours."""
+    """Function that delivers an event under an id that LiveAvatar made up, as some builds do."""
 
     def tell(*kinds: type) -> None:
         for number, kind in enumerate(kinds):
@@ -17,7 +17,7 @@ def unnamed(rig):
 
 
 def sent_again(rig) -> bytes:
-    """Audio that is sent again when the socket is lost now."""
+    """Return the audio that is sent again when the socket is lost now."""
     before = len(rig.packets)
     rig.lose()
     rig.reopen()
@@ -67,7 +67,7 @@ def test_the_late_end_of_a_cut_utterance_confirms_nothing_of_the_next_one(rig, u
 
 
 def test_a_late_ack_of_an_utterance_that_ended_confirms_nothing_of_the_next_one(rig, unnamed):
-    """Its end was told in another way than by its acks."""
+    """LiveAvatar reported the end of the utterance, and its acks come later."""
     first = rig.say("first", 0.2)
     rig.tell(m.SpeakStarted(m.Refs((first.upstream_id,))), m.SpeakEnded(m.Refs((first.upstream_id,))))
     second = rig.say("second", 0.4)
@@ -110,7 +110,7 @@ def test_an_unnamed_answer_proves_that_an_interrupt_arrived(rig, unnamed):
 
 
 def test_an_unnamed_end_is_a_sign_of_its_utterance(rig, unnamed):
-    """Whoever got the end has all before it, so the utterance does not fail for a lost ack."""
+    """LiveAvatar has all audio before an end that it acknowledged, so a lost ack fails nothing."""
     utterance = rig.say("u1", 0.4)
     unnamed(m.Committed)
     assert utterance.accepted
@@ -119,7 +119,7 @@ def test_an_unnamed_end_is_a_sign_of_its_utterance(rig, unnamed):
 
 
 def test_an_unnamed_start_behind_a_lost_socket_makes_nobody_speak_a_later_utterance_again(rig, unnamed):
-    """The first start was told to the lost socket, so each that follows is one further along than it seems."""
+    """The lost socket had the first start, so each later one belongs to the utterance after the apparent one."""
     rig.say("before", 0.4)
     unnamed(m.Appended, m.Committed, m.SpeakStarted, m.SpeakEnded)
     rig.run(1)

@@ -127,7 +127,7 @@ async def test_a_drain_and_its_cancellation_are_announced(process):
 async def test_a_position_whose_events_are_compacted_is_refused_unless_they_are_skipped(process):
     session = process.session()
     for _ in range(session._core.config.event_log_size + 10):
-        session._core._note(None)
+        session._core._emit(None)
     context = Context()
     with pytest.raises(EventsCompacted):
         AttachStream(session, CONFIG, context.iterate(), context, after_sequence=3, skip_compacted=False)

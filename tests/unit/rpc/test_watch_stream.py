@@ -120,7 +120,7 @@ async def test_progress_names_the_last_sequence_of_each_session(process):
 async def test_compacted_events_are_replaced_by_a_snapshot(process):
     session = await process.ready()
     for _ in range(session._core.config.event_log_size + 10):
-        session._core._note(None)
+        session._core._emit(None)
     watching = Watching(process, session)
     watching.send(add=p.AddWatch(session_id=session.id, after_sequence=1))
     lagged = await watching.context.until("lagged")

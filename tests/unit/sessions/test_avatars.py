@@ -158,7 +158,7 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     core = avatars._core
     await avatars.start(None)
     core.socket_opened(0.0)
-    core.on_wire(m.StateUpdated("connected"), 0.0)
+    core.on_event(m.StateUpdated("connected"), 0.0)
     core.tick(50.0)
     await avatars.take_over(Standby(Upstream("second")))
     entries = core.log.after(0)

@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import UpstreamUnreachable
+from liveavatar_gateway.core.events import UtteranceStarted
+from liveavatar_gateway.core.outputs import Deadline, Emit
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import SessionState
+from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.wakeup import Wakeup
@@ -47,10 +51,10 @@ def driver(core: Any, upstream: Any, config: ReconnectConfig | None = None, **pa
         config or ReconnectConfig(),
         SimpleNamespace(packet_sent=lambda _: None, upstream_failed=lambda _: None),
         wake=parts.get("wake", Wakeup()),
-        publisher=SimpleNamespace(report=lambda: None),
+        publisher=parts.get("publisher", SimpleNamespace(report=lambda: None, publish=lambda _: None)),
         journal=parts.get("journal", Journal()),
         avatars=SimpleNamespace(upstream=upstream, current=upstream, are_replaceable=False),
-        standbys=SimpleNamespace(take=lambda _: None, look=lambda _: None, close=lambda: None),
+        standbys=SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None),
     )
 
 
@@ -60,14 +64,14 @@ class Core:
     id = "s-1"
     state = SessionState.RECONNECTING
     over = False
-    deadline_s = None
 
-    def tick(self, now_s: float) -> None: ...
+    def tick(self, now_s: float, *, is_stuck: bool = False) -> None: ...
 
-    def next_command(self, now_s: float) -> None: ...
+    def reports(self) -> list[Any]:
+        return []
 
-    def may_take_over(self, now_s: float) -> bool:
-        return False
+    def drain(self, now_s: float) -> list[Any]:
+        return [Deadline(None)]
 
 
 class GoneUpstream:
@@ -220,3 +224,73 @@ async def test_the_driver_notices_that_the_process_stood_still_and_grants_a_try_
     async with asyncio.timeout(30):
         await driver(Ending(), upstream, config).run()
     assert upstream.tries == tries
+
+
+class BlockedSocket:
+    """A socket that takes no audio until the test allows it."""
+
+    takes_nothing = False
+
+    def __init__(self, listener: Any) -> None:
+        self.hear = listener
+        self.blocked, self.free = asyncio.Event(), asyncio.Event()
+
+    async def send(self, command: m.Command, *, ping: int) -> None:
+        if isinstance(command, m.Speak):
+            self.blocked.set()
+            await self.free.wait()
+
+    async def closed(self) -> Any:
+        await asyncio.Event().wait()
+
+
+class RecordingPublisher:
+    """Keeps events, and wakes attachments."""
+
+    def __init__(self, core: Session, attachments: Attachments) -> None:
+        self._core = core
+        self._attachments = attachments
+        self.events: list[Any] = []
+
+    def report(self) -> None:
+        self.publish(self._core.reports())
+
+    def publish(self, outputs: Any) -> None:
+        events = [output.entry.happening for output in outputs if isinstance(output, Emit)]
+        self.events.extend(events)
+        if events:
+            self._attachments.wake()
+
+
+async def test_an_event_reaches_an_attached_caller_while_a_send_is_blocked():
+    ids = itertools.count()
+    core = Session("s-1", SessionConfig(), new_id=lambda: f"id-{next(ids)}", utc_now=lambda: datetime.now(UTC))
+    wake, sockets = Wakeup(), []
+    attachments = Attachments("s-1", grace_s=60, abandon=lambda: None, changed=lambda: None)
+    attachment = attachments.add()
+    publisher = RecordingPublisher(core, attachments)
+
+    async def connect(listener: Any) -> BlockedSocket:
+        sockets.append(BlockedSocket(listener))
+        return sockets[0]
+
+    upstream = SimpleNamespace(started=SimpleNamespace(session_id="up-1"), connect=connect)
+    core.started(max_duration_s=None, now_s=time.monotonic())
+    running = asyncio.create_task(driver(core, upstream, wake=wake, publisher=publisher).run())
+    async with asyncio.timeout(20):
+        while not sockets:
+            await asyncio.sleep(0.01)
+        (socket,) = sockets
+        socket.hear(m.StateUpdated("connected"))
+        utterance = core.begin("u", intake_of(None))
+        core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
+        wake.set()
+        await socket.blocked.wait()
+        publisher.events.clear()
+        while UtteranceStarted("u") not in publisher.events:
+            socket.hear(m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+            await attachment.wakeup.wait()
+    assert not socket.free.is_set()
+    running.cancel()
+    await asyncio.wait([running])
+    attachments.close()

@@ -102,7 +102,7 @@ async def test_a_standby_is_closed_and_billed_when_the_session_ends_without_it()
 
     source, wake = Source(), Wakeup()
     standbys = StandbyManager(Core(), Pool(), source, wake=wake, new_id=new_id)
-    standbys.look(0.0)
+    standbys.prepare()
     await asyncio.wait_for(wake.wait(), 10)
     standbys.close()
     async with asyncio.timeout(10):
@@ -122,11 +122,11 @@ async def test_a_standby_that_is_taken_is_neither_closed_nor_billed_here():
 
     source, wake = Source(), Wakeup()
     standbys = StandbyManager(Core(), Pool(), source, wake=wake, new_id=new_id)
-    standbys.look(0.0)
+    standbys.prepare()
     await asyncio.wait_for(wake.wait(), 10)
-    taken = standbys.take(0.0)
+    taken = standbys.take()
     await standbys.wait_for_release()
     assert taken.upstream is source.started[0]
     assert taken.upstream.end == ""
     assert source.retired_s == []
-    assert standbys.take(0.0) is None
+    assert standbys.take() is None

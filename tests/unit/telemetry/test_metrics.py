@@ -1,7 +1,6 @@
 """Metrics of a session: few labels, and no value lost."""
 
 import inspect
-from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import generate_latest
@@ -11,7 +10,6 @@ from liveavatar_gateway.core.errors import ReadyTimeout, UpstreamRejected, Upstr
 from liveavatar_gateway.core.events import (
     Adopted,
     Ended,
-    EventLog,
     Reconnected,
     StateChanged,
     UtteranceEnded,
@@ -163,15 +161,6 @@ def test_two_gateways_in_one_process_do_not_share_metrics():
     one, other = Metrics(), Metrics()
     one.packet_sent(2)
     assert _value(other, "gateway_upstream_packets_total") == 0
-
-
-def test_a_log_gives_what_it_still_has_of_what_came_later():
-    log = EventLog(capacity=2)
-    for _ in range(4):
-        log.append(Ended(), datetime.now(UTC))
-    assert [entry.sequence for entry in log.kept_after(0)] == [3, 4]
-    assert [entry.sequence for entry in log.kept_after(3)] == [4]
-    assert log.kept_after(4) == []
 
 
 def test_what_was_taken_over_and_whether_the_registry_works_is_counted():

@@ -1,4 +1,4 @@
-"""What LiveAvatar is known to have of what was sent: by acks, by pongs, or by nothing but the time that passed."""
+"""Confirmation of sent commands: by acks, by pongs, or by the time that has passed."""
 
 from collections import deque
 
@@ -9,39 +9,40 @@ from liveavatar_gateway.core.speech.pending_acks import Kind, PendingAck, Pendin
 from liveavatar_gateway.core.speech.queue import UtteranceQueue
 from liveavatar_gateway.core.speech.utterance import Utterance
 
-_MOST_OWED_ENDS = 64
-"""Ends that are kept where nothing is ever confirmed."""
+_MAX_OWED_ENDS = 64
+"""Largest number of ends that are kept where LiveAvatar confirms nothing."""
 
 
 class AckTracker:
-    """Packets and ends of utterances, and the latest interrupt, from their sending to the proof that they arrived.
+    """Confirmation of packets, ends of utterances and the latest interrupt.
 
-    Builds of LiveAvatar differ in what they confirm, so it is learned from what comes: acks prove most, a pong
-    proves that what went out before its ping was read, and where neither means anything, time has to do.
+    Builds of LiveAvatar differ in the confirmations that they send, so the tracker learns from those that come. An
+    ack proves most. A pong proves that all commands before its ping were read. Where LiveAvatar sends neither, a
+    command counts as received after some time.
     """
 
-    def __init__(self, config: SpeechConfig, line: UtteranceQueue) -> None:
+    def __init__(self, config: SpeechConfig, queue: UtteranceQueue) -> None:
         self._config = config
-        self._line = line
+        self._queue = queue
         self.moved_at_s = 0.0
-        """Time until which the socket was last seen to take nothing."""
+        """Latest time at which the socket was seen to stand still."""
         self.acknowledges = False
-        """Whether an ack ever came."""
+        """True once an ack came."""
         self._reads = False
-        """Whether a pong ever came."""
-        self._plays_unread = False
-        """It was heard to play what no pong had confirmed: a missing pong proves nothing here."""
+        """True once a pong came."""
+        self._plays_without_pong = False
+        """True once audio was played before its pong arrived, so that a missing pong proves nothing."""
         self._probed_number = 0
-        """The number of the latest packet or end behind which a probe went out."""
+        """Number of the latest packet or end that a probe was sent after."""
         self._awaited = PendingAcks(config.presumed_taken_s)
-        self._unproven_cut: tuple[str, Sending] | None = None
-        """The latest interrupt, while it may have been lost."""
-        self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MOST_OWED_ENDS)
-        """Ends of utterances that are over and were sent again, while they may be lost."""
-        self._owed_ends: deque[str] = deque(maxlen=_MOST_OWED_ENDS)
-        """Those that are, upstream ids."""
+        self._unproven_interrupt: tuple[str, Sending] | None = None
+        """Command id and sending of the latest interrupt, while it may have been lost."""
+        self._unproven_ends: deque[tuple[str, Sending]] = deque(maxlen=_MAX_OWED_ENDS)
+        """Ends of utterances that have ended here and were sent again, while these ends may be lost."""
+        self._owed_ends: deque[str] = deque(maxlen=_MAX_OWED_ENDS)
+        """Upstream ids of such utterances whose ends were lost, so that they are sent again."""
 
-    # --- what goes out
+    # --- sending
 
     def expect_packet(self, utterance: Utterance, number: int) -> None:
         """Await the ack of the newest packet of an utterance."""
@@ -52,135 +53,140 @@ class AckTracker:
         """Await the ack of an utterance's end."""
         self._awaited.add(PendingAck(Kind.END, upstream_id, number))
 
-    def expect_interrupt(self, command_id: str, number: int) -> None:
+    def expect_cleared(self, command_id: str, number: int) -> None:
         """Await the answer to an interrupt."""
         self._awaited.add(PendingAck(Kind.INTERRUPT, command_id, number))
 
     # --- LiveAvatar's side
 
     def on_appended(self, refs: Refs, now_s: float) -> bool:
-        """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
-        line = self._line
-        awaited = self._awaited.take(Kind.PACKET, line.upstream_id_of(refs), now_s)
-        if line.is_over(refs):
+        """Confirm a packet; return True for the first ack of its utterance, after which a start may be due."""
+        queue = self._queue
+        awaited = self._awaited.take(Kind.PACKET, queue.upstream_id_of(refs), now_s)
+        if queue.is_over(refs):
             return False
         self.acknowledges = True
-        utterance = line.named_by(refs)
+        utterance = queue.named_by(refs)
         if awaited is not None:
-            utterance = utterance or line.find(awaited.event_id)
-            self._prove_cut(awaited.number)
+            utterance = utterance or queue.find(awaited.event_id)
+            self._prove_interrupt(awaited.number)
         if utterance is None:
             return False
         is_first = utterance.accept()
         if awaited is not None:
             utterance.delivery.ack(awaited.ordinal)
-        self._prove_cut(utterance.delivery.confirmed_number)
+        self._prove_interrupt(utterance.delivery.confirmed_number)
         self._confirm_before(utterance)
         return is_first
 
     def on_committed(self, refs: Refs, now_s: float) -> None:
-        """An utterance is sealed upstream: all of it is there."""
-        line = self._line
-        awaited = self._awaited.take(Kind.END, line.upstream_id_of(refs), now_s)
+        """Confirm all of an utterance whose end LiveAvatar acknowledged."""
+        queue = self._queue
+        awaited = self._awaited.take(Kind.END, queue.upstream_id_of(refs), now_s)
         if awaited is not None:
             self._prove_ends(awaited.number)
-        if line.is_over(refs):
+        if queue.is_over(refs):
             return
-        utterance = line.named_by(refs)
+        utterance = queue.named_by(refs)
         if utterance is None and awaited is not None:
-            utterance = line.find(awaited.event_id)
+            utterance = queue.find(awaited.event_id)
         if utterance is not None and utterance.end_sent:
             utterance.accept()
             utterance.confirm_all()
             self._confirm_before(utterance)
 
     def on_read(self, number: int, now_s: float) -> None:
-        """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
+        """Confirm commands up to the `number`-th; where acks come, only those older than `presumed_taken_s`."""
         self._reads = True
-        self._prove_cut(number)
+        self._prove_interrupt(number)
         self._prove_ends(number)
         patience_s = self._config.presumed_taken_s if self.acknowledges else 0.0
-        for utterance in self._line.active:
+        for utterance in self._queue.active:
             utterance.read(number, sent_by_s=now_s - patience_s)
 
-    def learn_from_start(self, utterance: Utterance) -> None:
-        """What plays was read. After a loss it may have been read before that, so its new pongs may yet come."""
+    def observe_start(self, utterance: Utterance) -> None:
+        """Learn from a start without a pong that a missing pong proves nothing.
+
+        A start after a loss teaches nothing: the audio may have been read before the loss, so the pongs of the new
+        socket may still come.
+        """
         if not (utterance.start_may_be_lost or utterance.delivery.confirmed):
-            self._plays_unread = True
+            self._plays_without_pong = True
 
     def _confirm_before(self, utterance: Utterance) -> None:
-        """All that was sent before an utterance is there when any of it is: the socket keeps the order."""
-        active = self._line.active
+        """Confirm all utterances before one that LiveAvatar has any of, since the socket keeps the order."""
+        active = self._queue.active
         if utterance is not active[0]:
             for earlier in active[: active.index(utterance)]:
                 earlier.confirm_all()
 
-    # --- what is known
+    # --- confirmation
 
     @property
     def confirms(self) -> bool:
-        """Whether LiveAvatar confirms what it reads, by acks or pongs; so what it did not confirm is missing."""
-        return self.acknowledges or self._reads or not self._plays_unread
+        """True when LiveAvatar confirms what it reads, by acks or pongs, so that unconfirmed audio is missing."""
+        return self.acknowledges or self._reads or not self._plays_without_pong
 
     @property
     def has_confirmed(self) -> bool:
-        """Return whether LiveAvatar ever confirmed anything, and a missing confirmation means something."""
+        """True when LiveAvatar has confirmed anything, so that a missing confirmation is significant."""
         return self.acknowledges or self.reads
 
     @property
     def reads(self) -> bool:
-        """Whether LiveAvatar's end of the socket answers pings in time, so that what has no pong was not read."""
-        return self._reads and not self._plays_unread
+        """True when LiveAvatar answers pings in time, so that audio without a pong was not read."""
+        return self._reads and not self._plays_without_pong
 
     def may_follow_at_s(self, utterance: Utterance) -> float | None:
-        """Return the time from which an utterance may begin; None while only LiveAvatar's word can decide it.
+        """Return the time from which an utterance may begin; None while only a confirmation can decide it.
 
-        What goes out again must not come behind an utterance that began after it, so that one waits until all
-        before it is confirmed. Where nothing confirms, it cannot; where nothing did so far, it waits a moment.
+        Audio that is sent again must not come behind a later utterance, so an utterance waits until all audio
+        before it is confirmed. Where LiveAvatar confirms nothing, an utterance does not wait; where it has
+        confirmed nothing so far, an utterance waits a moment.
         """
-        active = self._line.active
+        active = self._queue.active
         missing = [
             one.delivery
             for one in active[: active.index(utterance)]
             if one.delivery.unconfirmed or one.delivery.again
         ]
-        if not missing or (self._plays_unread and not self.acknowledges):
+        if not missing or (self._plays_without_pong and not self.acknowledges):
             return 0.0
         if self.acknowledges or self._reads or not missing[-1].unconfirmed:
             return None
         return missing[-1].unconfirmed[-1].sending.at_s + self._config.presumed_taken_s
 
     def is_full(self, utterance: Utterance, packet_s: float) -> bool:
-        """Return whether so much of an utterance is unconfirmed that no packet of a length may follow."""
+        """Return True when too much of an utterance is unconfirmed for another packet of `packet_s`."""
         if not self.has_confirmed:
             return False
         return utterance.delivery.unconfirmed_s + packet_s > self._config.max_unconfirmed_s
 
     @property
     def probe_at_s(self) -> float | None:
-        """Time to ask again whether the latest packet and end were read; None when there is nothing to ask.
+        """Time of the next probe for the latest packet or end; None when no probe is needed.
 
-        Where acks come, a pong counts only for what is older than a second, and behind the last packet no other
-        ping goes out that would prove it.
+        Where acks come, a pong counts only for commands that are older than a second, and no command follows the
+        last packet whose ping would prove it.
         """
-        if not (self.acknowledges and self._line.enabled):
+        if not (self.acknowledges and self._queue.enabled):
             return None
-        sendings = [one.delivery.unconfirmed[-1].sending for one in self._line.active if one.delivery.unconfirmed]
-        sendings += [one.unconfirmed_end for one in self._line.active if one.unconfirmed_end is not None]
+        sendings = [one.delivery.unconfirmed[-1].sending for one in self._queue.active if one.delivery.unconfirmed]
+        sendings += [one.unconfirmed_end for one in self._queue.active if one.unconfirmed_end is not None]
         newest = max(sendings, key=lambda sending: sending.number, default=None)
         if newest is None or newest.number <= self._probed_number:
             return None
         return newest.at_s + self._config.presumed_taken_s
 
     def note_probe(self, number: int) -> None:
-        """A probe went out behind the `number`-th packet or end."""
+        """Record that a probe was sent after the `number`-th packet or end."""
         self._probed_number = number
 
     def unheard_at_s(self, utterance: Utterance) -> float | None:
-        """Return when LiveAvatar's silence about what it was sent of an utterance has lasted too long.
+        """Return the time at which the confirmation of sent audio of an utterance is overdue; None without one.
 
-        Where it gives no acks, pongs may be late under load: there the silence counts only when nothing more may
-        go out before they come, and when all that was sent must have been played.
+        Where LiveAvatar sends no acks, its pongs may be late under load. Then a confirmation is overdue only when
+        no more audio may be sent before it comes, and when all sent audio must have been played.
         """
         if not (utterance.delivery.unconfirmed and self.has_confirmed):
             return None
@@ -189,63 +195,63 @@ class AckTracker:
             return at_s
         if not self.is_full(utterance, self._config.scheduler.max_packet_s):
             return None
-        return max(at_s, max(self.moved_at_s, self._line.clock.dry_at_s) + self._config.ended_grace_s)
+        return max(at_s, max(self.moved_at_s, self._queue.clock.dry_at_s) + self._config.ended_grace_s)
 
     def is_unproven(self, utterance: Utterance) -> bool:
-        """Whether LiveAvatar, which confirms what it reads, may have read less than all of an utterance."""
-        if not self.acknowledges and self._plays_unread:
+        """Return True when LiveAvatar, which confirms what it reads, may not have read all of an utterance."""
+        if not self.acknowledges and self._plays_without_pong:
             return False
         if utterance.delivery.unconfirmed or utterance.delivery.again:
             return True
-        return self._reads and not self._plays_unread and utterance.unconfirmed_end is not None
+        return self._reads and not self._plays_without_pong and utterance.unconfirmed_end is not None
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
-        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
+        """Return how many bytes LiveAvatar has of an utterance: all sent ones where it never confirms anything."""
         if self.acknowledges or self._reads or not utterance.started:
             return utterance.confirmed
         return utterance.cut
 
     def silent_at_s(self, *, is_cutting: bool) -> float | None:
-        """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits.
+        """Return the time at which the socket counts as dead unless a confirmation comes; None without one.
 
         Args:
-            is_cutting: An interrupt is on its way, which decides what becomes of an utterance that is overdue.
+            is_cutting: True while an interrupt is pending, which decides about an overdue utterance.
         """
-        line = self._line
-        if not line.enabled:
+        queue = self._queue
+        if not queue.enabled:
             return None
-        unheard = [self.unheard_at_s(one) for one in line.active if not one.still_unconfirmed]
+        unheard = [self.unheard_at_s(one) for one in queue.active if not one.still_unconfirmed]
         silent_at_s = min((at_s for at_s in unheard if at_s is not None), default=None)
-        head = line.active[0] if line.active and not is_cutting else None
+        head = queue.active[0] if queue.active and not is_cutting else None
         if head is None or head.overdue_at_s is None or head.still_unconfirmed or not self.is_unproven(head):
             return silent_at_s
         return head.overdue_at_s if silent_at_s is None else min(silent_at_s, head.overdue_at_s)
 
     def presume(self, utterance: Utterance, now_s: float) -> None:
-        """Take what was sent long ago for there, where no ack ever comes: nothing else may ever let go of it."""
+        """Confirm old audio of an utterance, where no ack comes and nothing else would release the audio."""
         config = self._config
         late_s = config.silence_timeout_s if self._reads else config.presumed_taken_s
-        utterance.presume(sent_by_s=now_s - (late_s if self._plays_unread else config.unread_timeout_s))
+        utterance.presume(sent_by_s=now_s - (late_s if self._plays_without_pong else config.unread_timeout_s))
 
     def lose(self, now_s: float) -> None:
-        """The socket is gone: what LiveAvatar may not have is to go out again."""
+        """Queue unconfirmed audio and ends again, since the socket is lost."""
         self._awaited.clear()
         self._lose_ends(now_s)
-        for utterance in self._line.active:
+        for utterance in self._queue.active:
             if not utterance.is_upstream:
                 continue
             if self._was_silent_about(utterance, now_s):
                 utterance.suspect()
             if not self.acknowledges:
                 self.presume(utterance, now_s)
-                if self._plays_unread:
+                if self._plays_without_pong:
                     self._conclude_before_loss(utterance)
-                # A start may have been told to the lost socket, and nothing else would ever prove it.
+                # LiveAvatar may have reported a start on the lost socket, and nothing else would prove it.
                 utterance.accept()
-            self._line.clock.take_back(utterance.lose() / BYTE_RATE)
+            self._queue.clock.take_back(utterance.lose() / BYTE_RATE)
 
     def _was_silent_about(self, utterance: Utterance, now_s: float) -> bool:
-        """Return whether the lost socket was judged dead because nothing confirmed an utterance."""
+        """Return True when the lost socket counted as dead because an utterance was not confirmed."""
         unheard_at_s = self.unheard_at_s(utterance)
         if unheard_at_s is not None and now_s >= unheard_at_s:
             return True
@@ -253,23 +259,23 @@ class AckTracker:
         return is_overdue and self.is_unproven(utterance)
 
     def _conclude_before_loss(self, utterance: Utterance) -> None:
-        """Take for there what cannot go out again: too much of it, or with a later utterance begun behind it."""
+        """Confirm audio that must not be sent again: too long, or followed by audio of a later utterance."""
         utterance.delivery.presume_all_but(self._config.max_unconfirmed_s)
-        active = self._line.active
+        active = self._queue.active
         if any(one.is_upstream for one in active[active.index(utterance) + 1 :]):
-            # Its end may be missing too and goes out again: an avatar that waits for it would say nothing more.
+            # The end may be missing too and is sent again: an avatar that waits for it would fall silent.
             utterance.delivery.confirm_all()
 
-    # --- ends of what is over
+    # --- ends of played utterances
 
-    def note_over(self, utterance: Utterance) -> None:
-        """It was heard to its end. An avatar that has some of it twice still waits for its end."""
+    def on_played(self, utterance: Utterance) -> None:
+        """Keep the end of a played utterance until the end is confirmed: repeated audio waits for it."""
         end = utterance.unconfirmed_end
-        if self._line.repeated_s and end is not None:
+        if self._queue.resent_s and end is not None:
             self._unproven_ends.append((utterance.upstream_id, end))
 
     def take_owed_end(self, sending: Sending) -> str | None:
-        """Return the upstream id of the next end that was lost, which goes out now; None when none was."""
+        """Return the upstream id of the next lost end, to send now; None when no end was lost."""
         if not self._owed_ends:
             return None
         upstream_id = self._owed_ends.popleft()
@@ -277,7 +283,7 @@ class AckTracker:
         return upstream_id
 
     def forget_ends(self) -> None:
-        """LiveAvatar has nothing any more that could wait for an end."""
+        """Drop all ends, since LiveAvatar has no audio left that waits for an end."""
         self._unproven_ends.clear()
         self._owed_ends.clear()
 
@@ -293,40 +299,40 @@ class AckTracker:
 
     # --- the latest interrupt
 
-    def expect_cut(self, command_id: str, sending: Sending) -> None:
-        """An interrupt went out; until its arrival is proven it may have to go out again."""
-        self._unproven_cut = command_id, sending
-        self.expect_interrupt(command_id, sending.number)
+    def expect_interrupt(self, command_id: str, sending: Sending) -> None:
+        """Await the proof that an interrupt arrived; without proof, it is sent again after a loss."""
+        self._unproven_interrupt = command_id, sending
+        self.expect_cleared(command_id, sending.number)
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
-        """An interrupt was carried out: the one that the event names, else the oldest that was not answered."""
+        """Confirm an interrupt: the one that the event names, else the oldest without an answer."""
         command_id = next((one for one in refs.ids if self._awaited.has(Kind.INTERRUPT, one)), "")
         awaited = self._awaited.take(Kind.INTERRUPT, command_id, now_s)
         if awaited is not None:
-            self._prove_cut(awaited.number)
+            self._prove_interrupt(awaited.number)
 
     @property
-    def may_be_of_cut_speech(self) -> bool:
-        """Whether a start that names nothing may be of speech before the latest interrupt, which was not read yet.
+    def may_precede_interrupt(self) -> bool:
+        """True when a start without a name may belong to speech before the latest interrupt, not read yet.
 
-        Where LiveAvatar confirms nothing, every start would be in doubt, so none is.
+        Where LiveAvatar confirms nothing, every start would be in doubt, so no start is.
         """
-        return self._unproven_cut is not None and (self.acknowledges or self._reads)
+        return self._unproven_interrupt is not None and (self.acknowledges or self._reads)
 
-    def forget_cut(self) -> None:
-        """The latest interrupt need not be proven any more."""
-        self._unproven_cut = None
+    def forget_interrupt(self) -> None:
+        """Stop waiting for the proof that the latest interrupt arrived."""
+        self._unproven_interrupt = None
 
-    def lost_cut(self, now_s: float) -> str | None:
-        """The id of the latest interrupt, if it must be taken for lost with its socket."""
-        if self._unproven_cut is None:
+    def lost_interrupt(self, now_s: float) -> str | None:
+        """Return the id of the latest interrupt if it may be lost with its socket, else None."""
+        if self._unproven_interrupt is None:
             return None
-        command_id, sending = self._unproven_cut
+        command_id, sending = self._unproven_interrupt
         if self.confirms or now_s < sending.at_s + self._config.presumed_taken_s:
             return command_id
         return None
 
-    def _prove_cut(self, number: int) -> None:
-        """All up to a number is there, so an interrupt before it was not lost."""
-        if self._unproven_cut is not None and number >= self._unproven_cut[1].number:
-            self._unproven_cut = None
+    def _prove_interrupt(self, number: int) -> None:
+        """Record that all commands up to a number arrived, the latest interrupt perhaps among them."""
+        if self._unproven_interrupt is not None and number >= self._unproven_interrupt[1].number:
+            self._unproven_interrupt = None

@@ -1,4 +1,4 @@
-"""How much audio may wait in a session: told to callers in bytes of their format, shared by all utterances."""
+"""Credit for waiting audio: counted in bytes of the caller's format, shared by all utterances."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,26 @@ from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 
 
 class Credit:
-    """Shares `max_buffered_s` seconds of waiting audio among utterances, whose formats may differ."""
+    """Division of `max_buffered_s` seconds of waiting audio among utterances, whose formats may differ."""
 
     def __init__(self, max_buffered_s: float) -> None:
         self._max_buffered_s = max_buffered_s
 
     def left_bytes(self, active: Sequence[Utterance], intake: AudioInput) -> int:
-        """Bytes of a format that may come beyond what was received, whole samples."""
+        """Return how many bytes of a format may come besides those received so far, in whole samples."""
         free_s = self._max_buffered_s - sum(utterance.charged_s for utterance in active)
         frames = int(max(0.0, free_s) * intake.byte_rate) // intake.frame_bytes
         return frames * intake.frame_bytes
 
-    def reckon_windows(self, active: Sequence[Utterance]) -> None:
-        """Set how much each open utterance may hold: what others buffer is not free for it.
+    def share(self, active: Sequence[Utterance]) -> None:
+        """Set how much each open utterance may buffer: all that the other utterances leave free.
 
-        Done when something was cut, so that receiving a chunk costs one comparison.
+        Called when audio was cut, so that receiving a chunk costs one comparison.
         """
         total_s = sum(utterance.charged_s for utterance in active)
         for utterance in active:
             if not utterance.sealed:
                 free_s = self._max_buffered_s - (total_s - utterance.charged_s)
-                # Rounded, where `left_bytes` rounds down: a float must not take back a byte that was told.
+                # Rounded to the nearest, although `left_bytes` rounds down: a float error must not revoke granted
+                # credit.
                 utterance.window = round(max(0.0, free_s) * utterance.intake.byte_rate)

@@ -1,4 +1,4 @@
-"""What of an utterance went out, and what of that LiveAvatar is known to have."""
+"""Packets of an utterance from their sending to their confirmation."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ from liveavatar_gateway.core.messages import BYTE_RATE
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """When something went out."""
+    """Time and number of a sent command."""
 
     at_s: float
     """Monotonic time."""
     number: int = 0
-    """Counts all packets, ends and interrupts of the session, in the order they went out."""
+    """Number among all packets, ends and interrupts of the session, in the order of sending, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """Audio that was sent, and that LiveAvatar may not have."""
+    """Audio that was sent and is not confirmed."""
 
     pcm: bytes
     upto: int
-    """Where it ends in the utterance, bytes of the caller's format."""
+    """Position in the utterance at which the packet ends, bytes of the caller's format."""
     ordinal: int
-    """Counts the packets of the utterance from 1; the same when it is sent again."""
+    """Number among the packets of the utterance, from 1; the same when the packet is sent again."""
     sending: Sending
 
 
 class Delivery:
-    """Packets of one utterance, from their sending to the proof that LiveAvatar has them.
+    """Packets of one utterance, from their sending to their confirmation.
 
     Invariant: `unconfirmed` and behind it `again` are the packets after `confirmed`, in their order.
     """
@@ -38,43 +38,43 @@ class Delivery:
 
     def __init__(self) -> None:
         self.confirmed = 0
-        """How far LiveAvatar is known to have it, bytes of the caller's format."""
+        """Position up to which LiveAvatar is known to have the utterance, bytes of the caller's format."""
         self.confirmed_number = 0
-        """The number of the last packet that is."""
+        """Number of the latest confirmed packet."""
         self.unconfirmed: deque[Packet] = deque()
-        """Sent over the socket that is."""
+        """Sent on the current socket, not yet acknowledged."""
         self.again: deque[Packet] = deque()
-        """Sent over one that was lost: these go out first."""
+        """Sent on a lost socket: these packets are sent first."""
         self._count = 0
 
     @property
     def taken(self) -> int:
-        """How far it went out over a socket which still is, or is confirmed, bytes of the caller's format."""
+        """End of the audio that was sent on the current socket or is confirmed, bytes of the caller's format."""
         return self.unconfirmed[-1].upto if self.unconfirmed else self.confirmed
 
     @property
     def unconfirmed_s(self) -> float:
-        """Seconds of sound that LiveAvatar may not have."""
+        """Seconds of audio that was sent on the current socket and is not confirmed."""
         return sum(len(packet.pcm) for packet in self.unconfirmed) / BYTE_RATE
 
     def send(self, pcm: bytes, upto: int, sending: Sending) -> None:
-        """Note a new packet."""
+        """Record a new packet."""
         self._count += 1
         self.unconfirmed.append(Packet(pcm, upto, self._count, sending))
 
     def send_again(self, sending: Sending) -> bytes:
-        """Take the first packet of `again`, which goes out now."""
+        """Move the first packet of `again` to `unconfirmed`, and return its audio, which is sent now."""
         packet = self.again.popleft()
         self.unconfirmed.append(Packet(packet.pcm, packet.upto, packet.ordinal, sending))
         return packet.pcm
 
     def ack(self, ordinal: int) -> None:
-        """Confirm all up to a packet that LiveAvatar took, counted from 1."""
+        """Confirm all packets up to the one with an ordinal."""
         while self.unconfirmed and self.unconfirmed[0].ordinal <= ordinal:
             self._confirm()
 
     def read(self, number: int, *, sent_by_s: float) -> None:
-        """LiveAvatar read all up to a number; this confirms what was sent by `sent_by_s`."""
+        """Confirm the packets up to a number, which LiveAvatar read, if they were sent by `sent_by_s`."""
         while self.unconfirmed:
             sending = self.unconfirmed[0].sending
             if sending.number > number or sending.at_s > sent_by_s:
@@ -82,17 +82,17 @@ class Delivery:
             self._confirm()
 
     def presume(self, *, sent_by_s: float) -> None:
-        """Take for there what was sent by then: nothing will ever prove it."""
+        """Confirm the packets that were sent by a time, since nothing will ever prove their arrival."""
         while self.unconfirmed and self.unconfirmed[0].sending.at_s <= sent_by_s:
             self._confirm()
 
     def presume_all_but(self, seconds: float) -> None:
-        """Take the oldest packets for there until at most so much is not."""
+        """Confirm the oldest packets until at most `seconds` of audio are unconfirmed."""
         while self.unconfirmed and self.unconfirmed_s > seconds:
             self._confirm()
 
     def confirm_all(self) -> None:
-        """LiveAvatar has all that was sent."""
+        """Confirm all packets."""
         while self.unconfirmed:
             self._confirm()
 
@@ -102,13 +102,13 @@ class Delivery:
         self.confirmed_number = packet.sending.number
 
     def lose(self) -> int:
-        """The socket is gone: what is not confirmed goes to `again`; returns its size, PCM bytes."""
+        """Move the unconfirmed packets to `again`, since the socket is lost; return their size in PCM bytes."""
         size = sum(len(packet.pcm) for packet in self.unconfirmed)
         self.again.extendleft(reversed(self.unconfirmed))
         self.unconfirmed.clear()
         return size
 
     def forget(self) -> None:
-        """Let all go."""
+        """Release all packets."""
         self.unconfirmed.clear()
         self.again.clear()

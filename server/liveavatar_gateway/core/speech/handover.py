@@ -1,4 +1,4 @@
-"""The last words of an avatar that another one follows."""
+"""Handover: the audio that the outgoing avatar is still sent during a rotation."""
 
 from enum import Enum, unique
 
@@ -10,56 +10,56 @@ from liveavatar_gateway.core.speech.utterance import Utterance
 
 @unique
 class SendGate(Enum):
-    """How much of what is to be said waits for another avatar."""
+    """Part of the speech that waits for the next avatar."""
 
     NOTHING = "nothing"
     NEXT = "next"
-    """Utterances of which this avatar has nothing yet."""
+    """Utterances of which the outgoing avatar has no audio."""
     ALL = "all"
-    """Whatever it has not got yet: it says what it has, to the end."""
+    """All audio that the outgoing avatar was not sent yet."""
 
 
 class Handover:
-    """What this avatar still gets, and when it has said what it has."""
+    """Gate for speech to the outgoing avatar, and the time at which that avatar has played all its audio."""
 
-    def __init__(self, line: UtteranceQueue, interrupts: Interrupts, *, grace_s: float) -> None:
-        self.hold = SendGate.NOTHING
-        """What waits for another avatar; set by the session."""
+    def __init__(self, queue: UtteranceQueue, interrupts: Interrupts, *, grace_s: float) -> None:
+        self.gate = SendGate.NOTHING
+        """Part of the speech that waits for the next avatar; set by the session."""
         self.utterance: Utterance | None = None
-        """The one that is parted: this avatar was told to say the last of what it has of it."""
-        self.is_said = False
-        """Whether it did."""
-        self._line = line
+        """Utterance that continues on the next avatar: the outgoing avatar was sent an end after its part."""
+        self.is_played = False
+        """True when the outgoing avatar has played its part of `utterance`."""
+        self._queue = queue
         self._interrupts = interrupts
         self._grace_s = grace_s
 
-    def may_part(self, now_s: float) -> bool:
-        """Whether another avatar can go on, with nothing cut of what this one has to say."""
-        line = self._line
-        if self._interrupts.pending is not None and line.enabled:
+    def is_free(self, now_s: float) -> bool:
+        """Return True when the next avatar can take over without cutting audio of the outgoing one."""
+        queue = self._queue
+        if self._interrupts.pending is not None and queue.enabled:
             return False
-        if not any(one.is_upstream for one in line.active):
+        if not any(one.is_upstream for one in queue.active):
             return True
-        says_all_it_will = self.hold is SendGate.ALL or not line.enabled
-        return says_all_it_will and (self.is_said or now_s >= self._said_by_s)
+        gets_no_more = self.gate is SendGate.ALL or not queue.enabled
+        return gets_no_more and (self.is_played or now_s >= self._played_by_s)
 
     @property
     def at_s(self) -> float | None:
-        """When to ask `may_part` again, even if nothing happens; None when only an event can change it."""
-        return None if self.hold is SendGate.NEXT and self._line.enabled else self._said_by_s
+        """Time at which `is_free` may change by itself; None when only an event can change it."""
+        return None if self.gate is SendGate.NEXT and self._queue.enabled else self._played_by_s
 
     @property
-    def _said_by_s(self) -> float:
-        return self._line.clock.dry_at_s + self._grace_s
+    def _played_by_s(self) -> float:
+        return self._queue.clock.dry_at_s + self._grace_s
 
     def next_command(self) -> SpeakEnd | None:
-        """Tell an avatar that no more of an utterance comes, so that it says the last of what it has."""
-        utterance = next((one for one in self._line.active if one.is_upstream and not one.end_sent), None)
+        """Return the end for an utterance that continues on the next avatar; its part here is played then."""
+        utterance = next((one for one in self._queue.active if one.is_upstream and not one.end_sent), None)
         if utterance is None or utterance is self.utterance:
             return None
-        self.utterance, self.is_said = utterance, False
+        self.utterance, self.is_played = utterance, False
         return SpeakEnd(utterance.upstream_id)
 
     def forget(self) -> None:
-        """The socket is gone, over which no more was to come of an utterance."""
-        self.utterance, self.is_said = None, False
+        """Reset, since the socket is lost."""
+        self.utterance, self.is_played = None, False

@@ -1,9 +1,10 @@
-"""Barge-in: what an interrupt cuts, what answers it, and what is spoken again after it."""
+"""Interrupts: their targets, their answers, and the speech that is sent again after them."""
 
 from dataclasses import dataclass
 
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.messages import Interrupt, Refs
+from liveavatar_gateway.core.outputs import Answer
 from liveavatar_gateway.core.speech.acks import AckTracker
 from liveavatar_gateway.core.speech.delivery import Sending
 from liveavatar_gateway.core.speech.queue import UtteranceQueue
@@ -13,194 +14,199 @@ from liveavatar_gateway.core.states import Outcome
 
 @dataclass(slots=True)
 class PendingInterrupt:
-    """An interrupt on its way: what it cuts, and who wants to know."""
+    """Interrupt that LiveAvatar has not confirmed yet, with the callers' interrupts that it answers."""
 
     command_id: str
-    cut: list[Utterance]
-    tickets: list[tuple[int, list[UtteranceEnded]]]
-    """Each with the utterances that were waiting here and ended at once."""
+    targets: list[Utterance]
+    """Utterances that the interrupt ends."""
+    calls: list[Answer]
+    """Callers' interrupts to answer, each with its utterances that waited here and ended at once."""
     sent_at_s: float | None = None
+    """Time at which the command was sent on the current socket; None while it is to be sent."""
     was_sent: bool = False
-    """Whether it went out, be it over a socket that was lost: then it may have been carried out."""
+    """True once the command was sent on any socket: then LiveAvatar may have carried it out."""
 
     @property
     def is_void(self) -> bool:
-        """Whether all that it was to cut ended before it went out."""
-        all_over = all(utterance.outcome is not None for utterance in self.cut)
-        return bool(self.cut) and all_over and not self.was_sent
+        """True when all targets ended before the command was sent."""
+        all_over = all(utterance.outcome is not None for utterance in self.targets)
+        return bool(self.targets) and all_over and not self.was_sent
 
 
 class Interrupts:
-    """Interrupts of one session, of which one at most is on its way: others that meet it share its command.
+    """Interrupts of one session, of which at most one is pending: later ones share its command.
 
-    While it is, no speech goes out and nothing is concluded: upstream drops all it has when it carries it out.
-    What each has ended is in `answers` by ticket, for the owner to empty.
+    While an interrupt is pending, no speech is sent and no end is inferred, because LiveAvatar drops all its audio
+    when it carries the interrupt out. Each caller's interrupt is answered in the queue's `reports`.
     """
 
-    def __init__(self, line: UtteranceQueue, confirmation: AckTracker, *, timeout_s: float) -> None:
-        self.answers: list[tuple[int, list[UtteranceEnded]]] = []
+    def __init__(self, queue: UtteranceQueue, acks: AckTracker, *, timeout_s: float) -> None:
         self.pending: PendingInterrupt | None = None
-        """The one on its way."""
-        self._line = line
-        self._confirmation = confirmation
+        self._queue = queue
+        self._acks = acks
         self._timeout_s = timeout_s
-        self._tickets = 0
+        self._call_count = 0
 
     # --- the caller's side
 
     def interrupt(self, utterance_id: str) -> int:
-        """Cut an utterance, or all of them when no id is given; the answer comes under the returned ticket.
+        """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
-        What waits here is dropped at once. When some of it is upstream already, `agent.interrupt` is next in
-        line, and new audio is held until it was carried out. An utterance that waits behind the named one is
-        kept whole, even when its first packets must be sent again.
+        Audio of the targets that waits here is dropped at once. When LiveAvatar has audio of a target,
+        `agent.interrupt` is the next command, and new audio waits until LiveAvatar has carried it out. Utterances
+        behind the named one stay whole, even when their first packets must be sent again.
 
         Raises:
-            UtteranceNotFound: this session never had it.
+            UtteranceNotFound: The session never had this utterance.
         """
-        targets = self._line.meant_by(utterance_id)
-        self._tickets += 1
-        ticket = self._tickets
+        targets = self._queue.meant_by(utterance_id)
+        self._call_count += 1
+        interrupt_id = self._call_count
         if self.pending is not None:
-            # It drops all that is upstream, and nothing follows before it is done: a second has nothing to cut.
-            ended = self._end([one for one in targets if one not in self.pending.cut])
-            waiting = self.answers if len(ended) == len(targets) else self.pending.tickets
-            waiting.append((ticket, ended))
-            return ticket
+            # The pending command drops all audio upstream, and no audio is sent before that: a second one is
+            # useless.
+            ended = self._end([one for one in targets if one not in self.pending.targets])
+            answer = Answer(interrupt_id, ended)
+            if len(ended) == len(targets):
+                self._queue.reports.append(answer)
+            else:
+                self.pending.calls.append(answer)
+            return interrupt_id
         upstream = [utterance for utterance in targets if utterance.is_upstream]
         if upstream:
-            self._start(targets, upstream[-1], ticket)
+            self._start(targets, upstream[-1], interrupt_id)
         else:
-            self.answers.append((ticket, self._end(targets)))
-        return ticket
+            self._queue.reports.append(Answer(interrupt_id, self._end(targets)))
+        return interrupt_id
 
-    def _start(self, targets: list[Utterance], last: Utterance, ticket: int) -> None:
-        """Upstream drops all it has, so everything it has up to the last target is cut too."""
-        active = self._line.active
+    def _start(self, targets: list[Utterance], last: Utterance, interrupt_id: int) -> None:
+        """Interrupt all utterances that LiveAvatar has up to the last target, since it drops their audio too."""
+        active = self._queue.active
         before = active[: active.index(last) + 1]
-        cut = [one for one in active if one in targets or one in before or not one.rewindable]
-        for utterance in cut:
-            self._line.totals.dropped_bytes += utterance.interrupt()
-        self._line.reckon_credit()
-        self.pending = PendingInterrupt(self._line.new_id(), cut, [(ticket, [])])
+        ended = [one for one in active if one in targets or one in before or not one.rewindable]
+        for utterance in ended:
+            self._queue.totals.dropped_bytes += utterance.interrupt()
+        self._queue.share_credit()
+        self.pending = PendingInterrupt(self._queue.new_id(), ended, [Answer(interrupt_id, [])])
 
     def _end(self, utterances: list[Utterance]) -> list[UtteranceEnded]:
-        ended = [self._line.end(utterance, Outcome.INTERRUPTED, 0.0) for utterance in utterances]
-        self._line.totals.interruption_count += bool(ended)
+        ended = [self._queue.end(utterance, Outcome.INTERRUPTED, 0.0) for utterance in utterances]
+        self._queue.totals.interruption_count += bool(ended)
         return ended
 
-    def speak_anew(self) -> None:
-        """Cut what LiveAvatar has, and speak all of it again: no caller asked, so none is answered."""
-        self.pending = PendingInterrupt(self._line.new_id(), [], [])
+    def restart_speech(self) -> None:
+        """Interrupt all speech upstream and send it again, without a caller to answer."""
+        self.pending = PendingInterrupt(self._queue.new_id(), [], [])
 
     def restore(self) -> None:
-        """Interrupt again what was being cut when the process before was lost, and all else it left in line.
+        """Repeat an interrupt that was pending when the previous process was lost.
 
-        Nobody has what is behind it in LiveAvatar any more.
+        All utterances end, since the audio of those behind the interrupted one was lost with that process.
         """
-        if not any(utterance.interrupted for utterance in self._line.active):
+        if not any(utterance.interrupted for utterance in self._queue.active):
             return
-        cut = list(self._line.active)
-        for utterance in cut:
+        targets = list(self._queue.active)
+        for utterance in targets:
             utterance.interrupt()
-        self._line.reckon_credit()
-        self.pending = PendingInterrupt(self._line.new_id(), cut, [], was_sent=True)
+        self._queue.share_credit()
+        self.pending = PendingInterrupt(self._queue.new_id(), targets, [], was_sent=True)
 
-    # --- on its way
+    # --- sending and loss
 
     def drop_void(self) -> None:
-        """What the pending one was to cut may have ended meanwhile: then nothing upstream is to be dropped."""
+        """Resolve a pending interrupt whose targets have all ended before it was sent."""
         if self.pending is not None and self.pending.is_void:
-            self.answers.extend(self.pending.tickets)
+            self._queue.reports.extend(self.pending.calls)
             self.pending = None
 
-    def send(self, barge: PendingInterrupt, sending: Sending) -> Interrupt | None:
-        """The command of the pending one, which goes out now; None when it did."""
-        if barge.sent_at_s is not None:
+    def send(self, pending: PendingInterrupt, sending: Sending) -> Interrupt | None:
+        """Return the command of the pending interrupt, to send now; None when it was sent before."""
+        if pending.sent_at_s is not None:
             return None
-        barge.sent_at_s = sending.at_s
-        barge.was_sent = True
-        self._confirmation.expect_cut(barge.command_id, sending)
-        return Interrupt(barge.command_id)
+        pending.sent_at_s = sending.at_s
+        pending.was_sent = True
+        self._acks.expect_interrupt(pending.command_id, sending)
+        return Interrupt(pending.command_id)
 
     @property
     def deadline_s(self) -> float | None:
-        """When the pending one is taken for carried out if nothing answers it."""
+        """Time at which a sent interrupt counts as carried out without an answer; None when none is pending."""
         if self.pending is None or self.pending.sent_at_s is None:
             return None
         return self.pending.sent_at_s + self._timeout_s
 
     def tick(self, now_s: float) -> None:
-        """Take one that nothing answers for carried out."""
+        """Count a pending interrupt as carried out after its deadline."""
         deadline_s = self.deadline_s
         if deadline_s is not None and now_s >= deadline_s:
             self.finish(now_s)
 
     def lose(self, now_s: float) -> None:
-        """The socket is gone, so the pending one goes out again.
+        """Send the pending interrupt again, since the socket is lost.
 
-        So does one that is lost, although an end that came by itself was taken for what it did: nothing that was
-        sent behind it is confirmed, or it would be proven, so nothing but repeats can be cut.
+        The latest interrupt is sent again too if it may be lost, even when an end that LiveAvatar reported by
+        itself was taken for its effect. Audio that was sent after it is not confirmed, or the interrupt would be
+        proven, so it drops only audio that is sent again anyway.
         """
-        if self.pending is None and (command_id := self._confirmation.lost_cut(now_s)) is not None:
+        if self.pending is None and (command_id := self._acks.lost_interrupt(now_s)) is not None:
             self.pending = PendingInterrupt(command_id, [], [], was_sent=True)
         if self.pending is not None:
             self.pending.sent_at_s = None
-            for utterance in self.pending.cut:
+            for utterance in self.pending.targets:
                 utterance.delivery.again.clear()
 
     def will_repeat(self, utterance: Utterance) -> bool:
-        """Whether the pending one drops what is upstream of an utterance that it does not mean.
+        """Return True when the pending interrupt drops the audio of an utterance that is not its target.
 
-        It may start upstream just before that. It is spoken again from its beginning, so this start is not told,
-        and its audio must be kept.
+        That utterance may start upstream just before the drop. It is sent again from its beginning, so this start
+        is not reported, and its audio must be kept.
         """
-        return self.pending is not None and utterance not in self.pending.cut
+        return self.pending is not None and utterance not in self.pending.targets
 
     # --- LiveAvatar's side
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
-        """An interrupt was carried out."""
-        self._confirmation.on_cleared(refs, now_s)
-        barge = self.pending
-        if barge is None or barge.sent_at_s is None:
+        """Handle LiveAvatar's report that an interrupt was carried out."""
+        self._acks.on_cleared(refs, now_s)
+        pending = self.pending
+        if pending is None or pending.sent_at_s is None:
             return
-        if barge.command_id in refs.ids or not refs.ids or self._concerns(barge, refs):
+        if pending.command_id in refs.ids or not refs.ids or self._concerns(pending, refs):
             self.finish(now_s)
 
     def on_stopped(self, refs: Refs, now_s: float) -> bool:
-        """An utterance was cut or ended; whether that shows that the pending one was carried out."""
-        barge = self.pending
-        if barge is None or barge.sent_at_s is None or not self._concerns(barge, refs):
+        """Handle the end of an utterance; return True when it proves the pending interrupt was carried out."""
+        pending = self.pending
+        if pending is None or pending.sent_at_s is None or not self._concerns(pending, refs):
             return False
         self.finish(now_s)
         return True
 
     def on_silent(self, now_s: float) -> bool:
-        """The avatar stopped talking; whether that shows that the pending one was carried out."""
+        """Handle the end of talking; return True when it proves that the pending interrupt was carried out."""
         if self.pending is None or self.pending.sent_at_s is None:
             return False
         self.finish(now_s)
         return True
 
-    def _concerns(self, barge: PendingInterrupt, refs: Refs) -> bool:
-        """Whether an event is about an utterance that is being cut; one without usable ids is."""
-        if self._line.is_over(refs):
+    def _concerns(self, pending: PendingInterrupt, refs: Refs) -> bool:
+        """Return True when an event is about a target of the interrupt, or names no known utterance."""
+        if self._queue.is_over(refs):
             return False
-        utterance = self._line.named_by(refs)
-        return utterance is None or utterance in barge.cut
+        utterance = self._queue.named_by(refs)
+        return utterance is None or utterance in pending.targets
 
     def finish(self, now_s: float) -> None:
-        """Take the pending one, if any, for carried out: what it cut ends, what else was upstream waits again."""
-        barge, self.pending = self.pending, None
-        if barge is None:
+        """Finish the pending interrupt, if any: its targets end, and all other speech upstream waits again."""
+        pending, self.pending = self.pending, None
+        if pending is None:
             return
-        line = self._line
-        for utterance in barge.cut:
-            line.infer_start(utterance, now_s)
-            utterance.position_s(line.clock, now_s)
-        line.clock.cut(now_s)
-        self._confirmation.forget_ends()
-        ended = self._end([one for one in barge.cut if one.outcome is None])
-        line.rewind()
-        self.answers.extend((ticket, ended + others) for ticket, others in barge.tickets)
+        queue = self._queue
+        for utterance in pending.targets:
+            queue.infer_start(utterance, now_s)
+            utterance.position_s(queue.clock, now_s)
+        queue.clock.cut(now_s)
+        self._acks.forget_ends()
+        ended = self._end([one for one in pending.targets if one.outcome is None])
+        queue.rewind()
+        queue.reports.extend(Answer(call.interrupt_id, [*ended, *call.ended]) for call in pending.calls)

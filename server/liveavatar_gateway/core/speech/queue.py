@@ -1,4 +1,4 @@
-"""The utterances of a session in line: who is in it, when they start and end, and what they add up to."""
+"""Queue of a session's utterances, with their starts, ends and totals."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from liveavatar_gateway.core.errors import (
 )
 from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.messages import Refs
+from liveavatar_gateway.core.outputs import Answer
 from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.correlation import Correlator, forget_oldest
@@ -26,43 +27,44 @@ from liveavatar_gateway.core.states import Outcome
 
 @dataclass(slots=True)
 class SpeechTotals:
-    """What all utterances of a session add up to."""
+    """Totals over all utterances of a session."""
 
     utterance_count: int = 0
     received_bytes: int = 0
-    """In the callers' formats, without what came twice."""
+    """In the callers' formats, without repeated bytes."""
     dropped_bytes: int = 0
-    """The same, of what was never sent."""
+    """Received bytes that were never sent, in the callers' formats."""
     upstream_bytes: int = 0
-    """PCM that went up, again what was sent again."""
+    """PCM that was sent to LiveAvatar, repeats included."""
     played_s: float = 0.0
-    """Seconds heard of utterances that ended."""
+    """Seconds of ended utterances that were played."""
     interruption_count: int = 0
-    """Interrupts that cut something."""
+    """Interrupts that ended an utterance."""
 
 
 class UtteranceQueue:
-    """Utterances in the order they were begun, and what the other parts of speech share: clock, credit, totals.
+    """Utterances in the order of their begin, with the clock, credit and totals that the parts of speech share.
 
-    It carries out starts and ends. When one is due is for others to say.
+    The queue carries out starts and ends; other parts decide when they are due.
 
-    Invariant: at most one start and exactly one end for each utterance, in `happenings`, which the owner empties.
+    Invariant: at most one start and exactly one end for each utterance, in `reports`, which the owner empties.
     """
 
     def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
         self.active: list[Utterance] = []
-        self.happenings: list[SessionEvent] = []
+        self.reports: list[SessionEvent | Answer] = []
+        """Events and answers, for the owner to empty."""
         self.totals = SpeechTotals()
         self.clock = PlayoutClock(start_delay_s=config.start_delay_s)
         self.new_id = new_id
         self.enabled = False
-        """Whether there is a socket over which the avatar hears."""
-        self.tells_starts = False
-        """Whether LiveAvatar ever told a start, by name or by pose."""
-        self.turn_since_s = 0.0
-        """Since when the first in line is that, or anything behind it ended."""
-        self.repeated_s = 0.0
-        """Seconds of audio that were sent again, so that the avatar may say them twice before what is in line."""
+        """True while there is a ready socket."""
+        self.reports_starts = False
+        """True once LiveAvatar reported a start, by name or by pose."""
+        self.head_since_s = 0.0
+        """Time at which the first utterance became the first, or at which the latest end was."""
+        self.resent_s = 0.0
+        """Seconds of audio that were sent again, so that the avatar may play them twice."""
         self._config = config
         self._credit = Credit(config.max_buffered_s)
         self._correlator = Correlator(config.remembered_utterances)
@@ -71,23 +73,23 @@ class UtteranceQueue:
 
     @property
     def speaking(self) -> bool:
-        """Whether an utterance is being heard."""
+        """True while an utterance is playing."""
         return any(utterance.started for utterance in self.active)
 
     # --- the caller's side
 
     def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
-        """Open an utterance behind those in line.
+        """Open an utterance at the end of the queue.
 
         Raises:
-            UtteranceIdReused: the id was used before in this session.
-            CapacityExhausted: too many utterances are in line.
+            UtteranceIdReused: The id was used before in this session.
+            CapacityExhausted: Too many utterances are queued.
         """
         if utterance_id in self._ended or any(utterance.id == utterance_id for utterance in self.active):
             raise UtteranceIdReused(utterance_id)
         if len(self.active) >= self._config.max_utterances:
             raise CapacityExhausted(
-                f"{len(self.active)} utterances are in line; wait until one has ended",
+                f"{len(self.active)} utterances are queued; wait until one has ended",
                 scope="session",
                 retry_after_s=1.0,
                 facts={"limit": self._config.max_utterances},
@@ -95,22 +97,22 @@ class UtteranceQueue:
         utterance = self._utterance(utterance_id or self.new_id(), self.new_id(), intake)
         self.active.append(utterance)
         self.totals.utterance_count += 1
-        self.reckon_credit()
+        self.share_credit()
         return utterance
 
     def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
-        """Find an utterance for a stream that goes on with it, or how it ended; None when it never was.
+        """Return an utterance for a stream that resumes it, its end if it has ended, or None for an unknown id.
 
         Raises:
-            InvalidField: it was begun in another format.
+            InvalidField: The utterance was begun in another format.
         """
         utterance = next((one for one in self.active if one.id == utterance_id), None)
         if utterance is None:
             return self._ended.get(utterance_id)
         if utterance.intake.format != intake.format:
             raise InvalidField(
-                f"utterance {utterance_id!r} is {utterance.intake.format}, this stream {intake.format}; go on in "
-                "the format it was begun in",
+                f"utterance {utterance_id!r} is {utterance.intake.format}, this stream {intake.format}; "
+                "resume it in the format of its beginning",
                 field="header.format",
                 utterance_id=utterance_id,
                 format=intake.format,
@@ -119,10 +121,10 @@ class UtteranceQueue:
         return utterance
 
     def meant_by(self, utterance_id: str) -> list[Utterance]:
-        """Those in line that an interrupt means: all when it names none, none when the named one has ended.
+        """Return the targets of an interrupt: all without an id, none when the named utterance has ended.
 
         Raises:
-            UtteranceNotFound: this session never had it.
+            UtteranceNotFound: The session never had this utterance.
         """
         if not utterance_id:
             return list(self.active)
@@ -140,59 +142,59 @@ class UtteranceQueue:
     # --- credit
 
     def credit_bytes(self, intake: AudioInput) -> int:
-        """Bytes of a format that may come beyond what was received, whole samples."""
+        """Return how many bytes of a format may come besides those received so far, in whole samples."""
         return self._credit.left_bytes(self.active, intake)
 
-    def reckon_credit(self) -> None:
-        """Share the credit anew: something was begun, cut, dropped or ended."""
-        self._credit.reckon_windows(self.active)
+    def share_credit(self) -> None:
+        """Divide the credit again, after an utterance was begun, cut, dropped or ended."""
+        self._credit.share(self.active)
 
-    # --- which utterance an event is about
+    # --- utterances of events
 
     def find(self, upstream_id: str) -> Utterance | None:
-        """The utterance that LiveAvatar knows by an id, if it has not ended."""
+        """Return the active utterance with an upstream id, if any."""
         return next((one for one in self.active if one.upstream_id == upstream_id), None)
 
     def named_by(self, refs: Refs) -> Utterance | None:
-        """The utterance that an event names, if it has not ended."""
+        """Return the active utterance that an event names, if any."""
         return self._correlator.find(refs, self.active)
 
     def upstream_id_of(self, refs: Refs) -> str:
-        """Return the upstream id that an event names; "" when it names no utterance that is known."""
+        """Return the upstream id that an event names; "" when no utterance has it."""
         return self._correlator.upstream_id_of(refs, self.active)
 
     def is_over(self, refs: Refs) -> bool:
-        """Whether an event is about an utterance that is over: it came late, and is to be ignored."""
+        """Return True when an event is about an ended utterance, so that the event is ignored."""
         return self._correlator.names_ended(refs, self.active)
 
     # --- starts and ends
 
-    def note_turn(self, now_s: float) -> None:
-        """Note since when it is the first one's turn. There must be one."""
+    def update_head(self, now_s: float) -> None:
+        """Record since when the first utterance is first; the queue must not be empty."""
         head = self.active[0]
         if head is not self._head:
-            self._head, self.turn_since_s = head, now_s
+            self._head, self.head_since_s = head, now_s
 
     def start(self, utterance: Utterance, now_s: float, *, inferred: bool = False) -> None:
-        """It is heard, unless that is known already. With `inferred`, LiveAvatar did not say so."""
+        """Start an utterance, if it has not started; `inferred` when LiveAvatar did not report the start."""
         if utterance.started:
             return
-        # What plays now was preceded by all before it: those ended without a word.
+        # LiveAvatar plays in order, so all earlier utterances have ended without a report.
         for earlier in self.active[: self.active.index(utterance)]:
             self.end(earlier, Outcome.COMPLETED, earlier.sent_s, inferred=True)
         utterance.start(end_due_at_s=now_s + utterance.sent_s + self._config.ended_grace_s)
         if not inferred:
             self.clock.confirm(utterance.start_s, now_s)
-        self.happenings.append(UtteranceStarted(utterance.id, inferred))
+        self.reports.append(UtteranceStarted(utterance.id, inferred))
 
     def infer_start(self, utterance: Utterance, now_s: float) -> None:
-        """Where LiveAvatar never tells a start, what should have been heard was heard."""
-        if self.tells_starts or utterance.outcome is not None:
+        """Infer the start of an utterance that should be playing, where LiveAvatar reports no starts."""
+        if self.reports_starts or utterance.outcome is not None:
             return
         if not utterance.accepted or not utterance.is_upstream:
             return
         if not all(earlier.end_sent for earlier in self.active[: self.active.index(utterance)]):
-            # The process that had the rest of that one is gone.
+            # An earlier utterance is incomplete: the process that had the rest of its audio was lost.
             return
         if self.clock.heard_s(now_s) > utterance.start_s:
             self.start(utterance, now_s, inferred=True)
@@ -200,7 +202,7 @@ class UtteranceQueue:
     def end(
         self, utterance: Utterance, outcome: Outcome, played_s: float, *, inferred: bool = False
     ) -> UtteranceEnded:
-        """Take an utterance out of the line; one with a failure ends as FAILED, whatever the outcome."""
+        """Remove an utterance from the queue; one with a failure ends as FAILED instead of `outcome`."""
         if utterance.failure is not None:
             outcome = Outcome.FAILED
         self.totals.dropped_bytes += utterance.finish(outcome, played_s, inferred=inferred)
@@ -208,7 +210,7 @@ class UtteranceQueue:
         self.active.remove(utterance)
         self._head = None
         if not self.active:
-            self.repeated_s = 0.0
+            self.resent_s = 0.0
         ended = UtteranceEnded(
             utterance.id,
             outcome,
@@ -220,37 +222,37 @@ class UtteranceQueue:
         self._ended[utterance.id] = ended
         forget_oldest(self._ended, self._config.remembered_utterances)
         self._correlator.remember_ended(utterance.upstream_id)
-        self.happenings.append(ended)
-        self.reckon_credit()
+        self.reports.append(ended)
+        self.share_credit()
         return ended
 
     def complete_through(self, utterance: Utterance, now_s: float) -> None:
-        """It was heard to its end, and so was all before it."""
+        """Complete an utterance and all before it."""
         for one in self.active[: self.active.index(utterance) + 1]:
             self.start(one, now_s, inferred=True)
             self.end(one, Outcome.COMPLETED, one.sent_s)
 
     def rewind(self) -> None:
-        """Make all that is upstream wait again, from the beginning and under fresh ids: it was dropped there."""
-        self.repeated_s = 0.0
+        """Make all utterances upstream, which LiveAvatar dropped, wait again from the beginning under new ids."""
+        self.resent_s = 0.0
         for utterance in self.active:
             if utterance.is_upstream:
                 self._correlator.remember_ended(utterance.upstream_id)
                 utterance.rewind(self.new_id())
-        self.reckon_credit()
+        self.share_credit()
 
     def close(self, error: GatewayError, now_s: float) -> None:
-        """End all with an error, and with what was heard until now."""
+        """End all utterances with an error and with the seconds that were played so far."""
         for utterance in list(self.active):
             self.infer_start(utterance, now_s)
             utterance.position_s(self.clock, now_s)
             utterance.fail(error)
             self.end(utterance, Outcome.FAILED, 0.0)
 
-    # --- another process's session
+    # --- takeover from another process
 
     def restore(self, past: SessionSnapshot, now_s: float) -> None:
-        """Go on with the line of a session that another process drove. For one that is empty."""
+        """Continue the queue of another process; only for an empty queue."""
         self.totals.received_bytes = past.received_bytes
         self.totals.dropped_bytes = past.dropped_bytes
         self.totals.upstream_bytes = past.upstream_bytes
@@ -260,7 +262,7 @@ class UtteranceQueue:
         self._ended.update((ended.utterance_id, ended) for ended in past.ended_utterances)
         for one in past.utterances:
             self.active.append(self._restored(one, now_s))
-        self.reckon_credit()
+        self.share_credit()
 
     def _restored(self, past: UtteranceSnapshot, now_s: float) -> Utterance:
         utterance = self._utterance(past.id, past.upstream_id, past.intake)
@@ -272,7 +274,7 @@ class UtteranceQueue:
             started=past.started,
             interrupted=past.interrupted,
         )
-        # All of it may be played by now: what is known of its lead died with the process that had it.
+        # All of it may be played by now: the former process did not record its lead.
         self.clock.send(past.sent_s, now_s)
         self.clock.confirm(self.clock.sent_s, now_s)
         if past.end_sent:

@@ -1,4 +1,4 @@
-"""When to send the next packet upstream, and how large: driven by lead, not by a fixed size."""
+"""Packet scheduler: sizes and times of packets, derived from the lead."""
 
 from dataclasses import dataclass
 
@@ -8,29 +8,29 @@ class SchedulerConfig:
     """Sizes and times of the packet scheduler, in seconds of audio."""
 
     first_packet_s: float = 0.4
-    """First packet of an utterance. Lower speaks sooner; higher survives a rougher source."""
+    """Length of the first packet of an utterance. Lower speaks sooner; higher survives a less regular source."""
     margin_s: float = 0.2
-    """Lead at which the next packet must go. Lower makes fewer, longer packets; higher survives longer pauses
+    """Lead at which the next packet must be sent. Lower makes fewer, longer packets; higher survives longer pauses
     of the process and the network."""
     min_packet_s: float = 0.1
-    """Packets are not made shorter than this while there is time. Higher saves overhead for slow sources."""
+    """Shortest packet while the lead allows waiting. Higher saves overhead for slow sources."""
     max_packet_s: float = 1.0
     """Longest packet. LiveAvatar's documents ask for about one second; 1 MB per message is its hard limit."""
     max_lead_s: float = 3.0
-    """How far to send ahead of playback. Higher hides longer outages; lower wastes less on a barge-in."""
+    """Largest lead over playback. Higher hides longer outages; lower wastes less audio on an interrupt."""
     flush_s: float = 0.25
-    """How long a source may pause before what it left is sent although it is less than a first packet."""
+    """Pause of a source after which less than a first packet is sent."""
     queue_lead_s: float = 0.4
-    """How long before the end of an utterance the next one is sent. Higher closes the gap between them more
-    surely; lower keeps the next one out of reach of a barge-in that names the present one."""
+    """Lead at which the next utterance is sent before the end of the current one. Higher makes a gap between the
+    two less likely; lower keeps the next one out of reach of an interrupt that names the current one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now.
+    """Decision of the scheduler.
 
-    `cut_bytes` above 0: cut that much and ask again. Otherwise wait until `wake_bytes` are buffered or, when
-    `wake_in_s` is set, until that many seconds have passed.
+    With `cut_bytes` above 0, cut a packet of that size and ask again. Otherwise wait until `wake_bytes` are
+    buffered or, when `wake_in_s` is set, until that many seconds have passed.
     """
 
     cut_bytes: int = 0
@@ -39,15 +39,15 @@ class Decision:
 
 
 class PacketScheduler:
-    """Decides the packets of one utterance. Sizes are bytes of the caller's format, whole samples each."""
+    """Scheduler of the packets of one utterance. Sizes are bytes of the caller's format, in whole samples."""
 
     __slots__ = ("_byte_rate", "_config", "_first", "_max", "_min")
 
     def __init__(self, config: SchedulerConfig, *, byte_rate: int, frame_bytes: int) -> None:
-        """Turn the configured seconds into bytes of a format.
+        """Convert the configured seconds into bytes of a format.
 
         Args:
-            config: The numbers.
+            config: Sizes and times in seconds.
             byte_rate: Bytes per second of the caller's format.
             frame_bytes: Bytes of one sample over all channels; all cuts are multiples of it.
         """
@@ -62,13 +62,13 @@ class PacketScheduler:
         self._max = in_bytes(config.max_packet_s)
 
     def decide(self, *, buffered: int, sealed: bool, lead_s: float, quiet_s: float) -> Decision:
-        """Decide for an utterance.
+        """Decide whether a packet is due, and its size.
 
         Args:
             buffered: Bytes that wait here.
-            sealed: No more bytes will come.
+            sealed: True when no more bytes will come.
             lead_s: Seconds sent and not yet played; 0 before the first packet and when the avatar ran dry.
-            quiet_s: Seconds since the last byte came.
+            quiet_s: Seconds since the latest chunk.
         """
         if buffered == 0:
             return self._wait_for_more(lead_s)
@@ -86,7 +86,7 @@ class PacketScheduler:
         return Decision(wake_bytes=self._max, wake_in_s=lead_s - self._config.margin_s)
 
     def _prime(self, buffered: int, *, sealed: bool, quiet_s: float) -> Decision:
-        """Gather a first packet: what starts with less runs dry at once."""
+        """Wait for a whole first packet, since playback that starts with less runs dry at once."""
         if buffered >= self._first:
             return Decision(cut_bytes=self._first)
         if sealed or quiet_s >= self._config.flush_s:
@@ -94,14 +94,14 @@ class PacketScheduler:
         return Decision(wake_bytes=self._first, wake_in_s=self._config.flush_s - quiet_s)
 
     def _send_ahead(self, size: int, lead_s: float) -> Decision:
-        """Send what is complete, as far ahead as allowed; the rest stays where an interrupt can drop it."""
+        """Send whole packets up to the largest lead; the rest stays here, where an interrupt can drop it."""
         over_s = lead_s + size / self._byte_rate - self._config.max_lead_s
         if over_s <= 0.0 or lead_s <= self._config.margin_s:
             return Decision(cut_bytes=size)
         return Decision(wake_in_s=min(over_s, lead_s - self._config.margin_s))
 
     def _keep_up(self, buffered: int, lead_s: float) -> Decision:
-        """Gather until the lead falls to the margin."""
+        """Wait for more audio until the lead falls to the margin."""
         margin_s = self._config.margin_s
         if lead_s > margin_s:
             return Decision(wake_bytes=self._max, wake_in_s=lead_s - margin_s)

@@ -1,4 +1,4 @@
-"""All speech of a session: utterances in line, packets out, barge-in, and exactly one end for each utterance."""
+"""Speech of a session: queued utterances, packets, interrupts, and exactly one end for each utterance."""
 
 from collections.abc import Callable
 
@@ -18,86 +18,86 @@ from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 
 
 class Speech:
-    """What the session says, put together from its parts.
+    """Speech of a session, assembled from its parts.
 
-    Each part knows those before it and none behind:
+    Each part knows the parts before it alone:
 
-    - `line.UtteranceQueue`: the utterances, their starts and ends, the playout clock, credit and totals;
-    - `confirmation.AckTracker`: what LiveAvatar is known to have of what was sent;
-    - `interrupts.Interrupts`: barge-in;
-    - `parting.Handover`: the last words of an avatar that another one follows;
-    - `hearing.PlaybackTracker`: when something starts and ends, by LiveAvatar's words or by time;
-    - `underruns.Underruns`: sources that give too little;
-    - `sender.Sender`: what goes out next.
+    - `queue.UtteranceQueue`: the utterances, their starts and ends, the playout clock, credit and totals;
+    - `acks.AckTracker`: confirmation of sent commands;
+    - `interrupts.Interrupts`: the pending interrupt;
+    - `handover.Handover`: the audio that the outgoing avatar is still sent;
+    - `playback.PlaybackTracker`: starts and ends of playback, reported by LiveAvatar or inferred from time;
+    - `underruns.Underruns`: sources that send too little;
+    - `sender.Sender`: the next command.
 
-    Give it inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`), then drain `next_command`
-    until it is None; sleep until `deadline_s` or until an input says that a command is due. What it concludes is
-    in `happenings` and `answers`, both for the owner to empty.
+    The owner calls the methods for inputs (`begin`, `receive`, `seal`, `interrupt`, the `on_*` events, `tick`),
+    then calls `next_command` until it returns None, and waits until `deadline_s` or until an input reports that a
+    command may be due. Events and answers are in `reports`, for the owner to empty.
 
-    Invariant: at most one start and exactly one end for each utterance; bytes of one go up once and in order,
-    after those of the one before.
+    Invariant: at most one start and exactly one end for each utterance; bytes of an utterance are sent once and in
+    order, after those of the utterance before it.
     """
 
     def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
         self.config = config
-        self._line = line = UtteranceQueue(config, new_id)
-        self._confirmation = AckTracker(config, line)
-        self._interrupts = Interrupts(line, self._confirmation, timeout_s=config.interrupt_timeout_s)
-        self.parting = Handover(line, self._interrupts, grace_s=config.parting_grace_s)
-        self._hearing = PlaybackTracker(config, line, self._confirmation, self._interrupts, self.parting)
-        self._underruns = Underruns(line, self._interrupts)
-        self._sender = Sender(config, line, self._confirmation, self._interrupts, self.parting)
-        self.active = line.active
-        self.clock = line.clock
-        self.totals = line.totals
-        self.happenings = line.happenings
-        self.answers = self._interrupts.answers
+        self._queue = queue = UtteranceQueue(config, new_id)
+        self._acks = AckTracker(config, queue)
+        self._interrupts = Interrupts(queue, self._acks, timeout_s=config.interrupt_timeout_s)
+        self.handover = Handover(queue, self._interrupts, grace_s=config.parting_grace_s)
+        self._playback = PlaybackTracker(config, queue, self._acks, self._interrupts, self.handover)
+        self._underruns = Underruns(queue, self._interrupts)
+        self._sender = Sender(config, queue, self._acks, self._interrupts, self.handover)
+        self.active = queue.active
+        self.clock = queue.clock
+        self.totals = queue.totals
+        self.reports = queue.reports
         self.deadline_s: float | None = None
 
     @property
     def speaking(self) -> bool:
-        """Whether an utterance is being heard."""
-        return self._line.speaking
+        """True while an utterance is playing."""
+        return self._queue.speaking
 
     @property
     def waits_for_proof(self) -> bool:
-        """Return whether a command may be due as soon as LiveAvatar confirms anything."""
+        """True when a command may be due as soon as LiveAvatar confirms anything."""
         return self._sender.waits_for_proof
 
     @property
     def sent_count(self) -> int:
-        """Packets, ends and interrupts that went out: the number of the last, for the ping behind it."""
+        """Number of the latest packet, end or interrupt, for the ping after it."""
         return self._sender.sent_count
 
     # --- the caller's side
 
     def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
-        """Open an utterance behind those in line.
+        """Open an utterance at the end of the queue.
 
         Raises:
-            UtteranceIdReused: the id was used before in this session.
-            CapacityExhausted: too many utterances are in line.
+            UtteranceIdReused: The id was used before in this session.
+            CapacityExhausted: Too many utterances are queued.
         """
-        utterance = self._line.begin(utterance_id, intake)
-        # Its first chunk is to be looked at, whatever the last look waited for.
+        utterance = self._queue.begin(utterance_id, intake)
+        # The sender must see its first chunk, whatever size the sender waited for before.
         self._sender.wake_bytes = 0
         return utterance
 
     def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
-        """Find an utterance for a stream that goes on with it, or how it ended; None when it never was.
+        """Return an utterance for a stream that resumes it, its end if it has ended, or None for an unknown id.
 
         Raises:
-            InvalidField: it was begun in another format.
+            InvalidField: The utterance was begun in another format.
         """
-        return self._line.take_up(utterance_id, intake)
+        return self._queue.take_up(utterance_id, intake)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
-        """Take a chunk; True when a packet may be due, so that `next_command` should be asked.
+        """Accept a chunk; return True when a packet may be due, so that `next_command` is to be called.
 
-        Chunks of an utterance that was cut or sealed by an error were on their way: dropped and counted.
+        Chunks of a sealed utterance, which were on their way when it was interrupted or failed, are dropped and
+        counted.
 
         Raises:
-            CallerError, CreditExceeded: see `Utterance.receive`. Nothing was taken.
+            CallerError, CreditExceeded: The chunk was refused, see `Utterance.receive`.
         """
         if utterance.sealed:
             self.drop_stale(len(audio))
@@ -106,162 +106,163 @@ class Speech:
         return utterance.buffered >= self._sender.wake_bytes
 
     def drop_stale(self, size_bytes: int) -> None:
-        """Count audio that came for an utterance which takes none: it is not spoken."""
+        """Count audio that came for a sealed utterance and is dropped."""
         self.totals.dropped_bytes += size_bytes
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
-        """Take no more audio for an utterance; it is spoken to its end."""
+        """Accept no more audio for an utterance, which is spoken to its end."""
         if utterance.outcome is None:
             self.totals.dropped_bytes += utterance.seal(failure)
 
     def cancel(self, utterance: Utterance) -> None:
-        """Drop an utterance, or cut it if it is being spoken."""
+        """Drop a queued utterance, or interrupt it if the avatar speaks it."""
         if utterance.outcome is None:
             self.interrupt(utterance.id)
 
     def interrupt(self, utterance_id: str) -> int:
-        """Cut an utterance, or all of them when no id is given; the answer comes under the returned ticket.
+        """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
         See `Interrupts.interrupt`.
 
         Raises:
-            UtteranceNotFound: this session never had it.
+            UtteranceNotFound: The session never had this utterance.
         """
         return self._interrupts.interrupt(utterance_id)
 
     def find(self, upstream_id: str) -> Utterance | None:
-        """The utterance that LiveAvatar knows by an id, if it has not ended."""
-        return self._line.find(upstream_id)
+        """Return the active utterance with an upstream id, if any."""
+        return self._queue.find(upstream_id)
 
     def credit_bytes(self, intake: AudioInput) -> int:
-        """Bytes of a format that may come beyond what was received, whole samples."""
-        return self._line.credit_bytes(intake)
+        """Return how many bytes of a format may come besides those received so far, in whole samples."""
+        return self._queue.credit_bytes(intake)
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
-        """Bytes of an utterance that LiveAvatar has: confirmed ones, or all sent where nothing ever confirms."""
-        return self._confirmation.confirmed_bytes(utterance)
+        """Return how many bytes LiveAvatar has of an utterance: all sent ones where it never confirms anything."""
+        return self._acks.confirmed_bytes(utterance)
 
     def note_readiness_probe(self, command_id: str) -> None:
-        """An interrupt goes out that cuts nothing, to see whether anybody hears: its answer is for it alone."""
-        self._confirmation.expect_interrupt(command_id, self.sent_count)
+        """Await the answer to an interrupt that only probes readiness and ends nothing."""
+        self._acks.expect_cleared(command_id, self.sent_count)
 
     # --- LiveAvatar's side
 
     def on_appended(self, refs: Refs, now_s: float) -> bool:
-        """A packet was accepted; True for the first sign of its utterance, after which a start may be due."""
-        return self._confirmation.on_appended(refs, now_s)
+        """Confirm a packet; return True for the first ack of its utterance, after which a start may be due."""
+        return self._acks.on_appended(refs, now_s)
 
     def on_committed(self, refs: Refs, now_s: float) -> None:
-        """An utterance is sealed upstream: all of it is there."""
-        self._confirmation.on_committed(refs, now_s)
+        """Confirm all of an utterance whose end LiveAvatar acknowledged."""
+        self._acks.on_committed(refs, now_s)
 
     def on_read(self, number: int, now_s: float) -> None:
-        """All up to the `number`-th packet or end was read. Acks prove more: with them this counts later."""
-        self._confirmation.on_read(number, now_s)
+        """Confirm commands up to the `number`-th; where acks come, only those older than `presumed_taken_s`."""
+        self._acks.on_read(number, now_s)
 
     def on_started(self, refs: Refs, now_s: float) -> None:
-        """The first sound of an utterance is out."""
-        self._hearing.on_started(refs, now_s)
+        """Handle the start of an utterance."""
+        self._playback.on_started(refs, now_s)
 
     def on_talking(self, now_s: float) -> None:
-        """The avatar talks: the same as a start, unless the utterance that plays is known already."""
-        self._hearing.on_talking(now_s)
+        """Handle the talking pose as a start, unless an utterance is playing already."""
+        self._playback.on_talking(now_s)
 
     def on_ended(self, refs: Refs, now_s: float) -> None:
-        """An utterance was played to its end. One that came after an interrupt is ignored."""
-        self._hearing.on_ended(refs, now_s)
+        """Handle the end of an utterance; an event that comes after an interrupt is ignored."""
+        self._playback.on_ended(refs, now_s)
 
     def on_silent(self, now_s: float) -> None:
-        """The avatar stopped talking. It ends the utterance that plays, unless that one merely ran dry."""
-        self._hearing.on_silent(now_s)
+        """End the playing utterance, since the avatar stopped talking, unless it merely ran dry."""
+        self._playback.on_silent(now_s)
 
     def on_cleared(self, refs: Refs, now_s: float) -> None:
-        """An interrupt was carried out."""
+        """Handle LiveAvatar's report that an interrupt was carried out."""
         self._interrupts.on_cleared(refs, now_s)
 
     def on_interrupted(self, refs: Refs, now_s: float) -> None:
-        """An utterance was cut."""
+        """Handle LiveAvatar's report that an utterance was interrupted."""
         self._interrupts.on_stopped(refs, now_s)
 
     # --- time and commands
 
     @property
     def silent_at_s(self) -> float | None:
-        """When the socket is to be taken for dead unless LiveAvatar confirms something; None: nothing waits."""
-        return self._confirmation.silent_at_s(is_cutting=self._interrupts.pending is not None)
+        """Time at which the socket counts as dead unless a confirmation comes; None without one."""
+        return self._acks.silent_at_s(is_cutting=self._interrupts.pending is not None)
 
     def note_stall(self, now_s: float) -> None:
-        """Give LiveAvatar its time anew: until now its end of the socket took nothing, so it could say nothing."""
-        self._confirmation.moved_at_s = now_s
+        """Restart LiveAvatar's deadlines: the socket stood still until now, so nothing could be reported."""
+        self._acks.moved_at_s = now_s
         for utterance in self.active:
             utterance.delay_end(now_s + utterance.delivery.unconfirmed_s + self.config.ended_grace_s)
 
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
-        """Conclude what LiveAvatar should have said by now, unless its end of the socket takes nothing."""
+        """Infer overdue reports, unless LiveAvatar's end of the socket stands still."""
         self._interrupts.tick(now_s)
-        # Nothing is concluded while an interrupt is on its way: it decides what was heard and what is sent again.
+        # Nothing is inferred while an interrupt is pending: it decides which audio was played and is sent again.
         if self._interrupts.pending is None and self.active:
-            self._hearing.tick(now_s, is_stuck=is_stuck)
+            self._playback.tick(now_s, is_stuck=is_stuck)
         self._underruns.tick(now_s)
 
     def next_command(self, now_s: float) -> Command | None:
-        """The command that is due now; None when none is, with `deadline_s` for the next look."""
+        """Set `deadline_s`, and return the command that is due now, if any."""
         command = self._sender.next_command(now_s)
         deadline_s = self._sender.deadline_s
-        hearing_s = None if self._interrupts.pending is not None else self._hearing.deadline_s
-        due = (deadline_s, hearing_s, self._underruns.deadline_s)
+        playback_s = None if self._interrupts.pending is not None else self._playback.deadline_s
+        due = (deadline_s, playback_s, self._underruns.deadline_s)
         self.deadline_s = min((at_s for at_s in due if at_s is not None), default=None)
         return command
 
-    # --- a lost socket, another avatar, another process
+    # --- loss, handover, takeover
 
     def lose(self, now_s: float) -> None:
-        """The socket is gone: nothing goes out until `resume`, and what LiveAvatar may not have goes first then.
+        """Send nothing until `resume`, since the socket is lost; unconfirmed audio is sent first then.
 
-        What was sent and confirmed is there, plays on, and is not sent again.
+        LiveAvatar plays confirmed audio to its end, so that audio is not sent again.
         """
-        self._line.enabled = False
-        self.parting.forget()
-        self._confirmation.lose(now_s)
+        self._queue.enabled = False
+        self.handover.forget()
+        self._acks.lose(now_s)
         self._interrupts.lose(now_s)
         end_by_s = now_s + self.clock.lead_s(now_s) + self.config.lost_grace_s
         for utterance in self.active:
             utterance.advance_end(end_by_s)
 
     def resume(self, now_s: float) -> int:
-        """There is a socket again; returns how much audio goes up a second time, PCM bytes."""
-        self._line.enabled = True
+        """Continue on a new socket; return the size of the audio that is sent again, PCM bytes."""
+        self._queue.enabled = True
         for utterance in self.active:
             utterance.resume(now_s)
         resent_bytes = sum(len(packet.pcm) for utterance in self.active for packet in utterance.delivery.again)
-        self._line.repeated_s += resent_bytes / BYTE_RATE
+        self._queue.resent_s += resent_bytes / BYTE_RATE
         return resent_bytes
 
     def hand_over(self, now_s: float) -> int:
-        """Another avatar goes on; returns how much audio goes up a second time, PCM bytes.
+        """Continue on another avatar; return the size of the audio that is sent again, PCM bytes.
 
-        What this one confirmed was heard, or is cut if it was not; all else goes to the other.
+        Audio that the outgoing avatar confirmed is not sent again, even if it is cut; the next avatar gets the
+        rest.
         """
         self._interrupts.finish(now_s)
-        self._confirmation.forget_cut()
-        self._confirmation.forget_ends()
+        self._acks.forget_interrupt()
+        self._acks.forget_ends()
         self.lose(now_s)
-        self.parting.hold = SendGate.NOTHING
+        self.handover.gate = SendGate.NOTHING
         resent_bytes = self.resume(now_s)
-        # The other one has nothing yet that it could say twice.
-        self._line.repeated_s = 0.0
+        # The next avatar has no audio yet that it could play twice.
+        self._queue.resent_s = 0.0
         return resent_bytes
 
     def forget_pose(self) -> None:
-        """Another avatar goes on, of which no pose is known."""
-        self._hearing.forget_pose()
+        """Forget the pose, since another avatar takes over."""
+        self._playback.forget_pose()
 
     def restore(self, past: SessionSnapshot, now_s: float) -> None:
-        """Go on with the speech of a session that another process drove. For one without speech of its own."""
-        self._line.restore(past, now_s)
+        """Continue the speech of a session that another process drove before; the queue must be empty."""
+        self._queue.restore(past, now_s)
         self._interrupts.restore()
 
     def close(self, error: GatewayError, now_s: float) -> None:
-        """End everything: the session is over. Interrupts on their way are answered with what was heard."""
+        """End all utterances with an error, and answer the pending interrupt, since the session ends."""
         self._interrupts.finish(now_s)
-        self._line.close(error, now_s)
+        self._queue.close(error, now_s)

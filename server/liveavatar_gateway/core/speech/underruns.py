@@ -1,4 +1,4 @@
-"""Sources that give too little: avatars that run dry inside an utterance, and utterances nobody goes on with."""
+"""Underruns: avatars that run dry inside an open utterance, and utterances without further audio."""
 
 from liveavatar_gateway.core.errors import UtteranceIdle
 from liveavatar_gateway.core.events import UtteranceUnderrun
@@ -7,58 +7,58 @@ from liveavatar_gateway.core.speech.queue import UtteranceQueue
 from liveavatar_gateway.core.speech.utterance import Utterance
 
 _ROOM_S = 1.0
-"""Credit below which a caller may have to wait for the next ack, so that its silence is not its own."""
+"""Credit below which a caller may be waiting for the next ack, so that its silence is no idle time."""
 
 
 class Underruns:
-    """Watch over open utterances: notes dry spells of the one that is being heard, and seals those left idle.
+    """Watch over open utterances: reports underruns of the playing one, and seals those past their idle limit.
 
-    A sealed utterance is left alone, since nothing more is expected of it. A dry spell is noted once, and ends
+    A sealed utterance has no underrun, since no more audio is expected. An underrun is reported once, and ends
     with the next packet.
     """
 
-    def __init__(self, line: UtteranceQueue, interrupts: Interrupts) -> None:
-        self._line = line
+    def __init__(self, queue: UtteranceQueue, interrupts: Interrupts) -> None:
+        self._queue = queue
         self._interrupts = interrupts
 
     @property
     def deadline_s(self) -> float | None:
-        """Time of the next dry spell or idle limit, as things are now; None when neither can come."""
-        due = [self._dry_at_s(), *(one.idle_at_s for one in self._line.active)]
+        """Time of the next underrun or idle limit if no input comes; None when neither can come."""
+        due = [self._dry_at_s(), *(one.idle_at_s for one in self._queue.active)]
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self, now_s: float) -> None:
-        """Note a dry spell that has begun, and seal utterances past their idle limit."""
+        """Report an underrun that has begun, and seal utterances past their idle limit."""
         dry_at_s = self._dry_at_s()
         if dry_at_s is not None and now_s >= dry_at_s:
-            head = self._line.active[0]
+            head = self._queue.active[0]
             head.underrun_count += 1
             head.dry_after_s = head.sent_s
-            played_s = head.position_s(self._line.clock, now_s)
-            self._line.happenings.append(UtteranceUnderrun(head.id, played_s))
-        for utterance in self._line.active:
+            played_s = head.position_s(self._queue.clock, now_s)
+            self._queue.reports.append(UtteranceUnderrun(head.id, played_s))
+        for utterance in self._queue.active:
             idle_at_s = utterance.idle_at_s
             if idle_at_s is not None and now_s >= idle_at_s:
                 self._end_idle(utterance, now_s)
 
     def _dry_at_s(self) -> float | None:
-        """Time at which the avatar has played all that it has of an open utterance.
+        """Return the time at which the avatar has played all sent audio of an open utterance.
 
-        None while no socket is ready or an interrupt is on its way: then the silence is not the source's.
+        None while no socket is ready or an interrupt is pending: then the source does not cause the silence.
         """
-        line = self._line
-        head = line.active[0] if line.active else None
-        if head is None or not line.enabled or self._interrupts.pending is not None:
+        queue = self._queue
+        head = queue.active[0] if queue.active else None
+        if head is None or not queue.enabled or self._interrupts.pending is not None:
             return None
         if head.sealed or not head.started or head.delivery.again or head.sent_s <= head.dry_after_s:
             return None
-        return line.clock.dry_at_s
+        return queue.clock.dry_at_s
 
     def _end_idle(self, utterance: Utterance, now_s: float) -> None:
         if utterance.room_s < _ROOM_S:
-            # Its caller waits for credit, which an ack tells a while after there is some.
+            # The caller waits for credit, which the next ack grants a little later.
             utterance.idle_since_s = now_s + _ROOM_S
             return
-        assert utterance.idle_timeout_s is not None  # noqa: S101 - else it has no time at which it is idle
+        assert utterance.idle_timeout_s is not None  # noqa: S101 - `idle_at_s` is None without a limit
         error = UtteranceIdle(utterance.id, utterance.idle_timeout_s)
-        self._line.totals.dropped_bytes += utterance.seal(error)
+        self._queue.totals.dropped_bytes += utterance.seal(error)

@@ -1,4 +1,4 @@
-"""Utterance: one spoken turn, and its states from the first packet to the end of playback."""
+"""Utterance: audio of one spoken turn, and its states from the first packet to the end of playback."""
 
 from liveavatar_gateway.core.messages import BYTE_RATE
 from liveavatar_gateway.core.speech.delivery import Delivery, Sending
@@ -29,7 +29,7 @@ class Utterance(UtteranceInput):
     Its three states (`input_state`, `send_state`, `playback_state`) follow the tables in `core.states` and are
     changed by its own methods alone.
 
-    Invariant: confirmed <= cut. Once `outcome` is set nothing changes any more.
+    Invariant: confirmed <= cut. Once `outcome` is set, nothing changes.
     """
 
     __slots__ = (
@@ -59,10 +59,10 @@ class Utterance(UtteranceInput):
         """Open an utterance.
 
         Args:
-            id: The caller's name for it.
+            id: The caller's id of the utterance.
             upstream_id: Its `event_id` on LiveAvatar's socket, never used before.
             intake: Format of its audio.
-            scheduler: Decides its packets.
+            scheduler: Scheduler of its packets.
         """
         super().__init__(id, intake)
         self.upstream_id = upstream_id
@@ -76,13 +76,13 @@ class Utterance(UtteranceInput):
 
         # Facts that no state implies.
         self.interrupted = False
-        """True from the interrupt on; sending and playback keep their states until LiveAvatar confirms it."""
+        """True once interrupted; sending and playback keep their states until LiveAvatar confirms that."""
         self.start_may_be_lost = False
-        """True when a socket was lost before a start was reported, whether or not LiveAvatar had accepted any."""
+        """True when a socket was lost before a start was reported, even if LiveAvatar had accepted no audio."""
         self.rewindable = True
         """False for good when another process had the beginning of its audio."""
         self.retried = False
-        """True once it was sent again because LiveAvatar accepted it and did not play it; kept over a rewind."""
+        """True once it was sent again because LiveAvatar accepted and did not play it; a rewind keeps this."""
         self._silent_at: int | None = None
 
         self.start_s = 0.0
@@ -90,28 +90,28 @@ class Utterance(UtteranceInput):
         self.sent_s = 0.0
         self.played_s = 0.0
         self.first_sent_at_s: float | None = None
-        """Time of the first packet, or of the first one that was sent again; None while `SendState.WAITING`."""
+        """Time of the first packet, or of the first packet sent again; None while `SendState.WAITING`."""
         self.end_sending: Sending | None = None
         """Sending of the end; None before `SendState.END_SENT`."""
         self.overdue_at_s: float | None = None
         """Time by which LiveAvatar should have reported the end of playback."""
         self.underrun_count = 0
         self.dry_after_s = 0.0
-        """Seconds of it that were sent before the latest underrun."""
+        """Seconds of audio that were sent before the latest underrun."""
         self.delivery = Delivery()
 
     def restore(
         self, taken_bytes: int, sent_s: float, start_s: float, now_s: float, *, started: bool, interrupted: bool
     ) -> None:
-        """Continue an utterance of another process: LiveAvatar has its beginning, and nobody else does.
+        """Continue an utterance of another process; LiveAvatar alone has its beginning.
 
         Args:
             taken_bytes: Bytes of the caller's format that LiveAvatar has.
             sent_s: Seconds of audio that LiveAvatar has.
             start_s: Position of its first sound on the session's playout clock.
             now_s: Monotonic time.
-            started: Its start was reported.
-            interrupted: An interrupt of it was accepted.
+            started: True when its start was reported.
+            interrupted: True when an interrupt of the utterance was accepted.
         """
         self.received = self.cut = self.delivery.confirmed = self.freed = taken_bytes
         self.sent_s = sent_s
@@ -123,7 +123,7 @@ class Utterance(UtteranceInput):
         if started:
             self.start()
         if taken_bytes:
-            # The other process saw its first bytes.
+            # The other process checked its first bytes for a container.
             self._move_input(InputState.OPEN)
 
     # --- states
@@ -136,7 +136,7 @@ class Utterance(UtteranceInput):
 
     @property
     def is_upstream(self) -> bool:
-        """True when LiveAvatar was sent any of it."""
+        """True when LiveAvatar was sent any of its audio."""
         return self.send_state is not _WAITING
 
     @property
@@ -151,42 +151,42 @@ class Utterance(UtteranceInput):
 
     @property
     def accepted(self) -> bool:
-        """True when something shows that LiveAvatar has any of it."""
+        """True when a sign shows that LiveAvatar has any of its audio."""
         return self.playback_state is not _PENDING
 
     @property
     def started(self) -> bool:
-        """True once its first sound is out."""
+        """True once its first sound was played."""
         return self.playback_state is _PLAYING or self.playback_state is _PLAYED
 
     @property
     def unconfirmed_end(self) -> Sending | None:
-        """Sending of its end while that is not confirmed; None otherwise."""
+        """Sending of its end while the end is not confirmed; None otherwise."""
         return self.end_sending if self.send_state is _END_SENT else None
 
     # --- positions
 
     @property
     def confirmed(self) -> int:
-        """Bytes of it that LiveAvatar is known to have."""
+        """Bytes that LiveAvatar is known to have."""
         return self.delivery.confirmed
 
     @property
     def still_unconfirmed(self) -> bool:
-        """True when a socket was declared dead because of it, and none of the rest was confirmed since."""
+        """True when a socket counted as dead because of this utterance, and nothing more was confirmed since."""
         return self._silent_at is not None and self.delivery.confirmed <= self._silent_at
 
     @property
     def taken(self) -> int:
-        """Bytes of it that were sent on the current socket, or that LiveAvatar is known to have."""
+        """Bytes that were sent on the current socket, or that LiveAvatar is known to have."""
         return self.delivery.taken
 
     # --- sending
 
     def take_packet(self, size: int, sending: Sending) -> bytes:
-        """Cut `size` buffered bytes and return them as upstream PCM; may be empty while a resampler fills.
+        """Cut `size` buffered bytes and return them as upstream PCM, which may be empty while a resampler fills.
 
-        With a size of 0, take the converter's tail alone. The packet is kept until it is confirmed.
+        A size of 0 returns the converter's tail alone. The packet is kept until it is confirmed.
         """
         pcm = self._cut(size, retain=not self.started)
         if pcm:
@@ -224,7 +224,7 @@ class Utterance(UtteranceInput):
             self.overdue_at_s = min(self.overdue_at_s, due_at_s)
 
     def confirm_all(self) -> None:
-        """Record that LiveAvatar has all that was sent: it took something that came later."""
+        """Record that LiveAvatar has all that was sent, since it has something later."""
         self.delivery.confirm_all()
         if self.send_state is _END_SENT:
             self._move_send(_COMMITTED)
@@ -237,20 +237,20 @@ class Utterance(UtteranceInput):
             self._move_send(_COMMITTED)
 
     def presume(self, *, sent_by_s: float) -> None:
-        """Count what was sent by `sent_by_s` as confirmed, where LiveAvatar never confirms anything."""
+        """Confirm packets and end if they were sent by `sent_by_s`, where LiveAvatar never confirms anything."""
         self.delivery.presume(sent_by_s=sent_by_s)
         end = self.unconfirmed_end
         if end is not None and end.at_s <= sent_by_s:
             self._move_send(_COMMITTED)
 
     def suspect(self) -> None:
-        """Record that the socket is declared dead because LiveAvatar confirms no more of this utterance."""
+        """Record that the socket counts as dead because LiveAvatar confirms no more of this utterance."""
         self._silent_at = self.confirmed
 
     def lose(self) -> int:
-        """Record that the socket is lost, and return the size of what goes out again, PCM bytes.
+        """Record that the socket is lost, and return the size of the audio that is sent again, PCM bytes.
 
-        What was to go out again before, and did not yet, is not counted.
+        Audio that was already waiting to be sent again is not counted.
         """
         if self.send_state is _END_SENT:
             self._move_send(_SENDING)
@@ -260,12 +260,12 @@ class Utterance(UtteranceInput):
         return self.delivery.lose()
 
     def resume(self, now_s: float) -> None:
-        """Restart the wait for a first sign of what goes out again on a new socket."""
+        """Restart the wait for a first sign of audio that is sent again on a new socket."""
         if self.delivery.again and not self.started:
             self.first_sent_at_s = now_s
 
     def rewind(self, upstream_id: str) -> None:
-        """Make all audio wait again under a new id: LiveAvatar dropped it before its first sound."""
+        """Make all audio, which LiveAvatar dropped before the first sound, wait again under a new id."""
         self._restart()
         self._move_send(_WAITING)
         if self.playback_state is not _PENDING:
@@ -279,7 +279,7 @@ class Utterance(UtteranceInput):
     # --- playback
 
     def accept(self) -> bool:
-        """Record a sign that LiveAvatar has some of it, and return True for the first sign."""
+        """Record a sign that LiveAvatar has any of the audio, and return True for the first sign."""
         if self.playback_state is not _PENDING:
             return False
         self._move_playback(_ACCEPTED)
@@ -289,14 +289,14 @@ class Utterance(UtteranceInput):
         """Record that its start may have been reported without its name, or to a lost socket.
 
         Args:
-            accepted: Count it as accepted too, where no ack would ever show that.
+            accepted: True to count the utterance as accepted too, where no ack would ever show that.
         """
         self.start_may_be_lost = True
         if accepted:
             self.accept()
 
     def start(self, *, end_due_at_s: float = 0.0) -> None:
-        """Record its first sound; from here on it cannot be sent again from the beginning.
+        """Record its first sound, after which its audio cannot be sent again from the beginning.
 
         Args:
             end_due_at_s: Time by which LiveAvatar should report the end of playback, if all of it was sent.
@@ -307,11 +307,11 @@ class Utterance(UtteranceInput):
         self._retained.clear()
 
     def retry(self) -> None:
-        """Record that it is to be sent again because LiveAvatar accepted it and did not play it."""
+        """Record that the utterance is sent again because LiveAvatar accepted and did not play it."""
         self.retried = True
 
     def position_s(self, clock: PlayoutClock, now_s: float) -> float:
-        """Return the seconds of it that were played by now. Never decreases."""
+        """Return the seconds that were played by now, which never decrease."""
         if self.playback_state is _PLAYING:
             played_s = min(self.sent_s, max(0.0, clock.heard_s(now_s) - self.start_s))
             self.played_s = max(self.played_s, played_s)
@@ -320,12 +320,12 @@ class Utterance(UtteranceInput):
     # --- the end
 
     def drop(self) -> int:
-        """Drop what waits, also to go out again, take no more, and return how many bytes were never cut."""
+        """Drop waiting audio, repeats included, accept no more, and return how many bytes were never cut."""
         self.delivery.again.clear()
         return super().drop()
 
     def interrupt(self) -> int:
-        """Drop what waits and return how many bytes that were; LiveAvatar is to drop the rest."""
+        """Drop waiting audio, and return its size in bytes; an interrupt makes LiveAvatar drop the rest."""
         self.interrupted = True
         return self.drop()
 

@@ -28,17 +28,16 @@ class Converter(Protocol):
 
         Args:
             chunks: Raw audio in the caller's format, whole samples together, cut anywhere; may be empty.
-            last: The utterance ends here, so the audio that the converter holds back is returned too. Final call
-                only.
+            last: True in the final call, which also returns the audio that the converter holds back.
 
         Returns:
-            PCM that is ready now. It may be empty, and it lags behind its input until `last`.
+            PCM that is ready now. The PCM may be empty, and lags behind its input until `last`.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioInput:
-    """Format of a caller's audio and how to read it. Shared by all utterances of a stream."""
+    """Format of a caller's audio, and the functions to read it. Shared by all utterances of a stream."""
 
     byte_rate: int
     """Bytes per second of the caller's format."""
@@ -51,7 +50,7 @@ class AudioInput:
     detect_container: Callable[[bytes], str | None]
     """Name of the file format that begins with these bytes, if any."""
     may_be_container: Callable[[bytes], bool]
-    """True when these first bytes are too few to decide, so that more are needed before any is spoken."""
+    """Test whether first bytes are too few to exclude a container, so that more must come before speech begins."""
     format: str = ""
     """Name of the caller's format."""
 
@@ -59,8 +58,8 @@ class AudioInput:
 class UtteranceInput:
     """Audio of an utterance as the caller sends it, until it is cut into packets.
 
-    Chunks are cut anywhere. An incomplete sample waits for the rest of its bytes, and the first bytes wait until
-    they are known to be samples instead of a file header.
+    Chunks may be cut anywhere. An incomplete sample waits for the rest of its bytes, and the first bytes wait
+    until they are known to be samples instead of a file header.
 
     Invariant: cut <= freed <= received, all in bytes of the caller's format, and `cut` is whole samples.
     """
@@ -96,10 +95,10 @@ class UtteranceInput:
         self.window = 0
         self.last_chunk_at_s = 0.0
         self.idle_timeout_s: float | None = None
-        """Longest time without audio before it is sealed; None for no limit."""
+        """Longest time without audio before the utterance is sealed; None for no limit."""
         self.idle_since_s: float | None = None
-        """Start of the time that counts for `idle_timeout_s`, unless audio came later; None while no stream can
-        bring any."""
+        """Start of the time that counts for `idle_timeout_s`, unless audio came later; None while no stream is
+        open for it."""
         self._buffer: list[bytes] = []
         self._retained: list[bytes] = []
         """Audio that was cut and may have to be cut again."""
@@ -111,12 +110,12 @@ class UtteranceInput:
 
     @property
     def sealed(self) -> bool:
-        """True when it takes no more audio."""
+        """True when the utterance accepts no more audio."""
         return self.input_state is _SEALED or self.input_state is _FLUSHED
 
     @property
     def buffered(self) -> int:
-        """Bytes that can be cut: whole samples, and none while they may be the header of a file."""
+        """Bytes that can be cut, in whole samples; 0 while they may be the header of a file."""
         if self.input_state is _UNDECIDED:
             return 0
         waiting = self._waiting
@@ -129,27 +128,27 @@ class UtteranceInput:
 
     @property
     def dropped_tail_bytes(self) -> int:
-        """Bytes of an incomplete last sample; 0 while the rest of it may still come."""
+        """Bytes of an incomplete last sample; 0 while the rest of the sample may still come."""
         return self.received % self.intake.frame_bytes if self.sealed else 0
 
     @property
     def has_tail(self) -> bool:
-        """True when all bytes were cut and the converter still holds back some of their sound."""
+        """True when all bytes were cut and the converter still holds back a part of their sound."""
         return self.input_state is _SEALED and self.cut > 0 and self.buffered == 0
 
     @property
     def charged_s(self) -> float:
-        """Seconds that count against the credit. Audio that was cut before does not, even when it waits again."""
+        """Seconds that count against the credit; audio that was cut once does not, even when it waits again."""
         return (self.received - self.freed) / self.intake.byte_rate
 
     @property
     def room_s(self) -> float:
-        """Seconds of audio that its window still takes."""
+        """Seconds of audio that the window still accepts."""
         return (self.window - (self.received - self.freed)) / self.intake.byte_rate
 
     @property
     def idle_at_s(self) -> float | None:
-        """Time at which its idle limit is reached unless audio comes; None when no limit is running."""
+        """Time at which the idle limit is reached unless audio comes; None when no limit is running."""
         if self.sealed or self.idle_timeout_s is None or self.idle_since_s is None:
             return None
         return max(self.idle_since_s, self.last_chunk_at_s) + self.idle_timeout_s
@@ -170,15 +169,15 @@ class UtteranceInput:
         self.idle_since_s = None
 
     def receive(self, offset: int | None, audio: bytes, now_s: float) -> int:
-        """Take a chunk and return how many of its bytes were new.
+        """Accept a chunk, and return how many of its bytes were new.
 
         Args:
-            offset: Position of the chunk in the utterance, bytes; None is right after the last one.
+            offset: Position of the chunk in the utterance, bytes; None for right after the last chunk.
             audio: Raw samples of the caller's format, cut anywhere.
             now_s: Monotonic time.
 
         Raises:
-            ChunkTooLarge, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: nothing was taken.
+            ChunkTooLarge, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: The chunk was refused.
         """
         size = len(audio)
         intake = self.intake
@@ -206,10 +205,10 @@ class UtteranceInput:
         return size
 
     def _beyond(self, offset: int, audio: bytes) -> bytes:
-        """Drop the part that was received before; refuse a gap."""
+        """Return the chunk without the part that was received before; refuse a gap."""
         if offset < 0:
             raise InvalidField(
-                f"offset_bytes {offset} is before the utterance; it counts from 0",
+                f"offset_bytes {offset} is negative; count from 0, the first byte of the utterance",
                 field="chunk.offset_bytes",
                 offset_bytes=offset,
             )
@@ -219,13 +218,13 @@ class UtteranceInput:
         return audio[overlap:]
 
     def seal(self, failure: GatewayError | None = None) -> int:
-        """Take no more bytes. With a `failure` the utterance ends as FAILED once it is played.
+        """Accept no more bytes. With a `failure`, the utterance ends as FAILED after it was played.
 
-        First bytes that were still undecided are judged as they are: a file's header is dropped and makes the
+        First bytes that were undecided so far are checked again: the header of a file is dropped and makes the
         utterance fail.
 
         Returns:
-            Bytes that were dropped because they belong to a file.
+            Number of bytes that were dropped because they belong to a file.
         """
         is_file = isinstance(failure, AudioContainerDetected)
         if self.input_state is _UNDECIDED and (container := self.intake.detect_container(b"".join(self._buffer))):
@@ -245,7 +244,7 @@ class UtteranceInput:
         self.failure = self.failure or failure
 
     def drop(self) -> int:
-        """Drop what waits, take no more, and return how many bytes that were."""
+        """Drop waiting audio, accept no more, and return how many bytes were dropped."""
         dropped = self._waiting
         if self.input_state is not _FLUSHED:
             self._move_input(_FLUSHED)
@@ -271,7 +270,7 @@ class UtteranceInput:
 
     @property
     def _converted(self) -> int:
-        """Position whose sound left the converter; the rest is lost with this process."""
+        """Position up to which the converter has returned its audio; the rest is lost with this process."""
         frame_bytes = self.intake.frame_bytes
         return self.cut - math.ceil(max(0.0, self._held_back) / frame_bytes) * frame_bytes
 
@@ -290,7 +289,7 @@ class UtteranceInput:
         return taken
 
     def _restart(self) -> None:
-        """Make all that was cut wait again."""
+        """Make all audio that was cut wait again."""
         if self.input_state is _FLUSHED:
             self._move_input(_SEALED)
         self._buffer = self._retained + self._buffer

@@ -1,4 +1,4 @@
-"""How LiveAvatar proves what it has: acks, pongs, or the order of things; and what silence means."""
+"""Confirmations: acks, pongs, the order of the socket, and the meaning of silence."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from liveavatar_gateway.core.states import Outcome, Pose
 
 @pytest.fixture
 def again(rig):
-    """Loses the socket, and returns how long the packets are that go out again."""
+    """Lose the socket, and return the lengths of the packets that are sent again."""
 
     def lose() -> list[float]:
         before = len(rig.packets)
@@ -52,7 +52,7 @@ def test_a_pong_confirms_an_end_too(rig, again):
 
 
 def test_a_pong_confirms_no_more_than_acks_do_where_acks_come(rig, again):
-    """It proves that a packet was read; the avatar may not have taken it yet."""
+    """A pong proves that a packet was read; the avatar may not have accepted the packet yet."""
     speak(rig, 2.4)
     rig.acknowledge(1)
     rig.tell(m.PongReceived(3))
@@ -111,11 +111,11 @@ def test_a_socket_over_which_acks_came_and_stop_coming_is_dead_after_five_second
     rig = make_rig({"silence_timeout_s": 5.0}).ready()
     rig.receive(rig.begin(), rig.pcm(1.4))
     rig.acknowledge(1)
-    assert rig.session.deadline_s <= rig.now_s + 5.0
-    assert not rig.session.is_deaf(rig.now_s + 4.9)
-    assert rig.session.is_deaf(rig.now_s + 5.0)
+    assert rig.session._deadline_s <= rig.now_s + 5.0
+    assert not rig.is_silent_at(rig.now_s + 4.9)
+    assert rig.is_silent_at(rig.now_s + 5.0)
     rig.lose()
-    assert not rig.session.is_deaf(rig.now_s + 60), "without a socket silence means nothing"
+    assert not rig.is_silent_at(rig.now_s + 60), "without a socket silence means nothing"
 
 
 @pytest.mark.parametrize("proof", ["ack", "pong"])
@@ -125,14 +125,14 @@ def test_a_socket_over_which_all_is_confirmed_is_not_dead_however_long_nothing_c
     rig.acknowledge(1)
     rig.run(1.1)
     rig.tell(m.PongReceived(2)) if proof == "pong" else rig.acknowledge(1)
-    assert not rig.session.is_deaf(rig.now_s + 60)
+    assert not rig.is_silent_at(rig.now_s + 60)
 
 
 def test_a_socket_over_which_no_ack_ever_came_is_not_taken_for_dead(make_rig):
     rig = make_rig({"silence_timeout_s": 5.0}).ready()
     rig.receive(rig.begin(), rig.pcm(1.4))
     rig.tell(m.PongReceived(1))
-    assert not rig.session.is_deaf(rig.now_s + 60)
+    assert not rig.is_silent_at(rig.now_s + 60)
 
 
 # --- acks
@@ -165,7 +165,7 @@ def test_an_ack_too_many_confirms_nothing_that_was_not_sent(rig):
 
 
 def test_what_neither_ack_nor_pong_confirms_goes_up_again_however_long_ago_it_was_sent(rig):
-    """Every WebSocket server answers pings: what it did not answer, it did not read."""
+    """Every WebSocket server answers pings, so packets without a pong were not read."""
     utterance = rig.say("u1", 1.4)
     rig.run(4)
     rig.lose()
@@ -184,11 +184,11 @@ def test_what_plays_without_a_pong_shows_that_missing_pongs_prove_nothing(pongle
     assert rig.packet_s() == pytest.approx([0.4, 0.2])
     rig.lose()
     rig.reopen()
-    assert rig.packet_s() == pytest.approx([0.4, 0.2, 0.2]), "what was sent a second ago is taken for there"
+    assert rig.packet_s() == pytest.approx([0.4, 0.2, 0.2]), "audio that was sent a second ago counts as received"
 
 
 def test_where_pongs_prove_nothing_an_utterance_has_time_for_what_is_said_twice_before_it(pongless):
-    """What was sent again may have been there already: its repeats are spoken first."""
+    """LiveAvatar may have had the audio before, and then plays the repeats first."""
     rig = pongless
     rig.run(2)
     rig.say("u1", 3.0)
@@ -220,7 +220,7 @@ def test_where_pongs_prove_nothing_an_end_is_said_again_only_within_a_second(pon
 
 
 def test_a_start_over_a_fresh_socket_says_nothing_about_pongs(rig):
-    """What went up twice may have been read the first time."""
+    """LiveAvatar may have read repeated audio the first time."""
     utterance = rig.say("u1", 2.4)
     rig.lose()
     rig.reopen()
@@ -246,7 +246,7 @@ def test_without_acks_a_start_that_a_lost_socket_swallowed_is_concluded(rig):
 
 
 def test_without_acks_the_utterance_whose_start_was_taken_for_that_of_the_one_before_does_not_fail(rig):
-    """The start before it was told to the lost socket, and starts have no names."""
+    """The lost socket had the earlier start, and starts carry no references."""
     rig.say("u1", 0.1)
     rig.lose()
     rig.reopen()
@@ -260,14 +260,14 @@ def test_without_acks_the_utterance_whose_start_was_taken_for_that_of_the_one_be
 
 
 def test_no_end_is_concluded_of_what_was_not_read(rig):
-    """When the end is overdue the socket is taken for dead, and what is missing goes over another."""
+    """After an overdue end the socket counts as dead, and missing audio is sent over another socket."""
     utterance = rig.say("u1", 2.4)
     rig.tell(m.PongReceived(2), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
     rig.run(7.0)
-    assert not rig.session.is_deaf(rig.now_s)
+    assert not rig.is_silent_at(rig.now_s)
     rig.now_s += 1.0
     rig.session.tick(rig.now_s)
-    assert rig.session.is_deaf(rig.now_s)
+    assert rig.is_silent_at(rig.now_s)
     assert rig.story("u1") == ["started"]
     rig.lose()
     rig.reopen()
@@ -289,7 +289,7 @@ def test_what_is_not_read_over_a_second_socket_either_fails(rig):
 
 
 def test_an_idle_pose_ends_nothing_of_which_the_end_was_not_read(rig):
-    """The avatar ran dry: what it has not read yet is still to be heard."""
+    """The avatar ran dry, and has yet to play the audio that it did not read."""
     utterance = rig.say("u1", 1.4)
     rig.tell(m.PongReceived(1), m.SpeakStarted(m.Refs((utterance.upstream_id,))))
     rig.run(1.0)

@@ -1,4 +1,4 @@
-"""Barge-in: what is cut, what is kept whole, and what everyone is told."""
+"""Interrupts: their targets, the utterances that stay whole, and the reports."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def ended(utterance) -> m.SpeakEnded:
 
 @pytest.fixture
 def speaking(rig):
-    """`a` of 10 s is being heard for one second, so 7.6 s and less of it wait here."""
+    """Rig in which `a` of 10 s has played for one second, so that at most 7.6 s of it wait here."""
     utterance = rig.say("a", 10)
     rig.tell(appended(utterance), started(utterance))
     rig.run(1)
@@ -32,7 +32,7 @@ def speaking(rig):
 
 @pytest.fixture
 def near_the_end(rig):
-    """`a` is nearly over, and the first packets of `b` are upstream already."""
+    """Rig in which `a` is nearly over and the first packets of `b` are upstream."""
     first = rig.say("a", 1.4)
     second = rig.begin("b")
     rig.receive(second, b"".join(rig.pcm(0.5, fill=fill) for fill in range(1, 5)))
@@ -78,11 +78,11 @@ def test_audio_of_a_cut_utterance_that_was_on_its_way_is_dropped_and_counted(rig
 
 
 def test_the_answer_comes_with_the_ack_and_says_what_was_heard(rig, speaking):
-    ticket = rig.interrupt()
-    assert rig.answer(ticket) is None
+    interrupt_id = rig.interrupt()
+    assert rig.answer(interrupt_id) is None
     rig.run(0.2)
     rig.cleared()
-    (end,) = rig.answer(ticket)
+    (end,) = rig.answer(interrupt_id)
     assert (end.utterance_id, end.outcome.value, end.played_s) == ("a", "interrupted", pytest.approx(1.2))
     assert rig.story("a") == ["started", "interrupted"]
 
@@ -109,12 +109,12 @@ def test_any_sign_that_it_was_carried_out_lets_speech_go_on(rig, speaking, sign)
 
 
 def test_an_interrupt_that_is_never_answered_holds_speech_for_a_second(rig, speaking):
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     second = rig.say("b", 0.4)
     rig.run(0.99)
-    assert rig.answer(ticket) is None
+    assert rig.answer(interrupt_id) is None
     rig.run(0.02)
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a"]
     assert rig.sent(second.upstream_id) == rig.pcm(0.4)
 
 
@@ -139,8 +139,8 @@ def test_a_late_end_of_a_cut_utterance_is_not_taken_for_the_next(rig, speaking):
 
 def test_signs_before_the_interrupt_went_out_are_about_something_else(rig, speaking):
     rig.session.interrupt("")
-    rig.session.on_wire(m.Cleared(m.Refs()), rig.now_s)
-    rig.session.on_wire(m.SpeakInterrupted(m.Refs()), rig.now_s)
+    rig.session.on_event(m.Cleared(m.Refs()), rig.now_s)
+    rig.session.on_event(m.SpeakInterrupted(m.Refs()), rig.now_s)
     assert rig.story("a") == ["started"]
     rig.wake()
     rig.cleared()
@@ -154,41 +154,41 @@ def test_a_sign_about_an_utterance_that_ended_before_is_no_answer(rig, late):
     rig.run(0.4)
     rig.tell(ended(first))
     rig.tell(started(rig.say("b", 3)))
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.tell(late(m.Refs((first.upstream_id,))))
-    assert rig.answer(ticket) is None
+    assert rig.answer(interrupt_id) is None
 
 
 def test_an_interrupt_of_all_cuts_every_utterance_in_line(rig, speaking):
     rig.say("b", 1)
     rig.begin("c")
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.cleared()
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a", "b", "c"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a", "b", "c"]
     assert [rig.story(name) for name in "abc"] == [["started", "interrupted"], ["interrupted"], ["interrupted"]]
     assert rig.speech.active == []
 
 
 def test_an_interrupt_of_silence_is_answered_at_once_and_sends_nothing(rig):
-    ticket = rig.interrupt()
-    assert rig.answer(ticket) == []
+    interrupt_id = rig.interrupt()
+    assert rig.answer(interrupt_id) == []
     assert rig.commands == []
 
 
 def test_an_interrupt_before_the_first_packet_drops_all_and_sends_nothing(rig):
     utterance = rig.begin("a")
     rig.receive(utterance, rig.pcm(0.1))
-    ticket = rig.interrupt()
-    assert [end.outcome.value for end in rig.answer(ticket)] == ["interrupted"]
+    interrupt_id = rig.interrupt()
+    assert [end.outcome.value for end in rig.answer(interrupt_id)] == ["interrupted"]
     assert rig.commands == []
     assert rig.speech.totals.dropped_bytes == 4_800
 
 
 def test_a_very_early_interrupt_that_beats_the_first_sound_reaches_liveavatar(rig):
     rig.say("a", 1)
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.cleared()
-    (end,) = rig.answer(ticket)
+    (end,) = rig.answer(interrupt_id)
     assert (end.played_s, rig.story("a")) == (0.0, ["interrupted"])
     assert len(rig.cuts) == 1
 
@@ -254,6 +254,17 @@ def test_an_utterance_after_a_cut_is_heard_from_its_own_beginning(rig, speaking)
     assert second.position_s(rig.speech.clock, rig.now_s) == pytest.approx(0.5)
 
 
+def test_an_utterance_that_starts_while_its_interrupt_is_on_its_way_is_told_as_started(rig):
+    utterance = rig.say("u1", 3.0)
+    rig.interrupt()
+    rig.run(0.2)
+    rig.tell(m.SpeakStarted(m.Refs((utterance.upstream_id,))))
+    rig.run(0.3)
+    rig.cleared()
+    assert rig.story("u1") == ["started", "interrupted"]
+    assert rig.end_of("u1").played_s == pytest.approx(0.3)
+
+
 # --- an interrupt by id
 
 
@@ -276,15 +287,15 @@ def test_an_unknown_id_is_refused_and_cuts_nothing(rig, speaking):
 def test_an_ended_utterance_is_answered_empty(rig):
     rig.seal(rig.begin("a"))
     rig.say("b", 1)
-    ticket = rig.interrupt("a")
-    assert rig.answer(ticket) == []
+    interrupt_id = rig.interrupt("a")
+    assert rig.answer(interrupt_id) == []
     assert rig.cuts == []
 
 
 def test_a_queued_utterance_is_dropped_without_touching_the_one_that_plays(rig, speaking):
     second = rig.say("b", 1)
-    ticket = rig.interrupt("b")
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["b"]
+    interrupt_id = rig.interrupt("b")
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["b"]
     assert rig.cuts == []
     rig.run(1)
     assert rig.story("a") == ["started"]
@@ -311,7 +322,7 @@ def test_an_interrupt_of_an_ended_session_is_refused(rig):
         rig.interrupt()
 
 
-# --- an utterance behind the cut one that was sent early
+# --- an utterance that was sent early, behind the interrupted one
 
 
 def test_an_utterance_sent_early_is_sent_again_whole_under_a_fresh_id(rig, near_the_end):
@@ -343,7 +354,7 @@ def test_events_under_its_old_id_are_ignored(rig, near_the_end):
 
 @pytest.mark.parametrize("sign", ["id", "none", "pose"])
 def test_a_start_that_the_interrupt_overtakes_costs_no_audio(rig, near_the_end, sign):
-    """`a` ends by itself while the interrupt is on its way, so that `b` starts, and is dropped with it."""
+    """`a` ends by itself while the interrupt is in flight, so that `b` starts and is dropped."""
     _, second = near_the_end
     rig.interrupt("a")
     rig.tell({"id": started(second), "none": m.SpeakStarted(m.Refs()), "pose": TALKING}[sign])
@@ -359,7 +370,7 @@ def test_a_start_that_the_interrupt_overtakes_costs_no_audio(rig, near_the_end, 
 def test_an_interrupt_whose_utterance_ends_before_it_went_out_is_not_sent(rig, near_the_end):
     first, second = near_the_end
     rig.run(0.2)
-    ticket = rig.session.interrupt("a")
+    interrupt_id = rig.session.interrupt("a")
     rig.tell(ended(first))
     rig.run(0.9)
     assert rig.cuts == []
@@ -367,7 +378,7 @@ def test_an_interrupt_whose_utterance_ends_before_it_went_out_is_not_sent(rig, n
     rig.run(2)
     rig.tell(ended(second))
     assert rig.story("a") == ["started", "completed"]
-    assert rig.answer(ticket) == []
+    assert rig.answer(interrupt_id) == []
     assert rig.sent(second.upstream_id) == b"".join(rig.pcm(0.5, fill=fill) for fill in range(1, 5))
     assert rig.story("b") == ["started", "completed"]
 
@@ -389,21 +400,21 @@ def test_nothing_is_concluded_while_an_interrupt_is_on_its_way(make_rig):
 def test_an_early_utterance_that_was_played_whole_before_the_interrupt_has_ended(rig):
     first, second = rig.say("a", 0.4), rig.say("b", 0.4)
     rig.tell(started(first))
-    ticket = rig.interrupt("a")
+    interrupt_id = rig.interrupt("a")
     rig.tell(ended(second))
     rig.cleared()
     assert (rig.story("a"), rig.story("b")) == (["started", "completed"], ["started", "completed"])
-    assert rig.answer(ticket) == []
+    assert rig.answer(interrupt_id) == []
 
 
 def test_cutting_the_early_one_cuts_what_is_before_it_too(rig, near_the_end):
-    """LiveAvatar drops all it has; it cannot drop the second alone."""
-    ticket = rig.interrupt("b")
+    """LiveAvatar drops all its audio; it cannot drop the second utterance alone."""
+    interrupt_id = rig.interrupt("b")
     rig.cleared()
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a", "b"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a", "b"]
 
 
-# --- interrupts that meet
+# --- concurrent interrupts
 
 
 def test_two_interrupts_of_the_same_share_one_command_and_both_are_answered(rig, speaking):
@@ -424,10 +435,10 @@ def test_an_interrupt_of_all_behind_one_by_id_is_answered_with_all(rig, speaking
 
 
 def test_interrupts_of_two_utterances_are_both_answered(rig, near_the_end):
-    """The second must not push the first aside, or who waits for it would wait for ever."""
-    tickets = rig.interrupt("a"), rig.interrupt("b")
+    """The second must not replace the first, whose caller would then wait forever."""
+    interrupt_ids = rig.interrupt("a"), rig.interrupt("b")
     rig.cleared()
-    assert [[end.utterance_id for end in rig.answer(ticket)] for ticket in tickets] == [["a"], ["b"]]
+    assert [[end.utterance_id for end in rig.answer(one)] for one in interrupt_ids] == [["a"], ["b"]]
     assert len(rig.cuts) == 1
     assert rig.story("b") == ["interrupted"]
     assert rig.speech.active == []
@@ -436,14 +447,14 @@ def test_interrupts_of_two_utterances_are_both_answered(rig, near_the_end):
 def test_an_interrupt_of_all_while_one_is_on_its_way_cuts_what_came_meanwhile(rig, speaking):
     rig.interrupt()
     rig.say("b", 1)
-    ticket = rig.interrupt("b")
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["b"]
+    interrupt_id = rig.interrupt("b")
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["b"]
     rig.cleared()
     assert rig.speech.active == []
 
 
 def test_the_end_of_the_session_answers_interrupts_on_their_way(rig, speaking):
-    ticket = rig.interrupt()
+    interrupt_id = rig.interrupt()
     rig.session.end(EndReason.UPSTREAM_FAILED, rig.now_s)
-    assert [end.utterance_id for end in rig.answer(ticket)] == ["a"]
+    assert [end.utterance_id for end in rig.answer(interrupt_id)] == ["a"]
     assert rig.story("a") == ["started", "interrupted"]

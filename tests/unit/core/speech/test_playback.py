@@ -1,4 +1,4 @@
-"""What LiveAvatar's builds say about speech, in all their dialects: one start and one end for each utterance."""
+"""Reports of LiveAvatar's builds about playback: one start and one end for each utterance."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def says(kind, *ids, task_id=""):
     return kind(m.Refs(ids, task_id))
 
 
-# --- which utterance an event is about
+# --- utterances of events
 
 
 def test_an_utterance_starts_and_ends_however_a_build_names_it(rig, refs_of):
@@ -35,7 +35,7 @@ def test_an_utterance_starts_and_ends_however_a_build_names_it(rig, refs_of):
 
 
 def test_two_utterances_in_line_are_told_apart_however_a_build_names_them(rig, refs_of):
-    """By source id, by the echoed event id, by a task that an ack taught, or in the order they were begun."""
+    """Events match by source id, echoed event id, a task known from an ack, or the order of the utterances."""
     first, second = rig.say("a", 0.5), rig.say("b", 0.5)
     rig.run(0.15)
     for utterance in (first, second):
@@ -50,7 +50,7 @@ def test_two_utterances_in_line_are_told_apart_however_a_build_names_them(rig, r
 
 
 def test_our_own_id_goes_before_a_task(rig):
-    """A build that gives one task to all utterances must not let the first stand for the second."""
+    """With a build that gives one task to all utterances, the first must not stand for the second."""
     first, second = rig.say("a", 0.4), rig.say("b", 0.4)
     rig.tell(about(APPENDED, first, "same"), about(STARTED, first, "same"))
     rig.run(0.4)
@@ -73,7 +73,7 @@ def test_an_event_about_an_ended_utterance_is_not_taken_for_the_next(rig):
 
 
 def test_a_late_start_of_an_ended_utterance_does_not_leave_the_avatar_talking(rig):
-    """Nothing would end that pose, and a listening pose would be waited for in vain."""
+    """No event would end that pose, and a requested listening pose would never be taken."""
     utterance = rig.say("u", 0.4)
     rig.tell(about(STARTED, utterance))
     rig.run(0.4)
@@ -93,12 +93,19 @@ def test_a_start_before_anything_was_sent_is_ignored(rig):
     assert rig.story("u") == []
 
 
+def test_a_talking_pose_with_nothing_in_line_starts_nothing(rig):
+    rig.tell(TALKING)
+    rig.say("u", 0.4)
+    assert rig.session.pose is Pose.TALKING
+    assert rig.story("u") == []
+
+
 def test_an_end_with_nothing_in_line_is_ignored(rig):
     rig.tell(says(ENDED), says(APPENDED), IDLE, says(m.Committed, "x"))
     assert rig.speech.active == []
 
 
-# --- both families of events, in any order
+# --- events and poses, in any order
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(2))))
@@ -123,7 +130,7 @@ def test_state_updates_alone_are_enough(rig):
 
 
 def test_a_storm_of_events_per_chunk_makes_one_pair(rig):
-    """A build that names each packet in its own start and end."""
+    """A build may report a start and an end for each packet."""
     utterance = rig.begin("u")
     for _ in range(40):
         rig.receive(utterance, rig.pcm(0.1))
@@ -181,7 +188,7 @@ def test_an_idle_pose_before_anything_started_is_no_end(rig):
     assert rig.story("u") == []
 
 
-# --- what LiveAvatar leaves out
+# --- missing reports
 
 
 def test_an_end_without_a_start_tells_both(rig):
@@ -259,12 +266,12 @@ def test_an_end_that_never_comes_is_concluded(rig):
     assert (end.outcome.value, end.inferred, end.played_s) == ("completed", True, 1.0)
 
 
-# --- taken, and never begun
+# --- accepted utterances that never start
 
 
 @pytest.fixture
 def told(rig):
-    """A session in which LiveAvatar has told a start, and confirms everything."""
+    """Rig whose LiveAvatar has reported a start, and confirms everything."""
     first = rig.say("first", 0.4)
     refs = m.Refs((first.upstream_id,))
     rig.acknowledge()
@@ -309,7 +316,7 @@ def test_an_utterance_in_line_has_its_time_from_its_turn(told):
     told.tell(m.SpeakStarted(m.Refs((first.upstream_id,))))
     told.run(3.5)
     told.acknowledge()
-    told.acknowledge()  # the second one begins when all of the first one is confirmed
+    told.acknowledge()  # the second utterance begins when all of the first is confirmed
     told.run(3.0)
     told.tell(m.SpeakEnded(m.Refs((first.upstream_id,))))
     told.run(4.9)
@@ -319,7 +326,7 @@ def test_an_utterance_in_line_has_its_time_from_its_turn(told):
 
 
 def test_an_avatar_that_is_seen_talking_is_heard(told):
-    """Between two utterances the pose need not change, so it proves little, but enough for this."""
+    """The pose need not change between two utterances, but proves that the avatar talks."""
     first = told.say("u1", 0.4)
     told.say("u2", 3.0)
     told.acknowledge()
@@ -342,7 +349,7 @@ def test_a_start_that_a_lost_socket_may_have_swallowed_is_concluded(told):
 
 
 def test_an_utterance_in_line_has_its_time_for_a_first_sign_from_its_turn(make_rig):
-    """Before it, LiveAvatar may speak for longer than estimated: what went up twice is spoken twice."""
+    """LiveAvatar may play longer than estimated before it, since repeated audio is played twice."""
     rig = make_rig(scheduler={"queue_lead_s": 3.0}).ready()
     first, second = rig.say("u1", 2.0), rig.say("u2", 9.0)
     rig.run(1.0)

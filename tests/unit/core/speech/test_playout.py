@@ -1,4 +1,4 @@
-"""The playout clock: cautious about lead, honest about what was heard."""
+"""Playout clock: a cautious lead, and a realistic position."""
 
 import pytest
 from hypothesis import given, settings

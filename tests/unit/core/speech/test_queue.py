@@ -1,4 +1,4 @@
-"""Who is in line: what is taken in, what is refused, how much credit is left, and what is found again."""
+"""Queue of utterances: input, refusals, credit, and utterances that are resumed."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def started(utterance) -> m.SpeakStarted:
     return m.SpeakStarted(m.Refs((utterance.upstream_id,)))
 
 
-# --- intake
+# --- input
 
 
 def test_chunks_after_the_seal_are_dropped_and_counted(rig):
@@ -104,7 +104,7 @@ def test_credit_is_whole_samples_of_the_callers_format(make_rig):
 
 @pytest.mark.parametrize("byte_rate", [8_000, 11_025 * 2, 22_050 * 4, 44_100 * 2, 48_000 * 8])
 def test_all_of_the_credit_can_be_used_in_any_format(make_rig, byte_rate):
-    """Seconds are floats and bytes are not: rounding must not turn told credit into a refusal."""
+    """Seconds are floats and bytes are not: rounding must not lead to a refusal of granted credit."""
     for others_bytes in range(2, 400, 6):
         rig = make_rig({"max_buffered_s": 1.0}).connect()
         intake = replace(rig.native, byte_rate=byte_rate, frame_bytes=2)
@@ -123,7 +123,7 @@ def test_credit_grows_as_audio_goes_up(rig):
 
 
 def test_credit_that_an_interrupt_frees_can_be_used_at_once(make_rig):
-    """It is told in the next ack, before LiveAvatar has answered the interrupt."""
+    """The next ack reports the credit, before LiveAvatar has answered the interrupt."""
     rig = make_rig({"max_buffered_s": 5.0}).ready()
     rig.say("a", 5)
     second = rig.begin("b")
@@ -148,7 +148,7 @@ def test_credit_that_was_told_holds_when_audio_has_to_wait_again(make_rig):
     rig.receive(second, bytes(told))
 
 
-# --- what is found again
+# --- resumed utterances
 
 
 def test_an_utterance_is_found_again_as_long_as_it_lives(rig):

@@ -1,4 +1,4 @@
-"""The packet scheduler against an avatar made of arithmetic: never dry, and never further ahead than it may."""
+"""Packet scheduler against a simulated avatar: no underrun, and no lead above the largest."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ _EPSILON_S = 1e-6
 
 @dataclass
 class Avatar:
-    """Begins 200 ms after its first packet and plays in real time; notes when it has nothing to play."""
+    """Simulated avatar that starts 200 ms after its first packet, plays in real time, and records underruns."""
 
     starts_at_s: float | None = None
     got_s: float = 0.0
@@ -34,7 +34,7 @@ class Avatar:
 
 @dataclass
 class Played:
-    """What became of one utterance."""
+    """Result of an utterance."""
 
     packets_s: list[float]
     times_s: list[float]
@@ -51,7 +51,7 @@ def play(
     clock, played = PlayoutClock(start_delay_s=_START_DELAY_S), Played([], [], [], Avatar())
     buffered, last_s, pending, now_s = 0, 0.0, list(arrivals), 0.0
     while pending or buffered or now_s < sealed_at_s:
-        assert now_s < 120, "the scheduler keeps audio back for ever"
+        assert now_s < 120, "the scheduler holds back audio without end"
         while pending and pending[0][0] <= now_s + _EPSILON_S:
             buffered += round(pending.pop(0)[1] * _BYTE_RATE / 2) * 2
             last_s = now_s
@@ -79,7 +79,7 @@ def decide(scheduler, clock, buffered, sealed, now_s, last_s) -> Decision:
 
 
 def real_time(seconds: float, chunk_s: float) -> list[tuple[float, float]]:
-    """A microphone: each chunk comes when it has been spoken."""
+    """Return the chunks of a microphone, each at the time at which it has been spoken."""
     return [((index + 1) * chunk_s, chunk_s) for index in range(round(seconds / chunk_s))]
 
 
@@ -131,7 +131,7 @@ def test_a_burst_is_played_without_a_gap_and_never_further_ahead_than_the_lead()
 
 
 def test_a_slow_source_gets_a_first_packet_again_each_time_it_ran_dry():
-    """Half real time: each time the avatar runs dry, enough is gathered before it goes on."""
+    """The source gives half of real time, so after each underrun a whole first packet is gathered again."""
     slow = [(index * 0.2, 0.1) for index in range(50)]
     played = play(slow, sealed_at_s=10)
     assert played.avatar.got_s == pytest.approx(5)

@@ -1,4 +1,4 @@
-"""Speech on its way out: packets in order, ends behind them, and waking up in time."""
+"""Sender: packets in order, ends after them, and wakes in time."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_all_of_a_burst_goes_up_in_order_and_is_sealed_after_its_last_byte(rig):
 
 
 def test_a_real_time_source_is_sent_without_any_other_input(rig):
-    """The first chunk of an idle session has to wake whoever sends."""
+    """The first chunk of an idle session must wake the driver."""
     utterance = rig.begin("u")
     for _ in range(60):
         rig.receive(utterance, rig.pcm(0.02))
@@ -107,7 +107,7 @@ def test_what_a_resampler_holds_back_follows_before_the_end(rig):
 
 
 def test_a_word_shorter_than_what_a_resampler_holds_back_is_spoken(rig):
-    """Its bytes were all taken before the end was known, and not one came out."""
+    """All its bytes were cut before the end was known, and the converter returned none."""
     utterance = rig.begin("u", replace(rig.native, new_converter=lambda: rig.lagging(4_000)))
     rig.receive(utterance, rig.pcm(0.03))
     rig.run(0.5)
@@ -134,7 +134,7 @@ def test_an_utterance_without_audio_ends_as_soon_as_it_is_sealed_and_leaves_no_t
 
 
 def test_audio_that_amounts_to_no_sample_ends_without_a_trace(rig):
-    """A single sample of 48 kHz may be rounded away."""
+    """A resampler may round away a single sample of 48 kHz."""
 
     class Mute:
         def convert(self, chunks, *, last):

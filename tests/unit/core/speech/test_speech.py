@@ -1,4 +1,4 @@
-"""Speech on its way out: utterances in line, packets in order, credit, and waking up in time."""
+"""Speech: progress of utterances, and failures."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_a_completed_utterance_was_played_whole_and_counts(rig):
     assert rig.speech.totals.utterance_count == 1
 
 
-# --- what goes wrong
+# --- failures
 
 
 def test_a_rejected_utterance_is_spoken_up_to_the_bad_chunk_and_then_ends_as_failed(rig):

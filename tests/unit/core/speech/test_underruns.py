@@ -1,4 +1,4 @@
-"""A source that gives too little shows: by an event when the avatar runs dry, and by its idle limit."""
+"""Underruns: an event when the avatar runs dry, and the idle limit of utterances."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from liveavatar_gateway.core.states import Outcome
 
 
 def _started(rig, seconds=1.0):
-    """An open utterance of which some audio is being heard."""
+    """Open utterance that is playing."""
     utterance = rig.begin("u")
     rig.receive(utterance, rig.pcm(seconds))
     rig.acknowledge()

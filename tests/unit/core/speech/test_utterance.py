@@ -1,4 +1,4 @@
-"""One utterance: bytes in by offset, packets out, and how far each byte came."""
+"""Utterance: bytes in by offset, packets out, and the progress of each byte."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def intake(rig):
 
 @pytest.fixture
 def new(intake):
-    """Makes an utterance with 2000 bytes of credit."""
+    """Factory of utterances with 2000 bytes of credit."""
 
     def make(**changes) -> Utterance:
         changed = replace(intake, **changes)
@@ -58,7 +58,7 @@ def test_a_repeated_chunk_is_dropped(utterance):
     utterance.receive(0, b"aabb", 1.0)
     assert utterance.receive(0, b"aabb", 2.0) == 0
     assert utterance.received == 4
-    assert utterance.last_chunk_at_s == 1.0, "what was known already is no sign of a source that goes on"
+    assert utterance.last_chunk_at_s == 1.0, "repeated bytes are no sign of a source that continues"
 
 
 def test_a_chunk_that_ends_before_what_was_received_is_dropped(utterance):
@@ -115,11 +115,11 @@ def test_a_caller_may_go_on_at_any_byte(utterance):
 
 def test_a_sample_that_never_comes_whole_is_dropped_at_the_end_and_counted(utterance):
     utterance.receive(None, b"aab", 1.0)
-    assert utterance.dropped_tail_bytes == 0, "its rest may still come"
+    assert utterance.dropped_tail_bytes == 0, "the rest of the sample may still come"
     utterance.seal()
     assert utterance.dropped_tail_bytes == 1
     assert utterance.take_packet(2, NOW) == b"aa"
-    assert not utterance.has_tail, "there is nothing left to speak"
+    assert not utterance.has_tail, "no audio is left to speak"
     assert utterance.charged_s == 0, "its caller gets the whole credit back"
     assert utterance.finish(Outcome.COMPLETED, 0.0) == 1
     assert (utterance.outcome, utterance.failure, utterance.received) == (Outcome.COMPLETED, None, 3)
@@ -159,7 +159,7 @@ def test_a_file_is_refused_however_its_first_bytes_are_cut(utterance, cuts):
     pieces = [header[start:end] for start, end in zip([0, *cuts], [*cuts, len(header)], strict=True)]
     for piece in pieces[:-1]:
         utterance.receive(None, piece, 1.0)
-        assert utterance.buffered == 0, "nothing is spoken before it is known to be no file"
+        assert utterance.buffered == 0, "no audio is sent before the check for a file"
     received = utterance.received
     with pytest.raises(AudioContainerDetected) as refused:
         utterance.receive(None, pieces[-1], 1.0)
@@ -288,7 +288,7 @@ def test_the_last_packet_of_a_sealed_utterance_brings_the_tail_along(new, rig):
 
 
 def test_what_a_converter_holds_back_is_not_there_until_it_went_out(new, rig):
-    """Another process that goes on there, or a caller that lets go of what is there, would lose it."""
+    """Another process that continues there, or a caller that releases confirmed audio, would lose these bytes."""
     utterance = new(new_converter=lambda: rig.lagging(4))
     utterance.receive(None, b"aabbccdd", 1.0)
     utterance.take_packet(6, NOW)
@@ -304,7 +304,7 @@ def test_what_a_converter_holds_back_is_not_there_until_it_went_out(new, rig):
 
 def test_what_is_held_back_of_another_rate_is_whole_samples_of_it(new):
     class Halved:
-        """Twice the rate and two channels: a quarter of the bytes, the latest sample held back."""
+        """Converter of 48 kHz stereo: returns a quarter of the bytes, and holds back the latest sample."""
 
         def convert(self, chunks, *, last):
             size = sum(map(len, chunks)) // 4
@@ -354,7 +354,7 @@ def test_a_rewind_starts_the_conversion_anew(new, rig):
 
 
 def test_audio_that_waits_again_does_not_take_the_credit_twice(utterance):
-    """The caller was told that there is room: a rewind must not break that word."""
+    """A rewind must not revoke credit that the caller was granted."""
     utterance.receive(None, bytes(1_000), 1.0)
     utterance.receive(None, bytes(1_000), 1.0)
     utterance.take_packet(1_000, NOW)
@@ -430,7 +430,7 @@ def test_what_a_lost_socket_may_not_have_delivered_does_not_count_as_taken(utter
     assert utterance.taken == 400
 
 
-# --- its states: each method in each state
+# --- states: each method in each state
 
 
 def _waiting(utterance):
@@ -487,7 +487,7 @@ _SEND_FOLLOWING = {
     (SendState.COMMITTED, "send_end"): None,
     (SendState.COMMITTED, "rewind"): SendState.WAITING,
 }
-"""None is refused; what is not listed changes no state."""
+"""Each method is accepted in each state; a pair that is not listed changes no state."""
 
 
 @pytest.mark.parametrize("method", _SEND_METHODS)
@@ -560,7 +560,7 @@ _PLAYBACK_FOLLOWING = {
     (PlaybackState.UNPLAYED, "rewind"): None,
     (PlaybackState.UNPLAYED, "finish"): None,
 }
-"""None is refused; what is not listed changes no state."""
+"""Each method is accepted in each state; a pair that is not listed changes no state."""
 
 
 @pytest.mark.parametrize("method", _PLAYBACK_METHODS)

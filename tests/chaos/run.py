@@ -74,7 +74,7 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
 
                 def is_over() -> bool:
                     over_s = time.monotonic() - until_s
-                    return over_s >= MORE_S or (over_s >= 0 and _played(talks) >= callers)
+                    return over_s >= MORE_S or (over_s >= 0 and _played_count(talks) >= callers)
 
                 talking = [
                     asyncio.create_task(Caller(number, seed, client, talks).talk_until(is_over))
@@ -97,7 +97,7 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
     return result
 
 
-def _played(talks: list[Talk]) -> int:
+def _played_count(talks: list[Talk]) -> int:
     return sum(said.outcome == "played" for talk in talks for said in talk.said)
 
 

@@ -9,7 +9,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +27,26 @@ PHRASES = {
     r"\bfor ever\b": "forever",
 }
 """Phrases that read as a translation, with the plain word for each."""
+
+DOCUMENT_PHRASES = PHRASES | {
+    r"\ball the same\b": "nevertheless",
+    r"(?<!\()(?<!called )\bbarge-?ins?\b": "interrupt",
+    r"\bfor want of\b": "for lack of",
+    r"\bgo(?:es|ing)? on\b|\bwent on\b": "continue",
+    r"\bgo(?:es)? up\b|\bwent up\b": "is sent",
+    r"\bgood for some\b": "enough for about",
+    r"\bhasten\w*": "speed up",
+    r"\bin line\b(?! with)": "queued",
+    r"\blets? go of\b": "release",
+    r"\bmerely\b": "only",
+    r"\bplaces? on the account\b": "permit",
+    r"\btaken for\b": "counts as",
+    r"\btell(?:s|ing)?\b|\btold\b": "report",
+    r"\bthe one before\b": "the previous",
+    r"\btorn down\b": "deleted",
+    r"\bwhoever\b": "the caller that",
+}
+"""Phrases that documents must not have: they are read by people who do not know the code."""
 
 _GENERATED = ("_pb2", "third_party/", "node_modules/")
 
@@ -58,14 +78,18 @@ def proto_comments(source: str) -> Iterator[tuple[int, str]]:
             block = []
 
 
+_QUOTED = re.compile(r"`[^`]*`")
+
+
 def paragraphs(source: str) -> Iterator[tuple[int, str]]:
-    """Yield each line of a document that is prose, which those inside code fences are not."""
+    """Yield each line of a document that is prose: outside code fences, and without inline code."""
     fenced = False
     for number, line in enumerate(source.splitlines(), start=1):
         if line.lstrip().startswith("```"):
             fenced = not fenced
         elif not fenced:
-            yield number, line
+            # Names of fields and tests are quoted as they are.
+            yield number, _QUOTED.sub("", line)
 
 
 def opener(text: str) -> list[str]:
@@ -75,10 +99,10 @@ def opener(text: str) -> list[str]:
     return [f'opens with "{first}"; open with an imperative verb or a noun phrase'] if first in OPENERS else []
 
 
-def phrases(text: str) -> list[str]:
+def phrases(text: str, excluded: Mapping[str, str] = PHRASES) -> list[str]:
     """Return the complaints about phrases in a text."""
     found = []
-    for phrase, plain in PHRASES.items():
+    for phrase, plain in excluded.items():
         found += [f'says "{match.group(0)}"; say "{plain}"' for match in re.finditer(phrase, text, re.IGNORECASE)]
     return found
 
@@ -92,7 +116,8 @@ def check(path: Path) -> list[str]:
     name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     found: list[str] = []
     for line, text in _READERS[path.suffix](source):
-        complaints = phrases(text) if path.suffix == ".md" else opener(text) + phrases(text)
+        is_document = path.suffix == ".md"
+        complaints = phrases(text, DOCUMENT_PHRASES) if is_document else opener(text) + phrases(text)
         found += [f"{name}:{line}: {complaint}" for complaint in complaints]
     return found
 

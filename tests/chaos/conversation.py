@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-import time
+from collections.abc import Callable
 
 from chaos.history import Said, Talk
 
@@ -35,16 +35,16 @@ class Caller:
         self._talks = talks
         self._count = 0
 
-    async def talk_until(self, until_s: float) -> None:
-        """Hold sessions until `until_s`, a monotonic time; the last one is finished."""
+    async def talk_until(self, is_over: Callable[[], bool]) -> None:
+        """Hold sessions until `is_over` says so; the last one is finished."""
         await asyncio.sleep(self._rng.uniform(0, 1))
-        while time.monotonic() < until_s:
+        while not is_over():
             talk = Talk(self._number)
             self._talks.append(talk)
-            await self._session(talk, until_s)
+            await self._session(talk, is_over)
             await asyncio.sleep(self._rng.uniform(0.1, 0.5))
 
-    async def _session(self, talk: Talk, until_s: float) -> None:
+    async def _session(self, talk: Talk, is_over: Callable[[], bool]) -> None:
         session = self._client.open_session(AVATAR, timeout=30)
         watching: asyncio.Task[None] | None = None
         try:
@@ -53,7 +53,7 @@ class Caller:
             talk.session_id, talk.upstream_id = session.id, session.record.upstream_session_id
             watching = asyncio.create_task(_watch(session, talk))
             for _ in range(self._rng.randint(2, 5)):
-                if time.monotonic() >= until_s or talk.error:
+                if is_over() or talk.error:
                     break
                 await self._turn(session, talk)
         except GatewayError as error:

@@ -32,6 +32,8 @@ from liveavatar.gateway import AsyncClient
 _FRESH = random.SystemRandom()
 GRACE_S = 25.0
 """The gateways' detach grace and 10 s: what is active upstream after that has leaked."""
+MORE_S = 60.0
+"""A drain, or a network that is down, may take up all of a short run; speech must be heard soon after it."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -57,7 +59,7 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
 
     Args:
         seed: What faults and callers follow from.
-        seconds: How long conversations are begun.
+        seconds: How long conversations are begun; up to `MORE_S` longer where too little was played until then.
         callers: How many talk at once.
         folder: Where history and logs go.
     """
@@ -68,8 +70,14 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
         talks: list[Talk] = []
         try:
             async with AsyncClient(stage.targets) as client:
+                until_s = time.monotonic() + seconds
+
+                def is_over() -> bool:
+                    over_s = time.monotonic() - until_s
+                    return over_s >= MORE_S or (over_s >= 0 and _played_count(talks) >= callers)
+
                 talking = [
-                    asyncio.create_task(Caller(number, seed, client, talks).talk_until(time.monotonic() + seconds))
+                    asyncio.create_task(Caller(number, seed, client, talks).talk_until(is_over))
                     for number in range(callers)
                 ]
                 breaking = asyncio.create_task(_break(stage, result))
@@ -83,10 +91,14 @@ async def run_seed(seed: int, *, seconds: float, callers: int, folder: Path) -> 
             await asyncio.to_thread(stage.close)
         _check_logs(stage, result)
     if (played := result.outcomes["played"]) < callers:
-        result.violations.append(f"only {played} utterances were played: too few to show anything")
+        result.violations.append(f"only {played} utterances were played, also {MORE_S:g} s after the faults")
     result.seconds = time.monotonic() - began_s
     _keep(folder, stage, talks, result)
     return result
+
+
+def _played_count(talks: list[Talk]) -> int:
+    return sum(said.outcome == "played" for talk in talks for said in talk.said)
 
 
 async def _break(stage: Stage, result: Result) -> None:

@@ -261,6 +261,20 @@ class TestDocumentation:
         ]
         assert dead == []
 
+    def test_each_fixed_bug_names_tests_that_exist_and_a_kind_that_is_explained(self):
+        kinds_table, bugs_table = (ROOT / "tests/BUGS.md").read_text().split("| what happened, and why |")
+        kinds = re.findall(r"^\| (\w+) \| ", kinds_table, re.MULTILINE)
+        rows = [
+            line.strip("| ").split(" | ") for line in bugs_table.splitlines()[2:] if not line.startswith("|---")
+        ]
+        assert [row for row in rows if len(row) != 3 or row[1] not in kinds] == []
+        tests = "\n".join(page.read_text() for page in (ROOT / "tests").rglob("test_*.py"))
+        defined = set(re.findall(r"def (test_\w+)\(", tests))
+        named = re.findall(r"`(test_\w+)(?:\[[^`]*)?`", bugs_table)
+        assert [name for name in named if name not in defined] == []
+        paths = re.findall(r"`(tests/[^`]+)`", bugs_table)
+        assert [path for path in paths if not (ROOT / path).exists()] == []
+
 
 def test_a_drain_is_told_in_the_same_sentence_everywhere_and_with_the_wait_of_its_retry_info():
     draining = errors.Draining()

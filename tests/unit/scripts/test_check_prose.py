@@ -53,3 +53,19 @@ def test_verbs_and_noun_phrases_pass(tmp_path):
     )
     done = check(path)
     assert (done.returncode, done.stdout) == (0, "prose: clean\n")
+
+
+def test_a_document_is_held_to_more_phrases_outside_of_its_code(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(
+        "The session goes on.\n\n```\nit goes on\n```\n\n`test_it_is_told` and a place in line with others.\n"
+    )
+    done = check(path)
+    assert done.returncode == 1
+    assert done.stdout == f'{path}:1: says "goes on"; say "continue"\n'
+
+
+def test_a_docstring_may_use_words_that_documents_may_not(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text('"""Session that goes on."""\n')
+    assert check(path).returncode == 0

@@ -53,7 +53,7 @@ def test_the_upstream_session_that_spoke_last_is_gone_on_with_if_it_can_be_reach
     assert current_upstream(_stored(record, upstreams), record) is expected
 
 
-def test_a_session_that_continues_announces_the_limit_of_its_avatar():
+def test_a_process_that_goes_on_with_a_session_tells_the_same_limit():
     started = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
     record = Record(
         spec=SPEC, created_at=CREATED_AT, started_at=CREATED_AT, upstream_session_id="old", expires_in_s=50.0

@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 # Tests mostly wait for speech to be spoken, so more workers than cores is right.
-WORKERS ?= 4
+WORKERS ?= 6
 
 # The folders of the four distributions' pyproject.toml.
 DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emulator demo

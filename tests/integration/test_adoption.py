@@ -252,7 +252,9 @@ async def test_a_session_that_nobody_comes_back_to_is_ended_when_the_rest_of_its
             await asyncio.sleep(0.5)
             if emulator.active() == 0:
                 break
-        assert 7 < time.monotonic() - left_at_s < 9 + 10
+        # A grace that began anew with each owner would outlast them all.
+        assert emulator.active() == 0
+        assert time.monotonic() - left_at_s > 7
         async with connect(gateway.address) as caller:
             session = await caller.get(attachment.session_id)
             assert session.end_reason == session_pb2.END_REASON_CALLER_LOST

@@ -27,9 +27,9 @@ class Scene:
         self.emulator = emulator
         self.attachment: Attachment
 
-    async def speak(self) -> None:
-        """Speak one utterance to its end, and interrupt a second one."""
-        limit = duration_pb2.Duration(seconds=8)
+    async def speak(self, limit_s: int = 60) -> None:
+        """Speak one utterance to its end, and interrupt a second one, in a session of limited length."""
+        limit = duration_pb2.Duration(seconds=limit_s)
         self.attachment = await self.caller.attach(max_duration=limit, detach_grace=duration_pb2.Duration(nanos=1))
         await self.attachment.until_ready()
         stream = await self.caller.speak(self.attachment.session_id)
@@ -120,7 +120,7 @@ WAYS = {
 @pytest.mark.parametrize("by", WAYS)
 async def test_the_final_record_says_why_it_ended_and_what_it_used(scene, by):
     way, reason, upstream_word = WAYS[by]
-    await scene.speak()
+    await scene.speak(limit_s=8 if way is _by_time else 60)
     await way(scene)
     session = await scene.ended()
     assert session_pb2.EndReason.Name(session.end_reason) == f"END_REASON_{reason}"

@@ -33,12 +33,12 @@ class AdminService(AdminServiceServicer):
     """Operation of this process."""
 
     def __init__(
-        self, config: AdminConfig, directory: Directory, drain: Drain, places: Permits, ownership: Inventory
+        self, config: AdminConfig, directory: Directory, drain: Drain, permits: Permits, ownership: Inventory
     ) -> None:
         self._config = config
         self._directory = directory
         self._drain = drain
-        self._places = places
+        self._permits = permits
         self._ownership = ownership
         self._started_at = datetime.now(UTC)
 
@@ -70,9 +70,9 @@ class AdminService(AdminServiceServicer):
             version=__version__,
             started_at=mapping.timestamp(self._started_at),
             drain_deadline=mapping.timestamp(self._drain.deadline),
-            permit_count=self._places.limit,
-            used_permit_count=self._places.used,
-            waiting_count=self._places.waiting,
+            permit_count=self._permits.limit,
+            used_permit_count=self._permits.used,
+            waiting_count=self._permits.waiting,
             session_count=len(self._directory.living()),
             adopted_count=self._ownership.adopted_count,
             swept_count=self._ownership.swept_count,

@@ -27,10 +27,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class SessionService(SessionServiceServicer):
     """Life cycle of the sessions in a directory."""
 
-    def __init__(self, config: RpcConfig, directory: Directory, places: Permits) -> None:
+    def __init__(self, config: RpcConfig, directory: Directory, permits: Permits) -> None:
         self._config = config
         self._directory = directory
-        self._places = places
+        self._permits = permits
 
     async def Attach(  # type: ignore[override]  # noqa: N802, D102 - named and described in the contract
         self, request_iterator: AsyncIterator[p.AttachRequest], context: _Context
@@ -111,9 +111,9 @@ class SessionService(SessionServiceServicer):
             ],
             min_sample_rate_hz=MIN_RATE_HZ,
             max_sample_rate_hz=MAX_RATE_HZ,
-            permit_count=self._places.limit,
-            used_permit_count=self._places.used,
-            waiting_count=self._places.waiting,
+            permit_count=self._permits.limit,
+            used_permit_count=self._permits.used,
+            waiting_count=self._permits.waiting,
             detach_grace=mapping.duration(self._config.detach_grace_s),
             draining=self._directory.draining,
         )

@@ -156,7 +156,7 @@ class TestReasons:
         assert {reason: names for reason, names in classes.items() if len(names) != 1} == {}
 
     def test_every_class_that_can_be_raised_has_a_reason(self):
-        groups = {"CallerError", "CapacityError", "OwnershipError", "UpstreamError"}
+        groups = {"CallerError", "AccessError", "CapacityError", "OwnershipError", "UpstreamError"}
         found = {
             name
             for name, found in inspect.getmembers(errors, inspect.isclass)

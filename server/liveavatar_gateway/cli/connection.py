@@ -33,6 +33,7 @@ _NEXT_STEPS: Final = {
     "AUDIO_CONTAINER_DETECTED": "convert it to WAV: ffmpeg -i FILE -f wav - | liveavatar-gateway say -",
     "AUDIO_FORMAT_UNSUPPORTED": "convert it: ffmpeg -i FILE -ar 24000 -ac 1 -c:a pcm_s16le out.wav",
     "AUDIO_MISALIGNED": "check --encoding and --channels: the audio ends inside a sample",
+    "CREDENTIAL_EXPIRED": "ask the operator of the gateway for a new credential",
     "INTERNAL": "report it with the incident number, under which the gateway's log has the details",
 }
 

@@ -2,6 +2,7 @@
 
 GatewayError
 ├── CallerError      the caller must change something
+├── AccessError      the caller is unknown, or may not make the call
 ├── CapacityError    a limit, with its scope and a wait
 ├── OwnershipError   another stream or process holds it, or its owner cannot be determined
 ├── UpstreamError    LiveAvatar refused or failed, with its own code and message
@@ -49,6 +50,10 @@ class GatewayError(Exception):
 
 class CallerError(GatewayError):
     """The caller must change something; the same call fails again."""
+
+
+class AccessError(GatewayError):
+    """The caller is unknown, or may not make the call."""
 
 
 class CapacityError(GatewayError):
@@ -282,6 +287,80 @@ class MetadataTooLarge(CallerError):
             f"metadata of {size_bytes} bytes is above the limit of {limit_bytes}; send fewer or shorter headers",
             size_bytes=size_bytes,
             limit_bytes=limit_bytes,
+        )
+
+
+class CredentialMissing(AccessError):
+    """The call has no credential."""
+
+    reason = "CREDENTIAL_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the call has no credential; send the header `authorization: Bearer ...` with an API key or a token"
+        )
+
+
+class CredentialInvalid(AccessError):
+    """The credential is malformed, unknown or revoked, or its signature or claims are wrong."""
+
+    reason = "CREDENTIAL_INVALID"
+
+    def __init__(self, cause: str) -> None:
+        """Create the error with a cause that repeats no part of the credential."""
+        super().__init__(f"the credential is not valid: {cause}", cause=cause)
+
+
+class CredentialExpired(AccessError):
+    """The credential is no longer valid."""
+
+    reason = "CREDENTIAL_EXPIRED"
+
+    def __init__(self, expired_at: str) -> None:
+        """Create the error with the end of the credential's validity, ISO 8601."""
+        super().__init__(
+            f"the credential expired at {expired_at}; call again with a new one", expired_at=expired_at
+        )
+
+
+class CredentialUnverifiable(AccessError):
+    """The keys that would verify a token cannot be read at present."""
+
+    reason = "CREDENTIAL_UNVERIFIABLE"
+
+    def __init__(self, issuer: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"the gateway cannot read the keys of the issuer {issuer} at present; call again",
+            retry_after_s=retry_after_s,
+            issuer=issuer,
+        )
+
+
+class TenantSuspended(AccessError):
+    """The operator has suspended the tenant."""
+
+    reason = "TENANT_SUSPENDED"
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"the tenant {tenant} is suspended; ask the operator of the gateway", tenant=tenant)
+
+
+class RoleMissing(AccessError):
+    """The credential's roles do not include the call."""
+
+    reason = "ROLE_MISSING"
+
+    def __init__(self, what: str, roles: str) -> None:
+        """Create the error.
+
+        Args:
+            what: Method, or message of a method, that was refused.
+            roles: Roles of which any suffices.
+        """
+        super().__init__(
+            f"{what} needs the role {roles}, which the credential lacks; ask the operator of the gateway for it",
+            what=what,
+            roles=roles,
         )
 
 

@@ -10,7 +10,7 @@ from liveavatar.gateway.v1 import errors_pb2
 from liveavatar_gateway.core import errors as server
 
 REASONS = [name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name][1:]
-GROUPS = ("CallerError", "CapacityError", "OwnershipError", "UpstreamError", "InternalError")
+GROUPS = ("CallerError", "AccessError", "CapacityError", "OwnershipError", "UpstreamError", "InternalError")
 
 
 def packed(*details):

@@ -7,7 +7,7 @@ from liveavatar_gateway.core import errors as e
 
 _PREFIX = "ERROR_REASON_"
 _DOCUMENTED = {value.name for value in errors_pb2.ErrorReason.DESCRIPTOR.values if value.number}
-_BRANCHES = (e.CallerError, e.CapacityError, e.OwnershipError, e.UpstreamError, e.InternalError)
+_BRANCHES = (e.CallerError, e.AccessError, e.CapacityError, e.OwnershipError, e.UpstreamError, e.InternalError)
 
 
 def leaves(root: type[e.GatewayError] = e.GatewayError) -> list[type[e.GatewayError]]:
@@ -30,6 +30,12 @@ EXAMPLES = [
     e.FirstMessageTimeout(10.0),
     e.MalformedMessage("StreamAudio", 7),
     e.MetadataTooLarge(9_000, 8_192),
+    e.CredentialMissing(),
+    e.CredentialInvalid("unknown API key"),
+    e.CredentialExpired("2026-11-30T12:00:00+00:00"),
+    e.CredentialUnverifiable("https://issuer.example", 5.0),
+    e.TenantSuspended("acme"),
+    e.RoleMissing("SessionService.CreateSession", "open"),
     e.CreditExceeded(10, 5, 0.5),
     e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, facts={"limit": 3}),
     e.AttachSuperseded("s"),

@@ -74,12 +74,20 @@ EXAMPLES = {
         e.FirstMessageTimeout(10.0),
         e.MalformedMessage("liveavatar.gateway.v1.SessionService/GetSession", 12),
         e.MetadataTooLarge(20_000, 16_384),
+        e.CredentialMissing(),
+        e.CredentialInvalid("unknown API key"),
+        e.CredentialExpired("2026-11-30T12:00:00+00:00"),
+        e.CredentialUnverifiable("https://issuer.example", 5.0),
+        e.TenantSuspended("acme"),
+        e.RoleMissing("SessionService.CreateSession", "open"),
         e.InternalError("a fault", incident="i-1"),
     )
 }
 
 DOCUMENTED = {
     "INVALID_ARGUMENT": {d.BadRequest},
+    "UNAUTHENTICATED": set(),
+    "PERMISSION_DENIED": set(),
     "NOT_FOUND": set(),
     "ALREADY_EXISTS": set(),
     "FAILED_PRECONDITION": {d.PreconditionFailure},

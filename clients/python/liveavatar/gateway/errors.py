@@ -2,6 +2,7 @@
 
 GatewayError
 ├── CallerError      the caller must change the request
+├── AccessError      the gateway does not know the caller, or does not allow the call
 ├── CapacityError    a limit, with its scope and a wait
 ├── OwnershipError   another stream or process owns the session
 ├── UpstreamError    LiveAvatar refused or failed
@@ -83,6 +84,10 @@ class GatewayError(Exception):
 
 class CallerError(GatewayError):
     """Error that the caller must correct; the same call fails again."""
+
+
+class AccessError(GatewayError):
+    """Refusal of the credential, or of a call that the credential does not allow."""
 
 
 class CapacityError(GatewayError):
@@ -353,6 +358,42 @@ class MetadataTooLarge(CallerError):
     reason = "METADATA_TOO_LARGE"
 
 
+class CredentialMissing(AccessError):
+    """Call without a credential."""
+
+    reason = "CREDENTIAL_MISSING"
+
+
+class CredentialInvalid(AccessError):
+    """Malformed, unknown or revoked credential, or one with a wrong signature or wrong claims."""
+
+    reason = "CREDENTIAL_INVALID"
+
+
+class CredentialExpired(AccessError):
+    """Credential that is no longer valid."""
+
+    reason = "CREDENTIAL_EXPIRED"
+
+
+class CredentialUnverifiable(AccessError):
+    """Token that the gateway cannot verify at present, since it cannot read the issuer's keys."""
+
+    reason = "CREDENTIAL_UNVERIFIABLE"
+
+
+class TenantSuspended(AccessError):
+    """Tenant that the operator has suspended."""
+
+    reason = "TENANT_SUSPENDED"
+
+
+class RoleMissing(AccessError):
+    """Call that none of the credential's roles includes."""
+
+    reason = "ROLE_MISSING"
+
+
 class ConnectionLost(TransportError):
     """Unreachable gateway, or a broken connection to the gateway."""
 
@@ -430,6 +471,12 @@ REASONS: Mapping[str, type[GatewayError]] = {
         FirstMessageTimeout,
         MalformedMessage,
         MetadataTooLarge,
+        CredentialMissing,
+        CredentialInvalid,
+        CredentialExpired,
+        CredentialUnverifiable,
+        TenantSuspended,
+        RoleMissing,
         InternalError,
     )
 }

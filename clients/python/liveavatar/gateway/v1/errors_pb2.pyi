@@ -103,6 +103,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT + BadRequest. The bytes of a message cannot be decoded as the method's request."""
     ERROR_REASON_METADATA_TOO_LARGE: _ErrorReason.ValueType  # 36
     """INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
+    ERROR_REASON_CREDENTIAL_MISSING: _ErrorReason.ValueType  # 37
+    """UNAUTHENTICATED. The call has no credential."""
+    ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 38
+    """UNAUTHENTICATED. The credential is malformed, unknown or revoked, or its signature or its claims are wrong;
+    `metadata.cause` says which.
+    """
+    ERROR_REASON_CREDENTIAL_EXPIRED: _ErrorReason.ValueType  # 39
+    """UNAUTHENTICATED. The credential was valid until `metadata.expired_at`."""
+    ERROR_REASON_CREDENTIAL_UNVERIFIABLE: _ErrorReason.ValueType  # 40
+    """UNAVAILABLE + RetryInfo. The gateway cannot read the keys that verify the token; `metadata.issuer` names its issuer."""
+    ERROR_REASON_TENANT_SUSPENDED: _ErrorReason.ValueType  # 41
+    """PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
+    ERROR_REASON_ROLE_MISSING: _ErrorReason.ValueType  # 42
+    """PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -193,4 +207,18 @@ ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 35
 """INVALID_ARGUMENT + BadRequest. The bytes of a message cannot be decoded as the method's request."""
 ERROR_REASON_METADATA_TOO_LARGE: ErrorReason.ValueType  # 36
 """INVALID_ARGUMENT + BadRequest. The metadata of a call is larger than 16 KiB, as HTTP/2 counts it."""
+ERROR_REASON_CREDENTIAL_MISSING: ErrorReason.ValueType  # 37
+"""UNAUTHENTICATED. The call has no credential."""
+ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 38
+"""UNAUTHENTICATED. The credential is malformed, unknown or revoked, or its signature or its claims are wrong;
+`metadata.cause` says which.
+"""
+ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 39
+"""UNAUTHENTICATED. The credential was valid until `metadata.expired_at`."""
+ERROR_REASON_CREDENTIAL_UNVERIFIABLE: ErrorReason.ValueType  # 40
+"""UNAVAILABLE + RetryInfo. The gateway cannot read the keys that verify the token; `metadata.issuer` names its issuer."""
+ERROR_REASON_TENANT_SUSPENDED: ErrorReason.ValueType  # 41
+"""PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
+ERROR_REASON_ROLE_MISSING: ErrorReason.ValueType  # 42
+"""PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Callers: their credentials, tenants, roles and quotas. Nothing here knows gRPC."""

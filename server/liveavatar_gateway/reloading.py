@@ -26,6 +26,7 @@ class _Source:
     read: Callable[[], Any]
     use: Callable[[Any], bool]
     watched: bool
+    settle_s: float
     stamp: _Stamp
     error: str = ""
     """Cause for which the files could last not be used; empty while they are usable."""
@@ -46,6 +47,7 @@ class FileReloads:
         use: Callable[[_Content], bool],
         *,
         watched: bool = False,
+        settle_s: float = 0.0,
     ) -> None:
         """Register files that were read at the start of the process.
 
@@ -55,11 +57,20 @@ class FileReloads:
             read: Reads and checks the files, in a thread. Raises `ValueError` if they are unusable.
             use: Uses the content, on the event loop; returns False if the content is unchanged.
             watched: Reload changes without a signal. Only for files whose content proves that it is complete,
-                because a file may be read while it is being written.
+                because a file may be read while it is being written, or with `settle_s`.
+            settle_s: Time for which files must be unchanged before they are read; else the next check reads them.
         """
         stamp = _stamp(files)
         self._sources.append(
-            _Source(name=name, files=tuple(files), read=read, use=use, watched=watched, stamp=stamp)
+            _Source(
+                name=name,
+                files=tuple(files),
+                read=read,
+                use=use,
+                watched=watched,
+                settle_s=settle_s,
+                stamp=stamp,
+            )
         )
 
     async def watch(self) -> None:
@@ -89,7 +100,13 @@ class FileReloads:
     async def _reload(self, source: _Source, stamp: _Stamp) -> bool | None:
         """Reload a source; return True if its content changed, None if it is unusable."""
         try:
-            changed = source.use(await asyncio.to_thread(_read, source))
+            if source.settle_s > 0:
+                await asyncio.sleep(source.settle_s)
+            content = await asyncio.to_thread(_read, source)
+            if source.settle_s > 0 and await asyncio.to_thread(_stamp, source.files) != stamp:
+                # The stamp of the previous content stays, so the next check reads the files again.
+                return None
+            changed = source.use(content)
         except Exception as error:  # noqa: BLE001 - a faulty file must not stop the process
             cause = str(error) if isinstance(error, ValueError) else type(error).__name__
             if cause != source.error:

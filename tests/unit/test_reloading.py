@@ -29,3 +29,48 @@ async def test_what_became_no_file_is_not_read_and_the_next_source_is(tmp_path, 
             # Lets a reader go that waits for it all the same.
             os.close(os.open(first, os.O_RDWR | os.O_NONBLOCK))
     assert used == ["new"]
+
+
+async def test_a_file_that_is_being_written_is_used_when_it_is_whole(tmp_path):
+    """Half of a file of tenants is a valid file of fewer tenants."""
+    path = tmp_path / "tenants"
+    path.write_text("old")
+    used, reads = [], []
+
+    def read() -> str:
+        content = path.read_text()
+        reads.append(content)
+        if content == "half":
+            path.write_text("half and the other half")
+        return content
+
+    reloads = FileReloads()
+    reloads.add("tenants", (path,), read, lambda content: used.append(content) or True, settle_s=0.001)
+    path.write_text("half")
+    await reloads.reload()
+    assert (reads, used) == (["half"], [])
+    await reloads.reload()
+    assert used == ["half and the other half"]
+
+
+async def test_the_next_check_reads_a_file_that_had_not_settled(tmp_path, monkeypatch):
+    monkeypatch.setattr("liveavatar_gateway.reloading.POLL_S", 0.001)
+    path = tmp_path / "tenants"
+    path.write_text("old")
+    used = asyncio.Queue()
+
+    def read() -> str:
+        content = path.read_text()
+        if content == "half":
+            path.write_text("whole now")
+        return content
+
+    reloads = FileReloads()
+    reloads.add("t", (path,), read, lambda content: used.put_nowait(content) or True, watched=True, settle_s=0.001)
+    path.write_text("half")
+    watching = asyncio.create_task(reloads.watch())
+    try:
+        async with asyncio.timeout(10):
+            assert await used.get() == "whole now"
+    finally:
+        watching.cancel()

@@ -1,0 +1,293 @@
+"""File of tenants, their credentials and quotas, and of the issuers of tokens: `GATEWAY_AUTH_FILE`, in TOML.
+
+The file is validated as a whole and used as a whole: a mistake anywhere keeps the previous content in use.
+"""
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from liveavatar_gateway.auth import keys
+from liveavatar_gateway.auth.principal import Role
+from liveavatar_gateway.auth.quotas import Quotas
+
+SETTING: Final = "GATEWAY_AUTH_FILE"
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""Largest file that is read; ten thousand tenants take half of it."""
+_BARE_KEY: Final = re.compile(r"[\w-]{1,100}", re.ASCII)
+_MAX_PROBLEMS: Final = 5
+"""Problems that an error lists."""
+_EVERY_TENANT: Final = "*"
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+TENANT_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+"""Pattern of tenant names, which are labels of metrics and prefixes of rooms."""
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signature algorithms of tokens. None has a shared secret, with which the gateway could make tokens itself."""
+
+_Role = Annotated[Role, Field(strict=False)]
+_Roles = Annotated[frozenset[_Role], Field(min_length=1, strict=False)]
+_ClaimName = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class UnusableAuthFile(ValueError):
+    """Unusable file; the message names the setting, the file, the place in the file and the cause."""
+
+
+class _Table(BaseModel):
+    """Table of the file. Unknown keys and values of another type are refused, and errors repeat no values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class KeyEntry(_Table):
+    """API key of a tenant."""
+
+    id: str = Field(pattern=f"^{keys.ID_PATTERN}$")
+    digest: str = Field(pattern=f"^{keys.DIGEST_PATTERN}$")
+    roles: _Roles
+    created: AwareDatetime
+    expires: AwareDatetime | None = None
+    revoked: AwareDatetime | None = None
+    note: str = Field("", max_length=200)
+    """Purpose of the key, for people."""
+
+
+class CertificateEntry(_Table):
+    """Certificate of a caller, recognised by a name that a trusted authority has signed."""
+
+    name: str = Field(pattern=r"^(dns:[A-Za-z0-9.*-]{1,253}|uri:[!-~]{3,2000})$")
+    """Subject alternative name with its kind: `uri:spiffe://example.org/agent`, or `dns:agent.example.org`."""
+    roles: _Roles
+
+
+class Tenant(_Table):
+    """Team or customer that shares the gateway with others."""
+
+    suspended: bool = False
+    """True refuses every call of the tenant, and ends its sessions."""
+    keys: Annotated[tuple[KeyEntry, ...], Field(strict=False)] = ()
+    certificates: Annotated[tuple[CertificateEntry, ...], Field(strict=False)] = ()
+    quotas: Quotas = Field(default_factory=Quotas)
+
+
+class Issuer(_Table):
+    """Issuer of JSON web tokens, with the keys that verify them and the meaning of their claims."""
+
+    issuer: str = Field(min_length=1, max_length=500)
+    """Value of the claim `iss`."""
+    audience: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, strict=False)]
+    """Values of the claim `aud`, of which a token needs one: they name this gateway."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1, strict=False)]
+    jwks_file: Annotated[Path | None, Field(strict=False)] = None
+    """Absolute path of a file with the JSON web key set."""
+    jwks_url: str | None = None
+    """Address of the JSON web key set."""
+    tenant: str | None = None
+    """Tenant of every token."""
+    tenant_claim: _ClaimName | None = None
+    """Claim that names the tenant, as an alternative to `tenant`."""
+    tenants: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Tenants that `tenant_claim` may name; `["*"]` for all tenants of the file."""
+    roles: _Roles
+    """Roles that a token can have at most."""
+    roles_claim: _ClaimName | None = None
+    """Claim that lists the roles, as a list or separated by spaces; without it, every token has all of `roles`."""
+    roles_prefix: str = Field("", max_length=100)
+    """Begin of the values in `roles_claim` that are roles, such as `liveavatar:`."""
+    leeway_s: float = Field(30.0, ge=0, le=300)
+    """Tolerated difference of the clocks of issuer and gateway."""
+    refresh_s: float = Field(300.0, ge=10, le=86_400)
+    """Age at which the key set is read again; a key that was removed is accepted for at most this time."""
+    refetch_s: float = Field(30.0, ge=1, le=3600)
+    """Shortest time between two reads of the key set for the sake of keys that are not in it."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.jwks_file is None) == (self.jwks_url is None):
+            raise ValueError("needs either jwks_file or jwks_url")
+        if (self.tenant is None) == (self.tenant_claim is None):
+            raise ValueError("needs either tenant or tenant_claim")
+        if (self.tenant_claim is None) != (not self.tenants):
+            raise ValueError('tenant_claim and tenants belong together; tenants = ["*"] allows every tenant')
+        if self.roles_prefix and self.roles_claim is None:
+            raise ValueError("roles_prefix is of use only with roles_claim")
+        if self.jwks_file is not None and not self.jwks_file.is_absolute():
+            raise ValueError("jwks_file is not an absolute path")
+        if self.jwks_url is not None:
+            _require_safe(self.jwks_url)
+        return self
+
+    def allows(self, tenant: str) -> bool:
+        """Return whether the issuer may name a tenant."""
+        return tenant == self.tenant or tenant in self.tenants or _EVERY_TENANT in self.tenants
+
+
+def _require_safe(url: str) -> None:
+    """Refuse an address over which somebody on the way could send keys of their own."""
+    try:
+        parts = urlsplit(url)
+        is_usable = bool(parts.hostname) and parts.port != 0 and not parts.username
+    except ValueError:
+        is_usable = False
+    if not is_usable or parts.scheme not in ("http", "https"):
+        raise ValueError("jwks_url is not an https:// address with a host and without credentials")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("jwks_url must use https://; http:// is accepted for loopback addresses only")
+
+
+class AuthConfig(_Table):
+    """Content of the file."""
+
+    tenants: dict[Annotated[str, Field(pattern=TENANT_PATTERN)], Tenant] = Field(default_factory=dict)
+    issuers: Annotated[tuple[Issuer, ...], Field(strict=False)] = ()
+
+    _keys: Mapping[str, tuple[str, KeyEntry]] = PrivateAttr(default_factory=dict)
+    _certificates: Mapping[str, tuple[str, CertificateEntry]] = PrivateAttr(default_factory=dict)
+    _issuers: Mapping[str, Issuer] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _require_unique("API key", (key.id for tenant in self.tenants.values() for key in tenant.keys))
+        _require_unique("certificate", (c.name for tenant in self.tenants.values() for c in tenant.certificates))
+        _require_unique("issuer", (issuer.issuer for issuer in self.issuers))
+        for number, issuer in enumerate(self.issuers):
+            named = [*issuer.tenants, *([issuer.tenant] if issuer.tenant is not None else [])]
+            for tenant in named:
+                if tenant != _EVERY_TENANT and tenant not in self.tenants:
+                    raise ValueError(
+                        f"issuers[{number}] names the tenant {tenant!r}, which the file does not have"
+                    )
+        return self
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Index the credentials."""
+        self._keys = {key.id: (name, key) for name, tenant in self.tenants.items() for key in tenant.keys}
+        self._certificates = {
+            entry.name: (name, entry) for name, tenant in self.tenants.items() for entry in tenant.certificates
+        }
+        self._issuers = {issuer.issuer: issuer for issuer in self.issuers}
+
+    def key(self, key_id: str) -> tuple[str, KeyEntry] | None:
+        """Return an API key with the name of its tenant; None if the file has no such key."""
+        return self._keys.get(key_id)
+
+    def certificate(self, name: str) -> tuple[str, CertificateEntry] | None:
+        """Return a certificate with the name of its tenant; None if the file has no such certificate."""
+        return self._certificates.get(name)
+
+    def issuer(self, issuer: str) -> Issuer | None:
+        """Return an issuer; None if the file has no such issuer."""
+        return self._issuers.get(issuer)
+
+
+def read(path: Path, *, now: datetime | None = None) -> AuthConfig:
+    """Read and check the file. Blocks, so an event loop calls it in a thread.
+
+    Args:
+        path: Path of the file.
+        now: Time at which keys count as active; defaults to the present.
+
+    Raises:
+        UnusableAuthFile: the file cannot be read, or is invalid.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UnusableAuthFile(f"{SETTING}: {path} cannot be read: {error.strerror or error}") from None
+    if len(content) > MAX_BYTES:
+        raise UnusableAuthFile(f"{SETTING}: {path} is larger than {MAX_BYTES} bytes")
+    try:
+        return parse(content, now=now)
+    except UnusableAuthFile as error:
+        raise UnusableAuthFile(f"{SETTING}: {path}: {error}") from None
+
+
+def parse(content: bytes, *, now: datetime | None = None) -> AuthConfig:
+    """Return the content of a file, see `read`; the error names neither setting nor file."""
+    try:
+        values = tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UnusableAuthFile("is not text in UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UnusableAuthFile(f"is not TOML: {str(error)[:200]}") from None
+    try:
+        config = AuthConfig.model_validate(values)
+    except ValidationError as error:
+        raise UnusableAuthFile(_explain(error)) from None
+    _require_few_active(config, now or datetime.now(UTC))
+    return config
+
+
+def _require_few_active(config: AuthConfig, now: datetime) -> None:
+    for name, tenant in config.tenants.items():
+        count = keys.count_active(tenant.keys, now)
+        if count > keys.MAX_ACTIVE:
+            raise UnusableAuthFile(
+                f"tenants.{name}.keys: {count} keys are active, and at most {keys.MAX_ACTIVE} may be; revoke some"
+            )
+
+
+def _require_unique(what: str, names: Iterable[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"the {what} {repeated[0]!r} occurs twice")
+
+
+def _explain(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False)
+    lines = [
+        f"{where}: {cause}" if (where := _path(p["loc"])) else cause for p in problems if (cause := _cause(p))
+    ]
+    left = len(lines) - _MAX_PROBLEMS
+    return "; ".join(lines[:_MAX_PROBLEMS]) + (f"; and {left} more" if left > 0 else "")
+
+
+def _cause(problem: Any) -> str:
+    match problem["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"]), n=1)
+            return f"unknown key{f'; did you mean {near[0]}?' if near else ''}"
+        case "missing":
+            return "is missing"
+        case "string_pattern_mismatch":
+            return f"does not match {problem['ctx']['pattern']}"
+        case _:
+            return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _path(place: tuple[int | str, ...]) -> str:
+    """Return the path of a value, as in `tenants.acme.keys[0].digest`."""
+    found = ""
+    for part in place:
+        if isinstance(part, int):
+            found += f"[{part}]"
+        # pydantic marks keys of a table, whose pattern was not met, with a part of its own.
+        elif part != "[key]":
+            found += f".{part if _BARE_KEY.fullmatch(part) else repr(part[:100])}"
+    return found.removeprefix(".")
+
+
+def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the table in which an unknown key was found."""
+    tables: Mapping[int | str, type[BaseModel]] = {
+        "keys": KeyEntry,
+        "certificates": CertificateEntry,
+        "quotas": Quotas,
+        "issuers": Issuer,
+    }
+    if len(place) == 1:
+        return list(AuthConfig.model_fields)
+    # A tenant may be named like a table, so its own keys are recognised by their depth.
+    table = Tenant if len(place) == 3 and place[0] == "tenants" else None
+    return list((table or tables[next(part for part in place[-2::-1] if part in tables)]).model_fields)

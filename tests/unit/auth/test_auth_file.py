@@ -1,0 +1,186 @@
+"""The file of tenants: what it says is read, and a mistake is named with its file, its place and its cause."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from liveavatar_gateway.auth.auth_file import MAX_BYTES, UnusableAuthFile, parse, read
+from liveavatar_gateway.auth.principal import Role
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def key(number: int = 1, tenant: str = "acme", **more: str) -> str:
+    lines = {
+        "id": f'"key{number:09}"',
+        "digest": f'"{DIGEST}"',
+        "roles": '["open", "speak"]',
+        "created": "2026-11-01T00:00:00Z",
+    } | more
+    return f"[[tenants.{tenant}.keys]]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items())
+
+
+def issuer(**more: str | None) -> str:
+    lines = {
+        "issuer": '"https://issuer.example"',
+        "audience": '["gateway"]',
+        "algorithms": '["ES256"]',
+        "jwks_url": '"https://issuer.example/jwks"',
+        "tenant": '"acme"',
+        "roles": '["speak"]',
+    } | more
+    return "[[issuers]]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items() if value is not None)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(UnusableAuthFile) as refused:
+        parse(text.encode(), now=NOW)
+    return str(refused.value)
+
+
+WHOLE = f"""
+# A comment.
+[tenants.acme]
+suspended = true
+quotas = {{ max_sessions = 4, audio_bytes_per_s = 100_000 }}
+
+{key()}
+{key(2, expires="2026-12-31T00:00:00+01:00", revoked="2026-11-20T00:00:00Z", note='"the old agent"')}
+[[tenants.acme.certificates]]
+name = "uri:spiffe://example.org/agent"
+roles = ["speak"]
+
+[tenants.beta]
+
+{issuer()}
+"""
+
+
+def test_a_whole_file_is_read():
+    config = parse(WHOLE.encode(), now=NOW)
+    acme = config.tenants["acme"]
+    assert (acme.suspended, acme.quotas.max_sessions, acme.quotas.max_watches) == (True, 4, 2)
+    tenant, first = config.key("key000000001")
+    assert (tenant, first.roles, first.expires) == ("acme", {Role.OPEN, Role.SPEAK}, None)
+    assert config.key("key000000002")[1].expires == datetime(2026, 12, 30, 23, tzinfo=UTC)
+    assert config.certificate("uri:spiffe://example.org/agent")[0] == "acme"
+    assert config.issuer("https://issuer.example").tenant == "acme"
+    assert not config.tenants["beta"].suspended
+    assert (config.key("key000000003"), config.certificate("dns:x"), config.issuer("x")) == (None, None, None)
+
+
+def test_an_empty_file_knows_nobody():
+    assert parse(b"").tenants == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[tenants", "is not TOML: "),
+        ("tenant = 1", "tenant: unknown key; did you mean tenants?"),
+        ("[tenants.acme]\nsuspend = true", "tenants.acme.suspend: unknown key; did you mean suspended?"),
+        ("[tenants.acme]\nsuspended = 1", "tenants.acme.suspended: Input should be a valid boolean"),
+        ("[tenants.Acme]", "tenants.Acme: does not match "),
+        ("[tenants.acme.quotas]\nmax_sessions = -1", "tenants.acme.quotas.max_sessions: Input should be greater"),
+        ("[tenants.acme.quotas]\nmax_sesions = 1", "did you mean max_sessions?"),
+        (key(digest='"sha256:1"'), "tenants.acme.keys[0].digest: does not match ^sha256:"),
+        (key(id='"x"'), "tenants.acme.keys[0].id: does not match "),
+        (key(roles="[]"), "tenants.acme.keys[0].roles: "),
+        (key(roles='["speek"]'), "tenants.acme.keys[0].roles[0]: Input should be 'open'"),
+        (key(created="2026-11-01T00:00:00"), "tenants.acme.keys[0].created: Input should have timezone info"),
+        (key(created='"yesterday"'), "tenants.acme.keys[0].created: "),
+        ('[[tenants.acme.keys]]\nroles = ["open"]', "tenants.acme.keys[0].id: is missing"),
+        (key() + key(), "the API key 'key000000001' occurs twice"),
+        (key() + key(tenant="beta"), "the API key 'key000000001' occurs twice"),
+        (key(1) + key(2) + key(3), "tenants.acme.keys: 3 keys are active, and at most 2 may be"),
+        (
+            '[[tenants.acme.certificates]]\nname = "agent"\nroles = ["open"]',
+            "certificates[0].name: does not match",
+        ),
+        (issuer(), "issuers[0] names the tenant 'acme', which the file does not have"),
+        ("[tenants.acme]\n" + issuer() + issuer(), "the issuer 'https://issuer.example' occurs twice"),
+        ("[tenants.acme]\n" + issuer(jwks_url=None), "issuers[0]: needs either jwks_file or jwks_url"),
+        ("[tenants.acme]\n" + issuer(jwks_file='"/jwks"'), "issuers[0]: needs either jwks_file or jwks_url"),
+        ("[tenants.acme]\n" + issuer(jwks_url=None, jwks_file='"jwks"'), "jwks_file is not an absolute path"),
+        ("[tenants.acme]\n" + issuer(jwks_url='"http://issuer.example"'), "jwks_url must use https://"),
+        ("[tenants.acme]\n" + issuer(jwks_url='"https://u:p@issuer.example"'), "without credentials"),
+        ("[tenants.acme]\n" + issuer(jwks_url='"file:///etc/passwd"'), "is not an https:// address"),
+        ("[tenants.acme]\n" + issuer(jwks_url='"https://[x"'), "is not an https:// address"),
+        ("[tenants.acme]\n" + issuer(tenant=None), "needs either tenant or tenant_claim"),
+        ("[tenants.acme]\n" + issuer(tenant=None, tenant_claim='"t"'), "belong together"),
+        ("[tenants.acme]\n" + issuer(roles_prefix='"x:"'), "only with roles_claim"),
+        ("[tenants.acme]\n" + issuer(algorithms='["HS256"]'), "issuers[0].algorithms[0]: Input should be 'RS256'"),
+        ("[tenants.acme]\n" + issuer(algorithms='["none"]'), "issuers[0].algorithms[0]: Input should be 'RS256'"),
+        ("[tenants.acme]\n" + issuer(audience="[]"), "issuers[0].audience: "),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(text, said):
+    assert said in refusal(text)
+
+
+def test_an_error_repeats_no_values():
+    assert "hunter2" not in refusal(key(digest='"hunter2"', roles='["hunter2"]', note="['hunter2']"))
+
+
+def test_an_error_lists_a_few_of_many_problems():
+    said = refusal("".join(key(number, digest='"x"') for number in range(8)))
+    assert said.count("does not match") == 5
+    assert said.endswith("; and 3 more")
+
+
+def test_old_keys_do_not_count_as_active():
+    expired = [key(number, expires="2026-11-30T12:00:00Z") for number in (3, 4)]
+    revoked = [key(number, revoked="2026-11-30T12:00:00Z") for number in (5, 6)]
+    assert len(parse("".join([key(1), key(2), *expired, *revoked]).encode(), now=NOW).tenants["acme"].keys) == 6
+
+
+def test_loopback_may_serve_keys_without_tls():
+    text = "[tenants.acme]\n" + issuer(jwks_url='"http://127.0.0.1:8000/jwks"')
+    assert parse(text.encode()).issuers
+
+
+@pytest.mark.parametrize(
+    ("tenants", "allowed"),
+    [('["acme"]', {"acme"}), ('["acme", "beta"]', {"acme", "beta"}), ('["*"]', {"acme", "beta"})],
+)
+def test_an_issuer_names_the_tenants_that_it_may_name(tenants, allowed):
+    text = "[tenants.acme]\n[tenants.beta]\n" + issuer(tenant=None, tenant_claim='"t"', tenants=tenants)
+    (found,) = parse(text.encode()).issuers
+    assert {tenant for tenant in ("acme", "beta") if found.allows(tenant)} == allowed
+
+
+def test_reading_names_setting_and_file(tmp_path):
+    path = tmp_path / "auth.toml"
+    with pytest.raises(UnusableAuthFile, match=f"^GATEWAY_AUTH_FILE: {path} cannot be read: No such file"):
+        read(path)
+    path.write_text("tenants = 1")
+    with pytest.raises(UnusableAuthFile, match=f"^GATEWAY_AUTH_FILE: {path}: tenants: Input should be"):
+        read(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(UnusableAuthFile, match="is not text in UTF-8"):
+        read(path)
+    path.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(UnusableAuthFile, match="is larger than"):
+        read(path)
+    path.write_text("\ufeff" + WHOLE)
+    assert read(path, now=NOW) == parse(WHOLE.encode(), now=NOW)
+
+
+def test_deep_nesting_is_an_error_and_not_a_crash():
+    assert "is not TOML" in refusal("a = " + "[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("issuer = 1", "issuers"),
+        ("[tenants.keys]\nkey = 1", "keys"),
+        (key(digests='"x"'), "digest"),
+        ('[[tenants.acme.certificates]]\nnames = 1\nname = "dns:x"\nroles = ["open"]', "name"),
+        ("[tenants.acme]\n" + issuer(jwks_uri='"x"'), "jwks_url"),
+        ("[tenants.quotas.quotas]\nmax_watch = 1", "max_watches"),
+    ],
+)
+def test_an_unknown_key_is_compared_with_those_of_its_table(text, meant):
+    assert refusal(text).endswith(f"unknown key; did you mean {meant}?")

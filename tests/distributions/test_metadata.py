@@ -23,6 +23,7 @@ MODULES = {
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
     "grpc_reflection": "grpcio-reflection",
+    "jwt": "pyjwt",
     "liveavatar.gateway": "liveavatar-gateway-client",
     "liveavatar_demo": "liveavatar-gateway-demo",
     "liveavatar_emulator": "liveavatar-emulator",

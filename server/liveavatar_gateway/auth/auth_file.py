@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from liveavatar_gateway.auth import keys
@@ -107,7 +108,7 @@ class Issuer(_Table):
     leeway_s: float = Field(30.0, ge=0, le=300)
     """Tolerated difference of the clocks of issuer and gateway."""
     refresh_s: float = Field(300.0, ge=10, le=86_400)
-    """Age at which the key set is read again; a key that was removed is accepted for at most this time."""
+    """Age at which the key set is read again; a removed key is accepted for at most twice this time."""
     refetch_s: float = Field(30.0, ge=1, le=3600)
     """Shortest time between two reads of the key set for the sake of keys that are not in it."""
 
@@ -137,7 +138,9 @@ def _require_safe(url: str) -> None:
     try:
         parts = urlsplit(url)
         is_usable = bool(parts.hostname) and parts.port != 0 and not parts.username
-    except ValueError:
+        # httpx, which makes the call, is stricter about hosts.
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
         is_usable = False
     if not is_usable or parts.scheme not in ("http", "https"):
         raise ValueError("jwks_url is not an https:// address with a host and without credentials")

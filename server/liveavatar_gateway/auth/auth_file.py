@@ -66,7 +66,7 @@ class KeyEntry(_Table):
 class CertificateEntry(_Table):
     """Certificate of a caller, recognised by a name that a trusted authority has signed."""
 
-    name: str = Field(pattern=r"^(dns:[A-Za-z0-9.*-]{1,253}|uri:[!-~]{3,2000})$")
+    name: str = Field(pattern=r"^(dns:[a-z0-9.-]{1,253}|uri:[!-~]{3,2000})$")
     """Subject alternative name with its kind: `uri:spiffe://example.org/agent`, or `dns:agent.example.org`."""
     roles: _Roles
 

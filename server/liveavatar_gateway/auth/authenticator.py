@@ -1,0 +1,175 @@
+"""Authentication of a call: from its headers and the names in its certificate to a principal, or a refusal."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from liveavatar_gateway.auth import keys
+from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry
+from liveavatar_gateway.auth.principal import Method, Principal, Role
+from liveavatar_gateway.auth.tokens import TokenVerifier
+from liveavatar_gateway.core.errors import (
+    CredentialExpired,
+    CredentialInvalid,
+    CredentialMissing,
+    TenantSuspended,
+)
+
+BEARER_HEADER: Final = "authorization"
+KEY_HEADER: Final = "x-api-key"
+"""Header for API keys from clients that cannot set `authorization`."""
+_SCHEME: Final = "bearer "
+
+Metadata = Iterable[tuple[str, str | bytes]]
+"""Headers of a call. Names are in lower case, as HTTP/2 has them."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Authenticator:
+    """Verifier of all kinds of credentials against the current content of the file. The creator closes it."""
+
+    def __init__(
+        self, config: AuthConfig, verifier: TokenVerifier, *, now: Callable[[], datetime] = _utc_now
+    ) -> None:
+        self._config = config
+        self._verifier = verifier
+        self._now = now
+        verifier.use(config.issuers)
+
+    @property
+    def config(self) -> AuthConfig:
+        """Current content of the file: tenants with their quotas."""
+        return self._config
+
+    def use(self, config: AuthConfig) -> bool:
+        """Use another content of the file from now on; return False if the content is the same."""
+        if config == self._config:
+            return False
+        self._config = config
+        self._verifier.use(config.issuers)
+        return True
+
+    async def aclose(self) -> None:
+        """Cancel reads of keys."""
+        await self._verifier.aclose()
+
+    async def authenticate(self, metadata: Metadata, certificate_names: Sequence[str] = ()) -> Principal:
+        """Return the caller.
+
+        A key or token in the headers takes precedence over a certificate, which may be that of a proxy.
+
+        Args:
+            metadata: Headers of the call.
+            certificate_names: Verified names of the caller's certificate with their kinds, as in
+                `uri:spiffe://example.org/agent`.
+
+        Raises:
+            AccessError: the caller has no credential, or a credential that is not accepted.
+        """
+        sent = _sent(metadata)
+        by_certificate = self._of_certificate(certificate_names)
+        if sent is None:
+            if by_certificate is None:
+                if certificate_names:
+                    raise CredentialInvalid("unknown certificate")
+                raise CredentialMissing
+            principal = by_certificate
+        else:
+            principal = self._of_key(sent) if sent.startswith(keys.PREFIX) else await self._of_token(sent)
+            if by_certificate is not None and by_certificate.tenant != principal.tenant:
+                raise CredentialInvalid("the certificate belongs to another tenant than the key or token")
+        self._require_active(principal.tenant)
+        return principal
+
+    def check(self, principal: Principal) -> None:
+        """Refuse a principal whose credential has ended since, for streams that outlive it.
+
+        The removal of an issuer does not end its tokens: they end by themselves.
+
+        Raises:
+            AccessError: the credential expired, or was revoked or removed, or the tenant was suspended or removed.
+        """
+        if principal.expires_at is not None and self._now() >= principal.expires_at:
+            raise CredentialExpired(principal.expires_at.isoformat())
+        if principal.method is Method.API_KEY:
+            found = self._config.key(principal.credential)
+            if found is None or found[0] != principal.tenant:
+                raise CredentialInvalid("unknown API key")
+            self._require_valid(found[1])
+        elif principal.method is Method.CERTIFICATE:
+            entry = self._config.certificate(principal.credential)
+            if entry is None or entry[0] != principal.tenant:
+                raise CredentialInvalid("unknown certificate")
+        self._require_active(principal.tenant)
+
+    def _of_key(self, text: str) -> Principal:
+        key = keys.parse(text)
+        tenant, entry = self._config.key(key.key_id) or ("", None)
+        if not keys.matches(key, entry) or entry is None:
+            raise CredentialInvalid("unknown API key")
+        self._require_valid(entry)
+        return self._principal(tenant, entry.roles, Method.API_KEY, entry.id, entry.expires)
+
+    def _require_valid(self, entry: KeyEntry) -> None:
+        if entry.revoked is not None:
+            raise CredentialInvalid("revoked API key")
+        if not keys.is_active(entry, self._now()):
+            assert entry.expires is not None  # noqa: S101 - nothing else ends an unrevoked key
+            raise CredentialExpired(entry.expires.isoformat())
+
+    async def _of_token(self, text: str) -> Principal:
+        found = await self._verifier.verify(text)
+        if found.tenant not in self._config.tenants:
+            raise CredentialInvalid("the token's tenant is unknown")
+        return self._principal(found.tenant, found.roles, Method.TOKEN, found.name, found.expires_at)
+
+    def _of_certificate(self, names: Sequence[str]) -> Principal | None:
+        found = [known for name in names if (known := self._config.certificate(name)) is not None]
+        if not found:
+            return None
+        if len({tenant for tenant, _ in found}) > 1:
+            raise CredentialInvalid("the certificate has names of several tenants")
+        tenant, first = found[0]
+        roles = frozenset[Role]().union(*(entry.roles for _, entry in found))
+        return self._principal(tenant, roles, Method.CERTIFICATE, first.name, None)
+
+    def _principal(
+        self, tenant: str, roles: frozenset[Role], method: Method, credential: str, expires_at: datetime | None
+    ) -> Principal:
+        return Principal(
+            tenant=tenant,
+            roles=roles,
+            limits=self._config.tenants[tenant].quotas,
+            method=method,
+            credential=credential,
+            expires_at=expires_at,
+        )
+
+    def _require_active(self, tenant: str) -> None:
+        found = self._config.tenants.get(tenant)
+        if found is None:
+            raise CredentialInvalid("the credential's tenant is unknown")
+        if found.suspended:
+            raise TenantSuspended(tenant)
+
+
+def _sent(metadata: Metadata) -> str | None:
+    """Return the key or token in the headers; None without one."""
+    values = [(name, value) for name, value in metadata if name in (BEARER_HEADER, KEY_HEADER)]
+    if not values:
+        return None
+    if len(values) > 1:
+        # Proxies and libraries do not agree on which of several counts.
+        raise CredentialInvalid("the call has more than one credential")
+    name, value = values[0]
+    text = value if isinstance(value, str) else value.decode("ascii", errors="replace")
+    if name == BEARER_HEADER:
+        if not text[: len(_SCHEME)].lower() == _SCHEME:
+            raise CredentialInvalid("the header `authorization` is not `Bearer ...`")
+        text = text[len(_SCHEME) :].strip()
+    elif not text.startswith(keys.PREFIX):
+        raise CredentialInvalid("malformed API key")
+    return text

@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "check-config": ("check_config", "Check the configuration and print the settings in effect."),
     "say": ("say", "Speak a WAV file through a running gateway."),
     "sessions": ("sessions", "List, show, watch and end the sessions of a running gateway."),
+    "keys": ("keys", "Make, list and revoke the API keys of tenants."),
     "admin": ("admin", "Operate a running gateway: drain, undrain, status, eject."),
 }
 """Module and summary of each command, in the order of the help; the command object is named like its module."""

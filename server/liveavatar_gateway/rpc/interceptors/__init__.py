@@ -1,1 +1,1 @@
-"""Server interceptors, outermost first: metrics, errors, bounds. Authentication belongs behind errors."""
+"""Server interceptors, outermost first: metrics, errors, authentication, bounds."""

@@ -1,0 +1,71 @@
+"""Authentication of each call, on its headers, before its body is read."""
+
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from liveavatar_gateway.auth.authenticator import Authenticator
+from liveavatar_gateway.auth.principal import Principal, is_exempt, rule_of
+from liveavatar_gateway.rpc.interceptors.handlers import Behaviour, Context, Continuation, Handler, wrapped
+
+_NAME_KINDS: Final = {"peer_uri": "uri", "peer_dns": "dns"}
+"""Kinds of names in a certificate by gRPC's properties. Its `peer_identities` mixes the kinds: a certificate with
+the DNS name "spiffe://..." would pass for that URI."""
+
+_principal: ContextVar[Principal] = ContextVar("principal")
+
+
+def current_principal() -> Principal:
+    """Return the caller of the current call, for its handler and for tasks that the handler starts.
+
+    Raises:
+        LookupError: the call was not authenticated.
+    """
+    return _principal.get()
+
+
+class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
+    """Refusal of calls without a valid credential or without a role for the method; health is exempt.
+
+    Belongs between errors and bounds: bounds make every handler a stream, and only a stream's handler runs before
+    the first message, and so can refuse without it (docs/decisions, 0017).
+    """
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    async def intercept_service(  # noqa: D102 - grpc's
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method.removeprefix("/")
+        return handler if is_exempt(method) else wrapped(handler, partial(self._authenticated, method))
+
+    def _authenticated(self, method: str, behaviour: Behaviour) -> Behaviour:
+        async def call(requests: Any, context: Context) -> Any:
+            principal = await self._authenticator.authenticate(
+                context.invocation_metadata() or (), certificate_names(context.auth_context())
+            )
+            principal.require(rule_of(method), method)
+            # Each call has a task of its own, so the value ends with the call.
+            _principal.set(principal)
+            return await behaviour(requests, context)
+
+        return call
+
+
+def certificate_names(auth_context: Mapping[str, Iterable[bytes]]) -> list[str]:
+    """Return the verified names of a caller's certificate with their kinds; none for a caller without one.
+
+    gRPC reports names only of certificates that a trusted authority has signed. A common name is not used: it has
+    no kind.
+    """
+    return [
+        f"{kind}:{name.lower() if kind == 'dns' else name}"
+        for key, kind in _NAME_KINDS.items()
+        for value in auth_context.get(key, ())
+        if (name := value.decode(errors="replace"))
+    ]

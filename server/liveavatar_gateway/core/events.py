@@ -142,7 +142,7 @@ class LogEntry:
 
     sequence: int
     at: datetime
-    happening: SessionEvent
+    event: SessionEvent
 
 
 class EventLog:
@@ -161,10 +161,10 @@ class EventLog:
         self._entries: deque[LogEntry] = deque(maxlen=capacity)
         self.last_sequence = last_sequence
 
-    def append(self, happening: SessionEvent, at: datetime) -> LogEntry:
+    def append(self, event: SessionEvent, at: datetime) -> LogEntry:
         """Append an event under the next sequence number."""
         self.last_sequence += 1
-        entry = LogEntry(self.last_sequence, at, happening)
+        entry = LogEntry(self.last_sequence, at, event)
         self._entries.append(entry)
         return entry
 

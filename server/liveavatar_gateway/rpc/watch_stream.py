@@ -279,7 +279,7 @@ class WatchStream:
             entries = log.after(sent) if sent != _UNSEEN else []
         except EventsCompacted:
             oldest = log.compacted_through + 1
-            lagged = p.WatchLagged(session_id=session_id, told_sequence=sent, oldest_sequence=oldest)
+            lagged = p.WatchLagged(session_id=session_id, sent_sequence=sent, oldest_sequence=oldest)
             head = [p.WatchSessionsResponse(lagged=lagged), _snapshot(session)]
         if sent == _UNSEEN:
             head = [_snapshot(session)]

@@ -138,7 +138,7 @@ class SessionJournal:
         if (known := self._noted.get(utterance.id)) is not None and known != UtteranceRecord.of(utterance):
             self.note_utterance(utterance)
 
-    def note_cut(self, utterances: Iterable[Utterance]) -> None:
+    def note_interrupts(self, utterances: Iterable[Utterance]) -> None:
         """Note interrupts before they are sent, so that the next owner does not speak on."""
         for utterance in utterances:
             if utterance.interrupted:

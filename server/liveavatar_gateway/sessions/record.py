@@ -31,13 +31,13 @@ class Usage:
     interruption_count: int = 0
     reconnect_count: int = 0
     rotation_count: int = 0
-    turn_count: int = 1
+    avatar_count: int = 1
     """Number of avatars started, the present avatar included."""
     retired_s: float = 0.0
     """Billed time of the avatars before the present avatar."""
 
     @classmethod
-    def of(cls, core: Session, *, turn_count: int, retired_s: float) -> "Usage":
+    def of(cls, core: Session, *, avatar_count: int, retired_s: float) -> "Usage":
         """Return the usage of a living session; see the fields for the arguments."""
         totals = core.speech.totals
         return cls(
@@ -49,7 +49,7 @@ class Usage:
             interruption_count=totals.interruption_count,
             reconnect_count=core.reconnect_count,
             rotation_count=core.rotation_count,
-            turn_count=turn_count,
+            avatar_count=avatar_count,
             retired_s=retired_s,
         )
 

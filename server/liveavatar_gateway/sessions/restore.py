@@ -34,7 +34,7 @@ class RestoredSession:
     started: Started | None
     """Access to its LiveAvatar session, also after the end."""
     started_at: datetime | None
-    turn_count: int = 1
+    avatar_count: int = 1
     retired_s: float = 0.0
     handles: Sequence[HandleHash] = ()
     grace_s: float = 0.0
@@ -173,7 +173,7 @@ def restore(
         fence=fence,
         started=started,
         started_at=record.started_at,
-        turn_count=record.usage.turn_count,
+        avatar_count=record.usage.avatar_count,
         retired_s=record.usage.retired_s,
         handles=stored.handles,
         grace_s=grace_s,
@@ -230,7 +230,7 @@ def _utterance_snapshot(utterance_id: str, utterance: UtteranceRecord, max_chunk
     return UtteranceSnapshot(
         id=utterance_id,
         upstream_id=utterance.upstream_id,
-        intake=audio_input_of(AudioFormat.named(utterance.format), max_chunk_bytes=max_chunk_bytes),
+        audio_input=audio_input_of(AudioFormat.named(utterance.format), max_chunk_bytes=max_chunk_bytes),
         taken_bytes=utterance.taken_bytes,
         sent_s=utterance.sent_s,
         started=utterance.started,

@@ -150,7 +150,7 @@ class SessionUtterances:
     def cancel(self, utterance: Utterance) -> None:
         """Drop an utterance, or interrupt it if it is being spoken."""
         self._core.cancel(utterance)
-        self._journal.note_cut(self._speech.active)
+        self._journal.note_interrupts(self._speech.active)
         self._wake.set()
 
     def close(self) -> None:

@@ -162,7 +162,7 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     core.tick(50.0)
     await avatars.take_over(Standby(Upstream("second")))
     entries = core.log.after(0)
-    kinds = {type(entry.happening) for entry in entries}
+    kinds = {type(entry.event) for entry in entries}
     assert {Expiring, Rotated} <= kinds
     sent = [mapping.event_message(entry, None) for entry in entries]
     await avatars.take_over(Standby(Upstream("third")))

@@ -114,7 +114,7 @@ def test_an_utterance_of_which_all_was_sent_is_concluded(restore, rig):
     assert (ended.outcome, ended.inferred, ended.played_s) == (Outcome.COMPLETED, True, 1.0)
 
 
-def test_a_barge_in_cuts_what_cannot_be_spoken_again(restore, rig):
+def test_an_interrupt_cuts_what_cannot_be_spoken_again(restore, rig):
     """LiveAvatar drops it together with the interrupted utterance, and no process has its audio."""
     again = restore(
         past_utterance(rig.native, started=True), past_utterance(rig.native, id="u2", upstream_id="up-2")

@@ -107,7 +107,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamNotice:
-    """LiveAvatar reported something that does not end the session."""
+    """LiveAvatar reported an error or a warning that does not end the session."""
 
     error: bool
     type: str
@@ -121,6 +121,9 @@ class Ended:
     error: GatewayError | None = None
 
 
+Forwarded = UpstreamNotice
+"""Events of LiveAvatar that change nothing here and reach callers as they are; `upstream/wire.py` decodes them."""
+
 SessionEvent = (
     StateChanged
     | PoseChanged
@@ -131,7 +134,7 @@ SessionEvent = (
     | Reconnected
     | Rotated
     | Adopted
-    | UpstreamNotice
+    | Forwarded
     | Ended
 )
 

@@ -13,6 +13,7 @@ from liveavatar_gateway.core.events import (
     Ended,
     EventLog,
     Expiring,
+    Forwarded,
     PoseChanged,
     Reconnected,
     Room,
@@ -363,6 +364,8 @@ class Session:
             self.speech.on_read(event.number, now_s)
             return self.speech.waits_for_proof
         self._take_as_sign_of_life(event, now_s)
+        if isinstance(event, Forwarded):
+            self._emit(event)
         match event:
             case wire.StateUpdated(state):
                 if state in OVER_UPSTREAM:
@@ -371,8 +374,6 @@ class Session:
                 self._on_pose(pose, now_s)
             case wire.Stopped(reason):
                 self.end(end_reason_of(reason or "UNKNOWN"), now_s, upstream_reason=reason)
-            case wire.Notice(error, type_, message):
-                self._emit(UpstreamNotice(error, type_, message))
             case wire.Unknown():
                 self.unknown_events += 1
             case _:

@@ -63,7 +63,7 @@ def test_a_probe_is_repeated_until_it_is_answered(make_rig):
     rig = make_rig().connect()
     rig.run(15.5)
     assert len(rig.cuts) == 3
-    rig.tell(m.Notice(error=True, type="invalid_request_error", message=""))
+    rig.tell(UpstreamNotice(error=True, type="invalid_request_error", message=""))
     assert rig.session.state is SessionState.READY
 
 
@@ -254,7 +254,7 @@ def test_the_time_of_the_last_command_is_kept(rig):
 
 
 def test_notices_are_passed_on(rig):
-    rig.tell(m.Notice(error=True, type="video_starvation", message="slow"), m.Notice(False, "w", "x"))
+    rig.tell(UpstreamNotice(error=True, type="video_starvation", message="slow"), UpstreamNotice(False, "w", "x"))
     assert rig.of(UpstreamNotice) == [
         UpstreamNotice(True, "video_starvation", "slow"),
         UpstreamNotice(False, "w", "x"),
@@ -440,7 +440,7 @@ def test_after_the_end_nothing_is_sent_and_nothing_happens(rig):
     rig.session.keep_alive()
     rig.session.end(EndReason.CALLER_ENDED, rig.now_s)
     before, sent = rig.events, len(rig.commands)
-    rig.tell(TALKING, m.Notice(True, "", ""), CONNECTED)
+    rig.tell(TALKING, UpstreamNotice(True, "", ""), CONNECTED)
     rig.run(100)
     rig.wake()
     assert (rig.events, len(rig.commands)) == (before, sent)

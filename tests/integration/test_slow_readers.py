@@ -42,6 +42,12 @@ def _rss_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.fixture(autouse=True)
+async def without_debug_mode() -> None:
+    """Leave asyncio's debug mode off: it costs a stack trace for each of some 100 000 messages."""
+    asyncio.get_running_loop().set_debug(False)
+
+
 @pytest.fixture
 def gateway(emulator) -> Iterator[processes.Gateway]:
     with processes.gateway(emulator.url, max_buffered_s=BUFFERED_S) as found:

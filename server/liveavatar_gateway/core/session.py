@@ -261,7 +261,7 @@ class Session:
         room: Room | None = None,
         age_s: float,
         now_s: float,
-    ) -> None:
+    ) -> bool:
         """Continue on the standby avatar; from now on, pass in no event of the previous avatar.
 
         Args:
@@ -271,6 +271,9 @@ class Session:
             room: Room of the standby avatar; None when the room cannot be joined.
             age_s: Seconds since the standby avatar was started.
             now_s: Monotonic time.
+
+        Returns:
+            True when the standby avatar continues an utterance in the middle.
         """
         self.speech.tick(now_s)
         inside = any(one.is_upstream and not one.committed for one in self.speech.active)
@@ -293,6 +296,7 @@ class Session:
             self._replaced = True
             self.heard_since_s = now_s
             self._ready_again(now_s, resent_bytes)
+        return inside
 
     # --- the caller's side
 

@@ -115,7 +115,7 @@ class Avatars:
         self.started, self.started_at = fresh, standby.started_at
         now_s = time.monotonic()
         access = self.viewer_access()
-        self._core.take_over(
+        inside = self._core.take_over(
             upstream_session_id=fresh.session_id,
             max_duration_s=fresh.max_duration_s,
             expires_at=self.expires_at,
@@ -130,8 +130,16 @@ class Avatars:
         finally:
             # Also if this task is cancelled. A process that owns the session by now may drive the replaced avatar.
             if replaced is not None:
-                closing = replaced.leave() if self._journal.closed else replaced.close()
+                closing = (
+                    replaced.leave() if self._journal.closed else self._close_replaced(replaced, inside=inside)
+                )
                 self._pool.run(closing, name=f"session-{self._core.id}/retire")
+
+    async def _close_replaced(self, replaced: UpstreamSession, *, inside: bool) -> None:
+        """Close an avatar once its last sound is in the room; at once when the new one repeats what it says."""
+        if not inside:
+            await asyncio.sleep(self._core.config.end_tail_s)
+        await replaced.close()
 
     async def replace(self) -> UpstreamSession:
         """Close an avatar that is out of reach, and start another in the caller's room in its place.

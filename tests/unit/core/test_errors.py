@@ -92,3 +92,7 @@ def test_what_passes_says_when_to_come_back():
     assert e.Draining().retry_after_s == 1.0
     broken = e.RegistryUnavailable("the registry r.db cannot be used", facts={"error": "disk I/O error"})
     assert (broken.retry_after_s, broken.metadata["error"]) == (1.0, "disk I/O error")
+
+
+def test_a_limit_names_its_owner():
+    assert e.CapacityExhausted("all 3 in use", scope="replica", retry_after_s=1.0).scope == "replica"

@@ -114,6 +114,17 @@ def test_an_utterance_that_never_got_any_audio_ends_by_its_idle_limit(rig):
     assert isinstance(rig.end_of("u").error, UtteranceIdle)
 
 
+def test_a_stream_that_resumes_without_a_limit_keeps_that_of_the_utterance(rig):
+    utterance = _with_idle_limit(rig)
+    utterance.stop_idle_limit()
+    rig.run(2.0)
+    assert not utterance.sealed
+    utterance.start_idle_limit(None, rig.now_s)
+    rig.wake()
+    rig.run(0.6)
+    assert isinstance(rig.end_of("u").error, UtteranceIdle)
+
+
 def test_audio_starts_the_idle_limit_anew(rig):
     utterance = _with_idle_limit(rig)
     for _ in range(10):

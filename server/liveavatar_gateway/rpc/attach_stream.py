@@ -44,10 +44,10 @@ class AttachStream(SessionStream[p.AttachResponse]):
         self._lost_through = log.compacted_through if is_lost else 0
         self._requests = requests
         self._sequence = self._lost_through if is_lost else after_sequence
-        # Refuses here, before the stream supersedes another that works.
+        # Raises here, before this stream supersedes another that works.
         log.after(self._sequence)
         self._results: list[p.CommandResult] = []
-        # A caller that sends commands and reads no results is not read any more itself.
+        # No more commands are read from a caller that reads no results.
         self._unread = asyncio.Semaphore(_MAX_UNREAD)
         self._interrupt_count = 0
         self._half_closed = False
@@ -135,7 +135,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
 
     async def _write(self) -> None:
         while True:
-            # Determined before the responses are: what happens while they are written is for the next round.
+            # Determined before the responses: what happens while they are written is for the next round.
             is_last_round = self._is_served()
             for response in self._due():
                 await self._write_one(response)

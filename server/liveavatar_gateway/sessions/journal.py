@@ -77,7 +77,7 @@ class SessionJournal:
         """The gateway's id of the session."""
         return self._session.id
 
-    # --- the account upstream, see `upstream.account.SessionJournal`
+    # --- the account upstream, see `upstream.journal.UpstreamJournal`
 
     async def minted(self, upstream_session_id: str) -> None:
         """Save the id of a LiveAvatar session before it can run.

@@ -100,7 +100,7 @@ def read_record(stored: StoredSession) -> Record:
     """
     if stored.unreadable:
         raise ValueError(stored.unreadable)
-    require_plausible(stored.payload, "facts")
+    require_plausible(stored.payload, "record")
     record = Record.of(stored.payload)
     require_counts({column.name: getattr(record.usage, column.name) for column in fields(record.usage)})
     for name in ("created_at", "started_at", "ready_at", "ended_at"):
@@ -109,7 +109,7 @@ def read_record(stored: StoredSession) -> Record:
 
 
 def left_s(stored: StoredSession, saved_s: float | None, now_mono_s: float) -> float | None:
-    """Return the rest of a duration in the record of a session; None when nobody can tell."""
+    """Return the rest of a duration in the record of a session; None if it is unknown."""
     if saved_s is None or stored.saved_mono_s is None:
         return None
     return stored.saved_mono_s + saved_s - now_mono_s

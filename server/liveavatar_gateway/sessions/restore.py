@@ -94,7 +94,7 @@ def _state(stored: StoredSession, record: Record) -> SessionState:
 def restore_ended(
     stored: StoredSession, config: SessionConfig, *, new_id: Callable[[], str], utc_now: Clock
 ) -> tuple[Record, RestoredSession]:
-    """Return a session that ended under another process, for callers who come back to it.
+    """Return a session that ended under another process, for callers that come back to it.
 
     Raises:
         ValueError: the record cannot be read.
@@ -105,7 +105,7 @@ def restore_ended(
     core.created_at, core.ready_at, core.ended_at = record.created_at, record.ready_at, record.ended_at
     core.end_reason, core.upstream_reason = record.end_reason, record.upstream_reason
     core.error = restore_error(record.error)
-    # The event log holds the last event: whoever comes back is owed that.
+    # The event log holds the last event, for callers that come back.
     core.log = EventLog(capacity=config.event_log_size, last_sequence=max(stored.sequence - 1, 0))
     if stored.sequence:
         core.log.append(Ended(core.error), record.ended_at or utc_now())

@@ -135,7 +135,7 @@ async def _told_what_they_missed(caller: Caller, attachment: Attachment, watch: 
     assert first == resumed.opened.compacted_through + 1
     assert [event.sequence for event in resumed.events] == list(range(first, first + len(resumed.events)))
     lagged = await watch.until("lagged")
-    assert lagged.oldest_sequence > lagged.told_sequence + 1
+    assert lagged.oldest_sequence > lagged.sent_sequence + 1
     assert (await watch.read()).snapshot.session.id == lagged.session_id
 
 

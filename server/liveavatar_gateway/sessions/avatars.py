@@ -54,7 +54,7 @@ class Avatars:
         """Addresses and limit of the avatar that speaks."""
         self.started_at: datetime | None = None if restored is None else restored.started_at
         """Start of LiveAvatar's billing of the avatar that speaks."""
-        self.avatar_count = 1 if restored is None else restored.turn_count
+        self.avatar_count = 1 if restored is None else restored.avatar_count
         """Number of avatars requested so far."""
         self.retired_s = 0.0 if restored is None else restored.retired_s
         """Billed time of the avatars before the one that speaks."""
@@ -172,7 +172,7 @@ class Avatars:
 
     def usage(self) -> Usage:
         """Return the usage of the session up to now."""
-        return Usage.of(self._core, turn_count=self.avatar_count, retired_s=self.retired_s)
+        return Usage.of(self._core, avatar_count=self.avatar_count, retired_s=self.retired_s)
 
     def viewer_access(self) -> LiveKitAccess | None:
         """Return access to the room for a browser; None before the room exists, or if no token can be made.

@@ -151,7 +151,7 @@ class SessionLifecycle:
             await self._finish()
 
     def crashed(self, fault: BaseException) -> None:
-        """Conclude a session whose task failed outside of its handlers; it is stopped upstream all the same."""
+        """Conclude a session whose task failed outside of its handlers; it is stopped upstream nevertheless."""
         if (upstream := self._avatars.upstream) is not None and self.lost_to is None:
             # A second close only returns the result of the first.
             self._services.pool.run(upstream.close(), name=f"session-{self._core.id}/crashed")

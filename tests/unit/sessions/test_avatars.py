@@ -17,7 +17,7 @@ from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
 
@@ -170,7 +170,7 @@ async def test_an_avatar_that_is_replaced_in_the_middle_of_an_utterance_is_close
     core.socket_opened(0.0)
     core.on_event(m.StateUpdated("connected"), 0.0)
     core.tick(0.0)
-    core.speech.receive(core.begin("u", intake_of(None)), None, bytes(96_000), 0.0)
+    core.speech.receive(core.begin("u", audio_input_of(None)), None, bytes(96_000), 0.0)
     assert any(isinstance(output, Send) for output in core.drain(0.0))
     avatars.upstream = old
     await avatars.take_over(Standby(Upstream("fresh")))
@@ -197,7 +197,7 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     core.tick(50.0)
     await avatars.take_over(Standby(Upstream("second")))
     entries = core.log.after(0)
-    kinds = {type(entry.happening) for entry in entries}
+    kinds = {type(entry.event) for entry in entries}
     assert {Expiring, Rotated} <= kinds
     sent = [mapping.event_message(entry, None) for entry in entries]
     await avatars.take_over(Standby(Upstream("third")))

@@ -199,7 +199,7 @@ class Ending(Core):
 
 
 class SleepyUpstream:
-    """Its socket is refused, the first time while the process stands still for longer than the budget."""
+    """Upstream that refuses sockets; during the first attempt the process stands still beyond the budget."""
 
     started = SimpleNamespace(session_id="up-1")
 

@@ -116,7 +116,7 @@ class Pool:
 
 
 class Process:
-    """All that sessions of a process share."""
+    """State that the sessions of a process share."""
 
     def __init__(self) -> None:
         self.pool = Pool()

@@ -32,7 +32,7 @@ class HoldsBack:
         return pcm[: len(pcm) - keep]
 
 
-def intake_of(audio_format: AudioFormat | None) -> AudioInput:
+def audio_input_of(audio_format: AudioFormat | None) -> AudioInput:
     """Return the input of an audio format; None is the simple converter."""
     fmt = audio_format or NATIVE_FORMAT
     return AudioInput(

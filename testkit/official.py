@@ -67,7 +67,7 @@ class Official:
         """Wait until the agent takes a sentence for spoken or cut."""
         await asyncio.wait_for(handle.wait_for_playout(), STEP_TIMEOUT_S)
 
-    async def barge_in(self) -> None:
+    async def interrupt(self) -> None:
         """Interrupt the session, as a user's speech does."""
         await asyncio.wait_for(asyncio.shield(self._session.interrupt()), STEP_TIMEOUT_S)
 

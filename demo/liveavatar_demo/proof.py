@@ -59,7 +59,7 @@ class Evidence:
     greeting: Spoken
     """Spoken to its end, and handed over before the avatar was ready."""
     story: Spoken
-    """Cut by a barge-in."""
+    """Cut by an interrupt."""
     ready_to_first_packet_s: float | None
     """From the avatar's readiness to its first audio; None when there was none."""
     commands_before_ready: int

@@ -30,7 +30,7 @@ _HERE: Final = Path(__file__).parent
 GREETING: Final = _HERE / "greeting.wav"
 STORY: Final = _HERE / "story.wav"
 
-_BARGE_IN_AFTER_S: Final = 2.5
+_INTERRUPT_AFTER_S: Final = 2.5
 _QUIET_S: Final = 0.7
 """Time in which audio after the interrupt would be seen."""
 _CALL_TIMEOUT_S: Final = 5.0
@@ -228,10 +228,10 @@ class _Call:
         with self._timeline.speaking(self._story.seconds) as show:
             async for progress in story.progress_updates():
                 show(progress.played.total_seconds())
-                if progress.played.total_seconds() >= _BARGE_IN_AFTER_S:
+                if progress.played.total_seconds() >= _INTERRUPT_AFTER_S:
                     break
         asked_mono_s = time.monotonic()
-        mark("barge_in", "barge-in: the user speaks, so the avatar must not", at_mono_s=asked_mono_s)
+        mark("interrupt", "interrupt: the user speaks, so the avatar must not", at_mono_s=asked_mono_s)
         await session.interrupt(story.id)
         ack_s = time.monotonic() - asked_mono_s
         outcome = await story

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+import structlog
 
 from liveavatar_emulator.clock import Clock
 from liveavatar_emulator.config import InvalidSetting
+
+_log = structlog.get_logger(__name__)
 
 KEPT_LINES = 20_000
 """Lines kept for `GET /_emulator/log`; the file keeps all."""
@@ -49,7 +52,12 @@ class EventLog:
         )
         self._kept.append(line)
         if self._file is not None:
-            self._file.write(line)
+            try:
+                self._file.write(line)
+            except OSError as error:
+                # A full disk costs the file, not the session that was to be logged.
+                self.close()
+                _log.error("event_log.write_failed", last_line=self._count - 1, error=str(error))
 
     def lines(self, after: int = 0) -> bytes:
         """Return the kept lines whose number is above `after`."""

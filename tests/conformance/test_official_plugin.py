@@ -2,7 +2,7 @@
 
 A real AgentSession in a real room on a real LiveKit server; what it reports is held against what a listener in
 that room heard. Tolerance: where a sentence ends for the plugin and for the room differs by at most `TOLERANCE_S`.
-After a barge-in the plugin reports what it had *sent*, by its own design, so its position is exactly what the
+After an interrupt the plugin reports what it had *sent*, by its own design, so its position is exactly what the
 emulator received, and ahead of what was heard by no more than the source was ahead of the avatar.
 """
 
@@ -76,7 +76,7 @@ async def test_a_sentence_is_finished_for_the_plugin_as_it_is_for_the_room(emula
     assert_content(emulator, complained)
 
 
-async def test_a_barge_in_cuts_the_sentence_and_the_answer_to_it_is_heard_whole(emulator, livekit):
+async def test_an_interrupt_cuts_the_sentence_and_the_answer_to_it_is_heard_whole(emulator, livekit):
     with complaints() as complained:
         async with (
             listening(livekit, ROOM, "avatar-audio") as listener,
@@ -85,7 +85,7 @@ async def test_a_barge_in_cuts_the_sentence_and_the_answer_to_it_is_heard_whole(
             await agent.joined()
             cut = agent.say(voice(STORY, head_start_s=HEAD_START_S))
             await listener.until_heard(STORY, 2.0)
-            await agent.barge_in()
+            await agent.interrupt()
             assert cut.interrupted
             # At once: it comes while the interrupt is on its way.
             answer = agent.say(voice(ANSWER, head_start_s=HEAD_START_S))

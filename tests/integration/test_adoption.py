@@ -285,7 +285,7 @@ async def test_a_session_taken_away_from_a_living_process_is_left_alone_by_it(re
             assert gateway.process.logged("session.moved")
 
 
-async def test_a_barge_in_whose_session_was_taken_away_is_answered_with_that(registry):
+async def test_an_interrupt_whose_session_was_taken_away_is_answered_with_that(registry):
     """Nobody here can answer it; a call without a deadline would wait forever."""
     settings = {"registry_file": registry, "lease_s": 2, "interrupt_timeout_s": 10}
     with (
@@ -383,7 +383,7 @@ async def test_operators_see_who_has_which_session_before_and_after(registry):
 
 
 @pytest.mark.parametrize("way", ["call", "stream"])
-async def test_a_barge_in_that_a_killed_gateway_did_not_answer_is_carried_out_by_the_next(registry, way):
+async def test_an_interrupt_that_a_killed_gateway_did_not_answer_is_carried_out_by_the_next(registry, way):
     """The interrupt failed with an error, but the utterance must not continue."""
     with processes.emulator(interrupt_ack_ms=60_000) as emulator, contextlib.ExitStack() as stack:
         gateway = stack.enter_context(processes.gateway(emulator.url, registry_file=registry))

@@ -257,6 +257,7 @@ def test_an_ipv6_address_without_brackets_gets_the_right_form():
 
 def test_json_logs_keep_the_types_of_settings(emulator):
     with start_gateway(emulator.url, log_format="json") as found:
+        assert found.process.logged('"serve.config"')
         lines = [json.loads(line) for line in found.process.log.splitlines() if line.startswith("{")]
         [shown] = [line for line in lines if line["event"] == "serve.config"]
         assert (shown["max_sessions"], shown["reflection"], shown["admin_port"]) == (200, False, None)

@@ -54,7 +54,7 @@ def test_the_demo_proves_a_whole_call(tmp_path: Path):
     assert len(report["checks"]) == 8
     assert all(check["ok"] for check in report["checks"])
     events = [moment["event"] for moment in report["timeline"]]
-    for earlier, later in (("handed_over", "ready"), ("greeting_ended", "barge_in"), ("barge_in", "silent")):
+    for earlier, later in (("handed_over", "ready"), ("greeting_ended", "interrupt"), ("interrupt", "silent")):
         assert events.index(earlier) < events.index(later)
     times = [moment["at_s"] for moment in report["timeline"] if moment["event"] != "first_packet"]
     assert times == sorted(times)

@@ -1,6 +1,7 @@
 """The last sound of a conversation is out before LiveAvatar is told to stop, and nobody else waits for that."""
 
 import asyncio
+import signal
 
 import grpc
 
@@ -52,3 +53,16 @@ async def test_only_a_caller_that_ends_right_after_speech_waits_for_the_last_sou
     assert ejected_after_s < _TAIL_S - 0.1
     for name in ("silent", "talking", "ejected"):
         assert records[name]["ended_at_s"] < left_s, f"{name} had nothing to wait for"
+
+
+async def test_a_drain_right_after_speech_waits_for_the_last_sound():
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, end_tail_s=_TAIL_S, drain_grace_s=10) as gateway,
+    ):
+        async with connect(gateway.address) as caller:
+            session = await _spoken(caller)
+            gateway.process.send(signal.SIGTERM)
+            assert await asyncio.to_thread(gateway.process.wait, 40) == 0
+        record = emulator.session(session.upstream_session_id)
+    assert record["ended_at_s"] - record["utterances"][0]["ended_at_s"] >= _TAIL_S - 0.1

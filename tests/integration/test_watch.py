@@ -75,7 +75,7 @@ async def test_a_watcher_that_knows_too_little_is_told_the_gap_and_what_is_true_
     watch = caller.watch()
     await watch.add(created.id, after_sequence=1)
     lagged = await watch.until("lagged")
-    assert (lagged.session_id, lagged.told_sequence) == (created.id, 1)
+    assert (lagged.session_id, lagged.sent_sequence) == (created.id, 1)
     snapshot = (await watch.read()).snapshot
     assert lagged.oldest_sequence == snapshot.sequence - KEPT + 1
     assert snapshot.session.usage.utterance_count == KEPT
@@ -194,9 +194,9 @@ async def test_a_watcher_that_reads_nothing_slows_no_session_and_is_told_the_gap
         assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
         lagged = await lazy.until("lagged")
         before = lazy.sequences(created.id)
-        assert before == list(range(first.sequence + 1, lagged.told_sequence + 1))
+        assert before == list(range(first.sequence + 1, lagged.sent_sequence + 1))
         snapshot = (await lazy.read()).snapshot
-        assert lagged.told_sequence < lagged.oldest_sequence == snapshot.sequence - KEPT + 1
+        assert lagged.sent_sequence < lagged.oldest_sequence == snapshot.sequence - KEPT + 1
         await caller.end(created.id)
         last = await _ended(lazy)
         after = lazy.sequences(created.id)[len(before) :]

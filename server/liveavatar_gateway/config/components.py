@@ -132,7 +132,7 @@ def rpc(settings: Settings) -> RpcConfig:
         speech=speech(settings),
         max_chunk_bytes=settings.max_chunk_bytes,
         detach_grace_s=settings.detach_grace_s,
-        own_rooms=bool(settings.livekit_url),
+        livekit_rooms=bool(settings.livekit_url),
         ack_interval_s=settings.ack_interval_s,
         heartbeat_s=settings.heartbeat_s,
         first_message_timeout_s=settings.first_message_timeout_s,

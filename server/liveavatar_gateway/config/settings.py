@@ -274,8 +274,8 @@ class Settings(BaseSettings):
         0.5,
         ge=0,
         le=5,
-        description="Delay between the end of speech and the stop, when a caller ends the session right after "
-        "speech. Lower may cut the last sound in the room, higher is billed.",
+        description="Delay between the end of speech and the stop of its avatar, when a caller, a drain or a "
+        "rotation ends it right after speech. Lower may cut the last sound in the room, higher is billed.",
     )
     ack_interval_s: float = Field(
         1.0,

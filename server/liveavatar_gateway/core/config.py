@@ -18,8 +18,8 @@ class SessionConfig:
     rotation: RotationConfig = field(default_factory=RotationConfig)
     """Times at which a standby avatar is prepared, where the caller wants rotation."""
     end_tail_s: float = 0.5
-    """Delay between the last end of speech and the stop request to LiveAvatar, when the caller ends the session
-    right after speech. Lower may cut the last sound in the room; higher is billed by LiveAvatar."""
+    """Delay between the last end of speech and the stop of its avatar, when the caller, a drain or a rotation ends
+    it right after speech. Lower may cut the last sound in the room; higher is billed by LiveAvatar."""
     expiring_notice_s: float = 15.0
     """Lead of the `expiring` event before the session's limit."""
     expiry_grace_s: float = 1.0

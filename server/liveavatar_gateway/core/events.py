@@ -107,7 +107,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamNotice:
-    """LiveAvatar reported something that does not end the session."""
+    """LiveAvatar reported an error or a warning that does not end the session."""
 
     error: bool
     type: str
@@ -121,6 +121,9 @@ class Ended:
     error: GatewayError | None = None
 
 
+Forwarded = UpstreamNotice
+"""Events of LiveAvatar that change nothing here and reach callers as they are; `upstream/wire.py` decodes them."""
+
 SessionEvent = (
     StateChanged
     | PoseChanged
@@ -131,7 +134,7 @@ SessionEvent = (
     | Reconnected
     | Rotated
     | Adopted
-    | UpstreamNotice
+    | Forwarded
     | Ended
 )
 
@@ -142,7 +145,7 @@ class LogEntry:
 
     sequence: int
     at: datetime
-    happening: SessionEvent
+    event: SessionEvent
 
 
 class EventLog:
@@ -161,10 +164,10 @@ class EventLog:
         self._entries: deque[LogEntry] = deque(maxlen=capacity)
         self.last_sequence = last_sequence
 
-    def append(self, happening: SessionEvent, at: datetime) -> LogEntry:
+    def append(self, event: SessionEvent, at: datetime) -> LogEntry:
         """Append an event under the next sequence number."""
         self.last_sequence += 1
-        entry = LogEntry(self.last_sequence, at, happening)
+        entry = LogEntry(self.last_sequence, at, event)
         self._entries.append(entry)
         return entry
 

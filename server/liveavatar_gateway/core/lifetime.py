@@ -90,10 +90,10 @@ class Lifetime:
         """Time at which the expiry is reported, or at which it ends the session."""
         if self.expires_at_s is None:
             return None
-        told = self._notice_given or self.has_standby
-        return self.expires_at_s + (self._grace_s if told else -self._notice_s)
+        is_past_notice = self._notice_given or self.has_standby
+        return self.expires_at_s + (self._grace_s if is_past_notice else -self._notice_s)
 
-    def look(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> None:
         """Record the time of a tick, so that later deadlines alone count."""
         self._ticked_at_s = now_s
 

@@ -5,6 +5,7 @@ Source of all names: docs.liveavatar.com/docs/lite-mode/events and the official 
 
 from dataclasses import dataclass
 
+from liveavatar_gateway.core.events import Forwarded
 from liveavatar_gateway.core.states import Pose
 
 BYTE_RATE = 48_000
@@ -146,15 +147,6 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """An error or a warning that does not end the session."""
-
-    error: bool
-    type: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Unknown:
     """Event that this version does not know: ignored and counted."""
 
@@ -172,6 +164,6 @@ Event = (
     | SpeakInterrupted
     | PoseUpdated
     | Stopped
-    | Notice
     | Unknown
+    | Forwarded
 )

@@ -13,6 +13,7 @@ from liveavatar_gateway.core.events import (
     Ended,
     EventLog,
     Expiring,
+    Forwarded,
     PoseChanged,
     Reconnected,
     Room,
@@ -100,7 +101,7 @@ class Session:
     @classmethod
     def restored(
         cls,
-        past: SessionSnapshot,
+        snapshot: SessionSnapshot,
         config: SessionConfig,
         *,
         new_id: Callable[[], str],
@@ -112,7 +113,7 @@ class Session:
         """Continue a session that another process drove before; its socket is not open yet.
 
         Args:
-            past: State in which the other process left the session.
+            snapshot: State in which the other process left the session.
             config: Deadlines.
             new_id: Factory of command ids.
             utc_now: Wall-clock time.
@@ -120,17 +121,17 @@ class Session:
             gap_s: Seconds without an owner.
             auto_rotate: True when a standby avatar takes over before the limit.
         """
-        session = cls(past.id, config, new_id=new_id, utc_now=utc_now, auto_rotate=auto_rotate)
-        session.created_at = past.created_at
-        session.ready_at = past.ready_at
-        session.expires_at = past.expires_at
-        session.reconnect_count = past.reconnect_count
-        session.rotation_count = past.rotation_count
+        session = cls(snapshot.id, config, new_id=new_id, utc_now=utc_now, auto_rotate=auto_rotate)
+        session.created_at = snapshot.created_at
+        session.ready_at = snapshot.ready_at
+        session.expires_at = snapshot.expires_at
+        session.reconnect_count = snapshot.reconnect_count
+        session.rotation_count = snapshot.rotation_count
         session.state = SessionState.RECONNECTING
-        session.log = EventLog(capacity=config.event_log_size, last_sequence=past.last_sequence)
+        session.log = EventLog(capacity=config.event_log_size, last_sequence=snapshot.last_sequence)
         session._lost_at_s = now_s - gap_s
-        session._lifetime.restore(past.expires_in_s, now_s)
-        session.speech.restore(past, now_s)
+        session._lifetime.restore(snapshot.expires_in_s, now_s)
+        session.speech.restore(snapshot, now_s)
         session._emit(Adopted(gap_s))
         return session
 
@@ -260,7 +261,7 @@ class Session:
         room: Room | None = None,
         age_s: float,
         now_s: float,
-    ) -> None:
+    ) -> bool:
         """Continue on the standby avatar; from now on, pass in no event of the previous avatar.
 
         Args:
@@ -270,6 +271,9 @@ class Session:
             room: Room of the standby avatar; None when the room cannot be joined.
             age_s: Seconds since the standby avatar was started.
             now_s: Monotonic time.
+
+        Returns:
+            True when the standby avatar continues an utterance in the middle.
         """
         self.speech.tick(now_s)
         inside = any(one.is_upstream and not one.committed for one in self.speech.active)
@@ -292,17 +296,18 @@ class Session:
             self._replaced = True
             self.heard_since_s = now_s
             self._ready_again(now_s, resent_bytes)
+        return inside
 
     # --- the caller's side
 
-    def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
+    def begin(self, utterance_id: str, audio_input: AudioInput) -> Utterance:
         """Open an utterance.
 
         Raises:
             SessionEnded, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
         """
         self._require_alive()
-        return self.speech.begin(utterance_id, intake)
+        return self.speech.begin(utterance_id, audio_input)
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
         """Accept no more audio for an utterance."""
@@ -363,6 +368,8 @@ class Session:
             self.speech.on_read(event.number, now_s)
             return self.speech.waits_for_proof
         self._take_as_sign_of_life(event, now_s)
+        if isinstance(event, Forwarded):
+            self._emit(event)
         match event:
             case wire.StateUpdated(state):
                 if state in OVER_UPSTREAM:
@@ -371,8 +378,6 @@ class Session:
                 self._on_pose(pose, now_s)
             case wire.Stopped(reason):
                 self.end(end_reason_of(reason or "UNKNOWN"), now_s, upstream_reason=reason)
-            case wire.Notice(error, type_, message):
-                self._emit(UpstreamNotice(error, type_, message))
             case wire.Unknown():
                 self.unknown_events += 1
             case _:
@@ -431,7 +436,7 @@ class Session:
             return
         if is_stuck:
             self.speech.note_stall(now_s)
-        self._lifetime.look(now_s)
+        self._lifetime.tick(now_s)
         self.speech.handover.gate = self._lifetime.gate(now_s)
         self.speech.tick(now_s, is_stuck=is_stuck)
         self._collect()

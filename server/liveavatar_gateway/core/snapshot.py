@@ -16,7 +16,7 @@ class UtteranceSnapshot:
     """The caller's id of the utterance."""
     upstream_id: str
     """The `event_id` of the utterance on LiveAvatar's socket."""
-    intake: AudioInput
+    audio_input: AudioInput
     """Format of its audio."""
     taken_bytes: int
     """Bytes of the caller's format that LiveAvatar has: the caller continues there."""

@@ -86,11 +86,11 @@ class PlaybackState(Enum):
     """Stage of an utterance at LiveAvatar."""
 
     PENDING = "pending"
-    """Nothing shows that LiveAvatar has any of the utterance."""
+    """LiveAvatar has confirmed no audio of the utterance."""
     ACCEPTED = "accepted"
     """LiveAvatar has a part of the utterance."""
     PLAYING = "playing"
-    """Its first sound was played, so its audio cannot be sent again from the beginning."""
+    """The first sound of the utterance was played, so its audio must not be sent again from the beginning."""
     PLAYED = "played"
     """Ended after its first sound."""
     UNPLAYED = "unplayed"

@@ -33,13 +33,13 @@ class AdminService(AdminServiceServicer):
     """Operation of this process."""
 
     def __init__(
-        self, config: AdminConfig, directory: Directory, drain: Drain, permits: Permits, ownership: Inventory
+        self, config: AdminConfig, directory: Directory, drain: Drain, permits: Permits, inventory: Inventory
     ) -> None:
         self._config = config
         self._directory = directory
         self._drain = drain
         self._permits = permits
-        self._ownership = ownership
+        self._inventory = inventory
         self._started_at = datetime.now(UTC)
 
     async def Drain(  # noqa: N802, D102 - named and described in the contract
@@ -66,7 +66,7 @@ class AdminService(AdminServiceServicer):
         context: _Context,
     ) -> p.GetProcessStatusResponse:
         return p.GetProcessStatusResponse(
-            owner=self._ownership.owner,
+            owner=self._inventory.owner,
             version=__version__,
             started_at=mapping.timestamp(self._started_at),
             drain_deadline=mapping.timestamp(self._drain.deadline),
@@ -74,15 +74,15 @@ class AdminService(AdminServiceServicer):
             used_permit_count=self._permits.used,
             waiting_count=self._permits.waiting,
             session_count=len(self._directory.living()),
-            adopted_count=self._ownership.adopted_count,
-            swept_count=self._ownership.swept_count,
+            adopted_count=self._inventory.adopted_count,
+            swept_count=self._inventory.swept_count,
         )
 
     async def ListOwnedSessions(  # noqa: N802, D102
         self, request: p.ListOwnedSessionsRequest, context: _Context
     ) -> p.ListOwnedSessionsResponse:
         size = mapping.page_size(request.page_size)
-        found, next_token = await self._ownership.page(request.page_token, size)
+        found, next_token = await self._inventory.page(request.page_token, size)
         return p.ListOwnedSessionsResponse(sessions=readable(found, _owned), next_page_token=next_token)
 
     async def EjectSession(  # noqa: N802, D102

@@ -44,10 +44,10 @@ class AttachStream(SessionStream[p.AttachResponse]):
         self._lost_through = log.compacted_through if is_lost else 0
         self._requests = requests
         self._sequence = self._lost_through if is_lost else after_sequence
-        # Refuses here, before the stream supersedes another that works.
+        # Raises here, before this stream supersedes another that works.
         log.after(self._sequence)
         self._results: list[p.CommandResult] = []
-        # A caller that sends commands and reads no results is not read any more itself.
+        # No more commands are read from a caller that reads no results.
         self._unread = asyncio.Semaphore(_MAX_UNREAD)
         self._interrupt_count = 0
         self._half_closed = False
@@ -88,7 +88,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
             message.open.spec,
             field="open.spec",
             default_detach_grace_s=config.detach_grace_s,
-            own_rooms=config.own_rooms,
+            livekit_rooms=config.livekit_rooms,
         )
         request_id = mapping.checked_id(message.open.request_id, "open.request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())
@@ -135,7 +135,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
 
     async def _write(self) -> None:
         while True:
-            # Determined before the responses are: what happens while they are written is for the next round.
+            # Determined before the responses: what happens while they are written is for the next round.
             is_last_round = self._is_served()
             for response in self._due():
                 await self._write_one(response)
@@ -155,13 +155,13 @@ class AttachStream(SessionStream[p.AttachResponse]):
         responses = []
         results, self._results = self._results, []
         entries = self._session.log.after(self._sequence)
-        if self._interrupt_count and entries and isinstance(entries[-1].happening, Ended):
+        if self._interrupt_count and entries and isinstance(entries[-1].event, Ended):
             # Nothing follows the end of the session, so it waits for the results that are still to come.
             entries.pop()
         for entry in entries:
             self._sequence = entry.sequence
             responses.append(p.AttachResponse(event=mapping.event_message(entry, self._session.final_view)))
-        last = responses.pop() if entries and isinstance(entries[-1].happening, Ended) else None
+        last = responses.pop() if entries and isinstance(entries[-1].event, Ended) else None
         responses += [p.AttachResponse(command_result=result) for result in results]
         deadline = self._session.draining_until
         if deadline != self._announced_deadline:

@@ -73,7 +73,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
         self._reported: list[_Reported] = []
         self._answers: list[p.StreamAudioResponse] = []
         self._half_closed = False
-        # A caller that begins utterances and reads no answers is not read any more itself.
+        # No more requests are read from a caller that reads no answers.
         self._caught_up = asyncio.Event()
         self._over = False
         self._reading: asyncio.Future[None] | None = None
@@ -113,7 +113,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             self._caught_up.set()
             if self._reading is not None:
                 leave(self._reading)
-            # Whatever ended the stream: its caller may come back for an utterance without its end.
+            # However the stream ended, its caller may come back for an utterance that has not ended.
             self._orphan()
             self._attachment.release()
 
@@ -126,11 +126,11 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
     # --- requests: one coroutine, nothing per chunk but an append
 
     async def _read(self) -> None:
-        # A twentieth cheaper than iterating, and there are fifty of these per second of speech.
+        # Five per cent cheaper than iteration, and a second of speech may have fifty chunks.
         read = self._context.read
         while (request := await read()) is not grpc.aio.EOF:
             if self._over or self._attachment.superseded is not None:
-                # The stream that took over sends this again.
+                # The later stream sends this again.
                 return
             kind = request.WhichOneof("message")
             if kind == "chunk":
@@ -187,7 +187,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
         if reported is None:
             reported = _Reported(utterance)
             self._reported.append(reported)
-            # The writer may sleep without an end: an utterance is acknowledged long before its first sound, too.
+            # The writer may sleep without a limit, and acks are due long before the first sound.
             self._attachment.wakeup.set()
         if resumed:
             reported.progress = None
@@ -201,7 +201,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
         utterance = self._open
         named = chunk.utterance_id
         if named and (utterance is None or named != utterance.id):
-            # The caller did not know yet that the named utterance was interrupted: not for the one after it.
+            # The caller does not know yet that the named utterance has ended; its audio is not for the next one.
             self._utterances.drop_stale(len(chunk.audio))
             return
         if utterance is None:
@@ -217,7 +217,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             if self._gap_at != utterance.received:
                 self._gap_at = utterance.received
                 if self._answers and self._answers[-1].rejected.utterance_id == utterance.id:
-                    # An earlier gap that was not sent yet: the caller is to continue behind it anyway.
+                    # Not sent yet, and outdated: the caller must continue behind the earlier gap.
                     self._answers.pop()
                 self._reject(utterance.id, gap, utterance.received)
         except GatewayError as error:
@@ -229,7 +229,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             was_sealed = utterance.sealed
             self._utterances.seal(utterance)
             if utterance.failure is not None and not was_sealed:
-                # Too short before to be distinguished from a file: judged only now that all of it is there.
+                # An utterance this short is checked for a file header only once it is complete.
                 self._reject(utterance.id, utterance.failure, utterance.received)
             self._open = None
 
@@ -239,7 +239,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             self._open = None
 
     def _require_open(self, kind: str, named: str) -> Utterance | None:
-        """Return the utterance that an `end` or `cancel` means; None if that is not open any more.
+        """Return the utterance that an `end` or `cancel` means; None if that is no longer open.
 
         Args:
             kind: The message, for errors.

@@ -17,8 +17,8 @@ class RpcConfig:
     """Largest chunk of audio. Higher allows larger messages; each is kept in memory as a whole."""
     detach_grace_s: float = 30.0
     """Time that a session outlives its last stream if its spec sets none."""
-    own_rooms: bool = False
-    """True with a LiveKit server for rooms of the callers' own."""
+    livekit_rooms: bool = False
+    """True if the gateway has a LiveKit server for the callers' own rooms."""
     ack_interval_s: float = 1.0
     """Interval of acks while an utterance progresses. Lower is smoother and costs a message each."""
     heartbeat_s: float = 20.0

@@ -17,6 +17,6 @@ def readable(items: Iterable[_Item], message_of: Callable[[_Item], _Message]) ->
     for item in items:
         try:
             messages.append(message_of(item))
-        except Exception:  # noqa: BLE001 - a fault in one item must not cost the caller the others
+        except Exception:  # noqa: BLE001 - a fault of one item must not hide the others
             _log.exception("list.item_failed", item=type(item).__name__)
     return messages

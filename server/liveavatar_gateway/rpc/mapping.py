@@ -135,7 +135,7 @@ def page_size(wanted: int) -> int:
 
 
 def spec_of(
-    message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float, own_rooms: bool
+    message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float, livekit_rooms: bool
 ) -> SessionSpec:
     """Return the spec of a session.
 
@@ -143,7 +143,7 @@ def spec_of(
         message: The caller's message.
         field: Path of the message in its request, for errors.
         default_detach_grace_s: Grace for callers that set none.
-        own_rooms: True if this gateway has a LiveKit server for rooms of the callers' own.
+        livekit_rooms: True if the gateway has a LiveKit server for the callers' own rooms.
 
     Raises:
         InvalidField: a field is missing or out of its range.
@@ -166,7 +166,7 @@ def spec_of(
         detach_grace_s=_detach_grace_s(message, field, default_detach_grace_s),
         labels=_labels(message, field),
         auto_rotate=message.auto_rotate,
-        livekit_room=_livekit_room(message, f"{field}.livekit_room", available=own_rooms),
+        livekit_room=_livekit_room(message, f"{field}.livekit_room", available=livekit_rooms),
     )
 
 
@@ -353,7 +353,7 @@ def event_message(  # noqa: C901 - an arm for each kind
     """
     p = session_service_pb2
     message = p.SessionEvent(sequence=entry.sequence, time=timestamp(entry.at))
-    match entry.happening:
+    match entry.event:
         case ev.StateChanged(state, previous):
             message.state_changed.CopyFrom(p.StateChanged(state=_STATES[state], previous_state=_STATES[previous]))
         case ev.PoseChanged(pose, old):

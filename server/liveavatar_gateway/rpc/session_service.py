@@ -50,7 +50,7 @@ class SessionService(SessionServiceServicer):
             request.spec,
             field="spec",
             default_detach_grace_s=self._config.detach_grace_s,
-            own_rooms=self._config.own_rooms,
+            livekit_rooms=self._config.livekit_rooms,
         )
         request_id = mapping.checked_id(request.request_id, "request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())

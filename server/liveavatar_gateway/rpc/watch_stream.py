@@ -63,7 +63,7 @@ class WatchStream:
         self._requests = requests
         self._context = context
         self._sent: dict[str, int] = {}
-        # Sessions with events to send, in the order in which they called.
+        # Sessions with events to send, in the order of their news.
         self._news: dict[str, None] = {}
         self._filters: list[Mapping[str, str]] = []
         self._answers: list[p.WatchSessionsResponse] = []
@@ -193,7 +193,7 @@ class WatchStream:
     async def _write(self, reader: asyncio.Task[None]) -> None:
         progress_at_s = time.monotonic() + self._progress_s
         while True:
-            # Determined first: what the caller requested before it closed its side is in this round.
+            # Determined first, so that this round answers all that the caller requested before it closed its side.
             is_last_round = self._half_closed
             await self._write_round()
             if self._progress_wanted or time.monotonic() >= progress_at_s:
@@ -279,7 +279,7 @@ class WatchStream:
             entries = log.after(sent) if sent != _UNSEEN else []
         except EventsCompacted:
             oldest = log.compacted_through + 1
-            lagged = p.WatchLagged(session_id=session_id, told_sequence=sent, oldest_sequence=oldest)
+            lagged = p.WatchLagged(session_id=session_id, sent_sequence=sent, oldest_sequence=oldest)
             head = [p.WatchSessionsResponse(lagged=lagged), _snapshot(session)]
         if sent == _UNSEEN:
             head = [_snapshot(session)]

@@ -22,8 +22,8 @@ _log = structlog.get_logger(__name__)
 
 _STOP_REASON = "USER_DISCONNECTED"
 
-Continue = Callable[[StoredSession, Record, Fence, float], SessionActor | None]
-"""Continues a claimed session whose callers have that many seconds to come back; None when it cannot continue."""
+ContinueSession = Callable[[StoredSession, Record, Fence, float], SessionActor | None]
+"""Continues a claimed session whose callers have that many seconds to come back; returns None if it cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class AdoptionConfig:
 
 
 class _Orphan:
-    """A session of a dead process that is being ended, as its journal needs it."""
+    """Session of a dead process while it is ended: the part of it that its journal needs."""
 
     def __init__(self, session_id: str, payload: Payload) -> None:
         self.id = session_id
@@ -57,7 +57,7 @@ class _Orphan:
 
 
 class Adoption:
-    """Claims of sessions whose owners are dead. A claimed session is continued or ended, whoever asked for it."""
+    """Claims of dead processes' sessions. A claimed session continues or is ended, even if its caller gives up."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Adoption:
             detach_left_s = stored.seen_mono_s + self._config.renew_s + grace_s - now_s
         return min(grace_s, detach_left_s)
 
-    async def take_over(self, stored: StoredSession, go_on: Continue) -> SessionActor | None:
+    async def adopt(self, stored: StoredSession, continue_session: ContinueSession) -> SessionActor | None:
         """Continue a session of a dead process, or begin to end a lost session.
 
         Returns None when the session does not continue here, or when another process was faster.
@@ -117,15 +117,17 @@ class Adoption:
         if self.is_lost(stored):
             await self.begin_to_end(stored)
             return None
-        claim = self._claim(stored, self._grace_left_s(stored), go_on)
-        # Runs on when the caller gives up, since a claimed session must be driven or ended.
+        claim = self._claim(stored, self._grace_left_s(stored), continue_session)
+        # The claim continues when the caller gives up, since a claimed session must be driven or ended.
         return await asyncio.shield(self._pool.run(claim, name=f"session-{stored.session_id}/claim"))
 
-    async def _claim(self, stored: StoredSession, grace_s: float, go_on: Continue) -> SessionActor | None:
+    async def _claim(
+        self, stored: StoredSession, grace_s: float, continue_session: ContinueSession
+    ) -> SessionActor | None:
         fence = await self._journals.registry.claim(stored)
         if fence is None:
             return None
-        session = go_on(stored, read_record(stored), fence, grace_s)
+        session = continue_session(stored, read_record(stored), fence, grace_s)
         if session is None:
             self._run_end(stored, fence)
             return None
@@ -168,7 +170,7 @@ class Adoption:
         payload = await self._final_payload(stored, fence)
         journal = self._journals.open(_Orphan(stored.session_id, payload), fence)
         stopper = self._retired.get(stored.account, self._pool.account.stopper)
-        # All at once: a session that cannot be stopped now must not delay the stop of the next.
+        # All stops run at once: a session that cannot be stopped now must not delay the stop of the next.
         stops = {
             upstream.upstream_session_id: self._pool.run(
                 stopper.stop(upstream.upstream_session_id, _STOP_REASON, may_be_starting=upstream.access is None),

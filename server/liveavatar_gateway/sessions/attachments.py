@@ -10,7 +10,7 @@ from liveavatar_gateway.upstream.standstill import EXTRA_WAIT_S, STOOD_STILL_S
 
 
 def _do_nothing() -> None:
-    """Let a stream without an open utterance be superseded."""
+    """Do nothing, for a stream that leaves nothing behind when it is superseded."""
 
 
 class Attachment:
@@ -27,7 +27,7 @@ class Attachment:
     def supersede(self, error: GatewayError) -> None:
         """Release the attachment, and end its stream with an error.
 
-        It counts no longer even if its caller reads nothing, so that the error never arrives.
+        The release does not wait for the stream, since a caller that reads nothing never gets the error.
         """
         self.superseded = error
         self._attachments.release(self)
@@ -35,7 +35,7 @@ class Attachment:
         self.wakeup.set()
 
     def detach(self) -> None:
-        """Keep the session alive no longer, and still receive its news until `release`. Idempotent."""
+        """Stop keeping the session alive; its news still arrive until `release`. Idempotent."""
         self._attachments.detach(self)
 
     def release(self) -> None:
@@ -82,7 +82,7 @@ class Attachments:
         return self._attach is not None
 
     def add(self, on_superseded: Callable[[], None] = _do_nothing) -> Attachment:
-        """Add an attachment, until its `release`."""
+        """Add an attachment, which counts until its `release`."""
         attachment = Attachment(self, on_superseded)
         self._all.add(attachment)
         self._stop_grace()
@@ -99,8 +99,8 @@ class Attachments:
         """Add the session's `StreamAudio` stream; an earlier one is superseded.
 
         Args:
-            on_superseded: Called when a later stream takes over, before that one does anything: the place to
-                orphan an utterance that the later stream may continue.
+            on_superseded: Called before a later stream does anything, to orphan an utterance that the later stream
+                may continue.
         """
         earlier, self._audio = self._audio, self.add(on_superseded)
         if earlier is not None:
@@ -136,7 +136,7 @@ class Attachments:
         self._changed()
 
     def _end_grace(self) -> None:
-        """Abandon the session. After a standstill, first give callers that came meanwhile a moment to be read."""
+        """Abandon the session. After a standstill, first read what callers sent meanwhile."""
         assert self.detached_until_s is not None  # noqa: S101 - set with the timer
         if time.monotonic() > self.detached_until_s + STOOD_STILL_S:
             self.start_grace(min(self._grace_s, EXTRA_WAIT_S))
@@ -161,6 +161,6 @@ class Attachments:
             attachment.supersede(error)
 
     def close(self) -> None:
-        """Start no grace any more: the session is over."""
+        """Start no further grace: the session is over."""
         self._closed = True
         self._stop_grace()

@@ -54,7 +54,7 @@ class Avatars:
         """Addresses and limit of the avatar that speaks."""
         self.started_at: datetime | None = None if restored is None else restored.started_at
         """Start of LiveAvatar's billing of the avatar that speaks."""
-        self.avatar_count = 1 if restored is None else restored.turn_count
+        self.avatar_count = 1 if restored is None else restored.avatar_count
         """Number of avatars requested so far."""
         self.retired_s = 0.0 if restored is None else restored.retired_s
         """Billed time of the avatars before the one that speaks."""
@@ -115,7 +115,7 @@ class Avatars:
         self.started, self.started_at = fresh, standby.started_at
         now_s = time.monotonic()
         access = self.viewer_access()
-        self._core.take_over(
+        inside = self._core.take_over(
             upstream_session_id=fresh.session_id,
             max_duration_s=fresh.max_duration_s,
             expires_at=self.expires_at,
@@ -130,8 +130,16 @@ class Avatars:
         finally:
             # Also if this task is cancelled. A process that owns the session by now may drive the replaced avatar.
             if replaced is not None:
-                closing = replaced.leave() if self._journal.closed else replaced.close()
+                closing = (
+                    replaced.leave() if self._journal.closed else self._close_replaced(replaced, inside=inside)
+                )
                 self._pool.run(closing, name=f"session-{self._core.id}/retire")
+
+    async def _close_replaced(self, replaced: UpstreamSession, *, inside: bool) -> None:
+        """Close an avatar once its last sound is in the room; at once when the new one repeats what it says."""
+        if not inside:
+            await asyncio.sleep(self._core.config.end_tail_s)
+        await replaced.close()
 
     async def replace(self) -> UpstreamSession:
         """Close an avatar that is out of reach, and start another in the caller's room in its place.
@@ -164,7 +172,7 @@ class Avatars:
 
     def usage(self) -> Usage:
         """Return the usage of the session up to now."""
-        return Usage.of(self._core, turn_count=self.avatar_count, retired_s=self.retired_s)
+        return Usage.of(self._core, avatar_count=self.avatar_count, retired_s=self.retired_s)
 
     def viewer_access(self) -> LiveKitAccess | None:
         """Return access to the room for a browser; None before the room exists, or if no token can be made.

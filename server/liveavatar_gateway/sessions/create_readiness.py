@@ -25,7 +25,7 @@ _CERTAIN: Final = (UpstreamUnauthenticated, UpstreamCreditsExhausted)
 _DOUBTFUL: Final = (UpstreamUnreachable, UpstreamTimeout, UpstreamProtocol)
 """Errors of a create after which LiveAvatar is probed."""
 _POLL_S: Final = 0.5
-"""Period of the check of states that nobody announces. Lower informs load balancers sooner."""
+"""Period at which states without a notification are checked. Lower informs load balancers sooner."""
 _PROBE_S: Final = 5.0
 """Pause between probes of LiveAvatar while creates fail; none are made while they succeed."""
 _PROBE_TIMEOUT_S: Final = 10.0

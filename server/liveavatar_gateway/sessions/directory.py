@@ -1,9 +1,7 @@
 """Directory of the sessions of this process, by id, handle or request id."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -13,7 +11,6 @@ from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import (
     Draining,
     GatewayError,
-    InternalError,
     OwnerMoved,
     RegistryUnavailable,
     RequestIdReused,
@@ -26,7 +23,9 @@ from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.journal import JournalWriter
+from liveavatar_gateway.sessions.keyed_locks import KeyedLocks
 from liveavatar_gateway.sessions.local_sessions import LocalSessions
+from liveavatar_gateway.sessions.observers import Observers
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.record import Record, read_record
 from liveavatar_gateway.sessions.restore import is_readable, restore, restore_ended, view_of
@@ -40,6 +39,7 @@ from liveavatar_gateway.upstream.pool import Pool
 _log = structlog.get_logger(__name__)
 
 _END_WAIT_S = 30.0
+"""Longest wait for the end of a session, for callers without a deadline."""
 _POLL_S = 0.1
 """Period at which the registry is read for a session that is ended or adopted at present."""
 _RECORD_WAIT_S = 1.0
@@ -66,33 +66,11 @@ class DirectoryConfig:
     """Time for which the exit waits until LiveAvatar confirms stops."""
 
 
-class Observer(Protocol):
-    """Watcher of sessions that keeps none alive. Its methods neither wait nor raise."""
-
-    def on_session(self, session: SessionActor) -> None:
-        """Take note of a session that is new here."""
-
-    def on_news(self, session_id: str) -> None:
-        """Take note that the event log of a session has grown, or that the session has left this process."""
-
-    def fail(self, error: GatewayError) -> None:
-        """End the watch with an error; no further calls follow."""
-
-    def on_close(self) -> None:
-        """Take note that the process exits."""
-
-
 class CreateListener(Protocol):
     """Receiver of errors of creates."""
 
     def on_create_failed(self, error: GatewayError) -> None:
         """Take note of a session that could not be created."""
-
-
-class _Lock(asyncio.Lock):
-    """Lock that is removed with its last user."""
-
-    users = 0
 
 
 def _start_grace(opening: asyncio.Task[SessionActor]) -> None:
@@ -144,6 +122,8 @@ class Directory:
         self._journals = journals
         self._adoption = adoption
         self._create_listener = create_listener
+        self.observers = Observers()
+        """Watchers of all sessions."""
         self._services = SessionServices(
             config=config.session,
             reconnect=config.reconnect,
@@ -151,13 +131,11 @@ class Directory:
             pool=pool,
             journals=journals,
             metrics=metrics,
-            listener=self,
+            listener=self.observers,
         )
         self._local = LocalSessions(retention_s=config.retention_s, max_ended=config.max_ended)
         self._running: set[asyncio.Task[None]] = set()
-        self.observers: set[Observer] = set()
-        """Watchers of all sessions."""
-        self._locks: dict[str, _Lock] = {}
+        self._locks = KeyedLocks()
         self.draining = False
         """True while new sessions are refused."""
 
@@ -169,21 +147,20 @@ class Directory:
         self.end_all(EndReason.DRAINED)
         if self._running:
             await asyncio.wait(self._running, timeout=self._config.exit_timeout_s)
-        # LiveAvatar has not confirmed the stop of these: it goes on in the pool, as long as that is open.
+        # LiveAvatar has not confirmed the stops of these; the pool continues them as long as it is open.
         while unfinished := set(self._running):
             for task in unfinished:
                 task.cancel()
             await asyncio.wait(unfinished)
             # Callbacks of the tasks remove them from the set.
             await asyncio.sleep(0)
-        for observer in list(self.observers):
-            self._notify(observer, observer.on_close)
+        self.observers.close()
 
     async def open(self, spec: SessionSpec, request_id: str, *, wait_s: float | None) -> SessionActor:
         """Create a session, or return the session that was created for the same request.
 
         A request is in the registry before anything is done for it, so that its retry finds the session from any
-        process. A caller that gives up meanwhile leaves a session that waits for it as after a lost stream.
+        process. If the caller gives up meanwhile, the session waits for the detach grace, as after a lost stream.
 
         Raises:
             Draining: new sessions are refused.
@@ -214,7 +191,7 @@ class Directory:
         return SessionActor(spec, self._services, request_id=request_id)
 
     async def _open_for(self, spec: SessionSpec, request_id: str, wait_s: float | None) -> SessionActor:
-        async with self._locked(f"request {request_id}"):
+        async with self._locks.locked(f"request {request_id}"):
             while True:
                 # Another process may reserve the request between the lookup and the reservation.
                 known = self._local.of_request(request_id)
@@ -273,12 +250,12 @@ class Directory:
             and not self.draining
             and await registry.is_abandoned(stored)
         ):
-            # Its process died before it could answer, and its reservation with it.
+            # The process that reserved the request died before it could answer.
             return await self._adopted_or_ended(stored)
         return self._actor(await self._find_elsewhere(stored.session_id, field="request_id")), ""
 
     async def _adopted_or_ended(self, stored: StoredSession) -> tuple[SessionActor | None, str]:
-        if (adopted := await self.take_over(stored) or self._local.get(stored.session_id)) is not None:
+        if (adopted := await self.adopt(stored) or self._local.get(stored.session_id)) is not None:
             return adopted, ""
         registry = self._journals.registry
         now = await registry.find(stored.session_id)
@@ -291,22 +268,9 @@ class Directory:
             raise OwnerMoved(stored.session_id, address=now.address)
         return None, stored.session_id
 
-    @contextlib.asynccontextmanager
-    async def _locked(self, name: str) -> AsyncIterator[None]:
-        """Serialize calls about a session or request, since each awaits between its check and its change."""
-        lock = self._locks.setdefault(name, _Lock())
-        lock.users += 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock.users -= 1
-            if not lock.users:
-                del self._locks[name]
-
-    async def take_over(self, stored: StoredSession) -> SessionActor | None:
+    async def adopt(self, stored: StoredSession) -> SessionActor | None:
         """Continue a session of a dead process; None when it cannot continue, or another process was faster."""
-        return await self._adoption.take_over(stored, self._continue)
+        return await self._adoption.adopt(stored, self._continue)
 
     def _continue(
         self, stored: StoredSession, record: Record, fence: Fence, grace_s: float
@@ -335,28 +299,12 @@ class Directory:
 
     def _add(self, session: SessionActor, wait_s: float | None) -> None:
         self._local.add(session)
-        task = asyncio.create_task(self._live(session, wait_s), name=f"session-{session.id}")
+        task = asyncio.create_task(self._run(session, wait_s), name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        for observer in list(self.observers):
-            self._notify(observer, observer.on_session, session)
+        self.observers.on_session(session)
 
-    def on_news(self, session_id: str) -> None:
-        """Notify observers that the log of a session has grown, or that the session has left."""
-        for observer in list(self.observers):
-            self._notify(observer, observer.on_news, session_id)
-
-    def _notify(self, observer: Observer, method: Callable[..., None], *args: object) -> None:
-        """Call a method of an observer; a fault there ends its watch, and no session."""
-        try:
-            method(*args)
-        except Exception as fault:  # noqa: BLE001 - a fault of a watcher must not reach sessions
-            incident = new_id()
-            _log.error("observer.failed", incident=incident, exc_info=fault)
-            self.observers.discard(observer)
-            observer.fail(InternalError("a fault of the gateway", incident=incident))
-
-    async def _live(self, session: SessionActor, wait_s: float | None) -> None:
+    async def _run(self, session: SessionActor, wait_s: float | None) -> None:
         try:
             await session.lifecycle.run(wait_s)
         except asyncio.CancelledError:
@@ -367,7 +315,7 @@ class Directory:
             session.lifecycle.crashed(fault)
         if session.lost_to is not None:
             self._local.remove(session)
-            self.on_news(session.id)
+            self.observers.on_news(session.id)
             return
         if session.end_reason is EndReason.CREATE_FAILED:
             self._report_failed_create(session)
@@ -406,7 +354,7 @@ class Directory:
         return self._view(self.local(session_id) or await self._find_elsewhere(session_id, field="session_id"))
 
     async def end(self, session_id: str, reason: EndReason, *, wait_s: float | None) -> SessionView:
-        """End a session, whoever has it, and wait until LiveAvatar has stopped it.
+        """End a session of any process, and wait until LiveAvatar has stopped it.
 
         A session of another process is ended by that process, within its renewal period; if that is dead, by the
         process that finds the session next. The request outlives this call.
@@ -451,7 +399,7 @@ class Directory:
                 retry_after_s=1.0,
                 session_id=session.id,
             )
-        # Whoever asks another process next is to read the same record there.
+        # A caller that asks another process next must read the same record there.
         await _wait(session.lifecycle.recorded, min(until_s, time.monotonic() + _RECORD_WAIT_S))
 
     async def _find_elsewhere(self, session_id: str, *, field: str) -> SessionActor | StoredSession:
@@ -464,7 +412,7 @@ class Directory:
         """
         registry = self._journals.registry
         until_s = time.monotonic() + _CLAIM_WAIT_S
-        async with self._locked(f"session {session_id}"):
+        async with self._locks.locked(f"session {session_id}"):
             while True:
                 if (session := self._local.get(session_id)) is not None:
                     return session
@@ -475,12 +423,12 @@ class Directory:
                     return stored
                 if stored.owner != registry.owner or time.monotonic() >= until_s:
                     break
-                # Between the claim in the registry and its end here; the address would be that of this process.
+                # This process has claimed the session and adopts or ends it: OwnerMoved would lead back here.
                 await asyncio.sleep(_POLL_S)
             adopted = None
             if not self.draining and await registry.is_abandoned(stored):
                 # The sweeper may have been faster.
-                adopted = await self.take_over(stored) or self._local.get(session_id)
+                adopted = await self.adopt(stored) or self._local.get(session_id)
             if adopted is None:
                 raise OwnerMoved(session_id, address=stored.address)
             return adopted
@@ -501,7 +449,7 @@ class Directory:
         return session.view() if isinstance(session, SessionActor) else view_of(session, utc_now=utc_now)
 
     def view_of(self, stored: StoredSession) -> SessionView | None:
-        """Return a session of the registry for display, whoever has it; None when its record cannot be read."""
+        """Return a session of any process for display; None when its record cannot be read."""
         if (session := self._local.get(stored.session_id)) is not None:
             return session.view()
         return self._view(stored) if is_readable(stored) else None
@@ -517,13 +465,13 @@ class Directory:
         """
         session_id = session_id_of(handle)
         session = self._local.get(session_id)
-        if session is None and await self._opens_elsewhere(session_id, handle):
+        if session is None and await self._is_accepted_elsewhere(session_id, handle):
             return self._actor(await self._find_elsewhere(session_id, field=field))
         if session is None or not session.handles.accepts(handle, time.monotonic()):
             raise SessionNotFound(session_id, field=field)
         return session
 
-    async def _opens_elsewhere(self, session_id: str, handle: str) -> bool:
+    async def _is_accepted_elsewhere(self, session_id: str, handle: str) -> bool:
         stored = await self._journals.registry.find(session_id)
         if stored is None:
             return False

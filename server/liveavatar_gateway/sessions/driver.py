@@ -32,12 +32,12 @@ _STALL_S = 1.0
 """Shortest time without progress after which a socket is stuck, and not only busy."""
 _LATE_S = 0.25
 """Delay of a wake-up from which on the process is known to have stood still."""
-_LOOK_S = 0.5
+_CHECK_S = 0.5
 """Longest sleep without a socket. Lower notices a standstill of the process sooner."""
 
 
 class SessionDriver:
-    """Only writer upstream of one session. `run` returns when that is over; its caller stops the avatar."""
+    """Only writer of a session's commands. `run` returns when the session is over; the caller stops the avatar."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class SessionDriver:
             metrics: Counters of packets and failures.
             wake: Set after an input to the state machine that may have made a command due.
             publisher: Hands out events and answers of the state machine.
-            journal: Record of each packet and each end of an utterance, written once the operating system has it
-                and delivers it whatever becomes of this process. A process that is killed just before repeats the
-                packet; the other way round, it would be lost.
+            journal: Notes each packet and each end of an utterance once the operating system has it, and delivers
+                it even if this process dies. A process that dies before the note causes a second sending; if the
+                note came first, the packet would be lost.
             avatars: The avatar that speaks.
             standbys: The avatar that takes over.
         """
@@ -98,7 +98,7 @@ class SessionDriver:
 
     async def _take_over(self, standby: Standby) -> tuple[CommandSocket, int]:
         """Let a standby speak from now on."""
-        # The replaced avatar's: they say nothing about the new socket.
+        # Buffered events are the replaced avatar's and say nothing about the new socket.
         self._early = None
         standby.listen(self._listener(standby.upstream))
         await self._avatars.take_over(standby)
@@ -134,7 +134,7 @@ class SessionDriver:
     # --- without a socket
 
     async def _reach(self) -> tuple[CommandSocket, int] | None:
-        """Open a socket while time goes on; return None if the session is over or a standby takes over."""
+        """Open a socket while deadlines apply; return None if the session is over or a standby takes over."""
         self._early = []
         opening = asyncio.create_task(
             self._reconnector.open(self._listener, self._lost), name=f"session-{self._core.id}/open"
@@ -146,7 +146,7 @@ class SessionDriver:
                 if output is None or isinstance(output, HandOver):
                     break
                 # Without a socket no command is due.
-                await self._sleep(output.at_s if isinstance(output, Deadline) else None, at_most_s=_LOOK_S)
+                await self._sleep(output.at_s if isinstance(output, Deadline) else None, at_most_s=_CHECK_S)
                 await self._journal.confirm_lease()
         finally:
             if not opening.done():
@@ -161,13 +161,13 @@ class SessionDriver:
             reason = end_reason_of(gone.upstream_reason) if gone.upstream_reason else EndReason.UPSTREAM_ENDED
             self._end(reason, upstream_reason=gone.upstream_reason)
         except GatewayError as error:
-            # Not only LiveAvatar's errors: the account may have no permit left for a replacement.
+            # Errors of the gateway too: the account may have no permit left for a replacement.
             self._end(EndReason.UPSTREAM_FAILED, error=error)
         return None
 
     def _opened(self, opening: asyncio.Task[tuple[CommandSocket, int]]) -> None:
         if not opening.cancelled():
-            # Retrieved here, since a session that ends in this moment does not ask for the error.
+            # Retrieved here, because a session that ends in this moment does not retrieve the error.
             opening.exception()
         self._wake.set()
 
@@ -182,7 +182,7 @@ class SessionDriver:
         early, self._early = self._early or [], None
         for event in early:
             self._on_event(event)
-        # Repeated where the standby is lost in the moment in which it was to take over.
+        # Repeated if the standby is lost at the moment of its takeover.
         while not (self._core.over or self._lost or self._take_standby()):
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(self._watch(socket), name=f"session-{self._core.id}/watch")
@@ -296,7 +296,7 @@ class SessionDriver:
             await read_what_arrived()
 
     def _listener(self, upstream: UpstreamSession) -> Callable[[m.Event], None]:
-        """Return a listener for one avatar. Its events count while it speaks: its end is not the session's."""
+        """Return a listener for one avatar; events of an avatar that was replaced are ignored."""
 
         def on_event(event: m.Event) -> None:
             if self._avatars.upstream is upstream:

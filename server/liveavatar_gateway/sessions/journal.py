@@ -77,7 +77,7 @@ class SessionJournal:
         """The gateway's id of the session."""
         return self._session.id
 
-    # --- the account upstream, see `upstream.account.SessionJournal`
+    # --- the account upstream, see `upstream.journal.UpstreamJournal`
 
     async def minted(self, upstream_session_id: str) -> None:
         """Save the id of a LiveAvatar session before it can run.
@@ -138,7 +138,7 @@ class SessionJournal:
         if (known := self._noted.get(utterance.id)) is not None and known != UtteranceRecord.of(utterance):
             self.note_utterance(utterance)
 
-    def note_cut(self, utterances: Iterable[Utterance]) -> None:
+    def note_interrupts(self, utterances: Iterable[Utterance]) -> None:
         """Note interrupts before they are sent, so that the next owner does not speak on."""
         for utterance in utterances:
             if utterance.interrupted:

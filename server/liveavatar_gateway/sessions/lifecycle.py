@@ -18,7 +18,7 @@ from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
 
 _log = structlog.get_logger(__name__)
-_ENDED_BY_CALLER: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST})
+_ENDS_WITH_TAIL: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST, EndReason.DRAINED})
 """Reasons after which a caller expects all speech before the end to be heard."""
 
 
@@ -77,12 +77,12 @@ class SessionLifecycle:
     def end(self, reason: EndReason, *, error: GatewayError | None = None) -> None:
         """Begin to end; `finished` is set when LiveAvatar has stopped the session.
 
-        When a caller ends it right after speech, LiveAvatar is told to stop a moment later: the end of what it
-        reports as spoken is still on its way into the room. An end in the middle of speech interrupts at once.
+        When a caller or a drain ends it right after speech, LiveAvatar is stopped a moment later: the end of what
+        it reports as spoken is still on its way into the room. An end in the middle of speech interrupts at once.
         """
         self._publisher.report()
         completed_s, is_silent = self._publisher.last_completed_s, not self._core.speech.active
-        if not self._core.over and reason in _ENDED_BY_CALLER and is_silent and completed_s is not None:
+        if not self._core.over and reason in _ENDS_WITH_TAIL and is_silent and completed_s is not None:
             self._stop_from_s = completed_s + self._core.config.end_tail_s
         self._core.end(reason, time.monotonic(), error=error)
         if self._creation is not None:
@@ -151,7 +151,7 @@ class SessionLifecycle:
             await self._finish()
 
     def crashed(self, fault: BaseException) -> None:
-        """Conclude a session whose task failed outside of its handlers; it is stopped upstream all the same."""
+        """Conclude a session whose task failed outside of its handlers; it is stopped upstream nevertheless."""
         if (upstream := self._avatars.upstream) is not None and self.lost_to is None:
             # A second close only returns the result of the first.
             self._services.pool.run(upstream.close(), name=f"session-{self._core.id}/crashed")

@@ -11,11 +11,11 @@ class OrphanedUtterances:
     """Orphaned utterances of one session. Needs the running loop for its timers."""
 
     def __init__(self, *, grace_s: float, give_up: Callable[[Utterance], None]) -> None:
-        """Begin with none.
+        """Begin without orphans.
 
         Args:
             grace_s: Longest wait for a stream that continues an utterance.
-            give_up: Called if none came.
+            give_up: Called with the utterance if no stream came.
         """
         self._grace_s = grace_s
         self._give_up = give_up

@@ -69,10 +69,10 @@ class EventPublisher:
         if not entries:
             return
         for entry in entries:
-            if _is_completion(entry.happening):
+            if _is_completion(entry.event):
                 self.last_completed_s = time.monotonic()
-            self._meter.on_event(entry.happening, self._core.end_reason)
-        self._journal.note_speech((entry.happening for entry in entries), self._core.speech.active)
+            self._meter.on_event(entry.event, self._core.end_reason)
+        self._journal.note_speech((entry.event for entry in entries), self._core.speech.active)
         self._journal.note_sequence(entries[-1].sequence)
         self._attachments.wake()
         self._listener.on_news(self._core.id)

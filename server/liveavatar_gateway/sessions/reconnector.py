@@ -104,7 +104,7 @@ class Reconnector:
 
         Args:
             listen: Returns the listener for events of an upstream session.
-            lost: Why the socket before was closed; None if there was none.
+            lost: Reason for which the previous socket was closed; None for the first socket.
 
         Raises:
             SessionGone: LiveAvatar has ended the session.
@@ -153,7 +153,7 @@ class Reconnector:
                     await self._raise_if_gone(upstream)
             else:
                 if not again:
-                    # Tries before the first socket of an avatar are no tries to reconnect.
+                    # Tries to open the first socket of an avatar do not count as reconnection.
                     self._attempt_count = 0
                 return socket, count
             wait_s = self._backoff.next_s()
@@ -163,7 +163,7 @@ class Reconnector:
         """Return whether another try is due: within the budget, or after the process stood still."""
         if time.monotonic() + wait_s <= deadline_s:
             return True
-        # Tasks that notice a standstill have run after this, too.
+        # After this, tasks that notice a standstill have run too.
         await read_what_arrived()
         return self._stood_still and self._config.budget_s > 0
 

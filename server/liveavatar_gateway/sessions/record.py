@@ -31,13 +31,13 @@ class Usage:
     interruption_count: int = 0
     reconnect_count: int = 0
     rotation_count: int = 0
-    turn_count: int = 1
+    avatar_count: int = 1
     """Number of avatars started, the present avatar included."""
     retired_s: float = 0.0
     """Billed time of the avatars before the present avatar."""
 
     @classmethod
-    def of(cls, core: Session, *, turn_count: int, retired_s: float) -> "Usage":
+    def of(cls, core: Session, *, avatar_count: int, retired_s: float) -> "Usage":
         """Return the usage of a living session; see the fields for the arguments."""
         totals = core.speech.totals
         return cls(
@@ -49,7 +49,7 @@ class Usage:
             interruption_count=totals.interruption_count,
             reconnect_count=core.reconnect_count,
             rotation_count=core.rotation_count,
-            turn_count=turn_count,
+            avatar_count=avatar_count,
             retired_s=retired_s,
         )
 
@@ -100,7 +100,7 @@ def read_record(stored: StoredSession) -> Record:
     """
     if stored.unreadable:
         raise ValueError(stored.unreadable)
-    require_plausible(stored.payload, "facts")
+    require_plausible(stored.payload, "record")
     record = Record.of(stored.payload)
     require_counts({column.name: getattr(record.usage, column.name) for column in fields(record.usage)})
     for name in ("created_at", "started_at", "ready_at", "ended_at"):
@@ -109,7 +109,7 @@ def read_record(stored: StoredSession) -> Record:
 
 
 def left_s(stored: StoredSession, saved_s: float | None, now_mono_s: float) -> float | None:
-    """Return the rest of a duration in the record of a session; None when nobody can tell."""
+    """Return the rest of a duration in the record of a session; None if it is unknown."""
     if saved_s is None or stored.saved_mono_s is None:
         return None
     return stored.saved_mono_s + saved_s - now_mono_s

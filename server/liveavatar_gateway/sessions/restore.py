@@ -34,7 +34,7 @@ class RestoredSession:
     started: Started | None
     """Access to its LiveAvatar session, also after the end."""
     started_at: datetime | None
-    turn_count: int = 1
+    avatar_count: int = 1
     retired_s: float = 0.0
     handles: Sequence[HandleHash] = ()
     grace_s: float = 0.0
@@ -94,7 +94,7 @@ def _state(stored: StoredSession, record: Record) -> SessionState:
 def restore_ended(
     stored: StoredSession, config: SessionConfig, *, new_id: Callable[[], str], utc_now: Clock
 ) -> tuple[Record, RestoredSession]:
-    """Return a session that ended under another process, for callers who come back to it.
+    """Return a session that ended under another process, for callers that come back to it.
 
     Raises:
         ValueError: the record cannot be read.
@@ -105,7 +105,7 @@ def restore_ended(
     core.created_at, core.ready_at, core.ended_at = record.created_at, record.ready_at, record.ended_at
     core.end_reason, core.upstream_reason = record.end_reason, record.upstream_reason
     core.error = restore_error(record.error)
-    # The event log holds the last event: whoever comes back is owed that.
+    # The event log holds the last event, for callers that come back.
     core.log = EventLog(capacity=config.event_log_size, last_sequence=max(stored.sequence - 1, 0))
     if stored.sequence:
         core.log.append(Ended(core.error), record.ended_at or utc_now())
@@ -173,7 +173,7 @@ def restore(
         fence=fence,
         started=started,
         started_at=record.started_at,
-        turn_count=record.usage.turn_count,
+        avatar_count=record.usage.avatar_count,
         retired_s=record.usage.retired_s,
         handles=stored.handles,
         grace_s=grace_s,
@@ -230,7 +230,7 @@ def _utterance_snapshot(utterance_id: str, utterance: UtteranceRecord, max_chunk
     return UtteranceSnapshot(
         id=utterance_id,
         upstream_id=utterance.upstream_id,
-        intake=audio_input_of(AudioFormat.named(utterance.format), max_chunk_bytes=max_chunk_bytes),
+        audio_input=audio_input_of(AudioFormat.named(utterance.format), max_chunk_bytes=max_chunk_bytes),
         taken_bytes=utterance.taken_bytes,
         sent_s=utterance.sent_s,
         started=utterance.started,

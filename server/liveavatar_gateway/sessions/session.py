@@ -163,7 +163,7 @@ class SessionActor:
             SessionEnded, UtteranceNotFound: nothing was interrupted.
         """
         interrupt_id = self._core.interrupt(utterance_id)
-        self._journal.note_cut(self._core.speech.active)
+        self._journal.note_interrupts(self._core.speech.active)
         result = self._interrupts.expect(interrupt_id)
         self._wake.set()
         self._publisher.report()

@@ -133,7 +133,7 @@ class StandbyManager:
         """Prepare.
 
         Args:
-            core: State machine of the session, which is told of each standby.
+            core: State machine of the session; records each standby.
             pool: Runner of work that must not be lost.
             source: Starter of avatars.
             wake: Set when a standby is ready, or failed.

@@ -48,7 +48,7 @@ class Sweeper:
             config: Period of the search.
             journals: Registry of the sessions.
             pool: LiveAvatar sessions of this process.
-            directory: Place where orphans continue.
+            directory: Continues orphans.
             adoption: Claims of orphans.
         """
         self._config = config
@@ -96,10 +96,10 @@ class Sweeper:
             if self._adoption.is_lost(stored):
                 await self._adoption.begin_to_end(stored)
             elif not self._directory.draining:
-                await self._directory.take_over(stored)
+                await self._directory.adopt(stored)
         except RegistryUnavailable:
             raise
-        except Exception:  # noqa: BLE001 - a session that cannot be taken over must not keep the others running
+        except Exception:  # noqa: BLE001 - a session that cannot be adopted must not keep the others running
             _log.exception("sweep.failed_for_one", session=stored.session_id)
 
     async def find_orphans(self) -> int:

@@ -46,7 +46,7 @@ class UtteranceRecord:
         again_bytes = sum(len(packet.pcm) for packet in utterance.delivery.again)
         return cls(
             upstream_id=utterance.upstream_id,
-            format=utterance.intake.format,
+            format=utterance.audio_input.format,
             taken_bytes=utterance.taken,
             sent_s=utterance.sent_s - again_bytes / BYTE_RATE,
             started=utterance.started,

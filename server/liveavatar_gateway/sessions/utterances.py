@@ -28,7 +28,7 @@ class UtteranceProgress(NamedTuple):
 
 
 class SessionUtterances:
-    """Entry of a session's audio. Each method changes the state machine and wakes the driver if needed."""
+    """Utterances of one session. Each method changes the state machine and wakes the driver if needed."""
 
     def __init__(
         self,
@@ -138,19 +138,19 @@ class SessionUtterances:
             self._wake.set()
 
     def drop_stale(self, size_bytes: int) -> None:
-        """Count audio of an utterance that takes none any more."""
+        """Count audio of an utterance that no longer takes any."""
         self._speech.drop_stale(size_bytes)
         self._metrics.stale_audio(size_bytes)
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
-        """Take no more audio for an utterance; it is spoken to its end."""
+        """Accept no more audio for an utterance, which is spoken to its end."""
         self._core.seal(utterance, failure)
         self._wake.set()
 
     def cancel(self, utterance: Utterance) -> None:
         """Drop an utterance, or interrupt it if it is being spoken."""
         self._core.cancel(utterance)
-        self._journal.note_cut(self._speech.active)
+        self._journal.note_interrupts(self._speech.active)
         self._wake.set()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A session for display."""
+"""State of a session for display."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -12,6 +12,7 @@ import orjson
 import pybase64
 
 from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.events import UpstreamNotice
 from liveavatar_gateway.core.states import Pose
 from liveavatar_gateway.upstream.bounds import (
     MAX_ID_CHARS,
@@ -98,12 +99,12 @@ def _read_pose(fields: Mapping[str, Any]) -> m.Event:
     return m.PoseUpdated(pose) if pose else m.Unknown(bounded(f"agent.state_updated {name}", MAX_KIND_BYTES))
 
 
-def _read_notice(fields: Mapping[str, Any], name: str) -> m.Notice:
+def _read_notice(fields: Mapping[str, Any], name: str) -> UpstreamNotice:
     inner = fields.get(name)
     body = inner if isinstance(inner, dict) else fields
     text = inner if isinstance(inner, str) else _text(body, "message")
     kind = _text(body, "type")
-    return m.Notice(
+    return UpstreamNotice(
         error=name == "error",
         type=bounded(kind, MAX_KIND_BYTES) if kind != name else "",
         message=bounded(text, MAX_MESSAGE_BYTES),

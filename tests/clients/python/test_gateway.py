@@ -201,7 +201,7 @@ async def test_an_interrupt_at_once_leaves_nothing_behind(client):
             assert session._speech.idle
 
 
-async def test_barge_in_from_elsewhere(client):
+async def test_interrupt_from_elsewhere(client):
     async with client.open_session(AVATAR) as session:
         utterance = session.say(sound(20))
         await utterance.started()

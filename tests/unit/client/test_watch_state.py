@@ -107,7 +107,7 @@ def test_what_two_streams_tell_is_told_once(state):
 
 
 def test_a_snapshot_behind_known_events_says_which_are_missing(state):
-    lagged = pb.WatchSessionsResponse(lagged=pb.WatchLagged(session_id="s", told_sequence=5, oldest_sequence=8))
+    lagged = pb.WatchSessionsResponse(lagged=pb.WatchLagged(session_id="s", sent_sequence=5, oldest_sequence=8))
     changes_of(state, snapshot("s", 5))
     assert changes_of(state, lagged, snapshot("s", 9), event("s", 10)) == [
         (WatchGap, "s", 6, 9),

@@ -8,7 +8,7 @@ _SECRET = "la-secret-key-123"
 def test_there_is_no_livekit_server_unless_it_is_set():
     settings = load({})
     assert components.livekit(settings) is None
-    assert not components.rpc(settings).own_rooms
+    assert not components.rpc(settings).livekit_rooms
 
 
 def test_a_livekit_server_is_its_url_key_and_secret(file):
@@ -23,7 +23,7 @@ def test_a_livekit_server_is_its_url_key_and_secret(file):
     livekit = components.livekit(settings)
     assert livekit is not None
     assert (livekit.url, livekit.api_key, livekit.api_secret) == ("wss://rooms.example.com", "APIkey", _SECRET)
-    assert components.rpc(settings).own_rooms
+    assert components.rpc(settings).livekit_rooms
     shown = settings.shown()
     assert (shown["livekit_key"], shown["livekit_secret"]) == ("set", "set")
 

@@ -173,8 +173,8 @@ class Rig:
 
     # --- the caller
 
-    def begin(self, utterance_id: str = "", intake: AudioInput = NATIVE) -> Utterance:
-        return self.session.begin(utterance_id, intake)
+    def begin(self, utterance_id: str = "", audio_input: AudioInput = NATIVE) -> Utterance:
+        return self.session.begin(utterance_id, audio_input)
 
     def receive(self, utterance: Utterance, audio: bytes, offset: int | None = None) -> None:
         if self.speech.receive(utterance, offset, audio, self.now_s):
@@ -184,9 +184,11 @@ class Rig:
         self.session.seal(utterance, failure)
         self.wake()
 
-    def say(self, utterance_id: str, seconds: float, intake: AudioInput = NATIVE, *, fill: int = 1) -> Utterance:
+    def say(
+        self, utterance_id: str, seconds: float, audio_input: AudioInput = NATIVE, *, fill: int = 1
+    ) -> Utterance:
         """Send a whole utterance in one burst."""
-        utterance = self.begin(utterance_id, intake)
+        utterance = self.begin(utterance_id, audio_input)
         self.receive(utterance, pcm(seconds, fill=fill))
         self.seal(utterance)
         return utterance
@@ -233,8 +235,8 @@ class Rig:
         return m.SpeakEnd(upstream_id) in self.commands
 
     @property
-    def happenings(self) -> list[SessionEvent]:
-        return [entry.happening for entry in self.session.log.after(0)]
+    def events(self) -> list[SessionEvent]:
+        return [entry.event for entry in self.session.log.after(0)]
 
     @staticmethod
     def at_s(entry: LogEntry) -> float:
@@ -243,16 +245,16 @@ class Rig:
 
     def of(self, kind: type) -> list[Any]:
         """Return the events of one type."""
-        return [happening for happening in self.happenings if isinstance(happening, kind)]
+        return [event for event in self.events if isinstance(event, kind)]
 
     def story(self, utterance_id: str) -> list[str]:
         """Return the reports about an utterance, in order: `started`, and its outcome."""
         reported = []
-        for happening in self.happenings:
-            if isinstance(happening, UtteranceStarted) and happening.utterance_id == utterance_id:
+        for event in self.events:
+            if isinstance(event, UtteranceStarted) and event.utterance_id == utterance_id:
                 reported.append("started")
-            if isinstance(happening, UtteranceEnded) and happening.utterance_id == utterance_id:
-                reported.append(happening.outcome.value)
+            if isinstance(event, UtteranceEnded) and event.utterance_id == utterance_id:
+                reported.append(event.outcome.value)
         return reported
 
     def end_of(self, utterance_id: str) -> UtteranceEnded:

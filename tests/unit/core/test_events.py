@@ -25,9 +25,9 @@ def sequences(log: EventLog, after: int) -> list[int]:
 
 def test_entries_are_numbered_from_1_and_returned_as_they_were_kept():
     log = EventLog(capacity=10)
-    happening = UpstreamNotice(error=True, type="t", message="m")
-    entry = log.append(happening, _AT)
-    assert (entry.sequence, entry.at, entry.happening) == (1, _AT, happening)
+    event = UpstreamNotice(error=True, type="t", message="m")
+    entry = log.append(event, _AT)
+    assert (entry.sequence, entry.at, entry.event) == (1, _AT, event)
     assert log.after(0) == [entry]
 
 

@@ -17,7 +17,7 @@ def test_a_lost_socket_makes_a_session_reconnect_and_connected_makes_it_ready(ri
     assert rig.session.state is SessionState.READY
     assert rig.session.ready_at == ready_at
     assert rig.session.reconnect_count == 1
-    assert rig.happenings[-3:] == [
+    assert rig.events[-3:] == [
         StateChanged(SessionState.RECONNECTING, SessionState.READY),
         StateChanged(SessionState.READY, SessionState.RECONNECTING),
         Reconnected(attempt_count=3, gap_s=2.5, resent_bytes=0),

@@ -28,7 +28,7 @@ from liveavatar_gateway.core.events import Reconnected
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome, SessionState
-from testkit.avatar import FORMATS, Avatar, intake_of
+from testkit.avatar import FORMATS, Avatar, audio_input_of
 
 # Hypothesis shrinks a failure for minutes; a timeout before that would hide the example.
 pytestmark = pytest.mark.timeout(300)
@@ -104,7 +104,7 @@ class LostSockets(RuleBasedStateMachine):
     def connect(self, audio_format, dialect, naming, seed, queue_lead_s):
         speech = {"max_buffered_s": 60.0, "max_utterances": 500}
         self.rig = self.ready_rig(speech, {"queue_lead_s": queue_lead_s})
-        self.intake = intake_of(audio_format)
+        self.audio_input = audio_input_of(audio_format)
         self.dialect = self.dialects[dialect % len(self.dialects)]
         self.naming = naming
         self.avatar = Avatar(self.dialect, naming)
@@ -146,16 +146,16 @@ class LostSockets(RuleBasedStateMachine):
     @rule()
     def begin(self):
         self.seal()
-        self.open = Turn(self.rig.begin(f"u{len(self.turns)}", self.intake))
+        self.open = Turn(self.rig.begin(f"u{len(self.turns)}", self.audio_input))
         self.turns.append(self.open)
 
     @precondition(lambda self: self.open is not None)
     @rule(seconds=st.sampled_from([0.02, 0.1, 0.37, 1.0]))
     def chunk(self, seconds):
         turn = self.open
-        room = self.rig.speech.credit_bytes(self.intake)
-        frame_bytes = self.intake.frame_bytes
-        size = min(round(seconds * self.intake.byte_rate), room) // frame_bytes * frame_bytes
+        room = self.rig.speech.credit_bytes(self.audio_input)
+        frame_bytes = self.audio_input.frame_bytes
+        size = min(round(seconds * self.audio_input.byte_rate), room) // frame_bytes * frame_bytes
         audio = self.random.randbytes(size)
         if not turn.utterance.sealed:
             turn.audio += audio
@@ -323,7 +323,7 @@ class LostSockets(RuleBasedStateMachine):
                 newest = turn
 
     def check(self, turn: Turn) -> None:
-        whole = self.intake.new_converter().convert([bytes(turn.audio)], last=True)
+        whole = self.audio_input.new_converter().convert([bytes(turn.audio)], last=True)
         for upstream_id in turn.upstream_ids:
             self.check_order(upstream_id, whole)
         outcome = turn.utterance.outcome
@@ -489,4 +489,41 @@ def test_many_slow_moments_of_the_wire_in_a_row_fail_nothing(make_rig, dialect):
     for _ in range(15):
         state.wait_while_all_is_on_its_way(seconds=0.4)
         state.every_command_is_about_somebody()
+    state.teardown()
+
+
+def test_words_without_names_behind_five_lost_sockets_are_not_told_as_played(make_rig):
+    """An end without a name belongs to an earlier word when LiveAvatar has not acknowledged the first in line."""
+    kind = type("Machine", (LostSockets,), {"make_rig": staticmethod(make_rig), "dialects": _ACKNOWLEDGING})
+    state = type("Disorderly", (kind,), {"orderly": False})()
+    state.connect(audio_format=None, seed=0, naming="none", queue_lead_s=0.4, dialect=0)
+    state.lose(down=0.48753505144954723, up=0.6801975346241612)
+    state.wait_while_all_is_on_its_way(seconds=0.05)
+    state.reopen(says_connected=False)
+    state.wait_while_all_is_on_its_way(seconds=0.05)
+    state.say_word_by_word()
+    state.say_word_by_word()
+    state.say_word_by_word()
+    state.lose(down=0.99, up=0.9735514382887074)
+    state.wait_while_all_is_on_its_way(seconds=0.05)
+    state.say_word_by_word()
+    state.wait_while_all_is_on_its_way(seconds=0.05)
+    state.reopen(says_connected=True)
+    state.wait_while_all_is_on_its_way(seconds=0.05)
+    state.wait_while_all_is_on_its_way(seconds=0.2)
+    state.wait_while_all_is_on_its_way(seconds=0.4)
+    state.say_word_by_word()
+    state.lose(down=0.034, up=0.18891981763542104)
+    state.wait_while_all_is_on_its_way(seconds=0.2)
+    state.wait_while_all_is_on_its_way(seconds=0.4)
+    state.reopen(says_connected=False)
+    state.lose(down=0.7809456121685545, up=0.41183875645328205)
+    state.wait_while_all_is_on_its_way(seconds=0.4)
+    state.reopen(says_connected=True)
+    state.lose(down=0.99, up=0.4827403620130243)
+    state.wait_while_all_is_on_its_way(seconds=0.05)
+    state.reopen(says_connected=True)
+    state.lose(down=0.99999, up=6.2677199346630524e-21)
+    state.wait_while_all_is_on_its_way(seconds=0.4)
+    state.reopen(says_connected=True)
     state.teardown()

@@ -63,7 +63,7 @@ def test_a_probe_is_repeated_until_it_is_answered(make_rig):
     rig = make_rig().connect()
     rig.run(15.5)
     assert len(rig.cuts) == 3
-    rig.tell(m.Notice(error=True, type="invalid_request_error", message=""))
+    rig.tell(UpstreamNotice(error=True, type="invalid_request_error", message=""))
     assert rig.session.state is SessionState.READY
 
 
@@ -96,9 +96,9 @@ def test_no_probe_is_sent_once_it_is_ready(rig):
 
 
 def test_connected_again_changes_nothing(rig):
-    before = rig.happenings
+    before = rig.events
     rig.tell(CONNECTED, m.StateUpdated("something-new"))
-    assert rig.happenings == before
+    assert rig.events == before
 
 
 def test_a_session_that_connects_before_its_socket_is_told_open_is_not_timed_out(make_rig):
@@ -254,7 +254,7 @@ def test_the_time_of_the_last_command_is_kept(rig):
 
 
 def test_notices_are_passed_on(rig):
-    rig.tell(m.Notice(error=True, type="video_starvation", message="slow"), m.Notice(False, "w", "x"))
+    rig.tell(UpstreamNotice(error=True, type="video_starvation", message="slow"), UpstreamNotice(False, "w", "x"))
     assert rig.of(UpstreamNotice) == [
         UpstreamNotice(True, "video_starvation", "slow"),
         UpstreamNotice(False, "w", "x"),
@@ -262,10 +262,10 @@ def test_notices_are_passed_on(rig):
 
 
 def test_unknown_events_are_counted_and_change_nothing(rig):
-    before = rig.happenings
+    before = rig.events
     rig.tell(m.Unknown("agent.new_thing"), m.Unknown("not JSON"))
     assert rig.session.unknown_events == 2
-    assert rig.happenings == before
+    assert rig.events == before
 
 
 # --- wakes of the driver
@@ -396,7 +396,7 @@ def test_the_log_ends_with_the_end_and_its_error(rig):
     error = UpstreamUnreachable("gone")
     rig.session.end(EndReason.UPSTREAM_FAILED, rig.now_s, error=error)
     rig.session.ended()
-    assert rig.happenings[-1] == Ended(error)
+    assert rig.events[-1] == Ended(error)
     assert rig.session.ended_at is not None
 
 
@@ -439,11 +439,11 @@ def test_after_the_end_nothing_is_sent_and_nothing_happens(rig):
     rig.say("u", 10)
     rig.session.keep_alive()
     rig.session.end(EndReason.CALLER_ENDED, rig.now_s)
-    before, sent = rig.happenings, len(rig.commands)
-    rig.tell(TALKING, m.Notice(True, "", ""), CONNECTED)
+    before, sent = rig.events, len(rig.commands)
+    rig.tell(TALKING, UpstreamNotice(True, "", ""), CONNECTED)
     rig.run(100)
     rig.wake()
-    assert (rig.happenings, len(rig.commands)) == (before, sent)
+    assert (rig.events, len(rig.commands)) == (before, sent)
     rig.session.keep_alive()
     assert rig.session.drain(rig.now_s) == []
 

@@ -47,7 +47,7 @@ def past_utterance(rig_native, **changes):
         **{
             "id": "u1",
             "upstream_id": "up-1",
-            "intake": rig_native,
+            "audio_input": rig_native,
             "taken_bytes": 48_000,
             "sent_s": 1.0,
             **changes,
@@ -59,10 +59,10 @@ def test_it_reconnects_and_numbers_its_events_on(restore):
     rig = restore()
     assert rig.session.state is SessionState.RECONNECTING
     (entry,) = rig.session.log.after(41)
-    assert (entry.sequence, entry.happening) == (42, Adopted(4.0))
+    assert (entry.sequence, entry.event) == (42, Adopted(4.0))
     rig.run(1)
     rig.reopen()
-    (told,) = [entry.happening for entry in rig.session.log.after(42) if isinstance(entry.happening, Reconnected)]
+    (told,) = [entry.event for entry in rig.session.log.after(42) if isinstance(entry.event, Reconnected)]
     assert told.gap_s == pytest.approx(5.0)
     with pytest.raises(EventsCompacted, match="oldest is 42"):
         rig.session.log.after(40)
@@ -109,14 +109,12 @@ def test_an_utterance_of_which_all_was_sent_is_concluded(restore, rig):
     assert again.commands == []
     again.run(6)
     (ended,) = [
-        entry.happening
-        for entry in again.session.log.after(41)
-        if getattr(entry.happening, "utterance_id", "") == "u1"
+        entry.event for entry in again.session.log.after(41) if getattr(entry.event, "utterance_id", "") == "u1"
     ]
     assert (ended.outcome, ended.inferred, ended.played_s) == (Outcome.COMPLETED, True, 1.0)
 
 
-def test_a_barge_in_cuts_what_cannot_be_spoken_again(restore, rig):
+def test_an_interrupt_cuts_what_cannot_be_spoken_again(restore, rig):
     """LiveAvatar drops it together with the interrupted utterance, and no process has its audio."""
     again = restore(
         past_utterance(rig.native, started=True), past_utterance(rig.native, id="u2", upstream_id="up-2")
@@ -156,9 +154,7 @@ def test_what_was_upstream_behind_an_interrupt_is_cut_with_it(restore, rig):
     )
     again.reopen()
     again.cleared()
-    ended = [
-        entry.happening for entry in again.session.log.after(41) if isinstance(entry.happening, UtteranceEnded)
-    ]
+    ended = [entry.event for entry in again.session.log.after(41) if isinstance(entry.event, UtteranceEnded)]
     assert [(one.utterance_id, one.outcome) for one in ended] == [
         ("u1", Outcome.INTERRUPTED),
         ("u2", Outcome.INTERRUPTED),

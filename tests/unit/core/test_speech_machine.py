@@ -26,7 +26,7 @@ from liveavatar_gateway.core.errors import UpstreamStalled
 from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome
-from testkit.avatar import FORMATS, Avatar, intake_of
+from testkit.avatar import FORMATS, Avatar, audio_input_of
 
 # Hypothesis shrinks a failure for minutes; a timeout before that would hide the example.
 pytestmark = pytest.mark.timeout(300)
@@ -81,7 +81,7 @@ class SpeechMachine(RuleBasedStateMachine):
     def connect(self, audio_format, dialect, naming, seed, max_buffered_s, queue_lead_s, pongs):
         speech = {"max_buffered_s": max_buffered_s, "max_utterances": 500}
         self.rig = type(self).make_rig(speech, {"queue_lead_s": queue_lead_s}).ready()
-        self.intake = intake_of(audio_format)
+        self.audio_input = audio_input_of(audio_format)
         self.avatar = Avatar(dialect, naming)
         # Acks may be lost here, but the proof that a lasting socket has read the audio may not stay out.
         self.pongs = pongs or "acks" in Avatar.TELLS[dialect]
@@ -92,7 +92,7 @@ class SpeechMachine(RuleBasedStateMachine):
     @rule()
     def begin(self):
         self.seal()
-        self.open = Turn(self.rig.begin(f"u{len(self.turns)}", self.intake))
+        self.open = Turn(self.rig.begin(f"u{len(self.turns)}", self.audio_input))
         self.turns.append(self.open)
 
     @precondition(lambda self: self.open is not None)
@@ -105,14 +105,14 @@ class SpeechMachine(RuleBasedStateMachine):
         """Send as much as the credit allows, cut anywhere, perhaps with bytes that were sent before."""
         assert self.open is not None
         utterance = self.open.utterance
-        size = max(0, min(round(seconds * self.intake.byte_rate) + odd_bytes, self.promised - self.taken))
+        size = max(0, min(round(seconds * self.audio_input.byte_rate) + odd_bytes, self.promised - self.taken))
         new, offset = self.random.randbytes(size), None
         if utterance.sealed:  # interrupted, so chunks in flight are dropped
             self.rig.receive(utterance, new)
             return
         repeated = b""
         if again_s is not None:
-            repeat = min(utterance.received, round(again_s * self.intake.byte_rate) + odd_bytes)
+            repeat = min(utterance.received, round(again_s * self.audio_input.byte_rate) + odd_bytes)
             offset, repeated = utterance.received - repeat, bytes(self.open.audio[len(self.open.audio) - repeat :])
         self.open.audio += new
         self.rig.receive(utterance, repeated + new, offset)
@@ -136,14 +136,14 @@ class SpeechMachine(RuleBasedStateMachine):
     @rule()
     def cancel(self):
         assert self.open is not None
-        self.note_cut([self.open])
+        self.note_interrupts([self.open])
         self.rig.session.cancel(self.open.utterance)
         self.open = None
         self.rig.wake()
 
     @rule()
     def interrupt_all(self):
-        self.note_cut(self.turns)
+        self.note_interrupts(self.turns)
         self.interrupt_ids.append(self.rig.interrupt())
 
     @precondition(lambda self: self.turns)
@@ -151,7 +151,7 @@ class SpeechMachine(RuleBasedStateMachine):
     def interrupt_one(self, back):
         """Interrupt an utterance, often a recent one, which may be open, queued, upstream, playing or ended."""
         turn = self.turns[max(0, len(self.turns) - 1 - back)]
-        self.note_cut([turn])
+        self.note_interrupts([turn])
         self.interrupt_ids.append(self.rig.interrupt(turn.utterance.id))
 
     @precondition(lambda self: self.rig.speech.active)
@@ -159,10 +159,10 @@ class SpeechMachine(RuleBasedStateMachine):
     def interrupt_the_first_in_line(self):
         """Interrupt the playing utterance alone, as most callers do."""
         (turn,) = [turn for turn in self.turns if turn.utterance is self.rig.speech.active[0]]
-        self.note_cut([turn])
+        self.note_interrupts([turn])
         self.interrupt_ids.append(self.rig.interrupt(turn.utterance.id))
 
-    def note_cut(self, turns: list[Turn]) -> None:
+    def note_interrupts(self, turns: list[Turn]) -> None:
         for turn in turns:
             if turn.utterance.outcome is None and turn.cut_at_command is None:
                 turn.cut_at_command = len(self.rig.commands)
@@ -242,11 +242,11 @@ class SpeechMachine(RuleBasedStateMachine):
     @invariant()
     def credit_that_was_told_is_never_taken_back(self):
         """Check the credit, which an ack may report at any time and the caller may use at any later time."""
-        credit = self.rig.speech.credit_bytes(self.intake)
+        credit = self.rig.speech.credit_bytes(self.audio_input)
         assert credit >= 0
-        assert credit % self.intake.frame_bytes == 0
+        assert credit % self.audio_input.frame_bytes == 0
         # Seconds are floats: the credit may be a sample too small, but granted credit is never refused.
-        assert self.taken + credit >= self.promised - self.intake.frame_bytes
+        assert self.taken + credit >= self.promised - self.audio_input.frame_bytes
         self.promised = max(self.promised, self.taken + credit)
 
     @invariant()
@@ -255,7 +255,7 @@ class SpeechMachine(RuleBasedStateMachine):
             one = turn.utterance
             assert 0 <= one.confirmed <= one.cut <= one.freed <= one.received == len(turn.audio)
             assert one.buffered >= 0
-            assert one.cut % self.intake.frame_bytes == 0, "a packet ends inside a sample"
+            assert one.cut % self.audio_input.frame_bytes == 0, "a packet ends inside a sample"
             assert one.position_s(self.rig.speech.clock, self.rig.now_s) <= one.sent_s + _EPSILON_S
 
     @invariant()
@@ -263,7 +263,7 @@ class SpeechMachine(RuleBasedStateMachine):
         by_id = {turn.utterance.id: turn for turn in self.turns}
         for entry in self.rig.session.log.after(self.entries_checked):
             self.entries_checked = entry.sequence
-            match entry.happening:
+            match entry.event:
                 case UtteranceStarted(utterance_id):
                     assert by_id[utterance_id].story == []
                     by_id[utterance_id].story.append("started")
@@ -294,15 +294,15 @@ class SpeechMachine(RuleBasedStateMachine):
         answered = [answer.interrupt_id for answer in self.rig.answers]
         assert set(self.interrupt_ids) <= set(answered), "an interrupt is never answered"
         assert len(answered) == len(set(answered)), "an interrupt was answered twice"
-        assert self.rig.speech.credit_bytes(self.intake) == self.rig.speech.config.max_buffered_s * (
-            self.intake.byte_rate
+        assert self.rig.speech.credit_bytes(self.audio_input) == self.rig.speech.config.max_buffered_s * (
+            self.audio_input.byte_rate
         )
 
     def check_bytes(self, turn: Turn) -> None:
-        tail_bytes = len(turn.audio) % self.intake.frame_bytes
+        tail_bytes = len(turn.audio) % self.audio_input.frame_bytes
         assert turn.utterance.dropped_tail_bytes == tail_bytes
         audio = bytes(turn.audio[: len(turn.audio) - tail_bytes])
-        whole = self.intake.new_converter().convert([audio], last=True)
+        whole = self.audio_input.new_converter().convert([audio], last=True)
         for upstream_id in turn.upstream_ids:
             assert whole.startswith(self.rig.sent(upstream_id)), "audio was sent twice, out of order, or changed"
         if turn.utterance.outcome is Outcome.INTERRUPTED:

@@ -1,8 +1,10 @@
 """The event log."""
 
 import json
+from pathlib import Path
 
 import pytest
+import structlog
 
 from liveavatar_emulator import eventlog
 from liveavatar_emulator.clock import ManualClock
@@ -43,3 +45,12 @@ def test_memory_keeps_the_newest_and_the_file_keeps_all(tmp_path, monkeypatch):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InvalidSetting, match=r"event_log.*cannot be written: No such file"):
         EventLog(ManualClock(), tmp_path / "missing" / "log")
+
+
+def test_a_file_that_cannot_be_written_any_more_costs_the_file_only():
+    log = EventLog(ManualClock(), Path("/dev/full"))
+    with structlog.testing.capture_logs() as logs:
+        log.append("one")
+        log.append("two")
+    assert [json.loads(line)["what"] for line in log.lines().splitlines()] == ["one", "two"]
+    assert [entry["log_level"] for entry in logs] == ["error"]

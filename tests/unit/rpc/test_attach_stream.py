@@ -14,7 +14,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig
 from testkit.actors import AVATAR_ID, Context, Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), first_message_timeout_s=10)
 
@@ -64,7 +64,7 @@ async def test_events_come_in_order_and_the_last_one_ends_the_stream(process):
 
 async def test_another_command_does_not_wait_behind_an_interrupt(process):
     session = await process.ready()
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.receive(utterance, None, bytes(96_000))
     attached = Attached(session)
     while not utterance.sent_s:

@@ -13,7 +13,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.audio_stream import AudioStream
 from liveavatar_gateway.rpc.config import RpcConfig
 from testkit.actors import Context, Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), ack_interval_s=0.01)
 
@@ -30,7 +30,7 @@ class Streaming:
 
     def __init__(self, session) -> None:
         self.context = Context()
-        self.running = asyncio.create_task(AudioStream(session, intake_of(None), CONFIG, self.context).run())
+        self.running = asyncio.create_task(AudioStream(session, audio_input_of(None), CONFIG, self.context).run())
 
     def send(self, **message) -> None:
         self.context.requests.put_nowait(p.StreamAudioRequest(**message))
@@ -85,7 +85,7 @@ async def test_audio_of_another_utterance_than_the_open_one_is_dropped(process):
 
 async def test_what_follows_a_refused_begin_up_to_its_end_is_dropped(process):
     session = await process.ready()
-    session.utterances.cancel(session.utterances.begin("u", intake_of(None)))
+    session.utterances.cancel(session.utterances.begin("u", audio_input_of(None)))
     streaming = Streaming(session)
     streaming.send(begin=p.BeginUtterance(utterance_id="u"))
     streaming.send(chunk=p.AudioChunk(audio=bytes(100)))
@@ -98,7 +98,7 @@ async def test_what_follows_a_refused_begin_up_to_its_end_is_dropped(process):
 
 async def test_a_resumed_utterance_is_acknowledged_at_once(process):
     session = await process.ready()
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.receive(utterance, None, bytes(200))
     streaming = Streaming(session)
     streaming.send(begin=p.BeginUtterance(utterance_id="u", resume=True))

@@ -24,7 +24,7 @@ def spec(**fields) -> session_pb2.SessionSpec:
 
 
 def converted(message: session_pb2.SessionSpec):
-    return mapping.spec_of(message, field="open.spec", default_detach_grace_s=30.0, own_rooms=True)
+    return mapping.spec_of(message, field="open.spec", default_detach_grace_s=30.0, livekit_rooms=True)
 
 
 def seconds(value: float) -> duration_pb2.Duration:
@@ -232,7 +232,7 @@ _AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("happening", "field", "values"),
+    ("event", "field", "values"),
     [
         (
             ev.StateChanged(SessionState.READY, SessionState.CONNECTING),
@@ -250,8 +250,8 @@ _AT = datetime(2026, 1, 1, tzinfo=UTC)
         (ev.UpstreamNotice(True, "t", "words"), "notice", {"error": True, "type": "t", "message": "words"}),
     ],
 )
-def test_a_happening_is_told_with_its_number_and_time(happening, field, values):
-    message = mapping.event_message(ev.LogEntry(7, _AT, happening), final_view=None)
+def test_an_event_is_sent_with_its_number_and_time(event, field, values):
+    message = mapping.event_message(ev.LogEntry(7, _AT, event), final_view=None)
     assert (message.sequence, message.time.ToDatetime(tzinfo=UTC)) == (7, _AT)
     assert message.WhichOneof("event") == field
     assert {name: getattr(getattr(message, field), name) for name in values} == values
@@ -308,7 +308,7 @@ def test_a_bad_livekit_room_is_refused_with_its_field(livekit_room, field):
 def test_an_livekit_room_is_refused_by_a_gateway_without_a_livekit_server():
     message = spec(livekit_room=session_pb2.LiveKitRoom(name="desk-7"))
     with pytest.raises(InvalidField, match="GATEWAY_LIVEKIT_URL") as refused:
-        mapping.spec_of(message, field="spec", default_detach_grace_s=30.0, own_rooms=False)
+        mapping.spec_of(message, field="spec", default_detach_grace_s=30.0, livekit_rooms=False)
     assert refused.value.field == "spec.livekit_room"
 
 

@@ -13,7 +13,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.session_service import SessionService
 from testkit.actors import AVATAR_ID, Context, Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=7.0)
 SPEC = session_pb2.SessionSpec(avatar_id=AVATAR_ID)
@@ -113,7 +113,7 @@ async def test_a_session_is_ended_for_its_caller(service):
 
 async def test_an_interrupt_returns_what_it_ended(service, directory):
     created = await service.CreateSession(p.CreateSessionRequest(spec=SPEC), Context())
-    directory.sessions[created.session.id].utterances.begin("u", intake_of(None))
+    directory.sessions[created.session.id].utterances.begin("u", audio_input_of(None))
     request = p.InterruptSessionRequest(session_id=created.session.id)
     response = await service.InterruptSession(request, Context())
     assert [one.utterance_id for one in response.result.interrupted] == ["u"]

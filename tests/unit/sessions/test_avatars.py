@@ -1,6 +1,7 @@
 """Avatars that follow each other: whatever interrupts a change of them, none is left that is paid for."""
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,14 +10,18 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import Expiring, Rotated
+from liveavatar_gateway.core.outputs import Send
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from testkit.avatar import audio_input_of
 
 STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
+
+TAIL_S = 0.2
 
 
 class Upstream:
@@ -41,7 +46,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.upstreams: list[Upstream] = []
-        self._tasks: set[asyncio.Task] = set()
+        self.tasks: set[asyncio.Task] = set()
 
     async def start(self, *_: object, **__: object) -> Upstream:
         self.upstreams.append(Upstream(f"fresh-{len(self.upstreams) + 1}"))
@@ -49,8 +54,8 @@ class Pool:
 
     def run(self, work, *, name: str) -> asyncio.Task:
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         return task
 
 
@@ -103,7 +108,11 @@ def avatars(pool, journal):
         avatar=request, detach_grace_s=1, livekit_room=LiveKitRoom(name="desk-7", avatar_identity="avatar")
     )
     core = Session(
-        "session", SessionConfig(), new_id=lambda: "id", utc_now=lambda: datetime.now(UTC), auto_rotate=True
+        "session",
+        SessionConfig(end_tail_s=TAIL_S),
+        new_id=lambda: "id",
+        utc_now=lambda: datetime.now(UTC),
+        auto_rotate=True,
     )
     core.started(max_duration_s=60, now_s=0)
     return Avatars(spec, core, pool, journal, None)
@@ -140,6 +149,32 @@ async def test_one_whose_turn_is_over_is_closed_although_the_session_ends_in_tha
     old = Upstream("old")
     avatars.upstream = old
     await _cancel(avatars.take_over(Standby(Upstream("fresh"))), journal.stuck)
+    await asyncio.wait(avatars._pool.tasks)
+    assert old.fate == "closed"
+
+
+async def test_a_replaced_avatar_is_closed_once_its_last_sound_is_in_the_room(avatars):
+    old = Upstream("old")
+    avatars.upstream = old
+    began_s = time.monotonic()
+    await avatars.take_over(Standby(Upstream("fresh")))
+    assert old.fate == "runs"
+    await asyncio.wait(avatars._pool.tasks)
+    assert old.fate == "closed"
+    assert time.monotonic() - began_s >= TAIL_S
+
+
+async def test_an_avatar_that_is_replaced_in_the_middle_of_an_utterance_is_closed_at_once(avatars):
+    """The new one repeats what was not heard: both would speak at once."""
+    core, old = avatars._core, Upstream("old")
+    core.socket_opened(0.0)
+    core.on_event(m.StateUpdated("connected"), 0.0)
+    core.tick(0.0)
+    core.speech.receive(core.begin("u", audio_input_of(None)), None, bytes(96_000), 0.0)
+    assert any(isinstance(output, Send) for output in core.drain(0.0))
+    avatars.upstream = old
+    await avatars.take_over(Standby(Upstream("fresh")))
+    await asyncio.sleep(0)
     assert old.fate == "closed"
 
 
@@ -162,7 +197,7 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     core.tick(50.0)
     await avatars.take_over(Standby(Upstream("second")))
     entries = core.log.after(0)
-    kinds = {type(entry.happening) for entry in entries}
+    kinds = {type(entry.event) for entry in entries}
     assert {Expiring, Rotated} <= kinds
     sent = [mapping.event_message(entry, None) for entry in entries]
     await avatars.take_over(Standby(Upstream("third")))

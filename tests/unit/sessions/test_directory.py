@@ -106,7 +106,7 @@ async def left_behind(memory: Memory, *, dies: bool = True) -> None:
 async def test_a_session_that_this_process_has_just_claimed_is_waited_for(memory, registry, directory):
     await left_behind(memory)
     (stored,) = await registry.orphans()
-    sweep = asyncio.create_task(directory.take_over(stored))
+    sweep = asyncio.create_task(directory.adopt(stored))
     # The lookup reads the registry behind the claim, and before its answer.
     await asyncio.sleep(0.01)
     found = await directory.get("s-1")
@@ -129,7 +129,7 @@ async def test_a_session_that_this_process_is_ending_is_waited_for(memory, regis
 async def test_an_end_is_answered_when_every_process_can_read_the_final_record(memory, registry, directory):
     await left_behind(memory)
     (stored,) = await registry.orphans()
-    await directory.take_over(stored)
+    await directory.adopt(stored)
     ended = await directory.end("s-1", EndReason.CALLER_ENDED, wait_s=10.0)
     assert ended.state is SessionState.ENDED
     assert memory.sessions["s-1"].ended
@@ -138,7 +138,7 @@ async def test_an_end_is_answered_when_every_process_can_read_the_final_record(m
 async def test_an_end_does_not_wait_long_for_a_registry_that_is_locked(memory, registry, directory, monkeypatch):
     await left_behind(memory)
     (stored,) = await registry.orphans()
-    await directory.take_over(stored)
+    await directory.adopt(stored)
     monkeypatch.setattr("liveavatar_gateway.sessions.directory._RECORD_WAIT_S", 0.1)
     monkeypatch.setattr(registry, "finish", lambda *_, **__: asyncio.sleep(60), raising=False)
     async with asyncio.timeout(5):

@@ -26,7 +26,7 @@ from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.socket import CommandSocket
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 
 class Journal:
@@ -133,7 +133,7 @@ async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
         )
         core.started(max_duration_s=None, now_s=time.monotonic())
         running = asyncio.create_task(driver(core, upstream, wake=wake, journal=journal).run())
-        utterance = core.begin("u", intake_of(None))
+        utterance = core.begin("u", audio_input_of(None))
         async with asyncio.timeout(10):
             while core.state is not SessionState.READY:
                 await asyncio.sleep(0.01)
@@ -175,7 +175,7 @@ async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_t
         )
         core.started(max_duration_s=None, now_s=time.monotonic())
         running = asyncio.create_task(driver(core, upstream, wake=wake, journal=journal).run())
-        utterance = core.begin("u", intake_of(None))
+        utterance = core.begin("u", audio_input_of(None))
         async with asyncio.timeout(10):
             core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
             while "agent.speak" not in heard:
@@ -199,7 +199,7 @@ class Ending(Core):
 
 
 class SleepyUpstream:
-    """Its socket is refused, the first time while the process stands still for longer than the budget."""
+    """Upstream that refuses sockets; during the first attempt the process stands still beyond the budget."""
 
     started = SimpleNamespace(session_id="up-1")
 
@@ -256,7 +256,7 @@ class RecordingPublisher:
         self.publish(self._core.reports())
 
     def publish(self, outputs: Any) -> None:
-        events = [output.entry.happening for output in outputs if isinstance(output, Emit)]
+        events = [output.entry.event for output in outputs if isinstance(output, Emit)]
         self.events.extend(events)
         if events:
             self._attachments.wake()
@@ -282,7 +282,7 @@ async def test_an_event_reaches_an_attached_caller_while_a_send_is_blocked():
             await asyncio.sleep(0.01)
         (socket,) = sockets
         socket.hear(m.StateUpdated("connected"))
-        utterance = core.begin("u", intake_of(None))
+        utterance = core.begin("u", audio_input_of(None))
         core.speech.receive(utterance, None, bytes(48_000), time.monotonic())
         wake.set()
         await socket.blocked.wait()

@@ -10,7 +10,7 @@ from liveavatar_gateway.core.errors import CapacityExhausted, Draining, OwnerMov
 from liveavatar_gateway.core.events import Expiring
 from liveavatar_gateway.core.states import EndReason, SessionState
 from testkit.actors import Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_a_session_is_stopped_upstream_and_recorded_at_its_end(process):
 async def test_an_expiry_is_that_of_the_avatar_as_its_session_shows(process):
     session = await process.ready()
     session._core.tick(time.monotonic() + 590.0)
-    (expiring,) = [entry.happening for entry in session.log.after(0) if isinstance(entry.happening, Expiring)]
+    (expiring,) = [entry.event for entry in session.log.after(0) if isinstance(entry.event, Expiring)]
     assert expiring.expires_at == session.view().expires_at
 
 
@@ -109,7 +109,7 @@ async def test_a_fault_outside_of_every_handler_stops_the_session_and_wakes_its_
 
 async def test_the_end_of_speech_is_heard_before_the_avatar_is_stopped(process):
     session = await process.ready()
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.receive(utterance, None, bytes(4_800))
     session.utterances.seal(utterance)
     command = await process.sent(m.SpeakEnd)

@@ -11,7 +11,7 @@ from liveavatar_gateway.core.events import UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.states import EndReason, Outcome
 from liveavatar_gateway.sessions.publisher import _is_completion
 from testkit.actors import Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 
 @pytest.fixture
@@ -43,10 +43,10 @@ async def test_a_faulty_listener_is_a_fault_of_its_session(process):
 
 async def test_the_time_of_a_completion_is_kept_and_that_of_an_interrupt_is_not(process):
     session = await process.ready()
-    session.utterances.begin("u", intake_of(None))
+    session.utterances.begin("u", audio_input_of(None))
     await session.interrupt("u")
     assert session._publisher.last_completed_s is None
-    utterance = session.utterances.begin("v", intake_of(None))
+    utterance = session.utterances.begin("v", audio_input_of(None))
     session.utterances.receive(utterance, None, bytes(4_800))
     session.utterances.seal(utterance)
     refs = m.Refs(((await process.sent(m.SpeakEnd)).event_id,))

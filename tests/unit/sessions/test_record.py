@@ -131,9 +131,9 @@ def test_an_utterance_that_was_cut_before_any_of_it_went_out_has_ended():
         seen_mono_s=None,
         address="",
     )
-    past = snapshot_of(row, FULL, max_chunk_bytes=1, now_mono_s=0.0)
-    assert past.utterances == []
-    assert past.ended_utterances == [UtteranceEnded("u1", Outcome.INTERRUPTED, 0.0)]
+    snapshot = snapshot_of(row, FULL, max_chunk_bytes=1, now_mono_s=0.0)
+    assert snapshot.utterances == []
+    assert snapshot.ended_utterances == [UtteranceEnded("u1", Outcome.INTERRUPTED, 0.0)]
 
 
 # --- what cannot be: another program wrote to the file, or its disk failed
@@ -220,6 +220,6 @@ def test_a_record_that_is_nested_too_deep_is_not_believed():
 def test_an_utterance_that_cannot_be_is_left_out_and_the_session_goes_on(facts):
     good = UtteranceRecord(outcome=Outcome.COMPLETED, played_s=1.0).payload()
     row = _row(FULL.payload(), utterances=(("bad", facts), ("good", good)))
-    past = snapshot_of(row, FULL, max_chunk_bytes=4096, now_mono_s=0.0)
-    assert [one.utterance_id for one in past.ended_utterances] == ["good"]
-    assert past.utterances == []
+    snapshot = snapshot_of(row, FULL, max_chunk_bytes=4096, now_mono_s=0.0)
+    assert [one.utterance_id for one in snapshot.ended_utterances] == ["good"]
+    assert snapshot.utterances == []

@@ -71,7 +71,5 @@ def test_a_process_that_goes_on_with_a_session_tells_the_same_limit():
         now_mono_s=0.0,
     )
     restored.core.tick(40.0)
-    (expiring,) = [
-        entry.happening for entry in restored.core.log.after(0) if isinstance(entry.happening, Expiring)
-    ]
+    (expiring,) = [entry.event for entry in restored.core.log.after(0) if isinstance(entry.event, Expiring)]
     assert expiring.expires_at == CREATED_AT + timedelta(seconds=60)

@@ -10,7 +10,7 @@ from liveavatar_gateway.core.errors import Draining, OwnerMoved, SessionEnded, U
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.sessions.record import Record
 from testkit.actors import Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def process():
 
 async def test_an_interrupt_returns_what_it_ended_once_the_avatar_has_stopped(process):
     session = await process.ready()
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.receive(utterance, None, bytes(96_000))
     await process.sent(m.Speak)
     interrupting = asyncio.create_task(session.interrupt(""))
@@ -35,7 +35,7 @@ async def test_an_interrupt_returns_what_it_ended_once_the_avatar_has_stopped(pr
 
 async def test_an_interrupt_of_what_only_waits_here_returns_at_once(process):
     session = await process.ready()
-    session.utterances.begin("u", intake_of(None))
+    session.utterances.begin("u", audio_input_of(None))
     (ended,) = await asyncio.wait_for(session.interrupt("u"), 10)
     assert ended.utterance_id == "u"
     with pytest.raises(UtteranceNotFound):
@@ -59,10 +59,10 @@ async def test_a_drain_is_announced_and_taken_back(process):
     await asyncio.wait_for(attachment.wakeup.wait(), 10)
     assert session.draining_until == deadline
     with pytest.raises(Draining):
-        session.utterances.begin("u", intake_of(None))
+        session.utterances.begin("u", audio_input_of(None))
     session.cancel_go_away()
     assert session.draining_until is None
-    session.utterances.begin("u", intake_of(None))
+    session.utterances.begin("u", audio_input_of(None))
 
 
 async def test_a_session_without_an_attachment_ends_after_its_grace(process):

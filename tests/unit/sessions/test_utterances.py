@@ -8,7 +8,7 @@ from liveavatar_gateway.core.errors import Draining, InvalidField, SessionEnded
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, Outcome
 from testkit.actors import Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def ended(session, utterance) -> None:
 
 
 async def test_audio_moves_the_progress_and_takes_credit(session):
-    audio_input = intake_of(None)
+    audio_input = audio_input_of(None)
     credit = session.utterances.credit_bytes(audio_input)
     utterance = session.utterances.begin("u", audio_input)
     session.utterances.receive(utterance, 0, bytes(9_600))
@@ -40,21 +40,21 @@ async def test_audio_moves_the_progress_and_takes_credit(session):
 
 
 async def test_audio_of_a_sealed_utterance_is_counted_and_dropped(session):
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.seal(utterance)
     session.utterances.receive(utterance, None, bytes(100))
     assert session.view().usage.dropped_bytes == 100
 
 
 async def test_an_orphan_is_cancelled_after_the_grace(session):
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.orphan(utterance)
     await ended(session, utterance)
     assert utterance.outcome is Outcome.INTERRUPTED
 
 
 async def test_a_stream_that_resumes_an_orphan_in_time_keeps_it(session):
-    audio_input = intake_of(None)
+    audio_input = audio_input_of(None)
     utterance = session.utterances.begin("u", audio_input, idle_timeout_s=60)
     session.utterances.orphan(utterance)
     assert session.utterances.resume("u", audio_input) is utterance
@@ -64,27 +64,27 @@ async def test_a_stream_that_resumes_an_orphan_in_time_keeps_it(session):
 
 
 async def test_an_orphan_is_cancelled_when_its_caller_begins_another(session):
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.orphan(utterance)
-    session.utterances.begin("v", intake_of(None))
+    session.utterances.begin("v", audio_input_of(None))
     assert utterance.outcome is Outcome.INTERRUPTED
 
 
 async def test_a_resume_of_an_utterance_that_has_ended_returns_its_end(session):
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.cancel(utterance)
-    found = session.utterances.resume("u", intake_of(None))
+    found = session.utterances.resume("u", audio_input_of(None))
     assert isinstance(found, UtteranceEnded)
     assert found.outcome is Outcome.INTERRUPTED
 
 
 async def test_a_resume_of_an_unknown_utterance_opens_it(session):
-    assert session.utterances.resume("u", intake_of(None)).id == "u"
+    assert session.utterances.resume("u", audio_input_of(None)).id == "u"
 
 
 async def test_a_resume_in_another_format_is_refused(session):
-    session.utterances.begin("u", intake_of(None))
-    other = intake_of(None)
+    session.utterances.begin("u", audio_input_of(None))
+    other = audio_input_of(None)
     other = type(other)(
         **{name: getattr(other, name) for name in ("byte_rate", "frame_bytes", "max_chunk_bytes")},
         new_converter=other.new_converter,
@@ -99,15 +99,15 @@ async def test_a_resume_in_another_format_is_refused(session):
 async def test_new_utterances_are_refused_while_the_process_exits_and_not_after_the_end(session):
     session.utterances.accept_new(accepted=False)
     with pytest.raises(Draining):
-        session.utterances.begin("u", intake_of(None))
+        session.utterances.begin("u", audio_input_of(None))
     session.end(EndReason.CALLER_ENDED)
     with pytest.raises(SessionEnded):
-        session.utterances.begin("u", intake_of(None))
+        session.utterances.begin("u", audio_input_of(None))
 
 
 async def test_utterances_of_another_process_are_orphans_unless_sealed(session):
-    open_one = session.utterances.begin("u", intake_of(None))
-    sealed = session.utterances.begin("v", intake_of(None))
+    open_one = session.utterances.begin("u", audio_input_of(None))
+    sealed = session.utterances.begin("v", audio_input_of(None))
     session.utterances.seal(sealed)
     session.utterances.adopt()
     await ended(session, open_one)
@@ -115,7 +115,7 @@ async def test_utterances_of_another_process_are_orphans_unless_sealed(session):
 
 
 async def test_no_orphan_is_cancelled_after_the_session_was_closed(session):
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.orphan(utterance)
     session.utterances.close()
     await asyncio.sleep(0.1)

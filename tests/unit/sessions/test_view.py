@@ -6,7 +6,7 @@ import pytest
 
 from liveavatar_gateway.core.states import EndReason, Pose, SessionState
 from testkit.actors import Process
-from testkit.avatar import intake_of
+from testkit.avatar import audio_input_of
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_a_ready_session_shows_its_avatar_and_its_limit(process):
 
 async def test_usage_counts_what_was_received(process):
     session = await process.ready()
-    utterance = session.utterances.begin("u", intake_of(None))
+    utterance = session.utterances.begin("u", audio_input_of(None))
     session.utterances.receive(utterance, None, bytes(9_600))
     usage = session.view().usage
     assert (usage.utterance_count, usage.received_bytes) == (1, 9_600)

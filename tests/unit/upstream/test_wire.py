@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core import messages as m
+from liveavatar_gateway.core.events import UpstreamNotice
 from liveavatar_gateway.core.states import Pose
 from liveavatar_gateway.upstream.wire import MAX_PACKET_BYTES, PacketTooLarge, decode, encode
 
@@ -79,17 +80,17 @@ EVENTS = [
     ({"type": "agent.idle_ended", "task": {"id": "task-1"}}, m.PoseUpdated(Pose.TALKING)),
     (
         {"type": "error", "error": {"type": "invalid_request_error", "message": "invalid base64 audio data"}},
-        m.Notice(error=True, type="invalid_request_error", message="invalid base64 audio data"),
+        UpstreamNotice(error=True, type="invalid_request_error", message="invalid base64 audio data"),
     ),
     (
         {"type": "error", "error": {"type": "video_starvation", "message": "slow", "event_id": "x"}},
-        m.Notice(error=True, type="video_starvation", message="slow"),
+        UpstreamNotice(error=True, type="video_starvation", message="slow"),
     ),
-    ({"type": "error", "error": "it broke"}, m.Notice(error=True, type="", message="it broke")),
-    ({"type": "error", "message": "it broke"}, m.Notice(error=True, type="", message="it broke")),
+    ({"type": "error", "error": "it broke"}, UpstreamNotice(error=True, type="", message="it broke")),
+    ({"type": "error", "message": "it broke"}, UpstreamNotice(error=True, type="", message="it broke")),
     (
         {"type": "warning", "warning": {"type": "late", "message": "hurry"}},
-        m.Notice(error=False, type="late", message="hurry"),
+        UpstreamNotice(error=False, type="late", message="hurry"),
     ),
     ({"type": "agent.new_in_2027", "event_id": "x"}, m.Unknown("agent.new_in_2027")),
 ]

@@ -98,7 +98,10 @@ class PlaybackTracker:
             return
         utterance = queue.named_by(refs)
         if utterance is None and queue.active and queue.active[0].started:
-            utterance = queue.active[0]
+            head = queue.active[0]
+            # A build that acknowledges audio does so before it plays the audio, so an end without a name does not
+            # belong to an utterance without any ack.
+            utterance = head if head.confirmed or not self._acks.acknowledges else None
         if utterance is not None and (utterance.end_sent or utterance is self._handover.utterance):
             self._on_end(utterance, now_s)
 

@@ -78,7 +78,7 @@ class UtteranceQueue:
 
     # --- the caller's side
 
-    def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
+    def begin(self, utterance_id: str, audio_input: AudioInput) -> Utterance:
         """Open an utterance at the end of the queue.
 
         Raises:
@@ -94,13 +94,13 @@ class UtteranceQueue:
                 retry_after_s=1.0,
                 facts={"limit": self._config.max_utterances},
             )
-        utterance = self._utterance(utterance_id or self.new_id(), self.new_id(), intake)
+        utterance = self._utterance(utterance_id or self.new_id(), self.new_id(), audio_input)
         self.active.append(utterance)
         self.totals.utterance_count += 1
         self.share_credit()
         return utterance
 
-    def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
+    def take_up(self, utterance_id: str, audio_input: AudioInput) -> Utterance | UtteranceEnded | None:
         """Return an utterance for a stream that resumes it, its end if it has ended, or None for an unknown id.
 
         Raises:
@@ -109,14 +109,14 @@ class UtteranceQueue:
         utterance = next((one for one in self.active if one.id == utterance_id), None)
         if utterance is None:
             return self._ended.get(utterance_id)
-        if utterance.intake.format != intake.format:
+        if utterance.audio_input.format != audio_input.format:
             raise InvalidField(
-                f"utterance {utterance_id!r} is {utterance.intake.format}, this stream {intake.format}; "
+                f"utterance {utterance_id!r} is {utterance.audio_input.format}, this stream {audio_input.format}; "
                 "resume it in the format of its beginning",
                 field="header.format",
                 utterance_id=utterance_id,
-                format=intake.format,
-                begun_format=utterance.intake.format,
+                format=audio_input.format,
+                begun_format=utterance.audio_input.format,
             )
         return utterance
 
@@ -133,17 +133,17 @@ class UtteranceQueue:
             raise UtteranceNotFound(utterance_id)
         return found
 
-    def _utterance(self, utterance_id: str, upstream_id: str, intake: AudioInput) -> Utterance:
+    def _utterance(self, utterance_id: str, upstream_id: str, audio_input: AudioInput) -> Utterance:
         scheduler = PacketScheduler(
-            self._config.scheduler, byte_rate=intake.byte_rate, frame_bytes=intake.frame_bytes
+            self._config.scheduler, byte_rate=audio_input.byte_rate, frame_bytes=audio_input.frame_bytes
         )
-        return Utterance(utterance_id, upstream_id, intake, scheduler)
+        return Utterance(utterance_id, upstream_id, audio_input, scheduler)
 
     # --- credit
 
-    def credit_bytes(self, intake: AudioInput) -> int:
+    def credit_bytes(self, audio_input: AudioInput) -> int:
         """Return how many bytes of a format may come besides those received so far, in whole samples."""
-        return self._credit.left_bytes(self.active, intake)
+        return self._credit.left_bytes(self.active, audio_input)
 
     def share_credit(self) -> None:
         """Divide the credit again, after an utterance was begun, cut, dropped or ended."""
@@ -251,33 +251,33 @@ class UtteranceQueue:
 
     # --- takeover from another process
 
-    def restore(self, past: SessionSnapshot, now_s: float) -> None:
+    def restore(self, snapshot: SessionSnapshot, now_s: float) -> None:
         """Continue the queue of another process; only for an empty queue."""
-        self.totals.received_bytes = past.received_bytes
-        self.totals.dropped_bytes = past.dropped_bytes
-        self.totals.upstream_bytes = past.upstream_bytes
-        self.totals.played_s = past.played_s
-        self.totals.utterance_count = past.utterance_count
-        self.totals.interruption_count = past.interruption_count
-        self._ended.update((ended.utterance_id, ended) for ended in past.ended_utterances)
-        for one in past.utterances:
+        self.totals.received_bytes = snapshot.received_bytes
+        self.totals.dropped_bytes = snapshot.dropped_bytes
+        self.totals.upstream_bytes = snapshot.upstream_bytes
+        self.totals.played_s = snapshot.played_s
+        self.totals.utterance_count = snapshot.utterance_count
+        self.totals.interruption_count = snapshot.interruption_count
+        self._ended.update((ended.utterance_id, ended) for ended in snapshot.ended_utterances)
+        for one in snapshot.utterances:
             self.active.append(self._restored(one, now_s))
         self.share_credit()
 
-    def _restored(self, past: UtteranceSnapshot, now_s: float) -> Utterance:
-        utterance = self._utterance(past.id, past.upstream_id, past.intake)
+    def _restored(self, snapshot: UtteranceSnapshot, now_s: float) -> Utterance:
+        utterance = self._utterance(snapshot.id, snapshot.upstream_id, snapshot.audio_input)
         utterance.restore(
-            past.taken_bytes,
-            past.sent_s,
+            snapshot.taken_bytes,
+            snapshot.sent_s,
             self.clock.sent_s,
             now_s,
-            started=past.started,
-            interrupted=past.interrupted,
+            started=snapshot.started,
+            interrupted=snapshot.interrupted,
         )
         # All of it may be played by now: the former process did not record its lead.
-        self.clock.send(past.sent_s, now_s)
+        self.clock.send(snapshot.sent_s, now_s)
         self.clock.confirm(self.clock.sent_s, now_s)
-        if past.end_sent:
+        if snapshot.end_sent:
             utterance.seal()
             due_at_s = now_s + self._config.scheduler.max_lead_s + self._config.lost_grace_s
             utterance.send_end(Sending(now_s), due_at_s=due_at_s)

@@ -70,25 +70,25 @@ class Speech:
 
     # --- the caller's side
 
-    def begin(self, utterance_id: str, intake: AudioInput) -> Utterance:
+    def begin(self, utterance_id: str, audio_input: AudioInput) -> Utterance:
         """Open an utterance at the end of the queue.
 
         Raises:
             UtteranceIdReused: The id was used before in this session.
             CapacityExhausted: Too many utterances are queued.
         """
-        utterance = self._queue.begin(utterance_id, intake)
+        utterance = self._queue.begin(utterance_id, audio_input)
         # The sender must see its first chunk, whatever size the sender waited for before.
         self._sender.wake_bytes = 0
         return utterance
 
-    def take_up(self, utterance_id: str, intake: AudioInput) -> Utterance | UtteranceEnded | None:
+    def take_up(self, utterance_id: str, audio_input: AudioInput) -> Utterance | UtteranceEnded | None:
         """Return an utterance for a stream that resumes it, its end if it has ended, or None for an unknown id.
 
         Raises:
             InvalidField: The utterance was begun in another format.
         """
-        return self._queue.take_up(utterance_id, intake)
+        return self._queue.take_up(utterance_id, audio_input)
 
     def receive(self, utterance: Utterance, offset: int | None, audio: bytes, now_s: float) -> bool:
         """Accept a chunk; return True when a packet may be due, so that `next_command` is to be called.
@@ -133,9 +133,9 @@ class Speech:
         """Return the active utterance with an upstream id, if any."""
         return self._queue.find(upstream_id)
 
-    def credit_bytes(self, intake: AudioInput) -> int:
+    def credit_bytes(self, audio_input: AudioInput) -> int:
         """Return how many bytes of a format may come besides those received so far, in whole samples."""
-        return self._queue.credit_bytes(intake)
+        return self._queue.credit_bytes(audio_input)
 
     def confirmed_bytes(self, utterance: Utterance) -> int:
         """Return how many bytes LiveAvatar has of an utterance: all sent ones where it never confirms anything."""
@@ -257,9 +257,9 @@ class Speech:
         """Forget the pose, since another avatar takes over."""
         self._playback.forget_pose()
 
-    def restore(self, past: SessionSnapshot, now_s: float) -> None:
+    def restore(self, snapshot: SessionSnapshot, now_s: float) -> None:
         """Continue the speech of a session that another process drove before; the queue must be empty."""
-        self._queue.restore(past, now_s)
+        self._queue.restore(snapshot, now_s)
         self._interrupts.restore()
 
     def close(self, error: GatewayError, now_s: float) -> None:

@@ -55,16 +55,16 @@ class Utterance(UtteranceInput):
         "upstream_id",
     )
 
-    def __init__(self, id: str, upstream_id: str, intake: AudioInput, scheduler: PacketScheduler) -> None:  # noqa: A002 - the attribute is public as `id`
+    def __init__(self, id: str, upstream_id: str, audio_input: AudioInput, scheduler: PacketScheduler) -> None:  # noqa: A002 - the attribute is public as `id`
         """Open an utterance.
 
         Args:
             id: The caller's id of the utterance.
             upstream_id: Its `event_id` on LiveAvatar's socket, never used before.
-            intake: Format of its audio.
+            audio_input: Format of its audio.
             scheduler: Scheduler of its packets.
         """
-        super().__init__(id, intake)
+        super().__init__(id, audio_input)
         self.upstream_id = upstream_id
         self.scheduler = scheduler
         self.send_state = _WAITING

@@ -69,6 +69,7 @@ class UtteranceInput:
         "_converter",
         "_held_back",
         "_retained",
+        "audio_input",
         "cut",
         "discarded",
         "failure",
@@ -77,15 +78,14 @@ class UtteranceInput:
         "idle_since_s",
         "idle_timeout_s",
         "input_state",
-        "intake",
         "last_chunk_at_s",
         "received",
         "window",
     )
 
-    def __init__(self, id: str, intake: AudioInput) -> None:  # noqa: A002 - the attribute is public as `id`
+    def __init__(self, id: str, audio_input: AudioInput) -> None:  # noqa: A002 - the attribute is public as `id`
         self.id = id
-        self.intake = intake
+        self.audio_input = audio_input
         self.input_state = _UNDECIDED
         self.failure: GatewayError | None = None
         self.received = 0
@@ -102,7 +102,7 @@ class UtteranceInput:
         self._buffer: list[bytes] = []
         self._retained: list[bytes] = []
         """Audio that was cut and may have to be cut again."""
-        self._converter = intake.new_converter()
+        self._converter = audio_input.new_converter()
         self._held_back = 0.0
 
     def _move_input(self, following: InputState) -> None:
@@ -119,7 +119,7 @@ class UtteranceInput:
         if self.input_state is _UNDECIDED:
             return 0
         waiting = self._waiting
-        return waiting - waiting % self.intake.frame_bytes
+        return waiting - waiting % self.audio_input.frame_bytes
 
     @property
     def _waiting(self) -> int:
@@ -129,7 +129,7 @@ class UtteranceInput:
     @property
     def dropped_tail_bytes(self) -> int:
         """Bytes of an incomplete last sample; 0 while the rest of the sample may still come."""
-        return self.received % self.intake.frame_bytes if self.sealed else 0
+        return self.received % self.audio_input.frame_bytes if self.sealed else 0
 
     @property
     def has_tail(self) -> bool:
@@ -139,12 +139,12 @@ class UtteranceInput:
     @property
     def charged_s(self) -> float:
         """Seconds that count against the credit; audio that was cut once does not, even when it waits again."""
-        return (self.received - self.freed) / self.intake.byte_rate
+        return (self.received - self.freed) / self.audio_input.byte_rate
 
     @property
     def room_s(self) -> float:
         """Seconds of audio that the window still accepts."""
-        return (self.window - (self.received - self.freed)) / self.intake.byte_rate
+        return (self.window - (self.received - self.freed)) / self.audio_input.byte_rate
 
     @property
     def idle_at_s(self) -> float | None:
@@ -180,9 +180,9 @@ class UtteranceInput:
             ChunkTooLarge, AudioContainerDetected, AudioGap, InvalidField, CreditExceeded: The chunk was refused.
         """
         size = len(audio)
-        intake = self.intake
-        if size > intake.max_chunk_bytes:
-            raise ChunkTooLarge(size, intake.max_chunk_bytes)
+        audio_input = self.audio_input
+        if size > audio_input.max_chunk_bytes:
+            raise ChunkTooLarge(size, audio_input.max_chunk_bytes)
         if offset is not None and offset != self.received:
             audio = self._beyond(offset, audio)
             size = len(audio)
@@ -191,12 +191,12 @@ class UtteranceInput:
         is_decided = False
         if self.input_state is _UNDECIDED:
             head = b"".join((*self._buffer, audio))
-            is_decided = not intake.may_be_container(head)
-            if is_decided and (container := intake.detect_container(head)):
+            is_decided = not audio_input.may_be_container(head)
+            if is_decided and (container := audio_input.detect_container(head)):
                 raise AudioContainerDetected(container)
         charged = self.received - self.freed
         if charged + size > self.window:
-            raise CreditExceeded(size, max(0, self.window - charged), size / intake.byte_rate)
+            raise CreditExceeded(size, max(0, self.window - charged), size / audio_input.byte_rate)
         if is_decided:
             self._move_input(_OPEN)
         self._buffer.append(audio)
@@ -227,7 +227,9 @@ class UtteranceInput:
             Number of bytes that were dropped because they belong to a file.
         """
         is_file = isinstance(failure, AudioContainerDetected)
-        if self.input_state is _UNDECIDED and (container := self.intake.detect_container(b"".join(self._buffer))):
+        if self.input_state is _UNDECIDED and (
+            container := self.audio_input.detect_container(b"".join(self._buffer))
+        ):
             is_file = True
             failure = failure or AudioContainerDetected(container)
         if not self.sealed:
@@ -264,14 +266,14 @@ class UtteranceInput:
         flushed = self.input_state is _FLUSHED
         self.freed = max(self.freed, self.received if flushed else self.cut)
         pcm = self._converter.convert(chunks, last=flushed)
-        converted = len(pcm) * self.intake.byte_rate / BYTE_RATE
+        converted = len(pcm) * self.audio_input.byte_rate / BYTE_RATE
         self._held_back = 0.0 if flushed else self._held_back + size - converted
         return pcm
 
     @property
     def _converted(self) -> int:
         """Position up to which the converter has returned its audio; the rest is lost with this process."""
-        frame_bytes = self.intake.frame_bytes
+        frame_bytes = self.audio_input.frame_bytes
         return self.cut - math.ceil(max(0.0, self._held_back) / frame_bytes) * frame_bytes
 
     def _take(self, size: int) -> list[bytes]:
@@ -294,6 +296,6 @@ class UtteranceInput:
             self._move_input(_SEALED)
         self._buffer = self._retained + self._buffer
         self._retained = []
-        self._converter = self.intake.new_converter()
+        self._converter = self.audio_input.new_converter()
         self._held_back = 0.0
         self.cut = 0

@@ -7,7 +7,7 @@ from typing import Any
 from contract.emulator.api_table.life_rows import livekit_room
 from contract.emulator.api_table.socket_rows import frame_of, reattached
 from contract.emulator.api_table.socket_rows import talk as talk_into
-from contract.emulator.api_table.speech_rows import barge_in, starve
+from contract.emulator.api_table.speech_rows import interrupt, starve
 from contract.emulator.api_table.table import ABSENT, SECOND, TEXT, WAYNE, Table, Talk, World
 
 table = Table()
@@ -181,21 +181,21 @@ for profile, order in (
 
     @talk("3.10", f"2 {profile}: after an interrupt idle comes last", order, profile=profile)
     async def _(t: Talk) -> Any:
-        await barge_in(t)
+        await interrupt(t)
         await t.pass_(1)
         return await t.types()
 
 
 @talk("3.10", "3 classic: an interrupt is followed by speak_ended", "speak_ended", profile="classic")
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(1)
     return (await t.types())[-1]
 
 
 @talk("3.10", "3 classic: which cites the utterance", "u1", profile="classic")
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(1)
     return (await t.event("agent.speak_ended"))["event_id"]
 
@@ -313,7 +313,7 @@ async def _(w: World) -> Any:
 
 @talk("3.10", "11 an interrupt whose id is null does no harm", None)
 async def _(t: Talk) -> Any:
-    await barge_in(t, event_id=None)
+    await interrupt(t, event_id=None)
     await t.pass_(0.19)
     return (await t.event("agent.audio_buffer_cleared"))["source_event_id"]
 

@@ -61,7 +61,7 @@ INTERRUPTED = [
 ]
 
 
-async def _barge_in(t: Talk) -> list[dict[str, Any]]:
+async def _interrupt(t: Talk) -> list[dict[str, Any]]:
     """Return the events after an interrupt of `u2` by `i1`."""
     await t.sentence("u2", seconds=3)
     await t.pass_(0.5)
@@ -75,7 +75,7 @@ for number, event in enumerate(INTERRUPTED):
 
     @talk("3.4", f"event {number + 1} of an interrupt: {event['type']}", event)
     async def _(t: Talk, number: int = number) -> Any:
-        return (await _barge_in(t))[number]
+        return (await _interrupt(t))[number]
 
 
 @talk(
@@ -340,7 +340,7 @@ async def _(t: Talk) -> Any:
 
 @talk("3.5", "a late speak_ended may follow an interrupt", ["speak_ended"], late_speak_ended_ms=500)
 async def _(t: Talk) -> Any:
-    await _barge_in(t)
+    await _interrupt(t)
     await t.pass_(0.499)
     t.socket.events = [event for event in t.socket.events if event["type"] == "agent.speak_ended"]
     assert not t.socket.events
@@ -350,14 +350,14 @@ async def _(t: Talk) -> Any:
 
 @talk("3.5", "and cites the utterance that was cut", "u2", late_speak_ended_ms=500)
 async def _(t: Talk) -> Any:
-    await _barge_in(t)
+    await _interrupt(t)
     await t.pass_(0.5)
     return (await t.event("agent.speak_ended"))["source_event_id"]
 
 
 @talk("3.5", "by default it does not come", {})
 async def _(t: Talk) -> Any:
-    await _barge_in(t)
+    await _interrupt(t)
     await t.pass_(10)
     return await t.event("agent.speak_ended")
 

@@ -68,7 +68,7 @@ async def _(t: Talk) -> Any:
 # -- 3.7: interrupt
 
 
-async def barge_in(t: Talk, at_s: float = 0.5, **fields: Any) -> None:
+async def interrupt(t: Talk, at_s: float = 0.5, **fields: Any) -> None:
     """Interrupt a sentence of three seconds so long after its first chunk."""
     await t.sentence(seconds=3)
     await t.pass_(at_s)
@@ -82,28 +82,28 @@ async def barge_in(t: Talk, at_s: float = 0.5, **fields: Any) -> None:
     ["audio_buffer_cleared", "speak_interrupted", "talking→idle"],
 )
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(0.19)
     return await t.types()
 
 
 @talk("3.7", "and not before", [])
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(0.189)
     return await t.types()
 
 
 @talk("3.7", "audio plays on until then", int(0.49 * 48_000))
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(5)
     return (await t.recording())["utterances"][0]["played_bytes"]
 
 
 @talk("3.7", "a knob makes it sooner or later", ["audio_buffer_cleared"], interrupt_ack_ms=400)
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(0.399)
     assert not await t.types()
     await t.pass_(0.001)
@@ -112,14 +112,14 @@ async def _(t: Talk) -> Any:
 
 @talk("3.7", "the ack cites the interrupt", "i1")
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(0.19)
     return (await t.event("agent.audio_buffer_cleared"))["source_event_id"]
 
 
 @talk("3.7", "audio behind it is a new utterance, which is played", ["interrupted", "ended"])
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.sentence("u2")
     await t.pass_(5)
     return [utterance["outcome"] for utterance in (await t.recording())["utterances"]]
@@ -127,14 +127,14 @@ async def _(t: Talk) -> Any:
 
 @talk("3.7", "audio behind it with the old id is counted as such", 1)
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.speak(event_id="u1")
     return (await t.recording())["audio_after_interrupt"]["packets"]
 
 
 @talk("3.7", "the next sentence is as good as the first", ["speak_started", "speak_ended"])
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(1)
     t.socket.events.clear()
     await t.sentence("u2")
@@ -163,14 +163,14 @@ async def _(t: Talk) -> Any:
 
 @talk("3.7", "within the first chunk's delay it is not lost", "interrupted")
 async def _(t: Talk) -> Any:
-    await barge_in(t, at_s=0)
+    await interrupt(t, at_s=0)
     await t.pass_(0.19)
     return (await t.recording())["utterances"][0]["outcome"]
 
 
 @talk("3.7", "listening can follow", "idle→listening")
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.pass_(0.19)
     await t.send("agent.start_listening", event_id="l1")
     return (await t.types())[-1]
@@ -178,7 +178,7 @@ async def _(t: Talk) -> Any:
 
 @talk("3.7", "two interrupts are two acks", ["i1", "i2"])
 async def _(t: Talk) -> Any:
-    await barge_in(t)
+    await interrupt(t)
     await t.send("agent.interrupt", event_id="i2")
     await t.pass_(1)
     return [event["source_event_id"] for event in t.socket.events if event["type"] == "agent.audio_buffer_cleared"]

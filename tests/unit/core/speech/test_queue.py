@@ -107,13 +107,13 @@ def test_all_of_the_credit_can_be_used_in_any_format(make_rig, byte_rate):
     """Seconds are floats and bytes are not: rounding must not lead to a refusal of granted credit."""
     for others_bytes in range(2, 400, 6):
         rig = make_rig({"max_buffered_s": 1.0}).connect()
-        intake = replace(rig.native, byte_rate=byte_rate, frame_bytes=2)
-        rig.receive(rig.begin("a", intake), bytes(others_bytes))
+        audio_input = replace(rig.native, byte_rate=byte_rate, frame_bytes=2)
+        rig.receive(rig.begin("a", audio_input), bytes(others_bytes))
         rig.seal(rig.speech.active[0])
-        utterance = rig.begin("b", intake)
+        utterance = rig.begin("b", audio_input)
         rig.receive(utterance, bytes(64))
-        rig.receive(utterance, bytes(rig.speech.credit_bytes(intake)))
-        assert rig.speech.credit_bytes(intake) == 0
+        rig.receive(utterance, bytes(rig.speech.credit_bytes(audio_input)))
+        assert rig.speech.credit_bytes(audio_input) == 0
 
 
 def test_credit_grows_as_audio_goes_up(rig):

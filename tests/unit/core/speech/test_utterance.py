@@ -22,16 +22,16 @@ NOW = Sending(0.0)
 
 
 @pytest.fixture
-def intake(rig):
+def audio_input(rig):
     return replace(rig.native, max_chunk_bytes=1_000)
 
 
 @pytest.fixture
-def new(intake):
+def new(audio_input):
     """Factory of utterances with 2000 bytes of credit."""
 
     def make(**changes) -> Utterance:
-        changed = replace(intake, **changes)
+        changed = replace(audio_input, **changes)
         scheduler = PacketScheduler(
             SchedulerConfig(), byte_rate=changed.byte_rate, frame_bytes=changed.frame_bytes
         )

@@ -1576,11 +1576,11 @@ class WatchLagged(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
-    TOLD_SEQUENCE_FIELD_NUMBER: _builtins.int
+    SENT_SEQUENCE_FIELD_NUMBER: _builtins.int
     OLDEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session."""
-    told_sequence: _builtins.int
+    sent_sequence: _builtins.int
     """Sequence of the last event before the gap."""
     oldest_sequence: _builtins.int
     """Sequence of the first event that is still kept."""
@@ -1588,12 +1588,12 @@ class WatchLagged(_message.Message):
         self,
         *,
         session_id: _builtins.str = ...,
-        told_sequence: _builtins.int = ...,
+        sent_sequence: _builtins.int = ...,
         oldest_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_sequence", b"oldest_sequence", "session_id", b"session_id", "told_sequence", b"told_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_sequence", b"oldest_sequence", "sent_sequence", b"sent_sequence", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

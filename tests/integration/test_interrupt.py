@@ -1,4 +1,4 @@
-"""A barge-in silences the avatar, tells how much was heard, and spares what comes after it."""
+"""An interrupt silences the avatar, reports how much was heard, and spares what comes after it."""
 
 import asyncio
 

@@ -16,7 +16,7 @@ CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=60.0, livekit_rooms=Tru
 
 
 class Tenants:
-    """One tenant "acme" with limits, and everybody else without."""
+    """Limits of the tenant "acme"; everybody else has none."""
 
     def __init__(self, *, rooms: Rooms | None = None, **quotas) -> None:
         self._quotas = Quotas(**quotas)

@@ -21,7 +21,7 @@ async def process():
 
 
 class Tenants:
-    """One tenant, whose state the test sets."""
+    """Tenant whose state the test sets."""
 
     def __init__(self) -> None:
         self.active = True

@@ -49,6 +49,7 @@ from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 from liveavatar_gateway.upstream.account import Account
+from liveavatar_gateway.upstream.avatar_catalog import AvatarCatalog
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.stopper import RetiredKey, Stopper
@@ -92,6 +93,7 @@ class App:
         rest_config = components.rest(settings)
         self._rest = Rest(rest_config, settings.api_key.get_secret_value(), metrics=self.metrics)
         self.account = Account(components.account(settings), self._rest)
+        self._avatars = AvatarCatalog(components.avatars(settings), self._rest.avatars)
         livekit = components.livekit(settings)
         self._rooms = None if livekit is None else LiveKitRooms(livekit)
         self.pool = Pool(
@@ -193,7 +195,10 @@ class App:
             interceptors=[MetricsInterceptor(self.metrics), *self._interceptors()], options=self._options()
         )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
-            SessionService(components.rpc(self._settings), self.directory, self.account.permits), server
+            SessionService(
+                components.rpc(self._settings), self.directory, self.account.permits, avatars=self._avatars
+            ),
+            server,
         )
         audio_service_pb2_grpc.add_AudioServiceServicer_to_server(
             AudioService(components.rpc(self._settings), self.directory), server
@@ -418,6 +423,7 @@ class App:
     async def _leave_registry(self) -> None:
         await _cancelled(self._journal_task)
         await self._registry.__aexit__(None, None, None)
+        await self._avatars.aclose()
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()
 

@@ -139,10 +139,12 @@ class Authenticator:
     def _principal(
         self, tenant: str, roles: frozenset[Role], method: Method, credential: str, expires_at: datetime | None
     ) -> Principal:
+        found = self._config.tenants[tenant]
         return Principal(
             tenant=tenant,
             roles=roles,
-            limits=self._config.tenants[tenant].quotas,
+            limits=found.quotas,
+            avatars=None if found.avatars is None else frozenset(found.avatars),
             method=method,
             credential=credential,
             expires_at=expires_at,

@@ -55,6 +55,7 @@ RULES: Final[Mapping[str, Rule]] = {
     f"{_SESSIONS}/EndSession": frozenset({Role.CONTROL}),
     f"{_SESSIONS}/WatchSessions": frozenset({Role.WATCH}),
     f"{_SESSIONS}/InterruptSession": frozenset({Role.CONTROL}),
+    f"{_SESSIONS}/ListAvatars": frozenset({Role.OPEN, Role.WATCH}),
     f"{_SESSIONS}/GetServerInfo": ANY_ROLE,
     f"{_AUDIO}/StreamAudio": frozenset({Role.SPEAK}),
     f"{_ADMIN}/Drain": frozenset({Role.ADMIN}),
@@ -88,6 +89,12 @@ class Principal:
     """Name of the credential, for logs: id of a key, issuer and subject of a token, or name of a certificate."""
     expires_at: datetime | None
     """End of the credential's validity; None for a credential that ends only when it is revoked."""
+    avatars: frozenset[str] | None = None
+    """Ids of the avatars that the tenant may use, at the time of the authentication; None for all avatars."""
+
+    def may_use(self, avatar_id: str) -> bool:
+        """Return whether the tenant may use an avatar."""
+        return self.avatars is None or avatar_id in self.avatars
 
     def require(self, rule: Rule, what: str) -> None:
         """Refuse a call or message that none of the roles includes.

@@ -17,6 +17,7 @@ from liveavatar_gateway.sessions.directory import DirectoryConfig
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.account import AccountConfig
+from liveavatar_gateway.upstream.avatar_catalog import CatalogConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
@@ -91,6 +92,11 @@ def account(settings: Settings) -> AccountConfig:
         ),
         stop=StopConfig(late_start_s=settings.rest_timeout_s),
     )
+
+
+def avatars(settings: Settings) -> CatalogConfig:
+    """Return the configuration of the list of avatars."""
+    return CatalogConfig(ttl_s=settings.avatars_ttl_s)
 
 
 def pool(settings: Settings) -> PoolConfig:

@@ -111,6 +111,13 @@ class Settings(BaseSettings):
     rest_timeout_s: float = Field(
         15.0, gt=0, le=120, description="Longest wait for a complete response of LiveAvatar's API."
     )
+    avatars_ttl_s: float = Field(
+        300.0,
+        ge=1,
+        le=86_400,
+        description="Age at which the list of avatars is fetched again from LiveAvatar, when a caller needs it. "
+        "Lower shows new avatars sooner, higher calls LiveAvatar less often.",
+    )
     connect_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for the command socket to open."
     )

@@ -14,6 +14,7 @@ from liveavatar_gateway.core.errors import GatewayError, HeaderRequired, Invalid
 from liveavatar_gateway.core.events import Ended
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc.avatars import require_allowed
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.session_stream import SessionStream
@@ -90,6 +91,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
             default_detach_grace_s=config.detach_grace_s,
             livekit_rooms=config.livekit_rooms,
         )
+        require_allowed(spec, field="open.spec")
         request_id = mapping.checked_id(message.open.request_id, "open.request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())
         session = await directory.open(spec, request_id, wait_s=wait_s)

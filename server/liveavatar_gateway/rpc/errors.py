@@ -34,6 +34,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.CredentialExpired: grpc.StatusCode.UNAUTHENTICATED,
     e.TenantSuspended: grpc.StatusCode.PERMISSION_DENIED,
     e.RoleMissing: grpc.StatusCode.PERMISSION_DENIED,
+    e.AvatarNotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     e.AudioGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,

@@ -13,12 +13,15 @@ from liveavatar_gateway.audio.formats import MAX_RATE_HZ, MIN_RATE_HZ
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.attach_stream import AttachStream
+from liveavatar_gateway.rpc.avatars import allowed, require_allowed
+from liveavatar_gateway.rpc.avatars import page as avatar_page
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch_stream import WatchStream
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.local_sessions import page
 from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.upstream.avatar_catalog import AvatarCatalog
 from liveavatar_gateway.upstream.permits import Permits
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -27,7 +30,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class SessionService(SessionServiceServicer):
     """Life cycle of the sessions in a directory."""
 
-    def __init__(self, config: RpcConfig, directory: Directory, permits: Permits) -> None:
+    def __init__(
+        self, config: RpcConfig, directory: Directory, permits: Permits, *, avatars: AvatarCatalog
+    ) -> None:
+        self._avatars = avatars
         self._config = config
         self._directory = directory
         self._permits = permits
@@ -52,6 +58,7 @@ class SessionService(SessionServiceServicer):
             default_detach_grace_s=self._config.detach_grace_s,
             livekit_rooms=self._config.livekit_rooms,
         )
+        require_allowed(spec, field="spec")
         request_id = mapping.checked_id(request.request_id, "request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())
         session = await self._directory.open(spec, request_id, wait_s=wait_s)
@@ -94,6 +101,15 @@ class SessionService(SessionServiceServicer):
         session = await self._find(request.session_id)
         ended = await session.interrupt(mapping.checked_id(request.utterance_id, "utterance_id", required=False))
         return p.InterruptSessionResponse(result=mapping.interrupt_message(ended))
+
+    async def ListAvatars(  # noqa: N802, D102
+        self, request: p.ListAvatarsRequest, context: _Context
+    ) -> p.ListAvatarsResponse:
+        size = mapping.page_size(request.page_size)
+        found, next_token = avatar_page(allowed(await self._avatars.avatars()), request.page_token, size)
+        return p.ListAvatarsResponse(
+            avatars=[mapping.avatar_message(avatar) for avatar in found], next_page_token=next_token
+        )
 
     async def GetServerInfo(  # noqa: N802, D102
         self,

@@ -80,6 +80,7 @@ EXAMPLES = {
         e.CredentialUnverifiable("https://issuer.example", 5.0),
         e.TenantSuspended("acme"),
         e.RoleMissing("SessionService.CreateSession", "open"),
+        e.AvatarNotAllowed("0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11", "acme", field="spec.avatar_id"),
         e.InternalError("a fault", incident="i-1"),
     )
 }

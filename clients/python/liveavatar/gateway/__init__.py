@@ -31,6 +31,7 @@ from liveavatar.gateway.errors import (
     AudioGap,
     AudioMisaligned,
     AudioStreamSuperseded,
+    AvatarNotAllowed,
     CallerError,
     CapacityError,
     CapacityExhausted,
@@ -108,6 +109,7 @@ from liveavatar.gateway.events import (
 )
 from liveavatar.gateway.model import (
     AudioLimits,
+    Avatar,
     CreatedSession,
     EndReason,
     Interruption,
@@ -171,6 +173,8 @@ __all__ = [
     "AudioLimits",
     "AudioMisaligned",
     "AudioStreamSuperseded",
+    "Avatar",
+    "AvatarNotAllowed",
     "CallerError",
     "CapacityError",
     "CapacityExhausted",

@@ -394,6 +394,12 @@ class RoleMissing(AccessError):
     reason = "ROLE_MISSING"
 
 
+class AvatarNotAllowed(AccessError):
+    """Avatar that the operator does not allow to the caller's tenant."""
+
+    reason = "AVATAR_NOT_ALLOWED"
+
+
 class ConnectionLost(TransportError):
     """Unreachable gateway, or a broken connection to the gateway."""
 
@@ -477,6 +483,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         CredentialUnverifiable,
         TenantSuspended,
         RoleMissing,
+        AvatarNotAllowed,
         InternalError,
     )
 }

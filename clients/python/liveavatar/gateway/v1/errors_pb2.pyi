@@ -117,6 +117,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
     ERROR_REASON_ROLE_MISSING: _ErrorReason.ValueType  # 42
     """PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
+    ERROR_REASON_AVATAR_NOT_ALLOWED: _ErrorReason.ValueType  # 46
+    """PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
+    lists the allowed avatars.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -221,4 +225,8 @@ ERROR_REASON_TENANT_SUSPENDED: ErrorReason.ValueType  # 41
 """PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
 ERROR_REASON_ROLE_MISSING: ErrorReason.ValueType  # 42
 """PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
+ERROR_REASON_AVATAR_NOT_ALLOWED: ErrorReason.ValueType  # 46
+"""PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
+lists the allowed avatars.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

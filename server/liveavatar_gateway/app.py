@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -34,17 +35,21 @@ from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
+from liveavatar_gateway.rpc.interceptors.audit import AuditInterceptor
 from liveavatar_gateway.rpc.interceptors.bounds import TRANSPORT_METADATA_BYTES, BoundsInterceptor
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
+from liveavatar_gateway.rpc.peer import networks
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.adoption import Adoption
+from liveavatar_gateway.sessions.audit import EndAudit
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.inventory import Inventory
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper
+from liveavatar_gateway.telemetry.audit import OK, STDOUT, AuditLog, open_file
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
@@ -84,7 +89,7 @@ class App:
 
     Order of shutdown: `drain` (no new sessions, go_away, wait for speech, end and stop sessions), then on exit end
     the remaining sessions, wait for their stops, close the gRPC servers, write the journals, leave the registry,
-    close REST, and finally close the metrics port.
+    close REST, close the metrics port, and finally write the last lines of the audit log.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -120,8 +125,14 @@ class App:
             account: Stopper(self.account.config.stop, RetiredKey(rest, self._rest))
             for account, rest in self._retired.items()
         }
+        self._audit = _audit(settings)
+        self._end_audit = None if self._audit is None else EndAudit(self._audit)
         self._adoption = Adoption(
-            components.adoption(settings), self._journals, self.pool, retired=self._retired_stoppers
+            components.adoption(settings),
+            self._journals,
+            self.pool,
+            retired=self._retired_stoppers,
+            listener=self._end_audit,
         )
         self._create_readiness = CreateReadiness(
             self._journals,
@@ -138,6 +149,8 @@ class App:
             adoption=self._adoption,
             create_listener=self._create_readiness,
         )
+        if self._end_audit is not None:
+            self.directory.observers.add(self._end_audit)
         self.sweeper = Sweeper(
             components.sweeper(settings),
             self._journals,
@@ -217,6 +230,7 @@ class App:
         self._journal_task = asyncio.create_task(write_journals(self._journals), name="registry/journals")
         self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
+        self._reopen_audit()
         self._auxiliary = [
             asyncio.create_task(self.reloads.watch(), name="reload/watch"),
             asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
@@ -251,6 +265,7 @@ class App:
             draining=self.directory.draining,
             tasks=len(asyncio.all_tasks()),
             dropped_log_lines=dropped_line_count(),
+            dropped_audit_lines=0 if self._audit is None else self._audit.dropped_count,
         )
 
     async def _serve_operators(self) -> None:
@@ -322,6 +337,12 @@ class App:
                 rooms.use_secret,
             )
 
+    def _reopen_audit(self) -> None:
+        """Register the audit log for SIGHUP, after which it is written to a new file of the same name."""
+        target = self._settings.audit_file
+        if self._audit is not None and target != STDOUT:
+            self.reloads.add("audit log", (Path(target),), lambda: open_file(Path(target)), self._audit.use)
+
     def _use_key(self, api_key: str) -> bool:
         changed = self._rest.use_key(api_key)
         if changed:
@@ -330,7 +351,11 @@ class App:
 
     def _interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
         timeout_s = self._settings.first_message_timeout_s
-        return [ErrorInterceptor(), BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s)]
+        bounds = BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s)
+        if self._audit is None:
+            return [ErrorInterceptor(), bounds]
+        audit = AuditInterceptor(self._audit, networks(self._settings.trusted_proxies))
+        return [ErrorInterceptor(), audit, bounds]
 
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (
@@ -367,6 +392,8 @@ class App:
         """Refuse new sessions, let speech end within the grace, then end all sessions."""
         grace_s = self._settings.drain_grace_s
         self._grace_until_s = asyncio.get_running_loop().time() + grace_s
+        if self._audit is not None:
+            self._audit.write("process.drain", OK, {"cause": "signal", "grace_s": grace_s})
         await self._drain.finish(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
 
     def hurry(self) -> None:
@@ -387,6 +414,7 @@ class App:
             self._stop_servers,
             self._leave_registry,
             self._stop_metrics,
+            self._close_audit,
         ):
             try:
                 await step()
@@ -432,12 +460,25 @@ class App:
         if self._endpoint is not None:
             await self._endpoint.__aexit__(None, None, None)
 
+    async def _close_audit(self) -> None:
+        if self._audit is not None:
+            await asyncio.to_thread(self._audit.close)
+
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
     """Cancel a task and wait for its end; the task logs its own faults."""
     if task is not None:
         task.cancel()
         await asyncio.wait([task])
+
+
+def _audit(settings: Settings) -> AuditLog | None:
+    if not settings.audit_file:
+        return None
+    try:
+        return AuditLog.open(settings.audit_file)
+    except ValueError as error:
+        raise ConfigError(f"GATEWAY_AUDIT_FILE: {error}") from None
 
 
 def _registry(settings: Settings) -> Registry:

@@ -17,6 +17,7 @@ from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.avatars import require_allowed
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.interceptors.audit import audited, note_refusal
 from liveavatar_gateway.rpc.session_stream import SessionStream
 from liveavatar_gateway.rpc.stream_reader import each, first, following, wait_for_half_close
 from liveavatar_gateway.sessions.directory import Directory
@@ -91,16 +92,18 @@ class AttachStream(SessionStream[p.AttachResponse]):
             default_detach_grace_s=config.detach_grace_s,
             livekit_rooms=config.livekit_rooms,
         )
-        require_allowed(spec, field="open.spec")
         request_id = mapping.checked_id(message.open.request_id, "open.request_id", required=False)
-        wait_s = mapping.permit_wait_s(context.time_remaining())
-        session = await directory.open(spec, request_id, wait_s=wait_s)
-        try:
-            await session.room()
-        except asyncio.CancelledError:
-            if not request_id:
-                session.end(EndReason.CALLER_LOST)
-            raise
+        with audited("session.open", request_id=request_id, avatar=spec.avatar.avatar_id) as target:
+            require_allowed(spec, field="open.spec")
+            wait_s = mapping.permit_wait_s(context.time_remaining())
+            session = await directory.open(spec, request_id, wait_s=wait_s)
+            target["session"] = session.id
+            try:
+                await session.room()
+            except asyncio.CancelledError:
+                if not request_id:
+                    session.end(EndReason.CALLER_LOST)
+                raise
         # The same request may have created the session long ago.
         return cls(session, config, requests, context, after_sequence=0, skip_compacted=True)
 
@@ -213,6 +216,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
             ended = await self._session.interrupt(utterance_id)
             result.interrupt.CopyFrom(mapping.interrupt_message(ended))
         except GatewayError as error:
+            note_refusal(error)
             result.status.CopyFrom(status_of(error))
         finally:
             self._interrupt_count -= 1
@@ -227,10 +231,12 @@ class AttachStream(SessionStream[p.AttachResponse]):
                 case "stop_listening":
                     self._session.stop_listening()
                 case "end":
-                    self._session.end(EndReason.CALLER_ENDED)
+                    with audited("session.end", session=self._session.id):
+                        self._session.end(EndReason.CALLER_ENDED)
                 case _:
                     raise InvalidField("a command must say what to do", field="command.command")
         except GatewayError as error:
+            note_refusal(error)
             result.status.CopyFrom(status_of(error))
         self._answer(result)
 

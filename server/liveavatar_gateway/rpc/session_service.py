@@ -16,6 +16,7 @@ from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.avatars import allowed, require_allowed
 from liveavatar_gateway.rpc.avatars import page as avatar_page
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
+from liveavatar_gateway.rpc.interceptors.audit import audited
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch_stream import WatchStream
 from liveavatar_gateway.sessions.directory import Directory
@@ -58,11 +59,13 @@ class SessionService(SessionServiceServicer):
             default_detach_grace_s=self._config.detach_grace_s,
             livekit_rooms=self._config.livekit_rooms,
         )
-        require_allowed(spec, field="spec")
         request_id = mapping.checked_id(request.request_id, "request_id", required=False)
-        wait_s = mapping.permit_wait_s(context.time_remaining())
-        session = await self._directory.open(spec, request_id, wait_s=wait_s)
-        await _ready_or_abandoned(session, retryable=bool(request_id))
+        with audited("session.open", request_id=request_id, avatar=spec.avatar.avatar_id) as target:
+            require_allowed(spec, field="spec")
+            wait_s = mapping.permit_wait_s(context.time_remaining())
+            session = await self._directory.open(spec, request_id, wait_s=wait_s)
+            target["session"] = session.id
+            await _ready_or_abandoned(session, retryable=bool(request_id))
         return p.CreateSessionResponse(
             session=mapping.session_message(session.view()),
             room=mapping.room_message(session.viewer_access()),
@@ -88,11 +91,13 @@ class SessionService(SessionServiceServicer):
     async def EndSession(  # noqa: N802, D102
         self, request: p.EndSessionRequest, context: _Context
     ) -> p.EndSessionResponse:
-        view = await self._directory.end(
-            mapping.checked_id(request.session_id, "session_id", required=True),
-            EndReason.CALLER_ENDED,
-            wait_s=mapping.permit_wait_s(context.time_remaining()),
-        )
+        session_id = mapping.checked_id(request.session_id, "session_id", required=True)
+        with audited("session.end", session=session_id):
+            view = await self._directory.end(
+                session_id,
+                EndReason.CALLER_ENDED,
+                wait_s=mapping.permit_wait_s(context.time_remaining()),
+            )
         return p.EndSessionResponse(session=mapping.session_message(view))
 
     async def InterruptSession(  # noqa: N802, D102

@@ -49,9 +49,10 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             principal = await self._authenticator.authenticate(
                 context.invocation_metadata() or (), certificate_names(context.auth_context())
             )
-            principal.require(rule_of(method), method)
-            # Each call has a task of its own, so the value ends with the call.
+            # Each call has a task of its own, so the value ends with the call. Before the refusal, which the audit
+            # attributes to the caller.
             _principal.set(principal)
+            principal.require(rule_of(method), method)
             return await behaviour(requests, context)
 
         return call

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from liveavatar_gateway.auth.auth_file import AuthConfig, Tenant
+from liveavatar_gateway.telemetry.audit import OK, AuditLog
 
 _Name = TypeVar("_Name", bound=Hashable)
 
@@ -39,6 +40,13 @@ def changes(before: AuthConfig, after: AuthConfig) -> list[Change]:
             )
         ),
     ]
+
+
+def audit_changes(log: AuditLog, before: AuthConfig, after: AuthConfig) -> None:
+    """Write a line about each change to the audit log."""
+    for change in changes(before, after):
+        fields = {"tenant": change.tenant, "name": change.name}
+        log.write(change.event, OK, fields)
 
 
 def _of_tenants(before: AuthConfig, after: AuthConfig) -> Iterator[Change]:

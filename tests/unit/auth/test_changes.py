@@ -1,11 +1,13 @@
 """Changes of the file of tenants: each is named once, without a digest."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
 from liveavatar_gateway.auth.auth_file import AuthConfig
-from liveavatar_gateway.auth.changes import Change, changes
+from liveavatar_gateway.auth.changes import Change, audit_changes, changes
+from liveavatar_gateway.telemetry.audit import AuditLog, open_file
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -88,3 +90,16 @@ KEY = "key000000001"
 )
 def test_a_change_is_named_once(before, after, found):
     assert changes(before, after) == found
+
+
+def test_each_change_has_a_line_without_a_digest(tmp_path):
+    log = AuditLog(open_file(tmp_path / "audit.jsonl"))
+    audit_changes(log, config(), config(acme={"keys": [key()]}))
+    log.close()
+    content = (tmp_path / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in content.splitlines()]
+    assert [(line["event"], line["tenant"], line.get("name")) for line in lines] == [
+        ("tenant.added", "acme", None),
+        ("key.added", "acme", KEY),
+    ]
+    assert DIGEST not in content

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,8 +22,17 @@ from liveavatar.gateway.v1 import (
     session_service_pb2_grpc,
 )
 from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
-from liveavatar_gateway.certificates import KeyPair, ServerCertificate, read_pair
-from liveavatar_gateway.config import ConfigError, Settings, components, read_secret
+from liveavatar_gateway.auditing import Auditing
+from liveavatar_gateway.auth.access import Access
+from liveavatar_gateway.auth.auth_file import UnusableAuthFile
+from liveavatar_gateway.certificates import (
+    ClientAuthorities,
+    KeyPair,
+    ServerCertificate,
+    read_authorities,
+    read_pair,
+)
+from liveavatar_gateway.config import ConfigError, Settings, components, exposure, read_secret
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.logs import dropped_line_count
@@ -35,21 +43,21 @@ from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
-from liveavatar_gateway.rpc.interceptors.audit import AuditInterceptor
+from liveavatar_gateway.rpc.interceptors.authentication import AuthenticationInterceptor
 from liveavatar_gateway.rpc.interceptors.bounds import TRANSPORT_METADATA_BYTES, BoundsInterceptor
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
-from liveavatar_gateway.rpc.peer import networks
+from liveavatar_gateway.rpc.interceptors.quotas import QuotaInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.adoption import Adoption
-from liveavatar_gateway.sessions.audit import EndAudit
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
+from liveavatar_gateway.sessions.enforcement import Enforcer
 from liveavatar_gateway.sessions.inventory import Inventory
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper
-from liveavatar_gateway.telemetry.audit import OK, STDOUT, AuditLog, open_file
+from liveavatar_gateway.telemetry.audit import AuditLog
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
@@ -73,6 +81,8 @@ _CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
 _STOP_RESERVE_S: Final = 5.0
 """Largest part of the drain's grace that is reserved for stopping sessions upstream."""
 _MAX_LOGGED_IDS: Final = 100
+_SETTLE_S: Final = 0.3
+"""Time for which a watched file must be unchanged before it is read."""
 
 
 def _max_message_bytes(max_chunk_bytes: int) -> int:
@@ -95,6 +105,8 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics()
+        self._audit = _audit(settings)
+        self._access = _access(settings, self._audit.log)
         rest_config = components.rest(settings)
         self._rest = Rest(rest_config, settings.api_key.get_secret_value(), metrics=self.metrics)
         self.account = Account(components.account(settings), self._rest)
@@ -125,14 +137,12 @@ class App:
             account: Stopper(self.account.config.stop, RetiredKey(rest, self._rest))
             for account, rest in self._retired.items()
         }
-        self._audit = _audit(settings)
-        self._end_audit = None if self._audit is None else EndAudit(self._audit)
         self._adoption = Adoption(
             components.adoption(settings),
             self._journals,
             self.pool,
             retired=self._retired_stoppers,
-            listener=self._end_audit,
+            listener=self._audit.ends,
         )
         self._create_readiness = CreateReadiness(
             self._journals,
@@ -148,9 +158,11 @@ class App:
             self.metrics,
             adoption=self._adoption,
             create_listener=self._create_readiness,
+            limiter=self._access.limiter,
         )
-        if self._end_audit is not None:
-            self.directory.observers.add(self._end_audit)
+        if (ends := self._audit.ends) is not None:
+            self.directory.observers.add(ends)
+        self._enforcer = Enforcer(self.directory.living, self._access.authenticator)
         self.sweeper = Sweeper(
             components.sweeper(settings),
             self._journals,
@@ -167,6 +179,7 @@ class App:
         self.reloads = FileReloads()
         """Files that are read again on SIGHUP."""
         self._certificate: ServerCertificate | None = None
+        self._client_ca: ClientAuthorities | None = None
         self._auxiliary: list[asyncio.Task[None]] = []
         """Tasks that no session needs; cancelled first."""
         self._server: grpc.aio.Server | None = None
@@ -174,6 +187,7 @@ class App:
         self._lag: asyncio.Task[None] | None = None
         self._admin_server: grpc.aio.Server | None = None
         self.port = 0
+        self.mtls_port: int | None = None
         self.admin_port: int | None = None
 
     async def _stop_orphans(self) -> int:
@@ -184,6 +198,11 @@ class App:
     def address(self) -> str:
         """Address of the gRPC port, `host:port`."""
         return host_port(self._settings.host, self.port)
+
+    @property
+    def mtls_address(self) -> str:
+        """Address of the port for callers with certificates, `host:port`; empty without one."""
+        return "" if self.mtls_port is None else host_port(self._settings.host, self.mtls_port)
 
     @property
     def metrics_url(self) -> str | None:
@@ -198,6 +217,7 @@ class App:
         return "" if self.admin_port is None else host_port(self._settings.admin_host, self.admin_port)
 
     async def __aenter__(self) -> Self:
+        exposure.check(self._settings)
         try:
             await self._registry.__aenter__()
         except RegistryUnavailable as error:
@@ -214,13 +234,13 @@ class App:
             server,
         )
         audio_service_pb2_grpc.add_AudioServiceServicer_to_server(
-            AudioService(components.rpc(self._settings), self.directory), server
+            AudioService(components.rpc(self._settings), self.directory, self._access.limiter), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
-        self._read_certificate()
-        self.port = self._bind(server, self._settings.host, self._settings.port, "GATEWAY")
+        self._read_certificates()
+        self._bind_callers(server)
         await self._serve_operators()
         # Before the first call, which may be for a session that is adopted here. After every step that can fail: a
         # start that fails must leave these sessions to a process that works.
@@ -230,9 +250,12 @@ class App:
         self._journal_task = asyncio.create_task(write_journals(self._journals), name="registry/journals")
         self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
-        self._reopen_audit()
+        self._audit.add_to(self.reloads)
+        self._access.add_to(self.reloads)
         self._auxiliary = [
             asyncio.create_task(self.reloads.watch(), name="reload/watch"),
+            asyncio.create_task(self._access.open_calls.watch(), name="access/watch"),
+            asyncio.create_task(self._enforcer.watch(), name="enforcement/watch"),
             asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
             asyncio.create_task(self._create_readiness.probe(), name="create-readiness/probe"),
         ]
@@ -265,7 +288,7 @@ class App:
             draining=self.directory.draining,
             tasks=len(asyncio.all_tasks()),
             dropped_log_lines=dropped_line_count(),
-            dropped_audit_lines=0 if self._audit is None else self._audit.dropped_count,
+            dropped_audit_lines=self._audit.dropped_count,
         )
 
     async def _serve_operators(self) -> None:
@@ -282,18 +305,53 @@ class App:
         )
         if settings.reflection:
             reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), server)
-        self.admin_port = self._bind(server, settings.admin_host, settings.admin_port, "GATEWAY_ADMIN")
+        client_ca = None if exposure.is_local(settings.admin_host) else self._client_ca
+        self.admin_port = self._bind(
+            server, settings.admin_host, settings.admin_port, "GATEWAY_ADMIN", client_ca=client_ca
+        )
         await server.start()
         self._admin_server = server
 
-    def _bind(self, server: grpc.aio.Server, host: str, port: int, setting: str) -> int:
+    def _bind_callers(self, server: grpc.aio.Server) -> None:
+        settings = self._settings
+        for protection in exposure.exceptions(settings):
+            _log.warning("serve.protection_off", protection=protection, host=settings.host)
+            self.metrics.protection_off(protection)
+        with_certificate = settings.mtls_port is None
+        self.port = self._bind(
+            server,
+            settings.host,
+            settings.port,
+            "GATEWAY",
+            client_ca=self._client_ca if with_certificate else None,
+        )
+        if settings.mtls_port is not None:
+            self.mtls_port = self._bind(
+                server,
+                settings.host,
+                settings.mtls_port,
+                "GATEWAY",
+                port_setting="GATEWAY_MTLS_PORT",
+                client_ca=self._client_ca,
+            )
+
+    def _bind(
+        self,
+        server: grpc.aio.Server,
+        host: str,
+        port: int,
+        setting: str,
+        *,
+        port_setting: str = "",
+        client_ca: ClientAuthorities | None,
+    ) -> int:
         where = host_port(host, port)
         bound = 0
         with contextlib.suppress(RuntimeError):
             if self._certificate is None:
                 bound = server.add_insecure_port(where)
             else:
-                bound = server.add_secure_port(where, self._certificate.credentials())
+                bound = server.add_secure_port(where, self._certificate.credentials(client_ca))
         if bound == 0:
             # gRPC does not report the cause; a plain socket does.
             raise ConfigError(
@@ -302,12 +360,13 @@ class App:
                     host,
                     port,
                     host_setting=f"{setting}_HOST",
-                    port_setting=f"{setting}_PORT",
+                    port_setting=port_setting or f"{setting}_PORT",
                 )
             )
         return bound
 
-    def _read_certificate(self) -> None:
+    def _read_certificates(self) -> None:
+        self._read_client_ca()
         cert, key = self._settings.tls_cert_file, self._settings.tls_key_file
         if cert is None or key is None:
             return
@@ -323,6 +382,20 @@ class App:
 
         self.reloads.add("TLS certificate", (cert, key), lambda: read_pair(cert, key), use, watched=True)
 
+    def _read_client_ca(self) -> None:
+        file = self._settings.tls_client_ca_file
+        if file is None:
+            return
+        self._client_ca = authorities = ClientAuthorities(read_authorities(file))
+        self.reloads.add(
+            "client authorities",
+            (file,),
+            lambda: read_authorities(file),
+            authorities.replace,
+            watched=True,
+            settle_s=_SETTLE_S,
+        )
+
     def _reload_secrets(self) -> None:
         """Register the files of secrets for SIGHUP, except where a variable takes precedence."""
         settings = self._settings
@@ -337,12 +410,6 @@ class App:
                 rooms.use_secret,
             )
 
-    def _reopen_audit(self) -> None:
-        """Register the audit log for SIGHUP, after which it is written to a new file of the same name."""
-        target = self._settings.audit_file
-        if self._audit is not None and target != STDOUT:
-            self.reloads.add("audit log", (Path(target),), lambda: open_file(Path(target)), self._audit.use)
-
     def _use_key(self, api_key: str) -> bool:
         changed = self._rest.use_key(api_key)
         if changed:
@@ -351,11 +418,13 @@ class App:
 
     def _interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
         timeout_s = self._settings.first_message_timeout_s
-        bounds = BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s)
-        if self._audit is None:
-            return [ErrorInterceptor(), bounds]
-        audit = AuditInterceptor(self._audit, networks(self._settings.trusted_proxies))
-        return [ErrorInterceptor(), audit, bounds]
+        return [
+            ErrorInterceptor(),
+            *self._audit.interceptors(),
+            AuthenticationInterceptor(self._access.authenticator, self._access.open_calls),
+            QuotaInterceptor(self._access.limiter),
+            BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s),
+        ]
 
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (
@@ -392,8 +461,7 @@ class App:
         """Refuse new sessions, let speech end within the grace, then end all sessions."""
         grace_s = self._settings.drain_grace_s
         self._grace_until_s = asyncio.get_running_loop().time() + grace_s
-        if self._audit is not None:
-            self._audit.write("process.drain", OK, {"cause": "signal", "grace_s": grace_s})
+        self._audit.drained(grace_s)
         await self._drain.finish(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
 
     def hurry(self) -> None:
@@ -414,7 +482,7 @@ class App:
             self._stop_servers,
             self._leave_registry,
             self._stop_metrics,
-            self._close_audit,
+            self._audit.aclose,
         ):
             try:
                 await step()
@@ -454,15 +522,12 @@ class App:
         await self._avatars.aclose()
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()
+        await self._access.aclose()
 
     async def _stop_metrics(self) -> None:
         await _cancelled(self._lag)
         if self._endpoint is not None:
             await self._endpoint.__aexit__(None, None, None)
-
-    async def _close_audit(self) -> None:
-        if self._audit is not None:
-            await asyncio.to_thread(self._audit.close)
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
@@ -472,11 +537,16 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-def _audit(settings: Settings) -> AuditLog | None:
-    if not settings.audit_file:
-        return None
+def _access(settings: Settings, audit: AuditLog | None) -> Access:
     try:
-        return AuditLog.open(settings.audit_file)
+        return Access(components.access(settings), audit)
+    except UnusableAuthFile as error:
+        raise ConfigError(str(error)) from None
+
+
+def _audit(settings: Settings) -> Auditing:
+    try:
+        return Auditing(components.audit(settings))
     except ValueError as error:
         raise ConfigError(f"GATEWAY_AUDIT_FILE: {error}") from None
 

@@ -1,5 +1,7 @@
 """Configurations of the gateway's components, built from the settings."""
 
+from liveavatar_gateway.auditing import AuditConfig
+from liveavatar_gateway.auth.access import AccessConfig
 from liveavatar_gateway.config.secrets import split_keys
 from liveavatar_gateway.config.settings import Settings
 from liveavatar_gateway.core.config import SessionConfig
@@ -12,6 +14,7 @@ from liveavatar_gateway.registry.factory import RegistryConfig, account_name
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.rpc.peer import networks
 from liveavatar_gateway.sessions.adoption import AdoptionConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
@@ -99,6 +102,11 @@ def avatars(settings: Settings) -> CatalogConfig:
     return CatalogConfig(ttl_s=settings.avatars_ttl_s)
 
 
+def audit(settings: Settings) -> AuditConfig:
+    """Return the configuration of the audit log."""
+    return AuditConfig(target=settings.audit_file, trusted_proxies=networks(settings.trusted_proxies))
+
+
 def pool(settings: Settings) -> PoolConfig:
     """Return the configuration of command sockets and keep-alives."""
     return PoolConfig(
@@ -130,6 +138,13 @@ def retired_keys(settings: Settings) -> dict[str, str]:
 def rest(settings: Settings) -> RestConfig:
     """Return the configuration of LiveAvatar's REST API."""
     return RestConfig(base_url=settings.api_url, timeout_s=settings.rest_timeout_s, proxies=settings.proxies)
+
+
+def access(settings: Settings) -> AccessConfig:
+    """Return the configuration of access control."""
+    return AccessConfig(
+        file=settings.auth_file, credential_grace_s=settings.credential_grace_s, proxies=settings.proxies
+    )
 
 
 def rpc(settings: Settings) -> RpcConfig:

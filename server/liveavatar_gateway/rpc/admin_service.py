@@ -98,6 +98,7 @@ class AdminService(AdminServiceServicer):
             view = await self._directory.end(
                 session_id,
                 EndReason.OPERATOR,
+                tenant=None,
                 wait_s=mapping.permit_wait_s(context.time_remaining()),
             )
         return p.EjectSessionResponse(session=mapping.session_message(view))

@@ -6,7 +6,6 @@ import bisect
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from liveavatar_gateway.auth.principal import Principal
 from liveavatar_gateway.core.errors import AvatarNotAllowed, InvalidField
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.sessions.spec import SessionSpec
@@ -27,15 +26,15 @@ def require_allowed(spec: SessionSpec, *, field: str) -> None:
     Raises:
         AvatarNotAllowed: the operator does not allow the avatar to the tenant.
     """
-    principal = _principal()
-    if principal is not None and not principal.may_use(spec.avatar.avatar_id):
+    principal = current_principal()
+    if not principal.may_use(spec.avatar.avatar_id):
         raise AvatarNotAllowed(spec.avatar.avatar_id, principal.tenant, field=f"{field}.avatar_id")
 
 
 def allowed(avatars: Iterable[Avatar]) -> list[Avatar]:
     """Return the avatars that the caller's tenant may use, sorted by name."""
-    principal = _principal()
-    return sorted((avatar for avatar in avatars if principal is None or principal.may_use(avatar.id)), key=_key_of)
+    principal = current_principal()
+    return sorted((avatar for avatar in avatars if principal.may_use(avatar.id)), key=_key_of)
 
 
 def page(avatars: Sequence[Avatar], token: str, size: int) -> tuple[Sequence[Avatar], str]:
@@ -49,14 +48,6 @@ def page(avatars: Sequence[Avatar], token: str, size: int) -> tuple[Sequence[Ava
     start = bisect.bisect_right(avatars, _key_in(token), key=_key_of) if token else 0
     entries = avatars[start : start + size]
     return entries, _token_of(entries[-1]) if start + size < len(avatars) else ""
-
-
-def _principal() -> Principal | None:
-    """Return the caller; None at a gateway without authentication."""
-    try:
-        return current_principal()
-    except LookupError:
-        return None
 
 
 def _key_of(avatar: Avatar) -> _Key:

@@ -40,15 +40,16 @@ class AdoptionConfig:
 class SweepListener(Protocol):
     """Receiver of ends of dead processes' sessions. It must neither raise nor wait."""
 
-    def on_swept(self, session_id: str, payload: Payload) -> None:
+    def on_swept(self, session_id: str, tenant: str, payload: Payload) -> None:
         """Take note of a session that was ended, with its final record; empty if the record was unreadable."""
 
 
 class _Orphan:
     """Session of a dead process while it is ended: the part of it that its journal needs."""
 
-    def __init__(self, session_id: str, payload: Payload) -> None:
+    def __init__(self, session_id: str, tenant: str, payload: Payload) -> None:
         self.id = session_id
+        self.tenant = tenant
         self._payload = payload
 
     def payload(self) -> Payload:
@@ -179,7 +180,7 @@ class Adoption:
     async def _end(self, stored: StoredSession, fence: Fence) -> int:
         stopped = 0
         payload = await self._final_payload(stored, fence)
-        journal = self._journals.open(_Orphan(stored.session_id, payload), fence)
+        journal = self._journals.open(_Orphan(stored.session_id, stored.tenant, payload), fence)
         stopper = self._retired.get(stored.account, self._pool.account.stopper)
         # All stops run at once: a session that cannot be stopped now must not delay the stop of the next.
         stops = {
@@ -198,7 +199,7 @@ class Adoption:
         self.swept_count += 1
         self._pool.metrics.taken_over(adopted=False)
         if self._listener is not None:
-            self._listener.on_swept(stored.session_id, payload)
+            self._listener.on_swept(stored.session_id, stored.tenant, payload)
         _log.info("session.swept", session=stored.session_id, epoch=fence.epoch, stopped=stopped)
         return stopped
 

@@ -30,16 +30,16 @@ class EndAudit:
             del self._living[session_id]
             outcome = session.error.reason if session.error is not None else OK
             end_reason = session.end_reason.value if session.end_reason is not None else ""
-            self._write(session_id, outcome, end_reason, session.request_id)
+            self._write(session_id, session.tenant, outcome, end_reason, session.request_id)
         elif session.lost_to is not None:
             del self._living[session_id]
 
-    def on_swept(self, session_id: str, payload: Payload) -> None:
+    def on_swept(self, session_id: str, tenant: str, payload: Payload) -> None:
         """Write the line of a session of a dead process that was ended here; the payload is its final record."""
-        self._write(session_id, OK, payload.get("end_reason"), payload.get("request_id"))
+        self._write(session_id, tenant, OK, payload.get("end_reason"), payload.get("request_id"))
 
-    def _write(self, session_id: str, outcome: str, end_reason: object, request_id: object) -> None:
-        fields = {"session": session_id, "request_id": request_id, "end_reason": end_reason}
+    def _write(self, session_id: str, tenant: str, outcome: str, end_reason: object, request_id: object) -> None:
+        fields = {"session": session_id, "request_id": request_id, "end_reason": end_reason, "tenant": tenant}
         self._log.write(ENDED, outcome, fields)
 
     def fail(self, error: GatewayError) -> None:

@@ -4,11 +4,11 @@ import contextvars
 
 import pytest
 
+from liveavatar_gateway.auth.open_calls import OpenCall
 from liveavatar_gateway.auth.principal import Method, Principal, Role
-from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import AvatarNotAllowed, InvalidField
 from liveavatar_gateway.rpc import avatars
-from liveavatar_gateway.rpc.interceptors import authentication
+from liveavatar_gateway.rpc.interceptors.authentication import set_current_call
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.upstream.avatars import Avatar
 from liveavatar_gateway.upstream.model import AvatarRequest
@@ -23,7 +23,6 @@ def as_tenant(allowed, call):
     caller = Principal(
         tenant="acme",
         roles=frozenset(Role),
-        limits=Quotas(),
         method=Method.API_KEY,
         credential="k1",
         expires_at=None,
@@ -31,7 +30,7 @@ def as_tenant(allowed, call):
     )
 
     def within():
-        authentication._principal.set(caller)
+        set_current_call(OpenCall(caller, lambda: None))
         return call()
 
     return contextvars.copy_context().run(within)

@@ -50,7 +50,7 @@ async def ended(process, audit, **end):
 
 async def test_an_end_has_one_line_with_its_reason(process, audit, log):
     session = await ended(process, audit, reason=EndReason.CALLER_ENDED)
-    fields = {"session": session.id, "request_id": "", "end_reason": EndReason.CALLER_ENDED.value}
+    fields = {"session": session.id, "request_id": "", "end_reason": EndReason.CALLER_ENDED.value, "tenant": ""}
     assert log.lines == [("session.ended", "OK", fields)]
 
 
@@ -73,6 +73,7 @@ async def test_a_session_that_another_process_has_is_not_reported(process, audit
 
 
 def test_an_end_of_a_dead_process_session_has_a_line(audit, log):
-    audit.on_swept("s-1", {"end_reason": "caller_lost", "request_id": "r-1"})
-    audit.on_swept("s-2", {})
+    audit.on_swept("s-1", "acme", {"end_reason": "caller_lost", "request_id": "r-1"})
+    audit.on_swept("s-2", "", {})
     assert [line[2]["end_reason"] for line in log.lines] == ["caller_lost", None]
+    assert [line[2]["tenant"] for line in log.lines] == ["acme", ""]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import grpc
 
-from liveavatar_gateway.auth.principal import is_exempt
+from liveavatar_gateway.auth.principal import Method, is_exempt
 from liveavatar_gateway.core.errors import AccessError, CapacityError, GatewayError, InternalError
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.interceptors.errors import find_refusal
@@ -137,6 +137,8 @@ def _caller() -> dict[str, object]:
     try:
         principal = current_principal()
     except LookupError:
+        return {}
+    if principal.method is Method.NONE:
         return {}
     return {
         "tenant": principal.tenant,

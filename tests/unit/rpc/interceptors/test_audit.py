@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
+from liveavatar_gateway.auth.open_calls import OpenCall
 from liveavatar_gateway.auth.principal import Method, Principal, Role
-from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import (
     CapacityExhausted,
     CredentialInvalid,
@@ -15,8 +15,8 @@ from liveavatar_gateway.core.errors import (
     SessionNotFound,
     TenantSuspended,
 )
-from liveavatar_gateway.rpc.interceptors import authentication
 from liveavatar_gateway.rpc.interceptors.audit import AuditInterceptor, audited, note_refusal
+from liveavatar_gateway.rpc.interceptors.authentication import set_current_call
 from liveavatar_gateway.rpc.peer import networks
 
 CREATE = "liveavatar.gateway.v1.SessionService/CreateSession"
@@ -24,7 +24,6 @@ FULL = CapacityExhausted("full", scope="tenant", retry_after_s=1.0)
 PRINCIPAL = Principal(
     tenant="acme",
     roles=frozenset(Role),
-    limits=Quotas(),
     method=Method.API_KEY,
     credential="k1",
     expires_at=None,
@@ -70,7 +69,7 @@ async def call(log, behaviour, *, method=CREATE, trusted="10.0.0.0/8"):
 def raising(error, *, principal=None):
     async def behaviour(_requests, _context):
         if principal is not None:
-            authentication._principal.set(principal)
+            set_current_call(OpenCall(principal, lambda: None))
         raise error
 
     return behaviour
@@ -78,7 +77,7 @@ def raising(error, *, principal=None):
 
 async def test_an_act_has_a_line_with_its_target_caller_and_address(log):
     async def behaviour(_requests, _context):
-        authentication._principal.set(PRINCIPAL)
+        set_current_call(OpenCall(PRINCIPAL, lambda: None))
         with audited("session.open", request_id="r-1") as target:
             target["session"] = "s-1"
         return "response"

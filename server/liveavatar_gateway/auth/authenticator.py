@@ -1,11 +1,11 @@
 """Authentication of a call: from its headers and the names in its certificate to a principal, or a refusal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from liveavatar_gateway.auth import keys
-from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry
+from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry, Rooms
 from liveavatar_gateway.auth.principal import ANONYMOUS, Method, Principal, Role
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.auth.tokens import TokenVerifier
@@ -57,6 +57,16 @@ class Authenticator:
         """Return the present quotas of a tenant; None for anonymous callers of before, who have none."""
         found = self._config.tenants.get(tenant)
         return None if found is None else found.quotas
+
+    def rooms(self, tenant: str) -> Rooms | None:
+        """Return the rooms that a tenant may use; None for a tenant that may use every room."""
+        found = self._config.tenants.get(tenant)
+        return None if found is None else found.rooms
+
+    def avatars(self, tenant: str) -> Collection[str] | None:
+        """Return the ids of the avatars that a tenant may use; None for a tenant that may use every avatar."""
+        found = self._config.tenants.get(tenant)
+        return None if found is None else found.avatars
 
     def is_active(self, tenant: str) -> bool:
         """Return False for a tenant that was suspended or removed."""
@@ -151,11 +161,9 @@ class Authenticator:
     def _principal(
         self, tenant: str, roles: frozenset[Role], method: Method, credential: str, expires_at: datetime | None
     ) -> Principal:
-        found = self._config.tenants[tenant]
         return Principal(
             tenant=tenant,
             roles=roles,
-            avatars=None if found.avatars is None else frozenset(found.avatars),
             method=method,
             credential=credential,
             expires_at=expires_at,
@@ -181,6 +189,14 @@ class NoAuthenticator:
 
     def quotas(self, _tenant: str) -> Quotas | None:
         """Return no quotas."""
+        return None
+
+    def rooms(self, _tenant: str) -> Rooms | None:
+        """Return no limits to rooms."""
+        return None
+
+    def avatars(self, _tenant: str) -> Collection[str] | None:
+        """Return no limits to avatars."""
         return None
 
     def is_active(self, _tenant: str) -> bool:

@@ -88,12 +88,6 @@ class Principal:
     """Name of the credential, for logs: id of a key, issuer and subject of a token, or name of a certificate."""
     expires_at: datetime | None
     """End of the credential's validity; None for a credential that ends only when it is revoked."""
-    avatars: frozenset[str] | None = None
-    """Ids of the avatars that the tenant may use, at the time of the authentication; None for all avatars."""
-
-    def may_use(self, avatar_id: str) -> bool:
-        """Return whether the tenant may use an avatar."""
-        return self.avatars is None or avatar_id in self.avatars
 
     def require(self, rule: Rule, what: str) -> None:
         """Refuse a call or message that none of the roles includes.

@@ -11,15 +11,15 @@ from liveavatar.gateway.v1.session_service_pb2_grpc import SessionServiceService
 from liveavatar_gateway import __version__
 from liveavatar_gateway.audio.formats import MAX_RATE_HZ, MIN_RATE_HZ
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.rpc import avatars as avatar_list
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.attach_stream import AttachStream
-from liveavatar_gateway.rpc.avatars import allowed, require_allowed
-from liveavatar_gateway.rpc.avatars import page as avatar_page
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.interceptors.audit import audited
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch_stream import WatchStream
+from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.local_sessions import page
 from liveavatar_gateway.sessions.session import SessionActor
@@ -33,17 +33,24 @@ class SessionService(SessionServiceServicer):
     """Life cycle of the sessions in a directory."""
 
     def __init__(
-        self, config: RpcConfig, directory: Directory, permits: Permits, *, avatars: AvatarCatalog
+        self,
+        config: RpcConfig,
+        directory: Directory,
+        permits: Permits,
+        wishes: Wishes,
+        *,
+        avatars: AvatarCatalog,
     ) -> None:
         self._avatars = avatars
         self._config = config
+        self._wishes = wishes
         self._directory = directory
         self._permits = permits
 
     async def Attach(  # type: ignore[override]  # noqa: N802, D102 - named and described in the contract
         self, request_iterator: AsyncIterator[p.AttachRequest], context: _Context
     ) -> None:
-        stream = await AttachStream.open(self._directory, self._config, request_iterator, context)
+        stream = await AttachStream.open(self._directory, self._config, self._wishes, request_iterator, context)
         await stream.run()
 
     async def WatchSessions(  # type: ignore[override]  # noqa: N802, D102
@@ -55,17 +62,11 @@ class SessionService(SessionServiceServicer):
     async def CreateSession(  # noqa: N802, D102
         self, request: p.CreateSessionRequest, context: _Context
     ) -> p.CreateSessionResponse:
-        spec = mapping.spec_of(
-            request.spec,
-            field="spec",
-            default_detach_grace_s=self._config.detach_grace_s,
-            livekit_rooms=self._config.livekit_rooms,
-        )
-        request_id = mapping.checked_id(request.request_id, "request_id", required=False)
-        with audited("session.open", request_id=request_id, avatar=spec.avatar.avatar_id) as target:
-            require_allowed(spec, field="spec")
+        tenant = current_principal().tenant
+        with audited("session.open", request_id=request.request_id, avatar=request.spec.avatar_id) as target:
+            spec = self._wishes.spec_of(request.spec, field="spec", tenant=tenant)
+            request_id = mapping.checked_id(request.request_id, "request_id", required=False)
             wait_s = mapping.permit_wait_s(context.time_remaining())
-            tenant = current_principal().tenant
             session = await self._directory.open(spec, request_id, tenant=tenant, wait_s=wait_s)
             target["session"] = session.id
             await _ready_or_abandoned(session, retryable=bool(request_id))
@@ -117,7 +118,8 @@ class SessionService(SessionServiceServicer):
         self, request: p.ListAvatarsRequest, context: _Context
     ) -> p.ListAvatarsResponse:
         size = mapping.page_size(request.page_size)
-        found, next_token = avatar_page(allowed(await self._avatars.avatars()), request.page_token, size)
+        usable = self._wishes.avatars(await self._avatars.avatars(), tenant=current_principal().tenant)
+        found, next_token = avatar_list.page(usable, request.page_token, size)
         return p.ListAvatarsResponse(
             avatars=[mapping.avatar_message(avatar) for avatar in found], next_page_token=next_token
         )

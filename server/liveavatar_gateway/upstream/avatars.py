@@ -53,9 +53,11 @@ def _avatar(entry: Mapping[Any, Any]) -> Avatar | None:
     if entry.get("status") != "ACTIVE" or entry.get("is_expired") is True or not _ID.fullmatch(avatar_id):
         return None
     name = entry.get("name")
+    # JSON may hold halves of characters, which no message can.
+    name = name.encode(errors="replace").decode() if isinstance(name, str) else ""
     return Avatar(
         id=avatar_id,
-        name=bounded(name, _MAX_NAME_BYTES) if isinstance(name, str) and name else avatar_id,
+        name=bounded(name, _MAX_NAME_BYTES) or avatar_id,
         preview_url=_preview(entry.get("preview_url")),
         is_1080p=entry.get("is_1080p") is True,
     )

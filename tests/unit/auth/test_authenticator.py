@@ -105,8 +105,8 @@ async def test_an_api_key_names_its_tenant_roles_and_limits(authenticator, metad
     assert authenticator.quotas(found.tenant).max_sessions == 7
     assert (found.method, found.credential) == (Method.API_KEY, KEYS["valid"].key_id)
     assert found.expires_at is None
-    assert found.may_use(ADA)
-    assert not found.may_use(ADA.replace("0", "1"))
+    assert list(authenticator.avatars("acme") or ()) == [ADA]
+    assert authenticator.avatars("beta") is None
 
 
 async def test_a_call_without_a_credential_is_refused(authenticator):

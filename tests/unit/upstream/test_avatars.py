@@ -66,6 +66,7 @@ def test_a_preview_that_is_no_web_address_is_empty(preview_url):
 def test_a_name_is_bounded_and_an_avatar_without_one_is_named_like_its_id():
     assert len(usable([entry(name="ä" * 500)])[0].name.encode()) <= 200
     assert [found.name for found in usable([entry(name=""), entry(name=None)])] == [ADA, ADA]
+    assert usable([entry(name="half \ud800")])[0].name == "half ?"
 
 
 @pytest.mark.parametrize("is_1080p", [None, "true", 1])

@@ -54,13 +54,12 @@ class _Call:
     def failed(self, event: str, error: BaseException, target: Target) -> None:
         """Write a line about an act that failed."""
         self._reported = error
-        self.write(event, _outcome(error), target)
+        self.write(event, _outcome(error), {**_details(error), **target})
 
     def refused(self, error: GatewayError) -> None:
         """Write a line about a refusal that no act has reported."""
         if isinstance(error, _REFUSALS) and error is not self._reported:
-            details = {name: error.metadata[name] for name in _DETAILS if name in error.metadata}
-            self.write(_REFUSED, error.reason, details)
+            self.write(_REFUSED, error.reason, _details(error))
 
 
 _call: ContextVar[_Call | None] = ContextVar("audited_call", default=None)
@@ -145,6 +144,11 @@ def _caller() -> dict[str, object]:
         "credential_kind": principal.method.value,
         "credential": principal.credential,
     }
+
+
+def _details(error: BaseException) -> dict[str, str]:
+    metadata = error.metadata if isinstance(error, GatewayError) else {}
+    return {name: metadata[name] for name in _DETAILS if name in metadata}
 
 
 def _outcome(error: BaseException) -> str:

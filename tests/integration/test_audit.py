@@ -14,9 +14,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from liveavatar.gateway.v1 import admin_service_pb2, admin_service_pb2_grpc
 from liveavatar.gateway.v1 import session_service_pb2 as p
+from liveavatar_gateway.auth import keys
 from testkit import processes
+from testkit.caller import AVATAR, refused
 from testkit.caller import caller as connect
-from testkit.caller import refused
+from testkit.tenants import TenantsFile, caller_with
+
+OTHER_AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c99"
 
 
 class Audit:
@@ -166,3 +170,59 @@ def test_a_log_that_cannot_be_opened_keeps_the_gateway_from_starting(tmp_path):
 def test_networks_that_are_none_keep_the_gateway_from_starting():
     with pytest.raises(Exception, match="GATEWAY_TRUSTED_PROXIES"):
         start(trusted_proxies="proxy.example")
+
+
+async def test_callers_are_named_and_refused_calls_and_changes_of_keys_have_lines(emulator, audit, tmp_path):
+    tenants = TenantsFile(tmp_path / "tenants.toml")
+    tenants.tenant("acme", quotas={"max_sessions": 1}, avatars=[AVATAR])
+    key, watcher = tenants.key("acme"), tenants.key("acme", "watch")
+    settings = {"auth_file": tenants.path, "audit_file": audit.path}
+    with processes.gateway(emulator.url, **settings) as gateway:
+        async with caller_with(gateway.address, key) as caller:
+            session = (await caller.create("r-1", detach_grace=Duration(seconds=60))).session
+            assert (await refused(caller.create(avatar_id=OTHER_AVATAR))).reason == "AVATAR_NOT_ALLOWED"
+            assert (await refused(caller.create())).reason == "QUOTA_EXCEEDED"
+            assert (await refused(caller.attach(avatar_id=OTHER_AVATAR))).reason == "AVATAR_NOT_ALLOWED"
+        for text, reason in (
+            (watcher, "ROLE_MISSING"),
+            ("", "CREDENTIAL_MISSING"),
+            ("x.y.z", "CREDENTIAL_INVALID"),
+        ):
+            async with caller_with(gateway.address, text) as caller:
+                assert (await refused(caller.end(session.id))).reason == reason
+        async with caller_with(gateway.address, key) as caller:
+            watch = caller.watch()
+            await watch.filter()
+            await watch.until("snapshot")
+            tenants.revoke("acme", key)
+            await audit.until("key.revoked")
+            assert (await refused(caller.end(session.id))).reason == "CREDENTIAL_INVALID"
+            await audit.until("call.refused", 5)
+        tenants.tenant("acme", suspended=True)
+        await audit.until("session.ended")
+    key_id, watcher_id = keys.parse(key).key_id, keys.parse(watcher).key_id
+    opens = audit.lines("session.open")
+    assert {(line["tenant"], line["credential_kind"], line["credential"]) for line in opens} == {
+        ("acme", "api_key", key_id)
+    }
+    assert [(line["outcome"], line["avatar"]) for line in opens] == [
+        ("OK", AVATAR),
+        ("AVATAR_NOT_ALLOWED", OTHER_AVATAR),
+        ("QUOTA_EXCEEDED", AVATAR),
+        ("AVATAR_NOT_ALLOWED", OTHER_AVATAR),
+    ]
+    assert opens[2]["scope"] == "max_sessions"
+    role, missing, invalid, *revoked = audit.lines("call.refused")
+    assert (role["outcome"], role["credential"], role["tenant"]) == ("ROLE_MISSING", watcher_id, "acme")
+    assert (missing["outcome"], missing["peer"]) == ("CREDENTIAL_MISSING", "127.0.0.1")
+    assert invalid["cause"] == "malformed token"
+    assert {(line["outcome"], line["cause"]) for line in revoked} == {("CREDENTIAL_INVALID", "revoked API key")}
+    assert {line["rpc"].rpartition("/")[2] for line in revoked} == {"WatchSessions", "EndSession"}
+    assert [(line["tenant"], line["name"]) for line in audit.lines("key.revoked")] == [("acme", key_id)]
+    assert [line["tenant"] for line in audit.lines("tenant.suspended")] == ["acme"]
+    (end,) = audit.lines("session.ended")
+    assert (end["tenant"], end["end_reason"], end["request_id"]) == ("acme", "TENANT_SUSPENDED", "r-1")
+    content = audit.path.read_text()
+    for text in (key, watcher):
+        assert text not in content
+        assert text.split("_", 2)[2] not in content

@@ -13,8 +13,10 @@ from liveavatar_demo.process import clean_environment
 from testkit import processes
 from testkit.caller import caller as connect
 from testkit.caller import refused
+from testkit.tenants import TenantsFile, caller_with
 
 WAYNE = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
+ADA = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PUBLIC = ["Ada", "Embed sandbox", "Grace", "Wayne"]
 
 
@@ -87,3 +89,31 @@ def test_an_unreachable_liveavatar_is_an_upstream_error_for_the_client():
         pytest.raises(UpstreamError),
     ):
         list(client.list_avatars())
+
+
+async def test_a_tenant_is_listed_the_avatars_that_the_operator_allows(emulator, tmp_path):
+    tenants = TenantsFile(tmp_path / "tenants.toml")
+    tenants.tenant("all")
+    tenants.tenant("some", avatars=[WAYNE])
+    everything, some, speaker = tenants.key("all"), tenants.key("some"), tenants.key("all", "speak")
+
+    async def names(text):
+        async with caller_with(gateway.address, text) as caller:
+            answer = await caller.sessions.ListAvatars(p.ListAvatarsRequest(), timeout=20)
+            return [avatar.name for avatar in answer.avatars]
+
+    with processes.gateway(emulator.url, auth_file=tenants.path) as gateway:
+        assert (await names(everything), await names(some)) == (PUBLIC, ["Wayne"])
+        async with caller_with(gateway.address, speaker) as caller:
+            refusal = await refused(caller.sessions.ListAvatars(p.ListAvatarsRequest(), timeout=20))
+        assert refusal.reason == "ROLE_MISSING"
+        async with caller_with(gateway.address, some) as caller:
+            refusal = await refused(caller.create(avatar_id=ADA))
+            assert (refusal.reason, refusal.field) == ("AVATAR_NOT_ALLOWED", "spec.avatar_id")
+            refusal = await refused(caller.attach(avatar_id=ADA))
+            assert (refusal.reason, refusal.field) == ("AVATAR_NOT_ALLOWED", "open.spec.avatar_id")
+            tenants.tenant("some", avatars=[ADA])
+            async with asyncio.timeout(20):
+                while await names(some) != ["Ada"]:
+                    await asyncio.sleep(0.2)
+            await caller.end((await caller.create(avatar_id=ADA)).session.id)

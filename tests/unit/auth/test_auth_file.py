@@ -184,3 +184,12 @@ def test_deep_nesting_is_an_error_and_not_a_crash():
 )
 def test_an_unknown_key_is_compared_with_those_of_its_table(text, meant):
     assert refusal(text).endswith(f"unknown key; did you mean {meant}?")
+
+
+def test_a_tenant_has_all_avatars_or_those_of_its_list():
+    ada = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
+    text = f'[tenants.all]\n[tenants.some]\navatars = ["{ada}"]\n[tenants.none]\navatars = []\n'
+    found = parse(text.encode(), now=NOW).tenants
+    assert [found[name].avatars for name in ("all", "some", "none")] == [None, (ada,), ()]
+    said = refusal('[tenants.acme]\navatars = ["Ada"]')
+    assert said.startswith("tenants.acme.avatars[0]: does not match ")

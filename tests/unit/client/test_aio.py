@@ -4,7 +4,7 @@ import grpc
 import pytest
 from unit.client.fakes import FakeRuntime
 
-from liveavatar.gateway import AsyncClient, SessionOptions, SessionState
+from liveavatar.gateway import AsyncClient, Avatar, SessionOptions, SessionState
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
@@ -92,6 +92,18 @@ async def test_pages_of_sessions_are_fetched_as_they_are_needed():
     first, second = made._runtime.stub.requests
     assert list(first.states) == [session_pb2.SESSION_STATE_READY, session_pb2.SESSION_STATE_ENDED]
     assert (second.page_token, second.page_size) == ("next", 1)
+
+
+async def test_pages_of_avatars_are_fetched_as_they_are_needed():
+    ada = pb.Avatar(id="1", name="Ada", preview_url="https://p", is_1080p=True, sandbox=True)
+    made = client(
+        pb.ListAvatarsResponse(avatars=[ada], next_page_token="next"),
+        pb.ListAvatarsResponse(avatars=[pb.Avatar(id="2")]),
+    )
+    found = [avatar async for avatar in made.list_avatars(page_size=1)]
+    assert [avatar.id for avatar in found] == ["1", "2"]
+    assert found[0] == Avatar(id="1", name="Ada", preview_url="https://p", is_1080p=True, sandbox=True)
+    assert [(r.page_token, r.page_size) for r in made._runtime.stub.requests] == [("", 1), ("next", 1)]
 
 
 async def test_an_interrupt_is_not_repeated():

@@ -31,6 +31,7 @@ from liveavatar.gateway.errors import (
     AudioGap,
     AudioMisaligned,
     AudioStreamSuperseded,
+    AvatarNotAllowed,
     CallerError,
     CapacityError,
     CapacityExhausted,
@@ -110,6 +111,7 @@ from liveavatar.gateway.events import (
 )
 from liveavatar.gateway.model import (
     AudioLimits,
+    Avatar,
     CreatedSession,
     EndReason,
     Interruption,
@@ -173,6 +175,8 @@ __all__ = [
     "AudioLimits",
     "AudioMisaligned",
     "AudioStreamSuperseded",
+    "Avatar",
+    "AvatarNotAllowed",
     "CallerError",
     "CapacityError",
     "CapacityExhausted",

@@ -12,6 +12,7 @@ import grpc
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.channel import Connection, channel_credentials
 from liveavatar.gateway.model import (
+    Avatar,
     CreatedSession,
     Interruption,
     RoomAccess,
@@ -265,6 +266,25 @@ class AsyncClient:
             self._runtime, wanted, labels, open_timeout_s=timeout, resume_timeout=self._resume_timeout
         )
 
+    async def list_avatars(self, *, page_size: int = 100) -> AsyncIterator[Avatar]:
+        """Iterate over the avatars that the caller may use, sorted by name; pages are fetched as needed.
+
+        Args:
+            page_size: Avatars per call, 1 to 500.
+
+        Raises:
+            UpstreamError: LiveAvatar failed, and the gateway has no list yet.
+        """
+        token = ""
+        while True:
+            request = pb.ListAvatarsRequest(page_size=page_size, page_token=token)
+            response = await self._runtime.call(functools.partial(_avatar_page, request), self._timeout_s)
+            for avatar in response.avatars:
+                yield Avatar.from_proto(avatar)
+            token = response.next_page_token
+            if not token:
+                return
+
     async def server_info(self) -> ServerInfo:
         """Return version, limits and supported formats of the gateway."""
         request = pb.GetServerInfoRequest()
@@ -295,3 +315,9 @@ def _page(
     request: pb.ListSessionsRequest, stub: "rpc.SessionServiceAsyncStub", timeout_s: float | None
 ) -> Awaitable[pb.ListSessionsResponse]:
     return stub.ListSessions(request, timeout=timeout_s)
+
+
+def _avatar_page(
+    request: pb.ListAvatarsRequest, stub: "rpc.SessionServiceAsyncStub", timeout_s: float | None
+) -> Awaitable[pb.ListAvatarsResponse]:
+    return stub.ListAvatars(request, timeout=timeout_s)

@@ -20,6 +20,7 @@ from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayErr
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import (
     AudioLimits,
+    Avatar,
     CreatedSession,
     Interruption,
     Pose,
@@ -181,6 +182,10 @@ class Client:
         """Return a watch of many sessions, to be opened by `with` or `watch.open()`; see `AsyncClient.watch`."""
         watch = self._client.watch(session_ids, labels=labels, timeout=timeout)
         return Watch(watch, self._portal, open_timeout_s=timeout)
+
+    def list_avatars(self, *, page_size: int = 100) -> Iterator[Avatar]:
+        """Iterate over the avatars that the caller may use, sorted by name; see `AsyncClient.list_avatars`."""
+        return self._portal.iterate(self._client.list_avatars(page_size=page_size), None, bound_s=self._timeout_s)
 
     def server_info(self) -> ServerInfo:
         """Return version, limits and supported formats of the gateway."""

@@ -411,6 +411,12 @@ class RoomNotAllowed(AccessError):
     reason = "ROOM_NOT_ALLOWED"
 
 
+class AvatarNotAllowed(AccessError):
+    """Avatar that the operator does not allow to the caller's tenant."""
+
+    reason = "AVATAR_NOT_ALLOWED"
+
+
 class ConnectionLost(TransportError):
     """Unreachable gateway, or a broken connection to the gateway."""
 
@@ -496,6 +502,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         RoleMissing,
         RoomNotAllowed,
         QuotaExceeded,
+        AvatarNotAllowed,
         InternalError,
     )
 }

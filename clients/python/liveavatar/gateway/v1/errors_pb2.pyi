@@ -123,6 +123,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ROOM_NOT_ALLOWED: _ErrorReason.ValueType  # 44
     """PERMISSION_DENIED + BadRequest. The tenant may not use the room."""
+    ERROR_REASON_AVATAR_NOT_ALLOWED: _ErrorReason.ValueType  # 46
+    """PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
+    lists the allowed avatars.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -233,4 +237,8 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 43
 """
 ERROR_REASON_ROOM_NOT_ALLOWED: ErrorReason.ValueType  # 44
 """PERMISSION_DENIED + BadRequest. The tenant may not use the room."""
+ERROR_REASON_AVATAR_NOT_ALLOWED: ErrorReason.ValueType  # 46
+"""PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
+lists the allowed avatars.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -47,7 +47,8 @@ def status(
         violation = error_details_pb2.BadRequest.FieldViolation(field=field, description="wrong")
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if retry_s is not None:
-        delay = duration_pb2.Duration(nanos=int(retry_s * 1e9))
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round(retry_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     packed = []
     for detail in details:

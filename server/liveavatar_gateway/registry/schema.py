@@ -8,8 +8,9 @@ from typing import Final
 
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.registry.database import begin
+from liveavatar_gateway.registry.usage_tables import USAGE_SCHEMA
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 _QUARANTINE: Final = """
     CREATE TABLE IF NOT EXISTS quarantine (
@@ -67,6 +68,7 @@ SCHEMA: Final = (
     ) STRICT""",
     "CREATE INDEX upstreams_of ON upstreams (session_id)",
     _QUARANTINE,
+    *USAGE_SCHEMA,
 )
 
 UPGRADES: Final = {
@@ -80,6 +82,7 @@ UPGRADES: Final = {
         "ALTER TABLE sessions ADD COLUMN saved_boot_id TEXT",
         "ALTER TABLE sessions ADD COLUMN saved_mono_s REAL",
     ),
+    5: USAGE_SCHEMA,
 }
 """Statements that lead from a version to the next."""
 

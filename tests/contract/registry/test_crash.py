@@ -12,6 +12,7 @@ from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.sealing import Sealer
 from liveavatar_gateway.registry.sqlite import SqliteRegistry
+from liveavatar_gateway.registry.usage import Charge
 
 KEY = b"k" * 32
 
@@ -185,7 +186,7 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_path, version):
     import sqlite3
 
@@ -193,8 +194,11 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     async with _registry(path) as before:
         await before.create("s-1", {"kept": True})
     connection = sqlite3.connect(path)
-    connection.execute("ALTER TABLE sessions DROP COLUMN saved_boot_id")
-    connection.execute("ALTER TABLE sessions DROP COLUMN saved_mono_s")
+    for table in ("charges", "usage", "spent"):
+        connection.execute(f"DROP TABLE {table}")
+    if version <= 4:
+        connection.execute("ALTER TABLE sessions DROP COLUMN saved_boot_id")
+        connection.execute("ALTER TABLE sessions DROP COLUMN saved_mono_s")
     if version <= 3:
         connection.execute("DROP TABLE quarantine")
     if version <= 2:
@@ -210,6 +214,8 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
         assert (await registry.find("s-1")).end_request == "OPERATOR"
         await registry.reserve("s-2", {}, request_id="wish")
         assert (await registry.find_request("wish")).session_id == "s-2"
+        charge = Charge(id="up-1", tenant="acme", label="", hour=1, minutes=2)
+        assert (await registry.charge(charge)).month == 2
     async with _registry(path) as again:
         assert (await again.find("s-1")).end_request == "OPERATOR"
 

@@ -45,6 +45,7 @@ from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.inventory import Inventory
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper
+from liveavatar_gateway.sessions.usage_report import UsageReport
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
@@ -257,7 +258,14 @@ class App:
         lease_s = components.registry(settings).lease.ttl_s
         inventory = Inventory(self._registry, self.directory, self._adoption, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(components.admin(settings), self.directory, self._drain, self.account.permits, inventory),
+            AdminService(
+                components.admin(settings),
+                self.directory,
+                self._drain,
+                self.account.permits,
+                inventory,
+                usage=UsageReport(self._registry),
+            ),
             server,
         )
         if settings.reflection:

@@ -17,6 +17,7 @@ import httpx
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from liveavatar_gateway.auth import keys
+from liveavatar_gateway.auth.budgets import Budget
 from liveavatar_gateway.auth.principal import Role
 from liveavatar_gateway.auth.quotas import Quotas
 
@@ -79,6 +80,7 @@ class Tenant(_Table):
     keys: Annotated[tuple[KeyEntry, ...], Field(strict=False)] = ()
     certificates: Annotated[tuple[CertificateEntry, ...], Field(strict=False)] = ()
     quotas: Quotas = Field(default_factory=Quotas)
+    budget: Budget = Field(default_factory=Budget)
 
 
 class Issuer(_Table):
@@ -179,6 +181,24 @@ class AuthConfig(_Table):
             entry.name: (name, entry) for name, tenant in self.tenants.items() for entry in tenant.certificates
         }
         self._issuers = {issuer.issuer: issuer for issuer in self.issuers}
+
+    def budget(self, tenant: str) -> Budget:
+        """Return the budget of a tenant; without limits if the file does not have the tenant."""
+        found = self.tenants.get(tenant)
+        return Budget() if found is None else found.budget
+
+    def require_countable(self, *, has_registry: bool) -> None:
+        """Refuse budgets without a registry in which all processes, and later ones, count their minutes.
+
+        Raises:
+            UnusableAuthFile: a tenant has a budget, and there is no such registry.
+        """
+        limited = next((name for name, tenant in self.tenants.items() if tenant.budget.is_limited), None)
+        if limited is not None and not has_registry:
+            raise UnusableAuthFile(
+                f"tenants.{limited}.budget needs a registry, in which minutes are counted; set "
+                "GATEWAY_REGISTRY_FILE to a file, or remove the budgets"
+            )
 
     def key(self, key_id: str) -> tuple[str, KeyEntry] | None:
         """Return an API key with the name of its tenant; None if the file has no such key."""
@@ -287,6 +307,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "keys": KeyEntry,
         "certificates": CertificateEntry,
         "quotas": Quotas,
+        "budget": Budget,
         "issuers": Issuer,
     }
     if len(place) == 1:

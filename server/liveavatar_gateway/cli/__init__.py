@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "say": ("say", "Speak a WAV file through a running gateway."),
     "sessions": ("sessions", "List, show, watch and end the sessions of a running gateway."),
     "keys": ("keys", "Make, list and revoke the API keys of tenants."),
+    "usage": ("usage", "Show billed minutes, sessions and played time of tenants."),
     "admin": ("admin", "Operate a running gateway: drain, undrain, status, eject."),
 }
 """Module and summary of each command, in the order of the help; the command object is named like its module."""

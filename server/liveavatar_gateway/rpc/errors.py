@@ -41,6 +41,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.UpstreamPlanRequired: grpc.StatusCode.FAILED_PRECONDITION,
     e.CreditExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.CapacityExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.BudgetExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UpstreamRateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UtteranceIdReused: grpc.StatusCode.ALREADY_EXISTS,
     e.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
@@ -105,6 +106,10 @@ def _details(error: e.GatewayError) -> list[Message]:
     if isinstance(error, e.CapacityExhausted):
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.scope, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[quota]))
+    if isinstance(error, e.BudgetExhausted):
+        subject = f"tenant:{error.metadata['tenant']}"
+        spent = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[spent]))
     if isinstance(error, e.SessionNotFound):
         name = error.metadata.get("session_id", "")
         details.append(error_details_pb2.ResourceInfo(resource_type="session", resource_name=name))

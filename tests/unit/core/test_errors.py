@@ -38,6 +38,9 @@ EXAMPLES = [
     e.RoleMissing("SessionService.CreateSession", "open"),
     e.CreditExceeded(10, 5, 0.5),
     e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, facts={"limit": 3}),
+    e.BudgetExhausted(
+        "acme", period="day", used=60, limit=60, until="2026-12-01T00:00:00+00:00", retry_after_s=3600.0
+    ),
     e.AttachSuperseded("s"),
     e.AudioStreamSuperseded("s"),
     e.Draining(),

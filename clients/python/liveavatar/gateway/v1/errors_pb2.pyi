@@ -117,6 +117,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
     ERROR_REASON_ROLE_MISSING: _ErrorReason.ValueType  # 42
     """PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
+    ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 45
+    """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant has spent its budget of billed minutes of the hour, day or
+    month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended
+    for this reason.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -221,4 +226,9 @@ ERROR_REASON_TENANT_SUSPENDED: ErrorReason.ValueType  # 41
 """PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
 ERROR_REASON_ROLE_MISSING: ErrorReason.ValueType  # 42
 """PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
+ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 45
+"""RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant has spent its budget of billed minutes of the hour, day or
+month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended
+for this reason.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

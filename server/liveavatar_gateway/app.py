@@ -22,9 +22,10 @@ from liveavatar.gateway.v1 import (
     session_service_pb2_grpc,
 )
 from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
+from liveavatar_gateway.auth.budgets import Budget
 from liveavatar_gateway.certificates import KeyPair, ServerCertificate, read_pair
 from liveavatar_gateway.config import ConfigError, Settings, components, read_secret
-from liveavatar_gateway.core.errors import RegistryUnavailable
+from liveavatar_gateway.core.errors import BudgetExhausted, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.logs import dropped_line_count
 from liveavatar_gateway.registry.base import Registry
@@ -39,6 +40,8 @@ from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.adoption import Adoption
+from liveavatar_gateway.sessions.billing import Billing
+from liveavatar_gateway.sessions.budget_ends import BudgetEnds
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
@@ -119,8 +122,19 @@ class App:
             account: Stopper(self.account.config.stop, RetiredKey(rest, self._rest))
             for account, rest in self._retired.items()
         }
+        self._billing = Billing(
+            self._registry,
+            self.metrics,
+            budget_of=lambda _tenant: Budget(),
+            on_exhausted=self._end_for_budget,
+            is_running=lambda upstream_session_id: upstream_session_id in self.account.session_ids,
+        )
         self._adoption = Adoption(
-            components.adoption(settings), self._journals, self.pool, retired=self._retired_stoppers
+            components.adoption(settings),
+            self._journals,
+            self.pool,
+            billing=self._billing,
+            retired=self._retired_stoppers,
         )
         self._create_readiness = CreateReadiness(
             self._journals,
@@ -135,8 +149,11 @@ class App:
             self._journals,
             self.metrics,
             adoption=self._adoption,
+            billing=self._billing,
             create_listener=self._create_readiness,
         )
+        self._budget_ends = BudgetEnds(self.directory.local)
+        self.directory.observers.add(self._budget_ends)
         self.sweeper = Sweeper(
             components.sweeper(settings),
             self._journals,
@@ -146,6 +163,7 @@ class App:
         )
         self._sweep_task: asyncio.Task[None] | None = None
         self._journal_task: asyncio.Task[None] | None = None
+        self._billing_task: asyncio.Task[None] | None = None
         self._grace_until_s = 0.0
         """End of the drain's grace in the loop's time; 0 without a drain."""
         self._health = HealthServicer()
@@ -161,6 +179,10 @@ class App:
         self._admin_server: grpc.aio.Server | None = None
         self.port = 0
         self.admin_port: int | None = None
+
+    def _end_for_budget(self, session_id: str, error: BudgetExhausted) -> None:
+        # The directory, in which sessions are found, is built after the billing that they use.
+        self._budget_ends.request(session_id, error)
 
     async def _stop_orphans(self) -> int:
         # The sweeper is built after the pool, in which adopted sessions run.
@@ -211,6 +233,7 @@ class App:
         await server.start()
         self._server = server
         self._journal_task = asyncio.create_task(write_journals(self._journals), name="registry/journals")
+        self._billing_task = asyncio.create_task(self._billing.run(), name="registry/billing")
         self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
         self._auxiliary = [
@@ -425,6 +448,7 @@ class App:
 
     async def _leave_registry(self) -> None:
         await _cancelled(self._journal_task)
+        await _cancelled(self._billing_task)
         await self._registry.__aexit__(None, None, None)
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()

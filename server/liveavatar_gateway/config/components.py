@@ -67,6 +67,7 @@ def directory(settings: Settings) -> DirectoryConfig:
         reconnect=ReconnectConfig(budget_s=settings.reconnect_budget_s),
         retention_s=settings.retention_s,
         max_chunk_bytes=settings.max_chunk_bytes,
+        usage_label=settings.usage_label,
     )
 
 

@@ -70,6 +70,8 @@ class Charge:
     played_s: float = 0.0
     began_mono_s: float | None = None
     """Begin of the first minute, on the caller's monotonic clock; None for a charge without minutes."""
+    final: bool = False
+    """True for the last charge of its id; later ones count nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

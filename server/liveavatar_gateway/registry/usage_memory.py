@@ -52,6 +52,8 @@ class UsageMemory:
         )
         if known is not None:
             counted = known.first
+        if counted.final:
+            return self.spent(counted.tenant, charge.hour)
         minutes = max(counted.minutes, charge.minutes)
         added = minutes - counted.minutes
         before = self.spent(counted.tenant, charge.hour)
@@ -63,6 +65,7 @@ class UsageMemory:
             session_count=max(counted.session_count, charge.session_count),
             played_s=max(counted.played_s, charge.played_s),
             began_mono_s=counted.began_mono_s if charge.began_mono_s is None else charge.began_mono_s,
+            final=charge.final,
         )
         self.charges[charge.id] = _Charge(total, charge.hour)
         self._add(

@@ -35,7 +35,8 @@ USAGE_SCHEMA: Final = (
         session_count INTEGER NOT NULL,
         played_ms INTEGER NOT NULL,
         began_boot_id TEXT,
-        began_mono_s REAL
+        began_mono_s REAL,
+        final INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID""",
     """
     CREATE TABLE usage (
@@ -57,19 +58,21 @@ USAGE_SCHEMA: Final = (
 )
 
 _KNOWN: Final = """
-    SELECT tenant, label, minutes, session_count, played_ms, began_boot_id, began_mono_s, hour
+    SELECT tenant, label, minutes, session_count, played_ms, began_boot_id, began_mono_s, hour, final
     FROM charges WHERE id = ?"""
 _CHARGE: Final = """
     INSERT INTO charges (
-        id, tenant, label, hour, last_hour, minutes, session_count, played_ms, began_boot_id, began_mono_s)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        id, tenant, label, hour, last_hour, minutes, session_count, played_ms, began_boot_id, began_mono_s,
+        final)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET
         last_hour = excluded.last_hour,
         minutes = max(minutes, excluded.minutes),
         session_count = max(session_count, excluded.session_count),
         played_ms = max(played_ms, excluded.played_ms),
         began_boot_id = coalesce(excluded.began_boot_id, began_boot_id),
-        began_mono_s = coalesce(excluded.began_mono_s, began_mono_s)"""
+        began_mono_s = coalesce(excluded.began_mono_s, began_mono_s),
+        final = max(final, excluded.final)"""
 _ADD: Final = """
     INSERT INTO usage (hour, tenant, label, minutes, session_count, played_ms) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (tenant, hour, label) DO UPDATE SET
@@ -105,6 +108,8 @@ def charge(connection: sqlite3.Connection, clock: MachineClock, charge: Charge, 
         tenant, minutes, session_count, played_ms = charge.tenant, 0, 0, 0
     else:
         tenant, label, minutes, session_count, played_ms = known[:5]
+    if known is not None and known[8]:
+        return spent(connection, tenant, charge.hour)
     totals = (charge.minutes, charge.session_count, round(charge.played_s * 1000))
     added = [
         max(0, total - counted) for total, counted in zip(totals, (minutes, session_count, played_ms), strict=True)
@@ -113,7 +118,9 @@ def charge(connection: sqlite3.Connection, clock: MachineClock, charge: Charge, 
     if added[0] and before.exceeds(limits, added[0]):
         return Spent(hour=before.hour, day=before.day, month=before.month, refused=True)
     began = (None, None) if charge.began_mono_s is None else (clock.boot_id, charge.began_mono_s)
-    connection.execute(_CHARGE, (charge.id, tenant, label, charge.hour, charge.hour, *totals, *began))
+    connection.execute(
+        _CHARGE, (charge.id, tenant, label, charge.hour, charge.hour, *totals, *began, charge.final)
+    )
     if any(added):
         connection.execute(_ADD, (charge.hour, tenant, label, *added))
     if not added[0]:
@@ -155,7 +162,7 @@ def refund(connection: sqlite3.Connection, charge_id: str) -> None:
     known = connection.execute(_KNOWN, (charge_id,)).fetchone()
     if known is None:
         return
-    tenant, label, minutes, session_count, played_ms, _, _, hour = known
+    tenant, label, minutes, session_count, played_ms, _, _, hour, _ = known
     connection.execute("DELETE FROM charges WHERE id = ?", (charge_id,))
     connection.execute(_ADD, (hour, tenant, label, -minutes, -session_count, -played_ms))
     connection.execute(
@@ -173,7 +180,7 @@ def charged(
     found: dict[str, Charged] = {}
     for charge_id in charge_ids:
         if (known := connection.execute(_KNOWN, (charge_id,)).fetchone()) is not None:
-            tenant, label, minutes, _, _, boot_id, began_mono_s, _ = known
+            tenant, label, minutes, _, _, boot_id, began_mono_s, _, _ = known
             found[charge_id] = Charged(
                 tenant=tenant, label=label, minutes=minutes, began_mono_s=clock.comparable(boot_id, began_mono_s)
             )

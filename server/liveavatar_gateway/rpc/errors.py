@@ -107,7 +107,7 @@ def _details(error: e.GatewayError) -> list[Message]:
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.scope, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[quota]))
     if isinstance(error, e.BudgetExhausted):
-        subject = f"tenant:{error.metadata['tenant']}"
+        subject = f"tenant:{error.metadata.get('tenant', '')}"
         spent = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[spent]))
     if isinstance(error, e.SessionNotFound):

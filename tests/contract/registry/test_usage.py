@@ -97,6 +97,12 @@ async def test_sessions_and_played_time_are_counted_beside_the_minutes(mine, oth
     assert await rows(mine) == [(0, "acme", "desk", 1, 1, 12.346)]
 
 
+async def test_nothing_is_counted_after_the_last_charge(mine, other):
+    await mine.charge(charge(minutes=2, final=True))
+    assert await other.charge(charge(minutes=9)) == Spent(hour=2, day=2, month=2)
+    assert await rows(mine) == [(0, "acme", "desk", 2, 0, 0.0)]
+
+
 async def test_tenant_and_label_of_the_first_charge_count(mine, other):
     await mine.charge(charge())
     await other.charge(charge(minutes=2, tenant="", label=""))

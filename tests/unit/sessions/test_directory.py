@@ -75,7 +75,8 @@ async def registry(memory):
 
 @pytest.fixture
 def adoption(registry, pool):
-    return Adoption(AdoptionConfig(), JournalWriter(registry, pool.metrics, renew_s=1.0, lease_s=4.0), pool)
+    journals = JournalWriter(registry, pool.metrics, renew_s=1.0, lease_s=4.0)
+    return Adoption(AdoptionConfig(), journals, pool, billing=actors.Billing())
 
 
 @pytest.fixture
@@ -83,7 +84,13 @@ async def directory(adoption, pool):
     config = DirectoryConfig(exit_timeout_s=0.0)
     listener = SimpleNamespace(on_create_failed=lambda _: None)
     directory = Directory(
-        config, pool, adoption._journals, pool.metrics, adoption=adoption, create_listener=listener
+        config,
+        pool,
+        adoption._journals,
+        pool.metrics,
+        adoption=adoption,
+        billing=actors.Billing(),
+        create_listener=listener,
     )
     async with directory:
         yield directory

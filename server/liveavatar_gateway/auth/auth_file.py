@@ -72,6 +72,23 @@ class CertificateEntry(_Table):
     roles: _Roles
 
 
+class Rooms(_Table):
+    """Rooms on the LiveKit server that a tenant may use."""
+
+    prefix: str | None = Field(None, min_length=1, max_length=100)
+    """Begin of the names; without it and without `names`, the name of the tenant and a hyphen."""
+    names: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(strict=False)] = ()
+    """Whole names."""
+
+    def allow(self, room: str, tenant: str) -> bool:
+        """Return whether a tenant may use a room."""
+        return room in self.names or (bool(prefix := self.prefix_of(tenant)) and room.startswith(prefix))
+
+    def prefix_of(self, tenant: str) -> str:
+        """Return the begin of the names of a tenant's rooms; empty if whole names alone are allowed."""
+        return self.prefix or ("" if self.names else f"{tenant}-")
+
+
 class Tenant(_Table):
     """Team or customer that shares the gateway with others."""
 
@@ -81,6 +98,7 @@ class Tenant(_Table):
     certificates: Annotated[tuple[CertificateEntry, ...], Field(strict=False)] = ()
     quotas: Quotas = Field(default_factory=Quotas)
     budget: Budget = Field(default_factory=Budget)
+    rooms: Rooms = Field(default_factory=Rooms)
 
 
 class Issuer(_Table):
@@ -213,11 +231,12 @@ class AuthConfig(_Table):
         return self._issuers.get(issuer)
 
 
-def read(path: Path, *, now: datetime | None = None) -> AuthConfig:
+def read(path: Path, *, has_registry: bool = True, now: datetime | None = None) -> AuthConfig:
     """Read and check the file. Blocks, so an event loop calls it in a thread.
 
     Args:
         path: Path of the file.
+        has_registry: False without a registry in which minutes are counted, so that budgets are refused.
         now: Time at which keys count as active; defaults to the present.
 
     Raises:
@@ -231,9 +250,11 @@ def read(path: Path, *, now: datetime | None = None) -> AuthConfig:
     if len(content) > MAX_BYTES:
         raise UnusableAuthFile(f"{SETTING}: {path} is larger than {MAX_BYTES} bytes")
     try:
-        return parse(content, now=now)
+        config = parse(content, now=now)
+        config.require_countable(has_registry=has_registry)
     except UnusableAuthFile as error:
         raise UnusableAuthFile(f"{SETTING}: {path}: {error}") from None
+    return config
 
 
 def parse(content: bytes, *, now: datetime | None = None) -> AuthConfig:
@@ -308,6 +329,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "certificates": CertificateEntry,
         "quotas": Quotas,
         "budget": Budget,
+        "rooms": Rooms,
         "issuers": Issuer,
     }
     if len(place) == 1:

@@ -1,5 +1,6 @@
 """Configurations of the gateway's components, built from the settings."""
 
+from liveavatar_gateway.auth.access import AccessConfig
 from liveavatar_gateway.config.secrets import split_keys
 from liveavatar_gateway.config.settings import Settings
 from liveavatar_gateway.core.config import SessionConfig
@@ -8,7 +9,7 @@ from liveavatar_gateway.core.rotation_plan import RotationConfig
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.scheduler import SchedulerConfig
 from liveavatar_gateway.registry.base import LeaseConfig
-from liveavatar_gateway.registry.factory import RegistryConfig, account_name
+from liveavatar_gateway.registry.factory import OFF, RegistryConfig, account_name
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
@@ -125,6 +126,16 @@ def retired_keys(settings: Settings) -> dict[str, str]:
 def rest(settings: Settings) -> RestConfig:
     """Return the configuration of LiveAvatar's REST API."""
     return RestConfig(base_url=settings.api_url, timeout_s=settings.rest_timeout_s, proxies=settings.proxies)
+
+
+def access(settings: Settings) -> AccessConfig:
+    """Return the configuration of access control."""
+    return AccessConfig(
+        file=settings.auth_file,
+        has_registry=settings.registry_file != OFF,
+        credential_grace_s=settings.credential_grace_s,
+        proxies=settings.proxies,
+    )
 
 
 def rpc(settings: Settings) -> RpcConfig:

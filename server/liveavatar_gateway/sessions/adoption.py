@@ -40,8 +40,9 @@ class AdoptionConfig:
 class _Orphan:
     """Session of a dead process while it is ended: the part of it that its journal needs."""
 
-    def __init__(self, session_id: str, payload: Payload) -> None:
+    def __init__(self, session_id: str, tenant: str, payload: Payload) -> None:
         self.id = session_id
+        self.tenant = tenant
         self._payload = payload
 
     def payload(self) -> Payload:
@@ -180,7 +181,7 @@ class Adoption:
     async def _end(self, stored: StoredSession, fence: Fence) -> int:
         stopped = 0
         payload = await self._final_payload(stored, fence)
-        journal = self._journals.open(_Orphan(stored.session_id, payload), fence)
+        journal = self._journals.open(_Orphan(stored.session_id, stored.tenant, payload), fence)
         stopper = self._retired.get(stored.account, self._pool.account.stopper)
         # All stops run at once: a session that cannot be stopped now must not delay the stop of the next.
         stops = {
@@ -210,8 +211,10 @@ class Adoption:
         except ValueError:
             return
         if record.started_at is not None:
-            # Tenant and label are those of the first charge of the session.
-            payer = Payer(session_id=stored.session_id, tenant="", label="", free=record.spec.avatar.sandbox)
+            # The label is that of the first charge of the session.
+            payer = Payer(
+                session_id=stored.session_id, tenant=stored.tenant, label="", free=record.spec.avatar.sandbox
+            )
             await self._billing.ended(payer, record.usage.played_s)
 
     async def _final_payload(self, stored: StoredSession, fence: Fence) -> Payload:

@@ -21,6 +21,10 @@ from liveavatar_gateway.sessions.wakeup import Wakeup
 class PartsOwner(JournaledSession, Protocol):
     """A session as its parts see it."""
 
+    @property
+    def tenant(self) -> str:
+        """Tenant of the session; empty for anonymous callers."""
+
     def abandon(self) -> None:
         """End the session: its grace without an attachment is over."""
 
@@ -56,7 +60,7 @@ class SessionParts:
         attachments = Attachments(core.id, grace_s=grace_s, abandon=owner.abandon, changed=journal.change)
         payer = Payer(
             session_id=core.id,
-            tenant="",
+            tenant=owner.tenant,
             label=spec.labels.get(services.usage_label, ""),
             free=spec.avatar.sandbox,
         )

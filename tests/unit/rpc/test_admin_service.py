@@ -55,7 +55,7 @@ def usage():
 
 @pytest.fixture
 def service(session, usage):
-    async def end(_: str, reason: EndReason, *, wait_s: float | None):
+    async def end(_: str, reason: EndReason, *, tenant: None, wait_s: float | None):
         session.end(reason)
         return session.view()
 

@@ -7,11 +7,13 @@ import pytest
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
+from liveavatar_gateway.auth.authenticator import NoAuthenticator
 from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.session_service import SessionService
+from liveavatar_gateway.rpc.wishes import Wishes
 from testkit.actors import AVATAR_ID, Context, Process
 from testkit.avatar import audio_input_of
 
@@ -28,25 +30,25 @@ class Directory:
         self._process = process
         self.sessions: dict = {}
 
-    async def open(self, spec, request_id, *, wait_s):
+    async def open(self, spec, request_id, *, tenant, wait_s):
         session = self._process.session(detach_grace_s=spec.detach_grace_s, labels=spec.labels)
         self.sessions[session.id] = session
         self._process.run(session)
         return session
 
-    async def get(self, session_id):
+    async def get(self, session_id, *, tenant):
         return self.sessions[session_id]
 
-    async def view(self, session_id):
+    async def view(self, session_id, *, tenant):
         return self.sessions[session_id].view()
 
-    async def end(self, session_id, reason, *, wait_s):
+    async def end(self, session_id, reason, *, tenant, wait_s):
         session = self.sessions[session_id]
         session.end(reason)
         await session.finished.wait()
         return session.view()
 
-    def newest(self):
+    def newest(self, *, tenant):
         return list(reversed(self.sessions.values()))
 
 
@@ -64,7 +66,9 @@ def directory(process):
 
 @pytest.fixture
 def service(directory):
-    return SessionService(CONFIG, directory, SimpleNamespace(limit=9, used=2, waiting=1))
+    return SessionService(
+        CONFIG, directory, SimpleNamespace(limit=9, used=2, waiting=1), Wishes(CONFIG, NoAuthenticator())
+    )
 
 
 async def test_a_created_session_is_ready_and_comes_with_its_room_and_a_handle(service):

@@ -116,6 +116,24 @@ class Pool:
     def remove_keep_alive(self, _: object) -> None: ...
 
 
+class Billing:
+    """Counts nothing, and refuses if a test says so."""
+
+    refusal: GatewayError | None = None
+
+    async def require(self, _: object) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def adopt(self, *_: object, **__: object) -> None: ...
+
+    async def ended(self, *_: object) -> None: ...
+
+    def stopped(self, *_: object, **__: object) -> None: ...
+
+    async def refund(self, _: object) -> None: ...
+
+
 class Process:
     """State that the sessions of a process share."""
 
@@ -130,6 +148,8 @@ class Process:
             retention_s=0.0,
             pool=self.pool,
             journals=SimpleNamespace(open=lambda *_: self.journal),
+            billing=Billing(),
+            usage_label="",
             metrics=Metrics(),
             listener=SimpleNamespace(on_news=self.news.append),
         )

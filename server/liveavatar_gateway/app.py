@@ -33,7 +33,7 @@ from liveavatar_gateway.certificates import (
     read_pair,
 )
 from liveavatar_gateway.config import ConfigError, Settings, components, exposure, read_secret
-from liveavatar_gateway.core.errors import RegistryUnavailable
+from liveavatar_gateway.core.errors import BudgetExhausted, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.logs import dropped_line_count
 from liveavatar_gateway.registry.base import Registry
@@ -51,6 +51,8 @@ from liveavatar_gateway.rpc.interceptors.quotas import QuotaInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.adoption import Adoption
+from liveavatar_gateway.sessions.billing import Billing
+from liveavatar_gateway.sessions.budget_ends import BudgetEnds
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
@@ -58,6 +60,7 @@ from liveavatar_gateway.sessions.enforcement import Enforcer
 from liveavatar_gateway.sessions.inventory import Inventory
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper
+from liveavatar_gateway.sessions.usage_report import UsageReport
 from liveavatar_gateway.telemetry.audit import AuditLog
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
@@ -138,12 +141,20 @@ class App:
             account: Stopper(self.account.config.stop, RetiredKey(rest, self._rest))
             for account, rest in self._retired.items()
         }
+        self._billing = Billing(
+            self._registry,
+            self.metrics,
+            budget_of=self._access.authenticator.budget,
+            on_exhausted=self._end_for_budget,
+            is_running=lambda upstream_session_id: upstream_session_id in self.account.session_ids,
+        )
         self._adoption = Adoption(
             components.adoption(settings),
             self._journals,
             self.pool,
             retired=self._retired_stoppers,
             listener=self._audit.ends,
+            billing=self._billing,
         )
         self._create_readiness = CreateReadiness(
             self._journals,
@@ -158,11 +169,14 @@ class App:
             self._journals,
             self.metrics,
             adoption=self._adoption,
+            billing=self._billing,
             create_listener=self._create_readiness,
             limiter=self._access.limiter,
         )
         if (ends := self._audit.ends) is not None:
             self.directory.observers.add(ends)
+        self._budget_ends = BudgetEnds(lambda session_id: self.directory.local(session_id, tenant=None))
+        self.directory.observers.add(self._budget_ends)
         self._enforcer = Enforcer(self.directory.living, self._access.authenticator)
         self.sweeper = Sweeper(
             components.sweeper(settings),
@@ -173,6 +187,7 @@ class App:
         )
         self._sweep_task: asyncio.Task[None] | None = None
         self._journal_task: asyncio.Task[None] | None = None
+        self._billing_task: asyncio.Task[None] | None = None
         self._grace_until_s = 0.0
         """End of the drain's grace in the loop's time; 0 without a drain."""
         self._health = HealthServicer()
@@ -190,6 +205,10 @@ class App:
         self.port = 0
         self.mtls_port: int | None = None
         self.admin_port: int | None = None
+
+    def _end_for_budget(self, session_id: str, error: BudgetExhausted) -> None:
+        # The directory, in which sessions are found, is built after the billing that they use.
+        self._budget_ends.request(session_id, error)
 
     async def _stop_orphans(self) -> int:
         # The sweeper is built after the pool, in which adopted sessions run.
@@ -253,6 +272,7 @@ class App:
         await server.start()
         self._server = server
         self._journal_task = asyncio.create_task(write_journals(self._journals), name="registry/journals")
+        self._billing_task = asyncio.create_task(self._billing.run(), name="registry/billing")
         self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
         self._audit.add_to(self.reloads)
@@ -305,7 +325,14 @@ class App:
         lease_s = components.registry(settings).lease.ttl_s
         inventory = Inventory(self._registry, self.directory, self._adoption, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(components.admin(settings), self.directory, self._drain, self.account.permits, inventory),
+            AdminService(
+                components.admin(settings),
+                self.directory,
+                self._drain,
+                self.account.permits,
+                inventory,
+                usage=UsageReport(self._registry),
+            ),
             server,
         )
         if settings.reflection:
@@ -523,6 +550,7 @@ class App:
 
     async def _leave_registry(self) -> None:
         await _cancelled(self._journal_task)
+        await _cancelled(self._billing_task)
         await self._registry.__aexit__(None, None, None)
         await self._avatars.aclose()
         for rest in (self._rest, *self._retired.values()):

@@ -29,6 +29,8 @@ class AccessConfig:
 
     file: Path | None = None
     """File of tenants; None asks callers for no credential."""
+    has_registry: bool = True
+    """False without a registry that outlives the process, so that budgets are refused."""
     credential_grace_s: float = 30.0
     """Time for which a stream outlives its expired credential."""
     proxies: Proxies = field(default_factory=Proxies)
@@ -50,10 +52,11 @@ class Access:
         """
         self._file = config.file
         self._audit = audit
+        self._has_registry = config.has_registry
         self._keys = KeySetClient(config.proxies)
         self._known: Authenticator | None = None
         if config.file is not None:
-            self._known = Authenticator(auth_file.read(config.file), TokenVerifier(cache_of(self._keys)))
+            self._known = Authenticator(self._read(config.file), TokenVerifier(cache_of(self._keys)))
         self.authenticator: Authenticator | NoAuthenticator = self._known or NoAuthenticator()
         """Verifier of callers."""
         self.open_calls = OpenCalls(self.authenticator.check, grace_s=config.credential_grace_s)
@@ -67,11 +70,14 @@ class Access:
             reloads.add(
                 "file of tenants",
                 (file,),
-                lambda: auth_file.read(file),
+                lambda: self._read(file),
                 self._use,
                 watched=True,
                 settle_s=_SETTLE_S,
             )
+
+    def _read(self, file: Path) -> AuthConfig:
+        return auth_file.read(file, has_registry=self._has_registry)
 
     def _use(self, config: AuthConfig) -> bool:
         assert self._known is not None  # noqa: S101 - registered with a file alone

@@ -17,6 +17,7 @@ import httpx
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from liveavatar_gateway.auth import keys
+from liveavatar_gateway.auth.budgets import Budget
 from liveavatar_gateway.auth.principal import Role
 from liveavatar_gateway.auth.quotas import Quotas
 
@@ -100,6 +101,7 @@ class Tenant(_Table):
     keys: Annotated[tuple[KeyEntry, ...], Field(strict=False)] = ()
     certificates: Annotated[tuple[CertificateEntry, ...], Field(strict=False)] = ()
     quotas: Quotas = Field(default_factory=Quotas)
+    budget: Budget = Field(default_factory=Budget)
     rooms: Rooms = Field(default_factory=Rooms)
     avatars: Annotated[tuple[_AvatarId, ...] | None, Field(strict=False)] = None
     """Ids of the avatars that the tenant may use; None for all avatars, an empty list for none."""
@@ -204,6 +206,24 @@ class AuthConfig(_Table):
         }
         self._issuers = {issuer.issuer: issuer for issuer in self.issuers}
 
+    def budget(self, tenant: str) -> Budget:
+        """Return the budget of a tenant; without limits if the file does not have the tenant."""
+        found = self.tenants.get(tenant)
+        return Budget() if found is None else found.budget
+
+    def require_countable(self, *, has_registry: bool) -> None:
+        """Refuse budgets without a registry in which all processes, and later ones, count their minutes.
+
+        Raises:
+            UnusableAuthFile: a tenant has a budget, and there is no such registry.
+        """
+        limited = next((name for name, tenant in self.tenants.items() if tenant.budget.is_limited), None)
+        if limited is not None and not has_registry:
+            raise UnusableAuthFile(
+                f"tenants.{limited}.budget needs a registry, in which minutes are counted; set "
+                "GATEWAY_REGISTRY_FILE to a file, or remove the budgets"
+            )
+
     def key(self, key_id: str) -> tuple[str, KeyEntry] | None:
         """Return an API key with the name of its tenant; None if the file has no such key."""
         return self._keys.get(key_id)
@@ -217,11 +237,12 @@ class AuthConfig(_Table):
         return self._issuers.get(issuer)
 
 
-def read(path: Path, *, now: datetime | None = None) -> AuthConfig:
+def read(path: Path, *, has_registry: bool = True, now: datetime | None = None) -> AuthConfig:
     """Read and check the file. Blocks, so an event loop calls it in a thread.
 
     Args:
         path: Path of the file.
+        has_registry: False without a registry in which minutes are counted, so that budgets are refused.
         now: Time at which keys count as active; defaults to the present.
 
     Raises:
@@ -235,9 +256,11 @@ def read(path: Path, *, now: datetime | None = None) -> AuthConfig:
     if len(content) > MAX_BYTES:
         raise UnusableAuthFile(f"{SETTING}: {path} is larger than {MAX_BYTES} bytes")
     try:
-        return parse(content, now=now)
+        config = parse(content, now=now)
+        config.require_countable(has_registry=has_registry)
     except UnusableAuthFile as error:
         raise UnusableAuthFile(f"{SETTING}: {path}: {error}") from None
+    return config
 
 
 def parse(content: bytes, *, now: datetime | None = None) -> AuthConfig:
@@ -311,6 +334,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "keys": KeyEntry,
         "certificates": CertificateEntry,
         "quotas": Quotas,
+        "budget": Budget,
         "rooms": Rooms,
         "issuers": Issuer,
     }

@@ -6,6 +6,7 @@ from typing import Final
 
 from liveavatar_gateway.auth import keys
 from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry, Rooms
+from liveavatar_gateway.auth.budgets import Budget
 from liveavatar_gateway.auth.principal import ANONYMOUS, Method, Principal, Role
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.auth.tokens import TokenVerifier
@@ -57,6 +58,10 @@ class Authenticator:
         """Return the present quotas of a tenant; None for anonymous callers of before, who have none."""
         found = self._config.tenants.get(tenant)
         return None if found is None else found.quotas
+
+    def budget(self, tenant: str) -> Budget:
+        """Return the present budget of a tenant."""
+        return self._config.budget(tenant)
 
     def rooms(self, tenant: str) -> Rooms | None:
         """Return the rooms that a tenant may use; None for a tenant that may use every room."""
@@ -190,6 +195,10 @@ class NoAuthenticator:
     def quotas(self, _tenant: str) -> Quotas | None:
         """Return no quotas."""
         return None
+
+    def budget(self, _tenant: str) -> Budget:
+        """Return a budget without limits."""
+        return Budget()
 
     def rooms(self, _tenant: str) -> Rooms | None:
         """Return no limits to rooms."""

@@ -64,6 +64,7 @@ RULES: Final[Mapping[str, Rule]] = {
     f"{_ADMIN}/GetProcessStatus": frozenset({Role.ADMIN}),
     f"{_ADMIN}/ListOwnedSessions": frozenset({Role.ADMIN}),
     f"{_ADMIN}/EjectSession": frozenset({Role.ADMIN}),
+    f"{_ADMIN}/GetUsage": frozenset({Role.ADMIN}),
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANY_ROLE,
 }
 """Rule of each RPC, by `service/method`. A test compares it with proto/; an RPC without a rule is refused."""

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "sessions": ("sessions", "List, show, watch and end the sessions of a running gateway."),
     "avatars": ("avatars", "List the avatars that the caller may use."),
     "keys": ("keys", "Make, list and revoke the API keys of tenants."),
+    "usage": ("usage", "Show billed minutes, sessions and played time of tenants."),
     "admin": ("admin", "Operate a running gateway: drain, undrain, status, eject."),
 }
 """Module and summary of each command, in the order of the help; the command object is named like its module."""

@@ -55,7 +55,7 @@ def drain(address: str, ca: Path | None, grace_s: float | None, *, tls: bool, as
     request = p.DrainRequest()
     if grace_s is not None:
         request.grace.FromTimedelta(timedelta(seconds=grace_s))
-    with _stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(address, tls=tls, ca=ca) as stub:
         answer = stub.Drain(request, timeout=_TIMEOUT_S)
     deadline = answer.deadline.ToDatetime(UTC)
     if as_json:
@@ -71,7 +71,7 @@ def undrain(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
     """Accept new sessions again, and keep the current ones."""
     from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
-    with _stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(address, tls=tls, ca=ca) as stub:
         answer = stub.Undrain(p.UndrainRequest(), timeout=_TIMEOUT_S)
     if as_json:
         print_json({"was_draining": answer.was_draining})
@@ -86,7 +86,7 @@ def status(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
     """Show permits, waiting callers, sessions and taken-over sessions of the process."""
     from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
-    with _stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(address, tls=tls, ca=ca) as stub:
         answer = stub.GetProcessStatus(p.GetProcessStatusRequest(), timeout=_TIMEOUT_S)
     draining = answer.HasField("drain_deadline")
     fields = {
@@ -114,7 +114,7 @@ def status(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
 @_json_option
 def list_owned(address: str, ca: Path | None, limit: int | None, *, tls: bool, as_json: bool) -> None:
     """List the sessions of all processes that share the registry, newest first, with their owners."""
-    with _stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(address, tls=tls, ca=ca) as stub:
         found = [_owned(one) for one in itertools.islice(_all_owned(stub), limit)]
     if as_json:
         print_json(found)
@@ -135,13 +135,14 @@ def eject(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json:
     from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
     from liveavatar_gateway.cli.sessions import print_record, record_of  # noqa: PLC0415
 
-    with _stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(address, tls=tls, ca=ca) as stub:
         answer = stub.EjectSession(p.EjectSessionRequest(session_id=session_id), timeout=_EJECT_TIMEOUT_S)
     print_record(record_of(answer.session), as_json=as_json)
 
 
 @contextmanager
-def _stub(address: str, *, tls: bool, ca: Path | None) -> Iterator["AdminServiceStub"]:
+def admin_stub(address: str, *, tls: bool, ca: Path | None) -> Iterator["AdminServiceStub"]:
+    """Connect to the AdminService of a gateway."""
     from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub  # noqa: PLC0415 - keeps `--help` fast
 
     with stoppable(), channel(address, tls=tls, ca=ca, start=_START) as connected:

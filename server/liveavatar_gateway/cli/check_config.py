@@ -39,7 +39,9 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     try:
         exposure.check(settings)
         if settings.auth_file is not None:
-            shown["tenants"] = len(auth_file.read(settings.auth_file).tenants)
+            shown["tenants"] = len(
+                auth_file.read(settings.auth_file, has_registry=components.access(settings).has_registry).tenants
+            )
     except (ConfigError, auth_file.UnusableAuthFile) as error:
         fail(str(error))
     config = components.registry(settings)

@@ -10,7 +10,7 @@ from liveavatar_gateway.core.rotation_plan import RotationConfig
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.scheduler import SchedulerConfig
 from liveavatar_gateway.registry.base import LeaseConfig
-from liveavatar_gateway.registry.factory import RegistryConfig, account_name
+from liveavatar_gateway.registry.factory import OFF, RegistryConfig, account_name
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
@@ -71,6 +71,7 @@ def directory(settings: Settings) -> DirectoryConfig:
         reconnect=ReconnectConfig(budget_s=settings.reconnect_budget_s),
         retention_s=settings.retention_s,
         max_chunk_bytes=settings.max_chunk_bytes,
+        usage_label=settings.usage_label,
     )
 
 
@@ -143,7 +144,10 @@ def rest(settings: Settings) -> RestConfig:
 def access(settings: Settings) -> AccessConfig:
     """Return the configuration of access control."""
     return AccessConfig(
-        file=settings.auth_file, credential_grace_s=settings.credential_grace_s, proxies=settings.proxies
+        file=settings.auth_file,
+        has_registry=settings.registry_file != OFF,
+        credential_grace_s=settings.credential_grace_s,
+        proxies=settings.proxies,
     )
 
 

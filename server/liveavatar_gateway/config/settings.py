@@ -258,6 +258,13 @@ class Settings(BaseSettings):
         None, description="File with the LiveKit secret, as an alternative to the secret."
     )
 
+    usage_label: str = Field(
+        "",
+        max_length=100,
+        description="Key of the session label by whose value usage is broken down, beside day and tenant. Values "
+        "beyond 1000 of a tenant and day are counted together.",
+    )
+
     first_packet_s: float = Field(
         0.4,
         ge=0.1,

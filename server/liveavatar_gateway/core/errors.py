@@ -464,6 +464,36 @@ class CapacityExhausted(CapacityError):
         return self.metadata.get("scope", "")
 
 
+class BudgetExhausted(CapacityError):
+    """The tenant has spent its budget of billed minutes."""
+
+    reason = "BUDGET_EXHAUSTED"
+
+    def __init__(
+        self, tenant: str, *, period: str, used: int, limit: int, until: str, retry_after_s: float
+    ) -> None:
+        """Create the error.
+
+        Args:
+            tenant: Tenant of the budget.
+            period: Period whose budget is spent: `hour`, `day` or `month`, in UTC.
+            used: Minutes that were spent in the period.
+            limit: Minutes of the period.
+            until: End of the period, ISO 8601.
+            retry_after_s: Time until then.
+        """
+        super().__init__(
+            f"the tenant {tenant} has spent {used} of the {limit} minutes of this {period}; open a session after "
+            f"{until}, or ask the operator of the gateway for a larger budget",
+            retry_after_s=retry_after_s,
+            tenant=tenant,
+            period=period,
+            used=used,
+            limit=limit,
+            until=until,
+        )
+
+
 class AttachSuperseded(OwnershipError):
     """Another `Attach` took over."""
 

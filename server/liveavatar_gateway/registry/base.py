@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+from liveavatar_gateway.registry.usage import NO_LIMITS, Charge, Charged, Limits, Spent, UsageKey, UsageRow
+
 Payload = Mapping[str, Any]
 """JSON object."""
 
@@ -203,3 +205,36 @@ class Registry(Protocol):
 
     async def purge(self) -> None:
         """Remove final records whose retention is over, and dead processes that own nothing."""
+
+    # --- usage, of all accounts together: a new API key must neither reset a budget nor hide what was spent
+
+    async def charge(self, charge: Charge, *, limits: Limits = NO_LIMITS) -> Spent:
+        """Count what a charge adds to what is counted under its id, and return the tenant's minutes.
+
+        Nothing is counted if minutes that it adds exceed a limit; the result says so.
+        """
+
+    async def refund(self, charge_id: str) -> None:
+        """Take back all that was counted under an id, from the hour of its first charge. Idempotent."""
+
+    async def charged(self, charge_ids: Sequence[str]) -> Mapping[str, Charged]:
+        """Return the charges of these ids; unknown ids are left out."""
+
+    async def spent(self, tenant: str, hour: int) -> Spent:
+        """Return the minutes of a tenant in an hour, and in its day and month."""
+
+    async def usage(
+        self, *, tenant: str | None, first_day: int, last_day: int, after: UsageKey, size: int
+    ) -> Sequence[UsageRow]:
+        """Return usage by day, tenant and label, in that order.
+
+        Args:
+            tenant: The only tenant; None for all.
+            first_day: First day.
+            last_day: Last day, included.
+            after: Key after which rows are returned.
+            size: Largest number of rows.
+        """
+
+    async def tidy_usage(self, hour: int) -> None:
+        """Merge and remove usage that is old at an hour. Charges of living sessions stay."""

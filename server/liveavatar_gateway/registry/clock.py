@@ -40,6 +40,10 @@ class MachineClock:
         """Return whether a stored time is no further ahead than a gateway would write, and is a number."""
         return mono_s <= self.now_s() + _MAX_AHEAD_S
 
+    def comparable(self, boot_id: str | None, mono_s: float | None) -> float | None:
+        """Return a stored time if it can be compared with times of now; None otherwise."""
+        return mono_s if mono_s is not None and self.reads(boot_id) and self.is_plausible(mono_s) else None
+
 
 def this_boot() -> str:
     """Return the name of this start of the machine."""

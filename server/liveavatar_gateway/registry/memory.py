@@ -11,6 +11,8 @@ from typing import Self
 from liveavatar_gateway.core.errors import OwnerMoved
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession, Upstream
 from liveavatar_gateway.registry.lease import is_dead
+from liveavatar_gateway.registry.usage import NO_LIMITS, Charge, Charged, Limits, Spent, UsageKey, UsageRow
+from liveavatar_gateway.registry.usage_memory import UsageMemory
 
 
 @dataclass(slots=True)
@@ -27,6 +29,7 @@ class Memory:
     kept_until_s: dict[str, float] = field(default_factory=dict)
     quarantine: list[tuple[str, StoredSession]] = field(default_factory=list)
     """Reason and content of each unreadable session."""
+    usage: UsageMemory = field(default_factory=UsageMemory)
 
 
 class MemoryRegistry:
@@ -241,3 +244,29 @@ class MemoryRegistry:
         owners = {stored.owner for stored in self._memory.sessions.values() if not stored.ended}
         for owner in [name for name in self._memory.leases if name not in owners and self._is_dead(name)]:
             del self._memory.leases[owner]
+
+    # --- usage
+
+    async def charge(self, charge: Charge, *, limits: Limits = NO_LIMITS) -> Spent:
+        return self._memory.usage.charge(charge, limits)
+
+    async def refund(self, charge_id: str) -> None:
+        self._memory.usage.refund(charge_id)
+
+    async def charged(self, charge_ids: Sequence[str]) -> Mapping[str, Charged]:
+        return self._memory.usage.charged(charge_ids)
+
+    async def spent(self, tenant: str, hour: int) -> Spent:
+        return self._memory.usage.spent(tenant, hour)
+
+    async def usage(
+        self, *, tenant: str | None, first_day: int, last_day: int, after: UsageKey, size: int
+    ) -> Sequence[UsageRow]:
+        return self._memory.usage.rows(
+            tenant=tenant, first_day=first_day, last_day=last_day, after=after, size=size
+        )
+
+    async def tidy_usage(self, hour: int) -> None:
+        living = [stored for stored in self._memory.sessions.values() if not stored.ended]
+        upstreams = {known.upstream_session_id for stored in living for known in stored.upstreams}
+        self._memory.usage.tidy(hour, upstreams | {stored.session_id for stored in living})

@@ -129,9 +129,8 @@ class RowReader:
 
     def _comparable(self, boot_id: str | None, mono_s: float | None, offset_s: float = 0.0) -> float | None:
         """Return a stored time on the caller's clock, which is the machine's; None when nobody can tell."""
-        if mono_s is None or not self._clock.reads(boot_id) or not self._clock.is_plausible(mono_s):
-            return None
-        return mono_s + offset_s
+        known_mono_s = self._clock.comparable(boot_id, mono_s)
+        return None if known_mono_s is None else known_mono_s + offset_s
 
 
 def _handles(packed: bytes, problems: list[str]) -> tuple[HandleHash, ...]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.registry.database import begin
+from liveavatar_gateway.registry.usage_tables import USAGE_SCHEMA
 
 VERSION: Final = 6
 
@@ -70,6 +71,7 @@ SCHEMA: Final = (
     ) STRICT""",
     "CREATE INDEX upstreams_of ON upstreams (session_id)",
     _QUARANTINE,
+    *USAGE_SCHEMA,
 )
 
 UPGRADES: Final = {
@@ -91,6 +93,7 @@ UPGRADES: Final = {
         "ALTER TABLE sessions RENAME COLUMN end_wanted TO end_request",
         "ALTER TABLE utterances RENAME COLUMN facts TO payload",
         "ALTER TABLE quarantine RENAME COLUMN facts TO payload",
+        *USAGE_SCHEMA,
     ),
 }
 """Statements that lead from a version to the next."""

@@ -20,6 +20,7 @@ import orjson
 import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
+from liveavatar_gateway.registry import usage_tables
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession
 from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.database import BUSY_MS, Database, begin, unavailable
@@ -31,6 +32,7 @@ from liveavatar_gateway.registry.processes import Processes
 from liveavatar_gateway.registry.rows import MAX_NUMBER, RowReader, access_context
 from liveavatar_gateway.registry.schema import DISOWN, upgrade
 from liveavatar_gateway.registry.sealing import Sealer
+from liveavatar_gateway.registry.usage import NO_LIMITS, Charge, Charged, Limits, Spent, UsageKey, UsageRow
 
 _Result = TypeVar("_Result")
 
@@ -434,3 +436,35 @@ class SqliteRegistry:
             self._processes.purge(connection)
 
         await self._database.write(work)
+
+    # --- usage
+
+    async def charge(self, charge: Charge, *, limits: Limits = NO_LIMITS) -> Spent:
+        def work(connection: sqlite3.Connection) -> Spent:
+            self._database.require_file()
+            return usage_tables.charge(connection, self._clock, charge, limits)
+
+        return await self._database.transact(work)
+
+    async def refund(self, charge_id: str) -> None:
+        await self._database.transact(lambda connection: usage_tables.refund(connection, charge_id))
+
+    async def charged(self, charge_ids: Sequence[str]) -> Mapping[str, Charged]:
+        return await self._database.read(
+            lambda connection: usage_tables.charged(connection, self._clock, charge_ids)
+        )
+
+    async def spent(self, tenant: str, hour: int) -> Spent:
+        return await self._database.read(lambda connection: usage_tables.spent(connection, tenant, hour))
+
+    async def usage(
+        self, *, tenant: str | None, first_day: int, last_day: int, after: UsageKey, size: int
+    ) -> Sequence[UsageRow]:
+        return await self._database.read(
+            lambda connection: usage_tables.rows(
+                connection, tenant=tenant, first_day=first_day, last_day=last_day, after=after, size=size
+            )
+        )
+
+    async def tidy_usage(self, hour: int) -> None:
+        await self._database.transact(lambda connection: usage_tables.tidy(connection, hour))

@@ -1,7 +1,7 @@
 """`AdminService`: calls of operators, on a port of its own."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import grpc
@@ -10,12 +10,14 @@ from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceServicer
 from liveavatar_gateway import __version__
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.registry.usage import UsageRow, date_of
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.interceptors.audit import audited
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.inventory import Inventory, OwnedSession
+from liveavatar_gateway.sessions.usage_report import UsageReport
 from liveavatar_gateway.upstream.permits import Permits
 
 _MAX_GRACE_S: Final = 3600.0
@@ -34,13 +36,21 @@ class AdminService(AdminServiceServicer):
     """Operation of this process."""
 
     def __init__(
-        self, config: AdminConfig, directory: Directory, drain: Drain, permits: Permits, inventory: Inventory
+        self,
+        config: AdminConfig,
+        directory: Directory,
+        drain: Drain,
+        permits: Permits,
+        inventory: Inventory,
+        *,
+        usage: UsageReport,
     ) -> None:
         self._config = config
         self._directory = directory
         self._drain = drain
         self._permits = permits
         self._inventory = inventory
+        self._usage = usage
         self._started_at = datetime.now(UTC)
 
     async def Drain(  # noqa: N802, D102 - named and described in the contract
@@ -102,6 +112,29 @@ class AdminService(AdminServiceServicer):
                 wait_s=mapping.permit_wait_s(context.time_remaining()),
             )
         return p.EjectSessionResponse(session=mapping.session_message(view))
+
+    async def GetUsage(  # noqa: N802, D102
+        self, request: p.GetUsageRequest, context: _Context
+    ) -> p.GetUsageResponse:
+        found, next_token = await self._usage.page(
+            tenant=request.tenant if request.HasField("tenant") else None,
+            first_day=mapping.day_of(request.first_day, "first_day", default=date(1970, 1, 1)),
+            last_day=mapping.day_of(request.last_day, "last_day", default=datetime.now(UTC).date()),
+            token=request.page_token,
+            size=mapping.page_size(request.page_size),
+        )
+        return p.GetUsageResponse(rows=readable(found, _usage_row), next_page_token=next_token)
+
+
+def _usage_row(row: UsageRow) -> p.UsageRow:
+    return p.UsageRow(
+        day=date_of(row.day).isoformat(),
+        tenant=row.tenant,
+        label=row.label,
+        session_count=row.session_count,
+        billed_minutes=row.minutes,
+        played=mapping.duration(row.played_s),
+    )
 
 
 def _owned(owned: OwnedSession) -> p.OwnedSession:

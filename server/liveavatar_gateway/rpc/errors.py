@@ -44,6 +44,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.CreditExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.CapacityExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.BudgetExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UpstreamRateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UtteranceIdReused: grpc.StatusCode.ALREADY_EXISTS,
     e.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
@@ -108,6 +109,10 @@ def _details(error: e.GatewayError) -> list[Message]:
     if isinstance(error, e.CapacityExhausted):
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.scope, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[quota]))
+    if isinstance(error, e.BudgetExhausted):
+        subject = f"tenant:{error.metadata.get('tenant', '')}"
+        spent = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[spent]))
     if isinstance(error, e.QuotaExceeded):
         subject = f"tenant:{error.metadata.get('tenant', '')}/{error.metadata.get('scope', '')}"
         quota = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -111,6 +111,23 @@ def permit_wait_s(time_remaining_s: float | None) -> float | None:
     if time_remaining_s is None:
         return None
     return max(0.0, min(time_remaining_s - min(0.5, time_remaining_s * 0.2), _MAX_WAIT_S))
+
+
+def day_of(text: str, field: str, *, default: date) -> date:
+    """Return a day that a caller wrote as "YYYY-MM-DD"; the default if it is empty.
+
+    Raises:
+        InvalidField: it is no day.
+    """
+    if not text:
+        return default
+    try:
+        # fromisoformat alone accepts other forms too, such as 20261130 and 2026-W49-1.
+        if len(text) == len("YYYY-MM-DD") and "W" not in text:
+            return date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise InvalidField(f"{field} must be a day, as in 2026-11-30", field=field)
 
 
 def checked_id(value: str, field: str, *, required: bool) -> str:

@@ -12,12 +12,13 @@ import structlog
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload, StoredSession
+from liveavatar_gateway.sessions.billing import Billing, Payer
 from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.record import Record, left_s, read_record, requested_end
 from liveavatar_gateway.sessions.restore import current_upstream
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.pool import Pool
-from liveavatar_gateway.upstream.stopper import Stopper
+from liveavatar_gateway.upstream.stopper import Stopped, Stopper
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class Adoption:
         journals: JournalWriter,
         pool: Pool,
         *,
+        billing: Billing,
         retired: Mapping[str, Stopper] | None = None,
         listener: SweepListener | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class Adoption:
             config: Times.
             journals: Journals of sessions, and their registry.
             pool: Runs tasks, and stops LiveAvatar sessions of the present key.
+            billing: Counts the last minutes of sessions that are stopped.
             retired: Stoppers for sessions of retired keys, by account.
             listener: Receiver of ends of sessions that do not continue.
         """
@@ -94,6 +97,7 @@ class Adoption:
         self._config = config
         self._journals = journals
         self._pool = pool
+        self._billing = billing
         self._retired = retired or {}
 
     def is_lost(self, stored: StoredSession) -> bool:
@@ -156,11 +160,19 @@ class Adoption:
         """Stop a LiveAvatar session that no session uses; returns whether LiveAvatar stopped a running session."""
         stopper = self._pool.account.stopper
         stop = await stopper.stop(upstream_session_id, _STOP_REASON, may_be_starting=may_be_starting)
+        await self._settle(upstream_session_id, stop, may_be_starting=may_be_starting)
         try:
             await self._journals.registry.drop_upstream(upstream_session_id)
         except RegistryUnavailable as error:
             self._journals.note_outage(error)
         return stop.counts
+
+    async def _settle(self, upstream_session_id: str, stop: Stopped, *, may_be_starting: bool) -> None:
+        """Count the last minutes of a stopped session, or give back the minute of one that never started."""
+        if stop is Stopped.BEFORE and may_be_starting:
+            await self._billing.refund(upstream_session_id)
+        else:
+            self._billing.stopped(upstream_session_id, ran=stop is not Stopped.BEFORE)
 
     async def begin_to_end(self, stored: StoredSession) -> asyncio.Task[int] | None:
         """Claim a session and end it; returns the task, or None when another process was faster.
@@ -190,9 +202,12 @@ class Adoption:
             )
             for upstream in stored.upstreams
         }
+        starting = {upstream.upstream_session_id for upstream in stored.upstreams if upstream.access is None}
         for upstream_session_id, stop in stops.items():
             stopped += (await stop).counts
+            await self._settle(upstream_session_id, stop.result(), may_be_starting=upstream_session_id in starting)
             await journal.stopped(upstream_session_id)
+        await self._count_played(stored)
         # The end is an event like others, with a number that no caller has seen.
         journal.note_sequence(stored.sequence + 1)
         await journal.finish(self._config.retention_s)
@@ -202,6 +217,18 @@ class Adoption:
             self._listener.on_swept(stored.session_id, stored.tenant, payload)
         _log.info("session.swept", session=stored.session_id, epoch=fence.epoch, stopped=stopped)
         return stopped
+
+    async def _count_played(self, stored: StoredSession) -> None:
+        try:
+            record = read_record(stored)
+        except ValueError:
+            return
+        if record.started_at is not None:
+            # The label is that of the first charge of the session.
+            payer = Payer(
+                session_id=stored.session_id, tenant=stored.tenant, label="", free=record.spec.avatar.sandbox
+            )
+            await self._billing.ended(payer, record.usage.played_s)
 
     async def _final_payload(self, stored: StoredSession, fence: Fence) -> Payload:
         """Return the final record of a session; empty for an unreadable session, which is quarantined."""

@@ -9,6 +9,7 @@ import structlog
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.journal import SessionJournal
 from liveavatar_gateway.sessions.record import Usage
 from liveavatar_gateway.sessions.restore import RestoredSession
@@ -34,6 +35,8 @@ class Avatars:
         pool: Pool,
         journal: SessionJournal,
         restored: RestoredSession | None,
+        *,
+        billed: BilledJournal,
     ) -> None:
         """Begin without an avatar, or with the one of a process that is gone.
 
@@ -43,11 +46,13 @@ class Avatars:
             pool: Source of sessions at LiveAvatar.
             journal: Journal of the session.
             restored: State that another process left; None for a new session.
+            billed: Journal of its LiveAvatar sessions, and of their minutes.
         """
         self._spec = spec
         self._core = core
         self._pool = pool
         self._journal = journal
+        self._billed = billed
         self.upstream: UpstreamSession | None = None
         """Session at LiveAvatar that speaks; None before the first is started."""
         self.started: Started | None = None if restored is None else restored.started
@@ -79,14 +84,16 @@ class Avatars:
         Raises:
             GatewayError: it could not be started.
         """
-        upstream = await self._pool.start(self._spec.avatar_request(1), self._journal, wait_s=wait_s)
+        await self._billed.require_budget()
+        upstream = await self._pool.start(self._spec.avatar_request(1), self._billed, wait_s=wait_s)
         self._set_current(upstream)
         self.upstream = upstream
         return upstream
 
     def adopt(self, started: Started) -> None:
         """Continue with the avatar of a process that is gone."""
-        self.upstream = self._pool.adopt(started, self._journal)
+        self.upstream = self._pool.adopt(started, self._billed)
+        self._billed.adopted(started, self.started_at)
 
     def _set_current(self, upstream: UpstreamSession) -> None:
         self.started, self.started_at = upstream.started, datetime.now(UTC)
@@ -101,7 +108,7 @@ class Avatars:
         # Saved first: two avatars must not join a room under the same identity.
         await self._journal.save()
         return await self._pool.start(
-            self._spec.avatar_request(self.avatar_count), self._journal, wait_s=_STANDBY_WAIT_S
+            self._spec.avatar_request(self.avatar_count), self._billed, wait_s=_STANDBY_WAIT_S
         )
 
     async def take_over(self, standby: Standby) -> None:

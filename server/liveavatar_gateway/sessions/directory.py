@@ -21,6 +21,7 @@ from liveavatar_gateway.core.errors import (
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, StoredSession
 from liveavatar_gateway.sessions.adoption import Adoption
+from liveavatar_gateway.sessions.billing import Billing
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
 from liveavatar_gateway.sessions.journal import JournalWriter
@@ -63,6 +64,8 @@ class DirectoryConfig:
     """Time that an ended session stays readable."""
     max_ended: int = 1000
     """Largest number of ended sessions of one tenant that stay readable."""
+    usage_label: str = ""
+    """Key of the session label under whose value usage is counted; empty for none."""
     exit_timeout_s: float = 5.0
     """Time for which the exit waits until LiveAvatar confirms stops."""
 
@@ -106,6 +109,7 @@ class Directory:
         metrics: Metrics,
         *,
         adoption: Adoption,
+        billing: Billing,
         create_listener: CreateListener,
         limiter: Limiter,
     ) -> None:
@@ -117,6 +121,7 @@ class Directory:
             journals: Journals of sessions, and their registry.
             metrics: Metrics of sessions.
             adoption: Claims of sessions of dead processes.
+            billing: Counter of minutes and usage.
             create_listener: Receiver of errors of creates.
             limiter: Quotas of tenants.
         """
@@ -134,6 +139,8 @@ class Directory:
             retention_s=config.retention_s,
             pool=pool,
             journals=journals,
+            billing=billing,
+            usage_label=config.usage_label,
             metrics=metrics,
             listener=self.observers,
         )

@@ -111,6 +111,10 @@ class SessionJournal:
         self._dropped.add(upstream_session_id)
         await self._writer.write(self)
 
+    async def not_started(self, upstream_session_id: str) -> None:
+        """Save that a LiveAvatar session was not started."""
+        await self.stopped(upstream_session_id)
+
     async def confirm_lease(self) -> None:
         """Verify that this process still owns the session, see `JournalWriter.confirm_lease`."""
         if self.fence is not None and not self.closed:

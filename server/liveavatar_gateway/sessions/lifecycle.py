@@ -107,8 +107,10 @@ class SessionLifecycle:
         await self._record()
 
     async def _record(self) -> None:
-        """Write the final record; the journal writes it later if the registry does not work now."""
+        """Write usage and the final record; both are written later if the registry does not work now."""
         try:
+            if self._avatars.started is not None:
+                await self._parts.billed.ended(self._core.speech.totals.played_s)
             await self._parts.journal.finish(self._services.retention_s)
         finally:
             self.recorded.set()

@@ -6,6 +6,8 @@ from typing import Protocol
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.avatars import Avatars
+from liveavatar_gateway.sessions.billed_journal import BilledJournal
+from liveavatar_gateway.sessions.billing import Payer
 from liveavatar_gateway.sessions.interrupt_waiters import InterruptWaiters
 from liveavatar_gateway.sessions.journal import JournaledSession, SessionJournal
 from liveavatar_gateway.sessions.publisher import EventPublisher
@@ -18,6 +20,10 @@ from liveavatar_gateway.sessions.wakeup import Wakeup
 
 class PartsOwner(JournaledSession, Protocol):
     """A session as its parts see it."""
+
+    @property
+    def tenant(self) -> str:
+        """Tenant of the session; empty for anonymous callers."""
 
     def abandon(self) -> None:
         """End the session: its grace without an attachment is over."""
@@ -35,6 +41,7 @@ class SessionParts:
     attachments: Attachments
     interrupts: InterruptWaiters
     utterances: SessionUtterances
+    billed: BilledJournal
     avatars: Avatars
     publisher: EventPublisher
 
@@ -51,6 +58,13 @@ class SessionParts:
         journal = services.journals.open(owner, None if restored is None else restored.fence)
         grace_s = spec.detach_grace_s
         attachments = Attachments(core.id, grace_s=grace_s, abandon=owner.abandon, changed=journal.change)
+        payer = Payer(
+            session_id=core.id,
+            tenant=owner.tenant,
+            label=spec.labels.get(services.usage_label, ""),
+            free=spec.avatar.sandbox,
+        )
+        billed = BilledJournal(journal, services.billing, payer)
         return cls(
             core=core,
             wake=wake,
@@ -60,7 +74,8 @@ class SessionParts:
             utterances=SessionUtterances(
                 core, journal=journal, metrics=services.metrics, meter=meter, wake=wake, grace_s=grace_s
             ),
-            avatars=Avatars(spec, core, services.pool, journal, restored),
+            billed=billed,
+            avatars=Avatars(spec, core, services.pool, journal, restored, billed=billed),
             publisher=EventPublisher(
                 core,
                 journal=journal,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from liveavatar_gateway.core.config import SessionConfig
+from liveavatar_gateway.sessions.billing import Billing
 from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.publisher import SessionListener
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
@@ -36,6 +37,10 @@ class SessionServices:
     """Source of sessions at LiveAvatar."""
     journals: JournalWriter
     """State of sessions that outlives this process."""
+    billing: Billing
+    """Counter of minutes and usage."""
+    usage_label: str
+    """Key of the session label under whose value usage is counted; empty for none."""
     metrics: Metrics
     listener: SessionListener
     """Receiver of the news of all sessions."""

@@ -32,6 +32,7 @@ _LIVING: Final = tuple(state for state in SessionState if state is not SessionSt
 _OPEN_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60)
 _SPEECH_BUCKETS_S: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 _LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+_MAX_TENANTS: Final = 1000
 SOCKET_CLOSED: Final = "SOCKET_CLOSED"
 """Upstream error without a reason in the contract: a command socket was lost during its session."""
 
@@ -164,6 +165,25 @@ class Metrics:
             registry=own,
         )
         self._registry_available.set(1)
+        self._billed_minutes = Counter(
+            "gateway_billed_minutes",
+            "Billed minutes that began, by tenant; the first 1000 tenants, and `other`.",
+            ["tenant"],
+            registry=own,
+        )
+        self._budget_warnings = Counter(
+            "gateway_budget_warnings",
+            "Budgets of which 80 % were spent, by tenant; one for each hour, day or month.",
+            ["tenant"],
+            registry=own,
+        )
+        self._budget_refusals = Counter(
+            "gateway_budget_refusals",
+            "Sessions that were refused because a budget was spent, by tenant.",
+            ["tenant"],
+            registry=own,
+        )
+        self._tenants: set[str] = set()
         self._rpcs = Counter(
             "gateway_rpcs", "Completed calls, by method and code.", ["method", "code"], registry=own
         )
@@ -250,6 +270,27 @@ class Metrics:
     def registry_works(self, *, works: bool) -> None:
         """Record if the registry can be written."""
         self._registry_available.set(works)
+
+    @never_raises
+    def minutes_billed(self, tenant: str, minutes: int) -> None:
+        """Record billed minutes that began."""
+        self._billed_minutes.labels(self._tenant_label(tenant)).inc(minutes)
+
+    @never_raises
+    def budget_warned(self, tenant: str) -> None:
+        """Record that most of a budget is spent."""
+        self._budget_warnings.labels(self._tenant_label(tenant)).inc()
+
+    @never_raises
+    def budget_refused(self, tenant: str) -> None:
+        """Record a session that a spent budget refused."""
+        self._budget_refusals.labels(self._tenant_label(tenant)).inc()
+
+    def _tenant_label(self, tenant: str) -> str:
+        """Return a tenant as a label: the tenants of the file are many at most, and each series costs memory."""
+        if len(self._tenants) < _MAX_TENANTS:
+            self._tenants.add(tenant)
+        return tenant if tenant in self._tenants else "other"
 
     @never_raises
     def rpc_began(self, method: str) -> None:

@@ -19,4 +19,7 @@ class UpstreamJournal(Protocol):
         """Record a running session with its addresses and tokens."""
 
     async def stopped(self, upstream_session_id: str) -> None:
-        """Remove the record of a session that does not run, or no longer runs."""
+        """Remove the record of a session that no longer runs."""
+
+    async def not_started(self, upstream_session_id: str) -> None:
+        """Remove the record of a session that was not started, so that it was not billed."""

@@ -28,6 +28,7 @@ from liveavatar_gateway.upstream.proxies import Proxies
 from liveavatar_gateway.upstream.session import STOP_REASON, UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket
 from liveavatar_gateway.upstream.standstill import EXTRA_WAIT_S, STOOD_STILL_S
+from liveavatar_gateway.upstream.stopper import Stopped
 
 _Result = TypeVar("_Result")
 
@@ -237,7 +238,7 @@ class Pool:
     @staticmethod
     async def _undo_note(noting: asyncio.Task[None], session_id: str, journal: UpstreamJournal) -> None:
         await asyncio.gather(noting, return_exceptions=True)
-        await journal.stopped(session_id)
+        await journal.not_started(session_id)
 
     def _livekit_room(self, request: AvatarRequest) -> LiveKitAccess | None:
         if request.participant is None:
@@ -266,7 +267,7 @@ class Pool:
                 permit.refuse()
             else:
                 permit.release(settle=False)
-            await journal.stopped(minted.session_id)
+            await journal.not_started(minted.session_id)
             raise
         permit.accept()
         await journal.started(started)
@@ -278,8 +279,11 @@ class Pool:
         """Stop the session that a failed start may have left running."""
         stopper = self.account.stopper
         try:
-            await stopper.stop(minted.session_id, STOP_REASON, may_be_starting=may_be_starting)
-            await journal.stopped(minted.session_id)
+            stopped = await stopper.stop(minted.session_id, STOP_REASON, may_be_starting=may_be_starting)
+            if stopped is Stopped.BEFORE:
+                await journal.not_started(minted.session_id)
+            else:
+                await journal.stopped(minted.session_id)
         finally:
             self.account.remove_session(minted.session_id)
             permit.release(settle=True)

@@ -12,6 +12,7 @@ from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.sealing import Sealer
 from liveavatar_gateway.registry.sqlite import SqliteRegistry
+from liveavatar_gateway.registry.usage import Charge
 
 KEY = b"k" * 32
 
@@ -193,6 +194,8 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     async with _registry(path) as before:
         await before.create("s-1", {"kept": True})
     connection = sqlite3.connect(path)
+    for table in ("charges", "usage", "spent"):
+        connection.execute(f"DROP TABLE {table}")
     connection.execute("DROP INDEX requests")
     connection.execute("ALTER TABLE sessions DROP COLUMN tenant")
     connection.execute("ALTER TABLE sessions RENAME COLUMN end_request TO end_wanted")
@@ -215,6 +218,8 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
         assert (await registry.find("s-1")).payload == {"kept": True}
         await registry.request_end("s-1", "OPERATOR")
         assert (await registry.find("s-1")).end_request == "OPERATOR"
+        charge = Charge(id="up-1", tenant="acme", label="", hour=1, minutes=2)
+        assert (await registry.charge(charge)).month == 2
         await registry.reserve("s-2", {}, tenant="acme", request_id="wish")
         assert (await registry.find_request("wish", tenant="acme")).tenant == "acme"
         assert await registry.find_request("wish", tenant="") is None

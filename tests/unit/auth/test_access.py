@@ -52,3 +52,27 @@ async def test_a_changed_file_counts_for_quotas_and_open_calls(tmp_path):
     assert not access.authenticator.is_active("acme")
     assert access.authenticator.is_active(""), "anonymous sessions of before end by their own grace"
     await access.aclose()
+
+
+async def test_budgets_without_a_registry_are_refused_at_the_start_and_at_a_reload(tmp_path):
+    file = tmp_path / "tenants.toml"
+    file.write_text("[tenants.acme]\n")
+    access, reloads = Access(AccessConfig(file=file, has_registry=False)), FileReloads()
+    access.add_to(reloads)
+    file.write_text("[tenants.acme.budget]\nminutes_per_day = 3\n")
+    await reloads.reload()
+    assert not access.authenticator.budget("acme").is_limited
+    await access.aclose()
+    with pytest.raises(UnusableAuthFile, match="GATEWAY_REGISTRY_FILE"):
+        Access(AccessConfig(file=file, has_registry=False))
+
+
+async def test_a_changed_budget_counts_at_once(tmp_path):
+    file = tmp_path / "tenants.toml"
+    file.write_text("[tenants.acme]\n")
+    access, reloads = Access(AccessConfig(file=file)), FileReloads()
+    access.add_to(reloads)
+    file.write_text("[tenants.acme.budget]\nminutes_per_day = 3\n")
+    await reloads.reload()
+    assert access.authenticator.budget("acme").minutes_per_day == 3
+    await access.aclose()

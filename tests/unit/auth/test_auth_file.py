@@ -84,6 +84,8 @@ def test_an_empty_file_knows_nobody():
         ("[tenants.Acme]", "tenants.Acme: does not match "),
         ("[tenants.acme.quotas]\nmax_sessions = -1", "tenants.acme.quotas.max_sessions: Input should be greater"),
         ("[tenants.acme.quotas]\nmax_sesions = 1", "did you mean max_sessions?"),
+        ("[tenants.acme.budget]\nminutes_per_day = -1", "tenants.acme.budget.minutes_per_day: Input should be"),
+        ("[tenants.acme.budget]\nminutes_a_day = 1", "did you mean minutes_per_day?"),
         (key(digest='"sha256:1"'), "tenants.acme.keys[0].digest: does not match ^sha256:"),
         (key(id='"x"'), "tenants.acme.keys[0].id: does not match "),
         (key(roles="[]"), "tenants.acme.keys[0].roles: "),
@@ -193,3 +195,18 @@ def test_a_tenant_has_all_avatars_or_those_of_its_list():
     assert [found[name].avatars for name in ("all", "some", "none")] == [None, (ada,), ()]
     said = refusal('[tenants.acme]\navatars = ["Ada"]')
     assert said.startswith("tenants.acme.avatars[0]: does not match ")
+
+
+def test_the_budget_of_a_tenant_is_found_and_strangers_have_none():
+    config = parse(b"[tenants.acme.budget]\nminutes_per_day = 60\nat_limit = 'end'\n[tenants.zoo]")
+    assert (config.budget("acme").minutes_per_day, config.budget("acme").at_limit) == (60, "end")
+    assert not config.budget("zoo").is_limited
+    assert not config.budget("nobody").is_limited
+
+
+def test_a_budget_needs_a_registry():
+    config = parse(b"[tenants.acme.budget]\nminutes_per_month = 0")
+    config.require_countable(has_registry=True)
+    with pytest.raises(UnusableAuthFile, match=r"tenants\.acme\.budget needs a registry.*GATEWAY_REGISTRY_FILE"):
+        config.require_countable(has_registry=False)
+    parse(b"[tenants.acme]").require_countable(has_registry=False)

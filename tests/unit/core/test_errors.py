@@ -41,6 +41,9 @@ EXAMPLES = [
     e.AvatarNotAllowed("0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11", "acme", field="spec.avatar_id"),
     e.CreditExceeded(10, 5, 0.5),
     e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, facts={"limit": 3}),
+    e.BudgetExhausted(
+        "acme", period="day", used=60, limit=60, until="2026-12-01T00:00:00+00:00", retry_after_s=3600.0
+    ),
     e.AttachSuperseded("s"),
     e.AudioStreamSuperseded("s"),
     e.Draining(),

@@ -1,6 +1,7 @@
 """Calls of operators."""
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.registry.usage import UsageRow
 from liveavatar_gateway.rpc.admin_service import AdminConfig, AdminService
 from testkit.actors import Context, Process
 
@@ -28,6 +30,17 @@ class Drain:
         return True
 
 
+class Usage:
+    """Has one row, and notes what is asked for."""
+
+    asked: Mapping[str, object]
+
+    async def page(self, **asked: object) -> tuple[list[UsageRow], str]:
+        self.asked = asked
+        row = UsageRow(day=20_787, tenant="acme", label="desk", minutes=7, session_count=2, played_s=61.5)
+        return [row], "next"
+
+
 @pytest.fixture
 async def session():
     process = Process()
@@ -36,7 +49,12 @@ async def session():
 
 
 @pytest.fixture
-def service(session):
+def usage():
+    return Usage()
+
+
+@pytest.fixture
+def service(session, usage):
     async def end(_: str, reason: EndReason, *, tenant: None, wait_s: float | None):
         session.end(reason)
         return session.view()
@@ -48,7 +66,8 @@ def service(session):
     directory = SimpleNamespace(living=lambda: [session], end=end)
     inventory = SimpleNamespace(page=page, owner="me", adopted_count=1, swept_count=2)
     permits = SimpleNamespace(limit=9, used=2, waiting=1)
-    return AdminService(AdminConfig(drain_grace_s=12.0), directory, Drain(), permits, inventory)
+    config = AdminConfig(drain_grace_s=12.0)
+    return AdminService(config, directory, Drain(), permits, inventory, usage=usage)
 
 
 async def test_a_drain_without_a_grace_has_the_configured_one(service):
@@ -86,3 +105,36 @@ async def test_owned_sessions_come_with_their_owner_and_a_lease_that_is_never_ne
 async def test_an_ejected_session_ends_for_the_operator(service, session):
     response = await service.EjectSession(p.EjectSessionRequest(session_id=session.id), Context())
     assert response.session.end_reason == session_pb2.END_REASON_OPERATOR
+
+
+async def test_usage_comes_by_day_tenant_and_label(service, usage):
+    request = p.GetUsageRequest(
+        tenant="", first_day="2026-11-01", last_day="2026-11-30", page_token="t", page_size=9
+    )
+    response = await service.GetUsage(request, Context())
+    assert usage.asked == {
+        "tenant": "",
+        "first_day": date(2026, 11, 1),
+        "last_day": date(2026, 11, 30),
+        "token": "t",
+        "size": 9,
+    }
+    (row,) = response.rows
+    assert (row.day, row.tenant, row.label, row.session_count) == ("2026-11-30", "acme", "desk", 2)
+    assert (row.billed_minutes, row.played.ToTimedelta().total_seconds()) == (7, 61.5)
+    assert response.next_page_token == "next"
+
+
+async def test_usage_of_all_tenants_up_to_today_is_the_default(service, usage):
+    await service.GetUsage(p.GetUsageRequest(), Context())
+    assert usage.asked["tenant"] is None
+    assert usage.asked["first_day"] < date(2000, 1, 1)
+    assert usage.asked["last_day"] <= datetime.now(UTC).date()
+
+
+@pytest.mark.parametrize("day", ["2026-02-30", "20261130", "2026-W49-1", "yesterday", "2026-11-3x"])
+@pytest.mark.parametrize("field", ["first_day", "last_day"])
+async def test_a_day_that_is_none_is_refused(service, field, day):
+    with pytest.raises(InvalidField) as refused:
+        await service.GetUsage(p.GetUsageRequest(**{field: day}), Context())
+    assert refused.value.field == field

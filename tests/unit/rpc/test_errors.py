@@ -55,6 +55,9 @@ EXAMPLES = {
         e.RequestIdReused("r-1"),
         e.CreditExceeded(10, 5, 0.25),
         e.CapacityExhausted("full", scope="upstream_account", retry_after_s=1.5, facts={"limit": 3}),
+        e.BudgetExhausted(
+            "acme", period="day", used=60, limit=60, until="2026-12-01T00:00:00+00:00", retry_after_s=3600.0
+        ),
         e.AttachSuperseded("s-1"),
         e.AudioStreamSuperseded("s-1"),
         e.Draining(),
@@ -158,9 +161,15 @@ def test_a_full_account_names_whose_limit_it_is():
     assert (violation.subject, violation.description) == ("upstream_account", "full")
 
 
+def test_a_spent_budget_names_its_tenant():
+    (violation,) = details(status_of(EXAMPLES[e.BudgetExhausted]))[d.QuotaFailure].violations
+    assert violation.subject == "tenant:acme"
+    assert "60 of the 60 minutes of this day" in violation.description
+
+
 def test_only_limits_of_the_gateway_and_of_tenants_are_quotas():
     quotas = {kind for kind, error in EXAMPLES.items() if d.QuotaFailure in details(status_of(error))}
-    assert quotas == {e.CapacityExhausted, e.QuotaExceeded}
+    assert quotas == {e.CapacityExhausted, e.BudgetExhausted, e.QuotaExceeded}
 
 
 def test_a_quota_names_its_tenant_and_its_scope():

@@ -15,8 +15,11 @@ from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
+from liveavatar_gateway.sessions.billed_journal import BilledJournal
+from liveavatar_gateway.sessions.billing import Payer
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from testkit import actors
 from testkit.avatar import audio_input_of
 
 STARTED = Started(session_id="old", ws_url="ws://old", room_url="", viewer_token="", max_duration_s=60)
@@ -115,7 +118,8 @@ def avatars(pool, journal):
         auto_rotate=True,
     )
     core.started(max_duration_s=60, now_s=0)
-    return Avatars(spec, core, pool, journal, None)
+    payer = Payer(session_id="session", tenant="", label="", free=False)
+    return Avatars(spec, core, pool, journal, None, billed=BilledJournal(journal, actors.Billing(), payer))
 
 
 async def _cancel(work, stuck: asyncio.Event) -> None:

@@ -78,7 +78,8 @@ async def registry(memory):
 
 @pytest.fixture
 def adoption(registry, pool):
-    return Adoption(AdoptionConfig(), JournalWriter(registry, pool.metrics, renew_s=1.0, lease_s=4.0), pool)
+    journals = JournalWriter(registry, pool.metrics, renew_s=1.0, lease_s=4.0)
+    return Adoption(AdoptionConfig(), journals, pool, billing=actors.Billing())
 
 
 @pytest.fixture
@@ -91,6 +92,7 @@ async def directory(adoption, pool):
         adoption._journals,
         pool.metrics,
         adoption=adoption,
+        billing=actors.Billing(),
         create_listener=listener,
         limiter=Limiter(lambda _: None),
     )

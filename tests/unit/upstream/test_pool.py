@@ -36,6 +36,9 @@ class Journal:
     async def stopped(self, upstream_session_id: str) -> None:
         """Nothing outlives the test."""
 
+    async def not_started(self, upstream_session_id: str) -> None:
+        """Nothing outlives the test."""
+
 
 @contextlib.asynccontextmanager
 async def pool_before(*starts: bytes, limit: int = 5, stop_orphans=no_orphans):
@@ -141,6 +144,9 @@ class RecordingJournal:
         raise AssertionError(f"{started.session_id} never started")
 
     async def stopped(self, upstream_session_id: str) -> None:
+        self.running.discard(upstream_session_id)
+
+    async def not_started(self, upstream_session_id: str) -> None:
         self.running.discard(upstream_session_id)
 
 

@@ -232,6 +232,17 @@ class CapacityExhausted(CapacityError):
         return self.metadata.get("scope", "")
 
 
+class BudgetExhausted(CapacityError):
+    """Budget of billed minutes that the tenant has spent; `retry_after` lasts until the next, at most a day."""
+
+    reason = "BUDGET_EXHAUSTED"
+
+    @property
+    def period(self) -> str:
+        """Period whose budget is spent: `hour`, `day` or `month`."""
+        return self.metadata.get("period", "")
+
+
 class QuotaExceeded(CapacityError):
     """Quota of the tenant that is used up."""
 
@@ -477,6 +488,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         EventsCompacted,
         RequestIdReused,
         CapacityExhausted,
+        BudgetExhausted,
         Draining,
         OwnerMoved,
         RegistryUnavailable,

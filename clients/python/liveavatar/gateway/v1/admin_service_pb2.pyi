@@ -330,3 +330,119 @@ class EjectSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EjectSessionResponse: _TypeAlias = EjectSessionResponse  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    """Selection of usage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    FIRST_DAY_FIELD_NUMBER: _builtins.int
+    LAST_DAY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Name of the only tenant. Default: all tenants; empty for sessions of anonymous callers."""
+    first_day: _builtins.str
+    """First day in UTC, "YYYY-MM-DD". Default: the oldest that is kept."""
+    last_day: _builtins.str
+    """Last day in UTC, included. Default: today."""
+    page_size: _builtins.int
+    """Most rows to return, 1 to 500. Default 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD for another value."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str | None = ...,
+        first_day: _builtins.str = ...,
+        last_day: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tenant", b"_tenant", "tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tenant", b"_tenant", "first_day", b"first_day", "last_day", b"last_day", "page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tenant: _TypeAlias = _typing.Literal["tenant"]  # noqa: Y015
+    _WhichOneofArgType__tenant: _TypeAlias = _typing.Literal["_tenant", b"_tenant"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tenant) -> _WhichOneofReturnType__tenant | None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    """Usage by day, tenant and label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
+        """By day, tenant and label, in that order."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___UsageRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
+class UsageRow(_message.Message):
+    """Usage of a tenant on a day, under a label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    BILLED_MINUTES_FIELD_NUMBER: _builtins.int
+    PLAYED_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """Day in UTC, "YYYY-MM-DD"."""
+    tenant: _builtins.str
+    """Name of the tenant; empty for sessions of anonymous callers."""
+    label: _builtins.str
+    """Value of the session label that `GATEWAY_USAGE_LABEL` names; empty without one. "other" for the sum of all values
+    beyond the first 1000 of a tenant and day.
+    """
+    session_count: _builtins.int
+    """Number of sessions that started on the day, those in the sandbox included."""
+    billed_minutes: _builtins.int
+    """Minutes that began on the day; LiveAvatar bills begun minutes, of each avatar of a session. Sessions in the sandbox
+    have none.
+    """
+    @_builtins.property
+    def played(self) -> _duration_pb2.Duration:
+        """Speech that was heard, on the day on which its session ended."""
+
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        label: _builtins.str = ...,
+        session_count: _builtins.int = ...,
+        billed_minutes: _builtins.int = ...,
+        played: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_minutes", b"billed_minutes", "day", b"day", "label", b"label", "played", b"played", "session_count", b"session_count", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015

@@ -61,6 +61,11 @@ class AdminServiceStub(object):
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.EjectSessionRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.EjectSessionResponse.FromString,
                 _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/liveavatar.gateway.v1.AdminService/GetUsage',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -107,6 +112,14 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUsage(self, request, context):
+        """Lists usage of all processes that share the registry, by day, tenant and label, in that order. Usage is kept for 400
+        days, also after its sessions are deleted. REGISTRY_UNAVAILABLE when it cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +147,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.EjectSession,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.EjectSessionRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.EjectSessionResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -273,6 +291,33 @@ class AdminService(object):
             '/liveavatar.gateway.v1.AdminService/EjectSession',
             liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.EjectSessionRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.EjectSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.AdminService/GetUsage',
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class AdminServiceStub:
     session of another process is ended by its owner within the lease renewal period (2.5 s); OWNER_MOVED when the
     owner did not end it in time, which it still will. The call's deadline bounds the wait; without a deadline, 30 s.
     """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetUsageRequest, _admin_service_pb2.GetUsageResponse]
+    """Lists usage of all processes that share the registry, by day, tenant and label, in that order. Usage is kept for 400
+    days, also after its sessions are deleted. REGISTRY_UNAVAILABLE when it cannot be read.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -74,6 +78,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Ends a session, whether or not a stream is attached; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. A
     session of another process is ended by its owner within the lease renewal period (2.5 s); OWNER_MOVED when the
     owner did not end it in time, which it still will. The call's deadline bounds the wait; without a deadline, 30 s.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetUsageRequest, _admin_service_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Lists usage of all processes that share the registry, by day, tenant and label, in that order. Usage is kept for 400
+    days, also after its sessions are deleted. REGISTRY_UNAVAILABLE when it cannot be read.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -125,6 +133,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a session, whether or not a stream is attached; its end reason is OPERATOR. SESSION_NOT_FOUND when unknown. A
         session of another process is ended by its owner within the lease renewal period (2.5 s); OWNER_MOVED when the
         owner did not end it in time, which it still will. The call's deadline bounds the wait; without a deadline, 30 s.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _admin_service_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetUsageResponse, _abc.Awaitable[_admin_service_pb2.GetUsageResponse]]:
+        """Lists usage of all processes that share the registry, by day, tenant and label, in that order. Usage is kept for 400
+        days, also after its sessions are deleted. REGISTRY_UNAVAILABLE when it cannot be read.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -127,6 +127,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
     lists the allowed avatars.
     """
+    ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 45
+    """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant has spent its budget of billed minutes of the hour, day or
+    month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended
+    for this reason.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -240,5 +245,10 @@ ERROR_REASON_ROOM_NOT_ALLOWED: ErrorReason.ValueType  # 44
 ERROR_REASON_AVATAR_NOT_ALLOWED: ErrorReason.ValueType  # 46
 """PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
 lists the allowed avatars.
+"""
+ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 45
+"""RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant has spent its budget of billed minutes of the hour, day or
+month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended
+for this reason.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

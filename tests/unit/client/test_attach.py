@@ -2,7 +2,7 @@ import asyncio
 import itertools
 
 import pytest
-from unit.client.fakes import FakeCall, retries, settle
+from unit.client.fakes import FakeCall, connecting, retries, settle
 
 from liveavatar.gateway import ConnectionLost, SessionEnded
 from liveavatar.gateway.attach import PHASE_TRANSITIONS, Attachment, AttachPhase
@@ -41,7 +41,7 @@ def attachment(*calls, targets=("a:1",)):
     waiting = list(calls)
     listener = Listener()
     first = pb.AttachRequest(open=pb.OpenSession(request_id="r"))
-    made = Attachment(lambda _: waiting.pop(0), first, listener, Condition(), retries(*targets))
+    made = Attachment(connecting(waiting), first, listener, Condition(), retries(*targets))
     return made, listener
 
 

@@ -23,6 +23,10 @@ from liveavatar.gateway.blocking_watch import (
 from liveavatar.gateway.channel import (
     DEFAULT_OPTIONS,
 )
+from liveavatar.gateway.credentials import (
+    Token,
+    TokenSource,
+)
 from liveavatar.gateway.errors import (
     AccessError,
     AttachSuperseded,
@@ -59,6 +63,7 @@ from liveavatar.gateway.errors import (
     OwnerMoved,
     OwnershipError,
     PermissionDenied,
+    PlaintextRefused,
     QuotaViolation,
     ReadyTimeout,
     RegistryUnavailable,
@@ -68,6 +73,7 @@ from liveavatar.gateway.errors import (
     SessionEnded,
     SessionNotFound,
     TenantSuspended,
+    TokenUnavailable,
     TooManyUtterances,
     TransportError,
     Unauthenticated,
@@ -135,6 +141,9 @@ from liveavatar.gateway.session import (
 from liveavatar.gateway.source import (
     Audio,
 )
+from liveavatar.gateway.tls import (
+    TLS,
+)
 from liveavatar.gateway.utterance import (
     AsyncUtterance,
 )
@@ -156,6 +165,7 @@ from liveavatar.gateway.wav import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
+    "TLS",
     "AccessError",
     "AsyncClient",
     "AsyncSession",
@@ -209,6 +219,7 @@ __all__ = [
     "OwnerMoved",
     "OwnershipError",
     "PermissionDenied",
+    "PlaintextRefused",
     "Pose",
     "PoseChangedEvent",
     "Progress",
@@ -236,6 +247,9 @@ __all__ = [
     "SessionState",
     "StateChangedEvent",
     "TenantSuspended",
+    "Token",
+    "TokenSource",
+    "TokenUnavailable",
     "TooManyUtterances",
     "TransportError",
     "Unauthenticated",

@@ -6,7 +6,7 @@ import enum
 import logging
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
@@ -105,7 +105,7 @@ class Attachment:
 
     def __init__(
         self,
-        connect: Callable[[str], AttachCall],
+        connect: Callable[[str], Awaitable[AttachCall]],
         first: pb.AttachRequest,
         listener: AttachListener,
         condition: Condition,
@@ -255,9 +255,12 @@ class Attachment:
         """Run one call to its end; return the error that ended it."""
         self._target = self._retries.route.current
         try:
-            call = self._connect(self._target)
+            call = await self._connect(self._target)
         except ClientError as refusal:
             return refusal
+        if self._closing():
+            call.cancel()
+            return connection_lost("the session was detached before its stream was resumed")
         # Bound: one entry per command without a result.
         outbox: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
         outbox.put_nowait(self._opening())

@@ -112,9 +112,7 @@ def _options(address: str, what: str) -> Callable[[_Function], _Function]:
         decorated: Any = command
         for option in reversed(_CREDENTIAL_OPTIONS):
             decorated = option(decorated)
-        named = click.option(
-            "--address", default=address, show_default=True, callback=_checked_address, help=what
-        )
+        named = click.option("--address", default=address, show_default=True, callback=_checked_address, help=what)
         return cast("_Function", named(decorated))
 
     return add
@@ -167,8 +165,8 @@ _CREDENTIAL_OPTIONS: Final = (
         type=_FILE,
         envvar=KEY_FILE_VARIABLE,
         show_envvar=True,
-        help=f"File with the API key. {KEY_VARIABLE} may hold the key itself. No option does, since command lines are "
-        "visible to other users.",
+        help=f"File with the API key. {KEY_VARIABLE} may hold the key itself; no option does, since command lines "
+        "are visible to other users.",
     ),
     click.option(
         "--token-file",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from liveavatar_gateway.auth.limiter import Limiter
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import GatewayError
@@ -120,6 +121,7 @@ class Process:
 
     def __init__(self) -> None:
         self.pool = Pool()
+        self.limiter = Limiter(lambda _: None)
         self.journal = Journal()
         self.news: list[str] = []
         self.services = SessionServices(
@@ -140,7 +142,7 @@ class Process:
 
     def run(self, session: SessionActor) -> asyncio.Task[None]:
         """Start a session."""
-        self.running.append(asyncio.create_task(session.lifecycle.run(None)))
+        self.running.append(asyncio.create_task(session.lifecycle.run(None, self.limiter.count_session(""))))
         return self.running[-1]
 
     async def ready(self, **spec: Any) -> SessionActor:

@@ -22,8 +22,16 @@ from liveavatar.gateway.v1 import (
     session_service_pb2_grpc,
 )
 from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
-from liveavatar_gateway.certificates import KeyPair, ServerCertificate, read_pair
-from liveavatar_gateway.config import ConfigError, Settings, components, read_secret
+from liveavatar_gateway.auth.access import Access
+from liveavatar_gateway.auth.auth_file import UnusableAuthFile
+from liveavatar_gateway.certificates import (
+    ClientAuthorities,
+    KeyPair,
+    ServerCertificate,
+    read_authorities,
+    read_pair,
+)
+from liveavatar_gateway.config import ConfigError, Settings, components, exposure, read_secret
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.logs import dropped_line_count
@@ -34,14 +42,17 @@ from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
+from liveavatar_gateway.rpc.interceptors.authentication import AuthenticationInterceptor
 from liveavatar_gateway.rpc.interceptors.bounds import TRANSPORT_METADATA_BYTES, BoundsInterceptor
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
+from liveavatar_gateway.rpc.interceptors.quotas import QuotaInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
+from liveavatar_gateway.sessions.enforcement import Enforcer
 from liveavatar_gateway.sessions.inventory import Inventory
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper
@@ -67,6 +78,8 @@ _CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
 _STOP_RESERVE_S: Final = 5.0
 """Largest part of the drain's grace that is reserved for stopping sessions upstream."""
 _MAX_LOGGED_IDS: Final = 100
+_SETTLE_S: Final = 0.3
+"""Time for which a watched file must be unchanged before it is read."""
 
 
 def _max_message_bytes(max_chunk_bytes: int) -> int:
@@ -89,6 +102,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics()
+        self._access = _access(settings)
         rest_config = components.rest(settings)
         self._rest = Rest(rest_config, settings.api_key.get_secret_value(), metrics=self.metrics)
         self.account = Account(components.account(settings), self._rest)
@@ -135,7 +149,9 @@ class App:
             self.metrics,
             adoption=self._adoption,
             create_listener=self._create_readiness,
+            limiter=self._access.limiter,
         )
+        self._enforcer = Enforcer(self.directory.living, self._access.authenticator)
         self.sweeper = Sweeper(
             components.sweeper(settings),
             self._journals,
@@ -152,6 +168,7 @@ class App:
         self.reloads = FileReloads()
         """Files that are read again on SIGHUP."""
         self._certificate: ServerCertificate | None = None
+        self._client_ca: ClientAuthorities | None = None
         self._auxiliary: list[asyncio.Task[None]] = []
         """Tasks that no session needs; cancelled first."""
         self._server: grpc.aio.Server | None = None
@@ -159,6 +176,7 @@ class App:
         self._lag: asyncio.Task[None] | None = None
         self._admin_server: grpc.aio.Server | None = None
         self.port = 0
+        self.mtls_port: int | None = None
         self.admin_port: int | None = None
 
     async def _stop_orphans(self) -> int:
@@ -169,6 +187,11 @@ class App:
     def address(self) -> str:
         """Address of the gRPC port, `host:port`."""
         return host_port(self._settings.host, self.port)
+
+    @property
+    def mtls_address(self) -> str:
+        """Address of the port for callers with certificates, `host:port`; empty without one."""
+        return "" if self.mtls_port is None else host_port(self._settings.host, self.mtls_port)
 
     @property
     def metrics_url(self) -> str | None:
@@ -183,6 +206,7 @@ class App:
         return "" if self.admin_port is None else host_port(self._settings.admin_host, self.admin_port)
 
     async def __aenter__(self) -> Self:
+        exposure.check(self._settings)
         try:
             await self._registry.__aenter__()
         except RegistryUnavailable as error:
@@ -196,13 +220,13 @@ class App:
             SessionService(components.rpc(self._settings), self.directory, self.account.permits), server
         )
         audio_service_pb2_grpc.add_AudioServiceServicer_to_server(
-            AudioService(components.rpc(self._settings), self.directory), server
+            AudioService(components.rpc(self._settings), self.directory, self._access.limiter), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
-        self._read_certificate()
-        self.port = self._bind(server, self._settings.host, self._settings.port, "GATEWAY")
+        self._read_certificates()
+        self._bind_callers(server)
         await self._serve_operators()
         # Before the first call, which may be for a session that is adopted here. After every step that can fail: a
         # start that fails must leave these sessions to a process that works.
@@ -212,8 +236,11 @@ class App:
         self._journal_task = asyncio.create_task(write_journals(self._journals), name="registry/journals")
         self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
+        self._access.add_to(self.reloads)
         self._auxiliary = [
             asyncio.create_task(self.reloads.watch(), name="reload/watch"),
+            asyncio.create_task(self._access.open_calls.watch(), name="access/watch"),
+            asyncio.create_task(self._enforcer.watch(), name="enforcement/watch"),
             asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
             asyncio.create_task(self._create_readiness.probe(), name="create-readiness/probe"),
         ]
@@ -262,18 +289,53 @@ class App:
         )
         if settings.reflection:
             reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), server)
-        self.admin_port = self._bind(server, settings.admin_host, settings.admin_port, "GATEWAY_ADMIN")
+        client_ca = None if exposure.is_local(settings.admin_host) else self._client_ca
+        self.admin_port = self._bind(
+            server, settings.admin_host, settings.admin_port, "GATEWAY_ADMIN", client_ca=client_ca
+        )
         await server.start()
         self._admin_server = server
 
-    def _bind(self, server: grpc.aio.Server, host: str, port: int, setting: str) -> int:
+    def _bind_callers(self, server: grpc.aio.Server) -> None:
+        settings = self._settings
+        for protection in exposure.exceptions(settings):
+            _log.warning("serve.protection_off", protection=protection, host=settings.host)
+            self.metrics.protection_off(protection)
+        with_certificate = settings.mtls_port is None
+        self.port = self._bind(
+            server,
+            settings.host,
+            settings.port,
+            "GATEWAY",
+            client_ca=self._client_ca if with_certificate else None,
+        )
+        if settings.mtls_port is not None:
+            self.mtls_port = self._bind(
+                server,
+                settings.host,
+                settings.mtls_port,
+                "GATEWAY",
+                port_setting="GATEWAY_MTLS_PORT",
+                client_ca=self._client_ca,
+            )
+
+    def _bind(
+        self,
+        server: grpc.aio.Server,
+        host: str,
+        port: int,
+        setting: str,
+        *,
+        port_setting: str = "",
+        client_ca: ClientAuthorities | None,
+    ) -> int:
         where = host_port(host, port)
         bound = 0
         with contextlib.suppress(RuntimeError):
             if self._certificate is None:
                 bound = server.add_insecure_port(where)
             else:
-                bound = server.add_secure_port(where, self._certificate.credentials())
+                bound = server.add_secure_port(where, self._certificate.credentials(client_ca))
         if bound == 0:
             # gRPC does not report the cause; a plain socket does.
             raise ConfigError(
@@ -282,12 +344,13 @@ class App:
                     host,
                     port,
                     host_setting=f"{setting}_HOST",
-                    port_setting=f"{setting}_PORT",
+                    port_setting=port_setting or f"{setting}_PORT",
                 )
             )
         return bound
 
-    def _read_certificate(self) -> None:
+    def _read_certificates(self) -> None:
+        self._read_client_ca()
         cert, key = self._settings.tls_cert_file, self._settings.tls_key_file
         if cert is None or key is None:
             return
@@ -302,6 +365,20 @@ class App:
             return changed
 
         self.reloads.add("TLS certificate", (cert, key), lambda: read_pair(cert, key), use, watched=True)
+
+    def _read_client_ca(self) -> None:
+        file = self._settings.tls_client_ca_file
+        if file is None:
+            return
+        self._client_ca = authorities = ClientAuthorities(read_authorities(file))
+        self.reloads.add(
+            "client authorities",
+            (file,),
+            lambda: read_authorities(file),
+            authorities.replace,
+            watched=True,
+            settle_s=_SETTLE_S,
+        )
 
     def _reload_secrets(self) -> None:
         """Register the files of secrets for SIGHUP, except where a variable takes precedence."""
@@ -325,7 +402,12 @@ class App:
 
     def _interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
         timeout_s = self._settings.first_message_timeout_s
-        return [ErrorInterceptor(), BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s)]
+        return [
+            ErrorInterceptor(),
+            AuthenticationInterceptor(self._access.authenticator, self._access.open_calls),
+            QuotaInterceptor(self._access.limiter),
+            BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s),
+        ]
 
     def _options(self) -> Sequence[tuple[str, Any]]:
         return (
@@ -420,6 +502,7 @@ class App:
         await self._registry.__aexit__(None, None, None)
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()
+        await self._access.aclose()
 
     async def _stop_metrics(self) -> None:
         await _cancelled(self._lag)
@@ -432,6 +515,13 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.wait([task])
+
+
+def _access(settings: Settings) -> Access:
+    try:
+        return Access(components.access(settings))
+    except UnusableAuthFile as error:
+        raise ConfigError(str(error)) from None
 
 
 def _registry(settings: Settings) -> Registry:

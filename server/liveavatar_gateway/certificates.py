@@ -14,6 +14,7 @@ from liveavatar_gateway.config import ConfigError
 
 CERT_SETTING: Final = "GATEWAY_TLS_CERT_FILE"
 KEY_SETTING: Final = "GATEWAY_TLS_KEY_FILE"
+CLIENT_CA_SETTING: Final = "GATEWAY_TLS_CLIENT_CA_FILE"
 _MAX_BYTES: Final = 1024 * 1024
 """Largest file that is read; certificate chains take a few kilobytes."""
 
@@ -89,25 +90,61 @@ class ServerCertificate:
         self._pair = pair
         return changed
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of one server, which reads the current pair at each handshake."""
-        used = self._pair
+    def credentials(self, client_ca: "ClientAuthorities | None" = None) -> grpc.ServerCredentials:
+        """Return the credentials of one port, which reads the current certificates at each handshake.
+
+        Args:
+            client_ca: Authorities that sign callers' certificates, which callers must then show; None asks for
+                none.
+        """
+        used = self._pair, None if client_ca is None else client_ca.pem
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             # gRPC calls this before each handshake, so it must not block or raise: files are read elsewhere.
             nonlocal used
-            if self._pair is used:
+            present = self._pair, None if client_ca is None else client_ca.pem
+            if present == used:
                 return None
-            used = self._pair
-            return _configuration(used)
+            used = present
+            return _configuration(*used)
 
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(used),
+            _configuration(*used),
             # None means no change; gRPC's type stubs do not allow None.
             fetch,  # type: ignore[arg-type]
-            require_client_authentication=False,
+            require_client_authentication=client_ca is not None,
         )
 
 
-def _configuration(pair: KeyPair) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)])
+def _configuration(pair: KeyPair, client_ca: bytes | None) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)], root_certificates=client_ca)
+
+
+def read_authorities(file: Path) -> bytes:
+    """Read and check certificates of authorities, PEM.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    pem = _read(file, CLIENT_CA_SETTING)
+    try:
+        x509.load_pem_x509_certificates(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{CLIENT_CA_SETTING}: {file} holds no usable PEM certificate: {_short(error)}"
+        ) from None
+    return pem
+
+
+class ClientAuthorities:
+    """Authorities that sign callers' certificates. Open connections stay when they change."""
+
+    def __init__(self, pem: bytes) -> None:
+        self.pem = pem
+        """Certificates of the authorities."""
+
+    def replace(self, pem: bytes) -> bool:
+        """Use other authorities for new connections; return False if they are the same."""
+        changed = pem != self.pem
+        self.pem = pem
+        return changed

@@ -20,6 +20,7 @@ from liveavatar_gateway.auth import keys
 from liveavatar_gateway.auth.auth_file import AuthConfig
 from liveavatar_gateway.auth.authenticator import Authenticator
 from liveavatar_gateway.auth.jwks import KeyCache
+from liveavatar_gateway.auth.open_calls import OpenCalls
 from liveavatar_gateway.auth.principal import RULES
 from liveavatar_gateway.auth.tokens import TokenVerifier
 from liveavatar_gateway.core.errors import GatewayError
@@ -115,7 +116,7 @@ async def serving(issuer: TokenIssuer, credentials: grpc.ServerCredentials | Non
         interceptors=[
             ErrorInterceptor(),
             refusals,
-            AuthenticationInterceptor(authenticator),
+            AuthenticationInterceptor(authenticator, OpenCalls(authenticator.check, grace_s=30.0)),
             BoundsInterceptor(Metrics(), first_message_timeout_s=30.0),
         ],
         options=[("grpc.so_reuseport", 0)],

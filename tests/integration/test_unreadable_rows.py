@@ -18,7 +18,7 @@ _ABSURD = b'{"spec":{"avatar":{"avatar_id":"a"},"detach_grace_s":1e12},"created_
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("facts", b'{"spec": {"avat'), ("facts", _ABSURD), ("handles", b"[1, 2"), ("epoch", (1 << 63) - 1)],
+    [("payload", b'{"spec": {"avat'), ("payload", _ABSURD), ("handles", b"[1, 2"), ("epoch", (1 << 63) - 1)],
     ids=["cut short", "absurd", "handles", "epoch"],
 )
 async def test_an_unreadable_session_is_ended_by_its_upstream_id_and_the_others_go_on(tmp_path, column, value):

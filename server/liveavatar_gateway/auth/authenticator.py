@@ -6,7 +6,8 @@ from typing import Final
 
 from liveavatar_gateway.auth import keys
 from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry
-from liveavatar_gateway.auth.principal import Method, Principal, Role
+from liveavatar_gateway.auth.principal import ANONYMOUS, Method, Principal, Role
+from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.auth.tokens import TokenVerifier
 from liveavatar_gateway.core.errors import (
     CredentialExpired,
@@ -51,6 +52,17 @@ class Authenticator:
         self._config = config
         self._verifier.use(config.issuers)
         return True
+
+    def quotas(self, tenant: str) -> Quotas | None:
+        """Return the present quotas of a tenant; None for anonymous callers of before, who have none."""
+        found = self._config.tenants.get(tenant)
+        return None if found is None else found.quotas
+
+    def is_active(self, tenant: str) -> bool:
+        """Return False for a tenant that was suspended or removed."""
+        found = self._config.tenants.get(tenant)
+        # Sessions of anonymous callers end by their own grace once nobody can reach them.
+        return not tenant or (found is not None and not found.suspended)
 
     async def aclose(self) -> None:
         """Cancel reads of keys."""
@@ -142,7 +154,6 @@ class Authenticator:
         return Principal(
             tenant=tenant,
             roles=roles,
-            limits=self._config.tenants[tenant].quotas,
             method=method,
             credential=credential,
             expires_at=expires_at,
@@ -154,6 +165,28 @@ class Authenticator:
             raise CredentialInvalid("the credential's tenant is unknown")
         if found.suspended:
             raise TenantSuspended(tenant)
+
+
+class NoAuthenticator:
+    """Replacement where the gateway asks for no credential: every caller is the same, without limits."""
+
+    async def authenticate(self, _metadata: Metadata, _certificate_names: Sequence[str] = ()) -> Principal:
+        """Return the anonymous principal, whatever the caller sends."""
+        return ANONYMOUS
+
+    def check(self, principal: Principal) -> None:
+        """Accept."""
+
+    def quotas(self, _tenant: str) -> Quotas | None:
+        """Return no quotas."""
+        return None
+
+    def is_active(self, _tenant: str) -> bool:
+        """Return True: tenants of before, if any, are unknown here."""
+        return True
+
+    async def aclose(self) -> None:
+        """Do nothing."""
 
 
 def _sent(metadata: Metadata) -> str | None:

@@ -6,7 +6,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import RoleMissing
 
 
@@ -33,6 +32,8 @@ class Method(StrEnum):
     API_KEY = "api_key"
     TOKEN = "token"  # noqa: S105 - a kind, no secret
     CERTIFICATE = "certificate"
+    NONE = "none"
+    """No credential, where the gateway asks for none."""
 
 
 Rule = frozenset[Role]
@@ -81,8 +82,6 @@ class Principal:
 
     tenant: str
     roles: frozenset[Role]
-    limits: Quotas
-    """Limits of the tenant at the time of the authentication; a stream outlives a change."""
     method: Method
     credential: str
     """Name of the credential, for logs: id of a key, issuer and subject of a token, or name of a certificate."""
@@ -101,6 +100,10 @@ class Principal:
         """
         if not self.roles & rule:
             raise RoleMissing(what, " or ".join(sorted(rule)) or "of no caller")
+
+
+ANONYMOUS: Final = Principal(tenant="", roles=frozenset(Role), method=Method.NONE, credential="", expires_at=None)
+"""Every caller of a gateway that asks for no credential."""
 
 
 def is_exempt(method: str) -> bool:

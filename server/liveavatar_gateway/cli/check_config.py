@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from liveavatar_gateway.auth import auth_file
 from liveavatar_gateway.certificates import read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
-from liveavatar_gateway.config import PREFIX, ConfigError, Settings, components
+from liveavatar_gateway.config import PREFIX, ConfigError, Settings, components, exposure
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
 from liveavatar_gateway.registry.factory import fingerprint, orphans_of_other_keys
 from liveavatar_gateway.upstream.rest import Rest
@@ -35,6 +36,12 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     """Print the settings in effect; see `help` above."""
     settings = load_or_exit(config_file, {})
     shown: dict[str, Any] = settings.shown()
+    try:
+        exposure.check(settings)
+        if settings.auth_file is not None:
+            shown["tenants"] = len(auth_file.read(settings.auth_file).tenants)
+    except (ConfigError, auth_file.UnusableAuthFile) as error:
+        fail(str(error))
     config = components.registry(settings)
     shown["api_key_fingerprint"] = fingerprint(config.account)
     try:

@@ -17,7 +17,7 @@ from liveavatar_gateway.app import App
 from liveavatar_gateway.app import serve as serve_app
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit, settings_options
 from liveavatar_gateway.cli.terminal import ControllingTerminal
-from liveavatar_gateway.config import ConfigError, Settings
+from liveavatar_gateway.config import ConfigError, Settings, exposure
 
 _log = structlog.get_logger(__name__)
 
@@ -141,10 +141,20 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
 
 def _banner(app: App, settings: Settings) -> str:
     tls = "TLS" if settings.tls_cert_file else "plaintext; set GATEWAY_TLS_CERT_FILE and _KEY_FILE for TLS"
+    callers = (
+        str(settings.auth_file)
+        if settings.auth_file
+        else "anonymous; GATEWAY_AUTH_FILE for keys, roles and quotas"
+    )
+    if app.mtls_address:
+        callers += f"; with certificates at {app.mtls_address}"
+    for protection in exposure.exceptions(settings):
+        callers += f"\n  WARNING     other machines can call, and the protection is off: {protection}"
     metrics = app.metrics_url or "off; GATEWAY_METRICS_PORT=9464 for Prometheus"
     reflection = "on" if settings.reflection else "off; GATEWAY_REFLECTION=true for grpcurl"
     return (
         f"LiveAvatar Gateway listens on {app.address} ({tls})\n"
+        f"  callers     {callers}\n"
         f"  upstream    {settings.api_url}, up to {settings.max_sessions} session(s) at once\n"
         f"  reflection  {reflection}\n"
         f"  own rooms   {settings.livekit_url or 'off; GATEWAY_LIVEKIT_URL, _KEY and _SECRET'}\n"
@@ -159,6 +169,7 @@ def _write_ready(path: Path, app: App) -> None:
     ready = {
         "address": app.address,
         "admin_address": app.admin_address,
+        "mtls_address": app.mtls_address,
         "metrics": app.metrics_url,
         "pid": os.getpid(),
     }

@@ -1,5 +1,6 @@
 """Configurations of the gateway's components, built from the settings."""
 
+from liveavatar_gateway.auth.access import AccessConfig
 from liveavatar_gateway.config.secrets import split_keys
 from liveavatar_gateway.config.settings import Settings
 from liveavatar_gateway.core.config import SessionConfig
@@ -124,6 +125,13 @@ def retired_keys(settings: Settings) -> dict[str, str]:
 def rest(settings: Settings) -> RestConfig:
     """Return the configuration of LiveAvatar's REST API."""
     return RestConfig(base_url=settings.api_url, timeout_s=settings.rest_timeout_s, proxies=settings.proxies)
+
+
+def access(settings: Settings) -> AccessConfig:
+    """Return the configuration of access control."""
+    return AccessConfig(
+        file=settings.auth_file, credential_grace_s=settings.credential_grace_s, proxies=settings.proxies
+    )
 
 
 def rpc(settings: Settings) -> RpcConfig:

@@ -51,6 +51,39 @@ class Settings(BaseSettings):
         description="PEM certificate chain. With certificate and key the gateway serves TLS, otherwise plaintext.",
     )
     tls_key_file: Path | None = Field(None, description="PEM private key of the certificate.")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="PEM certificates of the authorities that sign callers' certificates. Callers must then show "
+        "one, on GATEWAY_MTLS_PORT if that is set, else on the gRPC port; operators too, off loopback.",
+    )
+    mtls_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Second gRPC port, for callers with certificates; the first then asks for none. 0 selects a "
+        "free port.",
+    )
+    plaintext: Literal["", "behind-proxy"] = Field(
+        "",
+        description="`behind-proxy` serves other machines without TLS, because a proxy in front ends it. Without "
+        "it, a gateway that other machines can reach needs a certificate.",
+    )
+    auth_file: Path | None = Field(
+        None,
+        description="TOML file of tenants with their keys, tokens, certificates and quotas; read again when it "
+        "changes. Without it, callers need no credential.",
+    )
+    anonymous: bool = Field(
+        default=False,
+        description="Serve other machines without GATEWAY_AUTH_FILE: everybody who reaches the port may call.",
+    )
+    credential_grace_s: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="Time for which a stream outlives its expired credential, after a `go_away`. A revoked key "
+        "ends its streams at once.",
+    )
     reflection: bool = Field(
         default=False,
         description="Serve gRPC reflection, for example for grpcurl. Off by default because it exposes the API.",
@@ -403,6 +436,12 @@ class Settings(BaseSettings):
             )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE must be set together")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("GATEWAY_TLS_CLIENT_CA_FILE needs GATEWAY_TLS_CERT_FILE: certificates come with TLS")
+        if self.mtls_port is not None and self.tls_client_ca_file is None:
+            raise ValueError("GATEWAY_MTLS_PORT needs GATEWAY_TLS_CLIENT_CA_FILE")
+        if self.anonymous and self.auth_file is not None:
+            raise ValueError("GATEWAY_ANONYMOUS and GATEWAY_AUTH_FILE contradict each other; set one of them")
         self._require_whole_livekit()
         return self
 

@@ -364,6 +364,60 @@ class RoleMissing(AccessError):
         )
 
 
+class RoomNotAllowed(AccessError):
+    """The tenant may not use the room."""
+
+    reason = "ROOM_NOT_ALLOWED"
+
+    def __init__(self, room: str, allowed: str, *, field: str) -> None:
+        """Create the error.
+
+        Args:
+            room: Name of the room.
+            allowed: Description of the rooms that the tenant may use.
+            field: Path of the field with the name.
+        """
+        super().__init__(f"the room {room!r} is not one of this tenant's: {allowed}", field=field, room=room)
+
+
+class QuotaExceeded(CapacityError):
+    """The tenant is at one of its quotas."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(
+        self,
+        tenant: str,
+        scope: str,
+        *,
+        limit: float,
+        used: float | None = None,
+        retry_after_s: float | None = None,
+        field: str | None = None,
+    ) -> None:
+        """Create the error.
+
+        Args:
+            tenant: The tenant.
+            scope: Name of the quota, as in the file of tenants.
+            limit: Value of the quota.
+            used: Present use; None for a rate, or for a value in a request.
+            retry_after_s: Time after which the same call may succeed; None when no wait helps.
+            field: Path of the field whose value is above the quota.
+        """
+        use = "" if used is None else f", of which {used:g} are used"
+        advice = "ask for less" if field else "wait and call again"
+        super().__init__(
+            f"the tenant {tenant} has a quota {scope} of {limit:g}{use}; {advice}, or ask the operator for more",
+            field=field,
+            retry_after_s=retry_after_s,
+            tenant=tenant,
+            scope=scope,
+            limit=f"{limit:g}",
+            used="" if used is None else f"{used:g}",
+        )
+
+
 class CreditExceeded(CapacityError):
     """More audio came than the credit allowed."""
 

@@ -80,6 +80,8 @@ class StoredSession:
     """Name of the LiveAvatar account and key with which the session was made."""
     saved_mono_s: float | None = field(default=None, compare=False)
     """Time to which durations in `payload` refer, on the caller's monotonic clock; None when nobody can tell."""
+    tenant: str = ""
+    """Tenant of the session; empty for a session of anonymous callers."""
     unreadable: str = ""
     """Reason why payload, handles or numbers cannot be read; they are empty then, and the upstream ids remain."""
 
@@ -121,17 +123,18 @@ class Registry(Protocol):
 
     # --- its sessions
 
-    async def create(self, session_id: str, payload: Payload) -> Fence:
-        """Add a session of this process. The session is living until `finish`."""
+    async def create(self, session_id: str, payload: Payload, *, tenant: str = "") -> Fence:
+        """Add a session of this process for a tenant. The session is living until `finish`."""
 
     async def reserve(
-        self, session_id: str, payload: Payload, *, request_id: str, instead_of: str = ""
+        self, session_id: str, payload: Payload, *, tenant: str, request_id: str, instead_of: str = ""
     ) -> Fence | None:
         """Add a session of this process for a request; None when the request already has a session.
 
         Args:
             session_id: The session.
             payload: Its record.
+            tenant: Tenant of the session. Each tenant has request ids of its own.
             request_id: The caller's id of the request.
             instead_of: Newest session of that request, if this session may follow it.
         """
@@ -171,8 +174,8 @@ class Registry(Protocol):
     async def find(self, session_id: str) -> StoredSession | None:
         """Find a session, whoever owns it; None when there is no such session."""
 
-    async def find_request(self, request_id: str) -> StoredSession | None:
-        """Find the newest session of a request, whoever owns it; None when there is no such session."""
+    async def find_request(self, request_id: str, *, tenant: str) -> StoredSession | None:
+        """Find the newest session of a tenant's request, whoever owns it; None when there is no such session."""
 
     async def is_abandoned(self, stored: StoredSession) -> bool:
         """Return whether the owner of a living session is dead, or silent beyond its lease and the grace."""

@@ -18,8 +18,8 @@ class Memory:
     """State that several registries of a process may share."""
 
     sessions: dict[str, StoredSession] = field(default_factory=dict)
-    requests: dict[str, str] = field(default_factory=dict)
-    """Request ids by session."""
+    requests: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Tenant and request id of each session."""
     leases: dict[str, float] = field(default_factory=dict)
     """End of the lease of each process, on the monotonic clock."""
     addresses: dict[str, str] = field(default_factory=dict)
@@ -68,19 +68,19 @@ class MemoryRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, payload: Payload) -> Fence:
-        return self._insert(session_id, payload, "")
+    async def create(self, session_id: str, payload: Payload, *, tenant: str = "") -> Fence:
+        return self._insert(session_id, payload, tenant, "")
 
     async def reserve(
-        self, session_id: str, payload: Payload, *, request_id: str, instead_of: str = ""
+        self, session_id: str, payload: Payload, *, tenant: str, request_id: str, instead_of: str = ""
     ) -> Fence | None:
-        newest = await self.find_request(request_id)
+        newest = await self.find_request(request_id, tenant=tenant)
         if newest is not None and newest.session_id != instead_of:
             return None
-        return self._insert(session_id, payload, request_id)
+        return self._insert(session_id, payload, tenant, request_id)
 
-    def _insert(self, session_id: str, payload: Payload, request_id: str) -> Fence:
-        self._memory.requests[session_id] = request_id
+    def _insert(self, session_id: str, payload: Payload, tenant: str, request_id: str) -> Fence:
+        self._memory.requests[session_id] = (tenant, request_id)
         self._memory.sessions[session_id] = StoredSession(
             session_id=session_id,
             owner=self.owner,
@@ -94,6 +94,7 @@ class MemoryRegistry:
             seen_mono_s=None,
             address="",
             account=self.account,
+            tenant=tenant,
             saved_mono_s=time.monotonic(),
         )
         return Fence(session_id, 1)
@@ -164,9 +165,9 @@ class MemoryRegistry:
         stored = self._memory.sessions.get(session_id)
         return self._seen(stored) if stored and stored.account == self.account else None
 
-    async def find_request(self, request_id: str) -> StoredSession | None:
-        newest = reversed(self._memory.sessions)
-        found = next((name for name in newest if request_id and self._memory.requests[name] == request_id), None)
+    async def find_request(self, request_id: str, *, tenant: str) -> StoredSession | None:
+        newest, asked = reversed(self._memory.sessions), (tenant, request_id)
+        found = next((name for name in newest if request_id and self._memory.requests[name] == asked), None)
         return None if found is None else await self.find(found)
 
     async def is_abandoned(self, stored: StoredSession) -> bool:

@@ -23,8 +23,8 @@ MAX_NUMBER: Final = 1 << 53
 """Above any sequence number or epoch that a gateway counts up to."""
 
 _ROWS: Final = """
-    SELECT session_id, owner, epoch, ended, sequence, sessions.facts, handles, boot_id, until_mono_s, address,
-        end_wanted, account, saved_boot_id, saved_mono_s
+    SELECT session_id, owner, epoch, ended, sequence, sessions.payload, handles, boot_id, until_mono_s, address,
+        end_request, account, saved_boot_id, saved_mono_s, tenant
     FROM sessions LEFT JOIN processes USING (owner)"""
 
 
@@ -59,7 +59,7 @@ class RowReader:
     ) -> StoredSession:
         session_id, owner, epoch, ended, sequence, packed, handles, boot_id, until_mono_s, address = columns[:10]
         problems: list[str] = []
-        payload = _parsed(packed, dict, "facts", problems)
+        payload = _parsed(packed, dict, "payload", problems)
         journaled = Journaled.read(journal.get(session_id, ()), epoch, Fence(session_id, epoch))
         hashes = _handles(handles, problems) if journaled.handles is None else journaled.handles
         if journaled.sequence is not None:
@@ -86,16 +86,17 @@ class RowReader:
             end_request=columns[10] or "",
             account=columns[11],
             saved_mono_s=self._comparable(*columns[12:14]),
+            tenant=columns[14],
             unreadable="; ".join(problems),
         )
 
     def _utterances(self, connection: sqlite3.Connection, session_id: str) -> dict[str, Payload]:
         utterances: dict[str, Payload] = {}
         for utterance_id, packed in connection.execute(
-            "SELECT utterance_id, facts FROM utterances WHERE session_id = ? ORDER BY rowid", (session_id,)
+            "SELECT utterance_id, payload FROM utterances WHERE session_id = ? ORDER BY rowid", (session_id,)
         ).fetchall():
             problems: list[str] = []
-            payload = _parsed(packed, dict, "facts", problems)
+            payload = _parsed(packed, dict, "payload", problems)
             if problems:
                 self._faults.error(
                     session_id, "registry.utterance_unreadable", utterance=utterance_id, reason=problems[0]

@@ -9,7 +9,7 @@ from typing import Final
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.registry.database import begin
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 _QUARANTINE: Final = """
     CREATE TABLE IF NOT EXISTS quarantine (
@@ -19,9 +19,11 @@ _QUARANTINE: Final = """
         reason TEXT NOT NULL,
         epoch INTEGER NOT NULL,
         sequence INTEGER NOT NULL,
-        facts BLOB NOT NULL,
+        payload BLOB NOT NULL,
         handles BLOB NOT NULL
     ) STRICT"""
+
+_REQUESTS: Final = "CREATE INDEX requests ON sessions (tenant, request_id) WHERE request_id <> ''"
 
 SCHEMA: Final = (
     """
@@ -37,26 +39,27 @@ SCHEMA: Final = (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         session_id TEXT NOT NULL UNIQUE,
         account TEXT NOT NULL,
+        tenant TEXT NOT NULL DEFAULT '',
         owner TEXT NOT NULL,
         epoch INTEGER NOT NULL,
         ended INTEGER NOT NULL DEFAULT 0,
         sequence INTEGER NOT NULL DEFAULT 0,
-        facts BLOB NOT NULL,
+        payload BLOB NOT NULL,
         handles BLOB NOT NULL DEFAULT (CAST('[]' AS BLOB)),
         kept_boot_id TEXT,           -- of the retention, once the session has ended
         kept_until_mono_s REAL,
-        end_wanted TEXT,             -- reason of another process's request to end the session
+        end_request TEXT,            -- reason of another process's request to end the session
         request_id TEXT NOT NULL DEFAULT '',
-        saved_boot_id TEXT,          -- of the last save of facts
+        saved_boot_id TEXT,          -- of the last save of payload
         saved_mono_s REAL
     ) STRICT""",
     "CREATE INDEX living ON sessions (owner) WHERE NOT ended",
-    "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
+    _REQUESTS,
     """
     CREATE TABLE utterances (
         session_id TEXT NOT NULL,
         utterance_id TEXT NOT NULL,
-        facts BLOB NOT NULL,
+        payload BLOB NOT NULL,
         UNIQUE (session_id, utterance_id)
     ) STRICT""",
     """
@@ -75,10 +78,19 @@ UPGRADES: Final = {
         "ALTER TABLE sessions ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''",
     ),
-    3: (_QUARANTINE,),
+    3: (_QUARANTINE.replace(" payload ", " facts "),),
     4: (
         "ALTER TABLE sessions ADD COLUMN saved_boot_id TEXT",
         "ALTER TABLE sessions ADD COLUMN saved_mono_s REAL",
+    ),
+    5: (
+        "ALTER TABLE sessions ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",
+        "DROP INDEX requests",
+        _REQUESTS,
+        "ALTER TABLE sessions RENAME COLUMN facts TO payload",
+        "ALTER TABLE sessions RENAME COLUMN end_wanted TO end_request",
+        "ALTER TABLE utterances RENAME COLUMN facts TO payload",
+        "ALTER TABLE quarantine RENAME COLUMN facts TO payload",
     ),
 }
 """Statements that lead from a version to the next."""

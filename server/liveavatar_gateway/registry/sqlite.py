@@ -39,14 +39,15 @@ _log = structlog.get_logger(__name__)
 _MAX_QUARANTINED: Final = 1000
 
 _INSERT: Final = """
-    INSERT INTO sessions (session_id, account, owner, epoch, facts, request_id, saved_boot_id, saved_mono_s)
-    VALUES (?, ?, ?, 1, ?, ?, ?, ?)"""
+    INSERT INTO sessions (
+        session_id, account, tenant, owner, epoch, payload, request_id, saved_boot_id, saved_mono_s)
+    VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?)"""
 _NEWEST_OF_REQUEST: Final = """
-    SELECT session_id FROM sessions WHERE account = ? AND request_id = ? AND request_id <> ''
+    SELECT session_id FROM sessions WHERE account = ? AND tenant = ? AND request_id = ? AND request_id <> ''
     ORDER BY number DESC LIMIT 1"""
 _SAVE_UTTERANCE: Final = """
-    INSERT INTO utterances (session_id, utterance_id, facts) VALUES (?, ?, ?)
-    ON CONFLICT (session_id, utterance_id) DO UPDATE SET facts = excluded.facts"""
+    INSERT INTO utterances (session_id, utterance_id, payload) VALUES (?, ?, ?)
+    ON CONFLICT (session_id, utterance_id) DO UPDATE SET payload = excluded.payload"""
 _ADD_UPSTREAM: Final = """
     INSERT INTO upstreams (upstream_session_id, session_id)
     SELECT ?, session_id FROM sessions WHERE session_id = ? AND owner = ? AND epoch = ?"""
@@ -60,13 +61,13 @@ _CLAIM: Final = """
     UPDATE sessions SET owner = ?, epoch = ?
     WHERE session_id = ? AND owner = ? AND epoch = ? AND NOT ended"""
 _QUARANTINE: Final = """
-    INSERT INTO quarantine (session_id, account, put_aside_at, reason, epoch, sequence, facts, handles)
-    SELECT session_id, account, ?, ?, epoch, sequence, facts, handles FROM sessions WHERE session_id = ?"""
+    INSERT INTO quarantine (session_id, account, put_aside_at, reason, epoch, sequence, payload, handles)
+    SELECT session_id, account, ?, ?, epoch, sequence, payload, handles FROM sessions WHERE session_id = ?"""
 _REMOVE_OLD_QUARANTINED: Final = """
     DELETE FROM quarantine WHERE rowid <= (SELECT max(rowid) FROM quarantine) - ?"""
 _REQUEST_END: Final = """
-    UPDATE sessions SET end_wanted = ?
-    WHERE account = ? AND session_id = ? AND NOT ended AND end_wanted ISNULL"""
+    UPDATE sessions SET end_request = ?
+    WHERE account = ? AND session_id = ? AND NOT ended AND end_request ISNULL"""
 _PAGE: Final = """
     WHERE account = ? AND number < coalesce((SELECT number FROM sessions WHERE session_id = ?), ?)
     ORDER BY number DESC LIMIT ?"""
@@ -172,7 +173,8 @@ class SqliteRegistry:
     async def end_requests(self) -> Mapping[str, str]:
         def work(connection: sqlite3.Connection) -> dict[str, str]:
             requested = (
-                "SELECT session_id, end_wanted FROM sessions WHERE owner = ? AND NOT ended AND end_wanted NOTNULL"
+                "SELECT session_id, end_request FROM sessions "
+                "WHERE owner = ? AND NOT ended AND end_request NOTNULL"
             )
             return dict(connection.execute(requested, (self.owner,)).fetchall())
 
@@ -180,26 +182,26 @@ class SqliteRegistry:
 
     # --- its sessions
 
-    async def create(self, session_id: str, payload: Payload) -> Fence:
-        insert = self._insertion(session_id, payload, "")
+    async def create(self, session_id: str, payload: Payload, *, tenant: str = "") -> Fence:
+        insert = self._insertion(session_id, payload, tenant, "")
         return await self._database.write(insert)
 
     async def reserve(
-        self, session_id: str, payload: Payload, *, request_id: str, instead_of: str = ""
+        self, session_id: str, payload: Payload, *, tenant: str, request_id: str, instead_of: str = ""
     ) -> Fence | None:
-        insert = self._insertion(session_id, payload, request_id)
+        insert = self._insertion(session_id, payload, tenant, request_id)
 
         def work(connection: sqlite3.Connection) -> Fence | None:
-            newest = connection.execute(_NEWEST_OF_REQUEST, (self.account, request_id)).fetchone()
+            newest = connection.execute(_NEWEST_OF_REQUEST, (self.account, tenant, request_id)).fetchone()
             return insert(connection) if newest is None or newest[0] == instead_of else None
 
         return await self._database.transact(work)
 
     def _insertion(
-        self, session_id: str, payload: Payload, request_id: str
+        self, session_id: str, payload: Payload, tenant: str, request_id: str
     ) -> Callable[[sqlite3.Connection], Fence]:
         packed, *saved = self._saved_now(payload)
-        values = (session_id, self.account, self.owner, packed, request_id, *saved)
+        values = (session_id, self.account, tenant, self.owner, packed, request_id, *saved)
 
         def work(connection: sqlite3.Connection) -> Fence:
             self._database.require_file()
@@ -242,7 +244,7 @@ class SqliteRegistry:
         saved = self._saved_now(payload)
 
         def work(connection: sqlite3.Connection) -> _Result:
-            self._change(connection, fence, "facts = ?, saved_boot_id = ?, saved_mono_s = ?", *saved)
+            self._change(connection, fence, "payload = ?, saved_boot_id = ?, saved_mono_s = ?", *saved)
             self._save_journaled(connection, written)
             return then(connection)
 
@@ -319,10 +321,12 @@ class SqliteRegistry:
         found = await self._find("WHERE account = ? AND session_id = ?", self.account, session_id)
         return found[0] if found else None
 
-    async def find_request(self, request_id: str) -> StoredSession | None:
+    async def find_request(self, request_id: str, *, tenant: str) -> StoredSession | None:
         # The index holds no empty ids, and serves only questions that exclude them too.
-        condition = "WHERE account = ? AND request_id = ? AND request_id <> '' ORDER BY number DESC LIMIT 1"
-        found = await self._find(condition, self.account, request_id)
+        condition = (
+            "WHERE account = ? AND tenant = ? AND request_id = ? AND request_id <> '' ORDER BY number DESC LIMIT 1"
+        )
+        found = await self._find(condition, self.account, tenant, request_id)
         return found[0] if found else None
 
     async def page(self, after: str, size: int) -> Sequence[StoredSession]:
@@ -408,7 +412,7 @@ class SqliteRegistry:
             self._change(connection, fence, "epoch = epoch")
             now = datetime.now(UTC).isoformat(timespec="seconds")
             connection.execute(_QUARANTINE, (now, reason, fence.session_id))
-            self._change(connection, fence, "facts = ?, handles = ?, sequence = 0", b"{}", b"[]")
+            self._change(connection, fence, "payload = ?, handles = ?, sequence = 0", b"{}", b"[]")
             connection.execute("DELETE FROM utterances WHERE session_id = ?", (fence.session_id,))
             connection.execute(_REMOVE_OLD_QUARANTINED, (_MAX_QUARANTINED,))
 

@@ -91,6 +91,7 @@ class AdminService(AdminServiceServicer):
         view = await self._directory.end(
             mapping.checked_id(request.session_id, "session_id", required=True),
             EndReason.OPERATOR,
+            tenant=None,
             wait_s=mapping.permit_wait_s(context.time_remaining()),
         )
         return p.EjectSessionResponse(session=mapping.session_message(view))

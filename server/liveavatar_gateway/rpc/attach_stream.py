@@ -10,12 +10,14 @@ from google.rpc import status_pb2
 
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar.gateway.v1 import stream_pb2
+from liveavatar_gateway.auth.principal import MESSAGE_RULES
 from liveavatar_gateway.core.errors import GatewayError, HeaderRequired, InvalidField, UnexpectedMessage
 from liveavatar_gateway.core.events import Ended
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.interceptors.authentication import current_call, current_principal
 from liveavatar_gateway.rpc.session_stream import SessionStream
 from liveavatar_gateway.rpc.stream_reader import each, first, following, wait_for_half_close
 from liveavatar_gateway.sessions.directory import Directory
@@ -53,6 +55,9 @@ class AttachStream(SessionStream[p.AttachResponse]):
         self._half_closed = False
         self._announced_deadline: datetime | None = None
         attachment = session.attachments.add_attach_stream()
+        self._call = current_call()
+        self._call.on_deadline(attachment.wakeup.set)
+        self._announced_expiry: datetime | None = None
         heartbeat = p.AttachResponse(heartbeat=stream_pb2.Heartbeat())
         super().__init__(session, attachment, config, context, heartbeat=heartbeat)
         self._handle = session.issue_handle()
@@ -74,8 +79,12 @@ class AttachStream(SessionStream[p.AttachResponse]):
                 field="message",
                 got=kind or "",
             )
+        principal = current_principal()
+        principal.require(MESSAGE_RULES[kind], f"the message {kind} of Attach")
         if kind == "resume":
-            session = await directory.by_handle(message.resume.handle, field="resume.handle")
+            session = await directory.by_handle(
+                message.resume.handle, tenant=principal.tenant, field="resume.handle"
+            )
             return cls(
                 session,
                 config,
@@ -92,7 +101,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
         )
         request_id = mapping.checked_id(message.open.request_id, "open.request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())
-        session = await directory.open(spec, request_id, wait_s=wait_s)
+        session = await directory.open(spec, request_id, tenant=principal.tenant, wait_s=wait_s)
         try:
             await session.room()
         except asyncio.CancelledError:
@@ -167,12 +176,19 @@ class AttachStream(SessionStream[p.AttachResponse]):
         if deadline != self._announced_deadline:
             self._announced_deadline = deadline
             responses.append(self._drain_message(deadline))
+        expiry = self._call.deadline
+        if expiry is not None and expiry != self._announced_expiry:
+            self._announced_expiry = expiry
+            responses.append(self._go_away(expiry, p.GO_AWAY_REASON_CREDENTIAL))
         return [*responses, last] if last is not None else responses
 
     def _drain_message(self, deadline: datetime | None) -> p.AttachResponse:
         if deadline is None:
             return p.AttachResponse(go_away_cancelled=p.GoAwayCancelled())
-        go_away = p.GoAway(deadline=mapping.timestamp(deadline), handle=self._handle)
+        return self._go_away(deadline, p.GO_AWAY_REASON_DRAIN)
+
+    def _go_away(self, deadline: datetime, reason: "p.GoAwayReason.ValueType") -> p.AttachResponse:
+        go_away = p.GoAway(deadline=mapping.timestamp(deadline), handle=self._handle, reason=reason)
         return p.AttachResponse(go_away=go_away)
 
     def _has_sent_all(self) -> bool:
@@ -191,6 +207,11 @@ class AttachStream(SessionStream[p.AttachResponse]):
             command = request.command
             mapping.checked_id(command.id, "command.id", required=True)
             await self._unread.acquire()
+            try:
+                self._call.principal.require(MESSAGE_RULES["command"], "a command")
+            except GatewayError as error:
+                self._answer(p.CommandResult(id=command.id, status=status_of(error)))
+                continue
             if command.WhichOneof("command") == "interrupt":
                 # Its result takes a round trip to LiveAvatar; other commands must not wait behind it.
                 self._interrupt_count += 1

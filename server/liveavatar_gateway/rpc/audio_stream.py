@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -23,6 +24,9 @@ from liveavatar_gateway.rpc.session_stream import SessionStream
 from liveavatar_gateway.rpc.stream_reader import leave, wait_for_half_close
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.utterances import UtteranceProgress
+
+Pace = Callable[[int], float]
+"""Counts bytes of audio; returns the time for which no more may be read, seconds."""
 
 _MAX_UNREAD: Final = 128
 """Utterances and answers that the caller has not read; above that, no more requests are read."""
@@ -65,7 +69,10 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
         audio_input: AudioInput,
         config: RpcConfig,
         context: grpc.aio.ServicerContext[Any, Any],
+        *,
+        pace: Pace | None,
     ) -> None:
+        self._pace = pace
         self._utterances = session.utterances
         self._audio_input = audio_input
         self._open: Utterance | None = None
@@ -127,7 +134,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
 
     async def _read(self) -> None:
         # Five per cent cheaper than iteration, and a second of speech may have fifty chunks.
-        read = self._context.read
+        read, pace = self._context.read, self._pace
         while (request := await read()) is not grpc.aio.EOF:
             if self._over or self._attachment.superseded is not None:
                 # The later stream sends this again.
@@ -135,6 +142,8 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             kind = request.WhichOneof("message")
             if kind == "chunk":
                 self._receive(request.chunk)
+                if pace is not None:
+                    await asyncio.sleep(pace(len(request.chunk.audio)))
                 continue
             if kind == "heartbeat":
                 continue
@@ -142,15 +151,19 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
                 await self._catch_up()
                 if self._over:
                     return
-            if kind == "begin":
-                self._begin(request.begin)
-            elif kind == "end":
-                self._seal(self._require_open("end", request.end.utterance_id))
-            elif kind == "cancel":
-                self._cancel(self._require_open("cancel", request.cancel.utterance_id))
-            else:
-                got = kind or "nothing"
-                raise UnexpectedMessage(f"header comes first and once; got {got} here", field=got, got=got)
+            self._handle(request, kind)
+
+    def _handle(self, request: p.StreamAudioRequest, kind: str | None) -> None:
+        """Handle a message that comes once in an utterance."""
+        if kind == "begin":
+            self._begin(request.begin)
+        elif kind == "end":
+            self._seal(self._require_open("end", request.end.utterance_id))
+        elif kind == "cancel":
+            self._cancel(self._require_open("cancel", request.cancel.utterance_id))
+        else:
+            got = kind or "nothing"
+            raise UnexpectedMessage(f"header comes first and once; got {got} here", field=got, got=got)
 
     async def _catch_up(self) -> None:
         """Wait until the caller has read something."""

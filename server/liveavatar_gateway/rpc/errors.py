@@ -34,12 +34,14 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.CredentialExpired: grpc.StatusCode.UNAUTHENTICATED,
     e.TenantSuspended: grpc.StatusCode.PERMISSION_DENIED,
     e.RoleMissing: grpc.StatusCode.PERMISSION_DENIED,
+    e.RoomNotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     e.AudioGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamCreditsExhausted: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamPlanRequired: grpc.StatusCode.FAILED_PRECONDITION,
     e.CreditExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.CapacityExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UpstreamRateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UtteranceIdReused: grpc.StatusCode.ALREADY_EXISTS,
@@ -104,6 +106,10 @@ def _details(error: e.GatewayError) -> list[Message]:
         details.append(error_details_pb2.PreconditionFailure(violations=[precondition]))
     if isinstance(error, e.CapacityExhausted):
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.scope, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[quota]))
+    if isinstance(error, e.QuotaExceeded):
+        subject = f"tenant:{error.metadata.get('tenant', '')}/{error.metadata.get('scope', '')}"
+        quota = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[quota]))
     if isinstance(error, e.SessionNotFound):
         name = error.metadata.get("session_id", "")

@@ -266,6 +266,7 @@ def session_message(view: SessionView) -> session_pb2.Session:
     avatar, usage = view.spec.avatar, view.usage
     message = session_pb2.Session(
         id=view.id,
+        tenant=view.tenant,
         upstream_session_id=view.upstream_session_id,
         avatar_id=avatar.avatar_id,
         sandbox=avatar.sandbox,

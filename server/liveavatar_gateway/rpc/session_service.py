@@ -14,6 +14,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
+from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch_stream import WatchStream
 from liveavatar_gateway.sessions.directory import Directory
@@ -41,7 +42,8 @@ class SessionService(SessionServiceServicer):
     async def WatchSessions(  # type: ignore[override]  # noqa: N802, D102
         self, request_iterator: AsyncIterator[p.WatchSessionsRequest], context: _Context
     ) -> None:
-        await WatchStream(self._directory, self._config, request_iterator, context).run()
+        tenant = current_principal().tenant
+        await WatchStream(self._directory, self._config, request_iterator, context, tenant=tenant).run()
 
     async def CreateSession(  # noqa: N802, D102
         self, request: p.CreateSessionRequest, context: _Context
@@ -54,7 +56,7 @@ class SessionService(SessionServiceServicer):
         )
         request_id = mapping.checked_id(request.request_id, "request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())
-        session = await self._directory.open(spec, request_id, wait_s=wait_s)
+        session = await self._directory.open(spec, request_id, tenant=current_principal().tenant, wait_s=wait_s)
         await _ready_or_abandoned(session, retryable=bool(request_id))
         return p.CreateSessionResponse(
             session=mapping.session_message(session.view()),
@@ -67,13 +69,15 @@ class SessionService(SessionServiceServicer):
         self, request: p.GetSessionRequest, context: _Context
     ) -> p.GetSessionResponse:
         session_id = mapping.checked_id(request.session_id, "session_id", required=True)
-        return p.GetSessionResponse(session=mapping.session_message(await self._directory.view(session_id)))
+        view = await self._directory.view(session_id, tenant=current_principal().tenant)
+        return p.GetSessionResponse(session=mapping.session_message(view))
 
     async def ListSessions(  # noqa: N802, D102
         self, request: p.ListSessionsRequest, context: _Context
     ) -> p.ListSessionsResponse:
         size = mapping.page_size(request.page_size)
-        matching = [session for session in self._directory.newest() if _matches(session, request)]
+        own = self._directory.newest(tenant=current_principal().tenant)
+        matching = [session for session in own if _matches(session, request)]
         entries, next_token = page(matching, request.page_token, size)
         sessions = readable(entries, lambda session: mapping.session_message(session.view()))
         return p.ListSessionsResponse(sessions=sessions, next_page_token=next_token)
@@ -84,6 +88,7 @@ class SessionService(SessionServiceServicer):
         view = await self._directory.end(
             mapping.checked_id(request.session_id, "session_id", required=True),
             EndReason.CALLER_ENDED,
+            tenant=current_principal().tenant,
             wait_s=mapping.permit_wait_s(context.time_remaining()),
         )
         return p.EndSessionResponse(session=mapping.session_message(view))
@@ -119,7 +124,8 @@ class SessionService(SessionServiceServicer):
         )
 
     async def _find(self, session_id: str) -> SessionActor:
-        return await self._directory.get(mapping.checked_id(session_id, "session_id", required=True))
+        session_id = mapping.checked_id(session_id, "session_id", required=True)
+        return await self._directory.get(session_id, tenant=current_principal().tenant)
 
 
 async def _ready_or_abandoned(session: SessionActor, *, retryable: bool) -> None:

@@ -56,8 +56,11 @@ class WatchStream:
         config: RpcConfig,
         requests: AsyncIterator[p.WatchSessionsRequest],
         context: _Context,
+        *,
+        tenant: str,
     ) -> None:
         self._directory = directory
+        self._tenant = tenant
         self._progress_s = config.watch_progress_s
         self._first_within_s = config.first_message_timeout_s
         self._requests = requests
@@ -93,6 +96,8 @@ class WatchStream:
 
     def on_session(self, session: SessionActor) -> None:
         """Watch a new session that matches a filter."""
+        if session.tenant != self._tenant:
+            return
         if any(mapping.has_labels(session.spec, labels) for labels in self._filters):
             self._watch(session.id, _UNSEEN)
 
@@ -150,7 +155,7 @@ class WatchStream:
     async def _add(self, add: p.AddWatch) -> None:
         session_id = mapping.checked_id(add.session_id, "add.session_id", required=True)
         try:
-            last = (await self._directory.get(session_id)).log.last_sequence
+            last = (await self._directory.get(session_id, tenant=self._tenant)).log.last_sequence
             if not 0 <= add.after_sequence <= last:
                 raise InvalidField(
                     f"after_sequence {add.after_sequence} is not between 0 and {last}",
@@ -177,7 +182,8 @@ class WatchStream:
             )
         self._filters.append(labels)
         for session in self._directory.living():
-            if session.id not in self._sent and mapping.has_labels(session.spec, labels):
+            is_own = session.tenant == self._tenant
+            if is_own and session.id not in self._sent and mapping.has_labels(session.spec, labels):
                 self._watch(session.id, _UNSEEN)
 
     def _answer(self, response: p.WatchSessionsResponse) -> None:
@@ -223,10 +229,10 @@ class WatchStream:
                     await self._context.write(response)
 
     async def _news_of(self, session_id: str) -> Iterable[p.WatchSessionsResponse]:
-        session = self._directory.local(session_id)
+        session = self._directory.local(session_id, tenant=self._tenant)
         if session is None:
             try:
-                session = await self._directory.get(session_id)
+                session = await self._directory.get(session_id, tenant=self._tenant)
             except GatewayError as error:
                 self._forget(session_id)
                 return [_removed(session_id, error)]
@@ -239,7 +245,7 @@ class WatchStream:
         """Return every event not sent yet, then the progress: both of this moment, so that they agree."""
         news: list[Iterable[p.WatchSessionsResponse]] = []
         for session_id in list(self._sent):
-            if (session := self._directory.local(session_id)) is not None:
+            if (session := self._directory.local(session_id, tenant=self._tenant)) is not None:
                 news.append(self._responses(session))
             else:
                 # The registry has to be asked, which takes time: done in the next round.

@@ -39,8 +39,9 @@ class AdoptionConfig:
 class _Orphan:
     """Session of a dead process while it is ended: the part of it that its journal needs."""
 
-    def __init__(self, session_id: str, payload: Payload) -> None:
+    def __init__(self, session_id: str, tenant: str, payload: Payload) -> None:
         self.id = session_id
+        self.tenant = tenant
         self._payload = payload
 
     def payload(self) -> Payload:
@@ -168,7 +169,7 @@ class Adoption:
     async def _end(self, stored: StoredSession, fence: Fence) -> int:
         stopped = 0
         payload = await self._final_payload(stored, fence)
-        journal = self._journals.open(_Orphan(stored.session_id, payload), fence)
+        journal = self._journals.open(_Orphan(stored.session_id, stored.tenant, payload), fence)
         stopper = self._retired.get(stored.account, self._pool.account.stopper)
         # All stops run at once: a session that cannot be stopped now must not delay the stop of the next.
         stops = {

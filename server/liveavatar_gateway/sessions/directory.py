@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 import structlog
 
+from liveavatar_gateway.auth.limiter import Admission, Limiter
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import (
     Draining,
@@ -61,7 +62,7 @@ class DirectoryConfig:
     retention_s: float = 600.0
     """Time that an ended session stays readable."""
     max_ended: int = 1000
-    """Largest number of ended sessions that stay readable."""
+    """Largest number of ended sessions of one tenant that stay readable."""
     exit_timeout_s: float = 5.0
     """Time for which the exit waits until LiveAvatar confirms stops."""
 
@@ -106,6 +107,7 @@ class Directory:
         *,
         adoption: Adoption,
         create_listener: CreateListener,
+        limiter: Limiter,
     ) -> None:
         """Begin without sessions.
 
@@ -116,12 +118,14 @@ class Directory:
             metrics: Metrics of sessions.
             adoption: Claims of sessions of dead processes.
             create_listener: Receiver of errors of creates.
+            limiter: Quotas of tenants.
         """
         self._config = config
         self._pool = pool
         self._journals = journals
         self._adoption = adoption
         self._create_listener = create_listener
+        self._limiter = limiter
         self.observers = Observers()
         """Watchers of all sessions."""
         self._services = SessionServices(
@@ -156,21 +160,27 @@ class Directory:
             await asyncio.sleep(0)
         self.observers.close()
 
-    async def open(self, spec: SessionSpec, request_id: str, *, wait_s: float | None) -> SessionActor:
-        """Create a session, or return the session that was created for the same request.
+    async def open(self, spec: SessionSpec, request_id: str, *, tenant: str, wait_s: float | None) -> SessionActor:
+        """Create a session of a tenant, or return the session that was created for its same request.
 
         A request is in the registry before anything is done for it, so that its retry finds the session from any
         process. If the caller gives up meanwhile, the session waits for the detach grace, as after a lost stream.
 
         Raises:
             Draining: new sessions are refused.
+            QuotaExceeded: the tenant has too many sessions, or opens too many.
             RequestIdReused: the request id was used with another spec.
             OwnerMoved: another process has the session of that request.
             RegistryUnavailable: the session of that request cannot be looked up.
         """
+        wait_s = self._limiter.longest_wait_s(
+            tenant, self._pool.account.config.permits.wait_s if wait_s is None else wait_s
+        )
         if not request_id:
-            return self._open(spec, wait_s)
-        opening = self._pool.run(self._open_for(spec, request_id, wait_s), name=f"request-{request_id}/open")
+            return self._open(spec, tenant, wait_s)
+        opening = self._pool.run(
+            self._open_for(spec, tenant, request_id, wait_s), name=f"request-{request_id}/open"
+        )
         try:
             return await asyncio.shield(opening)
         except RegistryUnavailable as error:
@@ -180,46 +190,71 @@ class Directory:
             opening.add_done_callback(_start_grace)
             raise
 
-    def _open(self, spec: SessionSpec, wait_s: float | None) -> SessionActor:
+    def _open(self, spec: SessionSpec, tenant: str, wait_s: float | None) -> SessionActor:
         if self.draining:
             raise Draining
-        session = self._new(spec, "")
-        self._add(session, wait_s)
+        admission = self._admit(tenant)
+        session = self._new(spec, tenant, "")
+        self._add(session, wait_s, admission)
         return session
 
-    def _new(self, spec: SessionSpec, request_id: str) -> SessionActor:
-        return SessionActor(spec, self._services, request_id=request_id)
+    def _admit(self, tenant: str) -> Admission:
+        permits = self._pool.account.permits
+        return self._limiter.admit_session(tenant, waits=permits.used >= permits.limit)
 
-    async def _open_for(self, spec: SessionSpec, request_id: str, wait_s: float | None) -> SessionActor:
-        async with self._locks.locked(f"request {request_id}"):
+    def _new(self, spec: SessionSpec, tenant: str, request_id: str) -> SessionActor:
+        return SessionActor(spec, self._services, tenant=tenant, request_id=request_id)
+
+    async def _open_for(
+        self, spec: SessionSpec, tenant: str, request_id: str, wait_s: float | None
+    ) -> SessionActor:
+        async with self._locks.locked(f"request {tenant} {request_id}"):
             while True:
                 # Another process may reserve the request between the lookup and the reservation.
-                known = self._local.of_request(request_id)
+                known = self._local.of_request(request_id, tenant=tenant)
                 failed = ""
                 if known is None or known.end_reason is EndReason.CREATE_FAILED:
                     # A failed session may still be stopping: its caller knows of the failure, and may try again.
-                    known, failed = await self._find_request(request_id, spec)
+                    known, failed = await self._find_request(tenant, request_id, spec)
                 if known is not None:
                     if known.spec != spec:
                         raise RequestIdReused(request_id)
                     return known
                 if self.draining:
                     raise Draining
-                session = self._new(spec, request_id)
-                fence = await self._journals.registry.reserve(
-                    session.id, session.payload(), request_id=request_id, instead_of=failed
-                )
-                if fence is None:
+                admission = self._admit(tenant)
+                try:
+                    session = await self._reserve(self._new(spec, tenant, request_id), instead_of=failed)
+                except BaseException:
+                    admission.release()
+                    raise
+                if session is None:
                     # Another process was faster.
+                    admission.release()
                     continue
-                session.reserved(fence)
-                if self.draining:
-                    await session.lifecycle.call_off(Draining())
-                    raise Draining
-                self._add(session, wait_s)
+                self._add(session, wait_s, admission)
                 return session
 
-    async def _find_request(self, request_id: str, spec: SessionSpec) -> tuple[SessionActor | None, str]:
+    async def _reserve(self, session: SessionActor, *, instead_of: str) -> SessionActor | None:
+        """Add a session to the registry under its request; None when another process has one for the request."""
+        fence = await self._journals.registry.reserve(
+            session.id,
+            session.payload(),
+            tenant=session.tenant,
+            request_id=session.request_id,
+            instead_of=instead_of,
+        )
+        if fence is None:
+            return None
+        session.reserved(fence)
+        if self.draining:
+            await session.lifecycle.call_off(Draining())
+            raise Draining
+        return session
+
+    async def _find_request(
+        self, tenant: str, request_id: str, spec: SessionSpec
+    ) -> tuple[SessionActor | None, str]:
         """Find the session of a request in the registry, or the id of a failed session that a new one may follow.
 
         Raises:
@@ -228,7 +263,7 @@ class Directory:
             RegistryUnavailable: the registry cannot be read.
         """
         registry = self._journals.registry
-        stored = await registry.find_request(request_id)
+        stored = await registry.find_request(request_id, tenant=tenant)
         if stored is None:
             return None, ""
         try:
@@ -252,7 +287,7 @@ class Directory:
         ):
             # The process that reserved the request died before it could answer.
             return await self._adopted_or_ended(stored)
-        return self._actor(await self._find_elsewhere(stored.session_id, field="request_id")), ""
+        return self._actor(await self._find_elsewhere(stored.session_id, tenant=tenant, field="request_id")), ""
 
     async def _adopted_or_ended(self, stored: StoredSession) -> tuple[SessionActor | None, str]:
         if (adopted := await self.adopt(stored) or self._local.get(stored.session_id)) is not None:
@@ -293,20 +328,23 @@ class Directory:
             return None
         if restored is None:
             return None
-        session = SessionActor(record.spec, self._services, request_id=record.request_id, restored=restored)
-        self._add(session, None)
+        session = SessionActor(
+            record.spec, self._services, tenant=stored.tenant, request_id=record.request_id, restored=restored
+        )
+        self._add(session, None, self._limiter.count_session(session.tenant))
         return session
 
-    def _add(self, session: SessionActor, wait_s: float | None) -> None:
+    def _add(self, session: SessionActor, wait_s: float | None, admission: Admission) -> None:
         self._local.add(session)
-        task = asyncio.create_task(self._run(session, wait_s), name=f"session-{session.id}")
+        task = asyncio.create_task(self._run(session, wait_s, admission), name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: admission.release())
         self.observers.on_session(session)
 
-    async def _run(self, session: SessionActor, wait_s: float | None) -> None:
+    async def _run(self, session: SessionActor, wait_s: float | None, admission: Admission) -> None:
         try:
-            await session.lifecycle.run(wait_s)
+            await session.lifecycle.run(wait_s, admission)
         except asyncio.CancelledError:
             # Another process took the session over while it ended here, so it does not stay readable here.
             if session.lost_to is None:
@@ -330,30 +368,40 @@ class Directory:
         if error is not None:
             self._create_listener.on_create_failed(error)
 
-    def local(self, session_id: str) -> SessionActor | None:
-        """Return a session that this process has or had; None for any other."""
-        self._local.remove_expired()
-        return self._local.get(session_id)
+    def local(self, session_id: str, *, tenant: str | None) -> SessionActor | None:
+        """Return a session of a tenant that this process has or had; None for any other.
 
-    async def get(self, session_id: str) -> SessionActor:
+        `tenant` is None for operators here and below, who see the sessions of all tenants.
+        """
+        self._local.remove_expired()
+        session = self._local.get(session_id)
+        return session if session is not None and tenant in (None, session.tenant) else None
+
+    async def get(self, session_id: str, *, tenant: str | None) -> SessionActor:
         """Return a session by id.
 
         Raises:
-            SessionNotFound: the session does not exist.
+            SessionNotFound: the session does not exist, or belongs to another tenant.
             OwnerMoved: another process has the session.
             RegistryUnavailable: the session is not here, and the registry cannot be read.
         """
-        return self.local(session_id) or self._actor(await self._find_elsewhere(session_id, field="session_id"))
+        return self._actor(await self._find(session_id, tenant))
 
-    async def view(self, session_id: str) -> SessionView:
+    async def view(self, session_id: str, *, tenant: str | None) -> SessionView:
         """Return a session for display.
 
         Raises:
             SessionNotFound, OwnerMoved, RegistryUnavailable: see `get`.
         """
-        return self._view(self.local(session_id) or await self._find_elsewhere(session_id, field="session_id"))
+        return self._view(await self._find(session_id, tenant))
 
-    async def end(self, session_id: str, reason: EndReason, *, wait_s: float | None) -> SessionView:
+    async def _find(self, session_id: str, tenant: str | None) -> SessionActor | StoredSession:
+        here = self.local(session_id, tenant=tenant)
+        return here or await self._find_elsewhere(session_id, tenant=tenant, field="session_id")
+
+    async def end(
+        self, session_id: str, reason: EndReason, *, tenant: str | None, wait_s: float | None
+    ) -> SessionView:
         """End a session of any process, and wait until LiveAvatar has stopped it.
 
         A session of another process is ended by that process, within its renewal period; if that is dead, by the
@@ -361,11 +409,12 @@ class Directory:
 
         Args:
             session_id: The session.
+            tenant: Tenant of the session; None for an operator.
             reason: Reason of the end, unless the session already has another.
             wait_s: Longest wait for another process and for LiveAvatar; None for 30 s.
 
         Raises:
-            SessionNotFound: the session does not exist.
+            SessionNotFound: the session does not exist, or belongs to another tenant.
             OwnerMoved: another process has the session, and has not ended it in time; it will.
             RegistryUnavailable: the session is not here, and the registry cannot be read.
             UpstreamTimeout: LiveAvatar has not confirmed the end in time.
@@ -374,7 +423,7 @@ class Directory:
         requested = False
         while True:
             try:
-                session = self.local(session_id) or await self._find_elsewhere(session_id, field="session_id")
+                session = await self._find(session_id, tenant)
             except OwnerMoved:
                 if not requested:
                     await self._journals.registry.request_end(session_id, reason.value)
@@ -402,11 +451,13 @@ class Directory:
         # A caller that asks another process next must read the same record there.
         await _wait(session.lifecycle.recorded, min(until_s, time.monotonic() + _RECORD_WAIT_S))
 
-    async def _find_elsewhere(self, session_id: str, *, field: str) -> SessionActor | StoredSession:
+    async def _find_elsewhere(
+        self, session_id: str, *, tenant: str | None, field: str
+    ) -> SessionActor | StoredSession:
         """Return a session that is not here: stored if it ended, adopted if its owner is dead.
 
         Raises:
-            SessionNotFound: the session does not exist, or ended unreadable.
+            SessionNotFound: the session does not exist, belongs to another tenant, or ended unreadable.
             OwnerMoved: another process has the session.
             RegistryUnavailable: the registry cannot be read.
         """
@@ -414,10 +465,12 @@ class Directory:
         until_s = time.monotonic() + _CLAIM_WAIT_S
         async with self._locks.locked(f"session {session_id}"):
             while True:
-                if (session := self._local.get(session_id)) is not None:
+                if (session := self.local(session_id, tenant=tenant)) is not None:
                     return session
                 stored = await registry.find(session_id)
-                if stored is None or (stored.ended and not is_readable(stored)):
+                # Before OwnerMoved could tell another tenant that the session exists.
+                is_foreign = stored is not None and tenant not in (None, stored.tenant)
+                if stored is None or is_foreign or (stored.ended and not is_readable(stored)):
                     raise SessionNotFound(session_id, field=field)
                 if stored.ended:
                     return stored
@@ -442,7 +495,7 @@ class Directory:
         except (ValueError, GatewayError) as error:
             _log.warning("session.unreadable", session=session.session_id, error=str(error))
             raise SessionNotFound(session.session_id, field="session_id") from None
-        return SessionActor(record.spec, self._services, restored=restored)
+        return SessionActor(record.spec, self._services, tenant=session.tenant, restored=restored)
 
     @staticmethod
     def _view(session: SessionActor | StoredSession) -> SessionView:
@@ -454,35 +507,36 @@ class Directory:
             return session.view()
         return self._view(stored) if is_readable(stored) else None
 
-    async def by_handle(self, handle: str, *, field: str) -> SessionActor:
-        """Return a session by its handle.
+    async def by_handle(self, handle: str, *, tenant: str, field: str) -> SessionActor:
+        """Return a session of a tenant by its handle.
 
         Raises:
-            SessionNotFound: the handle belongs to no session, or a newer handle has replaced it. The error does
-                not repeat the handle, which may be a real secret.
+            SessionNotFound: the handle belongs to no session of the tenant, or a newer handle has replaced it. The
+                error does not repeat the handle, which may be a real secret.
             OwnerMoved: another process has the session.
             RegistryUnavailable: the session is not here, and the registry cannot be read.
         """
         session_id = session_id_of(handle)
         session = self._local.get(session_id)
-        if session is None and await self._is_accepted_elsewhere(session_id, handle):
-            return self._actor(await self._find_elsewhere(session_id, field=field))
-        if session is None or not session.handles.accepts(handle, time.monotonic()):
+        if session is None and await self._is_accepted_elsewhere(session_id, handle, tenant):
+            return self._actor(await self._find_elsewhere(session_id, tenant=tenant, field=field))
+        if session is None or not session.handles.accepts(handle, time.monotonic(), tenant=tenant):
             raise SessionNotFound(session_id, field=field)
         return session
 
-    async def _is_accepted_elsewhere(self, session_id: str, handle: str) -> bool:
+    async def _is_accepted_elsewhere(self, session_id: str, handle: str, tenant: str) -> bool:
         stored = await self._journals.registry.find(session_id)
         if stored is None:
             return False
-        return Handles(session_id, keep_s=0.0, hashes=stored.handles).accepts(handle, time.monotonic())
+        known = Handles(session_id, keep_s=0.0, hashes=stored.handles)
+        return known.accepts(handle, time.monotonic(), tenant=tenant)
 
-    def newest(self) -> list[SessionActor]:
-        """Return all sessions of this process, newest first."""
-        return self._local.newest()
+    def newest(self, *, tenant: str) -> list[SessionActor]:
+        """Return the sessions of a tenant in this process, newest first."""
+        return self._local.newest(tenant=tenant)
 
     def living(self) -> list[SessionActor]:
-        """Return the sessions of this process that have not ended."""
+        """Return the sessions of this process that have not ended, of all tenants."""
         return self._local.living()
 
     def refuse_new(self) -> None:

@@ -34,6 +34,10 @@ class JournaledSession(Protocol):
     def id(self) -> str:
         """The gateway's id of the session."""
 
+    @property
+    def tenant(self) -> str:
+        """Tenant of the session; empty for a session of anonymous callers."""
+
     def payload(self) -> Payload:
         """Return its present record, see `record.Record`."""
 
@@ -88,7 +92,8 @@ class SessionJournal:
         registry = self._writer.registry
         try:
             if self.fence is None:
-                self.reserved(await registry.create(self._session.id, self._session.payload()))
+                session = self._session
+                self.reserved(await registry.create(session.id, session.payload(), tenant=session.tenant))
             assert self.fence is not None  # noqa: S101 - set just now
             await registry.add_upstream(self.fence, upstream_session_id)
         except RegistryUnavailable as error:

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from liveavatar_gateway.auth.limiter import Admission
 from liveavatar_gateway.core.errors import GatewayError, InternalError, OwnerMoved, SessionEnded
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.sessions.bulkhead import bulkhead
@@ -114,16 +115,18 @@ class SessionLifecycle:
 
     # --- the one task
 
-    async def run(self, wait_s: float | None) -> None:
+    async def run(self, wait_s: float | None, admission: Admission) -> None:
         """Wait for a permit, start the avatar, speak until something ends the session, stop the avatar.
 
         Args:
             wait_s: Longest wait for a permit of the account, seconds; None is the pool's own limit.
+            admission: Place in the quotas of the tenant; its owner releases it after this.
         """
         self._task = asyncio.current_task()
         try:
             if self._restored is None:
                 await self._create(wait_s)
+                admission.stop_waiting()
             else:
                 self._adopt(self._restored)
             if not self._core.over:

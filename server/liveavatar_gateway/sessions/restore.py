@@ -64,6 +64,7 @@ def view_of(stored: StoredSession, *, utc_now: Clock) -> SessionView:
     running = None if record.started_at is None else (record.ended_at or utc_now()) - record.started_at
     return SessionView(
         id=stored.session_id,
+        tenant=stored.tenant,
         spec=record.spec,
         state=_state(stored, record),
         pose=Pose.UNKNOWN,

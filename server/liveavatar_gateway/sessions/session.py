@@ -37,6 +37,7 @@ class SessionActor:
         spec: SessionSpec,
         services: SessionServices,
         *,
+        tenant: str = "",
         request_id: str = "",
         restored: RestoredSession | None = None,
     ) -> None:
@@ -45,10 +46,12 @@ class SessionActor:
         Args:
             spec: The caller's wishes.
             services: Parts shared by all sessions.
+            tenant: Tenant of the session; empty for a session of anonymous callers.
             request_id: The caller's id of the request; empty if there is none.
             restored: State that another process left; None for a new session.
         """
         self.spec = spec
+        self.tenant = tenant
         self.request_id = request_id
         parts = SessionParts.of(self, spec, services, restored)
         self._core = parts.core
@@ -61,7 +64,7 @@ class SessionActor:
         self.utterances = parts.utterances
         self.avatars = parts.avatars
         self.handles = Handles(
-            self.id, keep_s=spec.detach_grace_s, hashes=() if restored is None else restored.handles
+            self.id, keep_s=spec.detach_grace_s, tenant=tenant, hashes=() if restored is None else restored.handles
         )
         self.lifecycle = SessionLifecycle(spec, services, parts, restored)
         self.finished = self.lifecycle.finished
@@ -122,6 +125,7 @@ class SessionActor:
         played_s = speech.totals.played_s + sum(one.position_s(speech.clock, now_s) for one in speech.active)
         return SessionView(
             id=core.id,
+            tenant=self.tenant,
             spec=self.spec,
             state=core.state,
             pose=core.pose,
@@ -145,6 +149,10 @@ class SessionActor:
         if self._final_view is None:
             self._final_view = self.view()
         return self._final_view
+
+    def age_s(self, now: datetime) -> float:
+        """Return the time since the session was created, seconds."""
+        return (now - self._core.created_at).total_seconds()
 
     # --- commands
 

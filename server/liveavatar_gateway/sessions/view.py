@@ -14,6 +14,8 @@ class SessionView:
     """State of one session at one moment, read-only."""
 
     id: str
+    tenant: str
+    """Tenant of the session; empty for a session of anonymous callers."""
     spec: SessionSpec
     state: SessionState
     pose: Pose

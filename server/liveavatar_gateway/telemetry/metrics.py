@@ -63,6 +63,12 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         own = self.registry
         Info("gateway_build", "Version of the gateway.", registry=own).info({"version": __version__})
+        self._exceptions = Gauge(
+            "gateway_protection_off",
+            "1 for each protection that settings have switched off: anonymous, plaintext.",
+            ["protection"],
+            registry=own,
+        )
         self._sessions = Gauge(
             "gateway_sessions", "Sessions that have not ended, by state.", ["state"], registry=own
         )
@@ -245,6 +251,11 @@ class Metrics:
         """Record the end of a call."""
         self._rpcs_open.labels(method).dec()
         self._rpcs.labels(method, code).inc()
+
+    @never_raises
+    def protection_off(self, protection: str) -> None:
+        """Record a protection that settings have switched off."""
+        self._exceptions.labels(protection).set(1)
 
     @never_raises
     def malformed_message(self, method: str) -> None:

@@ -185,7 +185,7 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_path, version):
     import sqlite3
 
@@ -193,13 +193,20 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
     async with _registry(path) as before:
         await before.create("s-1", {"kept": True})
     connection = sqlite3.connect(path)
-    connection.execute("ALTER TABLE sessions DROP COLUMN saved_boot_id")
-    connection.execute("ALTER TABLE sessions DROP COLUMN saved_mono_s")
+    connection.execute("DROP INDEX requests")
+    connection.execute("ALTER TABLE sessions DROP COLUMN tenant")
+    connection.execute("ALTER TABLE sessions RENAME COLUMN end_request TO end_wanted")
+    for table in ("sessions", "utterances", "quarantine"):
+        connection.execute(f"ALTER TABLE {table} RENAME COLUMN payload TO facts")
+    if version <= 4:
+        connection.execute("ALTER TABLE sessions DROP COLUMN saved_boot_id")
+        connection.execute("ALTER TABLE sessions DROP COLUMN saved_mono_s")
     if version <= 3:
         connection.execute("DROP TABLE quarantine")
     if version <= 2:
-        connection.execute("DROP INDEX requests")
         connection.execute("ALTER TABLE sessions DROP COLUMN request_id")
+    else:
+        connection.execute("CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''")
     if version == 1:
         connection.execute("ALTER TABLE sessions DROP COLUMN end_wanted")
     connection.execute(f"PRAGMA user_version = {version}")
@@ -208,8 +215,9 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
         assert (await registry.find("s-1")).payload == {"kept": True}
         await registry.request_end("s-1", "OPERATOR")
         assert (await registry.find("s-1")).end_request == "OPERATOR"
-        await registry.reserve("s-2", {}, request_id="wish")
-        assert (await registry.find_request("wish")).session_id == "s-2"
+        await registry.reserve("s-2", {}, tenant="acme", request_id="wish")
+        assert (await registry.find_request("wish", tenant="acme")).tenant == "acme"
+        assert await registry.find_request("wish", tenant="") is None
     async with _registry(path) as again:
         assert (await again.find("s-1")).end_request == "OPERATOR"
 
@@ -243,7 +251,7 @@ async def test_a_registry_that_cannot_be_written_says_so_and_takes_what_was_note
             await registry.save(fence, {"n": 1})
         blocker.execute("ROLLBACK")
         await registry.save(fence, {"n": 2})
-        kept = blocker.execute("SELECT sequence, handles, facts FROM sessions").fetchone()
+        kept = blocker.execute("SELECT sequence, handles, payload FROM sessions").fetchone()
         assert kept == (7, b'[["given",null]]', b'{"n":2}')
         assert blocker.execute("SELECT utterance_id FROM utterances").fetchall() == [("u-1",)]
         blocker.close()

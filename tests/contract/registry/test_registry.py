@@ -17,7 +17,7 @@ def _writes(registry, fence):
         "add_upstream": lambda: registry.add_upstream(fence, "up-9"),
         "save_access": lambda: registry.save_access(fence, "up-1", {"ws_url": "ws://elsewhere"}),
         "finish": lambda: registry.finish(fence, {"changed": True}, retention_s=60),
-        "quarantine": lambda: registry.quarantine(fence, "its facts are no JSON"),
+        "quarantine": lambda: registry.quarantine(fence, "its payload is no JSON"),
     }
 
 
@@ -50,12 +50,12 @@ async def test_what_never_was_is_not_found(mine):
 
 async def test_the_newest_session_of_a_request_is_found_by_every_process(mine, other):
     await mine.create("s-1", FACTS)
-    assert await other.find_request("wish") is None
-    await mine.reserve("s-2", FACTS, request_id="wish")
-    assert (await other.find_request("wish")).session_id == "s-2"
-    await other.reserve("s-3", FACTS, request_id="wish", instead_of="s-2")
-    assert (await mine.find_request("wish")).session_id == "s-3"
-    assert await mine.find_request("") is None, "sessions without a request are not of the same one"
+    assert await other.find_request("wish", tenant="") is None
+    await mine.reserve("s-2", FACTS, tenant="", request_id="wish")
+    assert (await other.find_request("wish", tenant="")).session_id == "s-2"
+    await other.reserve("s-3", FACTS, tenant="", request_id="wish", instead_of="s-2")
+    assert (await mine.find_request("wish", tenant="")).session_id == "s-3"
+    assert await mine.find_request("", tenant="") is None, "sessions without a request are not of the same one"
 
 
 async def test_facts_are_replaced_whole(mine, other):
@@ -177,7 +177,7 @@ async def test_others_are_told_when_the_facts_were_saved(mine, other, write):
         case "create":
             await mine.create("s-1", FACTS)
         case "reserve":
-            await mine.reserve("s-1", FACTS, request_id="wish")
+            await mine.reserve("s-1", FACTS, tenant="", request_id="wish")
         case "save":
             await mine.save(fence, FACTS)
         case _:
@@ -284,12 +284,12 @@ async def test_what_was_noted_is_seen_at_once_and_stays_through_writes(mine, oth
 async def test_a_request_is_reserved_once_and_given_again_only_in_place_of_the_session_that_was_looked_at(
     mine, other
 ):
-    assert await mine.reserve("s-1", FACTS, request_id="wish") == Fence("s-1", 1)
-    assert await other.reserve("s-2", FACTS, request_id="wish") is None
+    assert await mine.reserve("s-1", FACTS, tenant="", request_id="wish") == Fence("s-1", 1)
+    assert await other.reserve("s-2", FACTS, tenant="", request_id="wish") is None
     assert await other.find("s-2") is None
-    assert await other.reserve("s-3", FACTS, request_id="wish", instead_of="s-1") == Fence("s-3", 1)
-    assert await mine.reserve("s-4", FACTS, request_id="wish", instead_of="s-1") is None
-    assert (await mine.find_request("wish")).session_id == "s-3"
+    assert await other.reserve("s-3", FACTS, tenant="", request_id="wish", instead_of="s-1") == Fence("s-3", 1)
+    assert await mine.reserve("s-4", FACTS, tenant="", request_id="wish", instead_of="s-1") is None
+    assert (await mine.find_request("wish", tenant="")).session_id == "s-3"
 
 
 async def test_orphans_made_with_a_retired_key_are_found_and_those_of_other_keys_counted(shared, mine):

@@ -22,7 +22,7 @@ _HANDLES = {"cut short": b'[["a', "no pairs": b"[1]", "other types": b'[[1,"a"]]
 _NUMBERS = {"sequence": [-1, (1 << 63) - 1], "epoch": [0, -5, (1 << 63) - 1]}
 
 CASES = [
-    *[pytest.param("sessions", "facts", value, id=f"facts: {name}") for name, value in _FACTS.items()],
+    *[pytest.param("sessions", "payload", value, id=f"payload: {name}") for name, value in _FACTS.items()],
     *[pytest.param("sessions", "handles", value, id=f"handles: {name}") for name, value in _HANDLES.items()],
     *[
         pytest.param("sessions", name, value, id=f"{name}: {value}")
@@ -82,7 +82,7 @@ async def test_an_unreadable_row_is_named_and_the_others_are_read(tmp_path, tabl
 async def test_an_utterance_that_cannot_be_read_is_left_out_alone(tmp_path):
     path = tmp_path / "registry.db"
     await _left(path)
-    _spoil(path, "utterances", "facts", b'{"cut', "session_id = 's-1' AND utterance_id = 'u-1'")
+    _spoil(path, "utterances", "payload", b'{"cut', "session_id = 's-1' AND utterance_id = 'u-1'")
     async with _registry(path) as registry:
         rows = await registry.orphans()
         assert [row.unreadable for row in rows] == ["", ""]
@@ -136,7 +136,7 @@ async def test_text_that_is_no_utf_8_fails_no_other_row(tmp_path):
     await _left(path)
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("UPDATE sessions SET end_wanted = CAST(x'ff41' AS TEXT) WHERE session_id = 's-1'")
+        connection.execute("UPDATE sessions SET end_request = CAST(x'ff41' AS TEXT) WHERE session_id = 's-1'")
     connection.close()
     async with _registry(path) as registry:
         assert len(await registry.page("", 9)) == 2

@@ -99,7 +99,8 @@ async def cause(authenticator, metadata, names=()) -> str:
 )
 async def test_an_api_key_names_its_tenant_roles_and_limits(authenticator, metadata):
     found = await authenticator.authenticate(metadata)
-    assert (found.tenant, found.roles, found.limits.max_sessions) == ("acme", {Role.OPEN, Role.SPEAK}, 7)
+    assert (found.tenant, found.roles) == ("acme", {Role.OPEN, Role.SPEAK})
+    assert authenticator.quotas(found.tenant).max_sessions == 7
     assert (found.method, found.credential) == (Method.API_KEY, KEYS["valid"].key_id)
     assert found.expires_at is None
 
@@ -160,7 +161,7 @@ class TestToken:
     async def test_a_token_names_its_tenant_and_roles(self, authenticator, issuer):
         found = await authenticator.authenticate(bearer(issuer.token(org="beta")))
         assert (found.tenant, found.roles, found.method) == ("beta", {Role.CONTROL}, Method.TOKEN)
-        assert found.limits.max_sessions == 1
+        assert authenticator.quotas(found.tenant).max_sessions == 1
         assert found.expires_at is not None
 
     async def test_a_tenant_that_the_file_does_not_have_is_refused(self, authenticator, issuer):

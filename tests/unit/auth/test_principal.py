@@ -16,7 +16,6 @@ from liveavatar_gateway.auth.principal import (
     is_exempt,
     rule_of,
 )
-from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import RoleMissing
 
 FILES = (admin_service_pb2, audio_service_pb2, session_service_pb2, reflection_pb2, health_pb2)
@@ -36,7 +35,6 @@ def principal(*roles):
     return Principal(
         tenant="acme",
         roles=frozenset(roles),
-        limits=Quotas(),
         method=Method.API_KEY,
         credential="k1",
         expires_at=None,

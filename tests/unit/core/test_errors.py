@@ -36,6 +36,8 @@ EXAMPLES = [
     e.CredentialUnverifiable("https://issuer.example", 5.0),
     e.TenantSuspended("acme"),
     e.RoleMissing("SessionService.CreateSession", "open"),
+    e.RoomNotAllowed("theirs", "rooms that begin with 'acme-'", field="spec.livekit_room.name"),
+    e.QuotaExceeded("acme", "max_sessions", limit=1, used=1, retry_after_s=1.0),
     e.CreditExceeded(10, 5, 0.5),
     e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, facts={"limit": 3}),
     e.AttachSuperseded("s"),

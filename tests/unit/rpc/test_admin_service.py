@@ -37,7 +37,7 @@ async def session():
 
 @pytest.fixture
 def service(session):
-    async def end(_: str, reason: EndReason, *, wait_s: float | None):
+    async def end(_: str, reason: EndReason, *, tenant: None, wait_s: float | None):
         session.end(reason)
         return session.view()
 

@@ -7,6 +7,7 @@ import pytest
 
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as p
+from liveavatar_gateway.auth.limiter import Limiter
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, HeaderRequired, InvalidField, SessionEnded
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
@@ -32,7 +33,8 @@ def service(session):
     async def find(*_: object, **__: object):
         return session
 
-    return AudioService(RpcConfig(speech=SpeechConfig()), SimpleNamespace(get=find, by_handle=find))
+    directory = SimpleNamespace(get=find, by_handle=find)
+    return AudioService(RpcConfig(speech=SpeechConfig()), directory, Limiter(lambda _: None))
 
 
 @pytest.mark.parametrize("target", [{"session_id": "s"}, {"handle": "h"}])

@@ -30,7 +30,9 @@ class Streaming:
 
     def __init__(self, session) -> None:
         self.context = Context()
-        self.running = asyncio.create_task(AudioStream(session, audio_input_of(None), CONFIG, self.context).run())
+        self.running = asyncio.create_task(
+            AudioStream(session, audio_input_of(None), CONFIG, self.context, pace=None).run()
+        )
 
     def send(self, **message) -> None:
         self.context.requests.put_nowait(p.StreamAudioRequest(**message))

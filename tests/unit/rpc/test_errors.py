@@ -80,6 +80,8 @@ EXAMPLES = {
         e.CredentialUnverifiable("https://issuer.example", 5.0),
         e.TenantSuspended("acme"),
         e.RoleMissing("SessionService.CreateSession", "open"),
+        e.RoomNotAllowed("theirs", "rooms that begin with 'acme-'", field="spec.livekit_room.name"),
+        e.QuotaExceeded("acme", "max_sessions", limit=1, used=1, retry_after_s=1.0),
         e.InternalError("a fault", incident="i-1"),
     )
 }
@@ -155,9 +157,14 @@ def test_a_full_account_names_whose_limit_it_is():
     assert (violation.subject, violation.description) == ("upstream_account", "full")
 
 
-def test_only_a_capacity_limit_is_a_quota():
-    quotas = [kind for kind, error in EXAMPLES.items() if d.QuotaFailure in details(status_of(error))]
-    assert quotas == [e.CapacityExhausted]
+def test_only_limits_of_the_gateway_and_of_tenants_are_quotas():
+    quotas = {kind for kind, error in EXAMPLES.items() if d.QuotaFailure in details(status_of(error))}
+    assert quotas == {e.CapacityExhausted, e.QuotaExceeded}
+
+
+def test_a_quota_names_its_tenant_and_its_scope():
+    (violation,) = details(status_of(EXAMPLES[e.QuotaExceeded]))[d.QuotaFailure].violations
+    assert violation.subject == "tenant:acme/max_sessions"
 
 
 @pytest.mark.parametrize(

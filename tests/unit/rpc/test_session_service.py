@@ -28,25 +28,25 @@ class Directory:
         self._process = process
         self.sessions: dict = {}
 
-    async def open(self, spec, request_id, *, wait_s):
+    async def open(self, spec, request_id, *, tenant, wait_s):
         session = self._process.session(detach_grace_s=spec.detach_grace_s, labels=spec.labels)
         self.sessions[session.id] = session
         self._process.run(session)
         return session
 
-    async def get(self, session_id):
+    async def get(self, session_id, *, tenant):
         return self.sessions[session_id]
 
-    async def view(self, session_id):
+    async def view(self, session_id, *, tenant):
         return self.sessions[session_id].view()
 
-    async def end(self, session_id, reason, *, wait_s):
+    async def end(self, session_id, reason, *, tenant, wait_s):
         session = self.sessions[session_id]
         session.end(reason)
         await session.finished.wait()
         return session.view()
 
-    def newest(self):
+    def newest(self, *, tenant):
         return list(reversed(self.sessions.values()))
 
 

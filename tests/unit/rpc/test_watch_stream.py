@@ -23,15 +23,15 @@ class Watching:
         self.observers: set = set()
         process.services.listener.on_news = self.on_news
         self.context = Context()
-        self.stream = WatchStream(self, CONFIG, self.context.iterate(), self.context)
+        self.stream = WatchStream(self, CONFIG, self.context.iterate(), self.context, tenant="")
         self.running = asyncio.create_task(self.stream.run())
 
     # --- the directory
 
-    def local(self, session_id: str):
+    def local(self, session_id: str, *, tenant: str):
         return self.sessions.get(session_id)
 
-    async def get(self, session_id: str):
+    async def get(self, session_id: str, *, tenant: str):
         if session_id not in self.sessions:
             raise SessionNotFound(session_id, field="session_id")
         return self.sessions[session_id]

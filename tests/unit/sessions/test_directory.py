@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from liveavatar_gateway.core.errors import OwnerMoved
+from liveavatar_gateway.auth.limiter import Limiter
+from liveavatar_gateway.core.errors import OwnerMoved, SessionNotFound
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
@@ -45,7 +46,9 @@ class Pool(actors.Pool):
         super().__init__()
         self.metrics = Metrics()
         self.may_stop = asyncio.Event()
-        self.account = SimpleNamespace(stopper=self)
+        permits = SimpleNamespace(used=0, limit=9)
+        config = SimpleNamespace(permits=SimpleNamespace(wait_s=30.0))
+        self.account = SimpleNamespace(stopper=self, permits=permits, config=config)
 
     def adopt(self, started: Started, journal: Any) -> actors.Upstream:
         self.upstreams.append(Upstream(started, journal))
@@ -83,7 +86,13 @@ async def directory(adoption, pool):
     config = DirectoryConfig(exit_timeout_s=0.0)
     listener = SimpleNamespace(on_create_failed=lambda _: None)
     directory = Directory(
-        config, pool, adoption._journals, pool.metrics, adoption=adoption, create_listener=listener
+        config,
+        pool,
+        adoption._journals,
+        pool.metrics,
+        adoption=adoption,
+        create_listener=listener,
+        limiter=Limiter(lambda _: None),
     )
     async with directory:
         yield directory
@@ -109,7 +118,7 @@ async def test_a_session_that_this_process_has_just_claimed_is_waited_for(memory
     sweep = asyncio.create_task(directory.adopt(stored))
     # The lookup reads the registry behind the claim, and before its answer.
     await asyncio.sleep(0.01)
-    found = await directory.get("s-1")
+    found = await directory.get("s-1", tenant="")
     assert found is await sweep
     assert found.state is not SessionState.ENDED
 
@@ -118,7 +127,7 @@ async def test_a_session_that_this_process_is_ending_is_waited_for(memory, regis
     await left_behind(memory)
     (stored,) = await registry.orphans()
     ending = await adoption.begin_to_end(stored)
-    lookup = asyncio.create_task(directory.view("s-1"))
+    lookup = asyncio.create_task(directory.view("s-1", tenant=""))
     await asyncio.sleep(0.1)
     pool.may_stop.set()
     shown = await lookup
@@ -130,7 +139,7 @@ async def test_an_end_is_answered_when_every_process_can_read_the_final_record(m
     await left_behind(memory)
     (stored,) = await registry.orphans()
     await directory.adopt(stored)
-    ended = await directory.end("s-1", EndReason.CALLER_ENDED, wait_s=10.0)
+    ended = await directory.end("s-1", EndReason.CALLER_ENDED, tenant=None, wait_s=10.0)
     assert ended.state is SessionState.ENDED
     assert memory.sessions["s-1"].ended
 
@@ -142,11 +151,39 @@ async def test_an_end_does_not_wait_long_for_a_registry_that_is_locked(memory, r
     monkeypatch.setattr("liveavatar_gateway.sessions.directory._RECORD_WAIT_S", 0.1)
     monkeypatch.setattr(registry, "finish", lambda *_, **__: asyncio.sleep(60), raising=False)
     async with asyncio.timeout(5):
-        ended = await directory.end("s-1", EndReason.CALLER_ENDED, wait_s=10.0)
+        ended = await directory.end("s-1", EndReason.CALLER_ENDED, tenant=None, wait_s=10.0)
     assert ended.state is SessionState.ENDED
 
 
 async def test_a_session_of_another_process_that_lives_is_refused(memory, directory):
     await left_behind(memory, dies=False)
     with pytest.raises(OwnerMoved):
-        await directory.get("s-1")
+        await directory.get("s-1", tenant="")
+
+
+async def test_another_tenant_finds_no_session_of_this_one_wherever_it_runs(directory, memory):
+    spec = SessionSpec(avatar=AvatarRequest(avatar_id=actors.AVATAR_ID), detach_grace_s=30.0)
+    await left_behind(memory, dies=False)
+    here = await directory.open(spec, "wish", tenant="acme", wait_s=1.0)
+    handle = here.issue_handle()
+    for find in (directory.get, directory.view):
+        for session_id in (here.id, "s-1", "none"):
+            with pytest.raises(SessionNotFound):
+                await find(session_id, tenant="other")
+        assert (await find(here.id, tenant="acme")).id == here.id
+        assert (await find(here.id, tenant=None)).id == here.id
+    with pytest.raises(SessionNotFound):
+        await directory.end(here.id, EndReason.CALLER_ENDED, tenant="other", wait_s=1.0)
+    with pytest.raises(SessionNotFound):
+        await directory.by_handle(handle, tenant="other", field="handle")
+    assert await directory.by_handle(handle, tenant="acme", field="handle") is here
+    assert directory.newest(tenant="other") == []
+    assert directory.newest(tenant="acme") == [here]
+
+
+async def test_each_tenant_has_request_ids_of_its_own(directory):
+    spec = SessionSpec(avatar=AvatarRequest(avatar_id=actors.AVATAR_ID), detach_grace_s=30.0)
+    mine = await directory.open(spec, "wish", tenant="acme", wait_s=1.0)
+    theirs = await directory.open(spec, "wish", tenant="other", wait_s=1.0)
+    assert mine.id != theirs.id
+    assert await directory.open(spec, "wish", tenant="acme", wait_s=1.0) is mine

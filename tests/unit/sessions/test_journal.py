@@ -111,6 +111,7 @@ class Changing(Kept):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.id = f"s-{number}"
+        self.tenant = ""
         self.version = 0
 
     def payload(self) -> dict[str, Any]:

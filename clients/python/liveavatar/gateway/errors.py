@@ -232,6 +232,17 @@ class CapacityExhausted(CapacityError):
         return self.metadata.get("scope", "")
 
 
+class QuotaExceeded(CapacityError):
+    """Quota of the tenant that is used up."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    @property
+    def scope(self) -> str:
+        """Name of the quota, such as `max_sessions`."""
+        return self.metadata.get("scope", "")
+
+
 class AttachSuperseded(OwnershipError):
     """Takeover of the session by another `Attach` stream; resume to take the session back."""
 
@@ -394,6 +405,12 @@ class RoleMissing(AccessError):
     reason = "ROLE_MISSING"
 
 
+class RoomNotAllowed(AccessError):
+    """LiveKit room that the tenant may not use."""
+
+    reason = "ROOM_NOT_ALLOWED"
+
+
 class ConnectionLost(TransportError):
     """Unreachable gateway, or a broken connection to the gateway."""
 
@@ -485,6 +502,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         CredentialUnverifiable,
         TenantSuspended,
         RoleMissing,
+        RoomNotAllowed,
+        QuotaExceeded,
         InternalError,
     )
 }

@@ -72,6 +72,8 @@ class EndReason(enum.StrEnum):
     """The session could not be created."""
     OPERATOR = "operator"
     """An operator of the gateway ended the session."""
+    TENANT_SUSPENDED = "tenant_suspended"
+    """An operator of the gateway suspended or removed the tenant."""
 
 
 class VideoQuality(enum.StrEnum):
@@ -276,6 +278,8 @@ class SessionRecord:
     """LiveAvatar's reason for the end; often empty."""
     usage: Usage
     """Usage so far."""
+    tenant: str
+    """Tenant of the session; empty where callers need no credential."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.Session) -> Self:
@@ -297,6 +301,7 @@ class SessionRecord:
             end_reason=_END_REASONS.get(message.end_reason, EndReason.UNSPECIFIED),
             upstream_reason=message.upstream_reason,
             usage=Usage.from_proto(message.usage),
+            tenant=message.tenant,
         )
 
 

@@ -1,13 +1,15 @@
 """Authentication of each call, on its headers, before its body is read."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 
-from liveavatar_gateway.auth.authenticator import Authenticator
+from liveavatar_gateway.auth.authenticator import Metadata
+from liveavatar_gateway.auth.open_calls import OpenCall, OpenCalls
 from liveavatar_gateway.auth.principal import Principal, is_exempt, rule_of
 from liveavatar_gateway.rpc.interceptors.handlers import Behaviour, Context, Continuation, Handler, wrapped
 
@@ -15,16 +17,37 @@ _NAME_KINDS: Final = {"peer_uri": "uri", "peer_dns": "dns"}
 """Kinds of names in a certificate by gRPC's properties. Its `peer_identities` mixes the kinds: a certificate with
 the DNS name "spiffe://..." would pass for that URI."""
 
-_principal: ContextVar[Principal] = ContextVar("principal")
+_call: ContextVar[OpenCall] = ContextVar("call")
 
 
-def current_principal() -> Principal:
-    """Return the caller of the current call, for its handler and for tasks that the handler starts.
+class CallerAuthenticator(Protocol):
+    """Verifier of callers."""
+
+    async def authenticate(self, metadata: Metadata, certificate_names: list[str], /) -> Principal:
+        """Return the caller.
+
+        Raises:
+            AccessError: the caller has no credential, or a credential that is not accepted.
+        """
+
+
+def current_call() -> OpenCall:
+    """Return the current call with its caller, for its handler and for tasks that the handler starts.
 
     Raises:
         LookupError: the call was not authenticated.
     """
-    return _principal.get()
+    return _call.get()
+
+
+def set_current_call(call: OpenCall) -> None:
+    """Make a call the current one, for the present task and for those that it starts."""
+    _call.set(call)
+
+
+def current_principal() -> Principal:
+    """Return the caller of the current call, see `current_call`."""
+    return _call.get().principal
 
 
 class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
@@ -34,8 +57,9 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
     the first message, and so can refuse without it (docs/decisions, 0017).
     """
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: CallerAuthenticator, open_calls: OpenCalls) -> None:
         self._authenticator = authenticator
+        self._open_calls = open_calls
 
     async def intercept_service(  # noqa: D102 - grpc's
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -50,9 +74,21 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
                 context.invocation_metadata() or (), certificate_names(context.auth_context())
             )
             principal.require(rule_of(method), method)
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a coroutine runs in a task
+            opened = OpenCall(principal, task.cancel)
             # Each call has a task of its own, so the value ends with the call.
-            _principal.set(principal)
-            return await behaviour(requests, context)
+            set_current_call(opened)
+            self._open_calls.add(opened)
+            try:
+                return await behaviour(requests, context)
+            except asyncio.CancelledError:
+                if opened.error is None:
+                    raise
+                task.uncancel()
+                raise opened.error from None
+            finally:
+                self._open_calls.discard(opened)
 
         return call
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
+from liveavatar_gateway.auth.open_calls import OpenCalls
 from liveavatar_gateway.auth.principal import RULES, Method, Principal, Role
-from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import CredentialMissing, RoleMissing
 from liveavatar_gateway.rpc.interceptors.authentication import (
     AuthenticationInterceptor,
@@ -33,7 +33,6 @@ class Authenticator:
         return Principal(
             tenant=f"tenant of {who}",
             roles=frozenset({Role(who)}),
-            limits=Quotas(),
             method=Method.API_KEY,
             credential=who,
             expires_at=None,
@@ -65,7 +64,9 @@ async def behaviour_of(method, behaviour, authenticator=None, *, streaming=False
     async def continuation(_):
         return make(behaviour)
 
-    interceptor = AuthenticationInterceptor(authenticator or Authenticator())
+    interceptor = AuthenticationInterceptor(
+        authenticator or Authenticator(), OpenCalls(lambda _: None, grace_s=30.0)
+    )
     found = await interceptor.intercept_service(continuation, SimpleNamespace(method=f"/{method}"))
     return found.stream_stream if streaming else found.stream_unary
 
@@ -129,7 +130,7 @@ async def test_a_method_that_no_service_has_stays_unknown():
     async def continuation(_):
         return None
 
-    interceptor = AuthenticationInterceptor(Authenticator())
+    interceptor = AuthenticationInterceptor(Authenticator(), OpenCalls(lambda _: None, grace_s=30.0))
     assert await interceptor.intercept_service(continuation, SimpleNamespace(method="/x/Y")) is None
 
 

@@ -117,6 +117,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
     ERROR_REASON_ROLE_MISSING: _ErrorReason.ValueType  # 42
     """PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 43
+    """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant `metadata.tenant` is at its quota `metadata.scope`, such as
+    "max_sessions"; `metadata.limit` is the limit, and `metadata.used` the present use where it is a number of things.
+    """
+    ERROR_REASON_ROOM_NOT_ALLOWED: _ErrorReason.ValueType  # 44
+    """PERMISSION_DENIED + BadRequest. The tenant may not use the room."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -221,4 +227,10 @@ ERROR_REASON_TENANT_SUSPENDED: ErrorReason.ValueType  # 41
 """PERMISSION_DENIED. The operator has suspended the tenant `metadata.tenant`."""
 ERROR_REASON_ROLE_MISSING: ErrorReason.ValueType  # 42
 """PERMISSION_DENIED. The credential has none of the roles `metadata.roles`, of which the call needs one."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 43
+"""RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant `metadata.tenant` is at its quota `metadata.scope`, such as
+"max_sessions"; `metadata.limit` is the limit, and `metadata.used` the present use where it is a number of things.
+"""
+ERROR_REASON_ROOM_NOT_ALLOWED: ErrorReason.ValueType  # 44
+"""PERMISSION_DENIED + BadRequest. The tenant may not use the room."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -121,6 +121,8 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """The session could not be created; the error holds the reason."""
     END_REASON_OPERATOR: _EndReason.ValueType  # 10
     """An operator ended the session, see `AdminService.EjectSession`."""
+    END_REASON_TENANT_SUSPENDED: _EndReason.ValueType  # 11
+    """An operator suspended or removed the tenant of the session."""
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Reason for the end of a session."""
@@ -147,6 +149,8 @@ END_REASON_CREATE_FAILED: EndReason.ValueType  # 9
 """The session could not be created; the error holds the reason."""
 END_REASON_OPERATOR: EndReason.ValueType  # 10
 """An operator ended the session, see `AdminService.EjectSession`."""
+END_REASON_TENANT_SUSPENDED: EndReason.ValueType  # 11
+"""An operator suspended or removed the tenant of the session."""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _VideoQuality:
@@ -482,6 +486,7 @@ class Session(_message.Message):
     END_REASON_FIELD_NUMBER: _builtins.int
     UPSTREAM_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id at the gateway, as all calls expect it."""
     upstream_session_id: _builtins.str
@@ -500,6 +505,8 @@ class Session(_message.Message):
     """Reason for the end; unspecified before."""
     upstream_reason: _builtins.str
     """LiveAvatar's reason for the end, such as "ZOMBIE_SESSION_REAP"; often empty."""
+    tenant: _builtins.str
+    """Tenant of the session; empty where callers need no credential."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels from the spec."""
@@ -547,10 +554,11 @@ class Session(_message.Message):
         end_reason: Global___EndReason.ValueType = ...,
         upstream_reason: _builtins.str = ...,
         usage: Global___Usage | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expires_at", b"expires_at", "max_duration", b"max_duration", "ready_at", b"ready_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "avatar_id", b"avatar_id", "created_at", b"created_at", "end_reason", b"end_reason", "ended_at", b"ended_at", "expires_at", b"expires_at", "id", b"id", "labels", b"labels", "max_duration", b"max_duration", "pose", b"pose", "ready_at", b"ready_at", "sandbox", b"sandbox", "state", b"state", "upstream_reason", b"upstream_reason", "upstream_session_id", b"upstream_session_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "avatar_id", b"avatar_id", "created_at", b"created_at", "end_reason", b"end_reason", "ended_at", b"ended_at", "expires_at", b"expires_at", "id", b"id", "labels", b"labels", "max_duration", b"max_duration", "pose", b"pose", "ready_at", b"ready_at", "sandbox", b"sandbox", "state", b"state", "tenant", b"tenant", "upstream_reason", b"upstream_reason", "upstream_session_id", b"upstream_session_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from liveavatar.gateway.v1 import audio_pb2 as _audio_pb2
 from liveavatar.gateway.v1 import session_pb2 as _session_pb2
@@ -23,6 +24,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _GoAwayReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GoAwayReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GoAwayReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GO_AWAY_REASON_UNSPECIFIED: _GoAwayReason.ValueType  # 0
+    """Not set."""
+    GO_AWAY_REASON_DRAIN: _GoAwayReason.ValueType  # 1
+    """The gateway process drains: it ends the session at the deadline."""
+    GO_AWAY_REASON_CREDENTIAL: _GoAwayReason.ValueType  # 2
+    """The credential of the stream has expired: the stream ends at the deadline, and the session goes on. Resume with a
+    fresh credential.
+    """
+
+class GoAwayReason(_GoAwayReason, metaclass=_GoAwayReasonEnumTypeWrapper):
+    """Cause of a `go_away`."""
+
+GO_AWAY_REASON_UNSPECIFIED: GoAwayReason.ValueType  # 0
+"""Not set."""
+GO_AWAY_REASON_DRAIN: GoAwayReason.ValueType  # 1
+"""The gateway process drains: it ends the session at the deadline."""
+GO_AWAY_REASON_CREDENTIAL: GoAwayReason.ValueType  # 2
+"""The credential of the stream has expired: the stream ends at the deadline, and the session goes on. Resume with a
+fresh credential.
+"""
+Global___GoAwayReason: _TypeAlias = GoAwayReason  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):
@@ -896,27 +925,31 @@ Global___InterruptResult: _TypeAlias = InterruptResult  # noqa: Y015
 
 @_typing.final
 class GoAway(_message.Message):
-    """The gateway process drains. A later `go_away` replaces the deadline."""
+    """The session or this stream ends soon. A later `go_away` with the same reason replaces the deadline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DEADLINE_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
-    """Handle to resume with at another process."""
+    """Handle to resume with."""
+    reason: Global___GoAwayReason.ValueType
+    """Cause."""
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """Time at which the gateway ends the session, if it has not ended before."""
+        """Time at which the session or stream ends, if it has not ended before; see `reason`."""
 
     def __init__(
         self,
         *,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         handle: _builtins.str = ...,
+        reason: Global___GoAwayReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "handle", b"handle", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

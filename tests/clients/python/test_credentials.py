@@ -28,14 +28,17 @@ from liveavatar.gateway import (
     CredentialInvalid,
     CredentialMissing,
     RoleMissing,
+    SessionEndedEvent,
     Token,
     TokenUnavailable,
+    UpstreamNoticeEvent,
 )
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar_gateway.auth import keys
 from liveavatar_gateway.auth.auth_file import AuthConfig
 from liveavatar_gateway.auth.authenticator import Authenticator
 from liveavatar_gateway.auth.jwks import KeyCache
+from liveavatar_gateway.auth.open_calls import OpenCalls
 from liveavatar_gateway.auth.tokens import TokenVerifier
 from liveavatar_gateway.rpc.interceptors.authentication import AuthenticationInterceptor
 from liveavatar_gateway.rpc.interceptors.bounds import BoundsInterceptor
@@ -87,9 +90,10 @@ async def authenticating(issuer: TokenIssuer, *scripts, **options):
         lambda found: KeyCache(fetch, found.algorithms, name="i", refresh_s=300, refetch_s=30)
     )
     authenticator = Authenticator(auth_config(issuer), verifier)
+    open_calls = OpenCalls(authenticator.check, grace_s=30)
     interceptors = [
         ErrorInterceptor(),
-        AuthenticationInterceptor(authenticator),
+        AuthenticationInterceptor(authenticator, open_calls),
         BoundsInterceptor(Metrics(), first_message_timeout_s=30.0),
     ]
     async with scripted(*scripts, interceptors=interceptors, **options) as gateway:
@@ -261,6 +265,33 @@ async def test_a_session_whose_token_ends_goes_on_with_another_one():
     assert sum(heard) == 96_000
     assert seen[0] == "Bearer one"
     assert set(seen[2:]) <= {"Bearer two", "Bearer three"}
+
+
+async def test_a_go_away_for_a_credential_goes_unnoticed():
+    seen = []
+
+    async def attach(peer: AttachPeer) -> None:
+        seen.append(authorization(peer.context))
+        await peer.opened()
+        if len(seen) == 1:
+            await peer.notice(1)
+            await peer.write(go_away=pb.GoAway(handle=HANDLE, reason=pb.GO_AWAY_REASON_CREDENTIAL))
+            await peer.read()
+            return
+        await peer.notice(2)
+        await peer.until_end(3)
+
+    async with scripted([attach]) as gateway:
+        client = AsyncClient(gateway.address, credentials=Tokens("one", "two"))
+        async with client, client.open_session("avatar") as session:
+            async with asyncio.timeout(10):
+                while len(seen) < 2:
+                    await asyncio.sleep(0.01)
+            assert (await session.say(bytes(960))).kind == "played"
+            await session.end()
+            events = [type(event) async for event in session.events()]
+    assert seen == ["Bearer one", "Bearer two"]
+    assert events == [UpstreamNoticeEvent, UpstreamNoticeEvent, SessionEndedEvent]
 
 
 async def test_a_stream_whose_key_is_revoked_ends_at_once():

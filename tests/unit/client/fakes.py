@@ -18,6 +18,7 @@ class FakeCall:
         self.half_closed = False
         self.cancelled = False
         self.unwritten_s = 0.0
+        self.renew: Callable[[], Awaitable[bool]] | None = None
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
         self.arrive(*messages)
 

@@ -229,3 +229,14 @@ def test_other_refusals_are_no_reason_for_another_credential():
     assert refuses_credential(EXPIRED)
     assert refuses_credential(CredentialInvalid("revoked"))
     assert not refuses_credential(RoleMissing("no"))
+
+
+async def test_a_credential_is_replaced_only_by_another_one(caplog):
+    credentials = Credentials(Source("first", "first", OSError("away"), "second"))
+    first = await credentials.current()
+    assert not await credentials.renew(first)
+    assert not await credentials.renew(first)
+    assert "credentials.not_renewed" in caplog.text
+    assert await credentials.renew(first)
+    assert await credentials.renew(first)
+    assert await text(credentials) == "Bearer second"

@@ -145,6 +145,7 @@ class Stream(Generic[_Request, _Response]):
         *,
         on_error: Callable[[GatewayError], None] = lambda _: None,
         on_done: Callable[[], None] = lambda: None,
+        renew: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """Wrap a call that has just begun.
 
@@ -152,7 +153,10 @@ class Stream(Generic[_Request, _Response]):
             call: The call.
             on_error: Called with the error that `read` is about to raise.
             on_done: Called once when the call is over.
+            renew: Replaces the credential of the call, for later calls; returns False if there is no other one.
+                None for a credential that cannot be replaced.
         """
+        self.renew = renew
         self._call = call
         self._on_error = on_error
         self._on_done = on_done

@@ -143,8 +143,17 @@ class Credentials:
 
     def refuse(self, bearer: Bearer) -> None:
         """Note that the gateway refused a credential, so that the next call asks the source for another one."""
-        if bearer is self._current:
+        if self._current is not None and bearer.metadata == self._current.metadata:
             self._is_refused = True
+
+    async def renew(self, bearer: Bearer) -> bool:
+        """Replace a credential that is about to end; return False if the source has no other one at present."""
+        self.refuse(bearer)
+        try:
+            return (await self.current()).metadata != bearer.metadata
+        except TokenUnavailable as error:
+            _log.warning("credentials.not_renewed cause=%s", error)
+            return False
 
     def _usable(self, now_mono_s: float) -> Bearer | None:
         return None if self._is_refused or now_mono_s >= self._renew_at_mono_s else self._current

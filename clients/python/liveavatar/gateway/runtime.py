@@ -1,6 +1,7 @@
 """State shared by all sessions of a client: connections, open sessions, and tasks that outlive a call."""
 
 import asyncio
+import functools
 import logging
 import math
 import os
@@ -350,4 +351,5 @@ def _stream(
             credentials.refuse(bearer)
 
     connection.begin_call()
-    return Stream(method(metadata=bearer.metadata), on_error=note, on_done=connection.end_call)
+    renew = functools.partial(credentials.renew, bearer) if credentials.renewable else None
+    return Stream(method(metadata=bearer.metadata), on_error=note, on_done=connection.end_call, renew=renew)

@@ -48,6 +48,7 @@ from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
 from liveavatar_gateway.rpc.interceptors.quotas import QuotaInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
+from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.create_readiness import CreateReadiness
 from liveavatar_gateway.sessions.directory import Directory
@@ -217,7 +218,13 @@ class App:
             interceptors=[MetricsInterceptor(self.metrics), *self._interceptors()], options=self._options()
         )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
-            SessionService(components.rpc(self._settings), self.directory, self.account.permits), server
+            SessionService(
+                components.rpc(self._settings),
+                self.directory,
+                self.account.permits,
+                Wishes(components.rpc(self._settings), self._access.authenticator),
+            ),
+            server,
         )
         audio_service_pb2_grpc.add_AudioServiceServicer_to_server(
             AudioService(components.rpc(self._settings), self.directory, self._access.limiter), server

@@ -71,6 +71,23 @@ class CertificateEntry(_Table):
     roles: _Roles
 
 
+class Rooms(_Table):
+    """Rooms on the LiveKit server that a tenant may use."""
+
+    prefix: str | None = Field(None, min_length=1, max_length=100)
+    """Begin of the names; without it and without `names`, the name of the tenant and a hyphen."""
+    names: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(strict=False)] = ()
+    """Whole names."""
+
+    def allow(self, room: str, tenant: str) -> bool:
+        """Return whether a tenant may use a room."""
+        return room in self.names or (bool(prefix := self.prefix_of(tenant)) and room.startswith(prefix))
+
+    def prefix_of(self, tenant: str) -> str:
+        """Return the begin of the names of a tenant's rooms; empty if whole names alone are allowed."""
+        return self.prefix or ("" if self.names else f"{tenant}-")
+
+
 class Tenant(_Table):
     """Team or customer that shares the gateway with others."""
 
@@ -79,6 +96,7 @@ class Tenant(_Table):
     keys: Annotated[tuple[KeyEntry, ...], Field(strict=False)] = ()
     certificates: Annotated[tuple[CertificateEntry, ...], Field(strict=False)] = ()
     quotas: Quotas = Field(default_factory=Quotas)
+    rooms: Rooms = Field(default_factory=Rooms)
 
 
 class Issuer(_Table):
@@ -287,6 +305,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "keys": KeyEntry,
         "certificates": CertificateEntry,
         "quotas": Quotas,
+        "rooms": Rooms,
         "issuers": Issuer,
     }
     if len(place) == 1:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from liveavatar_gateway.auth import keys
-from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry
+from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry, Rooms
 from liveavatar_gateway.auth.principal import ANONYMOUS, Method, Principal, Role
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.auth.tokens import TokenVerifier
@@ -57,6 +57,11 @@ class Authenticator:
         """Return the present quotas of a tenant; None for anonymous callers of before, who have none."""
         found = self._config.tenants.get(tenant)
         return None if found is None else found.quotas
+
+    def rooms(self, tenant: str) -> Rooms | None:
+        """Return the rooms that a tenant may use; None for a tenant that may use every room."""
+        found = self._config.tenants.get(tenant)
+        return None if found is None else found.rooms
 
     def is_active(self, tenant: str) -> bool:
         """Return False for a tenant that was suspended or removed."""
@@ -179,6 +184,10 @@ class NoAuthenticator:
 
     def quotas(self, _tenant: str) -> Quotas | None:
         """Return no quotas."""
+        return None
+
+    def rooms(self, _tenant: str) -> Rooms | None:
+        """Return no limits to rooms."""
         return None
 
     def is_active(self, _tenant: str) -> bool:

@@ -20,6 +20,7 @@ from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.interceptors.authentication import current_call, current_principal
 from liveavatar_gateway.rpc.session_stream import SessionStream
 from liveavatar_gateway.rpc.stream_reader import each, first, following, wait_for_half_close
+from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.session import SessionActor
 
@@ -64,7 +65,12 @@ class AttachStream(SessionStream[p.AttachResponse]):
 
     @classmethod
     async def open(
-        cls, directory: Directory, config: RpcConfig, requests: AsyncIterator[p.AttachRequest], context: _Context
+        cls,
+        directory: Directory,
+        config: RpcConfig,
+        wishes: Wishes,
+        requests: AsyncIterator[p.AttachRequest],
+        context: _Context,
     ) -> "AttachStream":
         """Read the first message, and open or resume its session.
 
@@ -93,12 +99,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
                 after_sequence=message.resume.after_sequence,
                 skip_compacted=message.resume.skip_compacted,
             )
-        spec = mapping.spec_of(
-            message.open.spec,
-            field="open.spec",
-            default_detach_grace_s=config.detach_grace_s,
-            livekit_rooms=config.livekit_rooms,
-        )
+        spec = wishes.spec_of(message.open.spec, field="open.spec", tenant=principal.tenant)
         request_id = mapping.checked_id(message.open.request_id, "open.request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())
         session = await directory.open(spec, request_id, tenant=principal.tenant, wait_s=wait_s)

@@ -17,6 +17,7 @@ from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch_stream import WatchStream
+from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.local_sessions import page
 from liveavatar_gateway.sessions.session import SessionActor
@@ -28,15 +29,16 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class SessionService(SessionServiceServicer):
     """Life cycle of the sessions in a directory."""
 
-    def __init__(self, config: RpcConfig, directory: Directory, permits: Permits) -> None:
+    def __init__(self, config: RpcConfig, directory: Directory, permits: Permits, wishes: Wishes) -> None:
         self._config = config
+        self._wishes = wishes
         self._directory = directory
         self._permits = permits
 
     async def Attach(  # type: ignore[override]  # noqa: N802, D102 - named and described in the contract
         self, request_iterator: AsyncIterator[p.AttachRequest], context: _Context
     ) -> None:
-        stream = await AttachStream.open(self._directory, self._config, request_iterator, context)
+        stream = await AttachStream.open(self._directory, self._config, self._wishes, request_iterator, context)
         await stream.run()
 
     async def WatchSessions(  # type: ignore[override]  # noqa: N802, D102
@@ -48,15 +50,11 @@ class SessionService(SessionServiceServicer):
     async def CreateSession(  # noqa: N802, D102
         self, request: p.CreateSessionRequest, context: _Context
     ) -> p.CreateSessionResponse:
-        spec = mapping.spec_of(
-            request.spec,
-            field="spec",
-            default_detach_grace_s=self._config.detach_grace_s,
-            livekit_rooms=self._config.livekit_rooms,
-        )
+        tenant = current_principal().tenant
+        spec = self._wishes.spec_of(request.spec, field="spec", tenant=tenant)
         request_id = mapping.checked_id(request.request_id, "request_id", required=False)
         wait_s = mapping.permit_wait_s(context.time_remaining())
-        session = await self._directory.open(spec, request_id, tenant=current_principal().tenant, wait_s=wait_s)
+        session = await self._directory.open(spec, request_id, tenant=tenant, wait_s=wait_s)
         await _ready_or_abandoned(session, retryable=bool(request_id))
         return p.CreateSessionResponse(
             session=mapping.session_message(session.view()),

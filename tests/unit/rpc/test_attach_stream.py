@@ -8,15 +8,18 @@ import pytest
 
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
+from liveavatar_gateway.auth.authenticator import NoAuthenticator
 from liveavatar_gateway.core.errors import AttachSuperseded, EventsCompacted, HeaderRequired, UnexpectedMessage
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.rpc.wishes import Wishes
 from testkit.actors import AVATAR_ID, Context, Process
 from testkit.avatar import audio_input_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), first_message_timeout_s=10)
+WISHES = Wishes(CONFIG, NoAuthenticator())
 
 
 @pytest.fixture
@@ -157,7 +160,7 @@ async def test_the_first_message_opens_a_session_or_resumes_it(process):
         p.AttachRequest(resume=p.ResumeSession(handle="h", skip_compacted=True)),
     ):
         context = Context([first])
-        stream = await AttachStream.open(directory, CONFIG, context.iterate(), context)
+        stream = await AttachStream.open(directory, CONFIG, WISHES, context.iterate(), context)
         assert session.attachments.attached
         assert stream._session is session
 
@@ -166,4 +169,4 @@ async def test_a_first_message_that_opens_nothing_is_refused():
     for first in (p.AttachRequest(command=p.SessionCommand(id="c")), None):
         context = Context([first])
         with pytest.raises(HeaderRequired):
-            await AttachStream.open(None, CONFIG, context.iterate(), context)
+            await AttachStream.open(None, CONFIG, WISHES, context.iterate(), context)

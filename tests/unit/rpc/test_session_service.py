@@ -7,11 +7,13 @@ import pytest
 
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
+from liveavatar_gateway.auth.authenticator import NoAuthenticator
 from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.session_service import SessionService
+from liveavatar_gateway.rpc.wishes import Wishes
 from testkit.actors import AVATAR_ID, Context, Process
 from testkit.avatar import audio_input_of
 
@@ -64,7 +66,9 @@ def directory(process):
 
 @pytest.fixture
 def service(directory):
-    return SessionService(CONFIG, directory, SimpleNamespace(limit=9, used=2, waiting=1))
+    return SessionService(
+        CONFIG, directory, SimpleNamespace(limit=9, used=2, waiting=1), Wishes(CONFIG, NoAuthenticator())
+    )
 
 
 async def test_a_created_session_is_ready_and_comes_with_its_room_and_a_handle(service):

@@ -1,0 +1,91 @@
+"""Wishes of a tenant for a session, within its quotas and rooms."""
+
+from typing import Final, Protocol
+
+from liveavatar.gateway.v1 import session_pb2
+from liveavatar_gateway.auth.auth_file import Rooms
+from liveavatar_gateway.auth.quotas import Quotas
+from liveavatar_gateway.core.errors import QuotaExceeded, RoomNotAllowed
+from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.sessions.spec import SessionSpec
+
+AVATAR_IDENTITY: Final = "avatar"
+"""Begin of every avatar's identity in a tenant's room: a caller cannot name its avatar like another participant,
+whom LiveKit would then disconnect."""
+
+
+class Tenants(Protocol):
+    """Tenants, as the file of tenants has them now."""
+
+    def quotas(self, tenant: str, /) -> Quotas | None:
+        """Return the quotas of a tenant; None for a tenant without limits."""
+
+    def rooms(self, tenant: str, /) -> Rooms | None:
+        """Return the rooms that a tenant may use; None for a tenant that may use every room."""
+
+
+class Wishes:
+    """Reader of the specs that callers send."""
+
+    def __init__(self, config: RpcConfig, tenants: Tenants) -> None:
+        self._config = config
+        self._tenants = tenants
+
+    def spec_of(self, message: session_pb2.SessionSpec, *, field: str, tenant: str) -> SessionSpec:
+        """Return the spec of a session.
+
+        Values that the caller leaves out are the defaults, or less if a quota is lower.
+
+        Args:
+            message: The caller's message.
+            field: Path of the message in its request, for errors.
+            tenant: Tenant of the caller.
+
+        Raises:
+            InvalidField: a field is missing or out of its range.
+            QuotaExceeded: a field is above a quota.
+            RoomNotAllowed: the room is not one of the tenant's.
+        """
+        quotas, rooms = self._tenants.quotas(tenant), self._tenants.rooms(tenant)
+        grace_s = self._config.detach_grace_s
+        if quotas is not None:
+            grace_s = min(grace_s, quotas.max_detach_grace_s)
+        if rooms is not None and message.HasField("livekit_room"):
+            message = _with_fixed_identity(message)
+        spec = mapping.spec_of(
+            message, field=field, default_detach_grace_s=grace_s, livekit_rooms=self._config.livekit_rooms
+        )
+        if quotas is not None:
+            _require_within(spec, quotas, field=field, tenant=tenant)
+        if rooms is not None and spec.livekit_room is not None:
+            _require_room(spec.livekit_room.name, rooms, field=f"{field}.livekit_room.name", tenant=tenant)
+        return spec
+
+
+def _require_within(spec: SessionSpec, quotas: Quotas, *, field: str, tenant: str) -> None:
+    if (spec.avatar.max_duration_s or 0) > quotas.max_session_s:
+        raise QuotaExceeded(tenant, "max_session_s", limit=quotas.max_session_s, field=f"{field}.max_duration")
+    if spec.detach_grace_s > quotas.max_detach_grace_s:
+        raise QuotaExceeded(
+            tenant, "max_detach_grace_s", limit=quotas.max_detach_grace_s, field=f"{field}.detach_grace"
+        )
+
+
+def _require_room(room: str, rooms: Rooms, *, field: str, tenant: str) -> None:
+    if rooms.allow(room, tenant):
+        return
+    prefix = rooms.prefix_of(tenant)
+    allowed = [f"names that begin with {prefix!r}"] if prefix else []
+    allowed += [repr(name) for name in rooms.names[:10]]
+    raise RoomNotAllowed(room, " or ".join(allowed), field=field)
+
+
+def _with_fixed_identity(message: session_pb2.SessionSpec) -> session_pb2.SessionSpec:
+    identity = message.livekit_room.avatar_identity
+    if not identity or identity == AVATAR_IDENTITY or identity.startswith(f"{AVATAR_IDENTITY}-"):
+        return message
+    fixed = session_pb2.SessionSpec()
+    fixed.CopyFrom(message)
+    fixed.livekit_room.avatar_identity = f"{AVATAR_IDENTITY}-{identity}"
+    return fixed

@@ -1,0 +1,76 @@
+"""Wishes for sessions: within the quotas and rooms of a tenant, and whatever they like without limits."""
+
+import pytest
+from google.protobuf import duration_pb2
+
+from liveavatar.gateway.v1 import session_pb2
+from liveavatar_gateway.auth.auth_file import Rooms
+from liveavatar_gateway.auth.quotas import Quotas
+from liveavatar_gateway.core.errors import QuotaExceeded, RoomNotAllowed
+from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.rpc.wishes import Wishes
+from testkit.actors import AVATAR_ID
+
+CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=60.0, livekit_rooms=True)
+
+
+class Tenants:
+    """One tenant "acme" with limits, and everybody else without."""
+
+    def __init__(self, *, rooms: Rooms | None = None, **quotas) -> None:
+        self._quotas = Quotas(**quotas)
+        self._rooms = rooms or Rooms()
+
+    def quotas(self, tenant):
+        return self._quotas if tenant == "acme" else None
+
+    def rooms(self, tenant):
+        return self._rooms if tenant == "acme" else None
+
+
+def spec_of(tenants, tenant="acme", **spec):
+    message = session_pb2.SessionSpec(avatar_id=AVATAR_ID, **spec)
+    return Wishes(CONFIG, tenants).spec_of(message, field="spec", tenant=tenant)
+
+
+def test_a_default_is_cut_to_the_quota_and_a_wish_above_it_is_refused():
+    tenants = Tenants(max_detach_grace_s=10.0, max_session_s=60.0)
+    assert spec_of(tenants).detach_grace_s == 10.0
+    assert spec_of(tenants, tenant="").detach_grace_s == 60.0
+    for name, scope in (("detach_grace", "max_detach_grace_s"), ("max_duration", "max_session_s")):
+        with pytest.raises(QuotaExceeded) as refused:
+            spec_of(tenants, **{name: duration_pb2.Duration(seconds=61)})
+        assert (refused.value.field, refused.value.metadata["scope"]) == (f"spec.{name}", scope)
+        spec_of(tenants, tenant="", **{name: duration_pb2.Duration(seconds=61)})
+    assert spec_of(tenants, max_duration=duration_pb2.Duration(seconds=60)).avatar.max_duration_s == 60
+
+
+@pytest.mark.parametrize(
+    ("rooms", "allowed", "refused"),
+    [
+        (Rooms(), ["acme-1", "acme-"], ["other-1", "acme", "xacme-1"]),
+        (Rooms(prefix="a."), ["a.1"], ["acme-1"]),
+        (Rooms(names=["one", "two"]), ["one", "two"], ["acme-1", "one-2"]),
+        (Rooms(prefix="a.", names=["one"]), ["a.1", "one"], ["two"]),
+    ],
+)
+def test_a_tenant_has_rooms_of_its_own(rooms, allowed, refused):
+    tenants = Tenants(rooms=rooms)
+    for name in allowed:
+        assert spec_of(tenants, livekit_room={"name": name}).livekit_room.name == name
+    for name in refused:
+        with pytest.raises(RoomNotAllowed) as error:
+            spec_of(tenants, livekit_room={"name": name})
+        assert error.value.field == "spec.livekit_room.name"
+        assert spec_of(tenants, tenant="", livekit_room={"name": name}).livekit_room.name == name
+
+
+@pytest.mark.parametrize(
+    ("wished", "got"),
+    [("", "avatar"), ("avatar", "avatar"), ("avatar-2", "avatar-2"), ("user-7", "avatar-user-7")],
+)
+def test_an_avatar_cannot_take_the_identity_of_another_participant(wished, got):
+    room = {"name": "acme-1", "avatar_identity": wished}
+    assert spec_of(Tenants(), livekit_room=room).livekit_room.avatar_identity == got
+    assert spec_of(Tenants(), tenant="", livekit_room=room).livekit_room.avatar_identity == (wished or got)

@@ -104,6 +104,17 @@ async def refused_before_deadline(call: Callable[[float], Awaitable[Any]]) -> Re
     return refusal(await _failure(call(8.0)))
 
 
+async def refused_stream(call: Callable[[], Awaitable[Any]]) -> Refusal:
+    """Return why a stream was refused on its headers, before its first message was read.
+
+    grpc.aio replaces the status of a stream that ends while a message is written by INTERNAL; the stream is then
+    opened again.
+    """
+    while (error := await _failure(call())).code() is grpc.StatusCode.INTERNAL:
+        assert error.details() == "Internal error from Core"
+    return refusal(error)
+
+
 class BareDeadline(AssertionError):
     """End of a call by gRPC's own deadline, before the gateway's answer arrived."""
 

@@ -47,9 +47,9 @@ class Signed:
 class Authority:
     """Authority that signs certificates of servers and callers."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = self._sign(self._key, self._name, [], is_authority=True)
 
     def sign(self, common_name: str, *names: x509.GeneralName) -> Signed:

@@ -1,12 +1,11 @@
 """`liveavatar-gateway avatars`: list the avatars that the caller may use."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from liveavatar_gateway.cli.connection import connection_options, credentials, explained_errors
+from liveavatar_gateway.cli.connection import Target, connection_options, explained_errors
 from liveavatar_gateway.cli.output import stoppable
 from liveavatar_gateway.cli.show import print_json, print_table
 
@@ -21,7 +20,7 @@ _TIMEOUT_S: Final = 40.0
 @click.command()
 @connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def avatars(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+def avatars(target: Target, *, as_json: bool) -> None:
     """List the avatars that the caller may use, sorted by name.
 
     They are LiveAvatar's public avatars, those of the gateway's account, and the avatar of the sandbox, less those
@@ -31,8 +30,8 @@ def avatars(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
 
     with (
         stoppable(),
-        explained_errors(address),
-        Client(address, credentials=credentials(tls=tls, ca=ca), timeout=_TIMEOUT_S) as client,
+        explained_errors(target.address),
+        Client(target.address, timeout=_TIMEOUT_S, **target.arguments()) as client,
     ):
         found = list(client.list_avatars(page_size=500))
     if as_json:

@@ -23,6 +23,10 @@ from liveavatar.gateway.blocking_watch import (
 from liveavatar.gateway.channel import (
     DEFAULT_OPTIONS,
 )
+from liveavatar.gateway.credentials import (
+    Token,
+    TokenSource,
+)
 from liveavatar.gateway.errors import (
     AccessError,
     AttachSuperseded,
@@ -61,6 +65,7 @@ from liveavatar.gateway.errors import (
     OwnerMoved,
     OwnershipError,
     PermissionDenied,
+    PlaintextRefused,
     QuotaExceeded,
     QuotaViolation,
     ReadyTimeout,
@@ -72,6 +77,7 @@ from liveavatar.gateway.errors import (
     SessionEnded,
     SessionNotFound,
     TenantSuspended,
+    TokenUnavailable,
     TooManyUtterances,
     TransportError,
     Unauthenticated,
@@ -94,6 +100,7 @@ from liveavatar.gateway.events import (
     Event,
     GoAwayCancelledEvent,
     GoAwayEvent,
+    GoAwayReason,
     PoseChangedEvent,
     ResumedEvent,
     ResumedStream,
@@ -140,6 +147,9 @@ from liveavatar.gateway.session import (
 from liveavatar.gateway.source import (
     Audio,
 )
+from liveavatar.gateway.tls import (
+    TLS,
+)
 from liveavatar.gateway.utterance import (
     AsyncUtterance,
 )
@@ -161,6 +171,7 @@ from liveavatar.gateway.wav import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
+    "TLS",
     "AccessError",
     "AsyncClient",
     "AsyncSession",
@@ -204,6 +215,7 @@ __all__ = [
     "GatewayError",
     "GoAwayCancelledEvent",
     "GoAwayEvent",
+    "GoAwayReason",
     "HeaderRequired",
     "InternalError",
     "Interruption",
@@ -217,6 +229,7 @@ __all__ = [
     "OwnerMoved",
     "OwnershipError",
     "PermissionDenied",
+    "PlaintextRefused",
     "Pose",
     "PoseChangedEvent",
     "Progress",
@@ -246,6 +259,9 @@ __all__ = [
     "SessionState",
     "StateChangedEvent",
     "TenantSuspended",
+    "Token",
+    "TokenSource",
+    "TokenUnavailable",
     "TooManyUtterances",
     "TransportError",
     "Unauthenticated",

@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -16,6 +17,7 @@ from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.blocking_utterance import Utterance
 from liveavatar.gateway.blocking_watch import Watch
+from liveavatar.gateway.credentials import TokenSource
 from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayError
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import (
@@ -33,6 +35,7 @@ from liveavatar.gateway.options import SessionKeywords, SessionOptions
 from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
+from liveavatar.gateway.tls import TLS
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +57,9 @@ class Client:
         self,
         target: str | Sequence[str],
         *,
-        credentials: grpc.ChannelCredentials | None = None,
-        call_credentials: grpc.CallCredentials | None = None,
+        credentials: str | Path | TokenSource | None = None,
+        tls: bool | TLS | grpc.ChannelCredentials | None = None,
+        allow_plaintext: bool = False,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
         chunk_duration: timedelta | float = 0.2,
@@ -64,13 +68,16 @@ class Client:
         """Prepare a client and start its thread; nothing is sent. The arguments are those of `AsyncClient`.
 
         Raises:
-            ValueError: call credentials without TLS, or no target.
+            OSError: a file of `tls` cannot be read.
+            PlaintextRefused: credentials without TLS for another machine.
+            ValueError: no target, an unusable API key, or unusable files.
         """
         self._again = functools.partial(
             AsyncClient,
             target,
             credentials=credentials,
-            call_credentials=call_credentials,
+            tls=tls,
+            allow_plaintext=allow_plaintext,
             options=options,
             timeout=timeout,
             chunk_duration=chunk_duration,

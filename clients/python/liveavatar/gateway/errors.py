@@ -444,6 +444,14 @@ class PermissionDenied(TransportError):
     """Call that the credentials of this client do not allow."""
 
 
+class PlaintextRefused(ClientError):
+    """Credential that would travel without TLS to another machine; `tls=True` encrypts the connection."""
+
+
+class TokenUnavailable(ClientError):
+    """Failure of the token source; its exception is the `__cause__`."""
+
+
 class SessionClosed(ClientError):
     """Session object that is not open: never opened, detached or closed."""
 

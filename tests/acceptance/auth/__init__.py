@@ -2,8 +2,9 @@
 
 from acceptance.auth.cost import COST
 from acceptance.auth.matrix import MATRIX
+from acceptance.auth.rotation import ROTATION
 from acceptance.auth.sharing import SHARING
 from acceptance.auth.suspension import SUSPENSION
 
-LINES = (MATRIX, SHARING, SUSPENSION, *COST)
+LINES = (MATRIX, SHARING, ROTATION, SUSPENSION, *COST)
 """Lines in the order in which they run."""

@@ -1,4 +1,4 @@
-"""One gateway for several tenants: each with its own credentials, sessions, quotas and ends."""
+"""A gateway for several tenants: each with its own credentials, sessions, quotas and ends."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

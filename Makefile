@@ -160,6 +160,7 @@ stubs: $(VENV)/dev.stamp $(VENV)/stubs.stamp
 
 settings: $(VENV)/dev.stamp
 	@$(BIN)/python scripts/settings_table.py --check docs/operations.md
+	@$(BIN)/python scripts/roles_table.py --check docs/authentication.md
 
 spelling: $(VENV)/dev.stamp
 	@$(BIN)/codespell
@@ -191,8 +192,9 @@ generators: $(VENV)/dev.stamp $(VENV)/stubs.stamp | node go ## install the plugi
 generate: $(VENV)/dev.stamp $(VENV)/stubs.stamp | node go ## make stubs of four languages in build/generated; ARGS="--only python,go"
 	@$(WITH_TOOLS) python scripts/generate.py $(ARGS)
 
-settings-table: $(VENV)/dev.stamp ## rewrite the table of settings in docs/operations.md
+settings-table: $(VENV)/dev.stamp ## rewrite the tables of settings and roles in docs/operations.md and docs/authentication.md
 	@$(BIN)/python scripts/settings_table.py docs/operations.md
+	@$(BIN)/python scripts/roles_table.py docs/authentication.md
 
 # Extras are kept: pip takes the newest release of `name[extra]`, not the pin of `name`, if only that is written.
 # What is tested is what runs: the runtime lock is a part of the development lock.

@@ -1,6 +1,7 @@
 """The command line of the load suite: `python -m load`."""
 
 import itertools
+import os
 import shutil
 import signal
 import sys
@@ -81,6 +82,14 @@ main.add_command(bench_command)
 @_variable("target", default="", help="Running gateway, host:port; without it, one is started for the run.")
 @_variable("emulator", default="", help="URL of the emulator behind it; without it, integrity is not checked.")
 @_variable("api-key", default="emulator-key", help="API key of this emulator.")
+@click.option(
+    "--api-key-file",
+    "key_files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    envvar=f"{PREFIX}KEY_FILES",
+    help="File with an API key of the gateway; repeat to spread users over keys, and so over tenants.",
+)
 @_variable(
     "one-clock", is_flag=True, help="The emulator runs on this machine, although its address does not show it."
 )
@@ -124,6 +133,7 @@ def run(
     *,
     target: str,
     emulator: str,
+    key_files: tuple[Path, ...],
     gateway_command: str,
     processes: int,
     workers: int,
@@ -148,6 +158,7 @@ def run(
         config=RunConfig(
             target=target,
             emulator=emulator.rstrip("/"),
+            key_files=os.pathsep.join(str(file.resolve()) for file in key_files),
             faults=str(Path(faults).resolve()) if faults else "",
             report=str(folder / "measured.json"),
             **config,

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
-from liveavatar.gateway.channel import Connection, Stream, answer
+from liveavatar.gateway.channel import CallOptions, Connection, Stream, answer
 from liveavatar.gateway.credit import CreditAccount
 from liveavatar.gateway.errors import GatewayError
 from liveavatar.gateway.refusals import from_status
@@ -20,6 +20,7 @@ from liveavatar.gateway.v1 import (
 )
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
 from load.figures import System
+from load.keys import Metadata
 from load.pipe import open_pipe
 from load.recorder import LoadRecorder
 from load.session import ANSWER_WITHIN_S, OPEN_WITHIN_S, Failure, Session, Utterance, until
@@ -47,6 +48,8 @@ class GatewaySession(Session):
 
     def __init__(self, connection: Connection, recorder: LoadRecorder, voice: Voice, *, attached: bool) -> None:
         super().__init__(recorder, voice)
+        self.metadata: Metadata = ()
+        """Metadata of every call: the credential of the caller."""
         self._connection = connection
         self._attached = attached
         self._session_id = ""
@@ -76,11 +79,13 @@ class GatewaySession(Session):
             await self._open_attached(spec)
         else:
             request = session_service_pb2.CreateSessionRequest(spec=spec)
-            created = await self._call(self._connection.sessions.CreateSession(request, timeout=OPEN_WITHIN_S))
+            created = await self._call(
+                self._connection.sessions.CreateSession(request, **self._options(OPEN_WITHIN_S))
+            )
             self._note(created.session)
 
     async def _open_attached(self, spec: session_pb2.SessionSpec) -> None:
-        self._attach = Stream(self._connection.sessions.Attach())
+        self._attach = Stream(self._connection.sessions.Attach(metadata=self.metadata))
         self._start(self._read_events(self._attach))
         request = session_service_pb2.OpenSession(spec=spec)
         await self._attach.write(session_service_pb2.AttachRequest(open=request))
@@ -102,7 +107,7 @@ class GatewaySession(Session):
         self._credit = CreditAccount(ready.credit_bytes)
 
     async def _dial(self) -> "_AudioCall":
-        stream = Stream(self._connection.audio.StreamAudio())
+        stream = Stream(self._connection.audio.StreamAudio(metadata=self.metadata))
         self._start(self._read_audio(stream))
         return stream
 
@@ -161,7 +166,9 @@ class GatewaySession(Session):
                 request = session_service_pb2.InterruptSessionRequest(
                     session_id=self._session_id, utterance_id=utterance.id
                 )
-                await self._call(self._connection.sessions.InterruptSession(request, timeout=ANSWER_WITHIN_S))
+                await self._call(
+                    self._connection.sessions.InterruptSession(request, **self._options(ANSWER_WITHIN_S))
+                )
             else:
                 named = "" if how == "unnamed" else utterance.id
                 await self._command(interrupt=session_service_pb2.Interrupt(utterance_id=named))
@@ -194,7 +201,7 @@ class GatewaySession(Session):
         if self._session_id and not self._over.done():
             request = session_service_pb2.EndSessionRequest(session_id=self._session_id)
             try:
-                await answer(self._connection.sessions.EndSession(request, timeout=ANSWER_WITHIN_S))
+                await answer(self._connection.sessions.EndSession(request, **self._options(ANSWER_WITHIN_S)))
             except GatewayError as error:
                 # A session that failed before is counted already.
                 if self.waits.failure is None:
@@ -288,6 +295,9 @@ class GatewaySession(Session):
         task.add_done_callback(self.waits.done)
         self._tasks.add(task)
 
+    def _options(self, timeout_s: float) -> CallOptions:
+        return {"timeout": timeout_s, "metadata": self.metadata}
+
     async def _call(self, call: Any) -> Any:
         try:
             return await answer(call)
@@ -323,7 +333,7 @@ class LeanSession(GatewaySession):
 
     async def _dial(self) -> _AudioCall:
         try:
-            return await open_pipe(self._target, self._on_pipe_message, self._on_pipe_closed)
+            return await open_pipe(self._target, self._on_pipe_message, self._on_pipe_closed, self.metadata)
         except OSError as error:
             raise Failure("UNAVAILABLE", f"{self._target}: {error}") from error
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from liveavatar.gateway.v1 import audio_service_pb2 as audio
+from load.keys import Metadata
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _PATH: Final = b"/liveavatar.gateway.v1.AudioService/StreamAudio"
@@ -45,8 +46,10 @@ class AudioPipe(asyncio.Protocol):
         authority: str,
         on_message: Callable[[audio.StreamAudioResponse], None],
         on_closed: Callable[[], None],
+        metadata: Metadata = (),
     ) -> None:
         self._authority = authority.encode()
+        self._metadata = metadata
         self._on_message = on_message
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
@@ -94,7 +97,7 @@ class AudioPipe(asyncio.Protocol):
         settings = struct.pack(">HI", _ENABLE_PUSH, 0)
         self._transport.write(_PREFACE)
         self._frame(_SETTINGS, 0, 0, settings)
-        self._frame(_HEADERS, _END_HEADERS, _STREAM, _headers(self._authority))
+        self._frame(_HEADERS, _END_HEADERS, _STREAM, _headers(self._authority, self._metadata))
 
     def data_received(self, data: bytes) -> None:
         """Split the received bytes into frames."""
@@ -215,7 +218,10 @@ def _header(size: int, kind: int, flags: int, stream: int) -> bytes:
 
 
 async def open_pipe(
-    target: str, on_message: Callable[[audio.StreamAudioResponse], None], on_closed: Callable[[], None]
+    target: str,
+    on_message: Callable[[audio.StreamAudioResponse], None],
+    on_closed: Callable[[], None],
+    metadata: Metadata = (),
 ) -> AudioPipe:
     """Connect and open the call.
 
@@ -223,6 +229,7 @@ async def open_pipe(
         target: `host:port`, without TLS.
         on_message: Gets each message of the gateway.
         on_closed: Called once when the call ends, on either side.
+        metadata: Headers of the call, with names in lower case.
 
     Raises:
         OSError: the connection is refused or fails.
@@ -230,16 +237,16 @@ async def open_pipe(
     host, _, port = target.rpartition(":")
     loop = asyncio.get_running_loop()
     _, pipe = await loop.create_connection(
-        lambda: AudioPipe(target, on_message, on_closed), host.strip("[]"), int(port)
+        lambda: AudioPipe(target, on_message, on_closed, metadata), host.strip("[]"), int(port)
     )
     return pipe
 
 
-def _headers(authority: bytes) -> bytes:
+def _headers(authority: bytes, metadata: Metadata) -> bytes:
     """Return the request's header block: names from the static table where possible, values as literals."""
 
     def text(value: bytes) -> bytes:
-        return bytes([len(value)]) + value
+        return _length(len(value)) + value
 
     return b"".join(
         (
@@ -248,5 +255,18 @@ def _headers(authority: bytes) -> bytes:
             b"\x01" + text(authority),
             b"\x0f\x10" + text(b"application/grpc"),  # content-type
             b"\x00" + text(b"te") + text(b"trailers"),
+            # Never indexed, as credentials must be.
+            *(b"\x10" + text(name.encode()) + text(value.encode()) for name, value in metadata),
         )
     )
+
+
+def _length(size: int) -> bytes:
+    """Return an integer with a prefix of seven bits (RFC 7541, 5.1)."""
+    if size < 127:
+        return bytes([size])
+    found, left = bytearray([127]), size - 127
+    while left >= 128:
+        found.append(left % 128 + 128)
+        left //= 128
+    return bytes([*found, left])

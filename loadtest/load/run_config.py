@@ -33,6 +33,8 @@ class RunConfig:
     no emulator can be reached, so integrity is not checked and there are no direct users."""
     api_key: str = "emulator-key"
     """API key that the emulator takes from `Direct`."""
+    key_files: str = ""
+    """Files with API keys of the gateway, separated as in PATH; users are spread over them. Empty: none."""
     one_clock: bool = False
     """True if generator and emulator run on one machine, so that their monotonic clocks are one."""
     users: int = 0

@@ -20,6 +20,7 @@ from load.direct import DirectSession
 from load.figures import Recorder
 from load.gateway import CONNECTION_OPTIONS, GatewaySession, LeanSession
 from load.health import Health
+from load.keys import CallerKeys
 from load.recorder import LoadRecorder, Shown
 from load.run_config import RunConfig
 from load.scenarios import Style
@@ -69,6 +70,7 @@ class Worker:
         for arrival in arrivals:
             self._waiting[arrival.user].append(arrival)
         self._voice = Voice()
+        self._keys = CallerKeys.read(config.key_files)
         self._begun: set[int] = set()
         self._serving: set[asyncio.Task[Any]] = set()
         self._watching: set[asyncio.Task[Any]] = set()
@@ -162,8 +164,12 @@ class Worker:
             return DirectSession(self._http, self._config.api_key, self.recorder, self._voice)
         if kind.lean:
             # The few unary calls of lean sessions share a connection.
-            return LeanSession(self._connection(0), self._config.target, self.recorder, self._voice)
-        return GatewaySession(self._connection(user), self.recorder, self._voice, attached=kind.attached)
+            lean = LeanSession(self._connection(0), self._config.target, self.recorder, self._voice)
+            lean.metadata = self._keys.of(user)
+            return lean
+        session = GatewaySession(self._connection(user), self.recorder, self._voice, attached=kind.attached)
+        session.metadata = self._keys.of(user)
+        return session
 
     def _as_call(self, arrival: Arrival, session: Session) -> Call:
         return Call(

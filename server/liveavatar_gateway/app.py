@@ -22,6 +22,7 @@ from liveavatar.gateway.v1 import (
     session_service_pb2_grpc,
 )
 from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
+from liveavatar_gateway.auditing import Auditing
 from liveavatar_gateway.auth.access import Access
 from liveavatar_gateway.auth.auth_file import UnusableAuthFile
 from liveavatar_gateway.certificates import (
@@ -60,10 +61,12 @@ from liveavatar_gateway.sessions.inventory import Inventory
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
 from liveavatar_gateway.sessions.sweeper import Sweeper
 from liveavatar_gateway.sessions.usage_report import UsageReport
+from liveavatar_gateway.telemetry.audit import AuditLog
 from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 from liveavatar_gateway.upstream.account import Account
+from liveavatar_gateway.upstream.avatar_catalog import AvatarCatalog
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.stopper import RetiredKey, Stopper
@@ -100,16 +103,18 @@ class App:
 
     Order of shutdown: `drain` (no new sessions, go_away, wait for speech, end and stop sessions), then on exit end
     the remaining sessions, wait for their stops, close the gRPC servers, write the journals, leave the registry,
-    close REST, and finally close the metrics port.
+    close REST, close the metrics port, and finally write the last lines of the audit log.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics()
-        self._access = _access(settings)
+        self._audit = _audit(settings)
+        self._access = _access(settings, self._audit.log)
         rest_config = components.rest(settings)
         self._rest = Rest(rest_config, settings.api_key.get_secret_value(), metrics=self.metrics)
         self.account = Account(components.account(settings), self._rest)
+        self._avatars = AvatarCatalog(components.avatars(settings), self._rest.avatars)
         livekit = components.livekit(settings)
         self._rooms = None if livekit is None else LiveKitRooms(livekit)
         self.pool = Pool(
@@ -147,8 +152,9 @@ class App:
             components.adoption(settings),
             self._journals,
             self.pool,
-            billing=self._billing,
             retired=self._retired_stoppers,
+            listener=self._audit.ends,
+            billing=self._billing,
         )
         self._create_readiness = CreateReadiness(
             self._journals,
@@ -167,6 +173,8 @@ class App:
             create_listener=self._create_readiness,
             limiter=self._access.limiter,
         )
+        if (ends := self._audit.ends) is not None:
+            self.directory.observers.add(ends)
         self._budget_ends = BudgetEnds(lambda session_id: self.directory.local(session_id, tenant=None))
         self.directory.observers.add(self._budget_ends)
         self._enforcer = Enforcer(self.directory.living, self._access.authenticator)
@@ -245,6 +253,7 @@ class App:
                 self.directory,
                 self.account.permits,
                 Wishes(components.rpc(self._settings), self._access.authenticator),
+                avatars=self._avatars,
             ),
             server,
         )
@@ -266,6 +275,7 @@ class App:
         self._billing_task = asyncio.create_task(self._billing.run(), name="registry/billing")
         self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
         self._reload_secrets()
+        self._audit.add_to(self.reloads)
         self._access.add_to(self.reloads)
         self._auxiliary = [
             asyncio.create_task(self.reloads.watch(), name="reload/watch"),
@@ -303,6 +313,7 @@ class App:
             draining=self.directory.draining,
             tasks=len(asyncio.all_tasks()),
             dropped_log_lines=dropped_line_count(),
+            dropped_audit_lines=self._audit.dropped_count,
         )
 
     async def _serve_operators(self) -> None:
@@ -441,6 +452,7 @@ class App:
         timeout_s = self._settings.first_message_timeout_s
         return [
             ErrorInterceptor(),
+            *self._audit.interceptors(),
             AuthenticationInterceptor(self._access.authenticator, self._access.open_calls),
             QuotaInterceptor(self._access.limiter),
             BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s),
@@ -481,6 +493,7 @@ class App:
         """Refuse new sessions, let speech end within the grace, then end all sessions."""
         grace_s = self._settings.drain_grace_s
         self._grace_until_s = asyncio.get_running_loop().time() + grace_s
+        self._audit.drained(grace_s)
         await self._drain.finish(grace_s, min(_STOP_RESERVE_S, grace_s / 4))
 
     def hurry(self) -> None:
@@ -501,6 +514,7 @@ class App:
             self._stop_servers,
             self._leave_registry,
             self._stop_metrics,
+            self._audit.aclose,
         ):
             try:
                 await step()
@@ -538,6 +552,7 @@ class App:
         await _cancelled(self._journal_task)
         await _cancelled(self._billing_task)
         await self._registry.__aexit__(None, None, None)
+        await self._avatars.aclose()
         for rest in (self._rest, *self._retired.values()):
             await rest.aclose()
         await self._access.aclose()
@@ -555,11 +570,18 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-def _access(settings: Settings) -> Access:
+def _access(settings: Settings, audit: AuditLog | None) -> Access:
     try:
-        return Access(components.access(settings))
+        return Access(components.access(settings), audit)
     except UnusableAuthFile as error:
         raise ConfigError(str(error)) from None
+
+
+def _audit(settings: Settings) -> Auditing:
+    try:
+        return Auditing(components.audit(settings))
+    except ValueError as error:
+        raise ConfigError(f"GATEWAY_AUDIT_FILE: {error}") from None
 
 
 def _registry(settings: Settings) -> Registry:

@@ -34,7 +34,8 @@ class LineWriter(io.RawIOBase):
     """Raw stream under a text stream that buffers lines and writes them from its own thread.
 
     Invariant: `write` neither blocks nor raises. Lines above the bound, and lines that the operating system
-    refuses (no reader, full disk, closed descriptor), are dropped and counted in `dropped_count`.
+    refuses (no reader, full disk, closed descriptor), are dropped and counted in `dropped_count`. A line that was
+    written in part is followed by a line break, so that it spoils no other line.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class LineWriter(io.RawIOBase):
         """Prepare; the thread starts with the first line.
 
         Args:
-            fd: File descriptor to write to, which stays open.
+            fd: File descriptor to write to, which stays open until `use` replaces it.
             max_waiting_bytes: Bound of the buffered lines.
             on_recovery: Called from the thread with the number of dropped lines, once a line could be written
             again.
@@ -57,6 +58,9 @@ class LineWriter(io.RawIOBase):
         """Number of lines that were never written."""
         self._on_recovery = on_recovery
         self._fd = fd
+        self._next_fd: int | None = None
+        self._is_torn = False
+        """True if the last line was written in part."""
         self._max_waiting_bytes = max_waiting_bytes
         self._lines: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -90,6 +94,22 @@ class LineWriter(io.RawIOBase):
             self._changed.notify_all()
         return len(line)
 
+    def use(self, fd: int) -> None:
+        """Write to another descriptor from now on, and close the previous one."""
+        with self._changed:
+            if self._next_fd is not None:
+                os.close(self._next_fd)
+            self._next_fd = fd
+            if self._thread is None:
+                self._replace()
+            self._changed.notify_all()
+
+    def _replace(self) -> None:
+        if self._next_fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd, self._next_fd, self._is_torn = self._next_fd, None, False
+
     def drain(self, timeout_s: float) -> bool:
         """Wait until every line is written or dropped; return False on time-out."""
         with self._changed:
@@ -100,13 +120,16 @@ class LineWriter(io.RawIOBase):
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._lines)
+                self._changed.wait_for(lambda: self._lines or self._next_fd is not None)
+                self._replace()
+                if not self._lines:
+                    continue
                 self._busy = True
                 lines = self._next_lines()
-            written = self._write_all(b"".join(lines))
-            if not written:
+            refused = self._refused(lines)
+            if refused:
                 with self._changed:
-                    self.dropped_count += len(lines)
+                    self.dropped_count += refused
             elif self.dropped_count > self._reported_count:
                 count, self._reported_count = self.dropped_count - self._reported_count, self.dropped_count
                 self._on_recovery(count)
@@ -120,7 +143,21 @@ class LineWriter(io.RawIOBase):
         self._waiting_bytes -= size
         return lines
 
-    def _write_all(self, data: bytes) -> bool:
+    def _refused(self, lines: list[bytes]) -> int:
+        """Write lines, and return the number of those that were not written in whole."""
+        if self._is_torn:
+            lines[0] = b"\n" + lines[0]
+        left = self._write(b"".join(lines))
+        refused = 0
+        while left > 0:
+            refused += 1
+            left -= len(lines[-refused])
+        # What was written ends inside a line.
+        self._is_torn = left < 0 or (self._is_torn and refused == len(lines))
+        return refused
+
+    def _write(self, data: bytes) -> int:
+        """Return the number of bytes that the operating system refused."""
         rest = memoryview(data)
         while rest:
             try:
@@ -129,8 +166,8 @@ class LineWriter(io.RawIOBase):
                 # Another process that shares the descriptor made it non-blocking.
                 time.sleep(_FULL_WAIT_S)
             except OSError:
-                return False
-        return True
+                break
+        return len(rest)
 
 
 _writers: list[LineWriter] = []

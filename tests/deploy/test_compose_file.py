@@ -194,3 +194,21 @@ def test_compose_itself_takes_the_file(profile):
     )
     asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert asked.returncode == 0, asked.stderr
+
+
+def test_the_file_with_authentication_changes_the_gateway_alone_and_keeps_its_secrets_in_files():
+    overlay = yaml.safe_load((ROOT / "deploy/compose.auth.yml").read_text())
+    assert set(overlay["services"]) == {"gateway"}
+    gateway = overlay["services"]["gateway"]
+    assert set(gateway) <= _KNOWN_KEYS | {"secrets"}
+    assert gateway["secrets"] == list(overlay["secrets"])
+    settings = gateway["environment"]
+    assert set(settings) - {"GATEWAY_API_KEY_FILE", "GATEWAY_AUTH_FILE"} <= set(
+        _SERVICES["gateway"]["environment"]
+    )
+    assert settings["LIVEAVATAR_API_KEY"] == ""
+    assert settings["GATEWAY_ANONYMOUS"] == "0"
+    assert settings["GATEWAY_API_KEY_FILE"] == f"/run/secrets/{gateway['secrets'][0]}"
+    folder, target, _ = gateway["volumes"][0].split(":")
+    assert settings["GATEWAY_AUTH_FILE"].startswith(f"{target}/")
+    assert f"{folder.removeprefix('./')}/" in (ROOT / ".gitignore").read_text().splitlines()

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from liveavatar.gateway.v1 import audio_pb2
@@ -131,3 +132,25 @@ async def test_a_long_silence_is_survived(shared_emulator):
             assert (await ear.until("ended")).ended.outcome == audio_pb2.UTTERANCE_OUTCOME_COMPLETED
             await caller.end(session_id)
             pipe.cancel()
+
+
+async def test_a_call_has_its_metadata_also_a_long_token():
+    """A token is longer than the lengths that fit into one byte."""
+    seen = asyncio.Queue()
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, handler_call_details):
+            seen.put_nowait(dict(handler_call_details.invocation_metadata))
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((Handler(),))
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        for secret in ("lag_key", "t" * 126, "t" * 700):
+            metadata = (("authorization", f"Bearer {secret}"),)
+            pipe = await open_pipe(target, lambda _: None, lambda: None, metadata)
+            assert (await asyncio.wait_for(seen.get(), 10))["authorization"] == f"Bearer {secret}"
+            pipe.cancel()
+    finally:
+        await server.stop(0)

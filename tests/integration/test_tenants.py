@@ -1,4 +1,4 @@
-"""A gateway for several tenants: each with its own credentials, sessions, quotas and ends."""
+"""Gateway of several tenants: each has its own credentials, sessions, quotas and ends."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

@@ -103,3 +103,58 @@ def test_a_descriptor_that_does_not_block_loses_no_line():
     with os.fdopen(reader, "rb") as text:
         assert text.read(20_000) == b"y" * 20_000
     assert lines.dropped_count == 0
+
+
+def test_a_file_that_was_moved_away_is_replaced_without_a_lost_line(tmp_path):
+    def opened(name: str) -> int:
+        return os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT)
+
+    first = opened("1")
+    lines = logs.LineWriter(first)
+    lines.use(second := opened("2"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(first)
+    lines.write(b"a\n")
+    assert lines.drain(10)
+    lines.use(opened("3"))
+    give_up_s = time.monotonic() + 10
+    while lines.fileno() == second:
+        assert time.monotonic() < give_up_s
+        time.sleep(0.001)
+    lines.write(b"b\n")
+    assert lines.drain(10)
+    assert [(tmp_path / name).read_bytes() for name in "123"] == [b"", b"a\n", b"b\n"]
+    os.close(lines.fileno())
+
+
+class Disk:
+    """Disk with room for some bytes, in place of `os.write`."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.content = b""
+
+    def write(self, _fd: int, data: memoryview) -> int:
+        taken = bytes(data[: self.room])
+        if not taken:
+            raise OSError(28, "No space left on device")
+        self.room -= len(taken)
+        self.content += taken
+        return len(taken)
+
+
+@pytest.mark.parametrize(
+    ("room", "dropped", "content"),
+    [(0, 2, b"ccc\n"), (2, 2, b"aa\nccc\n"), (4, 1, b"aaa\nccc\n"), (5, 1, b"aaa\nb\nccc\n")],
+)
+def test_a_full_disk_spoils_no_line_that_it_takes_later(monkeypatch, room, dropped, content):
+    disk = Disk(room)
+    monkeypatch.setattr(os, "write", disk.write)
+    lines = logs.LineWriter(-1)
+    assert lines._refused([b"aaa\n", b"bbb\n"]) == dropped
+    assert lines._refused([b"xxx\n"]) == 1
+    disk.room = 100
+    assert lines._refused([b"ccc\n"]) == 0
+    assert disk.content == content
+    assert lines._refused([b"ddd\n"]) == 0
+    assert disk.content == content + b"ddd\n"

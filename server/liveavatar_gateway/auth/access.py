@@ -8,11 +8,13 @@ import structlog
 from liveavatar_gateway.auth import auth_file
 from liveavatar_gateway.auth.auth_file import AuthConfig
 from liveavatar_gateway.auth.authenticator import Authenticator, NoAuthenticator
+from liveavatar_gateway.auth.changes import audit_changes
 from liveavatar_gateway.auth.jwks import KeySetClient
 from liveavatar_gateway.auth.limiter import Limiter
 from liveavatar_gateway.auth.open_calls import OpenCalls
 from liveavatar_gateway.auth.tokens import TokenVerifier, cache_of
 from liveavatar_gateway.reloading import FileReloads
+from liveavatar_gateway.telemetry.audit import AuditLog
 from liveavatar_gateway.upstream.proxies import Proxies
 
 _log = structlog.get_logger(__name__)
@@ -38,13 +40,18 @@ class AccessConfig:
 class Access:
     """Access control of a process. The creator closes it."""
 
-    def __init__(self, config: AccessConfig) -> None:
+    def __init__(self, config: AccessConfig, audit: AuditLog | None = None) -> None:
         """Read the file of tenants.
+
+        Args:
+            config: Source of tenants.
+            audit: Log for changes of the file; None for no log.
 
         Raises:
             UnusableAuthFile: the file cannot be used.
         """
         self._file = config.file
+        self._audit = audit
         self._has_registry = config.has_registry
         self._keys = KeySetClient(config.proxies)
         self._known: Authenticator | None = None
@@ -74,8 +81,11 @@ class Access:
 
     def _use(self, config: AuthConfig) -> bool:
         assert self._known is not None  # noqa: S101 - registered with a file alone
+        before = self._known.config
         changed = self._known.use(config)
         if changed:
+            if self._audit is not None:
+                audit_changes(self._audit, before, config)
             # A revoked key ends its streams now, not at the next check.
             self.open_calls.sweep()
         return changed

@@ -33,11 +33,15 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 TENANT_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 """Pattern of tenant names, which are labels of metrics and prefixes of rooms."""
 
+AVATAR_PATTERN: Final = r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"
+"""Pattern of the ids of avatars, as specs of sessions have them."""
+
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signature algorithms of tokens. None has a shared secret, with which the gateway could make tokens itself."""
 
 _Role = Annotated[Role, Field(strict=False)]
 _Roles = Annotated[frozenset[_Role], Field(min_length=1, strict=False)]
+_AvatarId = Annotated[str, Field(pattern=AVATAR_PATTERN)]
 _ClaimName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -99,6 +103,8 @@ class Tenant(_Table):
     quotas: Quotas = Field(default_factory=Quotas)
     budget: Budget = Field(default_factory=Budget)
     rooms: Rooms = Field(default_factory=Rooms)
+    avatars: Annotated[tuple[_AvatarId, ...] | None, Field(strict=False)] = None
+    """Ids of the avatars that the tenant may use; None for all avatars, an empty list for none."""
 
 
 class Issuer(_Table):

@@ -1,6 +1,6 @@
 """Authentication of a call: from its headers and the names in its certificate to a principal, or a refusal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -67,6 +67,11 @@ class Authenticator:
         """Return the rooms that a tenant may use; None for a tenant that may use every room."""
         found = self._config.tenants.get(tenant)
         return None if found is None else found.rooms
+
+    def avatars(self, tenant: str) -> Collection[str] | None:
+        """Return the ids of the avatars that a tenant may use; None for a tenant that may use every avatar."""
+        found = self._config.tenants.get(tenant)
+        return None if found is None else found.avatars
 
     def is_active(self, tenant: str) -> bool:
         """Return False for a tenant that was suspended or removed."""
@@ -197,6 +202,10 @@ class NoAuthenticator:
 
     def rooms(self, _tenant: str) -> Rooms | None:
         """Return no limits to rooms."""
+        return None
+
+    def avatars(self, _tenant: str) -> Collection[str] | None:
+        """Return no limits to avatars."""
         return None
 
     def is_active(self, _tenant: str) -> bool:

@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "check-config": ("check_config", "Check the configuration and print the settings in effect."),
     "say": ("say", "Speak a WAV file through a running gateway."),
     "sessions": ("sessions", "List, show, watch and end the sessions of a running gateway."),
+    "avatars": ("avatars", "List the avatars that the caller may use."),
     "keys": ("keys", "Make, list and revoke the API keys of tenants."),
     "usage": ("usage", "Show billed minutes, sessions and played time of tenants."),
     "admin": ("admin", "Operate a running gateway: drain, undrain, status, eject."),

@@ -4,12 +4,11 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from liveavatar_gateway.cli.connection import admin_options, channel
+from liveavatar_gateway.cli.connection import Target, admin_options, channel
 from liveavatar_gateway.cli.output import stoppable
 from liveavatar_gateway.cli.show import json_fields, print_fields, print_json, print_table, span
 
@@ -31,7 +30,8 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 def admin() -> None:
     """Operate a running gateway: drain, undrain, status, eject.
 
-    The gateway serves these commands on GATEWAY_ADMIN_PORT, and only if that is set.
+    The gateway serves these commands on GATEWAY_ADMIN_PORT, and only if that is set. With authentication they need
+    a credential with the role admin.
     """
 
 
@@ -44,7 +44,7 @@ def admin() -> None:
     help="Seconds until the remaining sessions are ended.  [default: the gateway's GATEWAY_DRAIN_GRACE_S]",
 )
 @_json_option
-def drain(address: str, ca: Path | None, grace_s: float | None, *, tls: bool, as_json: bool) -> None:
+def drain(target: Target, grace_s: float | None, *, as_json: bool) -> None:
     """Refuse new sessions, and end the remaining sessions at a deadline.
 
     Returns at once: sessions continue until the deadline, and `admin undrain` cancels the drain. `admin status`
@@ -55,7 +55,7 @@ def drain(address: str, ca: Path | None, grace_s: float | None, *, tls: bool, as
     request = p.DrainRequest()
     if grace_s is not None:
         request.grace.FromTimedelta(timedelta(seconds=grace_s))
-    with admin_stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(target) as stub:
         answer = stub.Drain(request, timeout=_TIMEOUT_S)
     deadline = answer.deadline.ToDatetime(UTC)
     if as_json:
@@ -67,11 +67,11 @@ def drain(address: str, ca: Path | None, grace_s: float | None, *, tls: bool, as
 @admin.command()
 @admin_options
 @_json_option
-def undrain(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+def undrain(target: Target, *, as_json: bool) -> None:
     """Accept new sessions again, and keep the current ones."""
     from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
-    with admin_stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(target) as stub:
         answer = stub.Undrain(p.UndrainRequest(), timeout=_TIMEOUT_S)
     if as_json:
         print_json({"was_draining": answer.was_draining})
@@ -82,11 +82,11 @@ def undrain(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
 @admin.command()
 @admin_options
 @_json_option
-def status(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+def status(target: Target, *, as_json: bool) -> None:
     """Show permits, waiting callers, sessions and taken-over sessions of the process."""
     from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
 
-    with admin_stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(target) as stub:
         answer = stub.GetProcessStatus(p.GetProcessStatusRequest(), timeout=_TIMEOUT_S)
     draining = answer.HasField("drain_deadline")
     fields = {
@@ -112,9 +112,9 @@ def status(address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
 @admin_options
 @click.option("--limit", type=click.IntRange(1), help="Print at most this many, newest first.")
 @_json_option
-def list_owned(address: str, ca: Path | None, limit: int | None, *, tls: bool, as_json: bool) -> None:
+def list_owned(target: Target, limit: int | None, *, as_json: bool) -> None:
     """List the sessions of all processes that share the registry, newest first, with their owners."""
-    with admin_stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(target) as stub:
         found = [_owned(one) for one in itertools.islice(_all_owned(stub), limit)]
     if as_json:
         print_json(found)
@@ -130,22 +130,22 @@ def list_owned(address: str, ca: Path | None, limit: int | None, *, tls: bool, a
 @click.argument("session_id", metavar="ID")
 @admin_options
 @_json_option
-def eject(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+def eject(session_id: str, target: Target, *, as_json: bool) -> None:
     """End any session with reason OPERATOR, and print its final record."""
     from liveavatar.gateway.v1 import admin_service_pb2 as p  # noqa: PLC0415 - keeps `--help` fast
     from liveavatar_gateway.cli.sessions import print_record, record_of  # noqa: PLC0415
 
-    with admin_stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(target) as stub:
         answer = stub.EjectSession(p.EjectSessionRequest(session_id=session_id), timeout=_EJECT_TIMEOUT_S)
     print_record(record_of(answer.session), as_json=as_json)
 
 
 @contextmanager
-def admin_stub(address: str, *, tls: bool, ca: Path | None) -> Iterator["AdminServiceStub"]:
-    """Connect to the AdminService of a gateway."""
+def admin_stub(target: Target) -> Iterator["AdminServiceStub"]:
+    """Connect to AdminService; errors are printed with the next step."""
     from liveavatar.gateway.v1.admin_service_pb2_grpc import AdminServiceStub  # noqa: PLC0415 - keeps `--help` fast
 
-    with stoppable(), channel(address, tls=tls, ca=ca, start=_START) as connected:
+    with stoppable(), channel(target, start=_START) as connected:
         yield AdminServiceStub(connected)
 
 

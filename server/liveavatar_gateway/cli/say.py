@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
-from liveavatar_gateway.cli.connection import connection_options, credentials, explanation, print_error
+from liveavatar_gateway.cli.connection import Target, connection_options, explanation, print_error
 from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
 
 if TYPE_CHECKING:
@@ -77,15 +77,13 @@ class _Request:
 def say(
     *,
     file: str,
-    address: str,
-    ca: Path | None,
+    target: Target,
     avatar: str | None,
     livekit_room: str | None,
     handle: str | None,
     rate: int | None,
     encoding: str | None,
     channels: int | None,
-    tls: bool,
     sandbox: bool,
     auto_rotate: bool,
     show_room: bool,
@@ -149,10 +147,10 @@ def say(
     )
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
 
-    speaking = _Speaking(request, address, Console(highlight=False, quiet=as_json))
+    speaking = _Speaking(request, target, Console(highlight=False, quiet=as_json))
     with stoppable():
         try:
-            asyncio.run(speaking.run(tls=tls, ca=ca))
+            asyncio.run(speaking.run())
         finally:
             if as_json:
                 click.echo(json.dumps(speaking.report, indent=2))
@@ -162,22 +160,22 @@ def say(
 class _Speaking:
     """Single utterance, from opening its session to reporting its outcome."""
 
-    def __init__(self, request: _Request, address: str, console: "Console") -> None:
+    def __init__(self, request: _Request, target: Target, console: "Console") -> None:
         self.exit_code = EX_FAILED
         self.report: dict[str, Any] = {}
         """Output of `--json`."""
         self._request = request
-        self._address = address
+        self._target = target
+        self._address = target.address
         self._console = console
 
-    async def run(self, *, tls: bool, ca: Path | None) -> None:
+    async def run(self) -> None:
         """Speak and report the outcome. Cancellation interrupts the speech and ends the session."""
         from liveavatar.gateway import AsyncClient, GatewayError  # noqa: PLC0415 - keeps `--help` fast
 
-        channel = credentials(tls=tls, ca=ca)
         try:
             async with (
-                AsyncClient(self._address, credentials=channel, timeout=_TIMEOUT_S) as client,
+                AsyncClient(self._address, timeout=_TIMEOUT_S, **self._target.arguments()) as client,
                 AsyncExitStack() as stack,
             ):
                 session = await self._session(client, stack)

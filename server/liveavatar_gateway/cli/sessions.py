@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from liveavatar_gateway.cli.connection import connection_options, credentials, explained_errors
+from liveavatar_gateway.cli.connection import Target, connection_options, explained_errors
 from liveavatar_gateway.cli.output import stoppable
 from liveavatar_gateway.cli.show import json_fields, known, print_fields, print_json, print_table, span
 from liveavatar_gateway.cli.watch import label, watch
@@ -59,18 +58,16 @@ sessions.add_command(watch)
 @click.option("--limit", type=click.IntRange(1), help="Print at most this many, newest first.")
 @_json_option
 def list_sessions(
-    address: str,
-    ca: Path | None,
+    target: Target,
     states: Sequence[str],
     labels: Sequence[str],
     limit: int | None,
     *,
-    tls: bool,
     as_json: bool,
 ) -> None:
     """List sessions, newest first."""
     wanted = dict(label(text) for text in labels)
-    with _client(address, tls=tls, ca=ca) as client:
+    with _client(target) as client:
         found = list(itertools.islice(client.list_sessions(states=states, labels=wanted), limit))
     if as_json:
         print_json([record_json(record) for record in found])
@@ -86,9 +83,9 @@ def list_sessions(
 @click.argument("session_id", metavar="ID")
 @connection_options
 @_json_option
-def show(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+def show(session_id: str, target: Target, *, as_json: bool) -> None:
     """Print all fields of a session."""
-    with _client(address, tls=tls, ca=ca) as client:
+    with _client(target) as client:
         record = client.get_session(session_id)
     print_record(record, as_json=as_json)
 
@@ -97,9 +94,9 @@ def show(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: 
 @click.argument("session_id", metavar="ID")
 @connection_options
 @_json_option
-def end(session_id: str, address: str, ca: Path | None, *, tls: bool, as_json: bool) -> None:
+def end(session_id: str, target: Target, *, as_json: bool) -> None:
     """End a session, wait until LiveAvatar has stopped it, and print its final record."""
-    with _client(address, tls=tls, ca=ca, timeout_s=_END_TIMEOUT_S) as client:
+    with _client(target, _END_TIMEOUT_S) as client:
         record = client.end_session(session_id)
     print_record(record, as_json=as_json)
 
@@ -110,13 +107,13 @@ def record_json(record: "SessionRecord") -> dict[str, Any]:
 
 
 @contextmanager
-def _client(address: str, *, tls: bool, ca: Path | None, timeout_s: float = _TIMEOUT_S) -> Iterator["Client"]:
+def _client(target: Target, timeout_s: float = _TIMEOUT_S) -> Iterator["Client"]:
     from liveavatar.gateway import Client  # noqa: PLC0415 - keeps `--help` fast
 
     with (
         stoppable(),
-        explained_errors(address),
-        Client(address, credentials=credentials(tls=tls, ca=ca), timeout=timeout_s) as client,
+        explained_errors(target.address),
+        Client(target.address, timeout=timeout_s, **target.arguments()) as client,
     ):
         yield client
 

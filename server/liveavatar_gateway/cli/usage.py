@@ -4,12 +4,11 @@ import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from liveavatar_gateway.cli.connection import admin_options
+from liveavatar_gateway.cli.connection import Target, admin_options
 from liveavatar_gateway.cli.show import print_json, print_table
 
 if TYPE_CHECKING:
@@ -34,13 +33,11 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def usage(
-    address: str,
-    ca: Path | None,
+    target: Target,
     tenant: str | None,
     first: datetime | None,
     last: datetime | None,
     *,
-    tls: bool,
     as_csv: bool,
     as_json: bool,
 ) -> None:
@@ -57,7 +54,7 @@ def usage(
     request = p.GetUsageRequest(
         tenant=tenant, first_day=_day(first), last_day=_day(last or datetime.now(UTC)), page_size=_PAGE
     )
-    with admin_stub(address, tls=tls, ca=ca) as stub:
+    with admin_stub(target) as stub:
         rows = [_fields(row) for row in _all_rows(stub, request)]
     if as_csv:
         print_csv(rows)

@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from liveavatar_gateway.cli.connection import connection_options, credentials, explained_errors
+from liveavatar_gateway.cli.connection import Target, connection_options, explained_errors
 from liveavatar_gateway.cli.output import stoppable
 from liveavatar_gateway.cli.show import json_fields
 
@@ -39,9 +38,7 @@ def label(text: str) -> tuple[str, str]:
     help="Only sessions with this label; repeat to require several.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each message as a line of JSON.")
-def watch(
-    session_ids: Sequence[str], address: str, ca: Path | None, labels: Sequence[str], *, tls: bool, as_json: bool
-) -> None:
+def watch(session_ids: Sequence[str], target: Target, labels: Sequence[str], *, as_json: bool) -> None:
     """Print the events of sessions, one per line, until Ctrl-C.
 
     Without an ID: events of all current and future sessions, or of those with the labels. With IDs: events of
@@ -53,8 +50,8 @@ def watch(
     wanted = dict(label(text) for text in labels)
     with (
         stoppable(),
-        explained_errors(address),
-        Client(address, credentials=credentials(tls=tls, ca=ca)) as client,
+        explained_errors(target.address),
+        Client(target.address, **target.arguments()) as client,
         client.watch(session_ids, labels=wanted or None) as changes,
     ):
         for change in changes:

@@ -1,5 +1,6 @@
 """Configurations of the gateway's components, built from the settings."""
 
+from liveavatar_gateway.auditing import AuditConfig
 from liveavatar_gateway.auth.access import AccessConfig
 from liveavatar_gateway.config.secrets import split_keys
 from liveavatar_gateway.config.settings import Settings
@@ -13,11 +14,13 @@ from liveavatar_gateway.registry.factory import OFF, RegistryConfig, account_nam
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.rpc.peer import networks
 from liveavatar_gateway.sessions.adoption import AdoptionConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.sweeper import SweeperConfig
 from liveavatar_gateway.upstream.account import AccountConfig
+from liveavatar_gateway.upstream.avatar_catalog import CatalogConfig
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
@@ -93,6 +96,16 @@ def account(settings: Settings) -> AccountConfig:
         ),
         stop=StopConfig(late_start_s=settings.rest_timeout_s),
     )
+
+
+def avatars(settings: Settings) -> CatalogConfig:
+    """Return the configuration of the list of avatars."""
+    return CatalogConfig(ttl_s=settings.avatars_ttl_s)
+
+
+def audit(settings: Settings) -> AuditConfig:
+    """Return the configuration of the audit log."""
+    return AuditConfig(target=settings.audit_file, trusted_proxies=networks(settings.trusted_proxies))
 
 
 def pool(settings: Settings) -> PoolConfig:

@@ -9,6 +9,7 @@ import httpx
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from liveavatar_gateway.rpc.peer import networks
 from liveavatar_gateway.upstream.proxies import Proxies
 
 PREFIX: Final = "GATEWAY_"
@@ -84,6 +85,11 @@ class Settings(BaseSettings):
         description="Time for which a stream outlives its expired credential, after a `go_away`. A revoked key "
         "ends its streams at once.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Networks of the proxies in front, separated by commas, such as `10.0.0.0/8, ::1`. From them, "
+        "`x-forwarded-for` names the caller's address in the audit log. Trusts none unless set.",
+    )
     reflection: bool = Field(
         default=False,
         description="Serve gRPC reflection, for example for grpcurl. Off by default because it exposes the API.",
@@ -143,6 +149,13 @@ class Settings(BaseSettings):
     )
     rest_timeout_s: float = Field(
         15.0, gt=0, le=120, description="Longest wait for a complete response of LiveAvatar's API."
+    )
+    avatars_ttl_s: float = Field(
+        300.0,
+        ge=1,
+        le=86_400,
+        description="Age at which the list of avatars is fetched again from LiveAvatar, when a caller needs it. "
+        "Lower shows new avatars sooner, higher calls LiveAvatar less often.",
     )
     connect_timeout_s: float = Field(
         10.0, gt=0, le=120, description="Longest wait for the command socket to open."
@@ -350,6 +363,12 @@ class Settings(BaseSettings):
         "console", description="Log lines for people (console), or for machines (json)."
     )
 
+    audit_file: str = Field(
+        "",
+        description="File of the audit log, JSON lines; `-` for standard output. Off unless set. SIGHUP opens the "
+        "file again, after a rotation.",
+    )
+
     _proxies: Proxies = PrivateAttr(default_factory=Proxies)
     _secrets_from_files: frozenset[str] = PrivateAttr(default=frozenset())
 
@@ -414,6 +433,15 @@ class Settings(BaseSettings):
         if isinstance(host, str) and host.startswith("[") and host.endswith("]"):
             return host[1:-1]
         return host
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _of_networks(cls, text: str) -> str:
+        try:
+            networks(text)
+        except ValueError as error:
+            raise ValueError(f"is not a list of networks: {error}") from None
+        return text
 
     @field_validator("api_url", "livekit_url")
     @classmethod

@@ -364,6 +364,20 @@ class RoleMissing(AccessError):
         )
 
 
+class AvatarNotAllowed(AccessError):
+    """The operator does not allow the avatar to the caller's tenant."""
+
+    reason = "AVATAR_NOT_ALLOWED"
+
+    def __init__(self, avatar_id: str, tenant: str, *, field: str) -> None:
+        super().__init__(
+            f"the tenant {tenant} may not use the avatar {avatar_id}; ListAvatars lists the allowed avatars",
+            field=field,
+            avatar_id=avatar_id,
+            tenant=tenant,
+        )
+
+
 class RoomNotAllowed(AccessError):
     """The tenant may not use the room."""
 

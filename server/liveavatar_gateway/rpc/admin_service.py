@@ -12,6 +12,7 @@ from liveavatar_gateway import __version__
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.usage import UsageRow, date_of
 from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc.interceptors.audit import audited
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.drain import Drain
@@ -55,7 +56,9 @@ class AdminService(AdminServiceServicer):
     async def Drain(  # noqa: N802, D102 - named and described in the contract
         self, request: p.DrainRequest, context: _Context
     ) -> p.DrainResponse:
-        deadline = await self._drain.begin(self._grace_s(request))
+        grace_s = self._grace_s(request)
+        with audited("process.drain", grace_s=grace_s):
+            deadline = await self._drain.begin(grace_s)
         return p.DrainResponse(deadline=mapping.timestamp(deadline), session_count=len(self._directory.living()))
 
     def _grace_s(self, request: p.DrainRequest) -> float:
@@ -68,7 +71,9 @@ class AdminService(AdminServiceServicer):
         request: p.UndrainRequest,
         context: _Context,
     ) -> p.UndrainResponse:
-        return p.UndrainResponse(was_draining=await self._drain.cancel())
+        with audited("process.undrain"):
+            was_draining = await self._drain.cancel()
+        return p.UndrainResponse(was_draining=was_draining)
 
     async def GetProcessStatus(  # noqa: N802, D102
         self,
@@ -98,12 +103,14 @@ class AdminService(AdminServiceServicer):
     async def EjectSession(  # noqa: N802, D102
         self, request: p.EjectSessionRequest, context: _Context
     ) -> p.EjectSessionResponse:
-        view = await self._directory.end(
-            mapping.checked_id(request.session_id, "session_id", required=True),
-            EndReason.OPERATOR,
-            tenant=None,
-            wait_s=mapping.permit_wait_s(context.time_remaining()),
-        )
+        session_id = mapping.checked_id(request.session_id, "session_id", required=True)
+        with audited("session.eject", session=session_id):
+            view = await self._directory.end(
+                session_id,
+                EndReason.OPERATOR,
+                tenant=None,
+                wait_s=mapping.permit_wait_s(context.time_remaining()),
+            )
         return p.EjectSessionResponse(session=mapping.session_message(view))
 
     async def GetUsage(  # noqa: N802, D102

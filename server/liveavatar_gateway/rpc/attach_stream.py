@@ -17,6 +17,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.interceptors.audit import audited, note_refusal
 from liveavatar_gateway.rpc.interceptors.authentication import current_call, current_principal
 from liveavatar_gateway.rpc.session_stream import SessionStream
 from liveavatar_gateway.rpc.stream_reader import each, first, following, wait_for_half_close
@@ -99,16 +100,19 @@ class AttachStream(SessionStream[p.AttachResponse]):
                 after_sequence=message.resume.after_sequence,
                 skip_compacted=message.resume.skip_compacted,
             )
-        spec = wishes.spec_of(message.open.spec, field="open.spec", tenant=principal.tenant)
-        request_id = mapping.checked_id(message.open.request_id, "open.request_id", required=False)
-        wait_s = mapping.permit_wait_s(context.time_remaining())
-        session = await directory.open(spec, request_id, tenant=principal.tenant, wait_s=wait_s)
-        try:
-            await session.room()
-        except asyncio.CancelledError:
-            if not request_id:
-                session.end(EndReason.CALLER_LOST)
-            raise
+        wished = message.open
+        with audited("session.open", request_id=wished.request_id, avatar=wished.spec.avatar_id) as target:
+            spec = wishes.spec_of(wished.spec, field="open.spec", tenant=principal.tenant)
+            request_id = mapping.checked_id(wished.request_id, "open.request_id", required=False)
+            wait_s = mapping.permit_wait_s(context.time_remaining())
+            session = await directory.open(spec, request_id, tenant=principal.tenant, wait_s=wait_s)
+            target["session"] = session.id
+            try:
+                await session.room()
+            except asyncio.CancelledError:
+                if not request_id:
+                    session.end(EndReason.CALLER_LOST)
+                raise
         # The same request may have created the session long ago.
         return cls(session, config, requests, context, after_sequence=0, skip_compacted=True)
 
@@ -211,6 +215,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
             try:
                 self._call.principal.require(MESSAGE_RULES["command"], "a command")
             except GatewayError as error:
+                note_refusal(error)
                 self._answer(p.CommandResult(id=command.id, status=status_of(error)))
                 continue
             if command.WhichOneof("command") == "interrupt":
@@ -233,6 +238,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
             ended = await self._session.interrupt(utterance_id)
             result.interrupt.CopyFrom(mapping.interrupt_message(ended))
         except GatewayError as error:
+            note_refusal(error)
             result.status.CopyFrom(status_of(error))
         finally:
             self._interrupt_count -= 1
@@ -247,10 +253,12 @@ class AttachStream(SessionStream[p.AttachResponse]):
                 case "stop_listening":
                     self._session.stop_listening()
                 case "end":
-                    self._session.end(EndReason.CALLER_ENDED)
+                    with audited("session.end", session=self._session.id):
+                        self._session.end(EndReason.CALLER_ENDED)
                 case _:
                     raise InvalidField("a command must say what to do", field="command.command")
         except GatewayError as error:
+            note_refusal(error)
             result.status.CopyFrom(status_of(error))
         self._answer(result)
 

@@ -35,6 +35,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.TenantSuspended: grpc.StatusCode.PERMISSION_DENIED,
     e.RoleMissing: grpc.StatusCode.PERMISSION_DENIED,
     e.RoomNotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    e.AvatarNotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     e.AudioGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,

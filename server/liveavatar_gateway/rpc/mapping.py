@@ -16,6 +16,7 @@ from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
+from liveavatar_gateway.upstream.avatars import Avatar
 from liveavatar_gateway.upstream.model import AvatarRequest
 
 _STATES: Final[Mapping[SessionState, "session_pb2.SessionState.ValueType"]] = {
@@ -184,6 +185,17 @@ def spec_of(
         labels=_labels(message, field),
         auto_rotate=message.auto_rotate,
         livekit_room=_livekit_room(message, f"{field}.livekit_room", available=livekit_rooms),
+    )
+
+
+def avatar_message(avatar: Avatar) -> session_service_pb2.Avatar:
+    """Return an avatar as a message."""
+    return session_service_pb2.Avatar(
+        id=avatar.id,
+        name=avatar.name,
+        preview_url=avatar.preview_url,
+        is_1080p=avatar.is_1080p,
+        sandbox=avatar.sandbox,
     )
 
 

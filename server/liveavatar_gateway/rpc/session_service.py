@@ -11,9 +11,11 @@ from liveavatar.gateway.v1.session_service_pb2_grpc import SessionServiceService
 from liveavatar_gateway import __version__
 from liveavatar_gateway.audio.formats import MAX_RATE_HZ, MIN_RATE_HZ
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.rpc import avatars as avatar_list
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
+from liveavatar_gateway.rpc.interceptors.audit import audited
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.lists import readable
 from liveavatar_gateway.rpc.watch_stream import WatchStream
@@ -21,6 +23,7 @@ from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.local_sessions import page
 from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.upstream.avatar_catalog import AvatarCatalog
 from liveavatar_gateway.upstream.permits import Permits
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,7 +32,16 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class SessionService(SessionServiceServicer):
     """Life cycle of the sessions in a directory."""
 
-    def __init__(self, config: RpcConfig, directory: Directory, permits: Permits, wishes: Wishes) -> None:
+    def __init__(
+        self,
+        config: RpcConfig,
+        directory: Directory,
+        permits: Permits,
+        wishes: Wishes,
+        *,
+        avatars: AvatarCatalog,
+    ) -> None:
+        self._avatars = avatars
         self._config = config
         self._wishes = wishes
         self._directory = directory
@@ -51,11 +63,13 @@ class SessionService(SessionServiceServicer):
         self, request: p.CreateSessionRequest, context: _Context
     ) -> p.CreateSessionResponse:
         tenant = current_principal().tenant
-        spec = self._wishes.spec_of(request.spec, field="spec", tenant=tenant)
-        request_id = mapping.checked_id(request.request_id, "request_id", required=False)
-        wait_s = mapping.permit_wait_s(context.time_remaining())
-        session = await self._directory.open(spec, request_id, tenant=tenant, wait_s=wait_s)
-        await _ready_or_abandoned(session, retryable=bool(request_id))
+        with audited("session.open", request_id=request.request_id, avatar=request.spec.avatar_id) as target:
+            spec = self._wishes.spec_of(request.spec, field="spec", tenant=tenant)
+            request_id = mapping.checked_id(request.request_id, "request_id", required=False)
+            wait_s = mapping.permit_wait_s(context.time_remaining())
+            session = await self._directory.open(spec, request_id, tenant=tenant, wait_s=wait_s)
+            target["session"] = session.id
+            await _ready_or_abandoned(session, retryable=bool(request_id))
         return p.CreateSessionResponse(
             session=mapping.session_message(session.view()),
             room=mapping.room_message(session.viewer_access()),
@@ -83,12 +97,14 @@ class SessionService(SessionServiceServicer):
     async def EndSession(  # noqa: N802, D102
         self, request: p.EndSessionRequest, context: _Context
     ) -> p.EndSessionResponse:
-        view = await self._directory.end(
-            mapping.checked_id(request.session_id, "session_id", required=True),
-            EndReason.CALLER_ENDED,
-            tenant=current_principal().tenant,
-            wait_s=mapping.permit_wait_s(context.time_remaining()),
-        )
+        session_id = mapping.checked_id(request.session_id, "session_id", required=True)
+        with audited("session.end", session=session_id):
+            view = await self._directory.end(
+                session_id,
+                EndReason.CALLER_ENDED,
+                tenant=current_principal().tenant,
+                wait_s=mapping.permit_wait_s(context.time_remaining()),
+            )
         return p.EndSessionResponse(session=mapping.session_message(view))
 
     async def InterruptSession(  # noqa: N802, D102
@@ -97,6 +113,16 @@ class SessionService(SessionServiceServicer):
         session = await self._find(request.session_id)
         ended = await session.interrupt(mapping.checked_id(request.utterance_id, "utterance_id", required=False))
         return p.InterruptSessionResponse(result=mapping.interrupt_message(ended))
+
+    async def ListAvatars(  # noqa: N802, D102
+        self, request: p.ListAvatarsRequest, context: _Context
+    ) -> p.ListAvatarsResponse:
+        size = mapping.page_size(request.page_size)
+        usable = self._wishes.avatars(await self._avatars.avatars(), tenant=current_principal().tenant)
+        found, next_token = avatar_list.page(usable, request.page_token, size)
+        return p.ListAvatarsResponse(
+            avatars=[mapping.avatar_message(avatar) for avatar in found], next_page_token=next_token
+        )
 
     async def GetServerInfo(  # noqa: N802, D102
         self,

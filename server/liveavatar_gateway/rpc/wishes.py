@@ -1,14 +1,16 @@
-"""Wishes of a tenant for a session, within its quotas and rooms."""
+"""Wishes of a tenant for a session, within its quotas, rooms and avatars."""
 
+from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.auth.auth_file import Rooms
 from liveavatar_gateway.auth.quotas import Quotas
-from liveavatar_gateway.core.errors import QuotaExceeded, RoomNotAllowed
+from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.upstream.avatars import Avatar
 
 AVATAR_IDENTITY: Final = "avatar"
 """Begin of every avatar's identity in a tenant's room: a caller cannot name its avatar like another participant,
@@ -23,6 +25,9 @@ class Tenants(Protocol):
 
     def rooms(self, tenant: str, /) -> Rooms | None:
         """Return the rooms that a tenant may use; None for a tenant that may use every room."""
+
+    def avatars(self, tenant: str, /) -> Collection[str] | None:
+        """Return the ids of the avatars that a tenant may use; None for a tenant that may use every avatar."""
 
 
 class Wishes:
@@ -46,6 +51,7 @@ class Wishes:
             InvalidField: a field is missing or out of its range.
             QuotaExceeded: a field is above a quota.
             RoomNotAllowed: the room is not one of the tenant's.
+            AvatarNotAllowed: the avatar is not one of the tenant's.
         """
         quotas, rooms = self._tenants.quotas(tenant), self._tenants.rooms(tenant)
         grace_s = self._config.detach_grace_s
@@ -60,7 +66,15 @@ class Wishes:
             _require_within(spec, quotas, field=field, tenant=tenant)
         if rooms is not None and spec.livekit_room is not None:
             _require_room(spec.livekit_room.name, rooms, field=f"{field}.livekit_room.name", tenant=tenant)
+        allowed = self._tenants.avatars(tenant)
+        if allowed is not None and spec.avatar.avatar_id not in allowed:
+            raise AvatarNotAllowed(spec.avatar.avatar_id, tenant, field=f"{field}.avatar_id")
         return spec
+
+    def avatars(self, listed: Iterable[Avatar], *, tenant: str) -> list[Avatar]:
+        """Return the avatars that a tenant may use."""
+        allowed = self._tenants.avatars(tenant)
+        return [avatar for avatar in listed if allowed is None or avatar.id in allowed]
 
 
 def _require_within(spec: SessionSpec, quotas: Quotas, *, field: str, tenant: str) -> None:

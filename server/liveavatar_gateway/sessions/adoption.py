@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
@@ -35,6 +36,13 @@ class AdoptionConfig:
     """Time that a process may have lived after its last renewal."""
     retention_s: float = 600.0
     """Time that the final records of ended sessions are kept."""
+
+
+class SweepListener(Protocol):
+    """Receiver of ends of dead processes' sessions. It must neither raise nor wait."""
+
+    def on_swept(self, session_id: str, tenant: str, payload: Payload) -> None:
+        """Take note of a session that was ended, with its final record; empty if the record was unreadable."""
 
 
 class _Orphan:
@@ -69,6 +77,7 @@ class Adoption:
         *,
         billing: Billing,
         retired: Mapping[str, Stopper] | None = None,
+        listener: SweepListener | None = None,
     ) -> None:
         """Prepare.
 
@@ -78,7 +87,9 @@ class Adoption:
             pool: Runs tasks, and stops LiveAvatar sessions of the present key.
             billing: Counts the last minutes of sessions that are stopped.
             retired: Stoppers for sessions of retired keys, by account.
+            listener: Receiver of ends of sessions that do not continue.
         """
+        self._listener = listener
         self.adopted_count = 0
         """Number of sessions of dead processes that continued here."""
         self.swept_count = 0
@@ -202,6 +213,8 @@ class Adoption:
         await journal.finish(self._config.retention_s)
         self.swept_count += 1
         self._pool.metrics.taken_over(adopted=False)
+        if self._listener is not None:
+            self._listener.on_swept(stored.session_id, stored.tenant, payload)
         _log.info("session.swept", session=stored.session_id, epoch=fence.epoch, stopped=stopped)
         return stopped
 

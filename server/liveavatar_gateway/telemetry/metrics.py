@@ -54,6 +54,8 @@ class Snapshot:
     """Number of tasks of the event loop."""
     dropped_log_lines: int = 0
     """Number of log lines dropped since the process started."""
+    dropped_audit_lines: int = 0
+    """Number of audit lines dropped since the process started."""
 
 
 class Metrics:
@@ -198,6 +200,12 @@ class Metrics:
             registry=own,
         )
         self._dropped_before = 0
+        self._dropped_audit_lines = Counter(
+            "gateway_audit_lines_dropped",
+            "Lines of the audit log that could not be written.",
+            registry=own,
+        )
+        self._dropped_audit_before = 0
         self._lag = Histogram(
             "gateway_event_loop_lag_seconds",
             "Delay with which the event loop wakes up: time for which work waits for the CPU.",
@@ -229,6 +237,8 @@ class Metrics:
         self._tasks.set(now.tasks)
         self._dropped_log_lines.inc(now.dropped_log_lines - self._dropped_before)
         self._dropped_before = now.dropped_log_lines
+        self._dropped_audit_lines.inc(now.dropped_audit_lines - self._dropped_audit_before)
+        self._dropped_audit_before = now.dropped_audit_lines
 
     @never_raises
     def packet_sent(self, size_bytes: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from liveavatar_gateway.core.errors import (
 )
 from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.telemetry.metrics import Metrics
+from liveavatar_gateway.upstream.avatars import Avatar, usable, with_sandbox
 from liveavatar_gateway.upstream.bounds import (
     MAX_ID_CHARS,
     MAX_KIND_BYTES,
@@ -66,6 +67,8 @@ class RestConfig:
     """Tries of the calls that are retried: mint and reads. Start is never retried; `Stopper` retries stops."""
     proxies: Proxies = field(default_factory=Proxies)
     """Proxies through which the API is called."""
+    avatars_timeout_s: float = 30.0
+    """Longest wait for all pages of the lists of avatars."""
     backoff_s: float = 0.25
     """Wait before the second try; doubles, with jitter. `Retry-After` takes precedence."""
 
@@ -204,24 +207,58 @@ class Rest:
         Raises:
             GatewayError: LiveAvatar did not answer.
         """
-        found: list[str] = []
+        return [
+            entry["id"]
+            async for page in self._pages("/v1/sessions?type=active&", headers=self._key_header)
+            for entry in page
+            if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+        ]
+
+    async def avatars(self) -> Sequence[Avatar]:
+        """Return the avatars that sessions of the account can use: its own, public ones, and that of the sandbox.
+
+        Raises:
+            GatewayError: LiveAvatar refused or failed, or did not send all pages in time.
+        """
+        limit_s = self._config.avatars_timeout_s
+        found: list[Avatar] = []
+        try:
+            async with patient_timeout(limit_s):
+                async for page in self._pages("/v1/avatars?", headers=self._key_header):
+                    found += usable(page)
+                async for page in self._pages("/v1/avatars/public?"):
+                    found += usable(page)
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"LiveAvatar did not send its lists of avatars within {limit_s:g} s",
+                retry_after_s=self._config.backoff_s,
+                endpoint="/v1/avatars",
+                timeout_s=limit_s,
+            ) from error
+        return with_sandbox(found)
+
+    async def _pages(self, path: str, **arguments: Any) -> AsyncIterator[Sequence[object]]:
+        """Yield all pages of a list.
+
+        Args:
+            path: Path with a query, to which the page is added.
+            arguments: Arguments for httpx.
+        """
         for page in range(1, _MAX_PAGES + 1):
-            path = f"/v1/sessions?type=active&page={page}&page_size={_PAGE_SIZE}"
-            data = await self._retried("GET", path, headers=self._key_header, own=True)
+            endpoint = f"{path}page={page}&page_size={_PAGE_SIZE}"
+            data = await self._retried("GET", endpoint, own=True, **arguments)
             entries = data.get("results")
             if not isinstance(entries, list):
                 raise UpstreamProtocol(
-                    "LiveAvatar's list of sessions has no results",
+                    f"LiveAvatar's answer to {path.rstrip('?&')} has no results",
                     retry_after_s=1.0,
-                    endpoint=path,
+                    endpoint=endpoint,
                     missing="results",
                 )
-            found += [
-                entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-            ]
+            yield entries
             if not entries or data.get("next") is None:
-                break
-        return found
+                return
+        _log.warning("upstream.list_cut", path=path.rstrip("?&"), pages=_MAX_PAGES)
 
     async def credits_left(self) -> str:
         """Return the account's credits as LiveAvatar writes them, such as "999.00". Proves that the key works.

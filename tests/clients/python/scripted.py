@@ -9,7 +9,7 @@ is played by the first script, and the last script plays all later streams. A sc
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -47,7 +47,8 @@ def status(
         violation = error_details_pb2.BadRequest.FieldViolation(field=field, description="wrong")
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if retry_s is not None:
-        delay = duration_pb2.Duration(nanos=int(retry_s * 1e9))
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round(retry_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     packed = []
     for detail in details:
@@ -481,10 +482,11 @@ async def scripted(
     *,
     watches: list[Watching] | None = None,
     credentials: grpc.ServerCredentials | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> AsyncIterator[ScriptedGateway]:
     """Run a scripted gateway on a free port; a script that fails fails the test."""
     gateway = ScriptedGateway(attaches or [well_behaved], audios or [fluent], watches or [watchful])
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=interceptors, options=[("grpc.so_reuseport", 0)])
     add_SessionServiceServicer_to_server(gateway, server)
     add_AudioServiceServicer_to_server(gateway, server)
     if credentials is None:

@@ -9,11 +9,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import grpc
 import pytest
 from clients.python.sound import wav
 
 from liveavatar.gateway import (
+    TLS,
     AudioContainerDetected,
     AudioFormat,
     Client,
@@ -21,6 +21,7 @@ from liveavatar.gateway import (
     ConnectionLost,
     DeadlineExceeded,
     EndReason,
+    PlaintextRefused,
     Pose,
     PoseChangedEvent,
     SessionClosed,
@@ -210,18 +211,17 @@ def test_no_gateway_is_told_soon():
 
 
 def test_tls(tls_gateway, identity):
-    credentials = grpc.ssl_channel_credentials(identity.certificate)
-    token = grpc.access_token_call_credentials("token")
+    tls = TLS(ca_file=identity.certificate_path)
     with (
-        Client(tls_gateway.address, credentials=credentials, call_credentials=token) as client,
+        Client(tls_gateway.address, credentials=lambda: "token", tls=tls) as client,
         client.open_session(AVATAR) as session,
     ):
         assert session.say(SPOKEN).result(timeout=20).kind == "played"
 
 
 def test_credentials_without_tls_are_refused():
-    with pytest.raises(ValueError, match="encrypted"):
-        Client("127.0.0.1:1", call_credentials=grpc.access_token_call_credentials("token"))
+    with pytest.raises(PlaintextRefused, match="tls=True"):
+        Client("gateway:1", credentials="token")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process there")

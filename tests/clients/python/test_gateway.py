@@ -9,6 +9,7 @@ import pytest
 from clients.python.sound import wav
 
 from liveavatar.gateway import (
+    TLS,
     AsyncClient,
     AttachSuperseded,
     AudioContainerDetected,
@@ -411,19 +412,16 @@ async def _until(events, kind):
             return
 
 
-async def test_tls_with_call_credentials(tls_gateway, identity):
+async def test_tls_with_a_token(tls_gateway, identity):
     """A private authority's certificate, and a token with every call."""
-    async with AsyncClient(
-        tls_gateway.address,
-        credentials=grpc.ssl_channel_credentials(identity.certificate),
-        call_credentials=grpc.access_token_call_credentials("token"),
-    ) as client:
+    tls = TLS(ca_file=identity.certificate_path)
+    async with AsyncClient(tls_gateway.address, credentials="token", tls=tls) as client:
         assert (await client.server_info()).version
         async with client.open_session(AVATAR) as session:
             assert (await session.say(SPOKEN)).kind == "played"
 
 
 async def test_a_certificate_nobody_vouches_for_is_refused(tls_gateway):
-    async with AsyncClient(tls_gateway.address, credentials=grpc.ssl_channel_credentials()) as client:
+    async with AsyncClient(tls_gateway.address, tls=True) as client:
         with pytest.raises(ConnectionLost):
             await client.open_session(AVATAR).open()

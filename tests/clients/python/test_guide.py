@@ -19,7 +19,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | r
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_the_examples_of_the_guide_work(number, emulator, shared_gateway, tls_gateway, identity, tmp_path):
     example = EXAMPLES[number]
-    gateway = tls_gateway if "ssl_channel_credentials" in example else shared_gateway
+    gateway = tls_gateway if "tls=" in example else shared_gateway
     assert "localhost:50051" in example
     wav(tmp_path / "speech.wav", sound(0.5), AudioFormat())
     (tmp_path / "ca.pem").write_bytes(identity.certificate)

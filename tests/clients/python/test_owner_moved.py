@@ -185,7 +185,7 @@ async def test_all_targets_of_a_call_share_its_time():
     async with scripted() as first, scripted() as second:
         first.unary["EndSession"] = refusing(moved_to(second.address))
         second.unary["EndSession"] = hangs
-        async with AsyncClient([first.address, second.address], timeout=0.5) as client:
+        async with AsyncClient([first.address, second.address], timeout=2.0) as client:
             # What is still to be done there says more than that the time is over.
             with pytest.raises(OwnerMoved):
                 await client.end_session(SESSION_ID)

@@ -563,7 +563,7 @@ async def test_a_blocking_source_does_not_block_the_loop():
             ticks += 1
         assert ticks > 10
         assert (await utterance).kind == "played"
-    assert threads == {"liveavatar-say"}
+    assert threads == {"liveavatar-source"}
 
 
 async def test_interrupting_closes_the_source():

@@ -140,7 +140,7 @@ async def test_a_session_whose_gateway_became_a_black_hole_is_given_up_when_its_
     async with (
         asyncio.timeout(BOUND_S),
         scripted([breaks, says_nothing]) as gateway,
-        AsyncClient(gateway.address, timeout=0.5) as client,
+        AsyncClient(gateway.address, timeout=2.0) as client,
     ):
         session = await client.open_session("avatar").open()
         begun_s = asyncio.get_running_loop().time()

@@ -188,6 +188,15 @@ def test_an_unknown_key_is_compared_with_those_of_its_table(text, meant):
     assert refusal(text).endswith(f"unknown key; did you mean {meant}?")
 
 
+def test_a_tenant_has_all_avatars_or_those_of_its_list():
+    ada = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
+    text = f'[tenants.all]\n[tenants.some]\navatars = ["{ada}"]\n[tenants.none]\navatars = []\n'
+    found = parse(text.encode(), now=NOW).tenants
+    assert [found[name].avatars for name in ("all", "some", "none")] == [None, (ada,), ()]
+    said = refusal('[tenants.acme]\navatars = ["Ada"]')
+    assert said.startswith("tenants.acme.avatars[0]: does not match ")
+
+
 def test_the_budget_of_a_tenant_is_found_and_strangers_have_none():
     config = parse(b"[tenants.acme.budget]\nminutes_per_day = 60\nat_limit = 'end'\n[tenants.zoo]")
     assert (config.budget("acme").minutes_per_day, config.budget("acme").at_limit) == (60, "end")

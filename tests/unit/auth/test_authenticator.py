@@ -20,6 +20,7 @@ from testkit.tokens import TokenIssuer
 
 NOW = datetime.now(UTC)
 KEYS = {name: keys.generate() for name in ("valid", "expired", "revoked", "suspended", "unknown")}
+ADA = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 AGENT = "uri:spiffe://example.org/agent"
 
 
@@ -33,6 +34,7 @@ def content(issuer: TokenIssuer) -> dict[str, object]:
         "tenants": {
             "acme": {
                 "quotas": {"max_sessions": 7},
+                "avatars": [ADA],
                 "keys": [
                     entry("valid"),
                     entry("expired", expires=NOW - timedelta(seconds=1)),
@@ -103,6 +105,8 @@ async def test_an_api_key_names_its_tenant_roles_and_limits(authenticator, metad
     assert authenticator.quotas(found.tenant).max_sessions == 7
     assert (found.method, found.credential) == (Method.API_KEY, KEYS["valid"].key_id)
     assert found.expires_at is None
+    assert list(authenticator.avatars("acme") or ()) == [ADA]
+    assert authenticator.avatars("beta") is None
 
 
 async def test_a_call_without_a_credential_is_refused(authenticator):

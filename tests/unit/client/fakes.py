@@ -1,11 +1,12 @@
 """In-memory stand-ins for gRPC calls and for the client's shared state: no sockets."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from liveavatar.gateway import GatewayError
 from liveavatar.gateway.backoff import Backoff
+from liveavatar.gateway.credentials import Renewal
 from liveavatar.gateway.targets import Retries, Route
 
 
@@ -17,6 +18,7 @@ class FakeCall:
         self.half_closed = False
         self.cancelled = False
         self.unwritten_s = 0.0
+        self.renew: Callable[[], Awaitable[bool]] | None = None
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
         self.arrive(*messages)
 
@@ -59,10 +61,13 @@ class FakeRuntime:
         self.spawned: list[asyncio.Task[Any]] = []
         self._calls = list(calls)
 
-    def _next(self, target: str) -> FakeCall:
+    async def _next(self, target: str) -> FakeCall:
         return self._calls.pop(0)
 
     attach = stream_audio = watch = _next
+
+    def renewal(self) -> Renewal:
+        return Renewal(renewable=False)
 
     def register(self, leave: Any, timeout_s: Callable[[], float]) -> None:
         self.registered.append(leave)
@@ -85,3 +90,12 @@ async def settle(count: int = 20) -> None:
     """Let all ready tasks run."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def connecting(calls: list[FakeCall]) -> Callable[[str], Awaitable[FakeCall]]:
+    """Return a function that starts the given calls, one after the other."""
+
+    async def connect(target: str) -> FakeCall:
+        return calls.pop(0)
+
+    return connect

@@ -1,10 +1,12 @@
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import pytest
 from unit.client.fakes import FakeRuntime
 
-from liveavatar.gateway import AsyncClient, SessionOptions, SessionState
+from liveavatar.gateway import TLS, AsyncClient, Avatar, PlaintextRefused, SessionOptions, SessionState
+from liveavatar.gateway.channel import CallOptions
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
@@ -32,7 +34,7 @@ class Runtime(FakeRuntime):
 
     async def call(self, call, timeout_s, *, once=False):
         self.once.append(once)
-        return await call(self.stub, timeout_s)
+        return await call(self.stub, CallOptions(timeout=timeout_s, metadata=()))
 
 
 def client(*answers, **options):
@@ -41,9 +43,43 @@ def client(*answers, **options):
     return made
 
 
-def test_call_credentials_need_tls():
-    with pytest.raises(ValueError, match="encrypted"):
-        AsyncClient("a:1", call_credentials=grpc.access_token_call_credentials("token"))
+@pytest.mark.parametrize("target", ["gateway:50051", "localhost:50051,gateway:50051", "unixes:50051"])
+def test_a_credential_travels_to_another_machine_only_with_tls_or_on_request(target):
+    for given in ("lag_key", Path("token"), lambda: "token"):
+        with pytest.raises(PlaintextRefused, match="tls=True"):
+            AsyncClient(target, credentials=given)
+        AsyncClient(target, credentials=given, tls=True)
+        AsyncClient(target, credentials=given, allow_plaintext=True)
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:50051", "[::1]:50051", "localhost:50051", "unix:/run/gateway"])
+def test_a_credential_travels_in_plaintext_within_this_machine(target):
+    AsyncClient(target, credentials="lag_key")
+
+
+async def test_an_address_that_a_target_names_gets_no_credential_in_plaintext():
+    made = AsyncClient("127.0.0.1:1", credentials="lag_key")
+    made._runtime.connection("127.0.0.1:1")
+    with pytest.raises(PlaintextRefused):
+        made._runtime.connection("10.0.0.1:1")
+    await made.close()
+
+
+def test_the_credential_is_in_no_repr():
+    made = AsyncClient("a:1", credentials="lag_key", tls=True)
+    assert "lag_key" not in repr(made)
+    assert "lag_key" not in repr(vars(made))
+
+
+def test_channel_credentials_are_no_credential_of_a_call():
+    for given in (grpc.ssl_channel_credentials(), grpc.access_token_call_credentials("token")):
+        with pytest.raises(TypeError, match="`tls`"):
+            AsyncClient("a:1", credentials=given)
+
+
+def test_unusable_files_are_refused_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        AsyncClient("a:1", tls=TLS(ca_file=tmp_path / "missing.pem"))
 
 
 def test_a_target_is_needed():
@@ -92,6 +128,18 @@ async def test_pages_of_sessions_are_fetched_as_they_are_needed():
     first, second = made._runtime.stub.requests
     assert list(first.states) == [session_pb2.SESSION_STATE_READY, session_pb2.SESSION_STATE_ENDED]
     assert (second.page_token, second.page_size) == ("next", 1)
+
+
+async def test_pages_of_avatars_are_fetched_as_they_are_needed():
+    ada = pb.Avatar(id="1", name="Ada", preview_url="https://p", is_1080p=True, sandbox=True)
+    made = client(
+        pb.ListAvatarsResponse(avatars=[ada], next_page_token="next"),
+        pb.ListAvatarsResponse(avatars=[pb.Avatar(id="2")]),
+    )
+    found = [avatar async for avatar in made.list_avatars(page_size=1)]
+    assert [avatar.id for avatar in found] == ["1", "2"]
+    assert found[0] == Avatar(id="1", name="Ada", preview_url="https://p", is_1080p=True, sandbox=True)
+    assert [(r.page_token, r.page_size) for r in made._runtime.stub.requests] == [("", 1), ("next", 1)]
 
 
 async def test_an_interrupt_is_not_repeated():

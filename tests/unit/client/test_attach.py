@@ -2,7 +2,7 @@ import asyncio
 import itertools
 
 import pytest
-from unit.client.fakes import FakeCall, retries, settle
+from unit.client.fakes import FakeCall, connecting, retries, settle
 
 from liveavatar.gateway import ConnectionLost, SessionEnded
 from liveavatar.gateway.attach import PHASE_TRANSITIONS, Attachment, AttachPhase
@@ -41,7 +41,7 @@ def attachment(*calls, targets=("a:1",)):
     waiting = list(calls)
     listener = Listener()
     first = pb.AttachRequest(open=pb.OpenSession(request_id="r"))
-    made = Attachment(lambda _: waiting.pop(0), first, listener, Condition(), retries(*targets))
+    made = Attachment(connecting(waiting), first, listener, Condition(), retries(*targets))
     return made, listener
 
 
@@ -124,6 +124,65 @@ async def test_missing_events_are_reported_and_skipped():
     (lost,) = [call[1] for call in listener.calls if call[0] == "on_events_lost"]
     assert lost.oldest_sequence == 4
     assert listener.sequences == [4]
+
+
+def expiring():
+    return pb.AttachResponse(go_away=pb.GoAway(handle="newer", reason=pb.GO_AWAY_REASON_CREDENTIAL))
+
+
+async def test_a_stream_whose_credential_ends_is_resumed_with_another_one_without_a_word():
+    """The first call goes on until the source has another credential."""
+    first, second = FakeCall(opened(), expiring()), FakeCall(opened(), event(1), event(2, ended=pb.SessionEnded()))
+    answers, asked = [], asyncio.Event()
+
+    async def renew():
+        asked.set()
+        while not answers:
+            await asyncio.sleep(0)
+        return answers.pop(0)
+
+    first.renew = renew
+    attach, listener = attachment(first, second)
+    running = asyncio.create_task(attach.run())
+    await asyncio.wait_for(asked.wait(), 5)
+    assert attach.phase is AttachPhase.ATTACHED
+    answers.append(True)
+    assert await asyncio.wait_for(running, 5) is None
+    assert first.cancelled
+    assert (second.written[0].resume.handle, second.written[0].resume.after_sequence) == ("newer", 0)
+    assert {call[0] for call in listener.calls}.isdisjoint({"on_resumed", "on_go_away"})
+
+
+async def test_a_renewal_that_loses_events_is_reported():
+    first, second = FakeCall(opened(), expiring()), FakeCall(opened(compacted_through=3), LOST)
+
+    async def renew():
+        return True
+
+    first.renew = renew
+    attach, listener = attachment(first, second)
+    running = asyncio.create_task(attach.run())
+    await asyncio.wait_for(_until(lambda: any(call[0] == "on_resumed" for call in listener.calls)), 5)
+    running.cancel()
+
+
+async def test_a_failed_renewal_is_a_lost_stream():
+    first, second = FakeCall(opened(), expiring()), FakeCall(LOST)
+    third = FakeCall(opened(), event(1, ended=pb.SessionEnded()))
+
+    async def renew():
+        return True
+
+    first.renew = renew
+    attach, listener = attachment(first, second, third)
+    assert await asyncio.wait_for(attach.run(), 5) is None
+    assert [call[0] for call in listener.calls].count("on_resumed") == 1
+
+
+async def test_the_end_of_a_key_that_cannot_be_replaced_is_reported():
+    attach, listener = attachment(FakeCall(opened(), expiring(), event(1, ended=pb.SessionEnded())))
+    assert await attach.run() is None
+    assert [call[0] for call in listener.calls].count("on_go_away") == 1
 
 
 async def _until(predicate):

@@ -7,9 +7,9 @@ from google.protobuf import duration_pb2
 from liveavatar.gateway import DEFAULT_OPTIONS, ConnectionLost, MessageRefused, errors
 from liveavatar.gateway.channel import (
     HEARTBEAT_FLOOR_S,
+    Connection,
     Stream,
     answer,
-    channel_credentials,
     heartbeat_interval_s,
     merged_options,
     transient,
@@ -46,16 +46,6 @@ def test_the_callers_options_win():
     assert dict(merged)["grpc.keepalive_time_ms"] == 60_000
     assert dict(merged)["grpc.ssl_target_name_override"] == "me"
     assert len(merged) == len(DEFAULT_OPTIONS) + 1
-
-
-def test_a_token_needs_tls():
-    token = grpc.access_token_call_credentials("token")
-    tls = grpc.ssl_channel_credentials()
-    assert channel_credentials(None, None) is None
-    assert channel_credentials(tls, None) is tls
-    assert channel_credentials(tls, token) is not None
-    with pytest.raises(ValueError, match="ssl_channel_credentials"):
-        channel_credentials(None, token)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +236,34 @@ async def test_writing_to_a_finished_call_is_answered_with_false():
     stream = Stream(Finished([]))
     assert await stream.write(b"") is False
     await stream.finish_writing()
+
+
+async def test_the_error_of_a_stream_is_reported_before_it_is_raised():
+    seen, done = [], []
+    call = FakeCall([failed(grpc.StatusCode.UNAUTHENTICATED)])
+    stream = Stream(call, on_error=seen.append, on_done=lambda: done.append(True))
+    call.finish(failed(grpc.StatusCode.UNAUTHENTICATED))
+    with pytest.raises(errors.Unauthenticated) as raised:
+        await stream.read()
+    assert seen == [raised.value]
+    assert done == [True]
+
+
+async def test_a_retired_connection_is_closed_when_its_last_call_ends():
+    connection = Connection("127.0.0.1:1", None, ())
+    connection.begin_call()
+    retiring = asyncio.create_task(connection.retire())
+    await asyncio.sleep(0)
+    assert not retiring.done()
+    connection.end_call()
+    await asyncio.wait_for(retiring, 5)
+    await connection.close()
+
+
+def test_a_failed_token_source_and_unread_keys_of_an_issuer_may_pass():
+    unverifiable = errors.CredentialUnverifiable(
+        "", code=grpc.StatusCode.UNAVAILABLE, reason="CREDENTIAL_UNVERIFIABLE"
+    )
+    assert transient(unverifiable)
+    assert transient(errors.TokenUnavailable(""))
+    assert not transient(errors.PlaintextRefused(""))

@@ -2,7 +2,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from unit.client.fakes import FakeCall, retries, settle
+from unit.client.fakes import FakeCall, connecting, retries, settle
 
 from liveavatar.gateway import (
     AudioFormat,
@@ -52,7 +52,7 @@ class World:
         self.calls, self.resumed = list(calls), []
         self.condition = Condition()
         self.speech = Speech(
-            lambda _: self.calls.pop(0),
+            connecting(self.calls),
             lambda: "handle",
             lambda: timedelta(seconds=5),
             self.condition,

@@ -4,6 +4,7 @@ from liveavatar.gateway import (
     EventsCompacted,
     GoAwayCancelledEvent,
     GoAwayEvent,
+    GoAwayReason,
     Pose,
     ResumedEvent,
     ResumedStream,
@@ -91,14 +92,17 @@ async def test_lost_events_fail_only_utterances_without_a_stream(observed, speec
 async def test_events_of_this_library_carry_the_sequence_of_the_event_before(observed):
     observed.on_event(changed(session_pb2.SESSION_STATE_READY, 7))
     observed.on_go_away(pb.GoAway())
+    observed.on_go_away(pb.GoAway(reason=pb.GO_AWAY_REASON_CREDENTIAL))
     observed.on_go_away_cancelled()
     observed.on_resumed(1.0, 2, "a:1", 3)
     observed.on_speech_resumed(1.0, 2, "a:1")
     observed.events.close(None)
     events = [event async for event in observed.events.read(0)][1:]
-    assert [type(event) for event in events] == [GoAwayEvent, GoAwayCancelledEvent, ResumedEvent, ResumedEvent]
+    kinds = [GoAwayEvent, GoAwayEvent, GoAwayCancelledEvent, ResumedEvent, ResumedEvent]
+    assert [type(event) for event in events] == kinds
+    assert [event.reason for event in events[:2]] == [GoAwayReason.DRAIN, GoAwayReason.CREDENTIAL]
     assert {event.sequence for event in events} == {7}
-    assert [event.stream for event in events[2:]] == [ResumedStream.EVENTS, ResumedStream.SPEECH]
+    assert [event.stream for event in events[3:]] == [ResumedStream.EVENTS, ResumedStream.SPEECH]
 
 
 async def test_the_error_of_an_ended_session_names_its_reason(observed):

@@ -3,9 +3,10 @@ import random
 import grpc
 import pytest
 
-from liveavatar.gateway import errors
+from liveavatar.gateway import CredentialExpired, CredentialInvalid, errors
 from liveavatar.gateway.backoff import Backoff
-from liveavatar.gateway.targets import ADOPTION_S, Retries, Route, named_by, target_list
+from liveavatar.gateway.credentials import Renewal
+from liveavatar.gateway.targets import ADOPTION_S, Retries, Route, is_local, named_by, target_list
 
 LOST = errors.ConnectionLost("", code=grpc.StatusCode.UNAVAILABLE)
 DRAINING = errors.Draining("", code=grpc.StatusCode.UNAVAILABLE)
@@ -198,3 +199,37 @@ def test_an_ipv6_address_without_brackets_is_refused_with_the_right_form(name):
 @pytest.mark.parametrize("name", ["[::1]:50051", "dns:host:1", "ipv6:[::1]:1", "unix:/x", "dns:///[::1]:50051"])
 def test_targets_with_colons_that_are_right(name):
     assert target_list(name) == (name,)
+
+
+def test_a_renewed_credential_is_tried_once_at_the_same_target():
+    attempts = Retries(Route(NAMES[:2]), Backoff(rng=random.Random(1)), renewal=Renewal(renewable=True))
+    refused = CredentialExpired("expired", code=grpc.StatusCode.UNAUTHENTICATED, reason="CREDENTIAL_EXPIRED")
+    assert attempts.next_delay_s(NAMES[0], refused) == 0.0
+    assert attempts.route.current == NAMES[0]
+    assert attempts.next_delay_s(NAMES[0], refused) is None
+    attempts.reached()
+    # Accepted and refused in turn: each attempt waits longer.
+    first_s = attempts.next_delay_s(NAMES[0], refused, held=True)
+    attempts.reached()
+    second_s = attempts.next_delay_s(NAMES[0], refused, held=True)
+    assert 0 < first_s < second_s
+
+
+def test_a_refused_key_is_final():
+    refused = CredentialInvalid("revoked", code=grpc.StatusCode.UNAUTHENTICATED, reason="CREDENTIAL_INVALID")
+    assert retries(2).next_delay_s(NAMES[0], refused) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "local"),
+    [
+        ("localhost:1", True),
+        ("dns:///127.0.0.1:1", True),
+        ("unix:/run/gateway", True),
+        ("unix-host:1", False),
+        ("ipv4:127.0.0.1:1,10.0.0.1:1", False),
+        ("example.org:1", False),
+    ],
+)
+def test_targets_on_this_machine(target, local):
+    assert is_local(target) is local

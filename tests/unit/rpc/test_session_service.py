@@ -14,6 +14,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.rpc.wishes import Wishes
+from liveavatar_gateway.upstream.avatars import Avatar
 from testkit.actors import AVATAR_ID, Context, Process
 from testkit.avatar import audio_input_of
 
@@ -52,6 +53,13 @@ class Directory:
         return list(reversed(self.sessions.values()))
 
 
+class Avatars:
+    """Catalog of three avatars."""
+
+    async def avatars(self):
+        return [Avatar(id=f"id-{name}", name=name, sandbox=name == "c") for name in "bca"]
+
+
 @pytest.fixture
 async def process():
     found = Process()
@@ -66,9 +74,8 @@ def directory(process):
 
 @pytest.fixture
 def service(directory):
-    return SessionService(
-        CONFIG, directory, SimpleNamespace(limit=9, used=2, waiting=1), Wishes(CONFIG, NoAuthenticator())
-    )
+    permits = SimpleNamespace(limit=9, used=2, waiting=1)
+    return SessionService(CONFIG, directory, permits, Wishes(CONFIG, NoAuthenticator()), avatars=Avatars())
 
 
 async def test_a_created_session_is_ready_and_comes_with_its_room_and_a_handle(service):
@@ -135,3 +142,13 @@ async def test_the_server_tells_its_limits(service):
 async def test_an_id_that_cannot_be_one_is_refused(service, session_id):
     with pytest.raises(InvalidField):
         await service.GetSession(p.GetSessionRequest(session_id=session_id), Context())
+
+
+async def test_avatars_are_listed_by_name_in_pages(service):
+    first = await service.ListAvatars(p.ListAvatarsRequest(page_size=2), Context())
+    assert [(avatar.name, avatar.sandbox) for avatar in first.avatars] == [("a", False), ("b", False)]
+    rest = await service.ListAvatars(p.ListAvatarsRequest(page_token=first.next_page_token), Context())
+    assert [(avatar.id, avatar.sandbox) for avatar in rest.avatars] == [("id-c", True)]
+    assert rest.next_page_token == ""
+    with pytest.raises(InvalidField):
+        await service.ListAvatars(p.ListAvatarsRequest(page_size=-1), Context())

@@ -6,24 +6,29 @@ from google.protobuf import duration_pb2
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.auth.auth_file import Rooms
 from liveavatar_gateway.auth.quotas import Quotas
-from liveavatar_gateway.core.errors import QuotaExceeded, RoomNotAllowed
+from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.wishes import Wishes
+from liveavatar_gateway.upstream.avatars import Avatar
 from testkit.actors import AVATAR_ID
 
 CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=60.0, livekit_rooms=True)
 
 
 class Tenants:
-    """Limits of the tenant "acme"; all others have none."""
+    """Limits of the tenant "acme"; other tenants have none."""
 
-    def __init__(self, *, rooms: Rooms | None = None, **quotas) -> None:
+    def __init__(self, *, rooms: Rooms | None = None, avatars=None, **quotas) -> None:
+        self._avatars = avatars
         self._quotas = Quotas(**quotas)
         self._rooms = rooms or Rooms()
 
     def quotas(self, tenant):
         return self._quotas if tenant == "acme" else None
+
+    def avatars(self, tenant):
+        return self._avatars if tenant == "acme" else None
 
     def rooms(self, tenant):
         return self._rooms if tenant == "acme" else None
@@ -74,3 +79,18 @@ def test_an_avatar_cannot_take_the_identity_of_another_participant(wished, got):
     room = {"name": "acme-1", "avatar_identity": wished}
     assert spec_of(Tenants(), livekit_room=room).livekit_room.avatar_identity == got
     assert spec_of(Tenants(), tenant="", livekit_room=room).livekit_room.avatar_identity == (wished or got)
+
+
+def test_a_tenant_has_all_avatars_or_those_of_its_list():
+    listed = [Avatar(id=AVATAR_ID, name="a"), Avatar(id="other", name="b")]
+    for allowed, names in ((None, ["a", "b"]), ((AVATAR_ID, "unknown"), ["a"]), ((), [])):
+        found = Wishes(CONFIG, Tenants(avatars=allowed)).avatars(listed, tenant="acme")
+        assert [avatar.name for avatar in found] == names
+    spec_of(Tenants(avatars=(AVATAR_ID,)))
+    none = Tenants(avatars=())
+    with pytest.raises(AvatarNotAllowed) as refused:
+        spec_of(none)
+    assert refused.value.field == "spec.avatar_id"
+    assert refused.value.metadata == {"avatar_id": AVATAR_ID, "tenant": "acme"}
+    spec_of(none, tenant="")
+    assert len(Wishes(CONFIG, none).avatars(listed, tenant="")) == 2

@@ -21,7 +21,7 @@ async def process():
 
 
 class Tenants:
-    """Tenant whose state the test sets."""
+    """State of the only tenant, set by the test."""
 
     def __init__(self) -> None:
         self.active = True

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core import errors as e
+from liveavatar_gateway.upstream.avatars import SANDBOX_AVATAR_ID
 from liveavatar_gateway.upstream.bounds import MAX_SESSION_S, bounded, session_seconds
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatus
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
@@ -246,3 +247,51 @@ async def test_a_pause_that_is_longer_than_callers_wait_is_passed_on_and_not_wai
         await one.aclose()
     assert refused.value.retry_after_s == 60.0
     assert server.asked == [TOKEN]
+
+
+ADA, OWN = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11", "7b0f5f58-1c3f-4d0e-8a54-0f4f7e6a9c10"
+
+
+def listed(*ids: str, **more: object) -> bytes:
+    entries = [{"id": avatar_id, "name": avatar_id[:4], "status": "ACTIVE"} for avatar_id in ids]
+    return http(200, envelope({"results": entries, "next": None} | more))
+
+
+async def test_avatars_are_those_of_all_pages_of_both_lists_and_that_of_the_sandbox():
+    async with rest() as (one, server):
+        server.answers = {
+            "/v1/avatars": listed(OWN),
+            "/v1/avatars/public": [listed(OWN, next="https://elsewhere.example/"), listed(ADA)],
+        }
+        assert {avatar.id for avatar in await one.avatars()} == {OWN, ADA, SANDBOX_AVATAR_ID}
+        assert server.asked == ["/v1/avatars", "/v1/avatars/public", "/v1/avatars/public"]
+
+
+@pytest.mark.parametrize("answer", FOREIGN[2:4])
+async def test_no_page_of_a_proxy_is_a_list_of_avatars(answer):
+    async with rest() as (one, server):
+        server.answers = {"/v1/avatars": listed(OWN), "/v1/avatars/public": answer}
+        with pytest.raises(e.UpstreamProtocol):
+            await one.avatars()
+
+
+async def test_pages_without_end_are_cut():
+    async with rest() as (one, server):
+        server.answers = {"/v1/avatars": listed(), "/v1/avatars/public": listed(ADA, next="...")}
+        assert {avatar.id for avatar in await one.avatars()} == {ADA, SANDBOX_AVATAR_ID}
+        assert server.asked.count("/v1/avatars/public") == 100
+
+
+async def test_slow_pages_end_with_the_deadline_of_the_whole_call():
+    async def slowly(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(listed(ADA, next="..."))
+        await writer.drain()
+
+    async with answering() as server, contextlib.AsyncExitStack() as stack:
+        one = Rest(RestConfig(base_url=server.url, avatars_timeout_s=0.5), "key")
+        stack.push_async_callback(one.aclose)
+        server.answers = {"/v1/avatars": slowly}
+        async with asyncio.timeout(10):
+            with pytest.raises(e.UpstreamTimeout, match="lists of avatars"):
+                await one.avatars()

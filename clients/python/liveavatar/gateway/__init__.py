@@ -23,6 +23,10 @@ from liveavatar.gateway.blocking_watch import (
 from liveavatar.gateway.channel import (
     DEFAULT_OPTIONS,
 )
+from liveavatar.gateway.credentials import (
+    Token,
+    TokenSource,
+)
 from liveavatar.gateway.errors import (
     AccessError,
     AttachSuperseded,
@@ -31,6 +35,7 @@ from liveavatar.gateway.errors import (
     AudioGap,
     AudioMisaligned,
     AudioStreamSuperseded,
+    AvatarNotAllowed,
     BudgetExhausted,
     CallerError,
     CapacityError,
@@ -60,6 +65,7 @@ from liveavatar.gateway.errors import (
     OwnerMoved,
     OwnershipError,
     PermissionDenied,
+    PlaintextRefused,
     QuotaExceeded,
     QuotaViolation,
     ReadyTimeout,
@@ -71,6 +77,7 @@ from liveavatar.gateway.errors import (
     SessionEnded,
     SessionNotFound,
     TenantSuspended,
+    TokenUnavailable,
     TooManyUtterances,
     TransportError,
     Unauthenticated,
@@ -93,6 +100,7 @@ from liveavatar.gateway.events import (
     Event,
     GoAwayCancelledEvent,
     GoAwayEvent,
+    GoAwayReason,
     PoseChangedEvent,
     ResumedEvent,
     ResumedStream,
@@ -111,6 +119,7 @@ from liveavatar.gateway.events import (
 )
 from liveavatar.gateway.model import (
     AudioLimits,
+    Avatar,
     CreatedSession,
     EndReason,
     Interruption,
@@ -138,6 +147,9 @@ from liveavatar.gateway.session import (
 from liveavatar.gateway.source import (
     Audio,
 )
+from liveavatar.gateway.tls import (
+    TLS,
+)
 from liveavatar.gateway.utterance import (
     AsyncUtterance,
 )
@@ -159,6 +171,7 @@ from liveavatar.gateway.wav import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
+    "TLS",
     "AccessError",
     "AsyncClient",
     "AsyncSession",
@@ -174,6 +187,8 @@ __all__ = [
     "AudioLimits",
     "AudioMisaligned",
     "AudioStreamSuperseded",
+    "Avatar",
+    "AvatarNotAllowed",
     "BudgetExhausted",
     "CallerError",
     "CapacityError",
@@ -200,6 +215,7 @@ __all__ = [
     "GatewayError",
     "GoAwayCancelledEvent",
     "GoAwayEvent",
+    "GoAwayReason",
     "HeaderRequired",
     "InternalError",
     "Interruption",
@@ -213,6 +229,7 @@ __all__ = [
     "OwnerMoved",
     "OwnershipError",
     "PermissionDenied",
+    "PlaintextRefused",
     "Pose",
     "PoseChangedEvent",
     "Progress",
@@ -242,6 +259,9 @@ __all__ = [
     "SessionState",
     "StateChangedEvent",
     "TenantSuspended",
+    "Token",
+    "TokenSource",
+    "TokenUnavailable",
     "TooManyUtterances",
     "TransportError",
     "Unauthenticated",

@@ -4,14 +4,17 @@ import functools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
 from liveavatar.gateway.audio import AudioFormat
-from liveavatar.gateway.channel import Connection, channel_credentials
+from liveavatar.gateway.channel import CallOptions, Connection
+from liveavatar.gateway.credentials import Credentials, TokenSource
 from liveavatar.gateway.model import (
+    Avatar,
     CreatedSession,
     Interruption,
     RoomAccess,
@@ -25,6 +28,7 @@ from liveavatar.gateway.options import SessionKeywords, SessionOptions, session_
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.targets import target_list
+from liveavatar.gateway.tls import TLS, ChannelSecurity, require_encryption
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 from liveavatar.gateway.watch import AsyncWatch
@@ -41,8 +45,9 @@ class AsyncClient:
         self,
         target: str | Sequence[str],
         *,
-        credentials: grpc.ChannelCredentials | None = None,
-        call_credentials: grpc.CallCredentials | None = None,
+        credentials: str | Path | TokenSource | None = None,
+        tls: bool | TLS | grpc.ChannelCredentials | None = None,
+        allow_plaintext: bool = False,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
         chunk_duration: timedelta | float = 0.2,
@@ -55,8 +60,12 @@ class AsyncClient:
                 same gateway: when one target fails, the next target is tried and sessions are resumed there. If a
                 target names another process as the owner of a session, that process is called with the same
                 credentials.
-            credentials: Channel credentials, such as `grpc.ssl_channel_credentials()`. Default: plaintext.
-            call_credentials: Call credentials, such as `grpc.access_token_call_credentials(token)`.
+            credentials: An API key; the `Path` of a file with a key or token, which is read again; or a function
+                that returns a token (`TokenSource`), which is called again before the token's `expires_at`, and
+                once for a call whose token the gateway refuses.
+            tls: True to trust the authorities that gRPC brings along, or `TLS` with files: an authority, a
+                certificate of this client. Default: plaintext.
+            allow_plaintext: True to send credentials without TLS to other machines, where the network encrypts.
             options: gRPC channel options, which replace those of `DEFAULT_OPTIONS`.
             timeout: Seconds for a call that does not wait for an avatar, at all targets together. None: no limit.
             chunk_duration: Longest audio message; a number counts seconds. Shorter chunks cost more messages,
@@ -66,15 +75,28 @@ class AsyncClient:
                 which the gateway ends the session.
 
         Raises:
-            ValueError: call credentials without TLS, or no target.
+            OSError: a file of `tls` cannot be read.
+            PlaintextRefused: credentials without TLS for another machine.
+            ValueError: no target, an unusable API key, or unusable files.
         """
-        combined = channel_credentials(credentials, call_credentials)
         targets = target_list(target)
+        calls, security = Credentials(credentials), ChannelSecurity(tls)
+
+        def connect(address: str) -> Connection:
+            if calls.given and not allow_plaintext:
+                require_encryption(address, security)
+            return Connection(address, security.credentials(), options)
+
+        if calls.given and not allow_plaintext:
+            for address in targets:
+                require_encryption(address, security)
         self._target = ",".join(targets)
         self._timeout_s = timeout
         self._chunk_s = as_timedelta(chunk_duration).total_seconds()
         # Channels are created later: a channel belongs to the event loop in which it was created.
-        self._runtime = ClientRuntime(targets, lambda address: Connection(address, combined, options))
+        self._runtime = ClientRuntime(
+            targets, connect, calls, lambda connection: connection.credentials is not security.credentials()
+        )
         self._resume_timeout = None if resume_timeout is None else as_timedelta(resume_timeout)
 
     def __repr__(self) -> str:
@@ -162,9 +184,7 @@ class AsyncClient:
         """
         spec = session_options(avatar, options).to_proto()
         request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
-        response = await self._runtime.call(
-            lambda stub, left_s: stub.CreateSession(request, timeout=left_s), timeout
-        )
+        response = await self._runtime.call(lambda stub, options: stub.CreateSession(request, **options), timeout)
         return CreatedSession(
             session=SessionRecord.from_proto(response.session),
             room=RoomAccess.from_proto(response.room),
@@ -179,7 +199,7 @@ class AsyncClient:
         """
         request = pb.GetSessionRequest(session_id=session_id)
         response = await self._runtime.call(
-            lambda stub, left_s: stub.GetSession(request, timeout=left_s), self._timeout_s
+            lambda stub, options: stub.GetSession(request, **options), self._timeout_s
         )
         return SessionRecord.from_proto(response.session)
 
@@ -218,7 +238,7 @@ class AsyncClient:
         """
         request = pb.EndSessionRequest(session_id=session_id)
         response = await self._runtime.call(
-            lambda stub, left_s: stub.EndSession(request, timeout=left_s), self._timeout_s
+            lambda stub, options: stub.EndSession(request, **options), self._timeout_s
         )
         return SessionRecord.from_proto(response.session)
 
@@ -235,7 +255,7 @@ class AsyncClient:
         """
         request = pb.InterruptSessionRequest(session_id=session_id, utterance_id=utterance_id)
         response = await self._runtime.call(
-            lambda stub, left_s: stub.InterruptSession(request, timeout=left_s), self._timeout_s, once=True
+            lambda stub, options: stub.InterruptSession(request, **options), self._timeout_s, once=True
         )
         return Interruption.from_proto(response.result)
 
@@ -265,11 +285,30 @@ class AsyncClient:
             self._runtime, wanted, labels, open_timeout_s=timeout, resume_timeout=self._resume_timeout
         )
 
+    async def list_avatars(self, *, page_size: int = 100) -> AsyncIterator[Avatar]:
+        """Iterate over the avatars that the caller may use, sorted by name; pages are fetched as needed.
+
+        Args:
+            page_size: Avatars per call, 1 to 500.
+
+        Raises:
+            UpstreamError: LiveAvatar failed, and the gateway has no list yet.
+        """
+        token = ""
+        while True:
+            request = pb.ListAvatarsRequest(page_size=page_size, page_token=token)
+            response = await self._runtime.call(functools.partial(_avatar_page, request), self._timeout_s)
+            for avatar in response.avatars:
+                yield Avatar.from_proto(avatar)
+            token = response.next_page_token
+            if not token:
+                return
+
     async def server_info(self) -> ServerInfo:
         """Return version, limits and supported formats of the gateway."""
         request = pb.GetServerInfoRequest()
         response = await self._runtime.call(
-            lambda stub, left_s: stub.GetServerInfo(request, timeout=left_s), self._timeout_s
+            lambda stub, options: stub.GetServerInfo(request, **options), self._timeout_s
         )
         return ServerInfo.from_proto(response)
 
@@ -292,6 +331,12 @@ class AsyncClient:
 
 
 def _page(
-    request: pb.ListSessionsRequest, stub: "rpc.SessionServiceAsyncStub", timeout_s: float | None
+    request: pb.ListSessionsRequest, stub: "rpc.SessionServiceAsyncStub", options: CallOptions
 ) -> Awaitable[pb.ListSessionsResponse]:
-    return stub.ListSessions(request, timeout=timeout_s)
+    return stub.ListSessions(request, **options)
+
+
+def _avatar_page(
+    request: pb.ListAvatarsRequest, stub: "rpc.SessionServiceAsyncStub", options: CallOptions
+) -> Awaitable[pb.ListAvatarsResponse]:
+    return stub.ListAvatars(request, **options)

@@ -6,12 +6,13 @@ import enum
 import logging
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
 import grpc
 
+from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.channel import Stream, heartbeat_interval_s, moved
 from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import (
@@ -55,6 +56,8 @@ class AttachPhase(enum.Enum):
     """The first message of a call was sent and is not answered yet."""
     ATTACHED = enum.auto()
     """The call was answered: it takes commands and brings events."""
+    RENEWING = enum.auto()
+    """The last call was left for one with a fresh credential, which is not answered yet."""
     CLOSING = enum.auto()
     """The session ended or is being detached: the stream is not resumed."""
     OVER = enum.auto()
@@ -67,7 +70,12 @@ PHASE_TRANSITIONS: Mapping[AttachPhase, frozenset[AttachPhase]] = {
         {AttachPhase.CONNECTING, AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}
     ),
     AttachPhase.CONNECTING: frozenset({AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}),
-    AttachPhase.ATTACHED: frozenset({AttachPhase.CONNECTING, AttachPhase.CLOSING, AttachPhase.OVER}),
+    AttachPhase.ATTACHED: frozenset(
+        {AttachPhase.CONNECTING, AttachPhase.RENEWING, AttachPhase.CLOSING, AttachPhase.OVER}
+    ),
+    AttachPhase.RENEWING: frozenset(
+        {AttachPhase.CONNECTING, AttachPhase.ATTACHED, AttachPhase.CLOSING, AttachPhase.OVER}
+    ),
     AttachPhase.CLOSING: frozenset({AttachPhase.OVER}),
     AttachPhase.OVER: frozenset(),
 }
@@ -84,7 +92,7 @@ class AttachListener(Protocol):
         """Handle an event of the session."""
 
     def on_go_away(self, message: pb.GoAway) -> None:
-        """Handle the start of a drain."""
+        """Handle the start of a drain, or the end of a credential that cannot be replaced."""
 
     def on_go_away_cancelled(self) -> None:
         """Handle the cancellation of a drain."""
@@ -105,7 +113,7 @@ class Attachment:
 
     def __init__(
         self,
-        connect: Callable[[str], AttachCall],
+        connect: Callable[[str], Awaitable[AttachCall]],
         first: pb.AttachRequest,
         listener: AttachListener,
         condition: Condition,
@@ -132,6 +140,7 @@ class Attachment:
         self._target = retries.route.current
         self._lost_mono_s = 0.0
         self._left_targets: set[str] = set()
+        self._is_expiring = False
         self._opened: pb.SessionOpened | None = None
         self._handle = ""
         self._sequence = first.resume.after_sequence
@@ -175,9 +184,9 @@ class Attachment:
         try:
             while not self._closing():
                 started_mono_s = loop.time()
-                error = await self._run_call()
+                error = await self._run_calls()
                 was_attached = self.phase is AttachPhase.ATTACHED
-                if was_attached:
+                if was_attached or self._renewing():
                     self._enter(AttachPhase.CONNECTING)
                 if self._closing():
                     break
@@ -209,6 +218,9 @@ class Attachment:
 
     def _closing(self) -> bool:
         return self._phase is AttachPhase.CLOSING
+
+    def _renewing(self) -> bool:
+        return self._phase is AttachPhase.RENEWING
 
     def _enter(self, phase: AttachPhase) -> None:
         if phase in PHASE_TRANSITIONS[self._phase]:
@@ -251,26 +263,39 @@ class Attachment:
             if not future.done():
                 future.set_exception(error)
 
+    async def _run_calls(self) -> GatewayError:
+        """Run a call, and those that follow it at once with a fresh credential; return the last error."""
+        while True:
+            was_renewing = self._renewing()
+            error = await self._run_call()
+            if was_renewing or not self._renewing():
+                return error
+            self._lost_mono_s = asyncio.get_running_loop().time()
+
     async def _run_call(self) -> GatewayError:
         """Run one call to its end; return the error that ended it."""
         self._target = self._retries.route.current
         try:
-            call = self._connect(self._target)
+            call = await self._connect(self._target)
         except ClientError as refusal:
             return refusal
+        if self._closing():
+            call.cancel()
+            return connection_lost("the session was detached before its stream was resumed")
         # Bound: one entry per command without a result.
         outbox: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
         outbox.put_nowait(self._opening())
         for command, _ in self._pending.values():
             outbox.put_nowait(pb.AttachRequest(command=command))
-        self._outbox, self._call = outbox, call
+        self._outbox, self._call, self._is_expiring = outbox, call, False
         try:
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._write_all(call, outbox), name="attach/write")
                 beating = tasks.create_task(self._keep_alive(call), name="attach/heartbeat")
+                renewing = tasks.create_task(self._renew(call), name="attach/renew")
                 error = await self._read_all(call)
-                writing.cancel()
-                beating.cancel()
+                for task in (writing, beating, renewing):
+                    task.cancel()
         finally:
             self._outbox = self._call = None
             call.cancel()
@@ -299,6 +324,19 @@ class Attachment:
         if opened is not None and (interval_s := heartbeat_interval_s(opened.heartbeat_interval)) is not None:
             await call.keep_alive(pb.AttachRequest(heartbeat=stream_pb2.Heartbeat()), interval_s)
 
+    async def _renew(self, call: AttachCall) -> None:
+        """Leave a call whose credential ends, as soon as another credential is there."""
+        await self._condition.until(lambda: self._is_expiring)
+        if call.renew is None:
+            return
+        backoff = Backoff(first_s=1.0, longest_s=5.0)
+        while True:
+            if await call.renew():
+                self._enter(AttachPhase.RENEWING)
+                call.cancel()
+                return
+            await asyncio.sleep(backoff.next_delay_s())
+
     async def _read_all(self, call: AttachCall) -> GatewayError:
         try:
             async with timeout(self._answer_s()):
@@ -307,7 +345,7 @@ class Attachment:
                     pass
             while message is not None:
                 self._take(message)
-                if message.HasField("go_away") and self._must_move():
+                if _drains(message) and self._must_move():
                     return Draining(_DRAINING, code=grpc.StatusCode.UNAVAILABLE)
                 message = await call.read()
         except GatewayError as error:
@@ -338,8 +376,7 @@ class Attachment:
                 if future is not None and not future.done():
                     future.set_result(message.command_result)
             case "go_away":
-                self._handle = message.go_away.handle or self._handle
-                self._listener.on_go_away(message.go_away)
+                self._take_go_away(message.go_away)
             case "go_away_cancelled":
                 self._left_targets.discard(self._target)
                 self._listener.on_go_away_cancelled()
@@ -349,11 +386,20 @@ class Attachment:
                 _log.debug("attach.unknown_message")
         self._condition.notify()
 
+    def _take_go_away(self, go_away: pb.GoAway) -> None:
+        self._handle = go_away.handle or self._handle
+        if go_away.reason == pb.GO_AWAY_REASON_CREDENTIAL:
+            self._is_expiring = True
+            if self._call is not None and self._call.renew is not None:
+                return
+        self._listener.on_go_away(go_away)
+
     def _take_opened(self, opened: pb.SessionOpened) -> None:
         if self._opened is not None:
             gap_s = asyncio.get_running_loop().time() - self._lost_mono_s
             missed = max(0, opened.compacted_through - self._sequence)
-            self._listener.on_resumed(gap_s, self._retries.attempt_count, self._target, missed)
+            if missed or not self._renewing():
+                self._listener.on_resumed(gap_s, self._retries.attempt_count, self._target, missed)
         self._retries.reached()
         self._opened = opened
         self._handle = opened.handle
@@ -385,6 +431,10 @@ class Attachment:
             return False
         self._left_targets.add(self._target)
         return True
+
+
+def _drains(message: pb.AttachResponse) -> bool:
+    return message.HasField("go_away") and message.go_away.reason != pb.GO_AWAY_REASON_CREDENTIAL
 
 
 def _compacted(after_sequence: int, through: int) -> EventsCompacted:

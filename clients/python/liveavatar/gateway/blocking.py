@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -16,10 +17,12 @@ from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.blocking_utterance import Utterance
 from liveavatar.gateway.blocking_watch import Watch
+from liveavatar.gateway.credentials import TokenSource
 from liveavatar.gateway.errors import ClientClosed, DeadlineExceeded, GatewayError
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import (
     AudioLimits,
+    Avatar,
     CreatedSession,
     Interruption,
     Pose,
@@ -32,6 +35,7 @@ from liveavatar.gateway.options import SessionKeywords, SessionOptions
 from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
+from liveavatar.gateway.tls import TLS
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +57,9 @@ class Client:
         self,
         target: str | Sequence[str],
         *,
-        credentials: grpc.ChannelCredentials | None = None,
-        call_credentials: grpc.CallCredentials | None = None,
+        credentials: str | Path | TokenSource | None = None,
+        tls: bool | TLS | grpc.ChannelCredentials | None = None,
+        allow_plaintext: bool = False,
         options: Sequence[tuple[str, Any]] = (),
         timeout: float | None = 30.0,
         chunk_duration: timedelta | float = 0.2,
@@ -63,13 +68,16 @@ class Client:
         """Prepare a client and start its thread; nothing is sent. The arguments are those of `AsyncClient`.
 
         Raises:
-            ValueError: call credentials without TLS, or no target.
+            OSError: a file of `tls` cannot be read.
+            PlaintextRefused: credentials without TLS for another machine.
+            ValueError: no target, an unusable API key, or unusable files.
         """
         self._again = functools.partial(
             AsyncClient,
             target,
             credentials=credentials,
-            call_credentials=call_credentials,
+            tls=tls,
+            allow_plaintext=allow_plaintext,
             options=options,
             timeout=timeout,
             chunk_duration=chunk_duration,
@@ -181,6 +189,10 @@ class Client:
         """Return a watch of many sessions, to be opened by `with` or `watch.open()`; see `AsyncClient.watch`."""
         watch = self._client.watch(session_ids, labels=labels, timeout=timeout)
         return Watch(watch, self._portal, open_timeout_s=timeout)
+
+    def list_avatars(self, *, page_size: int = 100) -> Iterator[Avatar]:
+        """Iterate over the avatars that the caller may use, sorted by name; see `AsyncClient.list_avatars`."""
+        return self._portal.iterate(self._client.list_avatars(page_size=page_size), None, bound_s=self._timeout_s)
 
     def server_info(self) -> ServerInfo:
         """Return version, limits and supported formats of the gateway."""

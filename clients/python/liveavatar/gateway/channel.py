@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypedDict, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -16,6 +16,7 @@ from liveavatar.gateway.errors import (
     GatewayError,
     MessageRefused,
     SessionNotFound,
+    TokenUnavailable,
 )
 from liveavatar.gateway.forks import require_no_fork
 from liveavatar.gateway.refusals import from_rpc_error
@@ -46,25 +47,6 @@ DEFAULT_OPTIONS: tuple[tuple[str, Any], ...] = (
 """Channel options of this library; the options of a caller replace them."""
 
 
-def channel_credentials(
-    credentials: grpc.ChannelCredentials | None, call_credentials: grpc.CallCredentials | None
-) -> grpc.ChannelCredentials | None:
-    """Combine channel credentials with call credentials.
-
-    Raises:
-        ValueError: call credentials without TLS, which gRPC would silently not send.
-    """
-    if call_credentials is None:
-        return credentials
-    if credentials is None:
-        msg = (
-            "call_credentials need an encrypted channel, since anyone on the path could read their token; "
-            "give credentials=grpc.ssl_channel_credentials() as well"
-        )
-        raise ValueError(msg)
-    return grpc.composite_channel_credentials(credentials, call_credentials)
-
-
 def merged_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return this library's channel options, replaced and extended by the caller's."""
     return list({**dict(DEFAULT_OPTIONS), **dict(options)}.items())
@@ -74,8 +56,18 @@ _first_use: dict[str, int] = {}
 # Id of the process that first used gRPC. A fork lacks gRPC's threads, and crashes or hangs inside gRPC.
 
 
+class CallOptions(TypedDict):
+    """Arguments of gRPC for one attempt of a unary call."""
+
+    timeout: float | None
+    metadata: Sequence[tuple[str, str]]
+
+
 class Connection:
-    """Channel with its stubs. Created in the event loop that uses it, and closed by the client."""
+    """Channel with its stubs. Created in the event loop that uses it, and closed by the client.
+
+    A connection that is retired takes no new calls, and is closed when its calls have ended.
+    """
 
     def __init__(
         self, target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, Any]]
@@ -86,12 +78,35 @@ class Connection:
             ForkedClient: a parent of this process used gRPC before the fork, whose threads are missing here.
         """
         require_no_fork(_first_use.setdefault("pid", os.getpid()))
+        self.credentials = credentials
+        """Channel credentials with which gRPC connects, and connects again."""
+        self._call_count = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
         if credentials is None:
             self.channel = grpc.aio.insecure_channel(target, options=merged_options(options))
         else:
             self.channel = grpc.aio.secure_channel(target, credentials, options=merged_options(options))
         self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
         self.audio = audio_service_pb2_grpc.AudioServiceStub(self.channel)
+
+    def begin_call(self) -> None:
+        """Note the start of a call."""
+        self._call_count += 1
+        self._unused.clear()
+
+    def end_call(self) -> None:
+        """Note the end of a call."""
+        self._call_count -= 1
+        if not self._call_count:
+            self._unused.set()
+
+    async def retire(self) -> None:
+        """Close the channel when the calls of now have ended."""
+        try:
+            await self._unused.wait()
+        finally:
+            await self.channel.close()
 
     async def close(self) -> None:
         """Cancel the open calls and close the channel."""
@@ -124,8 +139,27 @@ def _decoded(message: _Response | None) -> _Response:
 class Stream(Generic[_Request, _Response]):
     """Bidirectional call: one task reads, any task writes. Closed by `cancel`, in any state."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[_Request, _Response]) -> None:
+    def __init__(
+        self,
+        call: grpc.aio.StreamStreamCall[_Request, _Response],
+        *,
+        on_error: Callable[[GatewayError], None] = lambda _: None,
+        on_done: Callable[[], None] = lambda: None,
+        renew: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Wrap a call that has just begun.
+
+        Args:
+            call: The call.
+            on_error: Called with the error that `read` is about to raise.
+            on_done: Called once when the call is over.
+            renew: Replaces the credential of the call, for later calls; returns False if there is no other one.
+                None for a credential that cannot be replaced.
+        """
+        self.renew = renew
         self._call = call
+        self._on_error = on_error
+        self._on_done = on_done
         # gRPC takes one message at a time, and heartbeats come from a task of their own.
         self._writing = asyncio.Lock()
         self._written_mono_s = time.monotonic()
@@ -146,7 +180,9 @@ class Stream(Generic[_Request, _Response]):
             status = self._status or error
             if status.code() is grpc.StatusCode.OK:
                 return None
-            raise from_rpc_error(status) from error
+            failure = from_rpc_error(status)
+            self._on_error(failure)
+            raise failure from error
         except asyncio.CancelledError as error:
             raise _lost_if_not_cancelled() from error
         return None if message is grpc.aio.EOF else _decoded(cast("_Response | None", message))
@@ -189,6 +225,7 @@ class Stream(Generic[_Request, _Response]):
         self._call.cancel()
 
     def _keep_status(self, call: grpc.aio.StreamStreamCall[_Request, _Response]) -> None:
+        self._on_done()
         if self._status is None:
             code = _present(call.code())
             if code is not None:
@@ -218,7 +255,7 @@ def _lost_if_not_cancelled() -> BaseException:
     return ConnectionLost("the channel was closed under this call", code=grpc.StatusCode.CANCELLED)
 
 
-_TRANSIENT_REASONS = ("DRAINING", "OWNER_MOVED", "FIRST_MESSAGE_TIMEOUT")
+_TRANSIENT_REASONS = ("DRAINING", "OWNER_MOVED", "FIRST_MESSAGE_TIMEOUT", "CREDENTIAL_UNVERIFIABLE")
 # This library sends the first message at once, so a late first message was delayed by the network.
 _FINAL = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
@@ -231,10 +268,10 @@ def transient(error: GatewayError) -> bool:
 
     A status without a reason of the gateway comes from a proxy or from gRPC: a reset, a mapped HTTP status, a
     limit of the proxy. UNAVAILABLE with another reason is a failure of LiveAvatar, and the gateway has retried
-    already.
+    already. A token source that failed may succeed a moment later, too.
     """
     if isinstance(error, ClientError):
-        return False
+        return isinstance(error, TokenUnavailable)
     if error.reason:
         return error.reason in _TRANSIENT_REASONS
     return error.code not in _FINAL

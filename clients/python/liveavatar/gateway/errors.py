@@ -422,6 +422,12 @@ class RoomNotAllowed(AccessError):
     reason = "ROOM_NOT_ALLOWED"
 
 
+class AvatarNotAllowed(AccessError):
+    """Avatar that the operator does not allow to the caller's tenant."""
+
+    reason = "AVATAR_NOT_ALLOWED"
+
+
 class ConnectionLost(TransportError):
     """Unreachable gateway, or a broken connection to the gateway."""
 
@@ -436,6 +442,14 @@ class Unauthenticated(TransportError):
 
 class PermissionDenied(TransportError):
     """Call that the credentials of this client do not allow."""
+
+
+class PlaintextRefused(ClientError):
+    """Credential that would travel without TLS to another machine; `tls=True` encrypts the connection."""
+
+
+class TokenUnavailable(ClientError):
+    """Failure of the token source; its exception is the `__cause__`."""
 
 
 class SessionClosed(ClientError):
@@ -508,6 +522,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         RoleMissing,
         RoomNotAllowed,
         QuotaExceeded,
+        AvatarNotAllowed,
         InternalError,
     )
 }

@@ -149,15 +149,26 @@ class SessionEndedEvent(SessionEvent):
     """Reason of an end that no caller asked for; None otherwise."""
 
 
+class GoAwayReason(enum.StrEnum):
+    """Cause of a `GoAwayEvent`."""
+
+    DRAIN = "drain"
+    """The gateway process drains: it ends the session at the deadline."""
+    CREDENTIAL = "credential"
+    """The client's API key has expired, and it has no other one: the gateway ends the stream at the deadline."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoAwayEvent(SessionEvent):
-    """Start of a drain. Not numbered: `sequence` is that of the last event, `time` is local.
+    """Announced end of a session or stream. Not numbered: `sequence` is that of the last event, `time` is local.
 
     In force until a `GoAwayCancelledEvent` or a `ResumedEvent`; a gateway that still drains sends it again.
     """
 
     deadline: datetime
-    """Time at which the gateway ends the session, unless a `GoAwayCancelledEvent` comes first."""
+    """Time at which the gateway ends the session, unless a `GoAwayCancelledEvent` comes first; or the stream."""
+    reason: GoAwayReason = GoAwayReason.DRAIN
+    """Cause of the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

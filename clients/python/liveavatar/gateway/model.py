@@ -339,6 +339,33 @@ class AudioLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Avatar:
+    """Avatar that the caller may use."""
+
+    id: str
+    """Id for `open_session` and `create_session`."""
+    name: str
+    """Name for people."""
+    preview_url: str
+    """Address of a picture; empty when LiveAvatar has none."""
+    is_1080p: bool
+    """True when the avatar can be shown in `VideoQuality.VERY_HIGH`."""
+    sandbox: bool
+    """True for the avatar of LiveAvatar's sandbox, the only avatar for sessions with `sandbox`."""
+
+    @classmethod
+    def from_proto(cls, message: session_service_pb2.Avatar) -> Self:
+        """Convert the gateway's message."""
+        return cls(
+            id=message.id,
+            name=message.name,
+            preview_url=message.preview_url,
+            is_1080p=message.is_1080p,
+            sandbox=message.sandbox,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
     """Version, limits and supported formats of a gateway."""
 

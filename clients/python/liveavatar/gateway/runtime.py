@@ -1,6 +1,7 @@
 """State shared by all sessions of a client: connections, open sessions, and tasks that outlive a call."""
 
 import asyncio
+import functools
 import logging
 import math
 import os
@@ -8,11 +9,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
+import grpc.aio
 
 from liveavatar.gateway.attach import AttachCall
 from liveavatar.gateway.audio_stream import AudioCall
 from liveavatar.gateway.backoff import Backoff
-from liveavatar.gateway.channel import Connection, Stream, answer, moved, transient
+from liveavatar.gateway.channel import CallOptions, Connection, Stream, answer, moved, transient
+from liveavatar.gateway.credentials import Bearer, Credentials, Renewal, refuses_credential
 from liveavatar.gateway.errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -25,6 +28,7 @@ from liveavatar.gateway.targets import Route, named_by
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 
+_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _log = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ def _is_repeatable(error: GatewayError) -> bool:
     return transient(error) or isinstance(error, RegistryUnavailable)
 
 
+Call: TypeAlias = "Callable[[rpc.SessionServiceAsyncStub, CallOptions], Awaitable[_Response]]"
+"""Starts one attempt of a unary call; called again for each attempt, with the same request."""
 Leave: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Ends a session or a watch, unless another process has taken the session over."""
 
@@ -55,18 +61,29 @@ Leave: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 class ClientRuntime:
     """Owner of the connections and of all tasks that no caller awaits. Closed once, by the client."""
 
-    def __init__(self, targets: Sequence[str], connect: Callable[[str], Connection]) -> None:
+    def __init__(
+        self,
+        targets: Sequence[str],
+        connect: Callable[[str], Connection],
+        credentials: Credentials | None = None,
+        is_outdated: Callable[[Connection], bool] = lambda _: False,
+    ) -> None:
         """Prepare without connecting.
 
         Args:
             targets: Addresses of the gateway, in the order of preference.
             connect: Creates a connection, in the event loop that uses it.
+            credentials: Credential of every call. Default: none.
+            is_outdated: Returns True for a connection whose certificate was replaced: new calls use another one.
         """
         self.targets = tuple(targets)
         self.route = Route(self.targets)
         """Target of calls that belong to no session of this client, and of new sessions."""
         self._connect = connect
+        self._credentials = credentials or Credentials(None)
+        self._is_outdated = is_outdated
         self._connections: dict[str, Connection] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._open: dict[Leave, Callable[[], float]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
@@ -85,40 +102,53 @@ class ClientRuntime:
         require_no_fork(self._pid)
         if self._closed:
             raise ClientClosed("this client was closed; create another", code=grpc.StatusCode.CANCELLED)
-        connection = self._connections.pop(target, None) or self._connect(target)
+        connection = self._connections.pop(target, None)
+        if connection is not None and self._is_outdated(connection):
+            retiring = asyncio.create_task(connection.retire(), name="client/retire")
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+            connection = None
+        connection = connection or self._connect(target)
         self._connections[target] = connection
         named = [other for other in self._connections if other not in self.targets]
         if len(named) > MAX_NAMED:
             self.spawn(self._connections.pop(named[0]).close(), "client/close-named")
         return connection
 
-    def attach(self, target: str) -> AttachCall:
+    def renewal(self) -> Renewal:
+        """Return the permission of one stream to try a renewed credential."""
+        return self._credentials.renewal()
+
+    async def attach(self, target: str) -> AttachCall:
         """Start an Attach call.
 
         Raises:
-            ClientClosed: the client was closed.
+            ClientError: the client was closed, or there is no credential.
         """
-        return Stream(self.connection(target).sessions.Attach())
+        bearer, connection = await self._credentials.current(), self.connection(target)
+        return _stream(connection, connection.sessions.Attach, bearer, self._credentials)
 
-    def stream_audio(self, target: str) -> AudioCall:
+    async def stream_audio(self, target: str) -> AudioCall:
         """Start a StreamAudio call.
 
         Raises:
-            ClientClosed: the client was closed.
+            ClientError: the client was closed, or there is no credential.
         """
-        return Stream(self.connection(target).audio.StreamAudio())
+        bearer, connection = await self._credentials.current(), self.connection(target)
+        return _stream(connection, connection.audio.StreamAudio, bearer, self._credentials)
 
-    def watch(self, target: str) -> "Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]":
+    async def watch(self, target: str) -> "Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]":
         """Start a WatchSessions call.
 
         Raises:
-            ClientClosed: the client was closed.
+            ClientError: the client was closed, or there is no credential.
         """
-        return Stream(self.connection(target).sessions.WatchSessions())
+        bearer, connection = await self._credentials.current(), self.connection(target)
+        return _stream(connection, connection.sessions.WatchSessions, bearer, self._credentials)
 
     async def call(
         self,
-        call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
+        call: "Call[_Response]",
         timeout_s: float | None,
         *,
         route: Route | None = None,
@@ -127,10 +157,11 @@ class ClientRuntime:
         """Make a unary call at each target until one answers, for at most `CALL_ROUNDS` rounds.
 
         Only this layer repeats a call: gRPC's own retries are off. An owner that a target names is asked too, once
-        a round. The delay between rounds follows RetryInfo; a delay beyond the timeout raises at once.
+        a round. The delay between rounds follows RetryInfo; a delay beyond the timeout raises at once. A refused
+        credential is renewed, and the same target called again, once.
 
         Args:
-            call: Starts one attempt, with the seconds left; called again for each attempt, with the same request.
+            call: Starts one attempt.
             timeout_s: Seconds for all attempts; None: no limit.
             route: Order of targets. Default: the client's own.
             once: True for a call that must not reach the gateway twice: no attempt follows a lost connection.
@@ -142,9 +173,10 @@ class ClientRuntime:
         loop = asyncio.get_running_loop()
         until_mono_s = math.inf if timeout_s is None else loop.time() + timeout_s
         backoff = Backoff(first_s=0.2)
+        renewal = self.renewal()
         while True:
             try:
-                return await self._call_each(call, until_mono_s, route, once=once)
+                return await self._call_each(call, until_mono_s, route, renewal, once=once)
             except GatewayError as error:
                 delay_s = backoff.next_delay_s(error.retry_after)
                 if (
@@ -159,7 +191,7 @@ class ClientRuntime:
 
     async def call_until_answered(
         self,
-        call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
+        call: "Call[_Response]",
         timeout_s: float | None,
         *,
         route: Route,
@@ -169,7 +201,7 @@ class ClientRuntime:
         """Repeat a unary call until a gateway answers: for calls that stop a cost.
 
         Args:
-            call: Starts one attempt, as for `call`.
+            call: Starts one attempt.
             timeout_s: Seconds for each round of all targets.
             route: Order of targets.
             until_mono_s: Time, on the loop's clock, after which no round begins. The first round always does.
@@ -181,10 +213,11 @@ class ClientRuntime:
         """
         loop = asyncio.get_running_loop()
         backoff = Backoff(first_s=0.2)
+        renewal = self.renewal()
         while True:
             round_until_mono_s = math.inf if timeout_s is None else loop.time() + timeout_s
             try:
-                return await self._call_each(call, round_until_mono_s, route, once=False)
+                return await self._call_each(call, round_until_mono_s, route, renewal, once=False)
             except GatewayError as error:
                 delay_s = backoff.next_delay_s(error.retry_after)
                 next_mono_s = loop.time() + delay_s
@@ -200,9 +233,10 @@ class ClientRuntime:
 
     async def _call_each(
         self,
-        call: "Callable[[rpc.SessionServiceAsyncStub, float | None], Awaitable[_Response]]",
+        call: "Call[_Response]",
         until_mono_s: float,
         route: Route,
+        renewal: Renewal,
         *,
         once: bool,
     ) -> _Response:
@@ -213,9 +247,8 @@ class ClientRuntime:
         unreached: GatewayError | None = None
         while True:
             target = left.pop(0)
-            left_s = None if until_mono_s == math.inf else max(until_mono_s - loop.time(), 0)
             try:
-                return await answer(call(self.connection(target).sessions, left_s))
+                return await self._attempt(call, target, until_mono_s, renewal)
             except GatewayError as error:
                 over = loop.time() >= until_mono_s - _OVER_S
                 if isinstance(error, DeadlineExceeded) and not error.reason and over:
@@ -235,6 +268,31 @@ class ClientRuntime:
                 if not left or over:
                     # SESSION_NOT_FOUND proves nothing while a target is unreachable.
                     raise unreached or error from error
+
+    async def _attempt(
+        self, call: "Call[_Response]", target: str, until_mono_s: float, renewal: Renewal
+    ) -> _Response:
+        """Call a target with the present credential, and once more with a renewed one if it is refused."""
+        while True:
+            bearer = await self._credentials.current(self._left_s(until_mono_s))
+            connection = self.connection(target)
+            connection.begin_call()
+            try:
+                options = CallOptions(timeout=self._left_s(until_mono_s), metadata=bearer.metadata)
+                return await answer(call(connection.sessions, options))
+            except GatewayError as error:
+                if refuses_credential(error):
+                    self._credentials.refuse(bearer)
+                if not renewal.allows(error):
+                    raise
+            finally:
+                connection.end_call()
+
+    @staticmethod
+    def _left_s(until_mono_s: float) -> float | None:
+        if until_mono_s == math.inf:
+            return None
+        return max(until_mono_s - asyncio.get_running_loop().time(), 0)
 
     def register(self, leave: Leave, timeout_s: Callable[[], float]) -> None:
         """Call `leave` when the client closes, unless it is released before.
@@ -267,6 +325,10 @@ class ClientRuntime:
                 _log.warning("client.close_late task=%s", task.get_name())
                 task.cancel()
         self._closed = True
+        for retiring in self._retiring:
+            retiring.cancel()
+        if self._retiring:
+            await asyncio.wait(self._retiring)
         for connection in self._connections.values():
             await connection.close()
 
@@ -274,3 +336,20 @@ class ClientRuntime:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.debug("client.task_failed task=%s cause=%s", task.get_name(), error)
+
+
+def _stream(
+    connection: Connection,
+    method: "grpc.aio.StreamStreamMultiCallable[_Request, _Response]",
+    bearer: Bearer,
+    credentials: Credentials,
+) -> "Stream[_Request, _Response]":
+    """Start a bidirectional call with a credential."""
+
+    def note(error: GatewayError) -> None:
+        if refuses_credential(error):
+            credentials.refuse(bearer)
+
+    connection.begin_call()
+    renew = functools.partial(credentials.renew, bearer) if credentials.renewable else None
+    return Stream(method(metadata=bearer.metadata), on_error=note, on_done=connection.end_call, renew=renew)

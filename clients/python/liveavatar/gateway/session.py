@@ -76,7 +76,7 @@ class AsyncSession:
             lambda: self._attach.handle,
             lambda: self._attach.resume_timeout,
             self._condition,
-            Retries(self._route),
+            Retries(self._route, renewal=runtime.renewal()),
             on_resumed=lambda *resumed: self._observed.on_speech_resumed(*resumed),  # noqa: PLW0108  made below
             chunk_s=chunk_s,
         )
@@ -86,7 +86,7 @@ class AsyncSession:
             first,
             self._observed,
             self._condition,
-            Retries(self._route),
+            Retries(self._route, renewal=runtime.renewal()),
             resume_timeout=resume_timeout,
         )
         self._root = RootTask("session", runtime, self._condition, self._leave, self._resume_timeout_s)
@@ -338,7 +338,7 @@ class AsyncSession:
         # After SessionNotFound while resuming, another process has had the time to take the session over.
         adoption_s = 0.0 if isinstance(self._final, SessionNotFound | SessionEnded) else ADOPTION_S
         return await self._runtime.call_until_answered(
-            lambda stub, left_s: stub.EndSession(request, timeout=left_s),
+            lambda stub, options: stub.EndSession(request, **options),
             self._call_timeout_s,
             route=self._route,
             until_mono_s=self._ending_mono_s + self._resume_timeout_s(),

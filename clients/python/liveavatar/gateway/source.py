@@ -196,7 +196,7 @@ async def in_thread(audio: Iterable[Any]) -> AsyncGenerator[Any, None]:
             hand_over(last)
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(pull,), name="liveavatar-say", daemon=True).start()
+    threading.Thread(target=context.run, args=(pull,), name="liveavatar-source", daemon=True).start()
     try:
         while (item := await arrived.get()) is not _END:
             if isinstance(item, _Raised):

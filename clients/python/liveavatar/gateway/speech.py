@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 
 import grpc
@@ -50,7 +50,7 @@ class Speech:
 
     def __init__(
         self,
-        connect: Callable[[str], AudioCall],
+        connect: Callable[[str], Awaitable[AudioCall]],
         handle: Callable[[], str],
         resume_timeout: Callable[[], timedelta],
         condition: Condition,
@@ -351,7 +351,7 @@ class Speech:
         header = pb.AudioHeader(handle=self._handle(), format=audio_format.to_proto())
         try:
             stream = AudioStream(
-                self._connect(target), header, audio_format, self._condition, on_no_room=self._postpone
+                await self._connect(target), header, audio_format, self._condition, on_no_room=self._postpone
             )
         except ClientError as error:
             return error

@@ -11,6 +11,7 @@ from liveavatar.gateway.events import (
     EventLog,
     GoAwayCancelledEvent,
     GoAwayEvent,
+    GoAwayReason,
     PoseChangedEvent,
     ResumedEvent,
     ResumedStream,
@@ -83,8 +84,15 @@ class ObservedSession:
 
     def on_go_away(self, message: pb.GoAway) -> None:
         """Append a GoAwayEvent."""
-        sequence, deadline = self.events.newest_sequence, moment(message.deadline)
-        self.events.append(GoAwayEvent(sequence=sequence, time=datetime.now(UTC), deadline=deadline))
+        is_credential = message.reason == pb.GO_AWAY_REASON_CREDENTIAL
+        self.events.append(
+            GoAwayEvent(
+                sequence=self.events.newest_sequence,
+                time=datetime.now(UTC),
+                deadline=moment(message.deadline),
+                reason=GoAwayReason.CREDENTIAL if is_credential else GoAwayReason.DRAIN,
+            )
+        )
 
     def on_go_away_cancelled(self) -> None:
         """Append a GoAwayCancelledEvent."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from liveavatar.gateway.backoff import Backoff
 from liveavatar.gateway.channel import moved, transient
+from liveavatar.gateway.credentials import Renewal
 from liveavatar.gateway.errors import GatewayError, OwnerMoved
 
 ADOPTION_S = 10.0
@@ -54,7 +55,7 @@ def named_by(error: GatewayError, target: str) -> str:
         return ""
     host, _, port = error.address.rpartition(":")
     host = host.strip("[]")
-    if not host or not port.isdecimal() or (_loopback(host) and not _local(target)):
+    if not host or not port.isdecimal() or (_loopback(host) and not is_local(target)):
         return ""
     try:
         ip = ipaddress.ip_address(host)
@@ -65,8 +66,9 @@ def named_by(error: GatewayError, target: str) -> str:
     return f"[{host}]:{port}" if ip.version == 6 else error.address
 
 
-def _local(target: str) -> bool:
-    if target.startswith("unix"):
+def is_local(target: str) -> bool:
+    """Return True for a target on this machine: a loopback address or a Unix socket."""
+    if target.startswith(("unix:", "unix-abstract:")):
         return True
     address = target.removeprefix("ipv4:").removeprefix("ipv6:").rpartition("/")[2]
     return _loopback(address.rpartition(":")[0].strip("[]"))
@@ -117,8 +119,16 @@ class Route:
 class Retries:
     """Attempts of one stream: each target once, then a growing delay, then each target again."""
 
-    def __init__(self, route: Route, backoff: Backoff | None = None) -> None:
+    def __init__(self, route: Route, backoff: Backoff | None = None, *, renewal: Renewal | None = None) -> None:
+        """Begin with the route's current target.
+
+        Args:
+            route: Order of targets, shared by the streams of a session.
+            backoff: Delays between rounds.
+            renewal: Permission to try a renewed credential. Default: a refused credential is final.
+        """
         self.route = route
+        self._renewal = renewal or Renewal(renewable=False)
         self.attempt_count = 0
         """Number of attempts since the last success."""
         self._backoff = backoff or Backoff()
@@ -134,6 +144,7 @@ class Retries:
     def reached(self) -> None:
         """Note that a target accepted the stream."""
         self.attempt_count = 0
+        self._renewal.reset()
         self._tried.clear()
         self._followed.clear()
         self._refused.clear()
@@ -155,8 +166,13 @@ class Retries:
             lost_s: Seconds since the stream broke. Within `ADOPTION_S` no SessionNotFound is final.
 
         Returns:
-            None when no attempt can help: the error is final, or no target knows the session.
+            None when no attempt can help: the error is final, or no target knows the session. A refused credential
+            is final once a renewed one was tried.
         """
+        if self._renewal.allows(error):
+            self.attempt_count += 1
+            # A gateway that accepts a credential and refuses it at once must not be asked without a pause.
+            return self._backoff.next_delay_s() if held else 0.0
         own = set(self.route.targets)
         if not transient(error):
             self._refused.add(target)

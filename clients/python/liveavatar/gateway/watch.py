@@ -42,6 +42,8 @@ WatchCall: TypeAlias = Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]
 RESUME_TIMEOUT = timedelta(seconds=60)
 """Time for which to try to open a lost watch again, unless the client has a `resume_timeout`."""
 _STABLE_S = 5.0
+_RENEWED_S = 0.1
+# Delay of a side stream with a renewed credential: a gateway may accept and refuse it in turn.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +321,7 @@ class AsyncWatch:
 
     async def _kept(self) -> GatewayError:
         loop = asyncio.get_running_loop()
-        retries = Retries(self._route)
+        retries = Retries(self._route, renewal=self._runtime.renewal())
         lost_mono_s: float | None = None
         while True:
             target, began_mono_s = self._route.current, loop.time()
@@ -351,7 +353,15 @@ class AsyncWatch:
 
     async def _side(self, target: str) -> None:
         """Run a stream to a process that was named as the owner of sessions."""
-        error, _ = await self._stream(target, target, tuple)
+        renewal = self._runtime.renewal()
+        while True:
+            error, held = await self._stream(target, target, tuple)
+            if held:
+                renewal.reset()
+            if not renewal.allows(error):
+                break
+            self._state.lost(target, asyncio.get_running_loop().time())
+            await asyncio.sleep(_RENEWED_S)
         del self._side_tasks[target]
         self._state.lost(target, asyncio.get_running_loop().time())
         for session_id in self._state.sessions_on(target):
@@ -360,7 +370,7 @@ class AsyncWatch:
     async def _stream(self, name: str, target: str, resumed: _Resumed) -> tuple[GatewayError, bool]:
         """Run one call to its end; return the error that ended it, and True if the gateway had answered."""
         try:
-            stream = _WatchStream(self._runtime.watch(target), asyncio.get_running_loop().time())
+            stream = _WatchStream(await self._runtime.watch(target), asyncio.get_running_loop().time())
         except ClientError as refusal:
             return refusal, False
         self._streams[name] = stream

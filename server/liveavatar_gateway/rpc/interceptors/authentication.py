@@ -73,12 +73,13 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             principal = await self._authenticator.authenticate(
                 context.invocation_metadata() or (), certificate_names(context.auth_context())
             )
-            principal.require(rule_of(method), method)
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - a coroutine runs in a task
             opened = OpenCall(principal, task.cancel)
-            # Each call has a task of its own, so the value ends with the call.
+            # Each call has a task of its own, so the value ends with the call. Before a refusal, which the audit
+            # attributes to the caller.
             set_current_call(opened)
+            principal.require(rule_of(method), method)
             self._open_calls.add(opened)
             try:
                 return await behaviour(requests, context)

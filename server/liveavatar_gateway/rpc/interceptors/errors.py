@@ -33,7 +33,7 @@ def with_status(behaviour: Behaviour) -> Behaviour:
         except GatewayError as error:
             await abort(context, error)
         except ExceptionGroup as group:
-            refusal = _find_refusal(group)
+            refusal = find_refusal(group)
             if refusal is not None:
                 await abort(context, refusal)
             faults = group.split(_is_end_of_call)[1]
@@ -67,10 +67,10 @@ def _is_end_of_call(error: BaseException) -> bool:
     )
 
 
-def _find_refusal(group: ExceptionGroup[Any]) -> GatewayError | None:
+def find_refusal(group: ExceptionGroup[Any]) -> GatewayError | None:
     """Return the first error of the gateway's own tree among the errors of several tasks."""
     for error in group.exceptions:
-        found = _find_refusal(error) if isinstance(error, ExceptionGroup) else error
+        found = find_refusal(error) if isinstance(error, ExceptionGroup) else error
         if isinstance(found, GatewayError):
             return found
     return None

@@ -123,6 +123,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ROOM_NOT_ALLOWED: _ErrorReason.ValueType  # 44
     """PERMISSION_DENIED + BadRequest. The tenant may not use the room."""
+    ERROR_REASON_AVATAR_NOT_ALLOWED: _ErrorReason.ValueType  # 46
+    """PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
+    lists the allowed avatars.
+    """
     ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 45
     """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant has spent its budget of billed minutes of the hour, day or
     month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended
@@ -238,6 +242,10 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 43
 """
 ERROR_REASON_ROOM_NOT_ALLOWED: ErrorReason.ValueType  # 44
 """PERMISSION_DENIED + BadRequest. The tenant may not use the room."""
+ERROR_REASON_AVATAR_NOT_ALLOWED: ErrorReason.ValueType  # 46
+"""PERMISSION_DENIED + BadRequest. The operator does not allow the avatar `metadata.avatar_id` to the tenant; `ListAvatars`
+lists the allowed avatars.
+"""
 ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 45
 """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant has spent its budget of billed minutes of the hour, day or
 month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended

@@ -1633,6 +1633,100 @@ class WatchLagged(_message.Message):
 Global___WatchLagged: _TypeAlias = WatchLagged  # noqa: Y015
 
 @_typing.final
+class ListAvatarsRequest(_message.Message):
+    """Selection of avatars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most avatars to return, 1 to 500. Default 100; higher values count as 500, INVALID_FIELD below 0."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD for another value. Stays valid when
+    the list changes.
+    """
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAvatarsRequest: _TypeAlias = ListAvatarsRequest  # noqa: Y015
+
+@_typing.final
+class ListAvatarsResponse(_message.Message):
+    """Avatars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AVATARS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
+    @_builtins.property
+    def avatars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Avatar]:
+        """Sorted by name."""
+
+    def __init__(
+        self,
+        *,
+        avatars: _abc.Iterable[Global___Avatar] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatars", b"avatars", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAvatarsResponse: _TypeAlias = ListAvatarsResponse  # noqa: Y015
+
+@_typing.final
+class Avatar(_message.Message):
+    """Avatar that the caller may use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PREVIEW_URL_FIELD_NUMBER: _builtins.int
+    IS_1080P_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """UUID, for `SessionSpec.avatar_id`."""
+    name: _builtins.str
+    """Name for people."""
+    preview_url: _builtins.str
+    """Address of a picture, `https://...`; empty when LiveAvatar has none."""
+    is_1080p: _builtins.bool
+    """True when the avatar can be shown in 1080p, see `VideoSettings.quality`."""
+    sandbox: _builtins.bool
+    """True for the avatar of LiveAvatar's sandbox, the only avatar for sessions with `SessionSpec.sandbox`."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        preview_url: _builtins.str = ...,
+        is_1080p: _builtins.bool = ...,
+        sandbox: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "is_1080p", b"is_1080p", "name", b"name", "preview_url", b"preview_url", "sandbox", b"sandbox"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Avatar: _TypeAlias = Avatar  # noqa: Y015
+
+@_typing.final
 class GetServerInfoRequest(_message.Message):
     """Request for version, limits and supported formats."""
 

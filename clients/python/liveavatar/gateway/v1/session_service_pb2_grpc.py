@@ -73,6 +73,11 @@ class SessionServiceStub(object):
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionResponse.FromString,
                 _registered_method=True)
+        self.ListAvatars = channel.unary_unary(
+                '/liveavatar.gateway.v1.SessionService/ListAvatars',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/liveavatar.gateway.v1.SessionService/GetServerInfo',
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -158,6 +163,18 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAvatars(self, request, context):
+        """Lists the avatars that the caller may use, sorted by name.
+
+        They are LiveAvatar's public avatars, those of the gateway's account, and the avatar of the sandbox, less those that
+        the operator does not allow to the caller's tenant. The list is at most a few minutes old (`GATEWAY_AVATARS_TTL_S`),
+        or older while LiveAvatar cannot be reached. Without any list yet, LiveAvatar's failure is returned
+        (UPSTREAM_UNREACHABLE and others).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """Returns version, limits and supported formats.
         """
@@ -202,6 +219,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.InterruptSession,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionResponse.SerializeToString,
+            ),
+            'ListAvatars': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAvatars,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -402,6 +424,33 @@ class SessionService(object):
             '/liveavatar.gateway.v1.SessionService/InterruptSession',
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAvatars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.SessionService/ListAvatars',
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsResponse.FromString,
             options,
             channel_credentials,
             insecure,

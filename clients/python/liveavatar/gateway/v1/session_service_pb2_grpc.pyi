@@ -77,6 +77,14 @@ class SessionServiceStub:
     """
     InterruptSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]
     """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+    ListAvatars: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]
+    """Lists the avatars that the caller may use, sorted by name.
+
+    They are LiveAvatar's public avatars, those of the gateway's account, and the avatar of the sandbox, less those that
+    the operator does not allow to the caller's tenant. The list is at most a few minutes old (`GATEWAY_AVATARS_TTL_S`),
+    or older while LiveAvatar cannot be reached. Without any list yet, LiveAvatar's failure is returned
+    (UPSTREAM_UNREACHABLE and others).
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]
     """Returns version, limits and supported formats."""
 
@@ -129,6 +137,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     InterruptSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]  # type: ignore[assignment]
     """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+    ListAvatars: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]  # type: ignore[assignment]
+    """Lists the avatars that the caller may use, sorted by name.
+
+    They are LiveAvatar's public avatars, those of the gateway's account, and the avatar of the sandbox, less those that
+    the operator does not allow to the caller's tenant. The list is at most a few minutes old (`GATEWAY_AVATARS_TTL_S`),
+    or older while LiveAvatar cannot be reached. Without any list yet, LiveAvatar's failure is returned
+    (UPSTREAM_UNREACHABLE and others).
+    """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Returns version, limits and supported formats."""
 
@@ -220,6 +236,20 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.InterruptSessionResponse, _abc.Awaitable[_session_service_pb2.InterruptSessionResponse]]:
         """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+
+    @_abc_1.abstractmethod
+    def ListAvatars(
+        self,
+        request: _session_service_pb2.ListAvatarsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ListAvatarsResponse, _abc.Awaitable[_session_service_pb2.ListAvatarsResponse]]:
+        """Lists the avatars that the caller may use, sorted by name.
+
+        They are LiveAvatar's public avatars, those of the gateway's account, and the avatar of the sandbox, less those that
+        the operator does not allow to the caller's tenant. The list is at most a few minutes old (`GATEWAY_AVATARS_TTL_S`),
+        or older while LiveAvatar cannot be reached. Without any list yet, LiveAvatar's failure is returned
+        (UPSTREAM_UNREACHABLE and others).
+        """
 
     @_abc_1.abstractmethod
     def GetServerInfo(

@@ -1,0 +1,1 @@
+"""Long proofs of whole areas: `make acceptance AREA=auth`."""

@@ -1,0 +1,9 @@
+"""Proof of access control: who may do what, at whose cost, and what it costs."""
+
+from acceptance.auth.cost import COST
+from acceptance.auth.matrix import MATRIX
+from acceptance.auth.sharing import SHARING
+from acceptance.auth.suspension import SUSPENSION
+
+LINES = (MATRIX, SHARING, SUSPENSION, *COST)
+"""Lines in the order in which they run."""

@@ -40,6 +40,7 @@ from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.factory import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
 from liveavatar_gateway.reloading import FileReloads
+from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
@@ -122,7 +123,7 @@ class App:
             self.account,
             self.metrics,
             stop_orphans=self._stop_orphans,
-            rooms=self._rooms,
+            rooms=RoomServers(self._rooms, self._access.authenticator.livekit),
         )
         self._registry = _registry(settings)
         lease = components.registry(settings).lease

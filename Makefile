@@ -17,7 +17,7 @@ CHECKS := lint format-check types imports wiring mirror proto-lint proto-breakin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
+.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation acceptance bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or S
 
 long-conversation: tools ## two hours with avatars of five minutes, 20 times as fast
 	@PYTHONPATH=tests:. $(BIN)/python -m endurance.long_conversation $(ARGS)
+
+acceptance: $(VENV)/dev.stamp ## the proof of a whole area, AREA=auth; ARGS="--short" for the profile of CI
+	@PYTHONPATH=tests:. $(BIN)/python -m acceptance $(or $(AREA),--help) $(ARGS)
 
 bench: $(VENV)/dev.stamp ## CPU per second of audio, as a ratio to a bare server, in ten minutes; ARGS="--seconds 3 --rounds 1"
 	@$(LOAD) bench $(ARGS)

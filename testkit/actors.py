@@ -9,6 +9,7 @@ from liveavatar_gateway.auth.limiter import Limiter
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import GatewayError
+from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.services import SessionServices
 from liveavatar_gateway.sessions.session import SessionActor
@@ -89,7 +90,7 @@ class Upstream:
 class Pool:
     """Starts one upstream session after the other, while a permit is free."""
 
-    rooms = None
+    rooms = RoomServers(None)
 
     def __init__(self) -> None:
         self.upstreams: list[Upstream] = []

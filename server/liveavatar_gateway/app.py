@@ -40,6 +40,7 @@ from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.factory import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
 from liveavatar_gateway.reloading import FileReloads
+from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
@@ -110,7 +111,7 @@ class App:
         self._settings = settings
         self.metrics = Metrics()
         self._audit = _audit(settings)
-        self._access = _access(settings, self._audit.log)
+        self._access = _access(settings, self._audit.log, self.metrics)
         rest_config = components.rest(settings)
         self._rest = Rest(rest_config, settings.api_key.get_secret_value(), metrics=self.metrics)
         self.account = Account(components.account(settings), self._rest)
@@ -122,7 +123,7 @@ class App:
             self.account,
             self.metrics,
             stop_orphans=self._stop_orphans,
-            rooms=self._rooms,
+            rooms=RoomServers(self._rooms, self._access.authenticator.livekit),
         )
         self._registry = _registry(settings)
         lease = components.registry(settings).lease
@@ -303,9 +304,10 @@ class App:
         self._lag = asyncio.create_task(watch_lag(self.metrics), name="event-loop-lag")
 
     def _snapshot(self) -> Snapshot:
-        permits = self.account.permits
+        permits, living = self.account.permits, self.directory.living()
         return Snapshot(
-            sessions=Counter(session.state for session in self.directory.living()),
+            sessions=Counter(session.state for session in living),
+            tenants=Counter(session.tenant for session in living if session.tenant),
             used_permits=permits.used,
             permits=permits.limit,
             waiting=permits.waiting,
@@ -570,9 +572,9 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-def _access(settings: Settings, audit: AuditLog | None) -> Access:
+def _access(settings: Settings, audit: AuditLog | None, metrics: Metrics) -> Access:
     try:
-        return Access(components.access(settings), audit)
+        return Access(components.access(settings), audit, refused=metrics.quota_refused)
     except UnusableAuthFile as error:
         raise ConfigError(str(error)) from None
 

@@ -37,6 +37,8 @@ class Line:
     goal: str
     run: Callable[[Setting], Awaitable[Outcome]]
     """Measures; raises for what must not happen at all."""
+    in_short: bool = True
+    """False for a line that the short profile leaves out."""
     measures_time: bool = False
     """True for a line that a machine which stalls makes void."""
 

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import grpc
+import jwt
 import pytest
 from cryptography import x509
 from google.protobuf import duration_pb2
@@ -200,6 +201,29 @@ async def test_audio_above_the_rate_waits_and_is_spoken_whole(acme, tenants, emu
     await speech.say(bytes(48_000 * 4), "u")
     ended = await speech.until("ended")
     assert (ended.utterance_id, ended.played.ToSeconds()) == ("u", 4)
+
+
+async def test_each_tenant_signs_for_rooms_on_a_server_of_its_own(tenants, emulator, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("o" * 32)
+    own = {"livekit_url": "wss://own.example", "livekit_key": "own", "livekit_secret_file": secret}
+    tenants.tenant("acme", rooms=own)
+    keys = {name: tenants.key(name) for name in ("acme", "beta")}
+    common = {"livekit_url": "wss://common.example", "livekit_key": "common", "livekit_secret": "c" * 32}
+    with gateway(emulator.url, auth_file=tenants.path, **common) as process:
+        found = {}
+        for name, key in keys.items():
+            async with caller_with(process.address, key) as caller:
+                created = await caller.create(livekit_room={"name": f"{name}-desk"})
+                theirs = "beta" if name == "acme" else "acme"
+                error = await refused(caller.create(livekit_room={"name": f"{theirs}-desk"}))
+                assert (error.reason, error.field) == ("ROOM_NOT_ALLOWED", "spec.livekit_room.name")
+            claims = jwt.decode(created.room.viewer_token, options={"verify_signature": False})
+            found[name] = (created.room.url, claims["iss"], claims["video"]["room"])
+    assert found == {
+        "acme": ("wss://own.example", "own", "acme-desk"),
+        "beta": ("wss://common.example", "common", "beta-desk"),
+    }
 
 
 class TestCertificates:

@@ -69,7 +69,7 @@ async def settled(gateway: processes.Gateway, key: str, minutes: int) -> list[p.
 
 
 @pytest.mark.timeout(300)
-async def test_usage_adds_up_to_the_bill_and_budgets_refuse_or_end(tenants):
+async def test_usage_adds_up_to_the_bill_and_budgets_refuse_or_end(tenants, record_property):
     """All at once, since a minute takes a minute; no session ends near a border, where both sides may differ."""
     budgets = {
         "plain": {},
@@ -157,6 +157,11 @@ async def test_usage_adds_up_to_the_bill_and_budgets_refuse_or_end(tenants):
         }
         assert sessions == {key: 2 if key == ("plain", "a") else 1 for key in minutes}
         assert gateway.process.logged("budget.warning")
+        record_property(
+            "figure",
+            f"usage has {sum(minutes.values())} minutes of {sum(sessions.values())} sessions, the emulator billed "
+            f"{billed}; of budgets of 1 and 2 minutes, one refused and two ended their sessions",
+        )
 
 
 async def _hold(caller: Caller, seconds: float, **spec: Any) -> None:
@@ -172,7 +177,7 @@ async def _ended_for_budget(attachment: Attachment) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_a_minute_counts_once_over_two_processes_and_a_kill(registry, tenants):
+async def test_a_minute_counts_once_over_two_processes_and_a_kill(registry, tenants, record_property):
     tenants.tenant("acme", budget={"minutes_per_month": 3})
     tenants.tenant("ops")
     key, admin = tenants.key("acme"), tenants.key("ops", "admin")
@@ -198,6 +203,11 @@ async def test_a_minute_counts_once_over_two_processes_and_a_kill(registry, tena
         assert billed == 4
         assert sum(row.billed_minutes for row in rows) == billed
         assert sum(row.session_count for row in rows) == 3
+        record_property(
+            "figure",
+            f"a budget of 3 minutes refused the fourth session over two processes and a kill -9; {billed} minutes "
+            "billed and counted, the last begun by a running session",
+        )
 
 
 async def test_a_start_that_liveavatar_refused_costs_nothing(tenants):

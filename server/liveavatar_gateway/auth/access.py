@@ -1,5 +1,6 @@
 """Access control of a process: authentication, checks of open calls, and quotas, wired together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,12 +41,19 @@ class AccessConfig:
 class Access:
     """Access control of a process. The creator closes it."""
 
-    def __init__(self, config: AccessConfig, audit: AuditLog | None = None) -> None:
+    def __init__(
+        self,
+        config: AccessConfig,
+        audit: AuditLog | None = None,
+        *,
+        refused: Callable[[str, str], object] = lambda _tenant, _quota: None,
+    ) -> None:
         """Read the file of tenants.
 
         Args:
             config: Source of tenants.
             audit: Log for changes of the file; None for no log.
+            refused: Takes note of a refusal by a quota: tenant, and name of the quota.
 
         Raises:
             UnusableAuthFile: the file cannot be used.
@@ -61,7 +69,7 @@ class Access:
         """Verifier of callers."""
         self.open_calls = OpenCalls(self.authenticator.check, grace_s=config.credential_grace_s)
         """Calls that end with the credentials of their callers."""
-        self.limiter = Limiter(self.authenticator.quotas)
+        self.limiter = Limiter(self.authenticator.quotas, refused=refused)
         """Quotas of tenants."""
 
     def add_to(self, reloads: FileReloads) -> None:

@@ -20,11 +20,13 @@ from liveavatar_gateway.auth import keys
 from liveavatar_gateway.auth.budgets import Budget
 from liveavatar_gateway.auth.principal import Role
 from liveavatar_gateway.auth.quotas import Quotas
+from liveavatar_gateway.rooms.tokens import LiveKitConfig
 
 SETTING: Final = "GATEWAY_AUTH_FILE"
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Largest file that is read; ten thousand tenants take half of it."""
 _BARE_KEY: Final = re.compile(r"[\w-]{1,100}", re.ASCII)
+_MAX_SECRET_BYTES: Final = 4096
 _MAX_PROBLEMS: Final = 5
 """Problems that an error lists."""
 _EVERY_TENANT: Final = "*"
@@ -83,6 +85,48 @@ class Rooms(_Table):
     """Begin of the names; without it and without `names`, the name of the tenant and a hyphen."""
     names: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(strict=False)] = ()
     """Whole names."""
+
+    livekit_url: str = Field("", pattern=r"^(wss?://[^\s/@?#]+/?)?$")
+    """URL of the tenant's own LiveKit server; empty for the gateway's."""
+    livekit_key: str = Field("", max_length=200)
+    livekit_secret_file: Annotated[Path | None, Field(strict=False)] = None
+    """Absolute path of the file with the API secret of that server; read with this file."""
+
+    _secret: str = PrivateAttr(default="")
+
+    @model_validator(mode="after")
+    def _has_a_whole_server(self) -> Self:
+        given = (bool(self.livekit_url), bool(self.livekit_key), self.livekit_secret_file is not None)
+        if any(given) and not all(given):
+            raise ValueError("livekit_url, livekit_key and livekit_secret_file belong together")
+        if self.livekit_secret_file is not None and not self.livekit_secret_file.is_absolute():
+            raise ValueError("livekit_secret_file is not an absolute path")
+        return self
+
+    @property
+    def server(self) -> LiveKitConfig | None:
+        """LiveKit server of the tenant's own; None without one."""
+        if not self._secret:
+            return None
+        return LiveKitConfig(url=self.livekit_url, api_key=self.livekit_key, api_secret=self._secret)
+
+    def read_secret(self) -> None:
+        """Read the secret of the LiveKit server. Blocks.
+
+        Raises:
+            UnusableAuthFile: the file of the secret cannot be used.
+        """
+        if self.livekit_secret_file is None:
+            return
+        path = self.livekit_secret_file
+        try:
+            with path.open("rb") as file:
+                secret = file.read(_MAX_SECRET_BYTES + 1).decode().strip()
+        except (OSError, ValueError) as error:
+            raise UnusableAuthFile(f"{path} cannot be read: {error}") from None
+        if not secret or len(secret) > _MAX_SECRET_BYTES:
+            raise UnusableAuthFile(f"{path} holds no secret of at most {_MAX_SECRET_BYTES} bytes")
+        self._secret = secret
 
     def allow(self, room: str, tenant: str) -> bool:
         """Return whether a tenant may use a room."""
@@ -258,6 +302,8 @@ def read(path: Path, *, has_registry: bool = True, now: datetime | None = None) 
     try:
         config = parse(content, now=now)
         config.require_countable(has_registry=has_registry)
+        for tenant in config.tenants.values():
+            tenant.rooms.read_secret()
     except UnusableAuthFile as error:
         raise UnusableAuthFile(f"{SETTING}: {path}: {error}") from None
     return config

@@ -16,6 +16,7 @@ from liveavatar_gateway.core.errors import (
     CredentialMissing,
     TenantSuspended,
 )
+from liveavatar_gateway.rooms.tokens import LiveKitConfig
 
 BEARER_HEADER: Final = "authorization"
 KEY_HEADER: Final = "x-api-key"
@@ -72,6 +73,11 @@ class Authenticator:
         """Return the ids of the avatars that a tenant may use; None for a tenant that may use every avatar."""
         found = self._config.tenants.get(tenant)
         return None if found is None else found.avatars
+
+    def livekit(self, tenant: str) -> LiveKitConfig | None:
+        """Return a tenant's own LiveKit server; None for a tenant without one."""
+        found = self._config.tenants.get(tenant)
+        return None if found is None else found.rooms.server
 
     def is_active(self, tenant: str) -> bool:
         """Return False for a tenant that was suspended or removed."""
@@ -206,6 +212,10 @@ class NoAuthenticator:
 
     def avatars(self, _tenant: str) -> Collection[str] | None:
         """Return no limits to avatars."""
+        return None
+
+    def livekit(self, _tenant: str) -> LiveKitConfig | None:
+        """Return no server of a tenant's own."""
         return None
 
     def is_active(self, _tenant: str) -> bool:

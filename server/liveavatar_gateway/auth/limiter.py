@@ -6,7 +6,7 @@ Counts are those of this process. Nothing here waits: a limit on bytes returns t
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import QuotaExceeded
@@ -104,8 +104,22 @@ class Admission:
 class Limiter:
     """Quotas of all tenants in this process. Changed quotas count from the next check on."""
 
-    def __init__(self, quotas_of: QuotasOf, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        quotas_of: QuotasOf,
+        *,
+        refused: Callable[[str, str], object] = lambda _tenant, _quota: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin without use.
+
+        Args:
+            quotas_of: Returns the present quotas of a tenant.
+            refused: Takes note of a refusal: tenant, and name of the quota.
+            clock: Monotonic clock, seconds.
+        """
         self._quotas_of = quotas_of
+        self._refused = refused
         self._clock = clock
         self._uses: dict[str, _Use] = {}
 
@@ -118,6 +132,10 @@ class Limiter:
         if use is None:
             use = self._uses[tenant] = _Use(self._clock())
         return use
+
+    def _refusal(self, tenant: str, quota: str, **values: Any) -> QuotaExceeded:
+        self._refused(tenant, quota)
+        return QuotaExceeded(tenant, quota, **values)
 
     # --- calls
 
@@ -135,11 +153,11 @@ class Limiter:
             rate = quotas.unary_calls_per_s if kind is Limited.UNARY else quotas.list_calls_per_s
             wait_s = use.calls[kind].wait_s(1, rate, self._clock())
             if wait_s != 0.0:
-                raise QuotaExceeded(tenant, kind.value, limit=rate, retry_after_s=wait_s)
+                raise self._refusal(tenant, kind.value, limit=rate, retry_after_s=wait_s)
             return None
         limit = quotas.max_streams if kind is Limited.STREAM else quotas.max_watches
         if use.streams[kind] >= limit:
-            raise QuotaExceeded(tenant, kind.value, limit=limit, used=use.streams[kind], retry_after_s=_SOON_S)
+            raise self._refusal(tenant, kind.value, limit=limit, used=use.streams[kind], retry_after_s=_SOON_S)
         use.streams[kind] += 1
 
         def release() -> None:
@@ -162,16 +180,16 @@ class Limiter:
         quotas, use = self._quotas_of(tenant), self._use(tenant)
         if quotas is not None:
             if waits and use.waiting >= quotas.max_waiting:
-                raise QuotaExceeded(
+                raise self._refusal(
                     tenant, "max_waiting", limit=quotas.max_waiting, used=use.waiting, retry_after_s=_SOON_S
                 )
             if use.sessions >= quotas.max_sessions:
-                raise QuotaExceeded(
+                raise self._refusal(
                     tenant, "max_sessions", limit=quotas.max_sessions, used=use.sessions, retry_after_s=_SOON_S
                 )
             wait_s = use.opens.wait_s(1, quotas.opens_per_min / 60, self._clock())
             if wait_s != 0.0:
-                raise QuotaExceeded(tenant, "opens_per_min", limit=quotas.opens_per_min, retry_after_s=wait_s)
+                raise self._refusal(tenant, "opens_per_min", limit=quotas.opens_per_min, retry_after_s=wait_s)
         return self.count_session(tenant, waits=waits)
 
     def count_session(self, tenant: str, *, waits: bool = False) -> Admission:

@@ -10,6 +10,8 @@ class Participant:
     room: str
     identity: str
     """Unique in the room: LiveKit disconnects the earlier of two participants with the same identity."""
+    tenant: str = ""
+    """Tenant whose LiveKit server has the room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Wishes of a tenant for a session, within its quotas, rooms and avatars."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from liveavatar.gateway.v1 import session_pb2
@@ -59,13 +60,13 @@ class Wishes:
             grace_s = min(grace_s, quotas.max_detach_grace_s)
         if rooms is not None and message.HasField("livekit_room"):
             message = _with_fixed_identity(message)
-        spec = mapping.spec_of(
-            message, field=field, default_detach_grace_s=grace_s, livekit_rooms=self._config.livekit_rooms
-        )
+        has_server = self._config.livekit_rooms or (rooms is not None and rooms.server is not None)
+        spec = mapping.spec_of(message, field=field, default_detach_grace_s=grace_s, livekit_rooms=has_server)
         if quotas is not None:
             _require_within(spec, quotas, field=field, tenant=tenant)
         if rooms is not None and spec.livekit_room is not None:
             _require_room(spec.livekit_room.name, rooms, field=f"{field}.livekit_room.name", tenant=tenant)
+            spec = replace(spec, livekit_room=replace(spec.livekit_room, tenant=tenant))
         allowed = self._tenants.avatars(tenant)
         if allowed is not None and spec.avatar.avatar_id not in allowed:
             raise AvatarNotAllowed(spec.avatar.avatar_id, tenant, field=f"{field}.avatar_id")

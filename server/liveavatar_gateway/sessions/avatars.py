@@ -189,7 +189,8 @@ class Avatars:
         if self.started is None:
             return None
         if (own := self._spec.livekit_room) is not None:
-            return None if self._pool.rooms is None else self._pool.rooms.viewer(own.name)
+            rooms = self._pool.rooms.of(own.tenant)
+            return None if rooms is None else rooms.viewer(own.name)
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
 
     @property

@@ -32,12 +32,16 @@ class SessionLifecycle:
         services: SessionServices,
         parts: SessionParts,
         restored: RestoredSession | None,
+        *,
+        tenant: str,
     ) -> None:
         """Prepare for `run`; for the arguments see `SessionActor`."""
         self._spec = spec
         self._services = services
         self._parts = parts
         self._core = core = parts.core
+        self._logged = {"session": core.id} | ({"tenant": tenant} if tenant else {})
+        """Fields of each log line."""
         self._avatars = parts.avatars
         self._publisher = parts.publisher
         self._restored = restored
@@ -189,7 +193,7 @@ class SessionLifecycle:
             )
         _log.info(
             "session.started",
-            session=self._core.id,
+            **self._logged,
             upstream_session=started.session_id,
             ms=round((time.monotonic() - began_s) * 1000),
         )
@@ -201,7 +205,7 @@ class SessionLifecycle:
         assert restored.started is not None  # noqa: S101 - nor one without access
         _log.info(
             "session.adopted",
-            session=self._core.id,
+            **self._logged,
             epoch=restored.fence.epoch,
             grace_s=round(restored.grace_s, 1),
         )
@@ -250,7 +254,7 @@ class SessionLifecycle:
             self._services.metrics.rotated("failed")
         _log.info(
             "session.ended",
-            session=self._core.id,
+            **self._logged,
             reason=self._core.end_reason.value if self._core.end_reason else "",
             upstream_reason=self._core.upstream_reason,
             error=self._core.error.reason if self._core.error else "",

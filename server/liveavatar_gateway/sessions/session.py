@@ -66,7 +66,7 @@ class SessionActor:
         self.handles = Handles(
             self.id, keep_s=spec.detach_grace_s, tenant=tenant, hashes=() if restored is None else restored.handles
         )
-        self.lifecycle = SessionLifecycle(spec, services, parts, restored)
+        self.lifecycle = SessionLifecycle(spec, services, parts, restored, tenant=tenant)
         self.finished = self.lifecycle.finished
         """Set when LiveAvatar has stopped the session, or another process owns it."""
         if self.state is SessionState.ENDED:

@@ -13,6 +13,8 @@ class LiveKitRoom:
 
     name: str
     avatar_identity: str = "avatar"
+    tenant: str = ""
+    """Tenant whose LiveKit server has the room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,4 +42,4 @@ class SessionSpec:
             return self.avatar
         own = self.livekit_room
         identity = own.avatar_identity if ordinal == 1 else f"{own.avatar_identity}-{ordinal}"
-        return replace(self.avatar, participant=Participant(room=own.name, identity=identity))
+        return replace(self.avatar, participant=Participant(room=own.name, identity=identity, tenant=own.tenant))

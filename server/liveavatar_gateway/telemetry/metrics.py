@@ -43,6 +43,8 @@ class Snapshot:
 
     sessions: Mapping[SessionState, int]
     """Number of sessions that have not ended, by state."""
+    tenants: Mapping[str, int]
+    """Number of sessions that have not ended, by tenant; without those of anonymous callers."""
     used_permits: int
     permits: int
     waiting: int
@@ -183,6 +185,18 @@ class Metrics:
             ["tenant"],
             registry=own,
         )
+        self._quota_refusals = Counter(
+            "gateway_quota_refusals",
+            "Calls and sessions that were refused because a tenant is at a quota, by tenant and quota.",
+            ["tenant", "quota"],
+            registry=own,
+        )
+        self._tenant_sessions = Gauge(
+            "gateway_tenant_sessions",
+            "Sessions that have not ended, by tenant.",
+            ["tenant"],
+            registry=own,
+        )
         self._tenants: set[str] = set()
         self._rpcs = Counter(
             "gateway_rpcs", "Completed calls, by method and code.", ["method", "code"], registry=own
@@ -229,6 +243,9 @@ class Metrics:
         """Set the values that are read at each scrape."""
         for state in _LIVING:
             self._sessions.labels(state.value).set(now.sessions.get(state, 0))
+        self._tenant_sessions.clear()
+        for tenant, count in now.tenants.items():
+            self._tenant_sessions.labels(self._tenant_label(tenant)).inc(count)
         self._permits_used.set(now.used_permits)
         self._permits_limit.set(now.permits)
         self._waiting.set(now.waiting)
@@ -302,6 +319,11 @@ class Metrics:
         """Record the end of a call."""
         self._rpcs_open.labels(method).dec()
         self._rpcs.labels(method, code).inc()
+
+    @never_raises
+    def quota_refused(self, tenant: str, quota: str) -> None:
+        """Record a refusal because a tenant is at one of its quotas."""
+        self._quota_refusals.labels(self._tenant_label(tenant), quota).inc()
 
     @never_raises
     def protection_off(self, protection: str) -> None:

@@ -16,7 +16,7 @@ import structlog
 from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InvalidField
 from liveavatar_gateway.core.messages import Event
 from liveavatar_gateway.rooms.access import LiveKitAccess
-from liveavatar_gateway.rooms.tokens import LiveKitRooms
+from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.account import Account
 from liveavatar_gateway.upstream.errors import is_answered, is_denied
@@ -66,7 +66,7 @@ class Pool:
         metrics: Metrics,
         *,
         stop_orphans: Callable[[], Awaitable[int]] = no_orphans,
-        rooms: LiveKitRooms | None = None,
+        rooms: RoomServers | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """Prepare; nothing runs before the first `start` or `adopt`.
@@ -81,7 +81,7 @@ class Pool:
             rng: Source of jitter.
         """
         self.account = account
-        self.rooms = rooms
+        self.rooms = rooms or RoomServers(None)
         self.metrics = metrics
         self._config = config
         self._stop_orphans = stop_orphans
@@ -243,12 +243,13 @@ class Pool:
     def _livekit_room(self, request: AvatarRequest) -> LiveKitAccess | None:
         if request.participant is None:
             return None
-        if self.rooms is None:
+        rooms = self.rooms.of(request.participant.tenant)
+        if rooms is None:
             # Another process, with other settings, accepted the request.
             raise InvalidField(
                 "this gateway has no LiveKit server for the session's own room", field="livekit_room"
             )
-        return self.rooms.avatar(request.participant, max_duration_s=request.max_duration_s)
+        return rooms.avatar(request.participant, max_duration_s=request.max_duration_s)
 
     async def _start(self, permit: Permit, minted: Minted, journal: UpstreamJournal) -> UpstreamSession:
         self.account.add_session(minted.session_id)

@@ -2,8 +2,10 @@
 
 from acceptance.auth.cost import COST
 from acceptance.auth.matrix import MATRIX
+from acceptance.auth.money import MONEY
+from acceptance.auth.rotation import ROTATION
 from acceptance.auth.sharing import SHARING
 from acceptance.auth.suspension import SUSPENSION
 
-LINES = (MATRIX, SHARING, SUSPENSION, *COST)
+LINES = (MATRIX, SHARING, MONEY, ROTATION, SUSPENSION, *COST)
 """Lines in the order in which they run."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testkit import processes
+from testkit.certificates import Authority
 from testkit.tenants import TenantsFile
 from testkit.tokens import TokenIssuer
 
@@ -60,3 +61,18 @@ def stage(*tenants: str, authenticates: bool = True, **settings: object) -> Iter
             settings["auth_file"] = file.path
         with processes.gateway(emulator.url, **settings) as gateway:
             yield Stage(emulator=emulator, gateway=gateway, tenants=file, issuer=issuer, jwks=jwks, folder=folder)
+
+
+@contextlib.contextmanager
+def certificates(authority: Authority) -> Iterator[dict[str, Path]]:
+    """Write a server's certificate; yields the settings of the files."""
+    server = authority.server()
+    contents = {"ca.pem": authority.certificate, "cert.pem": server.certificate, "key.pem": server.key}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            Path(folder, name).write_bytes(content)
+        yield {
+            "tls_cert_file": Path(folder, "cert.pem"),
+            "tls_key_file": Path(folder, "key.pem"),
+            "tls_client_ca_file": Path(folder, "ca.pem"),
+        }

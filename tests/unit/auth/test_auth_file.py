@@ -210,3 +210,46 @@ def test_a_budget_needs_a_registry():
     with pytest.raises(UnusableAuthFile, match=r"tenants\.acme\.budget needs a registry.*GATEWAY_REGISTRY_FILE"):
         config.require_countable(has_registry=False)
     parse(b"[tenants.acme]").require_countable(has_registry=False)
+
+
+class TestRooms:
+    TEXT = """
+[tenants.acme.rooms]
+livekit_url = "wss://own"
+livekit_key = "own"
+livekit_secret_file = "{}"
+"""
+
+    def test_a_tenant_may_bring_its_own_livekit_server(self, tmp_path):
+        secret, file = tmp_path / "secret", tmp_path / "tenants.toml"
+        secret.write_text("s" * 32 + "\n")
+        file.write_text(self.TEXT.format(secret))
+        before = read(file)
+        server = before.tenants["acme"].rooms.server
+        assert (server.url, server.api_key, server.api_secret) == ("wss://own", "own", "s" * 32)
+        assert "s" * 32 not in repr(before)
+        assert read(file) == before
+        secret.write_text("t" * 32)
+        assert read(file) != before, "a changed secret is a changed file"
+
+    @pytest.mark.parametrize("content", [b"", b"\xff", b"x" * 5000])
+    def test_an_unusable_secret_is_named_by_its_file(self, tmp_path, content):
+        secret, file = tmp_path / "secret", tmp_path / "tenants.toml"
+        secret.write_bytes(content)
+        file.write_text(self.TEXT.format(secret))
+        with pytest.raises(UnusableAuthFile, match=str(secret)):
+            read(file)
+
+    @pytest.mark.parametrize(
+        ("text", "cause"),
+        [
+            ('livekit_url = "wss://own"', "belong together"),
+            ('livekit_url = "https://own"', "does not match"),
+            ('livekit_url = "wss://own"\nlivekit_key = "k"\nlivekit_secret_file = "s"', "absolute"),
+        ],
+    )
+    def test_half_a_server_is_refused(self, text, cause):
+        assert cause in refusal(f"[tenants.acme.rooms]\n{text}")
+
+    def test_without_a_server_of_its_own_a_tenant_uses_the_common_one(self):
+        assert parse(b"[tenants.acme]").tenants["acme"].rooms.server is None

@@ -133,3 +133,10 @@ def test_changed_quotas_count_from_the_next_check_on():
     rig.file["acme"] = Quotas(max_sessions=2, opens_per_min=6000)
     rig.limiter.admit_session("acme", waits=False)
     refused(rig.limiter.admit_session, "acme", waits=False)
+
+
+def test_refusals_are_noted_with_their_quota():
+    noted = []
+    limiter = Limiter(lambda _: Quotas(max_sessions=0), refused=lambda *refusal: noted.append(refusal))
+    refused(limiter.admit_session, "acme", waits=False)
+    assert noted == [("acme", "max_sessions")]

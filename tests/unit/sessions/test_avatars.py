@@ -13,6 +13,7 @@ from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.outputs import Send
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
@@ -45,7 +46,7 @@ class Upstream:
 class Pool:
     """Starts one upstream session after the other."""
 
-    rooms = None
+    rooms = RoomServers(None)
 
     def __init__(self) -> None:
         self.upstreams: list[Upstream] = []
@@ -193,7 +194,7 @@ async def test_one_that_another_process_drives_by_now_is_left_to_it(avatars, jou
 
 async def test_what_happened_is_told_the_same_way_after_other_avatars_have_followed(avatars, pool):
     """Times and rooms are those of the event, whoever speaks by the time it is told again."""
-    pool.rooms = Rooms()
+    pool.rooms = RoomServers(Rooms())
     core = avatars._core
     await avatars.start(None)
     core.socket_opened(0.0)

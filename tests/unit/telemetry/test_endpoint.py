@@ -11,7 +11,14 @@ from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 
 def client(*, draining: bool = False, refusal: str = "") -> httpx.AsyncClient:
     snapshot = Snapshot(
-        sessions=Counter(), used_permits=2, permits=5, waiting=1, stops_pending=0, draining=draining, tasks=3
+        sessions=Counter(),
+        tenants=Counter(),
+        used_permits=2,
+        permits=5,
+        waiting=1,
+        stops_pending=0,
+        draining=draining,
+        tasks=3,
     )
     endpoint = Endpoint(Metrics(), lambda: snapshot, lambda: refusal, host="127.0.0.1", port=0)
     transport = httpx.ASGITransport(app=endpoint._app())

@@ -104,10 +104,12 @@ def test_states_reasons_and_outcomes_are_there_before_they_happen():
 def test_a_look_sets_every_gauge_and_puts_states_without_sessions_back_to_nothing():
     metrics = Metrics()
     look = {"used_permits": 3, "permits": 5, "waiting": 1, "stops_pending": 2, "draining": True, "tasks": 7}
-    metrics.update(Snapshot(sessions={SessionState.READY: 3}, **look))
-    metrics.update(Snapshot(sessions={SessionState.ENDING: 1}, **look))
+    metrics.update(Snapshot(sessions={SessionState.READY: 3}, tenants={"acme": 2, "beta": 1}, **look))
+    metrics.update(Snapshot(sessions={SessionState.ENDING: 1}, tenants={"acme": 1}, **look))
     assert _value(metrics, "gateway_sessions", state="ready") == 0
     assert _value(metrics, "gateway_sessions", state="ending") == 1
+    assert _value(metrics, "gateway_tenant_sessions", tenant="acme") == 1
+    assert _value(metrics, "gateway_tenant_sessions", tenant="beta") is None
     shown = [
         _value(metrics, f"gateway_{name}")
         for name in (
@@ -197,3 +199,9 @@ def test_a_metric_that_cannot_be_recorded_raises_nothing_and_is_logged_once(caps
     metrics.packet_sent(10)
     metrics.packet_sent(10)
     assert capsys.readouterr().out.count("telemetry.failed") == 1
+
+
+def test_refusals_by_a_quota_are_counted_by_tenant_and_quota():
+    metrics = Metrics()
+    metrics.quota_refused("acme", "max_sessions")
+    assert _value(metrics, "gateway_quota_refusals_total", tenant="acme", quota="max_sessions") == 1

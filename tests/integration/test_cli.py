@@ -25,7 +25,7 @@ from liveavatar_gateway.audio.convert import convert_all
 from liveavatar_gateway.audio.formats import AudioFormat, Encoding
 from liveavatar_gateway.cli import say, sessions
 from testkit.caller import AVATAR
-from testkit.certificates import make_certificate
+from testkit.certificates import Authority, make_certificate
 from testkit.processes import Emulator, Gateway
 from testkit.processes import gateway as start_gateway
 from testkit.speech import sound
@@ -72,6 +72,21 @@ def nowhere() -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def open_to_others(tmp_path: Path) -> dict[str, str]:
+    """Settings of a gateway that other machines may reach: TLS, certificates of callers, and all of them equal."""
+    authority = Authority()
+    signed = authority.server()
+    contents = {
+        "tls_cert_file": signed.certificate,
+        "tls_key_file": signed.key,
+        "tls_client_ca_file": authority.certificate,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return {"anonymous": "1", **{name: str(tmp_path / name) for name in contents}}
 
 
 @pytest.fixture
@@ -185,27 +200,39 @@ def test_a_taken_port_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (
-            {"GATEWAY_HOST": "192.0.2.1"},
-            "GATEWAY_HOST: cannot listen on 192.0.2.1:0: 192.0.2.1 is not an address of",
-        ),
-        (
-            {"GATEWAY_HOST": "no.such.invalid"},
-            "GATEWAY_HOST: cannot listen on no.such.invalid:0: no.such.invalid is",
-        ),
-        (
-            {"GATEWAY_ADMIN_HOST": "2001:db8::1", "GATEWAY_ADMIN_PORT": "0"},
-            "GATEWAY_ADMIN_HOST: cannot listen on [2",
-        ),
-    ],
+    ("host", "words"),
+    [("192.0.2.1", "192.0.2.1 is not an address of"), ("no.such.invalid", "no.such.invalid is")],
 )
-def test_an_address_that_cannot_be_listened_on_is_told_with_its_setting(settings, words):
-    done = run("serve", LIVEAVATAR_API_KEY="key", GATEWAY_REGISTRY_FILE="off", **{"GATEWAY_PORT": "0", **settings})
+def test_an_address_that_cannot_be_listened_on_is_told_with_its_setting(host, words):
+    done = run(
+        "serve",
+        LIVEAVATAR_API_KEY="key",
+        GATEWAY_REGISTRY_FILE="off",
+        GATEWAY_ANONYMOUS="1",
+        GATEWAY_PLAINTEXT="behind-proxy",
+        GATEWAY_HOST=host,
+        GATEWAY_PORT="0",
+    )
     assert done.returncode == 78
-    assert done.stderr.startswith(f"liveavatar-gateway: {words}")
-    assert done.stderr.count("\n") == 1
+    *logged, told = done.stderr.splitlines()
+    assert [line.partition("protection=")[2] for line in logged] == ["anonymous", "plaintext"]
+    assert told.startswith(f"liveavatar-gateway: GATEWAY_HOST: cannot listen on {host}:0: {words}")
+
+
+def test_an_address_for_operators_that_cannot_be_listened_on_is_told_with_its_setting(open_to_others):
+    done = run(
+        "serve",
+        LIVEAVATAR_API_KEY="key",
+        GATEWAY_REGISTRY_FILE="off",
+        GATEWAY_PORT="0",
+        GATEWAY_ADMIN_HOST="2001:db8::1",
+        GATEWAY_ADMIN_PORT="0",
+        **{f"GATEWAY_{name.upper()}": value for name, value in open_to_others.items()},
+    )
+    assert done.returncode == 78
+    logged, told = done.stderr.splitlines()
+    assert "tls.certificate" in logged
+    assert told.startswith("liveavatar-gateway: GATEWAY_ADMIN_HOST: cannot listen on [2")
 
 
 @pytest.mark.parametrize("command", ["serve", "check-config"])
@@ -233,20 +260,32 @@ def test_a_broken_certificate_is_told_as_what_it_is(tmp_path, command):
         assert words in done.stderr
 
 
-@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_a_gateway_listens_on_ipv6(emulator, host):
     with start_gateway(emulator.url, host=host, admin_host=host, admin_port=0, metrics_port=0) as found:
         bracketed = f"[{host.strip('[]')}]"
         assert found.address.startswith(f"{bracketed}:")
         assert found.admin_address.startswith(f"{bracketed}:")
         assert found.process.logged(f"listens on {found.address}")
-        port = found.address.rpartition(":")[2]
-        assert run("sessions", "list", "--address", f"[::1]:{port}").returncode == 0
-        assert run("admin", "status", "--address", found.admin_address.replace("[::]", "[::1]")).returncode == 0
-        assert httpx.get(str(found.metrics).replace("[::]", "[::1]")).status_code == 200
-        if host == "::":
-            assert run("sessions", "list", "--address", f"127.0.0.1:{port}").returncode == 0
-            assert httpx.get(str(found.metrics).replace("[::]", "127.0.0.1")).status_code == 200
+        assert run("sessions", "list", "--address", found.address).returncode == 0
+        assert run("admin", "status", "--address", found.admin_address).returncode == 0
+        assert httpx.get(str(found.metrics)).status_code == 200
+
+
+def test_a_gateway_listens_on_all_addresses_of_both_versions(emulator, open_to_others):
+    certificate, key = open_to_others["tls_cert_file"], open_to_others["tls_key_file"]
+    shown = ("--ca", open_to_others["tls_client_ca_file"], "--client-cert", certificate, "--client-key", key)
+    with start_gateway(
+        emulator.url, host="::", admin_host="::", admin_port=0, metrics_port=0, **open_to_others
+    ) as found:
+        assert found.address.startswith("[::]:")
+        assert found.admin_address.startswith("[::]:")
+        assert found.process.logged(f"listens on {found.address}")
+        for host in ("[::1]", "127.0.0.1"):
+            addresses = found.address.replace("[::]", host), found.admin_address.replace("[::]", host)
+            assert run("sessions", "list", "--address", addresses[0], *shown).returncode == 0
+            assert run("admin", "status", "--address", addresses[1], *shown).returncode == 0
+            assert httpx.get(str(found.metrics).replace("[::]", host)).status_code == 200
 
 
 def test_an_ipv6_address_without_brackets_gets_the_right_form():

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Quotas(BaseModel):
-    """Limits of one tenant, over all processes of the gateway. Durations are in seconds."""
+    """Limits of one tenant in each process of the gateway (docs/decisions, 0018). Durations are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 

@@ -27,7 +27,7 @@ class GatewayError(Exception):
         *,
         field: str | None = None,
         retry_after_s: float | None = None,
-        facts: Mapping[str, object] | None = None,
+        values: Mapping[str, object] | None = None,
         **metadata: object,
     ) -> None:
         """Create an error that tells a caller how to react.
@@ -36,7 +36,7 @@ class GatewayError(Exception):
             message: What happened and the next step, for a human.
             field: Path of the request field at fault, as in `spec.avatar_id`.
             retry_after_s: Wait after which the same call may succeed; None when no wait helps.
-            facts: Values in the message, for a program.
+            values: Values in the message, for a program.
             metadata: More of these values, as keyword arguments.
         """
         super().__init__(message)
@@ -44,7 +44,7 @@ class GatewayError(Exception):
         self.field = field
         self.retry_after_s = retry_after_s
         self.metadata: Mapping[str, str] = {
-            key: str(value) for key, value in {**(facts or {}), **metadata}.items()
+            key: str(value) for key, value in {**(values or {}), **metadata}.items()
         }
 
 
@@ -453,10 +453,10 @@ class CapacityExhausted(CapacityError):
     reason = "CAPACITY_EXHAUSTED"
 
     def __init__(
-        self, message: str, *, scope: str, retry_after_s: float, facts: Mapping[str, object] | None = None
+        self, message: str, *, scope: str, retry_after_s: float, values: Mapping[str, object] | None = None
     ) -> None:
         """Create the error with the scope of the limit: `upstream_account`, `replica`, `session` or `stream`."""
-        super().__init__(message, retry_after_s=retry_after_s, facts=facts, scope=scope)
+        super().__init__(message, retry_after_s=retry_after_s, values=values, scope=scope)
 
     @property
     def scope(self) -> str:
@@ -552,8 +552,8 @@ class RegistryUnavailable(OwnershipError):
 
     reason = "REGISTRY_UNAVAILABLE"
 
-    def __init__(self, message: str, *, facts: Mapping[str, object] | None = None) -> None:
-        super().__init__(message, retry_after_s=1.0, facts=facts)
+    def __init__(self, message: str, *, values: Mapping[str, object] | None = None) -> None:
+        super().__init__(message, retry_after_s=1.0, values=values)
 
 
 class UpstreamUnauthenticated(UpstreamError):

@@ -45,7 +45,7 @@ class RotationPlan:
 
     def __init__(self, config: RotationConfig, speech: SpeechConfig) -> None:
         self._config = config
-        self._finish_s = speech.scheduler.max_lead_s + speech.start_delay_s + speech.parting_grace_s + _RESERVE_S
+        self._finish_s = speech.scheduler.max_lead_s + speech.start_delay_s + speech.handover_grace_s + _RESERVE_S
         self._prepare_at_s: float | None = None
         self._stop_at_s = self._last_moment_s = 0.0
         self.standby = StandbyState.NONE

@@ -69,7 +69,7 @@ class Database:
         if _file_id(self.path) != self._file_id:
             raise RegistryUnavailable(
                 f"the registry {self.path} was removed or replaced while the gateway ran; restart the gateway",
-                facts={"error": "removed or replaced"},
+                values={"error": "removed or replaced"},
             )
 
     async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -139,7 +139,7 @@ def unavailable(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         raise RegistryUnavailable(
             f"the registry {path} cannot be used: {error}; check its disk and its permissions",
-            facts={"error": str(error)},
+            values={"error": str(error)},
         ) from error
 
 

@@ -94,7 +94,7 @@ def make_registry(config: RegistryConfig) -> Registry:
     except OSError as error:
         raise RegistryUnavailable(
             f"the registry {path} cannot be used: {error}; name a file where this user may write, or `{OFF}`",
-            facts={"error": str(error)},
+            values={"error": str(error)},
         ) from error
     except (BadKey, UnicodeDecodeError) as error:
         raise BadKey(f"the key of the registry {path} cannot be used: {error}") from None

@@ -119,7 +119,7 @@ def upgrade(connection: sqlite3.Connection, name: str) -> None:
             raise RegistryUnavailable(
                 f"{name} was made by another version of the gateway (schema {version}, this version has "
                 f"{VERSION}); give this gateway a file of its own with GATEWAY_REGISTRY_FILE",
-                facts={"schema": version},
+                values={"schema": version},
             )
         for statement in SCHEMA if version == 0 else ():
             connection.execute(statement)

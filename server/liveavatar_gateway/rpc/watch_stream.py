@@ -123,7 +123,7 @@ class WatchStream:
                 f"this stream watches {_MAX_WATCHED} sessions; watch fewer on each, by their labels",
                 scope="stream",
                 retry_after_s=1.0,
-                facts={"limit": _MAX_WATCHED},
+                values={"limit": _MAX_WATCHED},
             )
         else:
             self._sent[session_id] = after_sequence

@@ -139,7 +139,7 @@ def restore_error(stored: StoredError | None) -> GatewayError | None:
     known = next((kind for kind in reversed(kinds) if kind.reason == reason), InternalError)
     # The class's own constructor would build message and metadata from values that are not stored.
     error = known.__new__(known)
-    GatewayError.__init__(error, message, facts=metadata)
+    GatewayError.__init__(error, message, values=metadata)
     return error
 
 

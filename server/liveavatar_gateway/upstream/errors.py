@@ -83,48 +83,48 @@ class Answer:
 def refusal(answer: Answer) -> GatewayError:
     """Return the error for a response outside 2xx. The HTTP status decides first, then code and message."""
     said = f"LiveAvatar: {answer.message}" if answer.message else f"LiveAvatar answered {answer.status}"
-    facts: dict[str, object] = {"endpoint": answer.endpoint, "http_status": answer.status}
+    values: dict[str, object] = {"endpoint": answer.endpoint, "http_status": answer.status}
     if answer.code is not None:
-        facts["upstream_code"] = answer.code
+        values["upstream_code"] = answer.code
     if answer.message:
-        facts["upstream_message"] = answer.message
+        values["upstream_message"] = answer.message
     if not answer.own:
-        facts[FOREIGN] = "true"
+        values[FOREIGN] = "true"
     if answer.status == 429:
-        return UpstreamRateLimited(said, retry_after_s=answer.retry_after_s or 1.0, facts=facts)
+        return UpstreamRateLimited(said, retry_after_s=answer.retry_after_s or 1.0, values=values)
     if answer.status >= 500:
-        return _server_error(answer, said, facts)
+        return _server_error(answer, said, values)
     if not answer.own:
         return UpstreamProtocol(
             f"{answer.status} response that is not in LiveAvatar's form: "
             f"{answer.message or 'empty body'}; check LIVEAVATAR_API_URL and proxies on the way",
             retry_after_s=1.0,
-            facts=facts,
+            values=values,
         )
     if answer.status in (402, 403, 409):
-        return _limit(answer, said, facts)
+        return _limit(answer, said, values)
     if answer.status == 401:
         return UpstreamUnauthenticated(
             f"{said}; check LIVEAVATAR_API_KEY (not a HeyGen key; make one at app.liveavatar.com/developers)",
-            facts=facts,
+            values=values,
         )
-    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
+    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), values=values)
 
 
-def _limit(answer: Answer, said: str, facts: dict[str, object]) -> GatewayError:
+def _limit(answer: Answer, said: str, values: dict[str, object]) -> GatewayError:
     message = answer.message.lower()
     if answer.code in _CREDIT_CODES or "credit" in message or answer.status == 402:
-        return UpstreamCreditsExhausted(f"{said}; add credits to the account", facts=facts)
+        return UpstreamCreditsExhausted(f"{said}; add credits to the account", values=values)
     if answer.code in _CONCURRENCY_CODES or "concurrency" in message or answer.status == 409:
         return CapacityExhausted(
             f"{said}; another program uses the account too, or GATEWAY_MAX_SESSIONS is above its limit",
             scope="upstream_account",
             retry_after_s=answer.retry_after_s or 1.0,
-            facts=facts,
+            values=values,
         )
     if answer.code in _PLAN_CODES or "plan" in message:
-        return UpstreamPlanRequired(f"{said}; ask for a lower quality, or change the plan", facts=facts)
-    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), facts=facts)
+        return UpstreamPlanRequired(f"{said}; ask for a lower quality, or change the plan", values=values)
+    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), values=values)
 
 
 def is_denied(error: GatewayError) -> bool:
@@ -155,9 +155,9 @@ def _is_own(status: int, body: Mapping[str, Any] | None, detail: Mapping[str, An
     return _integer(body.get("code")) is not None and "data" in body and isinstance(body.get("message"), str)
 
 
-def _server_error(answer: Answer, said: str, facts: dict[str, object]) -> GatewayError:
+def _server_error(answer: Answer, said: str, values: dict[str, object]) -> GatewayError:
     origin = "a fault of LiveAvatar" if answer.own else "a fault of LiveAvatar or of a proxy in front of it"
-    return UpstreamUnreachable(f"{said}; {origin}", retry_after_s=answer.retry_after_s or 1.0, facts=facts)
+    return UpstreamUnreachable(f"{said}; {origin}", retry_after_s=answer.retry_after_s or 1.0, values=values)
 
 
 def _object(content: bytes) -> Mapping[str, Any] | None:

@@ -268,5 +268,5 @@ class Permits:
             "end a session, wait longer, or raise GATEWAY_MAX_SESSIONS if the account allows more",
             scope="upstream_account",
             retry_after_s=1.0,
-            facts={"limit": self._config.limit, "waiting": len(self._queue)},
+            values={"limit": self._config.limit, "waiting": len(self._queue)},
         )

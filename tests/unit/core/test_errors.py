@@ -40,7 +40,7 @@ EXAMPLES = [
     e.QuotaExceeded("acme", "max_sessions", limit=1, used=1, retry_after_s=1.0),
     e.AvatarNotAllowed("0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11", "acme", field="spec.avatar_id"),
     e.CreditExceeded(10, 5, 0.5),
-    e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, facts={"limit": 3}),
+    e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, values={"limit": 3}),
     e.BudgetExhausted(
         "acme", period="day", used=60, limit=60, until="2026-12-01T00:00:00+00:00", retry_after_s=3600.0
     ),
@@ -78,7 +78,7 @@ def test_metadata_is_text_as_grpc_wants_it(error):
 
 
 def test_facts_and_named_metadata_are_kept_together():
-    error = e.UpstreamRejected("no", facts={"http_status": 400}, endpoint="/x")
+    error = e.UpstreamRejected("no", values={"http_status": 400}, endpoint="/x")
     assert error.metadata == {"http_status": "400", "endpoint": "/x"}
 
 
@@ -102,7 +102,7 @@ def test_who_asked_the_wrong_process_is_told_which_is_the_right_one_if_that_is_k
 
 def test_what_passes_says_when_to_come_back():
     assert e.Draining().retry_after_s == 1.0
-    broken = e.RegistryUnavailable("the registry r.db cannot be used", facts={"error": "disk I/O error"})
+    broken = e.RegistryUnavailable("the registry r.db cannot be used", values={"error": "disk I/O error"})
     assert (broken.retry_after_s, broken.metadata["error"]) == (1.0, "disk I/O error")
 
 

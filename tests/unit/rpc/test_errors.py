@@ -54,7 +54,7 @@ EXAMPLES = {
         e.EventsCompacted(1, 5),
         e.RequestIdReused("r-1"),
         e.CreditExceeded(10, 5, 0.25),
-        e.CapacityExhausted("full", scope="upstream_account", retry_after_s=1.5, facts={"limit": 3}),
+        e.CapacityExhausted("full", scope="upstream_account", retry_after_s=1.5, values={"limit": 3}),
         e.BudgetExhausted(
             "acme", period="day", used=60, limit=60, until="2026-12-01T00:00:00+00:00", retry_after_s=3600.0
         ),
@@ -62,7 +62,7 @@ EXAMPLES = {
         e.AudioStreamSuperseded("s-1"),
         e.Draining(),
         e.OwnerMoved("s-1", address="127.0.0.1:50051"),
-        e.RegistryUnavailable("disk full", facts={"error": "disk I/O error"}),
+        e.RegistryUnavailable("disk full", values={"error": "disk I/O error"}),
         e.UpstreamUnauthenticated("check the key", http_status=401),
         e.UpstreamCreditsExhausted("add credits", http_status=403),
         e.UpstreamPlanRequired("lower the quality", http_status=403),
@@ -208,7 +208,7 @@ def test_an_error_fits_into_trailers_however_much_it_has_to_say(word, kind):
     error = {
         "ended": e.SessionEnded("s-1", "UPSTREAM_ENDED", long),
         "rejected": e.UpstreamRejected(long, field="spec.avatar_id", upstream_message=long),
-        "many facts": e.UpstreamProtocol(long, facts={f"fact_{number}": long for number in range(8)}),
+        "many facts": e.UpstreamProtocol(long, values={f"fact_{number}": long for number in range(8)}),
     }[kind]
     fitting = fit_to_trailers(error)
     status = status_of(fitting)

@@ -83,7 +83,7 @@ class GoneUpstream:
         self._core = core
 
     async def connect(self, _: Any) -> Any:
-        raise UpstreamUnreachable("refused", facts={"http_status": "403"})
+        raise UpstreamUnreachable("refused", values={"http_status": "403"})
 
     async def remote_status(self) -> Any:
         self._core.over = True

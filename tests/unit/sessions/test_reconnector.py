@@ -35,7 +35,7 @@ class Upstream:
             await asyncio.sleep(0)
             time.sleep(self._suspended_s)  # noqa: ASYNC251 - a suspended process
         if self.tries <= self._refusals:
-            raise UpstreamUnreachable("refused", facts={"http_status": self._http_status})
+            raise UpstreamUnreachable("refused", values={"http_status": self._http_status})
         return self
 
     async def remote_status(self) -> Any:

@@ -47,7 +47,7 @@ class SpeechConfig:
     upstream is interrupted and sent again, once; the second time the utterance fails."""
     lost_grace_s: float = 2.0
     """Time after the estimated end at which an end is inferred that a lost socket may have reported."""
-    parting_grace_s: float = 1.0
+    handover_grace_s: float = 1.0
     """Time after the estimated end of the outgoing avatar's audio at which the next one takes over, when
     LiveAvatar does not report that end. Lower makes a shorter gap inside an utterance, and may cut the word before
     the gap."""

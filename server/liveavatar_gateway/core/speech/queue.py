@@ -92,7 +92,7 @@ class UtteranceQueue:
                 f"{len(self.active)} utterances are queued; wait until one has ended",
                 scope="session",
                 retry_after_s=1.0,
-                facts={"limit": self._config.max_utterances},
+                values={"limit": self._config.max_utterances},
             )
         utterance = self._utterance(utterance_id or self.new_id(), self.new_id(), audio_input)
         self.active.append(utterance)

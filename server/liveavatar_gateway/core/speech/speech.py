@@ -43,7 +43,7 @@ class Speech:
         self._queue = queue = UtteranceQueue(config, new_id)
         self._acks = AckTracker(config, queue)
         self._interrupts = Interrupts(queue, self._acks, timeout_s=config.interrupt_timeout_s)
-        self.handover = Handover(queue, self._interrupts, grace_s=config.parting_grace_s)
+        self.handover = Handover(queue, self._interrupts, grace_s=config.handover_grace_s)
         self._playback = PlaybackTracker(config, queue, self._acks, self._interrupts, self.handover)
         self._underruns = Underruns(queue, self._interrupts)
         self._sender = Sender(config, queue, self._acks, self._interrupts, self.handover)

@@ -39,7 +39,8 @@ class Settings(BaseSettings):
     )
     admin_host: str = Field(
         "127.0.0.1",
-        description="Listen address of AdminService. Every client that reaches it can end any session.",
+        description="Listen address of AdminService. Without GATEWAY_AUTH_FILE, every client that reaches it can "
+        "end any session.",
     )
     admin_port: int | None = Field(
         None,

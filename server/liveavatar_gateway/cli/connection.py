@@ -32,14 +32,13 @@ KEY_FILE_VARIABLE: Final = "LIVEAVATAR_GATEWAY_KEY_FILE"
 TOKEN_FILE_VARIABLE: Final = "LIVEAVATAR_GATEWAY_TOKEN_FILE"  # noqa: S105 - a name, no secret
 
 _ANOTHER: Final = "or name a running one: --address HOST:PORT"
+_TRUST: Final = (
+    "--ca FILE names the authority that has signed the gateway's certificate, and --address HOST:PORT a host "
+    "that the certificate names"
+)
 _BY_TEXT: Final = (
-    (
-        "CERTIFICATE_VERIFY_FAILED",
-        (
-            "--ca FILE names the authority that has signed the gateway's certificate, and --address HOST:PORT a "
-            "host that the certificate names"
-        ),
-    ),
+    ("CERTIFICATE_VERIFY_FAILED", _TRUST),
+    ("Hostname Verification", _TRUST),
     (
         "Socket closed",
         (

@@ -260,6 +260,24 @@ def test_a_broken_certificate_is_told_as_what_it_is(tmp_path, command):
         assert words in done.stderr
 
 
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_unusable_authorities_of_callers_are_named(tmp_path, command):
+    certificate, key = make_certificate(tmp_path)
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    done = run(
+        command,
+        LIVEAVATAR_API_KEY="key",
+        GATEWAY_REGISTRY_FILE="off",
+        GATEWAY_PORT="0",
+        GATEWAY_TLS_CERT_FILE=str(certificate),
+        GATEWAY_TLS_KEY_FILE=str(key),
+        GATEWAY_TLS_CLIENT_CA_FILE=str(broken),
+    )
+    assert done.returncode == 78
+    assert f"GATEWAY_TLS_CLIENT_CA_FILE: {broken} holds no usable PEM certificate" in done.stderr
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_a_gateway_listens_on_ipv6(emulator, host):
     with start_gateway(emulator.url, host=host, admin_host=host, admin_port=0, metrics_port=0) as found:

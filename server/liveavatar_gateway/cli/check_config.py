@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from liveavatar_gateway.auth import auth_file
-from liveavatar_gateway.certificates import read_pair
+from liveavatar_gateway.certificates import read_authorities, read_pair
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
 from liveavatar_gateway.config import PREFIX, ConfigError, Settings, components, exposure
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
@@ -38,10 +38,7 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     shown: dict[str, Any] = settings.shown()
     try:
         exposure.check(settings)
-        if settings.auth_file is not None:
-            shown["tenants"] = len(
-                auth_file.read(settings.auth_file, has_registry=components.access(settings).has_registry).tenants
-            )
+        shown |= _about_callers(settings)
     except (ConfigError, auth_file.UnusableAuthFile) as error:
         fail(str(error))
     config = components.registry(settings)
@@ -69,6 +66,16 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
             )
     if not settings.api_key.get_secret_value():
         fail("no API key: set LIVEAVATAR_API_KEY (make one at app.liveavatar.com/developers)")
+
+
+def _about_callers(settings: Settings) -> dict[str, int]:
+    """Check the files that decide who may call."""
+    if settings.tls_client_ca_file is not None:
+        read_authorities(settings.tls_client_ca_file)
+    if settings.auth_file is None:
+        return {}
+    has_registry = components.access(settings).has_registry
+    return {"tenants": len(auth_file.read(settings.auth_file, has_registry=has_registry).tenants)}
 
 
 def _certificate_end(cert_file: Path, key_file: Path) -> str:

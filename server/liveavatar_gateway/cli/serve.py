@@ -42,8 +42,8 @@ def serve(config_file: Path | None, ready_file: Path | None, **flags: Any) -> No
     """Serve until SIGTERM or Ctrl-C, then drain.
 
     The first signal drains: new sessions are refused, speech may end within GATEWAY_DRAIN_GRACE_S, then all
-    sessions are ended at LiveAvatar. A second signal ends all sessions at once. SIGHUP reloads the files of the
-    TLS certificate and of keys; if the terminal was closed, SIGHUP drains.
+    sessions are ended at LiveAvatar. A second signal ends all sessions at once. SIGHUP reloads the files of
+    TLS, tenants and keys; if the terminal was closed, SIGHUP drains.
 
     Requires LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE). All other settings have defaults, which
     `check-config --help` lists.

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     host: str = Field(
         "127.0.0.1",
-        description="Listen address; 0.0.0.0 and :: both mean every address, IPv4 and IPv6.",
+        description="Listen address; on the gRPC ports 0.0.0.0 and :: both mean every address, IPv4 and IPv6.",
     )
     port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 selects a free port.")
     advertised_address: str | None = Field(

@@ -33,8 +33,8 @@ TOKEN_FILE_VARIABLE: Final = "LIVEAVATAR_GATEWAY_TOKEN_FILE"  # noqa: S105 - a n
 
 _ANOTHER: Final = "or name a running one: --address HOST:PORT"
 _TRUST: Final = (
-    "--ca FILE names the authority that has signed the gateway's certificate, and --address HOST:PORT a host "
-    "that the certificate names"
+    "with --tls the system must trust the gateway's certificate; --ca FILE names the authority that has signed "
+    "it, and --address HOST:PORT a host that it names"
 )
 _BY_TEXT: Final = (
     ("CERTIFICATE_VERIFY_FAILED", _TRUST),

@@ -86,7 +86,7 @@ def test_the_time_of_a_retry_is_for_people(retry_after, shown):
     ("text", "words"),
     [
         ("Tls handshake failed: CERTIFICATE_VERIFY_FAILED", "--ca FILE names the authority"),
-        ("UNAUTHENTICATED: Hostname Verification Check failed.", "a host that the certificate names"),
+        ("UNAUTHENTICATED: Hostname Verification Check failed.", "a host that it names"),
         ("UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", "--client-cert"),
         ("Connection refused", "--ca FILE or --tls"),
     ],

@@ -1,8 +1,8 @@
 """Check that no attribute is assigned from outside its object in packages where constructors do the wiring.
 
 An object that another module changes after construction has state that its own module does not know of. Accepted
-are `self.x = …`, attributes of an object that the same function has just constructed, and attributes of the
-module's own classes.
+are `self.x = …`, attributes of an object that the same function has just constructed, and, of a local variable,
+attributes that the module's own classes have.
 """
 
 import argparse
@@ -22,11 +22,39 @@ def _targets(statement: ast.stmt) -> Iterator[ast.expr]:
     match statement:
         case ast.Assign(targets=targets) | ast.Delete(targets=targets):
             for target in targets:
-                yield from target.elts if isinstance(target, ast.Tuple | ast.List) else (target,)
+                yield from _flat(target)
         case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
-            yield target
-        case ast.Expr(value=ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[target, *_])):
+            yield from _flat(target)
+        case ast.For(target=target) | ast.AsyncFor(target=target):
+            yield from _flat(target)
+        case ast.With(items=items) | ast.AsyncWith(items=items):
+            for item in items:
+                if item.optional_vars is not None:
+                    yield from _flat(item.optional_vars)
+        case ast.Expr(
+            value=ast.Call(
+                func=ast.Name(id="setattr" | "delattr") | ast.Attribute(attr="__setattr__" | "__delattr__"),
+                args=[target, *_],
+            )
+        ):
             yield ast.Attribute(value=target, attr="…", lineno=statement.lineno)
+
+
+def _flat(target: ast.expr) -> Iterator[ast.expr]:
+    """Yield the single targets of an assignment."""
+    match target:
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            for element in elements:
+                yield from _flat(element)
+        case ast.Starred(value=value):
+            yield from _flat(value)
+        case (
+            ast.Subscript(value=ast.Attribute(value=owner, attr="__dict__"))
+            | ast.Subscript(value=ast.Call(func=ast.Name(id="vars"), args=[owner]))
+        ):
+            yield ast.Attribute(value=owner, attr="…", lineno=target.lineno)
+        case _:
+            yield target
 
 
 def patches(source: str) -> Iterator[tuple[int, str]]:
@@ -41,10 +69,10 @@ def patches(source: str) -> Iterator[tuple[int, str]]:
             if isinstance(node, ast.Assign) and _constructs(node.value):
                 made |= {target.id for target in node.targets if isinstance(target, ast.Name)}
             for target in _targets(node):
-                if not isinstance(target, ast.Attribute) or target.attr in own:
+                if not isinstance(target, ast.Attribute):
                     continue
                 base = target.value
-                if isinstance(base, ast.Name) and (base.id in _OWN or base.id in made):
+                if isinstance(base, ast.Name) and (base.id in _OWN or base.id in made or target.attr in own):
                     continue
                 yield node.lineno, ast.unparse(target)
 

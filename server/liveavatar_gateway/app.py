@@ -1,11 +1,10 @@
 """Composition root: builds all components, owns them, and shuts them down in order."""
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import grpc
 import structlog
@@ -21,21 +20,15 @@ from liveavatar.gateway.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
-from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
+from liveavatar_gateway.addresses import host_port, listen_refusal
 from liveavatar_gateway.auditing import Auditing
 from liveavatar_gateway.auth.access import Access
 from liveavatar_gateway.auth.auth_file import UnusableAuthFile
-from liveavatar_gateway.certificates import (
-    ClientAuthorities,
-    KeyPair,
-    ServerCertificate,
-    read_authorities,
-    read_pair,
-)
 from liveavatar_gateway.config import ConfigError, Settings, components, exposure, read_secret
 from liveavatar_gateway.core.errors import BudgetExhausted, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.logs import dropped_line_count
+from liveavatar_gateway.ports import Ports, server_options
 from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.factory import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
@@ -45,7 +38,7 @@ from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.interceptors.authentication import AuthenticationInterceptor
-from liveavatar_gateway.rpc.interceptors.bounds import TRANSPORT_METADATA_BYTES, BoundsInterceptor
+from liveavatar_gateway.rpc.interceptors.bounds import BoundsInterceptor
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
 from liveavatar_gateway.rpc.interceptors.quotas import QuotaInterceptor
@@ -81,22 +74,9 @@ SERVICES: Final = (
 ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 CREATE: Final = "create"
 """Health service name for new sessions; the other names report readiness for streams and resumes."""
-_CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
-"""Difference between the largest accepted chunk and the largest message that gRPC reads."""
 _STOP_RESERVE_S: Final = 5.0
 """Largest part of the drain's grace that is reserved for stopping sessions upstream."""
 _MAX_LOGGED_IDS: Final = 100
-_SETTLE_S: Final = 0.3
-"""Time for which a watched file must be unchanged before it is read."""
-
-
-def _max_message_bytes(max_chunk_bytes: int) -> int:
-    """Return the size limit of incoming gRPC messages.
-
-    gRPC ends the stream of a larger message without one of our reasons. Chunks far above their own limit therefore
-    still fit: they are refused as CHUNK_TOO_LARGE, and only their utterance fails. Each stream holds one message.
-    """
-    return max(4 * max_chunk_bytes, max_chunk_bytes + _CHUNK_HEADROOM_BYTES)
 
 
 class App:
@@ -195,17 +175,13 @@ class App:
         self._drain = Drain(self.directory, self._set_serving)
         self.reloads = FileReloads()
         """Files that are read again on SIGHUP."""
-        self._certificate: ServerCertificate | None = None
-        self._client_ca: ClientAuthorities | None = None
+        self._ports = Ports(settings, self.reloads, self.metrics)
         self._auxiliary: list[asyncio.Task[None]] = []
         """Tasks that no session needs; cancelled first."""
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._lag: asyncio.Task[None] | None = None
         self._admin_server: grpc.aio.Server | None = None
-        self.port = 0
-        self.mtls_port: int | None = None
-        self.admin_port: int | None = None
 
     def _end_for_budget(self, session_id: str, error: BudgetExhausted) -> None:
         # The directory, in which sessions are found, is built after the billing that they use.
@@ -218,12 +194,17 @@ class App:
     @property
     def address(self) -> str:
         """Address of the gRPC port, `host:port`."""
-        return host_port(self._settings.host, self.port)
+        return self._ports.address
 
     @property
     def mtls_address(self) -> str:
         """Address of the port for callers with certificates, `host:port`; empty without one."""
-        return "" if self.mtls_port is None else host_port(self._settings.host, self.mtls_port)
+        return self._ports.mtls_address
+
+    @property
+    def admin_address(self) -> str:
+        """Address of AdminService, `host:port`; empty when it is off."""
+        return self._ports.admin_address
 
     @property
     def metrics_url(self) -> str | None:
@@ -231,11 +212,6 @@ class App:
         if self._endpoint is None:
             return None
         return f"http://{host_port(self._settings.host, self._endpoint.port)}/metrics"
-
-    @property
-    def admin_address(self) -> str:
-        """Address of AdminService, `host:port`; empty when it is off."""
-        return "" if self.admin_port is None else host_port(self._settings.admin_host, self.admin_port)
 
     async def __aenter__(self) -> Self:
         exposure.check(self._settings)
@@ -246,7 +222,8 @@ class App:
         await self.directory.__aenter__()
         await self._open_endpoint()
         server = grpc.aio.server(
-            interceptors=[MetricsInterceptor(self.metrics), *self._interceptors()], options=self._options()
+            interceptors=[MetricsInterceptor(self.metrics), *self._interceptors()],
+            options=server_options(self._settings),
         )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(
@@ -264,8 +241,8 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
-        self._read_certificates()
-        self._bind_callers(server)
+        self._ports.read_certificates()
+        self._ports.bind_callers(server)
         await self._serve_operators()
         # Before the first call, which may be for a session that is adopted here. After every step that can fail: a
         # start that fails must leave these sessions to a process that works.
@@ -323,7 +300,7 @@ class App:
         settings = self._settings
         if settings.admin_port is None:
             return
-        server = grpc.aio.server(interceptors=self._interceptors(), options=self._options())
+        server = grpc.aio.server(interceptors=self._interceptors(), options=server_options(self._settings))
         lease_s = components.registry(settings).lease.ttl_s
         inventory = Inventory(self._registry, self.directory, self._adoption, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -339,96 +316,9 @@ class App:
         )
         if settings.reflection:
             reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), server)
-        client_ca = None if exposure.is_local(settings.admin_host) else self._client_ca
-        self.admin_port = self._bind(
-            server, settings.admin_host, settings.admin_port, "GATEWAY_ADMIN", client_ca=client_ca
-        )
+        self._ports.bind_operators(server, settings.admin_port)
         await server.start()
         self._admin_server = server
-
-    def _bind_callers(self, server: grpc.aio.Server) -> None:
-        settings = self._settings
-        for protection in exposure.exceptions(settings):
-            _log.warning("serve.protection_off", protection=protection, host=settings.host)
-            self.metrics.protection_off(protection)
-        with_certificate = settings.mtls_port is None
-        self.port = self._bind(
-            server,
-            settings.host,
-            settings.port,
-            "GATEWAY",
-            client_ca=self._client_ca if with_certificate else None,
-        )
-        if settings.mtls_port is not None:
-            self.mtls_port = self._bind(
-                server,
-                settings.host,
-                settings.mtls_port,
-                "GATEWAY",
-                port_setting="GATEWAY_MTLS_PORT",
-                client_ca=self._client_ca,
-            )
-
-    def _bind(
-        self,
-        server: grpc.aio.Server,
-        host: str,
-        port: int,
-        setting: str,
-        *,
-        port_setting: str = "",
-        client_ca: ClientAuthorities | None,
-    ) -> int:
-        where = host_port(host, port)
-        bound = 0
-        with contextlib.suppress(RuntimeError):
-            if self._certificate is None:
-                bound = server.add_insecure_port(where)
-            else:
-                bound = server.add_secure_port(where, self._certificate.credentials(client_ca))
-        if bound == 0:
-            # gRPC does not report the cause; a plain socket does.
-            raise ConfigError(
-                listen_refusal(
-                    listen_problem(host, port),
-                    host,
-                    port,
-                    host_setting=f"{setting}_HOST",
-                    port_setting=port_setting or f"{setting}_PORT",
-                )
-            )
-        return bound
-
-    def _read_certificates(self) -> None:
-        self._read_client_ca()
-        cert, key = self._settings.tls_cert_file, self._settings.tls_key_file
-        if cert is None or key is None:
-            return
-        pair = read_pair(cert, key)
-        certificate = self._certificate = ServerCertificate(pair)
-        _log.info("tls.certificate", not_after=pair.not_after)
-
-        def use(renewed: KeyPair) -> bool:
-            changed = certificate.replace(renewed)
-            if changed:
-                _log.info("tls.certificate", not_after=renewed.not_after)
-            return changed
-
-        self.reloads.add("TLS certificate", (cert, key), lambda: read_pair(cert, key), use, watched=True)
-
-    def _read_client_ca(self) -> None:
-        file = self._settings.tls_client_ca_file
-        if file is None:
-            return
-        self._client_ca = authorities = ClientAuthorities(read_authorities(file))
-        self.reloads.add(
-            "client authorities",
-            (file,),
-            lambda: read_authorities(file),
-            authorities.replace,
-            watched=True,
-            settle_s=_SETTLE_S,
-        )
 
     def _reload_secrets(self) -> None:
         """Register the files of secrets for SIGHUP, except where a variable takes precedence."""
@@ -459,26 +349,6 @@ class App:
             QuotaInterceptor(self._access.limiter),
             BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s),
         ]
-
-    def _options(self) -> Sequence[tuple[str, Any]]:
-        return (
-            ("grpc.so_reuseport", int(self._settings.so_reuseport)),
-            # With the probe, C-core's bandwidth estimator buffers seconds of speech and hundreds of MB.
-            ("grpc.http2.bdp_probe", 0),
-            ("grpc.max_receive_message_length", _max_message_bytes(self._settings.max_chunk_bytes)),
-            # Between two different limits C-core refuses at random.
-            ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES),
-            ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES),
-            # Detects a dead caller within half a minute, so that the grace of its session can begin.
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-            # Without this option gRPC waits 60 s for a ping's answer, regardless of the keepalive timeout.
-            ("grpc.http2.ping_timeout_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            # Strictly below the interval of our clients, or they would get GOAWAY for too many pings.
-            ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),
-        )
 
     async def _set_serving(self, serving: bool) -> None:  # noqa: FBT001 - the only argument
         answer = health_pb2.HealthCheckResponse

@@ -1,7 +1,7 @@
 """`python -m acceptance AREA`: run every line of an area, and print one table.
 
 make acceptance AREA=auth                      # the whole proof
-make acceptance AREA=auth ARGS="--short"       # the profile of CI
+make acceptance AREA=auth ARGS="--short"       # in short
 make acceptance AREA=auth ARGS="--only matrix" # one line
 """
 
@@ -24,15 +24,16 @@ _VOID_REPEATS = 3
 @click.command()
 @click.argument("area", type=click.Choice(AREAS))
 @click.option("--short", is_flag=True, help="Run the short profile, as CI does.")
+@click.option(
+    "--measured", is_flag=True, help="Run only the lines that measure times; `make test` runs the others."
+)
 @click.option("--only", help="Run the lines whose names contain this text.")
 @click.option("--seed", type=int, help="Repeat a run; without it, the seed is fresh and printed.")
-def main(area: str, *, short: bool, only: str | None, seed: int | None) -> None:
+def main(area: str, *, short: bool, measured: bool, only: str | None, seed: int | None) -> None:
     """Run the proof of AREA; exit 1 if a line fails, 3 if the machine stalled too often to tell."""
     setting = Setting(seed=random.SystemRandom().randrange(1_000_000) if seed is None else seed, long=not short)
     lines: Sequence[Line] = importlib.import_module(f"acceptance.{area}").LINES
-    chosen = [
-        line for line in lines if (only is None and (line.in_short or not short)) or (only and only in line.name)
-    ]
+    chosen = [line for line in lines if _is_chosen(line, short=short, measured=measured, only=only)]
     if not chosen:
         raise click.BadParameter(
             f"no line is named like {only!r}; there are {', '.join(one.name for one in lines)}"
@@ -50,6 +51,12 @@ def main(area: str, *, short: bool, only: str | None, seed: int | None) -> None:
     _print_table(("line", "goal", "figure", "verdict"), rows)
     verdicts = {row[3] for row in rows}
     sys.exit(1 if "FAIL" in verdicts else 3 if "void" in verdicts else 0)
+
+
+def _is_chosen(line: Line, *, short: bool, measured: bool, only: str | None) -> bool:
+    if only is not None:
+        return only in line.name
+    return (line.in_short or not short) and (line.measures_time or not measured)
 
 
 def _run(line: Line, setting: Setting) -> Outcome | None:

@@ -137,7 +137,7 @@ async def _chunks(caller: Caller, sessions: int, seconds: float) -> None:
 
 
 async def _run_chunks(setting: Setting) -> Outcome:
-    rounds, sessions, seconds = (5, 20, 10.0) if setting.long else (3, 10, 4.0)
+    rounds, sessions, seconds = (5, 20, 10.0) if setting.long else (3, 10, 3.0)
     costs: dict[str, list[float]] = {"none": [], "key": []}
     with stage("acme", authenticates=False) as free, stage("acme") as at:
         key = at.tenants.key("acme")

@@ -63,7 +63,7 @@ def _p99(values: list[float]) -> float:
 
 
 async def _run(setting: Setting) -> Outcome:
-    rounds, seconds = (4, 30.0) if setting.long else (2, 10.0)
+    rounds, seconds = (4, 30.0) if setting.long else (2, 8.0)
     alone: tuple[list[float], list[float]] = ([], [])
     shared: tuple[list[float], list[float]] = ([], [])
     accepted = refused = 0

@@ -24,6 +24,13 @@ def check(path: Path) -> subprocess.CompletedProcess[str]:
         ("def f(session):\n    a, session.b = 1, 2\n", "session.b"),
         ("def f(session):\n    setattr(session, 'b', 2)\n", "session.…"),
         ("def f(make):\n    session = make()\n    session.b = 2\n", "session.b"),
+        ("def f(session):\n    for session.b in range(3):\n        pass\n", "session.b"),
+        ("def f(session):\n    with open('x') as session.b:\n        pass\n", "session.b"),
+        ("def f(session):\n    a, (*session.b, c) = 1, (2, 3)\n", "session.b"),
+        ("def f(session):\n    session.__dict__['b'] = 1\n", "session.…"),
+        ("def f(session):\n    vars(session)['b'] = 1\n", "session.…"),
+        ("def f(session):\n    object.__setattr__(session, 'b', 1)\n", "session.…"),
+        ("class A:\n    b = 1\n\n    def f(self):\n        self.session.b = 2\n", "self.session.b"),
     ],
 )
 def test_a_patched_object_is_refused_with_its_line(tmp_path, source, target):

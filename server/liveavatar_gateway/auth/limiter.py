@@ -3,6 +3,7 @@
 Counts are those of this process. Nothing here waits: a limit on bytes returns the time that the reader must pause.
 """
 
+import math
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -55,7 +56,9 @@ class _Bucket:
         most = max(rate * _BURST_S, 1.0)
         level = most if self._level is None else min(most, self._level + (now_s - self._at_s) * rate)
         self._level, self._at_s = level - count, now_s
-        return max(0.0, -self._level / rate) if rate > 0 else _SOON_S
+        if self._level >= 0:
+            return 0.0
+        return -self._level / rate if rate > 0 else math.inf
 
 
 class _Use:
@@ -217,7 +220,10 @@ class Limiter:
     # --- audio
 
     def audio_pause_s(self, tenant: str, size_bytes: int) -> float:
-        """Count bytes of audio; return the time for which no more may be read, usually 0."""
+        """Count bytes of audio; return the time for which no more may be read, usually 0.
+
+        Infinite for a rate of 0: a reader asks again, with 0 bytes, since quotas change.
+        """
         quotas = self._quotas_of(tenant)
         if quotas is None:
             return 0.0

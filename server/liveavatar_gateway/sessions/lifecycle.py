@@ -14,7 +14,7 @@ from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.parts import SessionParts
 from liveavatar_gateway.sessions.restore import RestoredSession
-from liveavatar_gateway.sessions.services import SessionServices, new_id
+from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
 
@@ -61,6 +61,8 @@ class SessionLifecycle:
         """Set when the final record is written, or is left to the journal in an outage of the registry."""
         self.lost_to: OwnerMoved | None = None
         """Error for callers once another process owns the session; None before."""
+        self.began_s: float | None = None
+        """Monotonic time at which LiveAvatar had started the first avatar; None before."""
         self._stop_from_s: float | None = None
         self._creation: asyncio.Task[object] | None = None
         self._task: asyncio.Task[object] | None = None
@@ -185,6 +187,7 @@ class SessionLifecycle:
             raise SessionEnded(self._core.id, reason.value if reason else "") from None
         finally:
             self._creation = None
+        self.began_s = time.monotonic()
         if not self._core.over:
             self._core.started(
                 max_duration_s=started.max_duration_s,
@@ -209,6 +212,7 @@ class SessionLifecycle:
             epoch=restored.fence.epoch,
             grace_s=round(restored.grace_s, 1),
         )
+        self.began_s = time.monotonic() - max(0.0, (utc_now() - self._core.created_at).total_seconds())
         self._parts.attachments.start_grace(restored.grace_s)
         self._parts.utterances.adopt()
         self._publisher.report()

@@ -1,5 +1,7 @@
 """Quotas: each is enforced up to its limit, for each tenant alone, and freed when the use ends."""
 
+import math
+
 import pytest
 
 from liveavatar_gateway.auth.limiter import Limited, Limiter
@@ -115,6 +117,14 @@ def test_audio_above_the_rate_pauses_its_reader_and_is_not_dropped():
     rig.now_s += 1.0
     assert rig.limiter.audio_pause_s("acme", 0) == 0.0
     assert rig.limiter.audio_pause_s("other", 500) == 0.0
+
+
+def test_a_rate_of_zero_lets_no_audio_through_until_it_is_raised():
+    rig = Rig(audio_bytes_per_s=0)
+    assert rig.limiter.audio_pause_s("acme", 500) == math.inf
+    assert rig.limiter.audio_pause_s("acme", 0) == math.inf
+    rig.file["acme"] = Quotas(audio_bytes_per_s=1000)
+    assert rig.limiter.audio_pause_s("acme", 0) == pytest.approx(0.5, abs=0.1)
 
 
 def test_without_quotas_nothing_is_refused():

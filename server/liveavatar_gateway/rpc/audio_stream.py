@@ -161,6 +161,8 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
         """Wait until more audio may be read; a quota that is raised meanwhile ends the wait."""
         while pause_s > 0 and not self._over:
             step_s = min(pause_s, _PACE_CHECK_S)
+            if self._open is not None:
+                self._utterances.pause(self._open, step_s)
             await asyncio.sleep(step_s)
             # No longer than before, or streams of one tenant could keep each other waiting for ever.
             pause_s = min(pause_s - step_s, pace(0))

@@ -184,3 +184,17 @@ async def test_a_pause_ends_when_the_quota_is_raised(process):
         pass
     wait_s = 0.0
     assert (await asyncio.wait_for(streaming.context.until("ended"), 10)).utterance_id == "u"
+
+
+async def test_a_pause_is_no_time_without_audio(process):
+    pauses_s = iter([2.5, 2.0, 1.0])
+    streaming = Streaming(await process.ready(), pace=lambda _size: next(pauses_s, 0.0))
+    begin = p.BeginUtterance(utterance_id="u")
+    begin.idle_timeout.FromSeconds(1)
+    streaming.send(begin=begin)
+    for start in (0, 9_600):
+        streaming.send(chunk=p.AudioChunk(audio=bytes(9_600), offset_bytes=start))
+    streaming.send(cancel=p.CancelUtterance(utterance_id="u"))
+    async with asyncio.timeout(10):
+        ended = await streaming.context.until("ended")
+    assert not ended.HasField("error")

@@ -133,7 +133,7 @@ class SessionLifecycle:
         self._task = asyncio.current_task()
         try:
             if self._restored is None:
-                await self._create(wait_s)
+                await self._create(wait_s, admission)
                 admission.stop_waiting()
             else:
                 self._adopt(self._restored)
@@ -172,10 +172,11 @@ class SessionLifecycle:
         self.recorded.set()
         _log.error("session.crashed", session=self._core.id, exc_info=fault)
 
-    async def _create(self, wait_s: float | None) -> None:
+    async def _create(self, wait_s: float | None, admission: Admission) -> None:
         """Start the first avatar in a task of its own, so that `end` can cancel the wait for a permit."""
         began_s = time.monotonic()
-        creation = asyncio.create_task(self._avatars.start(wait_s), name=f"session-{self._core.id}/create")
+        starting = self._avatars.start(wait_s, on_wait=admission.wait)
+        creation = asyncio.create_task(starting, name=f"session-{self._core.id}/create")
         self._creation = creation
         try:
             started = (await creation).started

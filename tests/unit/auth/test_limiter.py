@@ -95,6 +95,16 @@ def test_callers_wait_up_to_their_quota_and_leave_the_line_when_the_session_star
     rig.limiter.admit_session("acme", waits=True)
 
 
+def test_a_session_that_finds_no_permit_after_all_counts_as_waiting():
+    rig = Rig(max_sessions=100, max_waiting=1, opens_per_min=6000)
+    first, second = (rig.limiter.admit_session("acme", waits=False) for _ in range(2))
+    first.wait()
+    first.wait()
+    assert refused(second.wait).metadata["scope"] == "max_waiting"
+    first.release()
+    second.wait()
+
+
 def test_a_refused_waiter_costs_no_open():
     rig = Rig(max_sessions=100, max_waiting=0, opens_per_min=6)
     for _ in range(20):

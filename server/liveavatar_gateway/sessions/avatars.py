@@ -76,7 +76,9 @@ class Avatars:
         """True if another avatar can join in place of one out of reach: in a room of the caller's own alone."""
         return self._spec.livekit_room is not None
 
-    async def start(self, wait_s: float | None, *, on_wait: Callable[[], object]) -> UpstreamSession:
+    async def start(
+        self, wait_s: float | None, *, on_wait: Callable[[], object] = lambda: None
+    ) -> UpstreamSession:
         """Start the first avatar.
 
         Args:

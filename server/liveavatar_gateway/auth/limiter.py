@@ -3,6 +3,7 @@
 Counts are those of this process. Nothing here waits: a limit on bytes returns the time that the reader must pause.
 """
 
+import math
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -55,7 +56,9 @@ class _Bucket:
         most = max(rate * _BURST_S, 1.0)
         level = most if self._level is None else min(most, self._level + (now_s - self._at_s) * rate)
         self._level, self._at_s = level - count, now_s
-        return max(0.0, -self._level / rate) if rate > 0 else _SOON_S
+        if self._level >= 0:
+            return 0.0
+        return -self._level / rate if rate > 0 else math.inf
 
 
 class _Use:
@@ -86,9 +89,19 @@ class Slot:
 class Admission:
     """Place of a session in the quotas of its tenant: first as a waiting caller, perhaps, then as a session."""
 
-    def __init__(self, session: Slot, waiting: Slot | None) -> None:
+    def __init__(self, session: Slot, count_waiting: Callable[[], Slot]) -> None:
         self._session = session
-        self._waiting = waiting
+        self._count_waiting = count_waiting
+        self._waiting: Slot | None = None
+
+    def wait(self) -> None:
+        """Take a place in the line, since no permit is free. Idempotent.
+
+        Raises:
+            QuotaExceeded: the tenant has too many waiting callers.
+        """
+        if self._waiting is None:
+            self._waiting = self._count_waiting()
 
     def stop_waiting(self) -> None:
         """Free the place in the line, since the session has started or failed. Idempotent."""
@@ -179,10 +192,8 @@ class Limiter:
         """
         quotas, use = self._quotas_of(tenant), self._use(tenant)
         if quotas is not None:
-            if waits and use.waiting >= quotas.max_waiting:
-                raise self._refusal(
-                    tenant, "max_waiting", limit=quotas.max_waiting, used=use.waiting, retry_after_s=_SOON_S
-                )
+            if waits:
+                self._require_line(tenant)
             if use.sessions >= quotas.max_sessions:
                 raise self._refusal(
                     tenant, "max_sessions", limit=quotas.max_sessions, used=use.sessions, retry_after_s=_SOON_S
@@ -190,9 +201,17 @@ class Limiter:
             wait_s = use.opens.wait_s(1, quotas.opens_per_min / 60, self._clock())
             if wait_s != 0.0:
                 raise self._refusal(tenant, "opens_per_min", limit=quotas.opens_per_min, retry_after_s=wait_s)
-        return self.count_session(tenant, waits=waits)
+        admission = self.count_session(tenant)
+        if waits:
+            admission.wait()
+        return admission
 
-    def count_session(self, tenant: str, *, waits: bool = False) -> Admission:
+    def _require_line(self, tenant: str) -> None:
+        quotas, used = self._quotas_of(tenant), self._use(tenant).waiting
+        if quotas is not None and used >= quotas.max_waiting:
+            raise self._refusal(tenant, "max_waiting", limit=quotas.max_waiting, used=used, retry_after_s=_SOON_S)
+
+    def count_session(self, tenant: str) -> Admission:
         """Count a session that exists already, such as one of a dead process; return its place."""
         use = self._use(tenant)
         use.sessions += 1
@@ -200,14 +219,15 @@ class Limiter:
         def release() -> None:
             use.sessions -= 1
 
-        if not waits:
-            return Admission(Slot(release), None)
-        use.waiting += 1
-
         def stop_waiting() -> None:
             use.waiting -= 1
 
-        return Admission(Slot(release), Slot(stop_waiting))
+        def count_waiting() -> Slot:
+            self._require_line(tenant)
+            use.waiting += 1
+            return Slot(stop_waiting)
+
+        return Admission(Slot(release), count_waiting)
 
     def longest_wait_s(self, tenant: str, wait_s: float) -> float:
         """Return the time that a caller may wait for a permit: `wait_s`, or less if its quota is lower."""
@@ -217,7 +237,10 @@ class Limiter:
     # --- audio
 
     def audio_pause_s(self, tenant: str, size_bytes: int) -> float:
-        """Count bytes of audio; return the time for which no more may be read, usually 0."""
+        """Count bytes of audio; return the time for which no more may be read, usually 0.
+
+        Infinite for a rate of 0: a reader asks again, with 0 bytes, since quotas change.
+        """
         quotas = self._quotas_of(tenant)
         if quotas is None:
             return 0.0

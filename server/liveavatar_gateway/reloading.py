@@ -113,9 +113,13 @@ class FileReloads:
                 _log.error("reload.failed", what=source.name, error=cause)
             source.stamp, source.error = stamp, cause
             return None
+        is_repaired = bool(source.error)
         source.stamp, source.error = stamp, ""
         if changed:
             _log.info("reload.done", what=source.name)
+        elif is_repaired:
+            # The last line about these files would otherwise be the failure.
+            _log.info("reload.unchanged", what=source.name)
         return changed
 
 

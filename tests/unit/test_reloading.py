@@ -74,3 +74,34 @@ async def test_the_next_check_reads_a_file_that_had_not_settled(tmp_path, monkey
             assert await used.get() == "whole now"
     finally:
         watching.cancel()
+
+
+async def test_the_end_of_a_failure_is_logged(tmp_path, monkeypatch, capsys):
+    """Files that are repaired with their previous content cause no reload, but the failure is over."""
+    monkeypatch.setattr("liveavatar_gateway.reloading.POLL_S", 0.001)
+    path = tmp_path / "server.pem"
+    path.write_text("good")
+
+    def read() -> str:
+        content = path.read_text()
+        if content != "good":
+            raise ValueError("broken")
+        return content
+
+    async def logged(event: str) -> None:
+        while event not in "".join(lines):
+            await asyncio.sleep(0.001)
+            lines.append(capsys.readouterr().out)
+
+    lines: list[str] = []
+    reloads = FileReloads()
+    reloads.add("certificate", (path,), read, lambda _content: False, watched=True)
+    watching = asyncio.create_task(reloads.watch())
+    try:
+        async with asyncio.timeout(10):
+            path.write_text("bad")
+            await logged("reload.failed")
+            path.write_text("good")
+            await logged("reload.unchanged")
+    finally:
+        watching.cancel()

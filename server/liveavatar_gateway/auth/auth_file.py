@@ -316,6 +316,15 @@ def read(path: Path, *, has_registry: bool = True, now: datetime | None = None) 
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UnusableAuthFile(
+            f"{SETTING}: {path} cannot be read: No such file; create it with the first key: "
+            "`liveavatar-gateway keys make NAME --new-tenant --role ROLE`"
+        ) from None
+    except PermissionError:
+        raise UnusableAuthFile(
+            f"{SETTING}: {path} cannot be read: Permission denied; chown it to the user of this process"
+        ) from None
     except OSError as error:
         raise UnusableAuthFile(f"{SETTING}: {path} cannot be read: {error.strerror or error}") from None
     if len(content) > MAX_BYTES:

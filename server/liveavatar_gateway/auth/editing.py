@@ -169,6 +169,8 @@ def edit(path: Path, change: Callable[[str], str]) -> None:
     """
     # A link stays, and what it names is replaced.
     target = path.resolve()
+    if not target.parent.is_dir():
+        raise EditRefused(f"{path} cannot be changed: there is no folder {target.parent}; create it first")
     try:
         with _only_editor(target.parent):
             text, status = _read(target)

@@ -76,6 +76,7 @@ class KeySet:
             entries = None
         if not isinstance(entries, list):
             raise KeySetError("is not a JSON web key set")
+        self.content = content
         self._keys: dict[str | None, dict[str, jwt.PyJWK]] = {}
         for entry in entries[:_MAX_KEYS]:
             if isinstance(entry, dict):
@@ -222,8 +223,11 @@ class KeyCache:
                 )
             self._error = cause
             return
+        is_news = self._keys is None or self._keys.content != content or bool(self._error)
         self._keys, self._read_at_s, self._error = keys, self._clock(), ""
-        _log.info("auth.jwks_read", issuer=self._name, keys=len(keys))
+        # Files are read every few seconds; only a changed set, or the end of an outage, deserves a line.
+        if is_news:
+            _log.info("auth.jwks_read", issuer=self._name, keys=len(keys))
 
 
 def file_cache(path: Path, algorithms: Sequence[str], *, name: str, refresh_s: float) -> KeyCache:

@@ -13,7 +13,9 @@ from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import QuotaExceeded
 
 _BURST_S: Final = 2.0
-"""Calls, opens and bytes that may come at once, in seconds of their rate."""
+"""Calls and bytes that may come at once, in seconds of their rate."""
+_OPENS_BURST_S: Final = 60.0
+"""The same for opens, whose quota is per minute."""
 _SOON_S: Final = 1.0
 """Wait after which a refused caller may find a place, where no rate tells it."""
 
@@ -33,9 +35,10 @@ class Limited(Enum):
 class _Bucket:
     """Token bucket: a rate, and a burst of some seconds of it, at least one token."""
 
-    __slots__ = ("_at_s", "_level")
+    __slots__ = ("_at_s", "_burst_s", "_level")
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, burst_s: float = _BURST_S) -> None:
+        self._burst_s = burst_s
         self._level: float | None = None
         self._at_s = now_s
 
@@ -43,7 +46,7 @@ class _Bucket:
         """Return 0 after taking `count` tokens, or the time until they are there; None for a rate of 0."""
         if rate <= 0:
             return None
-        most = max(rate * _BURST_S, 1.0)
+        most = max(rate * self._burst_s, 1.0)
         level = most if self._level is None else min(most, self._level + (now_s - self._at_s) * rate)
         self._level, self._at_s = level, now_s
         if level < count:
@@ -53,7 +56,7 @@ class _Bucket:
 
     def debt_s(self, count: float, rate: float, now_s: float) -> float:
         """Take `count` tokens, also those that are not there yet; return the time until they are paid back."""
-        most = max(rate * _BURST_S, 1.0)
+        most = max(rate * self._burst_s, 1.0)
         level = most if self._level is None else min(most, self._level + (now_s - self._at_s) * rate)
         self._level, self._at_s = level - count, now_s
         if self._level >= 0:
@@ -69,7 +72,7 @@ class _Use:
         self.waiting = 0
         self.streams = {Limited.STREAM: 0, Limited.WATCH: 0}
         self.calls = {Limited.UNARY: _Bucket(now_s), Limited.LIST: _Bucket(now_s)}
-        self.opens = _Bucket(now_s)
+        self.opens = _Bucket(now_s, _OPENS_BURST_S)
         self.audio = _Bucket(now_s)
 
 

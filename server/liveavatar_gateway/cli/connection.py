@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import functools
 import ipaddress
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, cast
 
@@ -15,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from liveavatar_gateway.cli.output import EX_FAILED, fail
+from liveavatar_gateway.cli.show import span
 
 if TYPE_CHECKING:
     # For type checking only: gRPC imports slowly, and `--help` should be fast.
@@ -27,6 +30,24 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 KEY_VARIABLE: Final = "LIVEAVATAR_GATEWAY_KEY"
 KEY_FILE_VARIABLE: Final = "LIVEAVATAR_GATEWAY_KEY_FILE"
 TOKEN_FILE_VARIABLE: Final = "LIVEAVATAR_GATEWAY_TOKEN_FILE"  # noqa: S105 - a name, no secret
+
+_ANOTHER: Final = "or name a running one: --address HOST:PORT"
+_TRUST: Final = (
+    "--ca FILE names the authority that has signed the gateway's certificate, and --address HOST:PORT a host "
+    "that the certificate names"
+)
+_BY_TEXT: Final = (
+    ("CERTIFICATE_VERIFY_FAILED", _TRUST),
+    ("Hostname Verification", _TRUST),
+    (
+        "Socket closed",
+        (
+            "the port may use TLS (--ca FILE, or --tls), or ask for another certificate (--client-cert and "
+            f"--client-key); {_ANOTHER}"
+        ),
+    ),
+)
+"""Next steps if gRPC's text names the cause for which no connection was made."""
 
 START: Final = "start one (`liveavatar-gateway serve`)"
 """Next step if no gateway answers."""
@@ -43,7 +64,8 @@ _NEXT_STEPS: Final = {
     "AUDIO_FORMAT_UNSUPPORTED": "convert it: ffmpeg -i FILE -ar 24000 -ac 1 -c:a pcm_s16le out.wav",
     "AUDIO_MISALIGNED": "check --encoding and --channels: the audio ends inside a sample",
     "CREDENTIAL_MISSING": f"name one: --api-key-file FILE or --token-file FILE, or set {KEY_VARIABLE}",
-    "CREDENTIAL_INVALID": "check the file; `liveavatar-gateway keys list` shows the operator which keys are valid",
+    "CREDENTIAL_INVALID": "check the file; the operator compares keys with `liveavatar-gateway keys list`, tokens "
+    "with [[issuers]] in the file of tenants, and certificates with its [[tenants.NAME.certificates]]",
     "CREDENTIAL_EXPIRED": "ask the operator of the gateway for a new credential",
     "ROLE_MISSING": "use a credential with this role; the operator makes one with `liveavatar-gateway keys make`",
     "TENANT_SUSPENDED": "ask the operator of the gateway, who has suspended this tenant",
@@ -245,6 +267,25 @@ def print_error(lines: list[str]) -> None:
 
 def explanation(error: "GatewayError", address: str, start: str = START) -> list[str]:
     """Return the error's message, and the next step if known."""
+    before = _explanation_of_no_answer(error, address, start)
+    if before:
+        return before
+    if error.code.name == "UNIMPLEMENTED":
+        return [
+            f"{address} does not serve this call: {error.message}",
+            "call another port: `admin` and `usage` are served on GATEWAY_ADMIN_PORT, all else on GATEWAY_PORT",
+        ]
+    lines = [f"{error.reason}: {error.message}" if error.reason else error.message]
+    if error.reason in _NEXT_STEPS:
+        lines.append(_NEXT_STEPS[error.reason])
+    if error.retry_after is not None and error.reason not in _HAS_RETRY_TIME:
+        # Rounded up, so that less than a second is not shown as none.
+        lines.append(f"retry in {span(timedelta(seconds=math.ceil(error.retry_after)))}")
+    return lines
+
+
+def _explanation_of_no_answer(error: "GatewayError", address: str, start: str) -> list[str]:
+    """Return the explanation of an error that the gateway itself did not send; empty for its own."""
     from liveavatar.gateway import (  # noqa: PLC0415 - keeps `--help` fast
         ConnectionLost,
         DeadlineExceeded,
@@ -266,16 +307,14 @@ def explanation(error: "GatewayError", address: str, start: str = START) -> list
     if isinstance(error, ConnectionLost):
         return [
             f"no gateway answers on {address}: {error.message}",
-            f"{start}, or name a running one: --address HOST:PORT, and --tls if it uses TLS",
+            next(
+                (step for text, step in _BY_TEXT if text in error.message),
+                f"{start}, {_ANOTHER}, and --ca FILE or --tls if it uses TLS",
+            ),
         ]
     if isinstance(error, DeadlineExceeded):
         return [
             f"{address} did not answer in time: {error.message}",
             "try again; the gateway's log may have details",
         ]
-    lines = [f"{error.reason}: {error.message}" if error.reason else error.message]
-    if error.reason in _NEXT_STEPS:
-        lines.append(_NEXT_STEPS[error.reason])
-    if error.retry_after is not None and error.reason not in _HAS_RETRY_TIME:
-        lines.append(f"retry in {error.retry_after:g} s")
-    return lines
+    return []

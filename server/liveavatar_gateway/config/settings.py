@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     host: str = Field(
         "127.0.0.1",
-        description="Listen address; 0.0.0.0 for every IPv4 address, :: for every IPv4 and IPv6 address.",
+        description="Listen address; 0.0.0.0 and :: both mean every address, IPv4 and IPv6.",
     )
     port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 selects a free port.")
     advertised_address: str | None = Field(
@@ -39,7 +39,8 @@ class Settings(BaseSettings):
     )
     admin_host: str = Field(
         "127.0.0.1",
-        description="Listen address of AdminService. Every client that reaches it can end any session.",
+        description="Listen address of AdminService. Without GATEWAY_AUTH_FILE, every client that reaches it can "
+        "end any session.",
     )
     admin_port: int | None = Field(
         None,

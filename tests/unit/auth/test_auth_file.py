@@ -152,9 +152,20 @@ def test_an_issuer_names_the_tenants_that_it_may_name(tenants, allowed):
     assert {tenant for tenant in ("acme", "beta") if found.allows(tenant)} == allowed
 
 
+def test_a_file_of_another_user_is_named_with_the_next_step(tmp_path, monkeypatch):
+    def refused(*_args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refused)
+    with pytest.raises(UnusableAuthFile, match="Permission denied; chown it to the user"):
+        read(tmp_path / "auth.toml")
+
+
 def test_reading_names_setting_and_file(tmp_path):
     path = tmp_path / "auth.toml"
-    with pytest.raises(UnusableAuthFile, match=f"^GATEWAY_AUTH_FILE: {path} cannot be read: No such file"):
+    with pytest.raises(
+        UnusableAuthFile, match=f"^GATEWAY_AUTH_FILE: {path} cannot be read: No such file.*keys make"
+    ):
         read(path)
     path.write_text("tenants = 1")
     with pytest.raises(UnusableAuthFile, match=f"^GATEWAY_AUTH_FILE: {path}: tenants: Input should be"):

@@ -231,6 +231,25 @@ class TestKeyCache:
                 await cache.find("k1", "ES256")
         assert capsys.readouterr().out.count("auth.jwks_failed") == 1
 
+    async def test_a_read_is_logged_if_the_set_has_changed_or_an_outage_is_over(
+        self, cache, source, clock, capsys
+    ):
+        async def lines_after_a_read() -> int:
+            clock.now_s += 301
+            await cache.find("k1", "ES256")
+            while cache.is_reading:
+                await asyncio.sleep(0.001)
+            return capsys.readouterr().out.count("auth.jwks_read")
+
+        assert await lines_after_a_read() == 1
+        assert await lines_after_a_read() == 0
+        source.issuer.rotate()
+        assert await lines_after_a_read() == 1
+        source.error = OSError("no route")
+        assert await lines_after_a_read() == 0
+        source.error = None
+        assert await lines_after_a_read() == 1
+
     async def test_closing_ends_a_read(self, source, clock):
         source.gate.clear()
         cache = KeyCache(source.fetch, ["ES256"], name="i", refresh_s=300, refetch_s=30, clock=clock)

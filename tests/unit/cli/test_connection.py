@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import grpc
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +13,7 @@ from liveavatar.gateway import (
     CredentialInvalid,
     CredentialMissing,
     DeadlineExceeded,
+    GatewayError,
     PlaintextRefused,
     RoleMissing,
     TokenUnavailable,
@@ -73,6 +75,30 @@ def test_an_error_has_its_reason_and_the_next_step():
     lines = explanation(CapacityExhausted("all in use", retry_after=2.0), "g:1")
     assert lines[0].endswith("all in use")
     assert lines[-1] == "retry in 2 s"
+
+
+@pytest.mark.parametrize(("retry_after", "shown"), [(0.03, "1 s"), (4.3469, "5 s"), (42019.9, "11 h 40 min")])
+def test_the_time_of_a_retry_is_for_people(retry_after, shown):
+    assert explanation(CapacityExhausted("all in use", retry_after=retry_after), "g:1")[-1] == f"retry in {shown}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Tls handshake failed: CERTIFICATE_VERIFY_FAILED", "--ca FILE names the authority"),
+        ("UNAUTHENTICATED: Hostname Verification Check failed.", "a host that the certificate names"),
+        ("UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", "--client-cert"),
+        ("Connection refused", "--ca FILE or --tls"),
+    ],
+)
+def test_a_lost_connection_has_the_next_step_of_its_cause(text, words):
+    assert words in explanation(ConnectionLost(text), "g:1")[-1]
+
+
+def test_a_call_to_the_wrong_port_names_both_ports():
+    lines = explanation(GatewayError("Method not found!", code=grpc.StatusCode.UNIMPLEMENTED), "g:1")
+    assert lines[0] == "g:1 does not serve this call: Method not found!"
+    assert "GATEWAY_ADMIN_PORT" in lines[1]
 
 
 def test_a_gateway_that_does_not_answer_is_named():

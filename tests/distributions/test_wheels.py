@@ -227,7 +227,9 @@ class TestOldest:
         assert told["refused"] == "SESSION_NOT_FOUND"
 
     def test_the_clients_own_tests_pass(self, oldest_client):
-        oldest_client.install(*LOCKED, "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
+        # cryptography makes the certificates of the tests.
+        tools = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "cryptography")
+        oldest_client.install(*LOCKED, *tools)
         # Some compare with the gateway's own rules, which need nothing installed.
         environment = {**clean_environment(), "PYTHONPATH": str(ROOT / "server"), "CI": "true"}
         done = run(

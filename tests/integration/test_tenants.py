@@ -1,6 +1,7 @@
 """Gateway of several tenants: each has its own credentials, sessions, quotas and ends."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -170,6 +171,18 @@ async def test_quotas_are_refused_with_their_scope_and_changed_while_the_gateway
     await beta.create()
     await acme.end(first.session.id)
     await acme.create()
+
+
+async def test_no_more_callers_wait_than_the_quota_allows_however_many_come_at_once(tenants, emulator):
+    quotas = {"max_waiting": 2, "max_wait_s": 2.0}
+    tenants.tenant("acme", quotas=quotas, budget={"minutes_per_day": 100_000})
+    key = tenants.key("acme")
+    with gateway(emulator.url, auth_file=tenants.path, max_sessions=1) as process:
+        async with caller_with(process.address, key) as caller:
+            creates = [caller.create(f"wish-{number}") for number in range(40)]
+            done = await asyncio.gather(*creates, return_exceptions=True)
+    reasons = Counter(refusal(one).reason for one in done if isinstance(one, grpc.aio.AioRpcError))
+    assert reasons == {"QUOTA_EXCEEDED": 37, "CAPACITY_EXHAUSTED": 2}
 
 
 async def _refusal_or_end(caller):

@@ -42,6 +42,9 @@ _OPTIONS: Final = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # As the gateway's: while others are measured, callers ping a floor that is silent for minutes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),
 )
 
 _Response = audio_service_pb2.StreamAudioResponse

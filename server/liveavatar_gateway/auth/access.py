@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from liveavatar_gateway.auth import auth_file
-from liveavatar_gateway.auth.auth_file import AuthConfig
+from liveavatar_gateway.auth.auth_file import SETTING, AuthConfig, UnusableAuthFile
 from liveavatar_gateway.auth.authenticator import Authenticator, NoAuthenticator
 from liveavatar_gateway.auth.changes import audit_changes
 from liveavatar_gateway.auth.jwks import KeySetClient
@@ -78,7 +78,7 @@ class Access:
             reloads.add(
                 "file of tenants",
                 (file,),
-                lambda: self._read(file),
+                lambda: self._read_again(file),
                 self._use,
                 watched=True,
                 settle_s=_SETTLE_S,
@@ -86,6 +86,13 @@ class Access:
 
     def _read(self, file: Path) -> AuthConfig:
         return auth_file.read(file, has_registry=self._has_registry)
+
+    def _read_again(self, file: Path) -> AuthConfig:
+        config = self._read(file)
+        # More likely cut off by a full disk or an editor than meant: the sessions of all tenants would end.
+        if not config.tenants:
+            raise UnusableAuthFile(f"{SETTING}: {file} has no tenants any more; to end all sessions, suspend them")
+        return config
 
     def _use(self, config: AuthConfig) -> bool:
         assert self._known is not None  # noqa: S101 - registered with a file alone

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -227,6 +228,8 @@ class AuthConfig(_Table):
     _keys: Mapping[str, tuple[str, KeyEntry]] = PrivateAttr(default_factory=dict)
     _certificates: Mapping[str, tuple[str, CertificateEntry]] = PrivateAttr(default_factory=dict)
     _issuers: Mapping[str, Issuer] = PrivateAttr(default_factory=dict)
+    _room_names: AbstractSet[tuple[str, str]] = PrivateAttr(default_factory=frozenset)
+    _room_prefixes: AbstractSet[tuple[str, str]] = PrivateAttr(default_factory=frozenset)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -249,6 +252,24 @@ class AuthConfig(_Table):
             entry.name: (name, entry) for name, tenant in self.tenants.items() for entry in tenant.certificates
         }
         self._issuers = {issuer.issuer: issuer for issuer in self.issuers}
+        rooms = [(name, tenant.rooms) for name, tenant in self.tenants.items()]
+        self._room_names = {(own.livekit_url, name) for _, own in rooms for name in own.names}
+        self._room_prefixes = {(own.livekit_url, own.prefix_of(tenant)) for tenant, own in rooms}
+
+    def may_use_room(self, tenant: str, room: str) -> bool:
+        """Return whether a room is one of a tenant's.
+
+        A room that entries of several tenants match belongs to the tenant with the longest one: "acme-b-1" to the
+        tenant "acme-b" and not to the tenant "acme". Only entries for the same LiveKit server are compared.
+        """
+        found = self.tenants.get(tenant)
+        if found is None or not found.rooms.allow(room, tenant):
+            return False
+        server, prefix = found.rooms.livekit_url, found.rooms.prefix_of(tenant)
+        if room in found.rooms.names:
+            return True
+        longer = ((server, room[:end]) for end in range(len(prefix) + 1, len(room) + 1))
+        return (server, room) not in self._room_names and self._room_prefixes.isdisjoint(longer)
 
     def budget(self, tenant: str) -> Budget:
         """Return the budget of a tenant; without limits if the file does not have the tenant."""
@@ -324,7 +345,8 @@ def parse(content: bytes, *, now: datetime | None = None) -> AuthConfig:
         values = tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise UnusableAuthFile("is not text in UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    # A number of thousands of digits is a plain ValueError.
+    except (ValueError, RecursionError) as error:
         raise UnusableAuthFile(f"is not TOML: {str(error)[:200]}") from None
     try:
         config = AuthConfig.model_validate(values)

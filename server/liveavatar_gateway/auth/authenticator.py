@@ -1,6 +1,6 @@
 """Authentication of a call: from its headers and the names in its certificate to a principal, or a refusal."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,6 +22,11 @@ BEARER_HEADER: Final = "authorization"
 KEY_HEADER: Final = "x-api-key"
 """Header for API keys from clients that cannot set `authorization`."""
 _SCHEME: Final = "bearer "
+_UNKNOWN: Final[Mapping[Method, str]] = {
+    Method.API_KEY: "unknown API key",
+    Method.CERTIFICATE: "unknown certificate",
+    Method.TOKEN: "the token's issuer is not one of the gateway's",
+}
 
 Metadata = Iterable[tuple[str, str | bytes]]
 """Headers of a call. Names are in lower case, as HTTP/2 has them."""
@@ -68,6 +73,10 @@ class Authenticator:
         """Return the rooms that a tenant may use; None for a tenant that may use every room."""
         found = self._config.tenants.get(tenant)
         return None if found is None else found.rooms
+
+    def may_use_room(self, tenant: str, room: str) -> bool:
+        """Return whether a room is one of a tenant's."""
+        return self._config.may_use_room(tenant, room)
 
     def avatars(self, tenant: str) -> Collection[str] | None:
         """Return the ids of the avatars that a tenant may use; None for a tenant that may use every avatar."""
@@ -118,25 +127,36 @@ class Authenticator:
         return principal
 
     def check(self, principal: Principal) -> None:
-        """Refuse a principal whose credential has ended since, for streams that outlive it.
-
-        The removal of an issuer does not end its tokens: they end by themselves.
+        """Refuse a principal whose credential would no longer be accepted with its roles, for open streams.
 
         Raises:
-            AccessError: the credential expired, or was revoked or removed, or the tenant was suspended or removed.
+            AccessError: the credential expired, was revoked, removed or replaced, or has lost a role; or the
+                tenant was suspended or removed.
         """
-        if principal.expires_at is not None and self._now() >= principal.expires_at:
-            raise CredentialExpired(principal.expires_at.isoformat())
+        # First, since a suspended tenant gets no grace for an expired credential.
+        self._require_active(principal.tenant)
+        granted = self._granted(principal)
+        if granted is None or granted[0] != principal.tenant:
+            raise CredentialInvalid(_UNKNOWN[principal.method])
+        if not principal.roles <= granted[1]:
+            raise CredentialInvalid("the credential has lost a role")
+
+    def _granted(self, principal: Principal) -> tuple[str, frozenset[Role]] | None:
+        """Return tenant and roles that the file grants a principal now; None if it has no such credential."""
         if principal.method is Method.API_KEY:
             found = self._config.key(principal.credential)
-            if found is None or found[0] != principal.tenant:
-                raise CredentialInvalid("unknown API key")
+            if found is None or principal.grounds != (found[1].digest,):
+                return None
+            # The end of a key may have been changed since.
             self._require_valid(found[1])
-        elif principal.method is Method.CERTIFICATE:
-            entry = self._config.certificate(principal.credential)
-            if entry is None or entry[0] != principal.tenant:
-                raise CredentialInvalid("unknown certificate")
-        self._require_active(principal.tenant)
+            return found[0], found[1].roles
+        if principal.expires_at is not None and self._now() >= principal.expires_at:
+            raise CredentialExpired(principal.expires_at.isoformat())
+        if principal.method is Method.CERTIFICATE:
+            again = self._of_certificate(principal.grounds)
+            return None if again is None else (again.tenant, again.roles)
+        issuer = self._config.issuer("".join(principal.grounds))
+        return None if issuer is None or not issuer.allows(principal.tenant) else (principal.tenant, issuer.roles)
 
     def _of_key(self, text: str) -> Principal:
         key = keys.parse(text)
@@ -144,7 +164,8 @@ class Authenticator:
         if not keys.matches(key, entry) or entry is None:
             raise CredentialInvalid("unknown API key")
         self._require_valid(entry)
-        return self._principal(tenant, entry.roles, Method.API_KEY, entry.id, entry.expires)
+        grounds = (entry.digest,)
+        return self._principal(tenant, entry.roles, Method.API_KEY, entry.id, entry.expires, grounds=grounds)
 
     def _require_valid(self, entry: KeyEntry) -> None:
         if entry.revoked is not None:
@@ -157,7 +178,10 @@ class Authenticator:
         found = await self._verifier.verify(text)
         if found.tenant not in self._config.tenants:
             raise CredentialInvalid("the token's tenant is unknown")
-        return self._principal(found.tenant, found.roles, Method.TOKEN, found.name, found.expires_at)
+        grounds = (found.issuer,)
+        return self._principal(
+            found.tenant, found.roles, Method.TOKEN, found.name, found.expires_at, grounds=grounds
+        )
 
     def _of_certificate(self, names: Sequence[str]) -> Principal | None:
         found = [known for name in names if (known := self._config.certificate(name)) is not None]
@@ -167,10 +191,17 @@ class Authenticator:
             raise CredentialInvalid("the certificate has names of several tenants")
         tenant, first = found[0]
         roles = frozenset[Role]().union(*(entry.roles for _, entry in found))
-        return self._principal(tenant, roles, Method.CERTIFICATE, first.name, None)
+        return self._principal(tenant, roles, Method.CERTIFICATE, first.name, None, grounds=tuple(names))
 
     def _principal(
-        self, tenant: str, roles: frozenset[Role], method: Method, credential: str, expires_at: datetime | None
+        self,
+        tenant: str,
+        roles: frozenset[Role],
+        method: Method,
+        credential: str,
+        expires_at: datetime | None,
+        *,
+        grounds: tuple[str, ...],
     ) -> Principal:
         return Principal(
             tenant=tenant,
@@ -178,6 +209,7 @@ class Authenticator:
             method=method,
             credential=credential,
             expires_at=expires_at,
+            grounds=grounds,
         )
 
     def _require_active(self, tenant: str) -> None:
@@ -209,6 +241,10 @@ class NoAuthenticator:
     def rooms(self, _tenant: str) -> Rooms | None:
         """Return no limits to rooms."""
         return None
+
+    def may_use_room(self, _tenant: str, _room: str) -> bool:
+        """Return True."""
+        return True
 
     def avatars(self, _tenant: str) -> Collection[str] | None:
         """Return no limits to avatars."""

@@ -51,7 +51,10 @@ def audit_changes(log: AuditLog, before: AuthConfig, after: AuthConfig) -> None:
 
 def _of_tenants(before: AuthConfig, after: AuthConfig) -> Iterator[Change]:
     limits_before, limits_after = (
-        {name: (tenant.quotas, tenant.rooms, tenant.avatars) for name, tenant in config.tenants.items()}
+        {
+            name: (tenant.quotas, tenant.budget, tenant.rooms, tenant.avatars)
+            for name, tenant in config.tenants.items()
+        }
         for config in (before, after)
     )
     yield from (Change(event, name) for event, name in _compared("tenant", limits_before, limits_after))

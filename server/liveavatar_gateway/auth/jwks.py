@@ -214,7 +214,7 @@ class KeyCache:
                 content = await self._fetch()
                 # Large sets of large keys take milliseconds to parse.
                 keys = await asyncio.to_thread(KeySet, content, self._algorithms)
-        except (KeySetError, OSError, httpx.HTTPError) as error:
+        except (ValueError, OSError, httpx.HTTPError) as error:
             cause = str(error)[:200] or type(error).__name__
             self._retry_at_s = self._clock() + min(RETRY_S, self._refetch_s)
             if cause != self._error:

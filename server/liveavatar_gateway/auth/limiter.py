@@ -3,6 +3,7 @@
 Counts are those of this process. Nothing here waits: a limit on bytes returns the time that the reader must pause.
 """
 
+import math
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -12,7 +13,9 @@ from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import QuotaExceeded
 
 _BURST_S: Final = 2.0
-"""Calls, opens and bytes that may come at once, in seconds of their rate."""
+"""Calls and bytes that may come at once, in seconds of their rate."""
+_OPENS_BURST_S: Final = 60.0
+"""The same for opens, whose quota is per minute."""
 _SOON_S: Final = 1.0
 """Wait after which a refused caller may find a place, where no rate tells it."""
 
@@ -32,9 +35,10 @@ class Limited(Enum):
 class _Bucket:
     """Token bucket: a rate, and a burst of some seconds of it, at least one token."""
 
-    __slots__ = ("_at_s", "_level")
+    __slots__ = ("_at_s", "_burst_s", "_level")
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, burst_s: float = _BURST_S) -> None:
+        self._burst_s = burst_s
         self._level: float | None = None
         self._at_s = now_s
 
@@ -42,7 +46,7 @@ class _Bucket:
         """Return 0 after taking `count` tokens, or the time until they are there; None for a rate of 0."""
         if rate <= 0:
             return None
-        most = max(rate * _BURST_S, 1.0)
+        most = max(rate * self._burst_s, 1.0)
         level = most if self._level is None else min(most, self._level + (now_s - self._at_s) * rate)
         self._level, self._at_s = level, now_s
         if level < count:
@@ -52,10 +56,12 @@ class _Bucket:
 
     def debt_s(self, count: float, rate: float, now_s: float) -> float:
         """Take `count` tokens, also those that are not there yet; return the time until they are paid back."""
-        most = max(rate * _BURST_S, 1.0)
+        most = max(rate * self._burst_s, 1.0)
         level = most if self._level is None else min(most, self._level + (now_s - self._at_s) * rate)
         self._level, self._at_s = level - count, now_s
-        return max(0.0, -self._level / rate) if rate > 0 else _SOON_S
+        if self._level >= 0:
+            return 0.0
+        return -self._level / rate if rate > 0 else math.inf
 
 
 class _Use:
@@ -66,7 +72,7 @@ class _Use:
         self.waiting = 0
         self.streams = {Limited.STREAM: 0, Limited.WATCH: 0}
         self.calls = {Limited.UNARY: _Bucket(now_s), Limited.LIST: _Bucket(now_s)}
-        self.opens = _Bucket(now_s)
+        self.opens = _Bucket(now_s, _OPENS_BURST_S)
         self.audio = _Bucket(now_s)
 
 
@@ -86,9 +92,19 @@ class Slot:
 class Admission:
     """Place of a session in the quotas of its tenant: first as a waiting caller, perhaps, then as a session."""
 
-    def __init__(self, session: Slot, waiting: Slot | None) -> None:
+    def __init__(self, session: Slot, count_waiting: Callable[[], Slot]) -> None:
         self._session = session
-        self._waiting = waiting
+        self._count_waiting = count_waiting
+        self._waiting: Slot | None = None
+
+    def wait(self) -> None:
+        """Take a place in the line, since no permit is free. Idempotent.
+
+        Raises:
+            QuotaExceeded: the tenant has too many waiting callers.
+        """
+        if self._waiting is None:
+            self._waiting = self._count_waiting()
 
     def stop_waiting(self) -> None:
         """Free the place in the line, since the session has started or failed. Idempotent."""
@@ -179,10 +195,8 @@ class Limiter:
         """
         quotas, use = self._quotas_of(tenant), self._use(tenant)
         if quotas is not None:
-            if waits and use.waiting >= quotas.max_waiting:
-                raise self._refusal(
-                    tenant, "max_waiting", limit=quotas.max_waiting, used=use.waiting, retry_after_s=_SOON_S
-                )
+            if waits:
+                self._require_line(tenant)
             if use.sessions >= quotas.max_sessions:
                 raise self._refusal(
                     tenant, "max_sessions", limit=quotas.max_sessions, used=use.sessions, retry_after_s=_SOON_S
@@ -190,9 +204,17 @@ class Limiter:
             wait_s = use.opens.wait_s(1, quotas.opens_per_min / 60, self._clock())
             if wait_s != 0.0:
                 raise self._refusal(tenant, "opens_per_min", limit=quotas.opens_per_min, retry_after_s=wait_s)
-        return self.count_session(tenant, waits=waits)
+        admission = self.count_session(tenant)
+        if waits:
+            admission.wait()
+        return admission
 
-    def count_session(self, tenant: str, *, waits: bool = False) -> Admission:
+    def _require_line(self, tenant: str) -> None:
+        quotas, used = self._quotas_of(tenant), self._use(tenant).waiting
+        if quotas is not None and used >= quotas.max_waiting:
+            raise self._refusal(tenant, "max_waiting", limit=quotas.max_waiting, used=used, retry_after_s=_SOON_S)
+
+    def count_session(self, tenant: str) -> Admission:
         """Count a session that exists already, such as one of a dead process; return its place."""
         use = self._use(tenant)
         use.sessions += 1
@@ -200,14 +222,15 @@ class Limiter:
         def release() -> None:
             use.sessions -= 1
 
-        if not waits:
-            return Admission(Slot(release), None)
-        use.waiting += 1
-
         def stop_waiting() -> None:
             use.waiting -= 1
 
-        return Admission(Slot(release), Slot(stop_waiting))
+        def count_waiting() -> Slot:
+            self._require_line(tenant)
+            use.waiting += 1
+            return Slot(stop_waiting)
+
+        return Admission(Slot(release), count_waiting)
 
     def longest_wait_s(self, tenant: str, wait_s: float) -> float:
         """Return the time that a caller may wait for a permit: `wait_s`, or less if its quota is lower."""
@@ -217,7 +240,10 @@ class Limiter:
     # --- audio
 
     def audio_pause_s(self, tenant: str, size_bytes: int) -> float:
-        """Count bytes of audio; return the time for which no more may be read, usually 0."""
+        """Count bytes of audio; return the time for which no more may be read, usually 0.
+
+        Infinite for a rate of 0: a reader asks again, with 0 bytes, since quotas change.
+        """
         quotas = self._quotas_of(tenant)
         if quotas is None:
             return 0.0

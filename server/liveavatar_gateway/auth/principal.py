@@ -1,7 +1,7 @@
 """Identity of a caller, and the roles that each RPC needs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -89,6 +89,8 @@ class Principal:
     """Name of the credential, for logs: id of a key, issuer and subject of a token, or name of a certificate."""
     expires_at: datetime | None
     """End of the credential's validity; None for a credential that ends only when it is revoked."""
+    grounds: tuple[str, ...] = field(default=(), repr=False)
+    """Digest of the key, names in the certificate, or issuer of the token: the file must still have them."""
 
     def require(self, rule: Rule, what: str) -> None:
         """Refuse a call or message that none of the roles includes.

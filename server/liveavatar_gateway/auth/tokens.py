@@ -16,6 +16,7 @@ from liveavatar_gateway.upstream.bounds import bounded
 MAX_CHARS: Final = 8192
 """Longest token; the metadata of a call has room for 16 KiB."""
 _MAX_NAME_BYTES: Final = 200
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _MAX_ROLES: Final = 1000
 """Values of a roles claim that are looked at."""
 
@@ -29,6 +30,7 @@ class Verified:
 
     tenant: str
     roles: frozenset[Role]
+    issuer: str
     name: str
     """Issuer and subject, for logs."""
     expires_at: datetime
@@ -101,8 +103,9 @@ class TokenVerifier:
         return Verified(
             tenant=_tenant(claims, issuer),
             roles=_roles(claims, issuer),
+            issuer=issuer.issuer,
             name=bounded(f"{issuer.issuer}#{subject}", _MAX_NAME_BYTES),
-            expires_at=_expiry(claims) + timedelta(seconds=issuer.leeway_s),
+            expires_at=_expiry(claims, issuer.leeway_s),
         )
 
     def _origin(self, token: str) -> tuple[Issuer, KeyCache, str | None, str]:
@@ -155,11 +158,13 @@ def _verified_claims(token: str, key: jwt.PyJWK, issuer: Issuer) -> Mapping[str,
         raise CredentialInvalid("malformed token") from None
 
 
-def _expiry(claims: Mapping[str, Any]) -> datetime:
+def _expiry(claims: Mapping[str, Any], leeway_s: float = 0.0) -> datetime:
     try:
-        return datetime.fromtimestamp(int(claims["exp"]), UTC)
+        expiry = datetime.fromtimestamp(int(claims["exp"]), UTC)
     except (ValueError, OverflowError, OSError):
         raise CredentialInvalid("the token's claim 'exp' is out of range") from None
+    # Some issuers write the last second of the year 9999 for "never", to which nothing can be added.
+    return min(expiry, _LAST - timedelta(seconds=leeway_s)) + timedelta(seconds=leeway_s)
 
 
 def _tenant(claims: Mapping[str, Any], issuer: Issuer) -> str:

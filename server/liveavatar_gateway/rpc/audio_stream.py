@@ -32,6 +32,10 @@ _MAX_UNREAD: Final = 128
 """Utterances and answers that the caller has not read; above that, no more requests are read."""
 
 
+_PACE_CHECK_S: Final = 1.0
+"""Interval at which a paused reader asks for its quota again."""
+
+
 class _Reported:
     """State of an utterance as the caller was sent it."""
 
@@ -143,7 +147,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             if kind == "chunk":
                 self._receive(request.chunk)
                 if pace is not None:
-                    await asyncio.sleep(pace(len(request.chunk.audio)))
+                    await self._pause(pace, pace(len(request.chunk.audio)))
                 continue
             if kind == "heartbeat":
                 continue
@@ -152,6 +156,16 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
                 if self._over:
                     return
             self._handle(request, kind)
+
+    async def _pause(self, pace: Pace, pause_s: float) -> None:
+        """Wait until more audio may be read; a quota that is raised meanwhile ends the wait."""
+        while pause_s > 0 and not self._over:
+            step_s = min(pause_s, _PACE_CHECK_S)
+            if self._open is not None:
+                self._utterances.pause(self._open, step_s)
+            await asyncio.sleep(step_s)
+            # No longer than before, or streams of one tenant could keep each other waiting for ever.
+            pause_s = min(pause_s - step_s, pace(0))
 
     def _handle(self, request: p.StreamAudioRequest, kind: str | None) -> None:
         """Handle a message that comes once in an utterance."""

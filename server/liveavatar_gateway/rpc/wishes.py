@@ -27,6 +27,9 @@ class Tenants(Protocol):
     def rooms(self, tenant: str, /) -> Rooms | None:
         """Return the rooms that a tenant may use; None for a tenant that may use every room."""
 
+    def may_use_room(self, tenant: str, room: str, /) -> bool:
+        """Return whether a room is one of a tenant's."""
+
     def avatars(self, tenant: str, /) -> Collection[str] | None:
         """Return the ids of the avatars that a tenant may use; None for a tenant that may use every avatar."""
 
@@ -65,12 +68,20 @@ class Wishes:
         if quotas is not None:
             _require_within(spec, quotas, field=field, tenant=tenant)
         if rooms is not None and spec.livekit_room is not None:
-            _require_room(spec.livekit_room.name, rooms, field=f"{field}.livekit_room.name", tenant=tenant)
+            self._require_room(spec.livekit_room.name, rooms, field=f"{field}.livekit_room.name", tenant=tenant)
             spec = replace(spec, livekit_room=replace(spec.livekit_room, tenant=tenant))
         allowed = self._tenants.avatars(tenant)
         if allowed is not None and spec.avatar.avatar_id not in allowed:
             raise AvatarNotAllowed(spec.avatar.avatar_id, tenant, field=f"{field}.avatar_id")
         return spec
+
+    def _require_room(self, room: str, rooms: Rooms, *, field: str, tenant: str) -> None:
+        if self._tenants.may_use_room(tenant, room):
+            return
+        prefix = rooms.prefix_of(tenant)
+        allowed = [f"names that begin with {prefix!r} and are no other tenant's"] if prefix else []
+        allowed += [repr(name) for name in rooms.names[:10]]
+        raise RoomNotAllowed(room, " or ".join(allowed), field=field)
 
     def avatars(self, listed: Iterable[Avatar], *, tenant: str) -> list[Avatar]:
         """Return the avatars that a tenant may use."""
@@ -85,15 +96,6 @@ def _require_within(spec: SessionSpec, quotas: Quotas, *, field: str, tenant: st
         raise QuotaExceeded(
             tenant, "max_detach_grace_s", limit=quotas.max_detach_grace_s, field=f"{field}.detach_grace"
         )
-
-
-def _require_room(room: str, rooms: Rooms, *, field: str, tenant: str) -> None:
-    if rooms.allow(room, tenant):
-        return
-    prefix = rooms.prefix_of(tenant)
-    allowed = [f"names that begin with {prefix!r}"] if prefix else []
-    allowed += [repr(name) for name in rooms.names[:10]]
-    raise RoomNotAllowed(room, " or ".join(allowed), field=field)
 
 
 def _with_fixed_identity(message: session_pb2.SessionSpec) -> session_pb2.SessionSpec:

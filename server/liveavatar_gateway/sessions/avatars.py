@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -75,17 +76,21 @@ class Avatars:
         """True if another avatar can join in place of one out of reach: in a room of the caller's own alone."""
         return self._spec.livekit_room is not None
 
-    async def start(self, wait_s: float | None) -> UpstreamSession:
+    async def start(
+        self, wait_s: float | None, *, on_wait: Callable[[], object] = lambda: None
+    ) -> UpstreamSession:
         """Start the first avatar.
 
         Args:
             wait_s: Longest wait for a permit of the account, seconds; None is the pool's own limit.
+            on_wait: Called before such a wait; what it raises refuses the wait.
 
         Raises:
             GatewayError: it could not be started.
         """
         await self._billed.require_budget()
-        upstream = await self._pool.start(self._spec.avatar_request(1), self._billed, wait_s=wait_s)
+        request = self._spec.avatar_request(1)
+        upstream = await self._pool.start(request, self._billed, wait_s=wait_s, on_wait=on_wait)
         self._set_current(upstream)
         self.upstream = upstream
         return upstream

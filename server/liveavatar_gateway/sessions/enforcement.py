@@ -1,8 +1,8 @@
 """Ends of running sessions that their tenants may not have any more."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import structlog
@@ -28,10 +28,6 @@ class Tenants(Protocol):
         """Return the quotas of a tenant; None for a tenant without limits."""
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Enforcer:
     """Checks of the sessions that run in this process, against the present file of tenants."""
 
@@ -40,18 +36,18 @@ class Enforcer:
         living: Callable[[], Iterable[SessionActor]],
         tenants: Tenants,
         *,
-        now: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare.
 
         Args:
             living: Returns the sessions that have not ended.
             tenants: Present tenants.
-            now: Clock, in UTC.
+            clock: Monotonic clock, seconds.
         """
         self._living = living
         self._tenants = tenants
-        self._now = now
+        self._clock = clock
 
     def check(self) -> None:
         """End the sessions of suspended tenants, and those that have lasted as long as their quota allows."""
@@ -67,7 +63,7 @@ class Enforcer:
             session.end(EndReason.TENANT_SUSPENDED)
             return
         quotas = self._tenants.quotas(session.tenant)
-        if quotas is not None and session.age_s(self._now()) >= quotas.max_session_s:
+        if quotas is not None and session.age_s(self._clock()) >= quotas.max_session_s:
             _log.info("session.over_quota", session=session.id, tenant=session.tenant, quota="max_session_s")
             session.end(EndReason.MAX_DURATION)
 

@@ -14,7 +14,7 @@ from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.parts import SessionParts
 from liveavatar_gateway.sessions.restore import RestoredSession
-from liveavatar_gateway.sessions.services import SessionServices, new_id
+from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
 
@@ -61,6 +61,8 @@ class SessionLifecycle:
         """Set when the final record is written, or is left to the journal in an outage of the registry."""
         self.lost_to: OwnerMoved | None = None
         """Error for callers once another process owns the session; None before."""
+        self.began_s: float | None = None
+        """Monotonic time at which LiveAvatar had started the first avatar; None before."""
         self._stop_from_s: float | None = None
         self._creation: asyncio.Task[object] | None = None
         self._task: asyncio.Task[object] | None = None
@@ -131,7 +133,7 @@ class SessionLifecycle:
         self._task = asyncio.current_task()
         try:
             if self._restored is None:
-                await self._create(wait_s)
+                await self._create(wait_s, admission)
                 admission.stop_waiting()
             else:
                 self._adopt(self._restored)
@@ -170,10 +172,11 @@ class SessionLifecycle:
         self.recorded.set()
         _log.error("session.crashed", session=self._core.id, exc_info=fault)
 
-    async def _create(self, wait_s: float | None) -> None:
+    async def _create(self, wait_s: float | None, admission: Admission) -> None:
         """Start the first avatar in a task of its own, so that `end` can cancel the wait for a permit."""
         began_s = time.monotonic()
-        creation = asyncio.create_task(self._avatars.start(wait_s), name=f"session-{self._core.id}/create")
+        starting = self._avatars.start(wait_s, on_wait=admission.wait)
+        creation = asyncio.create_task(starting, name=f"session-{self._core.id}/create")
         self._creation = creation
         try:
             started = (await creation).started
@@ -185,6 +188,7 @@ class SessionLifecycle:
             raise SessionEnded(self._core.id, reason.value if reason else "") from None
         finally:
             self._creation = None
+        self.began_s = time.monotonic()
         if not self._core.over:
             self._core.started(
                 max_duration_s=started.max_duration_s,
@@ -209,6 +213,7 @@ class SessionLifecycle:
             epoch=restored.fence.epoch,
             grace_s=round(restored.grace_s, 1),
         )
+        self.began_s = time.monotonic() - max(0.0, (utc_now() - self._core.created_at).total_seconds())
         self._parts.attachments.start_grace(restored.grace_s)
         self._parts.utterances.adopt()
         self._publisher.report()

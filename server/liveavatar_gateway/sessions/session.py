@@ -150,9 +150,13 @@ class SessionActor:
             self._final_view = self.view()
         return self._final_view
 
-    def age_s(self, now: datetime) -> float:
-        """Return the time since the session was created, seconds."""
-        return (now - self._core.created_at).total_seconds()
+    def age_s(self, now_s: float) -> float:
+        """Return the time since LiveAvatar started the session, seconds, at a monotonic time; 0 before.
+
+        Steps of the wall clock do not count, except for a session that another process started.
+        """
+        began_s = self.lifecycle.began_s
+        return 0.0 if began_s is None else now_s - began_s
 
     # --- commands
 

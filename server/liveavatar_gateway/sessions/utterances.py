@@ -94,6 +94,10 @@ class SessionUtterances:
         if utterance.idle_timeout_s is not None:
             self._wake.set()
 
+    def pause(self, utterance: Utterance, pause_s: float) -> None:
+        """Let time in which no audio is read count for no idle limit."""
+        utterance.start_idle_limit(None, time.monotonic() + pause_s)
+
     def resume(
         self, utterance_id: str, audio_input: AudioInput, *, idle_timeout_s: float | None = None
     ) -> Utterance | UtteranceEnded:

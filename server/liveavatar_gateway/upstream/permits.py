@@ -4,6 +4,7 @@ import asyncio
 import functools
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -170,12 +171,19 @@ class Permits:
         """Number of callers in the queue."""
         return len(self._queue)
 
-    async def acquire(self, *, wait_s: float | None = None, refused: Permit | None = None) -> Permit:
+    async def acquire(
+        self,
+        *,
+        wait_s: float | None = None,
+        refused: Permit | None = None,
+        on_wait: Callable[[], object] = lambda: None,
+    ) -> Permit:
         """Wait for a permit, at most `wait_s` seconds (default: the configured wait).
 
         Args:
             wait_s: Longest wait, seconds.
             refused: Permit that LiveAvatar refused; its caller keeps its position in the queue.
+            on_wait: Called before the caller enters the queue; what it raises keeps the caller out.
 
         Raises:
             CapacityExhausted: the queue is full, or no permit came free in time.
@@ -195,6 +203,7 @@ class Permits:
             )
         if refused is None and len(self._queue) >= self._config.max_waiting:
             raise self._exhausted(f"{len(self._queue)} callers already wait")
+        on_wait()
         wait_s = self._config.wait_s if wait_s is None else wait_s
         granted: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         self._queue[position] = granted

@@ -91,9 +91,14 @@ class Pool:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(
-        self, request: AvatarRequest, journal: UpstreamJournal, *, wait_s: float | None
+        self,
+        request: AvatarRequest,
+        journal: UpstreamJournal,
+        *,
+        wait_s: float | None,
+        on_wait: Callable[[], object] = lambda: None,
     ) -> UpstreamSession:
-        """Wait for a permit, then mint and start a session.
+        """Wait for a permit, then mint and start a session; for `wait_s` and `on_wait` see `Permits.acquire`.
 
         Raises:
             CapacityExhausted: no permit in time.
@@ -102,7 +107,7 @@ class Pool:
         """
         permits = self.account.permits
         until_s = time.monotonic() + (self.account.config.permits.wait_s if wait_s is None else wait_s)
-        permit = await permits.acquire(wait_s=wait_s)
+        permit = await permits.acquire(wait_s=wait_s, on_wait=on_wait)
         has_searched = False
         while True:
             try:

@@ -54,6 +54,21 @@ async def test_a_changed_file_counts_for_quotas_and_open_calls(tmp_path):
     await access.aclose()
 
 
+@pytest.mark.parametrize("text", ["", "# Cut off behind this line.\n"])
+async def test_a_file_that_was_emptied_takes_no_tenant_away(tmp_path, text):
+    file = tmp_path / "tenants.toml"
+    file.write_text("[tenants.acme]\n")
+    access, reloads = Access(AccessConfig(file=file)), FileReloads()
+    access.add_to(reloads)
+    file.write_text(text)
+    await reloads.reload()
+    assert access.authenticator.is_active("acme")
+    file.write_text("[tenants.beta]\n")
+    await reloads.reload()
+    assert not access.authenticator.is_active("acme")
+    await access.aclose()
+
+
 async def test_budgets_without_a_registry_are_refused_at_the_start_and_at_a_reload(tmp_path):
     file = tmp_path / "tenants.toml"
     file.write_text("[tenants.acme]\n")

@@ -180,8 +180,45 @@ def test_reading_names_setting_and_file(tmp_path):
     assert read(path, now=NOW) == parse(WHOLE.encode(), now=NOW)
 
 
-def test_deep_nesting_is_an_error_and_not_a_crash():
-    assert "is not TOML" in refusal("a = " + "[" * 100_000)
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000], ids=["nesting", "digits"])
+def test_what_python_cannot_read_is_an_error_and_not_a_crash(value):
+    assert "is not TOML" in refusal(f"a = {value}")
+
+
+@pytest.mark.parametrize(
+    ("tenant", "room", "allowed"),
+    [
+        ("acme", "acme-1", True),
+        ("acme", "acme-b-1", False),
+        ("acme-b", "acme-b-1", True),
+        ("acme-b", "acme-1", False),
+        # "acme-c" has given up the prefix of its name.
+        ("acme", "acme-c-1", True),
+        ("acme-c", "acme-c-1", False),
+        ("acme", "acme-desk", False),
+        ("beta", "acme-desk", True),
+        # Another server, so the room is another one.
+        ("acme", "acme-x-1", True),
+        ("acme-x", "acme-x-1", True),
+        ("nobody", "acme-1", False),
+    ],
+)
+def test_a_room_belongs_to_the_tenant_with_the_longest_entry(tenant, room, allowed):
+    config = parse(
+        b"""
+[tenants.acme]
+[tenants.acme-b]
+[tenants.acme-c.rooms]
+prefix = "c-"
+[tenants.acme-x.rooms]
+livekit_url = "wss://x.example"
+livekit_key = "x"
+livekit_secret_file = "/x"
+[tenants.beta.rooms]
+names = ["acme-desk"]
+"""
+    )
+    assert config.may_use_room(tenant, room) is allowed
 
 
 @pytest.mark.parametrize(

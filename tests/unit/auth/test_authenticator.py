@@ -19,6 +19,7 @@ from liveavatar_gateway.core.errors import (
 from testkit.tokens import TokenIssuer
 
 NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
 KEYS = {name: keys.generate() for name in ("valid", "expired", "revoked", "suspended", "unknown")}
 ADA = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 AGENT = "uri:spiffe://example.org/agent"
@@ -274,3 +275,67 @@ class TestChanges:
         authenticator._now = lambda: principals["token"].expires_at
         with pytest.raises(CredentialExpired):
             authenticator.check(principals["token"])
+
+    @pytest.mark.parametrize(
+        ("kind", "change"),
+        [
+            ("key", lambda file: file["tenants"]["acme"]["keys"][0].update(roles=["open"])),
+            ("key", lambda file: file["tenants"]["acme"]["keys"][0].update(digest="sha256:" + "0" * 64)),
+            ("certificate", lambda file: file["tenants"]["acme"]["certificates"][0].update(roles=["watch"])),
+            ("token", lambda file: file["issuers"][0].update(roles=["watch"])),
+            ("token", lambda file: file["issuers"][0].update(tenants=["beta"])),
+            ("token", lambda file: file.pop("issuers")),
+        ],
+    )
+    async def test_a_credential_that_grants_less_ends_its_streams(
+        self, authenticator, issuer, principals, kind, change
+    ):
+        self.use(authenticator, issuer, change)
+        with pytest.raises(CredentialInvalid):
+            authenticator.check(principals[kind])
+
+    async def test_a_certificate_that_has_lost_one_of_its_names_ends_its_streams(self, authenticator, issuer):
+        both = await authenticator.authenticate([], [AGENT, "dns:agent.example.org"])
+        assert both.roles == {Role.SPEAK, Role.WATCH}
+        self.use(authenticator, issuer, lambda file: file["tenants"]["acme"]["certificates"].pop())
+        with pytest.raises(CredentialInvalid, match="lost a role"):
+            authenticator.check(both)
+
+    async def test_a_credential_that_grants_more_ends_nothing(self, authenticator, issuer, principals):
+        def widen(file):
+            file["tenants"]["acme"]["keys"][0].update(roles=["open", "speak", "watch"], expires=NOW + HOUR)
+            file["issuers"][0].update(roles=["control", "watch"], refresh_s=60.0)
+
+        self.use(authenticator, issuer, widen)
+        for principal in principals.values():
+            authenticator.check(principal)
+
+    async def test_the_end_of_a_key_can_be_put_off(self, authenticator, issuer):
+        def until(end):
+            return lambda file: file["tenants"]["acme"]["keys"][0].update(expires=end)
+
+        self.use(authenticator, issuer, until(NOW + HOUR))
+        principal = await authenticator.authenticate(bearer(KEYS["valid"].text))
+        self.use(authenticator, issuer, until(NOW + 2 * HOUR))
+        authenticator._now = lambda: NOW + HOUR
+        authenticator.check(principal)
+
+    @pytest.mark.parametrize(
+        ("change", "error"),
+        [
+            (lambda file: file["tenants"]["acme"].update(suspended=True), TenantSuspended),
+            (lambda file: file["tenants"]["acme"]["keys"][0].update(revoked=NOW), CredentialInvalid),
+        ],
+    )
+    async def test_an_expired_key_has_no_grace_once_it_is_revoked_or_its_tenant_suspended(
+        self, authenticator, issuer, change, error
+    ):
+        def expire(file):
+            file["tenants"]["acme"]["keys"][0].update(expires=NOW + HOUR)
+
+        self.use(authenticator, issuer, expire)
+        principal = await authenticator.authenticate(bearer(KEYS["valid"].text))
+        authenticator._now = lambda: NOW + HOUR
+        self.use(authenticator, issuer, lambda file: (expire(file), change(file)))
+        with pytest.raises(error):
+            authenticator.check(principal)

@@ -48,6 +48,11 @@ KEY = "key000000001"
         (config(acme={"suspended": True}), config(acme={}), [Change("tenant.resumed", "acme")]),
         (config(acme={}), config(acme={"quotas": {"max_sessions": 2}}), [Change("tenant.changed", "acme")]),
         (config(acme={}), config(acme={"avatars": []}), [Change("tenant.changed", "acme")]),
+        (
+            config(acme={}),
+            config(acme={"budget": {"minutes_per_day": 600}}),
+            [Change("tenant.changed", "acme")],
+        ),
         (config(acme={}), config(acme={"keys": [key()]}), [Change("key.added", "acme", KEY)]),
         (
             config(acme={"keys": [key()]}),

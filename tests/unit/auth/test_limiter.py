@@ -1,5 +1,7 @@
 """Quotas: each is enforced up to its limit, for each tenant alone, and freed when the use ends."""
 
+import math
+
 import pytest
 
 from liveavatar_gateway.auth.limiter import Limited, Limiter
@@ -75,7 +77,8 @@ def test_sessions_of_dead_processes_count_without_being_refused():
 
 def test_opens_have_a_rate():
     rig = Rig(max_sessions=100, opens_per_min=6)
-    rig.limiter.admit_session("acme", waits=False)
+    for _ in range(6):
+        rig.limiter.admit_session("acme", waits=False)
     error = refused(rig.limiter.admit_session, "acme", waits=False)
     assert error.metadata["scope"] == "opens_per_min"
     assert error.retry_after_s == pytest.approx(10.0)
@@ -91,6 +94,16 @@ def test_callers_wait_up_to_their_quota_and_leave_the_line_when_the_session_star
     first.stop_waiting()
     first.release()
     rig.limiter.admit_session("acme", waits=True)
+
+
+def test_a_session_that_finds_no_permit_after_all_counts_as_waiting():
+    rig = Rig(max_sessions=100, max_waiting=1, opens_per_min=6000)
+    first, second = (rig.limiter.admit_session("acme", waits=False) for _ in range(2))
+    first.wait()
+    first.wait()
+    assert refused(second.wait).metadata["scope"] == "max_waiting"
+    first.release()
+    second.wait()
 
 
 def test_a_refused_waiter_costs_no_open():
@@ -115,6 +128,14 @@ def test_audio_above_the_rate_pauses_its_reader_and_is_not_dropped():
     rig.now_s += 1.0
     assert rig.limiter.audio_pause_s("acme", 0) == 0.0
     assert rig.limiter.audio_pause_s("other", 500) == 0.0
+
+
+def test_a_rate_of_zero_lets_no_audio_through_until_it_is_raised():
+    rig = Rig(audio_bytes_per_s=0)
+    assert rig.limiter.audio_pause_s("acme", 500) == math.inf
+    assert rig.limiter.audio_pause_s("acme", 0) == math.inf
+    rig.file["acme"] = Quotas(audio_bytes_per_s=1000)
+    assert rig.limiter.audio_pause_s("acme", 0) == pytest.approx(0.5, abs=0.1)
 
 
 def test_without_quotas_nothing_is_refused():

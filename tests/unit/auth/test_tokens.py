@@ -307,3 +307,8 @@ async def test_caches_are_made_as_the_issuer_says(tmp_path, issuer):
     assert make(configured(issuer)).is_reading is False
     await from_file.aclose()
     await client.aclose()
+
+
+async def test_a_token_for_ever_is_accepted(issuer):
+    found = await verify(issuer, issuer.token(exp=253402300799))
+    assert found.expires_at.year == 9999

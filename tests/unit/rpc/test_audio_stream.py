@@ -1,6 +1,7 @@
 """Exchange on `StreamAudio`: every utterance is acknowledged, and has one end."""
 
 import asyncio
+import math
 
 import grpc
 import pytest
@@ -28,10 +29,10 @@ async def process():
 class Streaming:
     """A stream that runs, and the call it belongs to."""
 
-    def __init__(self, session) -> None:
+    def __init__(self, session, *, pace=None) -> None:
         self.context = Context()
         self.running = asyncio.create_task(
-            AudioStream(session, audio_input_of(None), CONFIG, self.context, pace=None).run()
+            AudioStream(session, audio_input_of(None), CONFIG, self.context, pace=pace).run()
         )
 
     def send(self, **message) -> None:
@@ -171,3 +172,29 @@ async def test_a_caller_that_reads_no_answers_is_not_read_any_more(process):
     streaming.close()
     await asyncio.wait_for(streaming.running, 10)
     assert streaming.context.requests.empty()
+
+
+async def test_a_pause_ends_when_the_quota_is_raised(process):
+    wait_s = math.inf
+    streaming = Streaming(await process.ready(), pace=lambda _size: wait_s)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    streaming.send(chunk=p.AudioChunk(audio=bytes(9_600)))
+    streaming.send(cancel=p.CancelUtterance(utterance_id="u"))
+    while (await streaming.context.until("ack")).received_bytes != 9_600:
+        pass
+    wait_s = 0.0
+    assert (await asyncio.wait_for(streaming.context.until("ended"), 10)).utterance_id == "u"
+
+
+async def test_a_pause_is_no_time_without_audio(process):
+    pauses_s = iter([2.5, 2.0, 1.0])
+    streaming = Streaming(await process.ready(), pace=lambda _size: next(pauses_s, 0.0))
+    begin = p.BeginUtterance(utterance_id="u")
+    begin.idle_timeout.FromSeconds(1)
+    streaming.send(begin=begin)
+    for start in (0, 9_600):
+        streaming.send(chunk=p.AudioChunk(audio=bytes(9_600), offset_bytes=start))
+    streaming.send(cancel=p.CancelUtterance(utterance_id="u"))
+    async with asyncio.timeout(10):
+        ended = await streaming.context.until("ended")
+    assert not ended.HasField("error")

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import duration_pb2
 
 from liveavatar.gateway.v1 import session_pb2
-from liveavatar_gateway.auth.auth_file import Rooms
+from liveavatar_gateway.auth.auth_file import AuthConfig, Rooms, Tenant
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
 from liveavatar_gateway.core.speech.config import SpeechConfig
@@ -32,6 +32,9 @@ class Tenants:
 
     def rooms(self, tenant):
         return self._rooms if tenant == "acme" else None
+
+    def may_use_room(self, tenant, room):
+        return AuthConfig(tenants={"acme": Tenant(rooms=self._rooms)}).may_use_room(tenant, room)
 
 
 def spec_of(tenants, tenant="acme", **spec):

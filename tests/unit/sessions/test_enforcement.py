@@ -1,6 +1,7 @@
 """Sessions end when their tenant may not have them any more."""
 
 import asyncio
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -47,14 +48,30 @@ async def test_the_sessions_of_a_suspended_tenant_end(process):
 
 
 async def test_a_session_ends_at_the_longest_time_of_its_tenant(process):
-    session, tenants, now = await process.ready(), Tenants(), utc_now()
+    session, tenants, now_s = await process.ready(), Tenants(), time.monotonic()
     tenants.found = Quotas(max_session_s=60)
-    enforcer = Enforcer(lambda: [session], tenants, now=lambda: now)
+    enforcer = Enforcer(lambda: [session], tenants, clock=lambda: now_s)
     enforcer.check()
     assert not session.over
-    now += timedelta(seconds=61)
+    now_s += 61
     enforcer.check()
     assert session.end_reason is EndReason.MAX_DURATION
+
+
+async def test_a_step_of_the_wall_clock_makes_no_session_older(process):
+    session, tenants = await process.ready(), Tenants()
+    tenants.found = Quotas(max_session_s=60)
+    session._core.created_at = utc_now() - timedelta(hours=1)
+    Enforcer(lambda: [session], tenants).check()
+    assert not session.over
+
+
+async def test_the_wait_for_a_permit_makes_no_session_older(process):
+    session, tenants = await process.ready(), Tenants()
+    tenants.found = Quotas(max_session_s=60)
+    session.lifecycle.began_s = None
+    Enforcer(lambda: [session], tenants, clock=lambda: time.monotonic() + 61).check()
+    assert not session.over
 
 
 async def test_a_session_that_cannot_be_checked_keeps_no_other_from_its_check(process):

@@ -346,3 +346,16 @@ def test_a_pause_that_is_set_longer_than_any_that_is_learnt_stays():
     settling.refused(30.0)
     settling.accepted(34.0, had_refusals=True, now_s=0.0)
     assert settling.pause_s == 30.0
+
+
+async def test_a_caller_is_kept_out_of_the_queue_by_what_its_wait_raises():
+    def refuse() -> None:
+        raise CapacityExhausted("no place", scope="test", retry_after_s=1.0)
+
+    permits = make()
+    held = await permits.acquire(on_wait=refuse)
+    with pytest.raises(CapacityExhausted, match="no place"):
+        await permits.acquire(on_wait=refuse)
+    assert (permits.used, permits.waiting) == (1, 0)
+    held.release(settle=False)
+    await permits.acquire(on_wait=refuse)

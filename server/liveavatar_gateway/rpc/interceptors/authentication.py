@@ -98,11 +98,11 @@ def certificate_names(auth_context: Mapping[str, Iterable[bytes]]) -> list[str]:
     """Return the verified names of a caller's certificate with their kinds; none for a caller without one.
 
     gRPC reports names only of certificates that a trusted authority has signed. A common name is not used: it has
-    no kind.
+    no kind. Only ASCII has an upper case: `lower` would also turn a Kelvin sign into the letter k.
     """
     return [
-        f"{kind}:{name.lower() if kind == 'dns' else name}"
+        f"{kind}:{(value.lower() if kind == 'dns' else value).decode(errors='replace')}"
         for key, kind in _NAME_KINDS.items()
         for value in auth_context.get(key, ())
-        if (name := value.decode(errors="replace"))
+        if value
     ]

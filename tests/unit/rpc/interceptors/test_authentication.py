@@ -149,6 +149,7 @@ async def test_the_names_of_a_certificate_reach_the_authenticator():
         ({"peer_uri": [b"spiffe://x/A"], "peer_dns": [b"a", b"B"]}, ["uri:spiffe://x/A", "dns:a", "dns:b"]),
         ({"peer_dns": [b"spiffe://x/a"]}, ["dns:spiffe://x/a"]),
         ({"peer_uri": [b"\xff", b""]}, ["uri:\ufffd"]),
+        ({"peer_dns": ["\u212aey".encode()]}, ["dns:\u212aey"]),
     ],
 )
 def test_names_keep_their_kinds(auth_context, names):

@@ -103,7 +103,11 @@ class App:
             self.account,
             self.metrics,
             stop_orphans=self._stop_orphans,
-            rooms=RoomServers(self._rooms, self._access.authenticator.livekit),
+            rooms=RoomServers(
+                self._rooms,
+                self._access.authenticator.livekit,
+                allows=self._access.authenticator.may_use_room,
+            ),
         )
         self._registry = _registry(settings)
         lease = components.registry(settings).lease

@@ -194,7 +194,7 @@ class Avatars:
         if self.started is None:
             return None
         if (own := self._spec.livekit_room) is not None:
-            rooms = self._pool.rooms.of(own.tenant)
+            rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
             return None if rooms is None else rooms.viewer(own.name)
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
 

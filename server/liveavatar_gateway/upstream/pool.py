@@ -248,9 +248,9 @@ class Pool:
     def _livekit_room(self, request: AvatarRequest) -> LiveKitAccess | None:
         if request.participant is None:
             return None
-        rooms = self.rooms.of(request.participant.tenant)
+        rooms = self.rooms.of_room(request.participant.room, tenant=request.participant.tenant)
         if rooms is None:
-            # Another process, with other settings, accepted the request.
+            # Another process, with other settings, accepted the request, or the room is the tenant's no more.
             raise InvalidField(
                 "this gateway has no LiveKit server for the session's own room", field="livekit_room"
             )

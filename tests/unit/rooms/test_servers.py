@@ -29,3 +29,12 @@ def test_a_signer_is_kept_until_its_server_changes():
     assert issuer(found.of("acme")) == ("wss://own", "next")
     del servers["acme"]
     assert found.of("acme") is None
+
+
+def test_no_token_is_signed_for_a_room_that_is_the_tenants_no_more():
+    allowed = {("acme", "acme-1")}
+    servers = RoomServers(LiveKitRooms(COMMON), allows=lambda *room: room in allowed)
+    assert servers.of_room("acme-1", tenant="acme") is servers.of("acme")
+    assert servers.of_room("acme-1", tenant="beta") is None
+    allowed.clear()
+    assert servers.of_room("acme-1", tenant="acme") is None

@@ -59,7 +59,7 @@ async def test_a_session_that_cannot_even_tell_of_its_fault_ends_alone(app, call
     stream = await caller.speak(sound.session_id)
     await stream.say(speech.sound(1.0), "u")
     await stream.until("started")
-    faulty = await app.directory.get(broken.session_id)
+    faulty = await app.directory.get(broken.session_id, tenant="")
     faulty._publisher._listener = SimpleNamespace(on_news=_faulty)
 
     emulator.end(broken.upstream_id, "USER_CLOSED")
@@ -78,7 +78,7 @@ async def test_a_task_that_raises_what_nothing_should_raise_is_the_only_one_that
     await broken.until_ready()
 
     active = emulator.active()
-    faulty = await app.directory.get(broken.session_id)
+    faulty = await app.directory.get(broken.session_id, tenant="")
     faulty._core.tick = _faulty
     faulty._core.ended = _faulty
     faulty.listen()
@@ -112,11 +112,11 @@ async def test_a_fault_in_the_drain_of_one_session_drains_the_others(app, caller
     broken, sound = await caller.attach(), await caller.attach()
     await broken.until_ready()
     await sound.until_ready()
-    (await app.directory.get(broken.session_id)).go_away = _faulty
-    (await app.directory.get(broken.session_id)).end = _faulty
+    (await app.directory.get(broken.session_id, tenant="")).go_away = _faulty
+    (await app.directory.get(broken.session_id, tenant="")).end = _faulty
     await app.drain()
     assert (await sound.event("ended")).session.end_reason == session_pb2.END_REASON_DRAINED
-    del (await app.directory.get(broken.session_id)).end
+    del (await app.directory.get(broken.session_id, tenant="")).end
 
 
 async def test_a_fault_in_one_step_of_the_shutdown_skips_no_other(emulator, logged):
@@ -125,7 +125,7 @@ async def test_a_fault_in_one_step_of_the_shutdown_skips_no_other(emulator, logg
             attachment = await caller.attach()
             await attachment.until_ready()
             app.directory.end_all = _faulty
-        session = await app.directory.get(attachment.session_id)
+        session = await app.directory.get(attachment.session_id, tenant="")
         app.pool.run(session.avatars.upstream.close(), name="test/close")
     events = [line["event"] for line in logged]
     assert "shutdown.step_failed" in events

@@ -28,16 +28,16 @@ STARTED = http(201, envelope({"session_id": "s-1", "ws_url": "ws://127.0.0.1:9/"
 
 class Journal:
     async def minted(self, upstream_session_id: str) -> None:
-        """Nothing outlives the test."""
+        """Do nothing: no session outlives the test."""
 
     async def started(self, started: Started) -> None:
-        """Nothing outlives the test."""
+        """Do nothing: no session outlives the test."""
 
     async def stopped(self, upstream_session_id: str) -> None:
-        """Nothing outlives the test."""
+        """Do nothing: no session outlives the test."""
 
     async def not_started(self, upstream_session_id: str) -> None:
-        """Nothing outlives the test."""
+        """Do nothing: no session outlives the test."""
 
 
 @contextlib.asynccontextmanager

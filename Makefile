@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 # Tests mostly wait for speech to be spoken, so more workers than cores is right.
-WORKERS ?= 6
+WORKERS ?= 8
 
 # The folders of the four distributions' pyproject.toml.
 DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emulator demo
@@ -17,7 +17,7 @@ CHECKS := lint format-check types imports wiring mirror proto-lint proto-breakin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation acceptance bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
+.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-compiled test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation acceptance attack fuzz bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,13 +63,18 @@ tool-pages: viewer
 REPORT := --cov-report term-missing:skip-covered
 
 test: tools ## all tests, e.g. ARGS="tests/unit -x"
-	@$(if $(ARGS),:,$(MAKE) --no-print-directory test-core)
+	@$(if $(ARGS),:,$(MAKE) --no-print-directory --jobs 2 test-core test-compiled)
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 20 -m "not alone and not wheels$(if $(ARGS),, and not core)" $(ARGS)
 	@$(if $(ARGS),:,$(MAKE) --no-print-directory viewer-test test-wheels test-load)
 
 # The state machines run with the other tests: what they reach differs from run to run, and tracing them is slow.
 test-core: $(VENV)/dev.stamp ## of those, the ones that must reach every line and branch of the core
 	@$(BIN)/pytest -n $(WORKERS) -m core tests/unit/core --cov liveavatar_gateway.core --cov-branch --cov-fail-under 100 $(REPORT) $(ARGS)
+
+# Each worker imports all tests. Without this, each would rewrite their assertions for itself on a new checkout. Errors
+# are those of the run that follows.
+test-compiled: $(VENV)/dev.stamp
+	@$(BIN)/pytest --collect-only --quiet >/dev/null || true
 
 coverage: $(VENV)/dev.stamp ## lines and branches of all packages that the unit tests reach; a measurement, not a check
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not alone and not wheels" tests/unit --cov --cov-branch $(REPORT) $(ARGS)
@@ -105,7 +110,14 @@ chaos: $(VENV)/dev.stamp ## break everything under conversations; SEEDS=20, or S
 long-conversation: tools ## two hours with avatars of five minutes, 20 times as fast
 	@PYTHONPATH=tests:. $(BIN)/python -m endurance.long_conversation $(ARGS)
 
+attack: $(VENV)/dev.stamp ## every attack on a gateway, beside a caller that talks; ARGS="--only frames" for some
+	@PYTHONPATH=tests:. $(BIN)/python -m security $(ARGS)
+
+fuzz: $(VENV)/dev.stamp ## a minute of random callers and a random LiveAvatar; ARGS="--inputs 1000000" or "--seed 7 --kind events"
+	@PYTHONPATH=tests:. $(BIN)/python -m fuzz $(ARGS)
+
 acceptance: $(VENV)/dev.stamp ## the proof of a whole area, AREA=auth; ARGS="--short" for the profile of CI
+	@$(if $(filter pool,$(AREA)),$(TOOLCHAIN) system --only libfaketime)
 	@PYTHONPATH=tests:. $(BIN)/python -m acceptance $(or $(AREA),--help) $(ARGS)
 
 bench: $(VENV)/dev.stamp ## CPU per second of audio, as a ratio to a bare server, in ten minutes; ARGS="--seconds 3 --rounds 1"

@@ -123,6 +123,15 @@ class Talker(SessionUser):
         self.hold_session(behaviours.talker)
 
 
+class Quiet(SessionUser):
+    """User of a tenant that stays far below its quotas."""
+
+    @task
+    def converse(self) -> None:
+        """Speak several short utterances."""
+        self.hold_session(behaviours.quiet)
+
+
 class ArrivalShape(LoadTestShape):
     """Number of users that the scenario's arrivals need; plain Locust has no shape.
 

@@ -3,7 +3,7 @@
 System packages are installed with apt. Node.js and Go are installed from PyPI, pinned, into the running virtual
 environment, unless PATH has a recent enough version.
 
-Usage: toolchain.py system | toolchain.py node|go [--check]
+Usage: toolchain.py system [--only PACKAGE] | toolchain.py node|go [--check]
 """
 
 import argparse
@@ -204,9 +204,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["system", *TOOLS])
     parser.add_argument("--check", action="store_true", help="install nothing; exit 1 if a tool is missing")
+    parser.add_argument("--only", choices=[package.name for package in SYSTEM_PACKAGES], help="one system package")
     options = parser.parse_args()
     if options.what == "system":
-        install_system_packages()
+        install_system_packages(one for one in SYSTEM_PACKAGES if options.only in (None, one.name))
     elif options.check:
         sys.exit(TOOLS[options.what].problem(path_with_environment()) is not None)
     else:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,10 @@ from liveavatar_gateway.sessions.services import SessionServices
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.telemetry.metrics import Metrics
-from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from liveavatar_gateway.upstream.account import AccountSpec
+from liveavatar_gateway.upstream.egress import Egress, EgressConfig
+from liveavatar_gateway.upstream.model import AvatarRequest, RemoteStatus, Started
+from liveavatar_gateway.upstream.permits import Permits, PermitsConfig
 
 AVATAR_ID = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
 
@@ -72,6 +76,7 @@ class Upstream:
         )
         self.sockets: list[Socket] = []
         self.end = ""
+        self.kept_alive = 0
 
     async def connect(self, on_event: Callable[[m.Event], None]) -> Socket:
         self.sockets.append(Socket(on_event))
@@ -86,17 +91,23 @@ class Upstream:
     async def leave(self) -> None:
         self.end = "left"
 
+    async def keep_alive(self) -> bool:
+        self.kept_alive += 1
+        return True
+
 
 class Pool:
     """Starts one upstream session after the other, while a permit is free."""
 
     rooms = RoomServers(None)
+    egress = Egress(EgressConfig())
 
     def __init__(self) -> None:
         self.upstreams: list[Upstream] = []
         self.permit = asyncio.Event()
         self.permit.set()
         self.refusal: GatewayError | None = None
+        self.keep_alive_targets: list[object] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self, *_: object, **__: object) -> Upstream:
@@ -112,9 +123,108 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def add_keep_alive(self, _: object) -> None: ...
+    def add_keep_alive(self, target: object) -> None:
+        self.keep_alive_targets.append(target)
 
     def remove_keep_alive(self, _: object) -> None: ...
+
+
+class JournaledUpstream(Upstream):
+    """A session at LiveAvatar that its journal knows of, as that of a real pool."""
+
+    def __init__(self, number: int, journal: Any) -> None:
+        super().__init__(number)
+        self.journal = journal
+        self.account: Any = None
+        self.status = RemoteStatus(over=False)
+        self.is_silent = False
+        """True for an avatar that is never ready."""
+
+    async def connect(self, on_event: Callable[[m.Event], None]) -> Socket:
+        if not self.is_silent:
+            return await super().connect(on_event)
+        self.sockets.append(Socket(on_event))
+        return self.sockets[-1]
+
+    async def remote_status(self) -> RemoteStatus:
+        return self.status
+
+    def transfer(self, journal: Any, started: Started, *, tenant: str, session_id: str) -> None:
+        self.journal, self.started = journal, started
+        self.caller = (tenant, session_id)
+
+    async def close(self) -> str:
+        if not self.end:
+            self.end = "closed"
+            if self.journal is not None:
+                await self.journal.stopped(self.started.session_id)
+        return ""
+
+
+class JournaledPool(Pool):
+    """A pool whose sessions are in their journals, and so in the bill."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_duration_s: float | None = 600
+        self.is_silent = False
+        self.answer = asyncio.Event()
+        """Set while LiveAvatar answers to starts."""
+        self.answer.set()
+        self.failure: GatewayError | None = None
+        """Failure of a start that was carried out nevertheless."""
+        self.stop = asyncio.Event()
+        """Set while LiveAvatar stops what such a start has left."""
+        self.stop.set()
+        self.permits = Permits(PermitsConfig(limit=9))
+        self.accounts = [SimpleNamespace(id="default", name="default", spec=AccountSpec())]
+        self.wait_s = 1.0
+        self.wishes: list[Any] = []
+
+    async def start(self, _: object, journal: Any, *, wish: Any, **__: object) -> Upstream:
+        self.wishes.append(wish)
+        await self.permit.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        sending = self.run(self._send(journal), name="start")
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            sending.add_done_callback(lambda sent: self.run(sent.result().close(), name="unwanted"))
+            raise
+
+    async def _send(self, journal: Any) -> Upstream:
+        upstream = JournaledUpstream(len(self.upstreams) + 1, journal)
+        upstream.is_silent = self.is_silent
+        upstream.account = self.accounts[0]
+        upstream.started = replace(upstream.started, max_duration_s=self.max_duration_s)
+        await journal.minted(upstream.started.session_id)
+        self.upstreams.append(upstream)
+        await self.answer.wait()
+        if self.failure is not None:
+            self.run(self._undo(upstream), name="undo")
+            raise self.failure
+        await journal.started(upstream.started)
+        return upstream
+
+    async def _undo(self, upstream: Upstream) -> None:
+        await self.stop.wait()
+        await upstream.close()
+
+    async def settle(self) -> None:
+        """Wait for all work that was run."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+class NothingWarm:
+    """Has no warm session for anybody."""
+
+    def take(self, *_: object, **__: object) -> None:
+        return None
+
+    def has(self, *_: object, **__: object) -> bool:
+        return False
 
 
 class Billing:
@@ -148,6 +258,7 @@ class Process:
             reconnect=ReconnectConfig(),
             retention_s=0.0,
             pool=self.pool,
+            warm=NothingWarm(),
             journals=SimpleNamespace(open=lambda *_: self.journal),
             billing=Billing(),
             usage_label="",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -62,6 +62,11 @@ class Refusal:
     @property
     def quota(self) -> str:
         return self._details["QuotaFailure"].violations[0].subject
+
+    @property
+    def details(self) -> str:
+        """All details as text."""
+        return " ".join(f"{name}: {detail}" for name, detail in self._details.items())
 
     def has(self, detail: str) -> bool:
         return detail in self._details
@@ -211,8 +216,14 @@ class Speech:
 class Attachment:
     """`Attach` stream and all its responses."""
 
-    def __init__(self, call: Any, opened: sessions.SessionOpened) -> None:
+    def __init__(
+        self,
+        call: Any,
+        opened: sessions.SessionOpened,
+        queue_positions: Sequence[sessions.QueuePosition] = (),
+    ) -> None:
         self.call = call
+        self.queue_positions = queue_positions
         self.opened = opened
         self.session_id = opened.session.id
         self.upstream_id = opened.session.upstream_session_id
@@ -339,11 +350,15 @@ class Caller:
         return await self._attached(call)
 
     async def _attached(self, call: Any) -> Attachment:
-        first = await asyncio.wait_for(call.read(), STEP_TIMEOUT_S)
-        if first is grpc.aio.EOF:
-            # The call ended with a status instead of an answer: raise it.
-            await call
-        return Attachment(call, first.opened)
+        positions = []
+        while True:
+            first = await asyncio.wait_for(call.read(), STEP_TIMEOUT_S)
+            if first is grpc.aio.EOF:
+                # The call ended with a status instead of an answer: raise it.
+                await call
+            if not first.HasField("queue_position"):
+                return Attachment(call, first.opened, positions)
+            positions.append(first.queue_position)
 
     async def speak(self, session_id: str, **audio_format: Any) -> Speech:
         speech = Speech(self.audio.StreamAudio())

@@ -68,6 +68,7 @@ class Compose:
         if text in self._names:
             return "127.0.0.1"
         text = text.replace("/app/", f"{ROOT}/").replace("/results", str(self.folder / "results"))
+        text = text.replace("/run/emulator", str(self.folder))
         text = self._hosts.sub("127.0.0.1", text)
         return re.sub(r"(?<!\d)(?:50051|9464|8787|8089|5557)(?!\d)", lambda port: self.port(port[0]), text)
 

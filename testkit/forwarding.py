@@ -14,11 +14,12 @@ PASSWORD = "a-proxy-s-password"
 
 
 class ForwardProxy:
-    """Proxy with a log of its requests, as "METHOD target"."""
+    """Proxy with a log of its requests, as "METHOD target", and of all that it passed on outside of tunnels."""
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[str] = []
+        self.passed = bytearray()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry out the one request of a connection."""
@@ -52,17 +53,24 @@ class ForwardProxy:
                 name for name in rest.split(b"\r\n") if not name.lower().startswith((b"proxy-", b"connection:"))
             ]
             other_writer.write(f"{method} {path} HTTP/1.1\r\nConnection: close\r\n".encode() + b"\r\n".join(kept))
-        up = asyncio.create_task(_copy(reader, other_writer))
+        passed = bytearray() if method == "CONNECT" else self.passed
+        # A process that was killed closes its end alone.
+        ways = {
+            asyncio.create_task(_copy(reader, other_writer, passed)),
+            asyncio.create_task(_copy(other_reader, writer, passed)),
+        }
         try:
-            await _copy(other_reader, writer)
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            up.cancel()
-            await asyncio.wait([up])
+            for way in ways:
+                way.cancel()
+            await asyncio.wait(ways)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: bytearray) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
+            passed += data
             writer.write(data)
             await writer.drain()
 

@@ -8,7 +8,7 @@ from typing import Self
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class Connection:
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self.socket = socket.create_connection((host, int(port)), timeout=20)
         self._next_stream = 1
         self._unread = b""
-        self._socket.sendall(_PREFACE + _frame(SETTINGS, 0, 0, b""))
+        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self.socket.close()
 
     def call(
         self, method: str, *messages: bytes, headers: Sequence[tuple[bytes, bytes]] = (), end: bool = True
@@ -51,34 +51,25 @@ class Connection:
         """Send a call with its messages and return its stream; without `end` the caller's side stays open."""
         stream = self._next_stream
         self._next_stream += 2
-        pairs = [
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", method.encode()),
-            (b":authority", b"gateway"),
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-            *headers,
-        ]
-        block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in pairs)
-        self._socket.sendall(_frame(HEADERS, END_HEADERS, stream, block))
+        block = header_block(method, headers)
+        self.socket.sendall(frame(HEADERS, END_HEADERS, stream, block))
         for message in messages:
-            self._socket.sendall(_frame(DATA, 0, stream, b"\x00" + struct.pack(">I", len(message)) + message))
+            self.socket.sendall(frame(DATA, 0, stream, b"\x00" + struct.pack(">I", len(message)) + message))
         if end:
             self.end(stream)
         return stream
 
     def end(self, stream: int) -> None:
         """Close the caller's side of a call."""
-        self._socket.sendall(_frame(DATA, END_STREAM, stream, b""))
+        self.socket.sendall(frame(DATA, END_STREAM, stream, b""))
 
     def answer(self, stream: int) -> list[Frame]:
         """Return the frames of a call up to its end: END_STREAM or RST_STREAM."""
         frames: list[Frame] = []
         while not frames or not (frames[-1].ends_stream or frames[-1].kind == RST_STREAM):
-            frame = self.read()
-            if frame.stream == stream:
-                frames.append(frame)
+            got = self.read()
+            if got.stream == stream:
+                frames.append(got)
         return frames
 
     def read(self) -> Frame:
@@ -88,14 +79,14 @@ class Connection:
         stream = int(struct.unpack(">I", self._take(4))[0]) & 0x7FFFFFFF
         payload = self._take(length)
         if kind == SETTINGS and not flags & ACK:
-            self._socket.sendall(_frame(SETTINGS, ACK, 0, b""))
+            self.socket.sendall(frame(SETTINGS, ACK, 0, b""))
         if kind == PING and not flags & ACK:
-            self._socket.sendall(_frame(PING, ACK, 0, payload))
+            self.socket.sendall(frame(PING, ACK, 0, payload))
         return Frame(kind, flags, stream, payload)
 
     def _take(self, count: int) -> bytes:
         while len(self._unread) < count:
-            got = self._socket.recv(65536)
+            got = self.socket.recv(65536)
             if not got:
                 raise EOFError("the peer closed the connection")
             self._unread += got
@@ -103,7 +94,22 @@ class Connection:
         return taken
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def header_block(method: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+    """Return the headers of a call, not compressed."""
+    pairs = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", method.encode()),
+        (b":authority", b"gateway"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        *headers,
+    ]
+    return b"".join(b"\x00" + _text(name) + _text(value) for name, value in pairs)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return the bytes of a frame."""
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 

@@ -5,15 +5,41 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from liveavatar_demo.livekit_server import LiveKitServer
-from liveavatar_demo.process import Process, clean_environment, module
+from liveavatar_demo.process import Child, Process, clean_environment, module
 from testkit.clock import HastenedClock, WallClock
 from testkit.emulator import API_KEY, Emulator
+from testkit.fork_server import SHARED, ForkServer
 
-__all__ = ["API_KEY", "Emulator", "Gateway", "Process", "Server", "clean_environment", "emulator", "gateway"]
+__all__ = [
+    "API_KEY",
+    "Emulator",
+    "Gateway",
+    "Process",
+    "Server",
+    "clean_environment",
+    "emulator",
+    "forking",
+    "gateway",
+    "server",
+]
 
 LOG_TIMEOUT_S = 10.0
+
+_fork_servers: list[ForkServer] = []
+"""Fork server of this process; none outside `forking`."""
+
+
+@contextlib.contextmanager
+def forking() -> Iterator[None]:
+    """Start gateways and emulators from a fork server within the block, where that makes no difference to them."""
+    _fork_servers.append(SHARED)
+    try:
+        yield
+    finally:
+        _fork_servers.pop()
 
 
 class Server(Process):
@@ -28,6 +54,14 @@ class Server(Process):
         while (seen := sum(map(self.log.count, texts))) < times and time.monotonic() < give_up_s:
             time.sleep(0.02)
         return seen >= times
+
+
+class ForkedServer(Server):
+    """Gateway or emulator that a fork server starts."""
+
+    def _spawn(self, log: BinaryIO) -> Child:
+        _python, _option, package, *arguments = self._command
+        return _fork_servers[-1].start(package, arguments, environment=self._environment, log_path=self.log_path)
 
 
 class Gateway:
@@ -45,19 +79,27 @@ class Gateway:
 
 @contextlib.contextmanager
 def emulator(
-    *, livekit: LiveKitServer | None = None, connect_retries: int = 0, **knobs: object
+    *,
+    livekit: LiveKitServer | None = None,
+    connect_retries: int = 0,
+    clock: HastenedClock | None = None,
+    fresh: bool = False,
+    **knobs: object,
 ) -> Iterator[Emulator]:
     """Run an emulator: ready after 50 ms, no rate limit, 200 sessions, unless `knobs` say otherwise.
 
     With `livekit`, its sessions have real rooms on that server. `connect_retries` are those of its control client.
+    `clock` is that of the process, beside its own `clock_speed`. `fresh` is as for a gateway.
     """
     knobs = {"ready_delay_ms": 50, "concurrency": 200, "rate": 0, **knobs}
     environment = {f"EMULATOR_{name.upper()}": str(value) for name, value in knobs.items()}
     if livekit is not None:
         environment |= livekit.settings()
+    if clock is not None:
+        environment |= clock.environment()
     with (
         tempfile.TemporaryDirectory() as folder,
-        server("liveavatar_emulator", environment, Path(folder)) as process,
+        server("liveavatar_emulator", environment, Path(folder), fresh=fresh) as process,
         Emulator(process, process.info["url"], connect_retries=connect_retries) as found,
     ):
         yield found
@@ -72,6 +114,7 @@ def gateway(
     variables: Mapping[str, str] | None = None,
     log_fd: int | None = None,
     terminal_fd: int | None = None,
+    fresh: bool = False,
     **settings: object,
 ) -> Iterator[Gateway]:
     """Run a gateway in front of `upstream`: 200 sessions, short graces, no tail, unless `settings` say otherwise.
@@ -84,6 +127,8 @@ def gateway(
         variables: Environment variables that are no settings.
         log_fd: File descriptor that takes the output in place of the log file.
         terminal_fd: Terminal that becomes the controlling terminal.
+        fresh: Start a new interpreter in any case, for a test that looks at what a fork server changes: memory,
+            command line or environment of the process.
         settings: Settings of the gateway; without `registry_file`, the registry is a new one.
     """
     settings = {"max_sessions": 200, "settle_s": 0, "ack_interval_s": 0.1, "end_tail_s": 0, **settings}
@@ -104,6 +149,7 @@ def gateway(
             port=port,
             log_fd=log_fd,
             terminal_fd=terminal_fd,
+            fresh=fresh,
         ) as process:
             ready = process.info
             yield Gateway(
@@ -120,14 +166,21 @@ def server(
     log_fd: int | None = None,
     terminal_fd: int | None = None,
     program: Path | None = None,
+    fresh: bool = False,
 ) -> Server:
-    """Prepare the `serve` command of one of the two packages, or of an installed `program` in its place."""
+    """Prepare the `serve` command of one of the two packages, or of an installed `program` in its place.
+
+    Its process is forked within `forking`, unless it is to be `fresh` or needs a new program for another reason.
+    """
     words = ["serve", *arguments, "--port", str(port)]
-    return Server(
+    environment = {**clean_environment(), **environment}
+    forks = not fresh and program is None and log_fd is None and terminal_fd is None
+    kind = ForkedServer if forks and _fork_servers and _fork_servers[-1].takes(environment) else Server
+    return kind(
         package,
         module(package, *words) if program is None else [program, *words],
         folder=folder,
-        environment={**clean_environment(), **environment},
+        environment=environment,
         log_fd=log_fd,
         terminal_fd=terminal_fd,
     )

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -12,9 +13,15 @@ from pathlib import Path
 from liveavatar_demo.process import Process
 from testkit.checkout import ROOT
 
-_SETTINGS = ROOT / "deploy/proxies"
+_FILES = {
+    "nginx": ROOT / "deploy/proxies/nginx.conf",
+    "haproxy": ROOT / "deploy/proxies/haproxy.cfg",
+    "envoy": ROOT / "deploy/envoy/envoy.yaml",
+}
 _START_TIMEOUT_S = 20.0
-_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+_PATH = os.pathsep.join(
+    (str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")
+)
 _NGINX = """
 daemon off;
 master_process off;
@@ -42,7 +49,7 @@ def proxy(kind: str, upstream: str, changes: Mapping[str, str] | None = None) ->
         upstream: Address of the gateway.
         changes: Lines or values of the recommended settings, and their replacements.
     """
-    program = shutil.which(kind, path=_SBIN)
+    program = shutil.which(kind, path=_PATH)
     if program is None:
         raise RuntimeError(f"no {kind} on this machine; on Debian and Ubuntu: apt install nginx-light haproxy")
     address = f"127.0.0.1:{_free_port()}"
@@ -54,16 +61,19 @@ def proxy(kind: str, upstream: str, changes: Mapping[str, str] | None = None) ->
 
 
 def _settings(kind: str, address: str, upstream: str, changes: Mapping[str, str]) -> str:
-    name = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "envoy": "envoy.yaml"}[kind]
-    text = (_SETTINGS / name).read_text(encoding="utf-8")
+    text = _FILES[kind].read_text(encoding="utf-8")
     port, upstream_port = address.rpartition(":")[2], upstream.rpartition(":")[2]
     places = {
         "nginx": {"listen 50050": f"listen {address}", "grpc://127.0.0.1:50051": f"grpc://{upstream}"},
         "haproxy": {"bind 127.0.0.1:50050": f"bind {address}", "one 127.0.0.1:50051": f"one {upstream}"},
-        "envoy": {"port_value: 50050": f"port_value: {port}", "port_value: 50051": f"port_value: {upstream_port}"},
+        "envoy": {
+            "port_value: 9901": "port_value: 0",
+            "port_value: 50050": f"port_value: {port}",
+            "port_value: 50051": f"port_value: {upstream_port}",
+        },
     }[kind]
     for old, new in {**places, **changes}.items():
-        assert old in text, f"{name} does not say {old!r}"
+        assert old in text, f"{_FILES[kind].name} does not say {old!r}"
         text = text.replace(old, new)
     return text
 
@@ -78,8 +88,8 @@ def _command(kind: str, program: str, settings: str, folder: str) -> list[str]:
             path.write_text(settings, encoding="utf-8")
             return [program, "-db", "-f", str(path)]
         case _:
-            path.write_text(settings, encoding="utf-8")
-            return [program, "--config-yaml", settings, "--concurrency", "1", "--use-dynamic-base-id"]
+            Path(f"{path}.yaml").write_text(settings, encoding="utf-8")
+            return [program, "-c", f"{path}.yaml", "--concurrency", "1", "--use-dynamic-base-id"]
 
 
 def _wait_for(address: str, process: Process, folder: Path) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
+
+from liveavatar_gateway.upstream.egress import Route
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -45,3 +48,9 @@ async def tcp_server(serve: Serve) -> AsyncIterator[str]:
             task.cancel()
         if connections:
             await asyncio.wait(list(connections))
+
+
+def route_to(url: str) -> Route:
+    """Return the way to a socket at an address of this machine."""
+    parts = urlsplit(url)
+    return Route(url=url, port=parts.port or 80, addresses=(parts.hostname or "",))

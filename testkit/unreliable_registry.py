@@ -61,7 +61,7 @@ class FlappingRegistry(_Wrapped):
     async def _call(self, name: str, *args: Any, **options: Any) -> Any:
         self.calls[name] += 1
         if self.calls[name] % self.every == 0:
-            raise RegistryUnavailable("the registry flaps", values={"error": "flapping"})
+            raise RegistryUnavailable("the registry flaps")
         return await getattr(self.registry, name)(*args, **options)
 
 

@@ -1,6 +1,7 @@
 """Servers that most tests share. A test that needs its own settings starts its own, see `testkit.processes`."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import hypothesis
@@ -18,11 +19,48 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any-machine")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put long tests at the head of every other worker's queue; all others stay in their random order.
+
+    Long tests mostly wait: the workers between have the cores meanwhile. A long test that starts last would keep
+    one worker busy for a minute while the others have nothing left to do.
+    """
+    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    if workers == 1 or len(items) // workers < len(long):
+        return
+    ordered: list[pytest.Item] = []
+    for number in range(workers):
+        # As xdist divides tests among workers at the start, before one takes from another.
+        size = (len(items) - len(ordered)) // (workers - number)
+        head = [] if number % 2 else long[number // 2 :: (workers + 1) // 2]
+        ordered += [*head, *others[: size - len(head)]]
+        del others[: size - len(head)]
+    items[:] = ordered
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_files() -> Iterator[None]:
+    """Let nobody else read the files of tests: the gateway refuses keys that others can read."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the default registry of every process out of the developer's home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_processes() -> Iterator[None]:
+    """Save the imports of most gateways and emulators, see `testkit.fork_server`."""
+    with processes.forking():
         yield
 
 

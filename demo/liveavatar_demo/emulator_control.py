@@ -1,5 +1,6 @@
 """Client of the emulator's control API: recordings, faults, settings."""
 
+import json
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -29,16 +30,20 @@ class EmulatorControl:
         http: HTTP client of the emulator, for requests that have no method here.
     """
 
-    def __init__(self, url: str, *, connect_retries: int = 0) -> None:
+    def __init__(self, url: str, *, token: str = "", connect_retries: int = 0) -> None:
         """Prepare the client.
 
         Args:
             url: Address of the emulator.
+            token: Control token of the emulator; empty for one on loopback without a token.
             connect_retries: Number of further attempts to connect; a restart refuses connections for a while.
         """
         self.url = url
         transport = httpx.HTTPTransport(retries=connect_retries)
-        self.http = httpx.Client(base_url=url, timeout=_TIMEOUT_S, transport=transport, trust_env=False)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.http = httpx.Client(
+            base_url=url, headers=headers, timeout=_TIMEOUT_S, transport=transport, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +68,14 @@ class EmulatorControl:
     def change_settings(self, **changes: object) -> None:
         """Change settings by name."""
         self._call("PATCH", "/settings", changes)
+
+    def change_account(self, account: str, **changes: object) -> None:
+        """Change limits of an account: `concurrency`, `rate`, `credits`, `revoked_keys`; None follows the knob."""
+        self._call("PATCH", f"/accounts/{account}", changes)
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the event log."""
+        return [json.loads(line) for line in self._call("GET", "/log").text.splitlines()]
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return all recorded sessions in short, in the order of their start."""

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Protocol, Self
 
 _READY_TIMEOUT_S: Final = 45.0
 _STOP_TIMEOUT_S: Final = 20.0
@@ -25,6 +25,29 @@ _TAKE_TERMINAL: Final = (
 
 class StartFailed(RuntimeError):
     """A process did not become ready; the message holds the end of its log."""
+
+
+class Child(Protocol):
+    """Running process, as a launcher sees it: the part of `subprocess.Popen` that `Process` uses."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, the negative number of a signal, or None while the process runs."""
+
+    def wait(self, timeout_s: float | None = None, /) -> int:
+        """Wait for the end and return the exit code, or raise `subprocess.TimeoutExpired`."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal, unless the process has ended."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
 
 
 class Process:
@@ -72,7 +95,7 @@ class Process:
         self._ready_timeout_s = ready_timeout_s
         self._log_fd = log_fd
         self._stdin = subprocess.DEVNULL if terminal_fd is None else terminal_fd
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -87,15 +110,11 @@ class Process:
         Raises:
             StartFailed: the process ended, or was not ready in time; it has been stopped.
         """
+        if self._ready_path is not None:
+            # The file of an earlier process in the same folder names that one's addresses.
+            self._ready_path.unlink(missing_ok=True)
         with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - commands come from this project, without a shell
-                self._command,
-                env=self._environment,
-                stdin=self._stdin,
-                stdout=log if self._log_fd is None else self._log_fd,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process = self._spawn(log)
         if self._ready_path is not None:
             try:
                 self.info = self._wait_ready(self._ready_path)
@@ -156,6 +175,16 @@ class Process:
         finally:
             self.kill()
 
+    def _spawn(self, log: BinaryIO) -> Child:
+        return subprocess.Popen(  # noqa: S603 - commands come from this project, without a shell
+            self._command,
+            env=self._environment,
+            stdin=self._stdin,
+            stdout=log if self._log_fd is None else self._log_fd,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
     def _wait_ready(self, path: Path) -> dict[str, Any]:
         give_up_mono_s = time.monotonic() + self._ready_timeout_s
         while not (path.exists() and (text := path.read_text(encoding="utf-8"))):
@@ -174,7 +203,7 @@ class Process:
         return found
 
     @property
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Child:
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process

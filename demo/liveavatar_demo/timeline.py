@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from liveavatar_demo.proof import Check
+from liveavatar_gateway.escaping import escaped
 
 _PLAIN_STEP_S: Final = 2.0
 """Without a terminal, progress is a line each time so much more was heard."""
@@ -48,13 +49,13 @@ class Timeline:
 
     def say(self, text: str) -> None:
         """Show a line that belongs to no moment."""
-        self._print(Text(text))
+        self._print(Text(escaped(text)))
 
     def mark(self, event: str, text: str, *, at_mono_s: float | None = None) -> None:
         """Note a moment: now, or when another clock of this machine says it was."""
         at_s = (time.monotonic() if at_mono_s is None else at_mono_s) - self._began_mono_s
         self.moments.append(Moment(round(at_s, 3), event, text))
-        self._print(Text.assemble((f"{at_s:7.2f} s  ", "dim"), text))
+        self._print(Text.assemble((f"{at_s:7.2f} s  ", "dim"), escaped(text)))
 
     @contextlib.contextmanager
     def speaking(self, total_s: float) -> Iterator[Callable[[float], None]]:
@@ -84,7 +85,9 @@ class Timeline:
         for check in checks:
             sign = Text(f"{yes if check.ok else no:<3}", "bold green" if check.ok else "bold red")
             gap = "\n      " if narrow else " " * (width - len(check.name) + 2)
-            self._print(Text.assemble(sign, check.name, gap, (check.detail, "dim" if check.ok else "red")))
+            self._print(
+                Text.assemble(sign, check.name, gap, (escaped(check.detail), "dim" if check.ok else "red"))
+            )
         self.say("")
 
     def _plain_progress(self, total_s: float) -> Callable[[float], None]:

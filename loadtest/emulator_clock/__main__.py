@@ -15,6 +15,7 @@ import aiohttp
 import click
 import uvloop
 
+from liveavatar_gateway.escaping import escaped
 from load.direct import DirectSession
 from load.figures import Recorder
 from load.recorder import LoadRecorder
@@ -186,7 +187,7 @@ def main(
     try:
         kept = uvloop.run(measure(sessions, seconds, warmup, utterance_ms, choose_cores()))
     except (StageError, aiohttp.ClientError) as error:
-        click.echo(f"emulator-clock: {error}", err=True)
+        click.echo(f"emulator-clock: {escaped(str(error))}", err=True)
         sys.exit(2)
     if as_json:
         click.echo(json.dumps(asdict(kept)))

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -14,6 +15,7 @@ import click
 from rich.console import Console
 
 from liveavatar_demo.emulator_control import EmulatorError
+from liveavatar_gateway.escaping import escaped
 from load.behaviours import expected_s
 from load.bench.command import command as bench_command
 from load.comparison import Comparison, compare
@@ -81,6 +83,7 @@ main.add_command(bench_command)
 @click.argument("scenario", type=_scenario, default="ci", envvar=f"{PREFIX}SCENARIO")
 @_variable("target", default="", help="Running gateway, host:port; without it, one is started for the run.")
 @_variable("emulator", default="", help="URL of the emulator behind it; without it, integrity is not checked.")
+@_variable("emulator-token-file", default="", help="File with the control token of this emulator.")
 @_variable("api-key", default="emulator-key", help="API key of this emulator.")
 @click.option(
     "--api-key-file",
@@ -122,6 +125,7 @@ main.add_command(bench_command)
     "streams-per-connection", type=click.IntRange(1, 10_000), default=1, help="Users that share a connection."
 )
 @_variable("seed", type=int, default=1, help="Seed of the schedule; the same seed gives the same schedule.")
+@click.option("--warm", is_flag=True, help="Keep sessions warm, as callers come; for the scenario arrivals.")
 @_variable("faults", type=click.Path(exists=True, dir_okay=False), help="TOML timeline of faults upstream.")
 @click.option("--baseline", type=_result_file, help="result.json of an earlier run, to compare with.")
 @click.option(
@@ -139,6 +143,7 @@ def run(
     workers: int,
     bind: str,
     web: str,
+    warm: bool,
     faults: str | None,
     baseline: Path | None,
     again_when_void: int,
@@ -153,6 +158,13 @@ def run(
     """
     if emulator and not target:
         raise click.UsageError("--emulator names the emulator behind --target; without a target both are started")
+    if SCENARIOS[config["scenario"]].neighbour and (target or key_files):
+        raise click.UsageError(
+            f"the scenario {config['scenario']} starts a gateway with tenants and keys of its own; "
+            "leave out --target and --api-key-file"
+        )
+    if warm and (target or not SCENARIOS[config["scenario"]].warm):
+        raise click.UsageError("--warm is for the scenario arrivals, with a gateway of its own; leave it out")
     folder = (out or Path("out/load") / f"{config['scenario']}-{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
     plan = Plan(
         config=RunConfig(
@@ -170,9 +182,11 @@ def run(
         expect_workers=workers,
         bind=bind,
         web=web,
+        warm=warm,
     )
     try:
         wanted = read_objectives(objectives_file).of(plan.config.scenario)
+        plan = replace(plan, floor=wanted.with_floor)
         earlier = _loaded(baseline) if baseline else None
         status = _judged_run(plan, wanted, earlier)
         for number in range(1, again_when_void + 1):
@@ -338,7 +352,7 @@ def _console() -> Console:
 
 
 def _unusable(message: str) -> NoReturn:
-    click.echo(f"load: {message}", err=True)
+    click.echo(f"load: {escaped(message)}", err=True)
     sys.exit(EX_UNUSABLE)
 
 

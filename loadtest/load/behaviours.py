@@ -14,6 +14,7 @@ from load.gateway import GatewaySession
 from load.scenarios import Range, Style
 from load.session import Session, Utterance
 from load.speech import Voice, at_once, burst, real_time
+from stage.tenants import QUIET, QUOTAS
 
 _SOONEST_CUT_S: Final = 0.6
 # Users interrupt only speech that they have heard.
@@ -146,6 +147,24 @@ async def talker(call: Call) -> None:
         await call.session.finish(utterance)
 
 
+async def quiet(call: Call) -> None:
+    """Speak utterance after utterance, and look the session up during each: a tenant far below its quotas.
+
+    An utterance is written at once, so that its time to the first sound has nothing but the path in it.
+    """
+    session = call.session
+    assert isinstance(session, GatewaySession)
+    for _ in range(call.rng.randint(*call.style.turns)):
+        if call.closing():
+            return
+        start_s = time.monotonic() + call.between(call.style.think_s)
+        utterance = call.utterance(call.between(call.style.speech_s), start_s=start_s, source="real time")
+        utterance.delivery = at_once(utterance.text.size_bytes, chunk_ms=call.chunk_ms)
+        await session.speak(utterance)
+        await session.look_up()
+        await session.finish(utterance)
+
+
 Behaviour: TypeAlias = Callable[[Call], Awaitable[None]]
 
 
@@ -161,6 +180,8 @@ class UserKind:
     """Open the session by `Attach`; else by unary calls."""
     lean: bool = False
     """Send audio over a connection that costs this process little."""
+    key: int | None = None
+    """Index of the credential that every user of the class shows; None to spread users over all of them."""
 
     @property
     def system(self) -> System:
@@ -185,6 +206,10 @@ USER_KINDS: Final[Mapping[str, UserKind]] = {
     "BargeIn": UserKind(lambda style: 1.0 + _mean(style.turns) * (1.0 + _mean(style.speech_s) / 2)),
     "Firehose": UserKind(lambda style: 1.0 + max(1.0, _mean(style.flood_s) - 30.0), attached=False),
     "Talker": UserKind(lambda style: 1.0 + _mean(style.turns) * _mean(style.speech_s), attached=False, lean=True),
+    "Quiet": UserKind(
+        lambda style: 0.5 + _mean(style.turns) * (0.3 + _mean(style.think_s) + _mean(style.speech_s)),
+        key=list(QUOTAS).index(QUIET),
+    ),
 }
 """Kinds by the name of their class in `locustfile.py`."""
 

@@ -91,7 +91,7 @@ class Conductor(LocustRun):
         """Return the number of users at a time after the start; None when every process has reported."""
         if self.over():
             return None
-        return max(cap_at(self._curve, at_s, self.scenario.users), len(self.scenario.mix) * max(1, workers))
+        return max(cap_at(self._curve, at_s, self.scenario.users), len(self.weights) * max(1, workers))
 
     def install(self, events: Any) -> None:
         """Listen to Locust."""

@@ -34,6 +34,14 @@ def soak(rate: float, seconds: float) -> Curve:
     return Curve(((0.0, 0.0), (seconds * 0.1, rate), (seconds, rate)))
 
 
+def morning(rate: float, seconds: float) -> Curve:
+    """Return a rate that rises from zero, is full after three fifths of the time, and falls to zero."""
+    half = rate / 2
+    return Curve(
+        ((0.0, 0.0), (seconds * 0.35, half), (seconds * 0.6, rate), (seconds * 0.75, half), (seconds, 0.0))
+    )
+
+
 CURVES: Final[dict[str, Callable[[float, float], Curve]]] = {
     "constant": constant,
     "poisson": constant,
@@ -41,9 +49,10 @@ CURVES: Final[dict[str, Callable[[float, float], Curve]]] = {
     "step": step,
     "spike": spike,
     "soak": soak,
+    "morning": morning,
 }
 """By the name of the shape. Arrivals are as even as the curve lets them be with `constant`, `ramp` and `step`, and
 random with the others."""
 
-RANDOM: Final = frozenset({"poisson", "spike", "soak"})
+RANDOM: Final = frozenset({"poisson", "spike", "soak", "morning"})
 """Shapes whose callers do not know of each other."""

@@ -5,6 +5,7 @@ one line in `objectives.toml`.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
@@ -36,6 +37,11 @@ FIGURES: Final = {
     figure.name: figure
     for figure in (
         Figure("session open", "arrival's intended time to a session that can speak", "session"),
+        Figure(
+            "queue wait",
+            "the gateway's first word of a position in the queue to `opened`, of the callers that had to wait",
+            "session",
+        ),
         Figure("attach", "audio header written to `ready`", "session"),
         Figure(
             "first packet upstream",
@@ -53,6 +59,7 @@ FIGURES: Final = {
             "intended time of the interrupt to the moment the avatar falls silent",
             "utterance",
         ),
+        Figure("unary call", "look-up of an open session sent to its answer", "message"),
         Figure("chunk lateness", "intended time of a chunk to its write: the generator's own delay", "message"),
         Figure("deferred", "how late an arrival began because every user was busy", "session"),
         Figure("session lifetime", "arrival to the end of its session", "lifetime"),
@@ -81,6 +88,8 @@ COUNTERS: Final = {
     "completed": "utterances spoken to their end",
     "interrupted": "utterances cut by an interrupt",
     "underruns": "times the avatar ran dry inside an utterance, as the emulator saw it",
+    "calls accepted": "calls of a flood that the gateway accepted",
+    "quota refusals": "calls and sessions that the gateway refused because of a quota of their tenant",
     "audio bytes": "speech written, bytes of 24 kHz mono s16le",
     "utterances checked": "utterances whose bytes upstream were compared with what was spoken",
     "integrity failures": "utterances that lost, repeated or reordered a byte on their way",
@@ -156,6 +165,8 @@ class Recorder:
         self.over_time: dict[tuple[System, str], dict[int, int]] = {}
         """Counters by window, as in `Series.by_window`; all errors of a window are under "errors"."""
         self.integrity_failures: list[str] = []
+        self.tenants: dict[str, Recorder] = {}
+        """The share of each tenant, by its name; empty when callers show at most one credential."""
 
     def record(self, system: System, figure: str, value_s: float, *, at_mono_s: float, times: int = 1) -> None:
         """Record one value of a figure, or the same one several times, that belongs to the moment `at_mono_s`.
@@ -212,6 +223,20 @@ class Recorder:
             for window, number in windows.items():
                 self._add_to_window(key, window, number)
         self.integrity_failures += other.integrity_failures
+        for tenant, share in other.tenants.items():
+            self.of_tenant(tenant).merge(share)
+
+    def of_tenant(self, tenant: str) -> "Recorder":
+        """Return the share of a tenant."""
+        if tenant not in self.tenants:
+            self.tenants[tenant] = Recorder(self.started_mono_s)
+        return self.tenants[tenant]
+
+    def rename_tenants(self, names: Mapping[str, str]) -> None:
+        """Give tenants other names; shares that get the same name are added up."""
+        shares, self.tenants = self.tenants, {}
+        for tenant, share in shares.items():
+            self.of_tenant(names.get(tenant, tenant)).merge(share)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for workers' reports and result files."""
@@ -228,6 +253,7 @@ class Recorder:
                 for (system, name), windows in sorted(self.over_time.items())
             ],
             "integrity_failures": self.integrity_failures,
+            "tenants": {tenant: share.to_json() for tenant, share in sorted(self.tenants.items())},
         }
 
     @classmethod
@@ -240,6 +266,8 @@ class Recorder:
         recorder.expected_errors = {(system, name): number for system, name, number in row["expected_errors"]}
         recorder.over_time = {(system, name): dict(windows) for system, name, windows in row["over_time"]}
         recorder.integrity_failures = list(row["integrity_failures"])
+        # Results of earlier versions have no tenants.
+        recorder.tenants = {tenant: cls.from_json(share) for tenant, share in row.get("tenants", {}).items()}
         return recorder
 
     def _window(self, at_mono_s: float) -> int:

@@ -50,6 +50,8 @@ class GatewaySession(Session):
         super().__init__(recorder, voice)
         self.metadata: Metadata = ()
         """Metadata of every call: the credential of the caller."""
+        self.tenant = ""
+        """Tenant of the session, as the gateway names it; empty before the session is open."""
         self._connection = connection
         self._attached = attached
         self._session_id = ""
@@ -67,6 +69,7 @@ class GatewaySession(Session):
         self._credit = CreditAccount(0)
         self._credit_came: asyncio.Future[None] | None = None
         self._audio_opened_s = 0.0
+        self._queued_at_s: float | None = None
 
     async def open(self) -> None:
         """Open the session; its avatar can speak when this returns.
@@ -96,6 +99,18 @@ class GatewaySession(Session):
     def _note(self, session: session_pb2.Session) -> None:
         self._session_id = session.id
         self.upstream_id = session.upstream_session_id
+        self.tenant = session.tenant
+
+    async def look_up(self) -> None:
+        """Ask the gateway for the session, and record how long the answer takes.
+
+        Raises:
+            Failure: the call failed.
+        """
+        began_s = time.monotonic()
+        request = session_service_pb2.GetSessionRequest(session_id=self._session_id)
+        await self._call(self._connection.sessions.GetSession(request, **self._options(ANSWER_WITHIN_S)))
+        self.recorder.record(self.system, "unary call", time.monotonic() - began_s)
 
     async def _open_audio(self) -> None:
         self._audio_opened_s = time.monotonic()
@@ -231,7 +246,11 @@ class GatewaySession(Session):
                     self._on_event(message.event)
                 elif kind == "command_result":
                     _resolve(self._results.get(message.command_result.id), message.command_result)
+                elif kind == "queue_position" and self._queued_at_s is None:
+                    self._queued_at_s = time.monotonic()
                 elif kind == "opened":
+                    if self._queued_at_s is not None:
+                        self.recorder.record(self.system, "queue wait", time.monotonic() - self._queued_at_s)
                     _resolve(self._opened, message.opened)
             _resolve(self._over, None)
             self.waits.fail(Failure("ATTACH_CLOSED", "the gateway closed the event stream"))

@@ -51,6 +51,11 @@ def saturation(result: RunResult, limits: GeneratorLimits) -> str:
             f"its event loop woke {format_ms(health.lag_p99_ms)} late at p99, "
             f"limit {format_ms(limits.lag_p99_at_most_ms)}"
         )
+    if limits.lag_max_at_most_ms is not None and health.lag_max_ms > limits.lag_max_at_most_ms:
+        reasons.append(
+            f"its event loop once woke {format_ms(health.lag_max_ms)} late, "
+            f"limit {format_ms(limits.lag_max_at_most_ms)}"
+        )
     if health.cpu_share > limits.cpu_share_at_most:
         reasons.append(
             f"its busiest process took {health.cpu_share:.0%} of a core, limit {limits.cpu_share_at_most:.0%}"

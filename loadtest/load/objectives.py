@@ -74,6 +74,8 @@ class Count(_Objective):
     counter: str
     per: str | None = None
     """Divide by this counter."""
+    tenant: str | None = None
+    """Count for this tenant only."""
     at_most: float | None = Field(default=None, ge=0)
     at_least: float | None = Field(default=None, ge=0)
     at_most_over_direct: float | None = Field(default=None, ge=0)
@@ -86,6 +88,30 @@ class Count(_Objective):
                 raise ValueError(f"no counter is called {counter!r}{_did_you_mean(counter, COUNTERS)}")
         if self.at_most is None and self.at_least is None and self.at_most_over_direct is None:
             raise ValueError("give 'at_most', 'at_least' or 'at_most_over_direct'")
+        return self
+
+
+class Sharing(_Objective):
+    """A percentile of one tenant's figure is hardly higher while another tenant floods the gateway.
+
+    With both limits the more generous counts, as in `Latency`.
+    """
+
+    kind: Literal["sharing"]
+    tenant: str
+    figure: str
+    percentile: float = Field(default=99.0, gt=0, le=100)
+    at_most_ratio_of_alone: float = Field(gt=0)
+    """Highest value beside the flood, as a multiple of that in the windows without it."""
+    at_most_ms_over_alone: float = Field(default=0.0, ge=0)
+    after_s: float = Field(default=0.0, ge=0)
+    """Leave out values from before this time, seconds into the run."""
+    at_least_values: int = Field(default=100, ge=1)
+    """Fewest values of each kind of window; with fewer the objective is void."""
+
+    @model_validator(mode="after")
+    def _figure_exists(self) -> Self:
+        _check_figure(self.figure)
         return self
 
 
@@ -129,6 +155,9 @@ class Cpu(_Objective):
 
     kind: Literal["cpu"]
     at_most_ms_per_audio_s: float = Field(gt=0)
+    floor_ms_per_audio_s: float | None = Field(default=None, gt=0)
+    """Cost of the floor on the machine on which the limit was set. A floor then runs beside the gateway, and the
+    limit is for a machine that is as fast."""
 
 
 class Growth(_Objective):
@@ -163,7 +192,7 @@ class Recovery(_Objective):
         return self
 
 
-Objective = Latency | Count | Errors | Integrity | Leaks | Cpu | Growth | Recovery
+Objective = Latency | Count | Sharing | Errors | Integrity | Leaks | Cpu | Growth | Recovery
 _KINDS: Final[Mapping[str, type[BaseModel]]] = {
     get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(Objective)
 }
@@ -178,6 +207,8 @@ class GeneratorLimits(_Strict):
     """Share of a core that its busiest process may take."""
     core_steal_at_most: float = Field(default=0.25, gt=0, le=1)
     """Share of the machine that the hypervisor may give to others."""
+    lag_max_at_most_ms: float | None = Field(default=None, gt=0)
+    """Longest single lateness of its event loop, for runs whose parts are compared; None for any."""
 
 
 class ScenarioObjectives(_Strict):
@@ -186,6 +217,11 @@ class ScenarioObjectives(_Strict):
     scenario: str
     objectives: tuple[Objective, ...]
     generator: GeneratorLimits = GeneratorLimits()
+
+    @property
+    def with_floor(self) -> bool:
+        """True if an objective is judged by a floor, which then runs beside the gateway."""
+        return any(isinstance(one, Cpu) and one.floor_ms_per_audio_s is not None for one in self.objectives)
 
 
 class _Scenario(_Strict):

@@ -7,7 +7,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,9 @@ from load.figures import FIGURES, Recorder, System
 
 _GRAIN_US: Final = 16
 """Lateness of chunks is counted in steps of this size, so that a second's worth of them is a handful of steps."""
+
+QUOTA_EXCEEDED: Final = "QUOTA_EXCEEDED"
+"""The gateway's reason for refusals because of a quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +44,45 @@ class LoadRecorder:
     for_locust: deque[Shown] = field(default_factory=deque)
     late: dict[System, "array[float]"] = field(default_factory=dict)
     """Seconds by which chunks were written late, since the last flush."""
+    share: Recorder | None = None
+    """Share of a tenant, which gets all but the generator's own figures; None without tenants."""
+
+    def of_tenant(self, tenant: str) -> "LoadRecorder":
+        """Return a recorder of the same process that also records in the share of a tenant."""
+        return replace(self, share=self.measured.of_tenant(tenant))
+
+    @property
+    def _recorders(self) -> tuple[Recorder, ...]:
+        return (self.measured,) if self.share is None else (self.measured, self.share)
 
     def record(self, system: System, figure: str, value_s: float, *, at_mono_s: float | None = None) -> None:
         """Record a value of a figure at a time: now, if none is given."""
-        self.measured.record(
-            system, figure, value_s, at_mono_s=time.monotonic() if at_mono_s is None else at_mono_s
-        )
+        at_mono_s = time.monotonic() if at_mono_s is None else at_mono_s
+        for recorder in self._recorders:
+            recorder.record(system, figure, value_s, at_mono_s=at_mono_s)
         if not figure.endswith("closed loop"):
             latency = FIGURES[figure].phase != "lifetime"
             self.for_locust.append(Shown(system, figure, 1000 * value_s, latency=latency))
 
     def count(self, system: System, counter: str, by: int = 1) -> None:
         """Add to a counter, now."""
-        self.measured.count(system, counter, by)
+        for recorder in self._recorders:
+            recorder.count(system, counter, by)
 
     def failed(self, system: System, reason: str, *, took_s: float) -> None:
         """Count a session that failed, by its reason."""
         now_s = time.monotonic()
         expected = self.expects(reason, now_s - self.measured.started_mono_s)
-        self.measured.failed(system, reason, expected=expected, at_mono_s=now_s)
+        for recorder in self._recorders:
+            recorder.failed(system, reason, expected=expected, at_mono_s=now_s)
+        if reason == QUOTA_EXCEEDED:
+            self.count(system, "quota refusals")
         self.for_locust.append(Shown(system, "session", 1000 * took_s, reason=reason))
 
     def note_integrity_failure(self, system: System, what: str) -> None:
         """Record an utterance whose bytes upstream differ from those that were sent."""
-        self.measured.note_integrity_failure(system, what)
+        for recorder in self._recorders:
+            recorder.note_integrity_failure(system, what)
         self.for_locust.append(Shown(system, "integrity", 0.0, reason=what))
 
     def lateness_of(self, system: System) -> "array[float]":

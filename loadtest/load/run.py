@@ -13,17 +13,25 @@ from typing import Final
 import httpx
 
 from liveavatar_demo.emulator_control import EmulatorControl
+from load.behaviours import expected_s
 from load.fault_player import FaultPlayer
+from load.floor_talk import FloorTalk
+from load.gateway import AVATAR_ID
 from load.locust_process import LocustProcess
 from load.machine import description, steal_s
+from load.noisy import Flooding
+from load.noisy_process import NoisyProcess
 from load.result import GeneratorHealth, RunResult
-from load.run_config import Began, Report, RunConfig
+from load.run_config import Began, Report, RunConfig, discard_previous
 from load.sampler import Sampler, Seen
+from load.scenarios import SCENARIOS, scenario_of
 from load.timeline import Timeline
 from stage import services
 from stage.cores import choose_cores, on_cores
 from stage.daemon import Daemon, tail
 from stage.errors import StageError
+from stage.pool_file import pool_file
+from stage.tenants import NOISY, QUOTAS, tenants
 
 _SESSIONS: Final = 5000
 """Capacity of the emulator's account and of the gateway: never the limit of a run, unless a fault lowers it."""
@@ -34,6 +42,8 @@ _SECRET: Final = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
 _POLL_S: Final = 0.2
 _LEAK_GRACE_S: Final = 10.0
 """Longest time from the end of the load to the end of the last session upstream: a stop with its retries."""
+_ANSWER_WITHIN_S: Final = 10.0
+_WARM_GAUGE: Final = "gateway_warm_sessions{"
 _STOP_WITHIN_S: Final = 20.0
 _BEGUN_WITHIN_S: Final = 120.0
 _LOST_AFTER_S: Final = 120.0
@@ -57,6 +67,10 @@ class Plan:
     """Workers that come over the network instead."""
     bind: str = "127.0.0.1:5557"
     """Address for those workers."""
+    warm: bool = False
+    """Keep sessions warm, as the scenario says."""
+    floor: bool = False
+    """Talk with a floor beside the gateway, where processes can be pinned."""
     web: str = ""
     """Address of Locust's page during the run, `host:port`; empty for no page."""
 
@@ -83,6 +97,15 @@ class _Stage:
     generator_cores: tuple[int, ...]
     emulator: Daemon | None = None
     gateway: Daemon | None = None
+    noisy: NoisyProcess | None = None
+    """Process of the tenant that floods the gateway; None in most scenarios."""
+    floor: FloorTalk | None = None
+    """Talk with a floor; None without one."""
+
+    def begin(self, zero_mono_s: float) -> None:
+        """Begin what follows the schedule besides the generator; a second call changes nothing."""
+        if self.noisy is not None:
+            self.noisy.begin(zero_mono_s)
 
     def check(self) -> None:
         """Make sure that all that was started still runs.
@@ -90,8 +113,10 @@ class _Stage:
         Raises:
             StageError: something does not.
         """
-        for daemon in filter(None, (self.gateway, self.emulator)):
+        for daemon in filter(None, (self.gateway, self.emulator, self.floor)):
             daemon.check()
+        if self.noisy is not None:
+            self.noisy.check()
 
 
 def perform(plan: Plan, on_progress: Callable[[Progress], None]) -> RunResult:
@@ -110,11 +135,15 @@ def perform(plan: Plan, on_progress: Callable[[Progress], None]) -> RunResult:
         TimelineError: the timeline of faults cannot be played.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
+    discard_previous(plan.config)
     timeline = Timeline.read(plan.config.faults)
     on_progress(Progress("starting"))
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(_stage(plan))
-        control = stack.enter_context(EmulatorControl(stage.config.emulator)) if stage.config.emulator else None
+        control = None
+        if stage.config.emulator:
+            token = stage.config.control_token()
+            control = stack.enter_context(EmulatorControl(stage.config.emulator, token=token))
         fault_player = stack.enter_context(FaultPlayer(timeline, control))
         active_before = control.active() if control else 0
         sampler = None
@@ -123,9 +152,12 @@ def perform(plan: Plan, on_progress: Callable[[Progress], None]) -> RunResult:
             sampler = stack.enter_context(looks)
         steal_before = steal_s()
         interrupted = _load(plan, stage, fault_player, sampler, on_progress)
+        floor = None if stage.floor is None else stage.floor.cost
         report = _report(stage.config)
+        if stage.noisy is not None:
+            report.measured.merge(stage.noisy.finish(within_s=0.0 if interrupted else _STOP_WITHIN_S))
         on_progress(Progress("checking for leaks", report.duration_s, report.duration_s))
-        left = None if control is None or interrupted else _left_upstream(control, active_before)
+        left = None if control is None or interrupted else _left_upstream(control, active_before, _warm_of(stage))
         steal_after = steal_s()
         for problem in filter(None, (fault_player.problem, sampler and not interrupted and sampler.problem)):
             raise StageError(str(problem))
@@ -144,7 +176,9 @@ def perform(plan: Plan, on_progress: Callable[[Progress], None]) -> RunResult:
             ),
             samples=[seen.sample(report.started_mono_s) for seen in (sampler.seen if sampler else [])],
             left_upstream=left,
+            floor=floor,
             faults=fault_player.played,
+            noisy=scenario_of(stage.config, expected_s).windows(),
             environment=_environment(plan, stage, report, interrupted=interrupted),
         )
 
@@ -158,15 +192,21 @@ def _stage(plan: Plan) -> Iterator[_Stage]:
         return
     others = cores[1:]
     knobs = {"keep_audio_mb": _KEEP_AUDIO_MB / 8, "keep_audio_total_mb": _KEEP_AUDIO_MB}
+    scenario = SCENARIOS[plan.config.scenario]
+    sessions = scenario.slots or _SESSIONS
+    knobs["ready_delay_ms"] = scenario.ready_ms
     with (
+        _callers(plan.config) as (settings, key_files),
+        _warm(plan, sessions) as warm,
         on_cores(others),
-        services.emulator(sessions=_SESSIONS, cores=others, workdir=plan.folder, knobs=knobs) as emulator,
+        services.emulator(sessions=sessions, cores=others, workdir=plan.folder, knobs=knobs) as emulator,
         services.gateway(
             str(emulator.info["url"]),
-            sessions=_SESSIONS,
+            sessions=sessions,
             cores=cores[:1],
             workdir=plan.folder,
             command=plan.gateway_command,
+            settings=settings | warm,
         ) as gateway,
     ):
         config = replace(
@@ -174,9 +214,61 @@ def _stage(plan: Plan) -> Iterator[_Stage]:
             target=str(gateway.info["address"]),
             emulator=str(emulator.info["url"]),
             api_key=services.API_KEY,
+            key_files=key_files,
             one_clock=True,
         )
-        yield _Stage(config, others, emulator, gateway)
+        with _neighbour(config, plan.folder, others) as noisy, _floor(plan, cores) as floor:
+            yield _Stage(config, others, emulator, gateway, noisy, floor)
+
+
+@contextlib.contextmanager
+def _floor(plan: Plan, cores: tuple[int, ...]) -> Iterator[FloorTalk | None]:
+    """Talk with a floor, if the run wants one."""
+    if not (plan.floor and cores):
+        yield None
+        return
+    with FloorTalk(measured=cores[:1], cores=cores[1:], workdir=plan.folder) as floor:
+        yield floor
+
+
+@contextlib.contextmanager
+def _neighbour(config: RunConfig, folder: Path, cores: tuple[int, ...]) -> Iterator[NoisyProcess | None]:
+    """Start the process of the tenant that floods the gateway, if the scenario has one."""
+    scenario = scenario_of(config, expected_s)
+    if not scenario.neighbour:
+        yield None
+        return
+    flooding = Flooding(
+        target=config.target,
+        emulator=config.emulator,
+        key_file=config.key_files.split(os.pathsep)[list(QUOTAS).index(NOISY)],
+        one_clock=config.one_clock,
+        seed=config.seed,
+        windows=tuple(scenario.windows()),
+    )
+    with NoisyProcess(flooding, cores=cores, folder=folder) as noisy:
+        yield noisy
+
+
+@contextlib.contextmanager
+def _warm(plan: Plan, sessions: int) -> Iterator[dict[str, str]]:
+    """Yield the settings of a gateway that keeps sessions warm, or none."""
+    if not plan.warm:
+        yield {}
+        return
+    most = SCENARIOS[plan.config.scenario].warm
+    with pool_file(sessions=sessions, warm=most, avatar_id=AVATAR_ID) as file:
+        yield {"GATEWAY_POOL_FILE": str(file)}
+
+
+@contextlib.contextmanager
+def _callers(config: RunConfig) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield the settings of the gateway for the scenario's callers, and the files of their keys."""
+    if not SCENARIOS[config.scenario].neighbour:
+        yield {}, config.key_files
+        return
+    with tenants() as files:
+        yield {"GATEWAY_AUTH_FILE": str(files.file)}, os.pathsep.join(map(str, files.key_files))
 
 
 def _cores() -> tuple[int, ...]:
@@ -247,6 +339,7 @@ def _watch(
                 raise StageError(f"no load began within {_BEGUN_WITHIN_S:g} s\n{tail(generator.log)}")
             continue
         fault_player.begin(began.started_mono_s)
+        stage.begin(began.started_mono_s)
         at_s = time.monotonic() - began.started_mono_s
         if at_s > began.seconds + _LOST_AFTER_S:
             raise StageError(
@@ -271,10 +364,29 @@ def _report(config: RunConfig) -> Report:
     return Report.load(path)
 
 
-def _left_upstream(control: EmulatorControl, before: int) -> int:
-    """Return the number of sessions still active upstream after a grace, without those that were active before."""
+def _warm_of(stage: _Stage) -> Callable[[], int]:
+    """Return a function that counts the gateway's warm sessions, those that start included."""
+    metrics = stage.gateway.info.get("metrics") if stage.gateway else None
+
+    def count() -> int:
+        if not metrics:
+            return 0
+        lines = httpx.get(str(metrics), timeout=_ANSWER_WITHIN_S).text.splitlines()
+        return sum(round(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(_WARM_GAUGE))
+
+    return count
+
+
+def _left_upstream(control: EmulatorControl, before: int, warm: Callable[[], int]) -> int:
+    """Return the number of sessions still active upstream after a grace that nobody accounts for.
+
+    Args:
+        control: Emulator.
+        before: Number of sessions that were active before the run.
+        warm: Counts the sessions that the gateway keeps warm: they are there on purpose.
+    """
     give_up_s = time.monotonic() + _LEAK_GRACE_S
-    while (left := max(0, control.active() - before)) and time.monotonic() < give_up_s:
+    while (left := max(0, control.active() - before - warm())) and time.monotonic() < give_up_s:
         time.sleep(_POLL_S)
     return left
 
@@ -291,6 +403,7 @@ def _environment(plan: Plan, stage: _Stage, report: Report, *, interrupted: bool
         "seed": str(config.seed),
         "processes of the generator": str(report.workers),
         "pinned": "gateway alone on its core" if stage.generator_cores else "no",
+        **({"warm sessions": f"learnt, up to {SCENARIOS[config.scenario].warm}"} if plan.warm else {}),
         **({"gateway command": plan.gateway_command} if plan.gateway_command else {}),
         **{name: value for name, value in gateway.items() if not _SECRET.search(name)},
     }

@@ -31,6 +31,8 @@ class RunConfig:
     emulator: str = ""
     """Base URL of the emulator behind the gateway, for `Direct`, for recordings and for integrity. Empty:
     no emulator can be reached, so integrity is not checked and there are no direct users."""
+    emulator_token_file: str = ""
+    """File with the emulator's control token. Empty: none, for an emulator on loopback."""
     api_key: str = "emulator-key"
     """API key that the emulator takes from `Direct`."""
     key_files: str = ""
@@ -58,6 +60,21 @@ class RunConfig:
     def to_environment(self) -> dict[str, str]:
         """Return the settings as variables."""
         return {f"{PREFIX}{one.name.upper()}": _written(getattr(self, one.name)) for one in fields(self)}
+
+    def control_token(self) -> str:
+        """Return the emulator's control token; empty if none is configured.
+
+        Raises:
+            InvalidRunConfig: the file cannot be read.
+        """
+        if not self.emulator_token_file:
+            return ""
+        try:
+            return Path(self.emulator_token_file).read_text().strip()
+        except OSError as error:
+            raise InvalidRunConfig(
+                f"LOAD_EMULATOR_TOKEN_FILE: {self.emulator_token_file} cannot be read: {error.strerror}"
+            ) from None
 
     def at(self, target: str) -> Self:
         """Return the same settings for another gateway."""
@@ -139,6 +156,12 @@ class Report:
         row = json.loads(path.read_text())
         row["measured"] = Recorder.from_json(row["measured"])
         return cls(**row)
+
+
+def discard_previous(config: RunConfig) -> None:
+    """Remove the files of an earlier run that would be taken for those of this one."""
+    for path in (Began.path(config), Path(config.report)):
+        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, row: dict[str, Any]) -> None:

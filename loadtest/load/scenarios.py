@@ -3,6 +3,7 @@
 A new scenario is one entry in `SCENARIOS` and its objectives in `objectives.toml`.
 """
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Final
 
 from load.arrivals import Arrival, Curve, even, poisson, schedule
 from load.curves import CURVES, RANDOM
+from load.figures import WINDOW_S
 from load.run_config import InvalidRunConfig, RunConfig
 
 Range = tuple[float, float]
@@ -60,6 +62,14 @@ class Scenario:
     """Length of the arrivals."""
     mix: Mapping[str, float]
     """Share of each class of users in the arrivals, in any unit."""
+    neighbour: bool = False
+    """True if another tenant floods the gateway in every other window of the run, from a process of its own."""
+    slots: int = 0
+    """Concurrent sessions of the account, so that callers wait for permits; 0 for more than a run needs."""
+    ready_ms: int = 50
+    """Time in which the emulator gets an avatar ready."""
+    warm: int = 0
+    """Most sessions that `--warm` keeps warm, as callers come; 0 for a scenario that has no use for them."""
     users: int
     """Most sessions in flight. An arrival that finds all users busy begins late, and is counted as deferred."""
     style: Style = field(default_factory=Style)
@@ -68,6 +78,17 @@ class Scenario:
         """Return the rate over time."""
         return CURVES[self.shape](self.rate, self.seconds)
 
+    def windows(self) -> list[tuple[float, float]]:
+        """Return the windows of the neighbour's flood: begin and end, seconds after the schedule's zero.
+
+        The run has about `_WINDOWS` windows of whole steps of the histograms, the first without a neighbour.
+        """
+        if not self.neighbour:
+            return []
+        length_s = WINDOW_S * max(1, round(self.seconds / _WINDOWS / WINDOW_S))
+        count = int(self.seconds // length_s)
+        return [(float(number * length_s), float((number + 1) * length_s)) for number in range(1, count, 2)]
+
     def arrivals(self, seed: int) -> list[Arrival]:
         """Return the whole run's schedule, the same for the same seed."""
         curve = self.curve()
@@ -75,6 +96,8 @@ class Scenario:
         return schedule(moments, self.mix)
 
 
+_WINDOWS: Final = 12
+"""Windows of a run with a neighbour, as near as steps of the histograms allow."""
 _TALKERS: Final = {"Conversation": 6, "Direct": 1}
 EVERYBODY: Final = {"Conversation": 8, "BargeIn": 2, "Churn": 3, "Broadcast": 1, "Firehose": 1, "Direct": 3}
 _SHORT: Final = Style(turns=(2, 3), speech_s=(2.0, 8.0), monologue_s=(15.0, 25.0), flood_s=(34.0, 40.0))
@@ -189,6 +212,28 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         mix={"Firehose": 4, "Direct": 1},
         users=60,
     ),
+    "two-tenants": Scenario(
+        meaning="two tenants on one gateway, one of them at ten times its quotas in every other window of the run",
+        shape="constant",
+        rate=4.0,
+        seconds=120.0,
+        mix={"Quiet": 1},
+        neighbour=True,
+        users=60,
+        style=Style(turns=(4, 4), think_s=(0.0, 0.2), speech_s=(0.5, 0.8), burst_share=0.0, chunk_ms=(100,)),
+    ),
+    "arrivals": Scenario(
+        meaning="the callers of a morning, on an account that is full at its height; `--warm` keeps sessions warm",
+        shape="morning",
+        rate=1.0,
+        seconds=300.0,
+        mix={"Conversation": 1},
+        slots=12,
+        ready_ms=2500,
+        warm=5,
+        users=120,
+        style=Style(turns=(1, 2), listen_s=(0.3, 1.0), speech_s=(2.0, 5.0), interrupt_share=0.1),
+    ),
     "talk": Scenario(
         meaning="real-time talkers only, for measuring capacity: rate and chunk size are turned from outside",
         shape="constant",
@@ -225,6 +270,8 @@ def scenario_of(config: RunConfig, expected_s: Callable[[Style], Mapping[str, fl
         raise InvalidRunConfig(
             f"LOAD_SCENARIO is {config.scenario!r}; it must be one of {', '.join(sorted(SCENARIOS))}"
         )
+    if scenario.neighbour and len(list(filter(None, config.key_files.split(os.pathsep)))) < 2:
+        raise InvalidRunConfig(f"LOAD_KEY_FILES must name the keys of two tenants for {config.scenario!r}")
     for name in ("users", "seconds", "rate", "chunk_ms"):
         if getattr(config, name) < 0:
             raise InvalidRunConfig(f"LOAD_{name.upper()} is {getattr(config, name)}; it must not be negative")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from liveavatar_gateway.escaping import escaped
 from load.figures import System
 from load.integrity import UtteranceOutcome
 from load.recorder import LoadRecorder
@@ -27,15 +28,20 @@ STALL_S: Final = 20.0
 _EARLY_S: Final = 0.0005
 # The loop's timers are rounded to the nearest millisecond; half a millisecond more keeps them from being early.
 _COUNTED_BYTES: Final = BYTE_RATE
+_MAX_REASON_CHARS: Final = 100
+_MAX_MESSAGE_CHARS: Final = 1000
 # Bytes between two updates of the counter, about a second of speech.
 
 
 class Failure(Exception):
-    """Failure of a session. `reason` is the gateway's, LiveAvatar's, or names the answer that did not come."""
+    """Failure of a session. `reason` is the gateway's, LiveAvatar's, or names the answer that did not come.
+
+    Both texts are escaped and bounded, because the target chooses them and reports and terminals show them.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+        super().__init__(escaped(message[:_MAX_MESSAGE_CHARS]))
+        self.reason = escaped(reason[:_MAX_REASON_CHARS])
 
 
 @dataclass(slots=True, eq=False)

@@ -80,6 +80,10 @@ class Delivery:
     dues: "array[float]"
     """Time at which each chunk is due, seconds after the first. Never falls."""
 
+    def faster(self, times: float) -> "Delivery":
+        """Return the same chunks, due several times as fast."""
+        return Delivery(self.ends, array("d", (due_s / times for due_s in self.dues)))
+
     def covered(self, size_bytes: int) -> int:
         """Return the index of the chunk that completes the first `size_bytes`; the last if they are too few."""
         low, high = 0, len(self.ends) - 1

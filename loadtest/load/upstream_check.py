@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
@@ -28,6 +28,8 @@ class UpstreamCheck:
     http: aiohttp.ClientSession
     one_clock: bool
     voice: Voice
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Credential of the control API, which must not reach `/v1`, where it would replace a session's token."""
 
     async def check(self, session: Session, recorder: LoadRecorder) -> None:
         """Compare an ended session with its recording, and record the result.
@@ -79,7 +81,7 @@ class UpstreamCheck:
 
     async def _get(self, path: str) -> bytes:
         try:
-            async with asyncio.timeout(_WITHIN_S), self.http.get(path) as response:
+            async with asyncio.timeout(_WITHIN_S), self.http.get(path, headers=self.headers) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise NotRecorded(f"{path}: {type(error).__name__}") from error

@@ -71,6 +71,8 @@ class Worker:
             self._waiting[arrival.user].append(arrival)
         self._voice = Voice()
         self._keys = CallerKeys.read(config.key_files)
+        self._tenants: dict[str, str] = {}
+        """Names of tenants by the labels of their keys, as sessions tell them."""
         self._begun: set[int] = set()
         self._serving: set[asyncio.Task[Any]] = set()
         self._watching: set[asyncio.Task[Any]] = set()
@@ -107,7 +109,9 @@ class Worker:
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
             )
-            self._upstream_check = UpstreamCheck(self._http, self._config.one_clock, self._voice)
+            token = self._config.control_token()
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            self._upstream_check = UpstreamCheck(self._http, self._config.one_clock, self._voice, headers)
         for work in (self.health.watch(), self._flush()):
             self._watching.add(asyncio.create_task(work))
 
@@ -133,7 +137,7 @@ class Worker:
     async def _call(self, arrival: Arrival, user: int, behaviour: Behaviour) -> None:
         due_s, began_s = self.zero_mono_s + arrival.due_s, time.monotonic()
         session = self._session(arrival, user)
-        recorder, system = self.recorder, session.system
+        recorder, system = session.recorder, session.system
         recorder.count(system, "arrivals")
         recorder.record(system, "deferred", began_s - due_s, at_mono_s=due_s)
         opening = asyncio.ensure_future(session.open())
@@ -144,6 +148,7 @@ class Worker:
             recorder.record(system, "session open", now_s - due_s, at_mono_s=now_s)
             recorder.record(system, "session open, closed loop", now_s - began_s, at_mono_s=now_s)
             recorder.count(system, "sessions")
+            self._note_tenant(arrival, user, session)
             await behaviour(self._as_call(arrival, session))
         except Failure as failure:
             logger.warning("%s %s: %s: %s", arrival.user, arrival.number, failure.reason, failure)
@@ -157,18 +162,30 @@ class Worker:
             recorder.record(system, "session lifetime", time.monotonic() - due_s)
             await self._check(session)
 
+    def _key_number(self, arrival: Arrival, user: int) -> int:
+        key = USER_KINDS[arrival.user].key
+        return user if key is None else key
+
+    def _note_tenant(self, arrival: Arrival, user: int, session: Session) -> None:
+        label = self._keys.label_of(self._key_number(arrival, user))
+        if label is not None and isinstance(session, GatewaySession) and session.tenant:
+            self._tenants[label] = session.tenant
+
     def _session(self, arrival: Arrival, user: int) -> Session:
         kind = USER_KINDS[arrival.user]
         if kind.direct:
             assert self._http is not None
             return DirectSession(self._http, self._config.api_key, self.recorder, self._voice)
+        number = self._key_number(arrival, user)
+        label = self._keys.label_of(number)
+        recorder = self.recorder if label is None else self.recorder.of_tenant(label)
         if kind.lean:
             # The few unary calls of lean sessions share a connection.
-            lean = LeanSession(self._connection(0), self._config.target, self.recorder, self._voice)
-            lean.metadata = self._keys.of(user)
+            lean = LeanSession(self._connection(0), self._config.target, recorder, self._voice)
+            lean.metadata = self._keys.of(number)
             return lean
-        session = GatewaySession(self._connection(user), self.recorder, self._voice, attached=kind.attached)
-        session.metadata = self._keys.of(user)
+        session = GatewaySession(self._connection(user), recorder, self._voice, attached=kind.attached)
+        session.metadata = self._keys.of(number)
         return session
 
     def _as_call(self, arrival: Arrival, session: Session) -> Call:
@@ -191,7 +208,7 @@ class Worker:
         if self._upstream_check is None:
             return
         try:
-            await self._upstream_check.check(session, self.recorder)
+            await self._upstream_check.check(session, session.recorder)
         except NotRecorded as error:
             logger.warning("integrity of a session could not be checked: %s", error)
 
@@ -218,6 +235,7 @@ class Worker:
             task.cancel()
         self.recorder.flush()
         self._count_missed()
+        self.recorder.measured.rename_tenants(self._tenants)
         for connection in self._connections.values():
             await connection.close()
         if self._http is not None:

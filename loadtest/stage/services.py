@@ -1,6 +1,7 @@
 """Emulator and gateway as a measurement starts them."""
 
 import contextlib
+import os
 import shlex
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -31,7 +32,13 @@ def emulator(
 
 @contextlib.contextmanager
 def gateway(
-    emulator_url: str, *, sessions: int, cores: Collection[int], workdir: Path, command: str = ""
+    emulator_url: str,
+    *,
+    sessions: int,
+    cores: Collection[int],
+    workdir: Path,
+    command: str = "",
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
     """Start a gateway in front of an emulator. Other GATEWAY_* variables apply too, to compare settings.
 
@@ -44,6 +51,7 @@ def gateway(
         cores: Cores that it may use.
         workdir: Folder of its log.
         command: Command in place of this checkout's gateway; it must take `--ready-file FILE`.
+        settings: More variables of the gateway.
     """
     environment = {
         "LIVEAVATAR_API_URL": emulator_url,
@@ -54,7 +62,11 @@ def gateway(
         "GATEWAY_MAX_SESSIONS": str(sessions),
         "GATEWAY_DRAIN_GRACE_S": "1",
         "GATEWAY_LOG_LEVEL": "warning",
+        **(settings or {}),
     }
+    if {"GATEWAY_POOL_FILE"} & {*environment, *os.environ}:
+        # The file names the accounts with their keys and limits; a key beside it is refused.
+        del environment["LIVEAVATAR_API_KEY"]
     words = shlex.split(command) if command else module("liveavatar_gateway", "serve")
     with tempfile.TemporaryDirectory(prefix="load-registry-") as private:
         environment["GATEWAY_REGISTRY_FILE"] = str(Path(private) / "registry.db")

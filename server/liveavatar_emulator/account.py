@@ -8,9 +8,10 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Literal
+from typing import Final, Literal
 
 from liveavatar_emulator import errors
+from liveavatar_emulator.account_limits import AccountLimits
 from liveavatar_emulator.catalog import OwnAvatars
 from liveavatar_emulator.config import Settings
 from liveavatar_emulator.seeds import uuid_from
@@ -104,12 +105,18 @@ class Secret:
         }
 
 
+NO_LIMITS: Final = AccountLimits()
+
+
 class Account:
     """A customer with a balance, sessions, secrets and avatars. Invariant: the balance is never negative."""
 
-    def __init__(self, name: str, balance: float) -> None:
+    def __init__(self, name: str, balance: float, limits: AccountLimits = NO_LIMITS) -> None:
         self.name = name
-        self.balance = balance
+        self.balance = balance if limits.credits is None else limits.credits
+        self.limits = limits
+        self.peak_slots = 0
+        """Most slots that were occupied at once."""
         self.overage_minutes = 0
         self.avatars = OwnAvatars(name)
         self.secrets: dict[str, Secret] = {}
@@ -134,12 +141,14 @@ class Account:
         Raises:
             ApiError: 403/4032 no slot, or 403/4033 less than a minute of credit.
         """
-        if self.occupied_slots(settings, now_s) >= settings.concurrency:
+        limit = settings.concurrency if self.limits.concurrency is None else self.limits.concurrency
+        if self.occupied_slots(settings, now_s) >= limit:
             raise errors.ApiError(403, errors.CONCURRENCY, "Session concurrency limit reached")
         if not record.is_sandbox and not self.charge_minute(overage=settings.overage):
             raise errors.ApiError(403, errors.NO_CREDITS, "Insufficient credits for session")
         self.records[record.id] = record
         self._occupying[record.id] = record
+        self.peak_slots = max(self.peak_slots, len(self._occupying))
 
     def charge_minute(self, *, overage: bool = False) -> bool:
         """Charge one minute; False, and nothing charged, if the balance is too low.
@@ -151,6 +160,14 @@ class Account:
             return overage
         self.balance -= CREDITS_PER_MINUTE
         return True
+
+    def reset_balance(self, balance: float) -> None:
+        """Set the balance to that of the account's own limits, or to `balance`."""
+        self.balance = balance if self.limits.credits is None else self.limits.credits
+
+    def rate(self, settings: Settings) -> int:
+        """Return the requests per second of a caller on an endpoint; 0 for no limit."""
+        return settings.rate if self.limits.rate is None else self.limits.rate
 
     def refund(self, record: SessionRecord) -> None:
         """Refund the first minute of a session whose start-up failed."""
@@ -166,6 +183,7 @@ class Account:
 
     def forget(self) -> None:
         """Forget the history, the secrets and the changes to avatars, and free every slot."""
+        self.peak_slots = 0
         self.overage_minutes = 0
         self.avatars = OwnAvatars(self.name)
         self.secrets.clear()

@@ -21,7 +21,7 @@ def build(emulator: Emulator) -> ASGIApp:
     for part in (sessions, avatars, account, control, viewer):
         http.include_router(part.router)
     http.add_exception_handler(HTTPException, routing.unmatched)
-    rest = CrossOriginPolicy(http)
+    rest = CrossOriginPolicy(http, emulator.config)
     sockets = CommandSockets(emulator)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:

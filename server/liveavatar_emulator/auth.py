@@ -29,6 +29,15 @@ def caller_name(request: Request) -> str:
     return f"address {request.client.host if request.client else ''}"
 
 
+def calling_account(request: Request) -> Account | None:
+    """Return the account for whose calls limits and faults are counted; None without a valid credential."""
+    emulator = emulator_of(request)
+    if token := _bearer(request):
+        minted = emulator.session_of_token(token)
+        return None if minted is None else minted.account
+    return emulator.account_of(request.headers.get("x-api-key", ""))
+
+
 async def key_account(request: Request) -> Account:
     """Return the account of the caller's API key.
 

@@ -1,5 +1,10 @@
 """The `liveavatar-emulator` command."""
 
+import liveavatar_emulator.without_rich  # noqa: F401  before anything else imports structlog
+
+# isort: split
+import gc
+import importlib
 import logging
 import os
 import secrets
@@ -11,7 +16,7 @@ import click
 import structlog
 from pydantic.fields import FieldInfo
 
-from liveavatar_emulator import server
+from liveavatar_emulator.account_limits import BadAccountLimits, parse_limits
 from liveavatar_emulator.config import (
     InvalidLiveKit,
     InvalidSetting,
@@ -22,11 +27,13 @@ from liveavatar_emulator.config import (
     check_room_clock,
     livekit_server,
 )
+from liveavatar_emulator.escaping import escaped
 from liveavatar_emulator.scenario import BadScenario, Scenario, check_rooms, parse
 
 EX_CONFIG = 78
 """Exit status for a configuration error, as in sysexits.h."""
 
+_TOKEN_VARIABLE = "EMULATOR_CONTROL_TOKEN"  # noqa: S105 - a name, no secret
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -95,6 +102,13 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     "its own; keys given as ACCOUNT=KEY share that account's slots and credits.",
 )
 @click.option(
+    "--account-limits",
+    multiple=True,
+    envvar="EMULATOR_ACCOUNT_LIMITS",
+    help="Limits of one account, NAME:concurrency=25,rate=5,credits=100; repeat for more (in the environment: "
+    "separated by spaces). What it leaves out follows the knobs.",
+)
+@click.option(
     "--public-url",
     default=None,
     envvar="EMULATOR_PUBLIC_URL",
@@ -154,6 +168,24 @@ def _knob_option(name: str, field: FieldInfo) -> Any:
     help="TOML file with knobs, a timeline and faults; knobs given as options override those of the file.",
 )
 @click.option(
+    "--control-token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    envvar="EMULATOR_CONTROL_TOKEN_FILE",
+    help="File with the token that callers of /_emulator must send as `Authorization: Bearer TOKEN`; made if it "
+    "is missing. EMULATOR_CONTROL_TOKEN may hold the token itself. Without a token, /_emulator is closed unless "
+    "the emulator listens on loopback alone.",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    envvar="EMULATOR_ALLOWED_HOSTS",
+    help="Further name of this emulator, which the header Host may have outside /v1; repeat for more (in the "
+    "environment: separated by spaces). Loopback addresses, localhost, and the hosts of --host and --public-url "
+    "need none.",
+)
+@click.option(
     "--livekit-url",
     default=None,
     envvar=["EMULATOR_LIVEKIT_URL", "LIVEKIT_URL"],
@@ -178,6 +210,7 @@ def serve(
     host: str,
     port: int,
     api_keys: tuple[str, ...],
+    account_limits: tuple[str, ...],
     public_url: str | None,
     ready_file: Path | None,
     log_level: str,
@@ -186,6 +219,8 @@ def serve(
     seed: int | None,
     event_log: Path | None,
     scenario_file: Path | None,
+    control_token_file: Path | None,
+    allowed_hosts: tuple[str, ...],
     livekit_url: str | None,
     livekit_key: str | None,
     livekit_secret: str | None,
@@ -210,6 +245,7 @@ def serve(
             host=host,
             port=port,
             api_keys=api_keys,
+            account_limits=dict(map(parse_limits, account_limits)),
             public_url=public_url,
             ready_file=ready_file,
             log_level=log_level,
@@ -217,6 +253,8 @@ def serve(
             clock_speed=clock_speed,
             seed=secrets.randbits(32) if seed is None else seed,
             event_log=event_log,
+            control_token=_control_token(control_token_file),
+            allowed_hosts=allowed_hosts,
             livekit=livekit_server(livekit_url, livekit_key, livekit_secret),
         )
         if config.livekit is not None:
@@ -224,21 +262,45 @@ def serve(
             check_rooms(scenario)
     except (UnknownSetting, InvalidSetting) as error:
         origin = f"option --{error.name.replace('_', '-')} or EMULATOR_{error.name.upper()}"
-        click.echo(f"liveavatar-emulator: {error} ({origin})", err=True)
+        _print_error(f"{error} ({origin})")
         sys.exit(EX_CONFIG)
-    except (InvalidLiveKit, BadScenario) as error:
-        click.echo(f"liveavatar-emulator: {error}", err=True)
+    except (InvalidLiveKit, BadScenario, BadAccountLimits) as error:
+        _print_error(str(error))
         sys.exit(EX_CONFIG)
     _configure_logs(log_level)
+    server = _load_server()
     try:
-        server.run(config, settings, scenario, click.echo)
+        server.run(config, settings, scenario, _print_line)
         _leave_native_threads(config)
     except InvalidSetting as error:
-        click.echo(f"liveavatar-emulator: {error}", err=True)
+        _print_error(str(error))
         sys.exit(EX_CONFIG)
     except OSError as error:
-        click.echo(f"liveavatar-emulator: cannot listen on {host}:{port}: {error.strerror or error}", err=True)
+        _print_error(f"cannot listen on {host}:{port}: {error.strerror or error}")
         sys.exit(1)
+
+
+def _load_server() -> Any:
+    """Import the web framework with the server, which `--help` and a wrong option need not wait for."""
+    # Modules are never garbage: collections during their import, and later ones among them, find nothing.
+    gc.disable()
+    try:
+        return importlib.import_module("liveavatar_emulator.server")
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _control_token(path: Path | None) -> str | None:
+    # No option takes the token itself: command lines are visible to other users.
+    token = os.environ.get(_TOKEN_VARIABLE, "")
+    if token and path is not None:
+        raise InvalidSetting("control_token_file", f"{_TOKEN_VARIABLE} is set too; leave out one of the two")
+    if path is None and not token:
+        return None
+    from liveavatar_emulator.guard import read_or_make_token, require_token  # noqa: PLC0415 - the web framework
+
+    return require_token(token, "control_token") if path is None else read_or_make_token(path)
 
 
 def _leave_native_threads(config: ServerConfig) -> None:
@@ -265,12 +327,41 @@ def _scenario(path: Path | None) -> Scenario:
         raise BadScenario(f"--scenario {path}: {error}") from error
 
 
+def _print_line(text: str) -> None:
+    click.echo(escaped(text))
+
+
+def _print_error(text: str) -> None:
+    click.echo(escaped(f"liveavatar-emulator: {text}"), err=True)
+
+
+class _LibraryFormatter(logging.Formatter):
+    """Formatter of libraries' lines, whose messages and tracebacks may quote a caller."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *others = super().format(record).split("\n")
+        # Indented, so that no line of a message can pass for a line of the log.
+        return "\n".join([escaped(first), *(f"    {escaped(line)}" for line in others)])
+
+
+def _escape(
+    _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {
+        escaped(name): value if isinstance(value, bool | int | float | None) else escaped(str(value))
+        for name, value in event.items()
+    }
+
+
 def _configure_logs(level: str) -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LibraryFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _escape,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

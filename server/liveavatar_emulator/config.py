@@ -6,12 +6,15 @@ started afterwards".
 """
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from liveavatar_emulator.account_limits import AccountLimits
 
 Profile = Literal["modern", "classic", "acks_only"]
 
@@ -219,11 +222,13 @@ class ServerConfig:
     """Options of the process, fixed at start."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. The emulator has no TLS and an open control API: keep it on a private network."""
+    """Address to listen on. The emulator has no TLS: keep it on a private network."""
     port: int = 8787
     """TCP port; 0 picks a free one."""
     api_keys: tuple[str, ...] = ("emulator-key",)
     """Accepted API keys, each `KEY` (an account of its own) or `ACCOUNT=KEY` (keys that share one)."""
+    account_limits: Mapping[str, AccountLimits] = field(default_factory=dict)
+    """Limits of accounts, by name, that differ from the knobs."""
     public_url: str | None = None
     """Base of the `ws_url` in responses, e.g. `ws://emulator:8787`; by default the host of the request."""
     ready_file: Path | None = None
@@ -238,6 +243,10 @@ class ServerConfig:
     """Seed of session ids, jitter, shuffles and choices among sessions."""
     event_log: Path | None = None
     """File for all events, a JSON line each; truncated at start."""
+    control_token: str | None = field(default=None, repr=False)
+    """Token that callers of the control API send; without one, the API is closed unless `host` is loopback."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names of this emulator in the header `Host` of requests outside `/v1`."""
     livekit: LiveKitServer | None = None
     """With a server, each session has a real room that the avatar joins; without, room tokens lead nowhere."""
 

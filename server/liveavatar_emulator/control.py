@@ -1,10 +1,10 @@
-"""Routes of the control API under /_emulator, for tests: recordings, knobs, faults, scenario, clock. No auth."""
+"""Routes of the control API under /_emulator, for tests: recordings, knobs, faults, scenario, clock."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from liveavatar_emulator import recording as rec
 from liveavatar_emulator import session_views
@@ -87,6 +87,18 @@ async def change_settings(emulator: TheEmulator, changes: Annotated[dict[str, An
     except (UnknownSetting, InvalidSetting) as error:
         raise HTTPException(422, detail={"setting": error.name, "message": str(error)}) from error
     return json_response(emulator.settings.model_dump())
+
+
+@router.patch("/accounts/{name}")
+async def change_account(emulator: TheEmulator, name: str, changes: Annotated[dict[str, Any], Body()]) -> Response:
+    """Change limits and revoked keys of one account and return them; null leaves a limit to its knob."""
+    try:
+        account = emulator.change_account(name, changes)
+    except KeyError:
+        raise HTTPException(404, f"no API key belongs to an account {name!r}") from None
+    except ValidationError as error:
+        raise HTTPException(422, detail=str(error.errors(include_url=False)[0]["msg"])) from error
+    return json_response({"name": name, **account.limits.model_dump()})
 
 
 @router.get("/faults")

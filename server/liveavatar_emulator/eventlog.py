@@ -8,11 +8,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
 import structlog
 
 from liveavatar_emulator.clock import Clock
 from liveavatar_emulator.config import InvalidSetting
+from liveavatar_emulator.escaping import json_line
 
 _log = structlog.get_logger(__name__)
 
@@ -47,9 +47,7 @@ class EventLog:
         self._count += 1
         at_s = round(self._clock.now_s() - self._clock.origin_s, 6)
         given = {name: value for name, value in fields.items() if value is not None}
-        line = orjson.dumps(
-            {"n": self._count, "at_s": at_s, "what": what, **given}, option=orjson.OPT_APPEND_NEWLINE
-        )
+        line = json_line({"n": self._count, "at_s": at_s, "what": what, **given})
         self._kept.append(line)
         if self._file is not None:
             try:

@@ -138,9 +138,9 @@ class FaultInjector:
     # -- calls and sessions
     # ------------------------------------------------------------------------------------
 
-    def take_rest_fault(self, endpoint: str) -> RestFault | None:
+    def take_rest_fault(self, endpoint: str, account: str | None = None) -> RestFault | None:
         """Return the fault of this REST call, if any, and count the call."""
-        taken = self._rest.take(endpoint)
+        taken = self._rest.take(endpoint, account)
         if taken is None:
             return None
         number, fault = taken

@@ -88,6 +88,8 @@ class RestFault(Part):
     """Malformed JSON: the true response, or the false response of `status`, cut off in the middle."""
     body: str | None = None
     """Respond with this text instead of an envelope; status 502 unless given."""
+    account: str | None = Field(default=None, min_length=1, max_length=100)
+    """Account whose calls are affected; without it, those of all accounts."""
     after_effect: bool = False
     """Execute the call first, then lose its response: blind retries are dangerous in this case."""
 
@@ -255,17 +257,24 @@ class RestQueue:
         """Queue a fault behind earlier faults of the same endpoint."""
         self._armed.setdefault(fault.endpoint, deque()).append((number, fault, fault.times))
 
-    def take(self, endpoint: str) -> tuple[int, RestFault] | None:
-        """Return the fault of this call with its number; None if the call is unaffected."""
-        queue = self._armed.get(endpoint)
-        if not queue:
+    def take(self, endpoint: str, account: str | None = None) -> tuple[int, RestFault] | None:
+        """Return the fault of this call with its number; None if the call is unaffected.
+
+        Args:
+            endpoint: Endpoint of the call.
+            account: Account of the call; None for a call without a valid credential.
+        """
+        queue = self._armed.get(endpoint, deque())
+        place = next((n for n, (_, fault, _) in enumerate(queue) if fault.account in (None, account)), None)
+        if place is None:
             return None
-        number, fault, left = queue[0]
+        number, fault, left = queue[place]
         if fault.chance < 1 and self._rng.random() >= fault.chance:
             return None
-        queue.popleft()
         if left > 1:
-            queue.appendleft((number, fault, left - 1))
+            queue[place] = (number, fault, left - 1)
+        else:
+            del queue[place]
         return number, fault
 
     def delay_s(self, fault: RestFault) -> float:

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from liveavatar_emulator import errors
-from liveavatar_emulator.auth import caller_name, emulator_of
+from liveavatar_emulator.auth import caller_name, calling_account, emulator_of
 from liveavatar_emulator.faults import RestFault
 
 _MEDIA_TYPES = {"<": "text/html", "{": "application/json", "[": "application/json"}
@@ -62,11 +62,11 @@ async def unmatched(request: Request, error: Exception) -> Response:
 def _count(request: Request, counter: str) -> tuple[dict[str, str], Response | None]:
     """Count the call against its caller's rate limit; returns headers, and the response of a rejected call."""
     emulator = emulator_of(request)
-    if not emulator.settings.rate:
+    account = calling_account(request)
+    limit = emulator.settings.rate if account is None else account.rate(emulator.settings)
+    if not limit:
         return {}, None
-    verdict = emulator.rate_limiter.take(
-        caller_name(request), counter, limit=emulator.settings.rate, now_s=emulator.now_s()
-    )
+    verdict = emulator.rate_limiter.take(caller_name(request), counter, limit=limit, now_s=emulator.now_s())
     headers = verdict.headers()
     if verdict.allowed:
         return headers, None
@@ -79,7 +79,8 @@ async def _handle(request: Request, inner: Handler, counter: str, endpoint: str)
     headers, rejection = _count(request, counter)
     if rejection is not None:
         return rejection
-    fault = emulator.faults.take_rest_fault(endpoint)
+    account = calling_account(request)
+    fault = emulator.faults.take_rest_fault(endpoint, None if account is None else account.name)
     if fault is None:
         return await _answer(request, inner, headers)
     executed = await _answer(request, inner, headers) if fault.after_effect else None

@@ -16,6 +16,7 @@ import uvicorn
 
 from liveavatar_emulator.app import build
 from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings
+from liveavatar_emulator.guard import is_loopback
 from liveavatar_emulator.scenario import Scenario
 from liveavatar_emulator.service import Emulator
 from liveavatar_emulator.transport import ClientConnection, reset
@@ -178,6 +179,8 @@ def _banner(url: str, config: ServerConfig, settings: Settings) -> str:
     rooms = f"; rooms on {config.livekit.url}, watch them on {url}/viewer" if config.livekit else ""
     if not settings.rate:
         off.append("rate limit")
+    if not config.control_token and not is_loopback(config.host):
+        off.append("control API (other machines can reach it, so it needs --control-token-file)")
     clock = f", seed {config.seed}"
     if config.clock == "manual":
         clock += ", time stands still until POST /_emulator/clock/advance"

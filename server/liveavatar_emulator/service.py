@@ -7,16 +7,24 @@ import asyncio
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
 
 from liveavatar_emulator import errors, rooms, session_request, tokens
-from liveavatar_emulator.account import Account, SessionRecord
+from liveavatar_emulator.account import NO_LIMITS, Account, SessionRecord
+from liveavatar_emulator.account_limits import AccountLimits
 from liveavatar_emulator.clock import Clock, ManualClock, RealClock
-from liveavatar_emulator.config import LiveKitServer, ServerConfig, Settings, changed, check_room_clock
+from liveavatar_emulator.config import (
+    InvalidSetting,
+    LiveKitServer,
+    ServerConfig,
+    Settings,
+    changed,
+    check_room_clock,
+)
 from liveavatar_emulator.driver import Avatar, SessionDriver
 from liveavatar_emulator.effects import SessionEnded
 from liveavatar_emulator.eventlog import EventLog
@@ -100,7 +108,10 @@ class Emulator:
         for entry in config.api_keys:
             name, _, key = entry.rpartition("=")
             name = name or f"account-{len(accounts) + 1}"
-            self._accounts_by_key[key] = accounts.setdefault(name, Account(name, settings.credits))
+            limits = config.account_limits.get(name, NO_LIMITS)
+            self._accounts_by_key[key] = accounts.setdefault(name, Account(name, settings.credits, limits))
+        if unknown := sorted(set(config.account_limits) - set(accounts)):
+            raise InvalidSetting("account_limits", f"no API key belongs to the account {unknown[0]!r}")
         self.accounts = tuple(accounts.values())
         self._jwt_secret = secrets.token_bytes(32)
         self._dummy_rooms_logged = False
@@ -116,8 +127,9 @@ class Emulator:
     # -------------------------------------------------------------------------------------------
 
     def account_of(self, api_key: str) -> Account | None:
-        """Return the account of an API key."""
-        return self._accounts_by_key.get(api_key)
+        """Return the account of an API key; None for an unknown and for a revoked key."""
+        account = self._accounts_by_key.get(api_key)
+        return None if account is None or api_key in account.limits.revoked_keys else account
 
     def session_of_token(self, session_token: str) -> MintedSession | None:
         """Return the session of a bearer token; None for a foreign or a forgotten token."""
@@ -353,9 +365,26 @@ class Emulator:
         self.audio_budget.total_bytes = int(new.keep_audio_total_mb * 1_000_000)
         if "credits" in changes:
             for account in self.accounts:
-                account.balance = new.credits
+                account.reset_balance(new.credits)
         for started in self.sessions.active():
             started.driver.configure(new)
+
+    def change_account(self, name: str, changes: Mapping[str, Any]) -> Account:
+        """Change limits and revoked keys of an account; `credits` sets its balance.
+
+        Raises:
+            KeyError: no API key belongs to such an account.
+            ValidationError: a limit is unknown or out of range.
+        """
+        account = next((one for one in self.accounts if one.name == name), None)
+        if account is None:
+            raise KeyError(name)
+        limits = AccountLimits.model_validate({**account.limits.model_dump(), **changes})
+        self.log.append("account", account=name, changed=sorted(changes))
+        account.limits = limits
+        if "credits" in changes:
+            account.reset_balance(self.settings.credits)
+        return account
 
     def reset(self, *, restore_settings: bool) -> None:
         """Forget sessions, tokens, counters and faults, reset balances, and close every socket."""
@@ -365,7 +394,7 @@ class Emulator:
         if restore_settings:
             self.settings = self._initial_settings
         for account in self.accounts:
-            account.balance = self.settings.credits
+            account.reset_balance(self.settings.credits)
             account.forget()
         self.faults.clear()
         self.faults = FaultInjector(self.clock, self.seed, self.log)

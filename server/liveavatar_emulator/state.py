@@ -32,6 +32,7 @@ def state_of(emulator: Emulator) -> dict[str, Any]:
                 "credits": account.balance,
                 "overage_minutes": account.overage_minutes,
                 "active": len(account.history(active=True)),
+                "peak_slots": account.peak_slots,
             }
             for account in emulator.accounts
         ],

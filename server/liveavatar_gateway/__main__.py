@@ -16,9 +16,6 @@ def _open_standard_streams() -> None:
 def main() -> None:
     """Run the command line."""
     _open_standard_streams()
-    # grpc reads this at import. Without its event engine's listener, the aio server saves a thread hop per
-    # message, 25 to 30 % of its CPU (docs/decisions, 0005). Check at each grpcio upgrade.
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     # C-core writes its own log lines to standard error, and blocks on a pipe without a reader.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from liveavatar_gateway.cli import main as run  # noqa: PLC0415 - must follow the variables

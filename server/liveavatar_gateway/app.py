@@ -1,15 +1,15 @@
 """Composition root: builds all components, owns them, and shuts them down in order."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from liveavatar.gateway.v1 import (
@@ -20,30 +20,40 @@ from liveavatar.gateway.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
+from liveavatar_gateway.account_reloads import AccountReloads
 from liveavatar_gateway.addresses import host_port, listen_refusal
 from liveavatar_gateway.auditing import Auditing
 from liveavatar_gateway.auth.access import Access
 from liveavatar_gateway.auth.auth_file import UnusableAuthFile
-from liveavatar_gateway.config import ConfigError, Settings, components, exposure, read_secret
+from liveavatar_gateway.config import ConfigError, Settings, components, exposure, pool_file
+from liveavatar_gateway.config.pool_file import PoolFile
 from liveavatar_gateway.core.errors import BudgetExhausted, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.descriptors import Descriptors, TooFewDescriptors, share_out
 from liveavatar_gateway.logs import dropped_line_count
+from liveavatar_gateway.pool.account_health import AccountHealth
+from liveavatar_gateway.pool.fair_order import Shares, TenantShare
 from liveavatar_gateway.ports import Ports, server_options
 from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.factory import make_registry
 from liveavatar_gateway.registry.sealing import BadKey
 from liveavatar_gateway.reloading import FileReloads
+from liveavatar_gateway.rooms.audience import Audience
 from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rooms.tokens import LiveKitRooms
 from liveavatar_gateway.rpc.admin_service import AdminService
 from liveavatar_gateway.rpc.audio_service import AudioService
+from liveavatar_gateway.rpc.health import HealthService
 from liveavatar_gateway.rpc.interceptors.authentication import AuthenticationInterceptor
 from liveavatar_gateway.rpc.interceptors.bounds import BoundsInterceptor
+from liveavatar_gateway.rpc.interceptors.calls import CallLimitInterceptor, SilentCalls
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.metrics import MetricsInterceptor
 from liveavatar_gateway.rpc.interceptors.quotas import QuotaInterceptor
 from liveavatar_gateway.rpc.session_service import SessionService
+from liveavatar_gateway.rpc.unread import UnreadAnswers
 from liveavatar_gateway.rpc.wishes import Wishes
+from liveavatar_gateway.sessions.account_drains import AccountDrains
 from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.billing import Billing
 from liveavatar_gateway.sessions.budget_ends import BudgetEnds
@@ -53,17 +63,29 @@ from liveavatar_gateway.sessions.drain import Drain
 from liveavatar_gateway.sessions.enforcement import Enforcer
 from liveavatar_gateway.sessions.inventory import Inventory
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
+from liveavatar_gateway.sessions.reservations import Reservations
 from liveavatar_gateway.sessions.sweeper import Sweeper
 from liveavatar_gateway.sessions.usage_report import UsageReport
+from liveavatar_gateway.sessions.viewer_watch import ViewerWatch
+from liveavatar_gateway.sessions.warm_checks import WarmChecks, WarmChecksConfig
+from liveavatar_gateway.sessions.warm_pool import WarmPool
+from liveavatar_gateway.sessions.warm_session import WarmServices, WarmSession
 from liveavatar_gateway.telemetry.audit import AuditLog
-from liveavatar_gateway.telemetry.endpoint import Endpoint
+from liveavatar_gateway.telemetry.garbage import watch_garbage
+from liveavatar_gateway.telemetry.heap import trimmer, watch_heap
 from liveavatar_gateway.telemetry.lag import watch_lag
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
-from liveavatar_gateway.upstream.account import Account
+from liveavatar_gateway.upstream.account import Account, AccountSpec, open_account
+from liveavatar_gateway.upstream.accounts import Accounts
 from liveavatar_gateway.upstream.avatar_catalog import AvatarCatalog
+from liveavatar_gateway.upstream.operations import PoolOperations
+from liveavatar_gateway.upstream.permits import Permits
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
-from liveavatar_gateway.upstream.stopper import RetiredKey, Stopper
+from liveavatar_gateway.upstream.stopper import RetiredKey
+
+if TYPE_CHECKING:
+    from liveavatar_gateway.telemetry.endpoint import Endpoint
 
 _log = structlog.get_logger(__name__)
 
@@ -90,27 +112,55 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics()
+        self._descriptors = Descriptors()
         self._audit = _audit(settings)
         self._access = _access(settings, self._audit.log, self.metrics)
-        rest_config = components.rest(settings)
-        self._rest = Rest(rest_config, settings.api_key.get_secret_value(), metrics=self.metrics)
-        self.account = Account(components.account(settings), self._rest)
-        self._avatars = AvatarCatalog(components.avatars(settings), self._rest.avatars)
+        self._pool_content = _pool_content(settings, self._access)
+        max_sessions = components.max_sessions(settings, self._pool_content)
+        self._options = server_options(
+            settings, max_connections=_max_connections(settings, self._descriptors, max_sessions)
+        )
+        self._unread = UnreadAnswers(
+            self.metrics, limit_bytes=settings.max_unread_bytes, timeout_s=settings.write_timeout_s
+        )
+        self._registry = _registry(settings, self._pool_content)
+        lease = components.registry(settings).lease
+        self.accounts = Accounts(
+            components.account_specs(settings, self._pool_content),
+            components.accounts(settings),
+            open_account=self._open_account,
+            ours=self._known_upstreams,
+            on_foreign=lambda account, count: self.permits.count_foreign(account, count),  # noqa: PLW0108 - built below
+            free_shares=lambda: self.permits.book.free_shares(self.accounts.limits(), time.monotonic()),
+        )
+        self._registry.use_accounts(self.accounts.own_ids, self.accounts.former_ids)
+        self.permits = Permits(
+            components.permits(settings),
+            self._registry,
+            accounts=self.accounts.limits,
+            shares=lambda: _shares(self._access),
+            loss_pause_s=lease.ttl_s,
+            meter=self.metrics.pool,
+            name_of=self.accounts.name_of,
+            former_names=lambda: {name: self.accounts.of_session(name).id for name in self.accounts.own_ids},
+        )
+        self._avatars = AvatarCatalog(components.avatars(settings), self.accounts.avatars)
         livekit = components.livekit(settings)
         self._rooms = None if livekit is None else LiveKitRooms(livekit)
+        rooms = RoomServers(
+            self._rooms,
+            self._access.authenticator.livekit,
+            allows=self._access.authenticator.may_use_room,
+        )
         self.pool = Pool(
             components.pool(settings),
-            self.account,
+            self.accounts,
+            self.permits,
             self.metrics,
             stop_orphans=self._stop_orphans,
-            rooms=RoomServers(
-                self._rooms,
-                self._access.authenticator.livekit,
-                allows=self._access.authenticator.may_use_room,
-            ),
+            may_connect=lambda: self._descriptors.suffice,
+            rooms=rooms,
         )
-        self._registry = _registry(settings)
-        lease = components.registry(settings).lease
         self._journals = JournalWriter(
             self._registry,
             self.metrics,
@@ -118,34 +168,27 @@ class App:
             lease_s=lease.ttl_s,
             address=lambda: settings.advertised_address or self.address,
         )
-        self._retired = {
-            account: Rest(rest_config, key, metrics=self.metrics)
-            for account, key in components.retired_keys(settings).items()
-        }
-        self._retired_stoppers = {
-            account: Stopper(self.account.config.stop, RetiredKey(rest, self._rest))
-            for account, rest in self._retired.items()
-        }
         self._billing = Billing(
             self._registry,
             self.metrics,
             budget_of=self._access.authenticator.budget,
             on_exhausted=self._end_for_budget,
-            is_running=lambda upstream_session_id: upstream_session_id in self.account.session_ids,
+            is_running=lambda upstream_session_id: upstream_session_id in self.accounts.session_ids,
         )
         self._adoption = Adoption(
             components.adoption(settings),
             self._journals,
             self.pool,
-            retired=self._retired_stoppers,
             listener=self._audit.ends,
             billing=self._billing,
         )
+        self.warm, self.reservations = self._keepers_of_warm_sessions()
         self._create_readiness = CreateReadiness(
             self._journals,
-            self.account.permits,
+            self.permits,
             is_draining=lambda: self.directory.draining,
-            credits_left=self._rest.credits_left,
+            credits_left=self.accounts.probe,
+            accounts_trouble=self.accounts.trouble,
             publish=self._set_create_readiness,
         )
         self.directory = Directory(
@@ -157,12 +200,25 @@ class App:
             billing=self._billing,
             create_listener=self._create_readiness,
             limiter=self._access.limiter,
+            warm=self.warm,
+            reservations=self.reservations,
         )
         if (ends := self._audit.ends) is not None:
             self.directory.observers.add(ends)
         self._budget_ends = BudgetEnds(lambda session_id: self.directory.local(session_id, tenant=None))
         self.directory.observers.add(self._budget_ends)
-        self._enforcer = Enforcer(self.directory.living, self._access.authenticator)
+        self.reloads = FileReloads()
+        """Files that are read again on SIGHUP."""
+        self._account_reloads = AccountReloads(
+            settings,
+            self.reloads,
+            self.accounts,
+            self._registry,
+            self.warm,
+            on_change=self._create_readiness.probe_again,
+        )
+        self.operations = PoolOperations(self.accounts, self.permits, read_files=self._account_reloads.read_again)
+        self._viewers = ViewerWatch(self.directory.living, Audience(rooms), self.metrics)
         self.sweeper = Sweeper(
             components.sweeper(settings),
             self._journals,
@@ -175,10 +231,8 @@ class App:
         self._billing_task: asyncio.Task[None] | None = None
         self._grace_until_s = 0.0
         """End of the drain's grace in the loop's time; 0 without a drain."""
-        self._health = HealthServicer()
-        self._drain = Drain(self.directory, self._set_serving)
-        self.reloads = FileReloads()
-        """Files that are read again on SIGHUP."""
+        self._health = HealthService()
+        self._drain = Drain(self.directory, self._set_serving, warm=(self.warm, self.reservations))
         self._ports = Ports(settings, self.reloads, self.metrics)
         self._auxiliary: list[asyncio.Task[None]] = []
         """Tasks that no session needs; cancelled first."""
@@ -187,9 +241,28 @@ class App:
         self._lag: asyncio.Task[None] | None = None
         self._admin_server: grpc.aio.Server | None = None
 
+    def _keepers_of_warm_sessions(self) -> tuple[WarmPool, Reservations]:
+        services = WarmServices(
+            pool=self.pool,
+            journals=self._journals,
+            billing=self._billing,
+            readiness=components.directory(self._settings).session.readiness,
+        )
+        warm = WarmPool(services, self.metrics, may_pay=self._access.authenticator.is_active)
+        if self._pool_content is not None:
+            warm.use(self._pool_content.profiles)
+        return warm, Reservations(services, self._access.limiter, self.metrics)
+
+    def _unused(self) -> Mapping[str, Iterable[WarmSession]]:
+        """Return the sessions without a caller by profile, reservations under an empty name."""
+        return {**{stock.name: stock.ready for stock in self.warm.stocks}, "": self.reservations.sessions}
+
     def _end_for_budget(self, session_id: str, error: BudgetExhausted) -> None:
         # The directory, in which sessions are found, is built after the billing that they use.
-        self._budget_ends.request(session_id, error)
+        if not (
+            self.warm.end_for_budget(session_id, error) or self.reservations.end_for_budget(session_id, error)
+        ):
+            self._budget_ends.request(session_id, error)
 
     async def _stop_orphans(self) -> int:
         # The sweeper is built after the pool, in which adopted sessions run.
@@ -215,7 +288,7 @@ class App:
         """URL of the metrics; None when they are off."""
         if self._endpoint is None:
             return None
-        return f"http://{host_port(self._settings.host, self._endpoint.port)}/metrics"
+        return f"http://{host_port(self._endpoint.host, self._endpoint.port)}/metrics"
 
     async def __aenter__(self) -> Self:
         exposure.check(self._settings)
@@ -227,15 +300,16 @@ class App:
         await self._open_endpoint()
         server = grpc.aio.server(
             interceptors=[MetricsInterceptor(self.metrics), *self._interceptors()],
-            options=server_options(self._settings),
+            options=self._options,
         )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(
             SessionService(
                 components.rpc(self._settings),
                 self.directory,
-                self.account.permits,
+                self.permits,
                 Wishes(components.rpc(self._settings), self._access.authenticator),
                 avatars=self._avatars,
+                reservations=self.reservations,
             ),
             server,
         )
@@ -256,13 +330,28 @@ class App:
         self._journal_task = asyncio.create_task(write_journals(self._journals), name="registry/journals")
         self._billing_task = asyncio.create_task(self._billing.run(), name="registry/billing")
         self._sweep_task = asyncio.create_task(self.sweeper.run(), name="registry/sweep")
-        self._reload_secrets()
+        self._account_reloads.watch(
+            self._pool_content, self._rooms, tenants=lambda: self._access.authenticator.tenants
+        )
         self._audit.add_to(self.reloads)
         self._access.add_to(self.reloads)
+        living = self.directory.living
+        enforcer = Enforcer(living, self._access.authenticator, reservations=self.reservations)
+        drains = AccountDrains(self.accounts, self.permits, living, warm=self.warm, reserved=self.reservations)
         self._auxiliary = [
             asyncio.create_task(self.reloads.watch(), name="reload/watch"),
+            asyncio.create_task(
+                self.permits.run(components.registry(self._settings).lease.renew_s), name="permits/renew"
+            ),
             asyncio.create_task(self._access.open_calls.watch(), name="access/watch"),
-            asyncio.create_task(self._enforcer.watch(), name="enforcement/watch"),
+            asyncio.create_task(watch_heap(trimmer()), name="heap/watch"),
+            asyncio.create_task(watch_garbage(), name="garbage/watch"),
+            asyncio.create_task(enforcer.watch(), name="enforcement/watch"),
+            asyncio.create_task(self.warm.run(), name="warm/run"),
+            asyncio.create_task(WarmChecks(WarmChecksConfig(), self.pool, self._unused).run(), name="warm/check"),
+            asyncio.create_task(self.accounts.run(), name="accounts/watch"),
+            asyncio.create_task(drains.watch(), name="accounts/drains"),
+            asyncio.create_task(self._viewers.run(), name="viewers/watch"),
             asyncio.create_task(self._create_readiness.watch(), name="create-readiness/watch"),
             asyncio.create_task(self._create_readiness.probe(), name="create-readiness/probe"),
         ]
@@ -270,9 +359,13 @@ class App:
         return self
 
     async def _open_endpoint(self) -> None:
-        host, port = self._settings.host, self._settings.metrics_port
+        settings = self._settings
+        host, port = settings.metrics_host or settings.host, settings.metrics_port
+        host_setting = "GATEWAY_METRICS_HOST" if settings.metrics_host else "GATEWAY_HOST"
         if port is None:
             return
+        from liveavatar_gateway.telemetry.endpoint import Endpoint  # noqa: PLC0415 - no port, no web framework
+
         endpoint = Endpoint(
             self.metrics, self._snapshot, lambda: self._create_readiness.refusal, host=host, port=port
         )
@@ -280,23 +373,26 @@ class App:
             self._endpoint = await endpoint.__aenter__()
         except OSError as error:
             raise ConfigError(
-                listen_refusal(error, host, port, host_setting="GATEWAY_HOST", port_setting="GATEWAY_METRICS_PORT")
+                listen_refusal(error, host, port, host_setting=host_setting, port_setting="GATEWAY_METRICS_PORT")
             ) from None
         self._lag = asyncio.create_task(watch_lag(self.metrics), name="event-loop-lag")
 
     def _snapshot(self) -> Snapshot:
-        permits, living = self.account.permits, self.directory.living()
+        permits, living = self.permits, self.directory.living()
         return Snapshot(
             sessions=Counter(session.state for session in living),
             tenants=Counter(session.tenant for session in living if session.tenant),
             used_permits=permits.used,
             permits=permits.limit,
             waiting=permits.waiting,
-            stops_pending=self.account.stopper.pending,
+            stops_pending=self.accounts.pending_stops,
             draining=self.directory.draining,
+            warm={stock.name: stock.counts() for stock in self.warm.stocks},
+            reservations=self.reservations.count,
             tasks=len(asyncio.all_tasks()),
             dropped_log_lines=dropped_line_count(),
             dropped_audit_lines=self._audit.dropped_count,
+            pool=self.operations.status(),
         )
 
     async def _serve_operators(self) -> None:
@@ -304,7 +400,7 @@ class App:
         settings = self._settings
         if settings.admin_port is None:
             return
-        server = grpc.aio.server(interceptors=self._interceptors(), options=server_options(self._settings))
+        server = grpc.aio.server(interceptors=self._interceptors(), options=self._options)
         lease_s = components.registry(settings).lease.ttl_s
         inventory = Inventory(self._registry, self.directory, self._adoption, lease_s=lease_s)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -312,9 +408,10 @@ class App:
                 components.admin(settings),
                 self.directory,
                 self._drain,
-                self.account.permits,
+                self.permits,
                 inventory,
                 usage=UsageReport(self._registry),
+                pool=self.operations,
             ),
             server,
         )
@@ -324,46 +421,57 @@ class App:
         await server.start()
         self._admin_server = server
 
-    def _reload_secrets(self) -> None:
-        """Register the files of secrets for SIGHUP, except where a variable takes precedence."""
-        settings = self._settings
-        if (file := settings.api_key_file) and settings.uses_file("api_key"):
-            self.reloads.add("LiveAvatar API key", (file,), lambda: read_secret("api_key", file), self._use_key)
-        rooms, secret_file = self._rooms, settings.livekit_secret_file
-        if rooms is not None and secret_file and settings.uses_file("livekit_secret"):
-            self.reloads.add(
-                "LiveKit secret",
-                (secret_file,),
-                lambda: read_secret("livekit_secret", secret_file),
-                rooms.use_secret,
-            )
+    def _open_account(self, spec: AccountSpec) -> Account:
+        return open_account(
+            spec,
+            components.account(self._settings),
+            self._rest_of,
+            # A newer key of the same account can stop what a revoked key started.
+            make_stop_call=(lambda rest: RetiredKey(rest, lambda: [one.rest for one in self.accounts.working()]))
+            if spec.is_former
+            else None,
+        )
 
-    def _use_key(self, api_key: str) -> bool:
-        changed = self._rest.use_key(api_key)
-        if changed:
-            self._create_readiness.probe_again()
-        return changed
+    def _rest_of(self, api_key: str, health: AccountHealth) -> Rest:
+        return Rest(
+            components.rest(self._settings),
+            api_key,
+            metrics=self.metrics,
+            on_budget=lambda budget: health.note_budget(budget, time.monotonic()),
+        )
+
+    async def _known_upstreams(self, upstream_session_ids: Sequence[str]) -> Collection[str]:
+        return (await self._registry.session_ids(upstream_session_ids)).keys()
 
     def _interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
         timeout_s = self._settings.first_message_timeout_s
+        silent_calls = SilentCalls(self._settings.max_silent_calls)
         return [
             ErrorInterceptor(),
             *self._audit.interceptors(),
+            CallLimitInterceptor(
+                components.call_limits(self._settings, self._pool_content), self.metrics, silent_calls
+            ),
             AuthenticationInterceptor(self._access.authenticator, self._access.open_calls),
             QuotaInterceptor(self._access.limiter),
-            BoundsInterceptor(self.metrics, first_message_timeout_s=timeout_s),
+            BoundsInterceptor(
+                self.metrics,
+                first_message_timeout_s=timeout_s,
+                silent_calls=silent_calls,
+                unread=self._unread,
+            ),
         ]
 
     async def _set_serving(self, serving: bool) -> None:  # noqa: FBT001 - the only argument
         answer = health_pb2.HealthCheckResponse
         status = answer.SERVING if serving else answer.NOT_SERVING
         for service in ("", *SERVICES):
-            await self._health.set(service, status)
+            self._health.set(service, status)
         await self._create_readiness.announce()
 
     async def _set_create_readiness(self, ready: bool) -> None:  # noqa: FBT001 - the only argument
         answer = health_pb2.HealthCheckResponse
-        await self._health.set(CREATE, answer.SERVING if ready else answer.NOT_SERVING)
+        self._health.set(CREATE, answer.SERVING if ready else answer.NOT_SERVING)
 
     async def drain(self) -> None:
         """Refuse new sessions, let speech end within the grace, then end all sessions."""
@@ -404,14 +512,13 @@ class App:
             await _cancelled(task)
 
     async def _end_sessions(self) -> None:
+        self.warm.close()
+        self.reservations.close()
         await self.directory.__aexit__(None, None, None)
 
     async def _await_stops(self) -> None:
         now_s = asyncio.get_running_loop().time()
         left = await self.pool.close(max(self._grace_until_s - now_s, 0.0) + _STOP_RESERVE_S)
-        for stopper in self._retired_stoppers.values():
-            left = [*left, *stopper.pending_ids]
-            await stopper.give_up()
         if left:
             _log.error(
                 "shutdown.sessions_may_still_run", count=len(left), upstream_sessions=left[:_MAX_LOGGED_IDS]
@@ -427,10 +534,10 @@ class App:
     async def _leave_registry(self) -> None:
         await _cancelled(self._journal_task)
         await _cancelled(self._billing_task)
+        await self.permits.close()
         await self._registry.__aexit__(None, None, None)
         await self._avatars.aclose()
-        for rest in (self._rest, *self._retired.values()):
-            await rest.aclose()
+        await self.accounts.aclose()
         await self._access.aclose()
 
     async def _stop_metrics(self) -> None:
@@ -444,6 +551,42 @@ async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.wait([task])
+
+
+def _pool_content(settings: Settings, access: Access) -> PoolFile | None:
+    if settings.pool_file is None:
+        return None
+    try:
+        return pool_file.read(settings.pool_file, tenants=access.authenticator.tenants)
+    except pool_file.UnusablePoolFile as error:
+        raise ConfigError(str(error)) from None
+
+
+def _shares(access: Access) -> Shares:
+    """Return the parts of the pool that the file of tenants gives."""
+    return Shares(
+        by_tenant={
+            name: TenantShare(weight=share.weight, floor=share.reserved, ceiling=share.ceiling)
+            for name, share in access.authenticator.pool_shares().items()
+        }
+    )
+
+
+def _max_connections(settings: Settings, descriptors: Descriptors, max_sessions: int) -> int:
+    """Return how many connections each port may have."""
+    ports = 1 + (settings.mtls_port is not None) + (settings.admin_port is not None)
+    try:
+        shares = share_out(
+            descriptors.limit,
+            max_connections=settings.max_connections,
+            max_sessions=max_sessions,
+            ports=ports,
+        )
+    except TooFewDescriptors as error:
+        raise ConfigError(str(error)) from None
+    if shares.connections < settings.max_connections:
+        _log.warning("serve.few_descriptors", limit=shares.limit, max_connections=shares.connections)
+    return shares.connections
 
 
 def _access(settings: Settings, audit: AuditLog | None, metrics: Metrics) -> Access:
@@ -460,9 +603,9 @@ def _audit(settings: Settings) -> Auditing:
         raise ConfigError(f"GATEWAY_AUDIT_FILE: {error}") from None
 
 
-def _registry(settings: Settings) -> Registry:
+def _registry(settings: Settings, content: PoolFile | None) -> Registry:
     try:
-        return make_registry(components.registry(settings))
+        return make_registry(components.registry(settings, content))
     except BadKey as error:
         raise ConfigError(f"GATEWAY_REGISTRY_KEY: {error}") from None
     except RegistryUnavailable as error:

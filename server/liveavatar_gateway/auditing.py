@@ -12,6 +12,7 @@ from liveavatar_gateway.rpc.interceptors.audit import AuditInterceptor
 from liveavatar_gateway.rpc.peer import Network
 from liveavatar_gateway.sessions.audit import EndAudit
 from liveavatar_gateway.telemetry.audit import OK, STDOUT, AuditLog, open_file
+from liveavatar_gateway.telemetry.line_rate import LineRate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Auditing:
         """Log; None without a target."""
         self.ends = None if self.log is None else EndAudit(self.log)
         """Observer of sessions; None without a target."""
+        self._rate = None if self.log is None else LineRate(self.log.write)
 
     @property
     def dropped_count(self) -> int:
@@ -46,7 +48,7 @@ class Auditing:
 
     def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
         """Return the interceptor of calls, to be put outside of authentication; none without a target."""
-        return [] if self.log is None else [AuditInterceptor(self.log, self._config.trusted_proxies)]
+        return [] if self._rate is None else [AuditInterceptor(self._rate, self._config.trusted_proxies)]
 
     def add_to(self, reloads: FileReloads) -> None:
         """Open the file again on SIGHUP, since a rotation may have moved it away."""
@@ -61,5 +63,8 @@ class Auditing:
 
     async def aclose(self) -> None:
         """Wait, within bounds, until all lines are written."""
+        if self._rate is not None:
+            # Lines that stand for many would otherwise wait for the end of their second.
+            self._rate.flush()
         if self.log is not None:
             await asyncio.to_thread(self.log.close)

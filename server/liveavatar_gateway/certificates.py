@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from liveavatar_gateway.config import ConfigError
+from liveavatar_gateway.guarded_files import UnsafeFile, read_guarded
 
 CERT_SETTING: Final = "GATEWAY_TLS_CERT_FILE"
 KEY_SETTING: Final = "GATEWAY_TLS_KEY_FILE"
@@ -35,7 +36,7 @@ def read_pair(cert_file: Path, key_file: Path) -> KeyPair:
     Raises:
         ConfigError: a file cannot be used, or certificate and key do not match; the message names the setting.
     """
-    chain, key_pem = _read(cert_file, CERT_SETTING), _read(key_file, KEY_SETTING)
+    chain, key_pem = _read(cert_file, CERT_SETTING), _read(key_file, KEY_SETTING, private=True)
     try:
         certificates = x509.load_pem_x509_certificates(chain)
         cert_public = certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -62,10 +63,11 @@ def _private_key(pem: bytes, key_file: Path) -> PrivateKeyTypes:
         raise ConfigError(f"{KEY_SETTING}: {key_file} holds no usable PEM private key: {_short(error)}") from None
 
 
-def _read(path: Path, setting: str) -> bytes:
+def _read(path: Path, setting: str, *, private: bool = False) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = read_guarded(path, _MAX_BYTES, private=private)
+    except UnsafeFile as error:
+        raise ConfigError(f"{setting}: {error}") from None
     except OSError as error:
         raise ConfigError(f"{setting}: {path} cannot be read: {error.strerror or error}") from None
     if len(data) > _MAX_BYTES:

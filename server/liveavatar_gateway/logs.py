@@ -12,13 +12,15 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TextIO
 
 import structlog
 
 from liveavatar_gateway import library_logs
+from liveavatar_gateway.escaping import escaped, json_text
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _MAX_WAITING_BYTES: Final = 1024 * 1024
@@ -26,6 +28,12 @@ _MAX_WAITING_BYTES: Final = 1024 * 1024
 _BATCH_BYTES: Final = 64 * 1024
 _FULL_WAIT_S: Final = 0.05
 """Pause before a retry if a non-blocking descriptor is full."""
+_MAX_MESSAGE_CHARS: Final = 500
+"""Limit of the message of an exception, which may quote a text from outside."""
+_MAX_FRAMES: Final = 40
+"""Limit of the frames of an exception; the innermost are kept."""
+_MAX_CAUSES: Final = 5
+"""Limit of the exceptions of one traceback: causes, and members of groups."""
 _EXIT_WAIT_S: Final = 1.0
 """Longest wait for a slow reader at the exit of the process."""
 
@@ -194,18 +202,16 @@ def configure(level: str, form: str) -> None:
         _replace_streams()
     renderer: structlog.typing.Processor
     if form == "json":
-        renderer = structlog.processors.JSONRenderer()
+        renderer = structlog.processors.JSONRenderer(serializer=_json_line)
     else:
         # The default formatter shows the variables of each frame, including tokens and audio.
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_print_traceback)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if form == "json" else _keep,
+            _traceback_as_text if form == "json" else _escape,
             renderer,
         ],
         wrapper_class=_never_raising(_LEVELS[level]),
@@ -254,7 +260,72 @@ def _never_raising(level: int) -> Any:
     return NeverRaising
 
 
-def _keep(
+def _escape(
     _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
+    """Escape all texts of a line, so that none acts on the terminal or begins another line."""
+    return {escaped(name): value if name == "exc_info" else _shown(value) for name, value in event.items()}
+
+
+def _shown(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return escaped(value if isinstance(value, str) else repr(value))
+
+
+def _traceback_as_text(
+    _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    exc_info = event.pop("exc_info", None)
+    if exc_info:
+        event["exception"] = "\n".join(_traceback_lines(exc_info))
     return event
+
+
+def _print_traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    # Indented, so that no line of it can pass for a line of the log.
+    target.writelines(f"\n    {line}" for line in _traceback_lines(exc_info))
+
+
+def _traceback_lines(exc_info: object) -> list[str]:
+    """Return a traceback, with the messages of its exceptions cut and escaped."""
+    match exc_info:
+        case BaseException() as error:
+            pass
+        case (_, BaseException() as error, _):
+            pass
+        case _:
+            found = sys.exc_info()[1]
+            if found is None:
+                return []
+            error = found
+    lines: list[str] = []
+    for number, (relation, part) in enumerate(_parts(error, "")):
+        if number == _MAX_CAUSES:
+            lines.append("(more exceptions are not shown)")
+            break
+        lines += [f"{relation}Traceback (most recent call last):"]
+        lines += [
+            escaped(line)
+            for frame in traceback.format_tb(part.__traceback__, -_MAX_FRAMES)
+            for line in frame.rstrip("\n").split("\n")
+        ]
+        message = escaped(str(part)[:_MAX_MESSAGE_CHARS])
+        lines.append(f"{type(part).__name__}: {message}" if message else type(part).__name__)
+    return lines
+
+
+def _parts(error: BaseException, relation: str) -> Iterator[tuple[str, BaseException]]:
+    """Yield an exception, the members of a group, and its causes, each with its relation to the one before."""
+    yield relation, error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _parts(member, "in the group: ")
+    if error.__cause__ is not None:
+        yield from _parts(error.__cause__, "caused by: ")
+    elif error.__context__ is not None and not error.__suppress_context__:
+        yield from _parts(error.__context__, "while handling: ")
+
+
+def _json_line(event: structlog.typing.EventDict, **options: Any) -> str:
+    return json_text(event, **options)

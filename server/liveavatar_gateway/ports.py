@@ -2,28 +2,26 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
 
 from liveavatar_gateway.addresses import host_port, listen_problem, listen_refusal
-from liveavatar_gateway.certificates import (
-    ClientAuthorities,
-    KeyPair,
-    ServerCertificate,
-    read_authorities,
-    read_pair,
-)
 from liveavatar_gateway.config import ConfigError, Settings, exposure
 from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.rpc.interceptors.bounds import TRANSPORT_METADATA_BYTES
 from liveavatar_gateway.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from liveavatar_gateway.certificates import ClientAuthorities, KeyPair, ServerCertificate
+
 _log = structlog.get_logger(__name__)
 
 _CHUNK_HEADROOM_BYTES: Final = 4 * 1024 * 1024
 """Difference between the largest accepted chunk and the largest message that gRPC reads."""
+_READ_BYTES: Final = 16 * 1024
+"""Most bytes of a connection that gRPC reads at once."""
 _SETTLE_S: Final = 0.3
 """Time for which a watched file must be unchanged before it is read."""
 
@@ -37,12 +35,25 @@ def _max_message_bytes(max_chunk_bytes: int) -> int:
     return max(4 * max_chunk_bytes, max_chunk_bytes + _CHUNK_HEADROOM_BYTES)
 
 
-def server_options(settings: Settings) -> Sequence[tuple[str, Any]]:
-    """Return the options of every gRPC server."""
+def server_options(settings: Settings, *, max_connections: int) -> Sequence[tuple[str, Any]]:
+    """Return the options of every gRPC server.
+
+    Args:
+        settings: Limits of connections and messages.
+        max_connections: Most connections on each port.
+    """
     return (
         ("grpc.so_reuseport", int(settings.so_reuseport)),
         # With the probe, C-core's bandwidth estimator buffers seconds of speech and hundreds of MB.
         ("grpc.http2.bdp_probe", 0),
+        # By default a connection is read in pieces of megabytes, which a flood of small frames keeps in memory.
+        ("grpc.experimental.tcp_read_chunk_size", _READ_BYTES // 2),
+        ("grpc.experimental.tcp_max_read_chunk_size", _READ_BYTES),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.max_connection_idle_ms", round(settings.connection_idle_s * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(settings.handshake_timeout_s * 1000)),
+        # What lies above is refused by the transport, before it costs the event loop anything.
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         ("grpc.max_receive_message_length", _max_message_bytes(settings.max_chunk_bytes)),
         # Between two different limits C-core refuses at random.
         ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES),
@@ -104,11 +115,13 @@ class Ports:
         cert, key = self._settings.tls_cert_file, self._settings.tls_key_file
         if cert is None or key is None:
             return
+        from liveavatar_gateway.certificates import ServerCertificate, read_pair  # noqa: PLC0415 - for TLS alone
+
         pair = read_pair(cert, key)
         certificate = self._certificate = ServerCertificate(pair)
         _log.info("tls.certificate", not_after=pair.not_after)
 
-        def use(renewed: KeyPair) -> bool:
+        def use(renewed: "KeyPair") -> bool:
             changed = certificate.replace(renewed)
             if changed:
                 _log.info("tls.certificate", not_after=renewed.not_after)
@@ -120,6 +133,8 @@ class Ports:
         file = self._settings.tls_client_ca_file
         if file is None:
             return
+        from liveavatar_gateway.certificates import ClientAuthorities, read_authorities  # noqa: PLC0415 - for TLS
+
         self._client_ca = authorities = ClientAuthorities(read_authorities(file))
         self._reloads.add(
             "client authorities",
@@ -165,7 +180,7 @@ class Ports:
         host: str,
         port: int,
         port_setting: str,
-        client_ca: ClientAuthorities | None,
+        client_ca: "ClientAuthorities | None",
         *,
         host_setting: str = "GATEWAY_HOST",
     ) -> int:

@@ -1,7 +1,7 @@
 """Files that a running process reloads: on SIGHUP, and some of them when they change."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -28,8 +28,19 @@ class _Source:
     watched: bool
     settle_s: float
     stamp: _Stamp
+    files_of: Callable[[Any], Sequence[Path]] | None = None
     error: str = ""
     """Cause for which the files could last not be used; empty while they are usable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """Result of reading a source again."""
+
+    name: str
+    changed: bool
+    error: str = ""
+    """Cause for which its files cannot be used; empty while they are usable."""
 
 
 class FileReloads:
@@ -48,6 +59,7 @@ class FileReloads:
         *,
         watched: bool = False,
         settle_s: float = 0.0,
+        files_of: Callable[[_Content], Sequence[Path]] | None = None,
     ) -> None:
         """Register files that were read at the start of the process.
 
@@ -59,6 +71,7 @@ class FileReloads:
             watched: Reload changes without a signal. Only for files whose content proves that it is complete,
                 because a file may be read while it is being written, or with `settle_s`.
             settle_s: Time for which files must be unchanged before they are read; else the next check reads them.
+            files_of: Returns the files that new content names, which are watched from then on.
         """
         stamp = _stamp(files)
         self._sources.append(
@@ -70,6 +83,7 @@ class FileReloads:
                 watched=watched,
                 settle_s=settle_s,
                 stamp=stamp,
+                files_of=files_of,
             )
         )
 
@@ -88,14 +102,20 @@ class FileReloads:
         if stamp != source.stamp or source.error:
             await self._reload(source, stamp)
 
-    async def reload(self) -> None:
-        """Reload all files."""
+    async def reload(self, names: Collection[str] | None = None) -> Sequence[Reloaded]:
+        """Reload all files, or those of some sources; return what became of each source."""
+        results: list[Reloaded] = []
         async with self._lock:
             for source in self._sources:
+                if names is not None and source.name not in names:
+                    continue
                 source.error = ""
                 changed = await self._reload(source, await asyncio.to_thread(_stamp, source.files))
                 if changed is False:
                     _log.info("reload.unchanged", what=source.name)
+                error = source.error or ("the file is being written" if changed is None else "")
+                results.append(Reloaded(name=source.name, changed=bool(changed), error=error))
+        return results
 
     async def _reload(self, source: _Source, stamp: _Stamp) -> bool | None:
         """Reload a source; return True if its content changed, None if it is unusable."""
@@ -107,6 +127,10 @@ class FileReloads:
                 # The stamp of the previous content stays, so the next check reads the files again.
                 return None
             changed = source.use(content)
+            if source.files_of is not None and (files := tuple(source.files_of(content))) != source.files:
+                # A change of these files since they were read is found by the next check at the latest.
+                source.files = files
+                stamp = await asyncio.to_thread(_stamp, files)
         except Exception as error:  # noqa: BLE001 - a faulty file must not stop the process
             cause = str(error) if isinstance(error, ValueError) else type(error).__name__
             if cause != source.error:

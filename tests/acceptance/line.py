@@ -18,6 +18,8 @@ class Outcome:
     figure: str
     """Measured values."""
     passed: bool
+    void: bool = False
+    """True if the measurement says nothing, so that the line is repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

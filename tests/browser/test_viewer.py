@@ -65,6 +65,7 @@ async def joined(page: Page) -> None:
     await expect(page.locator("#notice")).to_be_hidden(timeout=PATIENCE_MS)
 
 
+@pytest.mark.long
 async def test_the_face_is_seen_and_the_voice_is_heard(roomy, speaking, page, speech):
     await page.goto(f"{roomy.url}/viewer")
     await expect(page.get_by_text("No session is running")).to_be_visible()

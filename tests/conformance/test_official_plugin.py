@@ -125,6 +125,7 @@ async def test_when_the_plugin_stops_its_avatar_leaves_and_the_room_stays(emulat
     assert_content(emulator, complained)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_the_plugins_keep_alive_outlasts_the_idle_limit_in_every_profile(livekit):
     """The plugin says nothing for 60 s, then `session.keep_alive`: a limit of 75 s passes all the same."""

@@ -11,11 +11,12 @@ from testkit.compose import FILE, ROOT, load
 
 _SERVICES = load()["services"]
 _OURS = sorted(name for name, service in _SERVICES.items() if "build" in service)
+_DIGEST = r"sha256:[0-9a-f]{64}"
 _DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 _KNOWN_KEYS = {
     *("build", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "init"),
-    *("network_mode", "networks", "ports", "profiles", "read_only", "security_opt", "stop_grace_period"),
-    *("tmpfs", "volumes"),
+    *("mem_limit", "network_mode", "networks", "pids_limit", "ports", "profiles", "read_only", "security_opt"),
+    *("stop_grace_period", "tmpfs", "user", "volumes"),
 }
 """Of the Compose Specification, those that are used here: a misspelt one would be ignored in silence."""
 
@@ -68,16 +69,58 @@ def test_no_port_of_this_machine_is_given_twice():
 
 @pytest.mark.parametrize("name", sorted(set(_SERVICES) - set(_OURS)))
 def test_images_of_others_are_pinned_to_a_release(name):
-    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", _SERVICES[name]["image"])
+    assert re.fullmatch(rf"[\w./-]+:v?\d+\.\d+\.\d+@{_DIGEST}", _SERVICES[name]["image"])
 
 
-@pytest.mark.parametrize("name", _OURS)
-def test_our_containers_cannot_write_to_themselves_or_gain_rights(name):
+def test_images_that_ours_are_built_on_are_pinned_to_a_release():
+    bases = {base for base in re.findall(r"^FROM (\S+)", _DOCKERFILE, flags=re.MULTILINE) if base not in _stages()}
+    assert bases
+    for base in bases:
+        assert re.fullmatch(rf"[\w./-]+:\d+\.\d+\.\d+-[\w-]+@{_DIGEST}", base)
+
+
+@pytest.mark.parametrize("name", sorted(_SERVICES))
+def test_containers_cannot_write_to_themselves_or_gain_rights(name):
     service = _SERVICES[name]
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", sorted(_SERVICES))
+def test_every_container_has_bounds_for_memory_and_processes(name):
+    service = _SERVICES[name]
+    assert re.fullmatch(r"[1-9]\d*[mg]", service["mem_limit"])
+    assert 0 < service["pids_limit"] <= 2048
+
+
+@pytest.mark.parametrize("name", sorted(set(_SERVICES) - set(_OURS)))
+def test_images_of_others_do_not_run_as_root(name):
+    assert int(_SERVICES[name]["user"].partition(":")[0]) > 0
+
+
+def test_nobody_can_log_in_to_grafana_and_all_may_only_look():
+    environment = _SERVICES["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert not [name for name in environment if "PASSWORD" in name]
+
+
+def test_the_emulator_which_others_reach_has_a_token_that_the_load_reads_and_nobody_writes():
+    emulator = _SERVICES["emulator"]
+    file = emulator["environment"]["EMULATOR_CONTROL_TOKEN_FILE"]
+    (volume,) = emulator["volumes"]
+    name, folder = volume.split(":")
+    assert file.startswith(f"{folder}/")
+    for other in ("load-master", "load-worker"):
+        assert _SERVICES[other]["environment"]["LOAD_EMULATOR_TOKEN_FILE"] == file
+        assert f"{name}:{folder}:ro" in _SERVICES[other]["volumes"]
+    assert "/_emulator" not in " ".join(emulator["healthcheck"]["test"])
+    for stage in ("runtime", "load"):
+        assert re.search(rf"install -d -o 10001 -m 0700 (\S+ )*{folder}$", _stages()[stage], flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", _OURS)
@@ -212,3 +255,15 @@ def test_the_file_with_authentication_changes_the_gateway_alone_and_keeps_its_se
     folder, target, _ = gateway["volumes"][0].split(":")
     assert settings["GATEWAY_AUTH_FILE"].startswith(f"{target}/")
     assert f"{folder.removeprefix('./')}/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_the_key_of_the_registry_is_on_another_volume_than_the_registry():
+    runtime = _stages()["runtime"]
+    folders = {
+        name: re.findall(rf"GATEWAY_REGISTRY_{name}=(/\S+)/[^/\s]+", runtime)[0] for name in ("FILE", "KEY_FILE")
+    }
+    volumes = dict(reversed(volume.split(":")) for volume in _SERVICES["gateway"]["volumes"])
+    assert volumes[folders["FILE"]] != volumes[folders["KEY_FILE"]]
+    for folder in folders.values():
+        assert f'"{folder}"' in runtime.partition("VOLUME ")[2]
+        assert folder in re.findall(r"install -d -o 10001 -m 0700 (.+)", runtime)[0].split()

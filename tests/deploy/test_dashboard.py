@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from testkit import processes
 from testkit.caller import caller
 from testkit.compose import ROOT
+from testkit.pool_files import profile, write_pool_file
 from testkit.speech import sound
 
 _DASHBOARDS = ROOT / "deploy/grafana/dashboards"
@@ -25,10 +26,14 @@ def _expressions() -> list[str]:
     return [target["expr"] for panel in _panels() for target in panel["targets"]]
 
 
-async def test_every_metric_of_the_dashboard_exists_on_a_gateway_that_spoke():
+async def test_every_metric_of_the_dashboard_exists_on_a_gateway_that_spoke(tmp_path):
     named = {metric for expression in _expressions() for metric in _METRIC.findall(expression)}
     assert len(named) > 10
-    with processes.emulator(speed=8) as emulator, processes.gateway(emulator.url, metrics_port=0) as gateway:
+    pool_file = write_pool_file(tmp_path, {"desk": profile()})
+    with (
+        processes.emulator(speed=8) as emulator,
+        processes.gateway(emulator.url, metrics_port=0, pool_file=pool_file, api_key="") as gateway,
+    ):
         # A failure, so that the errors by reason are there too.
         emulator.fault("token", status=503, times=1)
         async with caller(gateway.address) as client:

@@ -26,11 +26,14 @@ from liveavatar_gateway.auth.tokens import TokenVerifier
 from liveavatar_gateway.core.errors import GatewayError
 from liveavatar_gateway.rpc.interceptors.authentication import AuthenticationInterceptor, current_principal
 from liveavatar_gateway.rpc.interceptors.bounds import BoundsInterceptor
+from liveavatar_gateway.rpc.interceptors.calls import SilentCalls
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
 from liveavatar_gateway.rpc.interceptors.handlers import wrapped
+from liveavatar_gateway.rpc.unread import UnreadAnswers
 from liveavatar_gateway.telemetry.metrics import Metrics
+from testkit import http2
 from testkit.certificates import Authority
-from testkit.http2 import DATA, HEADERS, RST_STREAM, Connection, _frame
+from testkit.http2 import DATA, HEADERS, RST_STREAM, Connection
 from testkit.tokens import TokenIssuer
 
 KEY = keys.generate()
@@ -117,7 +120,12 @@ async def serving(issuer: TokenIssuer, credentials: grpc.ServerCredentials | Non
             ErrorInterceptor(),
             refusals,
             AuthenticationInterceptor(authenticator, OpenCalls(authenticator.check, grace_s=30.0)),
-            BoundsInterceptor(Metrics(), first_message_timeout_s=30.0),
+            BoundsInterceptor(
+                Metrics(),
+                first_message_timeout_s=30.0,
+                silent_calls=SilentCalls(100),
+                unread=UnreadAnswers(Metrics(), limit_bytes=1_000_000, timeout_s=30.0),
+            ),
         ],
         options=[("grpc.so_reuseport", 0)],
     )
@@ -176,13 +184,13 @@ def refuse_without_a_body(address: str, method: str, body: str) -> tuple[list[in
             content = PREFIX
             with contextlib.suppress(OSError):
                 while not stop.is_set():
-                    connection._socket.sendall(_frame(DATA, 0, stream, content))
+                    connection.socket.sendall(http2.frame(DATA, 0, stream, content))
                     content = b"x" * 1000
                     time.sleep(0.01)
 
         sender = threading.Thread(target=send_without_end)
         if body == "a part of a message":
-            connection._socket.sendall(_frame(DATA, 0, stream, PREFIX + b"x"))
+            connection.socket.sendall(http2.frame(DATA, 0, stream, PREFIX + b"x"))
         elif body == "a message without end":
             sender.start()
         try:

@@ -256,7 +256,7 @@ async def test_an_unknown_session_is_not_found(caller, call):
 
 async def test_a_handle_of_any_length_is_refused_like_another(caller):
     """A refusal that repeats it would be more than callers take, and reach them without its reason."""
-    why = await refused(caller.resume("x" * 100_000))
+    why = await refused(caller.resume("x" * 60_000))
     assert (why.reason, why.field) == ("SESSION_NOT_FOUND", "resume.handle")
 
 

@@ -29,6 +29,7 @@ def bench(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_this_checkout_and_another_are_measured_beside_the_floor(tmp_path: Path):
     other = tmp_path / "other"
     other.mkdir()

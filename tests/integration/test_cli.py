@@ -26,6 +26,7 @@ from liveavatar_gateway.audio.formats import AudioFormat, Encoding
 from liveavatar_gateway.cli import say, sessions
 from testkit.caller import AVATAR
 from testkit.certificates import Authority, make_certificate
+from testkit.pool_files import profile, write_pool_file
 from testkit.processes import Emulator, Gateway
 from testkit.processes import gateway as start_gateway
 from testkit.speech import sound
@@ -171,6 +172,24 @@ def test_check_config_shows_what_is_in_effect_and_no_secret():
     shown = json.loads(done.stdout)
     assert (shown["max_sessions"], shown["api_key"]) == (7, "set")
     assert "a-real-secret" not in done.stdout + done.stderr
+
+
+def test_check_config_says_what_warm_sessions_cost(tmp_path):
+    path = write_pool_file(tmp_path, {"desk": profile(min=2, payer="acme")})
+    done = run("check-config", "--json", GATEWAY_POOL_FILE=str(path))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["warm_desk"]
+    assert said.startswith("2 sessions in each process, at most 3 in all together, paid by acme: about 1")
+    assert "credits per hour and process" in said
+
+
+def test_check_config_keeps_log_lines_out_of_its_output():
+    url = "http://127.0.0.1:9"
+    done = run("check-config", "--online", "--json", LIVEAVATAR_API_URL=url, LIVEAVATAR_API_KEY="a-real-secret")
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert "UPSTREAM_UNREACHABLE" in done.stderr
+    assert "upstream.unreachable" in done.stderr
 
 
 def test_check_config_without_a_key_exits_as_its_help_promises():

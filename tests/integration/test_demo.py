@@ -36,6 +36,7 @@ def without_livekit(folder: Path) -> dict[str, str]:
     return {**bare, "XDG_CACHE_HOME": str(folder / "no-cache"), "PATH": str(folder / "no-programs")}
 
 
+@pytest.mark.long
 def test_the_demo_proves_a_whole_call(tmp_path: Path):
     out = tmp_path / "new" / "avatar.wav"
     # The servers must see nothing of this: both would refuse to start.
@@ -98,6 +99,7 @@ def test_a_signal_ends_the_demo_and_its_servers(tmp_path: Path, number: signal.S
         httpx.get(url[0], trust_env=False)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_watched_demo_goes_on_until_ctrl_c(tmp_path: Path):
     demo = subprocess.Popen(

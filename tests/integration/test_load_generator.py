@@ -15,10 +15,12 @@ import pytest
 from load.direct import DirectSession
 from load.figures import Recorder
 from load.recorder import LoadRecorder
+from load.run import Plan, perform
 from load.run_config import Began, Report, RunConfig
 from load.session import Utterance
 from load.speech import Voice, real_time
 from load.upstream_check import UpstreamCheck
+from stage.tenants import NOISY, QUIET
 from testkit import processes
 from testkit.locust import Locust, free_port, locust
 from testkit.locust import processes as several
@@ -64,6 +66,7 @@ def _assert_whole(report: Report) -> None:
     assert _count(report, "utterances checked") == _count(report, "utterances") > 0
 
 
+@pytest.mark.long
 def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, config: RunConfig, tmp_path: Path):
     with locust(config, tmp_path, *several(2), "--csv", str(tmp_path / "stats"), "--html",
                 str(tmp_path / "page.html")) as run:  # fmt: skip
@@ -87,6 +90,7 @@ def test_two_processes_measure_as_one_and_every_byte_is_checked(stage, config: R
     stage[0].wait_active(0)
 
 
+@pytest.mark.long
 def test_a_master_and_workers_of_their_own_measure_as_one(stage, config: RunConfig, tmp_path: Path):
     port = str(free_port())
     folders = [tmp_path / name for name in ("master", "one", "two")]
@@ -188,6 +192,7 @@ def test_what_liveavatar_refuses_is_counted_by_the_gateways_reason(config: RunCo
     assert {reason for system, reason in report.measured.errors if system == "direct"} <= {"HTTP_403_4033"}
 
 
+@pytest.mark.long
 def test_a_firehose_never_exceeds_the_credit(stage, config: RunConfig, tmp_path: Path):
     """With a second of credit, forty seconds of speech take their time, and nothing is refused or lost."""
     with processes.gateway(stage[0].url, max_sessions=100, max_buffered_s=1, ack_interval_s=0.1) as gateway:
@@ -198,6 +203,30 @@ def test_a_firehose_never_exceeds_the_credit(stage, config: RunConfig, tmp_path:
     assert report.measured.errors == {}
     assert report.measured.integrity_failures == []
     assert report.measured.counters["gateway", "audio bytes"] > 10 * 48_000
+
+
+def test_a_tenant_above_its_quotas_is_counted_apart_from_the_measured_one(tmp_path: Path):
+    config = RunConfig(scenario="two-tenants", seconds=10.0, rate=1.5, report=str(tmp_path / "measured.json"))
+    # Files of an earlier run in the same folder are not taken for those of this one.
+    Began(started_at="2026-01-01T00:00:00+00:00", started_mono_s=-1e6, seconds=10.0).save(config)
+    (tmp_path / "noisy.jsonl").write_text("stale")
+    result = perform(Plan(config=config, folder=tmp_path, processes=2), lambda _: None)
+    measured = result.measured
+    assert measured.integrity_failures == []
+    assert measured.errors == {}
+    assert result.left_upstream == 0
+    assert set(measured.tenants) == {QUIET, NOISY}
+    quiet, noisy = measured.tenants[QUIET], measured.tenants[NOISY]
+    assert noisy.counters["gateway", "quota refusals"] > noisy.counters["gateway", "calls accepted"] > 0
+    assert noisy.counters["gateway", "utterances checked"] == noisy.counters["gateway", "utterances"] > 0
+    assert set(noisy.over_time["gateway", "quota refusals"]) <= {1, 2}
+    assert noisy.series == {}
+    assert ("gateway", "quota refusals") not in quiet.counters
+    assert quiet.series["gateway", "unary call"].count == quiet.counters["gateway", "completed"] > 0
+    for counter in ("sessions", "utterances"):
+        assert measured.counters["gateway", counter] == sum(
+            share.counters["gateway", counter] for share in measured.tenants.values()
+        )
 
 
 class _Careless(DirectSession):

@@ -122,6 +122,7 @@ async def test_a_gateway_that_dies_closes_the_pipe(shared_emulator):
     shared_emulator.http.post("/v1/sessions/stop", headers=key, json={"session_id": upstream_id})
 
 
+@pytest.mark.long
 async def test_a_long_silence_is_survived(shared_emulator):
     """The gateway pings idle connections; the pipe answers, so the call goes on."""
     with processes.gateway(shared_emulator.url) as gateway:

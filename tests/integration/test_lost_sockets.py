@@ -96,6 +96,7 @@ async def test_a_monologue_survives_a_lost_socket(dialect, how):
         assert usage.upstream_bytes == len(emulator.audio(attachment.upstream_id))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_twenty_lost_sockets_in_a_monologue_of_a_minute_lose_not_a_byte(dialect):
     source = noise(60.0)

@@ -28,12 +28,13 @@ async def churn(caller: Caller, count: int, *, at_once: int = 20) -> None:
     await asyncio.gather(*(some() for _ in range(at_once)))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_memory_of_sessions_that_ended_is_given_back(record_property):
     """An ended session is objects that refer to each other: uncollected, 1600 of them are 9 MB."""
     with (
         processes.emulator(credits=1_000_000) as emulator,
-        processes.gateway(emulator.url, retention_s=0) as gateway,
+        processes.gateway(emulator.url, retention_s=0, fresh=True) as gateway,
     ):
         async with connect(gateway.address) as caller:
             pid = gateway.process.pid

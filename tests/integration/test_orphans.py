@@ -142,12 +142,16 @@ async def test_a_session_that_was_called_off_while_it_was_made_has_ended_for_eve
     ):
         blocker = sqlite3.connect(registry, isolation_level=None)
         if at == "note":
-            blocker.execute("BEGIN IMMEDIATE")
+            # The permit is written before the token is asked for, and the session after it.
+            emulator.fault("token", delay_s=0.8)
         else:
             emulator.fault("start", delay_s=1.5)
         async with connect(first.address) as caller, connect(second.address) as other:
             creation = asyncio.create_task(caller.create())
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.4)
+            if at == "note":
+                blocker.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(0.9)
             creation.cancel()
             (known,) = (await caller.sessions.ListSessions(session_service_pb2.ListSessionsRequest())).sessions
             await asyncio.sleep(0.5)

@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 
+from liveavatar.gateway.v1 import session_pb2
 from testkit import processes
 from testkit.caller import Refusal, refusal, refused
 from testkit.caller import caller as connect
@@ -74,6 +75,24 @@ async def test_a_full_line_is_refused_at_once(emulator):
             waiting.cancel()
             while (await _info(caller)).waiting_count:
                 await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("call", ["create", "attach"])
+async def test_a_caller_that_gives_up_in_line_leaves_at_once_and_may_ask_again_with_its_id(emulator, call):
+    # A grace that outlasts the test.
+    with processes.gateway(emulator.url, max_sessions=1, detach_grace_s=300) as gateway:
+        async with connect(gateway.address) as caller:
+            first = (await caller.create()).session
+            waiting = asyncio.create_task(getattr(caller, call)("wish"))
+            while (await _info(caller)).waiting_count < 1:
+                await asyncio.sleep(0.02)
+            waiting.cancel()
+            while (await _info(caller)).waiting_count:
+                await asyncio.sleep(0.02)
+            await caller.end(first.id)
+            again = (await caller.create("wish")).session
+            assert again.state == session_pb2.SESSION_STATE_READY
+            await caller.end(again.id)
 
 
 async def test_a_caller_that_gives_up_in_line_leaves_no_session_behind(emulator):

@@ -1,4 +1,4 @@
-"""Streams through the proxies that people put in front of a gateway, with the settings of `deploy/proxies`."""
+"""Streams through the proxies that people put in front of a gateway, with the settings of `deploy`."""
 
 import asyncio
 import contextlib
@@ -24,6 +24,7 @@ IMPATIENT = {
         "grpc_send_timeout 60s": "grpc_send_timeout 1s",
     },
     "haproxy": {"timeout client 60s": "timeout client 1s", "timeout server 60s": "timeout server 1s"},
+    "envoy": {"stream_idle_timeout: 60s": "stream_idle_timeout: 1s"},
 }
 
 
@@ -41,7 +42,7 @@ def silent(shared_emulator):
         yield found
 
 
-@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+@pytest.mark.parametrize("kind", ["nginx", "haproxy", "envoy"])
 async def test_heartbeats_of_both_sides_keep_silent_streams_open(beating, emulator, kind):
     with proxy(kind, beating.address, IMPATIENT[kind]) as address:
         async with connect(address) as caller, asyncio.TaskGroup() as tasks:
@@ -66,7 +67,7 @@ async def test_heartbeats_of_both_sides_keep_silent_streams_open(beating, emulat
                 await direct.end(attachment.session_id)
 
 
-@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+@pytest.mark.parametrize("kind", ["nginx", "haproxy", "envoy"])
 async def test_without_them_the_same_streams_are_cut(silent, kind):
     with proxy(kind, silent.address, IMPATIENT[kind]) as address:
         async with connect(address) as caller:
@@ -94,7 +95,7 @@ async def test_more_speech_than_a_megabyte_passes_nginx(beating):
             await caller.end(session.id)
 
 
-@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+@pytest.mark.parametrize("kind", ["nginx", "haproxy", "envoy"])
 async def test_the_end_of_a_session_comes_through_whole(beating, kind):
     with proxy(kind, beating.address) as address:
         async with connect(address) as caller:
@@ -110,6 +111,27 @@ async def test_the_end_of_a_session_comes_through_whole(beating, kind):
                 await attachment.call.done_writing()
                 assert await attachment.closed() is grpc.StatusCode.OK
                 assert (await stream.until("ended")).outcome == audio_pb2.UTTERANCE_OUTCOME_FAILED
+
+
+async def test_envoy_refuses_a_flood_of_calls_with_a_status_that_clients_know(beating):
+    with proxy("envoy", beating.address) as address:
+        async with connect(address) as caller:
+            calls = [
+                caller.sessions.GetServerInfo(sessions.GetServerInfoRequest(), timeout=30) for _ in range(400)
+            ]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
+    assert {one.code() for one in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert len(refused) < len(answers)
+
+
+async def test_envoy_passes_on_calls_of_the_contract_alone(beating):
+    with proxy("envoy", beating.address) as address:
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = channel.unary_unary("/grpc.reflection.v1alpha.ServerReflection/Nothing")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(b"", timeout=30)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def _beat(call, heartbeat) -> None:

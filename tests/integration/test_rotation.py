@@ -92,6 +92,7 @@ async def test_back_to_back_utterances_go_to_one_avatar_or_the_other_whole():
         assert emulator.active() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("profile", ["modern", "classic", "acks_only"])
 async def test_an_utterance_longer_than_the_limit_goes_on_at_the_byte_where_the_old_avatar_ended(
     profile,
@@ -212,6 +213,7 @@ async def test_an_avatar_out_of_reach_is_replaced_in_an_livekit_room_and_speech_
         assert emulator.active() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["while the fresh avatar is prepared", "when it takes over"])
 async def test_a_gateway_killed_around_a_change_of_avatars_loses_no_byte_and_leaves_none_running(tmp_path, moment):
     pcm = speech.sound(20.0, seed=9)

@@ -50,7 +50,7 @@ async def without_debug_mode() -> None:
 
 @pytest.fixture
 def gateway(emulator) -> Iterator[processes.Gateway]:
-    with processes.gateway(emulator.url, max_buffered_s=BUFFERED_S) as found:
+    with processes.gateway(emulator.url, max_buffered_s=BUFFERED_S, write_timeout_s=600, fresh=True) as found:
         yield found
 
 
@@ -78,6 +78,7 @@ async def _make_events(stream: Speech, count: int) -> None:
         await stream.until("ended")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300 + SILENT_S)
 async def test_fifty_callers_that_stop_reading_take_their_credit_and_their_events_and_no_more(gateway, report):
     pid = gateway.process.pid
@@ -172,6 +173,7 @@ async def _steady_bytes(pid: int) -> int:
     return steady
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_callers_that_ask_without_end_and_read_no_answer_are_not_heard_any_more(gateway, report):
     pid = gateway.process.pid

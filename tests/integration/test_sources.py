@@ -60,6 +60,7 @@ async def test_a_burst_never_makes_the_avatar_run_dry_and_waits_in_the_gateway(c
     assert sum(at_once) <= 3.5 * speech.BYTE_RATE, "no more than the lead may be out of an interrupt's reach"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", [9, 27])
 async def test_a_stuttering_source_makes_the_avatar_run_dry_exactly_as_often_as_it_must(caller, emulator, seed):

@@ -68,6 +68,7 @@ async def settled(gateway: processes.Gateway, key: str, minutes: int) -> list[p.
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_usage_adds_up_to_the_bill_and_budgets_refuse_or_end(tenants, record_property):
     """All at once, since a minute takes a minute; no session ends near a border, where both sides may differ."""
@@ -176,6 +177,7 @@ async def _ended_for_budget(attachment: Attachment) -> None:
     assert "of the 1 minutes of this month" in ended.error.message
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_a_minute_counts_once_over_two_processes_and_a_kill(registry, tenants, record_property):
     tenants.tenant("acme", budget={"minutes_per_month": 3})

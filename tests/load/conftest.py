@@ -1,4 +1,4 @@
-"""Tests of the load suite as a whole. Each loads both cores: one after the other, and beside nothing else."""
+"""Tests of the load suite as a whole."""
 
 import sys
 from pathlib import Path

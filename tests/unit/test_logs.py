@@ -158,3 +158,37 @@ def test_a_full_disk_spoils_no_line_that_it_takes_later(monkeypatch, room, dropp
     assert disk.content == content
     assert lines._refused([b"ddd\n"]) == 0
     assert disk.content == content + b"ddd\n"
+
+
+HOSTILE = """
+import structlog
+from liveavatar_gateway import logs
+logs.configure("info", {form!r})
+text = "x\\x1b[2J\\u202e\\n2026-01-01T00:00:00Z [error    ] forged"
+log = structlog.get_logger()
+log.info("session.opened", label=text, labels={{text: text}}, **{{"na\\x1bme": 1}})
+try:
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        raise ExceptionGroup(text * 100, [RuntimeError(text)]) from error
+except ExceptionGroup as group:
+    log.error("rpc.fault", exc_info=group)
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_texts_from_outside_cannot_act_on_a_terminal_or_forge_a_line(form):
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE.format(form=form)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    starts = [line for line in done.stderr.split("\n") if line and not line.startswith("    ")]
+    assert len(starts) == 2, "lines of the log that are not its own"
+    for part in ("RuntimeError: ", "ValueError: ", "Traceback (most recent call last)"):
+        assert part in done.stderr
+    assert done.stderr.count("forged") < 20, "an exception's message is not cut"

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 
+from liveavatar_gateway import reloading
 from liveavatar_gateway.reloading import FileReloads
 
 
@@ -105,3 +107,35 @@ async def test_the_end_of_a_failure_is_logged(tmp_path, monkeypatch, capsys):
             await logged("reload.unchanged")
     finally:
         watching.cancel()
+
+
+async def test_files_that_new_content_names_are_watched_from_then_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(reloading, "POLL_S", 0.02)
+    index, first, second = (tmp_path / name for name in ("index", "first", "second"))
+    first.write_text("1")
+    second.write_text("2")
+    index.write_text(str(first))
+    used: list[str] = []
+
+    def read() -> tuple[Path, str]:
+        named = Path(index.read_text())
+        return named, named.read_text()
+
+    reloads = FileReloads()
+    reloads.add(
+        "index",
+        (index, first),
+        read,
+        lambda content: used.append(content[1]) or True,
+        watched=True,
+        files_of=lambda content: (index, content[0]),
+    )
+    watching = asyncio.create_task(reloads.watch())
+    async with asyncio.timeout(10):
+        index.write_text(str(second))
+        while used != ["2"]:
+            await asyncio.sleep(0.01)
+        second.write_text("another 2")
+        while used != ["2", "another 2"]:
+            await asyncio.sleep(0.01)
+    watching.cancel()

@@ -46,14 +46,26 @@ export async function roomAccess(sessionId: string): Promise<RoomAccess> {
   return (await get(`/_emulator/sessions/${encodeURIComponent(sessionId)}/viewer`)) as RoomAccess;
 }
 
+/** Return the headers with the control token that the page's address ends with, as in `/viewer#token=...`. */
+export function credentials(hash: string): Record<string, string> {
+  const token = new URLSearchParams(hash.replace(/^#/, "")).get("token");
+  return token === null ? {} : { Authorization: `Bearer ${token}` };
+}
+
 async function get(path: string): Promise<unknown> {
-  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) }).catch(() => {
+  const headers = credentials(location.hash);
+  const response = await fetch(path, { headers, cache: "no-store", signal: AbortSignal.timeout(5000) }).catch(() => {
     throw new Refused("The emulator does not respond.");
   });
   const body: unknown = await response.json().catch(() => null);
   if (!response.ok) {
-    const detail = body !== null && typeof body === "object" && "detail" in body ? body.detail : null;
-    throw new Refused(typeof detail === "string" ? detail : `The emulator responded with ${response.status}.`);
+    const detail = text(body, "detail") ?? text(body, "message");
+    throw new Refused(detail ?? `The emulator responded with ${response.status}.`);
   }
   return body;
+}
+
+function text(body: unknown, name: string): string | null {
+  const value: unknown = body !== null && typeof body === "object" ? (body as Record<string, unknown>)[name] : null;
+  return typeof value === "string" ? value : null;
 }

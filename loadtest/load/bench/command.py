@@ -8,6 +8,7 @@ import click
 import uvloop
 from rich.console import Console
 
+from liveavatar_gateway.escaping import escaped
 from load.bench.loads import LOADS, BenchSettings
 from load.bench.report import as_json, breaches, show
 from load.bench.run import bench
@@ -68,7 +69,7 @@ def command(
         with on_cores([settings.cores.load]):
             results = uvloop.run(bench(settings, lambda text: click.echo(text, err=True)))
     except StageError as error:
-        click.echo(f"bench: {error}", err=True)
+        click.echo(f"bench: {escaped(str(error))}", err=True)
         sys.exit(_UNUSABLE)
     show(console, results)
     if json_file == "-":

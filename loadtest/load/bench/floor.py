@@ -6,7 +6,6 @@ the starts and ends of utterances on. No REST, registry, scheduler, reconnection
 
 import argparse
 import asyncio
-import os
 import signal
 import time
 import uuid
@@ -14,9 +13,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
-
-# Set before gRPC is imported, as the gateway does.
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 import grpc.aio
 import pybase64

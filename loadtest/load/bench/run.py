@@ -72,7 +72,7 @@ async def _measure_load(settings: BenchSettings, load: TalkLoad, sink: Sink, pro
             conversations = {}
             for name, server in servers.items():
                 progress(f"{load.title}: opening sessions, {name}")
-                conversations[name] = await talks.enter_async_context(_talkers(server, load, sink))
+                conversations[name] = await talks.enter_async_context(talkers(server, load, sink))
             gc.collect()
             gc.freeze()
             for number in range(1, settings.rounds + 1):
@@ -108,7 +108,7 @@ def _start_servers(
 
 
 @asynccontextmanager
-async def _talkers(
+async def talkers(
     server: Daemon, load: TalkLoad, sink: Sink
 ) -> AsyncIterator[tuple[Conversation, Sequence[Talker]]]:
     """Open all sessions of a load with one server, and end them on leaving."""

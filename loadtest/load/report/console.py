@@ -1,5 +1,6 @@
 """The verdict on a terminal."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
@@ -7,7 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from load.format import format_ms
-from load.report.tables import RANKS, FigureRow, error_rows, figure_rows, has_direct
+from load.report.tables import (
+    RANKS,
+    FigureRow,
+    TenantRow,
+    counts_of,
+    error_rows,
+    figure_rows,
+    has_direct,
+    tenant_rows,
+)
 from load.result import RunResult
 from load.verdict import Status, Verdict, count_statuses
 
@@ -18,6 +28,10 @@ _HEADLINES: Final = {"pass": "bold green", "fail": "bold red", "void": "bold yel
 def show(console: Console, result: RunResult, verdict: Verdict) -> None:
     """Print figures, objectives and the verdict, the most important last, where the eye is."""
     console.print(_figures(result))
+    if tenants := tenant_rows(result):
+        console.print(_tenants(tenants))
+        for row in tenants:
+            console.print(f"{row.tenant}: {counts_of(row)}", markup=False, highlight=False)
     for error in error_rows(result):
         whose = " (provoked by a fault)" if error.provoked else ""
         line = f"{error.count} {error.reason}, {error.system}{whose}"
@@ -36,7 +50,7 @@ def show(console: Console, result: RunResult, verdict: Verdict) -> None:
 def _figures(result: RunResult) -> Table:
     rows = figure_rows(result)
     table = Table(
-        title=f"{result.scenario}, {result.duration_s:.0f} s against {result.target}", title_justify="left"
+        title=Text(f"{result.scenario}, {result.duration_s:.0f} s against {result.target}"), title_justify="left"
     )
     table.add_column("figure")
     table.add_column("values", justify="right")
@@ -54,6 +68,25 @@ def _figures(result: RunResult) -> Table:
                 format_ms(row.gateway.max_ms),
             ]
             table.add_row(*cells, *([_direct(row)] if has_direct(rows) else []))
+    return table
+
+
+def _tenants(rows: Sequence[TenantRow]) -> Table:
+    table = Table(title="tenants", title_justify="left")
+    for heading in ("tenant", "figure"):
+        table.add_column(heading)
+    for heading in ("values", *(f"p{rank:g}" for rank in RANKS), "max"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        for number, (figure, values) in enumerate(row.figures):
+            table.add_row(
+                Text(row.tenant if number == 0 else ""),
+                figure.name,
+                f"{values.count:,}",
+                *map(format_ms, values.percentiles_ms),
+                format_ms(values.max_ms),
+            )
+        table.add_section()
     return table
 
 

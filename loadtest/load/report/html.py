@@ -11,7 +11,15 @@ from load.comparison import Comparison
 from load.format import format_moment, format_ms
 from load.report import compared, plots
 from load.report.drawing import Plot
-from load.report.tables import RANKS, counter_rows, error_rows, figure_rows, has_direct, highlights
+from load.report.tables import (
+    RANKS,
+    counter_rows,
+    error_rows,
+    figure_rows,
+    has_direct,
+    highlights,
+    tenant_rows,
+)
 from load.result import RunResult
 from load.verdict import Verdict, count_statuses
 
@@ -57,6 +65,7 @@ def html_report(result: RunResult, verdict: Verdict, comparison: Comparison | No
         rows=rows,
         direct=has_direct(rows),
         ranks=RANKS,
+        tenants=tenant_rows(result),
         counters=counter_rows(result),
         errors=error_rows(result),
         error_plots=plots.errors_over_time(result),

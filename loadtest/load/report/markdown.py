@@ -1,14 +1,25 @@
 """The verdict as Markdown, short enough for a job's summary page."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from liveavatar_gateway.escaping import escaped
 from load.format import format_moment, format_ms
-from load.report.tables import RANKS, error_rows, figure_rows, has_direct, highlights
+from load.report.tables import (
+    RANKS,
+    counts_of,
+    error_rows,
+    figure_rows,
+    has_direct,
+    highlights,
+    tenant_rows,
+)
 from load.result import RunResult
 from load.verdict import Status, Verdict, count_statuses
 
 _MARKS: Final[dict[Status, str]] = {"held": "✅", "broken": "❌", "void": "⚠️", "skipped": "⏭️"}
+_MARKUP: Final = re.compile(r"[|`\[\]*!]")
 _HEADLINES: Final = {"pass": "✅ pass", "fail": "❌ fail", "void": "⚠️ void"}
 
 
@@ -17,7 +28,7 @@ def markdown_summary(result: RunResult, verdict: Verdict, *, extra: Sequence[str
     rows = figure_rows(result)
     direct = has_direct(rows)
     blocks = [
-        f"## Load test `{_cell(verdict.scenario)}`: {_HEADLINES[verdict.result]}",
+        f"## Load test {_cell(verdict.scenario)}: {_HEADLINES[verdict.result]}",
         f"**{_cell(verdict.headline)}**",
         f"{count_statuses(verdict.outcomes)} · {result.duration_s:.0f} s · {format_moment(result.started_at)}",
         _table(("", "Value", "Against"), highlights(result)),
@@ -51,6 +62,25 @@ def markdown_summary(result: RunResult, verdict: Verdict, *, extra: Sequence[str
             ),
         ),
     ]
+    if tenants := tenant_rows(result):
+        blocks += [
+            "### Tenants",
+            _table(
+                ("Tenant", "Figure", "Values", *(f"p{rank:g}" for rank in RANKS), "Max"),
+                (
+                    (
+                        row.tenant,
+                        figure.name,
+                        f"{values.count:,}",
+                        *map(format_ms, values.percentiles_ms),
+                        format_ms(values.max_ms),
+                    )
+                    for row in tenants
+                    for figure, values in row.figures
+                ),
+            ),
+            "\n".join(f"- {_cell(row.tenant)}: {counts_of(row)}" for row in tenants),
+        ]
     if errors := error_rows(result):
         blocks += [
             "### Errors",
@@ -82,5 +112,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """No text of a run may end a cell, or be taken for markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    """No text of a run may end a cell, or be taken for markup, a link or an image."""
+    shown = escaped(text.replace("\n", " ")).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKUP.sub(r"\\\g<0>", shown)

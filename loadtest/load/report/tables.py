@@ -1,16 +1,25 @@
-"""The tables that every output shows: figures of both systems side by side, errors by reason, what was counted."""
+"""The tables of every output: figures of both systems side by side, shares of tenants, errors, counters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from load.figures import COUNTERS, FIGURES, Figure, Series, System
+from load.figures import COUNTERS, FIGURES, Figure, Recorder, Series, System
 from load.format import format_bytes, format_ms
 from load.result import RunResult
 from load.usage import AUDIO_BYTES_PER_S, cpu_s, talking_s
 
 RANKS: Final = (50.0, 90.0, 99.0, 99.9)
 SYSTEMS: Final[tuple[System, ...]] = ("gateway", "direct")
+TENANT_FIGURES: Final = (
+    "session open",
+    "attach",
+    "first packet upstream",
+    "started",
+    "unary call",
+    "interrupt to silence",
+)
+"""Figures that are shown for each tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,53 @@ class ErrorRow:
     count: int
     provoked: bool
     """By a fault of the run's own timeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    """Share of a tenant."""
+
+    tenant: str
+    sessions: int
+    utterances: int
+    accepted: int
+    """Calls of a flood that the gateway accepted."""
+    refused: int
+    """Calls and sessions that the gateway refused because of a quota."""
+    errors: int
+    """Unexplained errors, refusals of sessions included."""
+    figures: tuple[tuple[Figure, Measured], ...]
+
+
+def tenant_rows(result: RunResult) -> list[TenantRow]:
+    """Return the shares of tenants; none unless there are several."""
+    tenants = result.measured.tenants
+    return [_tenant_row(tenant, share) for tenant, share in sorted(tenants.items())] if len(tenants) > 1 else []
+
+
+def counts_of(row: TenantRow) -> str:
+    """Return the counts of a tenant in words."""
+    parts = [f"{row.sessions:,} sessions", f"{row.utterances:,} utterances"]
+    if row.accepted:
+        parts.append(f"{row.accepted:,} calls accepted")
+    parts += [f"{row.refused:,} refused by quotas", f"{row.errors:,} errors"]
+    return ", ".join(parts)
+
+
+def _tenant_row(tenant: str, share: Recorder) -> TenantRow:
+    def number(counter: str) -> int:
+        return share.counters.get(("gateway", counter), 0)
+
+    measured = ((FIGURES[name], _measured(share.series.get(("gateway", name)))) for name in TENANT_FIGURES)
+    return TenantRow(
+        tenant,
+        sessions=number("sessions"),
+        utterances=number("utterances"),
+        accepted=number("calls accepted"),
+        refused=number("quota refusals"),
+        errors=sum(share.errors.values()),
+        figures=tuple((figure, values) for figure, values in measured if values is not None),
+    )
 
 
 def figure_rows(result: RunResult) -> list[FigureRow]:

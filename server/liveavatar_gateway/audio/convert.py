@@ -28,6 +28,7 @@ import soxr
 
 from liveavatar_gateway.audio.formats import NATIVE_FORMAT, NATIVE_RATE_HZ, AudioFormat, Encoding
 from liveavatar_gateway.audio.g711 import ALAW_TO_S16, MULAW_TO_S16
+from liveavatar_gateway.audio.passthrough import Passthrough
 from liveavatar_gateway.core.speech.utterance import Converter
 
 _Samples: TypeAlias = npt.NDArray[np.float32]
@@ -48,14 +49,6 @@ def converter(fmt: AudioFormat) -> Converter:
 def convert_all(fmt: AudioFormat, data: bytes) -> bytes:
     """Convert a whole utterance at once, with the same result as for any sequence of chunks."""
     return converter(fmt).convert([data], last=True)
-
-
-class Passthrough:
-    """Passes on audio in LiveAvatar's format, without a copy for a single chunk."""
-
-    def convert(self, chunks: Sequence[bytes], *, last: bool) -> bytes:  # noqa: ARG002 - nothing is delayed
-        """Join the chunks."""
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 class Resampling:

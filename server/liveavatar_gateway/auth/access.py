@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -10,13 +11,14 @@ from liveavatar_gateway.auth import auth_file
 from liveavatar_gateway.auth.auth_file import SETTING, AuthConfig, UnusableAuthFile
 from liveavatar_gateway.auth.authenticator import Authenticator, NoAuthenticator
 from liveavatar_gateway.auth.changes import audit_changes
-from liveavatar_gateway.auth.jwks import KeySetClient
 from liveavatar_gateway.auth.limiter import Limiter
 from liveavatar_gateway.auth.open_calls import OpenCalls
-from liveavatar_gateway.auth.tokens import TokenVerifier, cache_of
 from liveavatar_gateway.reloading import FileReloads
 from liveavatar_gateway.telemetry.audit import AuditLog
 from liveavatar_gateway.upstream.proxies import Proxies
+
+if TYPE_CHECKING:
+    from liveavatar_gateway.auth.jwks import KeySetClient
 
 _log = structlog.get_logger(__name__)
 
@@ -61,16 +63,25 @@ class Access:
         self._file = config.file
         self._audit = audit
         self._has_registry = config.has_registry
-        self._keys = KeySetClient(config.proxies)
+        self._keys: KeySetClient | None = None
         self._known: Authenticator | None = None
         if config.file is not None:
-            self._known = Authenticator(self._read(config.file), TokenVerifier(cache_of(self._keys)))
+            self._known = self._open(config.file, config.proxies)
         self.authenticator: Authenticator | NoAuthenticator = self._known or NoAuthenticator()
         """Verifier of callers."""
         self.open_calls = OpenCalls(self.authenticator.check, grace_s=config.credential_grace_s)
         """Calls that end with the credentials of their callers."""
         self.limiter = Limiter(self.authenticator.quotas, refused=refused)
         """Quotas of tenants."""
+
+    def _open(self, file: Path, proxies: Proxies) -> Authenticator:
+        # A gateway without a file of tenants verifies no tokens and needs none of the libraries for them.
+        from liveavatar_gateway.auth.jwks import KeySetClient  # noqa: PLC0415
+        from liveavatar_gateway.auth.tokens import TokenVerifier, cache_of  # noqa: PLC0415
+
+        content = self._read(file)
+        self._keys = KeySetClient(proxies)
+        return Authenticator(content, TokenVerifier(cache_of(self._keys)))
 
     def add_to(self, reloads: FileReloads) -> None:
         """Reload the file of tenants when it changes."""
@@ -108,4 +119,5 @@ class Access:
     async def aclose(self) -> None:
         """Close connections to issuers of tokens."""
         await self.authenticator.aclose()
-        await self._keys.aclose()
+        if self._keys is not None:
+            await self._keys.aclose()

@@ -3,9 +3,6 @@
 The file is validated as a whole and used as a whole: a mistake anywhere keeps the previous content in use.
 """
 
-import difflib
-import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -15,21 +12,20 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from liveavatar_gateway.auth import keys
 from liveavatar_gateway.auth.budgets import Budget
 from liveavatar_gateway.auth.principal import Role
 from liveavatar_gateway.auth.quotas import Quotas
+from liveavatar_gateway.guarded_files import UnsafeFile, read_guarded
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
+from liveavatar_gateway.toml_files import BadToml, Place, Table, explain, parse_toml
 
 SETTING: Final = "GATEWAY_AUTH_FILE"
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Largest file that is read; ten thousand tenants take half of it."""
-_BARE_KEY: Final = re.compile(r"[\w-]{1,100}", re.ASCII)
 _MAX_SECRET_BYTES: Final = 4096
-_MAX_PROBLEMS: Final = 5
-"""Problems that an error lists."""
 _EVERY_TENANT: Final = "*"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -52,13 +48,7 @@ class UnusableAuthFile(ValueError):
     """Unusable file; the message names the setting, the file, the place in the file and the cause."""
 
 
-class _Table(BaseModel):
-    """Table of the file. Unknown keys and values of another type are refused, and errors repeat no values."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class KeyEntry(_Table):
+class KeyEntry(Table):
     """API key of a tenant."""
 
     id: str = Field(pattern=f"^{keys.ID_PATTERN}$")
@@ -71,7 +61,7 @@ class KeyEntry(_Table):
     """Purpose of the key, for people."""
 
 
-class CertificateEntry(_Table):
+class CertificateEntry(Table):
     """Certificate of a caller, recognised by a name that a trusted authority has signed."""
 
     name: str = Field(pattern=r"^(dns:[a-z0-9.-]{1,253}|uri:[!-~]{3,2000})$")
@@ -79,7 +69,7 @@ class CertificateEntry(_Table):
     roles: _Roles
 
 
-class Rooms(_Table):
+class Rooms(Table):
     """Rooms on the LiveKit server that a tenant may use."""
 
     prefix: str | None = Field(None, min_length=1, max_length=100)
@@ -121,8 +111,9 @@ class Rooms(_Table):
             return
         path = self.livekit_secret_file
         try:
-            with path.open("rb") as file:
-                secret = file.read(_MAX_SECRET_BYTES + 1).decode().strip()
+            secret = read_guarded(path, _MAX_SECRET_BYTES, private=True).decode().strip()
+        except UnsafeFile as error:
+            raise UnusableAuthFile(str(error)) from None
         except (OSError, ValueError) as error:
             raise UnusableAuthFile(f"{path} cannot be read: {error}") from None
         if not secret or len(secret) > _MAX_SECRET_BYTES:
@@ -138,7 +129,24 @@ class Rooms(_Table):
         return self.prefix or ("" if self.names else f"{tenant}-")
 
 
-class Tenant(_Table):
+class PoolShare(Table):
+    """Share of a tenant in the permits of all accounts."""
+
+    weight: float = Field(1.0, ge=0.01, le=1000, strict=False)
+    """Share while tenants wait: one with weight 3 gets three times the time of one with weight 1."""
+    reserved: int = Field(0, ge=0, le=100_000)
+    """Permits that are kept free for the tenant."""
+    ceiling: int | None = Field(None, ge=0, le=100_000)
+    """Most permits at once, over all processes; None for no limit."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.ceiling is not None and self.reserved > self.ceiling:
+            raise ValueError("reserved is above ceiling")
+        return self
+
+
+class Tenant(Table):
     """Team or customer that shares the gateway with others."""
 
     suspended: bool = False
@@ -148,11 +156,12 @@ class Tenant(_Table):
     quotas: Quotas = Field(default_factory=Quotas)
     budget: Budget = Field(default_factory=Budget)
     rooms: Rooms = Field(default_factory=Rooms)
+    pool: PoolShare = Field(default_factory=PoolShare)
     avatars: Annotated[tuple[_AvatarId, ...] | None, Field(strict=False)] = None
     """Ids of the avatars that the tenant may use; None for all avatars, an empty list for none."""
 
 
-class Issuer(_Table):
+class Issuer(Table):
     """Issuer of JSON web tokens, with the keys that verify them and the meaning of their claims."""
 
     issuer: str = Field(min_length=1, max_length=500)
@@ -208,7 +217,7 @@ def _require_safe(url: str) -> None:
     """Refuse an address over which somebody on the way could send keys of their own."""
     try:
         parts = urlsplit(url)
-        is_usable = bool(parts.hostname) and parts.port != 0 and not parts.username
+        is_usable = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
         # httpx, which makes the call, is stricter about hosts.
         httpx.URL(url)
     except (ValueError, httpx.InvalidURL):
@@ -219,7 +228,7 @@ def _require_safe(url: str) -> None:
         raise ValueError("jwks_url must use https://; http:// is accepted for loopback addresses only")
 
 
-class AuthConfig(_Table):
+class AuthConfig(Table):
     """Content of the file."""
 
     tenants: dict[Annotated[str, Field(pattern=TENANT_PATTERN)], Tenant] = Field(default_factory=dict)
@@ -289,6 +298,10 @@ class AuthConfig(_Table):
                 "GATEWAY_REGISTRY_FILE to a file, or remove the budgets"
             )
 
+    def pool_shares(self) -> Mapping[str, PoolShare]:
+        """Return the shares of all tenants in the pool."""
+        return {name: tenant.pool for name, tenant in self.tenants.items()}
+
     def key(self, key_id: str) -> tuple[str, KeyEntry] | None:
         """Return an API key with the name of its tenant; None if the file has no such key."""
         return self._keys.get(key_id)
@@ -314,8 +327,9 @@ def read(path: Path, *, has_registry: bool = True, now: datetime | None = None) 
         UnusableAuthFile: the file cannot be read, or is invalid.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_guarded(path, MAX_BYTES, private=False)
+    except UnsafeFile as error:
+        raise UnusableAuthFile(f"{SETTING}: {error}") from None
     except FileNotFoundError:
         raise UnusableAuthFile(
             f"{SETTING}: {path} cannot be read: No such file; create it with the first key: "
@@ -342,16 +356,11 @@ def read(path: Path, *, has_registry: bool = True, now: datetime | None = None) 
 def parse(content: bytes, *, now: datetime | None = None) -> AuthConfig:
     """Return the content of a file, see `read`; the error names neither setting nor file."""
     try:
-        values = tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UnusableAuthFile("is not text in UTF-8") from None
-    # A number of thousands of digits is a plain ValueError.
-    except (ValueError, RecursionError) as error:
-        raise UnusableAuthFile(f"is not TOML: {str(error)[:200]}") from None
-    try:
-        config = AuthConfig.model_validate(values)
+        config = AuthConfig.model_validate(parse_toml(content))
+    except BadToml as error:
+        raise UnusableAuthFile(str(error)) from None
     except ValidationError as error:
-        raise UnusableAuthFile(_explain(error)) from None
+        raise UnusableAuthFile(explain(error, _known_keys)) from None
     _require_few_active(config, now or datetime.now(UTC))
     return config
 
@@ -371,41 +380,7 @@ def _require_unique(what: str, names: Iterable[str]) -> None:
         raise ValueError(f"the {what} {repeated[0]!r} occurs twice")
 
 
-def _explain(error: ValidationError) -> str:
-    problems = error.errors(include_url=False, include_input=False)
-    lines = [
-        f"{where}: {cause}" if (where := _path(p["loc"])) else cause for p in problems if (cause := _cause(p))
-    ]
-    left = len(lines) - _MAX_PROBLEMS
-    return "; ".join(lines[:_MAX_PROBLEMS]) + (f"; and {left} more" if left > 0 else "")
-
-
-def _cause(problem: Any) -> str:
-    match problem["type"]:
-        case "extra_forbidden":
-            near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"]), n=1)
-            return f"unknown key{f'; did you mean {near[0]}?' if near else ''}"
-        case "missing":
-            return "is missing"
-        case "string_pattern_mismatch":
-            return f"does not match {problem['ctx']['pattern']}"
-        case _:
-            return str(problem["msg"]).removeprefix("Value error, ")
-
-
-def _path(place: tuple[int | str, ...]) -> str:
-    """Return the path of a value, as in `tenants.acme.keys[0].digest`."""
-    found = ""
-    for part in place:
-        if isinstance(part, int):
-            found += f"[{part}]"
-        # pydantic marks keys of a table, whose pattern was not met, with a part of its own.
-        elif part != "[key]":
-            found += f".{part if _BARE_KEY.fullmatch(part) else repr(part[:100])}"
-    return found.removeprefix(".")
-
-
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+def _known_keys(place: Place) -> list[str]:
     """Return the keys of the table in which an unknown key was found."""
     tables: Mapping[int | str, type[BaseModel]] = {
         "keys": KeyEntry,
@@ -413,6 +388,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "quotas": Quotas,
         "budget": Budget,
         "rooms": Rooms,
+        "pool": PoolShare,
         "issuers": Issuer,
     }
     if len(place) == 1:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from liveavatar_gateway.auth import keys
-from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry, Rooms
+from liveavatar_gateway.auth.auth_file import AuthConfig, KeyEntry, PoolShare, Rooms
 from liveavatar_gateway.auth.budgets import Budget
 from liveavatar_gateway.auth.principal import ANONYMOUS, Method, Principal, Role
 from liveavatar_gateway.auth.quotas import Quotas
-from liveavatar_gateway.auth.tokens import TokenVerifier
 from liveavatar_gateway.core.errors import (
     CredentialExpired,
     CredentialInvalid,
@@ -17,6 +16,9 @@ from liveavatar_gateway.core.errors import (
     TenantSuspended,
 )
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
+
+if TYPE_CHECKING:
+    from liveavatar_gateway.auth.tokens import TokenVerifier
 
 BEARER_HEADER: Final = "authorization"
 KEY_HEADER: Final = "x-api-key"
@@ -40,7 +42,7 @@ class Authenticator:
     """Verifier of all kinds of credentials against the current content of the file. The creator closes it."""
 
     def __init__(
-        self, config: AuthConfig, verifier: TokenVerifier, *, now: Callable[[], datetime] = _utc_now
+        self, config: AuthConfig, verifier: "TokenVerifier", *, now: Callable[[], datetime] = _utc_now
     ) -> None:
         self._config = config
         self._verifier = verifier
@@ -51,6 +53,11 @@ class Authenticator:
     def config(self) -> AuthConfig:
         """Current content of the file: tenants with their quotas."""
         return self._config
+
+    @property
+    def tenants(self) -> Collection[str] | None:
+        """Present tenants of the file."""
+        return frozenset(self._config.tenants)
 
     def use(self, config: AuthConfig) -> bool:
         """Use another content of the file from now on; return False if the content is the same."""
@@ -64,6 +71,15 @@ class Authenticator:
         """Return the present quotas of a tenant; None for anonymous callers of before, who have none."""
         found = self._config.tenants.get(tenant)
         return None if found is None else found.quotas
+
+    def pool_share(self, tenant: str) -> PoolShare:
+        """Return the share of a tenant in the pool."""
+        found = self._config.tenants.get(tenant)
+        return PoolShare() if found is None else found.pool
+
+    def pool_shares(self) -> Mapping[str, PoolShare]:
+        """Return the shares of all tenants in the pool."""
+        return self._config.pool_shares()
 
     def budget(self, tenant: str) -> Budget:
         """Return the present budget of a tenant."""
@@ -223,6 +239,11 @@ class Authenticator:
 class NoAuthenticator:
     """Replacement where the gateway asks for no credential: every caller is the same, without limits."""
 
+    @property
+    def tenants(self) -> Collection[str] | None:
+        """None: there is no file of tenants."""
+        return None
+
     async def authenticate(self, _metadata: Metadata, _certificate_names: Sequence[str] = ()) -> Principal:
         """Return the anonymous principal, whatever the caller sends."""
         return ANONYMOUS
@@ -233,6 +254,14 @@ class NoAuthenticator:
     def quotas(self, _tenant: str) -> Quotas | None:
         """Return no quotas."""
         return None
+
+    def pool_share(self, _tenant: str) -> PoolShare:
+        """Return the share of everybody."""
+        return PoolShare()
+
+    def pool_shares(self) -> Mapping[str, PoolShare]:
+        """Return no shares: without a file, there are no tenants."""
+        return {}
 
     def budget(self, _tenant: str) -> Budget:
         """Return a budget without limits."""

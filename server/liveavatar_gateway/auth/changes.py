@@ -52,7 +52,7 @@ def audit_changes(log: AuditLog, before: AuthConfig, after: AuthConfig) -> None:
 def _of_tenants(before: AuthConfig, after: AuthConfig) -> Iterator[Change]:
     limits_before, limits_after = (
         {
-            name: (tenant.quotas, tenant.budget, tenant.rooms, tenant.avatars)
+            name: (tenant.quotas, tenant.budget, tenant.rooms, tenant.pool, tenant.avatars)
             for name, tenant in config.tenants.items()
         }
         for config in (before, after)

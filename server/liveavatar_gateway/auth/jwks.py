@@ -13,6 +13,7 @@ import httpx
 import jwt
 import structlog
 
+from liveavatar_gateway.guarded_files import read_guarded
 from liveavatar_gateway.upstream.proxies import Proxies
 
 MAX_BYTES: Final = 256 * 1024
@@ -237,8 +238,7 @@ def file_cache(path: Path, algorithms: Sequence[str], *, name: str, refresh_s: f
         # A pipe without a writer would block the thread.
         if path.exists() and not path.is_file():
             raise KeySetError(f"{path} is not a regular file")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_guarded(path, MAX_BYTES, private=False)
         if len(content) > MAX_BYTES:
             raise KeySetError(f"{path} is larger than {MAX_BYTES} bytes")
         return content

@@ -34,7 +34,7 @@ class OpenCall:
         """Error that ended the call; None before."""
         self.deadline: datetime | None = None
         """End of the call, since its credential has expired; None before."""
-        self._cancel = cancel
+        self._cancel: Callable[[], object] | None = cancel
         self._notify: Callable[[], object] | None = None
 
     def on_deadline(self, notify: Callable[[], object]) -> None:
@@ -51,7 +51,15 @@ class OpenCall:
         """End the call with an error. Idempotent."""
         if self.error is None:
             self.error = error
-            self._cancel()
+            if self._cancel is not None:
+                self._cancel()
+
+    def close(self) -> None:
+        """Release the task of the call, since the call is over.
+
+        The task refers to its call in turn: such a cycle of each call would wait for the garbage collector.
+        """
+        self._cancel = self._notify = None
 
 
 class OpenCalls:

@@ -51,6 +51,7 @@ _ADMIN: Final = "liveavatar.gateway.v1.AdminService"
 RULES: Final[Mapping[str, Rule]] = {
     f"{_SESSIONS}/Attach": frozenset({Role.OPEN, Role.CONTROL}),
     f"{_SESSIONS}/CreateSession": frozenset({Role.OPEN}),
+    f"{_SESSIONS}/PrepareSession": frozenset({Role.OPEN}),
     f"{_SESSIONS}/GetSession": frozenset({Role.OPEN, Role.CONTROL, Role.WATCH}),
     f"{_SESSIONS}/ListSessions": frozenset({Role.WATCH}),
     f"{_SESSIONS}/EndSession": frozenset({Role.CONTROL}),
@@ -65,6 +66,12 @@ RULES: Final[Mapping[str, Rule]] = {
     f"{_ADMIN}/ListOwnedSessions": frozenset({Role.ADMIN}),
     f"{_ADMIN}/EjectSession": frozenset({Role.ADMIN}),
     f"{_ADMIN}/GetUsage": frozenset({Role.ADMIN}),
+    f"{_ADMIN}/GetPool": frozenset({Role.ADMIN}),
+    f"{_ADMIN}/PauseAccount": frozenset({Role.ADMIN}),
+    f"{_ADMIN}/ResumeAccount": frozenset({Role.ADMIN}),
+    f"{_ADMIN}/DrainAccount": frozenset({Role.ADMIN}),
+    f"{_ADMIN}/SetAccountLimit": frozenset({Role.ADMIN}),
+    f"{_ADMIN}/ReloadPool": frozenset({Role.ADMIN}),
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANY_ROLE,
 }
 """Rule of each RPC, by `service/method`. A test compares it with proto/; an RPC without a rule is refused."""

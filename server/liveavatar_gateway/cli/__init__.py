@@ -1,11 +1,13 @@
 """Command line: arguments, environment and signals."""
 
+import gc
 import importlib
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from liveavatar_gateway import __version__
+from liveavatar_gateway.escaping import escaped
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -18,6 +20,7 @@ COMMANDS: Final = {
     "avatars": ("avatars", "List the avatars that the caller may use."),
     "keys": ("keys", "Make, list and revoke the API keys of tenants."),
     "usage": ("usage", "Show billed minutes, sessions and played time of tenants."),
+    "pool": ("pool", "See and steer accounts, queue and warm sessions; simulate a day's callers."),
     "admin": ("admin", "Operate a running gateway: drain, undrain, status, eject."),
 }
 """Module and summary of each command, in the order of the help; the command object is named like its module."""
@@ -26,6 +29,15 @@ COMMANDS: Final = {
 class _Lazy(click.Group):
     """Group that imports a command when it runs, so that `--help` and `say` load no server libraries."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Errors of usage may repeat what a shell has expanded, such as the name of a file."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            # Declared final, but `show` of each class formats it in a way of its own.
+            vars(error)["message"] = escaped(error.message)
+            raise
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
@@ -33,7 +45,14 @@ class _Lazy(click.Group):
         if cmd_name not in COMMANDS:
             return None
         name, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+        # Modules are never garbage: collections during their import, and later ones among them, find nothing.
+        gc.disable()
+        try:
+            module = importlib.import_module(f"{__name__}.{name}")
+        finally:
+            gc.freeze()
+            gc.enable()
+        command: click.Command = getattr(module, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from liveavatar_gateway.cli.connection import Target, admin_options, channel
-from liveavatar_gateway.cli.output import stoppable
-from liveavatar_gateway.cli.show import json_fields, print_fields, print_json, print_table, span
+from liveavatar_gateway.cli.output import print_json, print_line, stoppable
+from liveavatar_gateway.cli.seconds import Seconds
+from liveavatar_gateway.cli.show import json_fields, print_fields, print_table, span
 
 if TYPE_CHECKING:
     # For type checking only; imported when a command runs.
@@ -40,7 +41,7 @@ def admin() -> None:
 @click.option(
     "--grace",
     "grace_s",
-    type=click.FloatRange(0, 3600),
+    type=Seconds(0, 3600),
     help="Seconds until the remaining sessions are ended.  [default: the gateway's GATEWAY_DRAIN_GRACE_S]",
 )
 @_json_option
@@ -61,7 +62,7 @@ def drain(target: Target, grace_s: float | None, *, as_json: bool) -> None:
     if as_json:
         print_json(json_fields({"deadline": deadline, "session_count": answer.session_count}))
     else:
-        click.echo(f"{answer.session_count} active session(s); the remaining ones are ended in {_left(deadline)}")
+        print_line(f"{answer.session_count} active session(s); the remaining ones are ended in {_left(deadline)}")
 
 
 @admin.command()
@@ -76,7 +77,7 @@ def undrain(target: Target, *, as_json: bool) -> None:
     if as_json:
         print_json({"was_draining": answer.was_draining})
     else:
-        click.echo("accepts new sessions again" if answer.was_draining else "the gateway was not draining")
+        print_line("accepts new sessions again" if answer.was_draining else "the gateway was not draining")
 
 
 @admin.command()
@@ -123,7 +124,7 @@ def list_owned(target: Target, limit: int | None, *, as_json: bool) -> None:
         rows = [(one["id"], one["state"], one["owner"], str(one["epoch"]), _lease(one)) for one in found]
         print_table(headings, rows)
     else:
-        click.echo("no sessions")
+        print_line("no sessions")
 
 
 @admin.command()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from liveavatar_gateway.cli.connection import Target, connection_options, explained_errors
-from liveavatar_gateway.cli.output import stoppable
-from liveavatar_gateway.cli.show import print_json, print_table
+from liveavatar_gateway.cli.output import print_json, print_line, stoppable
+from liveavatar_gateway.cli.show import print_table
 
 if TYPE_CHECKING:
     # For type checking only; imported when a command runs.
@@ -39,7 +39,7 @@ def avatars(target: Target, *, as_json: bool) -> None:
     elif found:
         print_table(("id", "name", "1080p", "sandbox", "preview"), [_row(avatar) for avatar in found])
     else:
-        click.echo("no avatars")
+        print_line("no avatars")
 
 
 def _row(avatar: "Avatar") -> tuple[str, ...]:

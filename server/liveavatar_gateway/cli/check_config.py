@@ -1,18 +1,23 @@
 """`liveavatar-gateway check-config`: check the configuration and print the settings in effect."""
 
 import asyncio
-import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from liveavatar_gateway import logs
 from liveavatar_gateway.auth import auth_file
 from liveavatar_gateway.certificates import read_authorities, read_pair
+from liveavatar_gateway.cli.output import print_json, print_line
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit
-from liveavatar_gateway.config import PREFIX, ConfigError, Settings, components, exposure
+from liveavatar_gateway.config import PREFIX, ConfigError, Settings, components, exposure, pool_file
+from liveavatar_gateway.config.pool_file import PoolFile
 from liveavatar_gateway.core.errors import GatewayError, RegistryUnavailable
+from liveavatar_gateway.pool.account_health import AccountState
 from liveavatar_gateway.registry.factory import fingerprint, orphans_of_other_keys
+from liveavatar_gateway.upstream.account import AccountSpec
 from liveavatar_gateway.upstream.rest import Rest
 
 
@@ -38,11 +43,19 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     shown: dict[str, Any] = settings.shown()
     try:
         exposure.check(settings)
-        shown |= _about_callers(settings)
-    except (ConfigError, auth_file.UnusableAuthFile) as error:
+        tenants = _tenants(settings)
+        shown |= {} if tenants is None else {"tenants": len(tenants)}
+        content = None if settings.pool_file is None else pool_file.read(settings.pool_file, tenants=tenants)
+        shown |= _about_warm_sessions(content)
+    except (ConfigError, auth_file.UnusableAuthFile, pool_file.UnusablePoolFile) as error:
         fail(str(error))
-    config = components.registry(settings)
-    shown["api_key_fingerprint"] = fingerprint(config.account)
+    config = components.registry(settings, content)
+    specs = components.account_specs(settings, content)
+    if content is None:
+        shown["api_key_fingerprint"] = fingerprint(config.account)
+    else:
+        shown["accounts"] = ", ".join(map(_about_account, specs))
+        shown["max_sessions"] = content.max_sessions
     try:
         left = orphans_of_other_keys(config)
     except RegistryUnavailable as error:
@@ -50,32 +63,59 @@ def check_config(config_file: Path | None, *, online: bool, as_json: bool) -> No
     shown["sessions_under_other_keys"] = ", ".join(f"{count} under {name}" for name, count in left.items()) or "0"
     if settings.tls_cert_file is not None and settings.tls_key_file is not None:
         shown["tls_valid_until"] = _certificate_end(settings.tls_cert_file, settings.tls_key_file)
-    if online and settings.api_key.get_secret_value():
-        shown["credits_left"] = asyncio.run(_credits_left(settings))
+    used = [spec for spec in specs if spec.api_key and spec.state is AccountState.ACTIVE]
+    if online and used:
+        # Without this, log lines would go to standard output, among the settings.
+        logs.configure("warning", settings.log_format)
+        balances = asyncio.run(_credits_left(settings, used))
+        shown["credits_left"] = balances[0] if content is None else _named(used, balances)
     if as_json:
-        click.echo(json.dumps(shown, indent=2))
+        print_json(shown)
     else:
         width = max(len(name) for name in shown)
         for name, value in shown.items():
-            click.echo(f"{name:<{width}}  {value}")
+            print_line(f"{name:<{width}}  {value}")
         if left:
-            click.echo(
-                "\nDead processes left sessions, which may still be billed, under an API key that is not "
+            print_line(err=True)
+            print_line(
+                "Dead processes left sessions, which may still be billed, under an API key that is not "
                 "configured. Add the key to GATEWAY_RETIRED_API_KEYS, and the next start ends them.",
                 err=True,
             )
-    if not settings.api_key.get_secret_value():
+    if not settings.api_key.get_secret_value() and content is None:
         fail("no API key: set LIVEAVATAR_API_KEY (make one at app.liveavatar.com/developers)")
 
 
-def _about_callers(settings: Settings) -> dict[str, int]:
-    """Check the files that decide who may call."""
+def _about_account(spec: AccountSpec) -> str:
+    state = "" if spec.state is AccountState.ACTIVE else f", {spec.state.value}"
+    return f"{spec.name} ({spec.max_sessions} sessions{state}, cost {spec.cost:g})"
+
+
+def _named(specs: Sequence[AccountSpec], values: Sequence[str]) -> str:
+    return ", ".join(f"{spec.name}: {value}" for spec, value in zip(specs, values, strict=True))
+
+
+def _tenants(settings: Settings) -> Collection[str] | None:
+    """Check the files that decide who may call; return the tenants, None without a file of them."""
     if settings.tls_client_ca_file is not None:
         read_authorities(settings.tls_client_ca_file)
     if settings.auth_file is None:
-        return {}
+        return None
     has_registry = components.access(settings).has_registry
-    return {"tenants": len(auth_file.read(settings.auth_file, has_registry=has_registry).tenants)}
+    return auth_file.read(settings.auth_file, has_registry=has_registry).tenants
+
+
+def _about_warm_sessions(content: PoolFile | None) -> dict[str, str]:
+    """Say what the warm sessions of each profile cost."""
+    found: dict[str, str] = {}
+    for name, profile in ({} if content is None else content.profiles).items():
+        most = profile.policy(name).maximum
+        payer = f", paid by {profile.paying_tenant}" if profile.paying_tenant else ""
+        found[f"warm_{name}"] = (
+            f"{profile.min} sessions in each process, at most {most} in all together{payer}: about "
+            f"{profile.credits_per_hour():.0f} credits per hour and process if nobody takes one"
+        )
+    return found
 
 
 def _certificate_end(cert_file: Path, key_file: Path) -> str:
@@ -85,11 +125,16 @@ def _certificate_end(cert_file: Path, key_file: Path) -> str:
         fail(str(error))
 
 
-async def _credits_left(settings: Settings) -> str:
-    rest = Rest(components.rest(settings), settings.api_key.get_secret_value())
-    try:
-        return await rest.credits_left()
-    except GatewayError as error:
-        fail(f"{error.reason}: {error.message}")
-    finally:
-        await rest.aclose()
+async def _credits_left(settings: Settings, specs: Sequence[AccountSpec]) -> Sequence[str]:
+    """Return the balance of each account, which proves its key."""
+    balances = []
+    for spec in specs:
+        rest = Rest(components.rest(settings), spec.api_key)
+        try:
+            balances.append(await rest.credits_left())
+        except GatewayError as error:
+            where = "" if settings.pool_file is None else f"accounts.{spec.name}: "
+            fail(f"{where}{error.reason}: {error.message}")
+        finally:
+            await rest.aclose()
+    return balances

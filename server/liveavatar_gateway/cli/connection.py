@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from liveavatar_gateway.cli.output import EX_FAILED, fail
+from liveavatar_gateway.cli.output import EX_FAILED, fail, print_line
 from liveavatar_gateway.cli.show import span
 
 if TYPE_CHECKING:
@@ -262,7 +262,10 @@ def explained_errors(address: str, start: str = START) -> Iterator[None]:
 
 def print_error(lines: list[str]) -> None:
     """Print an error, and below it the next step."""
-    click.echo("liveavatar-gateway: " + "\n  ".join(lines), err=True)
+    first, *others = lines
+    print_line(f"liveavatar-gateway: {first}", err=True)
+    for line in others:
+        print_line(f"  {line}", err=True)
 
 
 def explanation(error: "GatewayError", address: str, start: str = START) -> list[str]:

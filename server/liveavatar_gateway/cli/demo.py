@@ -1,14 +1,13 @@
 """`liveavatar-gateway demo`: a complete call without an account, with checks of its result."""
 
 import importlib.util
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
+from liveavatar_gateway.cli.output import EX_FAILED, fail, print_json, stoppable
 
 
 @click.command()
@@ -77,7 +76,7 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
             "wav_s": round(result.wav_s, 3),
             "seconds": round(result.seconds, 3),
         }
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json(report)
     else:
         timeline.verdict(result.checks)
         timeline.say(f"What the avatar said, {result.wav_s:.2f} s: {result.wav_path}")

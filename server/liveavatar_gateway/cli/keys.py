@@ -1,6 +1,5 @@
 """`liveavatar-gateway keys`: make, list and revoke API keys in the file of tenants."""
 
-import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from liveavatar_gateway.cli.output import EX_FAILED, fail
+from liveavatar_gateway.cli.output import EX_FAILED, fail, print_json, print_line
 from liveavatar_gateway.cli.settings import EX_CONFIG
-from liveavatar_gateway.cli.show import json_fields, print_json, print_table
+from liveavatar_gateway.cli.show import json_fields, print_table
 
 if TYPE_CHECKING:
     # For type checking only; imported when a command runs.
@@ -146,10 +145,10 @@ def make(
 
     _edit(path, change)
     if as_json:
-        click.echo(json.dumps({"tenant": tenant, "id": key.key_id, "key": key.text}))
+        print_json({"tenant": tenant, "id": key.key_id, "key": key.text}, indent=None)
         return
-    click.echo(f"key {key.key_id} of {tenant}; store it now, it cannot be shown again:", err=True)
-    click.echo(key.text)
+    print_line(f"key {key.key_id} of {tenant}; store it now, it cannot be shown again:", err=True)
+    print_line(key.text)
 
 
 @keys.command("list")
@@ -174,7 +173,7 @@ def list_keys(tenant: str | None, path: Path, *, as_json: bool) -> None:
         headings = ("id", "tenant", "state", "roles", "created", "expires", "note")
         print_table(headings, [_row(name, key, now) for name, key in found])
     else:
-        click.echo("no keys")
+        print_line("no keys")
 
 
 @keys.command()
@@ -194,7 +193,7 @@ def revoke(key_id: str, path: Path) -> None:
         )
     now = datetime.now(UTC).replace(microsecond=0)
     _edit(path, lambda text: editing.revoke_key(text, key_id, now), must_exist=True)
-    click.echo(f"revoked {key_id}; running gateways refuse it within seconds")
+    print_line(f"revoked {key_id}; running gateways refuse it within seconds")
 
 
 def _edit(path: Path, change: Any, *, must_exist: bool = False) -> None:

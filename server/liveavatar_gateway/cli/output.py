@@ -1,4 +1,4 @@
-"""End of commands: error messages, exit codes, and signals that let clean-up run."""
+"""Output and end of commands: lines, error messages, exit codes, and signals that let clean-up run."""
 
 import contextlib
 import signal
@@ -9,6 +9,8 @@ from typing import Final, NoReturn
 
 import click
 
+from liveavatar_gateway.escaping import escaped, json_text
+
 EX_FAILED: Final = 1
 """Exit code of refusals, failures and failed checks."""
 
@@ -16,9 +18,19 @@ _SIGNALLED: Final = 128
 _AS_CTRL_C: Final = ("SIGTERM", "SIGHUP")
 
 
+def print_line(text: str = "", *, err: bool = False) -> None:
+    """Print one line, escaped. All commands print by this function, as texts from outside may be in any line."""
+    click.echo(escaped(text), err=err)
+
+
+def print_json(value: object, *, indent: int | None = 2) -> None:
+    """Print a JSON value, in ASCII alone."""
+    click.echo(json_text(value, indent=indent))
+
+
 def fail(message: str, code: int = EX_FAILED) -> NoReturn:
     """Print an error and exit."""
-    click.echo(f"liveavatar-gateway: {message}", err=True)
+    print_line(f"liveavatar-gateway: {message}", err=True)
     sys.exit(code)
 
 

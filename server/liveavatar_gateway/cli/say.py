@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import io
-import json
 import sys
 import urllib.parse
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import click
 
 from liveavatar_gateway.cli.connection import Target, connection_options, explanation, print_error
-from liveavatar_gateway.cli.output import EX_FAILED, fail, stoppable
+from liveavatar_gateway.cli.output import EX_FAILED, fail, print_json, print_line, stoppable
 
 if TYPE_CHECKING:
     # For type checking only; imported when a command runs.
@@ -153,7 +152,7 @@ def say(
             asyncio.run(speaking.run())
         finally:
             if as_json:
-                click.echo(json.dumps(speaking.report, indent=2))
+                print_json(speaking.report)
     sys.exit(speaking.exit_code)
 
 
@@ -260,7 +259,7 @@ class _Speaking:
         if self._request.total_s is not None:
             self.report["total_s"] = round(self._request.total_s, 3)
         of = "" if self._request.total_s is None else f" of {self._request.total_s:.2f}"
-        self._console.print(f"{outcome.kind.value}: {played_s:.2f}{of} s were heard", soft_wrap=True)
+        self._print(f"{outcome.kind.value}: {played_s:.2f}{of} s were heard")
         if outcome.error is not None:
             self._report_error(outcome.error)
         elif outcome.kind.value == "played" and not played_s:
@@ -281,11 +280,15 @@ class _Speaking:
 
     def _show_session(self, session: "AsyncSession") -> None:
         room = session.room
-        self._console.print(f"session {session.id}, room {room.url}", soft_wrap=True)
+        self._print(f"session {session.id}, room {room.url}")
         if self._request.show_room:
             query = urllib.parse.urlencode({"liveKitUrl": room.url, "token": room.viewer_token})
             # Printed even with --json, because requested; on stderr, because stdout may be stored.
-            click.echo(f"watch it: https://meet.livekit.io/custom?{query}", err=True)
+            print_line(f"watch it: https://meet.livekit.io/custom?{query}", err=True)
+
+    def _print(self, text: str) -> None:
+        if not self._console.quiet:
+            print_line(text)
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:

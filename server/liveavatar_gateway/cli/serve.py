@@ -1,11 +1,14 @@
 """`liveavatar-gateway serve`: run the service until SIGTERM or Ctrl-C."""
 
+import liveavatar_gateway.without_rich  # noqa: F401  before anything else imports structlog or httpx
+
+# isort: split
 import asyncio
-import gc
 import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,15 @@ import structlog
 from liveavatar_gateway import logs
 from liveavatar_gateway.app import App
 from liveavatar_gateway.app import serve as serve_app
+from liveavatar_gateway.cli.output import print_line
 from liveavatar_gateway.cli.settings import config_option, fail, load_or_exit, settings_options
 from liveavatar_gateway.cli.terminal import ControllingTerminal
 from liveavatar_gateway.config import ConfigError, Settings, exposure
+from liveavatar_gateway.core_dumps import forbid_core_dumps
+from liveavatar_gateway.reloading import Reloaded
+from liveavatar_gateway.telemetry.garbage import defer_full_collections
 
 _log = structlog.get_logger(__name__)
-
-_GC_THRESHOLD = (1_000, 5, 5)
-"""Thresholds of Python's garbage collector. An ended session is a cycle of some hundred objects of the oldest
-generation, which is collected every 25,000 objects, about every hundred sessions. Each collection takes 20 to 40
-ms, well within the lead of speech. Python's defaults of 10 and 10 would collect later and pause longer."""
 
 _SECOND_CHECK_S = 1.0
 """Delay after a SIGHUP before the terminal is checked again."""
@@ -45,12 +47,17 @@ def serve(config_file: Path | None, ready_file: Path | None, **flags: Any) -> No
     sessions are ended at LiveAvatar. A second signal ends all sessions at once. SIGHUP reloads the files of
     TLS, tenants and keys; if the terminal was closed, SIGHUP drains.
 
-    Requires LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE). All other settings have defaults, which
-    `check-config --help` lists.
+    Requires LIVEAVATAR_API_KEY (or GATEWAY_API_KEY_FILE, or GATEWAY_POOL_FILE for several accounts). All other
+    settings have defaults, which `check-config --help` lists.
     """
+    # First, since the settings hold secrets.
+    forbid_core_dumps()
     settings = load_or_exit(config_file, flags)
-    if not settings.api_key.get_secret_value():
-        fail("no API key: set LIVEAVATAR_API_KEY, or run `liveavatar-gateway demo`, which needs none")
+    if not settings.api_key.get_secret_value() and settings.pool_file is None:
+        fail(
+            "no API key: set LIVEAVATAR_API_KEY or GATEWAY_POOL_FILE, or run `liveavatar-gateway demo`, which "
+            "needs none"
+        )
     logs.configure(settings.log_level, settings.log_format)
     try:
         _run(settings, ready_file)
@@ -77,7 +84,7 @@ class _Signals:
         self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
         self._terminal = ControllingTerminal()
-        self._reloading: set[asyncio.Task[None]] = set()
+        self._reloading: set[asyncio.Task[Sequence[Reloaded]]] = set()
 
     def install(self) -> None:
         """Install the handlers."""
@@ -129,9 +136,9 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
     def on_ready(app: App) -> None:
         signals.use(app)
         # Objects of the start-up stay, so later collections need not visit them.
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLD)
-        click.echo(_banner(app, settings))
+        defer_full_collections()
+        for line in _banner(app, settings):
+            print_line(line)
         _log.info("serve.config", **settings.shown())
         if ready_file is not None:
             _write_ready(ready_file, app)
@@ -139,7 +146,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> None:
     await serve_app(settings, signals.stop, on_ready)
 
 
-def _banner(app: App, settings: Settings) -> str:
+def _banner(app: App, settings: Settings) -> list[str]:
     tls = "TLS" if settings.tls_cert_file else "plaintext; set GATEWAY_TLS_CERT_FILE and _KEY_FILE for TLS"
     callers = (
         str(settings.auth_file)
@@ -148,19 +155,22 @@ def _banner(app: App, settings: Settings) -> str:
     )
     if app.mtls_address:
         callers += f"; with certificates at {app.mtls_address}"
-    for protection in exposure.exceptions(settings):
-        callers += f"\n  WARNING     other machines can call, and the protection is off: {protection}"
+    warnings = [
+        f"  WARNING     other machines can call, and the protection is off: {protection}"
+        for protection in exposure.exceptions(settings)
+    ]
     metrics = app.metrics_url or "off; GATEWAY_METRICS_PORT=9464 for Prometheus"
     reflection = "on" if settings.reflection else "off; GATEWAY_REFLECTION=true for grpcurl"
-    return (
-        f"LiveAvatar Gateway listens on {app.address} ({tls})\n"
-        f"  callers     {callers}\n"
-        f"  upstream    {settings.api_url}, up to {settings.max_sessions} session(s) at once\n"
-        f"  reflection  {reflection}\n"
-        f"  own rooms   {settings.livekit_url or 'off; GATEWAY_LIVEKIT_URL, _KEY and _SECRET'}\n"
-        f"  metrics     {metrics}\n"
-        f"  operators   {app.admin_address or 'nowhere; GATEWAY_ADMIN_PORT=50052 for drain, status and eject'}"
-    )
+    return [
+        f"LiveAvatar Gateway listens on {app.address} ({tls})",
+        f"  callers     {callers}",
+        *warnings,
+        f"  upstream    {settings.api_url}, up to {settings.max_sessions} session(s) at once",
+        f"  reflection  {reflection}",
+        f"  own rooms   {settings.livekit_url or 'off; GATEWAY_LIVEKIT_URL, _KEY and _SECRET'}",
+        f"  metrics     {metrics}",
+        f"  operators   {app.admin_address or 'nowhere; GATEWAY_ADMIN_PORT=50052 for drain, status and eject'}",
+    ]
 
 
 def _write_ready(path: Path, app: App) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from liveavatar_gateway.cli.connection import Target, connection_options, explained_errors
-from liveavatar_gateway.cli.output import stoppable
-from liveavatar_gateway.cli.show import json_fields, known, print_fields, print_json, print_table, span
+from liveavatar_gateway.cli.output import print_json, print_line, stoppable
+from liveavatar_gateway.cli.show import json_fields, known, print_fields, print_table, span
 from liveavatar_gateway.cli.watch import label, watch
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def list_sessions(
         headings = ("id", "state", "pose", "attached", "age", "expires in", "reason")
         print_table(headings, [_row(record, now) for record in found])
     else:
-        click.echo("no sessions")
+        print_line("no sessions")
 
 
 @sessions.command()

@@ -1,19 +1,14 @@
 """Output of values: JSON for programs, lines and tables for people."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import click
+from liveavatar_gateway.cli.output import print_line
+from liveavatar_gateway.escaping import escaped
 
 _WIDTH: Final = 200
 """Number of columns without a terminal, so that no id is cut."""
-
-
-def print_json(value: object) -> None:
-    """Print a JSON value."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,13 +31,14 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     """Print one line for each field."""
     width = max(len(name) for name in fields)
     for name, value in fields.items():
-        click.echo(f"{name:<{width}}  {_shown(value)}")
+        print_line(f"{name:<{width}}  {_shown(value)}")
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; its first column is never cut."""
     from rich.console import Console  # noqa: PLC0415 - keeps `--help` fast
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -51,7 +47,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for heading in headings:
         table.add_column(heading, no_wrap=heading == headings[0])
     for row in rows:
-        table.add_row(*row)
+        # As `Text`, since rich reads styles and links from square brackets in a string.
+        table.add_row(*(Text(escaped(cell)) for cell in row))
     console.print(table)
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from liveavatar_gateway.cli.connection import Target, admin_options
-from liveavatar_gateway.cli.show import print_json, print_table
+from liveavatar_gateway.cli.output import print_json, print_line
+from liveavatar_gateway.cli.show import print_table
+from liveavatar_gateway.escaping import csv_cell
 
 if TYPE_CHECKING:
     # For type checking only; imported when the command runs.
@@ -22,7 +24,6 @@ COLUMNS: Final = ("day", "tenant", "label", "session_count", "billed_minutes", "
 """Names of the columns of `--csv` and of the keys of `--json`; new ones follow the present ones."""
 
 _DAY = click.DateTime(["%Y-%m-%d"])
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 @click.command()
@@ -63,18 +64,19 @@ def usage(
     elif rows:
         headings = ("day", "tenant", "label", "sessions", "billed min", "played s")
         print_table(headings, [[str(row[name]) or "-" for name in COLUMNS] for row in rows])
-        click.echo(f"{sum(row['billed_minutes'] for row in rows)} billed minutes")
+        print_line(f"{sum(row['billed_minutes'] for row in rows)} billed minutes")
     else:
-        click.echo("no usage")
+        print_line("no usage")
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as CSV. Callers choose labels, so none is left that a spreadsheet would run as a formula."""
+    """Print rows as CSV. Callers choose labels, so no text is left that a spreadsheet would run as a formula."""
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        label = row["label"]
-        writer.writerow({**row, "label": f"'{label}" if label.startswith(_FORMULA) else label})
+        writer.writerow(
+            {name: csv_cell(value) if isinstance(value, str) else value for name, value in row.items()}
+        )
 
 
 def _day(moment: datetime | None) -> str:

@@ -1,6 +1,5 @@
 """`liveavatar-gateway sessions watch`: print the events of sessions as they happen."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liveavatar_gateway.cli.connection import Target, connection_options, explained_errors
-from liveavatar_gateway.cli.output import stoppable
+from liveavatar_gateway.cli.output import print_line, stoppable
 from liveavatar_gateway.cli.show import json_fields
+from liveavatar_gateway.escaping import json_text
 
 if TYPE_CHECKING:
     # For type checking only; imported when a command runs.
@@ -56,7 +56,7 @@ def watch(session_ids: Sequence[str], target: Target, labels: Sequence[str], *, 
     ):
         for change in changes:
             for line in _json_lines(change) if as_json else _lines(change):
-                click.echo(line)
+                print_line(line)
 
 
 def _json_lines(change: "WatchChange") -> Iterator[str]:
@@ -82,7 +82,7 @@ def _json_lines(change: "WatchChange") -> Iterator[str]:
             shown = {"resumed": json_fields(asdict(change))}
         case _:
             return
-    yield json.dumps(shown, ensure_ascii=False)
+    yield json_text(shown)
 
 
 def _lines(change: "WatchChange") -> Iterator[str]:

@@ -1,7 +1,11 @@
 """Configurations of the gateway's components, built from the settings."""
 
+from collections.abc import Sequence
+from typing import Final
+
 from liveavatar_gateway.auditing import AuditConfig
 from liveavatar_gateway.auth.access import AccessConfig
+from liveavatar_gateway.config.pool_file import AccountEntry, PoolFile
 from liveavatar_gateway.config.secrets import split_keys
 from liveavatar_gateway.config.settings import Settings
 from liveavatar_gateway.core.config import SessionConfig
@@ -9,23 +13,35 @@ from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.core.rotation_plan import RotationConfig
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.scheduler import SchedulerConfig
+from liveavatar_gateway.pool.account_health import AccountState, HealthConfig
+from liveavatar_gateway.pool.breaker import BreakerConfig
 from liveavatar_gateway.registry.base import LeaseConfig
-from liveavatar_gateway.registry.factory import OFF, RegistryConfig, account_name
+from liveavatar_gateway.registry.factory import OFF, RegistryConfig, account_name, fingerprint
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
 from liveavatar_gateway.rpc.admin_service import AdminConfig
 from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.rpc.interceptors.calls import CallLimits
 from liveavatar_gateway.rpc.peer import networks
 from liveavatar_gateway.sessions.adoption import AdoptionConfig
 from liveavatar_gateway.sessions.directory import DirectoryConfig
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.sweeper import SweeperConfig
-from liveavatar_gateway.upstream.account import AccountConfig
+from liveavatar_gateway.upstream.account import AccountConfig, AccountSpec
+from liveavatar_gateway.upstream.accounts import AccountsConfig
 from liveavatar_gateway.upstream.avatar_catalog import CatalogConfig
+from liveavatar_gateway.upstream.egress import EgressConfig, read_patterns
 from liveavatar_gateway.upstream.keepalive import KeepAliveConfig
 from liveavatar_gateway.upstream.permits import PermitsConfig
 from liveavatar_gateway.upstream.pool import PoolConfig
 from liveavatar_gateway.upstream.rest import RestConfig
 from liveavatar_gateway.upstream.stopper import StopConfig
+
+_POOL: Final = "pool"
+"""Account under which sessions of a gateway with a file of accounts are in the registry."""
+_CALLS: Final = 1000
+"""Calls that do not belong to sessions, at once."""
+_CALLS_PER_SESSION: Final = 4
+"""Two streams, and their successors while a caller resumes them."""
 
 
 def livekit(settings: Settings) -> LiveKitConfig | None:
@@ -86,15 +102,71 @@ def adoption(settings: Settings) -> AdoptionConfig:
 
 
 def account(settings: Settings) -> AccountConfig:
-    """Return the configuration of the LiveAvatar account."""
+    """Return the configuration that all accounts share."""
     return AccountConfig(
-        permits=PermitsConfig(
-            limit=settings.max_sessions,
-            max_waiting=settings.max_waiting,
-            wait_s=settings.wait_s,
-            settle_s=settings.settle_s,
+        health=HealthConfig(
+            breaker=BreakerConfig(failures=settings.breaker_failures, interval_s=settings.breaker_s),
+            starts_per_s=settings.starts_per_s,
+            credits_retry_s=settings.credits_poll_s,
         ),
         stop=StopConfig(late_start_s=settings.rest_timeout_s),
+    )
+
+
+def accounts(settings: Settings) -> AccountsConfig:
+    """Return the periods at which accounts are looked at."""
+    return AccountsConfig(
+        credits_s=settings.credits_poll_s,
+        broke_s=min(settings.breaker_s, settings.credits_poll_s),
+        foreign_s=settings.foreign_poll_s,
+    )
+
+
+def account_specs(settings: Settings, content: PoolFile | None) -> Sequence[AccountSpec]:
+    """Return the accounts: those of the file, or the one of the API key; and those of retired keys."""
+    if content is None:
+        key = settings.api_key.get_secret_value()
+        only = AccountSpec(id=account_name(settings.api_url, key), api_key=key, max_sessions=settings.max_sessions)
+        own = [only]
+    else:
+        own = [_account_spec(settings, name, entry) for name, entry in content.accounts.items()]
+    known = {name for spec in own for name in (spec.id, *spec.former_ids)}
+    retired = [
+        AccountSpec(
+            name=f"retired-{fingerprint(name)}",
+            id=name,
+            api_key=key,
+            state=AccountState.RETIRED,
+            is_former=True,
+        )
+        for name, key in retired_keys(settings).items()
+        if name not in known
+    ]
+    return [*own, *retired]
+
+
+def _account_spec(settings: Settings, name: str, entry: AccountEntry) -> AccountSpec:
+    return AccountSpec(
+        name=name,
+        id=name,
+        # Sessions of a gateway that had this key before there was a file of accounts.
+        former_ids=frozenset({account_name(settings.api_url, entry.api_key)}),
+        api_key=entry.api_key,
+        max_sessions=entry.max_sessions,
+        cost=entry.cost,
+        avatars=None if entry.avatars is None else frozenset(entry.avatars),
+        tenants=None if entry.tenants is None else frozenset(entry.tenants),
+        state=entry.state,
+    )
+
+
+def permits(settings: Settings) -> PermitsConfig:
+    """Return the bounds of the queue for permits."""
+    return PermitsConfig(
+        limit=settings.max_sessions,
+        max_waiting=settings.max_waiting,
+        wait_s=settings.wait_s,
+        settle_s=settings.settle_s,
     )
 
 
@@ -113,17 +185,30 @@ def pool(settings: Settings) -> PoolConfig:
     return PoolConfig(
         keep_alive=KeepAliveConfig(interval_s=settings.keep_alive_s),
         connect_timeout_s=settings.connect_timeout_s,
-        proxies=settings.proxies,
+        wait_s=settings.wait_s,
+        egress=EgressConfig(
+            api_url=settings.api_url,
+            hosts=read_patterns(settings.upstream_hosts),
+            proxies=settings.proxies,
+        ),
     )
 
 
-def registry(settings: Settings) -> RegistryConfig:
+def registry(settings: Settings, content: PoolFile | None = None) -> RegistryConfig:
     """Return the configuration of the registry."""
+    retired = list(retired_keys(settings))
+    if content is not None:
+        # The names of accounts, and those of their keys from before there was a file of accounts.
+        retired += content.accounts
+        retired += [account_name(settings.api_url, entry.api_key) for entry in content.accounts.values()]
     return RegistryConfig(
         file=settings.registry_file,
         key=settings.registry_key.get_secret_value(),
-        account=account_name(settings.api_url, settings.api_key.get_secret_value()),
-        retired_accounts=tuple(retired_keys(settings)),
+        key_file=settings.registry_key_file,
+        account=_POOL
+        if settings.pool_file
+        else account_name(settings.api_url, settings.api_key.get_secret_value()),
+        retired_accounts=tuple(retired),
         lease=_lease(settings),
     )
 
@@ -158,10 +243,27 @@ def rpc(settings: Settings) -> RpcConfig:
         max_chunk_bytes=settings.max_chunk_bytes,
         detach_grace_s=settings.detach_grace_s,
         livekit_rooms=bool(settings.livekit_url),
+        viewer_absence_s=settings.viewer_absence_s,
         ack_interval_s=settings.ack_interval_s,
         heartbeat_s=settings.heartbeat_s,
         first_message_timeout_s=settings.first_message_timeout_s,
         watch_progress_s=settings.watch_progress_s,
+    )
+
+
+def max_sessions(settings: Settings, content: PoolFile | None) -> int:
+    """Return the concurrent sessions of all accounts together."""
+    return settings.max_sessions if content is None else content.max_sessions
+
+
+def call_limits(settings: Settings, content: PoolFile | None = None) -> CallLimits:
+    """Return the limits of calls at once."""
+    return CallLimits(
+        calls=_CALLS + _CALLS_PER_SESSION * max_sessions(settings, content)
+        if settings.max_calls is None
+        else settings.max_calls,
+        watches=settings.max_watches,
+        health_calls=settings.max_health_calls,
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from liveavatar_gateway.config.secrets import read_secret, require_sendable, split_keys
-from liveavatar_gateway.config.settings import PREFIX, ConfigError, Settings
+from liveavatar_gateway.config.settings import PREFIX, SECRETS, ConfigError, Settings
+from liveavatar_gateway.guarded_files import UnsafeFile, read_guarded
 from liveavatar_gateway.registry.sealing import BadKey, parse_key
 from liveavatar_gateway.upstream.proxies import Proxies, UnusableProxy
 
@@ -19,9 +20,13 @@ _SHARED_VARIABLES: Final = {"api_key": "LIVEAVATAR_API_KEY", "api_url": "LIVEAVA
 """Variables that other LiveAvatar programs use too."""
 _SECRET_FILES: Final = ("api_key", "retired_api_keys", "registry_key", "livekit_secret")
 """Secrets that can be read from a file."""
+_MADE_IF_MISSING: Final = ("registry_key",)
+"""Secrets whose file the gateway makes, when the registry is opened."""
+_MAX_FILE_BYTES: Final = 1024 * 1024
+"""Largest configuration file that is read."""
 _SENT: Final = (
     *("api_key", "registry_key", "livekit_key", "livekit_secret"),
-    *("api_url", "livekit_url", "advertised_address", "host", "admin_host"),
+    *("api_url", "livekit_url", "advertised_address", "host", "admin_host", "metrics_host"),
 )
 """Settings used in headers, addresses and tokens: visible ASCII without spaces."""
 _TRUST_VARIABLE: Final = "SSL_CERT_FILE"
@@ -57,7 +62,10 @@ def load(
     from_files = set()
     for secret in _SECRET_FILES:
         if (path := values.get(f"{secret}_file")) and not values.get(secret):
-            values[secret] = read_secret(secret, Path(path))
+            is_own = secret in _MADE_IF_MISSING
+            if is_own and not os.path.lexists(path):
+                continue
+            values[secret] = read_secret(secret, Path(path), closes_to_group=is_own)
             shown[secret] = f"{PREFIX}{secret.upper()}_FILE"
             from_files.add(secret)
     _require_all_sendable(values, shown)
@@ -92,11 +100,17 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_guarded(file, _MAX_FILE_BYTES, private=False).decode())
+        if any(content.get(secret) for secret in SECRETS):
+            # Read again, now that it is known to hold secrets.
+            read_guarded(file, 0, private=True)
+    except UnsafeFile as error:
+        raise ConfigError(f"{PREFIX}CONFIG or --config: {error}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{PREFIX}CONFIG or --config: the configuration file {file} cannot be read: {error}"
         ) from None
+    return content
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

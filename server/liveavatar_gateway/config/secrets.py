@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from liveavatar_gateway.config.settings import PREFIX, ConfigError
+from liveavatar_gateway.guarded_files import UnsafeFile, read_guarded
 
 _ALLOW_SPACES: Final = ("livekit_secret",)
 """Secrets that may contain spaces, because they sign and are never sent."""
@@ -20,20 +21,26 @@ def split_keys(keys: str) -> list[str]:
     return keys.replace(",", " ").split()
 
 
-def read_secret(secret: str, path: Path) -> str:
+def read_secret(secret: str, path: Path, *, closes_to_group: bool = False) -> str:
     """Read the file of a secret, for instance of `api_key`.
+
+    Args:
+        secret: Name of the setting.
+        path: Path of the file.
+        closes_to_group: Take the group's access to the file away first; see `read_guarded`.
 
     Raises:
         ConfigError: the file cannot be read, is empty, or holds characters that cannot be sent.
     """
     variable = f"{PREFIX}{secret.upper()}_FILE"
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_SECRET_BYTES + 1)
+        content = read_guarded(path, _MAX_SECRET_BYTES, private=True, closes_to_group=closes_to_group)
         # Editors on Windows begin a file with a byte order mark.
         value = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise ConfigError(f"{variable}: {path} cannot be read: it is not text") from None
+    except UnsafeFile as error:
+        raise ConfigError(f"{variable}: {error}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{variable}: {path} cannot be read: {error}") from None
     if len(content) > _MAX_SECRET_BYTES:

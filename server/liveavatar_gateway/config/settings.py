@@ -9,11 +9,13 @@ import httpx
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from liveavatar_gateway.core.abandonment import LEAST_VIEWER_ABSENCE_S
 from liveavatar_gateway.rpc.peer import networks
+from liveavatar_gateway.upstream.egress import read_patterns
 from liveavatar_gateway.upstream.proxies import Proxies
 
 PREFIX: Final = "GATEWAY_"
-_SECRETS: Final = ("api_key", "retired_api_keys", "registry_key", "livekit_key", "livekit_secret")
+SECRETS: Final = ("api_key", "retired_api_keys", "registry_key", "livekit_key", "livekit_secret")
 
 
 class ConfigError(ValueError):
@@ -96,19 +98,57 @@ class Settings(BaseSettings):
         description="Serve gRPC reflection, for example for grpcurl. Off by default because it exposes the API.",
     )
     so_reuseport: bool = Field(default=False, description="Let several processes share the gRPC port.")
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Most connections on each gRPC port; more are closed at once. Fewer if the process may not "
+        "open so many descriptors beside those of its sessions; the log then reports it.",
+    )
+    connection_idle_s: float = Field(
+        300.0,
+        ge=1,
+        le=86_400,
+        description="Time after which a connection without a call is closed; clients connect again by themselves. "
+        "A connection with a stream is never closed for its age.",
+    )
+    handshake_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        le=120,
+        description="Longest time from the start of a connection to the end of its TLS and HTTP/2 greetings.",
+    )
+    max_streams_per_connection: int = Field(
+        1000,
+        ge=100,
+        le=100_000,
+        description="Most calls at once on a connection. A session takes two; clients keep further calls back "
+        "until one ends, without an error.",
+    )
 
+    metrics_host: str = Field(
+        "",
+        description="Listen address of the metrics port, which has no authentication. Default: GATEWAY_HOST.",
+    )
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="HTTP port on the same address for /metrics (Prometheus), /healthz and /readyz; usually 9464. "
-        "0 selects a free port. Off unless set.",
+        description="HTTP port for /metrics (Prometheus), /healthz and /readyz; usually 9464. 0 selects a free "
+        "port. Off unless set.",
     )
 
     api_url: str = Field(
         "https://api.liveavatar.com",
         pattern=r"^https?://[^\s/@?#]+$",
         description="URL of LiveAvatar's API, without a path. Also read from LIVEAVATAR_API_URL.",
+    )
+    upstream_hosts: str = Field(
+        "",
+        description="Hosts that LiveAvatar may name for command sockets and rooms, separated by commas: names, "
+        "and `*.` with a domain for its subdomains, such as `*.liveavatar.com, *.livekit.cloud`. Sessions with "
+        "other hosts are stopped and refused. Unless set, every public host is allowed. Hosts of the local "
+        "network are allowed only if the API is there too.",
     )
     api_key: SecretStr = Field(SecretStr(""), description="LiveAvatar API key. Also read from LIVEAVATAR_API_KEY.")
     api_key_file: Path | None = Field(None, description="File with the API key, as an alternative to the key.")
@@ -120,19 +160,59 @@ class Settings(BaseSettings):
     retired_api_keys_file: Path | None = Field(
         None, description="File with the retired API keys, as an alternative to the keys."
     )
+    pool_file: Path | None = Field(
+        None,
+        description="TOML file of LiveAvatar accounts, each with an API key and a number of permits; read again "
+        "when it or a file of a key changes. Takes the place of the API key and of GATEWAY_MAX_SESSIONS.",
+    )
+    breaker_failures: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Failures of LiveAvatar in a row after which an account starts nothing for a while. Lower "
+        "spares callers sooner, higher tolerates single failures.",
+    )
+    breaker_s: float = Field(
+        5.0,
+        ge=0.1,
+        le=300,
+        description="Time after which such an account is tried again, with a single start. Lower notices a "
+        "recovery sooner, higher calls a failing LiveAvatar less often.",
+    )
+    starts_per_s: float = Field(
+        200.0,
+        ge=0.1,
+        le=10_000,
+        description="Starts in a second on each account, by this process. Lower is kinder to LiveAvatar, higher "
+        "opens more sessions at once.",
+    )
+    credits_poll_s: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="Interval at which the balance of each account is read. Lower notices added credits sooner.",
+    )
+    foreign_poll_s: float = Field(
+        30.0,
+        ge=1,
+        le=86_400,
+        description="Interval at which sessions of other programs on the accounts are counted; they take permits. "
+        "Lower notices them sooner, higher calls LiveAvatar less often.",
+    )
     max_sessions: int = Field(
         1,
         ge=1,
         le=10_000,
-        description="Number of permits: concurrent sessions, usually the account's concurrency limit. Too high "
-        "causes refusals by LiveAvatar (code 4032), too low makes callers wait without need.",
+        description="Number of permits: concurrent sessions of all processes on the registry, usually the "
+        "account's concurrency limit. Too high causes refusals by LiveAvatar (code 4032), too low makes callers "
+        "wait without need.",
     )
     max_waiting: int = Field(
         100,
         ge=0,
         le=100_000,
-        description="Number of callers that may wait for a permit. Higher bridges longer peaks; lower refuses "
-        "sooner.",
+        description="Number of callers that may wait for a permit, in all processes on the registry. Higher "
+        "bridges longer peaks; lower refuses sooner.",
     )
     wait_s: float = Field(
         30.0,
@@ -159,7 +239,10 @@ class Settings(BaseSettings):
         "Lower shows new avatars sooner, higher calls LiveAvatar less often.",
     )
     connect_timeout_s: float = Field(
-        10.0, gt=0, le=120, description="Longest wait for the command socket to open."
+        10.0,
+        gt=0,
+        le=120,
+        description="Longest wait for the command socket to open, including the resolution of its host.",
     )
     ready_timeout_s: float = Field(
         20.0, gt=0, le=120, description="Longest wait, after the socket has opened, for the avatar to be ready."
@@ -186,7 +269,11 @@ class Settings(BaseSettings):
         "5 minutes; some users observed 2 to 3.",
     )
     expiring_notice_s: float = Field(
-        15.0, ge=0, le=600, description="Time before a session's limit at which the `expiring` event is sent."
+        15.0,
+        ge=0,
+        le=600,
+        description="Time before a session's limit at which the `expiring` event is sent; also before the end of "
+        "a session that nobody uses, at most half of its time without use.",
     )
 
     rotation_lead_s: float = Field(
@@ -218,7 +305,9 @@ class Settings(BaseSettings):
         "Without it a key file is created beside the registry.",
     )
     registry_key_file: Path | None = Field(
-        None, description="File with the registry key, as an alternative to the key."
+        None,
+        description="File with the registry key, as an alternative to the key; created if it is missing. Keep it "
+        "on another volume than the registry, so that a copy of one alone reveals nothing.",
     )
     lease_s: float = Field(
         10.0,
@@ -257,6 +346,15 @@ class Settings(BaseSettings):
     )
     livekit_secret_file: Path | None = Field(
         None, description="File with the LiveKit secret, as an alternative to the secret."
+    )
+    viewer_absence_s: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        description="Time after which a session in a LiveKit room of the caller is ended if nobody in the room "
+        "can see the avatar, for callers that set no `viewer_absence_timeout`; at least 5, or 0 for never. Lower "
+        "saves minutes, higher lets viewers return. Never by default, because an audience may be outside of the "
+        "room.",
     )
 
     usage_label: str = Field(
@@ -351,6 +449,50 @@ class Settings(BaseSettings):
         description="Longest time for which a call may be open without its first message. Lower frees the "
         "resources of silent calls sooner, higher tolerates slower networks.",
     )
+    max_silent_calls: int = Field(
+        64,
+        ge=8,
+        le=100_000,
+        description="Calls that may be open without their first message. Above that, the oldest end with "
+        "FIRST_MESSAGE_TIMEOUT, a second after their start at the earliest; a tenth of a second above four times "
+        "that number, or at the limit of calls, watches or health calls. Each may hold 4 MiB of a message.",
+    )
+    max_calls: int | None = Field(
+        None,
+        ge=16,
+        le=1_000_000,
+        description="Calls and streams at once, except watches and health; more are refused with "
+        "TOO_MANY_CALLS. A session uses two. Default: 1000, and four for each of GATEWAY_MAX_SESSIONS.",
+    )
+    max_watches: int = Field(
+        128,
+        ge=1,
+        le=100_000,
+        description="Streams of WatchSessions and of reflection at once. Each may hold 0.5 MB for its caller.",
+    )
+    max_health_calls: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Calls and streams of gRPC health at once, which need no credential. A client with health "
+        "checks keeps one stream for each connection.",
+    )
+    write_timeout_s: float = Field(
+        60.0,
+        ge=1,
+        le=600,
+        description="Time within which a caller must have read each answer, up to 256 KiB of a list; then the "
+        "call ends with ANSWERS_UNREAD. Its session lives for the detach grace. Higher tolerates longer pauses "
+        "and slower networks of callers, which can also ask for a smaller page_size.",
+    )
+    max_unread_bytes: int = Field(
+        32 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=16 * 1024**3,
+        description="Answers that may wait for their callers, all calls together. Above that, large answers are "
+        "refused with TOO_MANY_CALLS, and the connections that hold most are closed if they have read no answer "
+        "for 5 s.",
+    )
     watch_progress_s: float = Field(
         15.0,
         ge=0.1,
@@ -406,7 +548,7 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, Any]:
         """Return all settings for output, with JSON types; secrets only as "set" or "not set"."""
         values = self.model_dump()
-        for secret in _SECRETS:
+        for secret in SECRETS:
             values[secret] = "set" if values[secret].get_secret_value() else "not set"
         for name, proxy in (
             ("rest_proxy", self._proxies.of_url(self.api_url)),
@@ -428,12 +570,19 @@ class Settings(BaseSettings):
         """Disable pydantic's own sources: `load` reads them, so that each error can name the source of a value."""
         return (init_settings,)
 
-    @field_validator("host", "admin_host", mode="before")
+    @field_validator("host", "admin_host", "metrics_host", mode="before")
     @classmethod
     def _without_brackets(cls, host: object) -> object:
         if isinstance(host, str) and host.startswith("[") and host.endswith("]"):
             return host[1:-1]
         return host
+
+    @field_validator("viewer_absence_s")
+    @classmethod
+    def _of_a_usable_length(cls, seconds: float) -> float:
+        if 0 < seconds < LEAST_VIEWER_ABSENCE_S:
+            raise ValueError(f"must be 0 or at least {LEAST_VIEWER_ABSENCE_S:g}")
+        return seconds
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -442,6 +591,19 @@ class Settings(BaseSettings):
             networks(text)
         except ValueError as error:
             raise ValueError(f"is not a list of networks: {error}") from None
+        return text
+
+    @field_validator("api_url", "livekit_url", mode="before")
+    @classmethod
+    def _without_credentials(cls, url: object) -> object:
+        if isinstance(url, str) and "@" in url:
+            raise ValueError("must have no user name and no password")
+        return url
+
+    @field_validator("upstream_hosts")
+    @classmethod
+    def _of_patterns(cls, text: str) -> str:
+        read_patterns(text)
         return text
 
     @field_validator("api_url", "livekit_url")
@@ -478,6 +640,13 @@ class Settings(BaseSettings):
             raise ValueError("GATEWAY_MTLS_PORT needs GATEWAY_TLS_CLIENT_CA_FILE")
         if self.anonymous and self.auth_file is not None:
             raise ValueError("GATEWAY_ANONYMOUS and GATEWAY_AUTH_FILE contradict each other; set one of them")
+        if self.pool_file is not None and self.api_key.get_secret_value():
+            raise ValueError(
+                "GATEWAY_POOL_FILE and the API key (LIVEAVATAR_API_KEY, GATEWAY_API_KEY or its file) exclude each "
+                "other; make the key an account of the file"
+            )
+        if self.pool_file is not None and not self.pool_file.is_absolute():
+            raise ValueError("GATEWAY_POOL_FILE must be an absolute path")
         self._require_whole_livekit()
         return self
 

@@ -21,7 +21,7 @@ class SessionConfig:
     """Delay between the last end of speech and the stop of its avatar, when the caller, a drain or a rotation ends
     it right after speech. Lower may cut the last sound in the room; higher is billed by LiveAvatar."""
     expiring_notice_s: float = 15.0
-    """Lead of the `expiring` event before the session's limit."""
+    """Lead of the `expiring` event before the session's limit, or before the end of a session that nobody uses."""
     expiry_grace_s: float = 1.0
     """Delay after the limit until the gateway ends the session, because LiveAvatar may not report it."""
     event_log_size: int = 1024

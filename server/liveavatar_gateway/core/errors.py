@@ -13,7 +13,18 @@ message in `metadata`. `rpc/errors.py` alone turns errors into gRPC statuses.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_MAX_ID_CHARS: Final = 36
+"""Length of a session's id, a UUID."""
+
+
+def id_or_nothing(text: str) -> str:
+    """Return the id of a session that a caller has sent; empty for a longer text.
+
+    A handle, a key or a token in the place of an id must get into no error and no log.
+    """
+    return text if len(text) <= _MAX_ID_CHARS else ""
 
 
 class GatewayError(Exception):
@@ -41,6 +52,8 @@ class GatewayError(Exception):
         """
         super().__init__(message)
         self.message = message
+        self.detail = ""
+        """More about the cause, for operators; never sent to a caller."""
         self.field = field
         self.retry_after_s = retry_after_s
         self.metadata: Mapping[str, str] = {
@@ -189,10 +202,57 @@ class SessionNotFound(CallerError):
     reason = "SESSION_NOT_FOUND"
 
     def __init__(self, session_id: str, *, field: str = "session_id") -> None:
+        known = id_or_nothing(session_id)
         super().__init__(
-            f"no session {session_id!r}; the id is wrong, or the session ended long ago",
+            f"no session {known!r}; the id is wrong, or the session ended long ago"
+            if known or not session_id
+            else "no session has this id: ids of sessions are shorter",
             field=field,
-            session_id=session_id,
+            session_id=known,
+        )
+
+
+class AccountNotFound(CallerError):
+    """No LiveAvatar account of the gateway has this name."""
+
+    reason = "ACCOUNT_NOT_FOUND"
+
+    def __init__(self, account: str) -> None:
+        known = id_or_nothing(account)
+        super().__init__(
+            f"no account {known!r}; `liveavatar-gateway pool show` lists the accounts",
+            field="account",
+            account=known,
+        )
+
+
+class ReservationNotFound(CallerError):
+    """No prepared avatar waits under this id, or it is not the caller's."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+    def __init__(self, reservation_id: str) -> None:
+        known = id_or_nothing(reservation_id)
+        super().__init__(
+            f"no reservation {known!r}: it has expired, was taken, or the id is wrong; open the session "
+            "without it",
+            field="reservation_id",
+            reservation_id=known,
+        )
+
+
+class ReservationMismatch(CallerError):
+    """The spec differs from the spec of the reservation in a property of its avatar."""
+
+    reason = "RESERVATION_MISMATCH"
+
+    def __init__(self, reservation_id: str, difference: str) -> None:
+        super().__init__(
+            f"reservation {reservation_id} has another {difference} than the spec; open with the spec that was "
+            "prepared, or without the reservation",
+            field="reservation_id",
+            reservation_id=reservation_id,
+            difference=difference,
         )
 
 
@@ -274,6 +334,33 @@ class MalformedMessage(CallerError):
             f"{size_bytes} bytes are not a request of {method}; encode the message that the proto files describe",
             method=method,
             size_bytes=size_bytes,
+        )
+
+
+class MessageTooLarge(CallerError):
+    """A message is larger than any request of its method."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, method: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"a message of {size_bytes} bytes is above the limit of {limit_bytes} for {method}; send less in it",
+            method=method,
+            size_bytes=size_bytes,
+            limit_bytes=limit_bytes,
+        )
+
+
+class AnswersUnread(CallerError):
+    """The caller did not read an answer in time."""
+
+    reason = "ANSWERS_UNREAD"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"an answer was not read within {timeout_s:g} s; read the call in a task of its own, "
+            "or ask for a smaller page_size",
+            timeout_s=f"{timeout_s:g}",
         )
 
 
@@ -464,6 +551,28 @@ class CapacityExhausted(CapacityError):
         return self.metadata.get("scope", "")
 
 
+class TooManyCalls(CapacityError):
+    """The process, or the connection, has as many calls or bytes of unread answers as it may have at once."""
+
+    reason = "TOO_MANY_CALLS"
+
+    def __init__(self, scope: str, limit: int, *, retry_after_s: float = 1.0) -> None:
+        """Create the error.
+
+        Args:
+            scope: Name of the limit: `calls`, `watches`, `health_calls`, `waiting_lists` or `answer_bytes`.
+            limit: The limit.
+            retry_after_s: Time after which there may be place again.
+        """
+        super().__init__(
+            f"the limit of {limit} {scope.replace('_', ' ')} at once is reached; wait and call again, "
+            "with fewer calls at the same time",
+            retry_after_s=retry_after_s,
+            scope=scope,
+            limit=limit,
+        )
+
+
 class BudgetExhausted(CapacityError):
     """The tenant has spent its budget of billed minutes."""
 
@@ -552,8 +661,20 @@ class RegistryUnavailable(OwnershipError):
 
     reason = "REGISTRY_UNAVAILABLE"
 
-    def __init__(self, message: str, *, values: Mapping[str, object] | None = None) -> None:
-        super().__init__(message, retry_after_s=1.0, values=values)
+    def __init__(self, detail: str) -> None:
+        """Create the error.
+
+        Args:
+            detail: Cause, for operators: the text of the error, which callers do not see, as it names files.
+        """
+        super().__init__(
+            "the gateway cannot use its registry at present; call again, or ask the operator of the gateway",
+            retry_after_s=1.0,
+        )
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail or self.message
 
 
 class UpstreamUnauthenticated(UpstreamError):
@@ -596,6 +717,12 @@ class UpstreamProtocol(UpstreamError):
     """LiveAvatar answered with something that is not its protocol."""
 
     reason = "UPSTREAM_PROTOCOL"
+
+
+class UpstreamAddressRefused(UpstreamError):
+    """LiveAvatar named an address that the gateway does not use; its session is stopped."""
+
+    reason = "UPSTREAM_ADDRESS_REFUSED"
 
 
 class UpstreamTimeout(UpstreamError):

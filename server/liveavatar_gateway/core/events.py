@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 
 from liveavatar_gateway.core.errors import EventsCompacted, GatewayError, InvalidField
-from liveavatar_gateway.core.states import Outcome, Pose, SessionState
+from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,20 @@ class UtteranceEnded:
 
 @dataclass(frozen=True, slots=True)
 class Expiring:
-    """The session's limit is near."""
+    """The session's limit is near, or the end of a session that nobody uses."""
 
     expires_at: datetime
-    """Time at which the limit ends the session, as known at this event."""
+    """Time of the end, as known at this event."""
+    reason: EndReason = EndReason.MAX_DURATION
+    """Reason that the end will have."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryCancelled:
+    """The announced end of a session that nobody used will not come: somebody uses the session again."""
+
+    reason: EndReason
+    """Reason of the `Expiring` event that is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,7 @@ SessionEvent = (
     | UtteranceUnderrun
     | UtteranceEnded
     | Expiring
+    | ExpiryCancelled
     | Reconnected
     | Rotated
     | Adopted

@@ -14,12 +14,20 @@ class Lifetime:
         """Time at which the limit ends the avatar, monotonic seconds; None without a limit."""
         self._rotation = RotationPlan(config.rotation, config.speech) if auto_rotate else None
         self._notice_s = config.expiring_notice_s
-        self._grace_s = config.expiry_grace_s
+        self._late_s = config.expiry_grace_s
+        self._grace_s = self._late_s
         self._notice_given = False
         self._ticked_at_s = 0.0
 
-    def begin(self, max_duration_s: float | None, begun_at_s: float) -> None:
-        """Set the limit of a new avatar; None for no limit."""
+    def begin(self, max_duration_s: float | None, begun_at_s: float, *, enforced: bool = False) -> None:
+        """Set the limit of a new avatar.
+
+        Args:
+            max_duration_s: Length of the limit; None for no limit.
+            begun_at_s: Time from which it counts.
+            enforced: True for a limit that LiveAvatar does not know, so that nothing is waited for at its end.
+        """
+        self._grace_s = 0.0 if enforced else self._late_s
         self._renew(None if max_duration_s is None else begun_at_s + max_duration_s, max_duration_s)
 
     def restore(self, expires_in_s: float | None, now_s: float) -> None:

@@ -1,11 +1,13 @@
 """State machine of a session: inputs from the caller, LiveAvatar and the clock lead to outputs."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Self
 
 from liveavatar_gateway.core import messages as wire
+from liveavatar_gateway.core.abandonment import KEPT_FOREVER, Abandonment, AbandonmentConfig, Verdict
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import GatewayError, SessionEnded
 from liveavatar_gateway.core.events import (
@@ -65,6 +67,7 @@ class Session:
         new_id: Callable[[], str],
         utc_now: Callable[[], datetime],
         auto_rotate: bool = False,
+        abandonment: AbandonmentConfig = KEPT_FOREVER,
     ) -> None:
         self.id = id
         self.config = config
@@ -81,7 +84,8 @@ class Session:
         self.heard_since_s: float | None = None
         """Time at which the current socket became ready, monotonic seconds; None while no socket is ready."""
         self.unknown_events = 0
-        self.last_command_at_s = 0.0
+        self.last_command_at_s = -math.inf
+        """Time at which LiveAvatar last got a command or a keep-alive, monotonic seconds."""
         self.log = EventLog(capacity=config.event_log_size)
         self.speech = Speech(config.speech, new_id)
         self._new_id = new_id
@@ -95,6 +99,7 @@ class Session:
         self._attempt_count = 0
         self._replaced = False
         self._lifetime = Lifetime(config, auto_rotate=auto_rotate)
+        self._abandonment = Abandonment(abandonment, notice_s=config.expiring_notice_s, utc_now=utc_now)
         self.reconnect_count = 0
         self.rotation_count = 0
 
@@ -109,6 +114,7 @@ class Session:
         now_s: float,
         gap_s: float,
         auto_rotate: bool = False,
+        abandonment: AbandonmentConfig = KEPT_FOREVER,
     ) -> Self:
         """Continue a session that another process drove before; its socket is not open yet.
 
@@ -120,8 +126,16 @@ class Session:
             now_s: Monotonic time.
             gap_s: Seconds without an owner.
             auto_rotate: True when a standby avatar takes over before the limit.
+            abandonment: Limits of a session that nobody uses; they count anew.
         """
-        session = cls(snapshot.id, config, new_id=new_id, utc_now=utc_now, auto_rotate=auto_rotate)
+        session = cls(
+            snapshot.id,
+            config,
+            new_id=new_id,
+            utc_now=utc_now,
+            auto_rotate=auto_rotate,
+            abandonment=abandonment,
+        )
         session.created_at = snapshot.created_at
         session.ready_at = snapshot.ready_at
         session.expires_at = snapshot.expires_at
@@ -142,17 +156,26 @@ class Session:
         """True when the session is ending or has ended."""
         return self.state in (SessionState.ENDING, SessionState.ENDED)
 
-    def started(self, *, max_duration_s: float | None, expires_at: datetime | None = None, now_s: float) -> None:
+    def started(
+        self,
+        *,
+        max_duration_s: float | None,
+        expires_at: datetime | None = None,
+        now_s: float,
+        enforced: bool = False,
+    ) -> None:
         """Record that LiveAvatar started the avatar: billing has begun, and the limit counts from now.
 
         Args:
             max_duration_s: Limit of the avatar from now on; None without a limit.
             expires_at: Time of the limit, wall-clock.
             now_s: Monotonic time.
+            enforced: True for a limit below LiveAvatar's own, at which the gateway ends the session.
         """
         self._move(SessionState.CONNECTING)
+        self.last_command_at_s = now_s
         self.expires_at = expires_at
-        self._lifetime.begin(max_duration_s, now_s)
+        self._lifetime.begin(max_duration_s, now_s, enforced=enforced)
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
         """Record an open command socket, whose avatar may not be ready yet.
@@ -189,6 +212,7 @@ class Session:
             now_s: Monotonic time.
         """
         self._replaced = True
+        self.last_command_at_s = now_s
         self.expires_at = expires_at
         self._forget_pose()
         self._lifetime.begin(max_duration_s, now_s)
@@ -260,6 +284,7 @@ class Session:
         expires_at: datetime | None,
         room: Room | None = None,
         age_s: float,
+        last_command_at_s: float,
         now_s: float,
     ) -> bool:
         """Continue on the standby avatar; from now on, pass in no event of the previous avatar.
@@ -270,6 +295,7 @@ class Session:
             expires_at: Time of the limit, wall-clock.
             room: Room of the standby avatar; None when the room cannot be joined.
             age_s: Seconds since the standby avatar was started.
+            last_command_at_s: Time of its last command, monotonic seconds.
             now_s: Monotonic time.
 
         Returns:
@@ -282,6 +308,7 @@ class Session:
         resent_bytes = self.speech.hand_over(now_s)
         self._collect()
         self.rotation_count += 1
+        self.last_command_at_s = last_command_at_s
         self.expires_at = expires_at
         self._lifetime.begin(max_duration_s, now_s - age_s)
         self._emit(
@@ -307,15 +334,18 @@ class Session:
             SessionEnded, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
         """
         self._require_alive()
+        self._abandonment.note_activity()
         return self.speech.begin(utterance_id, audio_input)
 
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
         """Accept no more audio for an utterance."""
+        self._abandonment.note_activity()
         self.speech.seal(utterance, failure)
         self._collect()
 
     def cancel(self, utterance: Utterance) -> None:
         """Drop a queued utterance, or interrupt it if the avatar speaks it."""
+        self._abandonment.note_activity()
         self.speech.cancel(utterance)
         self._collect()
 
@@ -326,6 +356,7 @@ class Session:
             SessionEnded, UtteranceNotFound: Nothing was interrupted.
         """
         self._require_alive()
+        self._abandonment.note_activity()
         interrupt_id = self.speech.interrupt(utterance_id)
         self._collect()
         return interrupt_id
@@ -337,6 +368,7 @@ class Session:
             SessionEnded: The session is ending or has ended.
         """
         self._require_alive()
+        self._abandonment.note_activity()
         self._listening.want()
 
     def stop_listening(self) -> None:
@@ -346,13 +378,49 @@ class Session:
             SessionEnded: The session is ending or has ended.
         """
         self._require_alive()
+        self._abandonment.note_activity()
         if self._listening.stop(self.pose) and self.state is not SessionState.RECONNECTING:
             self._outbox.append(wire.ListenStop(self._new_id()))
 
-    def keep_alive(self) -> None:
-        """Make a keep-alive the next command, if the avatar is ready."""
-        if self.state is SessionState.READY:
+    def note_activity(self) -> None:
+        """Record a new stream of the caller."""
+        self._abandonment.note_activity()
+
+    def keep_alive(self) -> bool:
+        """Make a keep-alive the next command; return False if the avatar is not ready to take it."""
+        if self.state is not SessionState.READY:
+            return False
+        # An earlier one still waits if the socket is slow.
+        if not any(isinstance(waiting, wire.KeepAlive) for waiting in self._outbox):
             self._outbox.append(wire.KeepAlive(self._new_id()))
+        return True
+
+    def note_kept_alive(self, at_s: float) -> None:
+        """Record a keep-alive that did not use the socket."""
+        self.last_command_at_s = max(self.last_command_at_s, at_s)
+
+    # --- the room
+
+    def note_viewers(self, present: bool | None, now_s: float) -> None:  # noqa: FBT001 - three values
+        """Record an observation of the room.
+
+        Args:
+            present: False when nobody can see the avatar; None when that could not be found out for a while.
+            now_s: Monotonic time.
+        """
+        if not self.over and self.ready_at is not None:
+            self._judge(self._abandonment.note_viewers(present, now_s), now_s)
+
+    @property
+    def is_absence_announced(self) -> bool:
+        """True while an end for absent viewers is announced."""
+        return self._abandonment.is_absence_announced
+
+    def _judge(self, verdict: Verdict, now_s: float) -> None:
+        for event in verdict.events:
+            self._emit(event)
+        if verdict.end is not None:
+            self.end(verdict.end, now_s)
 
     # --- LiveAvatar's side
 
@@ -417,7 +485,12 @@ class Session:
 
     @property
     def _deadline_s(self) -> float | None:
-        due = [self.speech.deadline_s, self.speech.silent_at_s, self._lifetime.deadline_s]
+        due = [
+            self.speech.deadline_s,
+            self.speech.silent_at_s,
+            self._lifetime.deadline_s,
+            self._abandonment.next_s,
+        ]
         if self.ready_at is not None:
             due.append(self._lifetime.handover_deadline_s(self.speech.handover))
         if self.state in _UNREADY:
@@ -443,6 +516,8 @@ class Session:
         if self.state in _UNREADY:
             self._tick_connecting(now_s)
         self._tick_limit(now_s)
+        if not self.over and self.ready_at is not None:
+            self._judge(self._abandonment.tick(self.speech, now_s), now_s)
         if not self.over:
             self._due = self._decide(now_s)
 

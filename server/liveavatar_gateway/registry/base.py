@@ -5,11 +5,14 @@ later writes of the dead process are refused. A registry stores payloads without
 `sessions/record.py` for that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
+from liveavatar_gateway.registry.pool import PoolChange
 from liveavatar_gateway.registry.usage import NO_LIMITS, Charge, Charged, Limits, Spent, UsageKey, UsageRow
+
+_Result = TypeVar("_Result")
 
 Payload = Mapping[str, Any]
 """JSON object."""
@@ -44,6 +47,8 @@ class Upstream:
     upstream_session_id: str
     access: Payload | None = field(default=None, repr=False)
     """Addresses and tokens, unsealed; None before they are known, or when they cannot be unsealed."""
+    account: str = ""
+    """Account on which it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,10 @@ class StoredSession:
     unreadable: str = ""
     """Reason why payload, handles or numbers cannot be read; they are empty then, and the upstream ids remain."""
 
+    def runs_on(self, accounts: Collection[str]) -> bool:
+        """Return whether all its LiveAvatar sessions run on some accounts."""
+        return all((known.account or self.account) in accounts for known in self.upstreams)
+
 
 class Registry(Protocol):
     """State of sessions, shared by all processes that use the same registry.
@@ -109,11 +118,19 @@ class Registry(Protocol):
     owner: str
     """Id of this process, never used again."""
     account: str
-    """Account whose sessions this process makes and finds."""
+    """Account under which this process stores sessions."""
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc_info: object) -> None: ...
+
+    def use_accounts(self, own: Sequence[str], retired: Sequence[str] = ()) -> None:
+        """Set the accounts whose keys this process has.
+
+        Args:
+            own: Accounts whose sessions this process finds, besides `account`.
+            retired: Accounts of former keys, whose orphans this process finds too.
+        """
 
     # --- this process
 
@@ -144,8 +161,24 @@ class Registry(Protocol):
     async def save(self, fence: Fence, payload: Payload) -> None:
         """Replace the payload of a session, and move its journaled values into the table."""
 
-    async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
-        """Add a LiveAvatar session that is about to start; returns once a crash cannot lose the id."""
+    async def add_upstream(
+        self, fence: Fence, upstream_session_id: str, *, account: str = "", permit_id: str = ""
+    ) -> None:
+        """Add a LiveAvatar session that is about to start; returns once a crash cannot lose the id.
+
+        Args:
+            fence: Right to write about the session.
+            upstream_session_id: LiveAvatar's id.
+            account: Account on which it runs; empty for the account of this registry.
+            permit_id: Permit that pays for it; empty when none is in the registry.
+        """
+
+    async def move_upstream(self, source: Fence, target: Fence, upstream_session_id: str) -> None:
+        """Move a LiveAvatar session with its access to another session of this process.
+
+        Raises:
+            OwnerMoved: `source` has no such LiveAvatar session, or a fence is invalid.
+        """
 
     async def save_access(self, fence: Fence, upstream_session_id: str, access: Payload) -> None:
         """Store, sealed, addresses and tokens of a LiveAvatar session."""
@@ -186,7 +219,7 @@ class Registry(Protocol):
         """Return all living sessions of dead owners, oldest first, those of retired accounts included."""
 
     async def other_accounts(self) -> Mapping[str, int]:
-        """Count orphans of accounts that are neither this nor retired, by account."""
+        """Count orphans that run on accounts that are neither known nor retired, by account."""
 
     async def session_ids(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         """Return our session of each of these LiveAvatar sessions; those of others are left out."""
@@ -206,12 +239,26 @@ class Registry(Protocol):
     async def purge(self) -> None:
         """Remove final records whose retention is over, and dead processes that own nothing."""
 
+    # --- permits and queue of all accounts together
+
+    async def pool(self, change: PoolChange[_Result]) -> tuple[_Result, int]:
+        """Run a change of the pool's book in one transaction; see `PoolStore.pool`."""
+
+    async def pool_version(self) -> int:
+        """Return the version of the pool's book; see `PoolStore.pool_version`."""
+
     # --- usage, of all accounts together: a new API key must neither reset a budget nor hide what was spent
 
     async def charge(self, charge: Charge, *, limits: Limits = NO_LIMITS) -> Spent:
         """Count what a charge adds to what is counted under its id, and return the tenant's minutes.
 
         Nothing is counted if minutes that it adds exceed a limit; the result says so.
+        """
+
+    async def transfer_charge(self, charge: Charge, *, former: str) -> None:
+        """Keep what is counted under the id of a charge under the id `former` for good, and count anew.
+
+        From then on the id counts for the tenant and label of `charge`. Idempotent.
         """
 
     async def refund(self, charge_id: str) -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from liveavatar_gateway.core.errors import RegistryUnavailable
+from liveavatar_gateway.guarded_files import UnsafeFile, open_own, require_closed_folder, require_own
 
 _Result = TypeVar("_Result")
 
 BUSY_MS: Final = 3000
 """Longest wait for a write of another process, on a thread. The write is tried again later."""
+
+
+_COMPANIONS: Final = ("-wal", "-shm", "-journal")
 
 
 class Database:
@@ -41,14 +45,28 @@ class Database:
         """
 
         def work() -> None:
+            require_closed_folder(self.path.parent)
+            self._require_own_companions()
             # Before SQLite makes the file with the permissions of everyone; its companions get those of the file.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with open_own(self.path, os.O_RDWR | os.O_CREAT) as descriptor:
+                opened = os.fstat(descriptor)
             self._writing = self._connect()
             self._file_id = _file_id(self.path)
+            if self._file_id != (opened.st_dev, opened.st_ino):
+                raise UnsafeFile(f"{self.path} was replaced while it was opened")
             prepare(self._writing)
             self._reading = self._connect()
+            # Again, since another user may have made one in the meantime.
+            self._require_own_companions()
 
         await self._run(self._writer, work)
+
+    def _require_own_companions(self) -> None:
+        """Refuse files of another user beside the database: SQLite would write their content into it."""
+        for suffix in _COMPANIONS:
+            companion = self.path.with_name(f"{self.path.name}{suffix}")
+            with contextlib.suppress(FileNotFoundError):
+                require_own(companion.lstat(), companion)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -68,8 +86,7 @@ class Database:
         """
         if _file_id(self.path) != self._file_id:
             raise RegistryUnavailable(
-                f"the registry {self.path} was removed or replaced while the gateway ran; restart the gateway",
-                values={"error": "removed or replaced"},
+                f"the registry {self.path} was removed or replaced while the gateway ran; restart the gateway"
             )
 
     async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -136,10 +153,11 @@ def unavailable(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UnsafeFile as error:
+        raise RegistryUnavailable(f"the registry {path} cannot be used: {error}") from error
     except (sqlite3.Error, OSError) as error:
         raise RegistryUnavailable(
-            f"the registry {path} cannot be used: {error}; check its disk and its permissions",
-            values={"error": str(error)},
+            f"the registry {path} cannot be used: {error}; check its disk and its permissions"
         ) from error
 
 

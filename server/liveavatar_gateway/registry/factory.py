@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from liveavatar_gateway.core.errors import RegistryUnavailable
+from liveavatar_gateway.guarded_files import UnsafeFile
 from liveavatar_gateway.registry.base import LeaseConfig, Registry
 from liveavatar_gateway.registry.memory import MemoryRegistry
 from liveavatar_gateway.registry.sealing import KEY_BYTES, BadKey, Sealer, parse_key, read_or_make_key
@@ -24,7 +25,9 @@ class RegistryConfig:
     file: str = ""
     """Path of the database, `off`, or empty for a file in this user's state folder."""
     key: str = field(default="", repr=False)
-    """Key for secrets, as text; empty for a key that is made next to the database."""
+    """Key for secrets, as text; empty for a key in a file."""
+    key_file: Path | None = None
+    """File of the key, made on first use; None for a file next to the database."""
     account: str
     """Name of the LiveAvatar account and key; sessions of another key cannot be stopped with this."""
     retired_accounts: tuple[str, ...] = ()
@@ -90,11 +93,13 @@ def make_registry(config: RegistryConfig) -> Registry:
     try:
         if not config.file:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = parse_key(config.key) if config.key else read_or_make_key(path.with_name(f"{path.name}.key"))
+        key_file = config.key_file or path.with_name(f"{path.name}.key")
+        key = parse_key(config.key) if config.key else read_or_make_key(key_file)
+    except UnsafeFile as error:
+        raise BadKey(str(error)) from None
     except OSError as error:
         raise RegistryUnavailable(
-            f"the registry {path} cannot be used: {error}; name a file where this user may write, or `{OFF}`",
-            values={"error": str(error)},
+            f"the registry {path} cannot be used: {error}; name a file where this user may write, or `{OFF}`"
         ) from error
     except (BadKey, UnicodeDecodeError) as error:
         raise BadKey(f"the key of the registry {path} cannot be used: {error}") from None

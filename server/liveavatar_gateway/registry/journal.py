@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import orjson
 
+from liveavatar_gateway.guarded_files import UnsafeFile, open_own
 from liveavatar_gateway.registry.sidecar import sidecar_path
 
 COPY_BYTES: Final = 4096
@@ -180,14 +181,20 @@ class Journal:
                     self._path.unlink()
 
 
+def _whole(descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read()
+
+
 def read_journal(path: Path) -> dict[str, list[Entry]]:
     """Return the entries of a journal by session; no entries without a file.
 
     A copy that cannot be read is skipped, and no other value with it.
     """
     try:
-        content = path.read_bytes()
-    except OSError:
+        with open_own(path, os.O_RDONLY) as descriptor:
+            content = _whole(descriptor)
+    except (OSError, UnsafeFile):
         return {}
     found: dict[str, list[Entry]] = {}
     for entry in _newest(content):

@@ -29,7 +29,7 @@ class ProcessLock:
         Raises:
             OSError: the file cannot be made, or its file system has no locks.
         """
-        descriptor = os.open(self._path(owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path(owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -52,7 +52,7 @@ class ProcessLock:
     def is_alive(self, owner: str) -> bool | None:
         """Return whether `owner` lives; None without a lock file to tell by."""
         try:
-            descriptor = os.open(self._path(owner), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._path(owner), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return None
         try:

@@ -6,13 +6,17 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, TypeVar
 
 from liveavatar_gateway.core.errors import OwnerMoved
+from liveavatar_gateway.pool.book import Book
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession, Upstream
 from liveavatar_gateway.registry.lease import is_dead
+from liveavatar_gateway.registry.pool import PoolChange
 from liveavatar_gateway.registry.usage import NO_LIMITS, Charge, Charged, Limits, Spent, UsageKey, UsageRow
 from liveavatar_gateway.registry.usage_memory import UsageMemory
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -30,6 +34,9 @@ class Memory:
     quarantine: list[tuple[str, StoredSession]] = field(default_factory=list)
     """Reason and content of each unreadable session."""
     usage: UsageMemory = field(default_factory=UsageMemory)
+    book: Book = field(default_factory=lambda: Book(generation=str(uuid.uuid4())))
+    """Permits and queue."""
+    book_version: int = 0
 
 
 class MemoryRegistry:
@@ -46,8 +53,12 @@ class MemoryRegistry:
         self.owner = str(uuid.uuid4())
         self._config = config
         self.account = account
-        self._orphans_of = (account, *retired_accounts)
+        self.use_accounts((account,), retired_accounts)
         self._memory = memory or Memory()
+
+    def use_accounts(self, own: Sequence[str], retired: Sequence[str] = ()) -> None:
+        self._own_accounts = frozenset((self.account, *own))
+        self._known = self._own_accounts | frozenset(retired)
 
     # --- this process
 
@@ -105,16 +116,29 @@ class MemoryRegistry:
     async def save(self, fence: Fence, payload: Payload) -> None:
         self._put(replace(self._own(fence), payload=payload, saved_mono_s=time.monotonic()))
 
-    async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
+    async def add_upstream(
+        self, fence: Fence, upstream_session_id: str, *, account: str = "", permit_id: str = ""
+    ) -> None:
         stored = self._own(fence)
-        self._put(replace(stored, upstreams=(*stored.upstreams, Upstream(upstream_session_id))))
+        added = Upstream(upstream_session_id, account=account or self.account)
+        self._put(replace(stored, upstreams=(*stored.upstreams, added)))
+        self._memory.book.link(permit_id, upstream_session_id)
+
+    async def move_upstream(self, source: Fence, target: Fence, upstream_session_id: str) -> None:
+        before, after = self._own(source), self._own(target)
+        moved = [known for known in before.upstreams if known.upstream_session_id == upstream_session_id]
+        if not moved:
+            raise OwnerMoved(source.session_id)
+        remaining = tuple(known for known in before.upstreams if known not in moved)
+        self._put(replace(before, upstreams=remaining))
+        self._put(replace(after, upstreams=(*after.upstreams, *moved)))
 
     async def save_access(self, fence: Fence, upstream_session_id: str, access: Payload) -> None:
         stored = self._own(fence)
         upstreams = {known.upstream_session_id: known for known in stored.upstreams}
         if upstream_session_id not in upstreams:
             raise OwnerMoved(fence.session_id)
-        upstreams[upstream_session_id] = Upstream(upstream_session_id, access)
+        upstreams[upstream_session_id] = replace(upstreams[upstream_session_id], access=access)
         self._put(replace(stored, upstreams=tuple(upstreams.values())))
 
     async def drop_upstream(self, upstream_session_id: str) -> None:
@@ -166,7 +190,7 @@ class MemoryRegistry:
 
     async def find(self, session_id: str) -> StoredSession | None:
         stored = self._memory.sessions.get(session_id)
-        return self._seen(stored) if stored and stored.account == self.account else None
+        return self._seen(stored) if stored and stored.account in self._own_accounts else None
 
     async def find_request(self, request_id: str, *, tenant: str) -> StoredSession | None:
         newest, asked = reversed(self._memory.sessions), (tenant, request_id)
@@ -181,11 +205,20 @@ class MemoryRegistry:
 
     async def orphans(self) -> Sequence[StoredSession]:
         orphans = (stored for stored in self._memory.sessions.values() if self._abandoned(stored))
-        return [self._seen(stored) for stored in orphans if stored.account in self._orphans_of]
+        return [
+            self._seen(stored)
+            for stored in orphans
+            if stored.account in self._known and stored.runs_on(self._known)
+        ]
 
     async def other_accounts(self) -> Mapping[str, int]:
         orphans = (stored for stored in self._memory.sessions.values() if self._abandoned(stored))
-        return Counter(stored.account for stored in orphans if stored.account not in self._orphans_of)
+        accounts = (
+            account
+            for stored in orphans
+            for account in {known.account or stored.account for known in stored.upstreams} or {stored.account}
+        )
+        return Counter(account for account in accounts if account not in self._known)
 
     def _is_dead(self, owner: str) -> bool:
         until_mono_s = self._memory.leases.get(owner)
@@ -199,7 +232,7 @@ class MemoryRegistry:
         return [stored for stored in self._mine() if not stored.ended]
 
     def _mine(self) -> list[StoredSession]:
-        return [stored for stored in self._memory.sessions.values() if stored.account == self.account]
+        return [stored for stored in self._memory.sessions.values() if stored.account in self._own_accounts]
 
     def _seen(self, stored: StoredSession) -> StoredSession:
         until_mono_s = self._memory.leases.get(stored.owner)
@@ -245,10 +278,33 @@ class MemoryRegistry:
         for owner in [name for name in self._memory.leases if name not in owners and self._is_dead(name)]:
             del self._memory.leases[owner]
 
+    # --- permits and queue
+
+    async def pool(self, change: PoolChange[_Result]) -> tuple[_Result, int]:
+        book = self._memory.book.copy()
+        for owner in book.owners - {self.owner}:
+            if self._is_dead(owner):
+                book.suspect(owner)
+        book.running = frozenset(
+            known.upstream_session_id for stored in self._memory.sessions.values() for known in stored.upstreams
+        )
+        result = change(book, time.monotonic())
+        book.running = frozenset()
+        if book != self._memory.book:
+            self._memory.book = book
+            self._memory.book_version += 1
+        return result, self._memory.book_version
+
+    async def pool_version(self) -> int:
+        return self._memory.book_version
+
     # --- usage
 
     async def charge(self, charge: Charge, *, limits: Limits = NO_LIMITS) -> Spent:
         return self._memory.usage.charge(charge, limits)
+
+    async def transfer_charge(self, charge: Charge, *, former: str) -> None:
+        self._memory.usage.transfer(charge, former)
 
     async def refund(self, charge_id: str) -> None:
         self._memory.usage.refund(charge_id)

@@ -107,9 +107,12 @@ class RowReader:
 
     def _upstreams(self, connection: sqlite3.Connection, session_id: str) -> tuple[Upstream, ...]:
         rows = connection.execute(
-            "SELECT upstream_session_id, access FROM upstreams WHERE session_id = ? ORDER BY rowid", (session_id,)
+            "SELECT upstream_session_id, access, account FROM upstreams WHERE session_id = ? ORDER BY rowid",
+            (session_id,),
         ).fetchall()
-        return tuple(Upstream(name, self._unsealed(session_id, name, sealed)) for name, sealed in rows)
+        return tuple(
+            Upstream(name, self._unsealed(session_id, name, sealed), account) for name, sealed, account in rows
+        )
 
     def _unsealed(self, session_id: str, upstream_session_id: str, sealed: bytes | None) -> Payload | None:
         if sealed is None:

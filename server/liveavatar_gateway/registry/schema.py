@@ -8,9 +8,10 @@ from typing import Final
 
 from liveavatar_gateway.core.errors import RegistryUnavailable
 from liveavatar_gateway.registry.database import begin
+from liveavatar_gateway.registry.pool_tables import POOL_SCHEMA
 from liveavatar_gateway.registry.usage_tables import USAGE_SCHEMA
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 _QUARANTINE: Final = """
     CREATE TABLE IF NOT EXISTS quarantine (
@@ -23,6 +24,23 @@ _QUARANTINE: Final = """
         payload BLOB NOT NULL,
         handles BLOB NOT NULL
     ) STRICT"""
+
+_ACCOUNT_OF_UPSTREAMS: Final = """
+    UPDATE upstreams SET account = coalesce(
+        (SELECT account FROM sessions WHERE sessions.session_id = upstreams.session_id), '')"""
+
+_PERMITS_OF_UPSTREAMS: Final = """
+    INSERT INTO permits (id, account, tenant, owner, session_id, upstream_session_id, kind, profile, state,
+        since_s, charged_s, refusal_count)
+    SELECT upstream_session_id, upstreams.account, tenant, '', session_id, upstream_session_id, 'caller', '',
+        'suspect', 0, 0, 0
+    FROM upstreams JOIN sessions USING (session_id) WHERE NOT ended"""
+"""Sessions of versions without permits run on: each gets the permit of a dead process."""
+
+_HEAD_OF_NO_BOOT: Final = """
+    INSERT INTO pool (number, version, boot_id, generation, last_number, blocked_until_s)
+    VALUES (1, 1, '', '', 0, 0)"""
+"""Makes the first change of the pool write times of its own boot in place of the zeros."""
 
 _REQUESTS: Final = "CREATE INDEX requests ON sessions (tenant, request_id) WHERE request_id <> ''"
 
@@ -67,11 +85,13 @@ SCHEMA: Final = (
     CREATE TABLE upstreams (
         upstream_session_id TEXT NOT NULL UNIQUE,
         session_id TEXT NOT NULL,
-        access BLOB                  -- sealed; NULL before LiveAvatar has answered the start
+        access BLOB,                 -- sealed; NULL before LiveAvatar has answered the start
+        account TEXT NOT NULL DEFAULT ''
     ) STRICT""",
     "CREATE INDEX upstreams_of ON upstreams (session_id)",
     _QUARANTINE,
     *USAGE_SCHEMA,
+    *POOL_SCHEMA,
 )
 
 UPGRADES: Final = {
@@ -94,6 +114,13 @@ UPGRADES: Final = {
         "ALTER TABLE utterances RENAME COLUMN facts TO payload",
         "ALTER TABLE quarantine RENAME COLUMN facts TO payload",
         *USAGE_SCHEMA,
+    ),
+    6: (
+        "ALTER TABLE upstreams ADD COLUMN account TEXT NOT NULL DEFAULT ''",
+        _ACCOUNT_OF_UPSTREAMS,
+        *POOL_SCHEMA,
+        _PERMITS_OF_UPSTREAMS,
+        _HEAD_OF_NO_BOOT,
     ),
 }
 """Statements that lead from a version to the next."""
@@ -118,8 +145,7 @@ def upgrade(connection: sqlite3.Connection, name: str) -> None:
         if version not in (0, *UPGRADES, VERSION):
             raise RegistryUnavailable(
                 f"{name} was made by another version of the gateway (schema {version}, this version has "
-                f"{VERSION}); give this gateway a file of its own with GATEWAY_REGISTRY_FILE",
-                values={"schema": version},
+                f"{VERSION}); give this gateway a file of its own with GATEWAY_REGISTRY_FILE"
             )
         for statement in SCHEMA if version == 0 else ():
             connection.execute(statement)

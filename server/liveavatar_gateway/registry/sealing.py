@@ -12,7 +12,10 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from liveavatar_gateway.guarded_files import open_own, require_closed_folder
+
 KEY_BYTES: Final = 32
+_MAX_KEY_CHARS: Final = 4096
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 _KEY_ID_BYTES: Final = 4
@@ -49,6 +52,11 @@ class Sealer:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return _VERSION + self._key_id + nonce + self._cipher.encrypt(nonce, value, context.encode())
 
+    def has_other_key(self, sealed: bytes) -> bool:
+        """Return True for a value that was sealed with another key; its first bytes are enough."""
+        head = len(_VERSION) + _KEY_ID_BYTES
+        return sealed[: len(_VERSION)] == _VERSION and sealed[len(_VERSION) : head] != self._key_id
+
     def open(self, sealed: bytes, *, context: str) -> bytes:
         """Open a value that was sealed for `context`.
 
@@ -58,7 +66,7 @@ class Sealer:
         head = len(_VERSION) + _KEY_ID_BYTES
         if sealed[: len(_VERSION)] != _VERSION:
             raise Unopenable("sealed by another version of the gateway")
-        if sealed[len(_VERSION) : head] != self._key_id:
+        if self.has_other_key(sealed):
             raise Unopenable("sealed with another key; all processes must have the same GATEWAY_REGISTRY_KEY")
         nonce, ciphertext = sealed[head : head + _NONCE_BYTES], sealed[head + _NONCE_BYTES :]
         try:
@@ -88,12 +96,14 @@ def read_or_make_key(path: Path) -> bytes:
 
     Raises:
         BadKey: the file holds no key.
+        UnsafeFile: another user may have made, changed or read the file.
         OSError: the file can be neither read nor made.
     """
-    if not path.exists():
+    require_closed_folder(path.parent)
+    if not os.path.lexists(path):
         # Written under another name, then linked: the faster process wins, and nobody reads half a key.
         draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(secrets.token_hex(KEY_BYTES) + "\n")
@@ -103,4 +113,5 @@ def read_or_make_key(path: Path) -> bytes:
                 path.hardlink_to(draft)
         finally:
             draft.unlink()
-    return parse_key(path.read_text(encoding="ascii"))
+    with open_own(path, os.O_RDONLY) as key:
+        return parse_key(os.read(key, _MAX_KEY_CHARS).decode("ascii"))

@@ -11,7 +11,7 @@ import contextlib
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
-from liveavatar_gateway.registry import usage_tables
+from liveavatar_gateway.registry import pool_tables, upstream_tables, usage_tables
 from liveavatar_gateway.registry.base import Fence, HandleHash, LeaseConfig, Payload, StoredSession
 from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.database import BUSY_MS, Database, begin, unavailable
@@ -28,6 +28,7 @@ from liveavatar_gateway.registry.fault_log import FaultLog
 from liveavatar_gateway.registry.journal import Journal, JournalFolder
 from liveavatar_gateway.registry.journal_buffer import MAX_UTTERANCES, JournalBuffer, Journaled, pack_handles
 from liveavatar_gateway.registry.liveness import ProcessLock
+from liveavatar_gateway.registry.pool import PoolChange
 from liveavatar_gateway.registry.processes import Processes
 from liveavatar_gateway.registry.rows import MAX_NUMBER, RowReader, access_context
 from liveavatar_gateway.registry.schema import DISOWN, upgrade
@@ -40,19 +41,19 @@ _log = structlog.get_logger(__name__)
 
 _MAX_QUARANTINED: Final = 1000
 
+_AMONG: Final = "IN (SELECT value FROM json_each(?))"
+"""Condition on an account; its value is a JSON array of names."""
+
 _INSERT: Final = """
     INSERT INTO sessions (
         session_id, account, tenant, owner, epoch, payload, request_id, saved_boot_id, saved_mono_s)
     VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?)"""
-_NEWEST_OF_REQUEST: Final = """
-    SELECT session_id FROM sessions WHERE account = ? AND tenant = ? AND request_id = ? AND request_id <> ''
-    ORDER BY number DESC LIMIT 1"""
+_NEWEST_OF_REQUEST: Final = f"""
+    SELECT session_id FROM sessions WHERE account {_AMONG} AND tenant = ? AND request_id = ? AND request_id <> ''
+    ORDER BY number DESC LIMIT 1"""  # noqa: S608 - ours
 _SAVE_UTTERANCE: Final = """
     INSERT INTO utterances (session_id, utterance_id, payload) VALUES (?, ?, ?)
     ON CONFLICT (session_id, utterance_id) DO UPDATE SET payload = excluded.payload"""
-_ADD_UPSTREAM: Final = """
-    INSERT INTO upstreams (upstream_session_id, session_id)
-    SELECT ?, session_id FROM sessions WHERE session_id = ? AND owner = ? AND epoch = ?"""
 _SAVE_ACCESS: Final = """
     UPDATE upstreams SET access = ? WHERE upstream_session_id = ? AND session_id = (
         SELECT session_id FROM sessions WHERE session_id = ? AND owner = ? AND epoch = ?)"""
@@ -67,12 +68,30 @@ _QUARANTINE: Final = """
     SELECT session_id, account, ?, ?, epoch, sequence, payload, handles FROM sessions WHERE session_id = ?"""
 _REMOVE_OLD_QUARANTINED: Final = """
     DELETE FROM quarantine WHERE rowid <= (SELECT max(rowid) FROM quarantine) - ?"""
-_REQUEST_END: Final = """
+_REQUEST_END: Final = f"""
     UPDATE sessions SET end_request = ?
-    WHERE account = ? AND session_id = ? AND NOT ended AND end_request ISNULL"""
-_PAGE: Final = """
-    WHERE account = ? AND number < coalesce((SELECT number FROM sessions WHERE session_id = ?), ?)
-    ORDER BY number DESC LIMIT ?"""
+    WHERE account {_AMONG} AND session_id = ? AND NOT ended AND end_request ISNULL"""  # noqa: S608 - ours
+_SEALED_HEADS: Final = """
+    SELECT substr(access, 1, 16) FROM upstreams JOIN sessions USING (session_id)
+    WHERE sessions.account = ? AND length(access) > 0"""
+_SESSION_IDS: Final = f"""
+    SELECT upstream_session_id, session_id FROM upstreams JOIN sessions USING (session_id)
+    WHERE sessions.account {_AMONG}"""  # noqa: S608 - ours
+_OTHER_KEY_HINT: Final = (
+    "check GATEWAY_REGISTRY_KEY_FILE or GATEWAY_REGISTRY_KEY: these sessions were stored with another key, and "
+    "can only be ended"
+)
+_PAGE: Final = f"""
+    WHERE account {_AMONG} AND number < coalesce((SELECT number FROM sessions WHERE session_id = ?), ?)
+    ORDER BY number DESC LIMIT ?"""  # noqa: S608 - ours
+
+
+_HAS_UPSTREAM_ACCOUNTS: Final = "SELECT 1 FROM pragma_table_info('upstreams') WHERE name = 'account'"
+_LIVING_BY_ACCOUNT: Final = "SELECT account, owner, count(*) FROM sessions WHERE NOT ended GROUP BY account, owner"
+_LIVING_BY_UPSTREAM_ACCOUNT: Final = """
+    SELECT coalesce(nullif(upstreams.account, ''), sessions.account) AS runs_on, owner,
+        count(DISTINCT sessions.session_id)
+    FROM sessions LEFT JOIN upstreams USING (session_id) WHERE NOT ended GROUP BY runs_on, owner"""
 
 
 class SqliteRegistry:
@@ -100,7 +119,8 @@ class SqliteRegistry:
         """
         self.owner = str(uuid.uuid4())
         self.account = account
-        self._orphans_of = (account, *retired_accounts)
+        self._known: frozenset[str]
+        self.use_accounts((account,), retired_accounts)
         self._sealer = sealer
         self._clock = clock or MachineClock()
         self._database = Database(path)
@@ -110,6 +130,7 @@ class SqliteRegistry:
         self._buffer = JournalBuffer(faults, self._database.run_beside)
         self._rows = RowReader(config, self._clock, sealer, self._journals, faults)
         self._processes = Processes(self.owner, config, self._clock, self._lock, self._journals)
+        self._pool = pool_tables.PoolTables(self.owner, self._clock, faults)
 
     # --- this process
 
@@ -134,7 +155,14 @@ class SqliteRegistry:
         self._buffer.attach(journal)
         journal.open()
         upgrade(connection, str(self._database.path))
+        self._report_other_key(connection)
         self._processes.renew(connection, "")
+
+    def _report_other_key(self, connection: sqlite3.Connection) -> None:
+        """Log the number of values that another key sealed: a mistyped path of the key makes a new one."""
+        heads = connection.execute(_SEALED_HEADS, (self.account,))
+        if count := sum(self._sealer.has_other_key(head) for (head,) in heads):
+            _log.error("registry.other_key", rows=count, hint=_OTHER_KEY_HINT)
 
     async def __aexit__(self, *exc_info: object) -> None:
         unsaved = await self._buffer.settle()
@@ -143,8 +171,7 @@ class SqliteRegistry:
             await self._database.write(lambda connection: self._save_all(connection, unsaved))
             saved = True
         except RegistryUnavailable as error:
-            error_text = error.metadata.get("error", "")
-            _log.warning("registry.left_in_journal", sessions=len(unsaved), error=error_text)
+            _log.warning("registry.left_in_journal", sessions=len(unsaved), error=error.detail)
         with contextlib.suppress(RegistryUnavailable):
             await self._database.write(self._leave)
         # The next owner reads from the journal what could not be written.
@@ -194,7 +221,7 @@ class SqliteRegistry:
         insert = self._insertion(session_id, payload, tenant, request_id)
 
         def work(connection: sqlite3.Connection) -> Fence | None:
-            newest = connection.execute(_NEWEST_OF_REQUEST, (self.account, tenant, request_id)).fetchone()
+            newest = connection.execute(_NEWEST_OF_REQUEST, (self._own, tenant, request_id)).fetchone()
             return insert(connection) if newest is None or newest[0] == instead_of else None
 
         return await self._database.transact(work)
@@ -272,10 +299,23 @@ class SqliteRegistry:
                 [(fence.session_id, name, orjson.dumps(payload)) for name, payload in values.utterances.items()],
             )
 
-    async def add_upstream(self, fence: Fence, upstream_session_id: str) -> None:
-        await self._database.write(
-            lambda connection: self._fenced(connection, _ADD_UPSTREAM, (upstream_session_id,), fence)
-        )
+    async def add_upstream(
+        self, fence: Fence, upstream_session_id: str, *, account: str = "", permit_id: str = ""
+    ) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            runs_on = account or self.account
+            upstream_tables.add(connection, self.owner, fence, upstream_session_id, account=runs_on)
+            pool_tables.link(connection, permit_id, upstream_session_id)
+
+        await self._database.transact(work)
+
+    async def move_upstream(self, source: Fence, target: Fence, upstream_session_id: str) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            upstream_tables.move(
+                connection, self._sealer, self.owner, upstream_session_id, source=source, target=target
+            )
+
+        await self._database.transact(work)
 
     async def save_access(self, fence: Fence, upstream_session_id: str, access: Payload) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -320,19 +360,20 @@ class SqliteRegistry:
         return await self._database.read(lambda connection: self._rows.read(connection, condition, *values))
 
     async def find(self, session_id: str) -> StoredSession | None:
-        found = await self._find("WHERE account = ? AND session_id = ?", self.account, session_id)
+        found = await self._find(f"WHERE account {_AMONG} AND session_id = ?", self._own, session_id)
         return found[0] if found else None
 
     async def find_request(self, request_id: str, *, tenant: str) -> StoredSession | None:
         # The index holds no empty ids, and serves only questions that exclude them too.
         condition = (
-            "WHERE account = ? AND tenant = ? AND request_id = ? AND request_id <> '' ORDER BY number DESC LIMIT 1"
+            f"WHERE account {_AMONG} AND tenant = ? AND request_id = ? AND request_id <> '' "
+            "ORDER BY number DESC LIMIT 1"
         )
-        found = await self._find(condition, self.account, tenant, request_id)
+        found = await self._find(condition, self._own, tenant, request_id)
         return found[0] if found else None
 
     async def page(self, after: str, size: int) -> Sequence[StoredSession]:
-        return await self._find(_PAGE, self.account, after, 1 << 62, size)
+        return await self._find(_PAGE, self._own, after, 1 << 62, size)
 
     async def is_abandoned(self, stored: StoredSession) -> bool:
         if stored.ended or stored.owner == self.owner:
@@ -340,23 +381,27 @@ class SqliteRegistry:
         return await self._database.read(lambda connection: self._processes.is_dead(connection, stored.owner))
 
     async def orphans(self) -> Sequence[StoredSession]:
-        accounts = ", ".join("?" * len(self._orphans_of))
+        known, names = self._known, _json(self._known)
 
         def work(connection: sqlite3.Connection) -> list[StoredSession]:
             owners = connection.execute(
-                f"SELECT DISTINCT owner FROM sessions WHERE account IN ({accounts}) AND NOT ended AND owner <> ?",  # noqa: S608 - ours
-                (*self._orphans_of, self.owner),
+                f"SELECT DISTINCT owner FROM sessions WHERE account {_AMONG} AND NOT ended AND owner <> ?",  # noqa: S608 - ours
+                (names, self.owner),
             ).fetchall()
             found: list[StoredSession] = []
             for owner in [owner for (owner,) in owners if self._processes.is_dead(connection, owner)]:
-                condition = f"WHERE account IN ({accounts}) AND NOT ended AND owner = ? ORDER BY number"
-                found += self._rows.read(connection, condition, *self._orphans_of, owner)
-            return found
+                condition = f"WHERE account {_AMONG} AND NOT ended AND owner = ? ORDER BY number"
+                found += self._rows.read(connection, condition, names, owner)
+            return [stored for stored in found if stored.runs_on(known)]
 
         return await self._database.read(work)
 
     async def other_accounts(self) -> Mapping[str, int]:
         return await self._database.read(self._count_others)
+
+    def use_accounts(self, own: Sequence[str], retired: Sequence[str] = ()) -> None:
+        self._own = _json((self.account, *own))
+        self._known = frozenset((self.account, *own, *retired))
 
     def read_other_accounts(self) -> Mapping[str, int]:
         """Return the same as `other_accounts` without joining the registry: writes nothing and makes no file.
@@ -375,20 +420,18 @@ class SqliteRegistry:
             return self._count_others(connection)
 
     def _count_others(self, connection: sqlite3.Connection) -> Mapping[str, int]:
-        living = "SELECT account, owner, count(*) FROM sessions WHERE NOT ended GROUP BY account, owner"
+        # A check of the configuration also reads files that an earlier version wrote.
+        has_accounts = connection.execute(_HAS_UPSTREAM_ACCOUNTS).fetchone() is not None
+        living = _LIVING_BY_UPSTREAM_ACCOUNT if has_accounts else _LIVING_BY_ACCOUNT
         orphans: Counter[str] = Counter()
         for account, owner, count in connection.execute(living).fetchall():
-            if account not in self._orphans_of and self._processes.is_dead(connection, owner):
+            if account not in self._known and self._processes.is_dead(connection, owner):
                 orphans[account] += count
         return orphans
 
     async def session_ids(self, upstream_session_ids: Sequence[str]) -> Mapping[str, str]:
         def work(connection: sqlite3.Connection) -> dict[str, str]:
-            known = connection.execute(
-                "SELECT upstream_session_id, session_id FROM upstreams JOIN sessions USING (session_id) "
-                "WHERE account = ?",
-                (self.account,),
-            )
+            known = connection.execute(_SESSION_IDS, (self._own,))
             asked = frozenset(upstream_session_ids)
             return {upstream_id: session_id for upstream_id, session_id in known if upstream_id in asked}
 
@@ -422,7 +465,7 @@ class SqliteRegistry:
 
     async def request_end(self, session_id: str, reason: str) -> None:
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute(_REQUEST_END, (reason, self.account, session_id))
+            connection.execute(_REQUEST_END, (reason, self._own, session_id))
 
         await self._database.write(work)
 
@@ -437,6 +480,25 @@ class SqliteRegistry:
 
         await self._database.write(work)
 
+    # --- permits and queue
+
+    async def pool(self, change: PoolChange[_Result]) -> tuple[_Result, int]:
+        def work(connection: sqlite3.Connection) -> tuple[_Result, int]:
+            self._database.require_file()
+            try:
+                with begin(connection):
+                    return self._pool.change(
+                        connection, change, is_dead=lambda owner: self._processes.is_dead(connection, owner)
+                    )
+            except BaseException:
+                self._pool.forget()
+                raise
+
+        return await self._database.write(work)
+
+    async def pool_version(self) -> int:
+        return await self._database.read(pool_tables.read_version)
+
     # --- usage
 
     async def charge(self, charge: Charge, *, limits: Limits = NO_LIMITS) -> Spent:
@@ -445,6 +507,11 @@ class SqliteRegistry:
             return usage_tables.charge(connection, self._clock, charge, limits)
 
         return await self._database.transact(work)
+
+    async def transfer_charge(self, charge: Charge, *, former: str) -> None:
+        await self._database.transact(
+            lambda connection: usage_tables.transfer(connection, self._clock, charge, former)
+        )
 
     async def refund(self, charge_id: str) -> None:
         await self._database.transact(lambda connection: usage_tables.refund(connection, charge_id))
@@ -468,3 +535,8 @@ class SqliteRegistry:
 
     async def tidy_usage(self, hour: int) -> None:
         await self._database.transact(lambda connection: usage_tables.tidy(connection, hour))
+
+
+def _json(names: Iterable[str]) -> str:
+    """Return names as a JSON array, for a condition on them."""
+    return orjson.dumps(list(names)).decode()

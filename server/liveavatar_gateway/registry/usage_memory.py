@@ -9,6 +9,7 @@ from liveavatar_gateway.registry.usage import (
     KEPT_DAYS,
     MAX_LABEL_CHARS,
     MAX_LABELS,
+    NO_LIMITS,
     OTHER_LABEL,
     Charge,
     Charged,
@@ -108,6 +109,14 @@ class UsageMemory:
             day=self.totals[tenant, names[Period.DAY]],
             month=self.totals[tenant, names[Period.MONTH]],
         )
+
+    def transfer(self, charge: Charge, former: str) -> None:
+        """Keep what is counted under an id under another id, and count anew; see `Registry.transfer_charge`."""
+        if former in self.charges:
+            return
+        if (known := self.charges.pop(charge.id, None)) is not None:
+            self.charges[former] = replace(known, first=replace(known.first, final=True))
+        self.charge(charge, NO_LIMITS)
 
     def refund(self, charge_id: str) -> None:
         """Take a charge back; see `Registry.refund`."""

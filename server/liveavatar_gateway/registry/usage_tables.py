@@ -11,6 +11,7 @@ from liveavatar_gateway.registry.usage import (
     KEPT_DAYS,
     MAX_LABEL_CHARS,
     MAX_LABELS,
+    NO_LIMITS,
     OTHER_LABEL,
     Charge,
     Charged,
@@ -155,6 +156,13 @@ def spent(connection: sqlite3.Connection, tenant: str, hour: int) -> Spent:
         day=minutes.get(names[Period.DAY], 0),
         month=minutes.get(names[Period.MONTH], 0),
     )
+
+
+def transfer(connection: sqlite3.Connection, clock: MachineClock, new: Charge, former: str) -> None:
+    """Keep what is counted under an id under another id, and count anew; see `Registry.transfer_charge`."""
+    if connection.execute(_KNOWN, (former,)).fetchone() is None:
+        connection.execute("UPDATE charges SET id = ?, final = 1 WHERE id = ?", (former, new.id))
+        charge(connection, clock, new, NO_LIMITS)
 
 
 def refund(connection: sqlite3.Connection, charge_id: str) -> None:

@@ -34,6 +34,11 @@ class LiveKitRooms:
 
         self._config = config
 
+    @property
+    def config(self) -> LiveKitConfig:
+        """Server and key as they are now."""
+        return self._config
+
     def use_secret(self, secret: str) -> bool:
         """Sign with another secret from now on; return False if the secret is the same."""
         changed = secret != self._config.api_secret

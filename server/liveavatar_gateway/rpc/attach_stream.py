@@ -24,6 +24,7 @@ from liveavatar_gateway.rpc.stream_reader import each, first, following, wait_fo
 from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.upstream.permits import QueuePlace
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_UNREAD: Final = 64
@@ -105,13 +106,20 @@ class AttachStream(SessionStream[p.AttachResponse]):
             spec = wishes.spec_of(wished.spec, field="open.spec", tenant=principal.tenant)
             request_id = mapping.checked_id(wished.request_id, "open.request_id", required=False)
             wait_s = mapping.permit_wait_s(context.time_remaining())
-            session = await directory.open(spec, request_id, tenant=principal.tenant, wait_s=wait_s)
+            session = await directory.open(
+                spec,
+                request_id,
+                tenant=principal.tenant,
+                wait_s=wait_s,
+                reservation_id=mapping.checked_id(wished.reservation_id, "open.reservation_id", required=False),
+            )
             target["session"] = session.id
             try:
-                await session.room()
+                await session.room(
+                    lambda place: context.write(_queue_position(place)), repeat_s=config.heartbeat_s or None
+                )
             except asyncio.CancelledError:
-                if not request_id:
-                    session.end(EndReason.CALLER_LOST)
+                session.forsake(retryable=bool(request_id))
                 raise
         # The same request may have created the session long ago.
         return cls(session, config, requests, context, after_sequence=0, skip_compacted=True)
@@ -265,3 +273,9 @@ class AttachStream(SessionStream[p.AttachResponse]):
     def _answer(self, result: p.CommandResult) -> None:
         self._results.append(result)
         self._attachment.wakeup.set()
+
+
+def _queue_position(place: QueuePlace) -> p.AttachResponse:
+    expected_s = place.expected_wait_s
+    expected = None if expected_s is None else mapping.duration(expected_s)
+    return p.AttachResponse(queue_position=p.QueuePosition(position=place.position, expected_wait=expected))

@@ -8,6 +8,7 @@ import grpc
 
 from liveavatar.gateway.v1 import audio_service_pb2 as p
 from liveavatar.gateway.v1.audio_service_pb2_grpc import AudioServiceServicer
+from liveavatar_gateway.audio.formats import NATIVE_FORMAT
 from liveavatar_gateway.auth.limiter import Limiter
 from liveavatar_gateway.core.errors import HeaderRequired, InvalidField
 from liveavatar_gateway.rpc import mapping
@@ -15,7 +16,7 @@ from liveavatar_gateway.rpc.audio_stream import AudioStream
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.stream_reader import first
-from liveavatar_gateway.sessions.audio_input import audio_input_of
+from liveavatar_gateway.sessions.audio_input import audio_input_of, load_conversion
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.session import SessionActor
 
@@ -44,6 +45,8 @@ class AudioService(AudioServiceServicer):
             )
         session = await self._find(message.header)
         audio_format = mapping.format_of(message.header.format)
+        if audio_format != NATIVE_FORMAT:
+            await load_conversion()
         audio_input = audio_input_of(audio_format, max_chunk_bytes=self._config.max_chunk_bytes)
         limiter, tenant = self._limiter, session.tenant
         pace = None if limiter.quotas(tenant) is None else partial(limiter.audio_pause_s, tenant)

@@ -301,7 +301,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             self._caught_up.set()
             if self._attachment.superseded is not None:
                 raise self._attachment.superseded
-            if self._half_closed and not self._reported:
+            if self._half_closed and not self._reported and not self._answers:
                 return
             if self._half_closed and not any(reported.utterance.sealed for reported in self._reported):
                 # All speech is over: the wait for another stream must not take longer than the detach grace.

@@ -25,14 +25,15 @@ def page(avatars: Iterable[Avatar], token: str, size: int) -> tuple[list[Avatar]
     ordered = sorted(avatars, key=_key_of)
     start = bisect.bisect_right(ordered, _key_in(token), key=_key_of) if token else 0
     entries = ordered[start : start + size]
-    return entries, _token_of(entries[-1]) if start + size < len(ordered) else ""
+    return entries, token_of(entries[-1]) if start + size < len(ordered) else ""
 
 
 def _key_of(avatar: Avatar) -> _Key:
     return avatar.name.casefold(), avatar.id
 
 
-def _token_of(avatar: Avatar) -> str:
+def token_of(avatar: Avatar) -> str:
+    """Return the token of the page behind an avatar."""
     return base64.urlsafe_b64encode(_SEPARATOR.join(_key_of(avatar)).encode()).decode()
 
 

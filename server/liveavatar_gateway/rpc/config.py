@@ -19,6 +19,9 @@ class RpcConfig:
     """Time that a session outlives its last stream if its spec sets none."""
     livekit_rooms: bool = False
     """True if the gateway has a LiveKit server for the callers' own rooms."""
+    viewer_absence_s: float = 0.0
+    """Time without a viewer after which a session in a room of its caller's own ends, if its spec sets none. 0 for
+    never: an audience may be outside of the room, and only the caller knows."""
     ack_interval_s: float = 1.0
     """Interval of acks while an utterance progresses. Lower is smoother and costs a message each."""
     heartbeat_s: float = 20.0

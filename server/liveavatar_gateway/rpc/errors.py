@@ -27,7 +27,9 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.AudioMisaligned: grpc.StatusCode.INVALID_ARGUMENT,
     e.ChunkTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     e.MalformedMessage: grpc.StatusCode.INVALID_ARGUMENT,
+    e.MessageTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     e.MetadataTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    e.ReservationMismatch: grpc.StatusCode.INVALID_ARGUMENT,
     e.UpstreamRejected: grpc.StatusCode.INVALID_ARGUMENT,
     e.CredentialMissing: grpc.StatusCode.UNAUTHENTICATED,
     e.CredentialInvalid: grpc.StatusCode.UNAUTHENTICATED,
@@ -41,15 +43,19 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamCreditsExhausted: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamPlanRequired: grpc.StatusCode.FAILED_PRECONDITION,
+    e.UpstreamAddressRefused: grpc.StatusCode.FAILED_PRECONDITION,
     e.CreditExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.CapacityExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.TooManyCalls: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.BudgetExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UpstreamRateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.UtteranceIdReused: grpc.StatusCode.ALREADY_EXISTS,
     e.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
     e.UtteranceNotFound: grpc.StatusCode.NOT_FOUND,
     e.SessionNotFound: grpc.StatusCode.NOT_FOUND,
+    e.AccountNotFound: grpc.StatusCode.NOT_FOUND,
+    e.ReservationNotFound: grpc.StatusCode.NOT_FOUND,
     e.AttachSuperseded: grpc.StatusCode.ABORTED,
     e.AudioStreamSuperseded: grpc.StatusCode.ABORTED,
     e.OwnerMoved: grpc.StatusCode.ABORTED,
@@ -64,10 +70,17 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.UpstreamStalled: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.UtteranceIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.FirstMessageTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
+    e.AnswersUnread: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.InternalError: grpc.StatusCode.UNKNOWN,
 }
 """Status code of each error. A test compares it with the tree in `core/errors.py`."""
 
+_RESOURCES: Final[Mapping[type[e.GatewayError], tuple[str, str]]] = {
+    e.SessionNotFound: ("session", "session_id"),
+    e.ReservationNotFound: ("reservation", "reservation_id"),
+    e.AccountNotFound: ("account", "account"),
+}
+"""Kind of the resource that an error misses, and the value with its name."""
 _NEEDS_A_HUMAN: Final = (e.UpstreamUnauthenticated, e.UpstreamCreditsExhausted, e.UpstreamPlanRequired)
 
 
@@ -84,12 +97,24 @@ def fit_to_trailers(error: e.GatewayError) -> e.GatewayError:
     size = len(quote(error.message)) + len(status_of(error).SerializeToString()) * 4 // 3
     if size <= _MAX_TRAILER_BYTES:
         return error
+    return _changed(
+        error,
+        bounded(error.message, _CUT_MESSAGE_BYTES),
+        {key: bounded(value, _CUT_VALUE_BYTES) for key, value in error.metadata.items()},
+    )
+
+
+def with_incident(error: e.GatewayError, incident: str) -> e.GatewayError:
+    """Return the error with the id under which the log has more about its cause."""
+    return _changed(error, f"{error.message} (incident {incident})", {**error.metadata, "incident": incident})
+
+
+def _changed(error: e.GatewayError, message: str, metadata: Mapping[str, str]) -> e.GatewayError:
     # Without the constructor of the class, which builds message and metadata from other values.
-    shorter = type(error).__new__(type(error))
-    vars(shorter).update(vars(error))
-    shorter.message = bounded(error.message, _CUT_MESSAGE_BYTES)
-    shorter.metadata = {key: bounded(value, _CUT_VALUE_BYTES) for key, value in error.metadata.items()}
-    return shorter
+    changed = type(error).__new__(type(error))
+    vars(changed).update(vars(error))
+    changed.message, changed.metadata = message, metadata
+    return changed
 
 
 def _details(error: e.GatewayError) -> list[Message]:
@@ -106,8 +131,9 @@ def _details(error: e.GatewayError) -> list[Message]:
             type=error.reason, subject=subject, description=error.message
         )
         details.append(error_details_pb2.PreconditionFailure(violations=[precondition]))
-    if isinstance(error, e.CapacityExhausted):
-        quota = error_details_pb2.QuotaFailure.Violation(subject=error.scope, description=error.message)
+    if isinstance(error, e.CapacityExhausted | e.TooManyCalls):
+        subject = error.metadata.get("scope", "")
+        quota = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[quota]))
     if isinstance(error, e.BudgetExhausted):
         subject = f"tenant:{error.metadata.get('tenant', '')}"
@@ -117,9 +143,10 @@ def _details(error: e.GatewayError) -> list[Message]:
         subject = f"tenant:{error.metadata.get('tenant', '')}/{error.metadata.get('scope', '')}"
         quota = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[quota]))
-    if isinstance(error, e.SessionNotFound):
-        name = error.metadata.get("session_id", "")
-        details.append(error_details_pb2.ResourceInfo(resource_type="session", resource_name=name))
+    if (resource := _RESOURCES.get(type(error))) is not None:
+        kind, key = resource
+        name = error.metadata.get(key, "")
+        details.append(error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name))
     if isinstance(error, _NEEDS_A_HUMAN):
         link = error_details_pb2.Help.Link(description="LiveAvatar documentation", url=_HELP_URL)
         details.append(error_details_pb2.Help(links=[link]))

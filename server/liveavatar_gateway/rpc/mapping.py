@@ -10,10 +10,13 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from liveavatar.gateway.v1 import audio_pb2, audio_service_pb2, session_pb2, session_service_pb2
 from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core import events as ev
+from liveavatar_gateway.core.abandonment import LEAST_VIEWER_ABSENCE_S
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
 from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.field_bounds import LABELS, MAX_ID_CHARS, is_printable
+from liveavatar_gateway.sessions.reservations import DEFAULT_HOLD_S, MAX_HOLD_S, MIN_HOLD_S
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
 from liveavatar_gateway.upstream.avatars import Avatar
@@ -51,10 +54,10 @@ _ENCODINGS: Final[Mapping[int, str]] = {
     session_pb2.VIDEO_ENCODING_VP8: "VP8",
 }
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_MAX_ID_CHARS: Final = 128
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 500
 _MAX_DETACH_GRACE_S: Final = 300.0
+_LEAST_IDLE_S: Final = 1.0
 _MAX_SESSION_S: Final = 86_400
 """Longest limit that a caller may request; LiveAvatar's plans allow hours at most."""
 _MAX_WAIT_S: Final = 3600.0
@@ -62,9 +65,6 @@ _MAX_DURATION_S: Final = 315_576_000_000.0
 """Largest `Duration`, ten thousand years. Source: google/protobuf/duration.proto."""
 _NANOS: Final = 1_000_000_000
 _IDLE_TIMEOUTS_S: Final = (0.1, 600.0)
-_MAX_LABELS: Final = 16
-_MAX_LABEL_KEY_CHARS: Final = 63
-_MAX_LABEL_VALUE_CHARS: Final = 128
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
@@ -106,6 +106,17 @@ def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
     return message
 
 
+def hold_s(request: session_service_pb2.PrepareSessionRequest) -> float:
+    """Return the time for which a prepared avatar waits to be taken.
+
+    Raises:
+        InvalidField: it is invalid or out of its range.
+    """
+    if not request.HasField("hold"):
+        return DEFAULT_HOLD_S
+    return seconds_of(request.hold, "hold", least_s=MIN_HOLD_S, most_s=MAX_HOLD_S)
+
+
 def permit_wait_s(time_remaining_s: float | None) -> float | None:
     """Return the longest wait of a call: up to its deadline, less the time that a refusal needs to arrive."""
     if time_remaining_s is None:
@@ -136,8 +147,8 @@ def checked_id(value: str, field: str, *, required: bool) -> str:
     Raises:
         InvalidField: empty although required, longer than 128 characters, or not printable.
     """
-    if (required and not value) or len(value) > _MAX_ID_CHARS or not value.isprintable():
-        raise InvalidField(f"{field} must have 1 to {_MAX_ID_CHARS} printable characters", field=field)
+    if (required and not value) or len(value) > MAX_ID_CHARS or not is_printable(value):
+        raise InvalidField(f"{field} must have 1 to {MAX_ID_CHARS} printable characters", field=field)
     return value
 
 
@@ -153,7 +164,12 @@ def page_size(wanted: int) -> int:
 
 
 def spec_of(
-    message: session_pb2.SessionSpec, *, field: str, default_detach_grace_s: float, livekit_rooms: bool
+    message: session_pb2.SessionSpec,
+    *,
+    field: str,
+    default_detach_grace_s: float,
+    default_viewer_absence_s: float = 0.0,
+    livekit_rooms: bool,
 ) -> SessionSpec:
     """Return the spec of a session.
 
@@ -161,17 +177,18 @@ def spec_of(
         message: The caller's message.
         field: Path of the message in its request, for errors.
         default_detach_grace_s: Grace for callers that set none.
+        default_viewer_absence_s: Time without a viewer for callers in their own rooms that set none; 0 for no end.
         livekit_rooms: True if the gateway has a LiveKit server for the callers' own rooms.
 
     Raises:
         InvalidField: a field is missing or out of its range.
     """
     if not _UUID.fullmatch(message.avatar_id):
-        got = f"{message.avatar_id[:_MAX_ID_CHARS]!r} is no UUID" if message.avatar_id else "it is empty"
+        got = f"{message.avatar_id[:MAX_ID_CHARS]!r} is no UUID" if message.avatar_id else "it is empty"
         raise InvalidField(
             f"{field}.avatar_id must be the UUID of an avatar, {got}; see your avatars at app.liveavatar.com",
             field=f"{field}.avatar_id",
-            avatar_id=message.avatar_id[:_MAX_ID_CHARS],
+            avatar_id=message.avatar_id[:MAX_ID_CHARS],
         )
     return SessionSpec(
         avatar=AvatarRequest(
@@ -185,6 +202,8 @@ def spec_of(
         labels=_labels(message, field),
         auto_rotate=message.auto_rotate,
         livekit_room=_livekit_room(message, f"{field}.livekit_room", available=livekit_rooms),
+        idle_timeout_s=_idle_s(message, f"{field}.idle_timeout"),
+        viewer_absence_s=_viewer_absence_s(message, f"{field}.viewer_absence_timeout", default_viewer_absence_s),
     )
 
 
@@ -226,6 +245,26 @@ def _detach_grace_s(message: session_pb2.SessionSpec, field: str, default_s: flo
     return seconds_of(message.detach_grace, f"{field}.detach_grace", least_s=0, most_s=_MAX_DETACH_GRACE_S)
 
 
+def _idle_s(message: session_pb2.SessionSpec, field: str) -> float | None:
+    if not message.HasField("idle_timeout"):
+        return None
+    return seconds_of(message.idle_timeout, field, least_s=_LEAST_IDLE_S, most_s=_MAX_SESSION_S)
+
+
+def _viewer_absence_s(message: session_pb2.SessionSpec, field: str, default_s: float) -> float | None:
+    if not message.HasField("viewer_absence_timeout"):
+        return (default_s or None) if message.HasField("livekit_room") else None
+    if not message.HasField("livekit_room"):
+        raise InvalidField(
+            f"{field} needs livekit_room: the gateway cannot look into LiveAvatar's rooms; leave it out",
+            field=field,
+        )
+    span = message.viewer_absence_timeout
+    if not span.seconds and not span.nanos:
+        return None
+    return seconds_of(span, field, least_s=LEAST_VIEWER_ABSENCE_S, most_s=_MAX_SESSION_S)
+
+
 def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
     """Return the idle limit that a `begin` sets; None if it sets none.
 
@@ -239,18 +278,8 @@ def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
 
 
 def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
-    labels = dict(message.labels)
-    fits = len(labels) <= _MAX_LABELS and all(
-        1 <= len(key) <= _MAX_LABEL_KEY_CHARS and len(value) <= _MAX_LABEL_VALUE_CHARS
-        for key, value in labels.items()
-    )
-    if not fits:
-        raise InvalidField(
-            f"{field}.labels takes at most {_MAX_LABELS} labels with keys of 1 to {_MAX_LABEL_KEY_CHARS} and "
-            f"values of at most {_MAX_LABEL_VALUE_CHARS} characters",
-            field=f"{field}.labels",
-        )
-    return labels
+    LABELS.check(message.labels, f"{field}.labels")
+    return dict(message.labels)
 
 
 def _livekit_room(message: session_pb2.SessionSpec, field: str, *, available: bool) -> LiveKitRoom | None:
@@ -396,8 +425,11 @@ def event_message(  # noqa: C901 - an arm for each kind
             )
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
-        case ev.Expiring(expires_at):
+        case ev.Expiring(expires_at, reason):
             message.expiring.expires_at.FromDatetime(expires_at)
+            message.expiring.reason = end_reason(reason)
+        case ev.ExpiryCancelled(reason):
+            message.expiry_cancelled.CopyFrom(p.SessionExpiryCancelled(reason=end_reason(reason)))
         case ev.Reconnected(attempts, gap_s, resent_bytes, replaced):
             message.reconnected.CopyFrom(
                 p.UpstreamReconnected(

@@ -1,6 +1,6 @@
 """`SessionService`: unary calls; `attach_stream` and `watch_stream` serve the streams."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import grpc
@@ -10,6 +10,7 @@ from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar.gateway.v1.session_service_pb2_grpc import SessionServiceServicer
 from liveavatar_gateway import __version__
 from liveavatar_gateway.audio.formats import MAX_RATE_HZ, MIN_RATE_HZ
+from liveavatar_gateway.core.errors import id_or_nothing
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import avatars as avatar_list
 from liveavatar_gateway.rpc import mapping
@@ -17,11 +18,12 @@ from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.interceptors.audit import audited
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
-from liveavatar_gateway.rpc.lists import readable
+from liveavatar_gateway.rpc.lists import fitting
 from liveavatar_gateway.rpc.watch_stream import WatchStream
 from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.local_sessions import page
+from liveavatar_gateway.sessions.reservations import Reservations
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.avatar_catalog import AvatarCatalog
 from liveavatar_gateway.upstream.permits import Permits
@@ -40,7 +42,9 @@ class SessionService(SessionServiceServicer):
         wishes: Wishes,
         *,
         avatars: AvatarCatalog,
+        reservations: Reservations,
     ) -> None:
+        self._reservations = reservations
         self._avatars = avatars
         self._config = config
         self._wishes = wishes
@@ -67,7 +71,13 @@ class SessionService(SessionServiceServicer):
             spec = self._wishes.spec_of(request.spec, field="spec", tenant=tenant)
             request_id = mapping.checked_id(request.request_id, "request_id", required=False)
             wait_s = mapping.permit_wait_s(context.time_remaining())
-            session = await self._directory.open(spec, request_id, tenant=tenant, wait_s=wait_s)
+            session = await self._directory.open(
+                spec,
+                request_id,
+                tenant=tenant,
+                wait_s=wait_s,
+                reservation_id=mapping.checked_id(request.reservation_id, "reservation_id", required=False),
+            )
             target["session"] = session.id
             await _ready_or_abandoned(session, retryable=bool(request_id))
         return p.CreateSessionResponse(
@@ -75,6 +85,24 @@ class SessionService(SessionServiceServicer):
             room=mapping.room_message(session.viewer_access()),
             # The handle of an attached stream stays valid: this may be one of several answers to one request.
             handle=session.issue_handle(beside=True),
+        )
+
+    async def PrepareSession(  # noqa: N802, D102
+        self, request: p.PrepareSessionRequest, context: _Context
+    ) -> p.PrepareSessionResponse:
+        tenant = current_principal().tenant
+        with audited("session.prepare", request_id=request.request_id, avatar=request.spec.avatar_id) as target:
+            spec = self._wishes.spec_of(request.spec, field="spec", tenant=tenant)
+            reservation = await self._reservations.prepare(
+                spec,
+                mapping.checked_id(request.request_id, "request_id", required=False),
+                tenant=tenant,
+                hold_s=mapping.hold_s(request),
+                wait_s=mapping.permit_wait_s(context.time_remaining()),
+            )
+            target["reservation"] = reservation.id
+        return p.PrepareSessionResponse(
+            reservation=p.Reservation(id=reservation.id, expires_at=mapping.timestamp(reservation.expires_at))
         )
 
     async def GetSession(  # noqa: N802, D102
@@ -89,16 +117,19 @@ class SessionService(SessionServiceServicer):
     ) -> p.ListSessionsResponse:
         size = mapping.page_size(request.page_size)
         own = self._directory.newest(tenant=current_principal().tenant)
-        matching = [session for session in own if _matches(session, request)]
+        states = frozenset(request.states)
+        matching = [session for session in own if _matches(session, request.labels, states)]
         entries, next_token = page(matching, request.page_token, size)
-        sessions = readable(entries, lambda session: mapping.session_message(session.view()))
+        sessions, count = fitting(entries, lambda session: mapping.session_message(session.view()))
+        if count < len(entries):
+            next_token = entries[count - 1].id
         return p.ListSessionsResponse(sessions=sessions, next_page_token=next_token)
 
     async def EndSession(  # noqa: N802, D102
         self, request: p.EndSessionRequest, context: _Context
     ) -> p.EndSessionResponse:
         session_id = mapping.checked_id(request.session_id, "session_id", required=True)
-        with audited("session.end", session=session_id):
+        with audited("session.end", session=id_or_nothing(session_id)):
             view = await self._directory.end(
                 session_id,
                 EndReason.CALLER_ENDED,
@@ -120,9 +151,10 @@ class SessionService(SessionServiceServicer):
         size = mapping.page_size(request.page_size)
         usable = self._wishes.avatars(await self._avatars.avatars(), tenant=current_principal().tenant)
         found, next_token = avatar_list.page(usable, request.page_token, size)
-        return p.ListAvatarsResponse(
-            avatars=[mapping.avatar_message(avatar) for avatar in found], next_page_token=next_token
-        )
+        avatars, count = fitting(found, mapping.avatar_message)
+        if count < len(found):
+            next_token = avatar_list.token_of(found[count - 1])
+        return p.ListAvatarsResponse(avatars=avatars, next_page_token=next_token)
 
     async def GetServerInfo(  # noqa: N802, D102
         self,
@@ -153,17 +185,17 @@ class SessionService(SessionServiceServicer):
 
 
 async def _ready_or_abandoned(session: SessionActor, *, retryable: bool) -> None:
-    """Wait until the avatar is ready. End the session of a caller that gives up and cannot come back."""
+    """Wait until the avatar is ready. End the session of a caller that gives up early, or cannot come back."""
     ready = False
     try:
         await session.ready()
         ready = True
     finally:
-        if not ready and not retryable:
-            session.end(EndReason.CALLER_LOST)
+        if not ready:
+            session.forsake(retryable=retryable)
 
 
-def _matches(session: SessionActor, request: p.ListSessionsRequest) -> bool:
-    if not mapping.has_labels(session.spec, request.labels):
+def _matches(session: SessionActor, labels: Mapping[str, str], states: Collection[int]) -> bool:
+    if not mapping.has_labels(session.spec, labels):
         return False
-    return not request.states or mapping.state(session.state) in request.states
+    return not states or mapping.state(session.state) in states

@@ -27,12 +27,18 @@ async def first(reading: Awaitable[_Request], timeout_s: float) -> _Request:
     task = asyncio.ensure_future(reading)
     try:
         await wait_patiently(task, timeout_s)
-    finally:
-        if not task.done():
-            leave(task)
+    except asyncio.CancelledError:
+        # Also if it has failed in the same moment, or its error would be logged as never retrieved.
+        leave(task)
+        raise
     if not task.done():
+        leave(task)
         raise FirstMessageTimeout(timeout_s)
-    return task.result()
+    try:
+        return task.result()
+    finally:
+        # Its error refers to this frame, which would keep the request until the next garbage collection.
+        del task
 
 
 async def each(

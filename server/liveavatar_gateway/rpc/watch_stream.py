@@ -18,6 +18,7 @@ from liveavatar_gateway.core.errors import (
     GatewayError,
     InternalError,
     InvalidField,
+    id_or_nothing,
 )
 from liveavatar_gateway.core.events import LogEntry
 from liveavatar_gateway.core.states import SessionState
@@ -29,10 +30,11 @@ from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.services import new_id
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.wakeup import Wakeup
+from liveavatar_gateway.telemetry.limited_log import LimitedLog
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
-_log = structlog.get_logger(__name__)
+_log = LimitedLog(structlog.get_logger(__name__))
 
 _MAX_WATCHED: Final = 10_000
 """Sessions on one stream. Each costs an entry here and one in every progress notice."""
@@ -271,7 +273,7 @@ class WatchStream:
 
     def _failed(self, session_id: str) -> p.WatchSessionsResponse:
         incident = new_id()
-        _log.exception("watch.failed_for_one", session=session_id, incident=incident)
+        _log.exception("watch.failed_for_one", session=id_or_nothing(session_id), incident=incident)
         self._forget(session_id)
         return _removed(session_id, InternalError("a fault of the gateway", incident=incident))
 

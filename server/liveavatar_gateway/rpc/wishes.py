@@ -64,7 +64,13 @@ class Wishes:
         if rooms is not None and message.HasField("livekit_room"):
             message = _with_fixed_identity(message)
         has_server = self._config.livekit_rooms or (rooms is not None and rooms.server is not None)
-        spec = mapping.spec_of(message, field=field, default_detach_grace_s=grace_s, livekit_rooms=has_server)
+        spec = mapping.spec_of(
+            message,
+            field=field,
+            default_detach_grace_s=grace_s,
+            default_viewer_absence_s=self._config.viewer_absence_s,
+            livekit_rooms=has_server,
+        )
         if quotas is not None:
             _require_within(spec, quotas, field=field, tenant=tenant)
         if rooms is not None and spec.livekit_room is not None:
@@ -86,7 +92,11 @@ class Wishes:
     def avatars(self, listed: Iterable[Avatar], *, tenant: str) -> list[Avatar]:
         """Return the avatars that a tenant may use."""
         allowed = self._tenants.avatars(tenant)
-        return [avatar for avatar in listed if allowed is None or avatar.id in allowed]
+        return [
+            avatar
+            for avatar in listed
+            if (allowed is None or avatar.id in allowed) and (avatar.tenants is None or tenant in avatar.tenants)
+        ]
 
 
 def _require_within(spec: SessionSpec, quotas: Quotas, *, field: str, tenant: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -12,13 +12,15 @@ import structlog
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload, StoredSession
+from liveavatar_gateway.registry.factory import fingerprint
 from liveavatar_gateway.sessions.billing import Billing, Payer
 from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.record import Record, left_s, read_record, requested_end
-from liveavatar_gateway.sessions.restore import current_upstream
+from liveavatar_gateway.sessions.restore import account_of, current_upstream
 from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.sessions.warm_record import is_warm
 from liveavatar_gateway.upstream.pool import Pool
-from liveavatar_gateway.upstream.stopper import Stopped, Stopper
+from liveavatar_gateway.upstream.stopper import Stopped
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +78,6 @@ class Adoption:
         pool: Pool,
         *,
         billing: Billing,
-        retired: Mapping[str, Stopper] | None = None,
         listener: SweepListener | None = None,
     ) -> None:
         """Prepare.
@@ -84,9 +85,8 @@ class Adoption:
         Args:
             config: Times.
             journals: Journals of sessions, and their registry.
-            pool: Runs tasks, and stops LiveAvatar sessions of the present key.
+            pool: Runs tasks, and stops LiveAvatar sessions with the keys of their accounts.
             billing: Counts the last minutes of sessions that are stopped.
-            retired: Stoppers for sessions of retired keys, by account.
             listener: Receiver of ends of sessions that do not continue.
         """
         self._listener = listener
@@ -98,11 +98,14 @@ class Adoption:
         self._journals = journals
         self._pool = pool
         self._billing = billing
-        self._retired = retired or {}
 
     def is_lost(self, stored: StoredSession) -> bool:
         """Return whether a session cannot continue, or its callers did not come back in time."""
-        if stored.account != self._journals.registry.account:
+        if is_warm(stored):
+            # Nobody has taken it; another process keeps sessions of its own warm.
+            return True
+        account = self._pool.accounts.find(stored.account)
+        if account is not None and account.spec.is_former:
             # Callers of a retired key know a gateway that no longer runs.
             return True
         return self._grace_left_s(stored) <= 0.0 or current_upstream(stored, read_record(stored)) is None
@@ -130,12 +133,27 @@ class Adoption:
 
         Returns None when the session does not continue here, or when another process was faster.
         """
+        if not self._has_keys(stored):
+            return None
         if self.is_lost(stored):
             await self.begin_to_end(stored)
             return None
+        # Its callers may be sent the address of its room before its socket is opened.
+        await self._pool.egress.learn()
         claim = self._claim(stored, self._grace_left_s(stored), continue_session)
         # The claim continues when the caller gives up, since a claimed session must be driven or ended.
         return await asyncio.shield(self._pool.run(claim, name=f"session-{stored.session_id}/claim"))
+
+    def _has_keys(self, stored: StoredSession) -> bool:
+        """Return whether this process knows all accounts of a session.
+
+        With another account's key LiveAvatar would not find it, which would count as its end while it is billed.
+        """
+        names = {account_of(stored, upstream) for upstream in stored.upstreams}
+        unknown = sorted(name for name in names if name and self._pool.accounts.find(name) is None)
+        for name in unknown:
+            _log.warning("session.other_key", session=stored.session_id, key_fingerprint=fingerprint(name))
+        return not unknown
 
     async def _claim(
         self, stored: StoredSession, grace_s: float, continue_session: ContinueSession
@@ -152,13 +170,23 @@ class Adoption:
         if (started := session.avatars.started) is not None:
             for upstream in stored.upstreams:
                 if upstream.upstream_session_id != started.session_id:
-                    work = self.stop(upstream.upstream_session_id, may_be_starting=upstream.access is None)
+                    work = self.stop(
+                        upstream.upstream_session_id,
+                        account=account_of(stored, upstream),
+                        may_be_starting=upstream.access is None,
+                    )
                     self._pool.run(work, name=f"session-{stored.session_id}/stop-other")
         return session
 
-    async def stop(self, upstream_session_id: str, *, may_be_starting: bool = False) -> bool:
-        """Stop a LiveAvatar session that no session uses; returns whether LiveAvatar stopped a running session."""
-        stopper = self._pool.account.stopper
+    async def stop(self, upstream_session_id: str, *, account: str, may_be_starting: bool = False) -> bool:
+        """Stop a LiveAvatar session that no session uses; returns whether LiveAvatar stopped a running session.
+
+        Args:
+            upstream_session_id: The session.
+            account: Name of its account in the registry.
+            may_be_starting: See `Stopper.stop`.
+        """
+        stopper = self._pool.accounts.of_session(account).stopper
         stop = await stopper.stop(upstream_session_id, _STOP_REASON, may_be_starting=may_be_starting)
         await self._settle(upstream_session_id, stop, may_be_starting=may_be_starting)
         try:
@@ -175,10 +203,14 @@ class Adoption:
             self._billing.stopped(upstream_session_id, ran=stop is not Stopped.BEFORE)
 
     async def begin_to_end(self, stored: StoredSession) -> asyncio.Task[int] | None:
-        """Claim a session and end it; returns the task, or None when another process was faster.
+        """Claim a session and end it; returns the task.
+
+        None when another process was faster, or has to end it since an account of the session is unknown here.
 
         The result of the task is the number of LiveAvatar sessions that it stopped.
         """
+        if not self._has_keys(stored):
+            return None
         claim = self._claim_to_end(stored)
         return await asyncio.shield(self._pool.run(claim, name=f"session-{stored.session_id}/claim"))
 
@@ -193,11 +225,12 @@ class Adoption:
         stopped = 0
         payload = await self._final_payload(stored, fence)
         journal = self._journals.open(_Orphan(stored.session_id, stored.tenant, payload), fence)
-        stopper = self._retired.get(stored.account, self._pool.account.stopper)
         # All stops run at once: a session that cannot be stopped now must not delay the stop of the next.
         stops = {
             upstream.upstream_session_id: self._pool.run(
-                stopper.stop(upstream.upstream_session_id, _STOP_REASON, may_be_starting=upstream.access is None),
+                self._pool.accounts.of_session(account_of(stored, upstream)).stopper.stop(
+                    upstream.upstream_session_id, _STOP_REASON, may_be_starting=upstream.access is None
+                ),
                 name=f"session-{stored.session_id}/sweep-{upstream.upstream_session_id}",
             )
             for upstream in stored.upstreams
@@ -210,15 +243,17 @@ class Adoption:
         await self._count_played(stored)
         # The end is an event like others, with a number that no caller has seen.
         journal.note_sequence(stored.sequence + 1)
-        await journal.finish(self._config.retention_s)
+        await journal.finish(0.0 if is_warm(stored) else self._config.retention_s)
         self.swept_count += 1
         self._pool.metrics.taken_over(adopted=False)
-        if self._listener is not None:
+        if self._listener is not None and not is_warm(stored):
             self._listener.on_swept(stored.session_id, stored.tenant, payload)
         _log.info("session.swept", session=stored.session_id, epoch=fence.epoch, stopped=stopped)
         return stopped
 
     async def _count_played(self, stored: StoredSession) -> None:
+        if is_warm(stored):
+            return
         try:
             record = read_record(stored)
         except ValueError:
@@ -232,6 +267,8 @@ class Adoption:
 
     async def _final_payload(self, stored: StoredSession, fence: Fence) -> Payload:
         """Return the final record of a session; empty for an unreadable session, which is quarantined."""
+        if is_warm(stored):
+            return stored.payload
         try:
             record = read_record(stored)
         except ValueError as error:

@@ -53,6 +53,7 @@ class Attachments:
         grace_s: float,
         abandon: Callable[[], None],
         changed: Callable[[], None],
+        on_stream: Callable[[], None] = _do_nothing,
     ) -> None:
         """Begin without an attachment, and without a running grace.
 
@@ -61,11 +62,13 @@ class Attachments:
             grace_s: Time that a session without an attachment waits for one.
             abandon: Called at the end of that time.
             changed: Called when `detached_until_s` changes.
+            on_stream: Called when a stream is opened.
         """
         self._session_id = session_id
         self._grace_s = grace_s
         self._abandon = abandon
         self._changed = changed
+        self._on_stream = on_stream
         self._all: set[Attachment] = set()
         # Streams whose caller has closed its side and still waits for something.
         self._detached: set[Attachment] = set()
@@ -81,6 +84,11 @@ class Attachments:
         """True while an `Attach` stream is open."""
         return self._attach is not None
 
+    @property
+    def is_empty(self) -> bool:
+        """True while no stream or waiting call is attached."""
+        return not self._all
+
     def add(self, on_superseded: Callable[[], None] = _do_nothing) -> Attachment:
         """Add an attachment, which counts until its `release`."""
         attachment = Attachment(self, on_superseded)
@@ -90,6 +98,7 @@ class Attachments:
 
     def add_attach_stream(self) -> Attachment:
         """Add the session's `Attach` stream; an earlier one is superseded."""
+        self._on_stream()
         earlier, self._attach = self._attach, self.add()
         if earlier is not None:
             earlier.supersede(AttachSuperseded(self._session_id))
@@ -102,6 +111,7 @@ class Attachments:
             on_superseded: Called before a later stream does anything, to orphan an utterance that the later stream
                 may continue.
         """
+        self._on_stream()
         earlier, self._audio = self._audio, self.add(on_superseded)
         if earlier is not None:
             earlier.supersede(AudioStreamSuperseded(self._session_id))

@@ -16,9 +16,13 @@ from liveavatar_gateway.sessions.record import Usage
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import Standby
+from liveavatar_gateway.sessions.warm_session import WarmSession
 from liveavatar_gateway.upstream.model import Started
+from liveavatar_gateway.upstream.permits import PermitWish, QueuePlace
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.session import UpstreamSession
+
+TakeWarm = Callable[[], WarmSession | None]
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +42,8 @@ class Avatars:
         restored: RestoredSession | None,
         *,
         billed: BilledJournal,
+        take_warm: TakeWarm,
+        wish: PermitWish,
     ) -> None:
         """Begin without an avatar, or with the one of a process that is gone.
 
@@ -48,12 +54,19 @@ class Avatars:
             journal: Journal of the session.
             restored: State that another process left; None for a new session.
             billed: Journal of its LiveAvatar sessions, and of their minutes.
+            take_warm: Returns a warm session that matches the wishes exactly; None without one.
+            wish: Permits that the session asks for.
         """
         self._spec = spec
         self._core = core
         self._pool = pool
         self._journal = journal
         self._billed = billed
+        self._take_warm = take_warm
+        self._connected: Standby | None = None
+        self.is_limit_enforced = False
+        """True if the limit is below LiveAvatar's own, so that the gateway ends the session there."""
+        self._wish = wish
         self.upstream: UpstreamSession | None = None
         """Session at LiveAvatar that speaks; None before the first is started."""
         self.started: Started | None = None if restored is None else restored.started
@@ -77,27 +90,64 @@ class Avatars:
         return self._spec.livekit_room is not None
 
     async def start(
-        self, wait_s: float | None, *, on_wait: Callable[[], object] = lambda: None
+        self,
+        wait_s: float | None,
+        *,
+        on_wait: Callable[[QueuePlace], object] = lambda _place: None,
+        take_reserved: TakeWarm | None = None,
     ) -> UpstreamSession:
-        """Start the first avatar.
+        """Start the first avatar, or take one that is warm.
 
         Args:
             wait_s: Longest wait for a permit of the account, seconds; None is the pool's own limit.
-            on_wait: Called before such a wait; what it raises refuses the wait.
+            on_wait: Called when such a wait begins, and when the place in the queue changes. What it raises at
+                first refuses the wait.
+            take_reserved: Returns the avatar of a reservation, or None if it was lost; None without a reservation.
 
         Raises:
             GatewayError: it could not be started.
         """
         await self._billed.require_budget()
+        warm = (None if take_reserved is None else take_reserved()) or self._take_warm()
+        if warm is not None and (taken := await self._take(warm)) is not None:
+            return taken
         request = self._spec.avatar_request(1)
-        upstream = await self._pool.start(request, self._billed, wait_s=wait_s, on_wait=on_wait)
+        upstream = await self._pool.start(request, self._billed, wish=self._wish, wait_s=wait_s, on_wait=on_wait)
         self._set_current(upstream)
         self.upstream = upstream
         return upstream
 
-    def adopt(self, started: Started) -> None:
-        """Continue with the avatar of a process that is gone."""
-        self.upstream = self._pool.adopt(started, self._billed)
+    async def _take(self, warm: WarmSession) -> UpstreamSession | None:
+        """Continue with a warm session; None if it was lost in this moment."""
+        asked_s, left_s = self._spec.avatar.max_duration_s, warm.left_s(time.monotonic())
+        limit_s = left_s if asked_s is None else asked_s
+        # Shielded: a session that changes its owner has to end up with one.
+        handing = self._pool.run(warm.hand_over(self._billed, limit_s), name=f"session-{self._core.id}/take")
+        try:
+            upstream = await asyncio.shield(handing)
+        except asyncio.CancelledError:
+            handing.add_done_callback(self._close_unwanted)
+            raise
+        if upstream is None:
+            return None
+        self.is_limit_enforced = asked_s is not None and (left_s is None or asked_s < left_s)
+        self._connected = warm.avatar
+        self._set_current(upstream)
+        self.upstream = upstream
+        return upstream
+
+    def _close_unwanted(self, handing: asyncio.Task[UpstreamSession | None]) -> None:
+        if not handing.cancelled() and handing.exception() is None and (upstream := handing.result()) is not None:
+            self._pool.run(upstream.close(), name=f"session-{self._core.id}/unwanted")
+
+    def take_connected(self) -> Standby | None:
+        """Return the avatar of a warm session once, whose socket is open; None without one."""
+        connected, self._connected = self._connected, None
+        return connected if connected is not None and connected.has_socket and not connected.is_gone else None
+
+    def adopt(self, started: Started, account: str) -> None:
+        """Continue with the avatar of a process that is gone, which runs on an account."""
+        self.upstream = self._pool.adopt(started, self._billed, account=account, wish=self._wish)
         self._billed.adopted(started, self.started_at)
 
     def _set_current(self, upstream: UpstreamSession) -> None:
@@ -113,7 +163,7 @@ class Avatars:
         # Saved first: two avatars must not join a room under the same identity.
         await self._journal.save()
         return await self._pool.start(
-            self._spec.avatar_request(self.avatar_count), self._billed, wait_s=_STANDBY_WAIT_S
+            self._spec.avatar_request(self.avatar_count), self._billed, wish=self._wish, wait_s=_STANDBY_WAIT_S
         )
 
     async def take_over(self, standby: Standby) -> None:
@@ -134,6 +184,7 @@ class Avatars:
             # Part of the event, since the avatar after this one may be in another room when it is sent again.
             room=None if access is None else Room(url=access.url, token=access.token),
             age_s=now_s - standby.started_mono_s,
+            last_command_at_s=standby.last_command_at_s,
             now_s=now_s,
         )
         try:
@@ -196,6 +247,9 @@ class Avatars:
         if (own := self._spec.livekit_room) is not None:
             rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
             return None if rooms is None else rooms.viewer(own.name)
+        if not self._pool.egress.may_show_room(self.started.room_url):
+            # From a registry that somebody changed; the session ends when its socket is opened.
+            return None
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
 
     @property

@@ -41,6 +41,8 @@ _END_LEAD_S: Final = 2.0
 _RETRY_S: Final = 1.0
 _TIDY_S: Final = 3600.0
 _MAX_REMEMBERED: Final = 10_000
+_WAITED: Final = "/waited"
+"""End of the id under which the minutes are kept that passed before a caller took a LiveAvatar session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class Payer:
     """Value under which usage is broken down."""
     free: bool
     """True in LiveAvatar's sandbox, which bills no minutes."""
+    waits: bool = False
+    """True for a session that waits for a caller: it counts as no session, and ends when the budget is spent."""
 
 
 ExhaustedListener = Callable[[str, BudgetExhausted], None]
@@ -192,7 +196,36 @@ class Billing:
     async def _save_begin(self, meter: _Meter) -> None:
         await self._registry.charge(self._charge(meter, meter.minutes, self._hour(self._clock())))
 
+    def transfer(self, upstream_session_id: str, payer: Payer) -> None:
+        """Let another session pay for a LiveAvatar session, from the next minute on."""
+        self._count_session(payer)
+
+        async def move() -> None:
+            known = self._meters.get(upstream_session_id)
+            if known is not None and known.payer != payer:
+                await self._move(known, payer)
+
+        self._todo[f"transfer {upstream_session_id}"] = move
+        self._wakeup.set()
+
+    async def _move(self, known: _Meter, payer: Payer) -> None:
+        meter = _Meter(
+            id=known.id,
+            payer=payer,
+            # The minute that runs was paid by the former payer.
+            began_s=known.began_s + known.minutes * _MINUTE_S,
+            minutes=0,
+            max_minutes=known.max_minutes - known.minutes,
+            # The budget is checked before the first minute too.
+            checked=-1,
+        )
+        charge = self._charge(meter, 0, self._hour(self._clock()))
+        await self._registry.transfer_charge(charge, former=f"{known.id}{_WAITED}")
+        self._meters[known.id] = meter
+
     def _count_session(self, payer: Payer, played_s: float = 0.0) -> None:
+        if payer.waits:
+            return
         charge = Charge(
             id=payer.session_id,
             tenant=payer.tenant,
@@ -229,13 +262,16 @@ class Billing:
         async def read() -> None:
             known = (await self._registry.charged([upstream_session_id])).get(upstream_session_id)
             began_s = None if known is None else known.began_mono_s
-            self._meters[upstream_session_id] = _Meter(
+            meter = self._meters[upstream_session_id] = _Meter(
                 id=upstream_session_id,
                 payer=payer,
                 began_s=now_s - age_s if began_s is None else began_s,
                 minutes=0 if known is None else known.minutes,
                 max_minutes=_minutes(max_duration_s),
             )
+            if known is not None and known.tenant != payer.tenant:
+                # Its process died between the moment in which a caller took it and the change of the payer.
+                await self._move(meter, payer)
 
         self._todo[f"adopt {upstream_session_id}"] = read
         self._wakeup.set()
@@ -349,7 +385,7 @@ class Billing:
 
     def _ends_sessions(self, meter: _Meter) -> bool:
         budget = self._budget_of(meter.payer.tenant)
-        return budget.is_limited and budget.at_limit == "end"
+        return budget.is_limited and (meter.payer.waits or budget.at_limit == "end")
 
     async def _advance(self, meter: _Meter) -> None:
         now_s = self._clock()
@@ -443,7 +479,7 @@ class Billing:
     def _note_outage(self, error: RegistryUnavailable) -> None:
         if not self._outage:
             self._outage = True
-            _log.error("billing.delayed", error=error.metadata.get("error", ""))
+            _log.error("billing.delayed", error=error.detail)
 
 
 def _limits(budget: Budget) -> Limits:

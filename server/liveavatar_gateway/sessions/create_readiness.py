@@ -41,6 +41,7 @@ class CreateReadiness:
         *,
         is_draining: Callable[[], bool],
         credits_left: Callable[[], Awaitable[str]],
+        accounts_trouble: Callable[[], str] = str,
         publish: Callable[[bool], Awaitable[None]],
     ) -> None:
         """Begin ready.
@@ -49,13 +50,15 @@ class CreateReadiness:
             journals: Registry of the process.
             permits: Permits of the account, and callers that wait for them.
             is_draining: Returns whether the process refuses new sessions.
-            credits_left: Requests the account's credits from LiveAvatar, which proves key and connection.
+            credits_left: Requests the accounts' credits from LiveAvatar, which proves key and connection.
+            accounts_trouble: Returns the reason for which no account starts a session now; empty without one.
             publish: Called with the readiness at the start, and at each change.
         """
         self._journals = journals
         self._permits = permits
         self._is_draining = is_draining
         self._credits_left = credits_left
+        self._accounts_trouble = accounts_trouble
         self._publish = publish
         self._published: bool | None = None
         self._upstream = ""
@@ -72,7 +75,7 @@ class CreateReadiness:
             return "REGISTRY_UNAVAILABLE"
         if self._permits.is_full:
             return "CAPACITY_EXHAUSTED"
-        return self._upstream
+        return self._upstream or self._accounts_trouble()
 
     def on_create_failed(self, error: GatewayError) -> None:
         """Take note of a session that could not be created."""

@@ -21,6 +21,7 @@ from liveavatar_gateway.core.errors import (
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, StoredSession
 from liveavatar_gateway.sessions.adoption import Adoption
+from liveavatar_gateway.sessions.audio_input import load_conversion
 from liveavatar_gateway.sessions.billing import Billing
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.handles import Handles, session_id_of
@@ -30,11 +31,14 @@ from liveavatar_gateway.sessions.local_sessions import LocalSessions
 from liveavatar_gateway.sessions.observers import Observers
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
 from liveavatar_gateway.sessions.record import Record, read_record
+from liveavatar_gateway.sessions.reservations import Reservation, Reservations
 from liveavatar_gateway.sessions.restore import is_readable, restore, restore_ended, view_of
 from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
+from liveavatar_gateway.sessions.warm_pool import WarmPool
+from liveavatar_gateway.sessions.warm_record import is_warm
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
 
@@ -112,6 +116,8 @@ class Directory:
         billing: Billing,
         create_listener: CreateListener,
         limiter: Limiter,
+        warm: WarmPool,
+        reservations: Reservations,
     ) -> None:
         """Begin without sessions.
 
@@ -124,7 +130,11 @@ class Directory:
             billing: Counter of minutes and usage.
             create_listener: Receiver of errors of creates.
             limiter: Quotas of tenants.
+            warm: Sessions that are ready before their caller comes.
+            reservations: The same for callers that have announced themselves.
         """
+        self._warm = warm
+        self._reservations = reservations
         self._config = config
         self._pool = pool
         self._journals = journals
@@ -138,6 +148,7 @@ class Directory:
             reconnect=config.reconnect,
             retention_s=config.retention_s,
             pool=pool,
+            warm=warm,
             journals=journals,
             billing=billing,
             usage_label=config.usage_label,
@@ -167,7 +178,15 @@ class Directory:
             await asyncio.sleep(0)
         self.observers.close()
 
-    async def open(self, spec: SessionSpec, request_id: str, *, tenant: str, wait_s: float | None) -> SessionActor:
+    async def open(
+        self,
+        spec: SessionSpec,
+        request_id: str,
+        *,
+        tenant: str,
+        wait_s: float | None,
+        reservation_id: str = "",
+    ) -> SessionActor:
         """Create a session of a tenant, or return the session that was created for its same request.
 
         A request is in the registry before anything is done for it, so that its retry finds the session from any
@@ -176,17 +195,16 @@ class Directory:
         Raises:
             Draining: new sessions are refused.
             QuotaExceeded: the tenant has too many sessions, or opens too many.
+            ReservationNotFound, ReservationMismatch: the reservation is of no use for the session.
             RequestIdReused: the request id was used with another spec.
             OwnerMoved: another process has the session of that request.
             RegistryUnavailable: the session of that request cannot be looked up.
         """
-        wait_s = self._limiter.longest_wait_s(
-            tenant, self._pool.account.config.permits.wait_s if wait_s is None else wait_s
-        )
+        wait_s = self._limiter.longest_wait_s(tenant, self._pool.wait_s if wait_s is None else wait_s)
         if not request_id:
-            return self._open(spec, tenant, wait_s)
+            return await self._open(spec, tenant, wait_s, reservation_id)
         opening = self._pool.run(
-            self._open_for(spec, tenant, request_id, wait_s), name=f"request-{request_id}/open"
+            self._open_for(spec, tenant, request_id, wait_s, reservation_id), name=f"request-{request_id}/open"
         )
         try:
             return await asyncio.shield(opening)
@@ -197,23 +215,38 @@ class Directory:
             opening.add_done_callback(_start_grace)
             raise
 
-    def _open(self, spec: SessionSpec, tenant: str, wait_s: float | None) -> SessionActor:
+    async def _open(
+        self, spec: SessionSpec, tenant: str, wait_s: float | None, reservation_id: str
+    ) -> SessionActor:
         if self.draining:
             raise Draining
-        admission = self._admit(tenant)
+        reservation = await self._reserved(reservation_id, spec, tenant)
+        if self.draining and reservation is not None:
+            # The drain began meanwhile, and ends only the sessions that it finds.
+            self._reservations.put_back(reservation)
+            raise Draining
+        admission = self._admit(spec, tenant, reservation)
         session = self._new(spec, tenant, "")
-        self._add(session, wait_s, admission)
+        self._add(session, wait_s, admission, reservation)
         return session
 
-    def _admit(self, tenant: str) -> Admission:
-        permits = self._pool.account.permits
-        return self._limiter.admit_session(tenant, waits=permits.used >= permits.limit)
+    async def _reserved(self, reservation_id: str, spec: SessionSpec, tenant: str) -> Reservation | None:
+        if not reservation_id:
+            return None
+        return await self._reservations.claim(reservation_id, spec, tenant=tenant)
+
+    def _admit(self, spec: SessionSpec, tenant: str, reservation: Reservation | None) -> Admission:
+        if reservation is not None:
+            return reservation.admission
+        permits = self._pool.permits
+        waits = permits.used >= permits.limit and not self._warm.has(spec, tenant=tenant)
+        return self._limiter.admit_session(tenant, waits=waits)
 
     def _new(self, spec: SessionSpec, tenant: str, request_id: str) -> SessionActor:
         return SessionActor(spec, self._services, tenant=tenant, request_id=request_id)
 
     async def _open_for(
-        self, spec: SessionSpec, tenant: str, request_id: str, wait_s: float | None
+        self, spec: SessionSpec, tenant: str, request_id: str, wait_s: float | None, reservation_id: str
     ) -> SessionActor:
         async with self._locks.locked(f"request {tenant} {request_id}"):
             while True:
@@ -229,18 +262,25 @@ class Directory:
                     return known
                 if self.draining:
                     raise Draining
-                admission = self._admit(tenant)
+                reservation = await self._reserved(reservation_id, spec, tenant)
+                admission = self._admit(spec, tenant, reservation)
                 try:
                     session = await self._reserve(self._new(spec, tenant, request_id), instead_of=failed)
                 except BaseException:
-                    admission.release()
+                    self._give_back(admission, reservation)
                     raise
                 if session is None:
                     # Another process was faster.
-                    admission.release()
+                    self._give_back(admission, reservation)
                     continue
-                self._add(session, wait_s, admission)
+                self._add(session, wait_s, admission, reservation)
                 return session
+
+    def _give_back(self, admission: Admission, reservation: Reservation | None) -> None:
+        if reservation is None:
+            admission.release()
+        else:
+            self._reservations.put_back(reservation)
 
     async def _reserve(self, session: SessionActor, *, instead_of: str) -> SessionActor | None:
         """Add a session to the registry under its request; None when another process has one for the request."""
@@ -301,17 +341,15 @@ class Directory:
             return adopted, ""
         registry = self._journals.registry
         now = await registry.find(stored.session_id)
-        if (
-            now is not None
-            and not now.ended
-            and now.owner != registry.owner
-            and not await registry.is_abandoned(now)
-        ):
+        if now is not None and not now.ended and now.owner != registry.owner:
+            # Another process continues or ends it, perhaps the only one that knows its account.
             raise OwnerMoved(stored.session_id, address=now.address)
         return None, stored.session_id
 
     async def adopt(self, stored: StoredSession) -> SessionActor | None:
         """Continue a session of a dead process; None when it cannot continue, or another process was faster."""
+        # The session may have an utterance in any format.
+        await load_conversion()
         return await self._adoption.adopt(stored, self._continue)
 
     def _continue(
@@ -341,23 +379,43 @@ class Directory:
         self._add(session, None, self._limiter.count_session(session.tenant))
         return session
 
-    def _add(self, session: SessionActor, wait_s: float | None, admission: Admission) -> None:
+    def _add(
+        self,
+        session: SessionActor,
+        wait_s: float | None,
+        admission: Admission,
+        reservation: Reservation | None = None,
+    ) -> None:
         self._local.add(session)
-        task = asyncio.create_task(self._run(session, wait_s, admission), name=f"session-{session.id}")
+        running = self._run(session, wait_s, admission, reservation)
+        task = asyncio.create_task(running, name=f"session-{session.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: admission.release())
         self.observers.on_session(session)
 
-    async def _run(self, session: SessionActor, wait_s: float | None, admission: Admission) -> None:
+    async def _run(
+        self,
+        session: SessionActor,
+        wait_s: float | None,
+        admission: Admission,
+        reservation: Reservation | None,
+    ) -> None:
+        take_reserved = (
+            None if reservation is None else lambda: self._reservations.taken(reservation, session.spec)
+        )
         try:
-            await session.lifecycle.run(wait_s, admission)
+            await session.lifecycle.run(wait_s, admission, take_reserved)
         except asyncio.CancelledError:
             # Another process took the session over while it ended here, so it does not stay readable here.
             if session.lost_to is None:
                 raise
         except BaseException as fault:  # noqa: BLE001 - the root of the task: no fault may reach other sessions
             session.lifecycle.crashed(fault)
+        finally:
+            if reservation is not None:
+                # Of no effect on an avatar that the session has taken.
+                reservation.warm.give_up("unused")
         if session.lost_to is not None:
             self._local.remove(session)
             self.observers.on_news(session.id)
@@ -477,7 +535,8 @@ class Directory:
                 stored = await registry.find(session_id)
                 # Before OwnerMoved could tell another tenant that the session exists.
                 is_foreign = stored is not None and tenant not in (None, stored.tenant)
-                if stored is None or is_foreign or (stored.ended and not is_readable(stored)):
+                is_hidden = stored is not None and (is_warm(stored) or (stored.ended and not is_readable(stored)))
+                if stored is None or is_foreign or is_hidden:
                     raise SessionNotFound(session_id, field=field)
                 if stored.ended:
                     return stored

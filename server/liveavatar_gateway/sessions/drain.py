@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 
@@ -18,6 +19,16 @@ from liveavatar_gateway.upstream.standstill import STOOD_STILL_S, PatientTimer, 
 _log = structlog.get_logger(__name__)
 
 
+class WarmKeeper(Protocol):
+    """Keeper of sessions that no caller has yet."""
+
+    def close(self) -> None:
+        """Begin to end them, and keep none until `reopen`."""
+
+    def reopen(self) -> None:
+        """Keep some again."""
+
+
 class Drain:
     """State of service of a process: new sessions accepted or refused, and the deadline of living ones.
 
@@ -25,15 +36,23 @@ class Drain:
     is for a process that exits: sessions are ended once they are silent, and nothing undoes it.
     """
 
-    def __init__(self, directory: Directory, publish_health: Callable[[bool], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        publish_health: Callable[[bool], Awaitable[None]],
+        *,
+        warm: Sequence[WarmKeeper] = (),
+    ) -> None:
         """Begin in service.
 
         Args:
             directory: Sessions of the process.
             publish_health: Called at each change, with True if the process is in service.
+            warm: Keepers of sessions that no caller has yet, which end when the drain begins.
         """
         self._directory = directory
         self._publish_health = publish_health
+        self._warm = warm
         self._timer: PatientTimer | None = None
         self._finishing = False
         self.deadline: datetime | None = None
@@ -58,6 +77,8 @@ class Drain:
     def _announce(self, grace_s: float, *, takes_speech: bool) -> datetime:
         deadline = datetime.now(UTC) + timedelta(seconds=grace_s)
         self._directory.refuse_new()
+        for keeper in self._warm:
+            keeper.close()
         living = self._directory.living()
         _log.info("drain.began", sessions=len(living), grace_s=grace_s, exits=self._finishing)
         for session in living:
@@ -82,6 +103,8 @@ class Drain:
         self._stop_timer()
         self.deadline = None
         self._directory.accept_new()
+        for keeper in self._warm:
+            keeper.reopen()
         living = self._directory.living()
         _log.info("drain.cancelled", sessions=len(living))
         for session in living:

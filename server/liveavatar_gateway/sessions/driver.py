@@ -32,8 +32,14 @@ _STALL_S = 1.0
 """Shortest time without progress after which a socket is stuck, and not only busy."""
 _LATE_S = 0.25
 """Delay of a wake-up from which on the process is known to have stood still."""
+_MAX_EARLY_EVENTS = 1000
+"""Events that are kept until the state machine knows of their socket; an avatar sends a few in that moment."""
 _CHECK_S = 0.5
 """Longest sleep without a socket. Lower notices a standstill of the process sooner."""
+
+
+def _do_nothing() -> None:
+    """Do nothing, for an owner that need not know of takeovers."""
 
 
 class SessionDriver:
@@ -50,6 +56,7 @@ class SessionDriver:
         journal: SessionJournal,
         avatars: Avatars,
         standbys: StandbyManager,
+        on_take_over: Callable[[], None] = _do_nothing,
     ) -> None:
         """Prepare for `run`.
 
@@ -64,6 +71,7 @@ class SessionDriver:
                 note came first, the packet would be lost.
             avatars: The avatar that speaks.
             standbys: The avatar that takes over.
+            on_take_over: Called when a standby speaks from now on.
         """
         self._core = core
         self._metrics = metrics
@@ -72,6 +80,7 @@ class SessionDriver:
         self._journal = journal
         self._avatars = avatars
         self._standbys = standbys
+        self._on_take_over = on_take_over
         self._reconnector = Reconnector(core, config, journal=journal, avatars=avatars, standbys=standbys)
         self._news = Wakeup()
         """Set when LiveAvatar reports something while a command is being sent."""
@@ -82,6 +91,7 @@ class SessionDriver:
         self._stuck_since_s: float | None = None
         self._stuck_seen_s = 0.0
         self._hand_over_due = False
+        self._keep_alive_due = False
         self._standby: Standby | None = None
         """Avatar that takes over next; taken from `standbys`."""
 
@@ -90,11 +100,24 @@ class SessionDriver:
         try:
             while not self._core.over:
                 standby, self._standby = self._standby, None
-                reached = await self._reach() if standby is None else await self._take_over(standby)
+                if standby is not None:
+                    reached: tuple[CommandSocket, int] | None = await self._take_over(standby)
+                elif (connected := self._avatars.take_connected()) is not None:
+                    reached = self._begin_on(connected)
+                else:
+                    reached = await self._reach()
                 if reached is not None:
                     await self._talk(*reached)
         finally:
             self._standbys.close()
+
+    def _begin_on(self, connected: Standby) -> tuple[CommandSocket, int]:
+        """Speak over the socket of a warm session, whose readiness was reported before this session existed."""
+        self._early = [m.StateUpdated("connected")] if connected.is_ready else []
+        connected.listen(self._listener(self._avatars.current))
+        # The session's own keep-alives begin a whole interval from now.
+        self._keep_alive_due = True
+        return connected.socket, 1
 
     async def _take_over(self, standby: Standby) -> tuple[CommandSocket, int]:
         """Let a standby speak from now on."""
@@ -102,6 +125,7 @@ class SessionDriver:
         self._early = None
         standby.listen(self._listener(standby.upstream))
         await self._avatars.take_over(standby)
+        self._on_take_over()
         await self._standbys.wait_for_release()
         self._publisher.report()
         return standby.socket, 0
@@ -182,6 +206,9 @@ class SessionDriver:
         early, self._early = self._early or [], None
         for event in early:
             self._on_event(event)
+        if self._keep_alive_due:
+            self._keep_alive_due = False
+            self._core.keep_alive()
         # Repeated if the standby is lost at the moment of its takeover.
         while not (self._core.over or self._lost or self._take_standby()):
             async with asyncio.TaskGroup() as tasks:
@@ -259,6 +286,8 @@ class SessionDriver:
             self._core.note_stall(time.monotonic())
         if isinstance(command, m.Speak):
             self._metrics.packet_sent(len(command.pcm))
+        elif isinstance(command, m.KeepAlive):
+            self._metrics.kept_alive("socket", "sent")
         if isinstance(command, m.Speak | m.SpeakEnd):
             self._note_progress(command)
 
@@ -307,7 +336,10 @@ class SessionDriver:
     def _on_event(self, event: m.Event) -> None:
         if self._early is not None:
             # The event came with the answer to the handshake: the state machine does not know of this socket yet.
-            self._early.append(event)
+            if len(self._early) < _MAX_EARLY_EVENTS:
+                self._early.append(event)
+                if len(self._early) == _MAX_EARLY_EVENTS:
+                    _log.warning("upstream.early_events_dropped", session=self._core.id, kept=_MAX_EARLY_EVENTS)
         elif self._core.on_event(event, time.monotonic()):
             self._wake.set()
             if self._is_sending:

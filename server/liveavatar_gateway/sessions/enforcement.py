@@ -28,6 +28,13 @@ class Tenants(Protocol):
         """Return the quotas of a tenant; None for a tenant without limits."""
 
 
+class Holder(Protocol):
+    """Keeper of avatars that wait for callers of tenants."""
+
+    def end_suspended(self, is_active: Callable[[str], bool], /) -> None:
+        """End those of tenants that were suspended or removed."""
+
+
 class Enforcer:
     """Checks of the sessions that run in this process, against the present file of tenants."""
 
@@ -36,6 +43,7 @@ class Enforcer:
         living: Callable[[], Iterable[SessionActor]],
         tenants: Tenants,
         *,
+        reservations: Holder | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare.
@@ -43,10 +51,12 @@ class Enforcer:
         Args:
             living: Returns the sessions that have not ended.
             tenants: Present tenants.
+            reservations: Avatars that wait for callers of the tenants; None for none.
             clock: Monotonic clock, seconds.
         """
         self._living = living
         self._tenants = tenants
+        self._reservations = reservations
         self._clock = clock
 
     def check(self) -> None:
@@ -54,6 +64,9 @@ class Enforcer:
         for session in self._living():
             with bulkhead("session.end_failed", session.id):
                 self._check(session)
+        if self._reservations is not None:
+            with bulkhead("session.end_failed", ""):
+                self._reservations.end_suspended(self._tenants.is_active)
 
     def _check(self, session: SessionActor) -> None:
         if session.over:

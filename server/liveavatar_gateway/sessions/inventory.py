@@ -11,8 +11,9 @@ from liveavatar_gateway.registry.base import Registry, StoredSession
 from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.view import SessionView
+from liveavatar_gateway.telemetry.limited_log import LimitedLog
 
-_log = structlog.get_logger(__name__)
+_log = LimitedLog(structlog.get_logger(__name__))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

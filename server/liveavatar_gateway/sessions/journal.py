@@ -83,19 +83,17 @@ class SessionJournal:
 
     # --- the account upstream, see `upstream.journal.UpstreamJournal`
 
-    async def minted(self, upstream_session_id: str) -> None:
-        """Save the id of a LiveAvatar session before it can run.
+    async def minted(self, upstream_session_id: str, *, account: str = "", permit_id: str = "") -> None:
+        """Save the id of a LiveAvatar session, its account and its permit before it can run.
 
         Raises:
             RegistryUnavailable: the registry cannot be written.
         """
         registry = self._writer.registry
         try:
-            if self.fence is None:
-                session = self._session
-                self.reserved(await registry.create(session.id, session.payload(), tenant=session.tenant))
+            await self._create()
             assert self.fence is not None  # noqa: S101 - set just now
-            await registry.add_upstream(self.fence, upstream_session_id)
+            await registry.add_upstream(self.fence, upstream_session_id, account=account, permit_id=permit_id)
         except RegistryUnavailable as error:
             self._writer.note_outage(error)
             raise
@@ -114,6 +112,38 @@ class SessionJournal:
     async def not_started(self, upstream_session_id: str) -> None:
         """Save that a LiveAvatar session was not started."""
         await self.stopped(upstream_session_id)
+
+    async def take_over(self, started: Started, source: "SessionJournal") -> None:
+        """Save that a LiveAvatar session belongs to this session from now on, and not to another one any more.
+
+        Raises:
+            RegistryUnavailable: the registry cannot be written; nothing changed.
+            OwnerMoved: another process has claimed one of the two sessions; nothing changed.
+        """
+        registry = self._writer.registry
+        if source.fence is None or source.closed:
+            raise OwnerMoved(source.session_id)
+        try:
+            await self._create()
+            assert self.fence is not None  # noqa: S101 - set just now
+            await registry.move_upstream(source.fence, self.fence, started.session_id)
+        except RegistryUnavailable as error:
+            self._writer.note_outage(error)
+            raise
+        source.forget(started.session_id)
+        # Soon is enough: until then, another process would only know a later limit.
+        self._unsaved[started.session_id] = access_payload(started)
+        self.change()
+
+    def forget(self, upstream_session_id: str) -> None:
+        """Save nothing more about a LiveAvatar session, which belongs to another session."""
+        self._unsaved.pop(upstream_session_id, None)
+
+    async def _create(self) -> None:
+        if self.fence is None:
+            session = self._session
+            created = await self._writer.registry.create(session.id, session.payload(), tenant=session.tenant)
+            self.reserved(created)
 
     async def confirm_lease(self) -> None:
         """Verify that this process still owns the session, see `JournalWriter.confirm_lease`."""
@@ -388,7 +418,7 @@ class JournalWriter:
         if not self._outage:
             self._outage = True
             self._metrics.registry_works(works=False)
-            _log.error("registry.unavailable", error=error.metadata.get("error", ""))
+            _log.error("registry.unavailable", error=error.detail)
 
     def _note_recovery(self) -> None:
         if self._outage:

@@ -2,14 +2,22 @@
 
 import asyncio
 import contextlib
+import functools
 import time
 from typing import Final
 
 import structlog
 
 from liveavatar_gateway.auth.limiter import Admission
-from liveavatar_gateway.core.errors import GatewayError, InternalError, OwnerMoved, SessionEnded
+from liveavatar_gateway.core.errors import (
+    GatewayError,
+    InternalError,
+    OwnerMoved,
+    SessionEnded,
+    UpstreamAddressRefused,
+)
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.sessions.avatars import TakeWarm
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.parts import SessionParts
@@ -17,6 +25,8 @@ from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.standby import StandbyManager
+from liveavatar_gateway.upstream.permits import QueuePlace
+from liveavatar_gateway.upstream.session import UpstreamSession
 
 _log = structlog.get_logger(__name__)
 _ENDS_WITH_TAIL: Final = frozenset({EndReason.CALLER_ENDED, EndReason.CALLER_LOST, EndReason.DRAINED})
@@ -54,11 +64,14 @@ class SessionLifecycle:
             journal=parts.journal,
             avatars=parts.avatars,
             standbys=StandbyManager(core, services.pool, parts.avatars, wake=parts.wake, new_id=new_id),
+            on_take_over=self._renew_keep_alive,
         )
         self.finished = asyncio.Event()
         """Set when LiveAvatar has stopped the session, or another process owns it."""
         self.recorded = asyncio.Event()
         """Set when the final record is written, or is left to the journal in an outage of the registry."""
+        self.queue_place: QueuePlace | None = None
+        """Last known place in the queue for a permit; None for a session that did not wait, or waits no more."""
         self.lost_to: OwnerMoved | None = None
         """Error for callers once another process owns the session; None before."""
         self.began_s: float | None = None
@@ -66,18 +79,34 @@ class SessionLifecycle:
         self._stop_from_s: float | None = None
         self._creation: asyncio.Task[object] | None = None
         self._task: asyncio.Task[object] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        """Latest keep-alive by REST."""
 
     # --- keep-alive target of the pool
 
     @property
     def last_command_at_s(self) -> float:
-        """Monotonic time of the last command upstream."""
+        """Monotonic time at which LiveAvatar last got a command or a keep-alive."""
         return self._core.last_command_at_s
 
     def keep_alive(self) -> None:
-        """Send a keep-alive."""
-        self._core.keep_alive()
-        self._parts.wake.set()
+        """Send a keep-alive: on the socket, or by REST while no socket is ready."""
+        if self._core.keep_alive():
+            self._parts.wake.set()
+            return
+        upstream = self._avatars.upstream
+        if upstream is not None and (self._keeping is None or self._keeping.done()):
+            name = f"session-{self._core.id}/keep-alive"
+            self._keeping = self._services.pool.run(self._keep_alive_by_rest(upstream), name=name)
+
+    async def _keep_alive_by_rest(self, upstream: UpstreamSession) -> None:
+        began_s = time.monotonic()
+        if await upstream.keep_alive() and self._avatars.upstream is upstream:
+            self._core.note_kept_alive(began_s)
+
+    def _renew_keep_alive(self) -> None:
+        """Count from the last command of the avatar that has taken over, which may be old."""
+        self._services.pool.add_keep_alive(self)
 
     # --- end
 
@@ -96,6 +125,17 @@ class SessionLifecycle:
             self._creation.cancel()
         self._parts.wake.set()
         self._publisher.report()
+
+    def leave_queue(self) -> bool:
+        """End a session that waits for a permit and whose callers are gone; return False for any other.
+
+        Nothing was started, so that the same request may come again.
+        """
+        is_waiting = self.queue_place is not None and not self._parts.billed.has_begun
+        if self._creation is None or not is_waiting or not self._parts.attachments.is_empty:
+            return False
+        self.end(EndReason.CREATE_FAILED, error=SessionEnded(self._core.id, EndReason.CALLER_LOST.value))
+        return True
 
     def lose(self, error: OwnerMoved) -> None:
         """Give the session up: another process owns it. Nothing more is sent, and the avatar keeps running."""
@@ -123,17 +163,18 @@ class SessionLifecycle:
 
     # --- the one task
 
-    async def run(self, wait_s: float | None, admission: Admission) -> None:
+    async def run(self, wait_s: float | None, admission: Admission, take_reserved: TakeWarm | None = None) -> None:
         """Wait for a permit, start the avatar, speak until something ends the session, stop the avatar.
 
         Args:
             wait_s: Longest wait for a permit of the account, seconds; None is the pool's own limit.
             admission: Place in the quotas of the tenant; its owner releases it after this.
+            take_reserved: Returns the avatar of a reservation, see `Avatars.start`; None without a reservation.
         """
         self._task = asyncio.current_task()
         try:
             if self._restored is None:
-                await self._create(wait_s, admission)
+                await self._create(wait_s, admission, take_reserved)
                 admission.stop_waiting()
             else:
                 self._adopt(self._restored)
@@ -172,10 +213,11 @@ class SessionLifecycle:
         self.recorded.set()
         _log.error("session.crashed", session=self._core.id, exc_info=fault)
 
-    async def _create(self, wait_s: float | None, admission: Admission) -> None:
+    async def _create(self, wait_s: float | None, admission: Admission, take_reserved: TakeWarm | None) -> None:
         """Start the first avatar in a task of its own, so that `end` can cancel the wait for a permit."""
         began_s = time.monotonic()
-        starting = self._avatars.start(wait_s, on_wait=admission.wait)
+        in_queue = functools.partial(self._wait_in_queue, admission)
+        starting = self._avatars.start(wait_s, on_wait=in_queue, take_reserved=take_reserved)
         creation = asyncio.create_task(starting, name=f"session-{self._core.id}/create")
         self._creation = creation
         try:
@@ -188,12 +230,14 @@ class SessionLifecycle:
             raise SessionEnded(self._core.id, reason.value if reason else "") from None
         finally:
             self._creation = None
+            self.queue_place = None
         self.began_s = time.monotonic()
         if not self._core.over:
             self._core.started(
                 max_duration_s=started.max_duration_s,
                 expires_at=self._avatars.expires_at,
                 now_s=time.monotonic(),
+                enforced=self._avatars.is_limit_enforced,
             )
         _log.info(
             "session.started",
@@ -202,6 +246,13 @@ class SessionLifecycle:
             ms=round((time.monotonic() - began_s) * 1000),
         )
         self._publisher.report()
+
+    def _wait_in_queue(self, admission: Admission, place: QueuePlace) -> None:
+        """Count the wait for a permit against the quotas, and let streams report the place in the queue."""
+        if self.queue_place is None:
+            admission.wait()
+        self.queue_place = place
+        self._parts.attachments.wake()
 
     def _adopt(self, restored: RestoredSession) -> None:
         """Continue what another process left; its callers have `grace_s` to come back."""
@@ -217,7 +268,7 @@ class SessionLifecycle:
         self._parts.attachments.start_grace(restored.grace_s)
         self._parts.utterances.adopt()
         self._publisher.report()
-        self._avatars.adopt(restored.started)
+        self._avatars.adopt(restored.started, restored.account)
 
     async def _wait_for_tail(self) -> None:
         """Wait for the rest of the tail after the last speech; see `end`."""
@@ -245,7 +296,12 @@ class SessionLifecycle:
             self._publisher.report()
         try:
             if upstream is not None:
-                self._core.learn_end(await upstream.close())
+                if isinstance(self._core.error, UpstreamAddressRefused):
+                    # Callers do not wait for somebody who names such an address to confirm the stop. The permit
+                    # does: it stays in use until then.
+                    self._services.pool.run(upstream.close(), name=f"session-{self._core.id}/refused")
+                else:
+                    self._core.learn_end(await upstream.close())
         finally:
             with bulkhead("session.crashed", self._core.id):
                 self._core.ended()

@@ -16,6 +16,7 @@ from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_no
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.utterances import SessionUtterances
 from liveavatar_gateway.sessions.wakeup import Wakeup
+from liveavatar_gateway.upstream.permits import PermitWish
 
 
 class PartsOwner(JournaledSession, Protocol):
@@ -27,6 +28,9 @@ class PartsOwner(JournaledSession, Protocol):
 
     def abandon(self) -> None:
         """End the session: its grace without an attachment is over."""
+
+    def note_activity(self) -> None:
+        """Take note of a new stream of a caller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +55,22 @@ class SessionParts:
     ) -> "SessionParts":
         """Return the parts of a new session, or of one that another process left."""
         if restored is None:
-            core = Session(new_id(), services.config, new_id=new_id, utc_now=utc_now, auto_rotate=spec.auto_rotate)
+            core = Session(
+                new_id(),
+                services.config,
+                new_id=new_id,
+                utc_now=utc_now,
+                auto_rotate=spec.auto_rotate,
+                abandonment=spec.abandonment,
+            )
         else:
             core = restored.core
         wake, meter, interrupts = Wakeup(), services.metrics.session_meter(), InterruptWaiters()
         journal = services.journals.open(owner, None if restored is None else restored.fence)
         grace_s = spec.detach_grace_s
-        attachments = Attachments(core.id, grace_s=grace_s, abandon=owner.abandon, changed=journal.change)
+        attachments = Attachments(
+            core.id, grace_s=grace_s, abandon=owner.abandon, changed=journal.change, on_stream=owner.note_activity
+        )
         payer = Payer(
             session_id=core.id,
             tenant=owner.tenant,
@@ -75,7 +88,16 @@ class SessionParts:
                 core, journal=journal, metrics=services.metrics, meter=meter, wake=wake, grace_s=grace_s
             ),
             billed=billed,
-            avatars=Avatars(spec, core, services.pool, journal, restored, billed=billed),
+            avatars=Avatars(
+                spec,
+                core,
+                services.pool,
+                journal,
+                restored,
+                billed=billed,
+                take_warm=lambda: services.warm.take(spec, tenant=owner.tenant),
+                wish=PermitWish(tenant=owner.tenant, session_id=core.id),
+            ),
             publisher=EventPublisher(
                 core,
                 journal=journal,

@@ -33,6 +33,8 @@ class RestoredSession:
     """Right to continue the session; None after its end."""
     started: Started | None
     """Access to its LiveAvatar session, also after the end."""
+    account: str = ""
+    """Account of its LiveAvatar session."""
     started_at: datetime | None
     avatar_count: int = 1
     retired_s: float = 0.0
@@ -133,6 +135,11 @@ def current_upstream(stored: StoredSession, record: Record) -> Upstream | None:
     return next(iter(spoke or reachable[::-1]), None)
 
 
+def account_of(stored: StoredSession, upstream: Upstream) -> str:
+    """Return the account of a LiveAvatar session; sessions of earlier versions have one account for all."""
+    return upstream.account or stored.account
+
+
 def restore(
     stored: StoredSession,
     record: Record,
@@ -151,8 +158,7 @@ def restore(
         ValueError: a stored value cannot be read.
     """
     upstream = current_upstream(stored, record)
-    started = None if upstream is None or upstream.access is None else read_access(upstream.access)
-    if started is None:
+    if upstream is None or upstream.access is None or (started := read_access(upstream.access)) is None:
         return None
     core = Session.restored(
         snapshot_of(
@@ -168,11 +174,13 @@ def restore(
         now_s=now_mono_s,
         gap_s=0.0 if stored.seen_mono_s is None else max(0.0, now_mono_s - stored.seen_mono_s),
         auto_rotate=record.spec.auto_rotate,
+        abandonment=record.spec.abandonment,
     )
     return RestoredSession(
         core=core,
         fence=fence,
         started=started,
+        account=account_of(stored, upstream),
         started_at=record.started_at,
         avatar_count=record.usage.avatar_count,
         retired_s=record.usage.retired_s,

@@ -9,6 +9,7 @@ from liveavatar_gateway.sessions.billing import Billing
 from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.publisher import SessionListener
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
+from liveavatar_gateway.sessions.warm_pool import WarmPool
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
 
@@ -35,6 +36,8 @@ class SessionServices:
     """Time that the final record of a session is kept."""
     pool: Pool
     """Source of sessions at LiveAvatar."""
+    warm: WarmPool
+    """Sessions at LiveAvatar that are ready before their caller comes."""
     journals: JournalWriter
     """State of sessions that outlives this process."""
     billing: Billing

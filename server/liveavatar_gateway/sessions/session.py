@@ -1,7 +1,8 @@
 """Actor of one living session: runs the state machine of `core` with a socket, a clock and tasks."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,6 +22,7 @@ from liveavatar_gateway.sessions.services import SessionServices
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
 from liveavatar_gateway.upstream.model import Started
+from liveavatar_gateway.upstream.permits import QueuePlace
 
 _log = structlog.get_logger(__name__)
 
@@ -107,6 +109,23 @@ class SessionActor:
     def speaks(self) -> bool:
         """True while an utterance has not ended."""
         return bool(self._core.speech.active)
+
+    @property
+    def watches_viewers(self) -> bool:
+        """True while the session is to end if nobody sees its avatar."""
+        return self.spec.viewer_absence_s is not None and not self.over
+
+    @property
+    def is_absence_announced(self) -> bool:
+        """True while an end for absent viewers is announced."""
+        return self._core.is_absence_announced
+
+    @property
+    def avatar_identities(self) -> Sequence[str]:
+        """Identities of all avatars that the session may have in a room of the caller's own."""
+        count = self.avatars.avatar_count
+        requests = (self.spec.avatar_request(ordinal) for ordinal in range(1, count + 1))
+        return [request.participant.identity for request in requests if request.participant is not None]
 
     @property
     def log(self) -> EventLog:
@@ -223,21 +242,55 @@ class SessionActor:
         """Begin to end, see `SessionLifecycle.end`; `finished` is set when LiveAvatar has stopped the session."""
         self.lifecycle.end(reason, error=error)
 
+    def forsake(self, *, retryable: bool) -> None:
+        """Take note that the caller who creates the session is gone.
+
+        Args:
+            retryable: True if the caller can come back with its request id. The session then goes on for its
+                grace, unless it still waits for a permit.
+        """
+        if not self.lifecycle.leave_queue() and not retryable:
+            self.end(EndReason.CALLER_LOST)
+
     def abandon(self) -> None:
         """End the session: its grace without an attachment is over."""
         if not self.over:
             _log.info("session.abandoned", session=self.id, grace_s=self.spec.detach_grace_s)
             self.end(EndReason.CALLER_LOST)
 
+    def note_viewers(self, present: bool | None) -> None:  # noqa: FBT001 - three values
+        """Take note of a look into the room.
+
+        Args:
+            present: False if nobody can see the avatar; None if that could not be found out for a while.
+        """
+        self._core.note_viewers(present, time.monotonic())
+        self._wake.set()
+        self._publisher.report()
+
+    def note_activity(self) -> None:
+        """Take note of a new stream of a caller."""
+        self._core.note_activity()
+        self._wake.set()
+
     # --- waits
 
-    async def room(self) -> Started:
+    async def room(
+        self,
+        report: Callable[[QueuePlace], Awaitable[None]] | None = None,
+        *,
+        repeat_s: float | None = None,
+    ) -> Started:
         """Wait until the room can be joined.
+
+        Args:
+            report: Awaited with the place in the queue for a permit, when the wait begins and when it changes.
+            repeat_s: Time after which an unchanged place is reported again; None for never.
 
         Raises:
             GatewayError: the session ended before.
         """
-        await self._wait_until(lambda: self.avatars.started is not None)
+        await self._wait_until(lambda: self.avatars.started is not None, report, repeat_s)
         assert self.avatars.started is not None  # noqa: S101 - the condition of the wait
         return self.avatars.started
 
@@ -253,15 +306,29 @@ class SessionActor:
         """
         await self._wait_until(lambda: self.state is SessionState.READY)
 
-    async def _wait_until(self, reached: Callable[[], bool]) -> None:
+    async def _wait_until(
+        self,
+        reached: Callable[[], bool],
+        report: Callable[[QueuePlace], Awaitable[None]] | None = None,
+        repeat_s: float | None = None,
+    ) -> None:
         attachment = self.attachments.add()
+        reported: QueuePlace | None = None
+        repeat_at_s = math.inf
         try:
             while not reached():
                 if attachment.superseded is not None:
                     raise attachment.superseded
                 if self.over:
                     raise self.error or self._ended_error()
-                await attachment.wakeup.wait()
+                place = self.lifecycle.queue_place
+                now_s = time.monotonic()
+                if report is not None and place is not None and (place is not reported or now_s >= repeat_at_s):
+                    reported = place
+                    repeat_at_s = math.inf if repeat_s is None else now_s + repeat_s
+                    await report(place)
+                else:
+                    await attachment.wakeup.wait(None if repeat_at_s == math.inf else repeat_at_s - now_s)
         finally:
             attachment.release()
 

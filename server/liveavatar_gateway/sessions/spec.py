@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from liveavatar_gateway.core.abandonment import AbandonmentConfig
 from liveavatar_gateway.rooms.access import Participant
 from liveavatar_gateway.upstream.model import AvatarRequest
 
@@ -30,6 +31,15 @@ class SessionSpec:
     """Room of the avatar; None for a room that LiveAvatar creates."""
     auto_rotate: bool = False
     """True to let a fresh avatar take over before the limit of the one that speaks."""
+    idle_timeout_s: float | None = None
+    """Time without use after which the session ends; None for no such end."""
+    viewer_absence_s: float | None = None
+    """Time without a viewer in `livekit_room` after which the session ends; None for no such end."""
+
+    @property
+    def abandonment(self) -> AbandonmentConfig:
+        """Limits of a session that nobody uses."""
+        return AbandonmentConfig(idle_s=self.idle_timeout_s, viewer_absence_s=self.viewer_absence_s)
 
     def avatar_request(self, ordinal: int) -> AvatarRequest:
         """Return the request for one avatar of the session.

@@ -6,12 +6,17 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.errors import GatewayError, InternalError, UpstreamUnreachable
+from liveavatar_gateway.core.errors import (
+    GatewayError,
+    InternalError,
+    UpstreamAddressRefused,
+    UpstreamUnreachable,
+)
 from liveavatar_gateway.core.readiness import Due, Readiness, ReadinessConfig
 from liveavatar_gateway.core.session import OVER_UPSTREAM, Session
 from liveavatar_gateway.sessions.wakeup import Wakeup
@@ -22,6 +27,8 @@ from liveavatar_gateway.upstream.socket import CommandSocket, SocketClosed
 
 _log = structlog.get_logger(__name__)
 
+_FIRST_CHECK: Final = 1 << 40
+"""Number of the first health check: above the numbers of all commands that a session sends later on the socket."""
 _FIRST_WAIT_S = 0.5
 _MAX_WAIT_S = 5.0
 
@@ -41,6 +48,36 @@ class Standby:
         self._listener: Callable[[m.Event], None] | None = None
         self._readiness: Readiness
         self._keep_alive_due = False
+        self._check_due = False
+        self._checked = self._answered = _FIRST_CHECK
+        self._has_socket = False
+
+    @property
+    def has_socket(self) -> bool:
+        """True once its socket was opened."""
+        return self._has_socket
+
+    @property
+    def is_ready(self) -> bool:
+        """True once commands are handled."""
+        return self._ready
+
+    @property
+    def is_gone(self) -> bool:
+        """True once its socket is lost, or LiveAvatar has ended it."""
+        return self._gone
+
+    def check(self) -> None:
+        """Ask for an answer on the socket; an avatar that did not answer the check before is gone."""
+        if self._checked != self._answered:
+            self._gone = True
+        self._check_due = True
+        self._wake.set()
+
+    def drop(self) -> None:
+        """Give the avatar up: LiveAvatar has ended it without a word on its socket."""
+        self._gone = True
+        self._wake.set()
 
     def listen(self, listener: Callable[[m.Event], None]) -> None:
         """Pass all further events to a listener."""
@@ -59,6 +96,7 @@ class Standby:
         """
         self._readiness = Readiness(config)
         self.socket = await self.upstream.connect(self._on_event)
+        self._has_socket = True
         self._readiness.open(time.monotonic(), fresh=True)
         async with self._watching():
             while not self._ready and not self._gone:
@@ -81,6 +119,10 @@ class Standby:
                     self._keep_alive_due = False
                     self.last_command_at_s = time.monotonic()
                     await self._send(m.KeepAlive(new_id()))
+                if self._check_due and not self._gone:
+                    self._check_due = False
+                    self._checked += 1
+                    await self._send(m.Probe(), ping=self._checked)
 
     @contextlib.asynccontextmanager
     async def _watching(self) -> AsyncIterator[None]:
@@ -96,13 +138,17 @@ class Standby:
         self._gone = True
         self._wake.set()
 
-    async def _send(self, command: m.Command) -> None:
+    async def _send(self, command: m.Command, *, ping: int = 0) -> None:
         try:
-            await self.socket.send(command, ping=0)
+            await self.socket.send(command, ping=ping)
         except SocketClosed:
             self._gone = True
 
     def _on_event(self, event: m.Event) -> None:
+        if isinstance(event, m.PongReceived) and event.number > _FIRST_CHECK:
+            # Never passed on: to a session it would confirm audio that was not sent.
+            self._answered = event.number
+            return
         if self._listener is not None:
             self._listener(event)
             return
@@ -189,6 +235,9 @@ class StandbyManager:
                 _log.warning("rotation.failed", session=self._core.id, reason=error.reason)
                 self._core.standby_failed(error)
                 self._wake.set()
+                if isinstance(error, UpstreamAddressRefused):
+                    # The next one would most likely be billed and refused too.
+                    return
             except Exception:  # noqa: BLE001 - the root of this task: whatever it is delays the rotation, logged
                 incident = self._new_id()
                 _log.exception("rotation.crashed", session=self._core.id, incident=incident)

@@ -13,6 +13,7 @@ from liveavatar_gateway.registry.factory import fingerprint
 from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.journal import JournalWriter
+from liveavatar_gateway.upstream.account import Account
 from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
@@ -113,8 +114,6 @@ class Sweeper:
             stopped += await self._stop_unused()
         except RegistryUnavailable as error:
             self._journals.note_outage(error)
-        except GatewayError as error:
-            _log.warning("sweep.failed", reason=error.reason)
         _log.info("sweep.for_capacity", stopped=stopped)
         return stopped
 
@@ -128,16 +127,32 @@ class Sweeper:
         return sum(task.result() for task in done if task.exception() is None)
 
     async def _stop_unused(self) -> int:
-        """Stop LiveAvatar sessions of this process that it no longer uses."""
+        """Stop LiveAvatar sessions of this process that it no longer uses, on all accounts at once."""
+        searches = [
+            self._pool.run(self._stop_unused_of(account), name=f"account-{account.name}/stop-unused")
+            for account in self._pool.accounts.working()
+        ]
+        if not searches:
+            return 0
+        # An account that does not answer keeps nobody from what the others free.
+        done, _ = await asyncio.wait(searches, timeout=_STOP_WAIT_S)
+        return sum(task.result() for task in done)
+
+    async def _stop_unused_of(self, account: Account) -> int:
         registry = self._journals.registry
         stopping = []
-        active = await self._pool.account.rest.active()
-        for upstream_session_id, session_id in (await registry.session_ids(active)).items():
-            stored = await registry.find(session_id)
-            is_own = stored is not None and stored.owner == registry.owner
-            if is_own and upstream_session_id not in self._pool.account.session_ids:
-                work = self._adoption.stop(upstream_session_id)
-                stopping.append(self._pool.run(work, name=f"session-{session_id}/stop-orphan"))
+        try:
+            active = await account.rest.active()
+            for upstream_session_id, session_id in (await registry.session_ids(active)).items():
+                stored = await registry.find(session_id)
+                is_own = stored is not None and stored.owner == registry.owner
+                if is_own and upstream_session_id not in account.session_ids:
+                    work = self._adoption.stop(upstream_session_id, account=account.id)
+                    stopping.append(self._pool.run(work, name=f"session-{session_id}/stop-orphan"))
+        except RegistryUnavailable as error:
+            self._journals.note_outage(error)
+        except GatewayError as error:
+            _log.warning("sweep.failed", account=account.name, reason=error.reason)
         if not stopping:
             return 0
         done, _ = await asyncio.wait(stopping, timeout=_STOP_WAIT_S)

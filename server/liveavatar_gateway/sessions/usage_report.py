@@ -39,10 +39,11 @@ class UsageReport:
             after=_key(token) if token else _START,
             size=size + 1,
         )
-        return rows[:size], _token(rows[size - 1]) if len(rows) > size else ""
+        return rows[:size], token_of(rows[size - 1]) if len(rows) > size else ""
 
 
-def _token(row: UsageRow) -> str:
+def token_of(row: UsageRow) -> str:
+    """Return the token of the page behind a row."""
     # Names of tenants have no slash; labels may.
     return f"{row.day}/{row.tenant}/{row.label}"
 

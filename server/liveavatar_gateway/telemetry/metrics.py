@@ -7,7 +7,7 @@ would hide latencies.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -26,7 +26,9 @@ from liveavatar_gateway.core.events import (
     UtteranceUnderrun,
 )
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
+from liveavatar_gateway.pool.overview import PoolStatus
 from liveavatar_gateway.telemetry.guard import never_raises
+from liveavatar_gateway.telemetry.pool_metrics import CREDITS_PER_MINUTE, PoolMetrics
 
 _LIVING: Final = tuple(state for state in SessionState if state is not SessionState.ENDED)
 _OPEN_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60)
@@ -35,6 +37,16 @@ _LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 _MAX_TENANTS: Final = 1000
 SOCKET_CLOSED: Final = "SOCKET_CLOSED"
 """Upstream error without a reason in the contract: a command socket was lost during its session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmCounts:
+    """Warm sessions of one profile."""
+
+    starting: int
+    ready: int
+    credits_used: float
+    """Credits of the last hour, for the time in which nobody had taken a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +66,16 @@ class Snapshot:
     draining: bool
     tasks: int
     """Number of tasks of the event loop."""
+    warm: Mapping[str, WarmCounts] = field(default_factory=dict)
+    """Warm sessions by profile."""
+    reservations: int = 0
+    """Number of prepared avatars that wait for their caller."""
     dropped_log_lines: int = 0
     """Number of log lines dropped since the process started."""
     dropped_audit_lines: int = 0
     """Number of audit lines dropped since the process started."""
+    pool: PoolStatus | None = None
+    """Accounts, tenants and permits of all processes on the registry."""
 
 
 class Metrics:
@@ -67,6 +85,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         own = self.registry
+        self.pool = PoolMetrics(own)
         Info("gateway_build", "Version of the gateway.", registry=own).info({"version": __version__})
         self._exceptions = Gauge(
             "gateway_protection_off",
@@ -116,6 +135,18 @@ class Metrics:
             registry=own,
         )
         self._packets = Counter("gateway_upstream_packets", "Audio packets sent to LiveAvatar.", registry=own)
+        self._keep_alives = Counter(
+            "gateway_upstream_keep_alives",
+            "Keep-alives, by way (socket, rest) and outcome (sent, failed, postponed).",
+            ["way", "outcome"],
+            registry=own,
+        )
+        self._room_looks = Counter(
+            "gateway_room_looks",
+            "Looks into rooms for viewers, by outcome (viewers, nobody, failed).",
+            ["outcome"],
+            registry=own,
+        )
         self._audio_bytes = Counter(
             "gateway_upstream_audio_bytes",
             "Audio sent to LiveAvatar, in bytes of 24 kHz mono s16le (48 000 per second).",
@@ -167,24 +198,6 @@ class Metrics:
             registry=own,
         )
         self._registry_available.set(1)
-        self._billed_minutes = Counter(
-            "gateway_billed_minutes",
-            "Billed minutes that began, by tenant; the first 1000 tenants, and `other`.",
-            ["tenant"],
-            registry=own,
-        )
-        self._budget_warnings = Counter(
-            "gateway_budget_warnings",
-            "Budgets of which 80 % were spent, by tenant; one for each hour, day or month.",
-            ["tenant"],
-            registry=own,
-        )
-        self._budget_refusals = Counter(
-            "gateway_budget_refusals",
-            "Sessions that were refused because a budget was spent, by tenant.",
-            ["tenant"],
-            registry=own,
-        )
         self._quota_refusals = Counter(
             "gateway_quota_refusals",
             "Calls and sessions that were refused because a tenant is at a quota, by tenant and quota.",
@@ -198,16 +211,9 @@ class Metrics:
             registry=own,
         )
         self._tenants: set[str] = set()
-        self._rpcs = Counter(
-            "gateway_rpcs", "Completed calls, by method and code.", ["method", "code"], registry=own
-        )
-        self._malformed_messages = Counter(
-            "gateway_malformed_messages",
-            "Messages that are not valid in the contract, by method. They are refused and not logged.",
-            ["method"],
-            registry=own,
-        )
-        self._rpcs_open = Gauge("gateway_rpcs_open", "Open calls and streams.", ["method"], registry=own)
+        self._add_calls()
+        self._add_billing()
+        self._add_warm()
         self._dropped_log_lines = Counter(
             "gateway_log_lines_dropped",
             "Log lines that could not be written, or were not read in time.",
@@ -233,10 +239,146 @@ class Metrics:
             self._sessions_ended.labels(reason.value)
         for rotation in ("border", "inside", "failed"):
             self._rotations.labels(rotation)
+        for way, result in (("socket", "sent"), ("rest", "sent"), ("rest", "failed"), ("rest", "postponed")):
+            self._keep_alives.labels(way, result)
+        for look in ("viewers", "nobody", "failed"):
+            self._room_looks.labels(look)
         for taken in ("adopted", "swept"):
             self._taken_over.labels(taken)
         for outcome in Outcome:
             self._utterances.labels(outcome.value)
+
+    def _add_billing(self) -> None:
+        own = self.registry
+        self._billed_minutes = Counter(
+            "gateway_billed_minutes",
+            "Billed minutes that began, by tenant; the first 1000 tenants, and `other`.",
+            ["tenant"],
+            registry=own,
+        )
+        self._billed_seconds = Counter(
+            "gateway_billed_seconds",
+            "Seconds of the billed minutes that began, by tenant, as in gateway_billed_minutes.",
+            ["tenant"],
+            registry=own,
+        )
+        self._estimated_credits = Counter(
+            "gateway_estimated_credits",
+            "Credits that the billed minutes cost at LiveAvatar's price for LITE mode, 1 a minute, by tenant.",
+            ["tenant"],
+            registry=own,
+        )
+        self._budget_warnings = Counter(
+            "gateway_budget_warnings",
+            "Budgets of which 80 % were spent, by tenant; one for each hour, day or month.",
+            ["tenant"],
+            registry=own,
+        )
+        self._budget_refusals = Counter(
+            "gateway_budget_refusals",
+            "Sessions that were refused because a budget was spent, by tenant.",
+            ["tenant"],
+            registry=own,
+        )
+
+    def _add_calls(self) -> None:
+        own = self.registry
+        self._rpcs = Counter(
+            "gateway_rpcs", "Completed calls, by method and code.", ["method", "code"], registry=own
+        )
+        self._malformed_messages = Counter(
+            "gateway_malformed_messages",
+            "Messages that are not valid in the contract, by method. They are refused and not logged.",
+            ["method"],
+            registry=own,
+        )
+        self._calls_refused = Counter(
+            "gateway_calls_refused",
+            "Calls that were refused because the process has too many at once, by limit.",
+            ["reason"],
+            registry=own,
+        )
+        self._answers_unread = Counter(
+            "gateway_answers_unread",
+            "Calls that ended because an answer was not read within GATEWAY_WRITE_TIMEOUT_S.",
+            registry=own,
+        )
+        self._connections_closed = Counter(
+            "gateway_connections_closed",
+            "Connections that were closed because their callers left too much unread.",
+            registry=own,
+        )
+        self._rpcs_open = Gauge("gateway_rpcs_open", "Open calls and streams.", ["method"], registry=own)
+        for scope in ("calls", "watches", "health_calls", "waiting_lists"):
+            self._calls_refused.labels(scope)
+
+    def _add_warm(self) -> None:
+        own = self.registry
+        self._warm = Gauge(
+            "gateway_warm_sessions",
+            "Sessions that are warm, by profile and state: starting, ready.",
+            ["profile", "state"],
+            registry=own,
+        )
+        self._warm_credits = Gauge(
+            "gateway_warm_credits_last_hour",
+            "Credits of the last hour for the time in which nobody had taken a warm session, by profile.",
+            ["profile"],
+            registry=own,
+        )
+        self._warm_taken = Counter(
+            "gateway_warm_taken", "Warm sessions that a caller took, by profile.", ["profile"], registry=own
+        )
+        self._warm_missed = Counter(
+            "gateway_warm_missed",
+            "Callers of a profile that found no warm session that lives long enough.",
+            ["profile"],
+            registry=own,
+        )
+        self._warm_retired = Counter(
+            "gateway_warm_retired",
+            "Warm sessions that ended without a caller, by profile and reason.",
+            ["profile", "reason"],
+            registry=own,
+        )
+        self._reservations_waiting = Gauge(
+            "gateway_reservations_waiting", "Prepared avatars that wait for their caller.", registry=own
+        )
+        self._reservations = Counter(
+            "gateway_reservations",
+            "Reservations, by outcome: made, taken, unused, lost, or the reason for which they ended early.",
+            ["outcome"],
+            registry=own,
+        )
+        for outcome in ("made", "taken", "unused", "lost"):
+            self._reservations.labels(outcome)
+
+    @never_raises
+    def warm_profile(self, profile: str) -> None:
+        """Begin the series of a profile with 0."""
+        self._warm_taken.labels(profile)
+        self._warm_missed.labels(profile)
+        self._warm_retired.labels(profile, "idle")
+
+    @never_raises
+    def warm_taken(self, profile: str) -> None:
+        """Record a warm session that a caller took."""
+        self._warm_taken.labels(profile).inc()
+
+    @never_raises
+    def warm_missed(self, profile: str) -> None:
+        """Record a caller that found no warm session."""
+        self._warm_missed.labels(profile).inc()
+
+    @never_raises
+    def warm_retired(self, profile: str, reason: str) -> None:
+        """Record a warm session that ended without a caller."""
+        self._warm_retired.labels(profile, reason).inc()
+
+    @never_raises
+    def reservation(self, outcome: str) -> None:
+        """Record that a reservation was made or ended."""
+        self._reservations.labels(outcome).inc()
 
     @never_raises
     def update(self, now: Snapshot) -> None:
@@ -246,6 +388,15 @@ class Metrics:
         self._tenant_sessions.clear()
         for tenant, count in now.tenants.items():
             self._tenant_sessions.labels(self._tenant_label(tenant)).inc(count)
+        if now.pool is not None:
+            self.pool.update(now.pool)
+        self._warm.clear()
+        self._warm_credits.clear()
+        for profile, counts in now.warm.items():
+            self._warm.labels(profile, "starting").set(counts.starting)
+            self._warm.labels(profile, "ready").set(counts.ready)
+            self._warm_credits.labels(profile).set(counts.credits_used)
+        self._reservations_waiting.set(now.reservations)
         self._permits_used.set(now.used_permits)
         self._permits_limit.set(now.permits)
         self._waiting.set(now.waiting)
@@ -279,6 +430,16 @@ class Metrics:
         self._upstream_errors.labels(reason).inc()
 
     @never_raises
+    def kept_alive(self, way: str, outcome: str) -> None:
+        """Record a keep-alive by `socket` or `rest`: `sent`, `failed`, or `postponed` if too many are sent."""
+        self._keep_alives.labels(way, outcome).inc()
+
+    @never_raises
+    def looked_into_room(self, outcome: str) -> None:
+        """Record a look into a room: `viewers`, `nobody`, or `failed` if LiveKit could not be asked."""
+        self._room_looks.labels(outcome).inc()
+
+    @never_raises
     def taken_over(self, *, adopted: bool) -> None:
         """Record a session of a dead process that was adopted here, or ended."""
         self._taken_over.labels("adopted" if adopted else "swept").inc()
@@ -291,7 +452,10 @@ class Metrics:
     @never_raises
     def minutes_billed(self, tenant: str, minutes: int) -> None:
         """Record billed minutes that began."""
-        self._billed_minutes.labels(self._tenant_label(tenant)).inc(minutes)
+        label = self._tenant_label(tenant)
+        self._billed_minutes.labels(label).inc(minutes)
+        self._billed_seconds.labels(label).inc(minutes * 60)
+        self._estimated_credits.labels(label).inc(minutes * CREDITS_PER_MINUTE)
 
     @never_raises
     def budget_warned(self, tenant: str) -> None:
@@ -334,6 +498,21 @@ class Metrics:
     def malformed_message(self, method: str) -> None:
         """Record a message that cannot be parsed."""
         self._malformed_messages.labels(method).inc()
+
+    @never_raises
+    def call_refused(self, scope: str) -> None:
+        """Record a call above a limit of the process."""
+        self._calls_refused.labels(scope).inc()
+
+    @never_raises
+    def answer_unread(self) -> None:
+        """Record a call whose caller did not read an answer in time."""
+        self._answers_unread.inc()
+
+    @never_raises
+    def connection_closed(self) -> None:
+        """Record a connection that was closed for what it left unread."""
+        self._connections_closed.inc()
 
     @never_raises
     def loop_lagged(self, seconds: float) -> None:

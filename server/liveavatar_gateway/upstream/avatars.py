@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from liveavatar_gateway.upstream.bounds import bounded
+from liveavatar_gateway.upstream.egress import Malformed, Reach, reach_of_host, read_target
 
 SANDBOX_AVATAR_ID: Final = "dd73ea75-1218-4ef3-92ce-606d5f7fbc0a"
 """Only avatar of the sandbox, "Wayne". Source: LiveAvatar documentation, sandbox; the lists do not mark it."""
@@ -28,6 +28,8 @@ class Avatar:
     is_1080p: bool = False
     sandbox: bool = False
     """True for the avatar of the sandbox."""
+    tenants: frozenset[str] | None = None
+    """Tenants that may use an account which has it; None if everybody may."""
 
 
 def usable(entries: Iterable[object]) -> list[Avatar]:
@@ -65,13 +67,11 @@ def _avatar(entry: Mapping[Any, Any]) -> Avatar | None:
 
 def _preview(value: object) -> str:
     """Return the address of a picture; empty for a value that a browser must not open, such as a script."""
-    if not isinstance(value, str) or len(value) > _MAX_PREVIEW_CHARS or not value.isascii():
-        return ""
-    if not value.isprintable() or " " in value:
+    if not isinstance(value, str) or len(value) > _MAX_PREVIEW_CHARS:
         return ""
     try:
-        parts = urlsplit(value)
-        is_address = parts.scheme in ("https", "http") and bool(parts.hostname)
-    except ValueError:
-        is_address = False
-    return value if is_address else ""
+        target = read_target(value)
+    except Malformed:
+        return ""
+    is_safe = target.scheme == "https" and reach_of_host(target.host) in (None, Reach.PUBLIC)
+    return value if is_safe else ""

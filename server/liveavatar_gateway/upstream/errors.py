@@ -3,7 +3,7 @@
 Source: LiveAvatar's OpenAPI schema for the shapes; codes and messages as recorded by several public clients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from liveavatar_gateway.core.errors import (
     UpstreamUnauthenticated,
     UpstreamUnreachable,
 )
+from liveavatar_gateway.escaping import escaped
 from liveavatar_gateway.upstream.bounds import MAX_KIND_BYTES, bounded
 
 _PLAN_CODES: Final = frozenset({4030})
@@ -27,8 +28,10 @@ _CONCURRENCY_CODES: Final = frozenset({4032, 4003})
 _CREDIT_CODES: Final = frozenset({4033})
 _MAX_QUOTED_BYTES: Final = 300
 """Limit of LiveAvatar's message that is passed on."""
-_MAX_READ_CHARS: Final = 2000
-"""Characters read of a response body that is not JSON."""
+_MAX_EXCERPT_CHARS: Final = 500
+"""Limit of the beginning of a body that is logged."""
+_MAX_READ_BYTES: Final = 4000
+"""Limit of what is searched for secrets, since a secret that is cut in two would not be found."""
 FOREIGN: Final = "foreign_answer"
 """Metadata key of a response that does not have LiveAvatar's form, and so proves nothing about a session."""
 
@@ -56,32 +59,58 @@ class Answer:
     code: int | None
     """LiveAvatar's code from the envelope."""
     message: str
-    """Most specific message in the body."""
+    """Most specific message in the body; empty if the body is not LiveAvatar's."""
     field: str
     """LiveAvatar's name of the invalid field; empty if none is named."""
     retry_after_s: float | None
     own: bool
     """True if the body has one of LiveAvatar's forms; other bodies may come from a proxy on the way."""
+    excerpt: str
+    """Beginning of a body that is not LiveAvatar's, for the log alone; empty for its own, whole or in part."""
 
     @classmethod
-    def of(cls, status: int, content: bytes, headers: Mapping[str, str], *, endpoint: str) -> "Answer":
-        """Parse a response of any shape: envelope, envelope with field details, or the framework's own."""
+    def of(
+        cls,
+        status: int,
+        content: bytes,
+        headers: Mapping[str, str],
+        *,
+        endpoint: str,
+        hide: Callable[[str], str] = lambda text: text,
+    ) -> "Answer":
+        """Parse a response of any shape: envelope, envelope with field details, or the framework's own.
+
+        Args:
+            status: HTTP status.
+            content: Body.
+            headers: Headers by lower-case name.
+            endpoint: Path of the request.
+            hide: Removes the gateway's secrets from a text, since a response may repeat its request.
+        """
         body = _object(content)
         detail = _first_detail(body)
+        own = _is_own(status, body, detail)
         return cls(
             endpoint=endpoint,
             status=status,
             body=body,
             code=_integer(body.get("code")) if body else None,
-            message=bounded(_message(body, detail, content), _MAX_QUOTED_BYTES),
+            # The page of a proxy names hosts and versions, which are no concern of callers.
+            message=bounded(escaped(hide(_message(body, detail))), _MAX_QUOTED_BYTES) if own else "",
             field=bounded(_field(detail), MAX_KIND_BYTES),
             retry_after_s=_retry_after_s(headers),
-            own=_is_own(status, body, detail),
+            own=own,
+            excerpt="" if own else hide(_excerpt(content, body))[:_MAX_EXCERPT_CHARS],
         )
 
 
-def refusal(answer: Answer) -> GatewayError:
-    """Return the error for a response outside 2xx. The HTTP status decides first, then code and message."""
+def refusal(answer: Answer, *, incident: str = "") -> GatewayError:
+    """Return the error for a response outside 2xx. The HTTP status decides first, then code and message.
+
+    Args:
+        answer: The response.
+        incident: Id under which the log has a body that is not LiveAvatar's.
+    """
     said = f"LiveAvatar: {answer.message}" if answer.message else f"LiveAvatar answered {answer.status}"
     values: dict[str, object] = {"endpoint": answer.endpoint, "http_status": answer.status}
     if answer.code is not None:
@@ -89,18 +118,11 @@ def refusal(answer: Answer) -> GatewayError:
     if answer.message:
         values["upstream_message"] = answer.message
     if not answer.own:
-        values[FOREIGN] = "true"
+        return _foreign(answer, said, {**values, FOREIGN: "true"}, incident)
     if answer.status == 429:
         return UpstreamRateLimited(said, retry_after_s=answer.retry_after_s or 1.0, values=values)
     if answer.status >= 500:
         return _server_error(answer, said, values)
-    if not answer.own:
-        return UpstreamProtocol(
-            f"{answer.status} response that is not in LiveAvatar's form: "
-            f"{answer.message or 'empty body'}; check LIVEAVATAR_API_URL and proxies on the way",
-            retry_after_s=1.0,
-            values=values,
-        )
     if answer.status in (402, 403, 409):
         return _limit(answer, said, values)
     if answer.status == 401:
@@ -108,7 +130,25 @@ def refusal(answer: Answer) -> GatewayError:
             f"{said}; check LIVEAVATAR_API_KEY (not a HeyGen key; make one at app.liveavatar.com/developers)",
             values=values,
         )
-    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), values=values)
+    return UpstreamRejected(said, field=_field_path(answer), values=values)
+
+
+def _foreign(answer: Answer, said: str, values: dict[str, object], incident: str) -> GatewayError:
+    """Return the error for a response that may come from a proxy; its body is not quoted."""
+    where = "the gateway's log has the response"
+    if incident:
+        where += f" under incident {incident}"
+        values["incident"] = incident
+    if answer.status == 429:
+        return UpstreamRateLimited(f"{said}; {where}", retry_after_s=answer.retry_after_s or 1.0, values=values)
+    if answer.status >= 500:
+        return _server_error(answer, said, values, where)
+    return UpstreamProtocol(
+        f"{answer.status} response that is not in LiveAvatar's form; check LIVEAVATAR_API_URL and proxies on the "
+        f"way; {where}",
+        retry_after_s=1.0,
+        values=values,
+    )
 
 
 def _limit(answer: Answer, said: str, values: dict[str, object]) -> GatewayError:
@@ -124,7 +164,12 @@ def _limit(answer: Answer, said: str, values: dict[str, object]) -> GatewayError
         )
     if answer.code in _PLAN_CODES or "plan" in message:
         return UpstreamPlanRequired(f"{said}; ask for a lower quality, or change the plan", values=values)
-    return UpstreamRejected(said, field=_FIELDS.get(answer.field, answer.field or None), values=values)
+    return UpstreamRejected(said, field=_field_path(answer), values=values)
+
+
+def _field_path(answer: Answer) -> str | None:
+    """Return the field as the caller knows it; None if LiveAvatar names none, or a text that is not a name."""
+    return _FIELDS.get(answer.field) or (answer.field if answer.field.isidentifier() else None)
 
 
 def is_denied(error: GatewayError) -> bool:
@@ -155,9 +200,19 @@ def _is_own(status: int, body: Mapping[str, Any] | None, detail: Mapping[str, An
     return _integer(body.get("code")) is not None and "data" in body and isinstance(body.get("message"), str)
 
 
-def _server_error(answer: Answer, said: str, values: dict[str, object]) -> GatewayError:
-    origin = "a fault of LiveAvatar" if answer.own else "a fault of LiveAvatar or of a proxy in front of it"
+def _server_error(answer: Answer, said: str, values: dict[str, object], where: str = "") -> GatewayError:
+    origin = f"a fault of LiveAvatar or of a proxy in front of it; {where}" if where else "a fault of LiveAvatar"
     return UpstreamUnreachable(f"{said}; {origin}", retry_after_s=answer.retry_after_s or 1.0, values=values)
+
+
+def _excerpt(content: bytes, body: Mapping[str, Any] | None) -> str:
+    """Return the beginning of a page or of an error in JSON.
+
+    Other JSON may be an answer of LiveAvatar that was damaged on the way, with tokens in it.
+    """
+    if content.lstrip()[:1] in (b"{", b"[") and (body is None or "data" in body):
+        return f"({len(content)} bytes of JSON)"
+    return content[:_MAX_READ_BYTES].decode(errors="replace")
 
 
 def _object(content: bytes) -> Mapping[str, Any] | None:
@@ -176,16 +231,14 @@ def _first_detail(body: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {}
 
 
-def _message(body: Mapping[str, Any] | None, detail: Mapping[str, Any], content: bytes) -> str:
+def _message(body: Mapping[str, Any] | None, detail: Mapping[str, Any]) -> str:
     """Return the first message found, in the order of LiveAvatar's own web client."""
     if body is None:
-        return content[:_MAX_READ_CHARS].decode(errors="replace").strip()
+        return ""
     candidates = (
         detail.get("message"),
         body.get("message"),
         detail.get("msg"),
-        body.get("detail"),
-        body.get("error"),
     )
     return next((text for text in candidates if isinstance(text, str) and text), "")
 

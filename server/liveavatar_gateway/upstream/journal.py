@@ -8,8 +8,8 @@ from liveavatar_gateway.upstream.model import Started
 class UpstreamJournal(Protocol):
     """Record of the sessions that may be billed, so that a crash leaves no unknown session."""
 
-    async def minted(self, upstream_session_id: str) -> None:
-        """Record a session that is about to be started.
+    async def minted(self, upstream_session_id: str, *, account: str = "", permit_id: str = "") -> None:
+        """Record a session that is about to be started on an account, and the permit that it uses.
 
         Raises:
             RegistryUnavailable: the record cannot be written, so the session must not be started.

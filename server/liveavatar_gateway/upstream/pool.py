@@ -1,30 +1,41 @@
 """All upstream sessions of this process: starting, adopting, keeping alive and closing them.
 
-Warm sessions, several accounts and fairness between tenants belong here: a warm session is an `UpstreamSession`
-that no caller has yet, and fairness is another order of the queue in `permits.py`.
+A session starts on the account of its permit. The order in which callers get permits is that of `permits.py`;
+`accounts.py` knows which accounts a caller may use, and which of them work.
 """
 
 import asyncio
+import functools
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import structlog
 
-from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InvalidField
+from liveavatar_gateway.core.errors import (
+    CapacityExhausted,
+    GatewayError,
+    InvalidField,
+    UpstreamAddressRefused,
+    UpstreamRateLimited,
+    UpstreamUnauthenticated,
+)
 from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.pool.account_health import PASSING, Trouble, may_differ_elsewhere
 from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.account import Account
+from liveavatar_gateway.upstream.accounts import Accounts
+from liveavatar_gateway.upstream.early_token import EarlyToken, Token
+from liveavatar_gateway.upstream.egress import Egress, EgressConfig
 from liveavatar_gateway.upstream.errors import is_answered, is_denied
 from liveavatar_gateway.upstream.journal import UpstreamJournal
-from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAliveSchedule, KeepAliveTarget
+from liveavatar_gateway.upstream.keepalive import KeepAliveConfig, KeepAlives, KeepAliveTarget
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, Started
-from liveavatar_gateway.upstream.permits import Permit
-from liveavatar_gateway.upstream.proxies import Proxies
+from liveavatar_gateway.upstream.permits import ANYTHING, Permit, Permits, PermitWish, QueuePlace
 from liveavatar_gateway.upstream.session import STOP_REASON, UpstreamSession
 from liveavatar_gateway.upstream.socket import CommandSocket
 from liveavatar_gateway.upstream.standstill import EXTRA_WAIT_S, STOOD_STILL_S
@@ -36,6 +47,17 @@ _log = structlog.get_logger(__name__)
 
 _SEARCH_WAIT_S: Final = 10.0
 """Longest wait of a caller for a search for orphaned sessions."""
+_NO_DESCRIPTORS_RETRY_S: Final = 5.0
+_MAX_RATE_WAIT_S: Final = 10.0
+"""Longest wait of a caller for a rate limit of LiveAvatar."""
+_LEAST_PAUSE_S: Final = 0.02
+_MAX_PAUSE_S: Final = 0.25
+_CHECK_WAIT_S: Final = 5.0
+"""Longest wait of a caller for the check whether LiveAvatar's refusal of an account stands."""
+_LOOK_S: Final = 0.5
+"""Period in which a waiting caller's accounts are looked at."""
+_FULL: Final = ""
+"""Key of a refusal by a full account, which may be tried again; no account has this name."""
 _SEARCH_LIMIT_S: Final = 30.0
 """Longest duration of such a search."""
 
@@ -46,9 +68,21 @@ class PoolConfig:
 
     keep_alive: KeepAliveConfig = field(default_factory=KeepAliveConfig)
     connect_timeout_s: float = 10.0
-    """Longest wait for the command socket to open."""
-    proxies: Proxies = field(default_factory=Proxies)
-    """Proxies through which command sockets are opened."""
+    """Longest wait for the command socket to open, including the resolution of its host."""
+    wait_s: float = 30.0
+    """Longest wait of a caller without a deadline of its own."""
+    egress: EgressConfig = field(default_factory=EgressConfig)
+    """Hosts that LiveAvatar may name."""
+
+
+def _release_unwanted(acquiring: asyncio.Task[Permit]) -> None:
+    if not acquiring.cancelled() and acquiring.exception() is None:
+        acquiring.result().release(settle=False)
+
+
+def always() -> bool:
+    """Return True: nothing keeps a process from connecting."""
+    return True
 
 
 async def no_orphans() -> int:
@@ -56,16 +90,39 @@ async def no_orphans() -> int:
     return 0
 
 
+class _Turn:
+    """Turn of a caller in the queue, which it keeps when it waits again."""
+
+    def __init__(self, request: AvatarRequest, on_wait: Callable[[QueuePlace], object], early: EarlyToken) -> None:
+        self.request = request
+        self._on_wait = on_wait
+        self.early = early
+        """Token that is minted meanwhile."""
+        self.of: Permit | QueuePlace | None = None
+        """Last permit or place; None for a newcomer."""
+        self.place: QueuePlace | None = None
+        """Last place in the queue."""
+
+    def note(self, place: QueuePlace) -> None:
+        """Take note of a place in the queue."""
+        self.place = place
+        if place.number:
+            self.of = place
+        self._on_wait(place)
+
+
 class Pool:
-    """All sessions on one account. The creator closes the pool, after the sessions."""
+    """All sessions of this process, on all accounts. The creator closes the pool, after the sessions."""
 
     def __init__(
         self,
         config: PoolConfig,
-        account: Account,
+        accounts: Accounts,
+        permits: Permits,
         metrics: Metrics,
         *,
         stop_orphans: Callable[[], Awaitable[int]] = no_orphans,
+        may_connect: Callable[[], bool] = always,
         rooms: RoomServers | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -73,22 +130,31 @@ class Pool:
 
         Args:
             config: Command sockets and keep-alives.
-            account: Account that pays for the sessions.
+            accounts: Accounts that pay for the sessions.
+            permits: Permits of these accounts.
             metrics: Counts failures of LiveAvatar.
-            stop_orphans: Stops sessions that dead processes left on the account, and returns their number. Called
+            stop_orphans: Stops sessions that dead processes left on the accounts, and returns their number. Called
                 when LiveAvatar reports a full account although a permit was free.
+            may_connect: Returns whether the process can open another socket; without one, no session is started.
             rooms: Signs tokens for rooms of the callers' own; None without a LiveKit server.
             rng: Source of jitter.
         """
-        self.account = account
+        self.accounts = accounts
+        self.permits = permits
         self.rooms = rooms or RoomServers(None)
         self.metrics = metrics
+        self.egress = Egress(config.egress)
         self._config = config
         self._stop_orphans = stop_orphans
-        self._keep_alive = KeepAliveSchedule(config.keep_alive, rng or random.Random())  # noqa: S311 - jitter
+        self._may_connect = may_connect
+        self._keep_alives = KeepAlives(config.keep_alive, rng or random.Random())  # noqa: S311 - jitter
         self._search: asyncio.Task[int] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def wait_s(self) -> float:
+        """Longest wait of a caller without a deadline of its own."""
+        return self._config.wait_s
 
     async def start(
         self,
@@ -96,51 +162,214 @@ class Pool:
         journal: UpstreamJournal,
         *,
         wait_s: float | None,
-        on_wait: Callable[[], object] = lambda: None,
+        wish: PermitWish = ANYTHING,
+        on_wait: Callable[[QueuePlace], object] = lambda _place: None,
     ) -> UpstreamSession:
-        """Wait for a permit, then mint and start a session; for `wait_s` and `on_wait` see `Permits.acquire`.
+        """Wait for a permit, then mint and start a session on its account.
+
+        When the account itself fails, the next one is tried, each at most once and within the wait.
+
+        Args:
+            request: Avatar and limits.
+            journal: Record of the session.
+            wait_s: Longest wait, seconds; None for the configured one.
+            wish: Tenant and session of the caller; the pool chooses among its accounts.
+            on_wait: See `Permits.acquire`.
 
         Raises:
-            CapacityExhausted: no permit in time.
+            CapacityExhausted: no permit in time, or no descriptor for a socket.
             RegistryUnavailable: the journal cannot be written; nothing was started.
             UpstreamError: LiveAvatar refused or failed; a session that may run regardless is being stopped.
         """
-        permits = self.account.permits
-        until_s = time.monotonic() + (self.account.config.permits.wait_s if wait_s is None else wait_s)
-        permit = await permits.acquire(wait_s=wait_s, on_wait=on_wait)
+        until_s = time.monotonic() + (self._config.wait_s if wait_s is None else wait_s)
+        early = EarlyToken(lambda account: account.rest.mint(request, retries=False))
+        try:
+            return await self._start_in_turn(request, journal, until_s, wish, _Turn(request, on_wait, early))
+        finally:
+            early.drop()
+
+    async def _start_in_turn(
+        self,
+        request: AvatarRequest,
+        journal: UpstreamJournal,
+        until_s: float,
+        wish: PermitWish,
+        turn: _Turn,
+    ) -> UpstreamSession:
+        failures: dict[str, GatewayError] = {}
         has_searched = False
         while True:
+            names = await self._usable(request, wish, failures, until_s, has_waited=turn.of is not None)
+            last = next(reversed(failures.values()), None)
+            more = functools.partial(self._are_more, request, wish, failures, frozenset(names), until_s)
+            permit = await self._permit(replace(wish, accounts=names), until_s, turn, last, are_more=more)
+            if permit is None:
+                continue
+            account = self.accounts.of_session(permit.account)
+            turn.of = permit
+            if account.health.trouble(time.monotonic(), sandbox=request.sandbox) is not None:
+                # It failed for others while this caller waited, or another caller's start is its trial.
+                permit.release(settle=False)
+                await asyncio.sleep(_LEAST_PAUSE_S)
+                continue
             try:
-                return await self._start_with(permit, request, journal)
-            except CapacityExhausted as error:
-                refused = error
-            # The account is full although this process had a permit: orphans of a dead process may be the cause.
-            may_retry = permit.may_retry
-            if not has_searched:
-                has_searched = True
-                may_retry = await self._stopped_orphans(until_s) or may_retry
-            left_s = until_s - time.monotonic()
-            if not may_retry or left_s <= 0:
-                raise refused
-            try:
-                permit = await permits.acquire(wait_s=left_s, refused=permit)
-            except CapacityExhausted as in_vain:
-                raise refused from in_vain
+                others = {*failures, *self._unwished(wish), account.id}
+                is_last = not self.accounts.usable(request, wish.tenant, without=others, now_s=time.monotonic())
+                return await self._start_with(account, permit, request, journal, turn.early, is_last=is_last)
+            except GatewayError as failure:
+                error = failure
+            if not may_differ_elsewhere(error):
+                raise error
+            if isinstance(error, CapacityExhausted):
+                # The account is full although a permit was free: orphans of a dead process, or other programs.
+                self.accounts.look_for_foreign(account.id)
+                may_retry = permit.may_retry
+                if not has_searched:
+                    has_searched = True
+                    may_retry = await self._stopped_orphans(until_s) or may_retry
+                if may_retry and time.monotonic() < until_s:
+                    failures[_FULL] = error
+                    continue
+            failures[account.id] = error
+            if time.monotonic() >= until_s:
+                raise error
 
-    def adopt(self, started: Started, journal: UpstreamJournal) -> UpstreamSession:
-        """Take over a session that another process started, even if all permits are used."""
-        self.account.add_session(started.session_id)
-        return UpstreamSession(self, self.account.permits.acquire_above_limit(), started, journal)
+    async def _usable(
+        self,
+        request: AvatarRequest,
+        wish: PermitWish,
+        failures: dict[str, GatewayError],
+        until_s: float,
+        *,
+        has_waited: bool,
+    ) -> Sequence[str]:
+        """Return the accounts that may serve a request, once a rate limit allows it.
+
+        Newcomers do not wait for an open breaker: they may try elsewhere. Callers that waited for a permit do.
+
+        Raises:
+            GatewayError: none can serve it, and none will within the caller's wait.
+        """
+        passing = PASSING if has_waited and not failures else (Trouble.RATE_LIMITED,)
+        tenant = wish.tenant
+        now_s = time.monotonic()
+        if not failures and not self.accounts.usable(request, tenant, now_s=now_s):
+            # A refusal of a moment ago may prove to be a mistake.
+            await self.accounts.checked(request, tenant, timeout_s=min(_CHECK_WAIT_S, until_s - now_s))
+        while True:
+            now_s, without = time.monotonic(), {*failures, *self._unwished(wish)}
+            if names := self.accounts.usable(request, tenant, without=without, now_s=now_s):
+                return names
+            left_s = self.accounts.retry_in_s(request, tenant, passing, without=without, now_s=now_s)
+            if left_s is None or left_s > _MAX_RATE_WAIT_S or now_s + left_s >= until_s:
+                raise next(reversed(failures.values()), None) or self.accounts.refusal(request, tenant, now_s)
+            await asyncio.sleep(min(max(left_s, _LEAST_PAUSE_S), _MAX_PAUSE_S))
+
+    def _are_more(
+        self,
+        request: AvatarRequest,
+        wish: PermitWish,
+        failures: Collection[str],
+        names: Collection[str],
+        until_s: float,
+    ) -> bool:
+        """Return whether an account may serve a request now that could not when the caller began to wait.
+
+        False once the caller's time is over: it does not wait again.
+        """
+        now_s, without = time.monotonic(), {*failures, *self._unwished(wish)}
+        return now_s < until_s and self.accounts.are_more(
+            request, wish.tenant, names, without=without, now_s=now_s
+        )
+
+    def _unwished(self, wish: PermitWish) -> Collection[str]:
+        """Return the accounts that a wish leaves out."""
+        if wish.accounts is None:
+            return ()
+        return {account.id for account in self.accounts if account.id not in wish.accounts}
+
+    async def _permit(
+        self,
+        wish: PermitWish,
+        until_s: float,
+        turn: _Turn,
+        error: GatewayError | None,
+        *,
+        are_more: Callable[[], bool],
+    ) -> Permit | None:
+        """Wait for a permit; None if the caller should wait again, since more accounts can serve it now.
+
+        A caller that waited before keeps its place, and is told of an earlier refusal if it waits in vain.
+        """
+        names = wish.accounts or ()
+        left_s = max(0.0, until_s - time.monotonic())
+        acquiring = asyncio.create_task(
+            self.permits.acquire(wish, wait_s=left_s, refused=turn.of, on_wait=turn.note), name="pool/acquire"
+        )
+        look_s = _LEAST_PAUSE_S
+        try:
+            while not acquiring.done() and not self.accounts.are_hopeless(names) and not are_more():
+                self._prepare(turn, names)
+                await asyncio.wait([acquiring], timeout=look_s)
+                look_s = _LOOK_S
+        except asyncio.CancelledError:
+            acquiring.cancel()
+            acquiring.add_done_callback(_release_unwanted)
+            raise
+        if not acquiring.done():
+            # A key was revoked, credits are used up, an operator has paused the accounts, or more work again.
+            acquiring.cancel()
+            await asyncio.wait([acquiring])
+            if acquiring.cancelled():
+                if are_more() or not self.accounts.are_hopeless(names):
+                    return None
+                raise error or self.accounts.refusal_of(names)
+        try:
+            permit = acquiring.result()
+        except CapacityExhausted as in_vain:
+            if error is None:
+                raise
+            raise error from in_vain
+        try:
+            self._require_descriptor()
+        except BaseException:
+            permit.release(settle=False)
+            raise
+        return permit
+
+    def _prepare(self, turn: _Turn, names: Sequence[str]) -> None:
+        """Let the token be minted on the account that a caller in the queue will most likely get."""
+        # The token for a room of the caller's own is signed, and its right to the room checked, at the start.
+        if turn.place is None or turn.request.participant is not None:
+            return
+        now_s = time.monotonic()
+        for account in map(self.accounts.of_session, names):
+            if account.health.trouble(now_s, sandbox=turn.request.sandbox) is None:
+                turn.early.prepare(account, turn.place)
+                return
+
+    def adopt(
+        self, started: Started, journal: UpstreamJournal, *, account: str = "", wish: PermitWish = ANYTHING
+    ) -> UpstreamSession:
+        """Take over a session that another process started, even if all permits are used.
+
+        Args:
+            started: The session.
+            journal: Its record.
+            account: Name of its account in the registry.
+            wish: Tenant and session of the caller.
+        """
+        own = self.accounts.of_session(account)
+        own.add_session(started.session_id)
+        permit = self.permits.adopt(replace(wish, accounts=(own.id,)), started.session_id)
+        return UpstreamSession(self, own, permit, started, journal)
 
     async def open_socket(self, started: Started, on_event: Callable[[Event], None]) -> CommandSocket:
         """Open the command socket of a session, see `SessionHost`."""
         try:
-            return await CommandSocket.open(
-                started.ws_url,
-                on_event,
-                timeout_s=self._config.connect_timeout_s,
-                proxies=self._config.proxies,
-            )
+            until_s = time.monotonic() + self._config.connect_timeout_s
+            route = await self.egress.route(started, timeout_s=self._config.connect_timeout_s)
+            return await CommandSocket.open(route, on_event, timeout_s=max(0.0, until_s - time.monotonic()))
         except GatewayError as error:
             self.metrics.upstream_failed(error.reason)
             raise
@@ -153,13 +382,12 @@ class Pool:
         return task
 
     def add_keep_alive(self, target: KeepAliveTarget) -> None:
-        """Keep a session alive until `remove_keep_alive`."""
-        self._keep_alive.add(target, time.monotonic())
-        self._arm()
+        """Keep a session alive until `remove_keep_alive`; again after another avatar has taken over."""
+        self._keep_alives.add(target)
 
     def remove_keep_alive(self, target: KeepAliveTarget) -> None:
         """Stop keeping a session alive."""
-        self._keep_alive.remove(target)
+        self._keep_alives.remove(target)
 
     async def close(self, timeout_s: float) -> list[str]:
         """Wait for all pending starts and stops; return LiveAvatar's ids of sessions that may still run.
@@ -168,9 +396,7 @@ class Pool:
         Work that is not done in time is cancelled: the process ends, and LiveAvatar ends sessions without a
         socket.
         """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._keep_alives.close()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
         stood_still = False
@@ -182,11 +408,19 @@ class Pool:
                 until_s = loop.time() + EXTRA_WAIT_S
             # Callbacks of finished tasks may have started others.
             await asyncio.sleep(0)
-        left = sorted(self.account.session_ids | self.account.stopper.pending_ids)
-        await self.account.stopper.give_up()
+        left = sorted(self.accounts.session_ids | self.accounts.pending_stop_ids)
+        await self.accounts.give_up_stops()
         for task in self._tasks:
             task.cancel()
         return left
+
+    def _require_descriptor(self) -> None:
+        if not self._may_connect():
+            raise CapacityExhausted(
+                "this process may open no further files, so the session's socket could not be opened",
+                scope="replica",
+                retry_after_s=_NO_DESCRIPTORS_RETRY_S,
+            )
 
     async def _stopped_orphans(self, until_s: float) -> bool:
         """Share one search between all callers and wait for it within bounds; True if it stopped sessions."""
@@ -204,7 +438,7 @@ class Pool:
                 stopped = await self._stop_orphans()
             if stopped:
                 # LiveAvatar frees a stopped session a little later.
-                await asyncio.sleep(self.account.permits.settling.pause_s)
+                await asyncio.sleep(self.permits.settling.pause_s)
         except Exception:  # noqa: BLE001 - root of its task: a fault of the search refuses no caller
             _log.exception("pool.search_crashed")
         finally:
@@ -212,28 +446,78 @@ class Pool:
         return stopped
 
     async def _start_with(
-        self, permit: Permit, request: AvatarRequest, journal: UpstreamJournal
+        self,
+        account: Account,
+        permit: Permit,
+        request: AvatarRequest,
+        journal: UpstreamJournal,
+        early: EarlyToken,
+        *,
+        is_last: bool,
     ) -> UpstreamSession:
+        account.health.begin_start(time.monotonic())
         try:
-            minted = await self.account.rest.mint(request, self._livekit_room(request))
-            await self._note_minted(minted.session_id, journal)
-        except CapacityExhausted:
+            token = await early.take(account)
+            minted = await self._mint(account, permit, request, journal, token, retries=is_last)
+        except CapacityExhausted as error:
+            account.fail(error)
             permit.refuse()
             raise
+        except GatewayError as error:
+            self._fail(account, error)
+            permit.release(settle=False)
+            raise
         except BaseException:
+            account.health.abandon_start(time.monotonic())
             permit.release(settle=False)
             raise
         # Shielded: a start that was sent has to be awaited, or a session would run that nobody knows.
-        task = self.run(self._start(permit, minted, journal), name=f"session-{minted.session_id}/start")
+        starting = self._start(account, permit, request, minted, journal)
+        task = self.run(starting, name=f"session-{minted.session_id}/start")
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(self._close_unwanted)
             raise
 
-    async def _note_minted(self, session_id: str, journal: UpstreamJournal) -> None:
+    async def _mint(
+        self,
+        account: Account,
+        permit: Permit,
+        request: AvatarRequest,
+        journal: UpstreamJournal,
+        token: Token | None,
+        *,
+        retries: bool,
+    ) -> Minted:
+        """Mint a token, if there is none yet, and write its session into the journal.
+
+        A token that grows old meanwhile is not used. A key that changes meanwhile is tried too.
+        """
+        while True:
+            key = account.spec.api_key
+            try:
+                if token is None:
+                    minted = await account.rest.mint(request, self._livekit_room(request), retries=retries)
+                    token = Token(minted, key)
+            except UpstreamUnauthenticated:
+                if account.spec.api_key == key:
+                    raise
+                # The refusal is of the former key, and says nothing about the new one.
+                continue
+            session_id = token.minted.session_id
+            await self._note_minted(session_id, permit, journal)
+            if token.is_fresh:
+                return token.minted
+            _log.warning("pool.token_too_old", upstream_session=session_id)
+            token = None
+            await journal.not_started(session_id)
+
+    async def _note_minted(self, session_id: str, permit: Permit, journal: UpstreamJournal) -> None:
         """Write the session into the journal before its start; undo the entry if the caller is cancelled."""
-        noting = self.run(journal.minted(session_id), name=f"session-{session_id}/note")
+        permit.pays_for(session_id)
+        work = journal.minted(session_id, account=permit.account, permit_id=permit.id)
+        noting = self.run(work, name=f"session-{session_id}/note")
         try:
             await asyncio.shield(noting)
         except asyncio.CancelledError:
@@ -256,55 +540,80 @@ class Pool:
             )
         return rooms.avatar(request.participant, max_duration_s=request.max_duration_s)
 
-    async def _start(self, permit: Permit, minted: Minted, journal: UpstreamJournal) -> UpstreamSession:
-        self.account.add_session(minted.session_id)
+    async def _check_addresses(self, started: Started) -> None:
+        """Refuse a session whose addresses are not allowed, before anybody is told of it."""
         try:
-            started = await self.account.rest.start(minted)
+            await self.egress.check(started, timeout_s=self._config.connect_timeout_s)
+        except UpstreamAddressRefused as error:
+            self.metrics.upstream_failed(error.reason)
+            raise
+
+    async def _start(
+        self,
+        account: Account,
+        permit: Permit,
+        request: AvatarRequest,
+        minted: Minted,
+        journal: UpstreamJournal,
+    ) -> UpstreamSession:
+        account.add_session(minted.session_id)
+        try:
+            started = await account.rest.start(minted)
+            if request.participant is not None:
+                # Tokens for the caller's own room are signed here, whatever LiveAvatar says of it.
+                started = replace(started, room_url="", viewer_token="")
+            await self._check_addresses(started)
         except Exception as error:
+            self._learn(account, request, error)
             # Only LiveAvatar's own refusal proves that no session runs; a fault of the gateway proves nothing.
             if not isinstance(error, GatewayError) or not is_denied(error):
                 # In the background: the caller gets the error at once, and the permit stays in use until
                 # LiveAvatar confirms the stop.
-                undoing = self._undo(permit, minted, journal, may_be_starting=not is_answered(error))
+                undoing = self._undo(account, permit, minted, journal, error)
                 self.run(undoing, name=f"session-{minted.session_id}/undo")
                 raise
-            self.account.remove_session(minted.session_id)
+            account.remove_session(minted.session_id)
             if isinstance(error, CapacityExhausted):
                 permit.refuse()
             else:
                 permit.release(settle=False)
             await journal.not_started(minted.session_id)
             raise
+        account.succeed()
         permit.accept()
         await journal.started(started)
-        return UpstreamSession(self, permit, started, journal)
+        return UpstreamSession(self, account, permit, started, journal)
+
+    def _fail(self, account: Account, error: GatewayError) -> None:
+        account.fail(error)
+        self.accounts.check(account, error)
+
+    def _learn(self, account: Account, request: AvatarRequest, error: Exception) -> None:
+        # LiveAvatar also answers with 500 for a token of the caller's own room that it does not like. A start is
+        # made with the session's token, so that a refusal of it, and its rate limit, say nothing about the key.
+        of_room = request.participant is not None and is_answered(error)
+        of_token = isinstance(error, UpstreamUnauthenticated | UpstreamRateLimited)
+        if not isinstance(error, GatewayError) or of_room or of_token:
+            account.health.abandon_start(time.monotonic())
+        else:
+            self._fail(account, error)
 
     async def _undo(
-        self, permit: Permit, minted: Minted, journal: UpstreamJournal, *, may_be_starting: bool
+        self, account: Account, permit: Permit, minted: Minted, journal: UpstreamJournal, error: Exception
     ) -> None:
-        """Stop the session that a failed start may have left running."""
-        stopper = self.account.stopper
+        """Stop the session that a start left running, or may have left running, when it failed with `error`."""
+        ran = isinstance(error, UpstreamAddressRefused)
+        may_be_starting = not (ran or is_answered(error))
         try:
-            stopped = await stopper.stop(minted.session_id, STOP_REASON, may_be_starting=may_be_starting)
-            if stopped is Stopped.BEFORE:
+            stopped = await account.stopper.stop(minted.session_id, STOP_REASON, may_be_starting=may_be_starting)
+            if stopped is Stopped.BEFORE and not ran:
                 await journal.not_started(minted.session_id)
             else:
                 await journal.stopped(minted.session_id)
         finally:
-            self.account.remove_session(minted.session_id)
+            account.remove_session(minted.session_id)
             permit.release(settle=True)
 
     def _close_unwanted(self, task: asyncio.Task[UpstreamSession]) -> None:
         if not task.cancelled() and task.exception() is None:
             self.run(task.result().close(), name="unwanted/close")
-
-    def _arm(self) -> None:
-        """Start the single timer of all keep-alives."""
-        if self._timer is None and (next_s := self._keep_alive.next_s()) is not None:
-            delay_s = max(0.0, next_s - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._keep_alive.run(time.monotonic())
-        self._arm()

@@ -1,15 +1,19 @@
 """Client of LiveAvatar's REST API: responses become values, failures become the gateway's errors."""
 
 import asyncio
+import functools
 import random
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
 import structlog
 
+from liveavatar_gateway import incidents
 from liveavatar_gateway.core.errors import (
     GatewayError,
     UpstreamError,
@@ -17,6 +21,7 @@ from liveavatar_gateway.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from liveavatar_gateway.pool.account_health import RateBudget
 from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.avatars import Avatar, usable, with_sandbox
@@ -32,7 +37,7 @@ from liveavatar_gateway.upstream.bounds import (
 from liveavatar_gateway.upstream.errors import Answer, is_absent, refusal
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatus, Started
 from liveavatar_gateway.upstream.proxies import Proxies
-from liveavatar_gateway.upstream.socket import is_socket_address
+from liveavatar_gateway.upstream.redaction import Redactor, proxy_secrets
 from liveavatar_gateway.upstream.standstill import patient_timeout
 from liveavatar_gateway.upstream.stopper import Stopped
 
@@ -42,14 +47,21 @@ _KNOWN_SUCCESS_CODES: Final = frozenset({100, 1000, 200, None})
 _PAGE_SIZE: Final = 100
 """LiveAvatar's maximum. Source: OpenAPI schema, GET /v1/sessions."""
 _MAX_PAGES: Final = 100
-_MAX_BODY_BYTES: Final = 4 * 2**20
-"""Largest response that is read; a full page of sessions takes about 30 kB."""
+_MAX_BODY_BYTES: Final = 2**20
+"""Largest response that is read, decompressed; a full page of sessions takes about 30 kB."""
+_GZIP: Final = 16 + zlib.MAX_WBITS
 _ID: Final = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)
 _TOKEN: Final = re.compile(r"[!-~]+")
 """Visible ASCII, because a token is sent in a header."""
 _IDLE_CONNECTION_S: Final = 4.0
 """Longest idle time after which a connection is reused. Many servers close idle connections after 5 s; a start on
 a closed connection fails, and starts are not retried."""
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "liveavatar-gateway"}
+"""Responses are small, and unpacking costs more than it saves."""
+_MINT: Final = "/v1/sessions/token"
+_MAX_RATE: Final = 1_000_000
+_MAX_RESET_S: Final = 60.0
+"""Longest window of a rate limit that is believed; LiveAvatar's are one second."""
 _MAX_RETRY_WAIT_S: Final = 10.0
 """Longest `Retry-After` for which a call is retried; the caller gets the error of a longer one."""
 
@@ -73,6 +85,12 @@ class RestConfig:
     """Wait before the second try; doubles, with jitter. `Retry-After` takes precedence."""
 
 
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """Return the TLS settings of all clients: reading the certificates takes too long for each new account."""
+    return httpx.create_ssl_context()
+
+
 class Rest:
     """REST client of one account. The creator closes it."""
 
@@ -82,25 +100,36 @@ class Rest:
         api_key: str,
         *,
         metrics: Metrics | None = None,
+        on_budget: Callable[[RateBudget], object] = lambda _: None,
         rng: random.Random | None = None,
     ) -> None:
+        """Prepare; nothing is called yet.
+
+        Args:
+            config: Address, time-outs and retries.
+            api_key: API key of the account.
+            metrics: Counts failures.
+            on_budget: Called with the rate limit of the key for tokens, whenever LiveAvatar reports it.
+            rng: Source of jitter.
+        """
+        self._on_budget = on_budget
         self._config = config
-        self._metrics = metrics or Metrics()
+        self.metrics = metrics or Metrics()
         self._key_header = {"X-API-KEY": api_key}
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._proxy = config.proxies.of_url(config.base_url)
-        self._client = httpx.AsyncClient(
-            base_url=config.base_url,
-            proxy=None if self._proxy is None else self._proxy.url,
+        self._redactor = Redactor([api_key, *([] if self._proxy is None else proxy_secrets(self._proxy.url))])
+        self._base_url = config.base_url.rstrip("/")
+        # A client around it would follow redirects, keep cookies and merge addresses, none of which is wanted, and
+        # take half of the time of a call.
+        self._transport = httpx.AsyncHTTPTransport(
+            proxy=None if self._proxy is None else httpx.Proxy(self._proxy.url),
             # `Proxies` decides for REST and sockets alike; httpx still reads SSL_CERT_FILE.
             trust_env=False,
-            verify=httpx.create_ssl_context(),
-            timeout=None,  # noqa: S113 - the whole call is bounded instead, see `_request`
+            verify=_tls_context(),
             limits=httpx.Limits(
                 max_connections=200, max_keepalive_connections=50, keepalive_expiry=_IDLE_CONNECTION_S
             ),
-            # Responses are small, and an uncompressed body cannot grow beyond the limit while it is unpacked.
-            headers={"Accept-Encoding": "identity"},
         )
 
     def use_key(self, api_key: str) -> bool:
@@ -108,18 +137,22 @@ class Rest:
         header = {"X-API-KEY": api_key}
         changed = header != self._key_header
         self._key_header = header
+        self._redactor.add(api_key)
         return changed
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
-    async def mint(self, request: AvatarRequest, room: LiveKitAccess | None = None) -> Minted:
+    async def mint(
+        self, request: AvatarRequest, room: LiveKitAccess | None = None, *, retries: bool = True
+    ) -> Minted:
         """Mint a session token. Free of charge, so failures are retried.
 
         Args:
             request: Avatar, quality and limits.
             room: Room of the caller's own with the avatar's token; None for a room that LiveAvatar creates.
+            retries: False for a single attempt, if another account can be tried instead.
 
         Raises:
             UpstreamError: LiveAvatar refused or failed.
@@ -139,7 +172,8 @@ class Rest:
                 "livekit_room": room.room,
                 "livekit_client_token": room.token,
             }
-        data = await self._retried("POST", "/v1/sessions/token", headers=self._key_header, json=body)
+        attempts = self._config.attempts if retries else 1
+        data = await self._retried("POST", _MINT, attempts=attempts, headers=self._key_header, json=body)
         return Minted(
             session_id=_id(_required(data, "session_id", "token", max_chars=MAX_ID_CHARS)),
             token=_token(_required(data, "session_token", "token", max_chars=MAX_TOKEN_CHARS)),
@@ -161,7 +195,7 @@ class Rest:
             _log.warning("upstream.limit_ignored", upstream_session=minted.session_id, said=_shown(limit))
         return Started(
             session_id=minted.session_id,
-            ws_url=_socket_address(_required(data, "ws_url", "start", max_chars=MAX_URL_CHARS)),
+            ws_url=_required(data, "ws_url", "start", max_chars=MAX_URL_CHARS),
             room_url=_optional(data, "livekit_url", "start", max_chars=MAX_URL_CHARS),
             viewer_token=_optional(data, "livekit_client_token", "start", max_chars=MAX_TOKEN_CHARS),
             max_duration_s=max_duration_s,
@@ -184,6 +218,17 @@ class Rest:
             raise
         _require_own(answer)
         return Stopped.NOW
+
+    async def keep_alive(self, session_id: str) -> None:
+        """Restart LiveAvatar's idle timer of a session, once; the socket's keep-alive restarts the same timer.
+
+        Raises:
+            GatewayError: LiveAvatar did not confirm it.
+
+        Source: LiveAvatar's OpenAPI schema, POST /v1/sessions/keep-alive.
+        """
+        body = {"session_id": session_id}
+        _require_own(await self._call("POST", "/v1/sessions/keep-alive", headers=self._key_header, json=body))
 
     async def remote_status(self, session_id: str) -> RemoteStatus:
         """Return LiveAvatar's record of a session: over or not, and the reason.
@@ -269,23 +314,27 @@ class Rest:
         data = await self._retried("GET", "/v1/users/credits", headers=self._key_header, own=True)
         return _shown(data.get("credits_left", ""))
 
-    async def _retried(self, method: str, path: str, *, own: bool = False, **arguments: Any) -> Mapping[str, Any]:
+    async def _retried(
+        self, method: str, path: str, *, own: bool = False, attempts: int | None = None, **arguments: Any
+    ) -> Mapping[str, Any]:
         """Call until LiveAvatar answers, refuses for good, or all attempts have failed.
 
         Args:
             method: HTTP method.
             path: Path below the base URL.
             own: Accept only a response in LiveAvatar's form, if its content is used as proof.
+            attempts: Number of attempts; None for the configured number.
             arguments: Arguments for httpx.
         """
-        for attempt in range(1, self._config.attempts + 1):
+        attempts = attempts or self._config.attempts
+        for attempt in range(1, attempts + 1):
             try:
                 answer = await self._call(method, path, **arguments)
                 if own:
                     _require_own(answer)
                 return _data_of(answer)
             except UpstreamError as error:
-                if error.retry_after_s is None or attempt == self._config.attempts:
+                if error.retry_after_s is None or attempt == attempts:
                     raise
                 if error.retry_after_s > _MAX_RETRY_WAIT_S:
                     raise
@@ -300,18 +349,17 @@ class Rest:
         try:
             return await self._request(method, path, **arguments)
         except GatewayError as error:
-            self._metrics.upstream_failed(error.reason)
+            self.metrics.upstream_failed(error.reason)
             raise
 
     async def _request(self, method: str, path: str, **arguments: Any) -> Answer:
         try:
             # httpx bounds each single read, so a slowly dripping response would never end, and a response that
             # arrived while this process was suspended would not be read.
-            async with (
-                patient_timeout(self._config.timeout_s),
-                self._client.stream(method, path, **arguments) as response,
-            ):
-                content = await _read(response, path)
+            async with patient_timeout(self._config.timeout_s):
+                response, content = await self._exchange(method, path, **arguments)
+            if path == _MINT and (budget := _budget(response.headers)) is not None:
+                self._on_budget(budget)
         except TimeoutError as error:
             raise UpstreamTimeout(
                 f"LiveAvatar did not answer {method} {path} within {self._config.timeout_s:g} s",
@@ -322,57 +370,123 @@ class Rest:
         # A connection that is reset while it is opened raises AttributeError: anyio reads the name of the closed
         # socket, and httpx does not convert the error.
         except (httpx.HTTPError, AttributeError) as error:
-            through = f" through {self._proxy.shown}" if self._proxy is not None else ""
+            incident = incidents.report(
+                "upstream.unreachable",
+                endpoint=path.partition("?")[0],
+                error=type(error).__name__,
+                proxy="" if self._proxy is None else self._proxy.shown,
+            )
             raise UpstreamUnreachable(
-                f"LiveAvatar cannot be reached for {method} {path}{through}: {type(error).__name__}; "
-                "check LIVEAVATAR_API_URL and the network",
+                f"LiveAvatar cannot be reached for {method} {path}: {type(error).__name__}; check "
+                "LIVEAVATAR_API_URL, proxies on the way and the network; the gateway's log has more under "
+                f"incident {incident}",
                 retry_after_s=self._config.backoff_s,
                 endpoint=path,
+                incident=incident,
             ) from error
-        answer = Answer.of(response.status_code, content, response.headers, endpoint=path)
+        hide = self._redactor.with_request(arguments).hide
+        answer = Answer.of(response.status_code, content, response.headers, endpoint=path, hide=hide)
         if not response.is_success:
-            raise refusal(answer)
+            raise refusal(answer, incident="" if answer.own else _note_foreign(answer))
         if answer.code not in _KNOWN_SUCCESS_CODES:
             _log.warning("upstream.unknown_success_code", path=path, code=answer.code)
         return answer
 
+    async def _exchange(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, json: object = None
+    ) -> tuple[httpx.Response, bytes]:
+        """Send a request; returns the response, which is closed, and its body."""
+        request = httpx.Request(
+            method, f"{self._base_url}{path}", headers={**_HEADERS, **(headers or {})}, json=json
+        )
+        response = await self._transport.handle_async_request(request)
+        try:
+            return response, await _read(response, path)
+        finally:
+            await response.aclose()
+
 
 async def _read(response: httpx.Response, path: str) -> bytes:
-    content = bytearray()
-    async for part in response.aiter_bytes():
-        content += part
-        if len(content) > _MAX_BODY_BYTES:
-            raise UpstreamProtocol(
-                f"the response to {path} has more than {_MAX_BODY_BYTES} bytes; check LIVEAVATAR_API_URL",
-                endpoint=path,
-                http_status=response.status_code,
-                foreign_answer="true",
-            )
+    """Return the body, decompressed. Reads no more than the limit, before and after decompression.
+
+    httpx would decompress each part whole, and a part of 64 kB may hold 64 MB.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise _foreign(f"the response to {path} is encoded as {bounded(encoding, 20)!r}", path, response)
+    unpacker = None if encoding == "identity" else zlib.decompressobj(_GZIP)
+    content, raw_bytes = bytearray(), 0
+    async for part in response.aiter_raw():
+        raw_bytes += len(part)
+        if unpacker is None:
+            content += part
+        else:
+            try:
+                content += unpacker.decompress(part, _MAX_BODY_BYTES + 1 - len(content))
+            except zlib.error:
+                raise _foreign(f"the response to {path} cannot be decompressed", path, response) from None
+        if max(len(content), raw_bytes) > _MAX_BODY_BYTES:
+            raise _foreign(f"the response to {path} has more than {_MAX_BODY_BYTES} bytes", path, response)
+    if unpacker is not None and not unpacker.eof:
+        raise _foreign(f"the response to {path} is cut", path, response)
     return bytes(content)
+
+
+def _budget(headers: httpx.Headers) -> RateBudget | None:
+    """Return the rate limit in the headers of a response; None without a usable one.
+
+    Source: LiveAvatar API reference, rate limits: `X-RateLimit-Reset` is the time left in the window, seconds.
+    """
+    try:
+        limit, remaining = int(headers["x-ratelimit-limit"]), int(headers["x-ratelimit-remaining"])
+        reset_s = float(headers["x-ratelimit-reset"])
+    except (KeyError, ValueError):
+        return None
+    if not (0 < limit <= _MAX_RATE and 0 <= remaining <= limit and 0 <= reset_s <= _MAX_RESET_S):
+        # Such as a point in time, which other services send under this name.
+        return None
+    return RateBudget(limit=limit, remaining=remaining, reset_s=reset_s)
+
+
+def _foreign(problem: str, path: str, response: httpx.Response) -> UpstreamProtocol:
+    return UpstreamProtocol(
+        f"{problem}; check LIVEAVATAR_API_URL and proxies on the way",
+        endpoint=path,
+        http_status=response.status_code,
+        foreign_answer="true",
+    )
 
 
 def _require_own(answer: Answer) -> None:
     """Refuse a 2xx response that is not in LiveAvatar's form: a page of a proxy proves nothing."""
     if not answer.own:
-        raise UpstreamProtocol(
-            f"{answer.status} response to {answer.endpoint} that is not in LiveAvatar's form; "
-            "check LIVEAVATAR_API_URL and proxies on the way",
-            retry_after_s=1.0,
-            endpoint=answer.endpoint,
-            http_status=answer.status,
-            foreign_answer="true",
-        )
+        raise _not_own(answer)
+
+
+def _not_own(answer: Answer) -> UpstreamProtocol:
+    incident = _note_foreign(answer)
+    return UpstreamProtocol(
+        f"{answer.status} response to {answer.endpoint} that is not in LiveAvatar's form; check "
+        f"LIVEAVATAR_API_URL and proxies on the way; the gateway's log has the response under incident {incident}",
+        retry_after_s=1.0,
+        endpoint=answer.endpoint,
+        http_status=answer.status,
+        foreign_answer="true",
+        incident=incident,
+    )
+
+
+def _note_foreign(answer: Answer) -> str:
+    """Log a response that is not LiveAvatar's, and return the id under which callers see it."""
+    endpoint = answer.endpoint.partition("?")[0]
+    return incidents.report(
+        "upstream.foreign_answer", endpoint=endpoint, status=answer.status, excerpt=answer.excerpt
+    )
 
 
 def _data_of(answer: Answer) -> Mapping[str, Any]:
     if answer.body is None:
-        raise UpstreamProtocol(
-            f"LiveAvatar answered {answer.endpoint} with {answer.status} and no JSON; check LIVEAVATAR_API_URL",
-            retry_after_s=1.0,
-            endpoint=answer.endpoint,
-            http_status=answer.status,
-            foreign_answer="true",
-        )
+        raise _not_own(answer)
     data = answer.body.get("data")
     return data if isinstance(data, dict) else {}
 
@@ -409,12 +523,6 @@ def _id(value: str) -> str:
 def _token(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise _invalid("token", "session_token", "cannot be sent in a header")
-    return value
-
-
-def _socket_address(value: str) -> str:
-    if not is_socket_address(value):
-        raise _invalid("start", "ws_url", "is not a WebSocket address")
     return value
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from liveavatar_gateway.core.messages import Event
+from liveavatar_gateway.pool.book import PermitKind
 from liveavatar_gateway.upstream.account import Account
 from liveavatar_gateway.upstream.journal import UpstreamJournal
 from liveavatar_gateway.upstream.model import RemoteStatus, Started
@@ -22,10 +23,6 @@ _SOCKET_LINGER_S: Final = 3.0
 class SessionHost(Protocol):
     """Services of the pool that a session uses."""
 
-    @property
-    def account(self) -> Account:
-        """Account on which the session runs."""
-
     async def open_socket(self, started: Started, on_event: Callable[[Event], None]) -> CommandSocket:
         """Open the command socket of a session.
 
@@ -40,8 +37,12 @@ class SessionHost(Protocol):
 class UpstreamSession:
     """Started session with its permit. The owner closes it, which stops the session and returns the permit."""
 
-    def __init__(self, host: SessionHost, permit: Permit, started: Started, journal: UpstreamJournal) -> None:
+    def __init__(
+        self, host: SessionHost, account: Account, permit: Permit, started: Started, journal: UpstreamJournal
+    ) -> None:
         self._host = host
+        self.account = account
+        """Account on which the session runs."""
         self._permit = permit
         self._journal = journal
         self._socket: CommandSocket | None = None
@@ -59,7 +60,11 @@ class UpstreamSession:
 
     async def remote_status(self) -> RemoteStatus:
         """Return LiveAvatar's record of the session; not over if LiveAvatar does not answer in time."""
-        return await self._host.account.remote_status(self.started.session_id)
+        return await self.account.remote_status(self.started.session_id)
+
+    async def keep_alive(self) -> bool:
+        """Keep the session alive by REST, while its socket is down; see `RestKeepAlives.send`."""
+        return await self.account.keep_alives.send(self.started.session_id)
 
     async def close(self) -> str:
         """Stop the session, close its socket and return its permit; return LiveAvatar's reason if it ended first.
@@ -71,15 +76,28 @@ class UpstreamSession:
             self._closing = self._host.run(self._close(), name=f"session-{self.started.session_id}/close")
         return await asyncio.shield(self._closing)
 
+    def transfer(self, journal: UpstreamJournal, started: Started, *, tenant: str, session_id: str) -> None:
+        """Pass the session on to a caller, whose journal has it already.
+
+        Args:
+            journal: Journal of the caller's session.
+            started: The session as the caller has it, with the limit that counts from now on.
+            tenant: Tenant of the caller.
+            session_id: Session of the caller.
+        """
+        self._journal = journal
+        self.started = started
+        self._permit.transfer(tenant=tenant, kind=PermitKind.CALLER, session_id=session_id)
+
     async def leave(self) -> None:
         """Release the session without stopping it, because another process drives it now."""
-        self._host.account.remove_session(self.started.session_id)
-        self._permit.release(settle=False)
+        self.account.remove_session(self.started.session_id)
+        self._permit.abandon()
         if self._socket is not None:
             await self._socket.close()
 
     async def _close(self) -> str:
-        account, session_id = self._host.account, self.started.session_id
+        account, session_id = self.account, self.started.session_id
         stopping = self._host.run(
             account.stopper.stop(session_id, STOP_REASON), name=f"session-{session_id}/await-stop"
         )

@@ -9,17 +9,16 @@ import sys
 import termios
 from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.uri import parse_uri
 
-from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
+from liveavatar_gateway import incidents
+from liveavatar_gateway.core.errors import UpstreamUnreachable
 from liveavatar_gateway.core.messages import Command, Event, PongReceived, Probe
-from liveavatar_gateway.upstream.proxies import Proxies
+from liveavatar_gateway.upstream.egress import SOCKET, Route, refused
 from liveavatar_gateway.upstream.wire import decode, encode
 
 _MAX_EVENT_BYTES = 2**20
@@ -39,6 +38,7 @@ _CLOSE_MEANINGS = {
     1011: "server error",
 }
 """Source: RFC 6455 section 7.4.1, and observations of LiveAvatar's clients."""
+_REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _DATA = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
@@ -67,15 +67,11 @@ def _number_of(pong: Frame) -> int:
     return int(payload[1:]) if payload.startswith(_PING) and payload[1:].isdigit() else 0
 
 
-def is_socket_address(url: str) -> bool:
-    """Return True if `url` is a usable WebSocket address: ws or wss, a host, and a valid port if any."""
-    try:
-        host = parse_uri(url).host
-        host.encode("idna")
-        port = urlsplit(url).port
-    except (ValueError, websockets.InvalidURI):
-        return False
-    return bool(host) and port != 0 and url.isprintable() and " " not in url
+class _Connect(connect):
+    """Opening handshake that follows no redirect: it could lead to a host that was not checked."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 class _Connection(ClientConnection):
@@ -137,6 +133,59 @@ class _Connection(ClientConnection):
         return self.paused
 
 
+async def _connect_to_first(route: Route, on_event: Callable[[Event], None], *, timeout_s: float) -> _Connection:
+    """Connect to the first address of a host that can be reached."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + timeout_s
+    left = len(route.addresses)
+    for address in route.addresses:
+        # Each address gets an equal share of the rest: one that swallows packets leaves time for the others.
+        share_s = max(until_s - loop.time(), 0.0) / left
+        left -= 1
+        try:
+            return await _connect(route.url, on_event, timeout_s=share_s, host=address, port=route.port)
+        except OSError:
+            if not left:
+                raise
+    raise AssertionError("unreachable: a route without a proxy has addresses")
+
+
+async def _connect(
+    url: str, on_event: Callable[[Event], None], *, timeout_s: float, proxy: str | None = None, **where: Any
+) -> _Connection:
+    """Open a connection.
+
+    Args:
+        url: Address, whose host is used for TLS and in the handshake.
+        on_event: Called with each event.
+        timeout_s: Longest wait.
+        proxy: Address of the proxy, which resolves the host; None for a direct connection.
+        where: Host and port to connect to in place of those in `url`.
+    """
+
+    def create(*arguments: Any, **options: Any) -> _Connection:
+        return _Connection(on_event, *arguments, **options)
+
+    connection = await _Connect(
+        url,
+        proxy=proxy,
+        create_connection=create,  # type: ignore[arg-type]  # the documentation allows a factory
+        # Compression costs 6 ms per second of audio and saves little on base64.
+        compression=None,
+        # Media servers delay pongs under load, so a missing pong does not prove a lost connection.
+        ping_interval=None,
+        open_timeout=timeout_s,
+        close_timeout=_CLOSE_TIMEOUT_S,
+        max_size=_MAX_EVENT_BYTES,
+        # `send` returns once the operating system has all data: data in a buffer of this process would be lost in
+        # a crash although the journal counts it as sent.
+        write_limit=0,
+        **where,
+    )
+    assert isinstance(connection, _Connection)  # noqa: S101 - created by `create`
+    return connection
+
+
 class CommandSocket:
     """Open command socket. One task calls `send`, another awaits `closed`; the opener closes it."""
 
@@ -144,67 +193,44 @@ class CommandSocket:
         self._connection = connection
 
     @classmethod
-    async def open(
-        cls,
-        ws_url: str,
-        on_event: Callable[[Event], None],
-        *,
-        timeout_s: float,
-        proxies: Proxies | None = None,
-    ) -> "CommandSocket":
+    async def open(cls, route: Route, on_event: Callable[[Event], None], *, timeout_s: float) -> "CommandSocket":
         """Connect. The address is a secret and appears in no error.
 
         Args:
-            ws_url: Address from the answer to start.
+            route: Way to the socket, checked by `Egress`.
             on_event: Called with each event, from the loop; must not raise.
-            timeout_s: Longest wait for the connection.
-            proxies: Proxies to choose from; None for a direct connection.
+            timeout_s: Longest wait for the connection, shared by the addresses of the host.
 
         Raises:
             UpstreamUnreachable: the socket cannot be opened within `timeout_s`.
-            UpstreamProtocol: `ws_url` is not a WebSocket address.
+            UpstreamAddressRefused: the server redirects to another address.
         """
-        if not is_socket_address(ws_url):
-            raise UpstreamProtocol(
-                "LiveAvatar's address of the command socket is not a WebSocket address", invalid="ws_url"
-            )
-        proxy = None if proxies is None else proxies.of_url(ws_url)
-        through = "" if proxy is None else f" through {proxy.shown}"
-
-        def create(*arguments: Any, **options: Any) -> _Connection:
-            return _Connection(on_event, *arguments, **options)
-
+        proxy = route.proxy
         try:
             if proxy is not None:
                 proxy.check()
-            connection = await connect(
-                ws_url,
-                proxy=None if proxy is None else proxy.url,
-                create_connection=create,  # type: ignore[arg-type]  # the documentation allows a factory
-                # Compression costs 6 ms per second of audio and saves little on base64.
-                compression=None,
-                # Media servers delay pongs under load, so a missing pong does not prove a lost connection.
-                ping_interval=None,
-                open_timeout=timeout_s,
-                close_timeout=_CLOSE_TIMEOUT_S,
-                max_size=_MAX_EVENT_BYTES,
-                # `send` returns once the operating system has all data: data in a buffer of this process would be
-                # lost in a crash although the journal counts it as sent.
-                write_limit=0,
-            )
+                return cls(await _connect(route.url, on_event, timeout_s=timeout_s, proxy=proxy.url))
+            return cls(await _connect_to_first(route, on_event, timeout_s=timeout_s))
         except websockets.InvalidStatus as error:
             status = error.response.status_code
+            if status in _REDIRECTS:
+                raise refused(SOCKET, "redirect") from error
             raise UpstreamUnreachable(
                 f"LiveAvatar refused the command socket with HTTP {status}", retry_after_s=1.0, http_status=status
             ) from error
-        # Host names that no resolver accepts and responses that are not HTTP raise ValueError.
+        # Responses that are not HTTP raise ValueError.
         except (OSError, ValueError, EOFError, websockets.WebSocketException) as error:
+            incident = incidents.report(
+                "upstream.socket_unreachable",
+                error=type(error).__name__,
+                proxy="" if proxy is None else proxy.shown,
+            )
             raise UpstreamUnreachable(
-                f"LiveAvatar's command socket cannot be reached{through}: {type(error).__name__}",
+                f"LiveAvatar's command socket cannot be reached: {type(error).__name__}; the gateway's log "
+                f"has more under incident {incident}",
                 retry_after_s=1.0,
+                incident=incident,
             ) from error
-        assert isinstance(connection, _Connection)  # noqa: S101 - created by `create`
-        return cls(connection)
 
     async def send(self, command: Command, *, ping: int) -> None:
         """Send a command and return once the operating system has it.

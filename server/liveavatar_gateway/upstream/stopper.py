@@ -1,6 +1,7 @@
 """Stops of LiveAvatar sessions, retried until confirmed, so that no abandoned session is billed."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Final, Protocol
@@ -67,20 +68,37 @@ class StopCall(Protocol):
 class RetiredKey:
     """Stops sessions started with a retired API key, with that key as long as LiveAvatar accepts it."""
 
-    def __init__(self, retired: StopCall, current: StopCall) -> None:
-        """Combine the stop calls of the retired key and of the current key."""
+    def __init__(self, retired: StopCall, working: Callable[[], Sequence[StopCall]]) -> None:
+        """Combine the stop calls of the retired key and of the accounts that work at a stop."""
         self._retired = retired
-        self._current = current
+        self._working = working
 
     async def stop(self, session_id: str, reason: str) -> Stopped:
         """Try once to stop a session, see `StopCall`."""
         try:
             return await self._retired.stop(session_id, reason)
-        except UpstreamUnauthenticated:
+        except UpstreamUnauthenticated as error:
             # The key was revoked. A newer key of the same account can stop the session; for a key of another
             # account the session does not exist.
             _log.warning("upstream.retired_key_refused", upstream_session=session_id)
-            return await self._current.stop(session_id, reason)
+            calls, failure = self._working(), error
+        if not calls:
+            raise failure
+        return await _stop_with_any(calls, session_id, reason)
+
+
+async def _stop_with_any(calls: Sequence[StopCall], session_id: str, reason: str) -> Stopped:
+    """Stop a session that one of several accounts has; BEFORE only if all of them report so."""
+    failure: GatewayError | None = None
+    for call in calls:
+        try:
+            if await call.stop(session_id, reason) is Stopped.NOW:
+                return Stopped.NOW
+        except GatewayError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return Stopped.BEFORE
 
 
 class Stopper:

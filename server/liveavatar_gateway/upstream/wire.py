@@ -14,6 +14,7 @@ import pybase64
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.events import UpstreamNotice
 from liveavatar_gateway.core.states import Pose
+from liveavatar_gateway.escaping import escaped
 from liveavatar_gateway.upstream.bounds import (
     MAX_ID_CHARS,
     MAX_KIND_BYTES,
@@ -107,7 +108,7 @@ def _read_notice(fields: Mapping[str, Any], name: str) -> UpstreamNotice:
     return UpstreamNotice(
         error=name == "error",
         type=bounded(kind, MAX_KIND_BYTES) if kind != name else "",
-        message=bounded(text, MAX_MESSAGE_BYTES),
+        message=bounded(escaped(text), MAX_MESSAGE_BYTES),
     )
 
 

@@ -2,35 +2,24 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import grpc
 from cryptography import x509
 
 from acceptance.auth.stage import Stage, certificates, stage
+from acceptance.cpu import CHUNKS_PER_S, cpu_s, speak_in_chunks
 from acceptance.line import Line, Outcome, Setting
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from testkit.caller import Caller
 from testkit.certificates import Authority
 from testkit.tenants import caller_with
 
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _AT_ONCE: Final = 8
-_CHUNK: Final = bytes(960)
-"""20 ms of audio."""
-_CHUNKS_PER_S: Final = 50
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process has used so far, seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 @contextlib.asynccontextmanager
@@ -117,25 +106,6 @@ async def _run_calls(setting: Setting) -> Outcome:
     return Outcome(figure=f"{_figure(calls, 'call')}; {_figure(streams, 'stream')}", passed=True)
 
 
-async def _chunks(caller: Caller, sessions: int, seconds: float) -> None:
-    """Stream speech in chunks of 20 ms in real time, from several sessions."""
-
-    async def one() -> None:
-        created = await caller.create()
-        speech = await caller.speak(created.session.id)
-        await speech.begin("u")
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        for number in range(int(seconds * _CHUNKS_PER_S)):
-            await speech.chunk(_CHUNK)
-            await asyncio.sleep(max(0.0, began_s + number / _CHUNKS_PER_S - loop.time()))
-        await speech.end("u")
-        await speech.until("ended")
-        await caller.end(created.session.id)
-
-    await asyncio.gather(*(one() for _ in range(sessions)))
-
-
 async def _run_chunks(setting: Setting) -> Outcome:
     rounds, sessions, seconds = (5, 20, 10.0) if setting.long else (3, 10, 3.0)
     costs: dict[str, list[float]] = {"none": [], "key": []}
@@ -148,9 +118,9 @@ async def _run_chunks(setting: Setting) -> Outcome:
                 for kind in sorted(who, reverse=bool(number % 2)):
                     place, caller = who[kind]
                     began_s = cpu_s(place.gateway.process.pid)
-                    await _chunks(caller, sessions, seconds)
+                    await speak_in_chunks(caller, sessions, seconds)
                     used_s = cpu_s(place.gateway.process.pid) - began_s
-                    costs[kind].append(used_s / (sessions * seconds * _CHUNKS_PER_S))
+                    costs[kind].append(used_s / (sessions * seconds * CHUNKS_PER_S))
     spread = max(max(values) - min(values) for values in costs.values())
     medians = {kind: statistics.median(values) for kind, values in costs.items()}
     difference = medians["key"] - medians["none"]

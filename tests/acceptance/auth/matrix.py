@@ -25,6 +25,8 @@ SERVICES = (
 )
 _LAST = ("EndSession", "EjectSession", "Drain", "Undrain")
 """Methods that change what the others need."""
+_UNDO = {"Drain": "Undrain", "PauseAccount": "ResumeAccount", "DrainAccount": "ResumeAccount"}
+"""Methods that take back what keeps further sessions from being created."""
 
 
 def methods() -> Mapping[str, MethodDescriptor]:
@@ -39,8 +41,10 @@ def request_of(method: MethodDescriptor, *, session_id: str, handle: str) -> Any
     fields = {field.name for field in method.input_type.fields}
     if "session_id" in fields:
         request.session_id = session_id
+    if "account" in fields:
+        request.account = "default"
     match method.name:
-        case "CreateSession":
+        case "CreateSession" | "PrepareSession":
             request.spec.CopyFrom(make_spec())
         case "Attach":
             request.resume.handle = handle
@@ -129,14 +133,10 @@ async def _run(_setting: Setting) -> Outcome:
                     request = request_of(method, session_id=session_id, handle=created.handle if created else "")
                     async with caller_with(address, credential) as caller:
                         got = await matrix.ask(caller, path, method, request)
-                        if method.name == "Drain" and got == "OK":
-                            undrain = found["liveavatar.gateway.v1.AdminService/Undrain"]
-                            await matrix.ask(
-                                caller,
-                                "liveavatar.gateway.v1.AdminService/Undrain",
-                                undrain,
-                                request_of(undrain, session_id="", handle=""),
-                            )
+                        if method.name in _UNDO and got == "OK":
+                            undo = f"liveavatar.gateway.v1.AdminService/{_UNDO[method.name]}"
+                            undoing = request_of(found[undo], session_id="", handle="")
+                            await matrix.ask(caller, undo, found[undo], undoing)
                     matrix.expect(path, name, got, wanted=_wanted(path, method, name))
                     if created is not None:
                         await own.end(session_id)

@@ -162,6 +162,14 @@ def test_sessions_are_created_listed_moved_and_ended(blocking):
     assert blocking.end_session(created.session.id).end_reason is EndReason.CALLER_ENDED
 
 
+def test_a_session_is_prepared_and_taken(blocking):
+    reservation = blocking.prepare_session(AVATAR, hold=30)
+    created = blocking.create_session(AVATAR, reservation=reservation)
+    blocking.end_session(created.session.id)
+    with blocking.open_session(AVATAR, reservation=blocking.prepare_session(AVATAR)) as session:
+        assert session.say(SPOKEN).result(timeout=20).kind == "played"
+
+
 def test_many_threads_share_a_client(blocking, emulator):
     """Each with a session of its own, and some with the same."""
 

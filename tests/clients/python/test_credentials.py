@@ -42,7 +42,9 @@ from liveavatar_gateway.auth.open_calls import OpenCalls
 from liveavatar_gateway.auth.tokens import TokenVerifier
 from liveavatar_gateway.rpc.interceptors.authentication import AuthenticationInterceptor
 from liveavatar_gateway.rpc.interceptors.bounds import BoundsInterceptor
+from liveavatar_gateway.rpc.interceptors.calls import SilentCalls
 from liveavatar_gateway.rpc.interceptors.errors import ErrorInterceptor
+from liveavatar_gateway.rpc.unread import UnreadAnswers
 from liveavatar_gateway.telemetry.metrics import Metrics
 from testkit.certificates import Authority
 from testkit.tokens import TokenIssuer
@@ -94,7 +96,12 @@ async def authenticating(issuer: TokenIssuer, *scripts, **options):
     interceptors = [
         ErrorInterceptor(),
         AuthenticationInterceptor(authenticator, open_calls),
-        BoundsInterceptor(Metrics(), first_message_timeout_s=30.0),
+        BoundsInterceptor(
+            Metrics(),
+            first_message_timeout_s=30.0,
+            silent_calls=SilentCalls(100),
+            unread=UnreadAnswers(Metrics(), limit_bytes=1_000_000, timeout_s=30.0),
+        ),
     ]
     async with scripted(*scripts, interceptors=interceptors, **options) as gateway:
         gateway.unary["GetServerInfo"] = info

@@ -173,7 +173,7 @@ async def test_a_session_that_cannot_be_reached_is_given_up_after_the_grace():
     """Everything that waits then raises; until then nothing does."""
 
     async def opens(peer: AttachPeer) -> None:
-        await peer.opened(session_pb2.SESSION_STATE_CONNECTING, grace_s=0.3)
+        await peer.opened(session_pb2.SESSION_STATE_CONNECTING, grace_s=2)
         await peer.break_off()
 
     async def breaks(peer: AttachPeer) -> None:
@@ -567,7 +567,7 @@ async def test_a_session_that_is_being_adopted_is_waited_for():
 
 async def test_a_session_that_nobody_adopts_is_not_found():
     async def breaks(peer: AttachPeer) -> None:
-        await peer.opened(grace_s=0.3)
+        await peer.opened(grace_s=2)
         await peer.break_off()
 
     async def unknown(peer: AttachPeer) -> None:

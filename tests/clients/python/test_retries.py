@@ -292,7 +292,7 @@ async def test_ending_is_given_up_when_its_time_is_over_and_not_begun_anew():
     calls = Calls(ENDED, *[UNAVAILABLE] * 100)
     async with (
         scripted([opens, refuses]) as gateway,
-        AsyncClient(gateway.address, resume_timeout=0.5) as client,
+        AsyncClient(gateway.address, resume_timeout=2) as client,
     ):
         gateway.unary["EndSession"] = calls
         session = await client.open_session("avatar").open()

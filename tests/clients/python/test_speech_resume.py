@@ -194,11 +194,11 @@ async def test_what_cannot_be_resumed_in_time_fails_with_what_was_heard():
 
     async with scripted(audios=[breaks, refuses]) as gateway:
         async with (
-            AsyncClient(gateway.address, resume_timeout=0.4) as client,
+            AsyncClient(gateway.address, resume_timeout=2) as client,
             client.open_session("avatar") as session,
         ):
             utterance = session.say(endless())
-            with pytest.raises(ConnectionLost, match=r"within 0.4 s"):
+            with pytest.raises(ConnectionLost, match=r"within 2"):
                 await utterance
             assert utterance.outcome is not None
             assert utterance.outcome.kind == "failed"

@@ -15,7 +15,6 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-import liveavatar_emulator
 from liveavatar_demo.process import Process
 from testkit.processes import server as server_process
 
@@ -28,8 +27,7 @@ PATIENCE_S = 15
 @contextmanager
 def running(folder: Path, *options: str, exit_code: int = 0) -> Iterator[Process]:
     """Run an emulator for a block; it must end with `exit_code`."""
-    environment = {"PYTHONPATH": str(Path(liveavatar_emulator.__file__).parents[1])}
-    with server_process("liveavatar_emulator", environment, folder, *options) as process:
+    with server_process("liveavatar_emulator", {}, folder, *options) as process:
         yield process
     assert process.exit_code == exit_code
 

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 PATIENCE_S = 15
 SAMPLES = Path(__file__).parents[3] / "docs" / "scenarios"
+TOML = {"Content-Type": "application/toml"}
 MANUAL = ("--clock", "manual", "--rate", "0", "--concurrency", "9")
 PACKET = bytes(9_600)
 
@@ -61,7 +62,7 @@ def rows(log: bytes | str) -> list[dict]:
 
 
 async def play(emulator, name: str) -> None:
-    answer = await emulator.http.post("/_emulator/scenario", content=(SAMPLES / name).read_bytes())
+    answer = await emulator.http.post("/_emulator/scenario", content=(SAMPLES / name).read_bytes(), headers=TOML)
     assert answer.status_code == 201, answer.text
 
 
@@ -171,7 +172,7 @@ def test_a_missing_file_ends_the_start_with_status_78(tmp_path):
 
 async def test_over_http_a_mistake_is_a_422_and_changes_nothing(emulator):
     text = "[settings]\nidle_s = 9\n[[at]]\nseconds = 1\nsettings = {sped = 2}"
-    answer = await emulator.http.post("/_emulator/scenario", content=text)
+    answer = await emulator.http.post("/_emulator/scenario", content=text, headers=TOML)
     assert answer.status_code == 422
     assert "did you mean 'speed'" in answer.json()["detail"]
     assert (await emulator.http.get("/_emulator/settings")).json()["idle_s"] == 300
@@ -213,7 +214,7 @@ async def test_what_cannot_be_done_is_noted_and_the_timeline_goes_on(own_emulato
     settings = { idle_s = 9 }
     """
     async with own_emulator(*MANUAL) as emulator:
-        await emulator.http.post("/_emulator/scenario", content=text)
+        await emulator.http.post("/_emulator/scenario", content=text, headers=TOML)
         await emulator.advance(3)
         log = rows((await emulator.http.get("/_emulator/log")).content)
         missed = [(row["entry"], row["why"]) for row in log if row["what"] == "scenario.missed"]
@@ -323,6 +324,7 @@ def log_of(own_emulator, tmp_path):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_the_same_scenario_seed_and_caller_give_the_same_log_byte_for_byte(log_of):
     first, again, other = await log_of(7), await log_of(7), await log_of(8)

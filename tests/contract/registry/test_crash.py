@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from liveavatar_gateway.pool.account_limits import UNLEARN_S, AccountState
+from liveavatar_gateway.pool.book import Book, PermitRow, PermitState
+from liveavatar_gateway.pool.fair_order import TenantTime
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.sealing import Sealer
@@ -158,6 +161,29 @@ async def test_after_a_restart_of_the_machine_every_earlier_process_is_gone(tmp_
             assert row.saved_mono_s is None
 
 
+async def test_after_a_restart_of_the_machine_no_time_of_the_former_clock_stays_in_the_pool(tmp_path):
+    path = tmp_path / "registry.db"
+    async with _registry(path, clock=MachineClock(boot_id="one", now=lambda: 100_000.0)) as before:
+
+        def leave(book: Book, now_s: float) -> None:
+            settling = {"state": PermitState.SETTLING, "until_s": now_s + 1.0, "ended_at_s": now_s}
+            book.permits["p-1"] = PermitRow(
+                id="p-1", account="main", owner=before.owner, since_s=now_s, **settling
+            )
+            book.accounts["main"] = AccountState(name="main").learn(1, now_s).note_end(now_s, was_full=True)
+
+        await before.pool(leave)
+    clock = MachineClock(boot_id="two", now=lambda: 100.0)
+    async with _registry(path, clock=clock) as first, _registry(path, clock=clock) as second:
+        await first.pool(lambda book, _now_s: book.tenants.update(t=TenantTime(tenant="t", duration_s=1.0)))
+        book, _ = await second.pool(lambda book, _now_s: book.copy())
+    row, account = book.permits["p-1"], book.accounts["main"]
+    assert not row.in_use(100.0)
+    assert account.learned_below(3, 100.0 + 2 * UNLEARN_S) is None
+    assert not account.explains_refusal(100.0)
+    assert account.full_until_s <= 100.0
+
+
 async def test_a_process_without_locks_is_judged_by_its_lease(tmp_path):
     path = tmp_path / "registry.db"
     now_s = 1000.0
@@ -186,21 +212,26 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_path, version):
     import sqlite3
 
     path = tmp_path / "registry.db"
     async with _registry(path) as before:
-        await before.create("s-1", {"kept": True})
+        fence = await before.create("s-1", {"kept": True})
+        await before.add_upstream(fence, "up-0", account="spare")
     connection = sqlite3.connect(path)
-    for table in ("charges", "usage", "spent"):
+    for table in ("permits", "waiters", "pool_tenants", "pool_accounts", "pool"):
         connection.execute(f"DROP TABLE {table}")
-    connection.execute("DROP INDEX requests")
-    connection.execute("ALTER TABLE sessions DROP COLUMN tenant")
-    connection.execute("ALTER TABLE sessions RENAME COLUMN end_request TO end_wanted")
-    for table in ("sessions", "utterances", "quarantine"):
-        connection.execute(f"ALTER TABLE {table} RENAME COLUMN payload TO facts")
+    connection.execute("ALTER TABLE upstreams DROP COLUMN account")
+    if version <= 5:
+        for table in ("charges", "usage", "spent"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("DROP INDEX requests")
+        connection.execute("ALTER TABLE sessions DROP COLUMN tenant")
+        connection.execute("ALTER TABLE sessions RENAME COLUMN end_request TO end_wanted")
+        for table in ("sessions", "utterances", "quarantine"):
+            connection.execute(f"ALTER TABLE {table} RENAME COLUMN payload TO facts")
     if version <= 4:
         connection.execute("ALTER TABLE sessions DROP COLUMN saved_boot_id")
         connection.execute("ALTER TABLE sessions DROP COLUMN saved_mono_s")
@@ -208,14 +239,21 @@ async def test_a_file_of_a_version_before_is_brought_up_and_loses_nothing(tmp_pa
         connection.execute("DROP TABLE quarantine")
     if version <= 2:
         connection.execute("ALTER TABLE sessions DROP COLUMN request_id")
-    else:
+    elif version <= 5:
         connection.execute("CREATE INDEX requests ON sessions (request_id) WHERE request_id <> ''")
     if version == 1:
         connection.execute("ALTER TABLE sessions DROP COLUMN end_wanted")
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     async with _registry(path) as registry:
-        assert (await registry.find("s-1")).payload == {"kept": True}
+        found = await registry.find("s-1")
+        assert found.payload == {"kept": True}
+        assert [known.account for known in found.upstreams] == ["account"]
+        (permits, now_s), _ = await registry.pool(lambda book, now_s: (dict(book.permits), now_s))
+        (permit,) = permits.values()
+        assert (permit.account, permit.upstream_session_id, permit.session_id) == ("account", "up-0", "s-1")
+        assert permit.state is PermitState.SUSPECT
+        assert now_s - permit.since_s < 5.0, "not the zero of the upgrade"
         await registry.request_end("s-1", "OPERATOR")
         assert (await registry.find("s-1")).end_request == "OPERATOR"
         charge = Charge(id="up-1", tenant="acme", label="", hour=1, minutes=2)

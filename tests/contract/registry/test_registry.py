@@ -309,6 +309,19 @@ async def test_orphans_made_with_a_retired_key_are_found_and_those_of_other_keys
     assert list(await stranger.orphans()) == []
 
 
+async def test_an_orphan_is_counted_for_the_account_on_which_it_runs(shared, mine):
+    """A process that lacks the key of that account cannot end it, whatever account stored it."""
+    fence = await mine.create("s-1", FACTS)
+    await mine.add_upstream(fence, "up-1", account="spare")
+    shared.kill(mine)
+    successor = await shared.join(account="account")
+    assert list(await successor.orphans()) == []
+    assert dict(await successor.other_accounts()) == {"spare": 1}
+    successor.use_accounts(["spare"])
+    assert [row.session_id for row in await successor.orphans()] == ["s-1"]
+    assert dict(await successor.other_accounts()) == {}
+
+
 async def test_the_owner_learns_that_somebody_else_wants_an_end_and_the_first_reason_stays(mine, other):
     await mine.create("s-1", FACTS)
     assert await mine.end_requests() == {}
@@ -345,3 +358,35 @@ async def test_dead_processes_are_forgotten_when_they_own_nothing(shared, mine, 
     await other.purge()
     assert fence.epoch == 1
     assert (await other.find("s-1")).owner == other.owner
+
+
+# --- from one session to another
+
+
+async def test_a_liveavatar_session_moves_from_one_session_to_another_in_one_step(mine, other):
+    source, target = await mine.create("warm", FACTS), await mine.create("s-1", FACTS)
+    await mine.add_upstream(source, "up-1")
+    await mine.save_access(source, "up-1", {"ws_url": "ws://up"})
+    await mine.move_upstream(source, target, "up-1")
+    assert (await other.find("warm")).upstreams == ()
+    (moved,) = (await other.find("s-1")).upstreams
+    assert (moved.upstream_session_id, moved.access) == ("up-1", {"ws_url": "ws://up"})
+    assert await mine.finish(source, FACTS, retention_s=0)
+    assert not await mine.finish(target, FACTS, retention_s=0)
+
+
+@pytest.mark.parametrize("claimed", ["warm", "s-1"])
+async def test_nothing_moves_from_or_to_a_session_of_another_process(mine, other, claimed):
+    fences = {name: await mine.create(name, FACTS) for name in ("warm", "s-1")}
+    await mine.add_upstream(fences["warm"], "up-1")
+    await other.claim(await other.find(claimed))
+    with pytest.raises(OwnerMoved):
+        await mine.move_upstream(fences["warm"], fences["s-1"], "up-1")
+    assert len((await mine.find("warm")).upstreams) == 1
+    assert (await mine.find("s-1")).upstreams == ()
+
+
+async def test_what_a_session_does_not_have_does_not_move(mine):
+    source, target = await mine.create("warm", FACTS), await mine.create("s-1", FACTS)
+    with pytest.raises(OwnerMoved):
+        await mine.move_upstream(source, target, "up-1")

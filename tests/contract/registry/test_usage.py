@@ -202,3 +202,20 @@ async def test_charges_are_recognised_for_days_and_as_long_as_their_session_live
     assert set(await mine.charged(["s-1", "up-1", "up-2"])) == {"s-1", "up-1", "up-2"}
     await mine.tidy_usage(HOUR + 30 * 24)
     assert set(await mine.charged(["s-1", "up-1", "up-2"])) == {"s-1", "up-1"}
+
+
+async def test_another_tenant_pays_from_a_transfer_on(mine, other):
+    await mine.charge(charge(minutes=2))
+    taken = charge(minutes=0, tenant="beta", label="phone", began_mono_s=5.0)
+    for registry in (mine, other, mine):
+        await registry.transfer_charge(taken, former="up-1/waited")
+    assert await other.charge(charge(minutes=3, tenant="beta")) == Spent(hour=3, day=3, month=3, added=3)
+    assert await rows(mine) == [(0, "acme", "desk", 2, 0, 0.0), (0, "beta", "phone", 3, 0, 0.0)]
+    found = await mine.charged(["up-1", "up-1/waited"])
+    assert [(one.tenant, one.minutes) for one in found.values()] == [("beta", 3), ("acme", 2)]
+    assert (await mine.charge(charge("up-1/waited", 9))).added == 0
+
+
+async def test_what_was_never_charged_is_transferred_too(mine):
+    await mine.transfer_charge(charge(minutes=0, tenant="beta"), former="up-1/waited")
+    assert (await mine.charged(["up-1"]))["up-1"].tenant == "beta"

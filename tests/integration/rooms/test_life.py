@@ -131,6 +131,7 @@ async def test_a_livekit_server_that_is_not_there_ends_the_session():
         assert emulator.process.log.count(f"avatar.refused session={call.id}") == 1
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_livekit_server_that_goes_away_is_told_once_and_ends_the_session():
     with livekit_server() as server, processes.emulator(livekit=server) as emulator:

@@ -107,6 +107,7 @@ def test_an_empty_file_knows_nobody():
         ("[tenants.acme]\n" + issuer(jwks_url=None, jwks_file='"jwks"'), "jwks_file is not an absolute path"),
         ("[tenants.acme]\n" + issuer(jwks_url='"http://issuer.example"'), "jwks_url must use https://"),
         ("[tenants.acme]\n" + issuer(jwks_url='"https://u:p@issuer.example"'), "without credentials"),
+        ("[tenants.acme]\n" + issuer(jwks_url='"https://:p@issuer.example"'), "without credentials"),
         ("[tenants.acme]\n" + issuer(jwks_url='"file:///etc/passwd"'), "is not an https:// address"),
         ("[tenants.acme]\n" + issuer(jwks_url='"https://[x"'), "is not an https:// address"),
         ("[tenants.acme]\n" + issuer(tenant=None), "needs either tenant or tenant_claim"),
@@ -301,3 +302,23 @@ livekit_secret_file = "{}"
 
     def test_without_a_server_of_its_own_a_tenant_uses_the_common_one(self):
         assert parse(b"[tenants.acme]").tenants["acme"].rooms.server is None
+
+
+def test_a_tenants_share_of_the_pool_is_read_and_has_defaults():
+    config = parse(b"[tenants.acme.pool]\nweight = 3\nreserved = 2\nceiling = 5\n[tenants.beta]")
+    shares = config.pool_shares()
+    assert (shares["acme"].weight, shares["acme"].reserved, shares["acme"].ceiling) == (3.0, 2, 5)
+    assert (shares["beta"].weight, shares["beta"].reserved, shares["beta"].ceiling) == (1.0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("weight = 0", "tenants.acme.pool.weight: Input should be greater"),
+        ("weight = inf", "tenants.acme.pool.weight: Input should be"),
+        ("reserve = 1", "tenants.acme.pool.reserve: unknown key; did you mean reserved?"),
+        ("reserved = 3\nceiling = 2", "tenants.acme.pool: reserved is above ceiling"),
+    ],
+)
+def test_a_mistake_in_a_share_is_named(line, said):
+    assert said in refusal(f"[tenants.acme.pool]\n{line}")

@@ -76,6 +76,7 @@ KEY = "key000000001"
             config(acme={}, beta={"keys": [key()]}),
             [Change("key.added", "beta", KEY), Change("key.removed", "acme", KEY)],
         ),
+        (config(acme={}), config(acme={"pool": {"weight": 2.0}}), [Change("tenant.changed", "acme")]),
         (
             config(acme={}),
             config(acme={"certificates": [CERTIFICATE]}),

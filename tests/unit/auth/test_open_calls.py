@@ -84,3 +84,13 @@ async def test_calls_are_checked_regularly(rig):
         while call.error is None:
             await asyncio.sleep(0.01)
     watching.cancel()
+
+
+def test_a_call_that_is_over_is_neither_cancelled_nor_notified(rig):
+    call, announced = rig.call(), []
+    call.on_deadline(lambda: announced.append(call.deadline))
+    call.close()
+    call.close()
+    call.limit(NOW)
+    call.end(CredentialExpired(NOW.isoformat()))
+    assert (announced, rig.cancelled) == ([], 0)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from liveavatar_gateway.cli.show import json_fields, known, print_fields, span
+from liveavatar_gateway.cli.show import json_fields, known, print_fields, print_table, span
 
 
 def test_fields_become_json_values():
@@ -37,3 +37,12 @@ def test_an_unspecified_value_is_a_dash():
 )
 def test_a_duration_has_at_most_two_units(seconds, expected):
     assert span(timedelta(seconds=seconds)) == expected
+
+
+def test_fields_and_tables_show_hostile_texts_without_their_effects(capsys):
+    hostile = "\x1b]8;;http://evil\x1b\\[red]x[/red]\n\u202e:boom:"
+    print_fields({"labels": hostile})
+    print_table(("id", "label"), [("s-1", hostile)])
+    shown = r"\x1b]8;;http://evil\x1b\[red]x[/red]\n\u202e:boom:"
+    printed = capsys.readouterr().out
+    assert printed.splitlines() == [f"labels  {shown}", printed.splitlines()[1], f"s-1  {shown}"]

@@ -60,7 +60,7 @@ def test_csv_has_a_header_and_each_row(run):
         ("2026-11-30", "acme", "40"),
         ("2026-11-30", "zoo", "1"),
     ]
-    assert [row["label"] for row in rows] == ["", "a,b\n", "'=HYPERLINK(1)"]
+    assert [row["label"] for row in rows] == ["", "a,b\\n", "'=HYPERLINK(1)"]
 
 
 def test_json_has_labels_as_they_are(run):

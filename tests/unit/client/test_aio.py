@@ -153,3 +153,15 @@ async def test_a_watch_without_ids_and_labels_is_of_all_sessions():
     assert made.watch()._labels == {}
     assert made.watch("s")._labels is None
     assert made.watch({"s": 3}).sequences == {"s": 3}
+
+
+async def test_a_session_is_prepared_and_its_reservation_taken():
+    reserved = pb.PrepareSessionResponse(reservation=pb.Reservation(id="r-1"))
+    created = pb.CreateSessionResponse(session=session_pb2.Session(id="s"), handle="handle")
+    made = client(reserved, created)
+    reservation = await made.prepare_session("avatar", hold=30, quality="low")
+    assert reservation.id == "r-1"
+    await made.create_session("avatar", reservation=reservation)
+    first, second = made._runtime.stub.requests
+    assert (first.hold.seconds, bool(first.request_id), first.spec.avatar_id) == (30, True, "avatar")
+    assert second.reservation_id == "r-1"

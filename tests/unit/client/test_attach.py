@@ -65,6 +65,14 @@ async def test_a_session_is_attached_until_it_ends():
     assert attach.handle == "handle"
 
 
+async def test_a_position_in_the_queue_comes_before_the_session_and_is_not_its_answer():
+    place = pb.AttachResponse(queue_position=pb.QueuePosition(position=2))
+    call = FakeCall(place, opened(), event(1, ended=pb.SessionEnded()))
+    attach, listener = attachment(call)
+    assert await attach.run() is None
+    assert [name for name, *_ in listener.calls][:1] == ["on_opened"]
+
+
 async def test_a_broken_stream_is_resumed_behind_the_last_event():
     first = FakeCall(opened(), event(1), LOST)
     second = FakeCall(opened(), event(1), event(2, ended=pb.SessionEnded()))

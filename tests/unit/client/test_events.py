@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from liveavatar.gateway import (
+    EndReason,
     EventsCompacted,
     GoAwayEvent,
     OutcomeKind,
@@ -34,7 +35,8 @@ def test_every_kind_of_event_is_read():
         "utterance_started": pb.UtteranceStarted(utterance_id="u", inferred=True),
         "utterance_underrun": pb.UtteranceUnderrun(utterance_id="u", played=ended.played),
         "utterance_ended": ended,
-        "expiring": pb.SessionExpiring(),
+        "expiring": pb.SessionExpiring(reason=session_pb2.END_REASON_NO_VIEWERS),
+        "expiry_cancelled": pb.SessionExpiryCancelled(reason=session_pb2.END_REASON_IDLE),
         "notice": pb.UpstreamNotice(type="video_starvation", message="slow", error=True),
         "reconnected": pb.UpstreamReconnected(attempt_count=2, resent_bytes=960, replaced=True),
         "rotated": pb.SessionRotated(
@@ -57,6 +59,8 @@ def test_every_kind_of_event_is_read():
     outcome = read["utterance_ended"].outcome
     assert (outcome.kind, outcome.played.total_seconds(), outcome.inferred) == (OutcomeKind.FAILED, 0.25, True)
     assert outcome.error is not None
+    assert read["expiring"].reason is EndReason.NO_VIEWERS
+    assert read["expiry_cancelled"].reason is EndReason.IDLE
     assert read["notice"].message == "slow"
     reconnected = read["reconnected"]
     assert (reconnected.attempt_count, reconnected.resent_bytes, reconnected.replaced) == (2, 960, True)

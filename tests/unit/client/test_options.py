@@ -30,6 +30,8 @@ def test_all_that_was_given_is_sent():
         labels={"team": "a"},
         livekit_room="room",
         auto_rotate=True,
+        idle_timeout=600,
+        viewer_absence_timeout=timedelta(seconds=60),
     )
     spec = options.to_proto()
     assert (spec.avatar_id, spec.sandbox, dict(spec.labels), spec.auto_rotate) == (
@@ -43,6 +45,8 @@ def test_all_that_was_given_is_sent():
     assert spec.max_duration.ToTimedelta() == timedelta(seconds=90)
     assert spec.detach_grace.ToTimedelta() == timedelta(seconds=1.5)
     assert spec.livekit_room.name == "room"
+    assert spec.idle_timeout.ToTimedelta() == timedelta(minutes=10)
+    assert spec.viewer_absence_timeout.ToTimedelta() == timedelta(minutes=1)
 
 
 def test_a_room_may_be_given_with_the_avatars_identity():

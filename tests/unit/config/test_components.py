@@ -1,6 +1,8 @@
 """Configurations of components: each gets the values that were set."""
 
-from liveavatar_gateway.config import components, load
+from liveavatar_gateway.config import components, load, pool_file
+from liveavatar_gateway.pool.account_health import AccountState
+from testkit.accounts import AccountsFile
 
 _SECRET = "la-secret-key-123"
 
@@ -48,9 +50,9 @@ def test_the_parts_get_what_was_set():
             "max_chunk_bytes": 2048,
         },
     )
-    account, pool = components.account(settings), components.pool(settings)
+    permits, pool = components.permits(settings), components.pool(settings)
     directory, rpc = components.directory(settings), components.rpc(settings)
-    assert (account.permits.limit, account.permits.max_waiting, account.permits.wait_s) == (7, 8, 9)
+    assert (permits.limit, permits.max_waiting, permits.wait_s) == (7, 8, 9)
     assert pool.keep_alive.interval_s == 50
     assert (components.rest(settings).base_url, components.rest(settings).timeout_s) == ("http://127.0.0.1:1", 3)
     assert components.speech(settings).scheduler.first_packet_s == 0.5
@@ -69,3 +71,40 @@ def test_retired_keys_come_one_a_line_from_a_file_and_the_one_in_use_is_not_amon
     settings = load({"LIVEAVATAR_API_KEY": "in-use", "GATEWAY_RETIRED_API_KEYS_FILE": str(file)})
     assert sorted(components.retired_keys(settings).values()) == ["first-key", "second-key"]
     assert "first-key" not in str(settings.shown())
+
+
+def test_a_single_key_is_the_only_account_and_retired_keys_are_former_ones():
+    settings = load(
+        {"LIVEAVATAR_API_KEY": _SECRET, "GATEWAY_RETIRED_API_KEYS": f"old {_SECRET}", "GATEWAY_MAX_SESSIONS": "7"}
+    )
+    only, former = components.account_specs(settings, None)
+    assert (only.name, only.max_sessions, only.is_former) == ("default", 7, False)
+    assert only.id == components.registry(settings).account
+    assert (former.state, former.is_former, former.api_key) == (AccountState.RETIRED, True, "old")
+    assert _SECRET not in repr(only)
+
+
+def test_accounts_of_a_file_keep_their_names_whatever_their_keys(tmp_path):
+    accounts = AccountsFile(tmp_path)
+    path = accounts.write({"main": {"key": "k-1", "max_sessions": 3, "avatars": [], "tenants": ["acme"]}})
+    settings = load({"GATEWAY_POOL_FILE": str(path), "GATEWAY_RETIRED_API_KEYS": "k-1 k-0"})
+    content = pool_file.read(path)
+    main, former = components.account_specs(settings, content)
+    assert (main.id, main.max_sessions, main.avatars, main.tenants) == (
+        "main",
+        3,
+        frozenset(),
+        frozenset({"acme"}),
+    )
+    assert (former.api_key, former.is_former) == ("k-0", True), "a key that is in use again is not a former one"
+    accounts.write_key("main", "k-2")
+    assert components.account_specs(settings, pool_file.read(path))[0].id == "main"
+    assert components.max_sessions(settings, content) == 3
+    assert components.registry(settings, content).account == "pool"
+
+
+def test_the_health_of_accounts_follows_the_settings():
+    settings = load({}, flags={"breaker_failures": 7, "breaker_s": 2, "starts_per_s": 3, "credits_poll_s": 30})
+    health = components.account(settings).health
+    assert (health.breaker.failures, health.breaker.interval_s, health.starts_per_s) == (7, 2, 3)
+    assert (components.accounts(settings).credits_s, components.accounts(settings).broke_s) == (30, 2)

@@ -145,3 +145,17 @@ def test_certificates_of_authorities_that_cannot_be_read_are_refused_by_name(tmp
         path.write_text(content)
     with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
         load({"SSL_CERT_FILE": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"LIVEAVATAR_API_KEY": "a-key", "GATEWAY_POOL_FILE": "/accounts.toml"}, "exclude each other"),
+        ({"GATEWAY_POOL_FILE": "accounts.toml"}, "must be an absolute path"),
+        ({"GATEWAY_BREAKER_S": "0"}, "GATEWAY_BREAKER_S"),
+    ],
+)
+def test_settings_of_accounts_are_checked(variables, said):
+    with pytest.raises(ConfigError, match=said) as refused:
+        load(variables)
+    assert "a-key" not in str(refused.value)

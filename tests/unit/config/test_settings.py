@@ -21,6 +21,7 @@ _SECRET = "la-secret-key-123"
         ("GATEWAY_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("GATEWAY_API_URL", "ftp://x", "pattern"),
         ("GATEWAY_API_URL", "https://api.liveavatar.com/v1", "pattern"),
+        ("GATEWAY_VIEWER_ABSENCE_S", "4.9", "must be 0 or at least 5"),
         ("GATEWAY_REFLECTION", "perhaps", "valid boolean"),
     ],
 )
@@ -109,8 +110,13 @@ def test_addresses_that_can_be_advertised(value):
 
 @pytest.mark.parametrize("value", ["::1", "[::1]"])
 def test_brackets_around_the_address_to_listen_on_change_nothing(value):
-    settings = load({"GATEWAY_HOST": value, "GATEWAY_ADMIN_HOST": value})
-    assert (settings.host, settings.admin_host) == ("::1", "::1")
+    settings = load({"GATEWAY_HOST": value, "GATEWAY_ADMIN_HOST": value, "GATEWAY_METRICS_HOST": value})
+    assert (settings.host, settings.admin_host, settings.metrics_host) == ("::1", "::1", "::1")
+
+
+def test_an_address_for_metrics_that_cannot_be_one_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"^GATEWAY_METRICS_HOST: "):
+        load({"GATEWAY_METRICS_HOST": "127.0.0.1 \u00fc"})
 
 
 def test_what_is_shown_keeps_its_types():

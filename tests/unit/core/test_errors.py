@@ -23,6 +23,9 @@ EXAMPLES = [
     e.UtteranceIdReused("u"),
     e.UtteranceNotFound("u"),
     e.SessionNotFound("s"),
+    e.AccountNotFound("main"),
+    e.ReservationNotFound("r"),
+    e.ReservationMismatch("r", "quality"),
     e.SessionEnded("s", "CALLER_ENDED", "WORD"),
     e.EventsCompacted(1, 5),
     e.RequestIdReused("r"),
@@ -30,6 +33,9 @@ EXAMPLES = [
     e.FirstMessageTimeout(10.0),
     e.MalformedMessage("StreamAudio", 7),
     e.MetadataTooLarge(9_000, 8_192),
+    e.MessageTooLarge("SessionService.ListSessions", 300_000, 65_536),
+    e.AnswersUnread(60.0),
+    e.TooManyCalls("calls", 1800),
     e.CredentialMissing(),
     e.CredentialInvalid("unknown API key"),
     e.CredentialExpired("2026-11-30T12:00:00+00:00"),
@@ -102,8 +108,21 @@ def test_who_asked_the_wrong_process_is_told_which_is_the_right_one_if_that_is_k
 
 def test_what_passes_says_when_to_come_back():
     assert e.Draining().retry_after_s == 1.0
-    broken = e.RegistryUnavailable("the registry r.db cannot be used", values={"error": "disk I/O error"})
-    assert (broken.retry_after_s, broken.metadata["error"]) == (1.0, "disk I/O error")
+    assert e.RegistryUnavailable("disk I/O error").retry_after_s == 1.0
+
+
+def test_a_handle_or_key_in_the_place_of_an_id_is_not_repeated():
+    handle = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11.c2VjcmV0c2VjcmV0"
+    error = e.SessionNotFound(handle)
+    assert "c2Vj" not in f"{error.message}{error.metadata}"
+    assert e.SessionNotFound(handle.partition(".")[0]).metadata["session_id"] in handle
+
+
+def test_operators_read_why_the_registry_cannot_be_used_and_callers_do_not():
+    broken = e.RegistryUnavailable("the registry /var/lib/r.db cannot be used: disk I/O error")
+    assert str(broken) == broken.detail == "the registry /var/lib/r.db cannot be used: disk I/O error"
+    assert "r.db" not in broken.message
+    assert broken.metadata == {}
 
 
 def test_a_limit_names_its_owner():

@@ -457,6 +457,7 @@ class Rotating(LostSockets):
             max_duration_s=self.limit_s,
             expires_at=None,
             age_s=0.0,
+            last_command_at_s=self.rig.now_s,
             now_s=self.rig.now_s,
         )
         self.rig.wake()

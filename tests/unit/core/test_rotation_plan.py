@@ -6,6 +6,7 @@ from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import CapacityExhausted, UpstreamUnreachable
 from liveavatar_gateway.core.events import Expiring, Reconnected, Rotated, UpstreamNotice
+from liveavatar_gateway.core.lifetime import Lifetime
 from liveavatar_gateway.core.rotation_plan import RotationConfig, RotationPlan, StandbyState
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
@@ -27,7 +28,12 @@ def rotating(make_rig):
 
 def _take_over(rig, limit_s=LIMIT_S):
     rig.session.take_over(
-        upstream_session_id="second", max_duration_s=limit_s, expires_at=None, age_s=1.0, now_s=rig.now_s
+        upstream_session_id="second",
+        max_duration_s=limit_s,
+        expires_at=None,
+        age_s=1.0,
+        last_command_at_s=rig.now_s - 1.0,
+        now_s=rig.now_s,
     )
     rig.wake()
 
@@ -214,3 +220,13 @@ def test_holds_follow_the_plan():
     rotation.standby = StandbyState.READY
     assert (rotation.gate(80.0), rotation.gate(95.0)) == (SendGate.NEXT, SendGate.ALL)
     assert SessionConfig().rotation == RotationConfig()
+
+
+@pytest.mark.parametrize(("enforced", "late_s"), [(False, 1.0), (True, 0.0)])
+def test_a_limit_that_liveavatar_does_not_know_ends_the_session_without_a_delay(enforced, late_s):
+    lifetime = Lifetime(SessionConfig(expiry_grace_s=1.0), auto_rotate=False)
+    lifetime.begin(60.0, 0.0, enforced=enforced)
+    assert not lifetime.is_past(60.0 + late_s - 0.1)
+    assert lifetime.is_past(60.0 + late_s)
+    lifetime.begin(60.0, 100.0)
+    assert not lifetime.is_past(160.5), "the avatar after it has LiveAvatar's limit"

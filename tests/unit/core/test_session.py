@@ -33,6 +33,21 @@ def test_a_session_is_ready_when_liveavatar_says_connected(make_rig):
     assert rig.session.ready_at is not None
 
 
+def test_a_keep_alive_that_waits_is_not_doubled(rig):
+    assert rig.session.keep_alive()
+    assert rig.session.keep_alive()
+    rig.wake()
+    assert len(rig.commands) == 1
+
+
+def test_a_keep_alive_by_another_way_counts_as_a_sign_of_life(rig):
+    rig.lose()
+    assert not rig.session.keep_alive()
+    rig.session.note_kept_alive(rig.now_s + 5)
+    rig.session.note_kept_alive(rig.now_s)
+    assert rig.session.last_command_at_s == rig.now_s + 5
+
+
 def test_an_open_socket_is_not_readiness(make_rig):
     """LiveAvatar loses commands before `connected` without an error."""
     rig = make_rig().connect()

@@ -21,7 +21,7 @@ class Service:
 
     def __init__(self, **knobs: Any) -> None:
         settings = Settings(**{"rate": 0, "concurrency": 10, "ready_delay_ms": 0, **knobs})
-        self.emulator = Emulator(ServerConfig(clock="manual"), settings)
+        self.emulator = Emulator(ServerConfig(clock="manual", allowed_hosts=("emulator",)), settings)
         self.account = self.emulator.accounts[0]
 
     def mint(self, **body: Any) -> tuple[MintedSession, str]:

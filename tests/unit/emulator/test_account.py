@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveavatar_emulator.account import Account, SessionRecord
+from liveavatar_emulator.account_limits import AccountLimits
 from liveavatar_emulator.config import Settings
 from liveavatar_emulator.errors import ApiError
 
@@ -118,3 +119,13 @@ def test_an_active_entry_has_no_end():
     assert "end_at" not in row
     assert "end_reason" not in row
     assert row["duration"] == 70
+
+
+def test_limits_of_its_own_precede_the_knobs():
+    account = Account("a", 10, AccountLimits(concurrency=1, credits=5, rate=3))
+    assert (account.balance, account.rate(Settings())) == (5, 3)
+    account.admit(record("s1"), Settings(concurrency=9), 0.0)
+    with pytest.raises(ApiError, match="Session concurrency limit reached"):
+        account.admit(record("s2"), Settings(concurrency=9), 0.0)
+    account.reset_balance(100)
+    assert (account.balance, account.peak_slots) == (5, 1)

@@ -1,5 +1,8 @@
 """Options of the command line and their errors."""
 
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -47,3 +50,21 @@ def test_a_wrong_configuration_ends_with_78_and_names_the_option(served, options
     assert done.exit_code == EX_CONFIG
     assert problem in done.output
     assert served == []
+
+
+HOSTILE = """
+import logging, structlog
+from liveavatar_emulator import cli
+cli._configure_logs("info")
+text = "x\\x1b[2J\\u202e\\nERROR forged"
+structlog.get_logger().info("session.started", label=text, path=[text])
+logging.getLogger("uvicorn.error").error("failed: %s", text)
+"""
+
+
+def test_texts_of_callers_cannot_act_on_a_terminal_or_forge_a_line_of_the_log():
+    done = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, text=True, check=True, timeout=30)
+    lines = done.stderr.removesuffix("\n").split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("ERROR forged") for line in lines)
+    assert len(lines) == 3

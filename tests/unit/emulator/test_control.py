@@ -24,8 +24,10 @@ async def test_an_unknown_knob_is_named(http):
 
 
 async def test_a_scenario_is_played_and_stopped(http):
-    assert (await http.post("/_emulator/scenario", content="[settings]\nidle = 1")).status_code == 422
-    played = await http.post("/_emulator/scenario", content="[[at]]\nseconds = 5\nrestart = {}")
+    toml = {"Content-Type": "application/toml"}
+    refused = await http.post("/_emulator/scenario", content="[settings]\nidle = 1", headers=toml)
+    assert refused.status_code == 422
+    played = await http.post("/_emulator/scenario", content="[[at]]\nseconds = 5\nrestart = {}", headers=toml)
     assert played.json()["at"][0]["fired"] == 0
     assert (await http.delete("/_emulator/scenario")).status_code == 204
     assert (await http.get("/_emulator/scenario")).status_code == 404
@@ -48,6 +50,7 @@ async def test_audio_is_downloaded_whole_and_as_played(service, http):
 async def test_a_session_without_a_socket_can_be_neither_dropped_nor_injected(service, http):
     path = f"/_emulator/sessions/{service.start().record.id}"
     assert (await http.post(f"{path}/drop", json={"code": 1011})).status_code == 409
-    assert (await http.post(f"{path}/inject", content=b"{}")).status_code == 409
-    assert (await http.post(f"{path}/inject", content=b"\xff")).status_code == 422
+    assert (await http.post(f"{path}/inject", json={})).status_code == 409
+    json = {"Content-Type": "application/json"}
+    assert (await http.post(f"{path}/inject", content=b"\xff", headers=json)).status_code == 422
     assert (await http.get("/_emulator/sessions/none")).status_code == 404

@@ -106,3 +106,12 @@ def test_shuffling_moves_only_one_type_and_loses_nothing(items, seed):
         item if isinstance(item, str) else None for item in items
     ]
     assert sorted(i for i in mixed if isinstance(i, int)) == sorted(i for i in items if isinstance(i, int))
+
+
+def test_a_fault_of_one_account_spares_the_others():
+    faults = queue()
+    faults.arm(1, RestFault(endpoint="start", status=503, account="a"))
+    faults.arm(2, RestFault(endpoint="start", status=500))
+    assert faults.take("start", "b") == (2, RestFault(endpoint="start", status=500))
+    assert faults.take("start", "b") is None
+    assert faults.take("start", "a") is not None

@@ -59,3 +59,66 @@ def test_accounts_have_different_names_that_do_not_show_the_key():
     names = {account_name(url, key) for url in ("https://a", "https://b") for key in ("secret-1", "secret-2")}
     assert len(names) == 4
     assert not any("secret" in name for name in names)
+
+
+# --- files made beforehand
+
+
+def config_of(tmp_path, **more) -> RegistryConfig:
+    return RegistryConfig(file=str(tmp_path / "r.db"), account="a", **more)
+
+
+def test_a_key_in_a_file_of_its_own_is_made_there_and_read_again(tmp_path):
+    (tmp_path / "keys").mkdir()
+    key_file = tmp_path / "keys" / "key"
+    make_registry(config_of(tmp_path, key_file=key_file))
+    made = key_file.read_bytes()
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    make_registry(config_of(tmp_path, key_file=key_file))
+    assert key_file.read_bytes() == made
+    assert [file.name for file in tmp_path.iterdir()] == ["keys"]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "open to others"])
+def test_a_key_that_somebody_else_may_know_is_not_used(tmp_path, kind):
+    key_file, known = tmp_path / "r.db.key", tmp_path / "known"
+    (key_file if kind == "open to others" else known).write_text("ab" * 32)
+    if kind == "open to others":
+        key_file.chmod(0o604)
+    else:
+        key_file.symlink_to(known if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(BadKey):
+        make_registry(config_of(tmp_path))
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def open_and_close(tmp_path) -> None:
+    async with make_registry(config_of(tmp_path, key="ab" * 32)):
+        pass
+
+
+@pytest.mark.parametrize("name", ["r.db", "r.db-wal", "r.db-shm", "r.db-journal"])
+@pytest.mark.parametrize("kind", ["link", "open to others"])
+async def test_a_database_that_somebody_else_may_have_made_is_not_used(tmp_path, name, kind):
+    await open_and_close(tmp_path)
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.write_bytes(b"")
+        path.chmod(0o666)
+    with pytest.raises(RegistryUnavailable, match=f"{name} is"):
+        await open_and_close(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_folder_that_everybody_can_write_to_holds_no_registry(tmp_path):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(RegistryUnavailable, match="every user can replace files"):
+        await open_and_close(folder)
+    with pytest.raises(BadKey, match="every user can replace files"):
+        make_registry(config_of(folder))
+    assert list(folder.iterdir()) == []

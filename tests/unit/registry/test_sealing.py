@@ -49,6 +49,15 @@ def test_another_key_is_named_as_the_cause():
         Sealer(OTHER).open(Sealer(KEY).seal(b"x", context="p"), context="p")
 
 
+def test_the_first_bytes_show_whether_another_key_sealed_a_value():
+    sealed = Sealer(KEY).seal(b"x", context="p")[:16]
+    assert Sealer(OTHER).has_other_key(sealed)
+    assert not Sealer(KEY).has_other_key(sealed)
+    # Damage, or another version.
+    assert not Sealer(OTHER).has_other_key(b"")
+    assert not Sealer(OTHER).has_other_key(b"\x02" + sealed[1:])
+
+
 @pytest.mark.parametrize(
     "text",
     [

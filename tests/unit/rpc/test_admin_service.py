@@ -10,11 +10,27 @@ from liveavatar.gateway.v1 import admin_service_pb2 as p
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.core.errors import InvalidField
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.pool.breaker import BreakerState
+from liveavatar_gateway.pool.overview import AccountStatus, AccountUse, PoolOverview, PoolStatus
 from liveavatar_gateway.registry.usage import UsageRow
 from liveavatar_gateway.rpc.admin_service import AdminConfig, AdminService
+from liveavatar_gateway.upstream.operations import PoolReload
 from testkit.actors import Context, Process
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+ACCOUNT = AccountStatus(
+    name="main",
+    state="active",
+    use=AccountUse(name="id", limit=5, allowed=5),
+    configured_limit=5,
+    trouble="",
+    retry_in_s=None,
+    breaker=BreakerState.CLOSED,
+    last_error="",
+    credits=None,
+    budget=None,
+    cost=1.0,
+)
 
 
 class Drain:
@@ -53,8 +69,45 @@ def usage():
     return Usage()
 
 
+class Operations:
+    """Notes the verbs."""
+
+    def __init__(self) -> None:
+        self.verbs: list[tuple[object, ...]] = []
+
+    def knows(self, name: str) -> bool:
+        return name == "main"
+
+    async def fresh(self) -> PoolStatus:
+        return PoolStatus(accounts=[ACCOUNT], overview=PoolOverview(waiting=4))
+
+    async def pause(self, name: str) -> AccountStatus:
+        self.verbs.append(("pause", name))
+        return ACCOUNT
+
+    async def resume(self, name: str) -> tuple[AccountStatus, bool]:
+        self.verbs.append(("resume", name))
+        return ACCOUNT, True
+
+    async def drain(self, name: str, grace_s: float | None) -> AccountStatus:
+        self.verbs.append(("drain", name, grace_s))
+        return ACCOUNT
+
+    async def set_limit(self, name: str, limit: int | None) -> AccountStatus:
+        self.verbs.append(("limit", name, limit))
+        return ACCOUNT
+
+    async def reload(self) -> PoolReload:
+        return PoolReload(failed=["file: no"])
+
+
 @pytest.fixture
-def service(session, usage):
+def operations():
+    return Operations()
+
+
+@pytest.fixture
+def service(session, usage, operations):
     async def end(_: str, reason: EndReason, *, tenant: None, wait_s: float | None):
         session.end(reason)
         return session.view()
@@ -67,7 +120,7 @@ def service(session, usage):
     inventory = SimpleNamespace(page=page, owner="me", adopted_count=1, swept_count=2)
     permits = SimpleNamespace(limit=9, used=2, waiting=1)
     config = AdminConfig(drain_grace_s=12.0)
-    return AdminService(config, directory, Drain(), permits, inventory, usage=usage)
+    return AdminService(config, directory, Drain(), permits, inventory, usage=usage, pool=operations)
 
 
 async def test_a_drain_without_a_grace_has_the_configured_one(service):
@@ -138,3 +191,49 @@ async def test_a_day_that_is_none_is_refused(service, field, day):
     with pytest.raises(InvalidField) as refused:
         await service.GetUsage(p.GetUsageRequest(**{field: day}), Context())
     assert refused.value.field == field
+
+
+async def test_the_pool_is_shown(service):
+    answer = await service.GetPool(p.GetPoolRequest(), Context())
+    assert ([one.name for one in answer.accounts], answer.waiting_count, answer.owner) == (["main"], 4, "me")
+
+
+async def test_an_account_is_paused_resumed_and_drained(service, operations):
+    await service.PauseAccount(p.PauseAccountRequest(account="main"), Context())
+    resumed = await service.ResumeAccount(p.ResumeAccountRequest(account="main"), Context())
+    assert (resumed.account.name, resumed.was_stopped) == ("main", True)
+    request = p.DrainAccountRequest(account="main")
+    await service.DrainAccount(request, Context())
+    request.grace.FromSeconds(60)
+    await service.DrainAccount(request, Context())
+    assert operations.verbs == [
+        ("pause", "main"),
+        ("resume", "main"),
+        ("drain", "main", None),
+        ("drain", "main", 60.0),
+    ]
+
+
+async def test_a_limit_is_set_and_taken_back(service, operations):
+    await service.SetAccountLimit(p.SetAccountLimitRequest(account="main", limit=7), Context())
+    await service.SetAccountLimit(p.SetAccountLimitRequest(account="main"), Context())
+    assert operations.verbs == [("limit", "main", 7), ("limit", "main", None)]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001])
+async def test_a_limit_out_of_range_is_refused(service, operations, limit):
+    with pytest.raises(InvalidField):
+        await service.SetAccountLimit(p.SetAccountLimitRequest(account="main", limit=limit), Context())
+    assert not operations.verbs
+
+
+async def test_the_grace_of_an_account_out_of_range_is_refused(service, operations):
+    request = p.DrainAccountRequest(account="main")
+    request.grace.FromSeconds(86_401)
+    with pytest.raises(InvalidField):
+        await service.DrainAccount(request, Context())
+    assert not operations.verbs
+
+
+async def test_a_reload_says_what_cannot_be_used(service):
+    assert list((await service.ReloadPool(p.ReloadPoolRequest(), Context())).failed) == ["file: no"]

@@ -29,8 +29,8 @@ async def process():
 class Streaming:
     """A stream that runs, and the call it belongs to."""
 
-    def __init__(self, session, *, pace=None) -> None:
-        self.context = Context()
+    def __init__(self, session, *, pace=None, context=None) -> None:
+        self.context = context or Context()
         self.running = asyncio.create_task(
             AudioStream(session, audio_input_of(None), CONFIG, self.context, pace=pace).run()
         )
@@ -97,6 +97,35 @@ async def test_what_follows_a_refused_begin_up_to_its_end_is_dropped(process):
     assert (await streaming.context.until("rejected")).utterance_id == "u"
     assert (await streaming.context.until("ack")).utterance_id == "v"
     assert session.view().usage.dropped_bytes == 100
+
+
+class SlowContext(Context):
+    """Caller that takes a moment for each answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = asyncio.Semaphore(1)
+
+    async def write(self, response) -> None:
+        await super().write(response)
+        await self.reads.acquire()
+
+
+async def test_a_refusal_of_the_last_begin_is_sent_though_the_caller_has_closed_its_side(process):
+    session = await process.ready()
+    for name in ("u", "v"):
+        session.utterances.cancel(session.utterances.begin(name, audio_input_of(None)))
+    streaming = Streaming(session, context=SlowContext())
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    assert (await streaming.context.until("rejected")).utterance_id == "u"
+    # Comes, with the end, while the answer before is still being written.
+    streaming.send(begin=p.BeginUtterance(utterance_id="v"))
+    streaming.close()
+    await asyncio.sleep(0.01)
+    for _ in range(5):
+        streaming.context.reads.release()
+    assert (await streaming.context.until("rejected")).utterance_id == "v"
+    await asyncio.wait_for(streaming.running, 10)
 
 
 async def test_a_resumed_utterance_is_acknowledged_at_once(process):

@@ -49,7 +49,10 @@ EXAMPLES = {
         e.AudioGap("u-1", 10, 20),
         e.UtteranceIdReused("u-1"),
         e.UtteranceNotFound("u-1"),
+        e.ReservationNotFound("r"),
+        e.ReservationMismatch("r", "avatar"),
         e.SessionNotFound("s-1"),
+        e.AccountNotFound("main"),
         e.SessionEnded("s-1", "IDLE", "IDLE_TIMEOUT"),
         e.EventsCompacted(1, 5),
         e.RequestIdReused("r-1"),
@@ -62,7 +65,7 @@ EXAMPLES = {
         e.AudioStreamSuperseded("s-1"),
         e.Draining(),
         e.OwnerMoved("s-1", address="127.0.0.1:50051"),
-        e.RegistryUnavailable("disk full", values={"error": "disk I/O error"}),
+        e.RegistryUnavailable("disk full"),
         e.UpstreamUnauthenticated("check the key", http_status=401),
         e.UpstreamCreditsExhausted("add credits", http_status=403),
         e.UpstreamPlanRequired("lower the quality", http_status=403),
@@ -70,12 +73,16 @@ EXAMPLES = {
         e.UpstreamRateLimited("slow down", retry_after_s=2.0),
         e.UpstreamUnreachable("gone", retry_after_s=0.25),
         e.UpstreamProtocol("what is this", retry_after_s=1.0),
+        e.UpstreamAddressRefused("no", address="ws_url", cause="userinfo"),
         e.UpstreamTimeout("too slow", retry_after_s=0.25),
         e.ReadyTimeout("not ready", timeout_s=20),
         e.UpstreamStalled("nothing came", utterance_id="u-1"),
         e.UtteranceIdle("u-1", 5.0),
         e.FirstMessageTimeout(10.0),
         e.MalformedMessage("liveavatar.gateway.v1.SessionService/GetSession", 12),
+        e.MessageTooLarge("SessionService.ListSessions", 300_000, 65_536),
+        e.AnswersUnread(60.0),
+        e.TooManyCalls("calls", 1800),
         e.MetadataTooLarge(20_000, 16_384),
         e.CredentialMissing(),
         e.CredentialInvalid("unknown API key"),
@@ -169,7 +176,7 @@ def test_a_spent_budget_names_its_tenant():
 
 def test_only_limits_of_the_gateway_and_of_tenants_are_quotas():
     quotas = {kind for kind, error in EXAMPLES.items() if d.QuotaFailure in details(status_of(error))}
-    assert quotas == {e.CapacityExhausted, e.BudgetExhausted, e.QuotaExceeded}
+    assert quotas == {e.CapacityExhausted, e.TooManyCalls, e.BudgetExhausted, e.QuotaExceeded}
 
 
 def test_a_quota_names_its_tenant_and_its_scope():
@@ -183,6 +190,17 @@ def test_a_quota_names_its_tenant_and_its_scope():
 def test_a_failed_precondition_names_what_it_is_about(kind, subject):
     (violation,) = details(status_of(EXAMPLES[kind]))[d.PreconditionFailure].violations
     assert (violation.type, violation.subject) == (kind.reason, subject)
+
+
+def test_an_account_that_is_not_found_is_named_as_a_resource():
+    found = details(status_of(EXAMPLES[e.AccountNotFound]))[d.ResourceInfo]
+    assert (found.resource_type, found.resource_name) == ("account", "main")
+
+
+def test_a_text_that_may_be_a_key_is_not_repeated_as_the_name_of_an_account():
+    error = e.AccountNotFound("k" * 64)
+    assert "kk" not in error.message
+    assert error.metadata["account"] == ""
 
 
 def test_a_session_that_is_not_found_is_named_as_a_resource():

@@ -17,6 +17,7 @@ from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.record import read_access
 
 _AVATAR = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
+_ROOM = session_pb2.LiveKitRoom(name="desk-7")
 
 
 def spec(**fields) -> session_pb2.SessionSpec:
@@ -66,6 +67,30 @@ def test_a_whole_spec_is_taken_over():
     assert (avatar.max_duration_s, result.detach_grace_s, dict(result.labels)) == (90, 2.5, {"team": "blue"})
 
 
+def test_a_session_is_not_ended_for_want_of_use_unless_its_caller_wants_that():
+    limits = converted(spec(livekit_room=_ROOM)).abandonment
+    assert (limits.idle_s, limits.viewer_absence_s) == (None, None)
+    wished = spec(livekit_room=_ROOM, idle_timeout=seconds(90), viewer_absence_timeout=seconds(30))
+    limits = converted(wished).abandonment
+    assert (limits.idle_s, limits.viewer_absence_s) == (90.0, 30.0)
+
+
+def test_the_operators_limit_without_viewers_is_for_rooms_of_callers_that_wish_nothing_else():
+    def limit_s(message: session_pb2.SessionSpec) -> float | None:
+        return mapping.spec_of(
+            message,
+            field="spec",
+            default_detach_grace_s=30.0,
+            default_viewer_absence_s=60.0,
+            livekit_rooms=True,
+        ).viewer_absence_s
+
+    assert limit_s(spec(livekit_room=_ROOM)) == 60.0
+    assert limit_s(spec(livekit_room=_ROOM, viewer_absence_timeout=seconds(7))) == 7.0
+    assert limit_s(spec(livekit_room=_ROOM, viewer_absence_timeout=seconds(0))) is None
+    assert limit_s(spec()) is None
+
+
 def test_a_detach_grace_of_nothing_is_not_the_default():
     assert converted(spec(detach_grace=seconds(0))).detach_grace_s == 0.0
 
@@ -91,6 +116,14 @@ def test_a_detach_grace_of_nothing_is_not_the_default():
         ({"detach_grace": duration_pb2.Duration(seconds=2**63 - 1)}, "detach_grace"),
         ({"detach_grace": seconds(-0.1)}, "detach_grace"),
         ({"detach_grace": seconds(300.1)}, "detach_grace"),
+        ({"idle_timeout": seconds(0)}, "idle_timeout"),
+        ({"idle_timeout": seconds(0.9)}, "idle_timeout"),
+        ({"idle_timeout": seconds(86_400.1)}, "idle_timeout"),
+        ({"viewer_absence_timeout": seconds(60)}, "viewer_absence_timeout"),
+        ({"viewer_absence_timeout": seconds(0)}, "viewer_absence_timeout"),
+        ({"livekit_room": _ROOM, "viewer_absence_timeout": seconds(4.9)}, "viewer_absence_timeout"),
+        ({"livekit_room": _ROOM, "viewer_absence_timeout": seconds(-5)}, "viewer_absence_timeout"),
+        ({"livekit_room": _ROOM, "viewer_absence_timeout": seconds(86_400.1)}, "viewer_absence_timeout"),
         ({"labels": {"": "value"}}, "labels"),
         ({"labels": {"k" * 64: "value"}}, "labels"),
         ({"labels": {"key": "v" * 129}}, "labels"),
@@ -108,6 +141,10 @@ def test_a_bad_field_is_refused_by_its_path(fields, field):
     "fields",
     [
         {"detach_grace": seconds(300)},
+        {"idle_timeout": seconds(1)},
+        {"idle_timeout": seconds(86_400)},
+        {"livekit_room": _ROOM, "viewer_absence_timeout": seconds(5)},
+        {"livekit_room": _ROOM, "viewer_absence_timeout": seconds(86_400)},
         {"max_duration": seconds(1)},
         {"labels": {"k" * 63: "v" * 128}},
         {"labels": {f"k{index}": "" for index in range(16)}},
@@ -261,6 +298,12 @@ def test_an_expiry_is_told_as_the_time_it_comes():
     expires_at = _AT + timedelta(seconds=15)
     message = mapping.event_message(ev.LogEntry(1, _AT, ev.Expiring(expires_at)), final_view=None)
     assert message.expiring.expires_at.ToDatetime(tzinfo=UTC) == expires_at
+    assert message.expiring.reason == session_pb2.END_REASON_MAX_DURATION
+    event = ev.Expiring(expires_at, EndReason.NO_VIEWERS)
+    message = mapping.event_message(ev.LogEntry(2, _AT, event), final_view=None)
+    assert message.expiring.reason == session_pb2.END_REASON_NO_VIEWERS
+    message = mapping.event_message(ev.LogEntry(3, _AT, ev.ExpiryCancelled(EndReason.IDLE)), final_view=None)
+    assert message.expiry_cancelled.reason == session_pb2.END_REASON_IDLE
 
 
 # --- a room of the caller's own

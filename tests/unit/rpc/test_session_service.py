@@ -1,6 +1,7 @@
 """Unary calls about sessions."""
 
 import asyncio
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -31,7 +32,7 @@ class Directory:
         self._process = process
         self.sessions: dict = {}
 
-    async def open(self, spec, request_id, *, tenant, wait_s):
+    async def open(self, spec, request_id, *, tenant, wait_s, reservation_id):
         session = self._process.session(detach_grace_s=spec.detach_grace_s, labels=spec.labels)
         self.sessions[session.id] = session
         self._process.run(session)
@@ -51,6 +52,17 @@ class Directory:
 
     def newest(self, *, tenant):
         return list(reversed(self.sessions.values()))
+
+
+class Reservations:
+    """Prepares an avatar for every caller."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def prepare(self, spec, request_id, *, tenant, hold_s, wait_s):
+        self.asked.append((spec, request_id, hold_s))
+        return SimpleNamespace(id="r-1", expires_at=datetime(2026, 11, 30, 12, tzinfo=UTC))
 
 
 class Avatars:
@@ -75,7 +87,14 @@ def directory(process):
 @pytest.fixture
 def service(directory):
     permits = SimpleNamespace(limit=9, used=2, waiting=1)
-    return SessionService(CONFIG, directory, permits, Wishes(CONFIG, NoAuthenticator()), avatars=Avatars())
+    return SessionService(
+        CONFIG,
+        directory,
+        permits,
+        Wishes(CONFIG, NoAuthenticator()),
+        avatars=Avatars(),
+        reservations=Reservations(),
+    )
 
 
 async def test_a_created_session_is_ready_and_comes_with_its_room_and_a_handle(service):
@@ -152,3 +171,24 @@ async def test_avatars_are_listed_by_name_in_pages(service):
     assert rest.next_page_token == ""
     with pytest.raises(InvalidField):
         await service.ListAvatars(p.ListAvatarsRequest(page_size=-1), Context())
+
+
+@pytest.mark.parametrize(("seconds", "hold_s"), [(None, 60.0), (5, 5.0), (240, 240.0)])
+async def test_a_prepared_session_is_a_reservation_with_its_end(service, seconds, hold_s):
+    request = p.PrepareSessionRequest(spec=SPEC, request_id="r-1")
+    if seconds is not None:
+        request.hold.FromSeconds(seconds)
+    response = await service.PrepareSession(request, Context())
+    assert response.reservation.id == "r-1"
+    assert response.reservation.expires_at.ToDatetime() == datetime(2026, 11, 30, 12)  # noqa: DTZ001 - as it is sent
+    ((_, request_id, held_s),) = service._reservations.asked
+    assert (request_id, held_s) == ("r-1", hold_s)
+
+
+@pytest.mark.parametrize("seconds", [0, 4, 241])
+async def test_a_hold_out_of_its_range_is_refused(service, seconds):
+    request = p.PrepareSessionRequest(spec=SPEC)
+    request.hold.FromSeconds(seconds)
+    with pytest.raises(InvalidField) as refusal:
+        await service.PrepareSession(request, Context())
+    assert refusal.value.field == "hold"

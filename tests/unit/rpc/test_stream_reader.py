@@ -68,3 +68,14 @@ async def test_a_first_message_that_came_while_the_process_stood_still_is_taken(
     await asyncio.sleep(0.01)
     sent.put_nowait(7)
     assert await reading == 7
+
+
+async def test_the_error_of_a_first_read_that_fails_as_its_call_is_cancelled_is_taken(unretrieved):
+    message = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(first(message, 10))
+    await asyncio.sleep(0)
+    message.set_exception(RuntimeError("the call is over"))
+    reading.cancel()
+    await asyncio.wait([reading])
+    del message, reading
+    assert await unretrieved() == []

@@ -13,7 +13,7 @@ from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.upstream.avatars import Avatar
 from testkit.actors import AVATAR_ID
 
-CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=60.0, livekit_rooms=True)
+CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=60.0, livekit_rooms=True, viewer_absence_s=90.0)
 
 
 class Tenants:
@@ -52,6 +52,12 @@ def test_a_default_is_cut_to_the_quota_and_a_wish_above_it_is_refused():
         assert (refused.value.field, refused.value.metadata["scope"]) == (f"spec.{name}", scope)
         spec_of(tenants, tenant="", **{name: duration_pb2.Duration(seconds=61)})
     assert spec_of(tenants, max_duration=duration_pb2.Duration(seconds=60)).avatar.max_duration_s == 60
+
+
+def test_the_operators_limit_without_viewers_is_the_default():
+    room = session_pb2.LiveKitRoom(name="acme-1")
+    assert spec_of(Tenants(), livekit_room=room).viewer_absence_s == 90.0
+    assert spec_of(Tenants()).viewer_absence_s is None
 
 
 @pytest.mark.parametrize(
@@ -97,3 +103,10 @@ def test_a_tenant_has_all_avatars_or_those_of_its_list():
     assert refused.value.metadata == {"avatar_id": AVATAR_ID, "tenant": "acme"}
     spec_of(none, tenant="")
     assert len(Wishes(CONFIG, none).avatars(listed, tenant="")) == 2
+
+
+def test_an_avatar_of_an_account_for_some_tenants_is_shown_to_them_alone():
+    listed = [Avatar(id=AVATAR_ID, name="a", tenants=frozenset({"acme"})), Avatar(id="other", name="b")]
+    for tenant, names in (("acme", ["a", "b"]), ("beta", ["b"]), ("", ["b"])):
+        found = Wishes(CONFIG, Tenants()).avatars(listed, tenant=tenant)
+        assert [avatar.name for avatar in found] == names

@@ -172,6 +172,14 @@ def test_node_without_npm_does_not_count(bin_folder):
     assert done.returncode == 1
 
 
+def test_one_package_alone_is_installed_where_no_other_is_needed(apt_folder, tmp_path):
+    program(apt_folder, "apt-get", "")
+    words = ("system", "--only", "libfaketime")
+    done = run(*words, path=apt_folder, code=f"{AS_ROOT}; {NOTHING_THERE}; {policy(tmp_path)}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "installing with apt: libfaketime"
+
+
 def test_the_list_has_what_tests_are_known_to_take():
     assert {"chromium", "libfaketime", "nginx-light", "haproxy"} <= set(NAMES.split())
 

@@ -20,6 +20,7 @@ from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.billing import Payer
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from liveavatar_gateway.upstream.permits import PermitWish
 from testkit import actors
 from testkit.avatar import audio_input_of
 
@@ -93,6 +94,7 @@ class Standby:
         self.upstream = upstream
         self.started_at = datetime.now(UTC)
         self.started_mono_s = 0.0
+        self.last_command_at_s = 0.0
 
 
 @pytest.fixture
@@ -120,7 +122,8 @@ def avatars(pool, journal):
     )
     core.started(max_duration_s=60, now_s=0)
     payer = Payer(session_id="session", tenant="", label="", free=False)
-    return Avatars(spec, core, pool, journal, None, billed=BilledJournal(journal, actors.Billing(), payer))
+    billed = BilledJournal(journal, actors.Billing(), payer)
+    return Avatars(spec, core, pool, journal, None, billed=billed, take_warm=lambda: None, wish=PermitWish())
 
 
 async def _cancel(work, stuck: asyncio.Event) -> None:

@@ -77,3 +77,27 @@ async def test_an_adopted_session_is_not_a_new_one(billed, log):
     billed.adopted(STARTED, None)
     await billed.minted("up-2")
     assert log[:2] == ["billing.adopt", "billing.reserve follows=True"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "billed_after"),
+    [((), True), (("stopped",), True), (("not_started",), False), (("not_started", "stopped"), True)],
+)
+async def test_what_is_not_known_to_have_failed_was_billed(billed, ends, billed_after):
+    assert not await billed.was_billed(wait_s=0.0)
+    for number, end in enumerate(ends or ("",)):
+        await billed.minted(f"up-{number}")
+        if end:
+            await getattr(billed, end)(f"up-{number}")
+    assert await billed.was_billed(wait_s=0.0) is billed_after
+
+
+@pytest.mark.parametrize("failing", ["billing", "journal"])
+async def test_a_start_that_could_not_be_recorded_was_not_billed(billed, failing):
+    (billed._billing if failing == "billing" else billed._journal).failing = {
+        "billing": "reserve",
+        "journal": "minted",
+    }[failing]
+    with pytest.raises(RegistryUnavailable):
+        await billed.minted("up-1")
+    assert not await billed.was_billed(wait_s=0.0)

@@ -313,3 +313,78 @@ async def test_the_task_counts_what_is_left_when_the_process_exits(world, billin
     task.cancel()
     await asyncio.wait([task])
     assert (await world.spent()).day == 2
+
+
+WAITING = Payer(session_id="w-1", tenant="payer", label="", free=False, waits=True)
+
+
+async def taken(world: World, after_s: float) -> Billing:
+    """A LiveAvatar session that waited, and was taken."""
+    billing = world.process()
+    await billing.reserve("up-1", WAITING, follows=False)
+    billing.started("up-1", WAITING, max_duration_s=600, follows=False)
+    world.now_s += after_s
+    await billing._work()
+    billing.transfer("up-1", PAYER)
+    await billing._work()
+    return billing
+
+
+async def test_the_taker_pays_from_the_next_minute_on_and_the_payer_for_no_session(world):
+    billing = await taken(world, 70)
+    assert await world.rows() == [("acme", "desk", 0, 1, 0.0), ("payer", "", 2, 0, 0.0)]
+    world.now_s += 49
+    await billing._work()
+    assert (await world.spent()).hour == 0
+    world.now_s += 2
+    await billing._work()
+    assert (await world.spent()).hour == 1
+    billing.stopped("up-1")
+    await billing._work()
+    assert [row[2] for row in await world.rows()] == [1, 2]
+
+
+async def test_the_minutes_of_both_are_those_of_liveavatar_up_to_its_limit(world):
+    billing = await taken(world, 70)
+    world.now_s += 10_000
+    await billing._work()
+    assert [row[2] for row in await world.rows()] == [8, 2]
+
+
+async def test_a_budget_ends_a_session_that_waits_even_if_it_ends_no_other(world):
+    billing = world.process()
+    world.budget = Budget(minutes_per_hour=1, at_limit="refuse")
+    await billing.reserve("up-1", WAITING, follows=False)
+    billing.started("up-1", WAITING, max_duration_s=600, follows=False)
+    world.now_s += 59
+    await billing._work()
+    assert [session_id for session_id, _ in world.ended] == ["w-1"]
+
+
+async def test_the_takers_budget_is_checked_before_its_first_minute(world):
+    billing = await taken(world, 30)
+    world.budget = Budget(minutes_per_hour=0, at_limit="end")
+    world.now_s += 29
+    await billing._work()
+    assert [session_id for session_id, _ in world.ended] == ["s-1"]
+
+
+async def test_a_process_that_adopts_the_taker_moves_what_the_dead_one_had_not_moved_yet(world):
+    first, second = world.process(), world.process()
+    await first.reserve("up-1", WAITING, follows=False)
+    first.started("up-1", WAITING, max_duration_s=600, follows=False)
+    await first._work()
+    world.now_s += 30
+    second.adopt("up-1", PAYER, started_at=world.utc(), max_duration_s=570)
+    await second._work()
+    assert (await world.spent()).hour == 0
+    world.now_s += 40
+    await second._work()
+    assert (await world.spent()).hour == 1
+
+
+async def test_a_transfer_waits_for_the_registry_and_happens_once(world):
+    billing = await taken(world, 10)
+    billing.transfer("up-1", PAYER)
+    await billing._work()
+    assert [row[2] for row in await world.rows()] == [0, 1]

@@ -1,13 +1,14 @@
 """Directory: a session is found wherever it is, also while it moves from a dead process to this one."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from liveavatar_gateway.auth.limiter import Limiter
-from liveavatar_gateway.core.errors import OwnerMoved, SessionNotFound
+from liveavatar_gateway.core.errors import Draining, OwnerMoved, RegistryUnavailable, SessionNotFound
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
@@ -17,8 +18,11 @@ from liveavatar_gateway.sessions.journal import JournalWriter
 from liveavatar_gateway.sessions.record import Record, access_payload
 from liveavatar_gateway.sessions.services import utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.warm_record import warm_payload
 from liveavatar_gateway.telemetry.metrics import Metrics
+from liveavatar_gateway.upstream.account import AccountSpec
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
+from liveavatar_gateway.upstream.permits import PermitWish
 from liveavatar_gateway.upstream.stopper import Stopped
 from testkit import actors
 from testkit.unreliable_registry import SlowRegistry
@@ -46,17 +50,41 @@ class Pool(actors.Pool):
         super().__init__()
         self.metrics = Metrics()
         self.may_stop = asyncio.Event()
-        permits = SimpleNamespace(used=0, limit=9)
-        config = SimpleNamespace(permits=SimpleNamespace(wait_s=30.0))
-        self.account = SimpleNamespace(stopper=self, permits=permits, config=config)
+        self.permits = SimpleNamespace(used=0, limit=9)
+        self.wait_s = 30.0
+        account = SimpleNamespace(stopper=self, spec=AccountSpec())
+        self.accounts = SimpleNamespace(of_session=lambda _: account, find=lambda _: account)
 
-    def adopt(self, started: Started, journal: Any) -> actors.Upstream:
+    def adopt(self, started: Started, journal: Any, *, account: str, wish: PermitWish) -> actors.Upstream:
         self.upstreams.append(Upstream(started, journal))
         return self.upstreams[-1]
 
     async def stop(self, *_: object, **__: object) -> Stopped:
         await self.may_stop.wait()
         return Stopped.NOW
+
+
+class Reservations:
+    """Has one reservation, and notes what becomes of it."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.reserved = SimpleNamespace(
+            admission=Limiter(lambda _: None).count_session("acme"),
+            warm=SimpleNamespace(give_up=self.log.append),
+        )
+
+    async def claim(self, reservation_id: str, spec: SessionSpec, *, tenant: str) -> SimpleNamespace:
+        self.log.append(f"claim {reservation_id} {tenant}")
+        return self.reserved
+
+    def put_back(self, reservation: SimpleNamespace) -> None:
+        assert reservation is self.reserved
+        self.log.append("put back")
+
+    def taken(self, reservation: SimpleNamespace, spec: SessionSpec) -> None:
+        assert reservation is self.reserved
+        self.log.append("taken")
 
 
 @pytest.fixture
@@ -95,6 +123,8 @@ async def directory(adoption, pool):
         billing=actors.Billing(),
         create_listener=listener,
         limiter=Limiter(lambda _: None),
+        warm=actors.NothingWarm(),
+        reservations=Reservations(),
     )
     async with directory:
         yield directory
@@ -135,6 +165,20 @@ async def test_a_session_that_this_process_is_ending_is_waited_for(memory, regis
     shown = await lookup
     assert (shown.state, shown.end_reason) == (SessionState.ENDED, EndReason.CALLER_LOST)
     assert await ending == 1
+
+
+async def test_a_session_on_an_account_that_this_process_does_not_know_is_left_to_another(
+    memory, registry, directory, adoption, pool
+):
+    await left_behind(memory)
+    (stored,) = await registry.orphans()
+    pool.accounts.find = lambda _: None
+    upstreams = tuple(replace(one, account="elsewhere") for one in stored.upstreams)
+    memory.sessions["s-1"] = stored = replace(stored, upstreams=upstreams)
+    with pytest.raises(OwnerMoved):
+        await directory.get("s-1", tenant="")
+    assert await adoption.begin_to_end(stored) is None
+    assert memory.sessions["s-1"].epoch == stored.epoch, "nobody claimed it"
 
 
 async def test_an_end_is_answered_when_every_process_can_read_the_final_record(memory, registry, directory):
@@ -189,3 +233,58 @@ async def test_each_tenant_has_request_ids_of_its_own(directory):
     theirs = await directory.open(spec, "wish", tenant="other", wait_s=1.0)
     assert mine.id != theirs.id
     assert await directory.open(spec, "wish", tenant="acme", wait_s=1.0) is mine
+
+
+@pytest.mark.parametrize("request_id", ["", "wish"])
+async def test_a_reservation_is_claimed_once_and_what_is_left_of_it_given_up(directory, request_id):
+    log = directory._reservations.log
+    spec = SessionSpec(avatar=AvatarRequest(avatar_id=actors.AVATAR_ID), detach_grace_s=30.0)
+    opened = {"tenant": "acme", "wait_s": 1.0, "reservation_id": "r-1"}
+    session = await directory.open(spec, request_id, **opened)
+    if request_id:
+        assert await directory.open(spec, request_id, **opened) is session
+    async with asyncio.timeout(10):
+        while "taken" not in log:
+            await asyncio.sleep(0)
+    session.end(EndReason.CALLER_ENDED)
+    directory._pool.may_stop.set()
+    async with asyncio.timeout(10):
+        while "unused" not in log:
+            await asyncio.sleep(0)
+    assert log == ["claim r-1 acme", "taken", "unused"]
+
+
+async def test_a_reservation_is_put_back_when_no_session_can_be_recorded(directory, registry, monkeypatch):
+    async def refuse(*_: object, **__: object) -> None:
+        raise RegistryUnavailable("locked")
+
+    spec = SessionSpec(avatar=AvatarRequest(avatar_id=actors.AVATAR_ID), detach_grace_s=30.0)
+    monkeypatch.setattr(registry.registry, "reserve", refuse)
+    with pytest.raises(RegistryUnavailable):
+        await directory.open(spec, "wish", tenant="acme", wait_s=1.0, reservation_id="r-1")
+    assert directory._reservations.log == ["claim r-1 acme", "put back"]
+
+
+@pytest.mark.parametrize("request_id", ["", "wish"])
+async def test_a_reservation_is_put_back_when_a_drain_begins_meanwhile(directory, monkeypatch, request_id):
+    claim = directory._reservations.claim
+
+    async def claim_and_drain(*arguments: object, **named: object) -> SimpleNamespace:
+        directory.refuse_new()
+        return await claim(*arguments, **named)
+
+    spec = SessionSpec(avatar=AvatarRequest(avatar_id=actors.AVATAR_ID), detach_grace_s=30.0)
+    monkeypatch.setattr(directory._reservations, "claim", claim_and_drain)
+    with pytest.raises(Draining):
+        await directory.open(spec, request_id, tenant="acme", wait_s=1.0, reservation_id="r-1")
+    assert directory._reservations.log == ["claim r-1 acme", "put back"]
+    assert directory.newest(tenant="acme") == []
+
+
+async def test_a_warm_session_of_any_process_is_no_session_of_a_caller(memory, directory):
+    other = MemoryRegistry(LeaseConfig(), memory=memory)
+    await other.__aenter__()
+    await other.create("w-1", warm_payload(AvatarRequest(avatar_id=actors.AVATAR_ID), profile="desk"))
+    for tenant in ("", None):
+        with pytest.raises(SessionNotFound):
+            await directory.get("w-1", tenant=tenant)

@@ -24,3 +24,17 @@ async def test_a_drain_is_not_over_before_an_operator_is_heard_who_took_it_back_
     assert await drain.cancel()
     await asyncio.sleep(0.1)
     assert ended == []
+
+
+async def test_a_drain_ends_what_is_warm_and_its_cancellation_warms_again():
+    calls: list[str] = []
+    warm = SimpleNamespace(close=lambda: calls.append("close"), reopen=lambda: calls.append("reopen"))
+    directory = SimpleNamespace(refuse_new=_ignore, accept_new=_ignore, living=list, end_all=lambda _: None)
+
+    async def publish_health(_: bool) -> None: ...  # noqa: FBT001 - as it is called
+
+    drain = Drain(directory, publish_health, warm=(warm,))
+    await drain.begin(60)
+    assert await drain.cancel()
+    await drain.finish(0.1, 0.05)
+    assert calls == ["close", "reopen", "close"]

@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +19,20 @@ from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import UpstreamUnreachable
 from liveavatar_gateway.core.events import UtteranceStarted
 from liveavatar_gateway.core.outputs import Deadline, Emit
+from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
-from liveavatar_gateway.core.states import SessionState
+from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.driver import SessionDriver
 from liveavatar_gateway.sessions.reconnector import ReconnectConfig
+from liveavatar_gateway.sessions.standby import Standby
 from liveavatar_gateway.sessions.wakeup import Wakeup
+from liveavatar_gateway.upstream.model import AvatarRequest
 from liveavatar_gateway.upstream.socket import CommandSocket
+from testkit.actors import JournaledUpstream, Process, Upstream
 from testkit.avatar import audio_input_of
+from testkit.tcp import route_to
 
 
 class Journal:
@@ -53,7 +59,9 @@ def driver(core: Any, upstream: Any, config: ReconnectConfig | None = None, **pa
         wake=parts.get("wake", Wakeup()),
         publisher=parts.get("publisher", SimpleNamespace(report=lambda: None, publish=lambda _: None)),
         journal=parts.get("journal", Journal()),
-        avatars=SimpleNamespace(upstream=upstream, current=upstream, are_replaceable=False),
+        avatars=SimpleNamespace(
+            upstream=upstream, current=upstream, are_replaceable=False, take_connected=lambda: None
+        ),
         standbys=SimpleNamespace(take=lambda: None, prepare=lambda: None, close=lambda: None),
     )
 
@@ -129,7 +137,7 @@ async def test_a_socket_is_judged_by_what_came_while_the_process_stood_still():
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         upstream = SimpleNamespace(
             started=SimpleNamespace(session_id="up-1"),
-            connect=lambda listener: CommandSocket.open(url, listener, timeout_s=5),
+            connect=lambda listener: CommandSocket.open(route_to(url), listener, timeout_s=5),
         )
         core.started(max_duration_s=None, now_s=time.monotonic())
         running = asyncio.create_task(driver(core, upstream, wake=wake, journal=journal).run())
@@ -171,7 +179,7 @@ async def test_nothing_is_sent_before_it_is_certain_that_no_other_process_took_t
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         upstream = SimpleNamespace(
             started=SimpleNamespace(session_id="up-1"),
-            connect=lambda listener: CommandSocket.open(url, listener, timeout_s=5),
+            connect=lambda listener: CommandSocket.open(route_to(url), listener, timeout_s=5),
         )
         core.started(max_duration_s=None, now_s=time.monotonic())
         running = asyncio.create_task(driver(core, upstream, wake=wake, journal=journal).run())
@@ -294,3 +302,84 @@ async def test_an_event_reaches_an_attached_caller_while_a_send_is_blocked():
     running.cancel()
     await asyncio.wait([running])
     attachments.close()
+
+
+async def test_a_flood_before_the_session_knows_of_its_socket_is_not_kept():
+    core = Core()
+    one = driver(core, GoneUpstream(core))
+    one._early = []
+    for _ in range(5000):
+        one._on_event(m.StateUpdated("connecting"))
+    assert len(one._early) == 1000
+
+
+class WarmSource:
+    """Has one warm session, connected and ready or not."""
+
+    def __init__(self, pool, *, ready: bool) -> None:
+        self.pool = pool
+        self.ready = ready
+        self.left: list[Any] = []
+
+    async def warm_up(self) -> Upstream:
+        upstream = JournaledUpstream(1, None)
+        upstream.is_silent = not self.ready
+        avatar = Standby(upstream)
+        connecting = asyncio.create_task(avatar.connect(ReadinessConfig(), lambda: "id"))
+        async with asyncio.timeout(10):
+            while not (avatar.is_ready if self.ready else avatar.has_socket):
+                await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+
+        async def hand_over(_: Any, limit_s: float | None) -> Upstream:
+            upstream.started = replace(upstream.started, max_duration_s=limit_s)
+            return upstream
+
+        self.left.append(SimpleNamespace(avatar=avatar, left_s=lambda _: 600.0, hand_over=hand_over))
+        self.pool.upstreams.append(upstream)
+        return upstream
+
+    def take(self, *_: Any, **__: Any) -> Any:
+        return self.left.pop()
+
+
+async def test_a_session_speaks_over_the_socket_of_a_warm_one_at_once():
+    process = Process()
+    source = WarmSource(process.pool, ready=True)
+    process.services = replace(process.services, warm=source)
+    upstream = await source.warm_up()
+    session = await process.ready(avatar=AvatarRequest(avatar_id="a", max_duration_s=60))
+    assert len(upstream.sockets) == 1
+    # The next keep-alive of its own is due a whole interval from now.
+    assert await process.sent(m.KeepAlive)
+    assert session.view().max_duration_s == 60
+    upstream.sockets[0].say(m.Stopped("IDLE_TIMEOUT"))
+    await asyncio.wait_for(session.finished.wait(), 10)
+    await process.close()
+
+
+async def test_a_warm_session_that_is_not_ready_yet_is_waited_for_on_its_socket():
+    process = Process()
+    source = WarmSource(process.pool, ready=False)
+    process.services = replace(process.services, warm=source)
+    upstream = await source.warm_up()
+    session = process.session()
+    process.run(session)
+    await asyncio.wait_for(session.room(), 10)
+    assert session.state is SessionState.CONNECTING
+    upstream.sockets[0].say(m.StateUpdated("connected"))
+    await asyncio.wait_for(session.ready(), 10)
+    assert len(upstream.sockets) == 1
+    await process.close()
+
+
+async def test_a_shorter_limit_than_liveavatars_ends_the_session_there():
+    process = Process()
+    source = WarmSource(process.pool, ready=True)
+    process.services = replace(process.services, warm=source)
+    await source.warm_up()
+    session = await process.ready(avatar=AvatarRequest(avatar_id="a", max_duration_s=1))
+    await asyncio.wait_for(session.finished.wait(), 30)
+    assert session.end_reason is EndReason.MAX_DURATION
+    await process.close()

@@ -90,3 +90,13 @@ async def test_sessions_are_checked_regularly(process):
         while not session.over:
             await asyncio.sleep(0.01)
     watching.cancel()
+
+
+def test_reservations_are_checked_with_the_present_tenants():
+    asked, tenants = [], Tenants()
+    reservations = SimpleNamespace(end_suspended=lambda is_active: asked.append(is_active("acme")))
+    enforcer = Enforcer(list, tenants, reservations=reservations)
+    enforcer.check()
+    tenants.active = False
+    enforcer.check()
+    assert asked == [True, False]

@@ -48,7 +48,7 @@ class Counting(MemoryRegistry):
     async def renew(self, address: str) -> Any:
         self.renewals += 1
         if not self.works:
-            raise RegistryUnavailable(OSError("locked"))
+            raise RegistryUnavailable("locked")
         return await super().renew(address)
 
 

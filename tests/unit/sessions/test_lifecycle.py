@@ -8,8 +8,10 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import CapacityExhausted, Draining, OwnerMoved
 from liveavatar_gateway.core.events import Expiring
+from liveavatar_gateway.core.readiness import ReadinessConfig
 from liveavatar_gateway.core.states import EndReason, SessionState
-from testkit.actors import Process
+from liveavatar_gateway.sessions.standby import Standby
+from testkit.actors import Process, Upstream
 from testkit.avatar import audio_input_of
 
 
@@ -40,6 +42,33 @@ async def test_an_expiry_is_that_of_the_avatar_as_its_session_shows(process):
     session._core.tick(time.monotonic() + 590.0)
     (expiring,) = [entry.event for entry in session.log.after(0) if isinstance(entry.event, Expiring)]
     assert expiring.expires_at == session.view().expires_at
+
+
+async def test_a_keep_alive_takes_the_socket_and_without_a_ready_one_rest(process):
+    session = await process.ready()
+    lifecycle, (upstream,) = session.lifecycle, process.pool.upstreams
+    lifecycle.keep_alive()
+    await process.sent(m.KeepAlive)
+    assert upstream.kept_alive == 0
+    session._core.socket_lost(time.monotonic())
+    before_s = lifecycle.last_command_at_s
+    lifecycle.keep_alive()
+    lifecycle.keep_alive()
+    async with asyncio.timeout(10):
+        while lifecycle.last_command_at_s == before_s:
+            await asyncio.sleep(0)
+    assert upstream.kept_alive == 1, "one call at a time"
+
+
+async def test_an_avatar_that_takes_over_is_kept_alive_by_its_own_last_command(process):
+    session = await process.ready(auto_rotate=True)
+    lifecycle = session.lifecycle
+    standby = Standby(Upstream(2))
+    await standby.connect(ReadinessConfig(), lambda: "id")
+    standby.last_command_at_s = 5.0
+    await lifecycle._driver._take_over(standby)
+    assert lifecycle.last_command_at_s == 5.0
+    assert process.pool.keep_alive_targets == [lifecycle, lifecycle]
 
 
 async def test_a_refused_start_ends_the_session_with_the_error(process):

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from liveavatar_gateway.core.errors import UpstreamUnreachable
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.memory import MemoryRegistry
 from liveavatar_gateway.sessions.journal import JournalWriter, write_journals
@@ -22,6 +23,10 @@ class Faulty(MemoryRegistry):
         super().__init__(LeaseConfig())
         self._faults = faults
         self.looked = asyncio.Event()
+
+    def clear(self) -> None:
+        """Work from now on."""
+        self._faults = 0
 
     def _look(self) -> None:
         if self._faults:
@@ -68,3 +73,35 @@ async def test_the_search_for_what_is_paid_for_goes_on_after_a_fault(registry):
     sweeper = Sweeper(SweeperConfig(sweep_s=0.01), journals, pool, directory=directory, adoption=SimpleNamespace())
     async with _running(sweeper.run()), asyncio.timeout(30):
         await registry.looked.wait()
+
+
+async def test_an_account_that_fails_keeps_the_search_from_no_other(registry):
+    registry.clear()
+    stopped = []
+
+    async def stop(upstream_session_id: str, *, account: str) -> bool:
+        stopped.append((upstream_session_id, account))
+        return True
+
+    fence = await registry.create("s-1", {})
+    await registry.add_upstream(fence, "up")
+    broken = _account("broken", UpstreamUnreachable("down"))
+    pool = SimpleNamespace(
+        accounts=SimpleNamespace(working=lambda: [broken, _account("fine", ["up"])]),
+        run=lambda work, name: asyncio.create_task(work, name=name),
+    )
+    journals = JournalWriter(registry, Metrics(), renew_s=60.0, lease_s=200.0)
+    sweeper = Sweeper(
+        SweeperConfig(), journals, pool, directory=SimpleNamespace(), adoption=SimpleNamespace(stop=stop)
+    )
+    assert await sweeper.find_orphans() == 1
+    assert stopped == [("up", "fine")]
+
+
+def _account(name: str, answer: Sequence[str] | Exception) -> SimpleNamespace:
+    async def active() -> Sequence[str]:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return SimpleNamespace(name=name, id=name, session_ids=frozenset(), rest=SimpleNamespace(active=active))

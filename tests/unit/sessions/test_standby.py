@@ -17,6 +17,21 @@ def new_id() -> str:
     return "id"
 
 
+class NumberedUpstream(Upstream):
+    """Notes the numbers of the pings on its socket."""
+
+    async def connect(self, on_event):
+        socket = await super().connect(on_event)
+        socket.pings = []
+
+        async def send(command, *, ping):
+            if ping:
+                socket.pings.append(ping)
+
+        socket.send = send
+        return socket
+
+
 class SilentUpstream(Upstream):
     """Says nothing when its socket is opened."""
 
@@ -73,6 +88,42 @@ async def test_events_of_a_standby_go_to_its_listener_once_there_is_one():
     standby.listen(heard.append)
     upstream.sockets[0].say(m.Stopped("IDLE_TIMEOUT"))
     assert heard == [m.Stopped("IDLE_TIMEOUT")]
+
+
+async def connected(upstream: Upstream) -> Standby:
+    standby = Standby(upstream)
+    assert not standby.has_socket
+    await standby.connect(ReadinessConfig(), new_id)
+    assert (standby.has_socket, standby.is_ready, standby.is_gone) == (True, True, False)
+    return standby
+
+
+async def test_a_standby_that_answers_its_checks_stays_and_one_that_does_not_is_gone():
+    upstream = NumberedUpstream(1)
+    standby, heard = await connected(upstream), []
+    waiting = asyncio.create_task(standby.wait_until_gone(new_id))
+    (socket,) = upstream.sockets
+    for count in (1, 2):
+        standby.check()
+        async with asyncio.timeout(10):
+            while len(socket.pings) < count:
+                await asyncio.sleep(0)
+        if count == 1:
+            # No session that listens later is told of it.
+            standby.listen(heard.append)
+            socket.say(m.PongReceived(socket.pings[-1]))
+    assert not standby.is_gone
+    standby.check()
+    await asyncio.wait_for(waiting, 10)
+    assert (standby.is_gone, heard) == (True, [])
+
+
+async def test_a_standby_that_ended_without_a_word_is_dropped():
+    standby = await connected(Upstream(1))
+    waiting = asyncio.create_task(standby.wait_until_gone(new_id))
+    standby.drop()
+    await asyncio.wait_for(waiting, 10)
+    assert standby.is_gone
 
 
 class Source:

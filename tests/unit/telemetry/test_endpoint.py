@@ -1,5 +1,6 @@
 """The HTTP endpoints, without a socket: metrics, liveness and readiness."""
 
+import asyncio
 from collections import Counter
 
 import httpx
@@ -9,7 +10,7 @@ from liveavatar_gateway.telemetry.endpoint import Endpoint
 from liveavatar_gateway.telemetry.metrics import Metrics, Snapshot
 
 
-def client(*, draining: bool = False, refusal: str = "") -> httpx.AsyncClient:
+def client(*, draining: bool = False, refusal: str = "", metrics: Metrics | None = None) -> httpx.AsyncClient:
     snapshot = Snapshot(
         sessions=Counter(),
         tenants=Counter(),
@@ -20,7 +21,7 @@ def client(*, draining: bool = False, refusal: str = "") -> httpx.AsyncClient:
         draining=draining,
         tasks=3,
     )
-    endpoint = Endpoint(Metrics(), lambda: snapshot, lambda: refusal, host="127.0.0.1", port=0)
+    endpoint = Endpoint(metrics or Metrics(), lambda: snapshot, lambda: refusal, host="127.0.0.1", port=0)
     transport = httpx.ASGITransport(app=endpoint._app())
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
@@ -47,3 +48,18 @@ async def test_readiness_answers_its_own_question(path, state, expected):
     async with client(**state) as http:
         answer = await http.get(path)
     assert (answer.status_code, answer.text) == expected
+
+
+async def test_scrapes_that_wait_together_share_one_rendering():
+    renderings = 0
+
+    class Counted(Metrics):
+        def update(self, snapshot: Snapshot) -> None:
+            nonlocal renderings
+            renderings += 1
+            super().update(snapshot)
+
+    async with client(metrics=Counted()) as http:
+        answers = await asyncio.gather(*[http.get("/metrics") for _ in range(20)])
+    assert {answer.status_code for answer in answers} == {200}
+    assert renderings < len(answers)

@@ -17,7 +17,7 @@ from liveavatar_gateway.core.events import (
 )
 from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
 from liveavatar_gateway.telemetry.guard import GUARDED
-from liveavatar_gateway.telemetry.metrics import Metrics, SessionMeter, Snapshot
+from liveavatar_gateway.telemetry.metrics import Metrics, SessionMeter, Snapshot, WarmCounts
 
 
 class _Clock:
@@ -156,7 +156,16 @@ def test_no_label_can_take_a_value_that_callers_or_liveavatar_choose():
         for sample in family.samples
         for label in sample.labels
     }
-    assert labels <= {"state", "reason", "outcome", "method", "code", "le", "version"}
+    assert labels <= {"state", "reason", "outcome", "way", "method", "code", "le", "version"}
+
+
+def test_keep_alives_and_looks_into_rooms_are_counted():
+    metrics = Metrics()
+    assert _value(metrics, "gateway_upstream_keep_alives_total", way="rest", outcome="postponed") == 0
+    metrics.kept_alive("rest", "sent")
+    assert _value(metrics, "gateway_upstream_keep_alives_total", way="rest", outcome="sent") == 1
+    metrics.looked_into_room("nobody")
+    assert _value(metrics, "gateway_room_looks_total", outcome="nobody") == 1
 
 
 def test_two_gateways_in_one_process_do_not_share_metrics():
@@ -205,3 +214,28 @@ def test_refusals_by_a_quota_are_counted_by_tenant_and_quota():
     metrics = Metrics()
     metrics.quota_refused("acme", "max_sessions")
     assert _value(metrics, "gateway_quota_refusals_total", tenant="acme", quota="max_sessions") == 1
+
+
+def test_warm_sessions_are_shown_by_profile_and_a_removed_profile_is_not():
+    metrics = Metrics()
+    look = {"used_permits": 3, "permits": 5, "waiting": 1, "stops_pending": 2, "draining": True, "tasks": 7}
+    metrics.warm_profile("desk")
+    assert _value(metrics, "gateway_warm_taken_total", profile="desk") == 0
+    warm = {"desk": WarmCounts(starting=1, ready=2, credits_used=2.5)}
+    metrics.update(Snapshot(sessions={}, tenants={}, warm=warm, reservations=4, **look))
+    assert _value(metrics, "gateway_warm_sessions", profile="desk", state="starting") == 1
+    assert _value(metrics, "gateway_warm_sessions", profile="desk", state="ready") == 2
+    assert _value(metrics, "gateway_warm_credits_last_hour", profile="desk") == 2.5
+    assert _value(metrics, "gateway_reservations_waiting") == 4
+    metrics.update(Snapshot(sessions={}, tenants={}, **look))
+    assert _value(metrics, "gateway_warm_sessions", profile="desk", state="ready") is None
+    metrics.warm_taken("desk")
+    metrics.warm_missed("desk")
+    metrics.warm_retired("desk", "idle")
+    metrics.reservation("made")
+    assert [
+        _value(metrics, "gateway_warm_taken_total", profile="desk"),
+        _value(metrics, "gateway_warm_missed_total", profile="desk"),
+        _value(metrics, "gateway_warm_retired_total", profile="desk", reason="idle"),
+        _value(metrics, "gateway_reservations_total", outcome="made"),
+    ] == [1, 1, 1, 1]

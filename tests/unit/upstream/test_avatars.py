@@ -57,6 +57,12 @@ def test_an_entry_that_no_session_can_use_is_left_out(broken):
         "https://a/\n",
         "https://ä.example/",
         "https://a/" + "x" * 2048,
+        "http://pictures.example/a",
+        "https://user:pass@pictures.example/a",
+        "https://pictures.example\\@evil.example/a",
+        "https://127.0.0.1/a",
+        "https://169.254.169.254/a",
+        'https://pictures.example/"onload="alert(1)',
     ],
 )
 def test_a_preview_that_is_no_web_address_is_empty(preview_url):

@@ -110,15 +110,15 @@ ROWS = [
     ),
     ("rate limit", 429, envelope(4290, "Too many requests"), e.UpstreamRateLimited, "Too many requests"),
     ("server error", 500, envelope(500, "Internal error"), e.UpstreamUnreachable, "a fault of LiveAvatar"),
-    ("bad gateway", 502, b"<html>bad gateway</html>", e.UpstreamUnreachable, "bad gateway"),
+    ("bad gateway", 502, b"<html>bad gateway</html>", e.UpstreamUnreachable, "LiveAvatar answered 502"),
     ("unavailable", 503, b"", e.UpstreamUnreachable, "LiveAvatar answered 503"),
     ("not LiveAvatar at all", 404, b"<html>nginx</html>", e.UpstreamProtocol, "LIVEAVATAR_API_URL"),
     ("a proxy's login page", 401, b"<html>log in</html>", e.UpstreamProtocol, "proxies on the way"),
     ("a proxy's block page", 403, b"<html>blocked</html>", e.UpstreamProtocol, "proxies on the way"),
-    ("an API gateway's own JSON", 404, {"message": "no Route matched"}, e.UpstreamProtocol, "no Route matched"),
+    ("an API gateway's own JSON", 404, {"message": "no Route matched"}, e.UpstreamProtocol, "404"),
     ("its code and words", 404, {"code": 404, "message": "HTTP 404 Not Found"}, e.UpstreamProtocol, "404"),
-    ("the framework's unknown path", 404, {"detail": "Not Found"}, e.UpstreamProtocol, "Not Found"),
-    ("gone, says a proxy", 410, b"", e.UpstreamProtocol, "empty body"),
+    ("the framework's unknown path", 404, {"detail": "Not Found"}, e.UpstreamProtocol, "404"),
+    ("gone, says a proxy", 410, b"", e.UpstreamProtocol, "410"),
     ("moved, says a proxy", 302, b"<html>moved</html>", e.UpstreamProtocol, "302"),
 ]
 
@@ -139,17 +139,53 @@ def test_a_refusal_becomes_the_error_that_says_what_to_do(status, body, kind, wo
     [
         (detailed("avatar_id", "detail goes first"), "detail goes first"),
         (envelope(4000, "then the message"), "then the message"),
-        ({"detail": [{"msg": "then the framework's"}]}, "then the framework's"),
-        ({"detail": "or its plain text"}, "or its plain text"),
-        ({"error": "or what the web client reads"}, "or what the web client reads"),
-        (b"  or the raw text\n", "or the raw text"),
-        ([1, 2], "[1, 2]"),
-        ({"message": 7, "detail": []}, ""),
-        ({"data": ["no object"], "message": ""}, ""),
+        ({"detail": [{"loc": ["body"], "msg": "then the framework's"}]}, "then the framework's"),
+        ({"code": 1, "data": ["no object"], "message": ""}, ""),
     ],
 )
 def test_the_best_words_are_found_in_every_shape(body, words):
-    assert answer(400, body).message == words
+    assert answer(422, body).message == words
+
+
+@pytest.mark.parametrize("status", [302, 400, 403, 404, 407, 422, 429, 500, 502, 503])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>squid/5.7 at proxy.corp.example</html>",
+        {"detail": "squid/5.7 at proxy.corp.example"},
+        {"error": "squid/5.7 at proxy.corp.example"},
+        {"message": "squid/5.7 at proxy.corp.example", "code": "x"},
+    ],
+    ids=str,
+)
+def test_what_is_not_liveavatars_is_not_passed_on(status, body):
+    found = answer(status, body)
+    error = refusal(found, incident="i-1")
+    assert "squid" in found.excerpt
+    assert "squid" not in f"{error.message}{error.metadata}{error.field}"
+    assert error.metadata["incident"] == "i-1"
+    assert "incident i-1" in error.message
+    assert str(status) in error.message
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-10], lambda text: f"[{text}]", lambda text: text])
+def test_no_part_of_a_damaged_answer_is_logged(damage):
+    text = json.dumps({"code": "1000", "data": {"session_token": "tok-0123456789", "ws_url": "wss://x/ws/secret"}})
+    found = answer(200, damage(text).encode())
+    assert not found.own
+    assert "JSON" in found.excerpt
+    assert "tok-" not in found.excerpt
+
+
+def test_an_excerpt_is_bounded_and_liveavatars_own_words_have_none():
+    assert len(answer(502, b"x" * 100_000).excerpt) == 500
+    assert answer(403, envelope(4033, "Insufficient credits")).excerpt == ""
+
+
+def test_liveavatars_words_are_escaped_and_a_field_is_a_name():
+    error = refusal(answer(400, detailed("a\x1b[2J", "no\x1b[2J\u202e")))
+    assert error.message == r"LiveAvatar: no\x1b[2J\u202e"
+    assert error.field is None
 
 
 def test_code_and_words_of_liveavatar_are_kept_for_programs():
@@ -215,7 +251,7 @@ def test_what_waiting_does_not_cure_has_no_retry(status):
 
 
 def test_only_so_much_of_liveavatars_words_is_quoted():
-    error = refusal(answer(500, b"x" * 100_000))
+    error = refusal(answer(500, envelope(500, "x" * 100_000)))
     assert len(error.message) < 400
     assert len(error.metadata["upstream_message"].encode()) == 300
     assert error.metadata["upstream_message"].endswith("(cut)")

@@ -1,15 +1,28 @@
-"""Places on the account: never more than it allows, first come first served, and none is ever lost."""
+"""Permits of all accounts: never more than they allow, first come first served, and none is ever lost."""
 
 import asyncio
 import contextlib
 import random
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liveavatar_gateway.core.errors import CapacityExhausted
-from liveavatar_gateway.upstream.permits import Permits, PermitsConfig, Settling
+from liveavatar_gateway.core.errors import CapacityExhausted, RegistryUnavailable
+from liveavatar_gateway.pool.account_limits import AccountLimit
+from liveavatar_gateway.pool.book import PermitKind, PermitRow, PermitState
+from liveavatar_gateway.pool.fair_order import Shares, TenantShare
+from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.database import BUSY_MS
+from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
+from liveavatar_gateway.registry.pool import MemoryPool
+from liveavatar_gateway.registry.sealing import Sealer
+from liveavatar_gateway.registry.sqlite import SqliteRegistry
+from liveavatar_gateway.upstream.permits import Permits, PermitsConfig, PermitWish
 
 
 def make(**changes) -> Permits:
@@ -78,7 +91,7 @@ async def test_a_full_queue_refuses_the_next_at_once_and_says_whose_limit_it_is(
     await turns()
     with pytest.raises(CapacityExhausted, match="1 callers already wait") as refused:
         await permits.acquire()
-    assert refused.value.metadata == {"limit": "1", "waiting": "1", "scope": "upstream_account"}
+    assert refused.value.metadata == {"limit": "1", "waiting": "1", "position": "2", "scope": "upstream_account"}
     assert refused.value.retry_after_s == 1.0
     held.release(settle=False)
     await waiting
@@ -117,7 +130,7 @@ async def test_a_permit_is_given_back_once():
 
 
 async def test_a_permit_stays_taken_while_liveavatar_forgets_its_session():
-    permits = make(settle_s=0.005)
+    permits = make(settle_s=0.3)
     (await permits.acquire()).release(settle=True)
     assert permits.used == 1
     await permits.acquire()
@@ -260,7 +273,7 @@ async def test_a_refusal_without_a_queue_and_without_an_end_before_it_is_no_matt
 
 
 async def test_a_refusal_soon_after_a_full_account_lost_a_session_is_a_matter_of_time():
-    permits = make(settle_s=0.005)
+    permits = make(settle_s=0.3)
     (await permits.acquire()).release(settle=True)
     await asyncio.sleep(0.01)
     permit = await permits.acquire()
@@ -295,61 +308,8 @@ async def test_a_full_queue_is_no_reason_to_lose_one_that_stood_in_it():
     (await another).release(settle=False)
 
 
-def test_the_pause_after_a_refusal_grows_up_to_some_seconds():
-    settling, waited_s, steps = Settling(0.2), 0.2, []
-    for _ in range(9):
-        steps.append(settling.refused(waited_s))
-        waited_s += steps[-1]
-    assert steps == pytest.approx([0.25, 0.25, 0.35, 0.525, 0.79, 1.18, 1.77, 2.66, 3.99], abs=0.01)
-    assert settling.pause_s == 8.0
-
-
-@pytest.mark.parametrize("frees_after_s", [0.3, 1.7, 3.0, 5.5])
-def test_the_pause_is_learnt_and_then_costs_hardly_a_refusal(frees_after_s):
-    settling, now_s = Settling(0.2), 0.0
-    refusals, waits = [], []
-    for _ in range(60):
-        count, waited_s = 0, settling.pause_s
-        while waited_s < frees_after_s:
-            count += 1
-            waited_s += settling.refused(waited_s)
-        now_s += waited_s + 10
-        settling.accepted(waited_s, had_refusals=count > 0, now_s=now_s)
-        refusals.append(count)
-        waits.append(waited_s)
-    assert sum(refusals[10:]) <= 10, "once learnt, a refusal is rare"
-    assert max(waits[10:]) <= 1.6 * frees_after_s + 0.25
-    assert sum(waits[10:]) / 50 <= 1.3 * frees_after_s + 0.1
-
-
-def test_a_pause_that_is_not_needed_any_more_is_forgotten():
-    settling, now_s = Settling(0.5), 0.0
-    settling.refused(4.0)
-    settling.accepted(6.0, had_refusals=True, now_s=now_s)
-    assert settling.pause_s == 6.0
-    for _ in range(300):
-        now_s += 10
-        settling.accepted(settling.pause_s, had_refusals=False, now_s=now_s)
-    assert settling.pause_s == 0.5
-
-
-def test_many_starts_at_once_shrink_the_pause_once():
-    settling = Settling(0.5)
-    settling.accepted(4.0, had_refusals=True, now_s=0.0)
-    for _ in range(50):
-        settling.accepted(4.0, had_refusals=False, now_s=1.0)
-    assert settling.pause_s == pytest.approx(3.6)
-
-
-def test_a_pause_that_is_set_longer_than_any_that_is_learnt_stays():
-    settling = Settling(30.0)
-    settling.refused(30.0)
-    settling.accepted(34.0, had_refusals=True, now_s=0.0)
-    assert settling.pause_s == 30.0
-
-
 async def test_a_caller_is_kept_out_of_the_queue_by_what_its_wait_raises():
-    def refuse() -> None:
+    def refuse(_place) -> None:
         raise CapacityExhausted("no place", scope="test", retry_after_s=1.0)
 
     permits = make()
@@ -359,3 +319,221 @@ async def test_a_caller_is_kept_out_of_the_queue_by_what_its_wait_raises():
     assert (permits.used, permits.waiting) == (1, 0)
     held.release(settle=False)
     await permits.acquire(on_wait=refuse)
+
+
+# --- several processes
+
+
+def sqlite(folder: Path) -> SqliteRegistry:
+    return SqliteRegistry(folder / "registry.db", Sealer(b"k" * 32), LeaseConfig(), account="default")
+
+
+def processes_of(count: int = 2, **changes) -> list[Permits]:
+    """Permits of several processes on one registry in memory."""
+    memory = Memory()
+    config = PermitsConfig(**{"limit": 1, "settle_s": 0.0, "wait_s": 30.0, **changes})
+    registries = [MemoryRegistry(LeaseConfig(), memory=memory) for _ in range(count)]
+    memory.present.update(registry.owner for registry in registries)
+    memory.leases.update((registry.owner, time.monotonic() + 1000) for registry in registries)
+    return [Permits(config, registry) for registry in registries]
+
+
+async def test_processes_on_one_registry_share_limit_and_queue():
+    here, there = processes_of(limit=1, max_waiting=1)
+    held = await here.acquire()
+    places = []
+    waiting = asyncio.create_task(there.acquire(on_wait=places.append))
+    await turns(20)
+    with pytest.raises(CapacityExhausted, match="1 callers already wait"):
+        await here.acquire()
+    assert (here.used, here.waiting, [place.position for place in places]) == (1, 1, [1])
+    held.release(settle=False)
+    permit = await waiting
+    assert permit.row.owner != held.row.owner
+    permit.release(settle=False)
+
+
+async def test_a_refusal_says_the_position_and_the_expected_wait():
+    permits = make()
+    (await permits.acquire()).release(settle=True)
+    await permits.acquire()
+    with pytest.raises(CapacityExhausted, match=r"position 1 in the queue, expected wait 0 s") as refused:
+        await permits.acquire(wait_s=0)
+    assert (refused.value.metadata["position"], refused.value.metadata["expected_wait_s"]) == ("1", "0.0")
+    assert refused.value.retry_after_s == 1.0
+
+
+async def test_a_waiter_hears_of_each_new_position():
+    permits, places = make(), []
+    held = [await permits.acquire()]
+    first = asyncio.create_task(permits.acquire())
+    await turns(20)
+    second = asyncio.create_task(permits.acquire(on_wait=lambda place: places.append(place.position)))
+    await turns(20)
+    held[0].release(settle=False)
+    (await first).release(settle=False)
+    await second
+    assert places == [2, 1]
+
+
+async def test_an_account_that_is_paused_or_used_by_others_grants_nothing_to_any_process():
+    here, there = processes_of(limit=2)
+    await here.update_account("default", lambda state, _now_s: replace(state, paused=True))
+    with pytest.raises(CapacityExhausted, match="the operator has paused"):
+        await there.acquire(wait_s=0)
+    await there.update_account(
+        "default", lambda state, now_s: replace(state, paused=False).count_foreign(1, now_s)
+    )
+    await here.acquire()
+    with pytest.raises(CapacityExhausted, match="all 1 sessions"):
+        await there.acquire(wait_s=0)
+
+
+async def test_a_limit_that_turns_out_to_be_lower_is_learned_by_all():
+    here, there = processes_of(limit=3)
+    await here.acquire()
+    refused = await here.acquire()
+    refused.refuse()
+    assert not refused.may_retry
+    assert here.limit == 1
+    await here.refresh()
+    await there.refresh()
+    assert there.limit == 1
+
+
+async def test_a_process_that_continues_a_session_takes_its_permit():
+    here, there = processes_of(limit=1)
+    former = await here.acquire()
+    former.pays_for("up-1")
+    here.change(former, lambda book, _shares, _now_s: book.link(former.id, "up-1"))
+    await here.refresh()
+    continued = there.adopt(PermitWish(session_id="s-1"), "up-1")
+    former.abandon()
+    await there.refresh()
+    await here.refresh()
+    assert (there.used, here.used, continued.row.session_id) == (1, 1, "s-1")
+    continued.release(settle=False)
+    await there.refresh()
+    assert there.used == 0
+
+
+async def test_an_abandoned_permit_stays_in_use_until_its_session_has_left_the_registry(tmp_path):
+    async with sqlite(tmp_path) as registry:
+        permits = Permits(PermitsConfig(limit=1), registry)
+        permit = await permits.acquire()
+        fence = await registry.create("s-1", {})
+        await registry.add_upstream(fence, "up-1", permit_id=permit.id)
+        permit.abandon()
+        for _ in range(2):
+            await permits.refresh()
+            assert permits.book.permits[permit.id].state is PermitState.SUSPECT
+        await registry.drop_upstream("up-1")
+        await permits.refresh()
+        assert permits.book.permits[permit.id].state is PermitState.SETTLING
+        await permits.close()
+
+
+async def test_a_permit_of_a_dead_process_counts_for_its_account_under_a_new_name():
+    registry = MemoryRegistry(LeaseConfig(), memory=Memory())
+    permits = Permits(
+        PermitsConfig(),
+        registry,
+        accounts=lambda: {"main": AccountLimit(name="main", limit=1)},
+        former_names=lambda: {"fingerprint": "main"},
+    )
+    await registry.add_upstream(await registry.create("s-1", {}), "up-1")
+    row = PermitRow(
+        id="p-1",
+        account="fingerprint",
+        owner="",
+        upstream_session_id="up-1",
+        state=PermitState.SUSPECT,
+        since_s=0.0,
+    )
+    await registry.pool(lambda book, now_s: book.restore([row], now_s))
+    with pytest.raises(CapacityExhausted):
+        await permits.acquire(wait_s=0)
+    assert permits.used == 1
+
+
+async def test_a_permit_that_a_caller_takes_over_has_its_tenant_and_purpose():
+    permits = make()
+    warm = await permits.acquire(PermitWish(tenant="warmer", kind=PermitKind.WARM, profile="desk"))
+    warm.transfer(tenant="acme", kind=PermitKind.CALLER, session_id="s-1")
+    await permits.refresh()
+    row = permits.book.permits[warm.id]
+    assert (row.tenant, row.kind, row.session_id, row.profile) == ("acme", PermitKind.CALLER, "s-1", "desk")
+    assert (warm.row.tenant, warm.account) == ("acme", "default")
+
+
+async def test_a_caller_without_an_account_that_it_may_use_is_refused_in_time():
+    permits = make()
+    with pytest.raises(CapacityExhausted, match="all 0 sessions"):
+        await permits.acquire(PermitWish(accounts=()), wait_s=0.01)
+    assert permits.used == 0
+
+
+async def test_changes_wait_while_the_registry_is_out_of_reach_and_callers_are_told():
+    class Broken(MemoryPool):
+        is_broken = False
+
+        async def pool(self, change):
+            if self.is_broken:
+                raise RegistryUnavailable("locked")
+            return await super().pool(change)
+
+    store = Broken()
+    permits = Permits(PermitsConfig(limit=1, settle_s=0.0), store)
+    held = await permits.acquire()
+    store.is_broken = True
+    held.release(settle=False)
+    with pytest.raises(RegistryUnavailable):
+        await permits.acquire()
+    store.is_broken = False
+    await permits.acquire(wait_s=5)
+    assert permits.used == 1
+    await permits.close()
+
+
+async def test_a_caller_for_whom_a_permit_is_about_to_come_free_is_not_in_need():
+    permits = make(limit=2, settle_s=60.0)
+    held = [await permits.acquire(), await permits.acquire()]
+    waiting = asyncio.create_task(permits.acquire())
+    await turns()
+    assert len(permits.callers_in_need(payer="", freed=())) == 1
+    assert not permits.callers_in_need(payer="", freed=["default"])
+    held[0].release(settle=True)
+    assert not permits.callers_in_need(payer="", freed=())
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_a_warm_permit_of_a_tenant_at_its_ceiling_would_help_that_tenant():
+    shares = Shares(by_tenant={"acme": TenantShare(ceiling=1)})
+    permits = Permits(PermitsConfig(limit=9), shares=lambda: shares)
+    await permits.acquire(PermitWish(tenant="acme", kind=PermitKind.WARM))
+    waiting = asyncio.create_task(permits.acquire(PermitWish(tenant="acme")))
+    await turns()
+    assert len(permits.callers_in_need(payer="acme", freed=())) == 1
+    assert not permits.callers_in_need(payer="beta", freed=())
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_a_locked_registry_keeps_each_caller_no_longer_than_the_first(tmp_path):
+    async with sqlite(tmp_path) as registry:
+        permits = Permits(PermitsConfig(), registry)
+        await permits.refresh()
+        blocker = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        began_s = time.monotonic()
+        callers = [asyncio.create_task(permits.acquire(wait_s=0)) for _ in range(5)]
+        _, late = await asyncio.wait(callers, timeout=2 * BUSY_MS / 1000)
+        assert not late, f"{len(late)} callers still wait after {time.monotonic() - began_s:.1f} s"
+        assert {type(caller.exception()) for caller in callers} == {RegistryUnavailable}
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        (await permits.acquire()).release(settle=False)
+        await permits.refresh()
+        assert (permits.used, permits.waiting) == (0, 0)
+        await permits.close()

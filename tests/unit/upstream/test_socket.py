@@ -9,10 +9,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 
 from liveavatar_gateway.core import messages as m
-from liveavatar_gateway.core.errors import UpstreamProtocol, UpstreamUnreachable
+from liveavatar_gateway.core.errors import UpstreamAddressRefused, UpstreamUnreachable
 from liveavatar_gateway.core.messages import PongReceived, Speak
+from liveavatar_gateway.upstream.egress import Route
 from liveavatar_gateway.upstream.socket import CommandSocket
-from testkit.tcp import tcp_server
+from testkit.answering import http
+from testkit.tcp import route_to, tcp_server
 
 
 @contextlib.asynccontextmanager
@@ -20,7 +22,7 @@ async def socket_of(handler):
     events: list[m.Event] = []
     async with serve(handler, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=0.1) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        opened = await CommandSocket.open(url, events.append, timeout_s=5)
+        opened = await CommandSocket.open(route_to(url), events.append, timeout_s=5)
         try:
             yield opened, events
         finally:
@@ -116,10 +118,50 @@ async def _speak_until_full(opened: CommandSocket) -> None:
         await opened.send(m.Speak("u", b"\0" * 480_000), ping=number)
 
 
-@pytest.mark.parametrize("url", ["", "http://127.0.0.1/", "ws://127.0.0.1:99999/", "ws://[half", "ws://"])
-async def test_what_is_no_address_is_refused_with_a_type(url):
-    with pytest.raises(UpstreamProtocol):
-        await CommandSocket.open(url, lambda _: None, timeout_s=1)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["another host", "itself"])
+async def test_a_redirect_is_followed_nowhere(status, where):
+    asked = 0
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.readuntil(b"\r\n\r\n")
+        target = f"ws://{address}/again" if where == "itself" else f"ws://{other}/"
+        writer.write(http(status, Location=target))
+
+    async with tcp_server(reply) as other, tcp_server(reply) as address:
+        with pytest.raises(UpstreamAddressRefused) as refused:
+            await CommandSocket.open(route_to(f"ws://{address}/secret"), lambda _: None, timeout_s=5)
+        assert refused.value.metadata == {"address": "ws_url", "cause": "redirect"}
+        assert asked == 1
+
+
+async def test_the_address_that_was_checked_is_connected_to_whatever_the_name_is():
+    heads: list[bytes] = []
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http(503))
+
+    async with tcp_server(reply) as address:
+        port = int(address.rpartition(":")[2])
+        route = Route(url="ws://name.invalid/path", port=port, addresses=("127.0.0.1",))
+        with pytest.raises(UpstreamUnreachable, match="503"):
+            await CommandSocket.open(route, lambda _: None, timeout_s=5)
+    assert b"Host: name.invalid\r\n" in heads[0]
+
+
+async def test_the_next_address_of_a_host_is_tried():
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(503))
+
+    async with tcp_server(reply) as address:
+        port = int(address.rpartition(":")[2])
+        route = Route(url="ws://name.invalid/", port=port, addresses=("127.0.0.2", "127.0.0.1"))
+        with pytest.raises(UpstreamUnreachable, match="503"):
+            await CommandSocket.open(route, lambda _: None, timeout_s=5)
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 abc\r\n\r\n", b"\0\0\0\0", b"", b"SSH-2.0-OpenSSH\r\n"])
@@ -130,7 +172,7 @@ async def test_a_server_of_another_protocol_is_out_of_reach(answer):
 
     async with tcp_server(reply) as address:
         with pytest.raises(UpstreamUnreachable):
-            await CommandSocket.open(f"ws://{address}/", lambda _: None, timeout_s=5)
+            await CommandSocket.open(route_to(f"ws://{address}/"), lambda _: None, timeout_s=5)
 
 
 # --- a peer that reads nothing
@@ -165,7 +207,7 @@ async def served():
 async def test_a_socket_that_is_given_up_is_reset(served):
     """An end in good order would deliver all that the operating system still has of it."""
     address, connections = served
-    socket = await CommandSocket.open(address, lambda _: None, timeout_s=5)
+    socket = await CommandSocket.open(route_to(address), lambda _: None, timeout_s=5)
     connection = await connections.get()
     await socket.send(Speak("u", bytes(48_000)), ping=1)
     socket.abort()
@@ -183,7 +225,7 @@ async def test_a_socket_that_is_given_up_is_reset(served):
 async def test_a_socket_tells_that_its_other_end_takes_nothing(served):
     address, connections = served
     heard: asyncio.Queue[object] = asyncio.Queue()
-    socket = await CommandSocket.open(address, heard.put_nowait, timeout_s=5)
+    socket = await CommandSocket.open(route_to(address), heard.put_nowait, timeout_s=5)
     connection = await connections.get()
     assert not socket.takes_nothing
     sending = asyncio.create_task(socket.send(Speak("u", bytes(600_000)), ping=1))

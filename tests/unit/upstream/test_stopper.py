@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from liveavatar_gateway.core.errors import GatewayError, UpstreamUnreachable
-from liveavatar_gateway.upstream.stopper import StopConfig, Stopped, Stopper
+from liveavatar_gateway.core.errors import GatewayError, UpstreamUnauthenticated, UpstreamUnreachable
+from liveavatar_gateway.upstream.stopper import RetiredKey, StopConfig, Stopped, Stopper
 
 _FAST = StopConfig(first_wait_s=0.001, max_wait_s=0.002, give_up_s=30.0)
 
@@ -131,3 +131,26 @@ async def test_a_stop_waits_as_long_as_liveavatar_asks_for_within_bounds():
     began_s = asyncio.get_running_loop().time()
     await Stopper(_FAST, stopper).stop("s-1", "r")
     assert asyncio.get_running_loop().time() - began_s >= 0.045
+
+
+REVOKED = UpstreamUnauthenticated("revoked")
+
+
+@pytest.mark.parametrize(
+    ("answers", "stopped"),
+    [
+        ((Stopped.BEFORE, Stopped.NOW), Stopped.NOW),
+        ((down(), Stopped.NOW), Stopped.NOW),
+        ((Stopped.BEFORE, Stopped.BEFORE), Stopped.BEFORE),
+    ],
+)
+async def test_what_a_revoked_key_started_is_asked_of_every_working_account(answers, stopped):
+    call = RetiredKey(Scripted(REVOKED), lambda: [Scripted(answer) for answer in answers])
+    assert await call.stop("s-1", "r") is stopped
+
+
+@pytest.mark.parametrize("answers", [(Stopped.BEFORE, down()), (down(), Stopped.BEFORE), ()])
+async def test_what_a_revoked_key_started_has_not_ended_while_an_account_does_not_answer(answers):
+    call = RetiredKey(Scripted(REVOKED), lambda: [Scripted(answer) for answer in answers])
+    with pytest.raises(GatewayError):
+        await call.stop("s-1", "r")

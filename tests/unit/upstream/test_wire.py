@@ -161,3 +161,10 @@ _NAMES = ["event_id", "source_event_id", "task", "state", "new_state", "error", 
 )
 def test_no_shape_of_a_known_event_is_an_error(kind, fields):
     assert decode(json.dumps({"type": kind, **fields})) is not None
+
+
+def test_the_words_of_a_notice_are_escaped():
+    frame = json.dumps({"type": "warning", "message": "\x1b[2J\u202eno\nforged"})
+    notice = decode(frame)
+    assert isinstance(notice, UpstreamNotice)
+    assert notice.message == r"\x1b[2J\u202eno\nforged"

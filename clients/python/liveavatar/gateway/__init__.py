@@ -1,178 +1,192 @@
 """Python client of LiveAvatar Gateway: `AsyncClient` for asyncio, `Client` for threads without a loop."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 import liveavatar.gateway.forks  # noqa: F401  before anything else imports gRPC
 
-# isort: split
-from liveavatar.gateway.aio import (
-    AsyncClient,
-)
-from liveavatar.gateway.audio import (
-    AudioEncoding,
-    AudioFormat,
-)
-from liveavatar.gateway.blocking import (
-    Client,
-    Session,
-)
-from liveavatar.gateway.blocking_utterance import (
-    Utterance,
-)
-from liveavatar.gateway.blocking_watch import (
-    Watch,
-)
-from liveavatar.gateway.channel import (
-    DEFAULT_OPTIONS,
-)
-from liveavatar.gateway.credentials import (
-    Token,
-    TokenSource,
-)
-from liveavatar.gateway.errors import (
-    AccessError,
-    AttachSuperseded,
-    AudioContainerDetected,
-    AudioFormatUnsupported,
-    AudioGap,
-    AudioMisaligned,
-    AudioStreamSuperseded,
-    AvatarNotAllowed,
-    BudgetExhausted,
-    CallerError,
-    CapacityError,
-    CapacityExhausted,
-    ChunkTooLarge,
-    ClientClosed,
-    ClientError,
-    ConnectionLost,
-    CredentialExpired,
-    CredentialInvalid,
-    CredentialMissing,
-    CredentialUnverifiable,
-    CreditExceeded,
-    DeadlineExceeded,
-    Draining,
-    EventsCompacted,
-    FieldViolation,
-    FirstMessageTimeout,
-    ForkedClient,
-    GatewayError,
-    HeaderRequired,
-    InternalError,
-    InvalidField,
-    MalformedMessage,
-    MessageRefused,
-    MetadataTooLarge,
-    OwnerMoved,
-    OwnershipError,
-    PermissionDenied,
-    PlaintextRefused,
-    QuotaExceeded,
-    QuotaViolation,
-    ReadyTimeout,
-    RegistryUnavailable,
-    RequestIdReused,
-    RoleMissing,
-    RoomNotAllowed,
-    SessionClosed,
-    SessionEnded,
-    SessionNotFound,
-    TenantSuspended,
-    TokenUnavailable,
-    TooManyUtterances,
-    TransportError,
-    Unauthenticated,
-    UnexpectedMessage,
-    UpstreamCreditsExhausted,
-    UpstreamError,
-    UpstreamPlanRequired,
-    UpstreamProtocol,
-    UpstreamRateLimited,
-    UpstreamRejected,
-    UpstreamStalled,
-    UpstreamTimeout,
-    UpstreamUnauthenticated,
-    UpstreamUnreachable,
-    UtteranceIdle,
-    UtteranceIdReused,
-    UtteranceNotFound,
-)
-from liveavatar.gateway.events import (
-    Event,
-    GoAwayCancelledEvent,
-    GoAwayEvent,
-    GoAwayReason,
-    PoseChangedEvent,
-    ResumedEvent,
-    ResumedStream,
-    SessionAdoptedEvent,
-    SessionEndedEvent,
-    SessionEvent,
-    SessionExpiringEvent,
-    SessionRotatedEvent,
-    StateChangedEvent,
-    UnknownEvent,
-    UpstreamNoticeEvent,
-    UpstreamReconnectedEvent,
-    UtteranceEndedEvent,
-    UtteranceStartedEvent,
-    UtteranceUnderrunEvent,
-)
-from liveavatar.gateway.model import (
-    AudioLimits,
-    Avatar,
-    CreatedSession,
-    EndReason,
-    Interruption,
-    LiveKitRoom,
-    Outcome,
-    OutcomeKind,
-    Pose,
-    Progress,
-    RoomAccess,
-    ServerInfo,
-    SessionRecord,
-    SessionState,
-    Usage,
-    VideoEncoding,
-    VideoQuality,
-)
-from liveavatar.gateway.options import (
-    SessionKeywords,
-    SessionOptions,
-)
-from liveavatar.gateway.refusals import from_rpc_error, from_status
-from liveavatar.gateway.session import (
-    AsyncSession,
-)
-from liveavatar.gateway.source import (
-    Audio,
-)
-from liveavatar.gateway.tls import (
-    TLS,
-)
-from liveavatar.gateway.utterance import (
-    AsyncUtterance,
-)
-from liveavatar.gateway.watch import (
-    AsyncWatch,
-)
-from liveavatar.gateway.watch_state import (
-    WatchChange,
-    WatchedEvent,
-    WatchGap,
-    WatchProgress,
-    WatchRemoved,
-    WatchResumed,
-    WatchSnapshot,
-)
-from liveavatar.gateway.wav import (
-    WavError,
-)
+if TYPE_CHECKING:
+    from liveavatar.gateway.aio import (
+        AsyncClient,
+    )
+    from liveavatar.gateway.audio import (
+        AudioEncoding,
+        AudioFormat,
+    )
+    from liveavatar.gateway.blocking import (
+        Client,
+        Session,
+    )
+    from liveavatar.gateway.blocking_utterance import (
+        Utterance,
+    )
+    from liveavatar.gateway.blocking_watch import (
+        Watch,
+    )
+    from liveavatar.gateway.channel import (
+        DEFAULT_OPTIONS,
+    )
+    from liveavatar.gateway.credentials import (
+        Token,
+        TokenSource,
+    )
+    from liveavatar.gateway.errors import (
+        AccessError,
+        AccountNotFound,
+        AnswersUnread,
+        AttachSuperseded,
+        AudioContainerDetected,
+        AudioFormatUnsupported,
+        AudioGap,
+        AudioMisaligned,
+        AudioStreamSuperseded,
+        AvatarNotAllowed,
+        BudgetExhausted,
+        CallerError,
+        CapacityError,
+        CapacityExhausted,
+        ChunkTooLarge,
+        ClientClosed,
+        ClientError,
+        ConnectionLost,
+        CredentialExpired,
+        CredentialInvalid,
+        CredentialMissing,
+        CredentialUnverifiable,
+        CreditExceeded,
+        DeadlineExceeded,
+        Draining,
+        EventsCompacted,
+        FieldViolation,
+        FirstMessageTimeout,
+        ForkedClient,
+        GatewayError,
+        HeaderRequired,
+        InternalError,
+        InvalidField,
+        MalformedMessage,
+        MessageRefused,
+        MessageTooLarge,
+        MetadataTooLarge,
+        OwnerMoved,
+        OwnershipError,
+        PermissionDenied,
+        PlaintextRefused,
+        QuotaExceeded,
+        QuotaViolation,
+        ReadyTimeout,
+        RegistryUnavailable,
+        RequestIdReused,
+        ReservationMismatch,
+        ReservationNotFound,
+        RoleMissing,
+        RoomNotAllowed,
+        SessionClosed,
+        SessionEnded,
+        SessionNotFound,
+        TenantSuspended,
+        TokenUnavailable,
+        TooManyCalls,
+        TooManyUtterances,
+        TransportError,
+        Unauthenticated,
+        UnexpectedMessage,
+        UpstreamAddressRefused,
+        UpstreamCreditsExhausted,
+        UpstreamError,
+        UpstreamPlanRequired,
+        UpstreamProtocol,
+        UpstreamRateLimited,
+        UpstreamRejected,
+        UpstreamStalled,
+        UpstreamTimeout,
+        UpstreamUnauthenticated,
+        UpstreamUnreachable,
+        UtteranceIdle,
+        UtteranceIdReused,
+        UtteranceNotFound,
+    )
+    from liveavatar.gateway.events import (
+        Event,
+        GoAwayCancelledEvent,
+        GoAwayEvent,
+        GoAwayReason,
+        PoseChangedEvent,
+        ResumedEvent,
+        ResumedStream,
+        SessionAdoptedEvent,
+        SessionEndedEvent,
+        SessionEvent,
+        SessionExpiringEvent,
+        SessionExpiryCancelledEvent,
+        SessionRotatedEvent,
+        StateChangedEvent,
+        UnknownEvent,
+        UpstreamNoticeEvent,
+        UpstreamReconnectedEvent,
+        UtteranceEndedEvent,
+        UtteranceStartedEvent,
+        UtteranceUnderrunEvent,
+    )
+    from liveavatar.gateway.model import (
+        AudioLimits,
+        Avatar,
+        CreatedSession,
+        EndReason,
+        Interruption,
+        LiveKitRoom,
+        Outcome,
+        OutcomeKind,
+        Pose,
+        Progress,
+        Reservation,
+        RoomAccess,
+        ServerInfo,
+        SessionRecord,
+        SessionState,
+        Usage,
+        VideoEncoding,
+        VideoQuality,
+    )
+    from liveavatar.gateway.options import (
+        SessionKeywords,
+        SessionOptions,
+    )
+    from liveavatar.gateway.refusals import from_rpc_error, from_status
+    from liveavatar.gateway.session import (
+        AsyncSession,
+    )
+    from liveavatar.gateway.source import (
+        Audio,
+    )
+    from liveavatar.gateway.tls import (
+        TLS,
+    )
+    from liveavatar.gateway.utterance import (
+        AsyncUtterance,
+    )
+    from liveavatar.gateway.watch import (
+        AsyncWatch,
+    )
+    from liveavatar.gateway.watch_state import (
+        WatchChange,
+        WatchedEvent,
+        WatchGap,
+        WatchProgress,
+        WatchRemoved,
+        WatchResumed,
+        WatchSnapshot,
+    )
+    from liveavatar.gateway.wav import (
+        WavError,
+    )
 
 __all__ = [
     "DEFAULT_OPTIONS",
     "TLS",
     "AccessError",
+    "AccountNotFound",
+    "AnswersUnread",
     "AsyncClient",
     "AsyncSession",
     "AsyncUtterance",
@@ -223,6 +237,7 @@ __all__ = [
     "LiveKitRoom",
     "MalformedMessage",
     "MessageRefused",
+    "MessageTooLarge",
     "MetadataTooLarge",
     "Outcome",
     "OutcomeKind",
@@ -238,6 +253,9 @@ __all__ = [
     "ReadyTimeout",
     "RegistryUnavailable",
     "RequestIdReused",
+    "Reservation",
+    "ReservationMismatch",
+    "ReservationNotFound",
     "ResumedEvent",
     "ResumedStream",
     "RoleMissing",
@@ -251,6 +269,7 @@ __all__ = [
     "SessionEndedEvent",
     "SessionEvent",
     "SessionExpiringEvent",
+    "SessionExpiryCancelledEvent",
     "SessionKeywords",
     "SessionNotFound",
     "SessionOptions",
@@ -262,11 +281,13 @@ __all__ = [
     "Token",
     "TokenSource",
     "TokenUnavailable",
+    "TooManyCalls",
     "TooManyUtterances",
     "TransportError",
     "Unauthenticated",
     "UnexpectedMessage",
     "UnknownEvent",
+    "UpstreamAddressRefused",
     "UpstreamCreditsExhausted",
     "UpstreamError",
     "UpstreamNoticeEvent",
@@ -301,3 +322,41 @@ __all__ = [
     "from_rpc_error",
     "from_status",
 ]
+
+_MODULES: Final = (
+    "errors",
+    "audio",
+    "model",
+    "options",
+    "events",
+    "wav",
+    "credentials",
+    "tls",
+    "channel",
+    "refusals",
+    "source",
+    "watch_state",
+    "utterance",
+    "session",
+    "watch",
+    "aio",
+    "blocking_utterance",
+    "blocking_watch",
+    "blocking",
+)
+"""Modules of the public names; a module follows those that it imports."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import the module of a public name at its first use, since the contract alone needs none of them."""
+        if name in __all__:
+            for module in _MODULES:
+                found = vars(import_module(f"{__name__}.{module}"))
+                if name in found:
+                    globals()[name] = found[name]
+                    return found[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -17,11 +17,13 @@ from liveavatar.gateway.model import (
     Avatar,
     CreatedSession,
     Interruption,
+    Reservation,
     RoomAccess,
     ServerInfo,
     SessionRecord,
     SessionState,
     as_timedelta,
+    duration_to_proto,
     state_to_proto,
 )
 from liveavatar.gateway.options import SessionKeywords, SessionOptions, session_options
@@ -115,6 +117,7 @@ class AsyncClient:
         avatar: str | SessionOptions,
         *,
         request_id: str | None = None,
+        reservation: Reservation | str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
         **options: Unpack[SessionKeywords],
@@ -125,6 +128,7 @@ class AsyncClient:
             avatar: Id of the avatar, or the options of the session.
             request_id: Key of idempotence: the same id returns the same session. Default: a fresh UUID, so that
                 this library's own retries never start a second session.
+            reservation: Avatar to take, from `prepare_session`, or its id.
             audio_format: Format of the samples given to `say` without a format. Default: 24 kHz mono 16-bit PCM.
             timeout: Seconds for opening, including the wait for a free permit. None: no limit.
             options: Fields of `SessionOptions`, which replace those of `avatar`.
@@ -132,9 +136,12 @@ class AsyncClient:
         Raises:
             ValueError: no such video quality or encoding.
         """
-        spec = session_options(avatar, options).to_proto()
-        first = pb.AttachRequest(open=pb.OpenSession(request_id=request_id or str(uuid.uuid4()), spec=spec))
-        return self._session(first, audio_format, timeout)
+        first = pb.OpenSession(
+            request_id=request_id or str(uuid.uuid4()),
+            spec=session_options(avatar, options).to_proto(),
+            reservation_id=_reservation_id(reservation),
+        )
+        return self._session(pb.AttachRequest(open=first), audio_format, timeout)
 
     def resume_session(
         self,
@@ -165,6 +172,7 @@ class AsyncClient:
         avatar: str | SessionOptions,
         *,
         request_id: str | None = None,
+        reservation: Reservation | str | None = None,
         timeout: float | None = 120.0,  # noqa: ASYNC109  the call's deadline, which bounds the gateway's queue too
         **options: Unpack[SessionKeywords],
     ) -> CreatedSession:
@@ -175,6 +183,7 @@ class AsyncClient:
         Args:
             avatar: As for `open_session`.
             request_id: As for `open_session`.
+            reservation: As for `open_session`.
             timeout: Seconds for the call, including the wait for a free permit. None: no limit.
             options: As for `open_session`.
 
@@ -182,14 +191,50 @@ class AsyncClient:
             GatewayError: the gateway refused, or LiveAvatar failed.
             ValueError: no such video quality or encoding.
         """
-        spec = session_options(avatar, options).to_proto()
-        request = pb.CreateSessionRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
+        request = pb.CreateSessionRequest(
+            spec=session_options(avatar, options).to_proto(),
+            request_id=request_id or str(uuid.uuid4()),
+            reservation_id=_reservation_id(reservation),
+        )
         response = await self._runtime.call(lambda stub, options: stub.CreateSession(request, **options), timeout)
         return CreatedSession(
             session=SessionRecord.from_proto(response.session),
             room=RoomAccess.from_proto(response.room),
             handle=response.handle,
         )
+
+    async def prepare_session(
+        self,
+        avatar: str | SessionOptions,
+        *,
+        hold: timedelta | float | None = None,
+        request_id: str | None = None,
+        timeout: float | None = 60.0,  # noqa: ASYNC109  the call's deadline, which bounds the gateway's queue too
+        **options: Unpack[SessionKeywords],
+    ) -> Reservation:
+        """Start an avatar for somebody who is about to come; it is billed from now on.
+
+        Pass the reservation to `open_session` or `create_session` with the same avatar and video: the session is
+        then ready as soon as the avatar is. An avatar that nobody takes is ended when `hold` is over.
+
+        Args:
+            avatar: As for `open_session`.
+            hold: Time for which the avatar waits, 5 to 240 s; a number counts seconds. Default: 60 s.
+            request_id: Key of idempotence: the same id returns the same reservation. Default: a fresh UUID.
+            timeout: Seconds for the call, including the wait for a free permit. None: no limit.
+            options: As for `open_session`.
+
+        Raises:
+            GatewayError: the gateway refused, or LiveAvatar failed.
+            ValueError: no such video quality or encoding.
+        """
+        request = pb.PrepareSessionRequest(
+            spec=session_options(avatar, options).to_proto(), request_id=request_id or str(uuid.uuid4())
+        )
+        if hold is not None:
+            request.hold.CopyFrom(duration_to_proto(hold))
+        response = await self._runtime.call(lambda stub, options: stub.PrepareSession(request, **options), timeout)
+        return Reservation.from_proto(response.reservation)
 
     async def get_session(self, session_id: str) -> SessionRecord:
         """Return the current record of a session; ended sessions stay readable for a while.
@@ -328,6 +373,12 @@ class AsyncClient:
             chunk_s=self._chunk_s,
             resume_timeout=self._resume_timeout,
         )
+
+
+def _reservation_id(reservation: Reservation | str | None) -> str:
+    if reservation is None:
+        return ""
+    return reservation if isinstance(reservation, str) else reservation.id
 
 
 def _page(

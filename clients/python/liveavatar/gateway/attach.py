@@ -382,6 +382,9 @@ class Attachment:
                 self._listener.on_go_away_cancelled()
             case "heartbeat":
                 return
+            case "queue_position":
+                _log.info("attach.waiting position=%d", message.queue_position.position)
+                return
             case None:
                 _log.debug("attach.unknown_message")
         self._condition.notify()

@@ -26,6 +26,7 @@ from liveavatar.gateway.model import (
     CreatedSession,
     Interruption,
     Pose,
+    Reservation,
     RoomAccess,
     ServerInfo,
     SessionRecord,
@@ -105,13 +106,19 @@ class Client:
         avatar: str | SessionOptions,
         *,
         request_id: str | None = None,
+        reservation: Reservation | str | None = None,
         audio_format: AudioFormat | None = None,
         timeout: float | None = 60.0,
         **options: Unpack[SessionKeywords],
     ) -> "Session":
         """Return a new session, to be opened by `with` or `session.open()`; see `AsyncClient.open_session`."""
         session = self._client.open_session(
-            avatar, request_id=request_id, audio_format=audio_format, timeout=timeout, **options
+            avatar,
+            request_id=request_id,
+            reservation=reservation,
+            audio_format=audio_format,
+            timeout=timeout,
+            **options,
         )
         return self._session(session, timeout)
 
@@ -132,6 +139,7 @@ class Client:
         avatar: str | SessionOptions,
         *,
         request_id: str | None = None,
+        reservation: Reservation | str | None = None,
         timeout: float | None = 120.0,
         **options: Unpack[SessionKeywords],
     ) -> CreatedSession:
@@ -140,7 +148,26 @@ class Client:
         Raises:
             GatewayError: the gateway refused, or LiveAvatar failed.
         """
-        work = self._client.create_session(avatar, request_id=request_id, timeout=timeout, **options)
+        work = self._client.create_session(
+            avatar, request_id=request_id, reservation=reservation, timeout=timeout, **options
+        )
+        return self._portal.call(work, bound_s=timeout)
+
+    def prepare_session(
+        self,
+        avatar: str | SessionOptions,
+        *,
+        hold: timedelta | float | None = None,
+        request_id: str | None = None,
+        timeout: float | None = 60.0,
+        **options: Unpack[SessionKeywords],
+    ) -> Reservation:
+        """Start an avatar for somebody who is about to come; see `AsyncClient.prepare_session`.
+
+        Raises:
+            GatewayError: the gateway refused, or LiveAvatar failed.
+        """
+        work = self._client.prepare_session(avatar, hold=hold, request_id=request_id, timeout=timeout, **options)
         return self._portal.call(work, bound_s=timeout)
 
     def get_session(self, session_id: str) -> SessionRecord:

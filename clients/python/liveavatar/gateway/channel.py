@@ -255,7 +255,14 @@ def _lost_if_not_cancelled() -> BaseException:
     return ConnectionLost("the channel was closed under this call", code=grpc.StatusCode.CANCELLED)
 
 
-_TRANSIENT_REASONS = ("DRAINING", "OWNER_MOVED", "FIRST_MESSAGE_TIMEOUT", "CREDENTIAL_UNVERIFIABLE")
+_TRANSIENT_REASONS = (
+    "DRAINING",
+    "OWNER_MOVED",
+    "FIRST_MESSAGE_TIMEOUT",
+    "ANSWERS_UNREAD",
+    "TOO_MANY_CALLS",
+    "CREDENTIAL_UNVERIFIABLE",
+)
 # This library sends the first message at once, so a late first message was delayed by the network.
 _FINAL = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}

@@ -181,10 +181,28 @@ class UtteranceNotFound(CallerError):
     reason = "UTTERANCE_NOT_FOUND"
 
 
+class AccountNotFound(CallerError):
+    """Unknown LiveAvatar account of the gateway; only operators name accounts."""
+
+    reason = "ACCOUNT_NOT_FOUND"
+
+
 class SessionNotFound(CallerError):
     """Unknown session id or handle."""
 
     reason = "SESSION_NOT_FOUND"
+
+
+class ReservationNotFound(CallerError):
+    """Reservation that has expired, was taken, or never existed; the session can be opened without it."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+
+class ReservationMismatch(CallerError):
+    """Reservation of another avatar or video than the options ask for."""
+
+    reason = "RESERVATION_MISMATCH"
 
 
 class SessionEnded(CallerError):
@@ -230,6 +248,12 @@ class CapacityExhausted(CapacityError):
     def scope(self) -> str:
         """Scope of the limit: `upstream_account`, `replica` or `session`."""
         return self.metadata.get("scope", "")
+
+
+class TooManyCalls(CapacityError):
+    """Call refused since the gateway process has too many calls at once."""
+
+    reason = "TOO_MANY_CALLS"
 
 
 class BudgetExhausted(CapacityError):
@@ -338,6 +362,12 @@ class UpstreamProtocol(UpstreamError):
     reason = "UPSTREAM_PROTOCOL"
 
 
+class UpstreamAddressRefused(UpstreamError):
+    """Address named by LiveAvatar that the gateway does not use; the session is being stopped."""
+
+    reason = "UPSTREAM_ADDRESS_REFUSED"
+
+
 class UpstreamTimeout(UpstreamError):
     """Missing answer of LiveAvatar."""
 
@@ -372,6 +402,18 @@ class MalformedMessage(CallerError):
     """Message that the gateway could not decode, since it is not of this contract."""
 
     reason = "MALFORMED_MESSAGE"
+
+
+class MessageTooLarge(CallerError):
+    """Message above the gateway's limit for its method."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+
+class AnswersUnread(CallerError):
+    """Call with an answer that was not read in time, such as by a suspended program or over a slow network."""
+
+    reason = "ANSWERS_UNREAD"
 
 
 class MetadataTooLarge(CallerError):
@@ -489,7 +531,10 @@ REASONS: Mapping[str, type[GatewayError]] = {
         CreditExceeded,
         UtteranceIdReused,
         UtteranceNotFound,
+        AccountNotFound,
         SessionNotFound,
+        ReservationNotFound,
+        ReservationMismatch,
         SessionEnded,
         AttachSuperseded,
         AudioStreamSuperseded,
@@ -507,12 +552,16 @@ REASONS: Mapping[str, type[GatewayError]] = {
         UpstreamRateLimited,
         UpstreamUnreachable,
         UpstreamProtocol,
+        UpstreamAddressRefused,
         UpstreamTimeout,
         ReadyTimeout,
         UpstreamStalled,
         UtteranceIdle,
         FirstMessageTimeout,
         MalformedMessage,
+        MessageTooLarge,
+        AnswersUnread,
+        TooManyCalls,
         MetadataTooLarge,
         CredentialMissing,
         CredentialInvalid,

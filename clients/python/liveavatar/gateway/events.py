@@ -11,17 +11,19 @@ import grpc
 from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.errors import EventsCompacted, GatewayError
 from liveavatar.gateway.model import (
+    EndReason,
     Outcome,
     Pose,
     RoomAccess,
     SessionRecord,
     SessionState,
+    end_reason_from_proto,
     error_from_proto,
     moment,
     pose_from_proto,
     state_from_proto,
 )
-from liveavatar.gateway.v1 import session_service_pb2
+from liveavatar.gateway.v1 import session_pb2, session_service_pb2
 
 KEPT_EVENTS = 1000
 """Events kept for readers that start late or lag. A reader further behind gets EventsCompacted."""
@@ -87,10 +89,21 @@ class UtteranceEndedEvent(SessionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionExpiringEvent(SessionEvent):
-    """Warning that the session's duration limit is near."""
+    """Warning that the session's duration limit is near, or the end of a session that nobody uses."""
 
     expires_at: datetime
-    """Time at which LiveAvatar ends the session."""
+    """Time of the end."""
+    reason: EndReason = EndReason.MAX_DURATION
+    """Reason that the end will have: MAX_DURATION, IDLE or NO_VIEWERS. A `SessionExpiryCancelledEvent` may
+    withdraw the last two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExpiryCancelledEvent(SessionEvent):
+    """Withdrawal of a `SessionExpiringEvent`: somebody uses the session again."""
+
+    reason: EndReason
+    """Reason of the withdrawn end: IDLE or NO_VIEWERS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +227,7 @@ Event = (
     | UtteranceUnderrunEvent
     | UtteranceEndedEvent
     | SessionExpiringEvent
+    | SessionExpiryCancelledEvent
     | UpstreamNoticeEvent
     | UpstreamReconnectedEvent
     | SessionRotatedEvent
@@ -227,7 +241,7 @@ Event = (
 """Union of all events; type checkers check that a `match` over it is exhaustive."""
 
 
-def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noqa: C901, PLR0911  one per kind
+def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noqa: C901, PLR0911, PLR0912  one per kind
     """Convert the gateway's message."""
     sequence, time = message.sequence, moment(message.time)
     match message.WhichOneof("event"):
@@ -265,7 +279,15 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
             )
         case "expiring":
             return SessionExpiringEvent(
-                sequence=sequence, time=time, expires_at=moment(message.expiring.expires_at)
+                sequence=sequence,
+                time=time,
+                expires_at=moment(message.expiring.expires_at),
+                # A gateway before `idle_timeout` announces nothing but the limit, and names no reason.
+                reason=end_reason_from_proto(message.expiring.reason or session_pb2.END_REASON_MAX_DURATION),
+            )
+        case "expiry_cancelled":
+            return SessionExpiryCancelledEvent(
+                sequence=sequence, time=time, reason=end_reason_from_proto(message.expiry_cancelled.reason)
             )
         case "notice":
             return UpstreamNoticeEvent(

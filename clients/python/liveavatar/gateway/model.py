@@ -57,7 +57,7 @@ class EndReason(enum.StrEnum):
     CALLER_LOST = "caller_lost"
     """No stream was attached for `detach_grace`."""
     IDLE = "idle"
-    """LiveAvatar saw no activity for too long."""
+    """The session was not used for `idle_timeout`, or LiveAvatar saw no activity (`upstream_reason` is set)."""
     MAX_DURATION = "max_duration"
     """The session's `max_duration` ran out."""
     UPSTREAM_ENDED = "upstream_ended"
@@ -74,6 +74,8 @@ class EndReason(enum.StrEnum):
     """An operator of the gateway ended the session."""
     TENANT_SUSPENDED = "tenant_suspended"
     """An operator of the gateway suspended or removed the tenant."""
+    NO_VIEWERS = "no_viewers"
+    """Nobody could see the avatar for `viewer_absence_timeout`."""
 
 
 class VideoQuality(enum.StrEnum):
@@ -298,7 +300,7 @@ class SessionRecord:
             expires_at=moment(message.expires_at) if message.HasField("expires_at") else None,
             ended_at=moment(message.ended_at) if message.HasField("ended_at") else None,
             max_duration=message.max_duration.ToTimedelta(),
-            end_reason=_END_REASONS.get(message.end_reason, EndReason.UNSPECIFIED),
+            end_reason=end_reason_from_proto(message.end_reason),
             upstream_reason=message.upstream_reason,
             usage=Usage.from_proto(message.usage),
             tenant=message.tenant,
@@ -315,6 +317,21 @@ class CreatedSession:
     """Room for the end user's browser."""
     handle: str = field(repr=False)
     """Handle for `resume_session`. A secret: its holder can take the session over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Avatar that `prepare_session` has started, and that waits for its caller."""
+
+    id: str
+    """Id, for the keyword `reservation` of `open_session` and `create_session`."""
+    expires_at: datetime
+    """Time at which the gateway ends the avatar if nobody has taken it."""
+
+    @classmethod
+    def from_proto(cls, message: session_service_pb2.Reservation) -> Self:
+        """Convert the gateway's message."""
+        return cls(id=message.id, expires_at=message.expires_at.ToDatetime(UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,6 +446,11 @@ def state_from_proto(number: int) -> SessionState:
 def pose_from_proto(number: int) -> Pose:
     """Return the pose of a number; UNSPECIFIED for a pose of a newer contract."""
     return _POSES.get(number, Pose.UNSPECIFIED)
+
+
+def end_reason_from_proto(number: int) -> EndReason:
+    """Return the reason of a number; UNSPECIFIED for a reason of a newer contract."""
+    return _END_REASONS.get(number, EndReason.UNSPECIFIED)
 
 
 def state_to_proto(state: SessionState) -> session_pb2.SessionState.ValueType:

@@ -38,6 +38,13 @@ class SessionOptions:
     auto_rotate: bool = False
     """Replace the avatar by a fresh avatar before the duration limit, and announce each replacement with a
     `SessionRotatedEvent`. Both avatars are billed while they overlap. Default: the session ends at the limit."""
+    idle_timeout: timedelta | float | None = None
+    """Time without speech, commands and new streams after which the session ends, 1 s to 24 h; a number counts
+    seconds. `SessionExpiringEvent` announces the end. Default: no such end."""
+    viewer_absence_timeout: timedelta | float | None = None
+    """Time after which the session ends if nobody in `livekit_room` can see the avatar, at least 5 s, or 0 for no
+    such end; a number counts seconds. `SessionExpiringEvent` announces the end. Default: the gateway's own, no
+    such end unless configured otherwise."""
 
     def to_proto(self) -> session_pb2.SessionSpec:
         """Return the gateway's message, without the fields that are None: the gateway's defaults apply to them.
@@ -58,6 +65,10 @@ class SessionOptions:
             spec.max_duration.CopyFrom(duration_to_proto(self.max_duration))
         if self.detach_grace is not None:
             spec.detach_grace.CopyFrom(duration_to_proto(self.detach_grace))
+        if self.idle_timeout is not None:
+            spec.idle_timeout.CopyFrom(duration_to_proto(self.idle_timeout))
+        if self.viewer_absence_timeout is not None:
+            spec.viewer_absence_timeout.CopyFrom(duration_to_proto(self.viewer_absence_timeout))
         if self.livekit_room is not None:
             room = self.livekit_room
             spec.livekit_room.CopyFrom((LiveKitRoom(name=room) if isinstance(room, str) else room).to_proto())
@@ -75,6 +86,8 @@ class SessionKeywords(TypedDict, total=False):
     labels: Mapping[str, str] | None
     livekit_room: LiveKitRoom | str | None
     auto_rotate: bool
+    idle_timeout: timedelta | float | None
+    viewer_absence_timeout: timedelta | float | None
 
 
 def session_options(avatar: str | SessionOptions, keywords: SessionKeywords) -> SessionOptions:

@@ -59,6 +59,21 @@ class Speech:
         return self._queue.speaking
 
     @property
+    def received_bytes(self) -> int:
+        """Audio received from the caller since the session began."""
+        return self.totals.received_bytes
+
+    @property
+    def is_pending(self) -> bool:
+        """True while audio waits to be sent, or an utterance that gets no more audio waits for its end."""
+        return any(utterance.sealed or utterance.buffered for utterance in self.active)
+
+    @property
+    def dry_at_s(self) -> float:
+        """Time at which all audio that was sent is played."""
+        return self.clock.dry_at_s
+
+    @property
     def waits_for_proof(self) -> bool:
         """True when a command may be due as soon as LiveAvatar confirms anything."""
         return self._sender.waits_for_proof

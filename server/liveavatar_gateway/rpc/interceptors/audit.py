@@ -15,7 +15,8 @@ from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.interceptors.errors import find_refusal
 from liveavatar_gateway.rpc.interceptors.handlers import Behaviour, Context, Continuation, Handler, wrapped
 from liveavatar_gateway.rpc.peer import FORWARDED_HEADER, Network, peer_address
-from liveavatar_gateway.telemetry.audit import OK, AuditLog
+from liveavatar_gateway.telemetry.audit import OK
+from liveavatar_gateway.telemetry.line_rate import LineRate
 
 _REFUSED: Final = "call.refused"
 _CANCELLED: Final = "CANCELLED"
@@ -31,8 +32,8 @@ Target = dict[str, object]
 class _Call:
     """Audit of one call."""
 
-    def __init__(self, log: AuditLog, trusted: tuple[Network, ...], method: str, context: Context) -> None:
-        self._log = log
+    def __init__(self, rate: LineRate, trusted: tuple[Network, ...], method: str, context: Context) -> None:
+        self._rate = rate
         self._trusted = trusted
         self._method = method
         self._context = context
@@ -40,8 +41,9 @@ class _Call:
 
     def write(self, event: str, outcome: str, target: Mapping[str, object]) -> None:
         """Write a line with the caller, its address and the method."""
-        fields = {**target, **_caller(), "peer": self._peer(), "rpc": self._method}
-        self._log.write(event, outcome, fields)
+        peer = self._peer()
+        fields = {**target, **_caller(), "peer": peer, "rpc": self._method}
+        self._rate.write(fields.get("tenant") or peer, event, outcome, fields, is_act=outcome == OK)
 
     def _peer(self) -> str:
         forwarded = [
@@ -71,14 +73,14 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
     Belongs between errors and authentication, whose refusals it reports.
     """
 
-    def __init__(self, log: AuditLog, trusted: tuple[Network, ...]) -> None:
+    def __init__(self, rate: LineRate, trusted: tuple[Network, ...]) -> None:
         """Prepare.
 
         Args:
-            log: Log to write to.
+            rate: Writer of the lines; its creator flushes it at the end.
             trusted: Networks of proxies whose `x-forwarded-for` is believed.
         """
-        self._log = log
+        self._rate = rate
         self._trusted = trusted
 
     async def intercept_service(  # noqa: D102 - grpc's
@@ -90,7 +92,7 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
 
     def _audited(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def call(requests: Any, context: Context) -> Any:
-            current = _Call(self._log, self._trusted, method, context)
+            current = _Call(self._rate, self._trusted, method, context)
             # Each call has a task of its own, so the value ends with the call.
             _call.set(current)
             try:

@@ -79,9 +79,9 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             # Each call has a task of its own, so the value ends with the call. Before a refusal, which the audit
             # attributes to the caller.
             set_current_call(opened)
-            principal.require(rule_of(method), method)
-            self._open_calls.add(opened)
             try:
+                principal.require(rule_of(method), method)
+                self._open_calls.add(opened)
                 return await behaviour(requests, context)
             except asyncio.CancelledError:
                 if opened.error is None:
@@ -90,6 +90,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
                 raise opened.error from None
             finally:
                 self._open_calls.discard(opened)
+                opened.close()
 
         return call
 

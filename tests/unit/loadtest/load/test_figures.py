@@ -48,3 +48,23 @@ def test_a_merge_of_two_processes_is_as_if_one_had_seen_all(values):
 def test_a_figure_or_counter_that_nobody_declared_is_an_error(use):
     with pytest.raises(KeyError):
         use(_recorder())
+
+
+def test_shares_of_tenants_survive_files_are_added_up_and_get_names():
+    first, second = Recorder(0.0), Recorder(0.0)
+    for recorder, keys in ((first, ("k1", "k2")), (second, ("k1",))):
+        for key in keys:
+            recorder.of_tenant(key).record("gateway", "attach", 0.01, at_mono_s=1.0)
+            recorder.of_tenant(key).count("gateway", "sessions", at_mono_s=1.0)
+    first = Recorder.from_json(json.loads(json.dumps(first.to_json())))
+    first.merge(second)
+    assert [first.tenants[key].counters["gateway", "sessions"] for key in ("k1", "k2")] == [2, 1]
+    first.rename_tenants({"k1": "acme", "k2": "acme"})
+    assert list(first.tenants) == ["acme"]
+    assert first.tenants["acme"].series["gateway", "attach"].count == 3
+
+
+def test_a_result_of_an_earlier_version_has_no_tenants():
+    row = Recorder(0.0).to_json()
+    del row["tenants"]
+    assert Recorder.from_json(row).tenants == {}

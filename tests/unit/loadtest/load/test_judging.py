@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from load.figures import Recorder
 from load.findings import _recovered_after_s
-from load.judging import judge
-from load.objectives import ScenarioObjectives, parse_objectives, read_objectives
-from load.result import GeneratorHealth, RunResult
+from load.judging import judge, saturation
+from load.objectives import GeneratorLimits, ScenarioObjectives, parse_objectives, read_objectives
+from load.result import FloorCost, GeneratorHealth, RunResult
 from load.verdict import Outcome, Verdict
 from testkit.simulated_run import simulated
 
@@ -193,6 +194,26 @@ def test_cpu_per_second_of_audio_is_what_the_process_took_for_what_was_spoken():
     assert outcome.value == pytest.approx(9.0, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("floor_ms", "value", "status"), [(4.0, 6.75, "held"), (3.0, 9.0, "broken"), (2.0, 13.5, "broken")]
+)
+def test_cpu_counts_as_on_the_machine_where_the_floor_costs_as_much(floor_ms, value, status):
+    result = replace(
+        simulated(cpu_ms_per_audio_s=9.0), floor=FloorCost(cpu_s=floor_ms / 1000 * 500, audio_s=500.0)
+    )
+    outcome = _outcome(result, kind="cpu", at_most_ms_per_audio_s=8.0, floor_ms_per_audio_s=3.0)
+    assert outcome.status == status
+    assert outcome.value == pytest.approx(value, rel=0.1)
+    assert "bare server" in outcome.message
+
+
+def test_cpu_counts_as_it_is_without_a_floor_or_before_the_floor_has_talked():
+    for floor in (None, FloorCost(cpu_s=0.1, audio_s=0.0)):
+        result = replace(simulated(cpu_ms_per_audio_s=9.0), floor=floor)
+        outcome = _outcome(result, kind="cpu", at_most_ms_per_audio_s=8.0, floor_ms_per_audio_s=3.0)
+        assert outcome.value == pytest.approx(9.0, rel=0.1)
+
+
 def test_a_growing_process_breaks_and_a_noisy_one_does_not():
     objective = {"kind": "growth", "of": "memory", "at_most_per_hour": 6.0, "after_share": 0.1}
     assert _outcome(simulated(duration_s=600.0, utterances_per_s=0.2), **objective).status == "held"
@@ -283,3 +304,57 @@ def test_a_latency_objective_breaks_exactly_when_the_percentile_is_above_the_lim
     true_ms = healthy.measured.series["gateway", "started"].percentile_ms(percentile)
     assert outcome.value == pytest.approx(true_ms, rel=0.002)
     assert (outcome.status == "broken") == (outcome.value > limit_ms)
+
+
+_NOISY = [(5.0, 10.0), (15.0, 20.0)]
+_SHARING = {"kind": "sharing", "tenant": "b", "figure": "started", "at_most_ratio_of_alone": 1.5, "after_s": 5.0}
+
+
+def _shared(alone_s: float, beside_s: float, *, values: int = 100) -> RunResult:
+    """Run of 20 s with a slow warm-up, in which another tenant floods from 5 to 10 s and from 15 to 20 s."""
+    measured = Recorder(0.0)
+    tenant = measured.of_tenant("b")
+    for at_s, value_s in ((2.0, 9.0), (7.0, beside_s), (12.0, alone_s), (17.0, beside_s), (22.0, 9.0)):
+        tenant.record("gateway", "started", value_s, at_mono_s=at_s, times=values)
+    return replace(simulated(duration_s=0.0), measured=measured, noisy=_NOISY)
+
+
+@pytest.mark.parametrize(("beside_s", "status"), [(0.2, "held"), (0.29, "held"), (0.31, "broken")])
+def test_a_tenant_is_compared_with_itself_between_the_windows_of_a_flood(beside_s: float, status: str):
+    outcome = _outcome(_shared(0.2, beside_s), **_SHARING)
+    assert outcome.status == status
+    assert outcome.value == pytest.approx(1000 * beside_s, rel=0.02)
+    assert outcome.limit == pytest.approx(300, rel=0.02)
+    assert f"({beside_s / 0.2:.2f} times" in outcome.message
+
+
+def test_small_values_may_have_an_addition_instead_of_a_ratio():
+    assert _outcome(_shared(0.002, 0.008), **_SHARING).status == "broken"
+    assert _outcome(_shared(0.002, 0.008), **_SHARING, at_most_ms_over_alone=10.0).status == "held"
+
+
+def test_a_run_without_a_flood_or_with_few_values_says_nothing_of_sharing():
+    assert _outcome(_shared(0.2, 0.2, values=40), **_SHARING).status == "void"
+    assert _outcome(replace(_shared(0.2, 0.2), noisy=[]), **_SHARING).status == "void"
+    assert _outcome(_shared(0.2, 0.2), **{**_SHARING, "tenant": "nobody"}).status == "void"
+
+
+def test_a_counter_of_one_tenant_is_judged_alone():
+    result = _shared(0.2, 0.2)
+    result.measured.count("gateway", "calls accepted", 100)
+    for counter, number in (("calls accepted", 10), ("quota refusals", 90)):
+        result.measured.of_tenant("a").count("gateway", counter, number)
+    wanted = {"kind": "count", "counter": "quota refusals", "per": "calls accepted", "at_least": 1.0}
+    outcome = _outcome(result, **wanted, tenant="a")
+    assert (outcome.status, outcome.message) == ("held", "quota refusals per calls accepted of a is 9, at least 1")
+    assert _outcome(result, **wanted).status == "broken"
+    assert _outcome(result, **wanted, tenant="b").status == "void"
+
+
+def test_one_long_standstill_of_the_generator_counts_where_parts_of_a_run_are_compared():
+    stalled = replace(_shared(0.2, 0.2), generator=GeneratorHealth(
+        lag_p99_ms=1, lag_max_ms=400, cpu_share=0.1, core_steal=0
+    ))  # fmt: skip
+    limits = GeneratorLimits()
+    assert saturation(stalled, limits) == ""
+    assert "once woke 400 ms late" in saturation(stalled, limits.model_copy(update={"lag_max_at_most_ms": 250.0}))

@@ -59,3 +59,19 @@ def test_every_scenario_has_objectives_and_no_objectives_lack_a_scenario():
 @pytest.mark.parametrize("scenario", sorted(SCENARIOS))
 def test_the_guide_names_every_scenario(scenario: str):
     assert f"`{scenario}`" in _DOCUMENT.read_text().partition("## Scenarios")[2]
+
+
+@pytest.mark.parametrize("option", ["--target", "--api-key-file"])
+def test_the_scenario_of_two_tenants_has_a_gateway_and_keys_of_its_own(tmp_path: Path, option: str):
+    file = tmp_path / "key"
+    file.write_text("lag_a")
+    result = _load("run", "two-tenants", option, str(file))
+    assert result.exit_code == 2
+    assert "leave out --target and --api-key-file" in result.output
+
+
+@pytest.mark.parametrize("arguments", [("smoke",), ("arrivals", "--target", "127.0.0.1:1")])
+def test_sessions_are_kept_warm_for_one_scenario_alone(arguments: tuple[str, ...]):
+    result = _load("run", *arguments, "--warm")
+    assert result.exit_code == 2
+    assert "--warm is for the scenario arrivals" in result.output

@@ -68,3 +68,20 @@ def test_the_same_value_many_times_is_as_many_values():
         once.record("gateway", "attach", 0.003, at_mono_s=WINDOW_S * 2.5)
     often.record("gateway", "attach", 0.003, at_mono_s=WINDOW_S * 2.5, times=7)
     assert once.to_json() == often.to_json()
+
+
+def test_the_share_of_a_tenant_is_part_of_the_whole(recorder: LoadRecorder):
+    mine, other = recorder.of_tenant("a"), recorder.of_tenant("b")
+    mine.record("gateway", "attach", 0.003)
+    other.record("gateway", "attach", 0.004)
+    mine.count("gateway", "sessions")
+    mine.failed("gateway", "QUOTA_EXCEEDED", took_s=0.0)
+    mine.note_integrity_failure("gateway", "session s")
+    measured = recorder.measured
+    assert measured.series["gateway", "attach"].count == 2
+    assert measured.tenants["a"].series["gateway", "attach"].count == 1
+    assert measured.tenants["a"].counters == measured.counters
+    assert measured.counters["gateway", "quota refusals"] == 1
+    assert measured.tenants["a"].errors == measured.errors == {("gateway", "QUOTA_EXCEEDED"): 1}
+    assert measured.tenants["a"].integrity_failures == measured.integrity_failures
+    assert measured.tenants["b"].counters == {}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from load.figures import Recorder
-from load.run_config import Began, InvalidRunConfig, Report, RunConfig
+from load.run_config import Began, InvalidRunConfig, Report, RunConfig, discard_previous
 
 
 def test_an_order_survives_the_environment():
@@ -59,3 +59,15 @@ def test_the_beginning_is_told_beside_the_report(tmp_path: Path):
     began = Began(started_at="2026-01-01T00:00:00+00:00", started_mono_s=5.0, seconds=120.0)
     began.save(config)
     assert Began.load(config) == began
+
+
+def test_what_an_earlier_run_left_is_discarded(tmp_path: Path):
+    config = RunConfig(report=str(tmp_path / "measured.json"))
+    other = tmp_path / "result.json"
+    for path in (Began.path(config), Path(config.report), other):
+        path.write_text("{}")
+    for _ in range(2):
+        discard_previous(config)
+        assert Began.load(config) is None
+        assert not Path(config.report).exists()
+    assert other.exists()

@@ -1,8 +1,11 @@
 """Scenarios have users that exist and a cap that suffices, and a run's settings change them."""
 
+import os
+
 import pytest
 
 from load.behaviours import USER_KINDS, expected_s
+from load.figures import WINDOW_S
 from load.run_config import InvalidRunConfig, RunConfig
 from load.scenarios import SCENARIOS, scenario_of
 
@@ -43,3 +46,33 @@ def test_without_an_emulator_nobody_speaks_directly():
 def test_a_setting_that_makes_no_sense_names_its_variable(config: RunConfig, says: str):
     with pytest.raises(InvalidRunConfig, match=says):
         scenario_of(config, expected_s)
+
+
+def test_the_callers_of_a_morning_come_and_go():
+    curve = SCENARIOS["arrivals"].curve()
+    assert (curve.rate(0.0), curve.rate(curve.seconds)) == (0.0, 0.0)
+    assert curve.peak == curve.rate(curve.seconds * 0.6) == SCENARIOS["arrivals"].rate
+
+
+_TWO_KEYS = os.pathsep.join(("a", "b"))
+
+
+@pytest.mark.parametrize(("seconds", "length_s"), [(10, 5), (30, 5), (120, 10), (240, 20), (3600, 300)])
+def test_a_neighbour_comes_in_every_other_window_and_never_in_the_first(seconds: float, length_s: float):
+    config = RunConfig(scenario="two-tenants", key_files=_TWO_KEYS, seconds=float(seconds))
+    scenario = scenario_of(config, expected_s)
+    windows = scenario.windows()
+    assert [from_s for from_s, _ in windows] == [length_s * k for k in range(1, int(seconds / length_s), 2)]
+    assert {to_s - from_s for from_s, to_s in windows} == {length_s}
+    assert all(from_s % WINDOW_S == 0 and to_s <= seconds for from_s, to_s in windows)
+    assert {arrival.user for arrival in scenario.arrivals(seed=1)} == {"Quiet"}
+
+
+def test_without_a_neighbour_there_are_no_windows():
+    assert SCENARIOS["ci"].windows() == []
+
+
+@pytest.mark.parametrize("files", ["", "one", "one" + os.pathsep])
+def test_two_tenants_need_two_keys(files: str):
+    with pytest.raises(InvalidRunConfig, match="LOAD_KEY_FILES must name the keys of two tenants"):
+        scenario_of(RunConfig(scenario="two-tenants", key_files=files), expected_s)

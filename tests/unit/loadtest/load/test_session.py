@@ -63,3 +63,11 @@ async def test_a_sleep_that_is_cancelled_leaves_no_timer_behind():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_the_texts_of_the_target_are_escaped_and_bounded():
+    failure = Failure("\x1b[2J\u202e" + "R" * 500, "no\nforged" + "x" * 5000)
+    assert failure.reason.startswith(r"\x1b[2J\u202eRRR")
+    assert str(failure).startswith(r"no\nforged")
+    assert len(failure.reason) < 200
+    assert len(str(failure)) < 2000

@@ -93,3 +93,10 @@ def test_the_chunk_that_completes_a_packet_is_found(size: int, packet: int):
     index = delivery.covered(packet)
     assert index == len(delivery.ends) - 1 or delivery.ends[index] >= packet
     assert index == 0 or delivery.ends[index - 1] < packet
+
+
+def test_a_faster_delivery_has_the_same_chunks():
+    slow = real_time(48_000, chunk_ms=100)
+    fast = slow.faster(20.0)
+    assert fast.ends == slow.ends
+    assert fast.dues[-1] == pytest.approx(slow.dues[-1] / 20)

@@ -18,6 +18,7 @@ from liveavatar_gateway.core.errors import (
 from liveavatar_gateway.rpc.interceptors.audit import AuditInterceptor, audited, note_refusal
 from liveavatar_gateway.rpc.interceptors.authentication import set_current_call
 from liveavatar_gateway.rpc.peer import networks
+from liveavatar_gateway.telemetry.line_rate import LineRate
 
 CREATE = "liveavatar.gateway.v1.SessionService/CreateSession"
 FULL = CapacityExhausted("full", scope="tenant", retry_after_s=1.0)
@@ -61,7 +62,7 @@ async def call(log, behaviour, *, method=CREATE, trusted="10.0.0.0/8"):
     async def continuation(_details):
         return grpc.stream_unary_rpc_method_handler(behaviour)
 
-    interceptor = AuditInterceptor(log, networks(trusted))
+    interceptor = AuditInterceptor(LineRate(log.write), networks(trusted))
     handler = await interceptor.intercept_service(continuation, SimpleNamespace(method=f"/{method}"))
     return await asyncio.create_task(handler.stream_unary(None, Context()))
 

@@ -1,6 +1,8 @@
 """Authentication of a call: refused before its body, or handled for its principal."""
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
 
 import grpc
@@ -154,3 +156,27 @@ async def test_the_names_of_a_certificate_reach_the_authenticator():
 )
 def test_names_keep_their_kinds(auth_context, names):
     assert certificate_names(auth_context) == names
+
+
+@pytest.mark.parametrize(("who", "is_refused"), [("open", False), ("watch", True)])
+async def test_a_call_that_is_over_leaves_nothing_to_the_garbage_collector(who, is_refused):
+    call = await behaviour_of(CREATE, tenant)
+    refused = []
+
+    async def run():
+        try:
+            await call(Body(), Context([("who", who)]))
+        except RoleMissing:
+            refused.append(who)
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(run())
+        alive = weakref.ref(task)
+        await asyncio.wait({task})
+        assert bool(refused) == is_refused
+        del task
+        await asyncio.sleep(0)
+        assert alive() is None
+    finally:
+        gc.enable()

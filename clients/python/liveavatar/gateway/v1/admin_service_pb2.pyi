@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from liveavatar.gateway.v1 import session_pb2 as _session_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AccountState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccountStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccountState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCOUNT_STATE_UNSPECIFIED: _AccountState.ValueType  # 0
+    """Not set."""
+    ACCOUNT_STATE_ACTIVE: _AccountState.ValueType  # 1
+    """It starts sessions."""
+    ACCOUNT_STATE_PAUSED: _AccountState.ValueType  # 2
+    """It starts none for the time being, by `PauseAccount` or by the file of accounts."""
+    ACCOUNT_STATE_DRAINING: _AccountState.ValueType  # 3
+    """It starts none, and its sessions end in peace or at a deadline, by `DrainAccount`."""
+    ACCOUNT_STATE_RETIRED: _AccountState.ValueType  # 4
+    """It starts none any more: the file of accounts says so, or has it no longer."""
+
+class AccountState(_AccountState, metaclass=_AccountStateEnumTypeWrapper):
+    """Decision of the operators about an account."""
+
+ACCOUNT_STATE_UNSPECIFIED: AccountState.ValueType  # 0
+"""Not set."""
+ACCOUNT_STATE_ACTIVE: AccountState.ValueType  # 1
+"""It starts sessions."""
+ACCOUNT_STATE_PAUSED: AccountState.ValueType  # 2
+"""It starts none for the time being, by `PauseAccount` or by the file of accounts."""
+ACCOUNT_STATE_DRAINING: AccountState.ValueType  # 3
+"""It starts none, and its sessions end in peace or at a deadline, by `DrainAccount`."""
+ACCOUNT_STATE_RETIRED: AccountState.ValueType  # 4
+"""It starts none any more: the file of accounts says so, or has it no longer."""
+Global___AccountState: _TypeAlias = AccountState  # noqa: Y015
+
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """Not set."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """Sessions may start."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """None may start, after failures in a row."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """A single start is on trial."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """State of the circuit breaker of an account."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""Not set."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""Sessions may start."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""None may start, after failures in a row."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""A single start is on trial."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 @_typing.final
 class DrainRequest(_message.Message):
@@ -200,7 +261,7 @@ class ListOwnedSessionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most sessions to return, 1 to 500. Default 100."""
+    """Most sessions to return, 1 to 500. Default 100. A page also ends after 256 KiB."""
     page_token: _builtins.str
     """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD for another value."""
     def __init__(
@@ -349,7 +410,7 @@ class GetUsageRequest(_message.Message):
     last_day: _builtins.str
     """Last day in UTC, included. Default: today."""
     page_size: _builtins.int
-    """Most rows to return, 1 to 500. Default 100."""
+    """Most rows to return, 1 to 500. Default 100. A page also ends after 256 KiB."""
     page_token: _builtins.str
     """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD for another value."""
     def __init__(
@@ -446,3 +507,538 @@ class UsageRow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015
+
+@_typing.final
+class GetPoolRequest(_message.Message):
+    """Request for the pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPoolRequest: _TypeAlias = GetPoolRequest  # noqa: Y015
+
+@_typing.final
+class GetPoolResponse(_message.Message):
+    """The pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    WARM_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    OTHER_TENANT_COUNT_FIELD_NUMBER: _builtins.int
+    BLOCKED_FOR_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    waiting_count: _builtins.int
+    """Number of callers that wait for a permit, of all tenants."""
+    other_tenant_count: _builtins.int
+    """Number of tenants that are left out of `tenants`."""
+    owner: _builtins.str
+    """Name of the process that answers."""
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolAccount]:
+        """By name."""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolTenant]:
+        """Tenants with sessions, with waiting callers, or with a share in the file of tenants; those that wait longest come
+        first, at most 1000.
+        """
+
+    @_builtins.property
+    def warm(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarmSessions]:
+        """Warm sessions by profile and account."""
+
+    @_builtins.property
+    def blocked_for(self) -> _duration_pb2.Duration:
+        """Time for which no permit is granted, because the registry lost some. Unset in general."""
+
+    def __init__(
+        self,
+        *,
+        accounts: _abc.Iterable[Global___PoolAccount] | None = ...,
+        tenants: _abc.Iterable[Global___PoolTenant] | None = ...,
+        warm: _abc.Iterable[Global___WarmSessions] | None = ...,
+        waiting_count: _builtins.int = ...,
+        other_tenant_count: _builtins.int = ...,
+        blocked_for: _duration_pb2.Duration | None = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_for", b"blocked_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "blocked_for", b"blocked_for", "other_tenant_count", b"other_tenant_count", "owner", b"owner", "tenants", b"tenants", "waiting_count", b"waiting_count", "warm", b"warm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPoolResponse: _TypeAlias = GetPoolResponse  # noqa: Y015
+
+@_typing.final
+class PoolAccount(_message.Message):
+    """LiveAvatar account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DRAIN_LEFT_FIELD_NUMBER: _builtins.int
+    CONFIGURED_LIMIT_FIELD_NUMBER: _builtins.int
+    SET_LIMIT_FIELD_NUMBER: _builtins.int
+    LEARNED_LIMIT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_LIMIT_FIELD_NUMBER: _builtins.int
+    HELD_COUNT_FIELD_NUMBER: _builtins.int
+    SETTLING_COUNT_FIELD_NUMBER: _builtins.int
+    SUSPECT_COUNT_FIELD_NUMBER: _builtins.int
+    WARM_COUNT_FIELD_NUMBER: _builtins.int
+    FOREIGN_SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_FIELD_NUMBER: _builtins.int
+    RETRY_IN_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_REMAINING_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the file of accounts; "default" for the only account of a gateway without one."""
+    state: Global___AccountState.ValueType
+    """Decision of the operators."""
+    configured_limit: _builtins.int
+    """Limit of the file or of `GATEWAY_MAX_SESSIONS`."""
+    set_limit: _builtins.int
+    """Limit that `SetAccountLimit` set in its place."""
+    learned_limit: _builtins.int
+    """Limit that refusals of LiveAvatar (code 4032) have taught, while it is the lowest; it grows by one each minute."""
+    effective_limit: _builtins.int
+    """Number of sessions that may run now: the lowest of these limits without sessions of other programs, and 0 while the
+    account starts none.
+    """
+    held_count: _builtins.int
+    """Permits of sessions that start or run."""
+    settling_count: _builtins.int
+    """Permits whose sessions have ended, and which LiveAvatar frees a little later."""
+    suspect_count: _builtins.int
+    """Permits of dead processes, until their sessions are stopped or gone from LiveAvatar's list."""
+    warm_count: _builtins.int
+    """Permits of warm and prepared sessions, which are in `held_count` too."""
+    foreign_session_count: _builtins.int
+    """Sessions of other programs on the account."""
+    set_aside: _builtins.str
+    """Cause for which this process starts no session on the account now: "key_refused", "no_credits", "breaker_open",
+    "rate_limited", "paused", "draining" or "retired". Empty without one.
+    """
+    breaker: Global___BreakerState.ValueType
+    """State of the circuit breaker of this process."""
+    last_error: _builtins.str
+    """Message of the last failure of the account; empty after a session has started."""
+    credits: _builtins.float
+    """Balance as last read; unset before, and if LiveAvatar reports none."""
+    rate_limit: _builtins.int
+    """Calls that LiveAvatar accepts in a window, and how many are left; unset before LiveAvatar reports them."""
+    rate_remaining: _builtins.int
+    """Calls that are left in the present window."""
+    cost: _builtins.float
+    """Relative price of a minute: cheaper accounts are used first."""
+    @_builtins.property
+    def drain_left(self) -> _duration_pb2.Duration:
+        """Time until the end of the sessions of a draining account. Unset without a deadline."""
+
+    @_builtins.property
+    def retry_in(self) -> _duration_pb2.Duration:
+        """Time after which the cause may be over; unset if only an operator can end it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___AccountState.ValueType = ...,
+        drain_left: _duration_pb2.Duration | None = ...,
+        configured_limit: _builtins.int = ...,
+        set_limit: _builtins.int | None = ...,
+        learned_limit: _builtins.int | None = ...,
+        effective_limit: _builtins.int = ...,
+        held_count: _builtins.int = ...,
+        settling_count: _builtins.int = ...,
+        suspect_count: _builtins.int = ...,
+        warm_count: _builtins.int = ...,
+        foreign_session_count: _builtins.int = ...,
+        set_aside: _builtins.str = ...,
+        retry_in: _duration_pb2.Duration | None = ...,
+        breaker: Global___BreakerState.ValueType = ...,
+        last_error: _builtins.str = ...,
+        credits: _builtins.float | None = ...,
+        rate_limit: _builtins.int | None = ...,
+        rate_remaining: _builtins.int | None = ...,
+        cost: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credits", b"_credits", "_learned_limit", b"_learned_limit", "_rate_limit", b"_rate_limit", "_rate_remaining", b"_rate_remaining", "_set_limit", b"_set_limit", "credits", b"credits", "drain_left", b"drain_left", "learned_limit", b"learned_limit", "rate_limit", b"rate_limit", "rate_remaining", b"rate_remaining", "retry_in", b"retry_in", "set_limit", b"set_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credits", b"_credits", "_learned_limit", b"_learned_limit", "_rate_limit", b"_rate_limit", "_rate_remaining", b"_rate_remaining", "_set_limit", b"_set_limit", "breaker", b"breaker", "configured_limit", b"configured_limit", "cost", b"cost", "credits", b"credits", "drain_left", b"drain_left", "effective_limit", b"effective_limit", "foreign_session_count", b"foreign_session_count", "held_count", b"held_count", "last_error", b"last_error", "learned_limit", b"learned_limit", "name", b"name", "rate_limit", b"rate_limit", "rate_remaining", b"rate_remaining", "retry_in", b"retry_in", "set_aside", b"set_aside", "set_limit", b"set_limit", "settling_count", b"settling_count", "state", b"state", "suspect_count", b"suspect_count", "warm_count", b"warm_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__credits: _TypeAlias = _typing.Literal["credits"]  # noqa: Y015
+    _WhichOneofArgType__credits: _TypeAlias = _typing.Literal["_credits", b"_credits"]  # noqa: Y015
+    _WhichOneofReturnType__learned_limit: _TypeAlias = _typing.Literal["learned_limit"]  # noqa: Y015
+    _WhichOneofArgType__learned_limit: _TypeAlias = _typing.Literal["_learned_limit", b"_learned_limit"]  # noqa: Y015
+    _WhichOneofReturnType__rate_limit: _TypeAlias = _typing.Literal["rate_limit"]  # noqa: Y015
+    _WhichOneofArgType__rate_limit: _TypeAlias = _typing.Literal["_rate_limit", b"_rate_limit"]  # noqa: Y015
+    _WhichOneofReturnType__rate_remaining: _TypeAlias = _typing.Literal["rate_remaining"]  # noqa: Y015
+    _WhichOneofArgType__rate_remaining: _TypeAlias = _typing.Literal["_rate_remaining", b"_rate_remaining"]  # noqa: Y015
+    _WhichOneofReturnType__set_limit: _TypeAlias = _typing.Literal["set_limit"]  # noqa: Y015
+    _WhichOneofArgType__set_limit: _TypeAlias = _typing.Literal["_set_limit", b"_set_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credits) -> _WhichOneofReturnType__credits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learned_limit) -> _WhichOneofReturnType__learned_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_limit) -> _WhichOneofReturnType__rate_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_remaining) -> _WhichOneofReturnType__rate_remaining | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__set_limit) -> _WhichOneofReturnType__set_limit | None: ...
+
+Global___PoolAccount: _TypeAlias = PoolAccount  # noqa: Y015
+
+@_typing.final
+class PoolTenant(_message.Message):
+    """Tenant in the pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    CEILING_FIELD_NUMBER: _builtins.int
+    USED_PERMIT_COUNT_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name; empty for anonymous callers."""
+    weight: _builtins.float
+    """Relative share of the slot-seconds while others wait too."""
+    reserved: _builtins.int
+    """Permits that are kept for the tenant."""
+    ceiling: _builtins.int
+    """Most permits of the tenant; unset for no limit."""
+    used_permit_count: _builtins.int
+    """Permits of its sessions."""
+    waiting_count: _builtins.int
+    """Number of its callers that wait for a permit."""
+    @_builtins.property
+    def longest_wait(self) -> _duration_pb2.Duration:
+        """Time for which the first of them has waited; unset when none waits."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        reserved: _builtins.int = ...,
+        ceiling: _builtins.int | None = ...,
+        used_permit_count: _builtins.int = ...,
+        waiting_count: _builtins.int = ...,
+        longest_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ceiling", b"_ceiling", "ceiling", b"ceiling", "longest_wait", b"longest_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling", b"_ceiling", "ceiling", b"ceiling", "longest_wait", b"longest_wait", "name", b"name", "reserved", b"reserved", "used_permit_count", b"used_permit_count", "waiting_count", b"waiting_count", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ceiling: _TypeAlias = _typing.Literal["ceiling"]  # noqa: Y015
+    _WhichOneofArgType__ceiling: _TypeAlias = _typing.Literal["_ceiling", b"_ceiling"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ceiling) -> _WhichOneofReturnType__ceiling | None: ...
+
+Global___PoolTenant: _TypeAlias = PoolTenant  # noqa: Y015
+
+@_typing.final
+class WarmSessions(_message.Message):
+    """Warm sessions of a profile on an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    WARM_COUNT_FIELD_NUMBER: _builtins.int
+    RESERVED_COUNT_FIELD_NUMBER: _builtins.int
+    profile: _builtins.str
+    """Name of the profile; empty for prepared sessions without one."""
+    account: _builtins.str
+    """Name of the account."""
+    warm_count: _builtins.int
+    """Sessions that start or wait for a caller."""
+    reserved_count: _builtins.int
+    """Sessions that `PrepareSession` prepared for a caller who has not taken them."""
+    def __init__(
+        self,
+        *,
+        profile: _builtins.str = ...,
+        account: _builtins.str = ...,
+        warm_count: _builtins.int = ...,
+        reserved_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "profile", b"profile", "reserved_count", b"reserved_count", "warm_count", b"warm_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmSessions: _TypeAlias = WarmSessions  # noqa: Y015
+
+@_typing.final
+class PauseAccountRequest(_message.Message):
+    """Request to pause an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. Name of the account. ACCOUNT_NOT_FOUND when unknown."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseAccountRequest: _TypeAlias = PauseAccountRequest  # noqa: Y015
+
+@_typing.final
+class PauseAccountResponse(_message.Message):
+    """The account is paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___PoolAccount:
+        """The account now."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___PoolAccount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseAccountResponse: _TypeAlias = PauseAccountResponse  # noqa: Y015
+
+@_typing.final
+class ResumeAccountRequest(_message.Message):
+    """Request to resume an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. Name of the account. ACCOUNT_NOT_FOUND when unknown."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeAccountRequest: _TypeAlias = ResumeAccountRequest  # noqa: Y015
+
+@_typing.final
+class ResumeAccountResponse(_message.Message):
+    """The account grants permits again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    WAS_STOPPED_FIELD_NUMBER: _builtins.int
+    was_stopped: _builtins.bool
+    """True when it was paused or draining."""
+    @_builtins.property
+    def account(self) -> Global___PoolAccount:
+        """The account now."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___PoolAccount | None = ...,
+        was_stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "was_stopped", b"was_stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeAccountResponse: _TypeAlias = ResumeAccountResponse  # noqa: Y015
+
+@_typing.final
+class DrainAccountRequest(_message.Message):
+    """Request to drain an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. Name of the account. ACCOUNT_NOT_FOUND when unknown."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """Time until the remaining sessions are ended, 0 s to 24 h. Default: they end by themselves."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        grace: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "grace", b"grace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainAccountRequest: _TypeAlias = DrainAccountRequest  # noqa: Y015
+
+@_typing.final
+class DrainAccountResponse(_message.Message):
+    """The drain has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___PoolAccount:
+        """The account now; it is empty once it has no permits in use."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___PoolAccount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainAccountResponse: _TypeAlias = DrainAccountResponse  # noqa: Y015
+
+@_typing.final
+class SetAccountLimitRequest(_message.Message):
+    """Request to change the limit of an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. Name of the account. ACCOUNT_NOT_FOUND when unknown."""
+    limit: _builtins.int
+    """Concurrent sessions, 1 to 10000. Default: the configured limit again."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "account", b"account", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___SetAccountLimitRequest: _TypeAlias = SetAccountLimitRequest  # noqa: Y015
+
+@_typing.final
+class SetAccountLimitResponse(_message.Message):
+    """The limit has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___PoolAccount:
+        """The account now."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___PoolAccount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAccountLimitResponse: _TypeAlias = SetAccountLimitResponse  # noqa: Y015
+
+@_typing.final
+class ReloadPoolRequest(_message.Message):
+    """Request to read the files of the pool again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadPoolRequest: _TypeAlias = ReloadPoolRequest  # noqa: Y015
+
+@_typing.final
+class ReloadPoolResponse(_message.Message):
+    """The files were read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    RETRIED_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Contents that changed, such as "file of accounts"."""
+
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Contents whose files cannot be used, with the cause; the former contents stay in use."""
+
+    @_builtins.property
+    def retried_accounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the accounts whose refused keys are tried again."""
+
+    def __init__(
+        self,
+        *,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        failed: _abc.Iterable[_builtins.str] | None = ...,
+        retried_accounts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "failed", b"failed", "retried_accounts", b"retried_accounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadPoolResponse: _TypeAlias = ReloadPoolResponse  # noqa: Y015

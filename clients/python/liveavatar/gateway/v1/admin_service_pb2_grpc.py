@@ -66,6 +66,36 @@ class AdminServiceStub(object):
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.GetPool = channel.unary_unary(
+                '/liveavatar.gateway.v1.AdminService/GetPool',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetPoolRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetPoolResponse.FromString,
+                _registered_method=True)
+        self.PauseAccount = channel.unary_unary(
+                '/liveavatar.gateway.v1.AdminService/PauseAccount',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.PauseAccountRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.PauseAccountResponse.FromString,
+                _registered_method=True)
+        self.ResumeAccount = channel.unary_unary(
+                '/liveavatar.gateway.v1.AdminService/ResumeAccount',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ResumeAccountRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ResumeAccountResponse.FromString,
+                _registered_method=True)
+        self.DrainAccount = channel.unary_unary(
+                '/liveavatar.gateway.v1.AdminService/DrainAccount',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.DrainAccountRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.DrainAccountResponse.FromString,
+                _registered_method=True)
+        self.SetAccountLimit = channel.unary_unary(
+                '/liveavatar.gateway.v1.AdminService/SetAccountLimit',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.SetAccountLimitRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.SetAccountLimitResponse.FromString,
+                _registered_method=True)
+        self.ReloadPool = channel.unary_unary(
+                '/liveavatar.gateway.v1.AdminService/ReloadPool',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ReloadPoolRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ReloadPoolResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -120,6 +150,58 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPool(self, request, context):
+        """Returns the pool: accounts, waiting callers and shares of tenants, and warm sessions. Limits, permits, waiting callers
+        and warm sessions are those of all processes on the registry; health, credits and rate limits of accounts are as this
+        process sees them. REGISTRY_UNAVAILABLE when the registry cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseAccount(self, request, context):
+        """Lets no process on the registry start another session on an account. Its sessions continue, and callers that have no
+        other account wait in the queue for `ResumeAccount`, as after PAUSE of pgbouncer. Holds until `ResumeAccount`, with a
+        registry in a file over restarts too. ACCOUNT_NOT_FOUND when unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAccount(self, request, context):
+        """Ends a pause or a drain of an account: all processes start sessions on it again. Does not undo `state` in the file of
+        accounts. ACCOUNT_NOT_FOUND when unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainAccount(self, request, context):
+        """Empties an account: no process starts another session on it, callers use other accounts or are refused, and sessions
+        end in peace, with `grace` at the deadline at the latest, as DRAINED. Holds like a pause, until `ResumeAccount`. A
+        second call sets a new deadline. ACCOUNT_NOT_FOUND when unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAccountLimit(self, request, context):
+        """Changes the limit of concurrent sessions of an account for all processes on the registry, with a registry in a file
+        over restarts too, until another call. A limit that refusals had taught is forgotten. Sessions above a lower limit
+        continue. ACCOUNT_NOT_FOUND when unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReloadPool(self, request, context):
+        """Reads the file of accounts and the files of keys again, as SIGHUP does, and tries keys again that LiveAvatar has
+        refused. For this process alone; others find a changed file of accounts by themselves within a few seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -152,6 +234,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetUsage,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'GetPool': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPool,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetPoolRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetPoolResponse.SerializeToString,
+            ),
+            'PauseAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseAccount,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.PauseAccountRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.PauseAccountResponse.SerializeToString,
+            ),
+            'ResumeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAccount,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ResumeAccountRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ResumeAccountResponse.SerializeToString,
+            ),
+            'DrainAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainAccount,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.DrainAccountRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.DrainAccountResponse.SerializeToString,
+            ),
+            'SetAccountLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAccountLimit,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.SetAccountLimitRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.SetAccountLimitResponse.SerializeToString,
+            ),
+            'ReloadPool': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadPool,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ReloadPoolRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ReloadPoolResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -318,6 +430,168 @@ class AdminService(object):
             '/liveavatar.gateway.v1.AdminService/GetUsage',
             liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.AdminService/GetPool',
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetPoolRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.GetPoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.AdminService/PauseAccount',
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.PauseAccountRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.PauseAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.AdminService/ResumeAccount',
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ResumeAccountRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ResumeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.AdminService/DrainAccount',
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.DrainAccountRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.DrainAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAccountLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.AdminService/SetAccountLimit',
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.SetAccountLimitRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.SetAccountLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadPool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.AdminService/ReloadPool',
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ReloadPoolRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_admin__service__pb2.ReloadPoolResponse.FromString,
             options,
             channel_credentials,
             insecure,

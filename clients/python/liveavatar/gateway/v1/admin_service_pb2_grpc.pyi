@@ -55,6 +55,34 @@ class AdminServiceStub:
     """Lists usage of all processes that share the registry, by day, tenant and label, in that order. Usage is kept for 400
     days, also after its sessions are deleted. REGISTRY_UNAVAILABLE when it cannot be read.
     """
+    GetPool: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetPoolRequest, _admin_service_pb2.GetPoolResponse]
+    """Returns the pool: accounts, waiting callers and shares of tenants, and warm sessions. Limits, permits, waiting callers
+    and warm sessions are those of all processes on the registry; health, credits and rate limits of accounts are as this
+    process sees them. REGISTRY_UNAVAILABLE when the registry cannot be read.
+    """
+    PauseAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PauseAccountRequest, _admin_service_pb2.PauseAccountResponse]
+    """Lets no process on the registry start another session on an account. Its sessions continue, and callers that have no
+    other account wait in the queue for `ResumeAccount`, as after PAUSE of pgbouncer. Holds until `ResumeAccount`, with a
+    registry in a file over restarts too. ACCOUNT_NOT_FOUND when unknown.
+    """
+    ResumeAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeAccountRequest, _admin_service_pb2.ResumeAccountResponse]
+    """Ends a pause or a drain of an account: all processes start sessions on it again. Does not undo `state` in the file of
+    accounts. ACCOUNT_NOT_FOUND when unknown.
+    """
+    DrainAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainAccountRequest, _admin_service_pb2.DrainAccountResponse]
+    """Empties an account: no process starts another session on it, callers use other accounts or are refused, and sessions
+    end in peace, with `grace` at the deadline at the latest, as DRAINED. Holds like a pause, until `ResumeAccount`. A
+    second call sets a new deadline. ACCOUNT_NOT_FOUND when unknown.
+    """
+    SetAccountLimit: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetAccountLimitRequest, _admin_service_pb2.SetAccountLimitResponse]
+    """Changes the limit of concurrent sessions of an account for all processes on the registry, with a registry in a file
+    over restarts too, until another call. A limit that refusals had taught is forgotten. Sessions above a lower limit
+    continue. ACCOUNT_NOT_FOUND when unknown.
+    """
+    ReloadPool: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadPoolRequest, _admin_service_pb2.ReloadPoolResponse]
+    """Reads the file of accounts and the files of keys again, as SIGHUP does, and tries keys again that LiveAvatar has
+    refused. For this process alone; others find a changed file of accounts by themselves within a few seconds.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -82,6 +110,34 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetUsage: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetUsageRequest, _admin_service_pb2.GetUsageResponse]  # type: ignore[assignment]
     """Lists usage of all processes that share the registry, by day, tenant and label, in that order. Usage is kept for 400
     days, also after its sessions are deleted. REGISTRY_UNAVAILABLE when it cannot be read.
+    """
+    GetPool: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetPoolRequest, _admin_service_pb2.GetPoolResponse]  # type: ignore[assignment]
+    """Returns the pool: accounts, waiting callers and shares of tenants, and warm sessions. Limits, permits, waiting callers
+    and warm sessions are those of all processes on the registry; health, credits and rate limits of accounts are as this
+    process sees them. REGISTRY_UNAVAILABLE when the registry cannot be read.
+    """
+    PauseAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PauseAccountRequest, _admin_service_pb2.PauseAccountResponse]  # type: ignore[assignment]
+    """Lets no process on the registry start another session on an account. Its sessions continue, and callers that have no
+    other account wait in the queue for `ResumeAccount`, as after PAUSE of pgbouncer. Holds until `ResumeAccount`, with a
+    registry in a file over restarts too. ACCOUNT_NOT_FOUND when unknown.
+    """
+    ResumeAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeAccountRequest, _admin_service_pb2.ResumeAccountResponse]  # type: ignore[assignment]
+    """Ends a pause or a drain of an account: all processes start sessions on it again. Does not undo `state` in the file of
+    accounts. ACCOUNT_NOT_FOUND when unknown.
+    """
+    DrainAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainAccountRequest, _admin_service_pb2.DrainAccountResponse]  # type: ignore[assignment]
+    """Empties an account: no process starts another session on it, callers use other accounts or are refused, and sessions
+    end in peace, with `grace` at the deadline at the latest, as DRAINED. Holds like a pause, until `ResumeAccount`. A
+    second call sets a new deadline. ACCOUNT_NOT_FOUND when unknown.
+    """
+    SetAccountLimit: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetAccountLimitRequest, _admin_service_pb2.SetAccountLimitResponse]  # type: ignore[assignment]
+    """Changes the limit of concurrent sessions of an account for all processes on the registry, with a registry in a file
+    over restarts too, until another call. A limit that refusals had taught is forgotten. Sessions above a lower limit
+    continue. ACCOUNT_NOT_FOUND when unknown.
+    """
+    ReloadPool: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadPoolRequest, _admin_service_pb2.ReloadPoolResponse]  # type: ignore[assignment]
+    """Reads the file of accounts and the files of keys again, as SIGHUP does, and tries keys again that LiveAvatar has
+    refused. For this process alone; others find a changed file of accounts by themselves within a few seconds.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,6 +199,70 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.GetUsageResponse, _abc.Awaitable[_admin_service_pb2.GetUsageResponse]]:
         """Lists usage of all processes that share the registry, by day, tenant and label, in that order. Usage is kept for 400
         days, also after its sessions are deleted. REGISTRY_UNAVAILABLE when it cannot be read.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPool(
+        self,
+        request: _admin_service_pb2.GetPoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetPoolResponse, _abc.Awaitable[_admin_service_pb2.GetPoolResponse]]:
+        """Returns the pool: accounts, waiting callers and shares of tenants, and warm sessions. Limits, permits, waiting callers
+        and warm sessions are those of all processes on the registry; health, credits and rate limits of accounts are as this
+        process sees them. REGISTRY_UNAVAILABLE when the registry cannot be read.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseAccount(
+        self,
+        request: _admin_service_pb2.PauseAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.PauseAccountResponse, _abc.Awaitable[_admin_service_pb2.PauseAccountResponse]]:
+        """Lets no process on the registry start another session on an account. Its sessions continue, and callers that have no
+        other account wait in the queue for `ResumeAccount`, as after PAUSE of pgbouncer. Holds until `ResumeAccount`, with a
+        registry in a file over restarts too. ACCOUNT_NOT_FOUND when unknown.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeAccount(
+        self,
+        request: _admin_service_pb2.ResumeAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResumeAccountResponse, _abc.Awaitable[_admin_service_pb2.ResumeAccountResponse]]:
+        """Ends a pause or a drain of an account: all processes start sessions on it again. Does not undo `state` in the file of
+        accounts. ACCOUNT_NOT_FOUND when unknown.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainAccount(
+        self,
+        request: _admin_service_pb2.DrainAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DrainAccountResponse, _abc.Awaitable[_admin_service_pb2.DrainAccountResponse]]:
+        """Empties an account: no process starts another session on it, callers use other accounts or are refused, and sessions
+        end in peace, with `grace` at the deadline at the latest, as DRAINED. Holds like a pause, until `ResumeAccount`. A
+        second call sets a new deadline. ACCOUNT_NOT_FOUND when unknown.
+        """
+
+    @_abc_1.abstractmethod
+    def SetAccountLimit(
+        self,
+        request: _admin_service_pb2.SetAccountLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetAccountLimitResponse, _abc.Awaitable[_admin_service_pb2.SetAccountLimitResponse]]:
+        """Changes the limit of concurrent sessions of an account for all processes on the registry, with a registry in a file
+        over restarts too, until another call. A limit that refusals had taught is forgotten. Sessions above a lower limit
+        continue. ACCOUNT_NOT_FOUND when unknown.
+        """
+
+    @_abc_1.abstractmethod
+    def ReloadPool(
+        self,
+        request: _admin_service_pb2.ReloadPoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ReloadPoolResponse, _abc.Awaitable[_admin_service_pb2.ReloadPoolResponse]]:
+        """Reads the file of accounts and the files of keys again, as SIGHUP does, and tries keys again that LiveAvatar has
+        refused. For this process alone; others find a changed file of accounts by themselves within a few seconds.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -132,6 +132,30 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended
     for this reason.
     """
+    ERROR_REASON_UPSTREAM_ADDRESS_REFUSED: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar named an address, `metadata.address`, that the gateway does not
+    use; `metadata.cause` says why. The session is being stopped. The operator must look into it.
+    """
+    ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 47
+    """INVALID_ARGUMENT + BadRequest. A message is above `metadata.limit_bytes`: 64 KiB, except for audio."""
+    ERROR_REASON_ANSWERS_UNREAD: _ErrorReason.ValueType  # 48
+    """DEADLINE_EXCEEDED. The caller did not read an answer within `metadata.timeout_s`. The session of a stream lives for
+    `detach_grace`: resume it. Over a slow network, ask for a smaller `page_size` of a list.
+    """
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 49
+    """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The gateway process has too many calls or bytes of unread answers at
+    once; `metadata.scope` names the limit: "calls", "watches", "health_calls" or "answer_bytes".
+    """
+    ERROR_REASON_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 55
+    """NOT_FOUND + ResourceInfo. The gateway has no LiveAvatar account `metadata.account`; `GetPool` lists the accounts."""
+    ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 51
+    """NOT_FOUND + ResourceInfo. No reservation of that id: it has expired, was taken, or belongs to another tenant. Open the
+    session without it.
+    """
+    ERROR_REASON_RESERVATION_MISMATCH: _ErrorReason.ValueType  # 52
+    """INVALID_ARGUMENT + BadRequest. The spec asks for another avatar, video or sandbox than the reservation, or for a room
+    of its own; the reservation stays.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -250,5 +274,29 @@ ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 45
 """RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The tenant has spent its budget of billed minutes of the hour, day or
 month `metadata.period`, in UTC; `metadata.until` is the end of the period. Also the error of a session that ended
 for this reason.
+"""
+ERROR_REASON_UPSTREAM_ADDRESS_REFUSED: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION + PreconditionFailure. LiveAvatar named an address, `metadata.address`, that the gateway does not
+use; `metadata.cause` says why. The session is being stopped. The operator must look into it.
+"""
+ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 47
+"""INVALID_ARGUMENT + BadRequest. A message is above `metadata.limit_bytes`: 64 KiB, except for audio."""
+ERROR_REASON_ANSWERS_UNREAD: ErrorReason.ValueType  # 48
+"""DEADLINE_EXCEEDED. The caller did not read an answer within `metadata.timeout_s`. The session of a stream lives for
+`detach_grace`: resume it. Over a slow network, ask for a smaller `page_size` of a list.
+"""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 49
+"""RESOURCE_EXHAUSTED + QuotaFailure + RetryInfo. The gateway process has too many calls or bytes of unread answers at
+once; `metadata.scope` names the limit: "calls", "watches", "health_calls" or "answer_bytes".
+"""
+ERROR_REASON_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 55
+"""NOT_FOUND + ResourceInfo. The gateway has no LiveAvatar account `metadata.account`; `GetPool` lists the accounts."""
+ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 51
+"""NOT_FOUND + ResourceInfo. No reservation of that id: it has expired, was taken, or belongs to another tenant. Open the
+session without it.
+"""
+ERROR_REASON_RESERVATION_MISMATCH: ErrorReason.ValueType  # 52
+"""INVALID_ARGUMENT + BadRequest. The spec asks for another avatar, video or sandbox than the reservation, or for a room
+of its own; the reservation stays.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -106,7 +106,9 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     END_REASON_CALLER_LOST: _EndReason.ValueType  # 2
     """No stream was attached for `detach_grace`."""
     END_REASON_IDLE: _EndReason.ValueType  # 3
-    """LiveAvatar saw no activity for too long."""
+    """The session was not used for `idle_timeout`; or LiveAvatar saw no activity for too long, and `upstream_reason`
+    holds its reason.
+    """
     END_REASON_MAX_DURATION: _EndReason.ValueType  # 4
     """The session's `max_duration` ran out."""
     END_REASON_UPSTREAM_ENDED: _EndReason.ValueType  # 5
@@ -123,6 +125,8 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """An operator ended the session, see `AdminService.EjectSession`."""
     END_REASON_TENANT_SUSPENDED: _EndReason.ValueType  # 11
     """An operator suspended or removed the tenant of the session."""
+    END_REASON_NO_VIEWERS: _EndReason.ValueType  # 12
+    """Nobody could see the avatar in `livekit_room` for `viewer_absence_timeout`."""
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Reason for the end of a session."""
@@ -134,7 +138,9 @@ END_REASON_CALLER_ENDED: EndReason.ValueType  # 1
 END_REASON_CALLER_LOST: EndReason.ValueType  # 2
 """No stream was attached for `detach_grace`."""
 END_REASON_IDLE: EndReason.ValueType  # 3
-"""LiveAvatar saw no activity for too long."""
+"""The session was not used for `idle_timeout`; or LiveAvatar saw no activity for too long, and `upstream_reason`
+holds its reason.
+"""
 END_REASON_MAX_DURATION: EndReason.ValueType  # 4
 """The session's `max_duration` ran out."""
 END_REASON_UPSTREAM_ENDED: EndReason.ValueType  # 5
@@ -151,6 +157,8 @@ END_REASON_OPERATOR: EndReason.ValueType  # 10
 """An operator ended the session, see `AdminService.EjectSession`."""
 END_REASON_TENANT_SUSPENDED: EndReason.ValueType  # 11
 """An operator suspended or removed the tenant of the session."""
+END_REASON_NO_VIEWERS: EndReason.ValueType  # 12
+"""Nobody could see the avatar in `livekit_room` for `viewer_absence_timeout`."""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _VideoQuality:
@@ -301,6 +309,8 @@ class SessionSpec(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     LIVEKIT_ROOM_FIELD_NUMBER: _builtins.int
     AUTO_ROTATE_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    VIEWER_ABSENCE_TIMEOUT_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Id of the avatar, a UUID. Required; INVALID_FIELD when empty or not a UUID."""
     sandbox: _builtins.bool
@@ -327,13 +337,31 @@ class SessionSpec(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels of the caller's choice, to select sessions by: at most 16, keys of 1 to 63 and values of at most 128
-        characters.
+        printable characters.
         """
 
     @_builtins.property
     def livekit_room(self) -> Global___LiveKitRoom:
         """Room in which the avatar appears. Default: a room that LiveAvatar creates and that ends with the session.
         INVALID_FIELD when the gateway has no LiveKit server of its own.
+        """
+
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """Time after which the session ends if nobody uses it, 1 s to 24 h, counted from READY and anew from each activity:
+        audio that is received, queued or spoken, a command, an interrupt, and a new `Attach` or `StreamAudio` stream. An
+        open stream alone, its heartbeats and watches are no activity. `expiring` announces the end, `expiry_cancelled`
+        withdraws it. Default: the session is not ended for this reason.
+        """
+
+    @_builtins.property
+    def viewer_absence_timeout(self) -> _duration_pb2.Duration:
+        """Time after which the session ends if nobody in `livekit_room` can see the avatar, 5 s to 24 h, counted from READY or
+        from the departure of the last viewer. Every participant counts that may subscribe, except avatars, agents (LiveKit's
+        kind AGENT) and ingress; recordings and phone callers count. The room is looked at every few seconds; while its
+        LiveKit server cannot be asked, no session ends. `expiring` announces the end, `expiry_cancelled` withdraws it
+        when a viewer comes. 0 s: the session is not ended for this reason. Default: the gateway's, which is 0 s unless its
+        operator sets another. INVALID_FIELD without `livekit_room`.
         """
 
     def __init__(
@@ -347,10 +375,12 @@ class SessionSpec(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         livekit_room: Global___LiveKitRoom | None = ...,
         auto_rotate: _builtins.bool = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        viewer_absence_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "video", b"video"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

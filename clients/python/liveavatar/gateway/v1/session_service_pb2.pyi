@@ -105,10 +105,15 @@ class OpenSession(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe: the same id returns the same session, or OWNER_MOVED with the address of its owner. 1 to 128
     characters of the caller's choice, preferably a UUID. Optional. REQUEST_ID_REUSED when used before with another
     spec.
+    """
+    reservation_id: _builtins.str
+    """Reservation to take, from `PrepareSession`. Optional. RESERVATION_NOT_FOUND when it is over, RESERVATION_MISMATCH when
+    it is for another avatar or video. If its avatar was lost meanwhile, the session starts without it.
     """
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:
@@ -119,10 +124,11 @@ class OpenSession(_message.Message):
         *,
         request_id: _builtins.str = ...,
         spec: _session_pb2.SessionSpec | None = ...,
+        reservation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "reservation_id", b"reservation_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,9 +305,10 @@ class AttachResponse(_message.Message):
     GO_AWAY_FIELD_NUMBER: _builtins.int
     GO_AWAY_CANCELLED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___SessionOpened:
-        """The stream is attached to the session. Always first."""
+        """The stream is attached to the session. First, except for `queue_position`."""
 
     @_builtins.property
     def event(self) -> Global___SessionEvent:
@@ -323,6 +330,12 @@ class AttachResponse(_message.Message):
     def heartbeat(self) -> _stream_pb2.Heartbeat:
         """The gateway sent nothing for `heartbeat_interval`."""
 
+    @_builtins.property
+    def queue_position(self) -> Global___QueuePosition:
+        """The caller of `open` waits for a permit. Sent before `opened`: when the wait begins, when the position changes, and
+        again after 20 s without a change. A wait that ends in vain ends the stream with CAPACITY_EXHAUSTED.
+        """
+
     def __init__(
         self,
         *,
@@ -332,16 +345,47 @@ class AttachResponse(_message.Message):
         go_away: Global___GoAway | None = ...,
         go_away_cancelled: Global___GoAwayCancelled | None = ...,
         heartbeat: _stream_pb2.Heartbeat | None = ...,
+        queue_position: Global___QueuePosition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "go_away_cancelled", b"go_away_cancelled", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "go_away_cancelled", b"go_away_cancelled", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "queue_position", b"queue_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "go_away_cancelled", b"go_away_cancelled", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "event", b"event", "go_away", b"go_away", "go_away_cancelled", b"go_away_cancelled", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "queue_position", b"queue_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away", "go_away_cancelled", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "event", "command_result", "go_away", "go_away_cancelled", "heartbeat", "queue_position"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
+
+@_typing.final
+class QueuePosition(_message.Message):
+    """Position in the queue for a permit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    EXPECTED_WAIT_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Position among all who wait on this gateway and the gateways that share its registry; 1 is served next. Callers of
+    other tenants that come later may be served before, by the weights of the tenants.
+    """
+    @_builtins.property
+    def expected_wait(self) -> _duration_pb2.Duration:
+        """Expected wait, estimated from the duration of former sessions. Unset before any session has ended."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        expected_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_wait", b"expected_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_wait", b"expected_wait", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueuePosition: _TypeAlias = QueuePosition  # noqa: Y015
 
 @_typing.final
 class SessionOpened(_message.Message):
@@ -456,6 +500,7 @@ class SessionEvent(_message.Message):
     ADOPTED_FIELD_NUMBER: _builtins.int
     ROTATED_FIELD_NUMBER: _builtins.int
     UTTERANCE_UNDERRUN_FIELD_NUMBER: _builtins.int
+    EXPIRY_CANCELLED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the event, from 1 in each session, without holes."""
     @_builtins.property
@@ -480,7 +525,7 @@ class SessionEvent(_message.Message):
 
     @_builtins.property
     def expiring(self) -> Global___SessionExpiring:
-        """The session's limit is near."""
+        """The session's limit is near, or the end of a session that nobody uses."""
 
     @_builtins.property
     def notice(self) -> Global___UpstreamNotice:
@@ -506,6 +551,10 @@ class SessionEvent(_message.Message):
     def utterance_underrun(self) -> Global___UtteranceUnderrun:
         """Audio ran out inside an utterance: the avatar is silent until more audio arrives."""
 
+    @_builtins.property
+    def expiry_cancelled(self) -> Global___SessionExpiryCancelled:
+        """The end that `expiring` announced will not come: somebody uses the session again."""
+
     def __init__(
         self,
         *,
@@ -522,12 +571,13 @@ class SessionEvent(_message.Message):
         adopted: Global___SessionAdopted | None = ...,
         rotated: Global___SessionRotated | None = ...,
         utterance_underrun: Global___UtteranceUnderrun | None = ...,
+        expiry_cancelled: Global___SessionExpiryCancelled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated", "utterance_underrun"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated", "utterance_underrun", "expiry_cancelled"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -779,27 +829,55 @@ Global___UtteranceEnded: _TypeAlias = UtteranceEnded  # noqa: Y015
 
 @_typing.final
 class SessionExpiring(_message.Message):
-    """The session's limit is near."""
+    """The session's limit is near, or the end of a session that nobody uses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _session_pb2.EndReason.ValueType
+    """Reason that the end will have: MAX_DURATION; IDLE or NO_VIEWERS, see `SessionSpec.idle_timeout` and
+    `SessionSpec.viewer_absence_timeout`, which `expiry_cancelled` may withdraw.
+    """
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """Time at which LiveAvatar ends the session."""
+        """Time of the end. An end for NO_VIEWERS comes at the first look into the room after that."""
 
     def __init__(
         self,
         *,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _session_pb2.EndReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionExpiring: _TypeAlias = SessionExpiring  # noqa: Y015
+
+@_typing.final
+class SessionExpiryCancelled(_message.Message):
+    """The end that `expiring` announced will not come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _session_pb2.EndReason.ValueType
+    """Reason of the `expiring` that is void: IDLE or NO_VIEWERS."""
+    def __init__(
+        self,
+        *,
+        reason: _session_pb2.EndReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionExpiryCancelled: _TypeAlias = SessionExpiryCancelled  # noqa: Y015
 
 @_typing.final
 class UpstreamNotice(_message.Message):
@@ -980,8 +1058,11 @@ class CreateSessionRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe, see `OpenSession.request_id`. Optional."""
+    reservation_id: _builtins.str
+    """Reservation to take, see `OpenSession.reservation_id`. Optional."""
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:
         """Properties of the session. Required."""
@@ -991,10 +1072,11 @@ class CreateSessionRequest(_message.Message):
         *,
         spec: _session_pb2.SessionSpec | None = ...,
         request_id: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "reservation_id", b"reservation_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1033,6 +1115,97 @@ class CreateSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
+
+@_typing.final
+class PrepareSessionRequest(_message.Message):
+    """Prepare a session for somebody who is about to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a retry safe: the same id returns the same reservation, or OWNER_MOVED with the address of its owner. 1 to 128
+    characters of the caller's choice, preferably a UUID. Optional. REQUEST_ID_REUSED when used before with another
+    avatar or video.
+    """
+    @_builtins.property
+    def spec(self) -> _session_pb2.SessionSpec:
+        """Properties of the session to come: avatar, video and sandbox must be the same when it is opened, everything else may
+        differ. Required. INVALID_FIELD with `livekit_room`, since an avatar cannot change its room.
+        """
+
+    @_builtins.property
+    def hold(self) -> _duration_pb2.Duration:
+        """Time for which the avatar waits to be taken, 5 s to 240 s. Default 60 s."""
+
+    def __init__(
+        self,
+        *,
+        spec: _session_pb2.SessionSpec | None = ...,
+        request_id: _builtins.str = ...,
+        hold: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareSessionRequest: _TypeAlias = PrepareSessionRequest  # noqa: Y015
+
+@_typing.final
+class PrepareSessionResponse(_message.Message):
+    """Avatar that waits for its caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """The reservation."""
+
+    def __init__(
+        self,
+        *,
+        reservation: Global___Reservation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareSessionResponse: _TypeAlias = PrepareSessionResponse  # noqa: Y015
+
+@_typing.final
+class Reservation(_message.Message):
+    """Right to take a prepared avatar, once, by any caller of the same tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id, for `OpenSession.reservation_id`."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Time at which the avatar is ended if nobody has taken it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
 
 @_typing.final
 class GetSessionRequest(_message.Message):
@@ -1111,16 +1284,18 @@ class ListSessionsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most sessions to return, 1 to 500. Default 100; higher values count as 500, INVALID_FIELD below 0."""
+    """Most sessions to return, 1 to 500. Default 100; higher values count as 500, INVALID_FIELD below 0. A page also ends
+    after 256 KiB.
+    """
     page_token: _builtins.str
     """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD for another value."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_session_pb2.SessionState.ValueType]:
-        """Only sessions in one of these states. Default: all."""
+        """Only sessions in one of these states, at most 16. Default: all."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only sessions with all of these labels. Default: all."""
+        """Only sessions with all of these labels, bounded as in `SessionSpec.labels`. Default: all."""
 
     def __init__(
         self,
@@ -1388,7 +1563,7 @@ class WatchFilter(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Sessions with all of these labels. Empty: all sessions."""
+        """Sessions with all of these labels, bounded as in `SessionSpec.labels`. Empty: all sessions."""
 
     def __init__(
         self,
@@ -1641,7 +1816,9 @@ class ListAvatarsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most avatars to return, 1 to 500. Default 100; higher values count as 500, INVALID_FIELD below 0."""
+    """Most avatars to return, 1 to 500. Default 100; higher values count as 500, INVALID_FIELD below 0. A page also ends
+    after 256 KiB.
+    """
     page_token: _builtins.str
     """`next_page_token` of the answer before. Default: from the start. INVALID_FIELD for another value. Stays valid when
     the list changes.

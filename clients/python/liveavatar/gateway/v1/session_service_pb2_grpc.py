@@ -48,6 +48,11 @@ class SessionServiceStub(object):
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateSessionRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateSessionResponse.FromString,
                 _registered_method=True)
+        self.PrepareSession = channel.unary_unary(
+                '/liveavatar.gateway.v1.SessionService/PrepareSession',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PrepareSessionRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PrepareSessionResponse.FromString,
+                _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/liveavatar.gateway.v1.SessionService/GetSession',
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.GetSessionRequest.SerializeToString,
@@ -113,6 +118,18 @@ class SessionServiceServicer(object):
 
         The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
         deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareSession(self, request, context):
+        """Starts an avatar for somebody who is about to come, and answers when it is billed.
+
+        `open` and `CreateSession` take the avatar by `reservation_id`, and the session is ready as soon as the avatar is,
+        which may be at once. An avatar that nobody takes is ended when `hold` is over. Its minutes count against the
+        budget of the caller's tenant from the start, and it counts as a session in the tenant's quotas. The call's deadline
+        bounds the wait for a free permit; without a deadline the gateway's own limit does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +211,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.CreateSession,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateSessionRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateSessionResponse.SerializeToString,
+            ),
+            'PrepareSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareSession,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PrepareSessionRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PrepareSessionResponse.SerializeToString,
             ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
@@ -289,6 +311,33 @@ class SessionService(object):
             '/liveavatar.gateway.v1.SessionService/CreateSession',
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateSessionRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.SessionService/PrepareSession',
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PrepareSessionRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PrepareSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,14 @@ class SessionServiceStub:
     The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
     deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
     """
+    PrepareSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PrepareSessionRequest, _session_service_pb2.PrepareSessionResponse]
+    """Starts an avatar for somebody who is about to come, and answers when it is billed.
+
+    `open` and `CreateSession` take the avatar by `reservation_id`, and the session is ready as soon as the avatar is,
+    which may be at once. An avatar that nobody takes is ended when `hold` is over. Its minutes count against the
+    budget of the caller's tenant from the start, and it counts as a session in the tenant's quotas. The call's deadline
+    bounds the wait for a free permit; without a deadline the gateway's own limit does.
+    """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
     """Returns the current record of a session. Ended sessions stay readable for a while (10 minutes by default)."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
@@ -114,6 +122,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
     deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
+    """
+    PrepareSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PrepareSessionRequest, _session_service_pb2.PrepareSessionResponse]  # type: ignore[assignment]
+    """Starts an avatar for somebody who is about to come, and answers when it is billed.
+
+    `open` and `CreateSession` take the avatar by `reservation_id`, and the session is ready as soon as the avatar is,
+    which may be at once. An avatar that nobody takes is ended when `hold` is over. Its minutes count against the
+    budget of the caller's tenant from the start, and it counts as a session in the tenant's quotas. The call's deadline
+    bounds the wait for a free permit; without a deadline the gateway's own limit does.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Returns the current record of a session. Ended sessions stay readable for a while (10 minutes by default)."""
@@ -183,6 +199,20 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The session starts detached: `detach_grace` runs until an `Attach` or `StreamAudio` stream is opened. The call's
         deadline bounds the wait for a free permit; without a deadline the gateway's own limit does.
+        """
+
+    @_abc_1.abstractmethod
+    def PrepareSession(
+        self,
+        request: _session_service_pb2.PrepareSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.PrepareSessionResponse, _abc.Awaitable[_session_service_pb2.PrepareSessionResponse]]:
+        """Starts an avatar for somebody who is about to come, and answers when it is billed.
+
+        `open` and `CreateSession` take the avatar by `reservation_id`, and the session is ready as soon as the avatar is,
+        which may be at once. An avatar that nobody takes is ended when `hold` is over. Its minutes count against the
+        budget of the caller's tenant from the start, and it counts as a session in the tenant's quotas. The call's deadline
+        bounds the wait for a free permit; without a deadline the gateway's own limit does.
         """
 
     @_abc_1.abstractmethod

@@ -1,5 +1,6 @@
 """Outputs: every objective is in each of them, and none of them needs or trusts anything from elsewhere."""
 
+import io
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -84,6 +85,23 @@ def test_text_of_a_run_cannot_become_markup(page, run):
     summary = markdown_summary(*run)
     assert "<script>" not in summary
     assert "\\| &amp; all" in summary
+
+
+def test_no_text_of_a_stored_result_acts_on_a_terminal_or_makes_a_link(tmp_path: Path):
+    path = tmp_path / "result.json"
+    hostile = "[x](http://evil)`\x1b[2J\u202e"
+    simulated(errors=((hostile, 1),)).save(path)
+    result = RunResult.load(path)
+    verdict = judge(result, read_objectives().of("ci"))
+    console = Console(record=True, width=200, file=io.StringIO())
+    show(console, result, verdict)
+    outputs = [console.export_text(), markdown_summary(result, verdict), junit_xml(result, verdict)]
+    for output in [*outputs, html_report(result, verdict)]:
+        assert r"\x1b" in output
+        assert "\x1b" not in output
+        assert "\u202e" not in output
+    assert "[x](http://evil)" not in outputs[1]
+    ET.fromstring(outputs[2])
 
 
 def test_each_plot_says_in_words_what_it_shows_and_has_the_pages_colours(page):
@@ -195,3 +213,43 @@ def test_the_line_beside_a_limit_is_the_percentile_that_is_judged(run):
 @pytest.mark.parametrize("name", ["GATEWAY_LIVEKIT_SECRET", "GATEWAY_REGISTRY_KEY", "GATEWAY_ADMIN_TOKEN"])
 def test_a_secret_of_the_settings_is_not_in_the_report(name):
     assert _SECRET.search(name)
+
+
+def _of_tenants(*names: str) -> RunResult:
+    result = simulated(duration_s=10.0)
+    for name in names:
+        share = result.measured.of_tenant(name)
+        share.record("gateway", "unary call", 0.0123, at_mono_s=1.0)
+        share.count("gateway", "calls accepted", 31, at_mono_s=1.0)
+        share.count("gateway", "quota refusals", 4711, at_mono_s=1.0)
+    return replace(result, noisy=[(5.0, 10.0)])
+
+
+def _outputs(result: RunResult) -> dict[str, str]:
+    verdict = judge(result, read_objectives().of("ci"))
+    console = Console(width=400)
+    with console.capture() as shown:
+        show(console, result, verdict)
+    return {
+        "console": shown.get(),
+        "markdown": markdown_summary(result, verdict),
+        "page": html_report(result, verdict),
+    }
+
+
+def test_several_tenants_have_a_table_in_every_output_and_in_the_stored_result(tmp_path: Path):
+    result = _of_tenants("acme", "<b>eta")
+    for name, text in _outputs(result).items():
+        for wanted in ("acme", "4,711", "31", "12.3 ms"):
+            assert wanted in text, name
+        assert ("<b>eta" in text) == (name == "console"), name
+    result.save(tmp_path / "result.json")
+    again = RunResult.load(tmp_path / "result.json")
+    assert again.noisy == result.noisy
+    assert _outputs(again) == _outputs(result)
+
+
+@pytest.mark.parametrize("names", [(), ("acme",)])
+def test_a_single_tenant_has_no_table_of_its_own(names):
+    for name, text in _outputs(_of_tenants(*names)).items():
+        assert "enants" not in text, name

@@ -1,4 +1,6 @@
 import inspect
+import subprocess
+import sys
 
 import liveavatar
 from liveavatar import gateway
@@ -18,6 +20,19 @@ from liveavatar.gateway import (
 def test_all_that_is_announced_is_there():
     assert all(hasattr(gateway, name) for name in gateway.__all__)
     assert len(set(gateway.__all__)) == len(gateway.__all__)
+
+
+def test_a_name_is_imported_with_its_first_use_and_only_announced_names_exist():
+    probe = (
+        "import sys; from liveavatar.gateway.v1 import session_service_pb2; import liveavatar.gateway as gateway; "
+        "assert 'liveavatar.gateway.aio' not in sys.modules; "
+        "assert set(gateway.__all__) <= set(dir(gateway)); "
+        "assert not hasattr(gateway, 'nonsense'); "
+        "assert 'liveavatar.gateway.aio' not in sys.modules; "
+        "from liveavatar.gateway import *; assert AsyncClient is gateway.AsyncClient; "
+        "assert gateway.AsyncClient.__module__ == 'liveavatar.gateway.aio'"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True, timeout=60)
 
 
 def test_liveavatar_is_a_namespace_that_others_may_add_to():

@@ -1,0 +1,139 @@
+"""Watch over the viewers of sessions in callers' own rooms, from one task for all sessions."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, Protocol
+
+import structlog
+
+from liveavatar_gateway.rooms.audience import AudienceUnknown
+from liveavatar_gateway.sessions.bulkhead import bulkhead
+from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.telemetry.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+ROUND_S: Final = 1.0
+"""Pause between two rounds."""
+_OFTEN_S: Final = 2.0
+"""Interval of looks into a room whose session is about to end, and the shortest otherwise."""
+_RARELY_S: Final = 10.0
+"""Longest interval of looks into a room. Lower finds the last viewer's departure sooner, and asks LiveKit more."""
+_LOOKS_PER_LIMIT: Final = 6
+_AT_ONCE: Final = 8
+"""Looks at once."""
+_BRIDGED_S: Final = 15.0
+"""Time without an answer after which nothing is known of a room any more, and its countdown is cancelled."""
+_MAX_FAILURES: Final = 3
+"""Failures of one tenant's server in a round, after which it is left alone until the next."""
+
+_Room = tuple[str, str]
+"""Tenant and name."""
+
+
+class RoomLook(Protocol):
+    """Look into rooms, see `Audience`."""
+
+    async def has_viewer(self, room: str, *, tenant: str, avatars: Collection[str]) -> bool:
+        """Return True if anybody in a room can see the avatar; raises `AudienceUnknown`."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+
+class ViewerWatch:
+    """Looks into the rooms of sessions that want an end without viewers, and tells each session what was seen."""
+
+    def __init__(
+        self,
+        living: Callable[[], Iterable[SessionActor]],
+        rooms: RoomLook,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            living: Returns the sessions of this process that have not ended.
+            rooms: Looks into rooms.
+            metrics: Counts the looks.
+            clock: Monotonic clock, seconds.
+        """
+        self._living = living
+        self._rooms = rooms
+        self._metrics = metrics
+        self._clock = clock
+        self._due_s: dict[_Room, float] = {}
+        self._answered_s: dict[_Room, float] = {}
+        self._failures: dict[str, int] = {}
+        """Failures in the present round, by tenant."""
+
+    async def run(self) -> None:
+        """Look into all rooms again and again, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(ROUND_S)
+                try:
+                    await self.look()
+                except Exception:  # noqa: BLE001 - root of its task: a fault ends no watch
+                    _log.exception("viewers.watch_crashed")
+        finally:
+            await self._rooms.aclose()
+
+    async def look(self) -> None:
+        """Look into the rooms that are due, each once for all of its sessions."""
+        rooms = self._watched()
+        for times in (self._due_s, self._answered_s):
+            for gone in times.keys() - rooms.keys():
+                del times[gone]
+        now_s = self._clock()
+        due = [room for room in rooms if self._due_s.get(room, now_s) <= now_s]
+        self._failures.clear()
+        slots = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            for room in due:
+                tasks.create_task(self._look_into(room, rooms[room], slots), name="viewers/look")
+
+    def _watched(self) -> Mapping[_Room, list[SessionActor]]:
+        rooms: dict[_Room, list[SessionActor]] = {}
+        for session in self._living():
+            own = session.spec.livekit_room
+            if own is not None and session.watches_viewers:
+                rooms.setdefault((own.tenant, own.name), []).append(session)
+        return rooms
+
+    async def _look_into(self, room: _Room, sessions: list[SessionActor], slots: asyncio.Semaphore) -> None:
+        tenant, name = room
+        async with slots:
+            present = await self._present(tenant, name, sessions)
+        now_s = self._clock()
+        if present is None:
+            self._metrics.looked_into_room("failed")
+        else:
+            self._metrics.looked_into_room("viewers" if present else "nobody")
+            self._answered_s[room] = now_s
+        if present is not None or now_s - self._answered_s.get(room, -_BRIDGED_S) >= _BRIDGED_S:
+            for session in sessions:
+                with bulkhead("session.end_failed", session.id):
+                    session.note_viewers(present)
+        self._due_s[room] = now_s + min(map(_interval_s, sessions))
+
+    async def _present(self, tenant: str, name: str, sessions: list[SessionActor]) -> bool | None:
+        """Return what a room looks like; None if that cannot be found out now."""
+        if self._failures.get(tenant, 0) >= _MAX_FAILURES:
+            return None
+        avatars = frozenset(identity for session in sessions for identity in session.avatar_identities)
+        try:
+            return await self._rooms.has_viewer(name, tenant=tenant, avatars=avatars)
+        except AudienceUnknown:
+            self._failures[tenant] = self._failures.get(tenant, 0) + 1
+            return None
+
+
+def _interval_s(session: SessionActor) -> float:
+    if session.is_absence_announced:
+        return _OFTEN_S
+    limit_s = session.spec.viewer_absence_s or 0.0
+    return min(max(limit_s / _LOOKS_PER_LIMIT, _OFTEN_S), _RARELY_S)

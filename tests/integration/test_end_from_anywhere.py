@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,23 @@ def two_gateways(registry: Path, **settings: float) -> Iterator[tuple]:
         processes.gateway(emulator.url, registry_file=str(registry), **settings) as second,
     ):
         yield emulator, first, second
+
+
+async def stop_outside_of_a_write(gateway: processes.Gateway, registry: Path) -> None:
+    """Stop a gateway while it does not hold the lock of the registry, which it would keep."""
+    while True:
+        gateway.process.send(signal.SIGSTOP)
+        probe = sqlite3.connect(registry, isolation_level=None, timeout=0.5)
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            gateway.process.send(signal.SIGCONT)
+            await asyncio.sleep(0.1)
+        else:
+            probe.execute("ROLLBACK")
+            return
+        finally:
+            probe.close()
 
 
 async def test_any_process_ends_a_session_of_another_and_gives_its_final_record(tmp_path):
@@ -86,7 +104,7 @@ async def test_a_wish_to_end_outlives_the_process_that_was_to_carry_it_out(tmp_p
         async with connect(first.address) as caller:
             attachment = await caller.attach()
             await attachment.until_ready()
-            first.process.send(signal.SIGSTOP)
+            await stop_outside_of_a_write(first, tmp_path / "registry.db")
         async with connect(second.address) as other:
             request = p.EndSessionRequest(session_id=attachment.session_id)
             refusal = await refused_before_deadline(lambda s: other.sessions.EndSession(request, timeout=s))
@@ -102,7 +120,7 @@ async def test_a_process_that_hung_ends_what_was_to_end_when_it_goes_on(tmp_path
         async with connect(first.address) as caller, connect(second.address) as other:
             attachment = await caller.attach()
             await attachment.until_ready()
-            first.process.send(signal.SIGSTOP)
+            await stop_outside_of_a_write(first, tmp_path / "registry.db")
             try:
                 ending = asyncio.create_task(other.end(attachment.session_id))
                 await asyncio.sleep(1)

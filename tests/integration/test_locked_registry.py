@@ -6,11 +6,14 @@ import sqlite3
 import time
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
-from liveavatar.gateway.v1 import audio_pb2
+from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar.gateway.v1 import session_service_pb2 as p
 from testkit import processes, speech
 from testkit.caller import caller as connect
+from testkit.caller import make_spec, refused_before_deadline
 
 TALKING = 4
 LOCKED_S = 5.0
@@ -71,6 +74,34 @@ async def _talk(stream, seed: int) -> None:
         await stream.say(speech.sound(1.2, seed=seed * 10 + number), name)
         ended = await stream.until("ended")
         assert (ended.utterance_id, ended.outcome) == (name, audio_pb2.UTTERANCE_OUTCOME_COMPLETED)
+
+
+@pytest.mark.timeout(120)
+async def test_a_call_that_the_registry_holds_up_is_refused_before_its_deadline_and_takes_effect_later(tmp_path):
+    """Its caller learns why; a bare end by the deadline would not say that the next call may work."""
+    registry = str(tmp_path / "registry.db")
+    with (
+        processes.emulator() as emulator,
+        processes.gateway(emulator.url, registry_file=registry) as first,
+        processes.gateway(emulator.url, registry_file=registry) as second,
+    ):
+        async with connect(first.address) as caller, connect(second.address) as other:
+            attachment = await caller.attach()
+            await attachment.until_ready()
+            end = p.EndSessionRequest(session_id=attachment.session_id)
+            create = p.CreateSessionRequest(spec=make_spec(), request_id="request-1")
+            with _locked(registry):
+                ending, creating = await asyncio.gather(
+                    refused_before_deadline(lambda s: other.sessions.EndSession(end, timeout=s)),
+                    refused_before_deadline(lambda s: other.sessions.CreateSession(create, timeout=s)),
+                )
+                for refusal in (ending, creating):
+                    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "REGISTRY_UNAVAILABLE")
+                    assert refusal.retry_s > 0
+            ended = (await attachment.event("ended")).session
+            assert ended.end_reason == session_pb2.END_REASON_CALLER_ENDED
+            created = await other.create("request-1")
+            await other.end(created.session.id)
 
 
 @pytest.mark.timeout(120)

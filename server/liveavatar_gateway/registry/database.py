@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from liveavatar_gateway.guarded_files import UnsafeFile, open_own, require_close
 _Result = TypeVar("_Result")
 
 BUSY_MS: Final = 3000
-"""Longest wait for a write of another process, on a thread. The write is tried again later."""
+"""Longest wait for a write of another process, from when work is handed in. The write is tried again later."""
 
 
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
@@ -94,17 +95,33 @@ class Database:
         return await self._run(self._reader, lambda: work(self._reading))
 
     async def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Run work on the writing thread."""
-        return await self._run(self._writer, lambda: work(self._writing))
+        """Run work on the writing thread.
+
+        Raises:
+            RegistryUnavailable: another process held the lock for `BUSY_MS`, or the file cannot be used.
+        """
+        until_s = time.monotonic() + BUSY_MS / 1000
+
+        def bounded() -> _Result:
+            # Behind work that waited for the same lock, this waits only for what is left of its own time.
+            left_ms = max(0, round((until_s - time.monotonic()) * 1000))
+            self._writing.execute(f"PRAGMA busy_timeout = {left_ms}")
+            return work(self._writing)
+
+        return await self._run(self._writer, bounded)
 
     async def transact(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Run work on the writing thread within a transaction."""
+        """Run work on the writing thread within a transaction.
 
-        def transaction() -> _Result:
-            with begin(self._writing):
-                return work(self._writing)
+        Raises:
+            RegistryUnavailable: see `write`.
+        """
 
-        return await self._run(self._writer, transaction)
+        def transaction(connection: sqlite3.Connection) -> _Result:
+            with begin(connection):
+                return work(connection)
+
+        return await self.write(transaction)
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[[], _Result]) -> _Result:
         """Run work to its end, even when the caller is cancelled."""

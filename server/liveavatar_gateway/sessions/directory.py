@@ -1,9 +1,11 @@
 """Directory of the sessions of this process, by id, handle or request id."""
 
 import asyncio
+import math
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import structlog
 
@@ -43,6 +45,7 @@ from liveavatar_gateway.telemetry.metrics import Metrics
 from liveavatar_gateway.upstream.pool import Pool
 
 _log = structlog.get_logger(__name__)
+_Result = TypeVar("_Result")
 
 _END_WAIT_S = 30.0
 """Longest wait for the end of a session, for callers without a deadline."""
@@ -86,6 +89,22 @@ def _start_grace(opening: asyncio.Task[SessionActor]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         session = opening.result()
         session.attachments.start_grace(session.spec.detach_grace_s)
+
+
+async def _within(work: Awaitable[_Result], until_s: float) -> _Result:
+    """Return the result of a call of the registry; one that is made goes on after the time is over.
+
+    Raises:
+        RegistryUnavailable: the registry has not answered up to a monotonic time.
+    """
+    try:
+        # At least a moment: a call that has no time left may still be lucky.
+        async with asyncio.timeout(None if until_s == math.inf else max(_POLL_S, until_s - time.monotonic())):
+            return await work
+    except TimeoutError:
+        raise RegistryUnavailable(
+            "the registry has not answered in time; another process may hold its lock"
+        ) from None
 
 
 async def _wait(event: asyncio.Event, until_s: float) -> None:
@@ -198,8 +217,9 @@ class Directory:
             ReservationNotFound, ReservationMismatch: the reservation is of no use for the session.
             RequestIdReused: the request id was used with another spec.
             OwnerMoved: another process has the session of that request.
-            RegistryUnavailable: the session of that request cannot be looked up.
+            RegistryUnavailable: the session of that request cannot be looked up, or not within `wait_s`.
         """
+        until_s = math.inf if wait_s is None else time.monotonic() + wait_s
         wait_s = self._limiter.longest_wait_s(tenant, self._pool.wait_s if wait_s is None else wait_s)
         if not request_id:
             return await self._open(spec, tenant, wait_s, reservation_id)
@@ -207,9 +227,12 @@ class Directory:
             self._open_for(spec, tenant, request_id, wait_s, reservation_id), name=f"request-{request_id}/open"
         )
         try:
-            return await asyncio.shield(opening)
+            return await _within(asyncio.shield(opening), until_s)
         except RegistryUnavailable as error:
-            self._journals.note_outage(error)
+            if opening.done():
+                self._journals.note_outage(error)
+            else:
+                opening.add_done_callback(_start_grace)
             raise
         except asyncio.CancelledError:
             opening.add_done_callback(_start_grace)
@@ -481,7 +504,7 @@ class Directory:
         Raises:
             SessionNotFound: the session does not exist, or belongs to another tenant.
             OwnerMoved: another process has the session, and has not ended it in time; it will.
-            RegistryUnavailable: the session is not here, and the registry cannot be read.
+            RegistryUnavailable: the session is not here, and the registry cannot be read, or takes no request.
             UpstreamTimeout: LiveAvatar has not confirmed the end in time.
         """
         until_s = time.monotonic() + (_END_WAIT_S if wait_s is None else wait_s)
@@ -491,7 +514,7 @@ class Directory:
                 session = await self._find(session_id, tenant)
             except OwnerMoved:
                 if not requested:
-                    await self._journals.registry.request_end(session_id, reason.value)
+                    await _within(self._journals.registry.request_end(session_id, reason.value), until_s)
                     requested = True
                 if time.monotonic() >= until_s:
                     raise

@@ -32,7 +32,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.descriptors import Descriptors, TooFewDescriptors, share_out
 from liveavatar_gateway.logs import dropped_line_count
 from liveavatar_gateway.pool.account_health import AccountHealth
-from liveavatar_gateway.pool.fair_order import Shares, TenantShare
+from liveavatar_gateway.pool.fair_order import Shares
 from liveavatar_gateway.ports import Ports, server_options
 from liveavatar_gateway.registry.base import Registry
 from liveavatar_gateway.registry.factory import make_registry
@@ -82,7 +82,7 @@ from liveavatar_gateway.upstream.operations import PoolOperations
 from liveavatar_gateway.upstream.permits import Permits
 from liveavatar_gateway.upstream.pool import Pool
 from liveavatar_gateway.upstream.rest import Rest
-from liveavatar_gateway.upstream.stopper import RetiredKey
+from liveavatar_gateway.upstream.stopper import RefusedKey, RetiredKey, StopCall
 
 if TYPE_CHECKING:
     from liveavatar_gateway.telemetry.endpoint import Endpoint
@@ -138,7 +138,7 @@ class App:
             components.permits(settings),
             self._registry,
             accounts=self.accounts.limits,
-            shares=lambda: _shares(self._access),
+            shares=self._shares,
             loss_pause_s=lease.ttl_s,
             meter=self.metrics.pool,
             name_of=self.accounts.name_of,
@@ -427,10 +427,20 @@ class App:
             components.account(self._settings),
             self._rest_of,
             # A newer key of the same account can stop what a revoked key started.
-            make_stop_call=(lambda rest: RetiredKey(rest, lambda: [one.rest for one in self.accounts.working()]))
-            if spec.is_former
-            else None,
+            make_stop_call=(lambda rest: RetiredKey(rest, self._stop_calls)) if spec.is_former else None,
         )
+
+    def _shares(self) -> Shares:
+        return components.shares(self._access.authenticator.pool_shares(), [one.spec for one in self.accounts])
+
+    def _stop_calls(self) -> Sequence[StopCall]:
+        """Return the stop calls of all accounts that are configured, also of those that start no sessions now."""
+        now_s = time.monotonic()
+        return [
+            RefusedKey(one.refusal(now_s, sandbox=True)) if one.health.has_bad_key else one.rest
+            for one in self.accounts
+            if not one.spec.is_former
+        ]
 
     def _rest_of(self, api_key: str, health: AccountHealth) -> Rest:
         return Rest(
@@ -560,16 +570,6 @@ def _pool_content(settings: Settings, access: Access) -> PoolFile | None:
         return pool_file.read(settings.pool_file, tenants=access.authenticator.tenants)
     except pool_file.UnusablePoolFile as error:
         raise ConfigError(str(error)) from None
-
-
-def _shares(access: Access) -> Shares:
-    """Return the parts of the pool that the file of tenants gives."""
-    return Shares(
-        by_tenant={
-            name: TenantShare(weight=share.weight, floor=share.reserved, ceiling=share.ceiling)
-            for name, share in access.authenticator.pool_shares().items()
-        }
-    )
 
 
 def _max_connections(settings: Settings, descriptors: Descriptors, max_sessions: int) -> int:

@@ -1,10 +1,11 @@
 """Configurations of the gateway's components, built from the settings."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from liveavatar_gateway.auditing import AuditConfig
 from liveavatar_gateway.auth.access import AccessConfig
+from liveavatar_gateway.auth.auth_file import PoolShare
 from liveavatar_gateway.config.pool_file import AccountEntry, PoolFile
 from liveavatar_gateway.config.secrets import split_keys
 from liveavatar_gateway.config.settings import Settings
@@ -15,6 +16,7 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.scheduler import SchedulerConfig
 from liveavatar_gateway.pool.account_health import AccountState, HealthConfig
 from liveavatar_gateway.pool.breaker import BreakerConfig
+from liveavatar_gateway.pool.fair_order import Shares, TenantShare
 from liveavatar_gateway.registry.base import LeaseConfig
 from liveavatar_gateway.registry.factory import OFF, RegistryConfig, account_name, fingerprint
 from liveavatar_gateway.rooms.tokens import LiveKitConfig
@@ -109,7 +111,7 @@ def account(settings: Settings) -> AccountConfig:
             starts_per_s=settings.starts_per_s,
             credits_retry_s=settings.credits_poll_s,
         ),
-        stop=StopConfig(late_start_s=settings.rest_timeout_s),
+        stop=StopConfig(late_start_s=2 * settings.rest_timeout_s),
     )
 
 
@@ -120,6 +122,18 @@ def accounts(settings: Settings) -> AccountsConfig:
         broke_s=min(settings.breaker_s, settings.credits_poll_s),
         foreign_s=settings.foreign_poll_s,
     )
+
+
+def shares(of_tenants: Mapping[str, PoolShare], specs: Collection[AccountSpec]) -> Shares:
+    """Return the parts of the pool that tenants have; floors are kept on the accounts that the tenant may use."""
+    active = [spec for spec in specs if spec.state is not AccountState.RETIRED]
+    found = {}
+    for name, share in of_tenants.items():
+        usable = tuple(spec.id for spec in active if spec.tenants is None or name in spec.tenants)
+        # Without any account, nothing can be kept for the tenant; an empty list would stand for all accounts.
+        floor = share.reserved if usable else 0
+        found[name] = TenantShare(weight=share.weight, floor=floor, ceiling=share.ceiling, accounts=usable)
+    return Shares(by_tenant=found)
 
 
 def account_specs(settings: Settings, content: PoolFile | None) -> Sequence[AccountSpec]:

@@ -195,7 +195,7 @@ class Settings(BaseSettings):
     foreign_poll_s: float = Field(
         30.0,
         ge=1,
-        le=86_400,
+        le=60,
         description="Interval at which sessions of other programs on the accounts are counted; they take permits. "
         "Lower notices them sooner, higher calls LiveAvatar less often.",
     )

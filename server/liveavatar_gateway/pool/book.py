@@ -425,11 +425,15 @@ class Book:
 
     def suspect(self, owner: str) -> None:
         """Record the death of a process: its waiters leave, and its permits stay in use until `confirm`."""
-        for waiter in [waiter for waiter in self.waiters.values() if waiter.owner == owner]:
-            del self.waiters[waiter.id]
+        self.drop_waiters(owner)
         for row in list(self.permits.values()):
             if row.owner == owner and row.state is PermitState.HELD:
                 self._change(row, state=PermitState.SUSPECT)
+
+    def drop_waiters(self, owner: str) -> None:
+        """Remove the waiters of a process that stands still; it enters them again when it continues."""
+        for waiter in [waiter for waiter in self.waiters.values() if waiter.owner == owner]:
+            del self.waiters[waiter.id]
 
     @property
     def suspects(self) -> list[PermitRow]:

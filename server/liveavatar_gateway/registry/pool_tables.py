@@ -136,6 +136,7 @@ class PoolTables:
         change: PoolChange[_Result],
         *,
         is_dead: Callable[[str], bool],
+        is_silent: Callable[[str], bool],
     ) -> tuple[_Result, int]:
         """Run a change of the book; see `PoolStore.pool`.
 
@@ -143,6 +144,7 @@ class PoolTables:
             connection: Within a transaction.
             change: The change.
             is_dead: Returns whether a process is dead.
+            is_silent: Returns whether a process has not renewed its lease in time, dead or not.
         """
         head = connection.execute(_HEAD).fetchone()
         version, before = self._read(connection, head)
@@ -150,6 +152,10 @@ class PoolTables:
         for owner in sorted(book.owners - {self._owner}):
             if is_dead(owner):
                 book.suspect(owner)
+        for owner in sorted({waiter.owner for waiter in book.waiters.values()} - {self._owner}):
+            if is_silent(owner):
+                # A process that stands still would take each permit that comes free, and use none.
+                book.drop_waiters(owner)
         if suspects := book.suspects:
             book.running = frozenset(
                 row.upstream_session_id for row in suspects if _is_running(connection, row.upstream_session_id)

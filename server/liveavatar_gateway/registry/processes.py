@@ -50,6 +50,14 @@ class Processes:
             grace_s=self._config.grace_s,
         )
 
+    def is_silent(self, connection: sqlite3.Connection, owner: str) -> bool:
+        """Return whether the lease of a process has run out, which also that of a suspended process does."""
+        lease = connection.execute(
+            "SELECT boot_id, until_mono_s FROM processes WHERE owner = ?", (owner,)
+        ).fetchone()
+        left_s = None if lease is None else self._lease_left_s(*lease)
+        return left_s is not None and left_s < 0.0
+
     def _lease_left_s(self, boot_id: str, until_mono_s: float) -> float | None:
         if not self._clock.reads(boot_id):
             return None

@@ -488,7 +488,10 @@ class SqliteRegistry:
             try:
                 with begin(connection):
                     return self._pool.change(
-                        connection, change, is_dead=lambda owner: self._processes.is_dead(connection, owner)
+                        connection,
+                        change,
+                        is_dead=lambda owner: self._processes.is_dead(connection, owner),
+                        is_silent=lambda owner: self._processes.is_silent(connection, owner),
                     )
             except BaseException:
                 self._pool.forget()

@@ -98,6 +98,11 @@ class Adoption:
         self._journals = journals
         self._pool = pool
         self._billing = billing
+        self._claiming: set[str] = set()
+
+    def is_claiming(self, session_id: str) -> bool:
+        """Return whether a session is being claimed: it is this process's, and not driven yet."""
+        return session_id in self._claiming
 
     def is_lost(self, stored: StoredSession) -> bool:
         """Return whether a session cannot continue, or its callers did not come back in time."""
@@ -158,10 +163,14 @@ class Adoption:
     async def _claim(
         self, stored: StoredSession, grace_s: float, continue_session: ContinueSession
     ) -> SessionActor | None:
-        fence = await self._journals.registry.claim(stored)
-        if fence is None:
-            return None
-        session = continue_session(stored, read_record(stored), fence, grace_s)
+        self._claiming.add(stored.session_id)
+        try:
+            fence = await self._journals.registry.claim(stored)
+            if fence is None:
+                return None
+            session = continue_session(stored, read_record(stored), fence, grace_s)
+        finally:
+            self._claiming.discard(stored.session_id)
         if session is None:
             self._run_end(stored, fence)
             return None

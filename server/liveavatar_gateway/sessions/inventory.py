@@ -11,6 +11,7 @@ from liveavatar_gateway.registry.base import Registry, StoredSession
 from liveavatar_gateway.sessions.adoption import Adoption
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.view import SessionView
+from liveavatar_gateway.sessions.warm_record import is_warm
 from liveavatar_gateway.telemetry.limited_log import LimitedLog
 
 _log = LimitedLog(structlog.get_logger(__name__))
@@ -73,6 +74,9 @@ class Inventory:
         return sessions, rows[size - 1].session_id if len(rows) > size else ""
 
     def _owned(self, stored: StoredSession) -> OwnedSession | None:
+        if is_warm(stored):
+            # `pool show` has those that nobody has taken.
+            return None
         try:
             session = self._directory.view_of(stored)
         except Exception:  # noqa: BLE001 - a session that cannot be shown must not hide the others

@@ -146,7 +146,9 @@ class Sweeper:
             for upstream_session_id, session_id in (await registry.session_ids(active)).items():
                 stored = await registry.find(session_id)
                 is_own = stored is not None and stored.owner == registry.owner
-                if is_own and upstream_session_id not in account.session_ids:
+                # Of all accounts: two keys of the file may be of one LiveAvatar account.
+                is_used = upstream_session_id in self._pool.accounts.session_ids
+                if is_own and not is_used and not self._adoption.is_claiming(session_id):
                     work = self._adoption.stop(upstream_session_id, account=account.id)
                     stopping.append(self._pool.run(work, name=f"session-{session_id}/stop-orphan"))
         except RegistryUnavailable as error:

@@ -121,7 +121,11 @@ class WarmPool:
     def _matching(self, spec: SessionSpec, tenant: str) -> Iterable[WarmStock]:
         if spec.livekit_room is not None or self._is_closed:
             return ()
-        return (stock for stock in self._by_avatar.get(_key(spec.avatar), ()) if stock.profile.serves(tenant))
+        stocks = [stock for stock in self._by_avatar.get(_key(spec.avatar), ()) if stock.profile.serves(tenant)]
+        if stocks and self._services.pool.permits.is_at_ceiling(tenant):
+            # The permit of a warm session passes from its payer to the caller's tenant.
+            return [stock for stock in stocks if stock.profile.paying_tenant == tenant]
+        return stocks
 
     # --- the one task
 

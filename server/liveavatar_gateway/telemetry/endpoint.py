@@ -25,9 +25,9 @@ _SERVICE_UNAVAILABLE: Final = 503
 _MAX_CONNECTIONS: Final = 32
 """Most connections at once; their descriptors are a part of the reserve."""
 _CONNECTION_LIFE_S: Final = 30.0
-_PERIOD_S: Final = 0.005
+_PERIOD_S: Final = 0.02
 """Least time between two answers."""
-_RENDER_PERIOD_S: Final = 0.05
+_RENDER_PERIOD_S: Final = 0.25
 """Least time between two renderings of all metrics; scrapes that wait for the same one share it."""
 
 

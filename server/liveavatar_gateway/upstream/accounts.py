@@ -279,17 +279,18 @@ class Accounts:
         """Return the accounts that start sessions and whose keys work."""
         return [one for one in self if one.spec.state is not AccountState.RETIRED and not one.health.has_bad_key]
 
-    def are_hopeless(self, names: Collection[str]) -> bool:
+    def are_hopeless(self, names: Collection[str], *, sandbox: bool) -> bool:
         """Return whether none of these accounts will start a session without an operator's help."""
         now_s = time.monotonic()
-        troubles = [one.health.trouble(now_s) for name in names if (one := self.find(name)) is not None]
+        found = [one for name in names if (one := self.find(name)) is not None]
+        troubles = [one.health.trouble(now_s, sandbox=sandbox) for one in found]
         return bool(troubles) and all(one is not None and one not in PASSING for one in troubles)
 
-    def refusal_of(self, names: Collection[str]) -> GatewayError:
+    def refusal_of(self, names: Collection[str], *, sandbox: bool) -> GatewayError:
         """Return the error for a caller that waited for these accounts in vain."""
         now_s = time.monotonic()
         found = [one for name in names if (one := self.find(name)) is not None]
-        return self._least(found, now_s, sandbox=False)
+        return self._least(found, now_s, sandbox=sandbox)
 
     def _serving(self, request: AvatarRequest, tenant: str) -> Iterable[Account]:
         return (one for one in self if one.spec.serves(request, tenant))

@@ -188,8 +188,10 @@ class Permits:
     def explains_refusal(self, permit: Permit) -> bool:
         """Return True if a session ended so recently that LiveAvatar may still count it."""
         now_s = time.monotonic()
-        own = permit.ended_at_s is not None and now_s < permit.ended_at_s + FREED_WITHIN_S
-        return own or self._shared.book.account(permit.account).explains_refusal(now_s)
+        if permit.ended_at_s is not None:
+            # On a busy account some session has always just ended, which says nothing about this permit's.
+            return now_s < permit.ended_at_s + FREED_WITHIN_S
+        return self._shared.book.account(permit.account).explains_refusal(now_s)
 
     def step_after_refusal(self, permit: Permit) -> float:
         """Return the pause for which a refused permit settles."""
@@ -398,6 +400,10 @@ class Permits:
             if served is not None:
                 callers.remove(served)
         return callers
+
+    def is_at_ceiling(self, tenant: str) -> bool:
+        """Return whether a tenant has as many permits as it may have, of all processes."""
+        return self._shared.book.is_at_ceiling(tenant, self._shares())
 
     def grants(self, account: str) -> bool:
         """Return whether permits of an account are granted once some are free."""

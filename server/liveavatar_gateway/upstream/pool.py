@@ -301,14 +301,15 @@ class Pool:
 
         A caller that waited before keeps its place, and is told of an earlier refusal if it waits in vain.
         """
-        names = wish.accounts or ()
+        names, sandbox = wish.accounts or (), turn.request.sandbox
         left_s = max(0.0, until_s - time.monotonic())
         acquiring = asyncio.create_task(
             self.permits.acquire(wish, wait_s=left_s, refused=turn.of, on_wait=turn.note), name="pool/acquire"
         )
+        are_hopeless = functools.partial(self.accounts.are_hopeless, names, sandbox=sandbox)
         look_s = _LEAST_PAUSE_S
         try:
-            while not acquiring.done() and not self.accounts.are_hopeless(names) and not are_more():
+            while not acquiring.done() and not are_hopeless() and not are_more():
                 self._prepare(turn, names)
                 await asyncio.wait([acquiring], timeout=look_s)
                 look_s = _LOOK_S
@@ -321,9 +322,9 @@ class Pool:
             acquiring.cancel()
             await asyncio.wait([acquiring])
             if acquiring.cancelled():
-                if are_more() or not self.accounts.are_hopeless(names):
+                if are_more() or not are_hopeless():
                     return None
-                raise error or self.accounts.refusal_of(names)
+                raise error or self.accounts.refusal_of(names, sandbox=sandbox)
         try:
             permit = acquiring.result()
         except CapacityExhausted as in_vain:
@@ -604,15 +605,18 @@ class Pool:
         """Stop the session that a start left running, or may have left running, when it failed with `error`."""
         ran = isinstance(error, UpstreamAddressRefused)
         may_be_starting = not (ran or is_answered(error))
+        return_permit: Callable[[], object] = permit.abandon
         try:
             stopped = await account.stopper.stop(minted.session_id, STOP_REASON, may_be_starting=may_be_starting)
+            return_permit = functools.partial(permit.release, settle=True)
             if stopped is Stopped.BEFORE and not ran:
                 await journal.not_started(minted.session_id)
             else:
                 await journal.stopped(minted.session_id)
         finally:
             account.remove_session(minted.session_id)
-            permit.release(settle=True)
+            # See `UpstreamSession`: a stop that was given up confirms nothing.
+            return_permit()
 
     def _close_unwanted(self, task: asyncio.Task[UpstreamSession]) -> None:
         if not task.cancelled() and task.exception() is None:

@@ -1,6 +1,7 @@
 """Started LiveAvatar session: its command socket, its permit, and its stop."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
@@ -101,6 +102,7 @@ class UpstreamSession:
         stopping = self._host.run(
             account.stopper.stop(session_id, STOP_REASON), name=f"session-{session_id}/await-stop"
         )
+        return_permit: Callable[[], object] = self._permit.abandon
         try:
             # Stop first, so that the avatar leaves in order. A socket that stayed open would keep LiveAvatar's own
             # clean-up from ending a session that cannot be stopped.
@@ -108,11 +110,14 @@ class UpstreamSession:
             if self._socket is not None:
                 await self._socket.close()
             stopped = await stopping
+            return_permit = functools.partial(self._permit.release, settle=True)
             await self._journal.stopped(session_id)
             return await self._foreign_reason(stopped)
         finally:
             account.remove_session(session_id)
-            self._permit.release(settle=True)
+            # A session whose stop was given up, as at the end of the process, may still run: its permit stays in
+            # use until another process has confirmed the end.
+            return_permit()
 
     async def _foreign_reason(self, stopped: Stopped) -> str:
         """Return LiveAvatar's reason if LiveAvatar or another program ended the session; empty otherwise."""

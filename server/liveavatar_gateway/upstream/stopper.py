@@ -68,10 +68,10 @@ class StopCall(Protocol):
 class RetiredKey:
     """Stops sessions started with a retired API key, with that key as long as LiveAvatar accepts it."""
 
-    def __init__(self, retired: StopCall, working: Callable[[], Sequence[StopCall]]) -> None:
-        """Combine the stop calls of the retired key and of the accounts that work at a stop."""
+    def __init__(self, retired: StopCall, others: Callable[[], Sequence[StopCall]]) -> None:
+        """Combine the stop calls of the retired key and of all accounts that the session may belong to."""
         self._retired = retired
-        self._working = working
+        self._others = others
 
     async def stop(self, session_id: str, reason: str) -> Stopped:
         """Try once to stop a session, see `StopCall`."""
@@ -81,10 +81,21 @@ class RetiredKey:
             # The key was revoked. A newer key of the same account can stop the session; for a key of another
             # account the session does not exist.
             _log.warning("upstream.retired_key_refused", upstream_session=session_id)
-            calls, failure = self._working(), error
+            calls, failure = self._others(), error
         if not calls:
             raise failure
         return await _stop_with_any(calls, session_id, reason)
+
+
+class RefusedKey:
+    """Stop call of an account whose key LiveAvatar refuses: its sessions are unknown until it has another key."""
+
+    def __init__(self, refusal: GatewayError) -> None:
+        self._refusal = refusal
+
+    async def stop(self, session_id: str, reason: str) -> Stopped:  # noqa: ARG002 - those of `StopCall`
+        """Fail, see `StopCall`."""
+        raise self._refusal
 
 
 async def _stop_with_any(calls: Sequence[StopCall], session_id: str, reason: str) -> Stopped:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from security.attacks.raw import SOURCE
 from security.counts import Counts
 from testkit.http2 import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame, header_block
 
@@ -103,7 +104,8 @@ async def _hold(
     while time.monotonic() < until_s:
         try:
             async with slots:
-                reader, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 5)
+                connecting = asyncio.open_connection(host, int(port), local_addr=SOURCE)
+                reader, writer = await asyncio.wait_for(connecting, 5)
                 counts.sent += 1
                 writer.write(hello(number))
         except (OSError, TimeoutError):
@@ -127,4 +129,4 @@ async def _hold(
 
 def _connect(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=5)
+    return socket.create_connection((host, int(port)), timeout=5, source_address=SOURCE)

@@ -2,9 +2,10 @@
 
 import asyncio
 import struct
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Self
+from typing import Final, Self
 
 from testkit.http2 import (
     ACK,
@@ -20,6 +21,8 @@ from testkit.http2 import (
     header_block,
 )
 
+SOURCE: Final = ("127.0.0.2", 0) if sys.platform == "linux" else None
+"""Address of the attacker, which is not the victim's: a proxy limits each."""
 INITIAL_WINDOW_SIZE = 0x4
 MAX_FRAME_BYTES = 16_384
 _WINDOW_UPDATE = 0x8
@@ -53,7 +56,7 @@ class RawConnection:
     async def open(cls, address: str, *, window: int | None = None) -> Self:
         """Connect; `window` is what the gateway may send on each stream before it must wait."""
         host, _, port = address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=SOURCE)
         settings = b"" if window is None else struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
         writer.write(PREFACE + frame(SETTINGS, 0, 0, settings))
         await writer.drain()

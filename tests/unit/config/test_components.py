@@ -1,7 +1,11 @@
 """Configurations of components: each gets the values that were set."""
 
+from liveavatar_gateway.auth.auth_file import PoolShare
 from liveavatar_gateway.config import components, load, pool_file
 from liveavatar_gateway.pool.account_health import AccountState
+from liveavatar_gateway.pool.account_limits import AccountLimit
+from liveavatar_gateway.pool.book import Book, Waiter
+from liveavatar_gateway.upstream.account import AccountSpec
 from testkit.accounts import AccountsFile
 
 _SECRET = "la-secret-key-123"
@@ -108,3 +112,25 @@ def test_the_health_of_accounts_follows_the_settings():
     health = components.account(settings).health
     assert (health.breaker.failures, health.breaker.interval_s, health.starts_per_s) == (7, 2, 3)
     assert (components.accounts(settings).credits_s, components.accounts(settings).broke_s) == (30, 2)
+
+
+def test_floors_are_kept_on_the_accounts_that_a_tenant_may_use():
+    specs = [
+        AccountSpec(id="main", tenants=frozenset({"acme"})),
+        AccountSpec(id="spare"),
+        AccountSpec(id="old", tenants=frozenset({"late"}), state=AccountState.RETIRED),
+    ]
+    of_tenants = {name: PoolShare(reserved=2, ceiling=5) for name in ("acme", "zoo")}
+    found = components.shares(of_tenants, specs).by_tenant
+    assert (found["acme"].accounts, found["zoo"].accounts) == (("main", "spare"), ("spare",))
+    assert (found["zoo"].floor, found["zoo"].ceiling) == (2, 5)
+    assert components.shares({"zoo": PoolShare(reserved=2)}, specs[:1]).of("zoo").floor == 0
+
+
+def test_a_caller_is_not_kept_waiting_for_a_floor_that_its_account_cannot_serve():
+    specs = [AccountSpec(id="main", max_sessions=2, tenants=frozenset({"acme"})), AccountSpec(id="spare")]
+    shares = components.shares({"zoo": PoolShare(reserved=2), "acme": PoolShare()}, specs)
+    limits = {spec.id: AccountLimit(name=spec.id, limit=spec.max_sessions) for spec in specs}
+    book = Book()
+    book.enter(Waiter(id="w", tenant="acme", owner="o", accounts=("main", "spare"), deadline_s=10.0), shares, 0.0)
+    assert [grant.permit.account for grant in book.grant(limits, shares, 0.0)] == ["main"]

@@ -87,12 +87,16 @@ async def test_an_account_that_fails_keeps_the_search_from_no_other(registry):
     await registry.add_upstream(fence, "up")
     broken = _account("broken", UpstreamUnreachable("down"))
     pool = SimpleNamespace(
-        accounts=SimpleNamespace(working=lambda: [broken, _account("fine", ["up"])]),
+        accounts=SimpleNamespace(working=lambda: [broken, _account("fine", ["up"])], session_ids=frozenset()),
         run=lambda work, name: asyncio.create_task(work, name=name),
     )
     journals = JournalWriter(registry, Metrics(), renew_s=60.0, lease_s=200.0)
     sweeper = Sweeper(
-        SweeperConfig(), journals, pool, directory=SimpleNamespace(), adoption=SimpleNamespace(stop=stop)
+        SweeperConfig(),
+        journals,
+        pool,
+        directory=SimpleNamespace(),
+        adoption=SimpleNamespace(stop=stop, is_claiming=lambda _: False),
     )
     assert await sweeper.find_orphans() == 1
     assert stopped == [("up", "fine")]
@@ -104,4 +108,4 @@ def _account(name: str, answer: Sequence[str] | Exception) -> SimpleNamespace:
             raise answer
         return answer
 
-    return SimpleNamespace(name=name, id=name, session_ids=frozenset(), rest=SimpleNamespace(active=active))
+    return SimpleNamespace(name=name, id=name, rest=SimpleNamespace(active=active))

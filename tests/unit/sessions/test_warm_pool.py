@@ -75,6 +75,16 @@ async def test_a_profile_is_for_its_tenants(warm):
     assert warm.take(spec(), tenant="beta") is not None
 
 
+@pytest.mark.parametrize(("payer", "takes"), [("acme", False), ("full", True)])
+async def test_a_tenant_at_its_ceiling_takes_only_sessions_that_count_for_it_already(world, warm, payer, takes):
+    warm.use({"desk": profile(payer=payer)})
+    await until(lambda: ready(warm) == 1)
+    async with queue(world, PermitWish()):
+        assert warm.has(spec(), tenant="full") is takes
+        assert warm.has(spec(), tenant="beta")
+        assert (warm.take(spec(), tenant="full") is not None) is takes
+
+
 async def test_with_rotation_any_rest_of_life_will_do(world, warm):
     world.pool.max_duration_s = 70
     warm.use({"desk": profile(min_remaining_s=69)})

@@ -51,10 +51,16 @@ def test_cheaper_accounts_come_first_and_only_those_for_the_tenant(accounts):
 def test_an_account_that_cannot_help_itself_is_not_waited_for(accounts, act, error):
     getattr(accounts.find("a"), act)(error)
     assert usable(accounts) == ["b"]
-    assert accounts.are_hopeless(["a"])
+    assert accounts.are_hopeless(["a"], sandbox=False)
     getattr(accounts.find("b"), act)(error)
     assert usable(accounts) == []
     assert isinstance(accounts.refusal(REQUEST, "", time.monotonic()), type(error))
+
+
+def test_an_account_without_credits_still_starts_sessions_in_the_sandbox(accounts):
+    accounts.find("a").fail(UpstreamCreditsExhausted("no"))
+    assert not accounts.are_hopeless(["a"], sandbox=True)
+    assert isinstance(accounts.refusal_of(["a"], sandbox=False), UpstreamCreditsExhausted)
 
 
 def test_an_account_whose_trouble_passes_comes_last(accounts):

@@ -98,7 +98,7 @@ async def test_callers_are_refused_while_the_only_account_is_drained(store):
     assert (drained.state, drained.trouble, drained.use.drain_left_s) == ("draining", "draining", None)
     request = AvatarRequest(avatar_id="avatar")
     assert process.accounts.usable(request, "t", now_s=time.monotonic()) == []
-    assert process.accounts.are_hopeless(["id-a"])
+    assert process.accounts.are_hopeless(["id-a"], sandbox=False)
     refusal = process.accounts.refusal(request, "t", time.monotonic())
     assert isinstance(refusal, CapacityExhausted)
     assert "drain" in refusal.message

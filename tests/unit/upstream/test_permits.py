@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core.errors import CapacityExhausted, RegistryUnavailable
-from liveavatar_gateway.pool.account_limits import AccountLimit
+from liveavatar_gateway.pool.account_limits import FREED_WITHIN_S, AccountLimit
 from liveavatar_gateway.pool.book import PermitKind, PermitRow, PermitState
 from liveavatar_gateway.pool.fair_order import Shares, TenantShare
 from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.clock import MachineClock
 from liveavatar_gateway.registry.database import BUSY_MS
 from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
 from liveavatar_gateway.registry.pool import MemoryPool
@@ -281,6 +282,18 @@ async def test_a_refusal_soon_after_a_full_account_lost_a_session_is_a_matter_of
     assert permit.may_retry
 
 
+async def test_an_end_of_another_session_explains_no_refusal_long_after_the_own_one():
+    permits = make(limit=3)
+    held = await permits.acquire()
+    permit = await permits.acquire()
+    long_ago = replace(permit.row, ended_at_s=time.monotonic() - FREED_WITHIN_S - 1)
+    held.release(settle=True)
+    permit.row = replace(permit.row, ended_at_s=time.monotonic() - 1)
+    assert permits.explains_refusal(permit)
+    permit.row = long_ago
+    assert not permits.explains_refusal(permit)
+
+
 async def test_a_refused_caller_waits_no_longer_than_it_is_willing_to():
     permits = make()
     held = await permits.acquire()
@@ -431,6 +444,35 @@ async def test_an_abandoned_permit_stays_in_use_until_its_session_has_left_the_r
         await permits.refresh()
         assert permits.book.permits[permit.id].state is PermitState.SETTLING
         await permits.close()
+
+
+async def test_a_process_that_stands_still_gets_no_permits_and_its_callers_keep_their_places(tmp_path):
+    """It is alive by its lock: a suspended process, which uses nothing and gives nothing back."""
+    async with sqlite(tmp_path) as running, sqlite(tmp_path) as stopped:
+        here, there = (Permits(PermitsConfig(limit=1), registry) for registry in (running, stopped))
+        held = await here.acquire()
+        theirs = asyncio.create_task(there.acquire())
+        while here.waiting < 1:
+            await here.refresh()
+        lease = "UPDATE processes SET until_mono_s = ? WHERE owner = ?"
+        with contextlib.closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as other:
+            other.execute("INSERT OR IGNORE INTO processes VALUES (?, ?, 0, '', 1)", (stopped.owner, boot_id()))
+            other.execute(lease, (time.monotonic() - 1, stopped.owner))
+            ours = asyncio.create_task(here.acquire())
+            while here.waiting != 1 or theirs.done():
+                await here.refresh()
+            held.release(settle=False)
+            permit = await ours
+            other.execute(lease, (time.monotonic() + 100, stopped.owner))
+        await there.refresh()
+        permit.release(settle=False)
+        (await theirs).release(settle=False)
+        await here.close()
+        await there.close()
+
+
+def boot_id() -> str:
+    return MachineClock().boot_id
 
 
 async def test_a_permit_of_a_dead_process_counts_for_its_account_under_a_new_name():

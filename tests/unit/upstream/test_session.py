@@ -1,9 +1,13 @@
 """A started session: its stop, its permit, and the reason for which it ended."""
 
 import asyncio
+import contextlib
 
 import pytest
 
+from liveavatar_gateway.pool.book import PermitState
+from liveavatar_gateway.registry.base import LeaseConfig
+from liveavatar_gateway.registry.memory import Memory, MemoryRegistry
 from liveavatar_gateway.upstream.model import RemoteStatus, Started
 from liveavatar_gateway.upstream.permits import Permits, PermitsConfig
 from liveavatar_gateway.upstream.session import STOP_REASON, UpstreamSession
@@ -62,7 +66,9 @@ class Journal:
 
 
 async def make(stopped: Stopped = Stopped.NOW, reason: str = ""):
-    host, permits, journal = Host(Account(stopped, reason)), Permits(PermitsConfig(settle_s=0)), Journal()
+    registry = MemoryRegistry(LeaseConfig(), memory=Memory())
+    permits = Permits(PermitsConfig(settle_s=0), registry)
+    host, journal = Host(Account(stopped, reason)), Journal()
     started = Started(session_id="s-1", ws_url="wss://x", room_url="", viewer_token="", max_duration_s=None)
     session = UpstreamSession(host, host.account, await permits.acquire(), started, journal)
     await session.connect(lambda _: None)
@@ -85,6 +91,30 @@ async def test_a_cancelled_caller_does_not_cancel_the_stop():
     await asyncio.wait([closing])
     await session.close()
     assert (host.account.stop_count, permits.used) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", [asyncio.CancelledError, RuntimeError], ids=["end of the process", "bug"])
+async def test_the_permit_of_a_session_whose_stop_nobody_confirmed_stays_in_use(fault):
+    session, host, permits, journal = await make()
+    row = await add_upstream(permits, session)
+
+    async def fail(*_: object) -> Stopped:
+        raise fault
+
+    host.account.stop = fail
+    with contextlib.suppress(asyncio.CancelledError, RuntimeError):
+        await session.close()
+    await permits.refresh()
+    assert permits.book.permits[row].state is PermitState.SUSPECT
+    assert journal.stopped_ids == []
+
+
+async def add_upstream(permits: Permits, session: UpstreamSession) -> str:
+    """Let the registry know the session that the permit pays for, and return the id of the permit."""
+    row = session._permit.row.id
+    registry = permits._shared._store
+    await registry.add_upstream(await registry.create("g-1", {}), "s-1", permit_id=row)
+    return row
 
 
 @pytest.mark.parametrize(

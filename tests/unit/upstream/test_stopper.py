@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from liveavatar_gateway.core.errors import GatewayError, UpstreamUnauthenticated, UpstreamUnreachable
-from liveavatar_gateway.upstream.stopper import RetiredKey, StopConfig, Stopped, Stopper
+from liveavatar_gateway.upstream.stopper import RefusedKey, RetiredKey, StopConfig, Stopped, Stopper
 
 _FAST = StopConfig(first_wait_s=0.001, max_wait_s=0.002, give_up_s=30.0)
 
@@ -147,6 +147,14 @@ REVOKED = UpstreamUnauthenticated("revoked")
 async def test_what_a_revoked_key_started_is_asked_of_every_working_account(answers, stopped):
     call = RetiredKey(Scripted(REVOKED), lambda: [Scripted(answer) for answer in answers])
     assert await call.stop("s-1", "r") is stopped
+
+
+async def test_an_account_without_a_working_key_may_have_the_session():
+    call = RetiredKey(Scripted(REVOKED), lambda: [Scripted(Stopped.BEFORE), RefusedKey(REVOKED)])
+    with pytest.raises(UpstreamUnauthenticated):
+        await call.stop("s-1", "r")
+    call = RetiredKey(Scripted(REVOKED), lambda: [RefusedKey(REVOKED), Scripted(Stopped.NOW)])
+    assert await call.stop("s-1", "r") is Stopped.NOW
 
 
 @pytest.mark.parametrize("answers", [(Stopped.BEFORE, down()), (down(), Stopped.BEFORE), ()])

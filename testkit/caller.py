@@ -213,6 +213,44 @@ class Speech:
         await self.end()
 
 
+class Hearing:
+    """`ListenAudio` stream and all audio that came."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.ready: audio.ListenReady | None = None
+        self.chunks: list[audio.UserAudio] = []
+
+    async def read(self) -> audio.ListenAudioResponse:
+        response = await asyncio.wait_for(self.call.read(), STEP_TIMEOUT_S)
+        if response is grpc.aio.EOF:
+            raise EOFError
+        if response.HasField("audio"):
+            self.chunks.append(response.audio)
+        return response
+
+    async def until(self, kind: str) -> Any:
+        """Read up to the next message of a kind."""
+        while True:
+            response = await self.read()
+            if response.WhichOneof("message") == kind:
+                return getattr(response, kind)
+
+    async def credit(self, size_bytes: int) -> None:
+        await write(self.call, audio.ListenAudioRequest(credit=audio.ListenCredit(bytes=size_bytes)))
+
+    async def status(self) -> grpc.StatusCode:
+        """Read to the end and return the stream's status."""
+        with contextlib.suppress(EOFError, grpc.aio.AioRpcError):
+            while True:
+                await self.read()
+        return await self.call.code()
+
+    def heard(self, participant: str) -> bytes:
+        """All audio of a user so far."""
+        return b"".join(chunk.audio for chunk in self.chunks if chunk.participant == participant)
+
+
 class Attachment:
     """`Attach` stream and all its responses."""
 
@@ -372,6 +410,27 @@ class Caller:
             raise AssertionError("ended without ready and without an error")
         speech.ready = first.ready
         return speech
+
+    async def listen(
+        self, session_id: str = "", *, ready: bool = True, chunk_s: float = 0, **header: Any
+    ) -> Hearing:
+        """Hear the users of a session; with `ready`, from when the gateway is in the room."""
+        hearing = Hearing(self.audio.ListenAudio())
+        if audio_format := header.pop("format", None):
+            header["format"] = audio_format_of(**audio_format)
+        first = audio.ListenHeader(session_id=session_id, **header)
+        if "handle" in header:
+            first.handle = header["handle"]
+        if chunk_s:
+            first.chunk_duration.FromNanoseconds(round(chunk_s * 1e9))
+        await write(hearing.call, audio.ListenAudioRequest(header=first))
+        if ready:
+            try:
+                hearing.ready = await hearing.until("ready")
+            except EOFError:
+                await hearing.call
+                raise
+        return hearing
 
     async def end(self, session_id: str) -> session_pb2.Session:
         request = sessions.EndSessionRequest(session_id=session_id)

@@ -314,7 +314,8 @@ class App:
             server,
         )
         audio_service_pb2_grpc.add_AudioServiceServicer_to_server(
-            AudioService(components.rpc(self._settings), self.directory, self._access.limiter), server
+            AudioService(components.rpc(self._settings), self.directory, self._access.limiter, self.metrics),
+            server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:

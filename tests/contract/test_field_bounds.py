@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from liveavatar.gateway.v1 import admin_service_pb2, audio_service_pb2, session_service_pb2
-from liveavatar_gateway.rpc.field_bounds import BOUNDS, ByHandler, Labels, Numbers, Text
+from liveavatar_gateway.rpc.field_bounds import BOUNDS, ByHandler, Labels, Numbers, Text, Texts
 from testkit import processes
 from testkit.caller import STEP_TIMEOUT_S, refused
 
@@ -52,6 +52,8 @@ def _beyond(field: FieldDescriptor) -> object:
     match BOUNDS[field.full_name]:
         case Text(max_chars=most):
             return "x" * (most + 1)
+        case Texts(max_count=most):
+            return ["x"] * (most + 1)
         case Numbers(max_count=most):
             return [1] * (most + 1)
         case Labels(max_count=most):

@@ -18,10 +18,12 @@ _BYTES: Final = frozenset({"data", "message", "messages", "body", "chunks"})
 
 _ATTACH: Final = session_service_pb2.AttachRequest
 _AUDIO: Final = audio_service_pb2.StreamAudioRequest
+_LISTEN: Final = audio_service_pb2.ListenAudioRequest
 _WATCH: Final = session_service_pb2.WatchSessionsRequest
 STREAMS: Final = {
     "Attach": "/liveavatar.gateway.v1.SessionService/Attach",
     "StreamAudio": "/liveavatar.gateway.v1.AudioService/StreamAudio",
+    "ListenAudio": "/liveavatar.gateway.v1.AudioService/ListenAudio",
     "WatchSessions": "/liveavatar.gateway.v1.SessionService/WatchSessions",
 }
 _SERVICES: Final = (
@@ -105,8 +107,8 @@ _WILD: Final = (0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.3, 0.8)
 
 
 def _streams(rng: random.Random) -> list[Mapping[str, Any]]:
-    makers = {"Attach": _attach, "StreamAudio": _audio, "WatchSessions": _watch}
-    chosen = rng.choices(tuple(makers), (2, 5, 3), k=rng.randint(4, 20))
+    makers = {"Attach": _attach, "StreamAudio": _audio, "ListenAudio": _listen, "WatchSessions": _watch}
+    chosen = rng.choices(tuple(makers), (2, 5, 1, 3), k=rng.randint(4, 20))
     steps: list[Mapping[str, Any]] = [{"stream": STREAMS[name], "messages": makers[name](rng)} for name in chosen]
     # A method of one request, called with none or several, and one that answers until it is left.
     path = rng.choice((_HEALTH_WATCH, *(name for name in UNARY if name not in _RARE_CALLS)))
@@ -143,6 +145,16 @@ def _audio(rng: random.Random) -> list[bytes]:
         message = one_of(rng, _AUDIO, kind, wild=0.0 if rng.random() < 0.95 else 0.3)
         if kind in ("chunk", "end", "cancel") and rng.random() < 0.9:
             getattr(message, kind).ClearField("utterance_id")
+        messages.append(serialized(rng, message, mutation=0.02))
+    return messages
+
+
+def _listen(rng: random.Random) -> list[bytes]:
+    header = one_of(rng, _LISTEN, "header", wild=rng.choice(_WILD) / 4)
+    messages = [serialized(rng, header, mutation=0.05)]
+    for _ in range(rng.choice((1, 10, 60))):
+        kind = rng.choices(("credit", "heartbeat", "header"), (80, 20, 1))[0]
+        message = one_of(rng, _LISTEN, kind, wild=0.0 if rng.random() < 0.95 else 0.3)
         messages.append(serialized(rng, message, mutation=0.02))
     return messages
 

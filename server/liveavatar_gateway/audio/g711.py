@@ -1,4 +1,4 @@
-"""G.711: telephony's two 8-bit encodings, decoded through one table lookup per sample.
+"""G.711: telephony's two 8-bit encodings, decoded through one table lookup per sample, and mu-law encoded so.
 
 Values are those of ITU-T G.711 (11/88), tables 1a to 2b, left-justified in 16 bits as in ITU-T G.191: mu-law
 reaches 32 124, A-law 32 256.
@@ -36,3 +36,22 @@ ALAW_TO_S16: Final = _alaw_table()
 
 for _table in (MULAW_TO_S16, ALAW_TO_S16):
     _table.flags.writeable = False
+
+
+def _mulaw_codes() -> npt.NDArray[np.uint8]:
+    """Encode every 16-bit sample to mu-law: clipped, biased by 132, then sign, segment and step, inverted."""
+    samples = np.arange(1 << 16, dtype=np.uint16).view(np.int16).astype(np.int32)
+    magnitude = np.minimum(np.abs(samples), 32_635) + 132
+    segment = np.frexp(magnitude.astype(np.float64))[1].astype(np.int32) - 8
+    step = magnitude >> (segment + 3) & 15
+    sign = np.where(samples < 0, 0x80, 0)
+    codes: npt.NDArray[np.uint8] = ((sign | segment << 4 | step) ^ 0xFF).astype(np.uint8)
+    return codes
+
+
+_S16_TO_MULAW: Final = _mulaw_codes()
+
+
+def to_mulaw(pcm: bytes) -> bytes:
+    """Encode 16-bit little-endian samples to mu-law."""
+    return np.take(_S16_TO_MULAW, np.frombuffer(pcm, "<u2")).tobytes()

@@ -60,6 +60,7 @@ RULES: Final[Mapping[str, Rule]] = {
     f"{_SESSIONS}/ListAvatars": frozenset({Role.OPEN, Role.WATCH}),
     f"{_SESSIONS}/GetServerInfo": ANY_ROLE,
     f"{_AUDIO}/StreamAudio": frozenset({Role.SPEAK}),
+    f"{_AUDIO}/ListenAudio": frozenset({Role.LISTEN}),
     f"{_ADMIN}/Drain": frozenset({Role.ADMIN}),
     f"{_ADMIN}/Undrain": frozenset({Role.ADMIN}),
     f"{_ADMIN}/GetProcessStatus": frozenset({Role.ADMIN}),

@@ -16,7 +16,9 @@ class Quotas(BaseModel):
     max_detach_grace_s: float = Field(
         30.0, ge=0, le=300, description="Longest time for which a session without an attached stream is kept."
     )
-    max_streams: int = Field(8, ge=0, le=100_000, description="Streams of Attach and StreamAudio at once.")
+    max_streams: int = Field(
+        8, ge=0, le=100_000, description="Streams of Attach, StreamAudio and ListenAudio at once."
+    )
     max_watches: int = Field(2, ge=0, le=10_000, description="Streams of WatchSessions at once.")
     audio_bytes_per_s: int = Field(
         1_000_000,

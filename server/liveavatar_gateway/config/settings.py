@@ -439,8 +439,8 @@ class Settings(BaseSettings):
         20.0,
         ge=0,
         le=600,
-        description="Time without a message on Attach and StreamAudio after which a heartbeat is sent. Lower "
-        "passes proxies with shorter idle time-outs; each heartbeat is a message. 0 sends none.",
+        description="Time without a message on Attach, StreamAudio and ListenAudio after which a heartbeat is "
+        "sent. Lower passes proxies with shorter idle time-outs; each heartbeat is a message. 0 sends none.",
     )
     first_message_timeout_s: float = Field(
         30.0,

@@ -5,7 +5,7 @@ GatewayError
 ├── AccessError      the caller is unknown, or may not make the call
 ├── CapacityError    a limit, with its scope and a wait
 ├── OwnershipError   another stream or process holds it, or its owner cannot be determined
-├── UpstreamError    LiveAvatar refused or failed, with its own code and message
+├── UpstreamError    LiveAvatar refused or failed, with its own code and message; or its room is out of reach
 └── InternalError    a fault of the gateway's own
 
 Each class has a `reason`, which is public API (`ErrorReason` in `errors.proto`), and keeps every value of its
@@ -741,3 +741,30 @@ class UpstreamStalled(UpstreamError):
     """LiveAvatar did not confirm audio that it was sent."""
 
     reason = "UPSTREAM_STALLED"
+
+
+class RoomUnreachable(UpstreamError):
+    """The room of the session cannot be joined to hear its users."""
+
+    reason = "ROOM_UNREACHABLE"
+
+    def __init__(self, cause: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(
+            f"the gateway cannot join the session's room to hear its users ({cause}); call again, and ask the "
+            "operator of the LiveKit server if that does not help",
+            retry_after_s=retry_after_s,
+            cause=cause,
+        )
+
+
+class RoomTokenMissing(UpstreamError):
+    """LiveAvatar gave no token with which the room of the session could be joined."""
+
+    reason = "ROOM_TOKEN_MISSING"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            "LiveAvatar gave no token with which the gateway could join the session's room; to hear users, open "
+            "sessions with a room of your own",
+            session_id=session_id,
+        )

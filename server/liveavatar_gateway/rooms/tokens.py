@@ -1,4 +1,4 @@
-"""Tokens for callers' own LiveKit rooms: one for the avatar, one for each viewer."""
+"""Tokens for callers' own LiveKit rooms: for the avatar, for each viewer, and for the gateway that hears users."""
 
 import uuid
 from dataclasses import dataclass, field, replace
@@ -66,8 +66,26 @@ class LiveKitRooms:
         participant = Participant(room=room, identity=f"viewer-{uuid.uuid4().hex[:12]}")
         return self._access(participant, VIEWER_TTL, kind="standard", publishes=False)
 
+    def listener(self, participant: Participant) -> LiveKitAccess:
+        """Return the access with which the gateway hears the users of a room.
+
+        It is hidden from participants, as agents take the first participant they meet for their user. It is of
+        the kind of agents, so that nothing takes it for a viewer, and may publish nothing. Each join has a fresh
+        token.
+
+        Args:
+            participant: Room, and the gateway's identity in it.
+        """
+        return self._access(participant, VIEWER_TTL, kind="agent", publishes=False, hidden=True)
+
     def _access(
-        self, participant: Participant, ttl: timedelta, *, kind: Literal["standard", "agent"], publishes: bool
+        self,
+        participant: Participant,
+        ttl: timedelta,
+        *,
+        kind: Literal["standard", "agent"],
+        publishes: bool,
+        hidden: bool = False,
     ) -> LiveKitAccess:
         from livekit.api import AccessToken, VideoGrants  # noqa: PLC0415 - see above
 
@@ -77,6 +95,8 @@ class LiveKitRooms:
             can_subscribe=True,
             can_publish=publishes,
             can_publish_data=publishes,
+            # Absent otherwise: LiveAvatar and LiveKit look at the claims that are there.
+            hidden=True if hidden else None,
         )
         token = (
             AccessToken(self._config.api_key, self._config.api_secret)

@@ -25,7 +25,7 @@ class RpcConfig:
     ack_interval_s: float = 1.0
     """Interval of acks while an utterance progresses. Lower is smoother and costs a message each."""
     heartbeat_s: float = 20.0
-    """Longest silence on `Attach` and `StreamAudio` before a heartbeat. 0 sends none."""
+    """Longest silence on `Attach`, `StreamAudio` and `ListenAudio` before a heartbeat. 0 sends none."""
     first_message_timeout_s: float = 30.0
     """Longest time from the start of a call to its first message."""
     watch_progress_s: float = 15.0

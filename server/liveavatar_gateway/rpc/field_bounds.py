@@ -55,6 +55,25 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Bound of a repeated field of texts."""
+
+    max_count: int
+    text: Text
+
+    def check(self, values: Any, field: str) -> None:
+        """Refuse too many texts, and texts that are too long or not printable.
+
+        Raises:
+            InvalidField: the field is out of its bound.
+        """
+        if len(values) > self.max_count:
+            raise InvalidField(f"{field} takes at most {self.max_count} values", field=field, limit=self.max_count)
+        for value in values:
+            self.text.check(value, field)
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """Bound of labels, of a session or in a filter."""
 
@@ -93,7 +112,7 @@ class ByHandler:
     """Function that checks the field."""
 
 
-Bound = Text | Numbers | Labels | ByHandler
+Bound = Text | Texts | Numbers | Labels | ByHandler
 
 _ID: Final = Text(MAX_ID_CHARS)
 _TOKEN: Final = Text(2000, printable=False)
@@ -127,6 +146,9 @@ _OWN: Final[Mapping[str, Bound]] = {
     "ListAvatarsRequest.page_token": _TOKEN,
     "AudioHeader.session_id": _ID,
     "AudioHeader.handle": ByHandler("handles.session_id_of"),
+    "ListenHeader.session_id": _ID,
+    "ListenHeader.handle": ByHandler("handles.session_id_of"),
+    "ListenHeader.participants": Texts(16, _ID),
     "BeginUtterance.utterance_id": ByHandler("AudioStream._begin"),
     "AudioChunk.audio": ByHandler("Utterances.receive"),
     "AudioChunk.utterance_id": ByHandler("AudioStream._receive"),

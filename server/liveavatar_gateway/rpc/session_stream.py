@@ -1,4 +1,4 @@
-"""Base of the two streams of one session, `Attach` and `StreamAudio`."""
+"""Base of the streams of one session: `Attach`, `StreamAudio` and `ListenAudio`."""
 
 import time
 from typing import Any, Generic, TypeVar

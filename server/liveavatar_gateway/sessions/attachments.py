@@ -16,10 +16,12 @@ def _do_nothing() -> None:
 class Attachment:
     """Stream or waiting call. A session with an attachment is not abandoned."""
 
-    def __init__(self, attachments: "Attachments", on_superseded: Callable[[], None]) -> None:
+    def __init__(
+        self, attachments: "Attachments", on_superseded: Callable[[], None], wakeup: Wakeup | None = None
+    ) -> None:
         self._attachments = attachments
         self._on_superseded = on_superseded
-        self.wakeup = Wakeup()
+        self.wakeup = wakeup or Wakeup()
         """Set when the session has news."""
         self.superseded: GatewayError | None = None
         """Error for the stream once another has taken its role; None before."""
@@ -70,7 +72,7 @@ class Attachments:
         self._changed = changed
         self._on_stream = on_stream
         self._all: set[Attachment] = set()
-        # Streams whose caller has closed its side and still waits for something.
+        # Streams whose caller has closed its side and still waits for something, and those that only observe.
         self._detached: set[Attachment] = set()
         self._attach: Attachment | None = None
         self._audio: Attachment | None = None
@@ -94,6 +96,16 @@ class Attachments:
         attachment = Attachment(self, on_superseded)
         self._all.add(attachment)
         self._stop_grace()
+        return attachment
+
+    def observe(self, wakeup: Wakeup | None = None) -> Attachment:
+        """Add an attachment that has the session's news and does not keep it alive: its grace runs regardless.
+
+        Args:
+            wakeup: Set when the session has news; None for one of its own.
+        """
+        attachment = Attachment(self, _do_nothing, wakeup)
+        self._detached.add(attachment)
         return attachment
 
     def add_attach_stream(self) -> Attachment:

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import structlog
 
+from liveavatar_gateway.core.errors import RoomTokenMissing, RoomUnreachable, UpstreamUnreachable
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.journal import SessionJournal
 from liveavatar_gateway.sessions.record import Usage
@@ -26,6 +28,12 @@ TakeWarm = Callable[[], WarmSession | None]
 
 _log = structlog.get_logger(__name__)
 
+_IDENTITY: Final = "heygen"
+"""Identity of the avatar in rooms of LiveAvatar. Source: LiveAvatar's SDK, and pipecat's transport."""
+_LISTENER: Final = "liveavatar-gateway"
+"""Begin of the gateway's own identity in rooms of callers. With the id of the session it is the same in each
+process, so that LiveKit puts the connection of a dead process out when the session is adopted."""
+_RESOLVE_TIMEOUT_S: Final = 5.0
 _STANDBY_WAIT_S = 5.0
 """Longest wait for a permit for an avatar that follows another; callers of new sessions wait longer."""
 
@@ -251,6 +259,45 @@ class Avatars:
             # From a registry that somebody changed; the session ends when its socket is opened.
             return None
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
+
+    @property
+    def identities(self) -> Sequence[str]:
+        """Identities of all avatars that the session may have in its room."""
+        if self._spec.livekit_room is None:
+            return (_IDENTITY,)
+        requests = (self._spec.avatar_request(ordinal) for ordinal in range(1, self.avatar_count + 1))
+        return [request.participant.identity for request in requests if request.participant is not None]
+
+    @property
+    def listener_room(self) -> str:
+        """Name of the present room, for comparison alone; empty before there is one."""
+        if self.started is None:
+            return ""
+        own = self._spec.livekit_room
+        return self.started.session_id if own is None else f"{own.tenant}/{own.name}"
+
+    async def listener_access(self) -> LiveKitAccess:
+        """Return the access with which the gateway joins the room to hear its users.
+
+        Raises:
+            RoomUnreachable: there is no LiveKit server for the room, or its host cannot be resolved.
+            RoomTokenMissing: LiveAvatar gave no token for its room.
+            UpstreamAddressRefused: LiveAvatar named an address that the gateway does not use.
+        """
+        assert self.started is not None  # noqa: S101 - there is a `listener_room`
+        if (own := self._spec.livekit_room) is not None:
+            rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
+            if rooms is None:
+                raise RoomUnreachable("no LiveKit server for the room")
+            identity = f"{_LISTENER}-{self._core.id[:13]}"
+            return rooms.listener(Participant(room=own.name, identity=identity, tenant=own.tenant))
+        if not self.started.room_url or not self.started.agent_token:
+            raise RoomTokenMissing(self._core.id)
+        try:
+            await self._pool.egress.check_room(self.started, timeout_s=_RESOLVE_TIMEOUT_S)
+        except UpstreamUnreachable:
+            raise RoomUnreachable("its host cannot be resolved") from None
+        return LiveKitAccess(url=self.started.room_url, room="", token=self.started.agent_token)
 
     @property
     def expires_at(self) -> datetime | None:

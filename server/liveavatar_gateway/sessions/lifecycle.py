@@ -199,6 +199,8 @@ class SessionLifecycle:
             with bulkhead("session.crashed", self._core.id):
                 self._parts.utterances.close()
             with bulkhead("session.crashed", self._core.id):
+                self._parts.user_audio.close()
+            with bulkhead("session.crashed", self._core.id):
                 self._services.pool.remove_keep_alive(self)
             await self._finish()
 

@@ -14,6 +14,7 @@ from liveavatar_gateway.sessions.publisher import EventPublisher
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.user_audio import UserAudio
 from liveavatar_gateway.sessions.utterances import SessionUtterances
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.upstream.permits import PermitWish
@@ -48,6 +49,7 @@ class SessionParts:
     billed: BilledJournal
     avatars: Avatars
     publisher: EventPublisher
+    user_audio: UserAudio
 
     @classmethod
     def of(
@@ -78,6 +80,16 @@ class SessionParts:
             free=spec.avatar.sandbox,
         )
         billed = BilledJournal(journal, services.billing, payer)
+        avatars = Avatars(
+            spec,
+            core,
+            services.pool,
+            journal,
+            restored,
+            billed=billed,
+            take_warm=lambda: services.warm.take(spec, tenant=owner.tenant),
+            wish=PermitWish(tenant=owner.tenant, session_id=core.id),
+        )
         return cls(
             core=core,
             wake=wake,
@@ -88,16 +100,7 @@ class SessionParts:
                 core, journal=journal, metrics=services.metrics, meter=meter, wake=wake, grace_s=grace_s
             ),
             billed=billed,
-            avatars=Avatars(
-                spec,
-                core,
-                services.pool,
-                journal,
-                restored,
-                billed=billed,
-                take_warm=lambda: services.warm.take(spec, tenant=owner.tenant),
-                wish=PermitWish(tenant=owner.tenant, session_id=core.id),
-            ),
+            avatars=avatars,
             publisher=EventPublisher(
                 core,
                 journal=journal,
@@ -106,4 +109,5 @@ class SessionParts:
                 interrupts=interrupts,
                 listener=services.listener,
             ),
+            user_audio=UserAudio(core.id, avatars, attachments, services.metrics),
         )

@@ -65,6 +65,7 @@ class SessionActor:
         self.attachments = parts.attachments
         self.utterances = parts.utterances
         self.avatars = parts.avatars
+        self.user_audio = parts.user_audio
         self.handles = Handles(
             self.id, keep_s=spec.detach_grace_s, tenant=tenant, hashes=() if restored is None else restored.handles
         )
@@ -122,10 +123,8 @@ class SessionActor:
 
     @property
     def avatar_identities(self) -> Sequence[str]:
-        """Identities of all avatars that the session may have in a room of the caller's own."""
-        count = self.avatars.avatar_count
-        requests = (self.spec.avatar_request(ordinal) for ordinal in range(1, count + 1))
-        return [request.participant.identity for request in requests if request.participant is not None]
+        """Identities of all avatars that the session may have in its room."""
+        return self.avatars.identities
 
     @property
     def log(self) -> EventLog:

@@ -214,6 +214,7 @@ class Metrics:
         self._add_calls()
         self._add_billing()
         self._add_warm()
+        self._add_listening()
         self._dropped_log_lines = Counter(
             "gateway_log_lines_dropped",
             "Log lines that could not be written, or were not read in time.",
@@ -280,6 +281,29 @@ class Metrics:
             ["tenant"],
             registry=own,
         )
+
+    def _add_listening(self) -> None:
+        own = self.registry
+        self._listeners = Gauge("gateway_listeners", "Streams that hear the users of a session.", registry=own)
+        self._rooms_joined = Gauge(
+            "gateway_rooms_joined", "Rooms in which the gateway hears the users.", registry=own
+        )
+        self._room_joins = Counter(
+            "gateway_room_joins",
+            "Attempts to join a room to hear its users, by outcome (joined, failed, refused).",
+            ["outcome"],
+            registry=own,
+        )
+        self._user_audio = Counter(
+            "gateway_user_audio_seconds",
+            "Audio of users for listeners, by outcome (sent, dropped for lack of credit).",
+            ["outcome"],
+            registry=own,
+        )
+        for join in ("joined", "failed", "refused"):
+            self._room_joins.labels(join)
+        for fate in ("sent", "dropped"):
+            self._user_audio.labels(fate)
 
     def _add_calls(self) -> None:
         own = self.registry
@@ -438,6 +462,34 @@ class Metrics:
     def looked_into_room(self, outcome: str) -> None:
         """Record a look into a room: `viewers`, `nobody`, or `failed` if LiveKit could not be asked."""
         self._room_looks.labels(outcome).inc()
+
+    @never_raises
+    def listener_opened(self) -> None:
+        """Record a stream that hears users."""
+        self._listeners.inc()
+
+    @never_raises
+    def listener_closed(self) -> None:
+        """Record the end of a stream that heard users."""
+        self._listeners.dec()
+
+    @never_raises
+    def joined_room(self, outcome: str) -> None:
+        """Record an attempt to join a room: `joined`, `failed`, or `refused` if another one would not help."""
+        self._room_joins.labels(outcome).inc()
+        if outcome == "joined":
+            self._rooms_joined.inc()
+
+    @never_raises
+    def left_room(self) -> None:
+        """Record that a room in which users were heard was left."""
+        self._rooms_joined.dec()
+
+    @never_raises
+    def user_audio(self, sent_s: float, dropped_s: float) -> None:
+        """Record audio of users for one listener."""
+        self._user_audio.labels("sent").inc(sent_s)
+        self._user_audio.labels("dropped").inc(dropped_s)
 
     @never_raises
     def taken_over(self, *, adopted: bool) -> None:

@@ -304,20 +304,42 @@ class Egress:
         except TimeoutError as error:
             raise _unresolved("no answer in time") from error
 
+    async def check_room(self, started: Started, *, timeout_s: float) -> None:
+        """Check the address of a session's room to which the gateway itself is about to connect.
+
+        Other than for a browser, its addresses are looked up, and must be public. The SDK of LiveKit resolves the
+        name again, so that a name server that changes its answer meanwhile is not caught.
+
+        Raises:
+            UpstreamAddressRefused: the address is not allowed.
+            UpstreamUnreachable: the name cannot be resolved within `timeout_s`.
+        """
+        target = self._read(ROOM, started.room_url, started)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._require_addresses(ROOM, target, started)
+        except TimeoutError as error:
+            raise _unresolved("no answer in time") from error
+
     async def _route(self, started: Started) -> Route:
         await self._check_room(started)
         target = self._read(SOCKET, started.ws_url, started)
         proxy = self._config.proxies.of_url(started.ws_url)
         addresses: Sequence[str] = ()
         if proxy is not None:
-            reaches = {reach_of_host(target.host) or Reach.PUBLIC}
+            await self._require_reach(SOCKET, target, {reach_of_host(target.host) or Reach.PUBLIC}, started)
         else:
-            addresses = await self._addresses(target.host, target.port)
-            reaches = {reach_of(ipaddress.ip_address(address)) for address in addresses}
+            addresses = await self._require_addresses(SOCKET, target, started)
+        return Route(url=started.ws_url, port=target.port, addresses=addresses, proxy=proxy)
+
+    async def _require_addresses(self, kind: str, target: Target, started: Started) -> Sequence[str]:
+        """Look up a host, and return its addresses if all of them are allowed."""
+        addresses = await self._addresses(target.host, target.port)
+        reaches = {reach_of(ipaddress.ip_address(address)) for address in addresses}
         local = [address for address in addresses if reach_of(ipaddress.ip_address(address)) is Reach.LOCAL]
         are_stand_ins = bool(local) and all(map(_is_stand_in, local))
-        await self._require_reach(SOCKET, target, reaches, started, are_stand_ins=are_stand_ins)
-        return Route(url=started.ws_url, port=target.port, addresses=addresses, proxy=proxy)
+        await self._require_reach(kind, target, reaches, started, are_stand_ins=are_stand_ins)
+        return addresses
 
     def may_show_room(self, url: str) -> bool:
         """Return True if a caller may be sent the address of a room."""

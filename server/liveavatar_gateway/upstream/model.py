@@ -42,6 +42,9 @@ class Started:
     """Address of the command socket. A bearer secret that never leaves the gateway."""
     room_url: str
     viewer_token: str = field(repr=False)
+    agent_token: str = field(default="", repr=False)
+    """Token with which the gateway joins the room to hear its users; empty if LiveAvatar gave none. Never leaves
+    the gateway."""
     max_duration_s: float | None
     """Limit that applies from the start; None if LiveAvatar named none, or an impossible one."""
 

@@ -562,7 +562,7 @@ class Pool:
             started = await account.rest.start(minted)
             if request.participant is not None:
                 # Tokens for the caller's own room are signed here, whatever LiveAvatar says of it.
-                started = replace(started, room_url="", viewer_token="")
+                started = replace(started, room_url="", viewer_token="", agent_token="")
             await self._check_addresses(started)
         except Exception as error:
             self._learn(account, request, error)

@@ -198,6 +198,7 @@ class Rest:
             ws_url=_required(data, "ws_url", "start", max_chars=MAX_URL_CHARS),
             room_url=_optional(data, "livekit_url", "start", max_chars=MAX_URL_CHARS),
             viewer_token=_optional(data, "livekit_client_token", "start", max_chars=MAX_TOKEN_CHARS),
+            agent_token=_optional(data, "livekit_agent_token", "start", max_chars=MAX_TOKEN_CHARS),
             max_duration_s=max_duration_s,
         )
 

@@ -48,7 +48,7 @@ def request_of(method: MethodDescriptor, *, session_id: str, handle: str) -> Any
             request.spec.CopyFrom(make_spec())
         case "Attach":
             request.resume.handle = handle
-        case "StreamAudio":
+        case "StreamAudio" | "ListenAudio":
             request.header.session_id = session_id
         case "WatchSessions":
             request.add.session_id = session_id
@@ -80,7 +80,9 @@ class Matrix:
                 if error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core":
                     # grpc.aio lost the status: the stream ended while its first message was written.
                     continue
-                return refusal(error).reason
+                reason = refusal(error).reason
+                # The stage has no LiveKit server: a listener that may listen gets as far as the room.
+                return "OK" if reason == "ROOM_UNREACHABLE" else reason
             if method.name == "WatchSessions" and answer.HasField("removed"):
                 # A refused watch is an answer on the stream, with the status that a call would have.
                 return "SESSION_NOT_FOUND"
@@ -146,7 +148,7 @@ async def _run(_setting: Setting) -> Outcome:
 
 def _wanted(path: str, method: MethodDescriptor, credential: str) -> set[str]:
     """Return the answers that a cell may have."""
-    names_session = method.name in ("Attach", "StreamAudio", "WatchSessions") or any(
+    names_session = method.name in ("Attach", "StreamAudio", "ListenAudio", "WatchSessions") or any(
         field.name == "session_id" for field in method.input_type.fields
     )
     match credential:

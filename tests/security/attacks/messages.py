@@ -49,6 +49,7 @@ async def undecodable(address: str, seconds: float) -> Counts:
     methods = [f"{_SERVICE}/{name}" for name in (*_UNARY, "Attach", "WatchSessions")]
     methods += [
         "/liveavatar.gateway.v1.AudioService/StreamAudio",
+        "/liveavatar.gateway.v1.AudioService/ListenAudio",
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",
         "/liveavatar.gateway.v1.SessionService/NoSuchMethod",

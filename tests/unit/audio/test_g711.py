@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liveavatar_gateway.audio.g711 import ALAW_TO_S16, MULAW_TO_S16
+from liveavatar_gateway.audio.g711 import ALAW_TO_S16, MULAW_TO_S16, to_mulaw
 
 
 def _mulaw_encode(sample: int) -> int:
@@ -78,3 +78,8 @@ def test_decoded_bytes_encode_to_themselves(table, encode):
 def test_tables_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         MULAW_TO_S16[0] = 0
+
+
+def test_every_sample_is_encoded_as_the_standard_says():
+    samples = np.arange(-32_768, 32_768).astype("<i2")
+    assert to_mulaw(samples.tobytes()) == bytes(_mulaw_encode(int(sample)) for sample in samples)

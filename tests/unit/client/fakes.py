@@ -64,7 +64,7 @@ class FakeRuntime:
     async def _next(self, target: str) -> FakeCall:
         return self._calls.pop(0)
 
-    attach = stream_audio = watch = _next
+    attach = stream_audio = watch = listen = _next
 
     def renewal(self) -> Renewal:
         return Renewal(renewable=False)

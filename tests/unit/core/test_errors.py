@@ -44,6 +44,8 @@ EXAMPLES = [
     e.RoleMissing("SessionService.CreateSession", "open"),
     e.RoomNotAllowed("theirs", "rooms that begin with 'acme-'", field="spec.livekit_room.name"),
     e.QuotaExceeded("acme", "max_sessions", limit=1, used=1, retry_after_s=1.0),
+    e.RoomUnreachable("timeout"),
+    e.RoomTokenMissing("s"),
     e.AvatarNotAllowed("0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11", "acme", field="spec.avatar_id"),
     e.CreditExceeded(10, 5, 0.5),
     e.CapacityExhausted("all 3 in use", scope="upstream_account", retry_after_s=1.0, values={"limit": 3}),

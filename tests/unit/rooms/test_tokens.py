@@ -66,6 +66,21 @@ def test_a_viewers_token_runs_out_long_before_the_avatars(rooms):
     assert 0 < lasts_s(access) <= VIEWER_TTL.total_seconds()
 
 
+def test_the_gateway_that_hears_users_is_hidden_and_may_publish_nothing(rooms):
+    access = rooms.listener(SEAT)
+    found = claims(access)
+    assert found["video"] == {
+        "roomJoin": True,
+        "room": "desk-7",
+        "canPublish": False,
+        "canSubscribe": True,
+        "canPublishData": False,
+        "hidden": True,
+    }
+    assert (found["sub"], found["kind"]) == ("ada", "agent")
+    assert lasts_s(access) <= VIEWER_TTL.total_seconds()
+
+
 def test_no_two_viewers_put_each_other_out(rooms):
     identities = {claims(rooms.viewer("desk-7"))["sub"] for _ in range(50)}
     assert len(identities) == 50

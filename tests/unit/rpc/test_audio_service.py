@@ -13,6 +13,7 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.audio_service import AudioService
 from liveavatar_gateway.rpc.config import RpcConfig
+from liveavatar_gateway.telemetry.metrics import Metrics
 from testkit.actors import Context, Process
 
 
@@ -34,7 +35,7 @@ def service(session):
         return session
 
     directory = SimpleNamespace(get=find, by_handle=find)
-    return AudioService(RpcConfig(speech=SpeechConfig()), directory, Limiter(lambda _: None))
+    return AudioService(RpcConfig(speech=SpeechConfig()), directory, Limiter(lambda _: None), Metrics())
 
 
 @pytest.mark.parametrize("target", [{"session_id": "s"}, {"handle": "h"}])
@@ -70,3 +71,24 @@ async def test_a_session_that_is_over_takes_no_audio(service, session):
     session.end(EndReason.CALLER_ENDED)
     with pytest.raises(SessionEnded):
         await service.StreamAudio(None, Context([p.StreamAudioRequest(header=p.AudioHeader(session_id="s"))]))
+
+
+@pytest.mark.parametrize("target", [{"session_id": "s"}, {"handle": "h"}])
+async def test_a_header_opens_the_ear_of_its_session(service, session, target):
+    mulaw = audio_pb2.AudioFormat(encoding=audio_pb2.AUDIO_ENCODING_MULAW)
+    header = p.ListenHeader(**target, format=mulaw)
+    context = Context([p.ListenAudioRequest(header=header), grpc.aio.EOF])
+    await service.ListenAudio(None, context)
+    assert context.written.empty(), "it has not joined"
+
+
+@pytest.mark.parametrize("first", [p.ListenAudioRequest(credit=p.ListenCredit(bytes=1)), grpc.aio.EOF])
+async def test_an_ear_begins_with_its_header_too(service, first):
+    with pytest.raises(HeaderRequired):
+        await service.ListenAudio(None, Context([first]))
+
+
+async def test_a_session_that_is_over_is_not_heard(service, session):
+    session.end(EndReason.CALLER_ENDED)
+    with pytest.raises(SessionEnded):
+        await service.ListenAudio(None, Context([p.ListenAudioRequest(header=p.ListenHeader(session_id="s"))]))

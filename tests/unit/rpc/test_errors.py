@@ -94,6 +94,8 @@ EXAMPLES = {
         e.QuotaExceeded("acme", "max_sessions", limit=1, used=1, retry_after_s=1.0),
         e.AvatarNotAllowed("0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11", "acme", field="spec.avatar_id"),
         e.InternalError("a fault", incident="i-1"),
+        e.RoomUnreachable("no answer in time"),
+        e.RoomTokenMissing("s"),
     )
 }
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from liveavatar.gateway.v1 import audio_service_pb2 as a
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar_gateway.core.errors import InvalidField
@@ -46,6 +47,8 @@ def test_words_of_all_languages_are_printable(text):
             "open.spec.labels",
         ),
         (p.AttachRequest(open=p.OpenSession(request_id="x" * 129)), "open.request_id"),
+        (a.ListenAudioRequest(header=a.ListenHeader(participants=["x"] * 17)), "header.participants"),
+        (a.ListenAudioRequest(header=a.ListenHeader(participants=["a\nb"])), "header.participants"),
     ],
 )
 def test_a_field_out_of_its_bound_is_named_by_its_path(message, field):

@@ -7,6 +7,7 @@ import pytest
 
 from liveavatar_gateway.core.errors import AttachSuperseded, AudioStreamSuperseded, OwnerMoved
 from liveavatar_gateway.sessions.attachments import Attachments
+from liveavatar_gateway.sessions.wakeup import Wakeup
 
 
 class Session:
@@ -102,3 +103,24 @@ async def test_no_grace_starts_after_the_end_of_the_session(session):
     session.attachments.close()
     attachment.release()
     assert session.attachments.detached_until_s is None
+
+
+async def test_who_observes_has_the_news_and_does_not_keep_the_session(session):
+    first = session.attachments.add()
+    first.release()
+    ends_s = session.attachments.detached_until_s
+    wakeup = Wakeup()
+    observer = session.attachments.observe(wakeup)
+    assert session.attachments.detached_until_s == ends_s
+    session.attachments.wake()
+    await asyncio.wait_for(wakeup.wait(), 5)
+    observer.release()
+    observer.release()
+    assert session.attachments.detached_until_s == ends_s
+    await asyncio.wait_for(session.abandoned.wait(), 5)
+
+
+async def test_who_observes_learns_that_another_process_owns_the_session(session):
+    observer = session.attachments.observe()
+    session.attachments.supersede_all(OwnerMoved("s"))
+    assert isinstance(observer.superseded, OwnerMoved)

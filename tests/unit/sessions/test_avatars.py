@@ -9,16 +9,18 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
+from liveavatar_gateway.core.errors import RoomTokenMissing, RoomUnreachable
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.outputs import Send
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
 from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.billing import Payer
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
+from liveavatar_gateway.upstream.egress import Egress, EgressConfig
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.permits import PermitWish
 from testkit import actors
@@ -87,6 +89,9 @@ class Rooms:
     def viewer(self, room: str) -> LiveKitAccess:
         self._count += 1
         return LiveKitAccess(url="wss://rooms", room=room, token=f"token-{self._count}")
+
+    def listener(self, participant: Participant) -> LiveKitAccess:
+        return LiveKitAccess(url="wss://rooms", room=participant.room, token=participant.identity)
 
 
 class Standby:
@@ -210,3 +215,53 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     sent = [mapping.event_message(entry, None) for entry in entries]
     await avatars.take_over(Standby(Upstream("third")))
     assert [mapping.event_message(entry, None) for entry in entries] == sent
+
+
+def _in_liveavatars_room(avatars: Avatars, egress: Egress, **addresses: str) -> Avatars:
+    avatars._spec = replace(avatars._spec, livekit_room=None)
+    avatars._pool.egress = egress
+    avatars.started = replace(STARTED, **addresses)
+    return avatars
+
+
+async def test_the_gateway_hears_a_callers_room_under_the_same_name_in_each_process(avatars, pool):
+    assert avatars.listener_room == ""
+    avatars.started = STARTED
+    with pytest.raises(RoomUnreachable):
+        await avatars.listener_access()
+    pool.rooms = RoomServers(Rooms())
+    access = await avatars.listener_access()
+    assert (access.room, access.token) == ("desk-7", "liveavatar-gateway-session")
+    assert avatars.listener_room == "/desk-7"
+    assert list(avatars.identities) == ["avatar"]
+
+
+async def test_the_gateway_hears_a_room_of_liveavatar_with_the_agents_token(avatars):
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["8.8.8.8"]
+
+    found = _in_liveavatars_room(
+        avatars, Egress(EgressConfig(), resolve=resolve), room_url="wss://rooms.example.com", agent_token="seat"
+    )
+    access = await found.listener_access()
+    assert (access.url, access.token) == ("wss://rooms.example.com", "seat")
+    assert found.listener_room == "old"
+    assert list(found.identities) == ["heygen"]
+
+
+@pytest.mark.parametrize("addresses", [{"room_url": "wss://rooms"}, {"agent_token": "seat"}])
+async def test_without_a_seat_in_liveavatars_room_nobody_is_heard(avatars, addresses):
+    found = _in_liveavatars_room(avatars, Egress(EgressConfig()), **addresses)
+    with pytest.raises(RoomTokenMissing):
+        await found.listener_access()
+
+
+async def test_a_room_whose_host_is_unknown_is_tried_again(avatars):
+    async def resolve(_host: str, _port: int) -> list[str]:
+        raise OSError("unknown name")
+
+    found = _in_liveavatars_room(
+        avatars, Egress(EgressConfig(), resolve=resolve), room_url="wss://rooms.example.com", agent_token="seat"
+    )
+    with pytest.raises(RoomUnreachable):
+        await found.listener_access()

@@ -168,6 +168,24 @@ def test_keep_alives_and_looks_into_rooms_are_counted():
     assert _value(metrics, "gateway_room_looks_total", outcome="nobody") == 1
 
 
+def test_listeners_their_rooms_and_their_audio_are_counted():
+    metrics = Metrics()
+    assert _value(metrics, "gateway_room_joins_total", outcome="failed") == 0
+    metrics.listener_opened()
+    metrics.listener_opened()
+    metrics.listener_closed()
+    metrics.joined_room("joined")
+    metrics.joined_room("refused")
+    metrics.user_audio(1.5, 0.25)
+    assert _value(metrics, "gateway_listeners") == 1
+    assert _value(metrics, "gateway_rooms_joined") == 1
+    assert _value(metrics, "gateway_room_joins_total", outcome="refused") == 1
+    assert _value(metrics, "gateway_user_audio_seconds_total", outcome="sent") == 1.5
+    assert _value(metrics, "gateway_user_audio_seconds_total", outcome="dropped") == 0.25
+    metrics.left_room()
+    assert _value(metrics, "gateway_rooms_joined") == 0
+
+
 def test_two_gateways_in_one_process_do_not_share_metrics():
     one, other = Metrics(), Metrics()
     one.packet_sent(2)

@@ -547,3 +547,33 @@ def test_no_text_breaks_the_checks(text):
         read_target(text)
     reach_of_host(text)
     is_listed(text, ("*.example.com",))
+
+
+@pytest.mark.parametrize(
+    ("room_url", "why"),
+    [
+        ("wss://ws.example.com/", ""),
+        ("wss://10.0.0.1/", "address"),
+        ("ws://ws.example.com/", "scheme"),
+        ("wss://half-mesh.example.com/", "address"),
+    ],
+)
+async def test_the_gateway_itself_joins_rooms_on_public_hosts_alone(room_url, why, monkeypatch):
+    monkeypatch.setitem(NAMES, "half-mesh.example.com", ["240.240.0.7", "127.0.0.1"])
+    session = started(room_url=room_url)
+    if not why:
+        await egress().check_room(session, timeout_s=5)
+        return
+    with pytest.raises(UpstreamAddressRefused) as refused:
+        await egress().check_room(session, timeout_s=5)
+    assert refused.value.metadata["cause"] == why
+
+
+async def test_a_room_whose_name_server_does_not_answer_is_not_joined():
+    async def never(_host: str, _port: int) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    guard = Egress(EgressConfig(api_url=PUBLIC_API), resolve=never)
+    with pytest.raises(UpstreamUnreachable):
+        await guard.check_room(started(room_url="wss://rooms.example.com"), timeout_s=0.05)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         Client,
         Session,
     )
+    from liveavatar.gateway.blocking_listener import (
+        Listener,
+    )
     from liveavatar.gateway.blocking_utterance import (
         Utterance,
     )
@@ -81,6 +84,8 @@ if TYPE_CHECKING:
         ReservationNotFound,
         RoleMissing,
         RoomNotAllowed,
+        RoomTokenMissing,
+        RoomUnreachable,
         SessionClosed,
         SessionEnded,
         SessionNotFound,
@@ -127,6 +132,10 @@ if TYPE_CHECKING:
         UtteranceEndedEvent,
         UtteranceStartedEvent,
         UtteranceUnderrunEvent,
+    )
+    from liveavatar.gateway.listener import (
+        AsyncListener,
+        UserAudio,
     )
     from liveavatar.gateway.model import (
         AudioLimits,
@@ -188,6 +197,7 @@ __all__ = [
     "AccountNotFound",
     "AnswersUnread",
     "AsyncClient",
+    "AsyncListener",
     "AsyncSession",
     "AsyncUtterance",
     "AsyncWatch",
@@ -234,6 +244,7 @@ __all__ = [
     "InternalError",
     "Interruption",
     "InvalidField",
+    "Listener",
     "LiveKitRoom",
     "MalformedMessage",
     "MessageRefused",
@@ -261,6 +272,8 @@ __all__ = [
     "RoleMissing",
     "RoomAccess",
     "RoomNotAllowed",
+    "RoomTokenMissing",
+    "RoomUnreachable",
     "ServerInfo",
     "Session",
     "SessionAdoptedEvent",
@@ -301,6 +314,7 @@ __all__ = [
     "UpstreamUnauthenticated",
     "UpstreamUnreachable",
     "Usage",
+    "UserAudio",
     "Utterance",
     "UtteranceEndedEvent",
     "UtteranceIdReused",
@@ -337,9 +351,11 @@ _MODULES: Final = (
     "source",
     "watch_state",
     "utterance",
+    "listener",
     "session",
     "watch",
     "aio",
+    "blocking_listener",
     "blocking_utterance",
     "blocking_watch",
     "blocking",

@@ -13,6 +13,7 @@ import grpc
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.channel import CallOptions, Connection
 from liveavatar.gateway.credentials import Credentials, TokenSource
+from liveavatar.gateway.listener import AsyncListener
 from liveavatar.gateway.model import (
     Avatar,
     CreatedSession,
@@ -29,8 +30,9 @@ from liveavatar.gateway.model import (
 from liveavatar.gateway.options import SessionKeywords, SessionOptions, session_options
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.session import AsyncSession
-from liveavatar.gateway.targets import target_list
+from liveavatar.gateway.targets import Retries, Route, target_list
 from liveavatar.gateway.tls import TLS, ChannelSecurity, require_encryption
+from liveavatar.gateway.v1 import audio_service_pb2 as pb_audio
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
 from liveavatar.gateway.watch import AsyncWatch
@@ -328,6 +330,38 @@ class AsyncClient:
             labels = {}
         return AsyncWatch(
             self._runtime, wanted, labels, open_timeout_s=timeout, resume_timeout=self._resume_timeout
+        )
+
+    def listen(
+        self,
+        session_id: str = "",
+        *,
+        handle: str = "",
+        audio_format: AudioFormat | None = None,
+        chunk_duration: timedelta | float = 0.02,
+        participants: Sequence[str] = (),
+    ) -> AsyncListener:
+        """Return a listener to the users of a session, from any process; `async for` opens it.
+
+        A listener does not keep the session: without another stream its `detach_grace` runs. It needs the role
+        `listen`.
+
+        Args:
+            session_id: Id of the session; `handle` in its place names it too.
+            handle: Handle of the session.
+            audio_format: PCM_S16LE or MULAW, mono, 8000, 16000, 24000 or 48000 Hz. Default: 24 kHz PCM_S16LE.
+            chunk_duration: Audio of one message, 10 to 100 ms in steps of 10 ms; a number counts seconds.
+            participants: Identities of the users to hear. Default: all users.
+        """
+        header = pb_audio.ListenHeader(handle=handle) if handle else pb_audio.ListenHeader(session_id=session_id)
+        return AsyncListener(
+            self._runtime.listen,
+            lambda: pb_audio.ListenHeader.FromString(header.SerializeToString()),
+            Retries(Route(self._runtime.targets, self._runtime.route.current), renewal=self._runtime.renewal()),
+            audio_format=audio_format or AudioFormat(),
+            chunk_duration=chunk_duration,
+            participants=participants,
+            resume_timeout=self._resume_timeout,
         )
 
     async def list_avatars(self, *, page_size: int = 100) -> AsyncIterator[Avatar]:

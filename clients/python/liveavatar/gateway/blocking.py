@@ -15,6 +15,7 @@ import grpc
 
 from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
+from liveavatar.gateway.blocking_listener import Listener
 from liveavatar.gateway.blocking_utterance import Utterance
 from liveavatar.gateway.blocking_watch import Watch
 from liveavatar.gateway.credentials import TokenSource
@@ -216,6 +217,25 @@ class Client:
         """Return a watch of many sessions, to be opened by `with` or `watch.open()`; see `AsyncClient.watch`."""
         watch = self._client.watch(session_ids, labels=labels, timeout=timeout)
         return Watch(watch, self._portal, open_timeout_s=timeout)
+
+    def listen(
+        self,
+        session_id: str = "",
+        *,
+        handle: str = "",
+        audio_format: AudioFormat | None = None,
+        chunk_duration: timedelta | float = 0.02,
+        participants: Sequence[str] = (),
+    ) -> Listener:
+        """Return a listener to the users of a session, from any process; see `AsyncClient.listen`."""
+        listener = self._client.listen(
+            session_id,
+            handle=handle,
+            audio_format=audio_format,
+            chunk_duration=chunk_duration,
+            participants=participants,
+        )
+        return Listener(listener, self._portal)
 
     def list_avatars(self, *, page_size: int = 100) -> Iterator[Avatar]:
         """Iterate over the avatars that the caller may use, sorted by name; see `AsyncClient.list_avatars`."""
@@ -449,6 +469,23 @@ class Session:
             GatewayError: while iterating; the session was lost to this process.
         """
         return self._portal.iterate(self._session.events(after_sequence=after_sequence), timeout)
+
+    def listen(
+        self,
+        *,
+        audio_format: AudioFormat | None = None,
+        chunk_duration: timedelta | float = 0.02,
+        participants: Sequence[str] = (),
+    ) -> Listener:
+        """Return a listener to the users of the session; see `AsyncClient.listen`.
+
+        Raises:
+            GatewayError: the session is not open, or over.
+        """
+        listener = self._session.listen(
+            audio_format=audio_format, chunk_duration=chunk_duration, participants=participants
+        )
+        return Listener(listener, self._portal)
 
     def end(self, timeout: float | None = None) -> SessionRecord:
         """End the session and wait until LiveAvatar has stopped the avatar. Idempotent.

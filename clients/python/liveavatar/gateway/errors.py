@@ -368,6 +368,18 @@ class UpstreamAddressRefused(UpstreamError):
     reason = "UPSTREAM_ADDRESS_REFUSED"
 
 
+class RoomUnreachable(UpstreamError):
+    """Failure of the gateway to join the room of the session; the session continues."""
+
+    reason = "ROOM_UNREACHABLE"
+
+
+class RoomTokenMissing(UpstreamError):
+    """Lack of a token with which the gateway could join the room that LiveAvatar made for the session."""
+
+    reason = "ROOM_TOKEN_MISSING"
+
+
 class UpstreamTimeout(UpstreamError):
     """Missing answer of LiveAvatar."""
 
@@ -556,6 +568,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         UpstreamTimeout,
         ReadyTimeout,
         UpstreamStalled,
+        RoomUnreachable,
+        RoomTokenMissing,
         UtteranceIdle,
         FirstMessageTimeout,
         MalformedMessage,

@@ -24,6 +24,7 @@ from liveavatar.gateway.errors import (
     RegistryUnavailable,
 )
 from liveavatar.gateway.forks import require_no_fork
+from liveavatar.gateway.listener import ListenCall
 from liveavatar.gateway.targets import Route, named_by
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.v1 import session_service_pb2_grpc as rpc
@@ -136,6 +137,15 @@ class ClientRuntime:
         """
         bearer, connection = await self._credentials.current(), self.connection(target)
         return _stream(connection, connection.audio.StreamAudio, bearer, self._credentials)
+
+    async def listen(self, target: str) -> ListenCall:
+        """Start a ListenAudio call.
+
+        Raises:
+            ClientError: the client was closed, or there is no credential.
+        """
+        bearer, connection = await self._credentials.current(), self.connection(target)
+        return _stream(connection, connection.audio.ListenAudio, bearer, self._credentials)
 
     async def watch(self, target: str) -> "Stream[pb.WatchSessionsRequest, pb.WatchSessionsResponse]":
         """Start a WatchSessions call.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ from liveavatar.gateway.errors import (
 )
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.interrupt import interrupt_speech
+from liveavatar.gateway.listener import AsyncListener
 from liveavatar.gateway.model import AudioLimits, Interruption, Pose, RoomAccess, SessionRecord, SessionState
 from liveavatar.gateway.root import RootTask
 from liveavatar.gateway.runtime import ClientRuntime
@@ -33,6 +34,7 @@ from liveavatar.gateway.state import ObservedSession
 from liveavatar.gateway.targets import ADOPTION_S, Retries, Route
 from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
+from liveavatar.gateway.v1 import audio_service_pb2 as pb_audio
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
 _log = logging.getLogger(__name__)
@@ -300,6 +302,29 @@ class AsyncSession:
             GatewayError: while iterating; the session was lost to this process.
         """
         return self._observed.events.read(after_sequence)
+
+    def listen(
+        self,
+        *,
+        audio_format: AudioFormat | None = None,
+        chunk_duration: timedelta | float = 0.02,
+        participants: Sequence[str] = (),
+    ) -> AsyncListener:
+        """Return a listener to the users of the session; `async for` opens it. See `AsyncClient.listen`.
+
+        Raises:
+            GatewayError: the session is not open, or over.
+        """
+        self._require_alive()
+        return AsyncListener(
+            self._runtime.listen,
+            lambda: pb_audio.ListenHeader(handle=self._attach.handle),
+            Retries(Route(self._runtime.targets, self._route.current), renewal=self._runtime.renewal()),
+            audio_format=audio_format or AudioFormat(),
+            chunk_duration=chunk_duration,
+            participants=participants,
+            resume_timeout=self._attach.resume_timeout,
+        )
 
     async def end(self) -> SessionRecord:
         """End the session and wait until LiveAvatar has stopped the avatar. Idempotent.

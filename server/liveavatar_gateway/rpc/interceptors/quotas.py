@@ -15,6 +15,7 @@ _ADMIN: Final = "liveavatar.gateway.v1.AdminService/"
 _KINDS: Final[Mapping[str, Limited]] = {
     "liveavatar.gateway.v1.SessionService/Attach": Limited.STREAM,
     "liveavatar.gateway.v1.AudioService/StreamAudio": Limited.STREAM,
+    "liveavatar.gateway.v1.AudioService/ListenAudio": Limited.STREAM,
     "liveavatar.gateway.v1.SessionService/WatchSessions": Limited.WATCH,
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Limited.WATCH,
 }

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from liveavatar.gateway.v1 import audio_pb2 as liveavatar_dot_gateway_dot_v1_dot_audio__pb2
 from liveavatar.gateway.v1 import stream_pb2 as liveavatar_dot_gateway_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)liveavatar/gateway/v1/audio_service.proto\x12\x15liveavatar.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a!liveavatar/gateway/v1/audio.proto\x1a\"liveavatar/gateway/v1/stream.proto\"\xe6\x02\n\x12StreamAudioRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".liveavatar.gateway.v1.AudioHeaderH\x00\x12\x36\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32%.liveavatar.gateway.v1.BeginUtteranceH\x00\x12\x32\n\x05\x63hunk\x18\x03 \x01(\x0b\x32!.liveavatar.gateway.v1.AudioChunkH\x00\x12\x32\n\x03\x65nd\x18\x04 \x01(\x0b\x32#.liveavatar.gateway.v1.EndUtteranceH\x00\x12\x38\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32&.liveavatar.gateway.v1.CancelUtteranceH\x00\x12\x35\n\theartbeat\x18\x06 \x01(\x0b\x32 .liveavatar.gateway.v1.HeartbeatH\x00\x42\t\n\x07message\"s\n\x0b\x41udioHeader\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x10\n\x06handle\x18\x02 \x01(\tH\x00\x12\x32\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\".liveavatar.gateway.v1.AudioFormatB\x08\n\x06target\"g\n\x0e\x42\x65ginUtterance\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\x12/\n\x0cidle_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\nAudioChunk\x12\x19\n\x0coffset_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\x12\x14\n\x0cutterance_id\x18\x03 \x01(\tB\x0f\n\r_offset_bytes\"$\n\x0c\x45ndUtterance\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\"\'\n\x0f\x43\x61ncelUtterance\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\"\xe1\x02\n\x13StreamAudioResponse\x12\x32\n\x05ready\x18\x01 \x01(\x0b\x32!.liveavatar.gateway.v1.AudioReadyH\x00\x12.\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1f.liveavatar.gateway.v1.AudioAckH\x00\x12\x36\n\x07started\x18\x03 \x01(\x0b\x32#.liveavatar.gateway.v1.AudioStartedH\x00\x12\x32\n\x05\x65nded\x18\x04 \x01(\x0b\x32!.liveavatar.gateway.v1.AudioEndedH\x00\x12\x38\n\x08rejected\x18\x05 \x01(\x0b\x32$.liveavatar.gateway.v1.AudioRejectedH\x00\x12\x35\n\theartbeat\x18\x06 \x01(\x0b\x32 .liveavatar.gateway.v1.HeartbeatH\x00\x42\t\n\x07message\"\x86\x01\n\nAudioReady\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63redit_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x03 \x01(\x03\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xaa\x01\n\x08\x41udioAck\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x63onfirmed_bytes\x18\x03 \x01(\x03\x12)\n\x06played\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x03\x12\x16\n\x0eunderrun_count\x18\x06 \x01(\x03\"$\n\x0c\x41udioStarted\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\"\xd8\x01\n\nAudioEnded\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.liveavatar.gateway.v1.UtteranceOutcome\x12)\n\x06played\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x10\n\x08inferred\x18\x05 \x01(\x08\x12\x1a\n\x12\x64ropped_tail_bytes\x18\x06 \x01(\x03\"`\n\rAudioRejected\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x03\x32x\n\x0c\x41udioService\x12h\n\x0bStreamAudio\x12).liveavatar.gateway.v1.StreamAudioRequest\x1a*.liveavatar.gateway.v1.StreamAudioResponse(\x01\x30\x01\x42n\n\x19\x63om.liveavatar.gateway.v1P\x01ZOgithub.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1;gatewayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)liveavatar/gateway/v1/audio_service.proto\x12\x15liveavatar.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!liveavatar/gateway/v1/audio.proto\x1a\"liveavatar/gateway/v1/stream.proto\"\xe6\x02\n\x12StreamAudioRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".liveavatar.gateway.v1.AudioHeaderH\x00\x12\x36\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32%.liveavatar.gateway.v1.BeginUtteranceH\x00\x12\x32\n\x05\x63hunk\x18\x03 \x01(\x0b\x32!.liveavatar.gateway.v1.AudioChunkH\x00\x12\x32\n\x03\x65nd\x18\x04 \x01(\x0b\x32#.liveavatar.gateway.v1.EndUtteranceH\x00\x12\x38\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32&.liveavatar.gateway.v1.CancelUtteranceH\x00\x12\x35\n\theartbeat\x18\x06 \x01(\x0b\x32 .liveavatar.gateway.v1.HeartbeatH\x00\x42\t\n\x07message\"s\n\x0b\x41udioHeader\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x10\n\x06handle\x18\x02 \x01(\tH\x00\x12\x32\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\".liveavatar.gateway.v1.AudioFormatB\x08\n\x06target\"g\n\x0e\x42\x65ginUtterance\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\x12/\n\x0cidle_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\nAudioChunk\x12\x19\n\x0coffset_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\x12\x14\n\x0cutterance_id\x18\x03 \x01(\tB\x0f\n\r_offset_bytes\"$\n\x0c\x45ndUtterance\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\"\'\n\x0f\x43\x61ncelUtterance\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\"\xe1\x02\n\x13StreamAudioResponse\x12\x32\n\x05ready\x18\x01 \x01(\x0b\x32!.liveavatar.gateway.v1.AudioReadyH\x00\x12.\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1f.liveavatar.gateway.v1.AudioAckH\x00\x12\x36\n\x07started\x18\x03 \x01(\x0b\x32#.liveavatar.gateway.v1.AudioStartedH\x00\x12\x32\n\x05\x65nded\x18\x04 \x01(\x0b\x32!.liveavatar.gateway.v1.AudioEndedH\x00\x12\x38\n\x08rejected\x18\x05 \x01(\x0b\x32$.liveavatar.gateway.v1.AudioRejectedH\x00\x12\x35\n\theartbeat\x18\x06 \x01(\x0b\x32 .liveavatar.gateway.v1.HeartbeatH\x00\x42\t\n\x07message\"\x86\x01\n\nAudioReady\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63redit_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x03 \x01(\x03\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xaa\x01\n\x08\x41udioAck\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\x12\x17\n\x0f\x63onfirmed_bytes\x18\x03 \x01(\x03\x12)\n\x06played\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x03\x12\x16\n\x0eunderrun_count\x18\x06 \x01(\x03\"$\n\x0c\x41udioStarted\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\"\xd8\x01\n\nAudioEnded\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.liveavatar.gateway.v1.UtteranceOutcome\x12)\n\x06played\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x10\n\x08inferred\x18\x05 \x01(\x08\x12\x1a\n\x12\x64ropped_tail_bytes\x18\x06 \x01(\x03\"`\n\rAudioRejected\x12\x14\n\x0cutterance_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x03\"\xc4\x01\n\x12ListenAudioRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.liveavatar.gateway.v1.ListenHeaderH\x00\x12\x35\n\x06\x63redit\x18\x02 \x01(\x0b\x32#.liveavatar.gateway.v1.ListenCreditH\x00\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32 .liveavatar.gateway.v1.HeartbeatH\x00\x42\t\n\x07message\"\xd3\x01\n\x0cListenHeader\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x10\n\x06handle\x18\x02 \x01(\tH\x00\x12\x32\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\".liveavatar.gateway.v1.AudioFormat\x12\x31\n\x0e\x63hunk_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cparticipants\x18\x05 \x03(\t\x12\x14\n\x0c\x63redit_bytes\x18\x06 \x01(\x03\x42\x08\n\x06target\"\x1d\n\x0cListenCredit\x12\r\n\x05\x62ytes\x18\x01 \x01(\x03\"\xbf\x01\n\x13ListenAudioResponse\x12\x33\n\x05ready\x18\x01 \x01(\x0b\x32\".liveavatar.gateway.v1.ListenReadyH\x00\x12\x31\n\x05\x61udio\x18\x02 \x01(\x0b\x32 .liveavatar.gateway.v1.UserAudioH\x00\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32 .liveavatar.gateway.v1.HeartbeatH\x00\x42\t\n\x07message\"m\n\x0bListenReady\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x03\"\x9e\x01\n\tUserAudio\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12/\n\x0b\x63\x61ptured_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\r\n\x05\x61udio\x18\x04 \x01(\x0c\x12*\n\x07\x64ropped\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration2\xe2\x01\n\x0c\x41udioService\x12h\n\x0bStreamAudio\x12).liveavatar.gateway.v1.StreamAudioRequest\x1a*.liveavatar.gateway.v1.StreamAudioResponse(\x01\x30\x01\x12h\n\x0bListenAudio\x12).liveavatar.gateway.v1.ListenAudioRequest\x1a*.liveavatar.gateway.v1.ListenAudioResponse(\x01\x30\x01\x42n\n\x19\x63om.liveavatar.gateway.v1P\x01ZOgithub.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1;gatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,30 +37,42 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'liveavatar.gateway.v1.audio
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031com.liveavatar.gateway.v1P\001ZOgithub.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1;gatewayv1'
-  _globals['_STREAMAUDIOREQUEST']._serialized_start=197
-  _globals['_STREAMAUDIOREQUEST']._serialized_end=555
-  _globals['_AUDIOHEADER']._serialized_start=557
-  _globals['_AUDIOHEADER']._serialized_end=672
-  _globals['_BEGINUTTERANCE']._serialized_start=674
-  _globals['_BEGINUTTERANCE']._serialized_end=777
-  _globals['_AUDIOCHUNK']._serialized_start=779
-  _globals['_AUDIOCHUNK']._serialized_end=872
-  _globals['_ENDUTTERANCE']._serialized_start=874
-  _globals['_ENDUTTERANCE']._serialized_end=910
-  _globals['_CANCELUTTERANCE']._serialized_start=912
-  _globals['_CANCELUTTERANCE']._serialized_end=951
-  _globals['_STREAMAUDIORESPONSE']._serialized_start=954
-  _globals['_STREAMAUDIORESPONSE']._serialized_end=1307
-  _globals['_AUDIOREADY']._serialized_start=1310
-  _globals['_AUDIOREADY']._serialized_end=1444
-  _globals['_AUDIOACK']._serialized_start=1447
-  _globals['_AUDIOACK']._serialized_end=1617
-  _globals['_AUDIOSTARTED']._serialized_start=1619
-  _globals['_AUDIOSTARTED']._serialized_end=1655
-  _globals['_AUDIOENDED']._serialized_start=1658
-  _globals['_AUDIOENDED']._serialized_end=1874
-  _globals['_AUDIOREJECTED']._serialized_start=1876
-  _globals['_AUDIOREJECTED']._serialized_end=1972
-  _globals['_AUDIOSERVICE']._serialized_start=1974
-  _globals['_AUDIOSERVICE']._serialized_end=2094
+  _globals['_STREAMAUDIOREQUEST']._serialized_start=230
+  _globals['_STREAMAUDIOREQUEST']._serialized_end=588
+  _globals['_AUDIOHEADER']._serialized_start=590
+  _globals['_AUDIOHEADER']._serialized_end=705
+  _globals['_BEGINUTTERANCE']._serialized_start=707
+  _globals['_BEGINUTTERANCE']._serialized_end=810
+  _globals['_AUDIOCHUNK']._serialized_start=812
+  _globals['_AUDIOCHUNK']._serialized_end=905
+  _globals['_ENDUTTERANCE']._serialized_start=907
+  _globals['_ENDUTTERANCE']._serialized_end=943
+  _globals['_CANCELUTTERANCE']._serialized_start=945
+  _globals['_CANCELUTTERANCE']._serialized_end=984
+  _globals['_STREAMAUDIORESPONSE']._serialized_start=987
+  _globals['_STREAMAUDIORESPONSE']._serialized_end=1340
+  _globals['_AUDIOREADY']._serialized_start=1343
+  _globals['_AUDIOREADY']._serialized_end=1477
+  _globals['_AUDIOACK']._serialized_start=1480
+  _globals['_AUDIOACK']._serialized_end=1650
+  _globals['_AUDIOSTARTED']._serialized_start=1652
+  _globals['_AUDIOSTARTED']._serialized_end=1688
+  _globals['_AUDIOENDED']._serialized_start=1691
+  _globals['_AUDIOENDED']._serialized_end=1907
+  _globals['_AUDIOREJECTED']._serialized_start=1909
+  _globals['_AUDIOREJECTED']._serialized_end=2005
+  _globals['_LISTENAUDIOREQUEST']._serialized_start=2008
+  _globals['_LISTENAUDIOREQUEST']._serialized_end=2204
+  _globals['_LISTENHEADER']._serialized_start=2207
+  _globals['_LISTENHEADER']._serialized_end=2418
+  _globals['_LISTENCREDIT']._serialized_start=2420
+  _globals['_LISTENCREDIT']._serialized_end=2449
+  _globals['_LISTENAUDIORESPONSE']._serialized_start=2452
+  _globals['_LISTENAUDIORESPONSE']._serialized_end=2643
+  _globals['_LISTENREADY']._serialized_start=2645
+  _globals['_LISTENREADY']._serialized_end=2754
+  _globals['_USERAUDIO']._serialized_start=2757
+  _globals['_USERAUDIO']._serialized_end=2915
+  _globals['_AUDIOSERVICE']._serialized_start=2918
+  _globals['_AUDIOSERVICE']._serialized_end=3144
 # @@protoc_insertion_point(module_scope)

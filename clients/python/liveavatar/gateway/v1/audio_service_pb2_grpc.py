@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AudioServiceStub(object):
-    """Sends speech to the avatar.
+    """Sends speech to the avatar, and brings the voices of the users.
     """
 
     def __init__(self, channel):
@@ -40,10 +40,15 @@ class AudioServiceStub(object):
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.StreamAudioRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.StreamAudioResponse.FromString,
                 _registered_method=True)
+        self.ListenAudio = channel.stream_stream(
+                '/liveavatar.gateway.v1.AudioService/ListenAudio',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.ListenAudioRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.ListenAudioResponse.FromString,
+                _registered_method=True)
 
 
 class AudioServiceServicer(object):
-    """Sends speech to the avatar.
+    """Sends speech to the avatar, and brings the voices of the users.
     """
 
     def StreamAudio(self, request_iterator, context):
@@ -68,6 +73,25 @@ class AudioServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListenAudio(self, request_iterator, context):
+        """Hears the users in the room of a session. Several streams may hear the same session, each in a format of its own.
+
+        The caller sends `header`, then `credit` as it consumes audio. The gateway joins the room with the first listener,
+        answers `ready` once it is in the room, and sends the audio of each user as it comes. It hears microphones alone,
+        never an avatar, an agent, an ingress or a recorder, and publishes nothing. When the connection to the room is
+        lost, the gateway joins again; the stream stays open.
+
+        The audio of a user that waits for credit is kept for 2 s. After that the oldest is dropped, and the next message
+        of this user says how much.
+
+        When the caller closes its side, the gateway closes the stream. When the session ends, the stream ends with OK,
+        after the audio that is left and within the credit. A stream that lost its gateway is opened again by the caller.
+        A listener does not attach to the session: `detach_grace` runs regardless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AudioServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +99,11 @@ def add_AudioServiceServicer_to_server(servicer, server):
                     servicer.StreamAudio,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.StreamAudioRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.StreamAudioResponse.SerializeToString,
+            ),
+            'ListenAudio': grpc.stream_stream_rpc_method_handler(
+                    servicer.ListenAudio,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.ListenAudioRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.ListenAudioResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -85,7 +114,7 @@ def add_AudioServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AudioService(object):
-    """Sends speech to the avatar.
+    """Sends speech to the avatar, and brings the voices of the users.
     """
 
     @staticmethod
@@ -105,6 +134,33 @@ class AudioService(object):
             '/liveavatar.gateway.v1.AudioService/StreamAudio',
             liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.StreamAudioRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.StreamAudioResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListenAudio(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/liveavatar.gateway.v1.AudioService/ListenAudio',
+            liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.ListenAudioRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_audio__service__pb2.ListenAudioResponse.FromString,
             options,
             channel_credentials,
             insecure,

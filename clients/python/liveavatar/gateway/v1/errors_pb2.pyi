@@ -156,6 +156,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT + BadRequest. The spec asks for another avatar, video or sandbox than the reservation, or for a room
     of its own; the reservation stays.
     """
+    ERROR_REASON_ROOM_UNREACHABLE: _ErrorReason.ValueType  # 56
+    """UNAVAILABLE + RetryInfo. The gateway cannot join the session's room to hear its users. The session continues."""
+    ERROR_REASON_ROOM_TOKEN_MISSING: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar gave no token with which the gateway could join the session's
+    room to hear its users. Use a room of your own.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -298,5 +304,11 @@ session without it.
 ERROR_REASON_RESERVATION_MISMATCH: ErrorReason.ValueType  # 52
 """INVALID_ARGUMENT + BadRequest. The spec asks for another avatar, video or sandbox than the reservation, or for a room
 of its own; the reservation stays.
+"""
+ERROR_REASON_ROOM_UNREACHABLE: ErrorReason.ValueType  # 56
+"""UNAVAILABLE + RetryInfo. The gateway cannot join the session's room to hear its users. The session continues."""
+ERROR_REASON_ROOM_TOKEN_MISSING: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION + PreconditionFailure. LiveAvatar gave no token with which the gateway could join the session's
+room to hear its users. Use a room of your own.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

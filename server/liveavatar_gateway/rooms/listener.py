@@ -70,7 +70,7 @@ class UserAudioSink(Protocol):
 
 
 class RoomListener:
-    """One connection to one room: `join` once, then `leave` once.
+    """Connection to one room: `join` once, then `leave` once.
 
     Invariant: it is subscribed to at most one track of a user and to no other track.
     """

@@ -91,7 +91,7 @@ def _load() -> ModuleType:
 
 
 class Listener:
-    """One listener: its format, the users it wants to hear, and its buffer."""
+    """Listener of a session: its format, the users it wants to hear, and its buffer."""
 
     def __init__(
         self,

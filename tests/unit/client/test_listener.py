@@ -1,4 +1,4 @@
-"""One listener is many streams, and asks for no more audio than is read."""
+"""A listener is many streams, and asks for no more audio than is read."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

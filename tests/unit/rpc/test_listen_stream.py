@@ -41,7 +41,7 @@ class Ears:
 
 
 class Call:
-    """One `ListenAudio` call."""
+    """`ListenAudio` call of a caller."""
 
     def __init__(self, session, *, heartbeat_s: float = 0.0, **header) -> None:
         self.session = session

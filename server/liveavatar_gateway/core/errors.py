@@ -5,7 +5,7 @@ GatewayError
 ├── AccessError      the caller is unknown, or may not make the call
 ├── CapacityError    a limit, with its scope and a wait
 ├── OwnershipError   another stream or process holds it, or its owner cannot be determined
-├── UpstreamError    LiveAvatar refused or failed, with its own code and message
+├── UpstreamError    LiveAvatar refused or failed, with its own code and message; or a caller's LiveKit server
 └── InternalError    a fault of the gateway's own
 
 Each class has a `reason`, which is public API (`ErrorReason` in `errors.proto`), and keeps every value of its
@@ -268,6 +268,32 @@ class SessionEnded(CallerError):
             session_id=session_id,
             end_reason=end_reason,
             upstream_reason=upstream_reason,
+        )
+
+
+class AgentSeatTaken(CallerError):
+    """The agent's seat of a room of LiveAvatar's is the caller's, so the gateway cannot join the room."""
+
+    reason = "AGENT_SEAT_TAKEN"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"the agent's seat of session {session_id} is the caller's, and LiveAvatar's room has no other; open "
+            "the session with agent_seat GATEWAY, or in a livekit_room",
+            session_id=session_id,
+        )
+
+
+class RoomNotOwn(CallerError):
+    """The avatar is not in a LiveKit room of the caller's own."""
+
+    reason = "ROOM_NOT_OWN"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id} is not in a LiveKit room of the caller's own, where alone the gateway issues "
+            "tokens and puts viewers out; open the session with livekit_room",
+            session_id=session_id,
         )
 
 
@@ -741,3 +767,17 @@ class UpstreamStalled(UpstreamError):
     """LiveAvatar did not confirm audio that it was sent."""
 
     reason = "UPSTREAM_STALLED"
+
+
+class RoomUnreachable(UpstreamError):
+    """The LiveKit server of the caller's own room did not answer, or refused the call."""
+
+    reason = "ROOM_UNREACHABLE"
+
+    def __init__(self, room: str) -> None:
+        super().__init__(
+            f"the LiveKit server of the room {room!r} did not put the viewer out; the gateway keeps trying, and "
+            "you may call again",
+            retry_after_s=1.0,
+            room=room,
+        )

@@ -9,12 +9,12 @@ import structlog
 
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.access import LiveKitAccess, RoomAccess
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.journal import SessionJournal
 from liveavatar_gateway.sessions.record import Usage
 from liveavatar_gateway.sessions.restore import RestoredSession
-from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.spec import AgentSeat, SessionSpec
 from liveavatar_gateway.sessions.standby import Standby
 from liveavatar_gateway.sessions.warm_session import WarmSession
 from liveavatar_gateway.upstream.model import Started
@@ -176,13 +176,15 @@ class Avatars:
         self._retire_current()
         self.started, self.started_at = fresh, standby.started_at
         now_s = time.monotonic()
-        access = self.viewer_access()
+        access = self.room_access()
         inside = self._core.take_over(
             upstream_session_id=fresh.session_id,
             max_duration_s=fresh.max_duration_s,
             expires_at=self.expires_at,
             # Part of the event, since the avatar after this one may be in another room when it is sent again.
-            room=None if access is None else Room(url=access.url, token=access.token),
+            room=None
+            if access is None
+            else Room(url=access.url, token=access.viewer_token, agent_token=access.agent_token),
             age_s=now_s - standby.started_mono_s,
             last_command_at_s=standby.last_command_at_s,
             now_s=now_s,
@@ -247,10 +249,29 @@ class Avatars:
         if (own := self._spec.livekit_room) is not None:
             rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
             return None if rooms is None else rooms.viewer(own.name)
+        if self._spec.agora_room is not None:
+            return None
         if not self._pool.egress.may_show_room(self.started.room_url):
             # From a registry that somebody changed; the session ends when its socket is opened.
             return None
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
+
+    def room_access(self) -> RoomAccess | None:
+        """Return access to the room for a browser and the caller's agent, see `viewer_access`."""
+        access = self.viewer_access()
+        if access is None:
+            return None
+        return RoomAccess(url=access.url, viewer_token=access.token, agent_token=self._agent_token())
+
+    def _agent_token(self) -> str:
+        """Return the token of the caller's agent; empty if its caller has not asked for the seat."""
+        if self.started is None or self._spec.agent_seat is not AgentSeat.CALLER:
+            return ""
+        if (own := self._spec.livekit_room) is None:
+            return self.started.agent_token
+        rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
+        limit_s = self._spec.avatar.max_duration_s
+        return "" if rooms is None else rooms.agent(own.name, own.agent_identity, max_duration_s=limit_s)
 
     @property
     def expires_at(self) -> datetime | None:

@@ -172,6 +172,13 @@ class Rest:
                 "livekit_room": room.room,
                 "livekit_client_token": room.token,
             }
+        if (agora := request.agora_room) is not None:
+            body["agora_config"] = {
+                "agora_app_id": agora.app_id,
+                "agora_token": agora.token,
+                "agora_channel": agora.channel,
+                "agora_uid": agora.uid,
+            }
         attempts = self._config.attempts if retries else 1
         data = await self._retried("POST", _MINT, attempts=attempts, headers=self._key_header, json=body)
         return Minted(
@@ -198,6 +205,7 @@ class Rest:
             ws_url=_required(data, "ws_url", "start", max_chars=MAX_URL_CHARS),
             room_url=_optional(data, "livekit_url", "start", max_chars=MAX_URL_CHARS),
             viewer_token=_optional(data, "livekit_client_token", "start", max_chars=MAX_TOKEN_CHARS),
+            agent_token=_optional(data, "livekit_agent_token", "start", max_chars=MAX_TOKEN_CHARS),
             max_duration_s=max_duration_s,
         )
 

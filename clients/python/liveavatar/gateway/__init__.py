@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from liveavatar.gateway.errors import (
         AccessError,
         AccountNotFound,
+        AgentSeatTaken,
         AnswersUnread,
         AttachSuperseded,
         AudioContainerDetected,
@@ -81,6 +82,8 @@ if TYPE_CHECKING:
         ReservationNotFound,
         RoleMissing,
         RoomNotAllowed,
+        RoomNotOwn,
+        RoomUnreachable,
         SessionClosed,
         SessionEnded,
         SessionNotFound,
@@ -129,6 +132,8 @@ if TYPE_CHECKING:
         UtteranceUnderrunEvent,
     )
     from liveavatar.gateway.model import (
+        AgentSeat,
+        AgoraRoom,
         AudioLimits,
         Avatar,
         CreatedSession,
@@ -147,6 +152,8 @@ if TYPE_CHECKING:
         Usage,
         VideoEncoding,
         VideoQuality,
+        Viewer,
+        ViewerAccess,
     )
     from liveavatar.gateway.options import (
         SessionKeywords,
@@ -186,6 +193,9 @@ __all__ = [
     "TLS",
     "AccessError",
     "AccountNotFound",
+    "AgentSeat",
+    "AgentSeatTaken",
+    "AgoraRoom",
     "AnswersUnread",
     "AsyncClient",
     "AsyncSession",
@@ -261,6 +271,8 @@ __all__ = [
     "RoleMissing",
     "RoomAccess",
     "RoomNotAllowed",
+    "RoomNotOwn",
+    "RoomUnreachable",
     "ServerInfo",
     "Session",
     "SessionAdoptedEvent",
@@ -310,6 +322,8 @@ __all__ = [
     "UtteranceUnderrunEvent",
     "VideoEncoding",
     "VideoQuality",
+    "Viewer",
+    "ViewerAccess",
     "Watch",
     "WatchChange",
     "WatchGap",

@@ -205,6 +205,18 @@ class ReservationMismatch(CallerError):
     reason = "RESERVATION_MISMATCH"
 
 
+class AgentSeatTaken(CallerError):
+    """Agent's seat of the session's room that belongs to the caller's own agent, so the gateway cannot join."""
+
+    reason = "AGENT_SEAT_TAKEN"
+
+
+class RoomNotOwn(CallerError):
+    """Call that needs a session in a LiveKit room of the caller's own."""
+
+    reason = "ROOM_NOT_OWN"
+
+
 class SessionEnded(CallerError):
     """End of the session."""
 
@@ -386,6 +398,12 @@ class UpstreamStalled(UpstreamError):
     reason = "UPSTREAM_STALLED"
 
 
+class RoomUnreachable(UpstreamError):
+    """LiveKit server of the caller's own room that did not answer, or refused; the gateway keeps trying."""
+
+    reason = "ROOM_UNREACHABLE"
+
+
 class UtteranceIdle(CallerError):
     """Utterance without audio for longer than the idle limit."""
 
@@ -535,6 +553,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         SessionNotFound,
         ReservationNotFound,
         ReservationMismatch,
+        AgentSeatTaken,
+        RoomNotOwn,
         SessionEnded,
         AttachSuperseded,
         AudioStreamSuperseded,
@@ -556,6 +576,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         UpstreamTimeout,
         ReadyTimeout,
         UpstreamStalled,
+        RoomUnreachable,
         UtteranceIdle,
         FirstMessageTimeout,
         MalformedMessage,

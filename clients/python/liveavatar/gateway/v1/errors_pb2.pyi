@@ -156,6 +156,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT + BadRequest. The spec asks for another avatar, video or sandbox than the reservation, or for a room
     of its own; the reservation stays.
     """
+    ERROR_REASON_AGENT_SEAT_TAKEN: _ErrorReason.ValueType  # 60
+    """FAILED_PRECONDITION + PreconditionFailure. The agent's seat of the session's room is the caller's, see
+    `SessionSpec.agent_seat`, and a room of LiveAvatar's has one.
+    """
+    ERROR_REASON_ROOM_NOT_OWN: _ErrorReason.ValueType  # 61
+    """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+    ERROR_REASON_ROOM_UNREACHABLE: _ErrorReason.ValueType  # 62
+    """UNAVAILABLE + RetryInfo. The LiveKit server of the caller's own room could not be reached, or refused the call."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -299,4 +307,12 @@ ERROR_REASON_RESERVATION_MISMATCH: ErrorReason.ValueType  # 52
 """INVALID_ARGUMENT + BadRequest. The spec asks for another avatar, video or sandbox than the reservation, or for a room
 of its own; the reservation stays.
 """
+ERROR_REASON_AGENT_SEAT_TAKEN: ErrorReason.ValueType  # 60
+"""FAILED_PRECONDITION + PreconditionFailure. The agent's seat of the session's room is the caller's, see
+`SessionSpec.agent_seat`, and a room of LiveAvatar's has one.
+"""
+ERROR_REASON_ROOM_NOT_OWN: ErrorReason.ValueType  # 61
+"""FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+ERROR_REASON_ROOM_UNREACHABLE: ErrorReason.ValueType  # 62
+"""UNAVAILABLE + RetryInfo. The LiveKit server of the caller's own room could not be reached, or refused the call."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -12,13 +12,14 @@ from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.outputs import Send
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.access import AgoraRoom, LiveKitAccess
 from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.billing import Payer
-from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
+from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
+from liveavatar_gateway.upstream.egress import Egress, EgressConfig
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.permits import PermitWish
 from testkit import actors
@@ -210,3 +211,27 @@ async def test_what_happened_is_told_the_same_way_after_other_avatars_have_follo
     sent = [mapping.event_message(entry, None) for entry in entries]
     await avatars.take_over(Standby(Upstream("third")))
     assert [mapping.event_message(entry, None) for entry in entries] == sent
+
+
+@pytest.mark.parametrize(("seat", "token"), [(AgentSeat.CALLER, "for-the-agent"), (AgentSeat.GATEWAY, "")])
+async def test_only_a_caller_that_asked_for_the_seat_gets_its_token(avatars, seat, token):
+    avatars._spec = replace(avatars._spec, livekit_room=None, agent_seat=seat)
+    avatars._pool.egress = Egress(EgressConfig())
+    avatars.started = Started(
+        session_id="up",
+        ws_url="wss://x",
+        room_url="",
+        viewer_token="for-a-viewer",
+        agent_token="for-the-agent",
+        max_duration_s=60,
+    )
+    access = avatars.room_access()
+    assert access is not None
+    assert (access.viewer_token, access.agent_token) == ("for-a-viewer", token)
+
+
+async def test_an_agora_channel_has_no_access(avatars):
+    agora = AgoraRoom(app_id="app", channel="desk", uid="7", token="secret")
+    avatars._spec = replace(avatars._spec, livekit_room=None, agora_room=agora)
+    avatars.started = Upstream("up").started
+    assert avatars.room_access() is None

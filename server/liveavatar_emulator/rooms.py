@@ -8,7 +8,8 @@ service; the viewer's token may publish, subscribe and send data; the avatar's t
 explicit claims, or start fails with a bare HTTP 500.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -37,6 +38,21 @@ class LiveKitRoom:
 
     def __repr__(self) -> str:
         return f"LiveKitRoom(url={self.url!r}, room={self.room!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class AgoraRoom:
+    """Agora channel of a caller, with the token with which an avatar would join it."""
+
+    app_id: str
+    channel: str
+    uid: str
+    avatar_token: str = field(repr=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return the channel for the control API; the digest shows that the token arrived unchanged."""
+        digest = hashlib.sha256(self.avatar_token.encode()).hexdigest()
+        return {"app_id": self.app_id, "channel": self.channel, "uid": self.uid, "token_sha256": digest}
 
 
 @dataclass(frozen=True, slots=True)

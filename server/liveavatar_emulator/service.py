@@ -223,16 +223,16 @@ class Emulator:
             request.max_session_duration,
             self.config.livekit,
         )
-        if (request.livekit_room is not None or request.own_channel) and byo_fields == "omitted":
+        if (request.livekit_room is not None or request.agora_room is not None) and byo_fields == "omitted":
             return data
-        if request.own_channel or (request.livekit_room is not None and byo_fields == "null"):
+        if request.agora_room is not None or (request.livekit_room is not None and byo_fields == "null"):
             room = dict.fromkeys(room)
         return {**data, **room}
 
     def _open(self, minted: MintedSession, record: SessionRecord, ordinal: int, now_s: float) -> StartedSession:
         settings, request = self.settings, minted.request
         # Agora channels have no avatar of the emulator.
-        avatar_host = None if request.own_channel else self.avatar_host
+        avatar_host = None if request.agora_room is not None else self.avatar_host
         recording = Recording(
             started_mono_s=now_s, keep_bytes=int(settings.keep_audio_mb * 1_000_000), budget=self.audio_budget
         )

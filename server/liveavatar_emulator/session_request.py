@@ -44,8 +44,8 @@ class SessionRequest:
     encoding: str
     max_session_duration: int
     livekit_room: rooms.LiveKitRoom | None
-    own_channel: bool = False
-    """True if the caller brought an Agora channel."""
+    agora_room: rooms.AgoraRoom | None = None
+    """Agora channel that the caller brought; None without one."""
     connector: Connector | None = None
 
 

@@ -41,7 +41,7 @@ def full(started: StartedSession, now_s: float) -> dict[str, Any]:
         "encoding": request.encoding,
         "max_session_duration": request.max_session_duration,
         "livekit_room": request.livekit_room.room if request.livekit_room else None,
-        "own_channel": request.own_channel,
+        "agora_room": request.agora_room.row() if request.agora_room else None,
         "connector": request.connector.field if request.connector else None,
         "events_erased": record.events_erased,
         "media": started.avatar.row() if started.avatar else None,

@@ -92,7 +92,7 @@ async def join(emulator: TheEmulator, session_id: str) -> Response:
         hint = "start it with --livekit-url, --livekit-key and --livekit-secret"
         raise HTTPException(409, f"the emulator has no LiveKit server, so there is no room to join; {hint}")
     own = started.minted.request.livekit_room
-    if started.minted.request.own_channel:
+    if started.minted.request.agora_room is not None:
         raise HTTPException(409, "this session is in an Agora channel, which this page cannot join")
     if own is not None and not _same_server(own.url, livekit.url):
         raise HTTPException(

@@ -218,7 +218,8 @@ class App:
             on_change=self._create_readiness.probe_again,
         )
         self.operations = PoolOperations(self.accounts, self.permits, read_files=self._account_reloads.read_again)
-        self._viewers = ViewerWatch(self.directory.living, Audience(rooms), self.metrics)
+        self._audience = Audience(rooms)
+        self._viewers = ViewerWatch(self.directory.living, self._audience, self.metrics)
         self.sweeper = Sweeper(
             components.sweeper(settings),
             self._journals,
@@ -310,6 +311,7 @@ class App:
                 Wishes(components.rpc(self._settings), self._access.authenticator),
                 avatars=self._avatars,
                 reservations=self.reservations,
+                rooms=self._audience,
             ),
             server,
         )
@@ -548,6 +550,7 @@ class App:
         await self.permits.close()
         await self._registry.__aexit__(None, None, None)
         await self._avatars.aclose()
+        await self._audience.aclose()
         await self.accounts.aclose()
         await self._access.aclose()
 

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from liveavatar.gateway.v1 import admin_service_pb2, audio_service_pb2, session_service_pb2
-from liveavatar_gateway.rpc.field_bounds import BOUNDS, ByHandler, Labels, Numbers, Text, Texts
+from liveavatar_gateway.rpc.field_bounds import BOUNDS, ByHandler, Labels, Messages, Numbers, Text, Texts
 from testkit import processes
 from testkit.caller import STEP_TIMEOUT_S, refused
 
@@ -30,9 +30,13 @@ def _paths(message: Descriptor, parents: tuple[FieldDescriptor, ...] = ()) -> li
         path = (*parents, field)
         if field.is_repeated or field.type in _TEXTS:
             found.append(path)
-        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+        if field.type == FieldDescriptor.TYPE_MESSAGE and not _is_map(field):
             found += _paths(field.message_type, path)
     return found
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.GetOptions().map_entry
 
 
 _FIELDS = [(method, path) for method in _METHODS for path in _paths(method.input_type)]
@@ -56,6 +60,8 @@ def _beyond(field: FieldDescriptor) -> object:
             return ["x"] * (most + 1)
         case Numbers(max_count=most):
             return [1] * (most + 1)
+        case Messages(max_count=most):
+            return [GetMessageClass(field.message_type)() for _ in range(most + 1)]
         case Labels(max_count=most):
             return {f"key-{number}": "x" for number in range(most + 1)}
     raise AssertionError(field.full_name)
@@ -64,6 +70,8 @@ def _beyond(field: FieldDescriptor) -> object:
 def _request(kind: Descriptor, path: tuple[FieldDescriptor, ...]) -> Message:
     value: object = _beyond(path[-1])
     for field in reversed(path):
+        if field.is_repeated and field is not path[-1]:
+            value = [value]
         value = GetMessageClass(field.containing_type)(**{field.name: value})
     assert isinstance(value, Message)
     assert value.DESCRIPTOR is kind
@@ -90,4 +98,5 @@ async def test_a_value_beyond_its_bound_is_refused_with_the_name_of_its_field(ga
         call = channel.stream_stream(name)(iter([request]), timeout=STEP_TIMEOUT_S)
         why = await refused(call.read())
     assert (why.reason, why.code) == ("INVALID_FIELD", grpc.StatusCode.INVALID_ARGUMENT)
-    assert why.field == ".".join(field.name for field in path)
+    inner = [f"{field.name}[0]" if field.is_repeated else field.name for field in path[:-1]]
+    assert why.field == ".".join([*inner, path[-1].name])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
 
 from liveavatar.gateway import AsyncClient, ReservationNotFound
@@ -68,6 +69,17 @@ async def test_who_asks_for_something_else_gets_a_session_of_its_own(tmp_path):
             video = session_pb2.VideoSettings(quality=session_pb2.VIDEO_QUALITY_LOW)
             created = await client.create(video=video)
             assert created.session.upstream_session_id != waiting
+
+
+async def test_a_warm_session_brings_the_agents_token_along(tmp_path):
+    with processes.emulator() as emulator, warm_gateway(emulator, tmp_path, {"desk": profile()}) as gateway:
+        await until(lambda: warmed(gateway))
+        (waiting,) = [one["id"] for one in emulator.sessions()]
+        async with caller(gateway.address) as client:
+            made = await client.create(agent_seat=session_pb2.AGENT_SEAT_CALLER)
+            assert made.session.upstream_session_id == waiting
+            claims = jwt.decode(made.room.agent_token, options={"verify_signature": False})
+            assert claims["sub"] == "agent"
 
 
 async def test_a_shorter_limit_counts_from_taking_and_ends_the_session(tmp_path):

@@ -31,6 +31,7 @@ ANSWERED = {
     "session token of LiveAvatar": re.compile(rb'"session_token":"([^"]+)"'),
     "path of the command socket": re.compile(rb'"ws_url":"[^"]*/ws/([^"]+)"'),
     "viewer token of LiveAvatar's room": re.compile(rb'"livekit_client_token":"([^"]+)"'),
+    "agent token of LiveAvatar's room": re.compile(rb'"livekit_agent_token":"([^"]+)"'),
     "token of the avatar": re.compile(rb'"livekit_client_token": ?"([^"]+)"'),
 }
 """Secrets in LiveAvatar's answers, and in the requests to it."""

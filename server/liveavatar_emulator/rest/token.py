@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from liveavatar_emulator import errors
 from liveavatar_emulator.config import Settings
-from liveavatar_emulator.rooms import LiveKitRoom
+from liveavatar_emulator.rooms import AgoraRoom, LiveKitRoom
 from liveavatar_emulator.session_request import Connector, SessionRequest
 
 
@@ -31,12 +31,12 @@ class LiveKitConfig(BaseModel):
 
 
 class AgoraConfig(BaseModel):
-    """Agora channel of the caller; accepted, but no avatar joins it."""
+    """Agora channel of the caller; accepted, but no avatar joins it. Assumed: empty texts are refused."""
 
-    agora_app_id: str
-    agora_token: str
-    agora_channel: str
-    agora_uid: str
+    agora_app_id: str = Field(min_length=1)
+    agora_token: str = Field(min_length=1)
+    agora_channel: str = Field(min_length=1)
+    agora_uid: str = Field(min_length=1)
 
 
 class ElevenLabsAgentConfig(BaseModel):
@@ -132,9 +132,15 @@ class TokenRequest(BaseModel):
             encoding=video.encoding,
             max_session_duration=plan_s if self.max_session_duration is None else self.max_session_duration,
             livekit_room=LiveKitRoom(own.livekit_url, own.livekit_room, own.livekit_client_token) if own else None,
-            own_channel=self.agora_config is not None,
+            agora_room=self._agora_room(),
             connector=connector,
         )
+
+    def _agora_room(self) -> AgoraRoom | None:
+        own = self.agora_config
+        if own is None:
+            return None
+        return AgoraRoom(own.agora_app_id, own.agora_channel, own.agora_uid, own.agora_token)
 
     def _refuse_full_mode(self) -> None:
         if self.avatar_persona is None and self.voice_agent is None:

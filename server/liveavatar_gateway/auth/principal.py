@@ -57,6 +57,8 @@ RULES: Final[Mapping[str, Rule]] = {
     f"{_SESSIONS}/EndSession": frozenset({Role.CONTROL}),
     f"{_SESSIONS}/WatchSessions": frozenset({Role.WATCH}),
     f"{_SESSIONS}/InterruptSession": frozenset({Role.CONTROL}),
+    f"{_SESSIONS}/CreateViewerTokens": frozenset({Role.CONTROL}),
+    f"{_SESSIONS}/RemoveViewer": frozenset({Role.CONTROL}),
     f"{_SESSIONS}/ListAvatars": frozenset({Role.OPEN, Role.WATCH}),
     f"{_SESSIONS}/GetServerInfo": ANY_ROLE,
     f"{_AUDIO}/StreamAudio": frozenset({Role.SPEAK}),

@@ -5,7 +5,7 @@ GatewayError
 ├── AccessError      the caller is unknown, or may not make the call
 ├── CapacityError    a limit, with its scope and a wait
 ├── OwnershipError   another stream or process holds it, or its owner cannot be determined
-├── UpstreamError    LiveAvatar refused or failed, with its own code and message; or its room is out of reach
+├── UpstreamError    LiveAvatar refused or failed, with its own code and message; or a LiveKit server
 └── InternalError    a fault of the gateway's own
 
 Each class has a `reason`, which is public API (`ErrorReason` in `errors.proto`), and keeps every value of its
@@ -268,6 +268,32 @@ class SessionEnded(CallerError):
             session_id=session_id,
             end_reason=end_reason,
             upstream_reason=upstream_reason,
+        )
+
+
+class AgentSeatTaken(CallerError):
+    """The agent's seat of a room of LiveAvatar's is the caller's, so the gateway cannot join the room."""
+
+    reason = "AGENT_SEAT_TAKEN"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"the agent's seat of session {session_id} is the caller's, and LiveAvatar's room has no other; open "
+            "the session with agent_seat GATEWAY, or in a livekit_room",
+            session_id=session_id,
+        )
+
+
+class RoomNotOwn(CallerError):
+    """The avatar is not in a LiveKit room of the caller's own."""
+
+    reason = "ROOM_NOT_OWN"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id} is not in a LiveKit room of the caller's own, where alone the gateway issues "
+            "tokens and puts viewers out; open the session with livekit_room",
+            session_id=session_id,
         )
 
 
@@ -744,14 +770,14 @@ class UpstreamStalled(UpstreamError):
 
 
 class RoomUnreachable(UpstreamError):
-    """The room of the session cannot be joined to hear its users."""
+    """The room of the session, or its LiveKit server, cannot be reached, or refused the gateway."""
 
     reason = "ROOM_UNREACHABLE"
 
     def __init__(self, cause: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(
-            f"the gateway cannot join the session's room to hear its users ({cause}); call again, and ask the "
-            "operator of the LiveKit server if that does not help",
+            f"the session's room cannot be reached ({cause}); call again, and ask the operator of the LiveKit "
+            "server if that does not help",
             retry_after_s=retry_after_s,
             cause=cause,
         )

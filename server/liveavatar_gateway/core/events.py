@@ -88,10 +88,13 @@ class Reconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """Room of an avatar, and a token to join it with."""
+    """Room of an avatar, and the tokens to join it with."""
 
     url: str
     token: str = field(repr=False)
+    """Token of a viewer."""
+    agent_token: str = field(default="", repr=False)
+    """Token of the caller's own agent; empty without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

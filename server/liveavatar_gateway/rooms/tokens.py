@@ -1,11 +1,11 @@
-"""Tokens for callers' own LiveKit rooms: for the avatar, for each viewer, and for the gateway that hears users."""
+"""Tokens for callers' own LiveKit rooms: for the avatar, agents, viewers, and the gateway that hears users."""
 
 import uuid
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
+from liveavatar_gateway.rooms.access import LiveKitAccess, Participant, Viewer, ViewerAccess
 
 VIEWER_TTL: Final = timedelta(hours=1)
 """Time in which a viewer must join. LiveKit renews the tokens of participants in the room."""
@@ -13,6 +13,11 @@ _LONGEST_SESSION: Final = timedelta(hours=24)
 """Lifetime if the plan sets the limit, which is unknown before the start. Far above the limit of any plan."""
 _SPARE: Final = timedelta(minutes=10)
 """Allowance for the time between mint and start, and for clock differences."""
+_ON_BEHALF_OF: Final = "lk.publish_on_behalf"
+"""Attribute by which LiveKit's user interfaces show an avatar and its agent as one participant.
+
+Source: LiveKit Agents, `ATTRIBUTE_PUBLISH_ON_BEHALF`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +63,7 @@ class LiveKitRooms:
 
         Source: LiveAvatar's guide "Custom LiveKit agent", and the official plugin for LiveKit Agents.
         """
-        ttl = _LONGEST_SESSION if max_duration_s is None else timedelta(seconds=max_duration_s) + _SPARE
-        return self._access(participant, ttl, kind="agent", publishes=True)
+        return self._access(participant, _ttl(max_duration_s), kind="agent", publishes=True)
 
     def viewer(self, room: str) -> LiveKitAccess:
         """Return the access with which a browser can watch and listen, with a unique identity."""
@@ -78,6 +82,30 @@ class LiveKitRooms:
         """
         return self._access(participant, VIEWER_TTL, kind="agent", publishes=False, hidden=True)
 
+    def named_viewer(self, room: str, viewer: Viewer, *, now: datetime) -> ViewerAccess:
+        """Return the access of a viewer that the caller names; it may only watch and listen unless it may publish.
+
+        Args:
+            room: Name of the room.
+            viewer: The viewer.
+            now: Present time, UTC.
+        """
+        ttl = timedelta(seconds=viewer.lifetime_s)
+        participant = Participant(room=room, identity=viewer.identity)
+        access = self._access(participant, ttl, kind="standard", publishes=viewer.can_publish, name=viewer.name)
+        return ViewerAccess(identity=viewer.identity, token=access.token, expires_at=now + ttl)
+
+    def agent(self, room: str, identity: str, *, max_duration_s: int | None) -> str:
+        """Return the token with which an agent of the caller's own joins a room beside the avatar.
+
+        Args:
+            room: Name of the room.
+            identity: Identity of the agent.
+            max_duration_s: Limit of the session; None if the plan's limit applies.
+        """
+        participant = Participant(room=room, identity=identity)
+        return self._access(participant, _ttl(max_duration_s), kind="agent", publishes=True).token
+
     def _access(
         self,
         participant: Participant,
@@ -86,6 +114,7 @@ class LiveKitRooms:
         kind: Literal["standard", "agent"],
         publishes: bool,
         hidden: bool = False,
+        name: str = "",
     ) -> LiveKitAccess:
         from livekit.api import AccessToken, VideoGrants  # noqa: PLC0415 - see above
 
@@ -104,6 +133,14 @@ class LiveKitRooms:
             .with_kind(kind)
             .with_grants(grants)
             .with_ttl(ttl)
-            .to_jwt()
         )
-        return LiveKitAccess(url=self._config.url, room=participant.room, token=token)
+        if name:
+            token = token.with_name(name)
+        if participant.agent:
+            token = token.with_attributes({_ON_BEHALF_OF: participant.agent})
+        return LiveKitAccess(url=self._config.url, room=participant.room, token=token.to_jwt())
+
+
+def _ttl(max_duration_s: int | None) -> timedelta:
+    """Return the validity of tokens that have to outlive a session."""
+    return _LONGEST_SESSION if max_duration_s is None else timedelta(seconds=max_duration_s) + _SPARE

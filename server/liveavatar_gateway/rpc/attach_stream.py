@@ -15,6 +15,7 @@ from liveavatar_gateway.core.errors import GatewayError, HeaderRequired, Invalid
 from liveavatar_gateway.core.events import Ended
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.interceptors.audit import audited, note_refusal
@@ -145,7 +146,7 @@ class AttachStream(SessionStream[p.AttachResponse]):
         session = self._session
         return p.SessionOpened(
             session=mapping.session_message(session.view()),
-            room=mapping.room_message(session.viewer_access()),
+            room=own_rooms.room_message(session.room_access()),
             handle=self._handle,
             detach_grace=mapping.duration(session.spec.detach_grace_s),
             audio_limits=audio_limits(self._config),

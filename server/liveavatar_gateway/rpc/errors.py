@@ -40,6 +40,8 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.AvatarNotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     e.AudioGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
+    e.AgentSeatTaken: grpc.StatusCode.FAILED_PRECONDITION,
+    e.RoomNotOwn: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamCreditsExhausted: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamPlanRequired: grpc.StatusCode.FAILED_PRECONDITION,

@@ -15,6 +15,9 @@ from google.protobuf.message import Message
 from liveavatar_gateway.core.errors import InvalidField
 
 MAX_ID_CHARS: Final = 128
+MAX_CHANNEL_CHARS: Final = 64
+MAX_AGORA_TOKEN_CHARS: Final = 4096
+MAX_VIEWERS: Final = 32
 _JOINERS: Final = {0x200C: None, 0x200D: None}
 """Marks that are not printable, and yet belong to words and emoji: U+200C and U+200D."""
 
@@ -74,6 +77,26 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
+class Messages:
+    """Bound of a repeated field of messages, each of which is checked too."""
+
+    max_count: int
+
+    def check(self, messages: Any, field: str) -> None:
+        """Refuse too many messages, and a message with a field out of its bound.
+
+        Raises:
+            InvalidField: there are too many, or a field is out of its bound.
+        """
+        if len(messages) > self.max_count:
+            raise InvalidField(
+                f"{field} takes at most {self.max_count} entries", field=field, limit=self.max_count
+            )
+        for number, message in enumerate(messages):
+            check(message, f"{field}[{number}].")
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """Bound of labels, of a session or in a filter."""
 
@@ -112,7 +135,7 @@ class ByHandler:
     """Function that checks the field."""
 
 
-Bound = Text | Texts | Numbers | Labels | ByHandler
+Bound = Text | Texts | Numbers | Messages | Labels | ByHandler
 
 _ID: Final = Text(MAX_ID_CHARS)
 _TOKEN: Final = Text(2000, printable=False)
@@ -133,6 +156,13 @@ _OWN: Final[Mapping[str, Bound]] = {
     "SessionSpec.labels": LABELS,
     "LiveKitRoom.name": _ID,
     "LiveKitRoom.avatar_identity": _ID,
+    "SessionSpec.viewers": Messages(MAX_VIEWERS),
+    "Viewer.identity": _ID,
+    "Viewer.name": _ID,
+    "AgoraRoom.app_id": _ID,
+    "AgoraRoom.token": Text(MAX_AGORA_TOKEN_CHARS, printable=False),
+    "AgoraRoom.channel": Text(MAX_CHANNEL_CHARS),
+    "AgoraRoom.uid": _ID,
     "GetSessionRequest.session_id": _ID,
     "ListSessionsRequest.page_token": _TOKEN,
     "ListSessionsRequest.states": Numbers(16),
@@ -140,6 +170,10 @@ _OWN: Final[Mapping[str, Bound]] = {
     "EndSessionRequest.session_id": _ID,
     "InterruptSessionRequest.session_id": _ID,
     "InterruptSessionRequest.utterance_id": _ID,
+    "CreateViewerTokensRequest.session_id": _ID,
+    "CreateViewerTokensRequest.viewers": Messages(MAX_VIEWERS),
+    "RemoveViewerRequest.session_id": _ID,
+    "RemoveViewerRequest.identity": _ID,
     "AddWatch.session_id": _ID,
     "RemoveWatch.session_id": _ID,
     "WatchFilter.labels": LABELS,

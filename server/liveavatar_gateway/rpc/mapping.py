@@ -13,7 +13,6 @@ from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.abandonment import LEAST_VIEWER_ABSENCE_S
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
 from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
-from liveavatar_gateway.rooms.access import LiveKitAccess
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.field_bounds import LABELS, MAX_ID_CHARS, is_printable
 from liveavatar_gateway.sessions.reservations import DEFAULT_HOLD_S, MAX_HOLD_S, MIN_HOLD_S
@@ -373,13 +372,6 @@ def state(value: SessionState) -> "session_pb2.SessionState.ValueType":
     return _STATES[value]
 
 
-def room_message(access: LiveKitAccess | None) -> session_pb2.RoomAccess:
-    """Return access to a room for a browser; empty for None."""
-    return (
-        session_pb2.RoomAccess(url=access.url, viewer_token=access.token) if access else session_pb2.RoomAccess()
-    )
-
-
 def outcome(value: Outcome) -> "audio_pb2.UtteranceOutcome.ValueType":
     """Return an outcome of the contract."""
     return _OUTCOMES[value]
@@ -437,7 +429,9 @@ def event_message(  # noqa: C901 - an arm for each kind
                 )
             )
         case ev.Rotated(upstream_session_id=upstream_id, expires_at=limit, room=room):
-            access = session_pb2.RoomAccess(url=room.url, viewer_token=room.token) if room else None
+            access = room and session_pb2.RoomAccess(
+                url=room.url, viewer_token=room.token, agent_token=room.agent_token
+            )
             message.rotated.CopyFrom(
                 p.SessionRotated(
                     upstream_session_id=upstream_id,

@@ -14,6 +14,7 @@ from liveavatar_gateway.core.errors import id_or_nothing
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc import avatars as avatar_list
 from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.interceptors.audit import audited
@@ -25,6 +26,7 @@ from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.local_sessions import page
 from liveavatar_gateway.sessions.reservations import Reservations
 from liveavatar_gateway.sessions.session import SessionActor
+from liveavatar_gateway.sessions.viewers import RoomControl, remove_viewer
 from liveavatar_gateway.upstream.avatar_catalog import AvatarCatalog
 from liveavatar_gateway.upstream.permits import Permits
 
@@ -43,8 +45,10 @@ class SessionService(SessionServiceServicer):
         *,
         avatars: AvatarCatalog,
         reservations: Reservations,
+        rooms: RoomControl,
     ) -> None:
         self._reservations = reservations
+        self._rooms = rooms
         self._avatars = avatars
         self._config = config
         self._wishes = wishes
@@ -82,7 +86,7 @@ class SessionService(SessionServiceServicer):
             await _ready_or_abandoned(session, retryable=bool(request_id))
         return p.CreateSessionResponse(
             session=mapping.session_message(session.view()),
-            room=mapping.room_message(session.viewer_access()),
+            room=own_rooms.room_message(session.room_access()),
             # The handle of an attached stream stays valid: this may be one of several answers to one request.
             handle=session.issue_handle(beside=True),
         )
@@ -144,6 +148,23 @@ class SessionService(SessionServiceServicer):
         session = await self._find(request.session_id)
         ended = await session.interrupt(mapping.checked_id(request.utterance_id, "utterance_id", required=False))
         return p.InterruptSessionResponse(result=mapping.interrupt_message(ended))
+
+    async def CreateViewerTokens(  # noqa: N802, D102
+        self, request: p.CreateViewerTokensRequest, context: _Context
+    ) -> p.CreateViewerTokensResponse:
+        with audited("viewer.tokens", session=id_or_nothing(request.session_id), count=len(request.viewers)):
+            session = await self._find(request.session_id)
+            viewers = own_rooms.viewers(request.viewers, session.viewers.require_own_room(), field="viewers")
+            issued = await session.create_viewer_tokens(viewers)
+        return p.CreateViewerTokensResponse(viewers=own_rooms.viewer_messages(issued))
+
+    async def RemoveViewer(  # noqa: N802, D102
+        self, request: p.RemoveViewerRequest, context: _Context
+    ) -> p.RemoveViewerResponse:
+        with audited("viewer.remove", session=id_or_nothing(request.session_id)):
+            identity = mapping.checked_id(request.identity, "identity", required=True)
+            await remove_viewer(await self._find(request.session_id), identity, self._rooms)
+        return p.RemoveViewerResponse()
 
     async def ListAvatars(  # noqa: N802, D102
         self, request: p.ListAvatarsRequest, context: _Context

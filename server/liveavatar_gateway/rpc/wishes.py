@@ -9,6 +9,7 @@ from liveavatar_gateway.auth.auth_file import Rooms
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
 from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.upstream.avatars import Avatar
@@ -76,6 +77,12 @@ class Wishes:
         if rooms is not None and spec.livekit_room is not None:
             self._require_room(spec.livekit_room.name, rooms, field=f"{field}.livekit_room.name", tenant=tenant)
             spec = replace(spec, livekit_room=replace(spec.livekit_room, tenant=tenant))
+        spec = replace(
+            spec,
+            agent_seat=own_rooms.agent_seat(message, field),
+            agora_room=own_rooms.agora_room(message, field),
+            viewers=own_rooms.viewers_of_spec(message, spec.livekit_room, field=field),
+        )
         allowed = self._tenants.avatars(tenant)
         if allowed is not None and spec.avatar.avatar_id not in allowed:
             raise AvatarNotAllowed(spec.avatar.avatar_id, tenant, field=f"{field}.avatar_id")

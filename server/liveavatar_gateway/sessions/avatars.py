@@ -8,15 +8,15 @@ from typing import Final
 
 import structlog
 
-from liveavatar_gateway.core.errors import RoomTokenMissing, RoomUnreachable, UpstreamUnreachable
+from liveavatar_gateway.core.errors import AgentSeatTaken, RoomTokenMissing, RoomUnreachable, UpstreamUnreachable
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
+from liveavatar_gateway.rooms.access import LiveKitAccess, Participant, RoomAccess
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.journal import SessionJournal
 from liveavatar_gateway.sessions.record import Usage
 from liveavatar_gateway.sessions.restore import RestoredSession
-from liveavatar_gateway.sessions.spec import SessionSpec
+from liveavatar_gateway.sessions.spec import LISTENER, AgentSeat, SessionSpec
 from liveavatar_gateway.sessions.standby import Standby
 from liveavatar_gateway.sessions.warm_session import WarmSession
 from liveavatar_gateway.upstream.model import Started
@@ -30,7 +30,6 @@ _log = structlog.get_logger(__name__)
 
 _IDENTITY: Final = "heygen"
 """Identity of the avatar in rooms of LiveAvatar. Source: LiveAvatar's SDK, and pipecat's transport."""
-_LISTENER: Final = "liveavatar-gateway"
 """Begin of the gateway's own identity in rooms of callers. With the id of the session it is the same in each
 process, so that LiveKit puts the connection of a dead process out when the session is adopted."""
 _RESOLVE_TIMEOUT_S: Final = 5.0
@@ -184,13 +183,15 @@ class Avatars:
         self._retire_current()
         self.started, self.started_at = fresh, standby.started_at
         now_s = time.monotonic()
-        access = self.viewer_access()
+        access = self.room_access()
         inside = self._core.take_over(
             upstream_session_id=fresh.session_id,
             max_duration_s=fresh.max_duration_s,
             expires_at=self.expires_at,
             # Part of the event, since the avatar after this one may be in another room when it is sent again.
-            room=None if access is None else Room(url=access.url, token=access.token),
+            room=None
+            if access is None
+            else Room(url=access.url, token=access.viewer_token, agent_token=access.agent_token),
             age_s=now_s - standby.started_mono_s,
             last_command_at_s=standby.last_command_at_s,
             now_s=now_s,
@@ -255,10 +256,29 @@ class Avatars:
         if (own := self._spec.livekit_room) is not None:
             rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
             return None if rooms is None else rooms.viewer(own.name)
+        if self._spec.agora_room is not None:
+            return None
         if not self._pool.egress.may_show_room(self.started.room_url):
             # From a registry that somebody changed; the session ends when its socket is opened.
             return None
         return LiveKitAccess(url=self.started.room_url, room="", token=self.started.viewer_token)
+
+    def room_access(self) -> RoomAccess | None:
+        """Return access to the room for a browser and the caller's agent, see `viewer_access`."""
+        access = self.viewer_access()
+        if access is None:
+            return None
+        return RoomAccess(url=access.url, viewer_token=access.token, agent_token=self._agent_token())
+
+    def _agent_token(self) -> str:
+        """Return the token of the caller's agent; empty if its caller has not asked for the seat."""
+        if self.started is None or self._spec.agent_seat is not AgentSeat.CALLER:
+            return ""
+        if (own := self._spec.livekit_room) is None:
+            return self.started.agent_token
+        rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
+        limit_s = self._spec.avatar.max_duration_s
+        return "" if rooms is None else rooms.agent(own.name, own.agent_identity, max_duration_s=limit_s)
 
     @property
     def identities(self) -> Sequence[str]:
@@ -281,7 +301,8 @@ class Avatars:
 
         Raises:
             RoomUnreachable: there is no LiveKit server for the room, or its host cannot be resolved.
-            RoomTokenMissing: LiveAvatar gave no token for its room.
+            AgentSeatTaken: the only seat of a room of LiveAvatar's is the caller's.
+            RoomTokenMissing: LiveAvatar gave no token for its room, as for an Agora channel.
             UpstreamAddressRefused: LiveAvatar named an address that the gateway does not use.
         """
         assert self.started is not None  # noqa: S101 - there is a `listener_room`
@@ -289,8 +310,10 @@ class Avatars:
             rooms = self._pool.rooms.of_room(own.name, tenant=own.tenant)
             if rooms is None:
                 raise RoomUnreachable("no LiveKit server for the room")
-            identity = f"{_LISTENER}-{self._core.id[:13]}"
+            identity = f"{LISTENER}-{self._core.id[:13]}"
             return rooms.listener(Participant(room=own.name, identity=identity, tenant=own.tenant))
+        if self._spec.agent_seat is AgentSeat.CALLER:
+            raise AgentSeatTaken(self._core.id)
         if not self.started.room_url or not self.started.agent_token:
             raise RoomTokenMissing(self._core.id)
         try:

@@ -1,7 +1,7 @@
 """Record of a session in the registry, from which another process continues it or reports its end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -76,10 +76,13 @@ class Record:
     upstream_session_id: str = ""
     """LiveAvatar's id of the avatar that speaks, or spoke last."""
     usage: Usage = field(default_factory=Usage)
+    removed_viewers: Mapping[str, datetime] = field(default_factory=dict)
+    """Identities that are kept out of the room, and until when."""
 
     def payload(self) -> Payload:
         """Return the record for the registry."""
-        payload: Payload = _RECORD.dump_python(self, mode="json")
+        stored = replace(self, spec=self.spec.without_secrets)
+        payload: Payload = _RECORD.dump_python(stored, mode="json")
         return payload
 
     @classmethod
@@ -105,6 +108,8 @@ def read_record(stored: StoredSession) -> Record:
     require_counts({column.name: getattr(record.usage, column.name) for column in fields(record.usage)})
     for name in ("created_at", "started_at", "ready_at", "ended_at"):
         require_time(getattr(record, name), name)
+    for until in record.removed_viewers.values():
+        require_time(until, "removed_viewers")
     return record
 
 

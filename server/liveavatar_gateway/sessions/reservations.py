@@ -138,11 +138,12 @@ class Reservations:
             OwnerMoved: another process has the reservation of that request.
             RegistryUnavailable: the registry cannot be used.
         """
-        if spec.livekit_room is not None:
+        if spec.has_own_room:
+            room = "livekit_room" if spec.livekit_room is not None else "agora_room"
             raise InvalidField(
                 "an avatar in a room of the caller's own cannot be prepared: LiveAvatar fixes its room when its "
-                "token is minted; leave out livekit_room, or open the session without a reservation",
-                field="spec.livekit_room",
+                f"token is minted; leave out {room}, or open the session without a reservation",
+                field=f"spec.{room}",
             )
         wait_s = self._limiter.longest_wait_s(tenant, self._services.pool.wait_s if wait_s is None else wait_s)
         request = _Request(spec=spec, id=request_id, tenant=tenant, hold_s=hold_s, wait_s=wait_s)
@@ -281,7 +282,7 @@ class Reservations:
             raise ReservationNotFound(reservation_id)
         if reservation.tenant != tenant:
             raise ReservationNotFound(reservation_id)
-        differs = "room" if spec.livekit_room is not None else difference(reservation.spec.avatar, spec.avatar)
+        differs = "room" if spec.has_own_room else difference(reservation.spec.avatar, spec.avatar)
         if differs:
             raise ReservationMismatch(reservation_id, differs)
         self._remove(reservation)

@@ -1,7 +1,7 @@
 """Restoration of a session from the registry: for display, to report its end, or to continue it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -39,6 +39,8 @@ class RestoredSession:
     avatar_count: int = 1
     retired_s: float = 0.0
     handles: Sequence[HandleHash] = ()
+    removed_viewers: Mapping[str, datetime] = field(default_factory=dict)
+    """Identities that are kept out of the room, and until when."""
     grace_s: float = 0.0
     """Time that its callers have to come back."""
 
@@ -185,6 +187,7 @@ def restore(
         avatar_count=record.usage.avatar_count,
         retired_s=record.usage.retired_s,
         handles=stored.handles,
+        removed_viewers=record.removed_viewers,
         grace_s=grace_s,
     )
 

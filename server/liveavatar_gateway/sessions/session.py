@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,15 +12,16 @@ from liveavatar_gateway.core.errors import GatewayError, OwnerMoved, SessionEnde
 from liveavatar_gateway.core.events import EventLog, UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload
-from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.access import RoomAccess, Viewer, ViewerAccess
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.lifecycle import SessionLifecycle
 from liveavatar_gateway.sessions.parts import SessionParts
 from liveavatar_gateway.sessions.record import Record, store_error
 from liveavatar_gateway.sessions.restore import RestoredSession
-from liveavatar_gateway.sessions.services import SessionServices
+from liveavatar_gateway.sessions.services import SessionServices, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
+from liveavatar_gateway.sessions.viewers import SessionViewers
 from liveavatar_gateway.upstream.model import Started
 from liveavatar_gateway.upstream.permits import QueuePlace
 
@@ -69,6 +70,13 @@ class SessionActor:
         self.handles = Handles(
             self.id, keep_s=spec.detach_grace_s, tenant=tenant, hashes=() if restored is None else restored.handles
         )
+        self.viewers = SessionViewers(
+            self.id,
+            spec,
+            services.pool.rooms,
+            removed={} if restored is None else restored.removed_viewers,
+            utc_now=utc_now,
+        )
         self.lifecycle = SessionLifecycle(spec, services, parts, restored, tenant=tenant)
         self.finished = self.lifecycle.finished
         """Set when LiveAvatar has stopped the session, or another process owns it."""
@@ -115,6 +123,11 @@ class SessionActor:
     def watches_viewers(self) -> bool:
         """True while the session is to end if nobody sees its avatar."""
         return self.spec.viewer_absence_s is not None and not self.over
+
+    @property
+    def kept_out(self) -> Collection[str]:
+        """Identities that are put out of the room whenever they join; empty once the session is over."""
+        return () if self.over else self.viewers.removed.keys()
 
     @property
     def is_absence_announced(self) -> bool:
@@ -272,6 +285,30 @@ class SessionActor:
         self._core.note_activity()
         self._wake.set()
 
+    async def create_viewer_tokens(self, viewers: Sequence[Viewer]) -> Sequence[ViewerAccess]:
+        """Return tokens of viewers, see `SessionViewers.issue`.
+
+        Raises:
+            SessionEnded: the session is over.
+            RoomNotOwn, RoomNotAllowed: there can be no tokens.
+        """
+        self.require_alive()
+        kept_out = len(self.viewers.removed)
+        issued = self.viewers.issue(viewers)
+        if len(self.viewers.removed) < kept_out:
+            # Before a token is used, or another process would put the viewer out again.
+            await self._journal.save()
+        return issued
+
+    async def keep_out(self, identity: str) -> None:
+        """Keep a viewer out of the room from now on, see `SessionViewers.keep_out`.
+
+        Raises:
+            RoomNotOwn, InvalidField, CapacityExhausted: it cannot be kept out.
+        """
+        self.viewers.keep_out(identity)
+        await self._journal.save()
+
     # --- waits
 
     async def room(
@@ -293,9 +330,12 @@ class SessionActor:
         assert self.avatars.started is not None  # noqa: S101 - the condition of the wait
         return self.avatars.started
 
-    def viewer_access(self) -> LiveKitAccess | None:
-        """Return access to the room for a browser, see `Avatars.viewer_access`."""
-        return self.avatars.viewer_access()
+    def room_access(self) -> RoomAccess | None:
+        """Return access to the room for all who are to join it, see `Avatars.room_access`."""
+        access = self.avatars.room_access()
+        if access is None or self.over:
+            return access
+        return replace(access, viewers=self.viewers.of_spec())
 
     async def ready(self) -> None:
         """Wait until the avatar is ready.
@@ -367,6 +407,7 @@ class SessionActor:
             upstream_reason=core.upstream_reason,
             upstream_session_id=self.avatars.started.session_id if self.avatars.started else "",
             usage=self.avatars.usage(),
+            removed_viewers=self.viewers.removed,
         )
         return record.payload()
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from liveavatar_gateway.rooms.access import Participant
+from liveavatar_gateway.rooms.access import AgoraRoom, Participant
 from liveavatar_gateway.upstream.bounds import session_seconds
 
 
@@ -23,6 +23,13 @@ class AvatarRequest:
     """Limit of the session; None for the plan's limit."""
     participant: Participant | None = None
     """Place of the avatar in a room of the caller's own; None for a room that LiveAvatar makes."""
+    agora_room: AgoraRoom | None = None
+    """Place of the avatar in an Agora channel of the caller's own; None for a LiveKit room."""
+
+    @property
+    def has_own_room(self) -> bool:
+        """True if LiveAvatar makes no room for the avatar."""
+        return self.participant is not None or self.agora_room is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +50,7 @@ class Started:
     room_url: str
     viewer_token: str = field(repr=False)
     agent_token: str = field(default="", repr=False)
-    """Token with which the gateway joins the room to hear its users; empty if LiveAvatar gave none. Never leaves
-    the gateway."""
+    """Token of the one agent's seat in a room of LiveAvatar's; empty if there is none."""
     max_duration_s: float | None
     """Limit that applies from the start; None if LiveAvatar named none, or an impossible one."""
 

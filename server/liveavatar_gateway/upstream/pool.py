@@ -560,8 +560,8 @@ class Pool:
         account.add_session(minted.session_id)
         try:
             started = await account.rest.start(minted)
-            if request.participant is not None:
-                # Tokens for the caller's own room are signed here, whatever LiveAvatar says of it.
+            if request.has_own_room:
+                # Tokens for own rooms are signed here or by the caller, whatever LiveAvatar says of them.
                 started = replace(started, room_url="", viewer_token="", agent_token="")
             await self._check_addresses(started)
         except Exception as error:
@@ -592,7 +592,7 @@ class Pool:
     def _learn(self, account: Account, request: AvatarRequest, error: Exception) -> None:
         # LiveAvatar also answers with 500 for a token of the caller's own room that it does not like. A start is
         # made with the session's token, so that a refusal of it, and its rate limit, say nothing about the key.
-        of_room = request.participant is not None and is_answered(error)
+        of_room = request.has_own_room and is_answered(error)
         of_token = isinstance(error, UpstreamUnauthenticated | UpstreamRateLimited)
         if not isinstance(error, GatewayError) or of_room or of_token:
             account.health.abandon_start(time.monotonic())

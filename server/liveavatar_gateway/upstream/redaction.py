@@ -9,6 +9,8 @@ _HIDDEN: Final = "(hidden)"
 _MIN_CHARS: Final = 8
 """Shorter secrets are those of tests, and would be found in other words."""
 _SCHEME: Final = "Bearer "
+_ROOM_TOKENS: Final = {"livekit_config": "livekit_client_token", "agora_config": "agora_token"}
+"""Field with the token of each kind of room in the body of a request."""
 
 
 class Redactor:
@@ -30,10 +32,11 @@ class Redactor:
 
     def with_request(self, arguments: Mapping[str, Any]) -> "Redactor":
         """Return a redactor that also knows the credentials in the arguments of a request."""
-        room = (arguments.get("json") or {}).get("livekit_config", {})
+        body = arguments.get("json") or {}
         headers = (arguments.get("headers") or {}).values()
         tokens = [header.removeprefix(_SCHEME) for header in headers]
-        return Redactor([*self._secrets, *tokens, room.get("livekit_client_token", "")])
+        tokens += [body.get(room, {}).get(token, "") for room, token in _ROOM_TOKENS.items()]
+        return Redactor([*self._secrets, *tokens])
 
 
 def proxy_secrets(url: str) -> list[str]:

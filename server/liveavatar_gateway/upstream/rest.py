@@ -172,6 +172,13 @@ class Rest:
                 "livekit_room": room.room,
                 "livekit_client_token": room.token,
             }
+        if (agora := request.agora_room) is not None:
+            body["agora_config"] = {
+                "agora_app_id": agora.app_id,
+                "agora_token": agora.token,
+                "agora_channel": agora.channel,
+                "agora_uid": agora.uid,
+            }
         attempts = self._config.attempts if retries else 1
         data = await self._retried("POST", _MINT, attempts=attempts, headers=self._key_header, json=body)
         return Minted(

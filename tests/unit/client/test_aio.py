@@ -1,11 +1,11 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 from unit.client.fakes import FakeRuntime
 
-from liveavatar.gateway import TLS, AsyncClient, Avatar, PlaintextRefused, SessionOptions, SessionState
+from liveavatar.gateway import TLS, AsyncClient, Avatar, PlaintextRefused, SessionOptions, SessionState, Viewer
 from liveavatar.gateway.channel import CallOptions
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
@@ -146,6 +146,21 @@ async def test_an_interrupt_is_not_repeated():
     made = client(pb.InterruptSessionResponse())
     await made.interrupt_session("s", "u")
     assert made._runtime.once == [True]
+
+
+async def test_viewers_are_named_and_removed():
+    until = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    access = session_pb2.ViewerAccess(identity="ann", token="for-ann")
+    access.expires_at.FromDatetime(until)
+    made = client(pb.CreateViewerTokensResponse(viewers=[access]), pb.RemoveViewerResponse())
+    (ann,) = await made.create_viewer_tokens("s", [Viewer(identity="ann")])
+    assert (ann.identity, ann.token, ann.expires_at) == ("ann", "for-ann", until)
+    assert "for-ann" not in repr(ann)
+    await made.remove_viewer("s", "ann")
+    first, second = made._runtime.stub.requests
+    assert (first.session_id, [viewer.identity for viewer in first.viewers]) == ("s", ["ann"])
+    assert (second.session_id, second.identity) == ("s", "ann")
+    assert made._runtime.once == [False, False]
 
 
 async def test_a_watch_without_ids_and_labels_is_of_all_sessions():

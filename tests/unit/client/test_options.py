@@ -3,7 +3,7 @@ from typing import get_type_hints
 
 import pytest
 
-from liveavatar.gateway import LiveKitRoom, SessionKeywords, SessionOptions, VideoQuality
+from liveavatar.gateway import AgoraRoom, LiveKitRoom, SessionKeywords, SessionOptions, VideoQuality, Viewer
 from liveavatar.gateway.options import session_options
 from liveavatar.gateway.v1 import session_pb2
 
@@ -52,6 +52,23 @@ def test_all_that_was_given_is_sent():
 def test_a_room_may_be_given_with_the_avatars_identity():
     room = LiveKitRoom(name="room", avatar_identity="ada")
     assert SessionOptions("avatar", livekit_room=room).to_proto().livekit_room == room.to_proto()
+
+
+def test_agent_viewers_and_an_agora_channel_are_sent():
+    ann = Viewer(identity="ann", name="Ann", can_publish=True, lifetime=90)
+    spec = SessionOptions("avatar", livekit_room="room", agent_seat="caller", viewers=[ann]).to_proto()
+    assert spec.agent_seat == session_pb2.AGENT_SEAT_CALLER
+    (viewer,) = spec.viewers
+    assert (viewer.identity, viewer.name, viewer.can_publish, viewer.lifetime.seconds) == ("ann", "Ann", True, 90)
+    agora = AgoraRoom(app_id="app", token="secret-token", channel="desk", uid="7")
+    found = SessionOptions("avatar", agora_room=agora).to_proto().agora_room
+    assert (found.app_id, found.token, found.channel, found.uid) == ("app", "secret-token", "desk", "7")
+    assert "secret" not in repr(SessionOptions("avatar", agora_room=agora))
+
+
+def test_an_unknown_seat_is_refused():
+    with pytest.raises(ValueError, match="balcony"):
+        SessionOptions("avatar", agent_seat="balcony").to_proto()
 
 
 def test_one_setting_of_the_video_leaves_the_other_to_the_gateway():

@@ -27,6 +27,8 @@ EXAMPLES = [
     e.ReservationNotFound("r"),
     e.ReservationMismatch("r", "quality"),
     e.SessionEnded("s", "CALLER_ENDED", "WORD"),
+    e.AgentSeatTaken("s"),
+    e.RoomNotOwn("s"),
     e.EventsCompacted(1, 5),
     e.RequestIdReused("r"),
     e.UtteranceIdle("u", 30.0),

@@ -1,4 +1,4 @@
-"""Looks into rooms: who counts as a viewer, and answers that say nothing."""
+"""Looks into rooms: who counts as a viewer, who is put out, and answers that say nothing."""
 
 import contextlib
 
@@ -31,10 +31,13 @@ async def audience(**options):
             await found.aclose()
 
 
-async def looked(found: Audience, server, *participants: ParticipantInfo) -> bool:
+async def looked(found: Audience, server, *participants: ParticipantInfo) -> set[str]:
+    """Return the identities of those who can see the avatar."""
     answer = ListParticipantsResponse(participants=participants).SerializeToString()
     server.answers[_PATH] = http(200, answer, Content_Type="application/protobuf")
-    return await found.has_viewer("desk-7", tenant="", avatars=["avatar", "avatar-2"])
+    occupants = await found.occupants("desk-7", tenant="")
+    assert [one.identity for one in occupants] == [participant.identity for participant in participants]
+    return {one.identity for one in occupants if one.can_see}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,8 @@ async def looked(found: Audience, server, *participants: ParticipantInfo) -> boo
 )
 async def test_whoever_can_see_the_avatar_is_a_viewer(present):
     async with audience() as (found, server):
-        assert await looked(found, server, participant("avatar", kind=ParticipantInfo.AGENT), present)
+        seeing = await looked(found, server, participant("avatar", kind=ParticipantInfo.AGENT), present)
+        assert seeing == {"somebody"}
 
 
 async def test_avatars_agents_sources_and_the_blind_are_no_viewers():
@@ -60,8 +64,7 @@ async def test_avatars_agents_sources_and_the_blind_are_no_viewers():
         assert not await looked(
             found,
             server,
-            participant("avatar"),
-            participant("avatar-2"),
+            participant("avatar", kind=ParticipantInfo.AGENT),
             participant("agent", kind=ParticipantInfo.AGENT),
             participant("camera", kind=ParticipantInfo.INGRESS),
             participant("blind", ParticipantPermission(can_publish=True)),
@@ -76,7 +79,7 @@ async def test_a_room_that_does_not_exist_has_no_viewer():
         server.answers[_PATH] = http(
             404, {"code": "not_found", "msg": "no such room"}, Content_Type="application/json"
         )
-        assert not await found.has_viewer("desk-7", tenant="", avatars=[])
+        assert await found.occupants("desk-7", tenant="") == ()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ async def test_an_answer_that_says_nothing_is_no_answer(answer):
     async with audience() as (found, server):
         server.answers[_PATH] = answer
         with pytest.raises(AudienceUnknown):
-            await found.has_viewer("desk-7", tenant="", avatars=[])
+            await found.occupants("desk-7", tenant="")
 
 
 async def test_an_answer_that_does_not_come_is_not_waited_for():
@@ -106,11 +109,46 @@ async def test_an_answer_that_does_not_come_is_not_waited_for():
     async with audience(deadline_s=0.2) as (found, server):
         server.answers[_PATH] = silence
         with pytest.raises(AudienceUnknown, match="TimeoutError"):
-            await found.has_viewer("desk-7", tenant="", avatars=[])
+            await found.occupants("desk-7", tenant="")
 
 
 async def test_without_a_server_for_the_room_nothing_is_known():
     found = Audience(RoomServers(None))
     with pytest.raises(AudienceUnknown):
-        await found.has_viewer("desk-7", tenant="acme", avatars=[])
+        await found.occupants("desk-7", tenant="acme")
     await found.aclose()
+
+
+_REMOVE = "/twirp/livekit.RoomService/RemoveParticipant"
+
+
+async def test_agents_are_told_from_viewers():
+    async with audience() as (found, server):
+        answer = ListParticipantsResponse(
+            participants=[participant("a", kind=ParticipantInfo.AGENT), participant()]
+        )
+        server.answers[_PATH] = http(200, answer.SerializeToString(), Content_Type="application/protobuf")
+        occupants = await found.occupants("desk-7", tenant="")
+        assert [one.is_agent for one in occupants] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(200, b"", Content_Type="application/protobuf"),
+        http(404, {"code": "not_found", "msg": "no such participant"}, Content_Type="application/json"),
+    ],
+    ids=["there", "not there"],
+)
+async def test_a_participant_is_put_out_or_is_not_there(answer):
+    async with audience() as (found, server):
+        server.answers[_REMOVE] = answer
+        await found.remove("desk-7", "ann", tenant="")
+        assert server.asked == [_REMOVE]
+
+
+async def test_a_removal_that_is_refused_is_not_done():
+    async with audience() as (found, server):
+        server.answers[_REMOVE] = http(401, {"code": "unauthenticated", "msg": "invalid token"})
+        with pytest.raises(AudienceUnknown):
+            await found.remove("desk-7", "ann", tenant="")

@@ -1,11 +1,12 @@
 """Tokens for own rooms: every claim that LiveAvatar and LiveKit look at, and for how long they hold."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
 
-from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
+from liveavatar_gateway.rooms.access import LiveKitAccess, Participant, Viewer
 from liveavatar_gateway.rooms.tokens import VIEWER_TTL, LiveKitConfig, LiveKitRooms
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -93,3 +94,38 @@ def test_neither_key_nor_secret_nor_token_shows():
     assert "APIkey" not in shown
     assert SECRET not in shown
     assert "eyJ" not in shown
+
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("can_publish", [False, True])
+def test_a_named_viewer_publishes_only_when_asked(rooms, can_publish):
+    viewer = Viewer(identity="ann", name="Ann", can_publish=can_publish, lifetime_s=120.0)
+    access = rooms.named_viewer("desk-7", viewer, now=NOW)
+    found = claims(access)
+    assert found["video"] == {
+        "roomJoin": True,
+        "room": "desk-7",
+        "canPublish": can_publish,
+        "canSubscribe": True,
+        "canPublishData": can_publish,
+    }
+    assert (found["sub"], found["name"], found["kind"]) == ("ann", "Ann", "standard")
+    assert 60 < lasts_s(access) <= 120
+    assert access.expires_at == NOW + timedelta(seconds=120)
+
+
+def test_an_agent_joins_beside_the_avatar_and_may_do_what_the_avatar_may(rooms):
+    token = rooms.agent("desk-7", "ada-agent", max_duration_s=600)
+    found = jwt.decode(token, SECRET, algorithms=["HS256"])
+    avatar = claims(rooms.avatar(SEAT, max_duration_s=600))
+    assert (found["sub"], found["kind"], found["video"]) == ("ada-agent", "agent", avatar["video"])
+    assert abs(found["exp"] - avatar["exp"]) <= 5
+
+
+def test_an_avatar_with_an_agent_says_on_whose_behalf_it_publishes(rooms):
+    seat = Participant(room="desk-7", identity="ada", agent="ada-agent")
+    found = claims(rooms.avatar(seat, max_duration_s=60))
+    assert found["attributes"] == {"lk.publish_on_behalf": "ada-agent"}
+    assert not claims(rooms.avatar(SEAT, max_duration_s=60)).get("attributes")

@@ -77,6 +77,8 @@ EXAMPLES = {
         e.UpstreamTimeout("too slow", retry_after_s=0.25),
         e.ReadyTimeout("not ready", timeout_s=20),
         e.UpstreamStalled("nothing came", utterance_id="u-1"),
+        e.AgentSeatTaken("s-1"),
+        e.RoomNotOwn("s-1"),
         e.UtteranceIdle("u-1", 5.0),
         e.FirstMessageTimeout(10.0),
         e.MalformedMessage("liveavatar.gateway.v1.SessionService/GetSession", 12),

@@ -398,3 +398,11 @@ def test_nobody_waits_longer_than_an_hour(remaining_s):
 def test_a_limit_that_cannot_be_is_dropped_wherever_it_comes_from(limit):
     facts = {"session_id": "s", "ws_url": "ws://h", "room_url": "", "viewer_token": "", "max_duration_s": limit}
     assert read_access(facts).max_duration_s is None
+
+
+def test_a_rotation_brings_the_tokens_of_the_new_room():
+    room = ev.Room(url="wss://r", token="for-a-viewer", agent_token="for-the-agent")
+    event = ev.Rotated(upstream_session_id="up-2", expires_at=None, room=room, inside=False)
+    found = mapping.event_message(ev.LogEntry(1, _AT, event), final_view=None).rotated.room
+    assert (found.url, found.viewer_token, found.agent_token) == ("wss://r", "for-a-viewer", "for-the-agent")
+    assert "for-" not in repr(event)

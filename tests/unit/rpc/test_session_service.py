@@ -9,12 +9,14 @@ import pytest
 from liveavatar.gateway.v1 import audio_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar_gateway.auth.authenticator import NoAuthenticator
-from liveavatar_gateway.core.errors import InvalidField
+from liveavatar_gateway.core.errors import InvalidField, RoomNotAllowed, RoomNotOwn
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.rooms.audience import Occupant
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.session_service import SessionService
 from liveavatar_gateway.rpc.wishes import Wishes
+from liveavatar_gateway.sessions.spec import LiveKitRoom
 from liveavatar_gateway.upstream.avatars import Avatar
 from testkit.actors import AVATAR_ID, Context, Process
 from testkit.avatar import audio_input_of
@@ -72,6 +74,19 @@ class Avatars:
         return [Avatar(id=f"id-{name}", name=name, sandbox=name == "c") for name in "bca"]
 
 
+class Rooms:
+    """Rooms in which Ann is."""
+
+    def __init__(self):
+        self.removed = []
+
+    async def occupants(self, room, *, tenant):
+        return [Occupant(identity="ann", can_see=True, is_agent=False)]
+
+    async def remove(self, room, identity, *, tenant):
+        self.removed.append((room, identity))
+
+
 @pytest.fixture
 async def process():
     found = Process()
@@ -94,6 +109,7 @@ def service(directory):
         Wishes(CONFIG, NoAuthenticator()),
         avatars=Avatars(),
         reservations=Reservations(),
+        rooms=Rooms(),
     )
 
 
@@ -147,6 +163,27 @@ async def test_an_interrupt_returns_what_it_ended(service, directory):
     request = p.InterruptSessionRequest(session_id=created.session.id)
     response = await service.InterruptSession(request, Context())
     assert [one.utterance_id for one in response.result.interrupted] == ["u"]
+
+
+async def test_viewers_are_named_and_removed_in_a_room_of_the_callers_own_alone(service, directory, process):
+    own = process.session(livekit_room=LiveKitRoom(name="desk-7"))
+    theirs = process.session()
+    directory.sessions = {own.id: own, theirs.id: theirs}
+    ann = session_pb2.Viewer(identity="ann")
+    await service.RemoveViewer(p.RemoveViewerRequest(session_id=own.id, identity="ann"), Context())
+    assert service._rooms.removed == [("desk-7", "ann")]
+    assert set(own.kept_out) == {"ann"}
+    with pytest.raises(RoomNotAllowed):
+        # The pool of this test has no LiveKit server.
+        await service.CreateViewerTokens(p.CreateViewerTokensRequest(session_id=own.id, viewers=[ann]), Context())
+    for call in (
+        service.CreateViewerTokens(p.CreateViewerTokensRequest(session_id=theirs.id, viewers=[ann]), Context()),
+        service.RemoveViewer(p.RemoveViewerRequest(session_id=theirs.id, identity="ann"), Context()),
+    ):
+        with pytest.raises(RoomNotOwn):
+            await call
+    with pytest.raises(InvalidField):
+        await service.RemoveViewer(p.RemoveViewerRequest(session_id=own.id), Context())
 
 
 async def test_the_server_tells_its_limits(service):

@@ -6,10 +6,11 @@ from google.protobuf import duration_pb2
 from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.auth.auth_file import AuthConfig, Rooms, Tenant
 from liveavatar_gateway.auth.quotas import Quotas
-from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
+from liveavatar_gateway.core.errors import AvatarNotAllowed, InvalidField, QuotaExceeded, RoomNotAllowed
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.wishes import Wishes
+from liveavatar_gateway.sessions.spec import AgentSeat
 from liveavatar_gateway.upstream.avatars import Avatar
 from testkit.actors import AVATAR_ID
 
@@ -110,3 +111,19 @@ def test_an_avatar_of_an_account_for_some_tenants_is_shown_to_them_alone():
     for tenant, names in (("acme", ["a", "b"]), ("beta", ["b"]), ("", ["b"])):
         found = Wishes(CONFIG, Tenants()).avatars(listed, tenant=tenant)
         assert [avatar.name for avatar in found] == names
+
+
+def test_a_viewer_must_not_have_the_identity_that_the_avatar_gets_in_a_tenants_room():
+    room = session_pb2.LiveKitRoom(name="acme-1", avatar_identity="ada")
+    tenants = Tenants(rooms=Rooms(prefix="acme-"))
+    with pytest.raises(InvalidField) as refused:
+        spec_of(tenants, livekit_room=room, viewers=[session_pb2.Viewer(identity="avatar-ada-2")])
+    assert refused.value.field == "spec.viewers[0].identity"
+    found = spec_of(tenants, livekit_room=room, viewers=[session_pb2.Viewer(identity="ada")])
+    assert [viewer.identity for viewer in found.viewers] == ["ada"]
+
+
+def test_seat_and_channel_are_read_for_every_tenant():
+    agora = session_pb2.AgoraRoom(app_id="app", token="secret", channel="desk", uid="7")
+    assert spec_of(Tenants(), agora_room=agora).agora_room is not None
+    assert spec_of(Tenants(), tenant="", agent_seat=session_pb2.AGENT_SEAT_CALLER).agent_seat is AgentSeat.CALLER

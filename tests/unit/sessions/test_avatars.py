@@ -9,17 +9,17 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.errors import RoomTokenMissing, RoomUnreachable
+from liveavatar_gateway.core.errors import AgentSeatTaken, RoomTokenMissing, RoomUnreachable
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.outputs import Send
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rooms.access import LiveKitAccess, Participant
+from liveavatar_gateway.rooms.access import AgoraRoom, LiveKitAccess, Participant
 from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.billing import Payer
-from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
+from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.egress import Egress, EgressConfig
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.permits import PermitWish
@@ -256,6 +256,15 @@ async def test_without_a_seat_in_liveavatars_room_nobody_is_heard(avatars, addre
         await found.listener_access()
 
 
+async def test_the_gateway_does_not_take_the_seat_that_is_the_callers(avatars):
+    found = _in_liveavatars_room(
+        avatars, Egress(EgressConfig()), room_url="wss://rooms.example.com", agent_token="seat"
+    )
+    found._spec = replace(found._spec, agent_seat=AgentSeat.CALLER)
+    with pytest.raises(AgentSeatTaken):
+        await found.listener_access()
+
+
 async def test_a_room_whose_host_is_unknown_is_tried_again(avatars):
     async def resolve(_host: str, _port: int) -> list[str]:
         raise OSError("unknown name")
@@ -265,3 +274,27 @@ async def test_a_room_whose_host_is_unknown_is_tried_again(avatars):
     )
     with pytest.raises(RoomUnreachable):
         await found.listener_access()
+
+
+@pytest.mark.parametrize(("seat", "token"), [(AgentSeat.CALLER, "for-the-agent"), (AgentSeat.GATEWAY, "")])
+async def test_only_a_caller_that_asked_for_the_seat_gets_its_token(avatars, seat, token):
+    avatars._spec = replace(avatars._spec, livekit_room=None, agent_seat=seat)
+    avatars._pool.egress = Egress(EgressConfig())
+    avatars.started = Started(
+        session_id="up",
+        ws_url="wss://x",
+        room_url="",
+        viewer_token="for-a-viewer",
+        agent_token="for-the-agent",
+        max_duration_s=60,
+    )
+    access = avatars.room_access()
+    assert access is not None
+    assert (access.viewer_token, access.agent_token) == ("for-a-viewer", token)
+
+
+async def test_an_agora_channel_has_no_access(avatars):
+    agora = AgoraRoom(app_id="app", channel="desk", uid="7", token="secret")
+    avatars._spec = replace(avatars._spec, livekit_room=None, agora_room=agora)
+    avatars.started = Upstream("up").started
+    assert avatars.room_access() is None

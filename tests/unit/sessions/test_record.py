@@ -1,5 +1,6 @@
 """Round trip of a session's record through the registry, also between versions of the gateway."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
@@ -9,6 +10,7 @@ from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, Outcome
 from liveavatar_gateway.registry.base import StoredSession
+from liveavatar_gateway.rooms.access import AgoraRoom, Viewer
 from liveavatar_gateway.rpc.errors import CODES, status_of
 from liveavatar_gateway.sessions.record import (
     Record,
@@ -19,7 +21,7 @@ from liveavatar_gateway.sessions.record import (
     restore_error,
 )
 from liveavatar_gateway.sessions.restore import snapshot_of
-from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
+from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
 from liveavatar_gateway.sessions.utterance_record import UtteranceRecord, read_utterances
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
@@ -29,6 +31,8 @@ SPEC = SessionSpec(
     detach_grace_s=12.5,
     labels={"desk": "7"},
     livekit_room=LiveKitRoom(name="desk-7", avatar_identity="ada"),
+    agent_seat=AgentSeat.CALLER,
+    viewers=(Viewer(identity="ann", can_publish=True, lifetime_s=60.0),),
 )
 FULL = Record(
     spec=SPEC,
@@ -44,8 +48,11 @@ FULL = Record(
     upstream_reason="AVATAR_DELETED",
     upstream_session_id="up-1",
     usage=Usage(utterance_count=1, received_bytes=2, dropped_bytes=3, upstream_bytes=4, played_s=5.5),
+    removed_viewers={"ann": AT},
 )
-STARTED = Started(session_id="up-1", ws_url="ws://x", room_url="wss://r", viewer_token="t", max_duration_s=60.0)
+STARTED = Started(
+    session_id="up-1", ws_url="ws://x", room_url="wss://r", viewer_token="t", agent_token="a", max_duration_s=60.0
+)
 
 
 def through_json(facts):
@@ -54,6 +61,13 @@ def through_json(facts):
 
 @pytest.mark.parametrize("record", [FULL, Record(spec=SPEC, created_at=AT)], ids=["full", "new"])
 def test_a_record_reads_back_as_it_was(record):
+    assert Record.of(through_json(record.payload())) == record
+
+
+def test_the_token_of_an_agora_channel_is_not_stored_and_makes_no_other_spec():
+    agora = AgoraRoom(app_id="app", channel="desk", uid="7", token="a-secret")
+    record = Record(spec=replace(SPEC, livekit_room=None, agora_room=agora), created_at=AT)
+    assert b"a-secret" not in orjson.dumps(record.payload())
     assert Record.of(through_json(record.payload())) == record
 
 
@@ -189,6 +203,7 @@ def test_a_record_in_order_is_read():
         ("created_at", "9999-12-31T23:59:59-23:59"),
         ("started_at", "0001-01-01T00:00:00+23:59"),
         ("created_at", "yesterday"),
+        ("removed_viewers", {"ann": "2026-01-02T03:04:05"}),
         ("end_reason", "NEVER_HEARD_OF"),
         ("error", ["A"]),
     ],

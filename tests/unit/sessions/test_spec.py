@@ -1,6 +1,7 @@
 """Spec of a session: the identities of its avatars."""
 
-from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
+from liveavatar_gateway.rooms.access import AgoraRoom
+from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest
 from testkit.actors import AVATAR_ID
 
@@ -19,3 +20,45 @@ def test_two_avatars_that_meet_in_a_callers_room_have_an_identity_each():
     assert len({repr(request) for request in requests}) == 3
     assert "'guide-3'" in repr(requests[2])
     assert "'guide'" in repr(requests[0])
+
+
+AGORA = AgoraRoom(app_id="app", channel="desk", uid="7", token="a-secret")
+
+
+def test_an_avatar_with_an_agent_publishes_on_its_behalf():
+    own = LiveKitRoom(name="desk-7", avatar_identity="guide")
+    with_agent = spec(livekit_room=own, agent_seat=AgentSeat.CALLER).avatar_request(2).participant
+    assert with_agent is not None
+    assert (with_agent.identity, with_agent.agent) == ("guide-2", "guide-agent")
+    without = spec(livekit_room=own).avatar_request(1).participant
+    assert without is not None
+    assert without.agent == ""
+
+
+def test_the_gateway_has_a_seat_unless_the_caller_took_the_only_one():
+    own = LiveKitRoom(name="desk-7")
+    assert spec().gateway_has_seat
+    assert not spec(agent_seat=AgentSeat.CALLER).gateway_has_seat
+    assert spec(livekit_room=own).gateway_has_seat
+    assert spec(livekit_room=own, agent_seat=AgentSeat.CALLER).gateway_has_seat
+    assert not spec(agora_room=AGORA).gateway_has_seat
+
+
+def test_identities_of_avatars_and_agents_are_reserved_for_the_life_of_the_session():
+    own = LiveKitRoom(name="desk-7", avatar_identity="guide")
+    assert all(map(own.is_reserved, ["guide", "guide-2", "guide-17", "guide-agent"]))
+    assert not any(map(own.is_reserved, ["", "ann", "guide-", "guide-two", "guided", "the-guide-2", "Guide"]))
+
+
+def test_an_agora_channel_is_requested_and_its_token_is_not_stored():
+    wishes = spec(agora_room=AGORA)
+    assert wishes.has_own_room
+    request = wishes.avatar_request(1)
+    assert request.agora_room is not None
+    assert request.agora_room.token == "a-secret"
+    stored = wishes.without_secrets
+    assert stored == wishes
+    assert stored.agora_room is not None
+    assert stored.agora_room.token == ""
+    assert spec().without_secrets == spec()
+    assert not spec().has_own_room

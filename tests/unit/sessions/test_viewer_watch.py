@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from liveavatar_gateway.rooms.audience import AudienceUnknown
+from liveavatar_gateway.rooms.audience import AudienceUnknown, Occupant
 from liveavatar_gateway.sessions.spec import LiveKitRoom
 from liveavatar_gateway.sessions.viewer_watch import ROUND_S, ViewerWatch
 from liveavatar_gateway.telemetry.metrics import Metrics
@@ -21,6 +21,7 @@ class Session:
         self.watches_viewers = limit_s is not None
         self.is_absence_announced = False
         self.avatar_identities = ["avatar"]
+        self.kept_out: set[str] = set()
         self.told: list[bool | None] = []
 
     def note_viewers(self, present: bool | None) -> None:  # noqa: FBT001 - three values
@@ -36,10 +37,11 @@ class Rooms:
         self.asked: list[str] = []
         self.at_once = 0
         self.most_at_once = 0
-        self.closed = False
+        self.agents: set[str] = set()
+        self.stuck = False
+        self.removed: list[tuple[str, str]] = []
 
-    async def has_viewer(self, room, *, tenant, avatars) -> bool:
-        assert "avatar" in avatars
+    async def occupants(self, room, *, tenant) -> list[Occupant]:
         self.asked.append(room)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -47,10 +49,16 @@ class Rooms:
         self.at_once -= 1
         if tenant in self.down:
             raise AudienceUnknown
-        return room in self.seen
+        present = ["avatar", *(["ann"] if room in self.seen else [])]
+        return [
+            Occupant(identity=identity, can_see=identity not in self.agents, is_agent=identity in self.agents)
+            for identity in present
+        ]
 
-    async def aclose(self) -> None:
-        self.closed = True
+    async def remove(self, room, identity, *, tenant) -> None:
+        if self.stuck:
+            raise AudienceUnknown
+        self.removed.append((room, identity))
 
 
 class Bench:
@@ -155,7 +163,49 @@ async def test_what_is_over_is_forgotten():
     assert not bench.watch._answered_s
 
 
-async def test_the_watch_runs_until_it_is_cancelled_and_closes_its_connections(monkeypatch):
+async def test_a_viewer_that_was_removed_and_came_back_is_put_out_and_counts_as_nobody():
+    session, other = Session("desk-7"), Session("desk-7")
+    session.kept_out = {"ann", "ben"}
+    bench = Bench(session, other)
+    bench.rooms.seen = {"desk-7"}
+    await bench.look_after(0)
+    assert bench.rooms.removed == [("desk-7", "ann")]
+    assert (session.told, other.told) == ([False], [False])
+
+
+async def test_a_room_is_looked_into_for_removed_viewers_alone():
+    session = Session("desk-7", limit_s=None)
+    session.kept_out = {"ann"}
+    bench = Bench(session)
+    bench.rooms.seen = {"desk-7"}
+    bench.rooms.stuck = True
+    await bench.look_after(0)
+    bench.rooms.stuck = False
+    await bench.look_after(2)
+    assert bench.rooms.removed == [("desk-7", "ann")]
+    assert session.told == []
+
+
+async def test_a_viewer_that_is_removed_now_does_not_wait_for_a_look_that_was_planned_before():
+    session = Session("desk-7")
+    bench = Bench(session)
+    bench.rooms.seen = {"desk-7"}
+    await bench.look_after(0)
+    session.kept_out = {"ann"}
+    await bench.look_after(1)
+    assert bench.rooms.removed == [("desk-7", "ann")]
+
+
+async def test_an_agent_is_never_put_out():
+    session = Session("desk-7")
+    session.kept_out = {"ann"}
+    bench = Bench(session)
+    bench.rooms.seen, bench.rooms.agents = {"desk-7"}, {"ann"}
+    await bench.look_after(0)
+    assert bench.rooms.removed == []
+
+
+async def test_the_watch_runs_until_it_is_cancelled(monkeypatch):
     monkeypatch.setattr("liveavatar_gateway.sessions.viewer_watch.ROUND_S", ROUND_S / 100)
     bench = Bench(Session("desk-7"))
     faults = [RuntimeError("a fault")]
@@ -173,4 +223,3 @@ async def test_the_watch_runs_until_it_is_cancelled_and_closes_its_connections(m
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert bench.rooms.closed

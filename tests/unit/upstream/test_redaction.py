@@ -25,6 +25,8 @@ def test_the_credentials_of_a_request_are_known_for_this_request_alone():
     assert redactor.with_request(arguments).hide(text) == "(hidden) (hidden) (hidden)"
     assert redactor.hide(text) == "(hidden) session-token room-token"
     assert redactor.with_request({"headers": None, "json": None}).hide(KEY) == "(hidden)"
+    agora = {"json": {"agora_config": {"agora_token": "agora-token"}}}
+    assert redactor.with_request(agora).hide("no agora-token") == "no (hidden)"
 
 
 def test_words_that_are_too_short_for_a_secret_stay():

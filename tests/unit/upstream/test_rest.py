@@ -401,3 +401,13 @@ async def test_clients_share_one_tls_context(monkeypatch):
         await Rest(RestConfig(), key).aclose()
     assert len(made) == 1
     module._tls_context.cache_clear()
+
+
+@pytest.mark.parametrize(("given", "expected"), [("for-the-agent", "for-the-agent"), (None, "")])
+async def test_the_agents_token_of_a_start_is_kept_and_hidden(given, expected):
+    async with rest() as (one, server):
+        answer = {"session_id": "s-1", "ws_url": "wss://x/", "livekit_agent_token": given}
+        server.answers[START] = http(201, envelope(answer))
+        started = await one.start(MINTED)
+    assert started.agent_token == expected
+    assert "for-the-agent" not in repr(started)

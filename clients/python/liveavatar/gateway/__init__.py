@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from liveavatar.gateway.errors import (
         AccessError,
         AccountNotFound,
+        AgentSeatTaken,
         AnswersUnread,
         AttachSuperseded,
         AudioContainerDetected,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         ReservationNotFound,
         RoleMissing,
         RoomNotAllowed,
+        RoomNotOwn,
         RoomTokenMissing,
         RoomUnreachable,
         SessionClosed,
@@ -138,6 +140,8 @@ if TYPE_CHECKING:
         UserAudio,
     )
     from liveavatar.gateway.model import (
+        AgentSeat,
+        AgoraRoom,
         AudioLimits,
         Avatar,
         CreatedSession,
@@ -156,6 +160,8 @@ if TYPE_CHECKING:
         Usage,
         VideoEncoding,
         VideoQuality,
+        Viewer,
+        ViewerAccess,
     )
     from liveavatar.gateway.options import (
         SessionKeywords,
@@ -195,6 +201,9 @@ __all__ = [
     "TLS",
     "AccessError",
     "AccountNotFound",
+    "AgentSeat",
+    "AgentSeatTaken",
+    "AgoraRoom",
     "AnswersUnread",
     "AsyncClient",
     "AsyncListener",
@@ -272,6 +281,7 @@ __all__ = [
     "RoleMissing",
     "RoomAccess",
     "RoomNotAllowed",
+    "RoomNotOwn",
     "RoomTokenMissing",
     "RoomUnreachable",
     "ServerInfo",
@@ -324,6 +334,8 @@ __all__ = [
     "UtteranceUnderrunEvent",
     "VideoEncoding",
     "VideoQuality",
+    "Viewer",
+    "ViewerAccess",
     "Watch",
     "WatchChange",
     "WatchGap",

@@ -23,6 +23,8 @@ from liveavatar.gateway.model import (
     ServerInfo,
     SessionRecord,
     SessionState,
+    Viewer,
+    ViewerAccess,
     as_timedelta,
     duration_to_proto,
     state_to_proto,
@@ -305,6 +307,42 @@ class AsyncClient:
             lambda stub, options: stub.InterruptSession(request, **options), self._timeout_s, once=True
         )
         return Interruption.from_proto(response.result)
+
+    async def create_viewer_tokens(self, session_id: str, viewers: Iterable[Viewer]) -> tuple[ViewerAccess, ...]:
+        """Return tokens for more viewers of a session in a `LiveKitRoom`, or fresh ones for known viewers.
+
+        A viewer that was removed may join again with its new token.
+
+        Args:
+            session_id: Id of the session.
+            viewers: The viewers, 1 to 32.
+
+        Raises:
+            SessionNotFound: no such session.
+            RoomNotOwn: the session is not in a `LiveKitRoom`.
+        """
+        request = pb.CreateViewerTokensRequest(
+            session_id=session_id, viewers=[viewer.to_proto() for viewer in viewers]
+        )
+        response = await self._runtime.call(
+            lambda stub, options: stub.CreateViewerTokens(request, **options), self._timeout_s
+        )
+        return tuple(ViewerAccess.from_proto(viewer) for viewer in response.viewers)
+
+    async def remove_viewer(self, session_id: str, identity: str) -> None:
+        """Put a viewer out of a session's `LiveKitRoom`, and again whenever it rejoins with an earlier token.
+
+        Args:
+            session_id: Id of the session.
+            identity: Identity of the viewer in the room.
+
+        Raises:
+            SessionNotFound: no such session.
+            RoomNotOwn: the session is not in a `LiveKitRoom`.
+            RoomUnreachable: the room's LiveKit server did not put the viewer out yet; the gateway keeps trying.
+        """
+        request = pb.RemoveViewerRequest(session_id=session_id, identity=identity)
+        await self._runtime.call(lambda stub, options: stub.RemoveViewer(request, **options), self._timeout_s)
 
     def watch(
         self,

@@ -32,6 +32,8 @@ from liveavatar.gateway.model import (
     ServerInfo,
     SessionRecord,
     SessionState,
+    Viewer,
+    ViewerAccess,
 )
 from liveavatar.gateway.options import SessionKeywords, SessionOptions
 from liveavatar.gateway.portal import Portal
@@ -206,6 +208,26 @@ class Client:
             UtteranceNotFound: the session never had that utterance.
         """
         return self._portal.call(self._client.interrupt_session(session_id, utterance_id), bound_s=self._timeout_s)
+
+    def create_viewer_tokens(self, session_id: str, viewers: Iterable[Viewer]) -> tuple[ViewerAccess, ...]:
+        """Return tokens for more viewers of a session; see `AsyncClient.create_viewer_tokens`.
+
+        Raises:
+            SessionNotFound: no such session.
+            RoomNotOwn: the session is not in a `LiveKitRoom`.
+        """
+        work = self._client.create_viewer_tokens(session_id, viewers)
+        return self._portal.call(work, bound_s=self._timeout_s)
+
+    def remove_viewer(self, session_id: str, identity: str) -> None:
+        """Put a viewer out of a session's room; see `AsyncClient.remove_viewer`.
+
+        Raises:
+            SessionNotFound: no such session.
+            RoomNotOwn: the session is not in a `LiveKitRoom`.
+            RoomUnreachable: the viewer is not out yet; the gateway keeps trying.
+        """
+        self._portal.call(self._client.remove_viewer(session_id, identity), bound_s=self._timeout_s)
 
     def watch(
         self,

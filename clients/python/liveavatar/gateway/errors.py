@@ -205,6 +205,18 @@ class ReservationMismatch(CallerError):
     reason = "RESERVATION_MISMATCH"
 
 
+class AgentSeatTaken(CallerError):
+    """Agent's seat of the session's room that belongs to the caller's own agent, so the gateway cannot join."""
+
+    reason = "AGENT_SEAT_TAKEN"
+
+
+class RoomNotOwn(CallerError):
+    """Call that needs a session in a LiveKit room of the caller's own."""
+
+    reason = "ROOM_NOT_OWN"
+
+
 class SessionEnded(CallerError):
     """End of the session."""
 
@@ -369,7 +381,7 @@ class UpstreamAddressRefused(UpstreamError):
 
 
 class RoomUnreachable(UpstreamError):
-    """Failure of the gateway to join the room of the session; the session continues."""
+    """Room that the gateway cannot reach, or whose LiveKit server refused; the session continues."""
 
     reason = "ROOM_UNREACHABLE"
 
@@ -547,6 +559,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         SessionNotFound,
         ReservationNotFound,
         ReservationMismatch,
+        AgentSeatTaken,
+        RoomNotOwn,
         SessionEnded,
         AttachSuperseded,
         AudioStreamSuperseded,

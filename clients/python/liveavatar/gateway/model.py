@@ -78,6 +78,15 @@ class EndReason(enum.StrEnum):
     """Nobody could see the avatar for `viewer_absence_timeout`."""
 
 
+class AgentSeat(enum.StrEnum):
+    """Holder of the agent's seat in the avatar's room."""
+
+    GATEWAY = "gateway"
+    """The gateway may join the room for its callers; the default."""
+    CALLER = "caller"
+    """An agent of the caller's own joins the room with `RoomAccess.agent_token`."""
+
+
 class VideoQuality(enum.StrEnum):
     """Size of the avatar's video. Larger adds latency."""
 
@@ -191,18 +200,83 @@ class LiveKitRoom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgoraRoom:
+    """Existing Agora channel in which the avatar appears; the gateway passes it on and knows no more of it."""
+
+    app_id: str
+    """App id of the Agora project."""
+    token: str = field(repr=False)
+    """Token with which the avatar joins; it must outlive the session."""
+    channel: str
+    """Name of the channel, 1 to 64 printable characters."""
+    uid: str
+    """User id of the avatar; in the channel it must be the avatar's alone."""
+
+    def to_proto(self) -> session_pb2.AgoraRoom:
+        """Return the gateway's message."""
+        return session_pb2.AgoraRoom(app_id=self.app_id, token=self.token, channel=self.channel, uid=self.uid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """Viewer of the avatar in a `LiveKitRoom`."""
+
+    identity: str
+    """Identity in the room, 1 to 128 printable characters; not that of an avatar or agent."""
+    name: str = ""
+    """Name for people."""
+    can_publish: bool = False
+    """Let the viewer publish audio, video and data too. Default: it only sees and hears."""
+    lifetime: timedelta | float | None = None
+    """Time in which the viewer can join with its token, 1 min to 24 h; a number counts seconds. Default: 1 h."""
+
+    def to_proto(self) -> session_pb2.Viewer:
+        """Return the gateway's message."""
+        message = session_pb2.Viewer(identity=self.identity, name=self.name, can_publish=self.can_publish)
+        if self.lifetime is not None:
+            message.lifetime.CopyFrom(duration_to_proto(self.lifetime))
+        return message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewerAccess:
+    """Access of one viewer to a `LiveKitRoom`."""
+
+    identity: str
+    """Identity of the viewer."""
+    token: str = field(repr=False)
+    """Token that lets its holder join the room as this viewer: give it to this viewer only."""
+    expires_at: datetime
+    """Time until which the token is valid for joining."""
+
+    @classmethod
+    def from_proto(cls, message: session_pb2.ViewerAccess) -> Self:
+        """Convert the gateway's message."""
+        return cls(identity=message.identity, token=message.token, expires_at=moment(message.expires_at))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoomAccess:
-    """Access of an end user's browser to the avatar's room."""
+    """Access of end users' browsers, and of the caller's agent, to the avatar's room; empty for an `AgoraRoom`."""
 
     url: str
     """URL of the LiveKit server, "wss://..."."""
     viewer_token: str = field(repr=False)
     """Token that lets its holder join the room as a viewer: give it to the end user only."""
+    agent_token: str = field(default="", repr=False)
+    """Token with which the caller's own agent joins; empty unless `agent_seat` is CALLER. A secret."""
+    viewers: tuple[ViewerAccess, ...] = ()
+    """Fresh tokens of the viewers that the options name, less those that were removed."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.RoomAccess) -> Self:
         """Convert the gateway's message."""
-        return cls(url=message.url, viewer_token=message.viewer_token)
+        return cls(
+            url=message.url,
+            viewer_token=message.viewer_token,
+            agent_token=message.agent_token,
+            viewers=tuple(ViewerAccess.from_proto(viewer) for viewer in message.viewers),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,20 @@
 """Options of a new session."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 from typing import TypedDict
 
-from liveavatar.gateway.model import LiveKitRoom, VideoEncoding, VideoQuality, duration_to_proto, video_to_proto
+from liveavatar.gateway.model import (
+    AgentSeat,
+    AgoraRoom,
+    LiveKitRoom,
+    VideoEncoding,
+    VideoQuality,
+    Viewer,
+    duration_to_proto,
+    video_to_proto,
+)
 from liveavatar.gateway.v1 import session_pb2
 
 
@@ -45,12 +54,19 @@ class SessionOptions:
     """Time after which the session ends if nobody in `livekit_room` can see the avatar, at least 5 s, or 0 for no
     such end; a number counts seconds. `SessionExpiringEvent` announces the end. Default: the gateway's own, no
     such end unless configured otherwise."""
+    agent_seat: AgentSeat | str | None = None
+    """Holder of the agent's seat in the room: CALLER for an agent of your own, which joins with
+    `session.room.agent_token`. Default: the gateway's."""
+    viewers: Sequence[Viewer] = ()
+    """Viewers that get a token of their own in `session.room.viewers`, at most 32; in `livekit_room` only."""
+    agora_room: AgoraRoom | None = None
+    """Agora channel in which the avatar appears, instead of a LiveKit room."""
 
     def to_proto(self) -> session_pb2.SessionSpec:
         """Return the gateway's message, without the fields that are None: the gateway's defaults apply to them.
 
         Raises:
-            ValueError: no such video quality or encoding.
+            ValueError: no such video quality, encoding or seat.
         """
         spec = session_pb2.SessionSpec(
             avatar_id=self.avatar_id, sandbox=self.sandbox, labels=self.labels, auto_rotate=self.auto_rotate
@@ -72,6 +88,11 @@ class SessionOptions:
         if self.livekit_room is not None:
             room = self.livekit_room
             spec.livekit_room.CopyFrom((LiveKitRoom(name=room) if isinstance(room, str) else room).to_proto())
+        if self.agent_seat is not None:
+            spec.agent_seat = session_pb2.AgentSeat.Value(f"AGENT_SEAT_{AgentSeat(self.agent_seat).name}")
+        spec.viewers.extend(viewer.to_proto() for viewer in self.viewers)
+        if self.agora_room is not None:
+            spec.agora_room.CopyFrom(self.agora_room.to_proto())
         return spec
 
 
@@ -88,6 +109,9 @@ class SessionKeywords(TypedDict, total=False):
     auto_rotate: bool
     idle_timeout: timedelta | float | None
     viewer_absence_timeout: timedelta | float | None
+    agent_seat: AgentSeat | str | None
+    viewers: Sequence[Viewer]
+    agora_room: AgoraRoom | None
 
 
 def session_options(avatar: str | SessionOptions, keywords: SessionKeywords) -> SessionOptions:

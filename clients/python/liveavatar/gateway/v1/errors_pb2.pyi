@@ -157,11 +157,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     of its own; the reservation stays.
     """
     ERROR_REASON_ROOM_UNREACHABLE: _ErrorReason.ValueType  # 56
-    """UNAVAILABLE + RetryInfo. The gateway cannot join the session's room to hear its users. The session continues."""
+    """UNAVAILABLE + RetryInfo. The session's room, or its LiveKit server, cannot be
+    reached, or refused the gateway. The session continues.
+    """
     ERROR_REASON_ROOM_TOKEN_MISSING: _ErrorReason.ValueType  # 57
     """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar gave no token with which the gateway could join the session's
     room to hear its users. Use a room of your own.
     """
+    ERROR_REASON_AGENT_SEAT_TAKEN: _ErrorReason.ValueType  # 58
+    """FAILED_PRECONDITION + PreconditionFailure. The agent's seat of the session's room is the caller's, see
+    `SessionSpec.agent_seat`, and a room of LiveAvatar's has one.
+    """
+    ERROR_REASON_ROOM_NOT_OWN: _ErrorReason.ValueType  # 59
+    """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -306,9 +314,17 @@ ERROR_REASON_RESERVATION_MISMATCH: ErrorReason.ValueType  # 52
 of its own; the reservation stays.
 """
 ERROR_REASON_ROOM_UNREACHABLE: ErrorReason.ValueType  # 56
-"""UNAVAILABLE + RetryInfo. The gateway cannot join the session's room to hear its users. The session continues."""
+"""UNAVAILABLE + RetryInfo. The session's room, or its LiveKit server, cannot be
+reached, or refused the gateway. The session continues.
+"""
 ERROR_REASON_ROOM_TOKEN_MISSING: ErrorReason.ValueType  # 57
 """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar gave no token with which the gateway could join the session's
 room to hear its users. Use a room of your own.
 """
+ERROR_REASON_AGENT_SEAT_TAKEN: ErrorReason.ValueType  # 58
+"""FAILED_PRECONDITION + PreconditionFailure. The agent's seat of the session's room is the caller's, see
+`SessionSpec.agent_seat`, and a room of LiveAvatar's has one.
+"""
+ERROR_REASON_ROOM_NOT_OWN: ErrorReason.ValueType  # 59
+"""FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

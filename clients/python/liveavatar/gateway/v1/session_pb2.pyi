@@ -217,6 +217,36 @@ VIDEO_ENCODING_VP8: VideoEncoding.ValueType  # 2
 """VP8."""
 Global___VideoEncoding: _TypeAlias = VideoEncoding  # noqa: Y015
 
+class _AgentSeat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AgentSeatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentSeat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGENT_SEAT_UNSPECIFIED: _AgentSeat.ValueType  # 0
+    """The default, GATEWAY."""
+    AGENT_SEAT_GATEWAY: _AgentSeat.ValueType  # 1
+    """The gateway may join the room for its callers."""
+    AGENT_SEAT_CALLER: _AgentSeat.ValueType  # 2
+    """An agent of the caller's own joins the room with `RoomAccess.agent_token`. A room of LiveAvatar's has one seat: there
+    the gateway does not join, since each of two participants with one identity would disconnect the other.
+    """
+
+class AgentSeat(_AgentSeat, metaclass=_AgentSeatEnumTypeWrapper):
+    """Holder of the agent's seat in the avatar's room: the participant that hears the users, and with which user interfaces
+    show the avatar as one.
+    """
+
+AGENT_SEAT_UNSPECIFIED: AgentSeat.ValueType  # 0
+"""The default, GATEWAY."""
+AGENT_SEAT_GATEWAY: AgentSeat.ValueType  # 1
+"""The gateway may join the room for its callers."""
+AGENT_SEAT_CALLER: AgentSeat.ValueType  # 2
+"""An agent of the caller's own joins the room with `RoomAccess.agent_token`. A room of LiveAvatar's has one seat: there
+the gateway does not join, since each of two participants with one identity would disconnect the other.
+"""
+Global___AgentSeat: _TypeAlias = AgentSeat  # noqa: Y015
+
 @_typing.final
 class VideoSettings(_message.Message):
     """Settings of the avatar's video."""
@@ -276,6 +306,119 @@ class LiveKitRoom(_message.Message):
 Global___LiveKitRoom: _TypeAlias = LiveKitRoom  # noqa: Y015
 
 @_typing.final
+class Viewer(_message.Message):
+    """Viewer of the avatar in a `LiveKitRoom`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CAN_PUBLISH_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """Identity in the room, 1 to 128 printable characters, unique among the viewers of a request. Required. INVALID_FIELD for
+    the identity of an avatar or agent of the session. LiveKit disconnects the earlier of two participants with the
+    same identity.
+    """
+    name: _builtins.str
+    """Name for people, at most 128 printable characters. Default: none."""
+    can_publish: _builtins.bool
+    """Let the viewer publish audio, video and data too. Default false: the viewer only sees and hears."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """Time in which the viewer can join with its token, 1 min to 24 h; a viewer that has joined may stay longer. Default 1 h."""
+
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        name: _builtins.str = ...,
+        can_publish: _builtins.bool = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_publish", b"can_publish", "identity", b"identity", "lifetime", b"lifetime", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Viewer: _TypeAlias = Viewer  # noqa: Y015
+
+@_typing.final
+class ViewerAccess(_message.Message):
+    """Access of one viewer to a `LiveKitRoom`, at `RoomAccess.url`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """Identity of the viewer."""
+    token: _builtins.str
+    """Token that lets its holder join the room as this viewer: give it to this viewer only."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Time until which the token is valid for joining."""
+
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        token: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "identity", b"identity", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ViewerAccess: _TypeAlias = ViewerAccess  # noqa: Y015
+
+@_typing.final
+class AgoraRoom(_message.Message):
+    """Existing Agora channel in which the avatar appears.
+
+    The gateway passes it on and cannot join it: it knows neither who is in the channel nor whether the avatar is seen
+    there, hears no user, and issues no tokens for it. Speech, interrupts and events work as in every room, since they
+    take another way.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    app_id: _builtins.str
+    """App id of the Agora project, 1 to 128 printable characters. Required."""
+    token: _builtins.str
+    """Token with which the avatar joins, 1 to 4096 visible ASCII characters without blanks. Required. A secret: it is passed
+    on to LiveAvatar alone, and neither stored, logged nor compared when a request is repeated. It must outlive the
+    session.
+    """
+    channel: _builtins.str
+    """Name of the channel, 1 to 64 printable characters. Required."""
+    uid: _builtins.str
+    """User id of the avatar, 1 to 128 printable characters; in the channel it must be the avatar's alone. Required."""
+    def __init__(
+        self,
+        *,
+        app_id: _builtins.str = ...,
+        token: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        uid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "channel", b"channel", "token", b"token", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgoraRoom: _TypeAlias = AgoraRoom  # noqa: Y015
+
+@_typing.final
 class SessionSpec(_message.Message):
     """Properties of a new session. They cannot be changed later."""
 
@@ -311,6 +454,9 @@ class SessionSpec(_message.Message):
     AUTO_ROTATE_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     VIEWER_ABSENCE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    AGENT_SEAT_FIELD_NUMBER: _builtins.int
+    VIEWERS_FIELD_NUMBER: _builtins.int
+    AGORA_ROOM_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Id of the avatar, a UUID. Required; INVALID_FIELD when empty or not a UUID."""
     sandbox: _builtins.bool
@@ -320,6 +466,8 @@ class SessionSpec(_message.Message):
     joins before the old avatar leaves; otherwise the room changes, and `rotated` holds the new room. While the two
     overlap, both are billed and both use a permit. Default false: the session ends at its limit.
     """
+    agent_seat: Global___AgentSeat.ValueType
+    """Holder of the agent's seat in the avatar's room. Default GATEWAY. INVALID_FIELD for CALLER with `agora_room`."""
     @_builtins.property
     def video(self) -> Global___VideoSettings:
         """Default: 720p H.264."""
@@ -364,6 +512,18 @@ class SessionSpec(_message.Message):
         operator sets another. INVALID_FIELD without `livekit_room`.
         """
 
+    @_builtins.property
+    def viewers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Viewer]:
+        """Viewers that get a token of their own in `RoomAccess.viewers`, at most 32. INVALID_FIELD without `livekit_room`:
+        LiveAvatar gives one viewer token for a room of its own.
+        """
+
+    @_builtins.property
+    def agora_room(self) -> Global___AgoraRoom:
+        """Agora channel in which the avatar appears, instead of a LiveKit room. INVALID_FIELD together with `livekit_room`,
+        `viewers`, `viewer_absence_timeout`, `agent_seat` CALLER, or `auto_rotate`: a fresh avatar would join with the same uid.
+        """
+
     def __init__(
         self,
         *,
@@ -377,10 +537,13 @@ class SessionSpec(_message.Message):
         auto_rotate: _builtins.bool = ...,
         idle_timeout: _duration_pb2.Duration | None = ...,
         viewer_absence_timeout: _duration_pb2.Duration | None = ...,
+        agent_seat: Global___AgentSeat.ValueType = ...,
+        viewers: _abc.Iterable[Global___Viewer] | None = ...,
+        agora_room: Global___AgoraRoom | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agora_room", b"agora_room", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_seat", b"agent_seat", "agora_room", b"agora_room", "auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout", "viewers", b"viewers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,27 +551,39 @@ Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
 
 @_typing.final
 class RoomAccess(_message.Message):
-    """Access of an end user's browser to the avatar's room."""
+    """Access of end users' browsers, and of the caller's agent, to the avatar's room. Empty for an `AgoraRoom`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     URL_FIELD_NUMBER: _builtins.int
     VIEWER_TOKEN_FIELD_NUMBER: _builtins.int
+    AGENT_TOKEN_FIELD_NUMBER: _builtins.int
+    VIEWERS_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """URL of the LiveKit server, "wss://..."."""
     viewer_token: _builtins.str
     """Token that lets its holder join the room as a viewer: give it to the end user only. In a `LiveKitRoom` the token
     only allows to see and hear, has a unique identity, and is valid for joining within 1 h.
     """
+    agent_token: _builtins.str
+    """Token with which the caller's own agent joins the room, see `SessionSpec.agent_seat`: it may publish, subscribe and
+    send data. Empty unless the seat is CALLER's, or when LiveAvatar gave none. A secret of the agent's.
+    """
+    @_builtins.property
+    def viewers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ViewerAccess]:
+        """Fresh tokens of `SessionSpec.viewers`, less those that were removed. Empty in `rotated`."""
+
     def __init__(
         self,
         *,
         url: _builtins.str = ...,
         viewer_token: _builtins.str = ...,
+        agent_token: _builtins.str = ...,
+        viewers: _abc.Iterable[Global___ViewerAccess] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url", "viewer_token", b"viewer_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_token", b"agent_token", "url", b"url", "viewer_token", b"viewer_token", "viewers", b"viewers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

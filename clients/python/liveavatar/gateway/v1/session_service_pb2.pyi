@@ -1133,7 +1133,7 @@ class PrepareSessionRequest(_message.Message):
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:
         """Properties of the session to come: avatar, video and sandbox must be the same when it is opened, everything else may
-        differ. Required. INVALID_FIELD with `livekit_room`, since an avatar cannot change its room.
+        differ. Required. INVALID_FIELD with `livekit_room` or `agora_room`, since an avatar cannot change its room.
         """
 
     @_builtins.property
@@ -1436,6 +1436,103 @@ class InterruptSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterruptSessionResponse: _TypeAlias = InterruptSessionResponse  # noqa: Y015
+
+@_typing.final
+class CreateViewerTokensRequest(_message.Message):
+    """Request for tokens of viewers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    VIEWERS_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required. SESSION_NOT_FOUND when unknown, SESSION_ENDED when the session is over."""
+    @_builtins.property
+    def viewers(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Viewer]:
+        """Viewers, 1 to 32. Required."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        viewers: _abc.Iterable[_session_pb2.Viewer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "viewers", b"viewers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateViewerTokensRequest: _TypeAlias = CreateViewerTokensRequest  # noqa: Y015
+
+@_typing.final
+class CreateViewerTokensResponse(_message.Message):
+    """Tokens of viewers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def viewers(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.ViewerAccess]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        viewers: _abc.Iterable[_session_pb2.ViewerAccess] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["viewers", b"viewers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateViewerTokensResponse: _TypeAlias = CreateViewerTokensResponse  # noqa: Y015
+
+@_typing.final
+class RemoveViewerRequest(_message.Message):
+    """Request to put a viewer out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required. SESSION_NOT_FOUND when unknown, SESSION_ENDED when the session is over."""
+    identity: _builtins.str
+    """Identity of the viewer in the room, 1 to 128 printable characters. Required. INVALID_FIELD for an avatar or an agent.
+    A viewer that is not in the room is kept out too. At most 64 at once in a session, CAPACITY_EXHAUSTED above.
+    """
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        identity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveViewerRequest: _TypeAlias = RemoveViewerRequest  # noqa: Y015
+
+@_typing.final
+class RemoveViewerResponse(_message.Message):
+    """Answer to `RemoveViewer`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveViewerResponse: _TypeAlias = RemoveViewerResponse  # noqa: Y015
 
 @_typing.final
 class WatchSessionsRequest(_message.Message):

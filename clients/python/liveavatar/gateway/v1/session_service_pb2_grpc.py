@@ -78,6 +78,16 @@ class SessionServiceStub(object):
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionResponse.FromString,
                 _registered_method=True)
+        self.CreateViewerTokens = channel.unary_unary(
+                '/liveavatar.gateway.v1.SessionService/CreateViewerTokens',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateViewerTokensRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateViewerTokensResponse.FromString,
+                _registered_method=True)
+        self.RemoveViewer = channel.unary_unary(
+                '/liveavatar.gateway.v1.SessionService/RemoveViewer',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerResponse.FromString,
+                _registered_method=True)
         self.ListAvatars = channel.unary_unary(
                 '/liveavatar.gateway.v1.SessionService/ListAvatars',
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsRequest.SerializeToString,
@@ -180,6 +190,29 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateViewerTokens(self, request, context):
+        """Issues tokens for more viewers of a session in a `LiveKitRoom`, or fresh ones for known viewers.
+
+        A viewer that was removed may join again with its new token. ROOM_NOT_OWN in other rooms: LiveAvatar gives one viewer
+        token for a room of its own, `RoomAccess.viewer_token`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveViewer(self, request, context):
+        """Puts a viewer out of a session's `LiveKitRoom`, and again whenever it rejoins with an earlier token.
+
+        Every participant is a viewer that is neither an avatar nor an agent, also with a token of the caller's own. LiveKit has no list
+        of revoked tokens: the gateway looks into the room every few seconds for 24 h, up to the end of the session, so
+        that a viewer that rejoins may stay for these seconds. Tokens with a short `lifetime` keep it out afterwards. Idempotent.
+        ROOM_NOT_OWN in other rooms, ROOM_UNREACHABLE when the room's LiveKit server did not put the viewer out yet; the
+        gateway then keeps trying.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAvatars(self, request, context):
         """Lists the avatars that the caller may use, sorted by name.
 
@@ -241,6 +274,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.InterruptSession,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionResponse.SerializeToString,
+            ),
+            'CreateViewerTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateViewerTokens,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateViewerTokensRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateViewerTokensResponse.SerializeToString,
+            ),
+            'RemoveViewer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveViewer,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerResponse.SerializeToString,
             ),
             'ListAvatars': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAvatars,
@@ -473,6 +516,60 @@ class SessionService(object):
             '/liveavatar.gateway.v1.SessionService/InterruptSession',
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.InterruptSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateViewerTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.SessionService/CreateViewerTokens',
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateViewerTokensRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.CreateViewerTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveViewer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.SessionService/RemoveViewer',
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerResponse.FromString,
             options,
             channel_credentials,
             insecure,

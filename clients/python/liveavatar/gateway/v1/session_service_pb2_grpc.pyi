@@ -85,6 +85,21 @@ class SessionServiceStub:
     """
     InterruptSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]
     """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+    CreateViewerTokens: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateViewerTokensRequest, _session_service_pb2.CreateViewerTokensResponse]
+    """Issues tokens for more viewers of a session in a `LiveKitRoom`, or fresh ones for known viewers.
+
+    A viewer that was removed may join again with its new token. ROOM_NOT_OWN in other rooms: LiveAvatar gives one viewer
+    token for a room of its own, `RoomAccess.viewer_token`.
+    """
+    RemoveViewer: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RemoveViewerRequest, _session_service_pb2.RemoveViewerResponse]
+    """Puts a viewer out of a session's `LiveKitRoom`, and again whenever it rejoins with an earlier token.
+
+    Every participant is a viewer that is neither an avatar nor an agent, also with a token of the caller's own. LiveKit has no list
+    of revoked tokens: the gateway looks into the room every few seconds for 24 h, up to the end of the session, so
+    that a viewer that rejoins may stay for these seconds. Tokens with a short `lifetime` keep it out afterwards. Idempotent.
+    ROOM_NOT_OWN in other rooms, ROOM_UNREACHABLE when the room's LiveKit server did not put the viewer out yet; the
+    gateway then keeps trying.
+    """
     ListAvatars: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]
     """Lists the avatars that the caller may use, sorted by name.
 
@@ -153,6 +168,21 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     InterruptSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]  # type: ignore[assignment]
     """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+    CreateViewerTokens: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateViewerTokensRequest, _session_service_pb2.CreateViewerTokensResponse]  # type: ignore[assignment]
+    """Issues tokens for more viewers of a session in a `LiveKitRoom`, or fresh ones for known viewers.
+
+    A viewer that was removed may join again with its new token. ROOM_NOT_OWN in other rooms: LiveAvatar gives one viewer
+    token for a room of its own, `RoomAccess.viewer_token`.
+    """
+    RemoveViewer: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RemoveViewerRequest, _session_service_pb2.RemoveViewerResponse]  # type: ignore[assignment]
+    """Puts a viewer out of a session's `LiveKitRoom`, and again whenever it rejoins with an earlier token.
+
+    Every participant is a viewer that is neither an avatar nor an agent, also with a token of the caller's own. LiveKit has no list
+    of revoked tokens: the gateway looks into the room every few seconds for 24 h, up to the end of the session, so
+    that a viewer that rejoins may stay for these seconds. Tokens with a short `lifetime` keep it out afterwards. Idempotent.
+    ROOM_NOT_OWN in other rooms, ROOM_UNREACHABLE when the room's LiveKit server did not put the viewer out yet; the
+    gateway then keeps trying.
+    """
     ListAvatars: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]  # type: ignore[assignment]
     """Lists the avatars that the caller may use, sorted by name.
 
@@ -266,6 +296,33 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.InterruptSessionResponse, _abc.Awaitable[_session_service_pb2.InterruptSessionResponse]]:
         """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+
+    @_abc_1.abstractmethod
+    def CreateViewerTokens(
+        self,
+        request: _session_service_pb2.CreateViewerTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.CreateViewerTokensResponse, _abc.Awaitable[_session_service_pb2.CreateViewerTokensResponse]]:
+        """Issues tokens for more viewers of a session in a `LiveKitRoom`, or fresh ones for known viewers.
+
+        A viewer that was removed may join again with its new token. ROOM_NOT_OWN in other rooms: LiveAvatar gives one viewer
+        token for a room of its own, `RoomAccess.viewer_token`.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveViewer(
+        self,
+        request: _session_service_pb2.RemoveViewerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.RemoveViewerResponse, _abc.Awaitable[_session_service_pb2.RemoveViewerResponse]]:
+        """Puts a viewer out of a session's `LiveKitRoom`, and again whenever it rejoins with an earlier token.
+
+        Every participant is a viewer that is neither an avatar nor an agent, also with a token of the caller's own. LiveKit has no list
+        of revoked tokens: the gateway looks into the room every few seconds for 24 h, up to the end of the session, so
+        that a viewer that rejoins may stay for these seconds. Tokens with a short `lifetime` keep it out afterwards. Idempotent.
+        ROOM_NOT_OWN in other rooms, ROOM_UNREACHABLE when the room's LiveKit server did not put the viewer out yet; the
+        gateway then keeps trying.
+        """
 
     @_abc_1.abstractmethod
     def ListAvatars(

@@ -145,6 +145,19 @@ class SessionService(SessionServiceServicer):
         ended = await session.interrupt(mapping.checked_id(request.utterance_id, "utterance_id", required=False))
         return p.InterruptSessionResponse(result=mapping.interrupt_message(ended))
 
+    async def PauseSession(  # noqa: N802, D102
+        self, request: p.PauseSessionRequest, context: _Context
+    ) -> p.PauseSessionResponse:
+        session = await self._find(request.session_id)
+        answer = await session.pause(*mapping.pause_of(request.pause, "pause"))
+        return p.PauseSessionResponse(result=mapping.pause_message(answer))
+
+    async def ContinueSession(  # noqa: N802, D102
+        self, request: p.ContinueSessionRequest, context: _Context
+    ) -> p.ContinueSessionResponse:
+        session = await self._find(request.session_id)
+        return p.ContinueSessionResponse(result=mapping.continue_message(await session.continue_speech()))
+
     async def ListAvatars(  # noqa: N802, D102
         self, request: p.ListAvatarsRequest, context: _Context
     ) -> p.ListAvatarsResponse:

@@ -85,6 +85,10 @@ class SessionServiceStub:
     """
     InterruptSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]
     """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+    PauseSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PauseSessionRequest, _session_service_pb2.PauseSessionResponse]
+    """Pauses speech, from any process. Answers when the avatar is silent."""
+    ContinueSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ContinueSessionRequest, _session_service_pb2.ContinueSessionResponse]
+    """Continues paused speech, from any process."""
     ListAvatars: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]
     """Lists the avatars that the caller may use, sorted by name.
 
@@ -153,6 +157,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     InterruptSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptSessionRequest, _session_service_pb2.InterruptSessionResponse]  # type: ignore[assignment]
     """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+    PauseSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PauseSessionRequest, _session_service_pb2.PauseSessionResponse]  # type: ignore[assignment]
+    """Pauses speech, from any process. Answers when the avatar is silent."""
+    ContinueSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ContinueSessionRequest, _session_service_pb2.ContinueSessionResponse]  # type: ignore[assignment]
+    """Continues paused speech, from any process."""
     ListAvatars: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]  # type: ignore[assignment]
     """Lists the avatars that the caller may use, sorted by name.
 
@@ -266,6 +274,22 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.InterruptSessionResponse, _abc.Awaitable[_session_service_pb2.InterruptSessionResponse]]:
         """Silences the avatar, from any process. Returns how much of the utterance was heard."""
+
+    @_abc_1.abstractmethod
+    def PauseSession(
+        self,
+        request: _session_service_pb2.PauseSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.PauseSessionResponse, _abc.Awaitable[_session_service_pb2.PauseSessionResponse]]:
+        """Pauses speech, from any process. Answers when the avatar is silent."""
+
+    @_abc_1.abstractmethod
+    def ContinueSession(
+        self,
+        request: _session_service_pb2.ContinueSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ContinueSessionResponse, _abc.Awaitable[_session_service_pb2.ContinueSessionResponse]]:
+        """Continues paused speech, from any process."""
 
     @_abc_1.abstractmethod
     def ListAvatars(

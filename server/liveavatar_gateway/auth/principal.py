@@ -19,7 +19,7 @@ class Role(StrEnum):
     LISTEN = "listen"
     """Hear the users of a session: the most private role."""
     CONTROL = "control"
-    """Attach to sessions, interrupt them and end them."""
+    """Attach to sessions, pause, interrupt and end them."""
     WATCH = "watch"
     """List sessions and follow their events."""
     ADMIN = "admin"
@@ -59,6 +59,8 @@ RULES: Final[Mapping[str, Rule]] = {
     f"{_SESSIONS}/InterruptSession": frozenset({Role.CONTROL}),
     f"{_SESSIONS}/CreateViewerTokens": frozenset({Role.CONTROL}),
     f"{_SESSIONS}/RemoveViewer": frozenset({Role.CONTROL}),
+    f"{_SESSIONS}/PauseSession": frozenset({Role.CONTROL}),
+    f"{_SESSIONS}/ContinueSession": frozenset({Role.CONTROL}),
     f"{_SESSIONS}/ListAvatars": frozenset({Role.OPEN, Role.WATCH}),
     f"{_SESSIONS}/GetServerInfo": ANY_ROLE,
     f"{_AUDIO}/StreamAudio": frozenset({Role.SPEAK}),

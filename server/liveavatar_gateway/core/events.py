@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 
 from liveavatar_gateway.core.errors import EventsCompacted, GatewayError, InvalidField
-from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
+from liveavatar_gateway.core.states import ContinueCause, EndReason, Outcome, Pose, SessionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,29 @@ class UtteranceEnded:
     inferred: bool = False
     dropped_tail_bytes: int = 0
     """Bytes of an incomplete last sample; 0 when another process ended the utterance."""
+    repeated_s: float = 0.0
+    """Seconds that were heard a second time after pauses, besides `played_s`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechPaused:
+    """Speech is paused, and the avatar is silent."""
+
+    utterance_id: str
+    """Utterance that was being spoken; empty when none was."""
+    played_s: float
+    """Seconds of that utterance that were heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechContinued:
+    """The pause of speech is over."""
+
+    utterance_id: str
+    """Utterance that was paused; empty when none was being spoken."""
+    repeated_s: float
+    """Length of the step back to the last silence: seconds that are heard a second time."""
+    cause: ContinueCause = ContinueCause.COMMAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +166,8 @@ SessionEvent = (
     | UtteranceStarted
     | UtteranceUnderrun
     | UtteranceEnded
+    | SpeechPaused
+    | SpeechContinued
     | Expiring
     | ExpiryCancelled
     | Reconnected

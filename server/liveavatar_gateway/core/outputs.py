@@ -24,6 +24,34 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseAnswer:
+    """Answer to a caller's pause: the avatar is silent, or LiveAvatar did not confirm it in time."""
+
+    call_id: int
+    """Return value of `Session.pause`."""
+    utterance_id: str = ""
+    """Utterance that is paused; empty when none was being spoken."""
+    played_s: float = 0.0
+    """Seconds of the utterance that were heard."""
+    paused: bool = False
+    """True while speech is paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueAnswer:
+    """Answer to a caller's request to continue."""
+
+    call_id: int
+    """Return value of `Session.continue_speech`."""
+    utterance_id: str = ""
+    """Utterance that continues; empty when none was paused."""
+    repeated_s: float = 0.0
+    """Length of the step back, seconds."""
+    was_paused: bool = False
+    """True when speech was paused before."""
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareStandby:
     """Start a standby avatar, and keep trying until it is ready."""
 
@@ -55,5 +83,6 @@ class Deadline:
     """Monotonic seconds; None to wait for an input alone."""
 
 
-Report = Emit | Answer
+SpeechAnswer = Answer | PauseAnswer | ContinueAnswer
+Report = Emit | SpeechAnswer
 Output = Report | PrepareStandby | HandOver | CheckSocket | Send | Deadline

@@ -21,6 +21,7 @@ from liveavatar_gateway.core.events import (
     Room,
     Rotated,
     SessionEvent,
+    SpeechPaused,
     StateChanged,
     UpstreamNotice,
     UtteranceEnded,
@@ -28,7 +29,6 @@ from liveavatar_gateway.core.events import (
 from liveavatar_gateway.core.lifetime import Lifetime
 from liveavatar_gateway.core.listening import Listening
 from liveavatar_gateway.core.outputs import (
-    Answer,
     CheckSocket,
     Deadline,
     Emit,
@@ -37,10 +37,12 @@ from liveavatar_gateway.core.outputs import (
     PrepareStandby,
     Report,
     Send,
+    SpeechAnswer,
 )
 from liveavatar_gateway.core.readiness import Due, Readiness
 from liveavatar_gateway.core.snapshot import SessionSnapshot
 from liveavatar_gateway.core.speech.handover import SendGate
+from liveavatar_gateway.core.speech.pauses import PauseTimeout
 from liveavatar_gateway.core.speech.speech import Speech
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
 from liveavatar_gateway.core.states import SESSION_TRANSITIONS, EndReason, Pose, SessionState, end_reason_of, move
@@ -361,6 +363,30 @@ class Session:
         self._collect()
         return interrupt_id
 
+    def pause(self, utterance_id: str, timeout: PauseTimeout, now_s: float) -> int:
+        """Pause speech; return the id of the `PauseAnswer` that follows. See `Pauses.pause`.
+
+        Raises:
+            SessionEnded, UtteranceNotFound: Nothing was paused.
+        """
+        self._require_alive()
+        self._abandonment.note_activity()
+        call_id = self.speech.pause(utterance_id, timeout, now_s)
+        self._collect()
+        return call_id
+
+    def continue_speech(self) -> int:
+        """Continue speech after a pause; return the id of the `ContinueAnswer` that follows.
+
+        Raises:
+            SessionEnded: The session is ending or has ended.
+        """
+        self._require_alive()
+        self._abandonment.note_activity()
+        call_id = self.speech.continue_speech()
+        self._collect()
+        return call_id
+
     def listen(self) -> None:
         """Take the listening pose now, or when the avatar has finished talking.
 
@@ -645,15 +671,16 @@ class Session:
             reports = list(self.speech.reports)
             self.speech.reports.clear()
             for report in reports:
-                if isinstance(report, Answer):
+                if isinstance(report, SpeechAnswer):
                     self._reports.append(report)
                     continue
                 self._emit(report)
-                if isinstance(report, UtteranceEnded) and not self.speech.active:
+                is_last = isinstance(report, UtteranceEnded) and not self.speech.active
+                if is_last or isinstance(report, SpeechPaused):
                     self._rest()
 
     def _rest(self) -> None:
-        """Record the idle pose of an avatar without queued speech, which LiveAvatar may not report."""
+        """Record the idle pose of an avatar without speech to play, which LiveAvatar may not report."""
         if self.pose is Pose.TALKING:
             self._pose(Pose.IDLE)
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.speech.utterance import AudioInput
+from liveavatar_gateway.core.states import PauseState, TimeoutAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,27 @@ class UtteranceSnapshot:
     """True when its end was sent."""
     interrupted: bool = False
     """True when an interrupt of the utterance was accepted and not confirmed by LiveAvatar."""
+    waits: bool = False
+    """True when a pause made LiveAvatar drop its audio: the utterance continues at `taken_bytes`."""
+    played_s: float = 0.0
+    """Seconds that were heard, for one that `waits`."""
+    repeated_s: float = 0.0
+    """Seconds that were heard a second time, for one that `waits`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseSnapshot:
+    """Pause of a session's speech."""
+
+    state: PauseState
+    utterance_id: str = ""
+    """Utterance that is paused; empty without one."""
+    repeated_s: float = 0.0
+    """Length of the step back, seconds."""
+    left_s: float | None = None
+    """Time to the timeout of the pause; None without a timeout."""
+    at_timeout: TimeoutAction = TimeoutAction.CONTINUE
+    """Action at the timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +78,6 @@ class SessionSnapshot:
     interruption_count: int = 0
     reconnect_count: int = 0
     rotation_count: int = 0
+    repeated_s: float = 0.0
+    pause: PauseSnapshot | None = None
+    """Pause of the speech; None while speech is not paused."""

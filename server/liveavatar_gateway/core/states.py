@@ -92,11 +92,42 @@ class PlaybackState(Enum):
     ACCEPTED = "accepted"
     """LiveAvatar has a part of the utterance."""
     PLAYING = "playing"
-    """The first sound of the utterance was played, so its audio must not be sent again from the beginning."""
+    """The first sound was played under the present upstream id, so the audio must not be sent again as a whole."""
     PLAYED = "played"
     """Ended after its first sound."""
     UNPLAYED = "unplayed"
     """Ended without a sound."""
+
+
+@unique
+class PauseState(Enum):
+    """Stage of a pause of speech."""
+
+    RUNNING = "running"
+    """Speech is sent as it comes."""
+    PAUSING = "pausing"
+    """LiveAvatar was sent the interrupt that silences the avatar, or is to be sent it; no audio is sent."""
+    PAUSED = "paused"
+    """The avatar is silent, and no audio is sent."""
+    CONTINUING = "continuing"
+    """Speech continues as soon as LiveAvatar has carried out the interrupt of the pause."""
+
+
+@unique
+class TimeoutAction(Enum):
+    """Action at the timeout of a pause."""
+
+    CONTINUE = "continue"
+    INTERRUPT = "interrupt"
+
+
+@unique
+class ContinueCause(Enum):
+    """Cause of the end of a pause."""
+
+    COMMAND = "command"
+    TIMEOUT = "timeout"
+    INTERRUPT = "interrupt"
 
 
 SESSION_TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
@@ -128,14 +159,28 @@ SEND_TRANSITIONS: Final[Mapping[SendState, frozenset[SendState]]] = {
 """States of an utterance's sending, each with those that may follow."""
 
 PLAYBACK_TRANSITIONS: Final[Mapping[PlaybackState, frozenset[PlaybackState]]] = {
-    PlaybackState.PENDING: frozenset({PlaybackState.ACCEPTED, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
+    # A paused utterance is PENDING again after its first sound, so it may end as PLAYED from here.
+    PlaybackState.PENDING: frozenset(
+        {PlaybackState.ACCEPTED, PlaybackState.PLAYING, PlaybackState.PLAYED, PlaybackState.UNPLAYED}
+    ),
     # An interrupt of another utterance that drops this audio too leads back to PENDING.
-    PlaybackState.ACCEPTED: frozenset({PlaybackState.PENDING, PlaybackState.PLAYING, PlaybackState.UNPLAYED}),
-    PlaybackState.PLAYING: frozenset({PlaybackState.PLAYED}),
+    PlaybackState.ACCEPTED: frozenset(
+        {PlaybackState.PENDING, PlaybackState.PLAYING, PlaybackState.PLAYED, PlaybackState.UNPLAYED}
+    ),
+    # A pause leads back to PENDING.
+    PlaybackState.PLAYING: frozenset({PlaybackState.PENDING, PlaybackState.PLAYED}),
     PlaybackState.PLAYED: frozenset(),
     PlaybackState.UNPLAYED: frozenset(),
 }
 """States of an utterance's playback, each with those that may follow."""
+
+PAUSE_TRANSITIONS: Final[Mapping[PauseState, frozenset[PauseState]]] = {
+    PauseState.RUNNING: frozenset({PauseState.PAUSING, PauseState.PAUSED}),
+    PauseState.PAUSING: frozenset({PauseState.PAUSED, PauseState.CONTINUING, PauseState.RUNNING}),
+    PauseState.PAUSED: frozenset({PauseState.RUNNING}),
+    PauseState.CONTINUING: frozenset({PauseState.RUNNING, PauseState.PAUSING}),
+}
+"""States of a pause, each with those that may follow."""
 
 UPSTREAM_END_REASONS: Final[Mapping[str, EndReason]] = {
     "IDLE_TIMEOUT": EndReason.IDLE,

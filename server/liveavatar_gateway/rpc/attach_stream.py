@@ -28,6 +28,8 @@ from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.permits import QueuePlace
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_AWAITED: Final = frozenset({"interrupt", "pause", "continue_speech"})
+"""Commands whose result takes a round trip to LiveAvatar."""
 _MAX_UNREAD: Final = 64
 """Results of commands that the caller has not read; above that, no more commands are read."""
 
@@ -55,7 +57,8 @@ class AttachStream(SessionStream[p.AttachResponse]):
         self._results: list[p.CommandResult] = []
         # No more commands are read from a caller that reads no results.
         self._unread = asyncio.Semaphore(_MAX_UNREAD)
-        self._interrupt_count = 0
+        self._awaited_count = 0
+        """Number of commands whose result takes a round trip to LiveAvatar and is still to come."""
         self._half_closed = False
         self._announced_deadline: datetime | None = None
         attachment = session.attachments.add_attach_stream()
@@ -172,13 +175,13 @@ class AttachStream(SessionStream[p.AttachResponse]):
 
     def _is_served(self) -> bool:
         """Return whether the caller has detached and waits for nothing more: neither a result nor an end."""
-        return self._half_closed and not self._interrupt_count and not self._session.over
+        return self._half_closed and not self._awaited_count and not self._session.over
 
     def _due(self) -> list[p.AttachResponse]:
         responses = []
         results, self._results = self._results, []
         entries = self._session.log.after(self._sequence)
-        if self._interrupt_count and entries and isinstance(entries[-1].event, Ended):
+        if self._awaited_count and entries and isinstance(entries[-1].event, Ended):
             # Nothing follows the end of the session, so it waits for the results that are still to come.
             entries.pop()
         for entry in entries:
@@ -227,10 +230,11 @@ class AttachStream(SessionStream[p.AttachResponse]):
                 note_refusal(error)
                 self._answer(p.CommandResult(id=command.id, status=status_of(error)))
                 continue
-            if command.WhichOneof("command") == "interrupt":
-                # Its result takes a round trip to LiveAvatar; other commands must not wait behind it.
-                self._interrupt_count += 1
-                tasks.create_task(self._interrupt(command), name=f"session-{self._session.id}/interrupt")
+            ordered = command.WhichOneof("command")
+            if ordered in _AWAITED:
+                # The result takes a round trip to LiveAvatar; other commands must not wait behind it.
+                self._awaited_count += 1
+                tasks.create_task(self._await(command), name=f"session-{self._session.id}/{ordered}")
             else:
                 self._execute(command)
         self._half_closed = True
@@ -238,20 +242,28 @@ class AttachStream(SessionStream[p.AttachResponse]):
         self._attachment.detach()
         self._attachment.wakeup.set()
 
-    async def _interrupt(self, command: p.SessionCommand) -> None:
+    async def _await(self, command: p.SessionCommand) -> None:
         result = p.CommandResult(id=command.id, status=status_pb2.Status())
         try:
-            utterance_id = mapping.checked_id(
-                command.interrupt.utterance_id, "command.interrupt.utterance_id", required=False
-            )
-            ended = await self._session.interrupt(utterance_id)
-            result.interrupt.CopyFrom(mapping.interrupt_message(ended))
+            match command.WhichOneof("command"):
+                case "interrupt":
+                    result.interrupt.CopyFrom(await self._interrupt(command.interrupt))
+                case "pause":
+                    pause = mapping.pause_of(command.pause, "command.pause")
+                    result.pause.CopyFrom(mapping.pause_message(await self._session.pause(*pause)))
+                case _:
+                    answer = await self._session.continue_speech()
+                    result.continue_speech.CopyFrom(mapping.continue_message(answer))
         except GatewayError as error:
             note_refusal(error)
             result.status.CopyFrom(status_of(error))
         finally:
-            self._interrupt_count -= 1
+            self._awaited_count -= 1
         self._answer(result)
+
+    async def _interrupt(self, interrupt: p.Interrupt) -> p.InterruptResult:
+        utterance_id = mapping.checked_id(interrupt.utterance_id, "command.interrupt.utterance_id", required=False)
+        return mapping.interrupt_message(await self._session.interrupt(utterance_id))
 
     def _execute(self, command: p.SessionCommand) -> None:
         result = p.CommandResult(id=command.id, status=status_pb2.Status())

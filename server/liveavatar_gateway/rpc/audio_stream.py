@@ -336,6 +336,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
                     utterance.failure,
                     utterance.inferred,
                     utterance.dropped_tail_bytes,
+                    utterance.repeated_s,
                 )
                 responses.append(_ended(ended))
         return responses
@@ -357,5 +358,6 @@ def _ended(ended: UtteranceEnded) -> p.StreamAudioResponse:
         error=status_of(ended.error) if ended.error else None,
         inferred=ended.inferred,
         dropped_tail_bytes=ended.dropped_tail_bytes,
+        repeated=mapping.duration(ended.repeated_s),
     )
     return p.StreamAudioResponse(ended=message)

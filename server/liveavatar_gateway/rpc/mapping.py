@@ -12,7 +12,9 @@ from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core import events as ev
 from liveavatar_gateway.core.abandonment import LEAST_VIEWER_ABSENCE_S
 from liveavatar_gateway.core.errors import AudioFormatUnsupported, InvalidField
-from liveavatar_gateway.core.states import EndReason, Outcome, Pose, SessionState
+from liveavatar_gateway.core.outputs import ContinueAnswer, PauseAnswer
+from liveavatar_gateway.core.speech.pauses import PauseTimeout
+from liveavatar_gateway.core.states import ContinueCause, EndReason, Outcome, Pose, SessionState, TimeoutAction
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.field_bounds import LABELS, MAX_ID_CHARS, is_printable
 from liveavatar_gateway.sessions.reservations import DEFAULT_HOLD_S, MAX_HOLD_S, MIN_HOLD_S
@@ -64,6 +66,17 @@ _MAX_DURATION_S: Final = 315_576_000_000.0
 """Largest `Duration`, ten thousand years. Source: google/protobuf/duration.proto."""
 _NANOS: Final = 1_000_000_000
 _IDLE_TIMEOUTS_S: Final = (0.1, 600.0)
+_PAUSE_TIMEOUTS_S: Final = (0.1, 600.0)
+_CAUSES: Final[Mapping[ContinueCause, "session_service_pb2.ContinueCause.ValueType"]] = {
+    ContinueCause.COMMAND: session_service_pb2.CONTINUE_CAUSE_COMMAND,
+    ContinueCause.TIMEOUT: session_service_pb2.CONTINUE_CAUSE_TIMEOUT,
+    ContinueCause.INTERRUPT: session_service_pb2.CONTINUE_CAUSE_INTERRUPT,
+}
+_TIMEOUT_ACTIONS: Final[Mapping[int, TimeoutAction]] = {
+    session_service_pb2.PAUSE_TIMEOUT_ACTION_UNSPECIFIED: TimeoutAction.CONTINUE,
+    session_service_pb2.PAUSE_TIMEOUT_ACTION_CONTINUE: TimeoutAction.CONTINUE,
+    session_service_pb2.PAUSE_TIMEOUT_ACTION_INTERRUPT: TimeoutAction.INTERRUPT,
+}
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
@@ -276,6 +289,27 @@ def idle_timeout_s(begin: audio_service_pb2.BeginUtterance) -> float | None:
     return seconds_of(begin.idle_timeout, "begin.idle_timeout", least_s=least_s, most_s=most_s)
 
 
+def pause_of(pause: session_service_pb2.Pause, field: str) -> tuple[str, PauseTimeout]:
+    """Return the utterance of a pause, if it names one, and its timeout.
+
+    Raises:
+        InvalidField: the id is malformed, the timeout is out of its range, or its action is unknown.
+    """
+    utterance_id = checked_id(pause.utterance_id, f"{field}.utterance_id", required=False)
+    action = _TIMEOUT_ACTIONS.get(pause.at_timeout)
+    if action is None:
+        raise InvalidField(
+            f"{field}.at_timeout {pause.at_timeout} is not known to this gateway; send CONTINUE or INTERRUPT",
+            field=f"{field}.at_timeout",
+            at_timeout=pause.at_timeout,
+        )
+    seconds = None
+    if pause.HasField("timeout"):
+        least_s, most_s = _PAUSE_TIMEOUTS_S
+        seconds = seconds_of(pause.timeout, f"{field}.timeout", least_s=least_s, most_s=most_s)
+    return utterance_id, PauseTimeout(seconds=seconds, action=action)
+
+
 def _labels(message: session_pb2.SessionSpec, field: str) -> dict[str, str]:
     LABELS.check(message.labels, f"{field}.labels")
     return dict(message.labels)
@@ -346,7 +380,9 @@ def session_message(view: SessionView) -> session_pb2.Session:
             interruption_count=usage.interruption_count,
             reconnect_count=usage.reconnect_count,
             rotation_count=usage.rotation_count,
+            repeated_duration=duration(usage.repeated_s),
         ),
+        paused=view.paused,
     )
     if view.max_duration_s is not None:
         message.max_duration.CopyFrom(duration(view.max_duration_s))
@@ -385,6 +421,21 @@ def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnde
         played=duration(ended.played_s),
         error=status_of(ended.error) if ended.error else None,
         inferred=ended.inferred,
+        repeated=duration(ended.repeated_s),
+    )
+
+
+def pause_message(answer: PauseAnswer) -> session_service_pb2.PauseResult:
+    """Return the result of a pause as a message."""
+    return session_service_pb2.PauseResult(
+        utterance_id=answer.utterance_id, played=duration(answer.played_s), paused=answer.paused
+    )
+
+
+def continue_message(answer: ContinueAnswer) -> session_service_pb2.ContinueResult:
+    """Return the result of a request to continue as a message."""
+    return session_service_pb2.ContinueResult(
+        utterance_id=answer.utterance_id, repeated=duration(answer.repeated_s), was_paused=answer.was_paused
     )
 
 
@@ -393,7 +444,7 @@ def interrupt_message(ended: Sequence[ev.UtteranceEnded]) -> session_service_pb2
     return session_service_pb2.InterruptResult(interrupted=[ended_message(utterance) for utterance in ended])
 
 
-def event_message(  # noqa: C901 - an arm for each kind
+def event_message(  # noqa: C901, PLR0912 - an arm for each kind
     entry: ev.LogEntry, final_view: Callable[[], SessionView]
 ) -> session_service_pb2.SessionEvent:
     """Return a numbered event as a message: the same each time, however late it is sent.
@@ -417,6 +468,12 @@ def event_message(  # noqa: C901 - an arm for each kind
             )
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
+        case ev.SpeechPaused(utterance_id, played_s):
+            message.speech_paused.CopyFrom(p.SpeechPaused(utterance_id=utterance_id, played=duration(played_s)))
+        case ev.SpeechContinued(utterance_id, repeated_s, cause):
+            message.speech_continued.CopyFrom(
+                p.SpeechContinued(utterance_id=utterance_id, repeated=duration(repeated_s), cause=_CAUSES[cause])
+            )
         case ev.Expiring(expires_at, reason):
             message.expiring.expires_at.FromDatetime(expires_at)
             message.expiring.reason = end_reason(reason)

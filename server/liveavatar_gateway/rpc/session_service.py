@@ -166,6 +166,19 @@ class SessionService(SessionServiceServicer):
             await remove_viewer(await self._find(request.session_id), identity, self._rooms)
         return p.RemoveViewerResponse()
 
+    async def PauseSession(  # noqa: N802, D102
+        self, request: p.PauseSessionRequest, context: _Context
+    ) -> p.PauseSessionResponse:
+        session = await self._find(request.session_id)
+        answer = await session.pause(*mapping.pause_of(request.pause, "pause"))
+        return p.PauseSessionResponse(result=mapping.pause_message(answer))
+
+    async def ContinueSession(  # noqa: N802, D102
+        self, request: p.ContinueSessionRequest, context: _Context
+    ) -> p.ContinueSessionResponse:
+        session = await self._find(request.session_id)
+        return p.ContinueSessionResponse(result=mapping.continue_message(await session.continue_speech()))
+
     async def ListAvatars(  # noqa: N802, D102
         self, request: p.ListAvatarsRequest, context: _Context
     ) -> p.ListAvatarsResponse:

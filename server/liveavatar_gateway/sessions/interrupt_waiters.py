@@ -1,30 +1,31 @@
-"""Callers that wait for the result of an interrupt."""
+"""Callers that wait for the result of an interrupt, a pause or a continuation."""
 
 import asyncio
-from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from liveavatar_gateway.core.errors import GatewayError
-from liveavatar_gateway.core.events import UtteranceEnded
+
+_Result = TypeVar("_Result")
 
 
-class InterruptWaiters:
-    """Pending results of interrupts, by the id that the state machine gave each interrupt."""
+class InterruptWaiters(Generic[_Result]):
+    """Pending results of calls that interrupt speech, by the id that the state machine gave each call."""
 
     def __init__(self) -> None:
-        self._results: dict[int, asyncio.Future[Sequence[UtteranceEnded]]] = {}
+        self._results: dict[int, asyncio.Future[_Result]] = {}
 
-    def expect(self, interrupt_id: int) -> asyncio.Future[Sequence[UtteranceEnded]]:
-        """Return the future result of an interrupt: the utterances that it ended."""
-        result: asyncio.Future[Sequence[UtteranceEnded]] = asyncio.get_running_loop().create_future()
-        result.add_done_callback(lambda _: self._results.pop(interrupt_id, None))
-        self._results[interrupt_id] = result
+    def expect(self, call_id: int) -> asyncio.Future[_Result]:
+        """Return the future result of a call."""
+        result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        result.add_done_callback(lambda _: self._results.pop(call_id, None))
+        self._results[call_id] = result
         return result
 
-    def resolve(self, interrupt_id: int, ended: Sequence[UtteranceEnded]) -> None:
-        """Pass the result of an interrupt to its caller, if that still waits."""
-        result = self._results.get(interrupt_id)
+    def resolve(self, call_id: int, found: _Result) -> None:
+        """Pass the result of a call to its caller, if that still waits."""
+        result = self._results.get(call_id)
         if result is not None and not result.done():
-            result.set_result(ended)
+            result.set_result(found)
 
     def fail_all(self, error: GatewayError) -> None:
         """Fail every pending result."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from liveavatar_gateway.core.errors import OwnerMoved, RegistryUnavailable
-from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded
+from liveavatar_gateway.core.events import SessionEvent, SpeechContinued, SpeechPaused, UtteranceEnded
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload, Registry
@@ -183,11 +183,19 @@ class SessionJournal:
             if utterance.interrupted:
                 self.note_utterance(utterance)
 
+    def note_held(self, utterances: Iterable[Utterance]) -> None:
+        """Note the positions at which utterances continue after a pause, before the pause is sent."""
+        for utterance in utterances:
+            if utterance.held_at is not None:
+                self.note_utterance(utterance)
+
     def note_speech(self, events: Iterable[SessionEvent], utterances: Iterable[Utterance]) -> None:
         """Note ends of utterances, and progress of the others."""
         for event in events:
             if isinstance(event, UtteranceEnded):
                 self.note_ended(event)
+            elif isinstance(event, SpeechPaused | SpeechContinued):
+                self.change()
         for utterance in utterances:
             self.note_change(utterance)
 

@@ -289,6 +289,8 @@ class SessionLifecycle:
         if await self._is_lost():
             assert self.lost_to is not None  # noqa: S101 - the meaning of the result
             self._parts.interrupts.fail_all(self.lost_to)
+            self._parts.pauses.fail_all(self.lost_to)
+            self._parts.continuations.fail_all(self.lost_to)
             if upstream is not None:
                 await upstream.leave()
             self.finished.set()

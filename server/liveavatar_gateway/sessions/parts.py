@@ -1,8 +1,11 @@
 """Parts of one session, wired together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from liveavatar_gateway.core.events import UtteranceEnded
+from liveavatar_gateway.core.outputs import ContinueAnswer, PauseAnswer
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.avatars import Avatars
@@ -44,7 +47,9 @@ class SessionParts:
     """Wakes the driver after an input to the state machine."""
     journal: SessionJournal
     attachments: Attachments
-    interrupts: InterruptWaiters
+    interrupts: InterruptWaiters[Sequence[UtteranceEnded]]
+    pauses: InterruptWaiters[PauseAnswer]
+    continuations: InterruptWaiters[ContinueAnswer]
     utterances: SessionUtterances
     billed: BilledJournal
     avatars: Avatars
@@ -67,7 +72,10 @@ class SessionParts:
             )
         else:
             core = restored.core
-        wake, meter, interrupts = Wakeup(), services.metrics.session_meter(), InterruptWaiters()
+        wake, meter = Wakeup(), services.metrics.session_meter()
+        interrupts: InterruptWaiters[Sequence[UtteranceEnded]] = InterruptWaiters()
+        pauses: InterruptWaiters[PauseAnswer] = InterruptWaiters()
+        continuations: InterruptWaiters[ContinueAnswer] = InterruptWaiters()
         journal = services.journals.open(owner, None if restored is None else restored.fence)
         grace_s = spec.detach_grace_s
         attachments = Attachments(
@@ -96,6 +104,8 @@ class SessionParts:
             journal=journal,
             attachments=attachments,
             interrupts=interrupts,
+            pauses=pauses,
+            continuations=continuations,
             utterances=SessionUtterances(
                 core, journal=journal, metrics=services.metrics, meter=meter, wake=wake, grace_s=grace_s
             ),
@@ -107,6 +117,8 @@ class SessionParts:
                 meter=meter,
                 attachments=attachments,
                 interrupts=interrupts,
+                pauses=pauses,
+                continuations=continuations,
                 listener=services.listener,
             ),
             user_audio=UserAudio(core.id, avatars, attachments, services.metrics),

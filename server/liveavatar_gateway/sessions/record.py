@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from liveavatar_gateway.core.errors import GatewayError, InternalError
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.states import EndReason
+from liveavatar_gateway.core.snapshot import PauseSnapshot
+from liveavatar_gateway.core.states import EndReason, PauseState, TimeoutAction
 from liveavatar_gateway.registry.base import Payload, StoredSession
 from liveavatar_gateway.sessions.plausibility import require_counts, require_plausible, require_time
 from liveavatar_gateway.sessions.spec import SessionSpec
@@ -35,6 +36,8 @@ class Usage:
     """Number of avatars started, the present avatar included."""
     retired_s: float = 0.0
     """Billed time of the avatars before the present avatar."""
+    repeated_s: float = 0.0
+    """Speech that was heard a second time after pauses."""
 
     @classmethod
     def of(cls, core: Session, *, avatar_count: int, retired_s: float) -> "Usage":
@@ -51,6 +54,34 @@ class Usage:
             rotation_count=core.rotation_count,
             avatar_count=avatar_count,
             retired_s=retired_s,
+            repeated_s=totals.repeated_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPause:
+    """Pause of a session's speech."""
+
+    state: PauseState
+    utterance_id: str = ""
+    """Utterance that is paused; empty without one."""
+    repeated_s: float = 0.0
+    """Length of the step back, seconds."""
+    left_s: float | None = None
+    """Time from the save of the record to the timeout; None without a timeout."""
+    at_timeout: TimeoutAction = TimeoutAction.CONTINUE
+
+    @classmethod
+    def of(cls, pause: PauseSnapshot | None) -> "StoredPause | None":
+        """Return a pause for the registry; None without one."""
+        if pause is None:
+            return None
+        return cls(
+            state=pause.state,
+            utterance_id=pause.utterance_id,
+            repeated_s=pause.repeated_s,
+            left_s=pause.left_s,
+            at_timeout=pause.at_timeout,
         )
 
 
@@ -78,6 +109,8 @@ class Record:
     usage: Usage = field(default_factory=Usage)
     removed_viewers: Mapping[str, datetime] = field(default_factory=dict)
     """Identities that are kept out of the room, and until when."""
+    pause: StoredPause | None = None
+    """Pause of the speech; None while speech is not paused."""
 
     def payload(self) -> Payload:
         """Return the record for the registry."""

@@ -10,7 +10,7 @@ from liveavatar_gateway.audio.formats import AudioFormat
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import Ended, EventLog, UtteranceEnded
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
+from liveavatar_gateway.core.snapshot import PauseSnapshot, SessionSnapshot, UtteranceSnapshot
 from liveavatar_gateway.core.states import Outcome, Pose, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, StoredSession, Upstream
 from liveavatar_gateway.sessions.audio_input import audio_input_of
@@ -85,6 +85,7 @@ def view_of(stored: StoredSession, *, utc_now: Clock) -> SessionView:
         billed_s=record.usage.retired_s + (0.0 if running is None else running.total_seconds()),
         usage=record.usage,
         last_sequence=stored.sequence,
+        paused=record.pause is not None and not stored.ended,
     )
 
 
@@ -212,7 +213,7 @@ def snapshot_of(
             ended.append(end)
         elif utterance.interrupted and not utterance.taken_bytes:
             ended.append(UtteranceEnded(utterance_id, Outcome.INTERRUPTED, 0.0))
-        elif utterance.taken_bytes:
+        elif utterance.taken_bytes or (utterance.waits and utterance.started):
             try:
                 unfinished.append(_utterance_snapshot(utterance_id, utterance, max_chunk_bytes))
             except ValueError as error:
@@ -235,6 +236,21 @@ def snapshot_of(
         interruption_count=usage.interruption_count,
         reconnect_count=usage.reconnect_count,
         rotation_count=usage.rotation_count,
+        repeated_s=usage.repeated_s,
+        pause=_pause_snapshot(stored, record, now_mono_s),
+    )
+
+
+def _pause_snapshot(stored: StoredSession, record: Record, now_mono_s: float) -> PauseSnapshot | None:
+    pause = record.pause
+    if pause is None:
+        return None
+    return PauseSnapshot(
+        state=pause.state,
+        utterance_id=pause.utterance_id,
+        repeated_s=pause.repeated_s,
+        left_s=left_s(stored, pause.left_s, now_mono_s),
+        at_timeout=pause.at_timeout,
     )
 
 
@@ -248,4 +264,7 @@ def _utterance_snapshot(utterance_id: str, utterance: UtteranceRecord, max_chunk
         started=utterance.started,
         end_sent=utterance.end_sent,
         interrupted=utterance.interrupted,
+        waits=utterance.waits,
+        played_s=utterance.played_s,
+        repeated_s=utterance.repeated_s,
     )

@@ -10,13 +10,15 @@ import structlog
 
 from liveavatar_gateway.core.errors import GatewayError, OwnerMoved, SessionEnded
 from liveavatar_gateway.core.events import EventLog, UtteranceEnded
+from liveavatar_gateway.core.outputs import ContinueAnswer, PauseAnswer
+from liveavatar_gateway.core.speech.pauses import PauseTimeout
 from liveavatar_gateway.core.states import EndReason, SessionState
 from liveavatar_gateway.registry.base import Fence, HandleHash, Payload
 from liveavatar_gateway.rooms.access import RoomAccess, Viewer, ViewerAccess
 from liveavatar_gateway.sessions.handles import Handles
 from liveavatar_gateway.sessions.lifecycle import SessionLifecycle
 from liveavatar_gateway.sessions.parts import SessionParts
-from liveavatar_gateway.sessions.record import Record, store_error
+from liveavatar_gateway.sessions.record import Record, StoredPause, store_error
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.services import SessionServices, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
@@ -61,6 +63,8 @@ class SessionActor:
         self._wake = parts.wake
         self._journal = parts.journal
         self._interrupts = parts.interrupts
+        self._pauses = parts.pauses
+        self._continuations = parts.continuations
         self._publisher = parts.publisher
         self._metrics = services.metrics
         self.attachments = parts.attachments
@@ -171,8 +175,13 @@ class SessionActor:
             upstream_reason=core.upstream_reason,
             error=core.error,
             billed_s=avatars.billed.total_seconds(),
-            usage=replace(avatars.usage(), played_s=played_s),
+            usage=replace(
+                avatars.usage(),
+                played_s=played_s,
+                repeated_s=speech.totals.repeated_s + sum(one.repeated_s for one in speech.active),
+            ),
             last_sequence=core.log.last_sequence,
+            paused=speech.pauses.is_paused and not core.over,
         )
 
     def final_view(self) -> SessionView:
@@ -214,6 +223,38 @@ class SessionActor:
         ended = await result
         self._metrics.interrupted(time.monotonic() - began_s)
         return ended
+
+    async def pause(self, utterance_id: str, limit: PauseTimeout) -> PauseAnswer:
+        """Pause speech, and return once LiveAvatar is silent or has not answered in time.
+
+        The registry has the pause before this returns, unless it is out of reach.
+
+        Raises:
+            SessionEnded, UtteranceNotFound: nothing was paused.
+        """
+        call_id = self._core.pause(utterance_id, limit, time.monotonic())
+        # Noted before the interrupt is sent: from now on, another process continues at the noted positions.
+        self._journal.note_held(self._core.speech.active)
+        self._journal.change()
+        result = self._pauses.expect(call_id)
+        self._wake.set()
+        self._publisher.report()
+        answer = await result
+        await self._journal.save()
+        return answer
+
+    async def continue_speech(self) -> ContinueAnswer:
+        """Continue speech after a pause, and return once it continues.
+
+        Raises:
+            SessionEnded: the session is over.
+        """
+        call_id = self._core.continue_speech()
+        self._journal.change()
+        result = self._continuations.expect(call_id)
+        self._wake.set()
+        self._publisher.report()
+        return await result
 
     def listen(self) -> None:
         """Take the attentive pose.
@@ -408,6 +449,7 @@ class SessionActor:
             upstream_session_id=self.avatars.started.session_id if self.avatars.started else "",
             usage=self.avatars.usage(),
             removed_viewers=self.viewers.removed,
+            pause=StoredPause.of(core.speech.pauses.snapshot(now_s)),
         )
         return record.payload()
 

@@ -33,9 +33,12 @@ class UtteranceRecord:
     end_sent: bool = False
     interrupted: bool = False
     """True after an interrupt, until LiveAvatar has confirmed it."""
+    waits: bool = False
+    """True when a pause makes LiveAvatar drop its audio: it continues at `taken_bytes`."""
     outcome: Outcome | None = None
     """None until the end."""
     played_s: float = 0.0
+    repeated_s: float = 0.0
     inferred: bool = False
     error: StoredError | None = None
     """Error that made the utterance fail."""
@@ -44,16 +47,20 @@ class UtteranceRecord:
     def of(cls, utterance: Utterance) -> "UtteranceRecord":
         """Return the progress of an utterance; audio that has to be sent again counts as not sent."""
         again_bytes = sum(len(packet.pcm) for packet in utterance.delivery.again)
+        held_at = None if utterance.interrupted else utterance.held_at
+        waits = held_at is not None or not utterance.is_upstream
         return cls(
             upstream_id=utterance.upstream_id,
             format=utterance.audio_input.format,
-            taken_bytes=utterance.taken,
+            taken_bytes=utterance.taken if held_at is None else held_at,
             sent_s=utterance.sent_s - again_bytes / BYTE_RATE,
-            started=utterance.started,
-            end_sent=utterance.end_sent,
+            started=utterance.was_heard,
+            end_sent=utterance.end_sent and not waits,
             interrupted=utterance.interrupted,
+            waits=waits,
             outcome=utterance.outcome,
             played_s=utterance.played_s,
+            repeated_s=utterance.repeated_s,
         )
 
     @classmethod
@@ -62,6 +69,7 @@ class UtteranceRecord:
         return cls(
             outcome=ended.outcome,
             played_s=ended.played_s,
+            repeated_s=ended.repeated_s,
             inferred=ended.inferred,
             error=store_error(ended.error),
         )
@@ -76,8 +84,10 @@ class UtteranceRecord:
             "started": self.started,
             "end_sent": self.end_sent,
             "interrupted": self.interrupted,
+            "waits": self.waits,
             "outcome": self.outcome.value if self.outcome else None,
             "played_s": self.played_s,
+            "repeated_s": self.repeated_s,
             "inferred": self.inferred,
             "error": self.error,
         }
@@ -86,7 +96,14 @@ class UtteranceRecord:
         """Return the event of the utterance's end; None before the end."""
         if self.outcome is None:
             return None
-        return UtteranceEnded(utterance_id, self.outcome, self.played_s, restore_error(self.error), self.inferred)
+        return UtteranceEnded(
+            utterance_id,
+            self.outcome,
+            self.played_s,
+            restore_error(self.error),
+            self.inferred,
+            repeated_s=self.repeated_s,
+        )
 
 
 def read_utterances(stored: Sequence[tuple[str, Payload]]) -> Mapping[str, UtteranceRecord]:

@@ -168,10 +168,11 @@ class SessionUtterances:
     def progress(self, utterance: Utterance, audio_input: AudioInput, now_s: float) -> UtteranceProgress:
         """Return the progress of an utterance, and the present credit."""
         speech = self._speech
+        played_s = utterance.position_s(speech.clock, now_s)
         return UtteranceProgress(
             received_bytes=utterance.received,
-            confirmed_bytes=speech.confirmed_bytes(utterance),
-            played_s=utterance.position_s(speech.clock, now_s),
+            confirmed_bytes=speech.discardable_bytes(utterance),
+            played_s=played_s,
             credit_bytes=speech.credit_bytes(audio_input),
             underrun_count=utterance.underrun_count,
         )

@@ -39,3 +39,5 @@ class SessionView:
     """Usage up to now, the audible part of the utterance that plays included."""
     last_sequence: int
     """Number of the last event."""
+    paused: bool = False
+    """True while speech is paused."""

@@ -20,12 +20,14 @@ from liveavatar_gateway.core.events import (
     Reconnected,
     Rotated,
     SessionEvent,
+    SpeechContinued,
+    SpeechPaused,
     StateChanged,
     UtteranceEnded,
     UtteranceStarted,
     UtteranceUnderrun,
 )
-from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
+from liveavatar_gateway.core.states import ContinueCause, EndReason, Outcome, SessionState
 from liveavatar_gateway.pool.overview import PoolStatus
 from liveavatar_gateway.telemetry.guard import never_raises
 from liveavatar_gateway.telemetry.pool_metrics import CREDITS_PER_MINUTE, PoolMetrics
@@ -132,6 +134,12 @@ class Metrics:
             "gateway_interrupt_seconds",
             "Time from an interrupt to its answer: LiveAvatar is silent, or did not confirm in time.",
             buckets=_SPEECH_BUCKETS_S,
+            registry=own,
+        )
+        self._pauses = Counter(
+            "gateway_pauses",
+            "Begins (begin) and ends (command, timeout, interrupt) of pauses of speech.",
+            ["change"],
             registry=own,
         )
         self._packets = Counter("gateway_upstream_packets", "Audio packets sent to LiveAvatar.", registry=own)
@@ -444,6 +452,11 @@ class Metrics:
         self._stale_audio_bytes.inc(size_bytes)
 
     @never_raises
+    def paused(self, ended_by: ContinueCause | None = None) -> None:
+        """Count the begin of a pause of speech, or its end by a cause."""
+        self._pauses.labels("begin" if ended_by is None else ended_by.value).inc()
+
+    @never_raises
     def interrupted(self, seconds: float) -> None:
         """Record the duration of an interrupt."""
         self._interrupts.observe(seconds)
@@ -630,7 +643,9 @@ class SessionMeter:
         self._began_at_s[utterance_id] = self._clock()
 
     @never_raises
-    def on_event(self, event: SessionEvent, end_reason: EndReason | None) -> None:
+    def on_event(  # noqa: C901 - an arm for each kind
+        self, event: SessionEvent, end_reason: EndReason | None
+    ) -> None:
         """Record an event of the session; `end_reason` is the session's, None until it ends."""
         match event:
             case Adopted():
@@ -648,6 +663,10 @@ class SessionMeter:
                     self._metrics.utterance_started(self._clock() - began_at_s)
             case UtteranceUnderrun():
                 self._metrics.underrun()
+            case SpeechPaused():
+                self._metrics.paused()
+            case SpeechContinued(cause=cause):
+                self._metrics.paused(cause)
             case UtteranceEnded(utterance_id=utterance_id, outcome=outcome, error=error):
                 self._began_at_s.pop(utterance_id, None)
                 self._metrics.utterance_ended(outcome)

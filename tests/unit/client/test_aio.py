@@ -163,6 +163,19 @@ async def test_viewers_are_named_and_removed():
     assert made._runtime.once == [False, False]
 
 
+async def test_a_pause_and_a_continuation_are_not_repeated():
+    paused = pb.PauseSessionResponse(result=pb.PauseResult(utterance_id="u", paused=True))
+    made = client(paused, pb.ContinueSessionResponse(result=pb.ContinueResult(utterance_id="u", was_paused=True)))
+    assert (await made.pause_session("s", "u", limit=2.5, at_timeout="interrupt")).paused
+    assert (await made.continue_session("s")).was_paused
+    assert made._runtime.once == [True, True]
+    asked = made._runtime.stub.requests[0].pause
+    assert (asked.utterance_id, asked.timeout.ToTimedelta().total_seconds()) == ("u", 2.5)
+    assert asked.at_timeout == pb.PAUSE_TIMEOUT_ACTION_INTERRUPT
+    with pytest.raises(ValueError, match="explode"):
+        await made.pause_session("s", at_timeout="explode")
+
+
 async def test_a_watch_without_ids_and_labels_is_of_all_sessions():
     made = client()
     assert made.watch()._labels == {}

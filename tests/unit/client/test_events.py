@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from liveavatar.gateway import (
+    ContinueCause,
     EndReason,
     EventsCompacted,
     GoAwayEvent,
@@ -37,6 +38,8 @@ def test_every_kind_of_event_is_read():
         "utterance_ended": ended,
         "expiring": pb.SessionExpiring(reason=session_pb2.END_REASON_NO_VIEWERS),
         "expiry_cancelled": pb.SessionExpiryCancelled(reason=session_pb2.END_REASON_IDLE),
+        "speech_paused": pb.SpeechPaused(utterance_id="u", played=ended.played),
+        "speech_continued": pb.SpeechContinued(utterance_id="u", repeated=ended.played, cause=99),
         "notice": pb.UpstreamNotice(type="video_starvation", message="slow", error=True),
         "reconnected": pb.UpstreamReconnected(attempt_count=2, resent_bytes=960, replaced=True),
         "rotated": pb.SessionRotated(
@@ -61,6 +64,9 @@ def test_every_kind_of_event_is_read():
     assert outcome.error is not None
     assert read["expiring"].reason is EndReason.NO_VIEWERS
     assert read["expiry_cancelled"].reason is EndReason.IDLE
+    assert (read["speech_paused"].utterance_id, read["speech_paused"].played.total_seconds()) == ("u", 0.25)
+    assert read["speech_continued"].repeated.total_seconds() == 0.25
+    assert read["speech_continued"].cause is ContinueCause.UNKNOWN
     assert read["notice"].message == "slow"
     reconnected = read["reconnected"]
     assert (reconnected.attempt_count, reconnected.resent_bytes, reconnected.replaced) == (2, 960, True)

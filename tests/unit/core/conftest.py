@@ -11,10 +11,21 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.events import LogEntry, SessionEvent, UtteranceEnded, UtteranceStarted
-from liveavatar_gateway.core.outputs import Answer, Deadline, HandOver, Output, PrepareStandby, Send
+from liveavatar_gateway.core.outputs import (
+    Answer,
+    ContinueAnswer,
+    Deadline,
+    HandOver,
+    Output,
+    PauseAnswer,
+    PrepareStandby,
+    Send,
+)
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.speech.pauses import PauseTimeout
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
+from liveavatar_gateway.core.states import TimeoutAction
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _CLOCK_STEP_S = 1e-6
@@ -80,6 +91,7 @@ class Rig:
         self.commands: list[m.Command] = []
         self.times_s: list[float] = []
         self.answers: list[Answer] = []
+        self.pause_answers: list[PauseAnswer | ContinueAnswer] = []
         self._latest: list[Output] = []
         self._wants_standby = False
         self._acknowledged = 0
@@ -132,6 +144,7 @@ class Rig:
             outputs = self.session.drain(self.now_s)
             self._latest += outputs
             self.answers += [one for one in outputs if isinstance(one, Answer)]
+            self.pause_answers += [one for one in outputs if isinstance(one, PauseAnswer | ContinueAnswer)]
             self._wants_standby |= any(isinstance(output, PrepareStandby) for output in outputs)
             for output in outputs:
                 if isinstance(output, Send):
@@ -198,6 +211,22 @@ class Rig:
         self.wake()
         return interrupt_id
 
+    def pause(
+        self,
+        utterance_id: str = "",
+        timeout_s: float | None = None,
+        action: TimeoutAction = TimeoutAction.CONTINUE,
+    ) -> int:
+        timeout = PauseTimeout(seconds=timeout_s, action=action)
+        call_id = self.session.pause(utterance_id, timeout, self.now_s)
+        self.wake()
+        return call_id
+
+    def continue_speech(self) -> int:
+        call_id = self.session.continue_speech()
+        self.wake()
+        return call_id
+
     # --- LiveAvatar
 
     def tell(self, *events: m.Event) -> None:
@@ -261,6 +290,10 @@ class Rig:
         """Return the end of an utterance; fail when it has none or two."""
         (ended,) = [one for one in self.of(UtteranceEnded) if one.utterance_id == utterance_id]
         return ended
+
+    def pause_answer(self, call_id: int) -> PauseAnswer | ContinueAnswer | None:
+        """Return the answer to a pause or to a request to continue; None while there is none."""
+        return next((one for one in self.pause_answers if one.call_id == call_id), None)
 
     def answer(self, interrupt_id: int) -> list[UtteranceEnded] | None:
         """Return the answer to an interrupt; None while there is none."""

@@ -7,10 +7,17 @@ import pytest
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
 from liveavatar_gateway.core.errors import AudioContainerDetected, EventsCompacted, UtteranceIdReused
-from liveavatar_gateway.core.events import Adopted, Reconnected, UtteranceEnded
+from liveavatar_gateway.core.events import Adopted, Reconnected, SpeechContinued, SpeechPaused, UtteranceEnded
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
-from liveavatar_gateway.core.states import EndReason, Outcome, SessionState
+from liveavatar_gateway.core.snapshot import PauseSnapshot, SessionSnapshot, UtteranceSnapshot
+from liveavatar_gateway.core.states import (
+    ContinueCause,
+    EndReason,
+    Outcome,
+    PauseState,
+    SessionState,
+    TimeoutAction,
+)
 
 
 @pytest.fixture
@@ -172,3 +179,80 @@ def test_the_first_bytes_are_checked_for_a_file_where_liveavatar_has_none(restor
     else:
         again.receive(utterance, b"RIFF....")
         assert utterance.received == 10
+
+
+def paused_utterance(native):
+    """Return an utterance that was paused after 1.5 s and goes on from 1.2 s."""
+    return past_utterance(
+        native, taken_bytes=57_600, sent_s=1.2, started=True, waits=True, played_s=1.5, repeated_s=0.1
+    )
+
+
+def test_a_pause_outlives_its_process(restore, rig):
+    pause = PauseSnapshot(state=PauseState.PAUSED, utterance_id="u1", repeated_s=0.3)
+    again = restore(paused_utterance(rig.native), pause=pause)
+    (utterance,) = again.speech.active
+    assert (utterance.received, utterance.played_s) == (57_600, 1.5)
+    again.reopen()
+    again.receive(utterance, again.pcm(1.0))
+    again.seal(utterance)
+    again.run(20)
+    assert again.commands == []
+    call_id = again.continue_speech()
+    assert again.pause_answer(call_id).utterance_id == "u1"
+    (continued,) = [one.event for one in again.session.log.after(41) if isinstance(one.event, SpeechContinued)]
+    assert continued.repeated_s == 0.3
+    assert again.sent(utterance.upstream_id) == again.pcm(1.0)
+    refs = m.Refs((utterance.upstream_id,))
+    again.tell(m.SpeakStarted(refs))
+    again.run(1.1)
+    again.tell(m.SpeakEnded(refs))
+    (ended,) = [one.event for one in again.session.log.after(41) if isinstance(one.event, UtteranceEnded)]
+    assert (ended.outcome, ended.played_s) == (Outcome.COMPLETED, pytest.approx(2.2))
+    assert ended.repeated_s == pytest.approx(0.4)
+
+
+def test_a_pause_that_was_on_its_way_is_carried_out(restore, rig):
+    pause = PauseSnapshot(state=PauseState.PAUSING, utterance_id="u1")
+    again = restore(paused_utterance(rig.native), pause=pause)
+    again.reopen()
+    assert again.commands == again.cuts
+    again.cleared()
+    (paused,) = [one.event for one in again.session.log.after(41) if isinstance(one.event, SpeechPaused)]
+    assert (paused.utterance_id, paused.played_s) == ("u1", 1.5)
+    assert again.speech.pauses.snapshot(again.now_s).state is PauseState.PAUSED
+
+
+def test_the_timeout_of_a_pause_runs_on_in_the_next_process(restore, rig):
+    pause = PauseSnapshot(
+        state=PauseState.PAUSED, utterance_id="u1", left_s=3.0, at_timeout=TimeoutAction.INTERRUPT
+    )
+    again = restore(paused_utterance(rig.native), pause=pause)
+    again.reopen()
+    kept = again.speech.pauses.snapshot(again.now_s + 1.0)
+    assert (kept.left_s, kept.at_timeout, kept.utterance_id) == (2.0, TimeoutAction.INTERRUPT, "u1")
+    again.run(4.0)
+    (continued,) = [one.event for one in again.session.log.after(41) if isinstance(one.event, SpeechContinued)]
+    assert continued.cause is ContinueCause.INTERRUPT
+    assert again.speech.pauses.snapshot(again.now_s) is None
+
+
+def test_an_adopted_utterance_is_paused_where_the_present_process_has_its_audio(restore, rig):
+    again = restore(past_utterance(rig.native, started=True))
+    again.reopen()
+    utterance = again.speech.active[0]
+    begin = utterance.received
+    again.receive(utterance, again.pcm(1.0))
+    again.pause()
+    again.cleared()
+    assert utterance.resumed_at >= begin
+
+
+def test_an_adopted_utterance_without_a_sound_is_paused_where_its_audio_begins(restore, rig):
+    again = restore(past_utterance(rig.native, started=False))
+    again.reopen()
+    utterance = again.speech.active[0]
+    again.session.speech._queue.reports_starts = True
+    again.pause()
+    again.cleared()
+    assert utterance.resumed_at == utterance.received

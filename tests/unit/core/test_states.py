@@ -6,12 +6,14 @@ import pytest
 
 from liveavatar_gateway.core.states import (
     INPUT_TRANSITIONS,
+    PAUSE_TRANSITIONS,
     PLAYBACK_TRANSITIONS,
     SEND_TRANSITIONS,
     SESSION_TRANSITIONS,
     EndReason,
     IllegalTransition,
     InputState,
+    PauseState,
     PlaybackState,
     SendState,
     SessionState,
@@ -52,17 +54,31 @@ _SEND_ALLOWED = {
 _PLAYBACK_ALLOWED = {
     (PlaybackState.PENDING, PlaybackState.ACCEPTED),
     (PlaybackState.PENDING, PlaybackState.PLAYING),
+    (PlaybackState.PENDING, PlaybackState.PLAYED),
     (PlaybackState.PENDING, PlaybackState.UNPLAYED),
     (PlaybackState.ACCEPTED, PlaybackState.PENDING),
     (PlaybackState.ACCEPTED, PlaybackState.PLAYING),
+    (PlaybackState.ACCEPTED, PlaybackState.PLAYED),
     (PlaybackState.ACCEPTED, PlaybackState.UNPLAYED),
+    (PlaybackState.PLAYING, PlaybackState.PENDING),
     (PlaybackState.PLAYING, PlaybackState.PLAYED),
+}
+_PAUSE_ALLOWED = {
+    (PauseState.RUNNING, PauseState.PAUSING),
+    (PauseState.RUNNING, PauseState.PAUSED),
+    (PauseState.PAUSING, PauseState.PAUSED),
+    (PauseState.PAUSING, PauseState.CONTINUING),
+    (PauseState.PAUSING, PauseState.RUNNING),
+    (PauseState.PAUSED, PauseState.RUNNING),
+    (PauseState.CONTINUING, PauseState.RUNNING),
+    (PauseState.CONTINUING, PauseState.PAUSING),
 }
 _TABLES = [
     (SESSION_TRANSITIONS, SessionState, _ALLOWED),
     (INPUT_TRANSITIONS, InputState, _INPUT_ALLOWED),
     (SEND_TRANSITIONS, SendState, _SEND_ALLOWED),
     (PLAYBACK_TRANSITIONS, PlaybackState, _PLAYBACK_ALLOWED),
+    (PAUSE_TRANSITIONS, PauseState, _PAUSE_ALLOWED),
 ]
 _ALL = [
     (table, allowed, *pair) for table, states, allowed in _TABLES for pair in itertools.product(states, states)

@@ -186,6 +186,19 @@ async def test_viewers_are_named_and_removed_in_a_room_of_the_callers_own_alone(
         await service.RemoveViewer(p.RemoveViewerRequest(session_id=own.id), Context())
 
 
+async def test_a_silent_session_is_paused_and_continues(service):
+    created = await service.CreateSession(p.CreateSessionRequest(spec=SPEC), Context())
+    session_id = created.session.id
+    paused = await service.PauseSession(p.PauseSessionRequest(session_id=session_id), Context())
+    assert (paused.result.paused, paused.result.utterance_id) == (True, "")
+    found = await service.GetSession(p.GetSessionRequest(session_id=session_id), Context())
+    assert found.session.paused
+    for was_paused in (True, False):
+        request = p.ContinueSessionRequest(session_id=session_id)
+        continued = await service.ContinueSession(request, Context())
+        assert continued.result.was_paused is was_paused
+
+
 async def test_the_server_tells_its_limits(service):
     info = await service.GetServerInfo(p.GetServerInfoRequest(), Context())
     assert (info.permit_count, info.used_permit_count, info.waiting_count) == (9, 2, 1)

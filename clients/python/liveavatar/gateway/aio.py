@@ -16,8 +16,11 @@ from liveavatar.gateway.credentials import Credentials, TokenSource
 from liveavatar.gateway.listener import AsyncListener
 from liveavatar.gateway.model import (
     Avatar,
+    Continuation,
     CreatedSession,
     Interruption,
+    Pause,
+    PauseTimeoutAction,
     Reservation,
     RoomAccess,
     ServerInfo,
@@ -27,6 +30,7 @@ from liveavatar.gateway.model import (
     ViewerAccess,
     as_timedelta,
     duration_to_proto,
+    pause_to_proto,
     state_to_proto,
 )
 from liveavatar.gateway.options import SessionKeywords, SessionOptions, session_options
@@ -343,6 +347,39 @@ class AsyncClient:
         """
         request = pb.RemoveViewerRequest(session_id=session_id, identity=identity)
         await self._runtime.call(lambda stub, options: stub.RemoveViewer(request, **options), self._timeout_s)
+
+    async def pause_session(
+        self,
+        session_id: str,
+        utterance_id: str = "",
+        *,
+        limit: float | timedelta | None = None,
+        at_timeout: PauseTimeoutAction | str = PauseTimeoutAction.CONTINUE,
+    ) -> Pause:
+        """Pause speech from any process; for the arguments see `AsyncSession.pause`.
+
+        Raises:
+            SessionNotFound: no such session.
+            UtteranceNotFound: the session never had that utterance.
+        """
+        pause = pause_to_proto(utterance_id, limit, at_timeout)
+        request = pb.PauseSessionRequest(session_id=session_id, pause=pause)
+        response = await self._runtime.call(
+            lambda stub, options: stub.PauseSession(request, **options), self._timeout_s, once=True
+        )
+        return Pause.from_proto(response.result)
+
+    async def continue_session(self, session_id: str) -> Continuation:
+        """Continue paused speech from any process; see `AsyncSession.continue_speech`.
+
+        Raises:
+            SessionNotFound: no such session.
+        """
+        request = pb.ContinueSessionRequest(session_id=session_id)
+        response = await self._runtime.call(
+            lambda stub, options: stub.ContinueSession(request, **options), self._timeout_s, once=True
+        )
+        return Continuation.from_proto(response.result)
 
     def watch(
         self,

@@ -24,8 +24,11 @@ from liveavatar.gateway.events import Event
 from liveavatar.gateway.model import (
     AudioLimits,
     Avatar,
+    Continuation,
     CreatedSession,
     Interruption,
+    Pause,
+    PauseTimeoutAction,
     Pose,
     Reservation,
     RoomAccess,
@@ -199,6 +202,22 @@ class Client:
             SessionNotFound: no such session.
         """
         return self._portal.call(self._client.end_session(session_id), bound_s=self._timeout_s)
+
+    def pause_session(
+        self,
+        session_id: str,
+        utterance_id: str = "",
+        *,
+        limit: float | timedelta | None = None,
+        at_timeout: PauseTimeoutAction | str = PauseTimeoutAction.CONTINUE,
+    ) -> Pause:
+        """Pause speech from any process; see `AsyncClient.pause_session`."""
+        pausing = self._client.pause_session(session_id, utterance_id, limit=limit, at_timeout=at_timeout)
+        return self._portal.call(pausing, bound_s=self._timeout_s)
+
+    def continue_session(self, session_id: str) -> Continuation:
+        """Continue paused speech from any process; see `AsyncClient.continue_session`."""
+        return self._portal.call(self._client.continue_session(session_id), bound_s=self._timeout_s)
 
     def interrupt_session(self, session_id: str, utterance_id: str = "") -> Interruption:
         """Interrupt speech from any process; see `AsyncClient.interrupt_session`.
@@ -458,6 +477,21 @@ class Session:
             UtteranceNotFound: the session never had this utterance.
         """
         return self._portal.call(self._session.interrupt(utterance_id), timeout)
+
+    def pause(
+        self,
+        utterance_id: str = "",
+        *,
+        limit: float | timedelta | None = None,
+        at_timeout: PauseTimeoutAction | str = PauseTimeoutAction.CONTINUE,
+        timeout: float | None = None,
+    ) -> Pause:
+        """Silence the avatar and keep the audio that was not heard; see `AsyncSession.pause`."""
+        return self._portal.call(self._session.pause(utterance_id, limit=limit, at_timeout=at_timeout), timeout)
+
+    def continue_speech(self, timeout: float | None = None) -> Continuation:
+        """Continue after a pause; see `AsyncSession.continue_speech`."""
+        return self._portal.call(self._session.continue_speech(), timeout)
 
     def start_listening(self, timeout: float | None = None) -> None:
         """Change to the listening pose; while the avatar talks, at the end of its speech."""

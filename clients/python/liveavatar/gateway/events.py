@@ -88,6 +88,41 @@ class UtteranceEndedEvent(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechPausedEvent(SessionEvent):
+    """Pause of speech: the avatar is silent."""
+
+    utterance_id: str
+    """Utterance that is paused; empty when none was being spoken."""
+    played: timedelta
+    """Audio of the utterance that was heard."""
+
+
+class ContinueCause(enum.StrEnum):
+    """Cause of the end of a pause."""
+
+    COMMAND = "command"
+    """`continue_speech` or `continue_session`."""
+    TIMEOUT = "timeout"
+    """The timeout of the pause."""
+    INTERRUPT = "interrupt"
+    """An interrupt of the paused utterance."""
+    UNKNOWN = "unknown"
+    """Cause of a newer gateway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechContinuedEvent(SessionEvent):
+    """End of a pause of speech."""
+
+    utterance_id: str
+    """Utterance that was paused; empty when none was being spoken."""
+    repeated: timedelta
+    """Length of the step back to the last silence: audio that is heard a second time."""
+    cause: ContinueCause
+    """Cause of the end; compares equal to "command", "timeout" or "interrupt"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionExpiringEvent(SessionEvent):
     """Warning that the session's duration limit is near, or the end of a session that nobody uses."""
 
@@ -226,6 +261,8 @@ Event = (
     | UtteranceStartedEvent
     | UtteranceUnderrunEvent
     | UtteranceEndedEvent
+    | SpeechPausedEvent
+    | SpeechContinuedEvent
     | SessionExpiringEvent
     | SessionExpiryCancelledEvent
     | UpstreamNoticeEvent
@@ -239,6 +276,13 @@ Event = (
     | UnknownEvent
 )
 """Union of all events; type checkers check that a `match` over it is exhaustive."""
+
+
+_CAUSES = {
+    session_service_pb2.CONTINUE_CAUSE_COMMAND: ContinueCause.COMMAND,
+    session_service_pb2.CONTINUE_CAUSE_TIMEOUT: ContinueCause.TIMEOUT,
+    session_service_pb2.CONTINUE_CAUSE_INTERRUPT: ContinueCause.INTERRUPT,
+}
 
 
 def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noqa: C901, PLR0911, PLR0912  one per kind
@@ -276,6 +320,21 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
         case "utterance_ended":
             return UtteranceEndedEvent(
                 sequence=sequence, time=time, outcome=Outcome.from_proto(message.utterance_ended)
+            )
+        case "speech_paused":
+            return SpeechPausedEvent(
+                sequence=sequence,
+                time=time,
+                utterance_id=message.speech_paused.utterance_id,
+                played=message.speech_paused.played.ToTimedelta(),
+            )
+        case "speech_continued":
+            return SpeechContinuedEvent(
+                sequence=sequence,
+                time=time,
+                utterance_id=message.speech_continued.utterance_id,
+                repeated=message.speech_continued.repeated.ToTimedelta(),
+                cause=_CAUSES.get(message.speech_continued.cause, ContinueCause.UNKNOWN),
             )
         case "expiring":
             return SessionExpiringEvent(

@@ -134,6 +134,8 @@ class Outcome:
     """Reason of a failure: a `GatewayError`, or the exception of the audio's iterator. None otherwise."""
     inferred: bool = False
     """True when LiveAvatar sent no event and the gateway inferred the end from its own clock."""
+    repeated: timedelta = timedelta()
+    """Audio that was heard a second time after pauses; not part of `played`."""
 
     @classmethod
     def from_proto(cls, message: audio_service_pb2.AudioEnded | session_service_pb2.UtteranceEnded) -> Self:
@@ -145,6 +147,7 @@ class Outcome:
             played=message.played.ToTimedelta(),
             error=error_from_proto(message.error) if kind is OutcomeKind.FAILED else None,
             inferred=message.inferred,
+            repeated=message.repeated.ToTimedelta(),
         )
 
 
@@ -155,7 +158,7 @@ class Progress:
     received_bytes: int = 0
     """Bytes that the gateway has received, in the caller's format."""
     confirmed_bytes: int = 0
-    """Bytes that LiveAvatar has acknowledged, in the caller's format."""
+    """Bytes that are not needed again, in the caller's format: acknowledged, and heard more than a second ago."""
     played: timedelta = timedelta()
     """Audio that was heard."""
     underrun_count: int = 0
@@ -178,6 +181,69 @@ class Interruption:
     def from_proto(cls, message: session_service_pb2.InterruptResult) -> Self:
         """Convert the gateway's answer."""
         return cls(interrupted=tuple(Outcome.from_proto(ended) for ended in message.interrupted))
+
+
+class PauseTimeoutAction(enum.StrEnum):
+    """Action at the timeout of a pause."""
+
+    CONTINUE = "continue"
+    """Continue as `continue_speech` does."""
+    INTERRUPT = "interrupt"
+    """Interrupt the paused utterance and all behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Result of a pause."""
+
+    utterance_id: str
+    """Utterance that is paused; empty when none was being spoken, or when the pause had no effect."""
+    played: timedelta
+    """Audio of the utterance that was heard."""
+    paused: bool
+    """True when speech is paused; False when the named utterance was not spoken, or an interrupt came first."""
+
+    @classmethod
+    def from_proto(cls, message: session_service_pb2.PauseResult) -> Self:
+        """Convert the gateway's answer."""
+        return cls(utterance_id=message.utterance_id, played=message.played.ToTimedelta(), paused=message.paused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """Result of `continue_speech`."""
+
+    utterance_id: str
+    """Utterance that continues; empty when none was paused."""
+    repeated: timedelta
+    """Length of the step back to the last silence: audio that is heard a second time."""
+    was_paused: bool
+    """True when speech was paused."""
+
+    @classmethod
+    def from_proto(cls, message: session_service_pb2.ContinueResult) -> Self:
+        """Convert the gateway's answer."""
+        return cls(
+            utterance_id=message.utterance_id,
+            repeated=message.repeated.ToTimedelta(),
+            was_paused=message.was_paused,
+        )
+
+
+def pause_to_proto(
+    utterance_id: str, limit: float | timedelta | None, at_timeout: PauseTimeoutAction | str
+) -> session_service_pb2.Pause:
+    """Return the gateway's message for a pause.
+
+    Raises:
+        ValueError: `at_timeout` is no action.
+    """
+    pause = session_service_pb2.Pause(
+        utterance_id=utterance_id, at_timeout=_TIMEOUT_ACTIONS[PauseTimeoutAction(at_timeout)]
+    )
+    if limit is not None:
+        pause.timeout.FromTimedelta(limit if isinstance(limit, timedelta) else timedelta(seconds=limit))
+    return pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +367,8 @@ class Usage:
     """Number of reconnections to the avatar."""
     rotation_count: int = 0
     """Number of avatars that were replaced before their limit."""
+    repeated_duration: timedelta = timedelta()
+    """Speech that was heard a second time after pauses; not part of `played_duration`."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.Usage) -> Self:
@@ -315,6 +383,7 @@ class Usage:
             interruption_count=message.interruption_count,
             reconnect_count=message.reconnect_count,
             rotation_count=message.rotation_count,
+            repeated_duration=message.repeated_duration.ToTimedelta(),
         )
 
 
@@ -356,6 +425,8 @@ class SessionRecord:
     """Usage so far."""
     tenant: str
     """Tenant of the session; empty where callers need no credential."""
+    paused: bool = False
+    """True while speech is paused."""
 
     @classmethod
     def from_proto(cls, message: session_pb2.Session) -> Self:
@@ -378,6 +449,7 @@ class SessionRecord:
             upstream_reason=message.upstream_reason,
             usage=Usage.from_proto(message.usage),
             tenant=message.tenant,
+            paused=message.paused,
         )
 
 
@@ -502,6 +574,10 @@ _OUTCOMES: Mapping[int, OutcomeKind] = {
     audio_pb2.UTTERANCE_OUTCOME_COMPLETED: OutcomeKind.PLAYED,
     audio_pb2.UTTERANCE_OUTCOME_INTERRUPTED: OutcomeKind.INTERRUPTED,
     audio_pb2.UTTERANCE_OUTCOME_FAILED: OutcomeKind.FAILED,
+}
+_TIMEOUT_ACTIONS: Mapping[PauseTimeoutAction, "session_service_pb2.PauseTimeoutAction.ValueType"] = {
+    PauseTimeoutAction.CONTINUE: session_service_pb2.PAUSE_TIMEOUT_ACTION_CONTINUE,
+    PauseTimeoutAction.INTERRUPT: session_service_pb2.PAUSE_TIMEOUT_ACTION_INTERRUPT,
 }
 _STATES: Mapping[int, SessionState] = {
     session_pb2.SessionState.Value(f"SESSION_STATE_{state.name}"): state for state in SessionState

@@ -25,7 +25,18 @@ from liveavatar.gateway.errors import (
 from liveavatar.gateway.events import Event
 from liveavatar.gateway.interrupt import interrupt_speech
 from liveavatar.gateway.listener import AsyncListener
-from liveavatar.gateway.model import AudioLimits, Interruption, Pose, RoomAccess, SessionRecord, SessionState
+from liveavatar.gateway.model import (
+    AudioLimits,
+    Continuation,
+    Interruption,
+    Pause,
+    PauseTimeoutAction,
+    Pose,
+    RoomAccess,
+    SessionRecord,
+    SessionState,
+    pause_to_proto,
+)
 from liveavatar.gateway.root import RootTask
 from liveavatar.gateway.runtime import ClientRuntime
 from liveavatar.gateway.source import Audio, source_of
@@ -258,6 +269,43 @@ class AsyncSession:
         """
         self._require_alive()
         return await interrupt_speech(self._speech, self._send_interrupt, self._condition, utterance_id)
+
+    async def pause(
+        self,
+        utterance_id: str = "",
+        *,
+        limit: float | timedelta | None = None,
+        at_timeout: PauseTimeoutAction | str = PauseTimeoutAction.CONTINUE,
+    ) -> Pause:
+        """Silence the avatar and keep the audio that was not heard, until `continue_speech` or an interrupt.
+
+        Utterances may be given to `say` meanwhile; they are spoken after the pause. A second pause only replaces
+        the limit of the first.
+
+        Args:
+            utterance_id: Pause only while this utterance is spoken; otherwise the pause has no effect. Default:
+                whatever is spoken; while nothing is, the session is paused all the same.
+            limit: Longest pause, 0.1 s to 10 min. Default: none.
+            at_timeout: Action at the limit: "continue" or "interrupt".
+
+        Raises:
+            GatewayError: the limit is out of its range, or the session is over.
+            UtteranceNotFound: the session never had this utterance.
+            ValueError: `at_timeout` is no action.
+        """
+        command = pb.SessionCommand(pause=pause_to_proto(utterance_id, limit, at_timeout))
+        return Pause.from_proto((await self._command(command)).pause)
+
+    async def continue_speech(self) -> Continuation:
+        """Continue after a pause, from what was heard or from the last silence within a second before.
+
+        Without a pause this has no effect, and `was_paused` of the result is False.
+
+        Raises:
+            GatewayError: the session is over.
+        """
+        command = pb.SessionCommand(continue_speech=pb.ContinueSpeech())
+        return Continuation.from_proto((await self._command(command)).continue_speech)
 
     async def start_listening(self) -> None:
         """Change to the listening pose; while the avatar talks, at the end of its speech.

@@ -36,8 +36,13 @@ class Delivery:
 
     __slots__ = ("_count", "again", "confirmed", "confirmed_number", "unconfirmed")
 
-    def __init__(self) -> None:
-        self.confirmed = 0
+    def __init__(self, at: int = 0) -> None:
+        """Begin without packets.
+
+        Args:
+            at: Position of the first packet in the utterance, bytes of the caller's format.
+        """
+        self.confirmed = at
         """Position up to which LiveAvatar is known to have the utterance, bytes of the caller's format."""
         self.confirmed_number = 0
         """Number of the latest confirmed packet."""

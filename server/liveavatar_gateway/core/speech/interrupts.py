@@ -25,6 +25,8 @@ class PendingInterrupt:
     """Time at which the command was sent on the current socket; None while it is to be sent."""
     was_sent: bool = False
     """True once the command was sent on any socket: then LiveAvatar may have carried it out."""
+    is_pause: bool = False
+    """True for a pause, which keeps the utterance that is playing."""
 
     @property
     def is_void(self) -> bool:
@@ -60,11 +62,11 @@ class Interrupts:
             UtteranceNotFound: The session never had this utterance.
         """
         targets = self._queue.meant_by(utterance_id)
-        self._call_count += 1
-        interrupt_id = self._call_count
+        interrupt_id = self.next_call_id()
         if self.pending is not None:
             # The pending command drops all audio upstream, and no audio is sent before that: a second one is
             # useless.
+            self._join(self.pending, targets)
             ended = self._end([one for one in targets if one not in self.pending.targets])
             answer = Answer(interrupt_id, ended)
             if len(ended) == len(targets):
@@ -78,6 +80,19 @@ class Interrupts:
         else:
             self._queue.reports.append(Answer(interrupt_id, self._end(targets)))
         return interrupt_id
+
+    def next_call_id(self) -> int:
+        """Return the id of a call of a caller, to match its answer."""
+        self._call_count += 1
+        return self._call_count
+
+    def _join(self, pending: PendingInterrupt, targets: list[Utterance]) -> None:
+        """Make utterances that are playing, which a pause is about to keep, end with the pending command."""
+        for utterance in targets:
+            if utterance.started and utterance not in pending.targets:
+                self._queue.totals.dropped_bytes += utterance.interrupt()
+                pending.targets.append(utterance)
+        self._queue.share_credit()
 
     def _start(self, targets: list[Utterance], last: Utterance, interrupt_id: int) -> None:
         """Interrupt all utterances that LiveAvatar has up to the last target, since it drops their audio too."""
@@ -97,6 +112,11 @@ class Interrupts:
     def restart_speech(self) -> None:
         """Interrupt all speech upstream and send it again, without a caller to answer."""
         self.pending = PendingInterrupt(self._queue.new_id(), [], [])
+
+    def pause(self) -> None:
+        """Interrupt all speech upstream, to send it again after a pause; shares the command of a pending one."""
+        if self.pending is None:
+            self.pending = PendingInterrupt(self._queue.new_id(), [], [], is_pause=True)
 
     def restore(self) -> None:
         """Repeat an interrupt that was pending when the previous process was lost.
@@ -182,6 +202,12 @@ class Interrupts:
         self.finish(now_s)
         return True
 
+    def on_interrupted(self, refs: Refs, now_s: float) -> None:
+        """Handle the interruption of an utterance, which proves that the pending interrupt was carried out."""
+        pending = self.pending
+        if pending is not None and pending.sent_at_s is not None and not self._queue.is_over(refs):
+            self.finish(now_s)
+
     def on_silent(self, now_s: float) -> bool:
         """Handle the end of talking; return True when it proves that the pending interrupt was carried out."""
         if self.pending is None or self.pending.sent_at_s is None:
@@ -202,7 +228,7 @@ class Interrupts:
         if pending is None:
             return
         queue = self._queue
-        for utterance in pending.targets:
+        for utterance in [*queue.active] if pending.is_pause else pending.targets:
             queue.infer_start(utterance, now_s)
             utterance.position_s(queue.clock, now_s)
         queue.clock.cut(now_s)

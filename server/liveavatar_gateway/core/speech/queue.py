@@ -13,7 +13,7 @@ from liveavatar_gateway.core.errors import (
 )
 from liveavatar_gateway.core.events import SessionEvent, UtteranceEnded, UtteranceStarted
 from liveavatar_gateway.core.messages import Refs
-from liveavatar_gateway.core.outputs import Answer
+from liveavatar_gateway.core.outputs import SpeechAnswer
 from liveavatar_gateway.core.snapshot import SessionSnapshot, UtteranceSnapshot
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.correlation import Correlator, forget_oldest
@@ -40,6 +40,8 @@ class SpeechTotals:
     """Seconds of ended utterances that were played."""
     interruption_count: int = 0
     """Interrupts that ended an utterance."""
+    repeated_s: float = 0.0
+    """Seconds of ended utterances that were heard a second time after pauses."""
 
 
 class UtteranceQueue:
@@ -52,7 +54,7 @@ class UtteranceQueue:
 
     def __init__(self, config: SpeechConfig, new_id: Callable[[], str]) -> None:
         self.active: list[Utterance] = []
-        self.reports: list[SessionEvent | Answer] = []
+        self.reports: list[SessionEvent | SpeechAnswer] = []
         """Events and answers, for the owner to empty."""
         self.totals = SpeechTotals()
         self.clock = PlayoutClock(start_delay_s=config.start_delay_s)
@@ -176,16 +178,22 @@ class UtteranceQueue:
             self._head, self.head_since_s = head, now_s
 
     def start(self, utterance: Utterance, now_s: float, *, inferred: bool = False) -> None:
-        """Start an utterance, if it has not started; `inferred` when LiveAvatar did not report the start."""
+        """Start an utterance, if it is not playing; `inferred` when LiveAvatar did not report the start.
+
+        The start is reported once, and not again when the utterance continues after a pause.
+        """
         if utterance.started:
             return
         # LiveAvatar plays in order, so all earlier utterances have ended without a report.
         for earlier in self.active[: self.active.index(utterance)]:
             self.end(earlier, Outcome.COMPLETED, earlier.sent_s, inferred=True)
-        utterance.start(end_due_at_s=now_s + utterance.sent_s + self._config.ended_grace_s)
+        is_first = not utterance.was_heard
+        part_s = utterance.sent_s - utterance.resumed_s
+        utterance.start(end_due_at_s=now_s + part_s + self._config.ended_grace_s)
         if not inferred:
-            self.clock.confirm(utterance.start_s, now_s)
-        self.reports.append(UtteranceStarted(utterance.id, inferred))
+            self.clock.confirm(utterance.resumed_start_s, now_s)
+        if is_first:
+            self.reports.append(UtteranceStarted(utterance.id, inferred))
 
     def infer_start(self, utterance: Utterance, now_s: float) -> None:
         """Infer the start of an utterance that should be playing, where LiveAvatar reports no starts."""
@@ -196,7 +204,7 @@ class UtteranceQueue:
         if not all(earlier.end_sent for earlier in self.active[: self.active.index(utterance)]):
             # An earlier utterance is incomplete: the process that had the rest of its audio was lost.
             return
-        if self.clock.heard_s(now_s) > utterance.start_s:
+        if self.clock.heard_s(now_s) > utterance.resumed_start_s:
             self.start(utterance, now_s, inferred=True)
 
     def end(
@@ -207,6 +215,7 @@ class UtteranceQueue:
             outcome = Outcome.FAILED
         self.totals.dropped_bytes += utterance.finish(outcome, played_s, inferred=inferred)
         self.totals.played_s += utterance.played_s
+        self.totals.repeated_s += utterance.repeated_s
         self.active.remove(utterance)
         self._head = None
         if not self.active:
@@ -218,6 +227,7 @@ class UtteranceQueue:
             utterance.failure,
             inferred,
             utterance.dropped_tail_bytes,
+            utterance.repeated_s,
         )
         self._ended[utterance.id] = ended
         forget_oldest(self._ended, self._config.remembered_utterances)
@@ -233,10 +243,15 @@ class UtteranceQueue:
             self.end(one, Outcome.COMPLETED, one.sent_s)
 
     def rewind(self) -> None:
-        """Make all utterances upstream, which LiveAvatar dropped, wait again from the beginning under new ids."""
+        """Make all utterances upstream, which LiveAvatar dropped, wait again under new ids.
+
+        One that was playing continues near the position that was heard, the others from their beginning.
+        """
         self.resent_s = 0.0
-        for utterance in self.active:
-            if utterance.is_upstream:
+        for utterance in list(self.active):
+            if utterance.is_heard():
+                self.end(utterance, Outcome.COMPLETED, utterance.sent_s)
+            elif utterance.is_upstream:
                 self._correlator.remember_ended(utterance.upstream_id)
                 utterance.rewind(self.new_id())
         self.share_credit()
@@ -259,6 +274,7 @@ class UtteranceQueue:
         self.totals.played_s = snapshot.played_s
         self.totals.utterance_count = snapshot.utterance_count
         self.totals.interruption_count = snapshot.interruption_count
+        self.totals.repeated_s = snapshot.repeated_s
         self._ended.update((ended.utterance_id, ended) for ended in snapshot.ended_utterances)
         for one in snapshot.utterances:
             self.active.append(self._restored(one, now_s))
@@ -266,6 +282,18 @@ class UtteranceQueue:
 
     def _restored(self, snapshot: UtteranceSnapshot, now_s: float) -> Utterance:
         utterance = self._utterance(snapshot.id, snapshot.upstream_id, snapshot.audio_input)
+        if snapshot.waits:
+            # LiveAvatar may still report about audio that it had under the former id.
+            self._correlator.remember_ended(snapshot.upstream_id)
+            utterance.upstream_id = self.new_id()
+            utterance.restore_paused(
+                snapshot.taken_bytes,
+                now_s,
+                played_s=snapshot.played_s,
+                repeated_s=snapshot.repeated_s,
+                was_heard=snapshot.started,
+            )
+            return utterance
         utterance.restore(
             snapshot.taken_bytes,
             snapshot.sent_s,

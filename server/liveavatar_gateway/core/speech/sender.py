@@ -6,6 +6,7 @@ from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.delivery import Sending
 from liveavatar_gateway.core.speech.handover import Handover, SendGate
 from liveavatar_gateway.core.speech.interrupts import Interrupts, PendingInterrupt
+from liveavatar_gateway.core.speech.pauses import Pauses
 from liveavatar_gateway.core.speech.queue import UtteranceQueue
 from liveavatar_gateway.core.speech.utterance import Utterance
 from liveavatar_gateway.core.states import Outcome
@@ -17,7 +18,7 @@ class Sender:
     """Maker of commands from the queue.
 
     Invariant: bytes of an utterance are sent once and in order, after those of the utterance before it. After a
-    loss, unconfirmed audio is sent first. No audio is sent while an interrupt is pending.
+    loss, unconfirmed audio is sent first. No audio is sent while an interrupt is pending or speech is paused.
     """
 
     def __init__(
@@ -27,6 +28,8 @@ class Sender:
         acks: AckTracker,
         interrupts: Interrupts,
         handover: Handover,
+        *,
+        pauses: Pauses,
     ) -> None:
         self.deadline_s: float | None = None
         """Time of the next call of `next_command` if no input comes before."""
@@ -40,6 +43,7 @@ class Sender:
         self._queue = queue
         self._acks = acks
         self._interrupts = interrupts
+        self._pauses = pauses
         self._handover = handover
 
     def next_command(self, now_s: float) -> Command | None:
@@ -51,7 +55,7 @@ class Sender:
             self._interrupts.drop_void()
         if self._interrupts.pending is not None:
             return self._interrupt(self._interrupts.pending, now_s)
-        if not self._queue.enabled:
+        if not self._queue.enabled or self._pauses.is_paused:
             return None
         if self._handover.gate is SendGate.ALL:
             return self._end_for_handover() or self._probe(now_s)
@@ -169,6 +173,8 @@ class Sender:
                 return speak
 
     def _take(self, utterance: Utterance, size: int, now_s: float) -> Speak | None:
+        # The audio that was heard more than a second ago is released.
+        utterance.position_s(self._queue.clock, now_s)
         pcm = utterance.take_packet(size, self._sending(now_s))
         self._queue.share_credit()
         return self._speak_packet(utterance, pcm, now_s) if pcm else None

@@ -10,11 +10,13 @@ from liveavatar_gateway.core.speech.acks import AckTracker
 from liveavatar_gateway.core.speech.config import SpeechConfig
 from liveavatar_gateway.core.speech.handover import Handover, SendGate
 from liveavatar_gateway.core.speech.interrupts import Interrupts
+from liveavatar_gateway.core.speech.pauses import Pauses, PauseTimeout
 from liveavatar_gateway.core.speech.playback import PlaybackTracker
 from liveavatar_gateway.core.speech.queue import UtteranceQueue
 from liveavatar_gateway.core.speech.sender import Sender
 from liveavatar_gateway.core.speech.underruns import Underruns
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
+from liveavatar_gateway.core.states import ContinueCause, TimeoutAction
 
 
 class Speech:
@@ -25,6 +27,7 @@ class Speech:
     - `queue.UtteranceQueue`: the utterances, their starts and ends, the playout clock, credit and totals;
     - `acks.AckTracker`: confirmation of sent commands;
     - `interrupts.Interrupts`: the pending interrupt;
+    - `pauses.Pauses`: the pause of speech;
     - `handover.Handover`: the audio that the outgoing avatar is still sent;
     - `playback.PlaybackTracker`: starts and ends of playback, reported by LiveAvatar or inferred from time;
     - `underruns.Underruns`: sources that send too little;
@@ -43,10 +46,11 @@ class Speech:
         self._queue = queue = UtteranceQueue(config, new_id)
         self._acks = AckTracker(config, queue)
         self._interrupts = Interrupts(queue, self._acks, timeout_s=config.interrupt_timeout_s)
+        self.pauses = Pauses(queue, self._interrupts)
         self.handover = Handover(queue, self._interrupts, grace_s=config.handover_grace_s)
         self._playback = PlaybackTracker(config, queue, self._acks, self._interrupts, self.handover)
         self._underruns = Underruns(queue, self._interrupts)
-        self._sender = Sender(config, queue, self._acks, self._interrupts, self.handover)
+        self._sender = Sender(config, queue, self._acks, self._interrupts, self.handover, pauses=self.pauses)
         self.active = queue.active
         self.clock = queue.clock
         self.totals = queue.totals
@@ -65,8 +69,12 @@ class Speech:
 
     @property
     def is_pending(self) -> bool:
-        """True while audio waits to be sent, or an utterance that gets no more audio waits for its end."""
-        return any(utterance.sealed or utterance.buffered for utterance in self.active)
+        """True while audio waits to be sent, or an utterance that gets no more audio waits for its end.
+
+        Speech that is paused counts as not pending: a pause is an activity when it begins, and keeps no session
+        that nobody uses.
+        """
+        return not self.pauses.is_paused and any(one.sealed or one.buffered for one in self.active)
 
     @property
     def dry_at_s(self) -> float:
@@ -142,7 +150,23 @@ class Speech:
         Raises:
             UtteranceNotFound: The session never had this utterance.
         """
-        return self._interrupts.interrupt(utterance_id)
+        ends_pause = self.pauses.is_ended_by(utterance_id)
+        interrupt_id = self._interrupts.interrupt(utterance_id)
+        if ends_pause:
+            self.pauses.end()
+        return interrupt_id
+
+    def pause(self, utterance_id: str, timeout: PauseTimeout, now_s: float) -> int:
+        """Pause speech; return the id of the `PauseAnswer` that follows. See `Pauses.pause`.
+
+        Raises:
+            UtteranceNotFound: The session never had this utterance.
+        """
+        return self.pauses.pause(utterance_id, timeout, now_s)
+
+    def continue_speech(self) -> int:
+        """Continue speech after a pause; return the id of the `ContinueAnswer` that follows."""
+        return self.pauses.continue_speech()
 
     def find(self, upstream_id: str) -> Utterance | None:
         """Return the active utterance with an upstream id, if any."""
@@ -155,6 +179,15 @@ class Speech:
     def confirmed_bytes(self, utterance: Utterance) -> int:
         """Return how many bytes LiveAvatar has of an utterance: all sent ones where it never confirms anything."""
         return self._acks.confirmed_bytes(utterance)
+
+    def discardable_bytes(self, utterance: Utterance) -> int:
+        """Return how many bytes of an utterance its caller may discard.
+
+        LiveAvatar has them, and no pause can make them needed again. After the loss of this process, the caller
+        alone has the audio that was not heard.
+        """
+        confirmed = self.confirmed_bytes(utterance)
+        return confirmed if utterance.outcome is not None else min(confirmed, utterance.needed_from())
 
     def note_readiness_probe(self, command_id: str) -> None:
         """Await the answer to an interrupt that only probes readiness and ends nothing."""
@@ -196,7 +229,7 @@ class Speech:
 
     def on_interrupted(self, refs: Refs, now_s: float) -> None:
         """Handle LiveAvatar's report that an utterance was interrupted."""
-        self._interrupts.on_stopped(refs, now_s)
+        self._interrupts.on_interrupted(refs, now_s)
 
     # --- time and commands
 
@@ -214,6 +247,12 @@ class Speech:
     def tick(self, now_s: float, *, is_stuck: bool = False) -> None:
         """Infer overdue reports, unless LiveAvatar's end of the socket stands still."""
         self._interrupts.tick(now_s)
+        self.pauses.settle()
+        match self.pauses.tick(now_s):
+            case TimeoutAction.CONTINUE:
+                self.pauses.continue_speech(ContinueCause.TIMEOUT)
+            case TimeoutAction.INTERRUPT:
+                self.interrupt("")
         # Nothing is inferred while an interrupt is pending: it decides which audio was played and is sent again.
         if self._interrupts.pending is None and self.active:
             self._playback.tick(now_s, is_stuck=is_stuck)
@@ -224,7 +263,7 @@ class Speech:
         command = self._sender.next_command(now_s)
         deadline_s = self._sender.deadline_s
         playback_s = None if self._interrupts.pending is not None else self._playback.deadline_s
-        due = (deadline_s, playback_s, self._underruns.deadline_s)
+        due = (deadline_s, playback_s, self._underruns.deadline_s, self.pauses.deadline_s)
         self.deadline_s = min((at_s for at_s in due if at_s is not None), default=None)
         return command
 
@@ -259,6 +298,7 @@ class Speech:
         rest.
         """
         self._interrupts.finish(now_s)
+        self.pauses.settle()
         self._acks.forget_interrupt()
         self._acks.forget_ends()
         self.lose(now_s)
@@ -276,8 +316,11 @@ class Speech:
         """Continue the speech of a session that another process drove before; the queue must be empty."""
         self._queue.restore(snapshot, now_s)
         self._interrupts.restore()
+        if snapshot.pause is not None:
+            self.pauses.restore(snapshot.pause, now_s)
 
     def close(self, error: GatewayError, now_s: float) -> None:
-        """End all utterances with an error, and answer the pending interrupt, since the session ends."""
+        """End all utterances with an error, and answer interrupts and pauses, since the session ends."""
         self._interrupts.finish(now_s)
+        self.pauses.settle()
         self._queue.close(error, now_s)

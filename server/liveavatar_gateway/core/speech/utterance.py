@@ -4,6 +4,7 @@ from liveavatar_gateway.core.messages import BYTE_RATE
 from liveavatar_gateway.core.speech.delivery import Delivery, Sending
 from liveavatar_gateway.core.speech.playout import PlayoutClock
 from liveavatar_gateway.core.speech.scheduler import PacketScheduler
+from liveavatar_gateway.core.speech.silences import last_silence
 from liveavatar_gateway.core.speech.utterance_input import AudioInput, Converter, UtteranceInput
 from liveavatar_gateway.core.states import (
     PLAYBACK_TRANSITIONS,
@@ -17,6 +18,9 @@ from liveavatar_gateway.core.states import (
 )
 
 __all__ = ["AudioInput", "Converter", "Utterance"]
+
+STEP_BACK_S = 1.0
+"""Longest step back from the position that was heard to a silence, when a paused utterance continues."""
 
 # Reading a member of an enum class costs a call; these are read for each packet.
 _WAITING, _SENDING, _END_SENT, _COMMITTED = SendState
@@ -33,17 +37,22 @@ class Utterance(UtteranceInput):
     """
 
     __slots__ = (
+        "_heard_before_s",
+        "_needed_from",
         "_silent_at",
         "delivery",
         "dry_after_s",
         "end_sending",
         "first_sent_at_s",
+        "heard_s",
+        "held_at",
         "inferred",
         "interrupted",
         "outcome",
         "overdue_at_s",
         "playback_state",
         "played_s",
+        "resumed_at",
         "retried",
         "rewindable",
         "scheduler",
@@ -51,8 +60,10 @@ class Utterance(UtteranceInput):
         "sent_s",
         "start_may_be_lost",
         "start_s",
+        "step_back_s",
         "underrun_count",
         "upstream_id",
+        "was_heard",
     )
 
     def __init__(self, id: str, upstream_id: str, audio_input: AudioInput, scheduler: PacketScheduler) -> None:  # noqa: A002 - the attribute is public as `id`
@@ -83,12 +94,27 @@ class Utterance(UtteranceInput):
         """False for good when another process had the beginning of its audio."""
         self.retried = False
         """True once it was sent again because LiveAvatar accepted and did not play it; a rewind keeps this."""
+        self.was_heard = False
+        """True once its first sound was reported; a pause keeps this."""
+        self.held_at: int | None = None
+        """Position from which it continues after the pause that is on its way; None without one."""
         self._silent_at: int | None = None
 
+        self.resumed_at = 0
+        """Position of the audio that is sent first under the present upstream id, bytes; above 0 after a pause."""
+        self.step_back_s = 0.0
+        """Seconds between the position that was heard at the latest pause and `resumed_at`."""
         self.start_s = 0.0
-        """Position of its first sound on the session's playout clock."""
+        """Position of its beginning on the session's playout clock; moves at a pause."""
         self.sent_s = 0.0
+        """End of the audio that was sent, seconds from the beginning of the utterance."""
+        self.heard_s = 0.0
+        """Position that was heard last; behind `played_s` while audio is repeated after a pause."""
         self.played_s = 0.0
+        """Seconds that were heard, repeated audio counted once; never decreases."""
+        self._heard_before_s = 0.0
+        """Seconds that were heard under former upstream ids."""
+        self._needed_from = 0
         self.first_sent_at_s: float | None = None
         """Time of the first packet, or of the first packet sent again; None while `SendState.WAITING`."""
         self.end_sending: Sending | None = None
@@ -113,15 +139,37 @@ class Utterance(UtteranceInput):
             started: True when its start was reported.
             interrupted: True when an interrupt of the utterance was accepted.
         """
-        self.received = self.cut = self.delivery.confirmed = self.freed = taken_bytes
+        self._restore_input(taken_bytes, now_s)
         self.sent_s = sent_s
-        self.last_chunk_at_s = now_s
         self.rewindable = False
         self.interrupted = interrupted
         self.begin_sending(start_s, now_s)
         self.accept()
         if started:
             self.start()
+
+    def restore_paused(
+        self, at: int, now_s: float, *, played_s: float, repeated_s: float, was_heard: bool
+    ) -> None:
+        """Continue a paused utterance of another process, of which LiveAvatar has no audio left.
+
+        Args:
+            at: Position from which the utterance continues, bytes of the caller's format.
+            now_s: Monotonic time.
+            played_s: Seconds that were heard, repeated audio counted once.
+            repeated_s: Seconds that were heard a second time.
+            was_heard: True when its start was reported.
+        """
+        self._restore_input(at, now_s)
+        self.resumed_at = at
+        self.sent_s = self.heard_s = self.resumed_s
+        self.played_s = played_s
+        self._heard_before_s = played_s + repeated_s
+        self.was_heard = was_heard
+
+    def _restore_input(self, taken_bytes: int, now_s: float) -> None:
+        self.received = self.cut = self.delivery.confirmed = self.freed = self._retained_from = taken_bytes
+        self.last_chunk_at_s = now_s
         if taken_bytes:
             # The other process checked its first bytes for a container.
             self._move_input(InputState.OPEN)
@@ -156,7 +204,7 @@ class Utterance(UtteranceInput):
 
     @property
     def started(self) -> bool:
-        """True once its first sound was played."""
+        """True once the first sound under the present upstream id was played."""
         return self.playback_state is _PLAYING or self.playback_state is _PLAYED
 
     @property
@@ -181,6 +229,30 @@ class Utterance(UtteranceInput):
         """Bytes that were sent on the current socket, or that LiveAvatar is known to have."""
         return self.delivery.taken
 
+    @property
+    def resumed_s(self) -> float:
+        """Seconds of the utterance before the audio that is sent under the present upstream id."""
+        return self.resumed_at / self.audio_input.byte_rate
+
+    @property
+    def resumed_start_s(self) -> float:
+        """Position on the playout clock of the first sound under the present upstream id."""
+        return self.start_s + self.resumed_s
+
+    @property
+    def repeated_s(self) -> float:
+        """Seconds that were heard a second time, after pauses."""
+        return max(0.0, self._heard_before_s + self.heard_s - self.resumed_s - self.played_s)
+
+    def needed_from(self) -> int:
+        """Return the position of the first byte that a pause may make needed again; it never decreases.
+
+        The caller was perhaps told to discard the bytes before, and no later step back goes beyond it.
+        """
+        limit = min(self.cut, self._position_of(self.heard_s - STEP_BACK_S))
+        self._needed_from = max(self._needed_from, self._retained_from, limit)
+        return self._needed_from
+
     # --- sending
 
     def take_packet(self, size: int, sending: Sending) -> bytes:
@@ -188,14 +260,16 @@ class Utterance(UtteranceInput):
 
         A size of 0 returns the converter's tail alone. The packet is kept until it is confirmed.
         """
-        pcm = self._cut(size, retain=not self.started)
+        if self.started:
+            self._release(self.needed_from())
+        pcm = self._cut(size)
         if pcm:
             self.delivery.send(pcm, self._converted, sending)
         self.sent_s += len(pcm) / BYTE_RATE
         return pcm
 
     def begin_sending(self, start_s: float, now_s: float) -> None:
-        """Record that its first packet is sent.
+        """Record that the first packet under the present upstream id is sent.
 
         Args:
             start_s: Position of its first sound on the session's playout clock.
@@ -205,7 +279,7 @@ class Utterance(UtteranceInput):
             raise IllegalTransition(f"{self.send_state.name} begins again")
         self._move_send(_SENDING)
         self.first_sent_at_s = now_s
-        self.start_s = start_s
+        self.start_s = start_s - self.resumed_s
 
     def send_end(self, sending: Sending, *, due_at_s: float) -> None:
         """Record that its end is sent; LiveAvatar should report the end of playback by `due_at_s`."""
@@ -264,16 +338,41 @@ class Utterance(UtteranceInput):
         if self.delivery.again and not self.started:
             self.first_sent_at_s = now_s
 
+    def continuation(self) -> int:
+        """Return the position from which the utterance continues once LiveAvatar has dropped its audio, bytes.
+
+        After its first sound, that is the last silence within a second before the position that was heard, or
+        this position itself; before, that is the beginning of the audio under the present upstream id.
+        """
+        if not self.started:
+            return max(self.resumed_at, self._retained_from)
+        start = self.needed_from()
+        heard_at = min(self.cut, max(start, self._position_of(self.heard_s)))
+        pcm = self._retained_pcm(start, heard_at)
+        step_back_s = (len(pcm) - last_silence(pcm)) / BYTE_RATE
+        return max(start, heard_at - self._position_of(step_back_s))
+
+    def hold(self, clock: PlayoutClock, now_s: float) -> None:
+        """Record that a pause is on its way, after which the utterance continues from `held_at` at the latest."""
+        self.position_s(clock, now_s)
+        self.held_at = self.continuation()
+
     def rewind(self, upstream_id: str) -> None:
-        """Make all audio, which LiveAvatar dropped before the first sound, wait again under a new id."""
-        self._restart()
+        """Make the audio that LiveAvatar dropped wait again under a new id: from `continuation` on."""
+        at = self.continuation()
+        self._restart(at)
         self._move_send(_WAITING)
         if self.playback_state is not _PENDING:
             self._move_playback(_PENDING)
         self.start_may_be_lost = False
         self.upstream_id = upstream_id
-        self.delivery = Delivery()
-        self.sent_s = self.dry_after_s = 0.0
+        self.delivery = Delivery(at)
+        self._heard_before_s += self.heard_s - self.resumed_s
+        self.resumed_at = at
+        self.step_back_s = max(0.0, self.heard_s - self.resumed_s)
+        self.held_at = None
+        self.sent_s = self.heard_s = self.resumed_s
+        self.dry_after_s = 0.0
         self.first_sent_at_s = self.end_sending = self.overdue_at_s = None
 
     # --- playback
@@ -296,7 +395,7 @@ class Utterance(UtteranceInput):
             self.accept()
 
     def start(self, *, end_due_at_s: float = 0.0) -> None:
-        """Record its first sound, after which its audio cannot be sent again from the beginning.
+        """Record its first sound under the present upstream id.
 
         Args:
             end_due_at_s: Time by which LiveAvatar should report the end of playback, if all of it was sent.
@@ -304,7 +403,7 @@ class Utterance(UtteranceInput):
         self._move_playback(_PLAYING)
         if self.overdue_at_s is not None:
             self.overdue_at_s = end_due_at_s
-        self._retained.clear()
+        self.was_heard = True
 
     def retry(self) -> None:
         """Record that the utterance is sent again because LiveAvatar accepted and did not play it."""
@@ -313,9 +412,14 @@ class Utterance(UtteranceInput):
     def position_s(self, clock: PlayoutClock, now_s: float) -> float:
         """Return the seconds that were played by now, which never decrease."""
         if self.playback_state is _PLAYING:
-            played_s = min(self.sent_s, max(0.0, clock.heard_s(now_s) - self.start_s))
-            self.played_s = max(self.played_s, played_s)
+            heard_s = min(self.sent_s, max(self.resumed_s, clock.heard_s(now_s) - self.start_s))
+            self.heard_s = max(self.heard_s, heard_s)
+            self.played_s = max(self.played_s, self.heard_s)
         return self.played_s
+
+    def is_heard(self) -> bool:
+        """Return True when all of it was heard by the clock, its end included."""
+        return self.started and self.end_sent and self.heard_s >= self.sent_s and not self.delivery.again
 
     # --- the end
 
@@ -332,10 +436,12 @@ class Utterance(UtteranceInput):
     def finish(self, outcome: Outcome, played_s: float, *, inferred: bool = False) -> int:
         """Set the outcome, release the audio, and return how many bytes were never sent."""
         dropped = self.drop()
-        self._move_playback(_PLAYED if self.started else _UNPLAYED)
+        self._move_playback(_PLAYED if self.was_heard else _UNPLAYED)
         self.outcome = outcome
         self.inferred = inferred
+        self.heard_s = max(self.heard_s, played_s)
         self.played_s = max(self.played_s, played_s)
+        self.held_at = None
         self._retained = []
         self.delivery.forget()
         if outcome is Outcome.COMPLETED:

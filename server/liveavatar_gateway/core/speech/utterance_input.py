@@ -69,6 +69,7 @@ class UtteranceInput:
         "_converter",
         "_held_back",
         "_retained",
+        "_retained_from",
         "audio_input",
         "cut",
         "discarded",
@@ -101,7 +102,8 @@ class UtteranceInput:
         open for it."""
         self._buffer: list[bytes] = []
         self._retained: list[bytes] = []
-        """Audio that was cut and may have to be cut again."""
+        """Audio that was cut and may have to be cut again: all between `_retained_from` and `cut`."""
+        self._retained_from = 0
         self._converter = audio_input.new_converter()
         self._held_back = 0.0
 
@@ -255,12 +257,11 @@ class UtteranceInput:
         self.freed = self.received
         return dropped
 
-    def _cut(self, size: int, *, retain: bool) -> bytes:
-        """Cut `size` buffered bytes and convert them; with `retain`, they can be cut again after `_restart`."""
+    def _cut(self, size: int) -> bytes:
+        """Cut `size` buffered bytes and convert them; they can be cut again after `_restart`."""
         chunks = self._take(size)
         self.cut += size
-        if retain:
-            self._retained.extend(chunks)
+        self._retained.extend(chunks)
         if self.input_state is _SEALED and self.buffered == 0:
             self._move_input(_FLUSHED)
         flushed = self.input_state is _FLUSHED
@@ -290,12 +291,34 @@ class UtteranceInput:
         self._buffer[: len(taken)] = [left] if left else []
         return taken
 
-    def _restart(self) -> None:
-        """Make all audio that was cut wait again."""
-        if self.input_state is _FLUSHED:
+    def _position_of(self, seconds: float) -> int:
+        """Return the position of a time in the utterance, bytes, in whole samples."""
+        frame_bytes = self.audio_input.frame_bytes
+        return round(seconds * self.audio_input.byte_rate / frame_bytes) * frame_bytes
+
+    def _release(self, before: int) -> None:
+        """Release the retained audio before a position, as far as it lies in whole chunks."""
+        released = 0
+        for chunk in self._retained:
+            if self._retained_from + len(chunk) > before:
+                break
+            self._retained_from += len(chunk)
+            released += 1
+        del self._retained[:released]
+
+    def _retained_pcm(self, start: int, end: int) -> bytes:
+        """Return retained audio between two positions as LiveAvatar's PCM."""
+        audio = b"".join(self._retained)[start - self._retained_from : end - self._retained_from]
+        return self.audio_input.new_converter().convert([audio], last=True)
+
+    def _restart(self, at: int) -> None:
+        """Make the audio from a retained position on, which was cut, wait again."""
+        if self.input_state is _FLUSHED and self.cut > at:
             self._move_input(_SEALED)
-        self._buffer = self._retained + self._buffer
-        self._retained = []
+        audio = b"".join(self._retained)
+        kept, again = audio[: at - self._retained_from], audio[at - self._retained_from :]
+        self._buffer = [again, *self._buffer] if again else self._buffer
+        self._retained = [kept] if kept else []
         self._converter = self.audio_input.new_converter()
         self._held_back = 0.0
-        self.cut = 0
+        self.cut = at

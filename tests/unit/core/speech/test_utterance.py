@@ -551,7 +551,7 @@ _PLAYBACK_FOLLOWING = {
     (PlaybackState.ACCEPTED, "rewind"): PlaybackState.PENDING,
     (PlaybackState.ACCEPTED, "finish"): PlaybackState.UNPLAYED,
     (PlaybackState.PLAYING, "start"): None,
-    (PlaybackState.PLAYING, "rewind"): None,
+    (PlaybackState.PLAYING, "rewind"): PlaybackState.PENDING,
     (PlaybackState.PLAYING, "finish"): PlaybackState.PLAYED,
     (PlaybackState.PLAYED, "start"): None,
     (PlaybackState.PLAYED, "rewind"): None,

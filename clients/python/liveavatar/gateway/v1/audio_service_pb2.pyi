@@ -351,7 +351,8 @@ class AudioAck(_message.Message):
     decreases on a stream.
     """
     confirmed_bytes: _builtins.int
-    """Bytes of the utterance that LiveAvatar has acknowledged, in the caller's format: the caller may discard them.
+    """Bytes of the utterance that the caller may discard, in the caller's format: LiveAvatar has acknowledged them, and
+    they were heard more than a second ago, so that no pause makes them needed again. All of the utterance at its end.
     Decreases only when audio must be sent again.
     """
     credit_bytes: _builtins.int
@@ -364,7 +365,7 @@ class AudioAck(_message.Message):
     """
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
-        """Audio of the utterance that was heard."""
+        """Audio of the utterance that was heard. Never decreases; audio that is repeated after a pause counts once."""
 
     def __init__(
         self,
@@ -418,6 +419,7 @@ class AudioEnded(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     INFERRED_FIELD_NUMBER: _builtins.int
     DROPPED_TAIL_BYTES_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Id of the utterance."""
     outcome: _audio_pb2.UtteranceOutcome.ValueType
@@ -434,6 +436,10 @@ class AudioEnded(_message.Message):
     def error(self) -> _status_pb2.Status:
         """Reason of FAILED; unset otherwise."""
 
+    @_builtins.property
+    def repeated(self) -> _duration_pb2.Duration:
+        """Audio that was heard a second time after pauses; not part of `played`."""
+
     def __init__(
         self,
         *,
@@ -443,10 +449,11 @@ class AudioEnded(_message.Message):
         error: _status_pb2.Status | None = ...,
         inferred: _builtins.bool = ...,
         dropped_tail_bytes: _builtins.int = ...,
+        repeated: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "played", b"played"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "played", b"played", "repeated", b"repeated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_tail_bytes", b"dropped_tail_bytes", "error", b"error", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_tail_bytes", b"dropped_tail_bytes", "error", b"error", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "repeated", b"repeated", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

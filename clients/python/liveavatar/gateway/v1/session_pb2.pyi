@@ -604,6 +604,7 @@ class Usage(_message.Message):
     INTERRUPTION_COUNT_FIELD_NUMBER: _builtins.int
     RECONNECT_COUNT_FIELD_NUMBER: _builtins.int
     ROTATION_COUNT_FIELD_NUMBER: _builtins.int
+    REPEATED_DURATION_FIELD_NUMBER: _builtins.int
     utterance_count: _builtins.int
     """Number of utterances that were begun."""
     received_bytes: _builtins.int
@@ -628,6 +629,10 @@ class Usage(_message.Message):
     def played_duration(self) -> _duration_pb2.Duration:
         """Speech that was heard."""
 
+    @_builtins.property
+    def repeated_duration(self) -> _duration_pb2.Duration:
+        """Speech that was heard a second time after pauses; not part of `played_duration`."""
+
     def __init__(
         self,
         *,
@@ -640,10 +645,11 @@ class Usage(_message.Message):
         interruption_count: _builtins.int = ...,
         reconnect_count: _builtins.int = ...,
         rotation_count: _builtins.int = ...,
+        repeated_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "played_duration", b"played_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "played_duration", b"played_duration", "repeated_duration", b"repeated_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "rotation_count", b"rotation_count", "upstream_bytes", b"upstream_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_duration", b"billed_duration", "dropped_bytes", b"dropped_bytes", "interruption_count", b"interruption_count", "played_duration", b"played_duration", "received_bytes", b"received_bytes", "reconnect_count", b"reconnect_count", "repeated_duration", b"repeated_duration", "rotation_count", b"rotation_count", "upstream_bytes", b"upstream_bytes", "utterance_count", b"utterance_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,6 +698,7 @@ class Session(_message.Message):
     UPSTREAM_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id at the gateway, as all calls expect it."""
     upstream_session_id: _builtins.str
@@ -712,6 +719,8 @@ class Session(_message.Message):
     """LiveAvatar's reason for the end, such as "ZOMBIE_SESSION_REAP"; often empty."""
     tenant: _builtins.str
     """Tenant of the session; empty where callers need no credential."""
+    paused: _builtins.bool
+    """True while speech is paused, see `Pause`. False for a session that another process owns."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels from the spec."""
@@ -760,10 +769,11 @@ class Session(_message.Message):
         upstream_reason: _builtins.str = ...,
         usage: Global___Usage | None = ...,
         tenant: _builtins.str = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expires_at", b"expires_at", "max_duration", b"max_duration", "ready_at", b"ready_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "avatar_id", b"avatar_id", "created_at", b"created_at", "end_reason", b"end_reason", "ended_at", b"ended_at", "expires_at", b"expires_at", "id", b"id", "labels", b"labels", "max_duration", b"max_duration", "pose", b"pose", "ready_at", b"ready_at", "sandbox", b"sandbox", "state", b"state", "tenant", b"tenant", "upstream_reason", b"upstream_reason", "upstream_session_id", b"upstream_session_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "avatar_id", b"avatar_id", "created_at", b"created_at", "end_reason", b"end_reason", "ended_at", b"ended_at", "expires_at", b"expires_at", "id", b"id", "labels", b"labels", "max_duration", b"max_duration", "paused", b"paused", "pose", b"pose", "ready_at", b"ready_at", "sandbox", b"sandbox", "state", b"state", "tenant", b"tenant", "upstream_reason", b"upstream_reason", "upstream_session_id", b"upstream_session_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PauseTimeoutAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PauseTimeoutActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PauseTimeoutAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAUSE_TIMEOUT_ACTION_UNSPECIFIED: _PauseTimeoutAction.ValueType  # 0
+    """The default, CONTINUE."""
+    PAUSE_TIMEOUT_ACTION_CONTINUE: _PauseTimeoutAction.ValueType  # 1
+    """Continue as `ContinueSpeech` does."""
+    PAUSE_TIMEOUT_ACTION_INTERRUPT: _PauseTimeoutAction.ValueType  # 2
+    """Interrupt the paused utterance and all behind it, as `Interrupt` without an id does."""
+
+class PauseTimeoutAction(_PauseTimeoutAction, metaclass=_PauseTimeoutActionEnumTypeWrapper):
+    """Action at the timeout of a pause."""
+
+PAUSE_TIMEOUT_ACTION_UNSPECIFIED: PauseTimeoutAction.ValueType  # 0
+"""The default, CONTINUE."""
+PAUSE_TIMEOUT_ACTION_CONTINUE: PauseTimeoutAction.ValueType  # 1
+"""Continue as `ContinueSpeech` does."""
+PAUSE_TIMEOUT_ACTION_INTERRUPT: PauseTimeoutAction.ValueType  # 2
+"""Interrupt the paused utterance and all behind it, as `Interrupt` without an id does."""
+Global___PauseTimeoutAction: _TypeAlias = PauseTimeoutAction  # noqa: Y015
+
+class _ContinueCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContinueCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContinueCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTINUE_CAUSE_UNSPECIFIED: _ContinueCause.ValueType  # 0
+    """Not set."""
+    CONTINUE_CAUSE_COMMAND: _ContinueCause.ValueType  # 1
+    """`continue_speech` or `ContinueSession`."""
+    CONTINUE_CAUSE_TIMEOUT: _ContinueCause.ValueType  # 2
+    """The timeout of the pause."""
+    CONTINUE_CAUSE_INTERRUPT: _ContinueCause.ValueType  # 3
+    """An interrupt of the paused utterance: speech goes on with the next."""
+
+class ContinueCause(_ContinueCause, metaclass=_ContinueCauseEnumTypeWrapper):
+    """Cause of the end of a pause."""
+
+CONTINUE_CAUSE_UNSPECIFIED: ContinueCause.ValueType  # 0
+"""Not set."""
+CONTINUE_CAUSE_COMMAND: ContinueCause.ValueType  # 1
+"""`continue_speech` or `ContinueSession`."""
+CONTINUE_CAUSE_TIMEOUT: ContinueCause.ValueType  # 2
+"""The timeout of the pause."""
+CONTINUE_CAUSE_INTERRUPT: ContinueCause.ValueType  # 3
+"""An interrupt of the paused utterance: speech goes on with the next."""
+Global___ContinueCause: _TypeAlias = ContinueCause  # noqa: Y015
+
 class _GoAwayReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -179,6 +231,8 @@ class SessionCommand(_message.Message):
     START_LISTENING_FIELD_NUMBER: _builtins.int
     STOP_LISTENING_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    CONTINUE_SPEECH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Echoed in the result; 1 to 128 characters. Required."""
     @_builtins.property
@@ -197,6 +251,14 @@ class SessionCommand(_message.Message):
     def end(self) -> Global___End:
         """End the session."""
 
+    @_builtins.property
+    def pause(self) -> Global___Pause:
+        """Silence the avatar until speech continues."""
+
+    @_builtins.property
+    def continue_speech(self) -> Global___ContinueSpeech:
+        """Continue after a pause."""
+
     def __init__(
         self,
         *,
@@ -205,12 +267,14 @@ class SessionCommand(_message.Message):
         start_listening: Global___StartListening | None = ...,
         stop_listening: Global___StopListening | None = ...,
         end: Global___End | None = ...,
+        pause: Global___Pause | None = ...,
+        continue_speech: Global___ContinueSpeech | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "end", b"end", "interrupt", b"interrupt", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "continue_speech", b"continue_speech", "end", b"end", "interrupt", b"interrupt", "pause", b"pause", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "end", b"end", "id", b"id", "interrupt", b"interrupt", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "continue_speech", b"continue_speech", "end", b"end", "id", b"id", "interrupt", b"interrupt", "pause", b"pause", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["interrupt", "start_listening", "stop_listening", "end"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["interrupt", "start_listening", "stop_listening", "end", "pause", "continue_speech"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -241,6 +305,63 @@ class Interrupt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Interrupt: _TypeAlias = Interrupt  # noqa: Y015
+
+@_typing.final
+class Pause(_message.Message):
+    """Silence the avatar and keep the audio that was not heard. Nothing is spoken until the pause is over: by
+    `continue_speech`, by its timeout, or by an interrupt of the paused utterance. While nothing is spoken, the session is
+    paused all the same. A second pause only replaces the timeout of the first. Utterances may be begun and audio sent
+    within the credit while speech is paused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    AT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """Pause only while this utterance is the first in the queue; otherwise the pause has no effect. With an id a late pause
+    is harmless. Default: whatever is spoken. UTTERANCE_NOT_FOUND when the session never had the utterance.
+    """
+    at_timeout: Global___PauseTimeoutAction.ValueType
+    """Action at the timeout. Default CONTINUE."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest pause, 100 ms to 10 min. INVALID_FIELD outside this range. Default: no limit."""
+
+    def __init__(
+        self,
+        *,
+        utterance_id: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        at_timeout: Global___PauseTimeoutAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_timeout", b"at_timeout", "timeout", b"timeout", "utterance_id", b"utterance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pause: _TypeAlias = Pause  # noqa: Y015
+
+@_typing.final
+class ContinueSpeech(_message.Message):
+    """Continue after a pause. The paused utterance goes on from the position that was heard, or from the last silence within
+    a second before, so that no word is cut. Without a pause this has no effect.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinueSpeech: _TypeAlias = ContinueSpeech  # noqa: Y015
 
 @_typing.final
 class StartListening(_message.Message):
@@ -501,6 +622,8 @@ class SessionEvent(_message.Message):
     ROTATED_FIELD_NUMBER: _builtins.int
     UTTERANCE_UNDERRUN_FIELD_NUMBER: _builtins.int
     EXPIRY_CANCELLED_FIELD_NUMBER: _builtins.int
+    SPEECH_PAUSED_FIELD_NUMBER: _builtins.int
+    SPEECH_CONTINUED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the event, from 1 in each session, without holes."""
     @_builtins.property
@@ -555,6 +678,14 @@ class SessionEvent(_message.Message):
     def expiry_cancelled(self) -> Global___SessionExpiryCancelled:
         """The end that `expiring` announced will not come: somebody uses the session again."""
 
+    @_builtins.property
+    def speech_paused(self) -> Global___SpeechPaused:
+        """Speech is paused, and the avatar is silent."""
+
+    @_builtins.property
+    def speech_continued(self) -> Global___SpeechContinued:
+        """The pause is over."""
+
     def __init__(
         self,
         *,
@@ -572,16 +703,78 @@ class SessionEvent(_message.Message):
         rotated: Global___SessionRotated | None = ...,
         utterance_underrun: Global___UtteranceUnderrun | None = ...,
         expiry_cancelled: Global___SessionExpiryCancelled | None = ...,
+        speech_paused: Global___SpeechPaused | None = ...,
+        speech_continued: Global___SpeechContinued | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "speech_continued", b"speech_continued", "speech_paused", b"speech_paused", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "speech_continued", b"speech_continued", "speech_paused", b"speech_paused", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated", "utterance_underrun", "expiry_cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated", "utterance_underrun", "expiry_cancelled", "speech_paused", "speech_continued"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SessionEvent: _TypeAlias = SessionEvent  # noqa: Y015
+
+@_typing.final
+class SpeechPaused(_message.Message):
+    """Speech is paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    PLAYED_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """Utterance that is paused; empty when none was being spoken."""
+    @_builtins.property
+    def played(self) -> _duration_pb2.Duration:
+        """Audio of this utterance that was heard."""
+
+    def __init__(
+        self,
+        *,
+        utterance_id: _builtins.str = ...,
+        played: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeechPaused: _TypeAlias = SpeechPaused  # noqa: Y015
+
+@_typing.final
+class SpeechContinued(_message.Message):
+    """The pause is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """Utterance that was paused; empty when none was being spoken."""
+    cause: Global___ContinueCause.ValueType
+    """Cause."""
+    @_builtins.property
+    def repeated(self) -> _duration_pb2.Duration:
+        """Length of the step back to the last silence: audio that is heard a second time."""
+
+    def __init__(
+        self,
+        *,
+        utterance_id: _builtins.str = ...,
+        repeated: _duration_pb2.Duration | None = ...,
+        cause: Global___ContinueCause.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["repeated", b"repeated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "repeated", b"repeated", "utterance_id", b"utterance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeechContinued: _TypeAlias = SpeechContinued  # noqa: Y015
 
 @_typing.final
 class UpstreamReconnected(_message.Message):
@@ -796,6 +989,7 @@ class UtteranceEnded(_message.Message):
     PLAYED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     INFERRED_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Id of the utterance."""
     outcome: _audio_pb2.UtteranceOutcome.ValueType
@@ -810,6 +1004,10 @@ class UtteranceEnded(_message.Message):
     def error(self) -> _status_pb2.Status:
         """Reason of FAILED; unset otherwise."""
 
+    @_builtins.property
+    def repeated(self) -> _duration_pb2.Duration:
+        """Audio that was heard a second time after pauses; not part of `played`."""
+
     def __init__(
         self,
         *,
@@ -818,10 +1016,11 @@ class UtteranceEnded(_message.Message):
         played: _duration_pb2.Duration | None = ...,
         error: _status_pb2.Status | None = ...,
         inferred: _builtins.bool = ...,
+        repeated: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "played", b"played"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "played", b"played", "repeated", b"repeated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "repeated", b"repeated", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -950,6 +1149,8 @@ class CommandResult(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     INTERRUPT_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    CONTINUE_SPEECH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the command."""
     @_builtins.property
@@ -960,20 +1161,94 @@ class CommandResult(_message.Message):
     def interrupt(self) -> Global___InterruptResult:
         """Result of an interrupt; unset for other commands."""
 
+    @_builtins.property
+    def pause(self) -> Global___PauseResult:
+        """Result of a pause; unset for other commands."""
+
+    @_builtins.property
+    def continue_speech(self) -> Global___ContinueResult:
+        """Result of `continue_speech`; unset for other commands."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         status: _status_pb2.Status | None = ...,
         interrupt: Global___InterruptResult | None = ...,
+        pause: Global___PauseResult | None = ...,
+        continue_speech: Global___ContinueResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interrupt", b"interrupt", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continue_speech", b"continue_speech", "interrupt", b"interrupt", "pause", b"pause", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "interrupt", b"interrupt", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_speech", b"continue_speech", "id", b"id", "interrupt", b"interrupt", "pause", b"pause", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommandResult: _TypeAlias = CommandResult  # noqa: Y015
+
+@_typing.final
+class PauseResult(_message.Message):
+    """Result of a pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    PLAYED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """Utterance that is paused; empty when none was being spoken, or when the pause had no effect."""
+    paused: _builtins.bool
+    """True when speech is paused; false when the named utterance was not being spoken, or an interrupt came first."""
+    @_builtins.property
+    def played(self) -> _duration_pb2.Duration:
+        """Audio of this utterance that was heard."""
+
+    def __init__(
+        self,
+        *,
+        utterance_id: _builtins.str = ...,
+        played: _duration_pb2.Duration | None = ...,
+        paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseResult: _TypeAlias = PauseResult  # noqa: Y015
+
+@_typing.final
+class ContinueResult(_message.Message):
+    """Result of `continue_speech`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
+    WAS_PAUSED_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """Utterance that continues; empty when none was paused."""
+    was_paused: _builtins.bool
+    """True when speech was paused."""
+    @_builtins.property
+    def repeated(self) -> _duration_pb2.Duration:
+        """Length of the step back to the last silence: audio that is heard a second time."""
+
+    def __init__(
+        self,
+        *,
+        utterance_id: _builtins.str = ...,
+        repeated: _duration_pb2.Duration | None = ...,
+        was_paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["repeated", b"repeated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repeated", b"repeated", "utterance_id", b"utterance_id", "was_paused", b"was_paused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinueResult: _TypeAlias = ContinueResult  # noqa: Y015
 
 @_typing.final
 class InterruptResult(_message.Message):
@@ -1533,6 +1808,104 @@ class RemoveViewerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveViewerResponse: _TypeAlias = RemoveViewerResponse  # noqa: Y015
+
+@_typing.final
+class PauseSessionRequest(_message.Message):
+    """Request to pause a session's speech."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required. SESSION_NOT_FOUND when unknown, SESSION_ENDED when the session is over."""
+    @_builtins.property
+    def pause(self) -> Global___Pause:
+        """See `Pause`. Default: a pause of whatever is spoken, without a timeout."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        pause: Global___Pause | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseSessionRequest: _TypeAlias = PauseSessionRequest  # noqa: Y015
+
+@_typing.final
+class PauseSessionResponse(_message.Message):
+    """Result of the pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___PauseResult:
+        """See `PauseResult`."""
+
+    def __init__(
+        self,
+        *,
+        result: Global___PauseResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseSessionResponse: _TypeAlias = PauseSessionResponse  # noqa: Y015
+
+@_typing.final
+class ContinueSessionRequest(_message.Message):
+    """Request to continue a session's speech."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Required. SESSION_NOT_FOUND when unknown, SESSION_ENDED when the session is over."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinueSessionRequest: _TypeAlias = ContinueSessionRequest  # noqa: Y015
+
+@_typing.final
+class ContinueSessionResponse(_message.Message):
+    """Result of the continuation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___ContinueResult:
+        """See `ContinueResult`."""
+
+    def __init__(
+        self,
+        *,
+        result: Global___ContinueResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinueSessionResponse: _TypeAlias = ContinueSessionResponse  # noqa: Y015
 
 @_typing.final
 class WatchSessionsRequest(_message.Message):

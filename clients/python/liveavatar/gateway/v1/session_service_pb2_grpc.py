@@ -88,6 +88,16 @@ class SessionServiceStub(object):
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerRequest.SerializeToString,
                 response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerResponse.FromString,
                 _registered_method=True)
+        self.PauseSession = channel.unary_unary(
+                '/liveavatar.gateway.v1.SessionService/PauseSession',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PauseSessionRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PauseSessionResponse.FromString,
+                _registered_method=True)
+        self.ContinueSession = channel.unary_unary(
+                '/liveavatar.gateway.v1.SessionService/ContinueSession',
+                request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ContinueSessionRequest.SerializeToString,
+                response_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ContinueSessionResponse.FromString,
+                _registered_method=True)
         self.ListAvatars = channel.unary_unary(
                 '/liveavatar.gateway.v1.SessionService/ListAvatars',
                 request_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ListAvatarsRequest.SerializeToString,
@@ -213,6 +223,20 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseSession(self, request, context):
+        """Pauses speech, from any process. Answers when the avatar is silent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ContinueSession(self, request, context):
+        """Continues paused speech, from any process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAvatars(self, request, context):
         """Lists the avatars that the caller may use, sorted by name.
 
@@ -284,6 +308,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.RemoveViewer,
                     request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerRequest.FromString,
                     response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerResponse.SerializeToString,
+            ),
+            'PauseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSession,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PauseSessionRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PauseSessionResponse.SerializeToString,
+            ),
+            'ContinueSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ContinueSession,
+                    request_deserializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ContinueSessionRequest.FromString,
+                    response_serializer=liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ContinueSessionResponse.SerializeToString,
             ),
             'ListAvatars': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAvatars,
@@ -570,6 +604,60 @@ class SessionService(object):
             '/liveavatar.gateway.v1.SessionService/RemoveViewer',
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerRequest.SerializeToString,
             liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.RemoveViewerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.SessionService/PauseSession',
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PauseSessionRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.PauseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ContinueSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liveavatar.gateway.v1.SessionService/ContinueSession',
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ContinueSessionRequest.SerializeToString,
+            liveavatar_dot_gateway_dot_v1_dot_session__service__pb2.ContinueSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -100,6 +100,10 @@ class SessionServiceStub:
     ROOM_NOT_OWN in other rooms, ROOM_UNREACHABLE when the room's LiveKit server did not put the viewer out yet; the
     gateway then keeps trying.
     """
+    PauseSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PauseSessionRequest, _session_service_pb2.PauseSessionResponse]
+    """Pauses speech, from any process. Answers when the avatar is silent."""
+    ContinueSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ContinueSessionRequest, _session_service_pb2.ContinueSessionResponse]
+    """Continues paused speech, from any process."""
     ListAvatars: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]
     """Lists the avatars that the caller may use, sorted by name.
 
@@ -183,6 +187,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ROOM_NOT_OWN in other rooms, ROOM_UNREACHABLE when the room's LiveKit server did not put the viewer out yet; the
     gateway then keeps trying.
     """
+    PauseSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PauseSessionRequest, _session_service_pb2.PauseSessionResponse]  # type: ignore[assignment]
+    """Pauses speech, from any process. Answers when the avatar is silent."""
+    ContinueSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ContinueSessionRequest, _session_service_pb2.ContinueSessionResponse]  # type: ignore[assignment]
+    """Continues paused speech, from any process."""
     ListAvatars: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListAvatarsRequest, _session_service_pb2.ListAvatarsResponse]  # type: ignore[assignment]
     """Lists the avatars that the caller may use, sorted by name.
 
@@ -323,6 +331,22 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         ROOM_NOT_OWN in other rooms, ROOM_UNREACHABLE when the room's LiveKit server did not put the viewer out yet; the
         gateway then keeps trying.
         """
+
+    @_abc_1.abstractmethod
+    def PauseSession(
+        self,
+        request: _session_service_pb2.PauseSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.PauseSessionResponse, _abc.Awaitable[_session_service_pb2.PauseSessionResponse]]:
+        """Pauses speech, from any process. Answers when the avatar is silent."""
+
+    @_abc_1.abstractmethod
+    def ContinueSession(
+        self,
+        request: _session_service_pb2.ContinueSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ContinueSessionResponse, _abc.Awaitable[_session_service_pb2.ContinueSessionResponse]]:
+        """Continues paused speech, from any process."""
 
     @_abc_1.abstractmethod
     def ListAvatars(

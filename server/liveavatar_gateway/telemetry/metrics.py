@@ -206,19 +206,8 @@ class Metrics:
             registry=own,
         )
         self._registry_available.set(1)
-        self._quota_refusals = Counter(
-            "gateway_quota_refusals",
-            "Calls and sessions that were refused because a tenant is at a quota, by tenant and quota.",
-            ["tenant", "quota"],
-            registry=own,
-        )
-        self._tenant_sessions = Gauge(
-            "gateway_tenant_sessions",
-            "Sessions that have not ended, by tenant.",
-            ["tenant"],
-            registry=own,
-        )
         self._tenants: set[str] = set()
+        self._add_quotas()
         self._add_calls()
         self._add_billing()
         self._add_warm()
@@ -256,6 +245,21 @@ class Metrics:
             self._taken_over.labels(taken)
         for outcome in Outcome:
             self._utterances.labels(outcome.value)
+
+    def _add_quotas(self) -> None:
+        own = self.registry
+        self._quota_refusals = Counter(
+            "gateway_quota_refusals",
+            "Calls and sessions that were refused because a tenant is at a quota, by tenant and quota.",
+            ["tenant", "quota"],
+            registry=own,
+        )
+        self._tenant_sessions = Gauge(
+            "gateway_tenant_sessions",
+            "Sessions that have not ended, by tenant.",
+            ["tenant"],
+            registry=own,
+        )
 
     def _add_billing(self) -> None:
         own = self.registry

@@ -1,7 +1,6 @@
 """Sound to speak in tests, and sources that deliver it at their own pace."""
 
 import asyncio
-import random
 import time
 from dataclasses import dataclass
 
@@ -32,23 +31,15 @@ def real_time(size: int) -> list[Step]:
 
 
 def stuttering(size: int, gaps: list[tuple[float, float]]) -> list[Step]:
-    """20 ms chunks in real time but for gaps `(from, to)`, after which all that is owed comes at once."""
-    steps = []
+    """20 ms chunks in real time but for gaps `(from, to)`, after which all that is owed comes as one chunk."""
+    steps: list[Step] = []
     for step in real_time(size):
         held = next((end for start, end in gaps if start <= step.at_s < end), None)
-        steps.append(Step(step.at_s if held is None else held, step.size))
+        if held is not None and steps and steps[-1].at_s == held:
+            steps[-1] = Step(held, steps[-1].size + step.size)
+        else:
+            steps.append(Step(step.at_s if held is None else held, step.size))
     return steps
-
-
-def random_gaps(seed: int, *, count: int, first_s: float) -> list[tuple[float, float]]:
-    """Gaps of 0.3 to 1.8 s with 0.5 to 1.0 s of speech between them."""
-    rng = random.Random(seed)
-    gaps, at_s = [], first_s
-    for _ in range(count):
-        length_s = rng.uniform(0.3, 1.8)
-        gaps.append((at_s, at_s + length_s))
-        at_s += length_s + rng.uniform(0.5, 1.0)
-    return gaps
 
 
 @dataclass(frozen=True)

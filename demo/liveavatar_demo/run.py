@@ -268,7 +268,7 @@ class _Call:
             greeting=greeting,
             story=story,
             ready_to_first_packet_s=proof.ready_to_first_packet_s(recording),
-            commands_before_ready=recording["commands_before_ready"],
+            commands_before_ready=proof.commands_before_ready(recording),
             underruns=recording["underruns"]["count"],
             interrupts=len(recording["interrupts"]),
             packets_after_interrupt=proof.packets_after_interrupt(recording),

@@ -29,7 +29,7 @@ async def churn(caller: Caller, count: int, *, at_once: int = 20) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_memory_of_sessions_that_ended_is_given_back(record_property):
     """An ended session is objects that refer to each other: uncollected, 1600 of them are 9 MB."""
     with (

@@ -11,6 +11,8 @@ from testkit.processes import Emulator
 ATTEMPTS = 12
 LATE_S = 0.12
 """A source later than this did not keep the pace it stands for: the machine paused, the attempt says nothing."""
+CLEAR_S = 1.0
+"""Clearance of stuttering sources: half of it may be lost to pauses of the machine."""
 
 
 async def _speak(caller: Caller, emulator: Emulator, steps: list[speech.Step], pcm: bytes) -> tuple[dict, float]:
@@ -31,11 +33,13 @@ async def _speak(caller: Caller, emulator: Emulator, steps: list[speech.Step], p
     return recording, late_s
 
 
-async def _on_time(caller: Caller, emulator: Emulator, steps: list[speech.Step], pcm: bytes) -> dict:
+async def _on_time(
+    caller: Caller, emulator: Emulator, steps: list[speech.Step], pcm: bytes, *, within_s: float = LATE_S
+) -> dict:
     """Speak until the machine let the source keep its pace."""
     for _ in range(ATTEMPTS):
         recording, late_s = await _speak(caller, emulator, steps, pcm)
-        if late_s < LATE_S:
+        if late_s < within_s:
             return recording
     pytest.fail(f"the machine paused the source in {ATTEMPTS} attempts, by {late_s:.2f} s in the last one")
 
@@ -62,14 +66,21 @@ async def test_a_burst_never_makes_the_avatar_run_dry_and_waits_in_the_gateway(c
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [9, 27])
-async def test_a_stuttering_source_makes_the_avatar_run_dry_exactly_as_often_as_it_must(caller, emulator, seed):
-    pcm = speech.sound(8.0, seed=seed)
-    steps = speech.stuttering(len(pcm), speech.random_gaps(seed, count=4, first_s=1.0))
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [(0.0, 1.0), (1.5, 3.9), (4.4, 5.6), (6.1, 9.7)],
+        [(0.0, 1.5), (2.0, 2.5), (3.0, 6.2), (6.7, 8.7)],
+    ],
+    ids=["two long gaps", "one long gap"],
+)
+async def test_a_stuttering_source_makes_the_avatar_run_dry_exactly_as_often_as_it_must(caller, emulator, gaps):
+    pcm = speech.sound(gaps[-1][1] + 0.5)
+    steps = speech.stuttering(len(pcm), gaps)
     ideal = speech.ideal_player(steps)
-    assert ideal.clearance_s > 0.4, "this seed has a gap that is too close to call; take another"
+    assert ideal.clearance_s > CLEAR_S, "a gap is too close to call"
     assert ideal.count > 0
-    recording = await _on_time(caller, emulator, steps, pcm)
+    recording = await _on_time(caller, emulator, steps, pcm, within_s=CLEAR_S / 2)
     assert recording["underruns"]["count"] == ideal.count
     assert recording["underruns_told"] == ideal.count
 

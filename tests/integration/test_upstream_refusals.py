@@ -44,10 +44,10 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def impatient(shared_emulator):
-    """Run a gateway with short time-outs towards LiveAvatar."""
-    with processes.gateway(shared_emulator.url, rest_timeout_s=0.7) as gateway:
+@pytest.fixture
+def impatient(emulator):
+    """Run a gateway with short time-outs towards LiveAvatar, which has learnt no limit from refusals before."""
+    with processes.gateway(emulator.url, rest_timeout_s=0.7) as gateway:
         yield gateway
 
 

@@ -17,11 +17,11 @@ KEPT = 1024
 """Events that a session keeps."""
 
 
-async def _empty_utterances(caller: Caller, session_id: str, count: int) -> None:
-    """Make `count` events."""
+async def _empty_utterances(caller: Caller, session_id: str, count: int, *, filler: str = "") -> None:
+    """Make `count` events, each with `filler` in it."""
     stream = await caller.speak(session_id)
-    for _ in range(count):
-        await stream.begin()
+    for number in range(count):
+        await stream.begin(f"{filler}{uuid.uuid4().hex[:8]}-{number}" if filler else "")
         await stream.end()
     await stream.call.done_writing()
     assert await stream.status() is grpc.StatusCode.OK
@@ -186,8 +186,8 @@ async def test_a_watcher_that_reads_nothing_slows_no_session_and_is_told_the_gap
         await lazy.add(created.id)
         first = await lazy.until("snapshot")
         # Far more than its library takes for it, and than the session keeps.
-        for _ in range(6):
-            await _empty_utterances(caller, created.id, KEPT)
+        for _ in range(2):
+            await _empty_utterances(caller, created.id, KEPT, filler="x" * 100)
         # The speech of a session is told in time all the same.
         stream = await caller.speak(created.id)
         await stream.say(speech.sound(0.3))

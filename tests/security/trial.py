@@ -385,7 +385,7 @@ def _underruns(emulator: Emulator) -> int:
     return sum(one["underruns"] for one in emulator.sessions())
 
 
-def _settled(measure: Callable[[], int], most: int, within_s: float = 10.0) -> int:
+def _settled(measure: Callable[[], int], most: int, within_s: float = 20.0) -> int:
     """Return the measure when it is at most `most`, or its last value."""
     give_up_s = time.monotonic() + within_s
     while (value := measure()) > most and time.monotonic() < give_up_s:

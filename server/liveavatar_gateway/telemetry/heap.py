@@ -15,7 +15,11 @@ import structlog
 
 _CHECK_S: Final = 5.0
 _GROWTH_BYTES: Final = 32 * 1024 * 1024
-"""Growth since the last trim above which another trim is worth its time."""
+"""Growth above the smallest size, or since the last trim, that is worth a trim."""
+_GAIN_BYTES: Final = 8 * 1024 * 1024
+"""Memory that a trim must return for the next one to follow without a pause."""
+_MAX_CHECKS: Final = 60
+"""Most checks from one trim without a gain to the next."""
 _STATM: Final = Path("/proc/self/statm")
 
 _log = structlog.get_logger(__name__)
@@ -44,20 +48,27 @@ async def watch_heap(
     resident: Callable[[], int] = resident_bytes,
     check_s: float = _CHECK_S,
 ) -> None:
-    """Trim the heap after the process has grown, until cancelled; returns at once without a trimmer.
+    """Trim the heap while the process is larger than it was, until cancelled; returns at once without a trimmer.
 
-    A trim takes some ms per 100 MB, in a thread of its own.
+    A trim takes some ms per 100 MB, in a thread of its own. Memory in use at a trim may be freed later: the same
+    growth is trimmed again, after pauses that double up to five minutes.
     """
     if trim is None:
         return
-    least_bytes = resident()
+    least_bytes = left_bytes = resident()
+    pause, checks = 1, 0
     while True:
         await asyncio.sleep(check_s)
         now_bytes = resident()
+        least_bytes = min(least_bytes, now_bytes)
+        left_bytes = min(left_bytes, now_bytes)
         if now_bytes - least_bytes < _GROWTH_BYTES:
-            least_bytes = min(least_bytes, now_bytes)
+            pause, checks = 1, 0
+            continue
+        checks += 1
+        if checks < pause and now_bytes - left_bytes < _GROWTH_BYTES:
             continue
         await asyncio.to_thread(trim)
-        # What is left is in use: only growth beyond it is worth the next trim.
-        least_bytes = resident()
-        _log.debug("heap.trimmed", before_bytes=now_bytes, after_bytes=least_bytes)
+        left_bytes = resident()
+        pause, checks = (1 if now_bytes - left_bytes >= _GAIN_BYTES else min(2 * pause, _MAX_CHECKS)), 0
+        _log.debug("heap.trimmed", before_bytes=now_bytes, after_bytes=left_bytes)

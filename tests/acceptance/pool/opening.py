@@ -5,7 +5,6 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -39,11 +38,12 @@ async def _open(caller: Caller, *, low: bool) -> float:
     return took_s
 
 
-async def _until(reached: Callable[[], bool]) -> None:
+async def _filled(gateway: processes.Gateway, count: int) -> None:
+    """Wait until `count` warm sessions have become ready since the start."""
     give_up_s = time.monotonic() + _FILL_S
-    while not await asyncio.to_thread(reached):
+    while (ready := (log := await asyncio.to_thread(lambda: gateway.process.log)).count("warm.ready")) < count:
         if time.monotonic() > give_up_s:
-            raise TimeoutError("the warm sessions did not become ready")
+            raise TimeoutError(f"{ready} of {count} warm sessions became ready; {log.splitlines()[-1][:200]}")
         await asyncio.sleep(0.05)
 
 
@@ -73,8 +73,7 @@ async def _run(setting: Setting) -> Outcome:
     ):
         async with connect(gateway.address) as caller:
             for number in range(1, _ROUNDS[setting.long] + 1):
-                ready = number * _PER_ROUND
-                await _until(lambda ready=ready: gateway.process.log.count("warm.ready") >= ready)
+                await _filled(gateway, number * _PER_ROUND)
                 cold = []
                 for _ in range(_PER_ROUND):
                     cold.append(asyncio.create_task(_open(caller, low=True)))

@@ -14,7 +14,7 @@ HEARD = f"{GREETING} was heard to its end"
 CUT = f"{STORY} arrived unaltered as far as it was sent"
 AGREED = f"both sides agree how much of {STORY} was heard"
 DRY = "the avatar never ran dry"
-HELD = "nothing was sent before the avatar was ready"
+HELD = "no speech was sent before the avatar was ready"
 SILENT = "no audio followed the interrupt"
 STOPPED = "the session was stopped"
 
@@ -185,6 +185,16 @@ def test_the_first_packet_is_measured_from_ready():
     assert proof.ready_to_first_packet_s(recording()) == pytest.approx(0.01)
     assert proof.ready_to_first_packet_s(recording(packets=[])) is None
     assert proof.ready_to_first_packet_s(recording(ready_at_s=None)) is None
+
+
+def test_commands_before_readiness_count_but_for_probes():
+    def sent(kind: str, at_s: float) -> dict:
+        return {"type": kind, "at_s": at_s, "event_id": "e"}
+
+    early = [sent("agent.interrupt", 0.1), sent("agent.speak", 0.2), sent("agent.speak", 5.0)]
+    assert proof.commands_before_ready(recording(ready_at_s=1.0, commands=early)) == 1
+    assert proof.commands_before_ready(recording(ready_at_s=None, commands=early)) == 2
+    assert proof.commands_before_ready(recording(ready_at_s=0.2, commands=early)) == 0
 
 
 def test_the_first_difference_is_found_sample_by_sample():

@@ -81,6 +81,9 @@ class Settings(BaseModel):
     byo_livekit_fields: Literal["filled", "null", "omitted"] = "filled"
     """The livekit_* fields of start's response if the caller brought its own room."""
 
+    avatar_video: bool = True
+    """Show avatars in rooms. Off, they only speak, at a small part of the CPU. For sessions started afterwards."""
+
     frame_limit_chars: int = Field(default=1_000_000, ge=1_000, le=12_000_000)
     """Longest text frame that the socket accepts."""
     oversize: Literal["close", "drop"] = "close"

@@ -68,6 +68,7 @@ class AvatarHost(Protocol):
         *,
         quality: str,
         encoding: str,
+        has_video: bool,
         joined: Callable[[], None],
         lost: Callable[[], None],
     ) -> Avatar:
@@ -257,6 +258,7 @@ class Emulator:
                 ),
                 quality=request.quality,
                 encoding=request.encoding,
+                has_video=settings.avatar_video,
                 joined=lambda: driver.avatar_joined(),  # noqa: PLW0108 - `driver` is assigned below
                 lost=lambda: self._lose_avatar(minted.account, record, driver),
             )

@@ -67,6 +67,7 @@ class AvatarHost:
         *,
         quality: str,
         encoding: str,
+        has_video: bool,
         joined: Callable[[], None],
         lost: Callable[[], None],
     ) -> Participant:
@@ -76,6 +77,7 @@ class AvatarHost:
             access=access,
             quality=quality,
             encoding=encoding,
+            has_video=has_video,
             rooms=self._rooms,
             drawing_executor=self._drawing_executor,
             joined=joined,

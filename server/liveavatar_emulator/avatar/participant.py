@@ -53,6 +53,7 @@ class Participant:
         access: RoomAccess,
         quality: str,
         encoding: str,
+        has_video: bool,
         rooms: Rooms,
         drawing_executor: Executor,
         joined: Callable[[], None],
@@ -62,6 +63,7 @@ class Participant:
         self._access = access
         self._quality = quality
         self._encoding = encoding
+        self._has_video = has_video
         self._rooms = rooms
         self._drawing_executor = drawing_executor
         self._joined = joined
@@ -134,12 +136,14 @@ class Participant:
         try:
             async with asyncio.timeout(JOIN_TIMEOUT_S), asyncio.TaskGroup() as tasks:
                 # Drawing the first face of a size takes about as long as joining.
-                drawing = tasks.create_task(asyncio.to_thread(Face, *SIZES[self._quality]))
+                drawing = tasks.create_task(self._face())
                 await self._connect(room)
-                self._video = VideoTrack(await drawing, seed=zlib.crc32(self.session_id.encode()))
+                if (face := await drawing) is not None:
+                    self._video = VideoTrack(face, seed=zlib.crc32(self.session_id.encode()))
                 self._audio = AudioTrack()
                 await self._audio.publish(room)
-                await self._video.publish(room, self._quality, self._encoding)
+                if self._video is not None:
+                    await self._video.publish(room, self._quality, self._encoding)
         except* Exception as group:  # noqa: BLE001 - the SDK's errors share no base
             # An error's text may contain an address with the token, so only the types are logged.
             kinds = ",".join(sorted({type(error).__name__ for error in _leaves(group)}))
@@ -156,6 +160,10 @@ class Participant:
         self._joined()
         return True
 
+    async def _face(self) -> Face | None:
+        """Draw the first face; None for an avatar that only speaks."""
+        return await asyncio.to_thread(Face, *SIZES[self._quality]) if self._has_video else None
+
     async def _connect(self, room: rtc.Room) -> None:
         if self._access.owned:
             await self._rooms.create(self._access.room)
@@ -164,16 +172,17 @@ class Participant:
 
     async def _stream(self) -> None:
         audio, video = self._audio, self._video
-        if audio is None or video is None:
+        if audio is None:
             raise RuntimeError("streaming without having joined")
         name = f"session-{self.session_id}"
         async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(audio.feed(), name=f"{name}/voice")
-            frames = video.feed(self._drawing_executor, lambda: self._pose, audio.mouth_now)
-            drawing = tasks.create_task(frames, name=f"{name}/face")
+            feeds = [tasks.create_task(audio.feed(), name=f"{name}/voice")]
+            if video is not None:
+                frames = video.feed(self._drawing_executor, lambda: self._pose, audio.mouth_now)
+                feeds.append(tasks.create_task(frames, name=f"{name}/face"))
             await self._stop.wait()
-            speaking.cancel()
-            drawing.cancel()
+            for feed in feeds:
+                feed.cancel()
         self._give_up("avatar.lost")
 
     def _give_up(self, event: str, **details: str) -> None:

@@ -151,6 +151,7 @@ class AudioTrack:
         self._ahead = 0.0
 
     def _next_frame(self) -> bytes:
+        self._forget_shapes()
         pcm = self.renderer.render(_FRAME)
         mouth = (0.0, 0.5) if pcm == _SILENCE else (opening(pcm), spread(pcm))
         self._shapes.append((self.renderer.rendered, *mouth))
@@ -159,10 +160,14 @@ class AudioTrack:
 
     def mouth_now(self) -> tuple[float, float]:
         """Return opening and spread of the mouth for the audio that is sent now."""
+        self._forget_shapes()
+        return self._shapes[0][1:] if self._shapes else (0.0, 0.5)
+
+    def _forget_shapes(self) -> None:
+        """Forget what the mouth has done. An avatar without a picture asks for no shape."""
         heard = self.renderer.rendered - self._ahead
         while len(self._shapes) > 1 and self._shapes[0][0] <= heard:
             self._shapes.popleft()
-        return self._shapes[0][1:] if self._shapes else (0.0, 0.5)
 
     async def close(self) -> None:
         """Release the native source."""

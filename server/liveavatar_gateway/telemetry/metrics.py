@@ -136,12 +136,6 @@ class Metrics:
             buckets=_SPEECH_BUCKETS_S,
             registry=own,
         )
-        self._pauses = Counter(
-            "gateway_pauses",
-            "Begins (begin) and ends (command, timeout, interrupt) of pauses of speech.",
-            ["change"],
-            registry=own,
-        )
         self._packets = Counter("gateway_upstream_packets", "Audio packets sent to LiveAvatar.", registry=own)
         self._keep_alives = Counter(
             "gateway_upstream_keep_alives",
@@ -207,6 +201,7 @@ class Metrics:
         )
         self._registry_available.set(1)
         self._tenants: set[str] = set()
+        self._add_pauses()
         self._add_quotas()
         self._add_calls()
         self._add_billing()
@@ -245,6 +240,16 @@ class Metrics:
             self._taken_over.labels(taken)
         for outcome in Outcome:
             self._utterances.labels(outcome.value)
+
+    def _add_pauses(self) -> None:
+        self._pauses = Counter(
+            "gateway_pauses",
+            "Begins (begin) and ends (command, timeout, interrupt) of pauses of speech.",
+            ["change"],
+            registry=self.registry,
+        )
+        for change in ("begin", *(cause.value for cause in ContinueCause)):
+            self._pauses.labels(change)
 
     def _add_quotas(self) -> None:
         own = self.registry

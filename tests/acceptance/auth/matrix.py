@@ -12,7 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from acceptance.auth.stage import Stage, stage
 from acceptance.line import Line, Outcome, Setting
-from liveavatar.gateway.v1 import admin_service_pb2, audio_service_pb2, session_service_pb2
+from liveavatar.gateway.v1 import admin_service_pb2, audio_service_pb2, session_pb2, session_service_pb2
 from liveavatar_gateway.auth import keys
 from liveavatar_gateway.auth.principal import RULES, Role
 from testkit.caller import Caller, make_spec, refusal, write
@@ -25,6 +25,14 @@ SERVICES = (
 )
 _LAST = ("EndSession", "EjectSession", "Drain", "Undrain")
 """Methods that change what the others need."""
+_IN_OWN_ROOM = ("CreateViewerTokens", "RemoveViewer")
+"""Methods that only a session in a room of the caller's own has."""
+_OWN_ROOM = session_pb2.LiveKitRoom(name="acme-room")
+_NO_LIVEKIT_SERVER: Mapping[str, object] = {
+    "livekit_url": "ws://127.0.0.1:9",
+    "livekit_key": "key",
+    "livekit_secret": "s" * 32,
+}
 _UNDO = {"Drain": "Undrain", "PauseAccount": "ResumeAccount", "DrainAccount": "ResumeAccount"}
 """Methods that take back what keeps further sessions from being created."""
 
@@ -52,6 +60,10 @@ def request_of(method: MethodDescriptor, *, session_id: str, handle: str) -> Any
             request.header.session_id = session_id
         case "WatchSessions":
             request.add.session_id = session_id
+        case "CreateViewerTokens":
+            request.viewers.add(identity="ann")
+        case "RemoveViewer":
+            request.identity = "ann"
     return request
 
 
@@ -81,7 +93,7 @@ class Matrix:
                     # grpc.aio lost the status: the stream ended while its first message was written.
                     continue
                 reason = refusal(error).reason
-                # The stage has no LiveKit server: a listener that may listen gets as far as the room.
+                # The stage has no LiveKit server: who may listen or remove a viewer gets as far as the room.
                 return "OK" if reason == "ROOM_UNREACHABLE" else reason
             if method.name == "WatchSessions" and answer.HasField("removed"):
                 # A refused watch is an answer on the stream, with the status that a call would have.
@@ -114,7 +126,7 @@ async def _run(_setting: Setting) -> Outcome:
     contract = {path for path in RULES if not path.startswith("grpc.")}
     if contract != set(found):
         raise AssertionError(f"rules and contract differ: {sorted(contract ^ set(found))}")
-    with stage("acme", "beta", admin_port=0) as at:
+    with stage("acme", "beta", admin_port=0, **_NO_LIVEKIT_SERVER) as at:
         matrix = Matrix(at)
         everything = [role.value for role in Role]
         credentials = {
@@ -130,7 +142,8 @@ async def _run(_setting: Setting) -> Outcome:
             for path, method in found.items():
                 address = at.gateway.admin_address if "AdminService" in path else at.gateway.address
                 for name, credential in credentials.items():
-                    created = await own.create() if method.name != "Undrain" else None
+                    room = {"livekit_room": _OWN_ROOM} if method.name in _IN_OWN_ROOM else {}
+                    created = await own.create(**room) if method.name != "Undrain" else None
                     session_id = created.session.id if created else "none"
                     request = request_of(method, session_id=session_id, handle=created.handle if created else "")
                     async with caller_with(address, credential) as caller:

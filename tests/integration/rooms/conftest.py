@@ -11,9 +11,12 @@ from testkit import processes
 
 
 @pytest.fixture(scope="module")
-def rooms(livekit: LiveKitServer) -> Iterator[processes.Emulator]:
-    """Run an emulator with rooms, shared by the tests of one file."""
-    with processes.emulator(livekit=livekit) as found:
+def rooms(request: pytest.FixtureRequest, livekit: LiveKitServer) -> Iterator[processes.Emulator]:
+    """Run an emulator with rooms, shared by the tests of one file.
+
+    A file with `AVATAR_VIDEO = False` looks at no picture: drawing and encoding would take most of the CPU.
+    """
+    with processes.emulator(livekit=livekit, avatar_video=getattr(request.module, "AVATAR_VIDEO", True)) as found:
         yield found
 
 

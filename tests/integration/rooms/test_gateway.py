@@ -16,6 +16,7 @@ from testkit.rooms import identities, names
 from testkit.watcher import RATE_HZ, watching
 
 ROOM = "the-callers"
+AVATAR_VIDEO = False
 VIDEO = session_pb2.VideoSettings(quality=session_pb2.VIDEO_QUALITY_LOW, encoding=session_pb2.VIDEO_ENCODING_VP8)
 
 

@@ -19,6 +19,7 @@ from testkit.rooms import identities
 from testkit.users import pitch_of, singing, user_token
 
 ROOM = "the-callers"
+AVATAR_VIDEO = False
 VIDEO = session_pb2.VideoSettings(quality=session_pb2.VIDEO_QUALITY_LOW, encoding=session_pb2.VIDEO_ENCODING_VP8)
 OWN = {"livekit_room": session_pb2.LiveKitRoom(name=ROOM, avatar_identity="ada"), "video": VIDEO}
 

@@ -18,6 +18,8 @@ from testkit.caller import caller as connect
 from testkit.rooms import identities
 from testkit.watcher import RATE_HZ
 
+AVATAR_VIDEO = False
+
 pytestmark = pytest.mark.timeout(120)
 
 CALLER = session_pb2.AGENT_SEAT_CALLER

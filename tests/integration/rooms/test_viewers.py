@@ -16,6 +16,7 @@ from testkit.caller import caller as connect
 from testkit.rooms import names
 from testkit.watcher import watching
 
+AVATAR_VIDEO = False
 _LIMIT = duration_pb2.Duration(seconds=6)
 _VIDEO = session_pb2.VideoSettings(quality=session_pb2.VIDEO_QUALITY_LOW, encoding=session_pb2.VIDEO_ENCODING_VP8)
 

@@ -50,6 +50,7 @@ def avatar(monkeypatch):
         access=RoomAccess("ws://rooms", "r", owned=True, token="t", tokens_valid_s=60),
         quality="low",
         encoding="VP8",
+        has_video=True,
         rooms=rooms,
         drawing_executor=None,
         joined=lambda: calls.append("joined"),

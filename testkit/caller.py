@@ -166,15 +166,22 @@ class Speech:
     async def send(self, **message: Any) -> None:
         await write(self.call, audio.StreamAudioRequest(**message))
 
-    async def begin(self, utterance_id: str = "", *, resume: bool = False, idle_s: float | None = None) -> None:
-        begin = audio.BeginUtterance(utterance_id=utterance_id, resume=resume)
+    async def begin(
+        self,
+        utterance_id: str = "",
+        *,
+        resume: bool = False,
+        idle_s: float | None = None,
+        text: audio.TimedText | None = None,
+    ) -> None:
+        begin = audio.BeginUtterance(utterance_id=utterance_id, resume=resume, text=text)
         if idle_s is not None:
             begin.idle_timeout.FromNanoseconds(round(idle_s * 1e9))
         await self.send(begin=begin)
 
-    async def resume(self, utterance_id: str) -> audio.AudioAck:
+    async def resume(self, utterance_id: str, *, text: audio.TimedText | None = None) -> audio.AudioAck:
         """Go on with an utterance of another stream; returns how far it is."""
-        await self.begin(utterance_id, resume=True)
+        await self.begin(utterance_id, resume=True, text=text)
         # Acks and ends of other utterances may come first; `until` still finds them.
         passed_over = []
         while True:
@@ -201,9 +208,14 @@ class Speech:
     async def cancel(self, utterance_id: str = "") -> None:
         await self.send(cancel=audio.CancelUtterance(utterance_id=utterance_id))
 
-    async def say(self, pcm: bytes, utterance_id: str = "", *, chunk_bytes: int = 96_000) -> None:
+    async def timings(self, text: audio.TimedText, *, utterance_id: str = "") -> None:
+        await self.send(timings=audio.TextTimings(utterance_id=utterance_id, text=text))
+
+    async def say(
+        self, pcm: bytes, utterance_id: str = "", *, chunk_bytes: int = 96_000, text: audio.TimedText | None = None
+    ) -> None:
         """Send a whole utterance as fast as it goes."""
-        await self.begin(utterance_id)
+        await self.begin(utterance_id, text=text)
         await self.say_on(pcm, 0, chunk_bytes=chunk_bytes)
 
     async def say_on(self, pcm: bytes, offset: int, *, chunk_bytes: int = 96_000) -> None:

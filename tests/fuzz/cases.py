@@ -130,20 +130,31 @@ def _attach(rng: random.Random) -> list[bytes]:
     return messages
 
 
+def _time(rng: random.Random, text: Any) -> None:
+    """Give each text a start, and mostly an end."""
+    count = len(text.texts)
+    text.ClearField("first_item")
+    text.start_ms[:] = sorted(rng.randrange(3000) for _ in range(count))
+    text.end_ms[:] = [start + rng.randrange(300) for start in text.start_ms] if rng.random() < 0.7 else []
+
+
 def _audio(rng: random.Random) -> list[bytes]:
     header = one_of(rng, _AUDIO, "header", wild=rng.choice(_WILD) / 4)
     messages = [serialized(rng, header, mutation=0.05)]
-    kinds, weights = ("begin", "chunk", "end", "cancel", "heartbeat", "header"), (20, 60, 20, 6, 10, 0.3)
+    kinds = ("begin", "chunk", "end", "cancel", "heartbeat", "timings", "header")
+    weights = (20, 60, 20, 6, 10, 12, 0.3)
     is_open = False
     for _ in range(rng.choice((4, 30, 120))):
         kind = rng.choices(kinds, weights)[0]
         if rng.random() < 0.97:
             # What the grammar of the stream refuses would be the last message.
-            kind = "begin" if kind in ("chunk", "end", "cancel") and not is_open else kind
+            kind = "begin" if kind in ("chunk", "end", "cancel", "timings") and not is_open else kind
             kind = "end" if kind == "begin" and is_open else kind
         is_open = kind == "begin" or (is_open and kind not in ("end", "cancel"))
         message = one_of(rng, _AUDIO, kind, wild=0.0 if rng.random() < 0.95 else 0.3)
-        if kind in ("chunk", "end", "cancel") and rng.random() < 0.9:
+        if kind in ("begin", "timings") and rng.random() < 0.7:
+            _time(rng, getattr(message, kind).text)
+        if kind in ("chunk", "end", "cancel", "timings") and rng.random() < 0.9:
             getattr(message, kind).ClearField("utterance_id")
         messages.append(serialized(rng, message, mutation=0.02))
     return messages

@@ -170,6 +170,53 @@ class AudioGap(CallerError):
         )
 
 
+class TimingsInvalid(CallerError):
+    """The times of an utterance's text are missing, out of order or impossible."""
+
+    reason = "TIMINGS_INVALID"
+
+    def __init__(
+        self, utterance_id: str, problem: str, *, field: str, values: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(
+            f"{problem}; correct the timings and send them with first_item, the audio is not affected",
+            field=field,
+            values=values,
+            utterance_id=utterance_id,
+        )
+
+
+class TimingsGap(CallerError):
+    """Timings skip items of their utterance's text."""
+
+    reason = "TIMINGS_GAP"
+
+    def __init__(self, utterance_id: str, expected: int, got: int, *, field: str) -> None:
+        super().__init__(
+            f"timings continue at item {got}, expected {expected}; send them from {expected}",
+            field=field,
+            utterance_id=utterance_id,
+            expected=expected,
+            got=got,
+        )
+
+
+class TimingsLimit(CallerError):
+    """An utterance, or the unfinished utterances of a session, have too much text."""
+
+    reason = "TIMINGS_LIMIT"
+
+    def __init__(self, utterance_id: str, limit: int, scope: str, *, field: str) -> None:
+        super().__init__(
+            f"the text is above the limit of {limit} characters for each {scope}; the rest of it is left out of "
+            "heard_text, the audio is not affected",
+            field=field,
+            utterance_id=utterance_id,
+            limit=limit,
+            scope=scope,
+        )
+
+
 class UtteranceIdReused(CallerError):
     """The utterance id was used before in this session."""
 

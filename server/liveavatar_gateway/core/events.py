@@ -54,6 +54,8 @@ class UtteranceEnded:
     """Bytes of an incomplete last sample; 0 when another process ended the utterance."""
     repeated_s: float = 0.0
     """Seconds that were heard a second time after pauses, besides `played_s`."""
+    heard_text: str = field(default="", repr=False)
+    """Text that was heard; empty without timings, or when another process had them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class SpeechPaused:
     """Utterance that was being spoken; empty when none was."""
     played_s: float
     """Seconds of that utterance that were heard."""
+    heard_text: str = field(default="", repr=False)
+    """Text of that utterance that was heard; empty without timings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Outputs of a session's state machine, which the driver carries out in order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from liveavatar_gateway.core.events import LogEntry, UtteranceEnded
 from liveavatar_gateway.core.messages import Command
@@ -35,6 +35,8 @@ class PauseAnswer:
     """Seconds of the utterance that were heard."""
     paused: bool = False
     """True while speech is paused."""
+    heard_text: str = field(default="", repr=False)
+    """Text of the utterance that was heard; empty without timings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.heard_text import hide, may_read
 from liveavatar_gateway.rpc.interceptors.audit import audited, note_refusal
 from liveavatar_gateway.rpc.interceptors.authentication import current_call, current_principal
 from liveavatar_gateway.rpc.session_stream import SessionStream
@@ -186,7 +187,10 @@ class AttachStream(SessionStream[p.AttachResponse]):
             entries.pop()
         for entry in entries:
             self._sequence = entry.sequence
-            responses.append(p.AttachResponse(event=mapping.event_message(entry, self._session.final_view)))
+            event = mapping.event_message(entry, self._session.final_view)
+            if not may_read(self._call.principal):
+                hide(event)
+            responses.append(p.AttachResponse(event=event))
         last = responses.pop() if entries and isinstance(entries[-1].event, Ended) else None
         responses += [p.AttachResponse(command_result=result) for result in results]
         deadline = self._session.draining_until

@@ -17,9 +17,11 @@ from liveavatar_gateway.core.errors import (
 )
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
+from liveavatar_gateway.core.speech.words import TimedText, with_text
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.heard_text import piece_of
 from liveavatar_gateway.rpc.session_stream import SessionStream
 from liveavatar_gateway.rpc.stream_reader import leave, wait_for_half_close
 from liveavatar_gateway.sessions.session import SessionActor
@@ -173,6 +175,8 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             self._begin(request.begin)
         elif kind == "end":
             self._seal(self._require_open("end", request.end.utterance_id))
+        elif kind == "timings":
+            self._take_timings(request.timings)
         elif kind == "cancel":
             self._cancel(self._require_open("cancel", request.cancel.utterance_id))
         else:
@@ -202,11 +206,13 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
             self._reject(begin.utterance_id, error, 0)
             return
         if isinstance(found, UtteranceEnded):
-            self._answer(_ended(found))
+            self._answer_ended(found, begin)
             return
         self._refused = None
         self._open = found
         self._report(found, resumed=begin.resume)
+        if begin.HasField("text"):
+            self._add_text(found, piece_of(begin.text, first_item=0), "begin.text")
 
     def _report(self, utterance: Utterance, *, resumed: bool) -> None:
         """Report the progress of an utterance from now on; that of a resumed one at once."""
@@ -250,6 +256,33 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
         except GatewayError as error:
             self._utterances.seal(utterance, error)
             self._reject(utterance.id, error, utterance.received)
+
+    def _take_timings(self, timings: p.TextTimings) -> None:
+        named = timings.utterance_id
+        if self._open is not None and named in ("", self._open.id):
+            utterance: Utterance | None = self._open
+        elif not named and self._refused is None:
+            raise UnexpectedMessage("timings outside of an utterance; send begin first", field="timings")
+        else:
+            # A sealed utterance may still be spoken, and the timings of its end may come after its audio.
+            utterance = self._utterances.find(named) if named else None
+        if utterance is not None:
+            self._add_text(utterance, piece_of(timings.text), "timings.text")
+
+    def _add_text(self, utterance: Utterance, piece: TimedText, field: str) -> None:
+        try:
+            self._utterances.add_text(utterance, piece, field=field)
+        except GatewayError as error:
+            self._reject(utterance.id, error, utterance.received)
+
+    def _answer_ended(self, ended: UtteranceEnded, begin: p.BeginUtterance) -> None:
+        """Answer a `begin` that resumes an utterance which has ended, with the text of its timings."""
+        if begin.HasField("text") and not ended.heard_text:
+            try:
+                ended = with_text(ended, piece_of(begin.text, first_item=0), field="begin.text")
+            except GatewayError as error:
+                self._reject(ended.utterance_id, error, 0)
+        self._answer(_ended(ended))
 
     def _seal(self, utterance: Utterance | None) -> None:
         if utterance is not None:
@@ -337,6 +370,7 @@ class AudioStream(SessionStream[p.StreamAudioResponse]):
                     utterance.inferred,
                     utterance.dropped_tail_bytes,
                     utterance.repeated_s,
+                    utterance.heard_text,
                 )
                 responses.append(_ended(ended))
         return responses
@@ -359,5 +393,6 @@ def _ended(ended: UtteranceEnded) -> p.StreamAudioResponse:
         inferred=ended.inferred,
         dropped_tail_bytes=ended.dropped_tail_bytes,
         repeated=mapping.duration(ended.repeated_s),
+        heard_text=ended.heard_text,
     )
     return p.StreamAudioResponse(ended=message)

@@ -422,13 +422,17 @@ def ended_message(ended: ev.UtteranceEnded) -> session_service_pb2.UtteranceEnde
         error=status_of(ended.error) if ended.error else None,
         inferred=ended.inferred,
         repeated=duration(ended.repeated_s),
+        heard_text=ended.heard_text,
     )
 
 
 def pause_message(answer: PauseAnswer) -> session_service_pb2.PauseResult:
     """Return the result of a pause as a message."""
     return session_service_pb2.PauseResult(
-        utterance_id=answer.utterance_id, played=duration(answer.played_s), paused=answer.paused
+        utterance_id=answer.utterance_id,
+        played=duration(answer.played_s),
+        paused=answer.paused,
+        heard_text=answer.heard_text,
     )
 
 
@@ -468,8 +472,10 @@ def event_message(  # noqa: C901, PLR0912 - an arm for each kind
             )
         case ev.UtteranceEnded() as ended:
             message.utterance_ended.CopyFrom(ended_message(ended))
-        case ev.SpeechPaused(utterance_id, played_s):
-            message.speech_paused.CopyFrom(p.SpeechPaused(utterance_id=utterance_id, played=duration(played_s)))
+        case ev.SpeechPaused(utterance_id, played_s, heard):
+            message.speech_paused.CopyFrom(
+                p.SpeechPaused(utterance_id=utterance_id, played=duration(played_s), heard_text=heard)
+            )
         case ev.SpeechContinued(utterance_id, repeated_s, cause):
             message.speech_continued.CopyFrom(
                 p.SpeechContinued(utterance_id=utterance_id, repeated=duration(repeated_s), cause=_CAUSES[cause])

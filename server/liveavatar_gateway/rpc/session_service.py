@@ -17,6 +17,7 @@ from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.attach_stream import AttachStream
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
+from liveavatar_gateway.rpc.heard_text import may_read
 from liveavatar_gateway.rpc.interceptors.audit import audited
 from liveavatar_gateway.rpc.interceptors.authentication import current_principal
 from liveavatar_gateway.rpc.lists import fitting
@@ -64,8 +65,16 @@ class SessionService(SessionServiceServicer):
     async def WatchSessions(  # type: ignore[override]  # noqa: N802, D102
         self, request_iterator: AsyncIterator[p.WatchSessionsRequest], context: _Context
     ) -> None:
-        tenant = current_principal().tenant
-        await WatchStream(self._directory, self._config, request_iterator, context, tenant=tenant).run()
+        caller = current_principal()
+        stream = WatchStream(
+            self._directory,
+            self._config,
+            request_iterator,
+            context,
+            tenant=caller.tenant,
+            shows_text=may_read(caller),
+        )
+        await stream.run()
 
     async def CreateSession(  # noqa: N802, D102
         self, request: p.CreateSessionRequest, context: _Context

@@ -25,6 +25,7 @@ from liveavatar_gateway.core.states import SessionState
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.rpc.errors import status_of
+from liveavatar_gateway.rpc.heard_text import hide
 from liveavatar_gateway.rpc.stream_reader import each, wait_for_half_close
 from liveavatar_gateway.sessions.directory import Directory
 from liveavatar_gateway.sessions.services import new_id
@@ -60,9 +61,11 @@ class WatchStream:
         context: _Context,
         *,
         tenant: str,
+        shows_text: bool = False,
     ) -> None:
         self._directory = directory
         self._tenant = tenant
+        self._shows_text = shows_text
         self._progress_s = config.watch_progress_s
         self._first_within_s = config.first_message_timeout_s
         self._requests = requests
@@ -297,7 +300,7 @@ class WatchStream:
         if session.state is SessionState.ENDED:
             self._forget(session_id)
             tail = [_removed(session_id)]
-        return chain(head, (_event(entry, session) for entry in entries), tail)
+        return chain(head, (_event(entry, session, shows_text=self._shows_text) for entry in entries), tail)
 
 
 def _snapshot(session: SessionActor) -> p.WatchSessionsResponse:
@@ -306,11 +309,13 @@ def _snapshot(session: SessionActor) -> p.WatchSessionsResponse:
     return p.WatchSessionsResponse(snapshot=snapshot)
 
 
-def _event(entry: LogEntry, session: SessionActor) -> p.WatchSessionsResponse:
+def _event(entry: LogEntry, session: SessionActor, *, shows_text: bool) -> p.WatchSessionsResponse:
     message = mapping.event_message(entry, session.final_view)
     if message.HasField("rotated"):
         # Access to the room is for the holder of a handle; anybody may watch.
         message.rotated.ClearField("room")
+    if not shows_text:
+        hide(message)
     return p.WatchSessionsResponse(event=p.WatchEvent(session_id=session.id, event=message))
 
 

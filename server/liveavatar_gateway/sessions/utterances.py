@@ -9,6 +9,7 @@ from liveavatar_gateway.core.errors import Draining, GatewayError
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
+from liveavatar_gateway.core.speech.words import TimedText
 from liveavatar_gateway.sessions.journal import SessionJournal
 from liveavatar_gateway.sessions.orphaned_utterances import OrphanedUtterances
 from liveavatar_gateway.sessions.wakeup import Wakeup
@@ -140,6 +141,19 @@ class SessionUtterances:
             self.drop_stale(len(audio))
         elif self._speech.receive(utterance, offset, audio, time.monotonic()):
             self._wake.set()
+
+    def find(self, utterance_id: str) -> Utterance | None:
+        """Return the utterance with this id, unless it has ended."""
+        return self._speech.find_by_id(utterance_id)
+
+    def add_text(self, utterance: Utterance, piece: TimedText, *, field: str) -> None:
+        """Add timings to the text of an utterance; those of an utterance that has ended have no effect.
+
+        Raises:
+            TimingsInvalid, TimingsGap, TimingsLimit: the timings were refused, and changed nothing.
+        """
+        if utterance.outcome is None:
+            self._speech.add_text(utterance, piece, field=field)
 
     def drop_stale(self, size_bytes: int) -> None:
         """Count audio of an utterance that no longer takes any."""

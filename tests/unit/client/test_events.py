@@ -38,7 +38,7 @@ def test_every_kind_of_event_is_read():
         "utterance_ended": ended,
         "expiring": pb.SessionExpiring(reason=session_pb2.END_REASON_NO_VIEWERS),
         "expiry_cancelled": pb.SessionExpiryCancelled(reason=session_pb2.END_REASON_IDLE),
-        "speech_paused": pb.SpeechPaused(utterance_id="u", played=ended.played),
+        "speech_paused": pb.SpeechPaused(utterance_id="u", played=ended.played, heard_text="Hi"),
         "speech_continued": pb.SpeechContinued(utterance_id="u", repeated=ended.played, cause=99),
         "notice": pb.UpstreamNotice(type="video_starvation", message="slow", error=True),
         "reconnected": pb.UpstreamReconnected(attempt_count=2, resent_bytes=960, replaced=True),
@@ -64,7 +64,8 @@ def test_every_kind_of_event_is_read():
     assert outcome.error is not None
     assert read["expiring"].reason is EndReason.NO_VIEWERS
     assert read["expiry_cancelled"].reason is EndReason.IDLE
-    assert (read["speech_paused"].utterance_id, read["speech_paused"].played.total_seconds()) == ("u", 0.25)
+    paused = read["speech_paused"]
+    assert (paused.utterance_id, paused.played.total_seconds(), paused.heard_text) == ("u", 0.25, "Hi")
     assert read["speech_continued"].repeated.total_seconds() == 0.25
     assert read["speech_continued"].cause is ContinueCause.UNKNOWN
     assert read["notice"].message == "slow"

@@ -29,6 +29,12 @@ class Speech:
     def on_ended(self, outcome):
         self.calls.append(("ended", outcome.utterance_id))
 
+    def on_paused(self, utterance_id):
+        self.calls.append(("paused", utterance_id))
+
+    def on_continued(self):
+        self.calls.append(("continued", ""))
+
     def fail_all(self, error, *, orphans_only=False):
         self.calls.append(("failed", orphans_only))
 
@@ -47,6 +53,7 @@ def observed(speech):
             room=session_pb2.RoomAccess(url="wss://old"),
         )
     )
+    speech.calls.clear()
     return made
 
 
@@ -123,3 +130,12 @@ async def test_the_error_of_an_ended_session_names_its_reason(observed):
 async def test_an_end_by_a_unary_call_is_final(observed):
     observed.on_end_confirmed(session_pb2.Session(id="s", state=session_pb2.SESSION_STATE_ENDED))
     assert observed.state is SessionState.ENDED
+
+
+async def test_pauses_reach_speech_also_when_their_end_was_missed(observed, speech):
+    observed.on_event(pb.SessionEvent(sequence=1, speech_paused=pb.SpeechPaused(utterance_id="u")))
+    observed.on_event(pb.SessionEvent(sequence=2, speech_continued=pb.SpeechContinued(utterance_id="u")))
+    observed.on_opened(pb.SessionOpened(session=session_pb2.Session(id="s", paused=True)))
+    assert speech.calls == [("paused", "u"), ("continued", "")]
+    observed.on_opened(pb.SessionOpened(session=session_pb2.Session(id="s")))
+    assert speech.calls[2:] == [("continued", "")]

@@ -1,12 +1,14 @@
 import asyncio
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from liveavatar.gateway import AsyncUtterance, ConnectionLost, Interruption, Outcome, OutcomeKind, Progress
+from liveavatar.gateway import AsyncUtterance, ConnectionLost, Interruption, Outcome, OutcomeKind, Progress, Word
 from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.utterance import PHASE_TRANSITIONS, Phase, Reception, Stop, UtteranceState
+from liveavatar.gateway.words import SpokenText
 
 LOST = ConnectionLost("lost")
 
@@ -133,3 +135,27 @@ async def test_a_failed_utterance_raises_its_reason(state):
     state.fail(LOST)
     with pytest.raises(ConnectionLost, match="lost"):
         await utterance
+
+
+async def test_a_pause_shows_until_its_end_or_that_of_the_utterance(state):
+    state.pause(paused=True)
+    assert state.paused
+    state.pause(paused=False)
+    assert not state.paused
+    state.pause(paused=True)
+    state.finish(outcome())
+    state.pause(paused=True)
+    assert not state.paused
+
+
+@pytest.mark.parametrize(("kind", "heard"), [(OutcomeKind.PLAYED, "one two "), (OutcomeKind.INTERRUPTED, "one ")])
+async def test_an_end_without_text_gets_that_of_the_words(kind, heard):
+    state = UtteranceState("u", None, Condition(), SpokenText([Word("one ", 0, 0.5), Word("two ", 1.0, 2.0)]))
+    state.finish(outcome(kind))
+    assert state.outcome.heard_text == heard
+
+
+async def test_the_text_of_the_gateway_counts_where_it_has_one():
+    state = UtteranceState("u", None, Condition(), SpokenText([Word("one ", 0, 0.5)]))
+    state.finish(replace(outcome(), heard_text="other"))
+    assert state.outcome.heard_text == "other"

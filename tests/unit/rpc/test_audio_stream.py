@@ -5,11 +5,13 @@ import math
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 
 from liveavatar.gateway.v1 import audio_pb2
 from liveavatar.gateway.v1 import audio_service_pb2 as p
 from liveavatar_gateway.core.errors import AudioStreamSuperseded, SessionEnded, UnexpectedMessage
 from liveavatar_gateway.core.speech.config import SpeechConfig
+from liveavatar_gateway.core.speech.words import TimedText
 from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.rpc.audio_stream import AudioStream
 from liveavatar_gateway.rpc.config import RpcConfig
@@ -24,6 +26,12 @@ async def process():
     found = Process()
     yield found
     await found.close()
+
+
+def reason_of(status) -> str:
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    return info.reason
 
 
 class Streaming:
@@ -227,3 +235,84 @@ async def test_a_pause_is_no_time_without_audio(process):
     async with asyncio.timeout(10):
         ended = await streaming.context.until("ended")
     assert not ended.HasField("error")
+
+
+# --- timings of words
+
+WORDS = p.TimedText(texts=["Hello ", "world"], start_ms=[0, 500], end_ms=[400, 900])
+
+
+async def test_refused_timings_leave_the_audio_alone(process):
+    session = await process.ready()
+    streaming = Streaming(session)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u", text=WORDS))
+    streaming.send(timings=p.TextTimings(text=p.TimedText(texts=["!"], start_ms=[400], end_ms=[400])))
+    streaming.send(timings=p.TextTimings(utterance_id="u", text=p.TimedText(texts=["?"], start_ms=[900, 1])))
+    streaming.send(chunk=p.AudioChunk(audio=bytes(9_600)))
+    rejected = await streaming.context.until("rejected")
+    assert (rejected.utterance_id, reason_of(rejected.error)) == ("u", "TIMINGS_INVALID")
+    async with asyncio.timeout(10):
+        while (await streaming.context.until("ack")).received_bytes != 9_600:
+            pass
+    assert not session.utterances.find("u").sealed
+    assert session.utterances.find("u").text.heard(9.0) == "Hello world"
+
+
+async def test_timings_of_a_sealed_utterance_are_taken_by_its_name(process):
+    session = await process.ready()
+    streaming = Streaming(session)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    streaming.send(chunk=p.AudioChunk(audio=bytes(96_000)))
+    streaming.send(end=p.EndUtterance(utterance_id="u"))
+    streaming.send(begin=p.BeginUtterance(utterance_id="v"))
+    streaming.send(timings=p.TextTimings(utterance_id="u", text=WORDS))
+    streaming.send(timings=p.TextTimings(utterance_id="long gone", text=WORDS))
+    async with asyncio.timeout(10):
+        while (await streaming.context.until("ack")).utterance_id != "v":
+            pass
+    assert session.utterances.find("u").text.heard(9.0) == "Hello world"
+    assert session.utterances.find("v").text is None
+
+
+async def test_an_utterance_that_ended_elsewhere_gets_its_text_from_timings_that_come_again(process):
+    session = await process.ready()
+    utterance = session.utterances.begin("u", audio_input_of(None))
+    session.utterances.receive(utterance, None, bytes(96_000))
+    while not utterance.sent_s:
+        await asyncio.sleep(0)
+    session.utterances.cancel(utterance)
+    await session.interrupt("u")
+    utterance.text = None
+    streaming = Streaming(session)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u", resume=True, text=WORDS))
+    ended = await streaming.context.until("ended")
+    played_s = ended.played.ToTimedelta().total_seconds()
+    assert ended.heard_text == ("" if played_s < 0.2 else "Hello ")
+    broken = p.TimedText(texts=["a"])
+    streaming.send(begin=p.BeginUtterance(utterance_id="u", resume=True, text=broken))
+    assert reason_of((await streaming.context.until("rejected")).error) == "TIMINGS_INVALID"
+    assert (await streaming.context.until("ended")).utterance_id == "u"
+
+
+async def test_timings_that_end_with_their_utterance_have_no_effect(process):
+    session = await process.ready()
+    utterance = session.utterances.begin("u", audio_input_of(None))
+    session.utterances.cancel(utterance)
+    session.utterances.add_text(utterance, TimedText(["a"], [0]), field="timings.text")
+    assert utterance.text is None
+
+
+async def test_timings_after_a_refused_begin_are_dropped(process):
+    session = await process.ready()
+    session.utterances.cancel(session.utterances.begin("u", audio_input_of(None)))
+    streaming = Streaming(session)
+    streaming.send(begin=p.BeginUtterance(utterance_id="u"))
+    streaming.send(timings=p.TextTimings(text=WORDS))
+    streaming.send(begin=p.BeginUtterance(utterance_id="v"))
+    assert (await streaming.context.until("ack")).utterance_id == "v"
+
+
+async def test_timings_of_no_utterance_break_the_grammar(process):
+    streaming = Streaming(await process.ready())
+    streaming.send(timings=p.TextTimings(text=WORDS))
+    assert isinstance(await streaming.failure(), UnexpectedMessage)

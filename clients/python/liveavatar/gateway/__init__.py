@@ -92,6 +92,9 @@ if TYPE_CHECKING:
         SessionEnded,
         SessionNotFound,
         TenantSuspended,
+        TimingsGap,
+        TimingsInvalid,
+        TimingsLimit,
         TokenUnavailable,
         TooManyCalls,
         TooManyUtterances,
@@ -200,6 +203,10 @@ if TYPE_CHECKING:
     )
     from liveavatar.gateway.wav import (
         WavError,
+    )
+    from liveavatar.gateway.words import (
+        Word,
+        Words,
     )
 
 __all__ = [
@@ -313,6 +320,9 @@ __all__ = [
     "SpeechPausedEvent",
     "StateChangedEvent",
     "TenantSuspended",
+    "TimingsGap",
+    "TimingsInvalid",
+    "TimingsLimit",
     "Token",
     "TokenSource",
     "TokenUnavailable",
@@ -357,6 +367,8 @@ __all__ = [
     "WatchSnapshot",
     "WatchedEvent",
     "WavError",
+    "Word",
+    "Words",
     "from_rpc_error",
     "from_status",
 ]
@@ -372,6 +384,7 @@ _MODULES: Final = (
     "tls",
     "channel",
     "refusals",
+    "words",
     "source",
     "watch_state",
     "utterance",

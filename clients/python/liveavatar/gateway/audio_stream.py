@@ -19,6 +19,9 @@ from liveavatar.gateway.errors import (
     Draining,
     GatewayError,
     SessionEnded,
+    TimingsGap,
+    TimingsInvalid,
+    TimingsLimit,
     UtteranceIdReused,
 )
 from liveavatar.gateway.model import Outcome, Progress
@@ -153,7 +156,7 @@ class AudioStream:
         self._credit.begin(utterance.id)
         if resumes:
             self._resuming.add(utterance.id)
-        begin = pb.BeginUtterance(utterance_id=utterance.id, resume=resumes)
+        begin = pb.BeginUtterance(utterance_id=utterance.id, resume=resumes, text=utterance.text.restart())
         return await self._call.write(pb.StreamAudioRequest(begin=begin))
 
     def is_positioned(self, utterance: UtteranceState) -> bool:
@@ -182,6 +185,13 @@ class AudioStream:
     async def send(self, utterance: UtteranceState, audio: bytes) -> bool:
         """Send new audio; False when the call is over."""
         return await self._send(utterance, utterance.window.append(audio))
+
+    async def send_text(self, utterance: UtteranceState) -> None:
+        """Send the timings that this stream lacks."""
+        while (text := utterance.text.take()) is not None:
+            timings = pb.TextTimings(utterance_id=utterance.id, text=text)
+            if not await self._call.write(pb.StreamAudioRequest(timings=timings)):
+                return
 
     async def resend(self, utterance: UtteranceState, limit_bytes: int) -> bool:
         """Send audio again that the gateway did not receive; False when the call is over."""
@@ -291,6 +301,10 @@ class AudioStream:
         if utterance is None:
             # The utterance has ended, so its outcome is final.
             _log.debug("audio.rejected utterance=%s cause=%s", rejected.utterance_id, error)
+            return
+        if isinstance(error, TimingsInvalid | TimingsGap | TimingsLimit):
+            _log.warning("audio.timings_refused utterance=%s cause=%s", utterance.id, error)
+            utterance.text.refuse()
             return
         if isinstance(error, AudioGap) and self._repair_gap(utterance, rejected.received_bytes):
             return

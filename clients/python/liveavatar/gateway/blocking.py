@@ -43,6 +43,7 @@ from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
 from liveavatar.gateway.tls import TLS
+from liveavatar.gateway.words import Words
 
 _log = logging.getLogger(__name__)
 
@@ -446,6 +447,7 @@ class Session:
         audio: Audio,
         *,
         format: AudioFormat | None = None,  # noqa: A002  as in `AsyncSession.say`
+        words: Words = None,
         utterance_id: str | None = None,
     ) -> "Utterance":
         """Queue an utterance behind all earlier utterances, and return at once; see `AsyncSession.say`.
@@ -456,9 +458,15 @@ class Session:
             AudioMisaligned: the bytes end inside a sample.
             GatewayError: the session is over.
             TooManyUtterances: 1000 utterances of the session have not ended.
-            ValueError: a format was given for a file, or an array holds items of another format.
+            TypeError: `audio` holds no audio, or `words` no timings.
+            ValueError: a format was given for a file, an array holds items of another format, or an alignment has
+                not as many times as texts.
         """
-        utterance = self._portal.run(lambda: self._session.say(audio, format=format, utterance_id=utterance_id))
+        if isinstance(words, Iterator):
+            # An iterator may block, which the loop of the client must not.
+            words = list(words)
+        say = functools.partial(self._session.say, audio, format=format, words=words, utterance_id=utterance_id)
+        utterance = self._portal.run(say)
         return Utterance(utterance, self._portal)
 
     def wait_for_playout(self, timeout: float | None = None) -> None:

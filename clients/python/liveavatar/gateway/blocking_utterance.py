@@ -32,6 +32,11 @@ class Utterance:
         """Progress by the newest ack."""
         return self._utterance.progress
 
+    @property
+    def paused(self) -> bool:
+        """True while speech is paused at this utterance, by whichever process."""
+        return self._utterance.paused
+
     def result(self, timeout: float | None = None) -> Outcome:
         """Wait until the utterance was played or interrupted, and return its outcome.
 

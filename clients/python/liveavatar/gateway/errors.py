@@ -245,6 +245,24 @@ class RequestIdReused(CallerError):
     reason = "REQUEST_ID_REUSED"
 
 
+class TimingsInvalid(CallerError):
+    """Refused timings of words; the audio of the utterance is not affected."""
+
+    reason = "TIMINGS_INVALID"
+
+
+class TimingsGap(CallerError):
+    """Missing timings of words; the audio of the utterance is not affected."""
+
+    reason = "TIMINGS_GAP"
+
+
+class TimingsLimit(CallerError):
+    """Too much text in an utterance or a session; the audio of the utterance is not affected."""
+
+    reason = "TIMINGS_LIMIT"
+
+
 class CreditExceeded(CapacityError):
     """Audio beyond the credit."""
 
@@ -552,6 +570,9 @@ REASONS: Mapping[str, type[GatewayError]] = {
         AudioMisaligned,
         ChunkTooLarge,
         AudioGap,
+        TimingsInvalid,
+        TimingsGap,
+        TimingsLimit,
         CreditExceeded,
         UtteranceIdReused,
         UtteranceNotFound,

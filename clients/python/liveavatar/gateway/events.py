@@ -95,6 +95,8 @@ class SpeechPausedEvent(SessionEvent):
     """Utterance that is paused; empty when none was being spoken."""
     played: timedelta
     """Audio of the utterance that was heard."""
+    heard_text: str = ""
+    """Text of the utterance that was heard; empty without `words`."""
 
 
 class ContinueCause(enum.StrEnum):
@@ -327,6 +329,7 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
                 time=time,
                 utterance_id=message.speech_paused.utterance_id,
                 played=message.speech_paused.played.ToTimedelta(),
+                heard_text=message.speech_paused.heard_text,
             )
         case "speech_continued":
             return SpeechContinuedEvent(

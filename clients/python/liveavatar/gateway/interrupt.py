@@ -41,7 +41,9 @@ async def interrupt_speech(
         await _wait_briefly(condition, lambda: all(utterance.outcome for utterance in sent))
         for utterance in utterances:
             if utterance.outcome is not None and utterance.outcome.kind is OutcomeKind.INTERRUPTED:
-                interrupted.setdefault(utterance.id, utterance.outcome)
+                known = interrupted.get(utterance.id)
+                if known is None or not known.heard_text:
+                    interrupted[utterance.id] = utterance.outcome
     return Interruption(interrupted=tuple(interrupted.values()))
 
 

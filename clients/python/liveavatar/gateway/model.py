@@ -136,6 +136,8 @@ class Outcome:
     """True when LiveAvatar sent no event and the gateway inferred the end from its own clock."""
     repeated: timedelta = timedelta()
     """Audio that was heard a second time after pauses; not part of `played`."""
+    heard_text: str = ""
+    """Text that was heard, of the `words` given to `say`; empty without them."""
 
     @classmethod
     def from_proto(cls, message: audio_service_pb2.AudioEnded | session_service_pb2.UtteranceEnded) -> Self:
@@ -148,6 +150,7 @@ class Outcome:
             error=error_from_proto(message.error) if kind is OutcomeKind.FAILED else None,
             inferred=message.inferred,
             repeated=message.repeated.ToTimedelta(),
+            heard_text=message.heard_text,
         )
 
 
@@ -177,6 +180,11 @@ class Interruption:
         """Time for which the utterance being spoken was heard; zero when none was being spoken."""
         return self.interrupted[0].played if self.interrupted else timedelta()
 
+    @property
+    def heard_text(self) -> str:
+        """Text that was heard of the utterance being spoken; empty when none was, or without `words`."""
+        return self.interrupted[0].heard_text if self.interrupted else ""
+
     @classmethod
     def from_proto(cls, message: session_service_pb2.InterruptResult) -> Self:
         """Convert the gateway's answer."""
@@ -202,11 +210,18 @@ class Pause:
     """Audio of the utterance that was heard."""
     paused: bool
     """True when speech is paused; False when the named utterance was not spoken, or an interrupt came first."""
+    heard_text: str = ""
+    """Text of the utterance that was heard; empty without `words`."""
 
     @classmethod
     def from_proto(cls, message: session_service_pb2.PauseResult) -> Self:
         """Convert the gateway's answer."""
-        return cls(utterance_id=message.utterance_id, played=message.played.ToTimedelta(), paused=message.paused)
+        return cls(
+            utterance_id=message.utterance_id,
+            played=message.played.ToTimedelta(),
+            paused=message.paused,
+            heard_text=message.heard_text,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

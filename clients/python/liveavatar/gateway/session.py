@@ -47,6 +47,7 @@ from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb_audio
 from liveavatar.gateway.v1 import session_service_pb2 as pb
+from liveavatar.gateway.words import SpokenText, Words
 
 _log = logging.getLogger(__name__)
 
@@ -219,6 +220,7 @@ class AsyncSession:
         audio: Audio,
         *,
         format: AudioFormat | None = None,  # noqa: A002  the word callers expect
+        words: Words = None,
         utterance_id: str | None = None,
     ) -> AsyncUtterance:
         """Queue an utterance behind all earlier utterances, and return at once.
@@ -229,8 +231,13 @@ class AsyncSession:
         starts when the latter has ended.
 
         Args:
-            audio: Raw samples, the path of a WAV file, or an iterator or async iterator of raw samples.
+            audio: Raw samples, the path of a WAV file, or an iterator or async iterator of raw samples. Between
+                the samples, an iterator may yield timings as in `words`, or pairs of samples and timings that
+                count from these samples.
             format: Format of raw samples. Default: the `audio_format` of `open_session`.
+            words: Times of the words in the audio, for `heard_text` of the outcome: `Word` objects, alignments of
+                ElevenLabs or Cartesia, or an iterable of these. An async iterable is read beside the audio, and
+                for at most a second after its end.
             utterance_id: 1 to 128 characters, not used before in this session. Default: a fresh UUID.
 
         Returns:
@@ -240,11 +247,14 @@ class AsyncSession:
             AudioMisaligned: the bytes end inside a sample.
             GatewayError: the session is over (SessionEnded and others).
             TooManyUtterances: 1000 utterances of the session have not ended.
-            ValueError: a format was given for a file, or an array holds items of another format.
+            TypeError: `audio` holds no audio, or `words` no timings.
+            ValueError: a format was given for a file, an array holds items of another format, or an alignment has
+                not as many times as texts.
         """
         self._require_alive()
         source = source_of(audio, format, self._audio_format)
-        state = UtteranceState(utterance_id or str(uuid.uuid4()), source, self._condition)
+        text = SpokenText(words)
+        state = UtteranceState(utterance_id or str(uuid.uuid4()), source, self._condition, text)
         self._speech.submit(state)
         return AsyncUtterance(state, self._condition, self.interrupt)
 

@@ -12,10 +12,12 @@ from typing import Any, Protocol, TypeAlias
 
 from liveavatar.gateway import wav
 from liveavatar.gateway.audio import AudioEncoding, AudioFormat
+from liveavatar.gateway.words import TimedPiece, counts_from_its_piece, is_timed
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
-Audio: TypeAlias = BytesLike | str | PathLike[str] | Iterable[BytesLike] | AsyncIterable[BytesLike]
-"""Audio for `say`: samples, the path of a WAV file, or an iterator of samples cut anywhere."""
+Audio: TypeAlias = BytesLike | str | PathLike[str] | Iterable[Any] | AsyncIterable[Any]
+"""Audio for `say`: samples, the path of a WAV file, or an iterator of samples cut anywhere, between which timings
+of their words may come, see `Words`."""
 
 _AHEAD = 2
 # Pieces that are read ahead from a blocking iterator.
@@ -29,8 +31,8 @@ class Source(Protocol):
     async def resolve(self) -> AudioFormat:
         """Return the audio format; reads the header of a file."""
 
-    def pieces(self) -> AsyncGenerator[BytesLike, None]:
-        """Iterate over the samples, cut anywhere. Closing the iterator closes the caller's iterator too."""
+    def pieces(self) -> AsyncGenerator[BytesLike | TimedPiece, None]:
+        """Iterate over the samples, cut anywhere, and timings. Closing this closes the caller's iterator too."""
 
 
 def source_of(audio: Audio, given: AudioFormat | None, default: AudioFormat) -> Source:
@@ -99,7 +101,7 @@ class _BytesSource:
     async def resolve(self) -> AudioFormat:
         return self._format
 
-    async def pieces(self) -> AsyncGenerator[BytesLike, None]:
+    async def pieces(self) -> AsyncGenerator[BytesLike | TimedPiece, None]:
         yield self._audio
 
 
@@ -115,7 +117,7 @@ class _FileSource:
         audio_format: AudioFormat = await anext(self._content)
         return audio_format
 
-    async def pieces(self) -> AsyncGenerator[BytesLike, None]:
+    async def pieces(self) -> AsyncGenerator[BytesLike | TimedPiece, None]:
         assert self._content is not None, "resolve comes first"  # noqa: S101
         async with contextlib.aclosing(self._content) as pieces:
             async for piece in pieces:
@@ -138,15 +140,34 @@ class _IteratorSource:
     async def resolve(self) -> AudioFormat:
         return self._format
 
-    async def pieces(self) -> AsyncGenerator[BytesLike, None]:
-        pulled = _pulled(self._audio) if isinstance(self._audio, AsyncIterable) else in_thread(self._audio)
-        async with contextlib.aclosing(pulled) as pieces:
+    async def pieces(self) -> AsyncGenerator[BytesLike | TimedPiece, None]:
+        items = pulled(self._audio) if isinstance(self._audio, AsyncIterable) else in_thread(self._audio)
+        async with contextlib.aclosing(items) as pieces:
             async for piece in pieces:
-                # Copies pieces that may change; bytes are not copied.
-                yield _bytes_of(piece, self._format)
+                for part in _parts_of(piece):
+                    # Copies pieces that may change; bytes are not copied.
+                    yield part if isinstance(part, TimedPiece) else _bytes_of(part, self._format)
 
 
-async def _pulled(audio: AsyncIterable[BytesLike]) -> AsyncGenerator[BytesLike, None]:
+def _parts_of(piece: Any) -> tuple[Any, ...]:
+    """Return the audio and the timings in an item of an iterator.
+
+    Raises:
+        ValueError: the times count from audio that is not beside them.
+    """
+    if isinstance(piece, tuple):
+        audio, words = piece
+        # First the timings: their times count from the beginning of this audio.
+        return (TimedPiece(words, is_relative=True), audio)
+    if not is_timed(piece):
+        return (piece,)
+    if counts_from_its_piece(piece):
+        msg = "these times count from the audio of their message; yield both together: (audio, alignment)"
+        raise ValueError(msg)
+    return (TimedPiece(piece, is_relative=False),)
+
+
+async def pulled(audio: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
     """Iterate over an async iterable, and run its clean-up when this iterator is closed."""
     iterator = aiter(audio)
     try:

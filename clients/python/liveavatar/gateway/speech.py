@@ -24,10 +24,12 @@ from liveavatar.gateway.errors import (
 )
 from liveavatar.gateway.model import Outcome
 from liveavatar.gateway.refusals import connection_lost, given_up
+from liveavatar.gateway.source import pulled
 from liveavatar.gateway.targets import Retries
 from liveavatar.gateway.timeouts import timeout
 from liveavatar.gateway.utterance import Phase, Stop, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
+from liveavatar.gateway.words import TimedPiece
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ PIPELINED_UTTERANCES = 32
 _READY_S = 10.0
 # A gateway answers a header from memory; a longer wait means that no gateway is there.
 _CLOSE_S = 5.0
+_LAST_WORDS_S = 1.0
+# Longest wait for `words` after the last audio, before the utterance is ended without them.
 
 
 class Speech:
@@ -141,6 +145,16 @@ class Speech:
         if utterance_id in self._live:
             self._live[utterance_id].start()
 
+    def on_paused(self, utterance_id: str) -> None:
+        """Note a pause of speech by the session's events."""
+        if utterance_id in self._live:
+            self._live[utterance_id].pause(paused=True)
+
+    def on_continued(self) -> None:
+        """Note the end of a pause of speech."""
+        for utterance in self._unfinished():
+            utterance.pause(paused=False)
+
     def on_ended(self, outcome: Outcome) -> None:
         """Note the end of an utterance by the session's events.
 
@@ -186,10 +200,12 @@ class Speech:
             return
         async with asyncio.TaskGroup() as pumps:
             pump = pumps.create_task(self._pump(utterance), name=f"utterance-{utterance.id}/pump")
+            words = pumps.create_task(self._pump_words(utterance), name=f"utterance-{utterance.id}/words")
             await self._send_on(stream, utterance)
             # The stream may have broken meanwhile: then this utterance is the last that needs another stream.
             await self._resume_all(tasks)
             pump.cancel()
+            words.cancel()
 
     async def _resolve_format(self, utterance: UtteranceState) -> AudioFormat | None:
         """Wait for the audio format, which a pipe may withhold; return None when the utterance ended meanwhile."""
@@ -226,6 +242,7 @@ class Speech:
         while (
             utterance.id in stream.utterances and stream.phase is not StreamPhase.CLOSED and utterance.stop is None
         ):
+            await stream.send_text(utterance)
             resend_bytes = utterance.window.resend_bytes
             wanted_bytes = min(resend_bytes or buffer.size_bytes, chunk_bytes)
             size_bytes = stream.sendable_bytes(utterance, wanted_bytes, resend=bool(resend_bytes))
@@ -236,8 +253,11 @@ class Speech:
                 self._condition.notify()  # the pump waits for space in the buffer
                 await stream.send(utterance, audio)
             elif buffer.exhausted and not resend_bytes:
-                await stream.end(utterance)
-                return
+                await self._await_last_words(stream, utterance)
+                if utterance.stop is None:
+                    await stream.send_text(utterance)
+                    await stream.end(utterance)
+                    return
             else:
                 await self._condition.wait()
         if utterance.phase is Phase.QUEUED:
@@ -247,13 +267,44 @@ class Speech:
         elif utterance.stop is Stop.END:
             await stream.end(utterance)
 
+    async def _await_last_words(self, stream: AudioStream, utterance: UtteranceState) -> None:
+        """Wait for the words that come a moment after the last audio."""
+        text = utterance.text
+        with contextlib.suppress(TimeoutError):
+            async with timeout(_LAST_WORDS_S):
+                await self._condition.until(
+                    lambda: text.is_finished or utterance.stop is not None or stream.phase is StreamPhase.CLOSED
+                )
+
+    async def _pump_words(self, utterance: UtteranceState) -> None:
+        """Read the utterance's `words` beside its audio."""
+        text = utterance.text
+        try:
+            if text.later is not None:
+                async with contextlib.aclosing(pulled(text.later)) as pieces:
+                    async for words in pieces:
+                        text.add(words)
+                        self._condition.notify()
+        except BaseException as error:  # noqa: BLE001  a cancellation of ours is raised again
+            utterance.stop_sending(Stop.CANCEL, _source_error(error))
+        finally:
+            text.finish()
+            self._condition.notify()
+
     async def _pump(self, utterance: UtteranceState) -> None:
         """Read the utterance's source, at most two chunks ahead of what was sent."""
         buffer = utterance.buffer
         ahead_bytes = 2 * utterance.format.size_bytes(self._chunk_s)
+        read_bytes = 0
         try:
             async with contextlib.aclosing(utterance.source.pieces()) as pieces:
                 async for piece in pieces:
+                    if isinstance(piece, TimedPiece):
+                        offset_bytes = read_bytes if piece.is_relative else 0
+                        utterance.text.add(piece.words, offset_s=offset_bytes / utterance.format.bytes_per_second)
+                        self._condition.notify()
+                        continue
+                    read_bytes += memoryview(piece).nbytes
                     buffer.put(piece)
                     self._condition.notify()
                     await self._condition.until(lambda: buffer.size_bytes < ahead_bytes)

@@ -17,6 +17,8 @@ from liveavatar.gateway.events import (
     ResumedStream,
     SessionEndedEvent,
     SessionRotatedEvent,
+    SpeechContinuedEvent,
+    SpeechPausedEvent,
     StateChangedEvent,
     UtteranceEndedEvent,
     UtteranceStartedEvent,
@@ -54,6 +56,9 @@ class ObservedSession:
         self.record = SessionRecord.from_proto(message.session)
         self.advance(self.record.state)
         self.pose = self.record.pose
+        if not self.record.paused:
+            # The event may be among those that a resumed stream misses.
+            self._speech.on_continued()
         self.room = RoomAccess.from_proto(message.room)
         self.limits = AudioLimits.from_proto(message.audio_limits)
 
@@ -69,6 +74,10 @@ class ObservedSession:
                 self._speech.on_started(event.utterance_id)
             case UtteranceEndedEvent():
                 self._speech.on_ended(event.outcome)
+            case SpeechPausedEvent():
+                self._speech.on_paused(event.utterance_id)
+            case SpeechContinuedEvent():
+                self._speech.on_continued()
             case SessionRotatedEvent():
                 self.room = event.room
                 if self.record is not None:

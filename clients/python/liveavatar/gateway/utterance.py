@@ -13,6 +13,7 @@ from liveavatar.gateway.credit import SendWindow
 from liveavatar.gateway.errors import GatewayError
 from liveavatar.gateway.model import Interruption, Outcome, OutcomeKind, Progress
 from liveavatar.gateway.source import Source
+from liveavatar.gateway.words import SpokenText
 
 
 class Phase(enum.Enum):
@@ -65,9 +66,15 @@ class UtteranceState:
     Invariant: an utterance gets exactly one outcome, and with the outcome the phase ENDED.
     """
 
-    def __init__(self, utterance_id: str, source: Source, condition: Condition) -> None:
+    def __init__(
+        self, utterance_id: str, source: Source, condition: Condition, text: SpokenText | None = None
+    ) -> None:
         self.id = utterance_id
         self.source = source
+        self.text = SpokenText() if text is None else text
+        """Text with its times, as far as it is known."""
+        self.paused = False
+        """True while the session's speech is paused at this utterance."""
         self.format = AudioFormat()
         self.buffer = ChunkBuffer(self.format)
         """Audio that the source has given and that was never sent."""
@@ -143,6 +150,11 @@ class UtteranceState:
             self.stop = stop
             self._condition.notify()
 
+    def pause(self, *, paused: bool) -> None:
+        """Note the begin or the end of a pause at this utterance."""
+        self.paused = paused and self.outcome is None
+        self._condition.notify()
+
     def report(self, outcome: Outcome) -> None:
         """Keep the outcome that the session's events report, until the utterance's own stream reports one."""
         self.reported = outcome
@@ -160,6 +172,11 @@ class UtteranceState:
             error = self.stream_error
         if error is not None and outcome.kind is not OutcomeKind.FAILED:
             outcome = replace(outcome, kind=OutcomeKind.FAILED, error=error)
+        if self.text and not outcome.heard_text:
+            # A process that took the session over has no timings, and cannot say what was heard.
+            is_complete = outcome.kind is OutcomeKind.PLAYED
+            outcome = replace(outcome, heard_text=self.text.heard(outcome.played, is_complete=is_complete))
+        self.paused = False
         self._enter(Phase.ENDED)
         self.stop_sending(Stop.CANCEL)
         self.done.set_result(outcome)
@@ -211,6 +228,11 @@ class AsyncUtterance:
     def progress(self) -> Progress:
         """Progress by the newest ack."""
         return self._state.progress
+
+    @property
+    def paused(self) -> bool:
+        """True while speech is paused at this utterance, by whichever process."""
+        return self._state.paused
 
     async def result(self) -> Outcome:
         """Wait until the utterance was played or interrupted, and return its outcome.

@@ -169,8 +169,10 @@ class Pauses:
             utterance = None
         self.utterance = utterance
         self._repeated_s = 0.0 if utterance is None else utterance.step_back_s
-        played_s = 0.0 if utterance is None else utterance.played_s
-        self._queue.reports.append(SpeechPaused("" if utterance is None else utterance.id, played_s))
+        paused = SpeechPaused("", 0.0)
+        if utterance is not None:
+            paused = SpeechPaused(utterance.id, utterance.played_s, utterance.heard_text)
+        self._queue.reports.append(paused)
 
     def _answer_pauses(self) -> None:
         paused = self.state is not PauseState.RUNNING
@@ -179,7 +181,7 @@ class Pauses:
             self._queue.reports.append(
                 PauseAnswer(call_id, paused=paused)
                 if one is None
-                else PauseAnswer(call_id, one.id, one.played_s, paused=paused)
+                else PauseAnswer(call_id, one.id, one.played_s, paused=paused, heard_text=one.heard_text)
             )
         self._pause_calls.clear()
 

@@ -22,6 +22,7 @@ from liveavatar_gateway.core.speech.delivery import Sending
 from liveavatar_gateway.core.speech.playout import PlayoutClock
 from liveavatar_gateway.core.speech.scheduler import PacketScheduler
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
+from liveavatar_gateway.core.speech.words import MAX_SESSION_CHARS, TimedText, UtteranceText
 from liveavatar_gateway.core.states import Outcome
 
 
@@ -108,7 +109,7 @@ class UtteranceQueue:
         Raises:
             InvalidField: The utterance was begun in another format.
         """
-        utterance = next((one for one in self.active if one.id == utterance_id), None)
+        utterance = self.find_by_id(utterance_id)
         if utterance is None:
             return self._ended.get(utterance_id)
         if utterance.audio_input.format != audio_input.format:
@@ -141,6 +142,22 @@ class UtteranceQueue:
         )
         return Utterance(utterance_id, upstream_id, audio_input, scheduler)
 
+    def add_text(self, utterance: Utterance, piece: TimedText, *, field: str) -> None:
+        """Add timings to the text of an utterance that has not ended.
+
+        Args:
+            utterance: The utterance.
+            piece: The timings.
+            field: Path of the timings in their message, for errors.
+
+        Raises:
+            TimingsInvalid, TimingsGap, TimingsLimit: The timings were refused, and changed nothing.
+        """
+        if utterance.text is None:
+            utterance.text = UtteranceText(utterance.id)
+        char_count = sum(one.text.char_count for one in self.active if one.text is not None)
+        utterance.text.add(piece, room_chars=MAX_SESSION_CHARS - char_count, field=field)
+
     # --- credit
 
     def credit_bytes(self, audio_input: AudioInput) -> int:
@@ -152,6 +169,10 @@ class UtteranceQueue:
         self._credit.share(self.active)
 
     # --- utterances of events
+
+    def find_by_id(self, utterance_id: str) -> Utterance | None:
+        """Return the active utterance with the caller's id, if any."""
+        return next((one for one in self.active if one.id == utterance_id), None)
 
     def find(self, upstream_id: str) -> Utterance | None:
         """Return the active utterance with an upstream id, if any."""
@@ -228,6 +249,7 @@ class UtteranceQueue:
             inferred,
             utterance.dropped_tail_bytes,
             utterance.repeated_s,
+            utterance.heard_text,
         )
         self._ended[utterance.id] = ended
         forget_oldest(self._ended, self._config.remembered_utterances)

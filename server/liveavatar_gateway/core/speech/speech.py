@@ -16,6 +16,7 @@ from liveavatar_gateway.core.speech.queue import UtteranceQueue
 from liveavatar_gateway.core.speech.sender import Sender
 from liveavatar_gateway.core.speech.underruns import Underruns
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
+from liveavatar_gateway.core.speech.words import TimedText
 from liveavatar_gateway.core.states import ContinueCause, TimeoutAction
 
 
@@ -132,6 +133,14 @@ class Speech:
         """Count audio that came for a sealed utterance and is dropped."""
         self.totals.dropped_bytes += size_bytes
 
+    def add_text(self, utterance: Utterance, piece: TimedText, *, field: str) -> None:
+        """Add timings to the text of an utterance that has not ended; see `UtteranceQueue.add_text`.
+
+        Raises:
+            TimingsInvalid, TimingsGap, TimingsLimit: The timings were refused, and changed nothing.
+        """
+        self._queue.add_text(utterance, piece, field=field)
+
     def seal(self, utterance: Utterance, failure: GatewayError | None = None) -> None:
         """Accept no more audio for an utterance, which is spoken to its end."""
         if utterance.outcome is None:
@@ -167,6 +176,10 @@ class Speech:
     def continue_speech(self) -> int:
         """Continue speech after a pause; return the id of the `ContinueAnswer` that follows."""
         return self.pauses.continue_speech()
+
+    def find_by_id(self, utterance_id: str) -> Utterance | None:
+        """Return the active utterance with the caller's id, if any."""
+        return self._queue.find_by_id(utterance_id)
 
     def find(self, upstream_id: str) -> Utterance | None:
         """Return the active utterance with an upstream id, if any."""

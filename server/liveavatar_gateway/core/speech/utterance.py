@@ -244,6 +244,13 @@ class Utterance(UtteranceInput):
         """Seconds that were heard a second time, after pauses."""
         return max(0.0, self._heard_before_s + self.heard_s - self.resumed_s - self.played_s)
 
+    @property
+    def heard_text(self) -> str:
+        """Text that was heard; empty without timings."""
+        if self.text is None:
+            return ""
+        return self.text.heard(self.played_s, is_complete=self.outcome is Outcome.COMPLETED)
+
     def needed_from(self) -> int:
         """Return the position of the first byte that a pause may make needed again; it never decreases.
 

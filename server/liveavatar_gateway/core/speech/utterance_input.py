@@ -14,6 +14,7 @@ from liveavatar_gateway.core.errors import (
     InvalidField,
 )
 from liveavatar_gateway.core.messages import BYTE_RATE
+from liveavatar_gateway.core.speech.words import UtteranceText
 from liveavatar_gateway.core.states import INPUT_TRANSITIONS, InputState, move
 
 # Reading a member of an enum class costs a call; these are read for each chunk.
@@ -81,6 +82,7 @@ class UtteranceInput:
         "input_state",
         "last_chunk_at_s",
         "received",
+        "text",
         "window",
     )
 
@@ -95,6 +97,8 @@ class UtteranceInput:
         self.freed = 0
         self.window = 0
         self.last_chunk_at_s = 0.0
+        self.text: UtteranceText | None = None
+        """Text with its times; None before any came, as for callers that send none."""
         self.idle_timeout_s: float | None = None
         """Longest time without audio before the utterance is sealed; None for no limit."""
         self.idle_since_s: float | None = None

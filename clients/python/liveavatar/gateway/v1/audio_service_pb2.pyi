@@ -35,6 +35,7 @@ class StreamAudioRequest(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___AudioHeader:
         """First message, once."""
@@ -59,6 +60,12 @@ class StreamAudioRequest(_message.Message):
     def heartbeat(self) -> _stream_pb2.Heartbeat:
         """Keep a silent stream open. At any time after the header."""
 
+    @_builtins.property
+    def timings(self) -> Global___TextTimings:
+        """Times of the words of an utterance, for `heard_text`. Between `begin` and `ended` of the utterance, in any order
+        with its audio.
+        """
+
     def __init__(
         self,
         *,
@@ -68,12 +75,13 @@ class StreamAudioRequest(_message.Message):
         end: Global___EndUtterance | None = ...,
         cancel: Global___CancelUtterance | None = ...,
         heartbeat: _stream_pb2.Heartbeat | None = ...,
+        timings: Global___TextTimings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "heartbeat", b"heartbeat", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "heartbeat", b"heartbeat", "message", b"message", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "heartbeat", b"heartbeat", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "cancel", b"cancel", "chunk", b"chunk", "end", b"end", "header", b"header", "heartbeat", b"heartbeat", "message", b"message", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "begin", "chunk", "end", "cancel", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "begin", "chunk", "end", "cancel", "heartbeat", "timings"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -122,6 +130,7 @@ class BeginUtterance(_message.Message):
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """1 to 128 characters, not used before in this session: UTTERANCE_ID_REUSED. Default: an id chosen by the gateway,
     which `ack` reports.
@@ -140,20 +149,109 @@ class BeginUtterance(_message.Message):
         over.
         """
 
+    @_builtins.property
+    def text(self) -> Global___TimedText:
+        """First timings of the text, as in `timings`. With `resume` all that the caller has: a process that took the session
+        over has none, and an `ended` that is sent again has its text from them.
+        """
+
     def __init__(
         self,
         *,
         utterance_id: _builtins.str = ...,
         resume: _builtins.bool = ...,
         idle_timeout: _duration_pb2.Duration | None = ...,
+        text: Global___TimedText | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "resume", b"resume", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "resume", b"resume", "text", b"text", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BeginUtterance: _TypeAlias = BeginUtterance  # noqa: Y015
+
+@_typing.final
+class TextTimings(_message.Message):
+    """Times of the text of an utterance, so that `ended`, interrupts and pauses can answer the text that was heard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    utterance_id: _builtins.str
+    """The utterance of these timings. Those of an utterance that has ended have no effect. Default: the open utterance."""
+    @_builtins.property
+    def text(self) -> Global___TimedText:
+        """The text."""
+
+    def __init__(
+        self,
+        *,
+        utterance_id: _builtins.str = ...,
+        text: Global___TimedText | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "utterance_id", b"utterance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextTimings: _TypeAlias = TextTimings  # noqa: Y015
+
+@_typing.final
+class TimedText(_message.Message):
+    """Piece of an utterance's text with its times, as text-to-speech services give them: words or single characters.
+
+    A text was heard when `played` has reached the middle between its start and its end. `heard_text` joins the texts as
+    they are, up to the first that was not heard; of an utterance that was heard whole, to a second behind its audio.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_ITEM_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    first_item: _builtins.int
+    """Number of the first item among all of the utterance, from 0. Items that were received before are dropped, so that
+    repeated timings do no harm; a gap is refused with TIMINGS_GAP. Default: directly behind the items before; after a
+    refusal, timings without this number are dropped, since a text must have no holes.
+    """
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words or characters in order, 1 to 256 characters each, with all spaces and punctuation between them. At most 4000
+        in a message, and 100 000 characters in an utterance, of which the session's unfinished utterances may have
+        200 000 (TIMINGS_LIMIT).
+        """
+
+    @_builtins.property
+    def start_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Start of each text, milliseconds from the beginning of the utterance's audio, up to 24 h: as many as `texts`, none
+        below the one before. TIMINGS_INVALID otherwise, and for more than 100 characters a second beyond the first 1000.
+        """
+
+    @_builtins.property
+    def end_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """End of each text, not below its start: as many as `texts`, or none. Default: the start of the next text."""
+
+    def __init__(
+        self,
+        *,
+        first_item: _builtins.int | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        start_ms: _abc.Iterable[_builtins.int] | None = ...,
+        end_ms: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_item", b"_first_item", "first_item", b"first_item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_item", b"_first_item", "end_ms", b"end_ms", "first_item", b"first_item", "start_ms", b"start_ms", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_item: _TypeAlias = _typing.Literal["first_item"]  # noqa: Y015
+    _WhichOneofArgType__first_item: _TypeAlias = _typing.Literal["_first_item", b"_first_item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_item) -> _WhichOneofReturnType__first_item | None: ...
+
+Global___TimedText: _TypeAlias = TimedText  # noqa: Y015
 
 @_typing.final
 class AudioChunk(_message.Message):
@@ -268,7 +366,7 @@ class StreamAudioResponse(_message.Message):
 
     @_builtins.property
     def rejected(self) -> Global___AudioRejected:
-        """Audio or a `begin` was refused."""
+        """Audio, timings or a `begin` was refused."""
 
     @_builtins.property
     def heartbeat(self) -> _stream_pb2.Heartbeat:
@@ -420,6 +518,7 @@ class AudioEnded(_message.Message):
     INFERRED_FIELD_NUMBER: _builtins.int
     DROPPED_TAIL_BYTES_FIELD_NUMBER: _builtins.int
     REPEATED_FIELD_NUMBER: _builtins.int
+    HEARD_TEXT_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Id of the utterance."""
     outcome: _audio_pb2.UtteranceOutcome.ValueType
@@ -428,6 +527,10 @@ class AudioEnded(_message.Message):
     """True when LiveAvatar sent no event and the gateway inferred the end from its own clock."""
     dropped_tail_bytes: _builtins.int
     """Bytes of an incomplete last sample, which were dropped; 0 when all samples were complete."""
+    heard_text: _builtins.str
+    """Text that was heard, of the timings that came before the end: give it to the language model. Empty without
+    timings.
+    """
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
         """Audio that was heard: truncate the agent's text here."""
@@ -450,10 +553,11 @@ class AudioEnded(_message.Message):
         inferred: _builtins.bool = ...,
         dropped_tail_bytes: _builtins.int = ...,
         repeated: _duration_pb2.Duration | None = ...,
+        heard_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "played", b"played", "repeated", b"repeated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_tail_bytes", b"dropped_tail_bytes", "error", b"error", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "repeated", b"repeated", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_tail_bytes", b"dropped_tail_bytes", "error", b"error", "heard_text", b"heard_text", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "repeated", b"repeated", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,7 +565,7 @@ Global___AudioEnded: _TypeAlias = AudioEnded  # noqa: Y015
 
 @_typing.final
 class AudioRejected(_message.Message):
-    """Audio or a `begin` was refused."""
+    """Audio, timings or a `begin` was refused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -58,8 +58,9 @@ class AudioServiceServicer(object):
         answers `ready`, then `ack`, `started`, `rejected` and `ended`.
 
         Bad audio never ends the session: it is answered with `rejected` and seals its utterance at the last accepted
-        byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exception is
-        AUDIO_GAP, which leaves the utterance open: continue at the offset that it names.
+        byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exceptions leave the
+        utterance open: AUDIO_GAP, after which the audio continues at the offset that it names, and refused timings
+        (TIMINGS_INVALID, TIMINGS_GAP, TIMINGS_LIMIT), which never concern the audio.
 
         When the request stream ends, sealed utterances are spoken to their end, and the gateway closes the stream after
         the last `ended`. An utterance without `end` waits for `detach_grace` to be resumed on another stream (`begin`
@@ -67,7 +68,8 @@ class AudioServiceServicer(object):
         with AUDIO_STREAM_SUPERSEDED.
 
         To lose no audio after a broken stream or a gateway restart: keep the audio beyond `confirmed_bytes` of the last
-        `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first.
+        `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first. Keep the
+        timings of an utterance to its end, and send them again with `begin.text`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,8 +40,9 @@ class AudioServiceStub:
     answers `ready`, then `ack`, `started`, `rejected` and `ended`.
 
     Bad audio never ends the session: it is answered with `rejected` and seals its utterance at the last accepted
-    byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exception is
-    AUDIO_GAP, which leaves the utterance open: continue at the offset that it names.
+    byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exceptions leave the
+    utterance open: AUDIO_GAP, after which the audio continues at the offset that it names, and refused timings
+    (TIMINGS_INVALID, TIMINGS_GAP, TIMINGS_LIMIT), which never concern the audio.
 
     When the request stream ends, sealed utterances are spoken to their end, and the gateway closes the stream after
     the last `ended`. An utterance without `end` waits for `detach_grace` to be resumed on another stream (`begin`
@@ -49,7 +50,8 @@ class AudioServiceStub:
     with AUDIO_STREAM_SUPERSEDED.
 
     To lose no audio after a broken stream or a gateway restart: keep the audio beyond `confirmed_bytes` of the last
-    `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first.
+    `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first. Keep the
+    timings of an utterance to its end, and send them again with `begin.text`.
     """
     ListenAudio: _grpc.StreamStreamMultiCallable[_audio_service_pb2.ListenAudioRequest, _audio_service_pb2.ListenAudioResponse]
     """Hears the users in the room of a session. Several streams may hear the same session, each in a format of its own.
@@ -79,8 +81,9 @@ class AudioServiceAsyncStub(AudioServiceStub):
     answers `ready`, then `ack`, `started`, `rejected` and `ended`.
 
     Bad audio never ends the session: it is answered with `rejected` and seals its utterance at the last accepted
-    byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exception is
-    AUDIO_GAP, which leaves the utterance open: continue at the offset that it names.
+    byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exceptions leave the
+    utterance open: AUDIO_GAP, after which the audio continues at the offset that it names, and refused timings
+    (TIMINGS_INVALID, TIMINGS_GAP, TIMINGS_LIMIT), which never concern the audio.
 
     When the request stream ends, sealed utterances are spoken to their end, and the gateway closes the stream after
     the last `ended`. An utterance without `end` waits for `detach_grace` to be resumed on another stream (`begin`
@@ -88,7 +91,8 @@ class AudioServiceAsyncStub(AudioServiceStub):
     with AUDIO_STREAM_SUPERSEDED.
 
     To lose no audio after a broken stream or a gateway restart: keep the audio beyond `confirmed_bytes` of the last
-    `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first.
+    `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first. Keep the
+    timings of an utterance to its end, and send them again with `begin.text`.
     """
     ListenAudio: _aio.StreamStreamMultiCallable[_audio_service_pb2.ListenAudioRequest, _audio_service_pb2.ListenAudioResponse]  # type: ignore[assignment]
     """Hears the users in the room of a session. Several streams may hear the same session, each in a format of its own.
@@ -121,8 +125,9 @@ class AudioServiceServicer(metaclass=_abc_1.ABCMeta):
         answers `ready`, then `ack`, `started`, `rejected` and `ended`.
 
         Bad audio never ends the session: it is answered with `rejected` and seals its utterance at the last accepted
-        byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exception is
-        AUDIO_GAP, which leaves the utterance open: continue at the offset that it names.
+        byte. The accepted audio is still spoken, then `ended` reports FAILED with the same error. The exceptions leave the
+        utterance open: AUDIO_GAP, after which the audio continues at the offset that it names, and refused timings
+        (TIMINGS_INVALID, TIMINGS_GAP, TIMINGS_LIMIT), which never concern the audio.
 
         When the request stream ends, sealed utterances are spoken to their end, and the gateway closes the stream after
         the last `ended`. An utterance without `end` waits for `detach_grace` to be resumed on another stream (`begin`
@@ -130,7 +135,8 @@ class AudioServiceServicer(metaclass=_abc_1.ABCMeta):
         with AUDIO_STREAM_SUPERSEDED.
 
         To lose no audio after a broken stream or a gateway restart: keep the audio beyond `confirmed_bytes` of the last
-        `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first.
+        `ack`, open a new stream, and `begin` each utterance that has not ended with `resume`, oldest first. Keep the
+        timings of an utterance to its end, and send them again with `begin.text`.
         """
 
     @_abc_1.abstractmethod

@@ -170,6 +170,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ROOM_NOT_OWN: _ErrorReason.ValueType  # 59
     """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+    ERROR_REASON_TIMINGS_INVALID: _ErrorReason.ValueType  # 70
+    """INVALID_ARGUMENT + BadRequest. The times of a text are missing, out of order or impossible. The utterance stays open,
+    and nothing of the message was taken: correct the timings and send them with `first_item`.
+    """
+    ERROR_REASON_TIMINGS_GAP: _ErrorReason.ValueType  # 71
+    """FAILED_PRECONDITION + PreconditionFailure. Timings skip items of the text; continue at `metadata.expected`. The
+    utterance stays open.
+    """
+    ERROR_REASON_TIMINGS_LIMIT: _ErrorReason.ValueType  # 72
+    """INVALID_ARGUMENT + BadRequest. The utterance, or the session's unfinished utterances, have too much text;
+    `metadata.limit` is the limit in characters. The utterance stays open, and its `heard_text` ends at this limit.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -327,4 +339,16 @@ ERROR_REASON_AGENT_SEAT_TAKEN: ErrorReason.ValueType  # 58
 """
 ERROR_REASON_ROOM_NOT_OWN: ErrorReason.ValueType  # 59
 """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+ERROR_REASON_TIMINGS_INVALID: ErrorReason.ValueType  # 70
+"""INVALID_ARGUMENT + BadRequest. The times of a text are missing, out of order or impossible. The utterance stays open,
+and nothing of the message was taken: correct the timings and send them with `first_item`.
+"""
+ERROR_REASON_TIMINGS_GAP: ErrorReason.ValueType  # 71
+"""FAILED_PRECONDITION + PreconditionFailure. Timings skip items of the text; continue at `metadata.expected`. The
+utterance stays open.
+"""
+ERROR_REASON_TIMINGS_LIMIT: ErrorReason.ValueType  # 72
+"""INVALID_ARGUMENT + BadRequest. The utterance, or the session's unfinished utterances, have too much text;
+`metadata.limit` is the limit in characters. The utterance stays open, and its `heard_text` ends at this limit.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

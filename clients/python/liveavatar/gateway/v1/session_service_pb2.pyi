@@ -724,8 +724,11 @@ class SpeechPaused(_message.Message):
 
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     PLAYED_FIELD_NUMBER: _builtins.int
+    HEARD_TEXT_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Utterance that is paused; empty when none was being spoken."""
+    heard_text: _builtins.str
+    """Text of this utterance that was heard, see `UtteranceEnded.heard_text`."""
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
         """Audio of this utterance that was heard."""
@@ -735,10 +738,11 @@ class SpeechPaused(_message.Message):
         *,
         utterance_id: _builtins.str = ...,
         played: _duration_pb2.Duration | None = ...,
+        heard_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heard_text", b"heard_text", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -990,12 +994,18 @@ class UtteranceEnded(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     INFERRED_FIELD_NUMBER: _builtins.int
     REPEATED_FIELD_NUMBER: _builtins.int
+    HEARD_TEXT_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Id of the utterance."""
     outcome: _audio_pb2.UtteranceOutcome.ValueType
     """Kind of the end."""
     inferred: _builtins.bool
     """True when LiveAvatar sent no event and the gateway inferred it from its own clock."""
+    heard_text: _builtins.str
+    """Text that was heard: truncate the agent's text here. Empty without timings (`StreamAudio.timings`), for callers with
+    neither of the roles `speak` and `control`, and when another process has taken the session over and the caller has
+    not sent the timings again.
+    """
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
         """Audio that was heard: truncate the agent's text here."""
@@ -1017,10 +1027,11 @@ class UtteranceEnded(_message.Message):
         error: _status_pb2.Status | None = ...,
         inferred: _builtins.bool = ...,
         repeated: _duration_pb2.Duration | None = ...,
+        heard_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "played", b"played", "repeated", b"repeated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "repeated", b"repeated", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "heard_text", b"heard_text", "inferred", b"inferred", "outcome", b"outcome", "played", b"played", "repeated", b"repeated", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1195,10 +1206,13 @@ class PauseResult(_message.Message):
     UTTERANCE_ID_FIELD_NUMBER: _builtins.int
     PLAYED_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    HEARD_TEXT_FIELD_NUMBER: _builtins.int
     utterance_id: _builtins.str
     """Utterance that is paused; empty when none was being spoken, or when the pause had no effect."""
     paused: _builtins.bool
     """True when speech is paused; false when the named utterance was not being spoken, or an interrupt came first."""
+    heard_text: _builtins.str
+    """Text of this utterance that was heard, see `UtteranceEnded.heard_text`."""
     @_builtins.property
     def played(self) -> _duration_pb2.Duration:
         """Audio of this utterance that was heard."""
@@ -1209,10 +1223,11 @@ class PauseResult(_message.Message):
         utterance_id: _builtins.str = ...,
         played: _duration_pb2.Duration | None = ...,
         paused: _builtins.bool = ...,
+        heard_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["played", b"played"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heard_text", b"heard_text", "paused", b"paused", "played", b"played", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

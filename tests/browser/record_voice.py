@@ -5,9 +5,11 @@ PYTHONPATH=tests:. .venv/bin/python -m browser.record_voice
 
 import asyncio
 import base64
+import contextlib
 import io
 import tempfile
 import time
+from collections.abc import Awaitable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,15 +17,14 @@ import av
 from browser.conftest import FLAGS, chromium
 from browser.test_voice import face, said, voice_demo, write_microphone
 from PIL import Image
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Error, Page, async_playwright
 
 from liveavatar_demo.livekit_server import livekit_server
 
 DOCS = Path(__file__).parents[2] / "docs"
-SIZE = {"width": 960, "height": 1100}
+SIZE = {"width": 960, "height": 1140}
 FILM_S = 20.0
 FRAMES_PER_S = 12
-COLOURS = 256
 OPTIONS = {"crf": "36", "b": "0", "deadline": "realtime", "cpu-used": "8"}
 
 
@@ -41,7 +42,7 @@ class Film:
         def take(frame: dict) -> None:
             self._frames.append((time.monotonic(), base64.b64decode(frame["data"])))
             ack = session.send("Page.screencastFrameAck", {"sessionId": frame["sessionId"]})
-            self._acks.append(asyncio.ensure_future(ack))
+            self._acks.append(asyncio.ensure_future(_sent(ack)))
 
         session.on("Page.screencastFrame", take)
         await session.send("Page.startScreencast", {"format": "jpeg", "quality": 90, "everyNthFrame": 2})
@@ -65,6 +66,11 @@ class Film:
             file.mux(stream.encode())
 
 
+async def _sent(ack: Awaitable[object]) -> None:
+    with contextlib.suppress(Error):  # the browser is being closed
+        await ack
+
+
 async def record(url: str, microphone: Path) -> None:
     flags = [
         *FLAGS,
@@ -84,7 +90,7 @@ async def record(url: str, microphone: Path) -> None:
         await asyncio.sleep(1)
         await page.get_by_role("button", name="Start talking").click()
         await said(page, "The avatar answers")
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1)
         await page.keyboard.press("p")
         await said(page, "The avatar pauses")
         await asyncio.sleep(1.5)
@@ -94,14 +100,14 @@ async def record(url: str, microphone: Path) -> None:
         png = await page.screenshot()
         await asyncio.sleep(max(0.0, FILM_S - (time.monotonic() - began_s)))
         await browser.close()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS).save(DOCS / "voice-demo.png", optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").save(DOCS / "voice-demo.png", optimize=True)
     film.write(DOCS / "voice-demo.webm")
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, livekit_server() as livekit, voice_demo(livekit) as demo:
         microphone = Path(folder) / "microphone.wav"
-        write_microphone(microphone, silence_s=3.0, spoken_s=4.2)
+        write_microphone(microphone, silence_s=3.0, spoken_s=6.0)
         asyncio.run(record(demo.url, microphone))
 
 

@@ -11,13 +11,14 @@ WORKERS ?= 8
 DISTRIBUTIONS := clients/python server/liveavatar_gateway server/liveavatar_emulator demo
 
 VIEWER := server/liveavatar_emulator/viewer_page
+VOICE := demo/liveavatar_demo/voice_page
 WEB_SDK := viewer/build/web-sdk
 
 CHECKS := lint format-check types imports wiring mirror proto-lint proto-breaking stubs settings spelling prose workflows
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-compiled test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation acceptance attack fuzz bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
+.PHONY: help demo demo-voice serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-compiled test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation acceptance attack fuzz bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,13 +39,17 @@ demo: $(VENV)/project.stamp ## a whole call against the emulator: no account, no
 	    $(MAKE) --no-print-directory viewer || echo "the page to watch was not built, see above; the demo goes on"; fi
 	@$(BIN)/liveavatar-gateway demo $(ARGS)
 
+demo-voice: $(VENV)/project.stamp viewer ## talk with the avatar in your browser: LiveKit server, emulator, gateway, parrot, page; until Ctrl-C
+	@$(BIN)/python scripts/livekit_server.py --unless-found >/dev/null
+	@$(BIN)/liveavatar-gateway demo --voice $(ARGS)
+
 serve: $(VENV)/project.stamp ## the gateway, with GATEWAY_* and LIVEAVATAR_API_KEY from the environment
 	@$(BIN)/liveavatar-gateway serve $(ARGS)
 
 livekit-server: $(VENV)/project.stamp ## build the LiveKit server for development, once
 	@$(BIN)/python scripts/livekit_server.py $(ARGS)
 
-viewer: $(VIEWER)/index.html $(WEB_SDK)/index.html ## build the emulator's page to watch
+viewer: $(VIEWER)/index.html $(VOICE)/index.html $(WEB_SDK)/index.html ## build the pages of emulator and voice demo
 
 viewer-test: viewer/node_modules/installed.stamp | node ## tests of the page's own logic; a part of `test`
 	@$(WITH_TOOLS) npm --prefix viewer test --silent
@@ -230,7 +235,7 @@ hooks: $(VENV)/dev.stamp ## run the quick checks before each commit
 	@$(BIN)/pre-commit install
 
 clean: ## remove the virtual environment and everything that was built
-	rm -rf $(VENV) build dist out viewer/node_modules viewer/build scripts/generators/node_modules $(VIEWER) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist out viewer/node_modules viewer/build scripts/generators/node_modules $(VIEWER) $(VOICE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 
 # --- the virtual environment -----------------------------------------------------------------------------
 # A stamp is written last, so an interrupted install is done again and a finished one never is.
@@ -273,8 +278,8 @@ WITH_TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 node go: | $(VENV)/venv.stamp
 	@$(TOOLCHAIN) $@
 
-# --- the page to watch -----------------------------------------------------------------------------------
-# The build writes index.html last, so it stands for the whole page.
+# --- the pages -------------------------------------------------------------------------------------------
+# The build writes index.html last, so it stands for the whole page. One build writes both pages, the demo's last.
 
 viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.json viewer/.npmrc | node
 	@echo "installing $< into viewer/node_modules"
@@ -285,5 +290,8 @@ viewer/node_modules/installed.stamp: viewer/package-lock.json viewer/package.jso
 $(WEB_SDK)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs $(wildcard viewer/web-sdk/*) | node
 	@$(WITH_TOOLS) npm --prefix viewer run build:web-sdk --silent
 
-$(VIEWER)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*) | node
+$(VOICE)/index.html: viewer/node_modules/installed.stamp viewer/build.mjs viewer/tsconfig.json $(wildcard viewer/src/*.* viewer/src/voice/*) | node
 	@$(WITH_TOOLS) npm --prefix viewer run build --silent
+
+$(VIEWER)/index.html: $(VOICE)/index.html
+	@test -f $@ || $(WITH_TOOLS) npm --prefix viewer run build --silent

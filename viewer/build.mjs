@@ -1,20 +1,30 @@
-// Build the page into the emulator's package, or the tests or the page of LiveAvatar's web SDK into build/.
+// Build the pages into the packages of emulator and demo, or the tests or the page of LiveAvatar's web SDK into build/.
 import { build } from "esbuild";
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-const PAGE = here("../server/liveavatar_emulator/viewer_page");
+const PAGES = [
+  { folder: here("../server/liveavatar_emulator/viewer_page"), source: here("src") },
+  { folder: here("../demo/liveavatar_demo/voice_page"), source: here("src/voice") },
+];
 const TESTS = here("build/tests");
 const WEB_SDK = here("build/web-sdk");
 
-async function page() {
-  await rm(PAGE, { recursive: true, force: true });
-  await mkdir(PAGE, { recursive: true });
+async function pages() {
+  const texts = await licences();
+  for (const { folder, source } of PAGES) {
+    await page(folder, source, texts);
+  }
+}
+
+async function page(folder, source, texts) {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
   await build({
-    entryPoints: { page: here("src/main.ts"), style: here("src/style.css") },
-    outdir: PAGE,
+    entryPoints: { page: `${source}/main.ts`, style: `${source}/style.css` },
+    outdir: folder,
     bundle: true,
     minify: true,
     format: "esm",
@@ -22,11 +32,10 @@ async function page() {
     legalComments: "none", // licences.txt has the full texts
     logLevel: "warning",
   });
-  await writeFile(`${PAGE}/licences.txt`, await licences());
+  await writeFile(`${folder}/licences.txt`, texts);
+  await copyFile(here("src/icon.svg"), `${folder}/icon.svg`);
   // index.html is copied last, so a page with an index is complete.
-  for (const name of ["icon.svg", "index.html"]) {
-    await copyFile(here(`src/${name}`), `${PAGE}/${name}`);
-  }
+  await copyFile(`${source}/index.html`, `${folder}/index.html`);
 }
 
 /** Return the licences of all packages in the page. livekit-client bundles its own dependencies. */
@@ -73,7 +82,7 @@ async function webSdk() {
   await copyFile(here("web-sdk/index.html"), `${WEB_SDK}/index.html`);
 }
 
-const targets = { page, tests, "web-sdk": webSdk };
+const targets = { pages, tests, "web-sdk": webSdk };
 const target = targets[process.argv[2]];
 if (target === undefined) {
   console.error(`build.mjs: name a target: ${Object.keys(targets).join(", ")}`);

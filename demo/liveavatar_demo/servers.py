@@ -29,12 +29,15 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(*, ready_delay_ms: int, emulator_settings: Mapping[str, str]) -> Iterator[Servers]:
+def servers(
+    *, ready_delay_ms: int, emulator_settings: Mapping[str, str], gateway_settings: Mapping[str, str] | None = None
+) -> Iterator[Servers]:
     """Run both servers for a block; the gateway ends first, so that it can still stop its upstream sessions.
 
     Args:
         ready_delay_ms: Time that the emulated avatar takes to get ready.
         emulator_settings: Environment variables for the emulator alone.
+        gateway_settings: Environment variables for the gateway alone.
 
     Raises:
         StartFailed: one of them did not become ready.
@@ -56,6 +59,7 @@ def servers(*, ready_delay_ms: int, emulator_settings: Mapping[str, str]) -> Ite
             "GATEWAY_ACK_INTERVAL_S": "0.1",  # a smoother progress bar
             "GATEWAY_DRAIN_GRACE_S": "0",
             "GATEWAY_REGISTRY_FILE": str(folder / "registry.db"),
+            **(gateway_settings or {}),
         }
         gateway = run("liveavatar_gateway", [], settings)
         yield Servers(url, gateway.info["address"], (emulator, gateway))

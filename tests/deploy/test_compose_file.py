@@ -151,21 +151,20 @@ def test_all_that_the_dockerfile_copies_exists_and_gets_into_the_build():
         assert source in let_in, f"{source} is kept out by .dockerignore"
 
 
-def test_the_page_to_watch_is_built_in_the_image():
+def test_the_pages_are_built_in_the_image():
     """A page of the machine that builds would be stale, or missing: it is no file of the repository."""
     stages = _stages()
     assert "npm ci" in stages["page"]
     assert "npm --prefix viewer run build" in stages["page"]
-    page = "server/liveavatar_emulator/viewer_page"
-    writes = re.search(
-        r'^const PAGE = here\("\.\./(.+)"\);$', (ROOT / "viewer/build.mjs").read_text(), re.MULTILINE
-    )
-    assert writes[1] == page
+    pages = ["server/liveavatar_emulator/viewer_page", "demo/liveavatar_demo/voice_page"]
+    assert re.findall(r'folder: here\("\.\./(.+?)"\)', (ROOT / "viewer/build.mjs").read_text()) == pages
     build = stages["build"].splitlines()
-    brought = build.index(f"COPY --from=page /src/{page} {page}")
-    assert build.index("COPY server server") < brought
-    assert brought < next(number for number, line in enumerate(build) if "--no-deps" in line)
-    assert page in (ROOT / ".dockerignore").read_text().splitlines()
+    for page in pages:
+        brought = build.index(f"COPY --from=page /src/{page} {page}")
+        assert build.index("COPY server server") < brought
+        assert build.index("COPY demo demo") < brought
+        assert brought < next(number for number, line in enumerate(build) if "--no-deps" in line)
+        assert page in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_the_image_installs_the_four_distributions_from_what_it_copies():

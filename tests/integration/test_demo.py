@@ -147,6 +147,61 @@ def test_without_a_room_there_is_nothing_to_watch(tmp_path: Path):
     assert done.stdout == ""
 
 
+def test_without_a_room_there_is_nobody_to_talk_with(tmp_path: Path):
+    done = subprocess.run(
+        [*DEMO, "--voice", "--port", "0"],
+        capture_output=True,
+        text=True,
+        env=without_livekit(tmp_path),
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "`make livekit-server`" in done.stderr or "make viewer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--voice", "--json"], "--json"),
+        (["--voice", "--watch"], "--watch"),
+        (["--voice", "--out", "x.wav"], "--out"),
+        (["--port", "1"], "--port"),
+    ],
+)
+def test_an_option_without_effect_is_refused(arguments: list[str], named: str):
+    done = subprocess.run([*DEMO, *arguments], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "--voice" in done.stderr
+
+
+def test_a_signal_ends_the_voice_demo_and_its_servers(tmp_path: Path):
+    demo = subprocess.Popen(
+        [sys.executable, "-c", HEARS_CTRL_C, *DEMO[1:], "--voice", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=with_own_livekit(),
+    )
+    with demo:
+        shown = ""
+        while "session ready" not in shown:
+            line = demo.stdout.readline()
+            assert line, shown
+            shown += line
+        url = re.search(r"Talk with the avatar: (http://127\.0\.0\.1:\d+)/#token=\S+", shown)
+        assert url, shown
+        assert httpx.get(url[1], trust_env=False).status_code == 200
+        demo.send_signal(signal.SIGINT)
+        shown += demo.stdout.read()
+        assert demo.wait(30) == 130
+    assert "Traceback" not in shown
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url[1], trust_env=False)
+
+
 def test_one_report_and_many_calls_do_not_go_together():
     done = subprocess.run([*DEMO, "--json", "--watch"], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 2

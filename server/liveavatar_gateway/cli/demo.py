@@ -4,10 +4,15 @@ import importlib.util
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from liveavatar_gateway.cli.output import EX_FAILED, fail, print_json, stoppable
+
+if TYPE_CHECKING:
+    from liveavatar_demo.timeline import Timeline
 
 
 @click.command()
@@ -26,8 +31,21 @@ from liveavatar_gateway.cli.output import EX_FAILED, fail, print_json, stoppable
     help="Time until the emulated avatar is ready. LiveAvatar takes about the default.",
 )
 @click.option("--watch", is_flag=True, help="Repeat the call until Ctrl-C, to have time to watch.")
+@click.option(
+    "--voice", is_flag=True, help="Talk with the avatar yourself, on a page in your browser, until Ctrl-C."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8790,
+    show_default=True,
+    help="Port of the page of --voice, on 127.0.0.1; 0 takes a free one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON report at the end instead of the timeline.")
-def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
+@click.pass_context
+def demo(
+    context: click.Context, out: Path, ready_delay_ms: int, port: int, *, watch: bool, voice: bool, as_json: bool
+) -> None:
     """Run a complete call without account, key or preparation. Takes about 20 seconds.
 
     Starts an emulator of LiveAvatar and a gateway as processes on free ports, then acts as an agent: opens a
@@ -41,6 +59,11 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
     With a LiveKit server the avatar also has a face, in a real room, and the demo prints the address of a page to
     watch it. The server is named by LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or started by the demo:
     `make livekit-server` installs it.
+
+    With --voice you are the user: the demo prints the address of a page that joins the room with your microphone.
+    An agent repeats what you say and falls silent when you speak; the page shows the avatar, captions and a
+    timeline, and pauses, continues and interrupts the avatar. It needs a LiveKit server and the page that `make
+    viewer` builds.
 
     \b
     Exit codes: 0 all checks passed, 1 a check or the call failed, 130 Ctrl-C.
@@ -59,6 +82,10 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
     if watch and as_json:
         raise click.UsageError("--json reports a single call, --watch repeats calls; choose one of them")
     timeline = Timeline(Console(highlight=False, quiet=as_json))
+    _refuse_useless_options(context, voice=voice)
+    if voice:
+        _talk(timeline, port=port, ready_delay_ms=ready_delay_ms)
+        return
     with stoppable():
         try:
             result = run.run(timeline, out=out, ready_delay_ms=ready_delay_ms, watch=watch)
@@ -82,3 +109,25 @@ def demo(out: Path, ready_delay_ms: int, *, watch: bool, as_json: bool) -> None:
         timeline.say(f"What the avatar said, {result.wav_s:.2f} s: {result.wav_path}")
         timeline.say(f"{result.seconds:.1f} s in total, {'all checks passed' if result.ok else 'CHECKS FAILED'}.")
     sys.exit(0 if result.ok else EX_FAILED)
+
+
+def _refuse_useless_options(context: click.Context, *, voice: bool) -> None:
+    """Refuse options that would have no effect."""
+    useless = {"out": "--out", "watch": "--watch", "as_json": "--json"} if voice else {"port": "--port"}
+    for name, option in useless.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{option} has no effect {'with' if voice else 'without'} --voice; leave it out"
+            )
+
+
+def _talk(timeline: "Timeline", *, port: int, ready_delay_ms: int) -> None:
+    from liveavatar_demo import voice  # noqa: PLC0415 - see above
+    from liveavatar_demo.process import StartFailed  # noqa: PLC0415
+    from liveavatar_demo.run import DemoFailed  # noqa: PLC0415
+
+    with stoppable():
+        try:
+            voice.run(timeline, port=port, ready_delay_ms=ready_delay_ms)
+        except (StartFailed, DemoFailed) as error:
+            fail(str(error))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from liveavatar.gateway.v1 import audio_service_pb2 as pb
 
-MAX_ITEMS = 4000
+MAX_ITEMS = 1000
 """Texts of one message to the gateway."""
 _END_TOLERANCE_MS = 1000
 # Time by which the timings of an utterance that was heard whole may reach beyond its audio, as in the gateway.

@@ -12,8 +12,8 @@ from liveavatar_gateway.core.errors import GatewayError, TimingsGap, TimingsInva
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import Outcome
 
-MAX_ITEMS: Final = 4000
-"""Words or characters of one message."""
+MAX_ITEMS: Final = 1000
+"""Words or characters of one message: those that a millisecond suffices to check."""
 MAX_ITEM_CHARS: Final = 256
 """Characters of one word."""
 MAX_CHARS: Final = 100_000
@@ -130,7 +130,8 @@ class UtteranceText:
             raise self._invalid(
                 f"a message takes {MAX_ITEMS} texts", f"{field}.texts", count=count, limit=MAX_ITEMS
             )
-        if not all(1 <= len(text) <= MAX_ITEM_CHARS for text in piece.texts):
+        lengths = list(map(len, piece.texts))
+        if lengths and not 1 <= min(lengths) <= max(lengths) <= MAX_ITEM_CHARS:
             raise self._invalid(
                 f"a text has 1 to {MAX_ITEM_CHARS} characters", f"{field}.texts", limit=MAX_ITEM_CHARS
             )
@@ -163,7 +164,7 @@ class UtteranceText:
             raise TimingsLimit(self._utterance_id, MAX_CHARS, "utterance", field=f"{field}.texts")
         if counts[-1] - self.char_count > room_chars:
             raise TimingsLimit(self._utterance_id, MAX_SESSION_CHARS, "session", field=f"{field}.texts")
-        if any(count > BURST_CHARS + start // MS_PER_CHAR for count, start in zip(counts, starts, strict=True)):
+        if any(map(operator.gt, counts, [BURST_CHARS + start // MS_PER_CHAR for start in starts])):
             raise self._invalid("nobody speaks so fast; start_ms are milliseconds", f"{field}.start_ms")
 
     def _invalid(self, problem: str, field: str, **values: int) -> TimingsInvalid:

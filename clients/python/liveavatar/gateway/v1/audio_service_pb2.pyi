@@ -220,7 +220,7 @@ class TimedText(_message.Message):
     """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Words or characters in order, 1 to 256 characters each, with all spaces and punctuation between them. At most 4000
+        """Words or characters in order, 1 to 256 characters each, with all spaces and punctuation between them. At most 1000
         in a message, and 100 000 characters in an utterance, of which the session's unfinished utterances may have
         200 000 (TIMINGS_LIMIT).
         """

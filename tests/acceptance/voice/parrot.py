@@ -25,7 +25,7 @@ _SETTLED_CHUNKS: Final = 50
 
 @dataclass(slots=True)
 class Answer:
-    """What a parrot heard and said."""
+    """Sentence that a parrot heard, and said."""
 
     pcm: bytes
     said_s: float

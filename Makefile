@@ -123,6 +123,7 @@ fuzz: $(VENV)/dev.stamp ## a minute of random callers and a random LiveAvatar; A
 
 acceptance: $(VENV)/dev.stamp ## the proof of a whole area, AREA=auth; ARGS="--short" for the profile of CI
 	@$(if $(filter pool,$(AREA)),$(TOOLCHAIN) system --only libfaketime)
+	@$(if $(filter voice,$(AREA)),$(MAKE) --no-print-directory tools)
 	@PYTHONPATH=tests:. $(BIN)/python -m acceptance $(or $(AREA),--help) $(ARGS)
 
 bench: $(VENV)/dev.stamp ## CPU per second of audio, as a ratio to a bare server, in ten minutes; ARGS="--seconds 3 --rounds 1"

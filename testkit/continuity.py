@@ -4,7 +4,7 @@ What is said is noise, so that every few bytes are found at one place only.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from testkit.emulator import Emulator
@@ -37,12 +37,15 @@ class Arrival:
         return sum(size for _, size in self.repeats)
 
 
-def place(said: Mapping[str, bytes], packets: Sequence[bytes]) -> tuple[dict[str, Arrival], list[str]]:
+def place(
+    said: Mapping[str, bytes], packets: Sequence[bytes], *, may_go_back: Collection[int] = ()
+) -> tuple[dict[str, Arrival], list[str]]:
     """Find every packet in what was said.
 
     Args:
         said: Utterances by id, in the order in which they were said.
         packets: Packets in the order of their arrival.
+        may_go_back: Numbers of packets that may be of an utterance before the newest, which then comes again.
 
     Returns:
         What arrived of each utterance, and what is wrong with the packets.
@@ -58,6 +61,8 @@ def place(said: Mapping[str, bytes], packets: Sequence[bytes]) -> tuple[dict[str
             continue
         index, start = found
         name = names[index]
+        if number in may_go_back:
+            newest = index
         before = arrived[name]
         if index < newest:
             wrong.append(f"packet {number} is of utterance {name}, after a later one had begun")

@@ -308,7 +308,11 @@ class App:
                 components.rpc(self._settings),
                 self.directory,
                 self.permits,
-                Wishes(components.rpc(self._settings), self._access.authenticator),
+                Wishes(
+                    components.rpc(self._settings),
+                    self._access.authenticator,
+                    may_use_room_url=self.pool.egress.may_show_room,
+                ),
                 avatars=self._avatars,
                 reservations=self.reservations,
                 rooms=self._audience,

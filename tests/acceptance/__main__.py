@@ -18,7 +18,7 @@ import click
 
 from acceptance.line import MAX_STALL_S, Line, Outcome, Setting, StallProbe
 
-AREAS = ("auth", "limits", "pool")
+AREAS = ("auth", "limits", "pool", "voice")
 _VOID_REPEATS = 3
 
 
@@ -43,6 +43,7 @@ def main(area: str, *, short: bool, measured: bool, only: str | None, seed: int 
         )
     click.echo(f"acceptance {area}: {len(chosen)} lines, seed {setting.seed}")
     rows = []
+    tables: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(chosen, 1):
         began_s = time.monotonic()
         click.echo(f"[{number}/{len(chosen)}] {line.name} ...", err=True)
@@ -50,8 +51,12 @@ def main(area: str, *, short: bool, measured: bool, only: str | None, seed: int 
         verdict = "void" if outcome is None else "pass" if outcome.passed else "FAIL"
         figure = "the machine stalled in each attempt" if outcome is None else outcome.figure
         rows.append((line.name, line.goal, figure, verdict))
+        tables[line.name] = () if outcome is None else outcome.details
         click.echo(f"      {verdict} after {time.monotonic() - began_s:.0f} s: {figure}", err=True)
     _print_table(("line", "goal", "figure", "verdict"), rows)
+    for name, table in tables.items():
+        if table:
+            click.echo("\n  ".join((f"\n{name}:", *table)))
     verdicts = {row[3] for row in rows}
     sys.exit(1 if "FAIL" in verdicts else 3 if "void" in verdicts else 0)
 

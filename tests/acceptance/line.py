@@ -20,6 +20,8 @@ class Outcome:
     passed: bool
     void: bool = False
     """True if the measurement says nothing, so that the line is repeated."""
+    details: tuple[str, ...] = ()
+    """Lines of a table of its own, printed below that of the lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

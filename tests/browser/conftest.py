@@ -2,8 +2,6 @@
 
 import base64
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from liveavatar_demo import recordings, run
 from liveavatar_demo.livekit_server import LiveKitServer
 from liveavatar_gateway.audio.convert import convert_all
 from testkit import processes
+from testkit.browsers import FLAGS, HEARS, chromium
 
 AVATAR = "0b1e6a52-6f0c-4f5e-9a51-3f3f2b6f1c11"
 PACKET_BYTES = 48_000
@@ -29,34 +28,6 @@ PATIENCE_MS = 30_000
 """Timeout for awaited events; far beyond their usual time, so that a busy machine fails no test."""
 
 PAGE = Path(liveavatar_emulator.__file__).parent / "viewer_page"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--no-sandbox",  # tests may run as root, where Chromium has none
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    # It would look its maker's hosts up.
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Media stay on 127.0.0.1, which Chromium does not offer by itself.
-    "--allow-loopback-in-peer-connection",
-)
-HEARS = "--autoplay-policy=no-user-gesture-required"
-
-
-def chromium() -> str:
-    """The browser: the one CHROMIUM names, else the first on PATH."""
-    named = os.environ.get("CHROMIUM")
-    for name in [named] if named else BROWSERS:
-        if found := shutil.which(name):
-            return found
-    pytest.fail(
-        f"CHROMIUM={named} is no program; correct it or unset it"
-        if named
-        else "no Chromium on PATH; on Debian and Ubuntu: apt install chromium; on macOS name yours: "
-        'CHROMIUM="/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" make test'
-    )
 
 
 WEB_SDK = Path(__file__).parents[2] / "viewer" / "build" / "web-sdk"

@@ -23,6 +23,7 @@ from testkit.continuity import noise
 
 PATIENCE_S = 60.0
 """Longer than every deadline of client and gateway: who waits for longer waits in vain."""
+LONGEST_PAUSE_S = 3.0
 
 
 class Caller:
@@ -63,12 +64,13 @@ class Caller:
         await self._leave(session, talk, watching)
 
     async def _turn(self, session: AsyncSession, talk: Talk) -> None:
-        """Say something, sometimes two things at once, and sometimes be interrupted."""
+        """Say something, sometimes two things at once, and sometimes be interrupted or pause."""
         said = [self._next(talk) for _ in range(self._rng.choice([1, 1, 2]))]
         spoken = [self._say(session, talk, one) for one in said]
-        if self._rng.random() < 0.3:
+        kind = self._rng.choices(["interrupt", "pause", "nothing"], [30, 20, 50])[0]
+        if kind != "nothing":
             await asyncio.sleep(self._rng.uniform(0.1, 1.5))
-            await self._interrupt(session, talk)
+            await (self._interrupt if kind == "interrupt" else self._pause)(session, talk)
         for one, utterance in zip(said, spoken, strict=True):
             if utterance is None:
                 continue
@@ -100,6 +102,20 @@ class Caller:
             raise
         except GatewayError as error:
             talk.error = talk.error or f"interrupt: {type(error).__name__}: {error}"
+
+    async def _pause(self, session: AsyncSession, talk: Talk) -> None:
+        talk.pauses += 1
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                # With a limit: a caller whose next command fails has not silenced its session for good.
+                await session.pause(limit=LONGEST_PAUSE_S)
+                await asyncio.sleep(self._rng.uniform(0.1, 1.5))
+                await session.continue_speech()
+        except TimeoutError:
+            talk.hung = "the answer to a pause"
+            raise
+        except GatewayError as error:
+            talk.error = talk.error or f"pause: {type(error).__name__}: {error}"
 
     def _next(self, talk: Talk) -> Said:
         self._count += 1

@@ -36,6 +36,8 @@ class Talk:
     error: str = ""
     events_error: str = ""
     """Error that ended the stream of events in place of the end event."""
+    pauses: int = 0
+    """Pauses that the caller asked for, whether or not it was answered."""
     hung: str = ""
     """Response for which the caller waited in vain."""
 

@@ -9,7 +9,7 @@ from chaos.history import Recorded, Talk
 from testkit.continuity import Arrival, find, place
 
 REPEATED_BYTES = 5 * 48_000
-"""Most that may be said twice behind a lost socket, see decision 0010."""
+"""Most that may be said twice behind a lost socket, see decision 0010, or behind a pause, see decision 0024."""
 SLACK_S = 0.1
 """Longest delay between a gateway's close of a connection and the proxy's notice."""
 
@@ -55,26 +55,39 @@ def violations(
         if talk.upstream_id:
             recorded = recordings.get(talk.upstream_id, Recorded())
             said = {one.utterance_id: one.pcm for one in talk.said}
-            arrived, wrong = place(said, [packet for _, packet in recorded.packets])
+            begins = _begins_again(recorded) if talk.pauses else frozenset()
+            arrived, wrong = place(said, [packet for _, packet in recorded.packets], may_go_back=begins)
             problems += [*wrong, *_heard(talk, arrived, recorded)]
-            problems += _repeated(arrived, recorded)
+            problems += _repeated(talk, arrived, recorded)
             repeated += sum(one.repeated for one in arrived.values())
         found += [f"{where}: {problem}" for problem in problems]
     return found, repeated
 
 
-def _repeated(arrived: Mapping[str, Arrival], recorded: Recorded) -> Iterator[str]:
-    """Behind a lost socket a bounded part may come again, and nothing does without a loss."""
-    again: Counter[int] = Counter()
+def _repeated(talk: Talk, arrived: Mapping[str, Arrival], recorded: Recorded) -> Iterator[str]:
+    """Behind a lost socket or a pause a bounded part may come again, and nothing does without either."""
+    again: Counter[tuple[int, int]] = Counter()
     for one in arrived.values():
         for packet, size in one.repeats:
             at_s, _ = recorded.packets[packet]
-            again[sum(attached_s <= at_s for attached_s in recorded.attached_s)] += size
-    for number, size in sorted(again.items()):
-        if number <= 1:
+            # LiveAvatar knows no pause: it gets an interrupt.
+            pauses = sum(cut_s <= at_s for cut_s in recorded.interrupts) if talk.pauses else 0
+            again[sum(attached_s <= at_s for attached_s in recorded.attached_s), pauses] += size
+    for (number, pauses), size in sorted(again.items()):
+        if number <= 1 and not pauses:
             yield f"{size} bytes came twice, though no socket was lost"
         elif size > REPEATED_BYTES:
-            yield f"{size} bytes came twice over socket {number}, more than {REPEATED_BYTES}"
+            behind = f" and {pauses} interrupts" if pauses else ""
+            yield f"{size} bytes came twice over socket {number}{behind}, more than {REPEATED_BYTES}"
+
+
+def _begins_again(recorded: Recorded) -> frozenset[int]:
+    """Return the numbers of packets with which paused speech may go on: behind interrupts, and on new sockets."""
+    found = set()
+    for cut_s in (*recorded.interrupts, *recorded.attached_s):
+        behind = (number for number, (at_s, _) in enumerate(recorded.packets) if at_s >= cut_s)
+        found.add(next(behind, -1))
+    return frozenset(found)
 
 
 def overlaps(sockets: Iterable[tuple[str, float, float | None]]) -> list[str]:
@@ -130,7 +143,8 @@ def _heard(talk: Talk, arrived: Mapping[str, Arrival], recorded: Recorded) -> It
         first_s, last_s = (recorded.packets[number][0] if got.upto else 0.0 for number in (got.first, got.last))
         if one.outcome == "played" and got.upto != len(one.pcm):
             yield f"utterance {one.utterance_id} was played, but {len(one.pcm) - got.upto} bytes of it never came"
-        if one.outcome == "interrupted" and any(first_s < at_s < last_s for at_s in interrupts):
+        inside = sum(first_s < at_s < last_s for at_s in interrupts)
+        if one.outcome == "interrupted" and inside > talk.pauses:
             yield f"audio of utterance {one.utterance_id} came after the interrupt that cut it"
         # What LiveAvatar had not read when the session ended is recorded nowhere: only that it read on is proof.
         went_on = got.upto and read_last_s > last_s

@@ -58,6 +58,21 @@ def test_speech_that_is_not_what_was_said_is_a_violation(recorded, message):
     assert any(message in problem for problem in found(talk(), recorded))
 
 
+def test_paused_speech_goes_on_from_before_the_pause():
+    again = packets(ONE, TWO[:4800], ONE[-2400:], TWO)
+    # The seventh packet is the first after the pause.
+    assert found(talk(pauses=1), again, 5.5) == []
+    assert any("came twice" in problem for problem in found(talk(), again, 5.5))
+    cut = talk(pauses=1, said=[Said("one", ONE, "interrupted"), Said("two", TWO, "played")])
+    assert found(cut, packets(ONE[:7200], ONE[4800:], TWO), 2.5, 4.5) == []
+
+
+def test_a_pause_repeats_no_more_than_its_bound():
+    long = noise(7.0, seed=3)
+    paused = talk(pauses=1, said=[Said("one", long, outcome="played")])
+    assert any("interrupts, more than" in problem for problem in found(paused, packets(long[:-2400], long), 138.5))
+
+
 def test_a_second_socket_beside_the_first_is_a_second_owner():
     first, second = ("/ws/a", 1.0, 5.0), ("/ws/a", 4.0, None)
     assert any("two gateways drove it" in one for one in overlaps([second, first]))

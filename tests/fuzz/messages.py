@@ -49,15 +49,31 @@ _TAME: Final[Mapping[str, Callable[[random.Random], Any]]] = {
     "service": lambda rng: "",
     "key": lambda rng: rng.choice(("team", "env")),
     "value": lambda rng: rng.choice(("a", "b")),
+    "bytes": lambda rng: rng.choice((960, 9_600, 96_000)),
+    "credit_bytes": lambda rng: rng.choice((0, 1, 960, 96_000)),
+    "url": lambda rng: "",
+    "avatar_token": lambda rng: "",
+    "listener_token": lambda rng: "",
+    "viewer_token": lambda rng: "",
+    "identity": lambda rng: rng.choice(("ann", "bob")),
     "auto_rotate": lambda rng: False,
     "sandbox": lambda rng: False,
 }
 _DURATIONS_S: Final = {
     "detach_grace": (0.0, MAX_GRACE_S),
-    "idle_timeout": (0.1, 0.5),
+    "idle_timeout": (0.3, 2.0),
     "max_duration": (60.0, 600.0),
+    "lifetime": (60.0, 600.0),
+    "timeout": (0.1, 0.6),
+    "hold": (5.0, 6.0),
 }
-_RARE: Final = frozenset({"offset_bytes", "livekit_room", "max_duration"})
+_RARE: Final = frozenset(
+    {"offset_bytes", "livekit_room", "agora_room", "viewers", "viewer_absence_timeout", "max_duration"}
+)
+_LASTING: Final = frozenset({"detach_grace", "hold"})
+"""Durations for which something outlives its caller."""
+_ALWAYS: Final = frozenset({"hold"})
+"""Fields whose default would make something outlive the run."""
 _MAX_DEPTH: Final = 6
 
 
@@ -104,7 +120,7 @@ def _fill(rng: random.Random, message: Message, wild: float, depth: int) -> None
                 _set(rng, message, field, wild, depth)
                 if field.message_type is not None:
                     getattr(message, field.name).SetInParent()
-        elif rng.random() < (0.15 if field.name in _RARE else 0.8):
+        elif field.name in _ALWAYS or rng.random() < (0.15 if field.name in _RARE else 0.8):
             _set(rng, message, field, wild, depth)
 
 
@@ -138,10 +154,13 @@ def _fill_duration(rng: random.Random, span: Any, wild: float, name: str) -> Non
     if rng.random() < wild:
         span.seconds = rng.choice(SECONDS)
         span.nanos = rng.choice(NANOS)
-        if name == "detach_grace" and MAX_GRACE_S < span.seconds <= 300:
-            span.seconds = 301
+        if name in _LASTING and MAX_GRACE_S < span.seconds <= 600:
+            span.seconds = 601
         return
     least_s, most_s = _DURATIONS_S.get(name, (0.0, 1.0))
+    if name == "chunk_duration":
+        span.FromMilliseconds(10 * rng.randint(1, 10))
+        return
     span.FromMilliseconds(round(rng.uniform(least_s, most_s) * 1000))
 
 
@@ -167,13 +186,15 @@ def _scalar(rng: random.Random, field: FieldDescriptor, *, is_wild: bool) -> Any
 
 
 def _lasts_long(data: bytes, kind: type[Message]) -> bool:
-    """Return whether a request would open a session with a grace that outlives the run."""
-    if kind not in (sessions.AttachRequest, sessions.CreateSessionRequest):
+    """Return whether a request would leave something that outlives the run."""
+    if kind not in (sessions.AttachRequest, sessions.CreateSessionRequest, sessions.PrepareSessionRequest):
         return False
     try:
         request: Any = kind.FromString(data)
     except DecodeError:
         return False
+    if kind is sessions.PrepareSessionRequest:
+        return not request.HasField("hold") or request.hold.seconds > 10
     spec = request.open.spec if kind is sessions.AttachRequest else request.spec
     return bool(spec.HasField("detach_grace") and spec.detach_grace.seconds > MAX_GRACE_S)
 

@@ -34,6 +34,14 @@ _OF_GRPC: Final = {
     grpc.StatusCode.UNAVAILABLE,
 }
 """Statuses that gRPC itself gives to a caller that leaves, and to one whose gateway is gone."""
+_CONTROL: Final = (
+    session_service_pb2.SessionCommand(id="c1", interrupt=session_service_pb2.Interrupt()),
+    session_service_pb2.SessionCommand(id="c2", pause=session_service_pb2.Pause()),
+    session_service_pb2.SessionCommand(id="c3", continue_speech=session_service_pb2.ContinueSpeech()),
+    session_service_pb2.SessionCommand(id="c4", pause=session_service_pb2.Pause()),
+    session_service_pb2.SessionCommand(id="c5", interrupt=session_service_pb2.Interrupt()),
+)
+"""Commands of the caller while events are played."""
 _SESSION_ENDED: Final = int(grpc.StatusCode.FAILED_PRECONDITION.value[0])
 _TRANSPORT: Final = "Internal error from Core"
 """Message of grpc.aio for a write into a stream that ends meanwhile."""
@@ -149,11 +157,10 @@ class Player:
                 chunk = audio.StreamAudioRequest(chunk=audio.AudioChunk(audio=bytes(1920 * 5)))
                 speech += [chunk.SerializeToString()] * 3
                 speech.append(audio.StreamAudioRequest(end=audio.EndUtterance()).SerializeToString())
-            command = session_service_pb2.SessionCommand(id="c1", interrupt=session_service_pb2.Interrupt())
             resume = session_service_pb2.ResumeSession(handle=HANDLE)
             control = [
                 names(session_service_pb2.AttachRequest(resume=resume).SerializeToString()),
-                *[session_service_pb2.AttachRequest(command=command).SerializeToString()] * 3,
+                *[session_service_pb2.AttachRequest(command=one).SerializeToString() for one in _CONTROL],
             ]
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._stream(case, STREAMS["StreamAudio"], speech, counts=False))

@@ -831,13 +831,13 @@ class RoomUnreachable(UpstreamError):
 
 
 class RoomTokenMissing(UpstreamError):
-    """LiveAvatar gave no token with which the room of the session could be joined."""
+    """There is no token with which the gateway could join the room of the session."""
 
     reason = "ROOM_TOKEN_MISSING"
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            "LiveAvatar gave no token with which the gateway could join the session's room; to hear users, open "
-            "sessions with a room of your own",
+            "there is no token with which the gateway could join the session's room: LiveAvatar gave none, or the "
+            "caller left out livekit_room.listener_token; to hear users, open sessions with one of them",
             session_id=session_id,
         )

@@ -31,6 +31,27 @@ class AgoraRoom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BroughtRoom:
+    """LiveKit room on a server of the caller's, with the tokens that the caller issued for it."""
+
+    url: str
+    name: str
+    identity: str
+    """Identity of the avatar."""
+    avatar_token: str = field(default="", repr=False, compare=False)
+    """Token with which the avatar joins. Not compared: the caller of a repeated request may have fresh tokens."""
+    listener_token: str = field(default="", repr=False, compare=False)
+    """Token with which the gateway joins to hear the users; empty without one."""
+    viewer_token: str = field(default="", repr=False, compare=False)
+    """Token for the callers of the session; empty without one."""
+
+    @property
+    def avatar_access(self) -> "LiveKitAccess":
+        """Access with which LiveAvatar brings the avatar into the room."""
+        return LiveKitAccess(url=self.url, room=self.name, token=self.avatar_token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitAccess:
     """LiveKit room, and a token to join it."""
 

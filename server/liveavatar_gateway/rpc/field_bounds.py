@@ -17,6 +17,8 @@ from liveavatar_gateway.core.errors import InvalidField
 MAX_ID_CHARS: Final = 128
 MAX_CHANNEL_CHARS: Final = 64
 MAX_AGORA_TOKEN_CHARS: Final = 4096
+MAX_ROOM_TOKEN_CHARS: Final = 4096
+MAX_ROOM_URL_CHARS: Final = 2048
 MAX_VIEWERS: Final = 32
 _JOINERS: Final = {0x200C: None, 0x200D: None}
 """Marks that are not printable, and yet belong to words and emoji: U+200C and U+200D."""
@@ -157,6 +159,10 @@ _OWN: Final[Mapping[str, Bound]] = {
     "SessionSpec.labels": LABELS,
     "LiveKitRoom.name": _ID,
     "LiveKitRoom.avatar_identity": _ID,
+    "LiveKitRoom.url": Text(MAX_ROOM_URL_CHARS, printable=False),
+    "LiveKitRoom.avatar_token": Text(MAX_ROOM_TOKEN_CHARS, printable=False),
+    "LiveKitRoom.listener_token": Text(MAX_ROOM_TOKEN_CHARS, printable=False),
+    "LiveKitRoom.viewer_token": Text(MAX_ROOM_TOKEN_CHARS, printable=False),
     "SessionSpec.viewers": Messages(MAX_VIEWERS),
     "Viewer.identity": _ID,
     "Viewer.name": _ID,

@@ -1,6 +1,6 @@
 """Wishes of a tenant for a session, within its quotas, rooms and avatars."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -8,7 +8,8 @@ from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.auth.auth_file import Rooms
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
-from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rooms.access import BroughtRoom
+from liveavatar_gateway.rpc import brought_rooms, mapping
 from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.spec import SessionSpec
@@ -38,9 +39,17 @@ class Tenants(Protocol):
 class Wishes:
     """Reader of the specs that callers send."""
 
-    def __init__(self, config: RpcConfig, tenants: Tenants) -> None:
+    def __init__(self, config: RpcConfig, tenants: Tenants, *, may_use_room_url: Callable[[str], bool]) -> None:
+        """Prepare.
+
+        Args:
+            config: Defaults and limits.
+            tenants: Limits of the tenants.
+            may_use_room_url: Returns whether avatars may be sent to a LiveKit server of a caller.
+        """
         self._config = config
         self._tenants = tenants
+        self._may_use_room_url = may_use_room_url
 
     def spec_of(self, message: session_pb2.SessionSpec, *, field: str, tenant: str) -> SessionSpec:
         """Return the spec of a session.
@@ -62,7 +71,10 @@ class Wishes:
         grace_s = self._config.detach_grace_s
         if quotas is not None:
             grace_s = min(grace_s, quotas.max_detach_grace_s)
-        if rooms is not None and message.HasField("livekit_room"):
+        brought = self._brought_room(message, field)
+        if brought is not None:
+            message = _without_room(message)
+        elif rooms is not None and message.HasField("livekit_room"):
             message = _with_fixed_identity(message)
         has_server = self._config.livekit_rooms or (rooms is not None and rooms.server is not None)
         spec = mapping.spec_of(
@@ -81,12 +93,23 @@ class Wishes:
             spec,
             agent_seat=own_rooms.agent_seat(message, field),
             agora_room=own_rooms.agora_room(message, field),
+            brought_room=brought,
             viewers=own_rooms.viewers_of_spec(message, spec.livekit_room, field=field),
         )
         allowed = self._tenants.avatars(tenant)
         if allowed is not None and spec.avatar.avatar_id not in allowed:
             raise AvatarNotAllowed(spec.avatar.avatar_id, tenant, field=f"{field}.avatar_id")
         return spec
+
+    def _brought_room(self, message: session_pb2.SessionSpec, field: str) -> BroughtRoom | None:
+        if brought_rooms.is_brought(message):
+            if message.HasField("agora_room"):
+                # An avatar is in one room, as the mapping of the channel says.
+                own_rooms.agora_room(message, field)
+            return brought_rooms.brought_room(message, field, may_use=self._may_use_room_url)
+        if message.HasField("livekit_room"):
+            brought_rooms.require_no_tokens(message, field)
+        return None
 
     def _require_room(self, room: str, rooms: Rooms, *, field: str, tenant: str) -> None:
         if self._tenants.may_use_room(tenant, room):
@@ -113,6 +136,13 @@ def _require_within(spec: SessionSpec, quotas: Quotas, *, field: str, tenant: st
         raise QuotaExceeded(
             tenant, "max_detach_grace_s", limit=quotas.max_detach_grace_s, field=f"{field}.detach_grace"
         )
+
+
+def _without_room(message: session_pb2.SessionSpec) -> session_pb2.SessionSpec:
+    rest = session_pb2.SessionSpec()
+    rest.CopyFrom(message)
+    rest.ClearField("livekit_room")
+    return rest
 
 
 def _with_fixed_identity(message: session_pb2.SessionSpec) -> session_pb2.SessionSpec:

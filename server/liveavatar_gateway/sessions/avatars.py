@@ -283,6 +283,8 @@ class Avatars:
     @property
     def identities(self) -> Sequence[str]:
         """Identities of all avatars that the session may have in its room."""
+        if (brought := self._spec.brought_room) is not None:
+            return (brought.identity,)
         if self._spec.livekit_room is None:
             return (_IDENTITY,)
         requests = (self._spec.avatar_request(ordinal) for ordinal in range(1, self.avatar_count + 1))
@@ -302,7 +304,7 @@ class Avatars:
         Raises:
             RoomUnreachable: there is no LiveKit server for the room, or its host cannot be resolved.
             AgentSeatTaken: the only seat of a room of LiveAvatar's is the caller's.
-            RoomTokenMissing: LiveAvatar gave no token for its room, as for an Agora channel.
+            RoomTokenMissing: LiveAvatar or the caller gave no token for the room, as for an Agora channel.
             UpstreamAddressRefused: LiveAvatar named an address that the gateway does not use.
         """
         assert self.started is not None  # noqa: S101 - there is a `listener_room`

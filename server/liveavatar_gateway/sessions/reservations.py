@@ -139,7 +139,7 @@ class Reservations:
             RegistryUnavailable: the registry cannot be used.
         """
         if spec.has_own_room:
-            room = "livekit_room" if spec.livekit_room is not None else "agora_room"
+            room = "agora_room" if spec.agora_room is not None else "livekit_room"
             raise InvalidField(
                 "an avatar in a room of the caller's own cannot be prepared: LiveAvatar fixes its room when its "
                 f"token is minted; leave out {room}, or open the session without a reservation",

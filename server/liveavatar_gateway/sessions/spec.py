@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from liveavatar_gateway.core.abandonment import AbandonmentConfig
-from liveavatar_gateway.rooms.access import AgoraRoom, Participant, Viewer
+from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom, Participant, Viewer
 from liveavatar_gateway.upstream.model import AvatarRequest
 
 LISTENER: Final = "liveavatar-gateway"
@@ -67,7 +67,10 @@ class SessionSpec:
     viewers: tuple[Viewer, ...] = ()
     """Viewers that are given a token of their own; in `livekit_room` alone."""
     agora_room: AgoraRoom | None = None
-    """Agora channel of the avatar; None for another kind of room. Without either, LiveAvatar creates a room."""
+    """Agora channel of the avatar; None for another kind of room."""
+    brought_room: BroughtRoom | None = None
+    """LiveKit room on a server of the caller's; None for another kind of room. Without all of them, LiveAvatar
+    creates a room."""
 
     @property
     def abandonment(self) -> AbandonmentConfig:
@@ -77,7 +80,7 @@ class SessionSpec:
     @property
     def has_own_room(self) -> bool:
         """True if LiveAvatar makes no room for the avatar."""
-        return self.livekit_room is not None or self.agora_room is not None
+        return not (self.livekit_room is None and self.agora_room is None and self.brought_room is None)
 
     @property
     def gateway_has_seat(self) -> bool:
@@ -93,10 +96,17 @@ class SessionSpec:
 
     @property
     def without_secrets(self) -> "SessionSpec":
-        """The spec for the registry. LiveAvatar needs the Agora token once, for the only avatar of its session."""
-        if self.agora_room is None:
-            return self
-        return replace(self, agora_room=replace(self.agora_room, token=""))
+        """The spec for the registry, without tokens.
+
+        LiveAvatar needs the avatar's token once, for the only avatar of its session. The other tokens of a room on
+        the caller's server are kept sealed, with the addresses of the avatar.
+        """
+        agora, brought = self.agora_room, self.brought_room
+        if agora is not None:
+            agora = replace(agora, token="")
+        if brought is not None:
+            brought = replace(brought, avatar_token="", listener_token="", viewer_token="")
+        return replace(self, agora_room=agora, brought_room=brought)
 
     def avatar_request(self, ordinal: int) -> AvatarRequest:
         """Return the request for one avatar of the session.
@@ -106,7 +116,7 @@ class SessionSpec:
                 identity of its own: plain, then with "-2", "-3" and so on.
         """
         if self.livekit_room is None:
-            return self.avatar if self.agora_room is None else replace(self.avatar, agora_room=self.agora_room)
+            return replace(self.avatar, agora_room=self.agora_room, brought_room=self.brought_room)
         own = self.livekit_room
         identity = own.avatar_identity if ordinal == 1 else f"{own.avatar_identity}-{ordinal}"
         agent = own.agent_identity if self.agent_seat is AgentSeat.CALLER else ""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from liveavatar_gateway.rooms.access import AgoraRoom, Participant
+from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom, Participant
 from liveavatar_gateway.upstream.bounds import session_seconds
 
 
@@ -25,11 +25,13 @@ class AvatarRequest:
     """Place of the avatar in a room of the caller's own; None for a room that LiveAvatar makes."""
     agora_room: AgoraRoom | None = None
     """Place of the avatar in an Agora channel of the caller's own; None for a LiveKit room."""
+    brought_room: BroughtRoom | None = None
+    """Room on a LiveKit server of the caller's; None for another kind of room."""
 
     @property
     def has_own_room(self) -> bool:
         """True if LiveAvatar makes no room for the avatar."""
-        return self.participant is not None or self.agora_room is not None
+        return not (self.participant is None and self.agora_room is None and self.brought_room is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -531,6 +531,8 @@ class Pool:
         await journal.not_started(session_id)
 
     def _livekit_room(self, request: AvatarRequest) -> LiveKitAccess | None:
+        if request.brought_room is not None:
+            return request.brought_room.avatar_access
         if request.participant is None:
             return None
         rooms = self.rooms.of_room(request.participant.room, tenant=request.participant.tenant)
@@ -562,7 +564,13 @@ class Pool:
             started = await account.rest.start(minted)
             if request.has_own_room:
                 # Tokens for own rooms are signed here or by the caller, whatever LiveAvatar says of them.
-                started = replace(started, room_url="", viewer_token="", agent_token="")
+                brought = request.brought_room
+                started = replace(
+                    started,
+                    room_url="" if brought is None else brought.url,
+                    viewer_token="" if brought is None else brought.viewer_token,
+                    agent_token="" if brought is None else brought.listener_token,
+                )
             await self._check_addresses(started)
         except Exception as error:
             self._learn(account, request, error)

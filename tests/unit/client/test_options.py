@@ -94,3 +94,12 @@ def test_keywords_replace_what_the_options_say():
 def test_a_keyword_that_is_no_option_is_refused():
     with pytest.raises(TypeError, match="sanbox"):
         session_options("avatar", {"sanbox": True})
+
+
+def test_a_room_on_a_server_of_ones_own_is_sent_whole_and_hides_its_tokens():
+    tokens = {"avatar_token": "a-secret", "listener_token": "b-secret", "viewer_token": "c-secret"}
+    room = LiveKitRoom(name="room", url="wss://rooms.example.com", **tokens)
+    sent = SessionOptions("avatar", livekit_room=room).to_proto().livekit_room
+    assert sent.url == "wss://rooms.example.com"
+    assert {name: getattr(sent, name) for name in tokens} == tokens
+    assert "-secret" not in repr(room)

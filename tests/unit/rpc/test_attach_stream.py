@@ -19,7 +19,7 @@ from testkit.actors import AVATAR_ID, Context, Process
 from testkit.avatar import audio_input_of
 
 CONFIG = RpcConfig(speech=SpeechConfig(), first_message_timeout_s=10)
-WISHES = Wishes(CONFIG, NoAuthenticator())
+WISHES = Wishes(CONFIG, NoAuthenticator(), may_use_room_url=lambda _: True)
 
 
 @pytest.fixture

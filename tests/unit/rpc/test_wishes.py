@@ -1,5 +1,8 @@
 """Wishes for sessions: within the quotas and rooms of a tenant, and whatever they like without limits."""
 
+import time
+from dataclasses import replace
+
 import pytest
 from google.protobuf import duration_pb2
 
@@ -13,6 +16,7 @@ from liveavatar_gateway.rpc.wishes import Wishes
 from liveavatar_gateway.sessions.spec import AgentSeat
 from liveavatar_gateway.upstream.avatars import Avatar
 from testkit.actors import AVATAR_ID
+from testkit.room_tokens import unsigned
 
 CONFIG = RpcConfig(speech=SpeechConfig(), detach_grace_s=60.0, livekit_rooms=True, viewer_absence_s=90.0)
 
@@ -40,7 +44,7 @@ class Tenants:
 
 def spec_of(tenants, tenant="acme", **spec):
     message = session_pb2.SessionSpec(avatar_id=AVATAR_ID, **spec)
-    return Wishes(CONFIG, tenants).spec_of(message, field="spec", tenant=tenant)
+    return Wishes(CONFIG, tenants, may_use_room_url=lambda _: True).spec_of(message, field="spec", tenant=tenant)
 
 
 def test_a_default_is_cut_to_the_quota_and_a_wish_above_it_is_refused():
@@ -94,7 +98,9 @@ def test_an_avatar_cannot_take_the_identity_of_another_participant(wished, got):
 def test_a_tenant_has_all_avatars_or_those_of_its_list():
     listed = [Avatar(id=AVATAR_ID, name="a"), Avatar(id="other", name="b")]
     for allowed, names in ((None, ["a", "b"]), ((AVATAR_ID, "unknown"), ["a"]), ((), [])):
-        found = Wishes(CONFIG, Tenants(avatars=allowed)).avatars(listed, tenant="acme")
+        found = Wishes(CONFIG, Tenants(avatars=allowed), may_use_room_url=lambda _: True).avatars(
+            listed, tenant="acme"
+        )
         assert [avatar.name for avatar in found] == names
     spec_of(Tenants(avatars=(AVATAR_ID,)))
     none = Tenants(avatars=())
@@ -103,13 +109,13 @@ def test_a_tenant_has_all_avatars_or_those_of_its_list():
     assert refused.value.field == "spec.avatar_id"
     assert refused.value.metadata == {"avatar_id": AVATAR_ID, "tenant": "acme"}
     spec_of(none, tenant="")
-    assert len(Wishes(CONFIG, none).avatars(listed, tenant="")) == 2
+    assert len(Wishes(CONFIG, none, may_use_room_url=lambda _: True).avatars(listed, tenant="")) == 2
 
 
 def test_an_avatar_of_an_account_for_some_tenants_is_shown_to_them_alone():
     listed = [Avatar(id=AVATAR_ID, name="a", tenants=frozenset({"acme"})), Avatar(id="other", name="b")]
     for tenant, names in (("acme", ["a", "b"]), ("beta", ["b"]), ("", ["b"])):
-        found = Wishes(CONFIG, Tenants()).avatars(listed, tenant=tenant)
+        found = Wishes(CONFIG, Tenants(), may_use_room_url=lambda _: True).avatars(listed, tenant=tenant)
         assert [avatar.name for avatar in found] == names
 
 
@@ -127,3 +133,37 @@ def test_seat_and_channel_are_read_for_every_tenant():
     agora = session_pb2.AgoraRoom(app_id="app", token="secret", channel="desk", uid="7")
     assert spec_of(Tenants(), agora_room=agora).agora_room is not None
     assert spec_of(Tenants(), tenant="", agent_seat=session_pb2.AGENT_SEAT_CALLER).agent_seat is AgentSeat.CALLER
+
+
+def test_a_room_on_the_callers_server_is_no_room_of_the_tenant_and_needs_no_server_of_the_gateway():
+    room = session_pb2.LiveKitRoom(
+        name="desk-7", url="wss://rooms.example.com", avatar_token=unsigned(time.time())
+    )
+    message = session_pb2.SessionSpec(avatar_id=AVATAR_ID, livekit_room=room)
+    wishes = Wishes(replace(CONFIG, livekit_rooms=False), Tenants(), may_use_room_url=lambda _: True)
+    found = wishes.spec_of(message, field="spec", tenant="acme")
+    assert found.brought_room is not None
+    assert (found.livekit_room, found.brought_room.identity, found.viewer_absence_s) == (None, "ada", None)
+    closed = Wishes(CONFIG, Tenants(), may_use_room_url=lambda _: False)
+    with pytest.raises(InvalidField) as error:
+        closed.spec_of(message, field="spec", tenant="acme")
+    assert error.value.field == "spec.livekit_room.url"
+
+
+def test_a_room_on_the_callers_server_and_an_agora_channel_exclude_each_other():
+    room = session_pb2.LiveKitRoom(name="desk-7", url="wss://rooms.example.com")
+    message = session_pb2.SessionSpec(
+        avatar_id=AVATAR_ID, livekit_room=room, agora_room=session_pb2.AgoraRoom(app_id="app")
+    )
+    with pytest.raises(InvalidField) as error:
+        Wishes(CONFIG, Tenants(), may_use_room_url=lambda _: True).spec_of(message, field="spec", tenant="")
+    assert error.value.field == "spec.agora_room"
+
+
+def test_a_token_for_a_room_on_the_gateways_server_is_refused():
+    room = session_pb2.LiveKitRoom(name="acme-7", viewer_token="x")
+    with pytest.raises(InvalidField) as error:
+        Wishes(CONFIG, Tenants(), may_use_room_url=lambda _: True).spec_of(
+            session_pb2.SessionSpec(avatar_id=AVATAR_ID, livekit_room=room), field="spec", tenant="acme"
+        )
+    assert error.value.field == "spec.livekit_room.viewer_token"

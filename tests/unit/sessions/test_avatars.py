@@ -13,7 +13,7 @@ from liveavatar_gateway.core.errors import AgentSeatTaken, RoomTokenMissing, Roo
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.outputs import Send
 from liveavatar_gateway.core.session import Session
-from liveavatar_gateway.rooms.access import AgoraRoom, LiveKitAccess, Participant
+from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom, LiveKitAccess, Participant
 from liveavatar_gateway.rooms.servers import RoomServers
 from liveavatar_gateway.rpc import mapping
 from liveavatar_gateway.sessions.avatars import Avatars
@@ -298,3 +298,21 @@ async def test_an_agora_channel_has_no_access(avatars):
     avatars._spec = replace(avatars._spec, livekit_room=None, agora_room=agora)
     avatars.started = Upstream("up").started
     assert avatars.room_access() is None
+
+
+async def test_a_room_on_a_server_of_the_callers_is_heard_with_the_callers_token(avatars):
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["8.8.8.8"]
+
+    found = _in_liveavatars_room(
+        avatars, Egress(EgressConfig(), resolve=resolve), room_url="wss://rooms.example.com", agent_token="ear"
+    )
+    found._spec = replace(
+        found._spec, brought_room=BroughtRoom(url="wss://rooms.example.com", name="desk", identity="ada")
+    )
+    assert list(found.identities) == ["ada"]
+    assert not found.are_replaceable
+    assert (await found.listener_access()).token == "ear"
+    room = found.room_access()
+    assert room is not None
+    assert (room.url, room.agent_token) == ("wss://rooms.example.com", "")

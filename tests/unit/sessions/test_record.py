@@ -10,7 +10,7 @@ from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.core.events import UtteranceEnded
 from liveavatar_gateway.core.states import EndReason, Outcome
 from liveavatar_gateway.registry.base import StoredSession
-from liveavatar_gateway.rooms.access import AgoraRoom, Viewer
+from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom, Viewer
 from liveavatar_gateway.rpc.errors import CODES, status_of
 from liveavatar_gateway.sessions.record import (
     Record,
@@ -68,6 +68,14 @@ def test_the_token_of_an_agora_channel_is_not_stored_and_makes_no_other_spec():
     agora = AgoraRoom(app_id="app", channel="desk", uid="7", token="a-secret")
     record = Record(spec=replace(SPEC, livekit_room=None, agora_room=agora), created_at=AT)
     assert b"a-secret" not in orjson.dumps(record.payload())
+    assert Record.of(through_json(record.payload())) == record
+
+
+def test_no_token_of_a_room_on_the_callers_server_is_stored_and_none_makes_another_spec():
+    tokens = {"avatar_token": "a-secret", "listener_token": "b-secret", "viewer_token": "c-secret"}
+    brought = BroughtRoom(url="wss://rooms.example.com", name="desk", identity="ada", **tokens)
+    record = Record(spec=replace(SPEC, livekit_room=None, brought_room=brought), created_at=AT)
+    assert b"-secret" not in orjson.dumps(record.payload())
     assert Record.of(through_json(record.payload())) == record
 
 

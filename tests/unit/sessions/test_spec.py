@@ -1,6 +1,6 @@
 """Spec of a session: the identities of its avatars."""
 
-from liveavatar_gateway.rooms.access import AgoraRoom
+from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom
 from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
 from liveavatar_gateway.upstream.model import AvatarRequest
 from testkit.actors import AVATAR_ID
@@ -62,3 +62,17 @@ def test_an_agora_channel_is_requested_and_its_token_is_not_stored():
     assert stored.agora_room.token == ""
     assert spec().without_secrets == spec()
     assert not spec().has_own_room
+
+
+def test_a_room_on_the_callers_server_is_requested_with_its_token():
+    brought = BroughtRoom(url="wss://rooms", name="desk", identity="ada", avatar_token="a-secret")
+    wishes = spec(brought_room=brought)
+    assert wishes.has_own_room
+    assert wishes.gateway_has_seat
+    request = wishes.avatar_request(1)
+    assert request.has_own_room
+    assert request.brought_room is not None
+    access = request.brought_room.avatar_access
+    assert (access.url, access.room, access.token) == ("wss://rooms", "desk", "a-secret")
+    assert wishes.without_secrets.brought_room == brought
+    assert "a-secret" not in repr(wishes)

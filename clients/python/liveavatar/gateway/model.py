@@ -263,21 +263,38 @@ def pause_to_proto(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitRoom:
-    """Existing LiveKit room, on the gateway's LiveKit server, in which the avatar appears.
+    """Existing LiveKit room in which the avatar appears: on the gateway's LiveKit server, or with `url` on yours.
 
     The gateway neither creates nor closes the room, and its other participants stay when the session ends. A
-    gateway without a LiveKit server refuses such a session with InvalidField.
+    gateway without a LiveKit server refuses a room without `url` with InvalidField, as every gateway does a wrong
+    URL or token.
     """
 
     name: str
     """Name of the room, 1 to 128 printable characters."""
     avatar_identity: str = ""
-    """Identity of the avatar in the room. Default: "avatar". Later avatars of the session get the suffix "-2",
-    "-3" and so on."""
+    """Identity of the avatar in the room. Default: "avatar", or that of `avatar_token`. Later avatars of the
+    session get the suffix "-2", "-3" and so on."""
+    url: str = ""
+    """URL of your LiveKit server, "wss://...". Default: the gateway's server, for which it issues all tokens."""
+    avatar_token: str = field(default="", repr=False)
+    """Token with which the avatar joins, with the grants roomJoin, canPublish, canSubscribe and canPublishData.
+    Required with `url`."""
+    listener_token: str = field(default="", repr=False)
+    """Token with which the gateway joins for `listen`. Only with `url`."""
+    viewer_token: str = field(default="", repr=False)
+    """Token that `session.room.viewer_token` is to be. Only with `url`."""
 
     def to_proto(self) -> session_pb2.LiveKitRoom:
         """Return the gateway's message."""
-        return session_pb2.LiveKitRoom(name=self.name, avatar_identity=self.avatar_identity)
+        return session_pb2.LiveKitRoom(
+            name=self.name,
+            avatar_identity=self.avatar_identity,
+            url=self.url,
+            avatar_token=self.avatar_token,
+            listener_token=self.listener_token,
+            viewer_token=self.viewer_token,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

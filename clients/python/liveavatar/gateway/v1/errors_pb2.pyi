@@ -161,8 +161,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     reached, or refused the gateway. The session continues.
     """
     ERROR_REASON_ROOM_TOKEN_MISSING: _ErrorReason.ValueType  # 57
-    """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar gave no token with which the gateway could join the session's
-    room to hear its users. Use a room of your own.
+    """FAILED_PRECONDITION + PreconditionFailure. There is no token with which the gateway could join the session's
+    room to hear its users: LiveAvatar gave none, or `LiveKitRoom.listener_token` is empty. Use a room of your own.
     """
     ERROR_REASON_AGENT_SEAT_TAKEN: _ErrorReason.ValueType  # 58
     """FAILED_PRECONDITION + PreconditionFailure. The agent's seat of the session's room is the caller's, see
@@ -330,8 +330,8 @@ ERROR_REASON_ROOM_UNREACHABLE: ErrorReason.ValueType  # 56
 reached, or refused the gateway. The session continues.
 """
 ERROR_REASON_ROOM_TOKEN_MISSING: ErrorReason.ValueType  # 57
-"""FAILED_PRECONDITION + PreconditionFailure. LiveAvatar gave no token with which the gateway could join the session's
-room to hear its users. Use a room of your own.
+"""FAILED_PRECONDITION + PreconditionFailure. There is no token with which the gateway could join the session's
+room to hear its users: LiveAvatar gave none, or `LiveKitRoom.listener_token` is empty. Use a room of your own.
 """
 ERROR_REASON_AGENT_SEAT_TAKEN: ErrorReason.ValueType  # 58
 """FAILED_PRECONDITION + PreconditionFailure. The agent's seat of the session's room is the caller's, see

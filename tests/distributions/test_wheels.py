@@ -65,6 +65,12 @@ class Wheel:
         asked = self.metadata.get_all("Requires-Dist") or []
         return [each for each in asked if "extra ==" not in each and not each.startswith("liveavatar-")]
 
+    def extra(self, name: str) -> list[str]:
+        """Requirements of an extra on other people's distributions."""
+        asked = self.metadata.get_all("Requires-Dist") or []
+        found = [each.partition(";")[0].strip() for each in asked if f"extra == '{name}'" in each]
+        return [each for each in found if not each.startswith("liveavatar-")]
+
 
 class Environment:
     """A virtual environment that holds nothing but what is installed into it here."""
@@ -174,6 +180,15 @@ def test_the_client_brings_grpc_and_protobuf_alone(client):
     }
 
 
+def test_without_its_extra_the_client_says_how_to_get_it_and_with_it_hears_voice(make, client):
+    probe = "from liveavatar.gateway.voice import silero; print(silero()().probability(bytes(1024)))"
+    done = run(client.python, "-P", "-c", probe, cwd="/", check=False)
+    assert "ExtraMissing" in done.stderr
+    assert "pip install 'liveavatar-gateway-client[turns]'" in done.stderr
+    environment = make(f"{CLIENT}[turns]")
+    assert float(run(environment.python, "-P", "-W", "error", "-c", probe, cwd="/").stdout) < 0.5
+
+
 def test_the_client_speaks_from_an_environment_of_its_own(client, running):
     told = hello(client, running[0])
     assert told["spoken"] == ["PLAYED", "PLAYED"]
@@ -226,7 +241,8 @@ class TestOldest:
         assert told["spoken"] == ["PLAYED", "PLAYED"]
         assert told["refused"] == "SESSION_NOT_FOUND"
 
-    def test_the_clients_own_tests_pass(self, oldest_client):
+    def test_the_clients_own_tests_pass(self, oldest_client, wheels):
+        oldest_client.install(*OLDEST, *wheels[CLIENT].extra("turns"))
         # cryptography makes the certificates of the tests.
         tools = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "cryptography")
         oldest_client.install(*LOCKED, *tools)

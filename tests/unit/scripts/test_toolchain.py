@@ -181,7 +181,7 @@ def test_one_package_alone_is_installed_where_no_other_is_needed(apt_folder, tmp
 
 
 def test_the_list_has_what_tests_are_known_to_take():
-    assert {"chromium", "libfaketime", "nginx-light", "haproxy"} <= set(NAMES.split())
+    assert {"chromium", "libfaketime", "nginx-light", "haproxy", "espeak-ng"} <= set(NAMES.split())
 
 
 def test_make_brings_tools_before_tests_and_the_demo_fetches_none():

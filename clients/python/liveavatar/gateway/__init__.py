@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from liveavatar.gateway.blocking_listener import (
         Listener,
     )
+    from liveavatar.gateway.blocking_user_turns import (
+        UserTurn,
+        UserTurns,
+    )
     from liveavatar.gateway.blocking_utterance import (
         Utterance,
     )
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         Draining,
         EventsCompacted,
+        ExtraMissing,
         FieldViolation,
         FirstMessageTimeout,
         ForkedClient,
@@ -186,8 +191,25 @@ if TYPE_CHECKING:
     from liveavatar.gateway.tls import (
         TLS,
     )
+    from liveavatar.gateway.turn_detector import (
+        TurnEnd,
+        TurnRules,
+    )
+    from liveavatar.gateway.turn_interrupts import (
+        InterruptRules,
+        TurnVerdict,
+    )
+    from liveavatar.gateway.user_turn import (
+        AsyncUserTurn,
+    )
+    from liveavatar.gateway.user_turns import (
+        AsyncUserTurns,
+    )
     from liveavatar.gateway.utterance import (
         AsyncUtterance,
+    )
+    from liveavatar.gateway.voice import (
+        VoiceDetector,
     )
     from liveavatar.gateway.watch import (
         AsyncWatch,
@@ -221,6 +243,8 @@ __all__ = [
     "AsyncClient",
     "AsyncListener",
     "AsyncSession",
+    "AsyncUserTurn",
+    "AsyncUserTurns",
     "AsyncUtterance",
     "AsyncWatch",
     "AttachSuperseded",
@@ -257,6 +281,7 @@ __all__ = [
     "EndReason",
     "Event",
     "EventsCompacted",
+    "ExtraMissing",
     "FieldViolation",
     "FirstMessageTimeout",
     "ForkedClient",
@@ -266,6 +291,7 @@ __all__ = [
     "GoAwayReason",
     "HeaderRequired",
     "InternalError",
+    "InterruptRules",
     "Interruption",
     "InvalidField",
     "Listener",
@@ -329,6 +355,9 @@ __all__ = [
     "TooManyCalls",
     "TooManyUtterances",
     "TransportError",
+    "TurnEnd",
+    "TurnRules",
+    "TurnVerdict",
     "Unauthenticated",
     "UnexpectedMessage",
     "UnknownEvent",
@@ -347,6 +376,8 @@ __all__ = [
     "UpstreamUnreachable",
     "Usage",
     "UserAudio",
+    "UserTurn",
+    "UserTurns",
     "Utterance",
     "UtteranceEndedEvent",
     "UtteranceIdReused",
@@ -358,6 +389,7 @@ __all__ = [
     "VideoQuality",
     "Viewer",
     "ViewerAccess",
+    "VoiceDetector",
     "Watch",
     "WatchChange",
     "WatchGap",
@@ -389,10 +421,16 @@ _MODULES: Final = (
     "watch_state",
     "utterance",
     "listener",
+    "turn_detector",
+    "turn_interrupts",
+    "user_turn",
+    "voice",
+    "user_turns",
     "session",
     "watch",
     "aio",
     "blocking_listener",
+    "blocking_user_turns",
     "blocking_utterance",
     "blocking_watch",
     "blocking",

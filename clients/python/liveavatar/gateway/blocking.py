@@ -16,6 +16,7 @@ import grpc
 from liveavatar.gateway.aio import AsyncClient
 from liveavatar.gateway.audio import AudioFormat
 from liveavatar.gateway.blocking_listener import Listener
+from liveavatar.gateway.blocking_user_turns import UserTurns
 from liveavatar.gateway.blocking_utterance import Utterance
 from liveavatar.gateway.blocking_watch import Watch
 from liveavatar.gateway.credentials import TokenSource
@@ -44,6 +45,9 @@ from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
 from liveavatar.gateway.tls import TLS
 from liveavatar.gateway.words import Words
+from liveavatar.gateway.turn_detector import TurnRules
+from liveavatar.gateway.turn_interrupts import DEFAULT_INTERRUPTS, InterruptRules
+from liveavatar.gateway.voice import NewVoiceDetector
 
 _log = logging.getLogger(__name__)
 
@@ -550,6 +554,28 @@ class Session:
             audio_format=audio_format, chunk_duration=chunk_duration, participants=participants
         )
         return Listener(listener, self._portal)
+
+    def user_turns(
+        self,
+        *,
+        rules: TurnRules | None = None,
+        interrupts: InterruptRules | None = DEFAULT_INTERRUPTS,
+        participants: Sequence[str] = (),
+        new_voice_detector: NewVoiceDetector | None = None,
+    ) -> UserTurns:
+        """Return the turns of the session's users: `for turn in ...`; see `AsyncSession.user_turns`.
+
+        Raises:
+            ExtraMissing: the extra is not installed, and no other detector was given.
+            GatewayError: the session is not open, or over.
+        """
+        turns = self._session.user_turns(
+            rules=rules,
+            interrupts=interrupts,
+            participants=participants,
+            new_voice_detector=new_voice_detector,
+        )
+        return UserTurns(turns, self._portal)
 
     def end(self, timeout: float | None = None) -> SessionRecord:
         """End the session and wait until LiveAvatar has stopped the avatar. Idempotent.

@@ -555,6 +555,15 @@ class MessageRefused(ClientError):
     """Message that gRPC refused: too large for either side, or not to be encoded or decoded."""
 
 
+class ExtraMissing(ClientError):
+    """Lack of a package that only an extra of this library brings; `extra` names the extra."""
+
+    @property
+    def extra(self) -> str:
+        """Name of the extra, for `pip install 'liveavatar-gateway-client[extra]'`."""
+        return self.metadata.get("extra", "")
+
+
 class TooManyUtterances(ClientError):
     """Too many utterances without an outcome in one session."""
 

@@ -44,10 +44,15 @@ from liveavatar.gateway.speech import Speech
 from liveavatar.gateway.state import ObservedSession
 from liveavatar.gateway.targets import ADOPTION_S, Retries, Route
 from liveavatar.gateway.timeouts import timeout
+from liveavatar.gateway.turn_detector import TurnRules
+from liveavatar.gateway.turn_interrupts import DEFAULT_INTERRUPTS, InterruptRules
+from liveavatar.gateway.user_turn import TURN_FORMAT
+from liveavatar.gateway.user_turns import AsyncUserTurns
 from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb_audio
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.words import SpokenText, Words
+from liveavatar.gateway.voice import NewVoiceDetector, silero
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +110,7 @@ class AsyncSession:
         )
         self._root = RootTask("session", runtime, self._condition, self._leave, self._resume_timeout_s)
         self._final: GatewayError | None = None
+        self._turns: list[AsyncUserTurns] = []
         self._detached = False
         self._ending_mono_s: float | None = None
 
@@ -384,6 +390,42 @@ class AsyncSession:
             resume_timeout=self._attach.resume_timeout,
         )
 
+    def user_turns(
+        self,
+        *,
+        rules: TurnRules | None = None,
+        interrupts: InterruptRules | None = DEFAULT_INTERRUPTS,
+        participants: Sequence[str] = (),
+        new_voice_detector: NewVoiceDetector | None = None,
+    ) -> AsyncUserTurns:
+        """Return the turns of the session's users, who are heard as by `listen`: `async for turn in ...`.
+
+        A user who speaks while the avatar talks pauses it at once; a longer turn interrupts it, and after a short
+        one, such as a cough, it continues. No other code should pause the session meanwhile.
+
+        Args:
+            rules: Rules for the start and the end of a turn. Default: `TurnRules()`.
+            interrupts: Rules for turns while the avatar talks; None never pauses it.
+            participants: Identities of the users to hear. Default: all users.
+            new_voice_detector: Makes the detector of voice for each user. Default: Silero VAD, of the extra
+                `liveavatar-gateway-client[turns]`.
+
+        Raises:
+            ExtraMissing: the extra is not installed, and no other detector was given.
+            GatewayError: the session is not open, or over.
+        """
+        turns = AsyncUserTurns(
+            self.listen(audio_format=TURN_FORMAT, participants=participants),
+            self,
+            new_voice_detector or silero(),
+            self._runtime.spawn,
+            is_talking=lambda: not self._speech.idle,
+            rules=rules or TurnRules(),
+            interrupts=interrupts,
+        )
+        self._turns = [*(other for other in self._turns if not other.closed), turns]
+        return turns
+
     async def end(self) -> SessionRecord:
         """End the session and wait until LiveAvatar has stopped the avatar. Idempotent.
 
@@ -486,6 +528,8 @@ class AsyncSession:
         self._final = lost or self._observed.ended()
         self._speech.fail_all(self._final)
         self._attach.reject_commands(self._final)
+        for turns in self._turns:
+            turns.close()
         self._observed.events.close(None if isinstance(lost, SessionClosed) else lost)
 
     async def _send_interrupt(self, utterance_id: str) -> Interruption:

@@ -311,6 +311,9 @@ def _event(entry: LogEntry, session: SessionActor) -> p.WatchSessionsResponse:
     if message.HasField("rotated"):
         # Access to the room is for the holder of a handle; anybody may watch.
         message.rotated.ClearField("room")
+    elif message.HasField("data_received"):
+        # And what users send is for those who attach.
+        message.data_received.ClearField("payload")
     return p.WatchSessionsResponse(event=p.WatchEvent(session_id=session.id, event=message))
 
 

@@ -46,6 +46,14 @@ class LiveKitRoom:
         return bool(dash) and stem == self.avatar_identity and ordinal.isdecimal()
 
 
+@dataclass(frozen=True, slots=True)
+class RoomEventsWish:
+    """Events of the room that a caller wants, besides those of participants and viewers."""
+
+    data_topics: tuple[str, ...] = ()
+    """Topics of data messages; the empty topic selects messages without a topic."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSpec:
     """A caller's wishes for one session."""
@@ -68,6 +76,8 @@ class SessionSpec:
     """Viewers that are given a token of their own; in `livekit_room` alone."""
     agora_room: AgoraRoom | None = None
     """Agora channel of the avatar; None for another kind of room. Without either, LiveAvatar creates a room."""
+    room_events: RoomEventsWish | None = None
+    """Events of the room; None for none. They need the gateway in the room."""
 
     @property
     def abandonment(self) -> AbandonmentConfig:

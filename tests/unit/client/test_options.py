@@ -3,7 +3,15 @@ from typing import get_type_hints
 
 import pytest
 
-from liveavatar.gateway import AgoraRoom, LiveKitRoom, SessionKeywords, SessionOptions, VideoQuality, Viewer
+from liveavatar.gateway import (
+    AgoraRoom,
+    LiveKitRoom,
+    RoomEvents,
+    SessionKeywords,
+    SessionOptions,
+    VideoQuality,
+    Viewer,
+)
 from liveavatar.gateway.options import session_options
 from liveavatar.gateway.v1 import session_pb2
 
@@ -94,3 +102,9 @@ def test_keywords_replace_what_the_options_say():
 def test_a_keyword_that_is_no_option_is_refused():
     with pytest.raises(TypeError, match="sanbox"):
         session_options("avatar", {"sanbox": True})
+
+
+def test_events_of_the_room_are_asked_for():
+    spec = SessionOptions("avatar", room_events=RoomEvents(data_topics=["chat"])).to_proto()
+    assert list(spec.room_events.data_topics) == ["chat"]
+    assert SessionOptions("avatar", room_events=RoomEvents()).to_proto().HasField("room_events")

@@ -119,11 +119,13 @@ def _line(at: datetime, session_id: str, sequence: int, kind: str, fields: Mappi
 
 
 def _flat(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return fields that fit on a line: the end reason of a final record, the message of an error."""
+    """Return fields that fit on a line: the end reason of a record, the message of an error, a participant."""
     session, error = fields.get("session", {}), fields.get("error", {})
     plain = {name: value for name, value in fields.items() if not isinstance(value, dict) and name != "session_id"}
     if reason := session.get("end_reason"):
         plain["end_reason"] = reason
+    if isinstance(participant := fields.get("participant"), dict):
+        plain["identity"] = participant.get("identity", "")
     if message := error.get("message") if isinstance(error, dict) else None:
         plain["error"] = message
     return plain

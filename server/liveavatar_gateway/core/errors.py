@@ -323,10 +323,44 @@ class AgentSeatTaken(CallerError):
 
     reason = "AGENT_SEAT_TAKEN"
 
+    def __init__(self, session_id: str = "", *, field: str | None = None) -> None:
+        """Create the error.
+
+        Args:
+            session_id: Id of the session; empty if it is refused before it has one.
+            field: Field of the request that needs the seat; None without one.
+        """
+        whose = f" of session {session_id}" if session_id else ""
+        super().__init__(
+            f"the agent's seat{whose} is the caller's, and LiveAvatar's room has no other; open the session with "
+            "agent_seat GATEWAY, or in a livekit_room",
+            field=field,
+            session_id=session_id,
+        )
+
+
+class ParticipantNotFound(CallerError):
+    """A participant that is to get data is not in the room."""
+
+    reason = "PARTICIPANT_NOT_FOUND"
+
+    def __init__(self, identity: str, *, field: str) -> None:
+        super().__init__(
+            f"no participant {identity!r} in the room, so nothing was sent; leave the list empty to reach all",
+            field=field,
+            identity=identity,
+        )
+
+
+class DataNotPermitted(CallerError):
+    """The gateway may not send data to the room."""
+
+    reason = "DATA_NOT_PERMITTED"
+
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            f"the agent's seat of session {session_id} is the caller's, and LiveAvatar's room has no other; open "
-            "the session with agent_seat GATEWAY, or in a livekit_room",
+            "the gateway may not send data to the session's room: LiveAvatar's token for it does not allow that; "
+            "open sessions in a livekit_room to send data",
             session_id=session_id,
         )
 

@@ -4,9 +4,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from typing import Final
 
 from liveavatar_gateway.core.errors import EventsCompacted, GatewayError, InvalidField
+from liveavatar_gateway.core.room_events import DataReceived, RoomEvent
 from liveavatar_gateway.core.states import ContinueCause, EndReason, Outcome, Pose, SessionState
+
+MAX_PAYLOAD_BYTES: Final = 512 * 1024
+"""Data of participants that the log of one session keeps. Events that came before it are compacted away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,7 @@ SessionEvent = (
     | Rotated
     | Adopted
     | Forwarded
+    | RoomEvent
     | Ended
 )
 
@@ -194,17 +200,19 @@ class LogEntry:
 class EventLog:
     """Latest events of a session. Sequence numbers count from 1 without gaps."""
 
-    __slots__ = ("_entries", "last_sequence")
+    __slots__ = ("_capacity", "_entries", "_payload_bytes", "last_sequence")
 
     def __init__(self, *, capacity: int, last_sequence: int = 0) -> None:
-        """Keep at most `capacity` entries; the oldest are compacted away.
+        """Keep at most `capacity` entries, and `MAX_PAYLOAD_BYTES` of data; the oldest are compacted away.
 
         Args:
             capacity: Number of entries that are kept.
             last_sequence: Sequence number of the last event that another process logged; its events are not kept
                 here.
         """
-        self._entries: deque[LogEntry] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._payload_bytes = 0
+        self._entries: deque[LogEntry] = deque()
         self.last_sequence = last_sequence
 
     def append(self, event: SessionEvent, at: datetime) -> LogEntry:
@@ -212,6 +220,9 @@ class EventLog:
         self.last_sequence += 1
         entry = LogEntry(self.last_sequence, at, event)
         self._entries.append(entry)
+        self._payload_bytes += _payload_bytes(event)
+        while len(self._entries) > self._capacity or self._payload_bytes > MAX_PAYLOAD_BYTES:
+            self._payload_bytes -= _payload_bytes(self._entries.popleft().event)
         return entry
 
     @property
@@ -237,3 +248,7 @@ class EventLog:
         if missing > len(self._entries):
             raise EventsCompacted(sequence, self.last_sequence - len(self._entries) + 1)
         return list(islice(self._entries, len(self._entries) - missing, None))
+
+
+def _payload_bytes(event: SessionEvent) -> int:
+    return len(event.payload) if isinstance(event, DataReceived) else 0

@@ -40,6 +40,7 @@ from liveavatar_gateway.core.outputs import (
     SpeechAnswer,
 )
 from liveavatar_gateway.core.readiness import Due, Readiness
+from liveavatar_gateway.core.room_reports import RoomReports
 from liveavatar_gateway.core.snapshot import SessionSnapshot
 from liveavatar_gateway.core.speech.handover import SendGate
 from liveavatar_gateway.core.speech.pauses import PauseTimeout
@@ -70,6 +71,7 @@ class Session:
         utc_now: Callable[[], datetime],
         auto_rotate: bool = False,
         abandonment: AbandonmentConfig = KEPT_FOREVER,
+        watches_room: bool = False,
     ) -> None:
         self.id = id
         self.config = config
@@ -102,6 +104,7 @@ class Session:
         self._replaced = False
         self._lifetime = Lifetime(config, auto_rotate=auto_rotate)
         self._abandonment = Abandonment(abandonment, notice_s=config.expiring_notice_s, utc_now=utc_now)
+        self.room = RoomReports(is_wanted=watches_room)
         self.reconnect_count = 0
         self.rotation_count = 0
 
@@ -117,6 +120,7 @@ class Session:
         gap_s: float,
         auto_rotate: bool = False,
         abandonment: AbandonmentConfig = KEPT_FOREVER,
+        watches_room: bool = False,
     ) -> Self:
         """Continue a session that another process drove before; its socket is not open yet.
 
@@ -129,6 +133,7 @@ class Session:
             gap_s: Seconds without an owner.
             auto_rotate: True when a standby avatar takes over before the limit.
             abandonment: Limits of a session that nobody uses; they count anew.
+            watches_room: True for a session whose caller has asked for events of its room.
         """
         session = cls(
             snapshot.id,
@@ -137,6 +142,7 @@ class Session:
             utc_now=utc_now,
             auto_rotate=auto_rotate,
             abandonment=abandonment,
+            watches_room=watches_room,
         )
         session.created_at = snapshot.created_at
         session.ready_at = snapshot.ready_at
@@ -436,6 +442,14 @@ class Session:
         """
         if not self.over and self.ready_at is not None:
             self._judge(self._abandonment.note_viewers(present, now_s), now_s)
+        self.room.note_viewers(present)
+        self.report_room(now_s)
+
+    def report_room(self, now_s: float) -> None:
+        """Emit the events of the room that are due. Call it after each input to `room`."""
+        if not self.over:
+            for event in self.room.take(now_s):
+                self._emit(event)
 
     @property
     def is_absence_announced(self) -> bool:
@@ -516,6 +530,7 @@ class Session:
             self.speech.silent_at_s,
             self._lifetime.deadline_s,
             self._abandonment.next_s,
+            self.room.next_s,
         ]
         if self.ready_at is not None:
             due.append(self._lifetime.handover_deadline_s(self.speech.handover))
@@ -542,6 +557,7 @@ class Session:
         if self.state in _UNREADY:
             self._tick_connecting(now_s)
         self._tick_limit(now_s)
+        self._tick_room(now_s)
         if not self.over and self.ready_at is not None:
             self._judge(self._abandonment.tick(self.speech, now_s), now_s)
         if not self.over:
@@ -572,6 +588,11 @@ class Session:
             self._emit(Expiring(self.expires_at or self._utc_now() + timedelta(seconds=left_s)))
         if self._lifetime.is_past(now_s):
             self.end(EndReason.MAX_DURATION, now_s)
+
+    def _tick_room(self, now_s: float) -> None:
+        due_s = self.room.next_s
+        if due_s is not None and now_s >= due_s:
+            self.report_room(now_s)
 
     def note_stall(self, now_s: float) -> None:
         """Record that the socket stood still until now, so that LiveAvatar had no chance to report anything."""

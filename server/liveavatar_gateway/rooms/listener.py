@@ -14,7 +14,9 @@ from livekit.rtc._ffi_client import FfiClient
 from livekit.rtc.room import EventTypes
 
 from liveavatar_gateway.core.errors import RoomUnreachable
+from liveavatar_gateway.core.room_events import RoomLossCause
 from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.observer import PROGRAMS, RoomObserver, gate_of, loss_cause, voice_of
 
 _log = structlog.get_logger(__name__)
 
@@ -27,13 +29,6 @@ _CONNECT_TIMEOUT_S: Final = 3.0
 _JOIN_TIMEOUT_S: Final = 15.0
 """Longest wait for all attempts together."""
 _LEAVE_TIMEOUT_S: Final = 3.0
-_MICROPHONES: Final = (rtc.TrackSource.SOURCE_MICROPHONE, rtc.TrackSource.SOURCE_UNKNOWN)
-"""Sources that count as voices, the better first: programs often leave the source unset."""
-_PROGRAMS: Final = (
-    rtc.ParticipantKind.PARTICIPANT_KIND_AGENT,
-    rtc.ParticipantKind.PARTICIPANT_KIND_EGRESS,
-    rtc.ParticipantKind.PARTICIPANT_KIND_INGRESS,
-)
 _CHANGES: Final[tuple[EventTypes, ...]] = (
     "participant_connected",
     "participant_disconnected",
@@ -85,6 +80,10 @@ class RoomListener:
         self._sink = sink
         self._avatars = avatars
         self._room = rtc.Room()
+        self.observer = RoomObserver(self._room)
+        """View of participants and data."""
+        self.loss_cause = RoomLossCause.LOST
+        """Cause of the loss, once `is_lost`."""
         self._chosen: dict[str, tuple[str, rtc.RemoteTrackPublication]] = {}
         """Identity and publication of each track that is wanted, by its id."""
         self._tracks: dict[str, rtc.Track] = {}
@@ -128,6 +127,7 @@ class RoomListener:
         if error is not None:
             # Its text may have the address with the token.
             raise RoomUnreachable(type(error).__name__) from None
+        gate_of(self._room)
         self.choose()
 
     def choose(self) -> None:
@@ -169,13 +169,13 @@ class RoomListener:
             if len(wanted) == MAX_HEARD:
                 break
             if self._is_user(participant) and self._sink.hears(participant.identity):
-                publication = _voice_of(participant)
+                publication = voice_of(participant)
                 if publication is not None:
                     wanted[publication.sid] = participant.identity, publication
         return wanted
 
     def _is_user(self, participant: rtc.RemoteParticipant) -> bool:
-        return participant.kind not in _PROGRAMS and participant.identity not in self._avatars
+        return participant.kind not in PROGRAMS and participant.identity not in self._avatars
 
     # --- events of the SDK, on the loop
 
@@ -202,6 +202,7 @@ class RoomListener:
     def _on_disconnected(self, reason: object = None) -> None:
         if not self._is_leaving and not self._is_lost:
             self._is_lost = True
+            self.loss_cause = loss_cause(reason)
             _log.warning("rooms.lost", reason=_name(reason))
             self._sink.room_lost()
 
@@ -258,16 +259,6 @@ def _handle_of(event: Any) -> int:
     """Return the handle of the stream whose audio an event has; 0 for another event."""
     handle: int = event.audio_stream_event.stream_handle
     return handle
-
-
-def _voice_of(participant: rtc.RemoteParticipant) -> rtc.RemoteTrackPublication | None:
-    """Return the track of a user's microphone; None without one."""
-    tracks = [
-        publication
-        for publication in participant.track_publications.values()
-        if publication.kind == rtc.TrackKind.KIND_AUDIO and publication.source in _MICROPHONES
-    ]
-    return min(tracks, key=lambda one: (_MICROPHONES.index(one.source), one.sid), default=None)
 
 
 def _name(reason: Any) -> str:

@@ -74,13 +74,13 @@ class LiveKitRooms:
         """Return the access with which the gateway hears the users of a room.
 
         It is hidden from participants, as agents take the first participant they meet for their user. It is of
-        the kind of agents, so that nothing takes it for a viewer, and may publish nothing. Each join has a fresh
-        token.
+        the kind of agents, so that nothing takes it for a viewer. It may publish no tracks, and send data for its
+        callers. Each join has a fresh token.
 
         Args:
             participant: Room, and the gateway's identity in it.
         """
-        return self._access(participant, VIEWER_TTL, kind="agent", publishes=False, hidden=True)
+        return self._access(participant, VIEWER_TTL, kind="agent", publishes=False, sends_data=True, hidden=True)
 
     def named_viewer(self, room: str, viewer: Viewer, *, now: datetime) -> ViewerAccess:
         """Return the access of a viewer that the caller names; it may only watch and listen unless it may publish.
@@ -113,6 +113,7 @@ class LiveKitRooms:
         *,
         kind: Literal["standard", "agent"],
         publishes: bool,
+        sends_data: bool = False,
         hidden: bool = False,
         name: str = "",
     ) -> LiveKitAccess:
@@ -123,7 +124,7 @@ class LiveKitRooms:
             room=participant.room,
             can_subscribe=True,
             can_publish=publishes,
-            can_publish_data=publishes,
+            can_publish_data=publishes or sends_data,
             # Absent otherwise: LiveAvatar and LiveKit look at the claims that are there.
             hidden=True if hidden else None,
         )

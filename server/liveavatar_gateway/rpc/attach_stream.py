@@ -14,7 +14,7 @@ from liveavatar_gateway.auth.principal import MESSAGE_RULES
 from liveavatar_gateway.core.errors import GatewayError, HeaderRequired, InvalidField, UnexpectedMessage
 from liveavatar_gateway.core.events import Ended
 from liveavatar_gateway.core.states import EndReason
-from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc import mapping, room_events
 from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig, audio_limits
 from liveavatar_gateway.rpc.errors import status_of
@@ -29,8 +29,8 @@ from liveavatar_gateway.sessions.session import SessionActor
 from liveavatar_gateway.upstream.permits import QueuePlace
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_AWAITED: Final = frozenset({"interrupt", "pause", "continue_speech"})
-"""Commands whose result takes a round trip to LiveAvatar."""
+_AWAITED: Final = frozenset({"interrupt", "pause", "continue_speech", "send_data"})
+"""Commands whose result takes a round trip to LiveAvatar or to the room."""
 _MAX_UNREAD: Final = 64
 """Results of commands that the caller has not read; above that, no more commands are read."""
 
@@ -255,6 +255,9 @@ class AttachStream(SessionStream[p.AttachResponse]):
                 case "pause":
                     pause = mapping.pause_of(command.pause, "command.pause")
                     result.pause.CopyFrom(mapping.pause_message(await self._session.pause(*pause)))
+                case "send_data":
+                    data = room_events.data_of(command.send_data, "command.send_data")
+                    await self._session.send_data(command.id, data)
                 case _:
                     answer = await self._session.continue_speech()
                     result.continue_speech.CopyFrom(mapping.continue_message(answer))

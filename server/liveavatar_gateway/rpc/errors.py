@@ -44,6 +44,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.TimingsGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
     e.AgentSeatTaken: grpc.StatusCode.FAILED_PRECONDITION,
+    e.DataNotPermitted: grpc.StatusCode.FAILED_PRECONDITION,
     e.RoomNotOwn: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamCreditsExhausted: grpc.StatusCode.FAILED_PRECONDITION,
@@ -59,6 +60,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.UtteranceIdReused: grpc.StatusCode.ALREADY_EXISTS,
     e.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
     e.UtteranceNotFound: grpc.StatusCode.NOT_FOUND,
+    e.ParticipantNotFound: grpc.StatusCode.NOT_FOUND,
     e.SessionNotFound: grpc.StatusCode.NOT_FOUND,
     e.AccountNotFound: grpc.StatusCode.NOT_FOUND,
     e.ReservationNotFound: grpc.StatusCode.NOT_FOUND,
@@ -84,6 +86,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
 
 _RESOURCES: Final[Mapping[type[e.GatewayError], tuple[str, str]]] = {
     e.SessionNotFound: ("session", "session_id"),
+    e.ParticipantNotFound: ("participant", "identity"),
     e.ReservationNotFound: ("reservation", "reservation_id"),
     e.AccountNotFound: ("account", "account"),
 }

@@ -20,6 +20,8 @@ MAX_AGORA_TOKEN_CHARS: Final = 4096
 MAX_ROOM_TOKEN_CHARS: Final = 4096
 MAX_ROOM_URL_CHARS: Final = 2048
 MAX_VIEWERS: Final = 32
+MAX_TOPICS: Final = 16
+MAX_DATA_IDENTITIES: Final = 64
 _JOINERS: Final = {0x200C: None, 0x200D: None}
 """Marks that are not printable, and yet belong to words and emoji: U+200C and U+200D."""
 
@@ -170,6 +172,10 @@ _OWN: Final[Mapping[str, Bound]] = {
     "AgoraRoom.token": Text(MAX_AGORA_TOKEN_CHARS, printable=False),
     "AgoraRoom.channel": Text(MAX_CHANNEL_CHARS),
     "AgoraRoom.uid": _ID,
+    "RoomEvents.data_topics": Texts(MAX_TOPICS, _ID),
+    "SendData.payload": ByHandler("room_events.data_of"),
+    "SendData.topic": ByHandler("room_events.data_of"),
+    "SendData.identities": ByHandler("room_events.data_of"),
     "GetSessionRequest.session_id": _ID,
     "ListSessionsRequest.page_token": _TOKEN,
     "ListSessionsRequest.states": Numbers(16),

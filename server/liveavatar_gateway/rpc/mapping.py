@@ -17,6 +17,7 @@ from liveavatar_gateway.core.speech.pauses import PauseTimeout
 from liveavatar_gateway.core.states import ContinueCause, EndReason, Outcome, Pose, SessionState, TimeoutAction
 from liveavatar_gateway.rpc.errors import status_of
 from liveavatar_gateway.rpc.field_bounds import LABELS, MAX_ID_CHARS, is_printable
+from liveavatar_gateway.rpc.room_events import set_event
 from liveavatar_gateway.sessions.reservations import DEFAULT_HOLD_S, MAX_HOLD_S, MIN_HOLD_S
 from liveavatar_gateway.sessions.spec import LiveKitRoom, SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
@@ -509,4 +510,6 @@ def event_message(  # noqa: C901, PLR0912 - an arm for each kind
         case ev.Ended(error):
             status = status_of(error) if error else None
             message.ended.CopyFrom(p.SessionEnded(session=session_message(final_view()), error=status))
+        case _:
+            set_event(message, entry.event)
     return message

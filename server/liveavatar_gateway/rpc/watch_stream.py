@@ -314,6 +314,9 @@ def _event(entry: LogEntry, session: SessionActor, *, shows_text: bool) -> p.Wat
     if message.HasField("rotated"):
         # Access to the room is for the holder of a handle; anybody may watch.
         message.rotated.ClearField("room")
+    elif message.HasField("data_received"):
+        # And what users send is for those who attach.
+        message.data_received.ClearField("payload")
     if not shows_text:
         hide(message)
     return p.WatchSessionsResponse(event=p.WatchEvent(session_id=session.id, event=message))

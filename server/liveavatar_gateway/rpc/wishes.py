@@ -9,7 +9,7 @@ from liveavatar_gateway.auth.auth_file import Rooms
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
 from liveavatar_gateway.rooms.access import BroughtRoom
-from liveavatar_gateway.rpc import brought_rooms, mapping
+from liveavatar_gateway.rpc import brought_rooms, mapping, room_events
 from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.spec import SessionSpec
@@ -66,6 +66,7 @@ class Wishes:
             QuotaExceeded: a field is above a quota.
             RoomNotAllowed: the room is not one of the tenant's.
             AvatarNotAllowed: the avatar is not one of the tenant's.
+            AgentSeatTaken: events of the room need the agent's seat, which is the caller's.
         """
         quotas, rooms = self._tenants.quotas(tenant), self._tenants.rooms(tenant)
         grace_s = self._config.detach_grace_s
@@ -89,12 +90,14 @@ class Wishes:
         if rooms is not None and spec.livekit_room is not None:
             self._require_room(spec.livekit_room.name, rooms, field=f"{field}.livekit_room.name", tenant=tenant)
             spec = replace(spec, livekit_room=replace(spec.livekit_room, tenant=tenant))
+        seat = own_rooms.agent_seat(message, field)
         spec = replace(
             spec,
-            agent_seat=own_rooms.agent_seat(message, field),
+            agent_seat=seat,
             agora_room=own_rooms.agora_room(message, field),
             brought_room=brought,
             viewers=own_rooms.viewers_of_spec(message, spec.livekit_room, field=field),
+            room_events=room_events.wish_of(message, seat, field),
         )
         allowed = self._tenants.avatars(tenant)
         if allowed is not None and spec.avatar.avatar_id not in allowed:

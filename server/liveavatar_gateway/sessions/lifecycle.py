@@ -180,6 +180,7 @@ class SessionLifecycle:
                 self._adopt(self._restored)
             if not self._core.over:
                 self._services.pool.add_keep_alive(self)
+                self._parts.room_watch.start()
                 await self._driver.run()
                 await self._wait_for_tail()
         except GatewayError as error:
@@ -200,6 +201,8 @@ class SessionLifecycle:
                 self._parts.utterances.close()
             with bulkhead("session.crashed", self._core.id):
                 self._parts.user_audio.close()
+            with bulkhead("session.crashed", self._core.id):
+                self._parts.room_data.close(self._ended_error())
             with bulkhead("session.crashed", self._core.id):
                 self._services.pool.remove_keep_alive(self)
             await self._finish()
@@ -283,6 +286,10 @@ class SessionLifecycle:
         with contextlib.suppress(asyncio.CancelledError):
             await self._parts.journal.confirm_lease()
         return self.lost_to is not None
+
+    def _ended_error(self) -> SessionEnded:
+        reason = self._core.end_reason
+        return SessionEnded(self._core.id, reason.value if reason else "", self._core.upstream_reason)
 
     async def _finish(self) -> None:
         upstream = self._avatars.upstream

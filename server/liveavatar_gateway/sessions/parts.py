@@ -15,6 +15,8 @@ from liveavatar_gateway.sessions.interrupt_waiters import InterruptWaiters
 from liveavatar_gateway.sessions.journal import JournaledSession, SessionJournal
 from liveavatar_gateway.sessions.publisher import EventPublisher
 from liveavatar_gateway.sessions.restore import RestoredSession
+from liveavatar_gateway.sessions.room_data import RoomData
+from liveavatar_gateway.sessions.room_watch import RoomWatch
 from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.user_audio import UserAudio
@@ -55,6 +57,8 @@ class SessionParts:
     avatars: Avatars
     publisher: EventPublisher
     user_audio: UserAudio
+    room_data: RoomData
+    room_watch: RoomWatch
 
     @classmethod
     def of(
@@ -69,6 +73,7 @@ class SessionParts:
                 utc_now=utc_now,
                 auto_rotate=spec.auto_rotate,
                 abandonment=spec.abandonment,
+                watches_room=spec.room_events is not None,
             )
         else:
             core = restored.core
@@ -98,6 +103,17 @@ class SessionParts:
             take_warm=lambda: services.warm.take(spec, tenant=owner.tenant),
             wish=PermitWish(tenant=owner.tenant, session_id=core.id),
         )
+        publisher = EventPublisher(
+            core,
+            journal=journal,
+            meter=meter,
+            attachments=attachments,
+            interrupts=interrupts,
+            pauses=pauses,
+            continuations=continuations,
+            listener=services.listener,
+        )
+        user_audio = UserAudio(core.id, avatars, attachments, services.metrics)
         return cls(
             core=core,
             wake=wake,
@@ -111,15 +127,17 @@ class SessionParts:
             ),
             billed=billed,
             avatars=avatars,
-            publisher=EventPublisher(
+            publisher=publisher,
+            user_audio=user_audio,
+            room_data=RoomData(core.id, user_audio, services.metrics),
+            room_watch=RoomWatch(
                 core,
-                journal=journal,
-                meter=meter,
-                attachments=attachments,
-                interrupts=interrupts,
-                pauses=pauses,
-                continuations=continuations,
-                listener=services.listener,
+                spec,
+                room=user_audio,
+                avatars=avatars,
+                metrics=services.metrics,
+                wake=wake,
+                is_followed=lambda: attachments.attached,
+                report=publisher.report,
             ),
-            user_audio=UserAudio(core.id, avatars, attachments, services.metrics),
         )

@@ -20,6 +20,7 @@ from liveavatar_gateway.sessions.lifecycle import SessionLifecycle
 from liveavatar_gateway.sessions.parts import SessionParts
 from liveavatar_gateway.sessions.record import Record, StoredPause, store_error
 from liveavatar_gateway.sessions.restore import RestoredSession
+from liveavatar_gateway.sessions.room_data import DataMessage
 from liveavatar_gateway.sessions.services import SessionServices, utc_now
 from liveavatar_gateway.sessions.spec import SessionSpec
 from liveavatar_gateway.sessions.view import SessionView
@@ -71,6 +72,7 @@ class SessionActor:
         self.utterances = parts.utterances
         self.avatars = parts.avatars
         self.user_audio = parts.user_audio
+        self._room_data = parts.room_data
         self.handles = Handles(
             self.id, keep_s=spec.detach_grace_s, tenant=tenant, hashes=() if restored is None else restored.handles
         )
@@ -125,8 +127,8 @@ class SessionActor:
 
     @property
     def watches_viewers(self) -> bool:
-        """True while the session is to end if nobody sees its avatar."""
-        return self.spec.viewer_absence_s is not None and not self.over
+        """True while it matters if anybody sees the avatar: for its end, or for events of the room."""
+        return not self.over and (self.spec.viewer_absence_s is not None or self.spec.room_events is not None)
 
     @property
     def kept_out(self) -> Collection[str]:
@@ -255,6 +257,17 @@ class SessionActor:
         self._wake.set()
         self._publisher.report()
         return await result
+
+    async def send_data(self, command_id: str, message: DataMessage) -> None:
+        """Send data to participants of the room, see `RoomData.send`.
+
+        Raises:
+            SessionEnded: the session is over.
+            GatewayError: the data was not sent.
+        """
+        self.require_alive()
+        self.note_activity()
+        await self._room_data.send(command_id, message)
 
     def listen(self) -> None:
         """Take the attentive pose.

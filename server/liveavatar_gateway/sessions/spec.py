@@ -46,6 +46,14 @@ class LiveKitRoom:
         return bool(dash) and stem == self.avatar_identity and ordinal.isdecimal()
 
 
+@dataclass(frozen=True, slots=True)
+class RoomEventsWish:
+    """Events of the room that a caller wants, besides those of participants and viewers."""
+
+    data_topics: tuple[str, ...] = ()
+    """Topics of data messages; the empty topic selects messages without a topic."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSpec:
     """A caller's wishes for one session."""
@@ -71,6 +79,8 @@ class SessionSpec:
     brought_room: BroughtRoom | None = None
     """LiveKit room on a server of the caller's; None for another kind of room. Without all of them, LiveAvatar
     creates a room."""
+    room_events: RoomEventsWish | None = None
+    """Events of the room; None for none. They need the gateway in the room."""
 
     @property
     def abandonment(self) -> AbandonmentConfig:

@@ -1,4 +1,4 @@
-"""Voices of a session's users: one connection to its room, shared by all listeners."""
+"""Voices of a session's users: one connection to its room, shared by all listeners and the guests of the room."""
 
 import asyncio
 import importlib
@@ -15,8 +15,10 @@ from typing import Final, Protocol
 import structlog
 
 from liveavatar_gateway.core.errors import CapacityExhausted, GatewayError, InternalError, RoomUnreachable
+from liveavatar_gateway.core.room_events import RoomLossCause
 from liveavatar_gateway.core.user_audio import ListenerBuffer
 from liveavatar_gateway.rooms.access import LiveKitAccess
+from liveavatar_gateway.rooms.view import RoomGuest, RoomView
 from liveavatar_gateway.sessions.attachments import Attachments
 from liveavatar_gateway.sessions.wakeup import Wakeup
 from liveavatar_gateway.telemetry.metrics import Metrics
@@ -46,6 +48,14 @@ class RoomConnection(Protocol):
     @property
     def is_lost(self) -> bool:
         """True once the connection is lost."""
+
+    @property
+    def loss_cause(self) -> RoomLossCause:
+        """Cause of the loss, once `is_lost`."""
+
+    @property
+    def observer(self) -> RoomView:
+        """View of the room, once it is joined."""
 
     async def join(self, access: LiveKitAccess) -> None:
         """Join the room; raises `RoomUnreachable`."""
@@ -147,9 +157,9 @@ class Listener:
 
 
 class UserAudio:
-    """Listeners of one session, and the one task that keeps the connection to its room while there are any.
+    """Listeners and guests of one session, and the one task that keeps the connection to its room for them.
 
-    The session closes it. A session without a listener has no task, and no connection.
+    The session closes it. A session without a listener or guest has no task, and no connection.
     """
 
     def __init__(
@@ -182,6 +192,7 @@ class UserAudio:
         self._linger_s = linger_s
         self._first_wait_s = first_wait_s
         self._listeners: list[Listener] = []
+        self._guests: list[RoomGuest] = []
         self._connection: RoomConnection | None = None
         """Connection that has joined; None at any other time."""
         self._task: asyncio.Task[None] | None = None
@@ -208,9 +219,7 @@ class UserAudio:
         if self._connection is not None:
             listener.join()
             self._connection.choose()
-        if self._task is None and not self._closed:
-            self._task = asyncio.create_task(self._run(), name=f"session-{self._session_id}/listen")
-        self._wakeup.set()
+        self._start()
 
     def remove(self, listener: Listener) -> None:
         """Remove a listener. The room is kept for a moment after the last."""
@@ -218,6 +227,24 @@ class UserAudio:
         self._empty_since_s = time.monotonic()
         if self._connection is not None and self._listeners:
             self._connection.choose()
+        self._wakeup.set()
+
+    def enter(self, guest: RoomGuest) -> None:
+        """Keep the connection to the room for a guest too, until `depart`."""
+        self._guests.append(guest)
+        if self._connection is not None:
+            guest.entered(self._connection.observer)
+        self._start()
+
+    def depart(self, guest: RoomGuest) -> None:
+        """Keep the connection for a guest no more, but for a moment."""
+        self._guests.remove(guest)
+        self._empty_since_s = time.monotonic()
+        self._wakeup.set()
+
+    def _start(self) -> None:
+        if self._task is None and not self._closed:
+            self._task = asyncio.create_task(self._run(), name=f"session-{self._session_id}/listen")
         self._wakeup.set()
 
     def close(self) -> None:
@@ -316,6 +343,8 @@ class UserAudio:
             joined_s = time.monotonic()
             for listener in self._listeners:
                 listener.join()
+            for guest in list(self._guests):
+                guest.entered(connection.observer)
             # One that came while the room was joined may want to hear others.
             connection.choose()
             while self._is_wanted() and not connection.is_lost and self._place.listener_room == place:
@@ -325,18 +354,23 @@ class UserAudio:
             if self._connection is not None:
                 self._connection = None
                 self._metrics.left_room()
+                for guest in list(self._guests):
+                    guest.left(connection.loss_cause if connection.is_lost else None)
             await connection.leave()
 
     def _is_wanted(self) -> bool:
         lingers = time.monotonic() < self._empty_since_s + self._linger_s and self._connection is not None
-        return not self._closed and (bool(self._listeners) or lingers)
+        return not self._closed and (bool(self._listeners or self._guests) or lingers)
 
     async def _wait(self) -> None:
         """Wait for a change, or until the room was kept long enough."""
-        left_s = None if self._listeners else self._empty_since_s + self._linger_s - time.monotonic()
+        is_used = self._listeners or self._guests
+        left_s = None if is_used else self._empty_since_s + self._linger_s - time.monotonic()
         await self._wakeup.wait(left_s)
 
     def _fail_all(self, error: GatewayError, *, waiting_only: bool = False) -> None:
         for listener in self._listeners:
             if not waiting_only or not listener.has_joined:
                 listener.fail(error)
+        for guest in list(self._guests):
+            guest.refused(error)

@@ -24,6 +24,8 @@ _OFTEN_S: Final = 2.0
 """Interval of looks into a room whose session is about to end or keeps viewers out, and the shortest otherwise."""
 _RARELY_S: Final = 10.0
 """Longest interval of looks into a room. Lower finds the last viewer's departure sooner, and asks LiveKit more."""
+_FOR_EVENTS_S: Final = 5.0
+"""Interval of looks for events alone, without a limit."""
 _LOOKS_PER_LIMIT: Final = 6
 _AT_ONCE: Final = 8
 """Looks at once."""
@@ -154,5 +156,7 @@ def _has_viewer(occupants: Iterable[Occupant], sessions: Iterable[SessionActor])
 def _interval_s(session: SessionActor) -> float:
     if session.is_absence_announced or session.kept_out:
         return _OFTEN_S
-    limit_s = session.spec.viewer_absence_s or 0.0
+    limit_s = session.spec.viewer_absence_s
+    if limit_s is None:
+        return _FOR_EVENTS_S
     return min(max(limit_s / _LOOKS_PER_LIMIT, _OFTEN_S), _RARELY_S)

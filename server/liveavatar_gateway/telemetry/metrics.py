@@ -303,11 +303,13 @@ class Metrics:
         own = self.registry
         self._listeners = Gauge("gateway_listeners", "Streams that hear the users of a session.", registry=own)
         self._rooms_joined = Gauge(
-            "gateway_rooms_joined", "Rooms in which the gateway hears the users.", registry=own
+            "gateway_rooms_joined",
+            "Rooms that the gateway has joined for listeners, events or data.",
+            registry=own,
         )
         self._room_joins = Counter(
             "gateway_room_joins",
-            "Attempts to join a room to hear its users, by outcome (joined, failed, refused).",
+            "Attempts to join a room for listeners, events or data, by outcome (joined, failed, refused).",
             ["outcome"],
             registry=own,
         )
@@ -317,6 +319,14 @@ class Metrics:
             ["outcome"],
             registry=own,
         )
+        self._room_data = Counter(
+            "gateway_room_data_messages",
+            "Data messages of participants (received, dropped) and for participants (sent, refused).",
+            ["outcome"],
+            registry=own,
+        )
+        for message in ("received", "dropped", "sent", "refused"):
+            self._room_data.labels(message)
         for join in ("joined", "failed", "refused"):
             self._room_joins.labels(join)
         for fate in ("sent", "dropped"):
@@ -506,6 +516,11 @@ class Metrics:
     def left_room(self) -> None:
         """Record that a room in which users were heard was left."""
         self._rooms_joined.dec()
+
+    @never_raises
+    def room_data(self, outcome: str, count: int = 1) -> None:
+        """Record data messages: `received` or `dropped` from participants, `sent` or `refused` to them."""
+        self._room_data.labels(outcome).inc(count)
 
     @never_raises
     def user_audio(self, sent_s: float, dropped_s: float) -> None:

@@ -7,7 +7,9 @@ from liveavatar.gateway import (
     EndReason,
     EventsCompacted,
     GoAwayEvent,
+    MicrophoneState,
     OutcomeKind,
+    ParticipantKind,
     Pose,
     ReadyTimeout,
     SessionState,
@@ -16,7 +18,7 @@ from liveavatar.gateway import (
 )
 from liveavatar.gateway.condition import Condition
 from liveavatar.gateway.events import EventLog, UnknownEvent, event_from_proto
-from liveavatar.gateway.v1 import audio_pb2, session_pb2
+from liveavatar.gateway.v1 import audio_pb2, room_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 
 
@@ -30,6 +32,7 @@ def test_every_kind_of_event_is_read():
     ended.played.FromMilliseconds(250)
     ended.error.code = 13
     over = pb.SessionEnded(session=session_pb2.Session(id="s", end_reason=session_pb2.END_REASON_IDLE))
+    ann = room_pb2.RoomParticipant(identity="ann", kind=room_pb2.PARTICIPANT_KIND_USER)
     fields = {
         "state_changed": pb.StateChanged(state=session_pb2.SESSION_STATE_READY, previous_state=99),
         "pose_changed": pb.PoseChanged(pose=session_pb2.POSE_TALKING, previous_pose=99),
@@ -46,6 +49,17 @@ def test_every_kind_of_event_is_read():
             upstream_session_id="second", room=session_pb2.RoomAccess(url="wss://elsewhere", viewer_token="t")
         ),
         "adopted": pb.SessionAdopted(gap=ended.played),
+        "room_connected": room_pb2.RoomConnected(participants=[ann], participant_count=1),
+        "room_disconnected": room_pb2.RoomDisconnected(cause=4, error=ended.error),
+        "participant_joined": room_pb2.ParticipantJoined(participant=ann),
+        "participant_left": room_pb2.ParticipantLeft(participant=ann),
+        "microphone_changed": room_pb2.MicrophoneChanged(
+            identity="ann", microphone=room_pb2.MICROPHONE_STATE_LIVE
+        ),
+        "avatar_tracks_changed": room_pb2.AvatarTracksChanged(identity="ada", has_audio=True),
+        "viewers_changed": room_pb2.ViewersChanged(present=True),
+        "data_received": room_pb2.DataReceived(identity="ann", topic="chat", payload=b"hi"),
+        "data_dropped": room_pb2.DataDropped(count=3, identities=["ann"]),
         "ended": over,
     }
     assert set(fields) == {field.name for field in pb.SessionEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
@@ -74,6 +88,19 @@ def test_every_kind_of_event_is_read():
     assert (read["rotated"].upstream_session_id, read["rotated"].room.url) == ("second", "wss://elsewhere")
     assert read["rotated"].expires_at is None
     assert read["adopted"].gap.total_seconds() == 0.25
+    who = read["participant_joined"].participant
+    assert (who.identity, who.kind, who.microphone) == ("ann", ParticipantKind.USER, MicrophoneState.UNKNOWN)
+    assert read["participant_left"].participant == who
+    assert (read["room_connected"].participants, read["room_connected"].participant_count) == ((who,), 1)
+    assert read["room_disconnected"].cause == "refused"
+    assert read["room_disconnected"].error is not None
+    assert (read["microphone_changed"].identity, read["microphone_changed"].microphone) == ("ann", "live")
+    tracks = read["avatar_tracks_changed"]
+    assert (tracks.identity, tracks.has_audio, tracks.has_video) == ("ada", True, False)
+    assert read["viewers_changed"].present
+    data = read["data_received"]
+    assert (data.identity, data.topic, data.payload) == ("ann", "chat", b"hi")
+    assert (read["data_dropped"].count, read["data_dropped"].identities) == (3, ("ann",))
     assert read["ended"].record.end_reason == "idle"
     assert read["ended"].error is None
 

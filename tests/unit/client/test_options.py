@@ -3,7 +3,15 @@ from typing import get_type_hints
 
 import pytest
 
-from liveavatar.gateway import AgoraRoom, LiveKitRoom, SessionKeywords, SessionOptions, VideoQuality, Viewer
+from liveavatar.gateway import (
+    AgoraRoom,
+    LiveKitRoom,
+    RoomEvents,
+    SessionKeywords,
+    SessionOptions,
+    VideoQuality,
+    Viewer,
+)
 from liveavatar.gateway.options import session_options
 from liveavatar.gateway.v1 import session_pb2
 
@@ -103,3 +111,9 @@ def test_a_room_on_a_server_of_ones_own_is_sent_whole_and_hides_its_tokens():
     assert sent.url == "wss://rooms.example.com"
     assert {name: getattr(sent, name) for name in tokens} == tokens
     assert "-secret" not in repr(room)
+
+
+def test_events_of_the_room_are_asked_for():
+    spec = SessionOptions("avatar", room_events=RoomEvents(data_topics=["chat"])).to_proto()
+    assert list(spec.room_events.data_topics) == ["chat"]
+    assert SessionOptions("avatar", room_events=RoomEvents()).to_proto().HasField("room_events")

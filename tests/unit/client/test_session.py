@@ -142,3 +142,16 @@ async def test_a_cancelled_opening_ends_what_the_gateway_may_have_started():
         task.cancel()
     await asyncio.wait(runtime.spawned)
     await made._root.close()
+
+
+async def test_data_is_sent_as_a_command():
+    call = AttachedCall()
+    made, _ = session(call)
+    async with made:
+        await made.send_data("hello", topic="chat", identities="ann")
+        await made.send_data(b"\x00")
+    commands = [request.command.send_data for request in call.written if request.command.HasField("send_data")]
+    assert [(one.payload, one.topic, list(one.identities)) for one in commands] == [
+        (b"hello", "chat", ["ann"]),
+        (b"\x00", "", []),
+    ]

@@ -32,6 +32,8 @@ EXAMPLES = [
     e.SessionEnded("s", "CALLER_ENDED", "WORD"),
     e.AgentSeatTaken("s"),
     e.RoomNotOwn("s"),
+    e.ParticipantNotFound("ann", field="identities"),
+    e.DataNotPermitted("s"),
     e.EventsCompacted(1, 5),
     e.RequestIdReused("r"),
     e.UtteranceIdle("u", 30.0),
@@ -134,3 +136,10 @@ def test_operators_read_why_the_registry_cannot_be_used_and_callers_do_not():
 
 def test_a_limit_names_its_owner():
     assert e.CapacityExhausted("all 3 in use", scope="replica", retry_after_s=1.0).scope == "replica"
+
+
+def test_a_seat_that_is_taken_is_named_with_or_without_a_session():
+    assert "of session s is" in e.AgentSeatTaken("s").message
+    refused = e.AgentSeatTaken(field="spec.room_events")
+    assert "agent's seat is the caller's" in refused.message
+    assert refused.field == "spec.room_events"

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_gateway.core.errors import EventsCompacted, InvalidField
-from liveavatar_gateway.core.events import EventLog, UpstreamNotice
+from liveavatar_gateway.core.events import MAX_PAYLOAD_BYTES, EventLog, UpstreamNotice
+from liveavatar_gateway.core.room_events import MAX_DATA_BYTES, DataReceived
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -76,3 +77,13 @@ def test_a_resume_gives_every_later_entry_once_or_says_that_some_are_gone(count,
             log.after(after)
     else:
         assert sequences(log, after) == list(range(after + 1, count + 1))
+
+
+def test_data_of_participants_takes_a_bounded_part_of_memory():
+    log = EventLog(capacity=1_000)
+    for _ in range(100):
+        log.append(DataReceived("ann", "t", bytes(MAX_DATA_BYTES)), _AT)
+    kept = MAX_PAYLOAD_BYTES // MAX_DATA_BYTES
+    assert log.compacted_through == 100 - kept
+    log.append(UpstreamNotice(error=False, type="t", message=""), _AT)
+    assert log.compacted_through == 100 - kept

@@ -1,5 +1,6 @@
 """State machine of a session: readiness, poses, limits, and one end with its true reason."""
 
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -8,6 +9,8 @@ from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.errors import ReadyTimeout, SessionEnded, UpstreamUnreachable
 from liveavatar_gateway.core.events import Ended, Expiring, PoseChanged, StateChanged, UpstreamNotice
 from liveavatar_gateway.core.readiness import ReadinessConfig
+from liveavatar_gateway.core.room_events import RoomConnected, ViewersChanged
+from liveavatar_gateway.core.room_reports import RoomReports
 from liveavatar_gateway.core.states import EndReason, IllegalTransition, Pose, SessionState
 
 CONNECTED = m.StateUpdated("connected")
@@ -481,3 +484,40 @@ def test_audio_after_the_end_is_dropped_and_counted(rig):
     rig.session.end(EndReason.CALLER_ENDED, rig.now_s)
     rig.receive(utterance, rig.pcm(0.1))
     assert rig.speech.totals.dropped_bytes == 4_800
+
+
+# --- the room
+
+
+@pytest.fixture
+def in_room(rig):
+    """A session whose caller wants events of the room, and that is in it."""
+    rig.session.room = RoomReports(is_wanted=True)
+    rig.session.room.connected([])
+    rig.session.report_room(rig.now_s)
+    return rig
+
+
+def room_events(rig, kind) -> list:
+    return [entry.event for entry in rig.session.log.after(0) if isinstance(entry.event, kind)]
+
+
+def test_events_of_the_room_are_in_the_log(in_room):
+    assert room_events(in_room, RoomConnected) == [RoomConnected((), 0)]
+    in_room.session.note_viewers(False, in_room.now_s)
+    assert room_events(in_room, ViewersChanged) == [ViewersChanged(present=False)]
+
+
+def test_events_that_had_to_wait_come_by_the_clock(in_room):
+    for present in itertools.islice(itertools.cycle([True, False]), 102):
+        in_room.session.note_viewers(present, in_room.now_s)
+    in_room.wake()
+    assert room_events(in_room, ViewersChanged)[-1] == ViewersChanged(present=True)
+    in_room.run(1.0)
+    assert room_events(in_room, ViewersChanged)[-1] == ViewersChanged(present=False)
+
+
+def test_after_the_end_nothing_of_the_room_is_reported(in_room):
+    in_room.session.end(EndReason.CALLER_ENDED, in_room.now_s)
+    in_room.session.note_viewers(False, in_room.now_s)
+    assert room_events(in_room, ViewersChanged) == []

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from liveavatar.gateway.v1 import session_pb2
+from liveavatar.gateway.v1 import room_pb2, session_pb2
 from liveavatar.gateway.v1 import session_service_pb2 as p
 from liveavatar_gateway.auth.authenticator import NoAuthenticator
 from liveavatar_gateway.core.errors import AttachSuperseded, EventsCompacted, HeaderRequired, UnexpectedMessage
@@ -170,3 +170,13 @@ async def test_a_first_message_that_opens_nothing_is_refused():
         context = Context([first])
         with pytest.raises(HeaderRequired):
             await AttachStream.open(None, CONFIG, WISHES, context.iterate(), context)
+
+
+async def test_data_out_of_its_bounds_is_refused_in_its_result(process):
+    session = await process.ready()
+    attached = Attached(session)
+    attached.send(command("c-1", send_data=room_pb2.SendData(payload=bytes(16_000))))
+    result = await attached.context.until("command_result")
+    assert (result.id, result.status.code) == ("c-1", 3)
+    attached.close()
+    await asyncio.wait_for(attached.running, 10)

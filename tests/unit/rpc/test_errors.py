@@ -82,6 +82,8 @@ EXAMPLES = {
         e.UpstreamStalled("nothing came", utterance_id="u-1"),
         e.AgentSeatTaken("s-1"),
         e.RoomNotOwn("s-1"),
+        e.ParticipantNotFound("ann", field="identities"),
+        e.DataNotPermitted("s-1"),
         e.UtteranceIdle("u-1", 5.0),
         e.FirstMessageTimeout(10.0),
         e.MalformedMessage("liveavatar.gateway.v1.SessionService/GetSession", 12),

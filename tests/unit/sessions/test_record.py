@@ -21,7 +21,7 @@ from liveavatar_gateway.sessions.record import (
     restore_error,
 )
 from liveavatar_gateway.sessions.restore import snapshot_of
-from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
+from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, RoomEventsWish, SessionSpec
 from liveavatar_gateway.sessions.utterance_record import UtteranceRecord, read_utterances
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
@@ -33,6 +33,7 @@ SPEC = SessionSpec(
     livekit_room=LiveKitRoom(name="desk-7", avatar_identity="ada"),
     agent_seat=AgentSeat.CALLER,
     viewers=(Viewer(identity="ann", can_publish=True, lifetime_s=60.0),),
+    room_events=RoomEventsWish(data_topics=("chat", "")),
 )
 FULL = Record(
     spec=SPEC,

@@ -223,3 +223,14 @@ async def test_the_watch_runs_until_it_is_cancelled(monkeypatch):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_session_that_only_wants_events_is_looked_at_without_a_limit():
+    session = Session("desk-7", limit_s=None)
+    session.watches_viewers = True
+    bench = Bench(session)
+    await bench.look_after(0)
+    await bench.look_after(4)
+    assert session.told == [False]
+    await bench.look_after(1)
+    assert session.told == [False, False]

@@ -257,3 +257,12 @@ def test_warm_sessions_are_shown_by_profile_and_a_removed_profile_is_not():
         _value(metrics, "gateway_warm_retired_total", profile="desk", reason="idle"),
         _value(metrics, "gateway_reservations_total", outcome="made"),
     ] == [1, 1, 1, 1]
+
+
+def test_data_messages_are_counted():
+    metrics = Metrics()
+    metrics.room_data("received")
+    metrics.room_data("dropped", 7)
+    assert _value(metrics, "gateway_room_data_messages_total", outcome="received") == 1
+    assert _value(metrics, "gateway_room_data_messages_total", outcome="dropped") == 7
+    assert _value(metrics, "gateway_room_data_messages_total", outcome="sent") == 0

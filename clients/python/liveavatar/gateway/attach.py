@@ -108,7 +108,8 @@ class Attachment:
     """Owner of the Attach stream. One task runs the stream, another writes; commands wait for their results.
 
     Invariant: each event reaches the listener once and in order, over any number of calls. A command without a
-    result when a call breaks is sent again with the same id: repeating any of the four commands is harmless.
+    result when a call breaks is sent again with the same id: repeating any command is harmless, since the gateway
+    recognizes the id of one that sends data.
     """
 
     def __init__(

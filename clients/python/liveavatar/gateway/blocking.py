@@ -505,6 +505,17 @@ class Session:
         """Continue after a pause; see `AsyncSession.continue_speech`."""
         return self._portal.call(self._session.continue_speech(), timeout)
 
+    def send_data(
+        self,
+        payload: bytes | str,
+        *,
+        topic: str = "",
+        identities: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> None:
+        """Send data to participants of the avatar's room; see `AsyncSession.send_data`."""
+        self._portal.call(self._session.send_data(payload, topic=topic, identities=identities), timeout)
+
     def start_listening(self, timeout: float | None = None) -> None:
         """Change to the listening pose; while the avatar talks, at the end of its speech."""
         self._portal.call(self._session.start_listening(), timeout)

@@ -211,6 +211,18 @@ class AgentSeatTaken(CallerError):
     reason = "AGENT_SEAT_TAKEN"
 
 
+class ParticipantNotFound(CallerError):
+    """Participant that is to get data and is not in the room; nothing was sent."""
+
+    reason = "PARTICIPANT_NOT_FOUND"
+
+
+class DataNotPermitted(CallerError):
+    """Room to which the gateway may not send data, for lack of a permission in LiveAvatar's token."""
+
+    reason = "DATA_NOT_PERMITTED"
+
+
 class RoomNotOwn(CallerError):
     """Call that needs a session in a LiveKit room of the caller's own."""
 
@@ -590,6 +602,8 @@ REASONS: Mapping[str, type[GatewayError]] = {
         ReservationNotFound,
         ReservationMismatch,
         AgentSeatTaken,
+        ParticipantNotFound,
+        DataNotPermitted,
         RoomNotOwn,
         SessionEnded,
         AttachSuperseded,

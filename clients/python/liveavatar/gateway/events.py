@@ -23,6 +23,13 @@ from liveavatar.gateway.model import (
     pose_from_proto,
     state_from_proto,
 )
+from liveavatar.gateway.room import (
+    MicrophoneState,
+    RoomDisconnectCause,
+    RoomParticipant,
+    disconnect_cause_from_proto,
+    microphone_from_proto,
+)
 from liveavatar.gateway.v1 import session_pb2, session_service_pb2
 
 KEPT_EVENTS = 1000
@@ -190,6 +197,98 @@ class SessionAdoptedEvent(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoomConnectedEvent(SessionEvent):
+    """Join of the gateway to the avatar's room. What was known of its participants before is void.
+
+    This event and the following ones need `SessionOptions.room_events`.
+    """
+
+    participants: tuple[RoomParticipant, ...]
+    """Present participants, at most 64: avatars first."""
+    participant_count: int
+    """Number of all present participants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomDisconnectedEvent(SessionEvent):
+    """Loss of the avatar's room, which the gateway keeps trying to join."""
+
+    cause: RoomDisconnectCause
+    """Cause; compares equal to "lost", "closed", "removed" or "refused"."""
+    error: GatewayError | None
+    """Reason of REFUSED; None otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantJoinedEvent(SessionEvent):
+    """Arrival of a participant."""
+
+    participant: RoomParticipant
+    """The participant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantLeftEvent(SessionEvent):
+    """Departure of a participant."""
+
+    participant: RoomParticipant
+    """The participant, as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicrophoneChangedEvent(SessionEvent):
+    """Change of the voice of a participant that is no avatar."""
+
+    identity: str
+    """Identity of the participant."""
+    microphone: MicrophoneState
+    """Its voice now; compares equal to "none", "muted" or "live"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvatarTracksChangedEvent(SessionEvent):
+    """Change of the tracks that an avatar publishes."""
+
+    identity: str
+    """Identity of the avatar."""
+    has_audio: bool
+    """True while it publishes audio."""
+    has_video: bool
+    """True while it publishes video."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewersChangedEvent(SessionEvent):
+    """Arrival of the first viewer of the avatar, or departure of the last."""
+
+    present: bool
+    """True if anybody can see the avatar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReceivedEvent(SessionEvent):
+    """Data message of a participant, with one of `RoomEvents.data_topics`."""
+
+    identity: str
+    """Sender; empty for a program that used LiveKit's server API or is hidden, and for a participant that is not
+    reported yet."""
+    topic: str
+    """Topic; empty for a message without a topic."""
+    payload: bytes
+    """Content; empty in a watch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataDroppedEvent(SessionEvent):
+    """Loss of data messages that came too fast or were too large."""
+
+    count: int
+    """Number of messages since the last event of this kind."""
+    identities: tuple[str, ...]
+    """Senders, at most 16."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEndedEvent(SessionEvent):
     """End of the session. Always the last event."""
 
@@ -271,6 +370,15 @@ Event = (
     | UpstreamReconnectedEvent
     | SessionRotatedEvent
     | SessionAdoptedEvent
+    | RoomConnectedEvent
+    | RoomDisconnectedEvent
+    | ParticipantJoinedEvent
+    | ParticipantLeftEvent
+    | MicrophoneChangedEvent
+    | AvatarTracksChangedEvent
+    | ViewersChangedEvent
+    | DataReceivedEvent
+    | DataDroppedEvent
     | SessionEndedEvent
     | GoAwayEvent
     | GoAwayCancelledEvent
@@ -385,7 +493,67 @@ def event_from_proto(message: session_service_pb2.SessionEvent) -> Event:  # noq
                 record=SessionRecord.from_proto(message.ended.session),
                 error=error_from_proto(message.ended.error),
             )
-        case None:
+        case _:
+            return _room_event(message, sequence, time)
+
+
+def _room_event(  # noqa: PLR0911  one per kind
+    message: session_service_pb2.SessionEvent, sequence: int, time: datetime
+) -> Event:
+    match message.WhichOneof("event"):
+        case "room_connected":
+            return RoomConnectedEvent(
+                sequence=sequence,
+                time=time,
+                participants=tuple(map(RoomParticipant.from_proto, message.room_connected.participants)),
+                participant_count=message.room_connected.participant_count,
+            )
+        case "room_disconnected":
+            return RoomDisconnectedEvent(
+                sequence=sequence,
+                time=time,
+                cause=disconnect_cause_from_proto(message.room_disconnected.cause),
+                error=error_from_proto(message.room_disconnected.error),
+            )
+        case "participant_joined":
+            joined = RoomParticipant.from_proto(message.participant_joined.participant)
+            return ParticipantJoinedEvent(sequence=sequence, time=time, participant=joined)
+        case "participant_left":
+            left = RoomParticipant.from_proto(message.participant_left.participant)
+            return ParticipantLeftEvent(sequence=sequence, time=time, participant=left)
+        case "microphone_changed":
+            return MicrophoneChangedEvent(
+                sequence=sequence,
+                time=time,
+                identity=message.microphone_changed.identity,
+                microphone=microphone_from_proto(message.microphone_changed.microphone),
+            )
+        case "avatar_tracks_changed":
+            return AvatarTracksChangedEvent(
+                sequence=sequence,
+                time=time,
+                identity=message.avatar_tracks_changed.identity,
+                has_audio=message.avatar_tracks_changed.has_audio,
+                has_video=message.avatar_tracks_changed.has_video,
+            )
+        case "viewers_changed":
+            return ViewersChangedEvent(sequence=sequence, time=time, present=message.viewers_changed.present)
+        case "data_received":
+            return DataReceivedEvent(
+                sequence=sequence,
+                time=time,
+                identity=message.data_received.identity,
+                topic=message.data_received.topic,
+                payload=message.data_received.payload,
+            )
+        case "data_dropped":
+            return DataDroppedEvent(
+                sequence=sequence,
+                time=time,
+                count=message.data_dropped.count,
+                identities=tuple(message.data_dropped.identities),
+            )
+        case _:
             return UnknownEvent(sequence=sequence, time=time)
 
 

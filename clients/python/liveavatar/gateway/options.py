@@ -15,6 +15,7 @@ from liveavatar.gateway.model import (
     duration_to_proto,
     video_to_proto,
 )
+from liveavatar.gateway.room import RoomEvents
 from liveavatar.gateway.v1 import session_pb2
 
 
@@ -61,6 +62,9 @@ class SessionOptions:
     """Viewers that get a token of their own in `session.room.viewers`, at most 32; in `livekit_room` only."""
     agora_room: AgoraRoom | None = None
     """Agora channel in which the avatar appears, instead of a LiveKit room."""
+    room_events: RoomEvents | None = None
+    """Events of the room: participants, the avatar's tracks, viewers and data messages. The gateway joins the room
+    for them. Default: none."""
 
     def to_proto(self) -> session_pb2.SessionSpec:
         """Return the gateway's message, without the fields that are None: the gateway's defaults apply to them.
@@ -93,6 +97,8 @@ class SessionOptions:
         spec.viewers.extend(viewer.to_proto() for viewer in self.viewers)
         if self.agora_room is not None:
             spec.agora_room.CopyFrom(self.agora_room.to_proto())
+        if self.room_events is not None:
+            spec.room_events.CopyFrom(self.room_events.to_proto())
         return spec
 
 
@@ -112,6 +118,7 @@ class SessionKeywords(TypedDict, total=False):
     agent_seat: AgentSeat | str | None
     viewers: Sequence[Viewer]
     agora_room: AgoraRoom | None
+    room_events: RoomEvents | None
 
 
 def session_options(avatar: str | SessionOptions, keywords: SessionKeywords) -> SessionOptions:

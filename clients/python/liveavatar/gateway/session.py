@@ -50,6 +50,7 @@ from liveavatar.gateway.user_turn import TURN_FORMAT
 from liveavatar.gateway.user_turns import AsyncUserTurns
 from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb_audio
+from liveavatar.gateway.v1 import room_pb2 as pb_room
 from liveavatar.gateway.v1 import session_service_pb2 as pb
 from liveavatar.gateway.words import SpokenText, Words
 from liveavatar.gateway.voice import NewVoiceDetector, silero
@@ -322,6 +323,30 @@ class AsyncSession:
         """
         command = pb.SessionCommand(continue_speech=pb.ContinueSpeech())
         return Continuation.from_proto((await self._command(command)).continue_speech)
+
+    async def send_data(self, payload: bytes | str, *, topic: str = "", identities: Sequence[str] = ()) -> None:
+        """Send data to participants of the avatar's room, reliably and in order.
+
+        Needs no `SessionOptions.room_events`. A call that is repeated because its stream broke is carried out
+        once, unless another gateway process took the session over in between.
+
+        Args:
+            payload: Content, at most 15 KiB; a text is sent as UTF-8.
+            topic: Topic by which receivers select messages, at most 128 characters.
+            identities: Participants that get it, at most 64. Default: everybody in the room.
+
+        Raises:
+            AgentSeatTaken, DataNotPermitted, RoomTokenMissing: the gateway may not send data to the room.
+            InvalidField: an argument is out of its bounds.
+            ParticipantNotFound: one of `identities` is not in the room.
+            RoomUnreachable: the room could not be reached in time.
+            GatewayError: the session is over.
+        """
+        if isinstance(identities, str):
+            identities = (identities,)
+        content = payload.encode() if isinstance(payload, str) else payload
+        data = pb_room.SendData(payload=content, topic=topic, identities=identities)
+        await self._command(pb.SessionCommand(send_data=data))
 
     async def start_listening(self) -> None:
         """Change to the listening pose; while the avatar talks, at the end of its speech.

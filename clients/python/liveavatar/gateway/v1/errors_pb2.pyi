@@ -170,6 +170,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ROOM_NOT_OWN: _ErrorReason.ValueType  # 59
     """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+    ERROR_REASON_PARTICIPANT_NOT_FOUND: _ErrorReason.ValueType  # 60
+    """NOT_FOUND + ResourceInfo. The participant `metadata.identity` is not in the room; nothing was sent."""
+    ERROR_REASON_DATA_NOT_PERMITTED: _ErrorReason.ValueType  # 61
+    """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar's token for the session's room does not allow the gateway to send
+    data. Use a room of your own.
+    """
     ERROR_REASON_TIMINGS_INVALID: _ErrorReason.ValueType  # 70
     """INVALID_ARGUMENT + BadRequest. The times of a text are missing, out of order or impossible. The utterance stays open,
     and nothing of the message was taken: correct the timings and send them with `first_item`.
@@ -339,6 +345,12 @@ ERROR_REASON_AGENT_SEAT_TAKEN: ErrorReason.ValueType  # 58
 """
 ERROR_REASON_ROOM_NOT_OWN: ErrorReason.ValueType  # 59
 """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+ERROR_REASON_PARTICIPANT_NOT_FOUND: ErrorReason.ValueType  # 60
+"""NOT_FOUND + ResourceInfo. The participant `metadata.identity` is not in the room; nothing was sent."""
+ERROR_REASON_DATA_NOT_PERMITTED: ErrorReason.ValueType  # 61
+"""FAILED_PRECONDITION + PreconditionFailure. LiveAvatar's token for the session's room does not allow the gateway to send
+data. Use a room of your own.
+"""
 ERROR_REASON_TIMINGS_INVALID: ErrorReason.ValueType  # 70
 """INVALID_ARGUMENT + BadRequest. The times of a text are missing, out of order or impossible. The utterance stays open,
 and nothing of the message was taken: correct the timings and send them with `first_item`.

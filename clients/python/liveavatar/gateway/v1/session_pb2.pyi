@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from liveavatar.gateway.v1 import room_pb2 as _room_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -487,6 +488,7 @@ class SessionSpec(_message.Message):
     AGENT_SEAT_FIELD_NUMBER: _builtins.int
     VIEWERS_FIELD_NUMBER: _builtins.int
     AGORA_ROOM_FIELD_NUMBER: _builtins.int
+    ROOM_EVENTS_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Id of the avatar, a UUID. Required; INVALID_FIELD when empty or not a UUID."""
     sandbox: _builtins.bool
@@ -554,6 +556,13 @@ class SessionSpec(_message.Message):
         `viewers`, `viewer_absence_timeout`, `agent_seat` CALLER, or `auto_rotate`: a fresh avatar would join with the same uid.
         """
 
+    @_builtins.property
+    def room_events(self) -> _room_pb2.RoomEvents:
+        """Events of the room on `Attach`: participants, the avatar's tracks, viewers and data messages. The gateway joins the room
+        for it, in a `LiveKitRoom` hidden and otherwise in the agent's seat: AGENT_SEAT_TAKEN if that is the caller's. INVALID_FIELD
+        with `agora_room`. Default: no such events, and the gateway joins only for `ListenAudio` and `send_data`.
+        """
+
     def __init__(
         self,
         *,
@@ -570,10 +579,11 @@ class SessionSpec(_message.Message):
         agent_seat: Global___AgentSeat.ValueType = ...,
         viewers: _abc.Iterable[Global___Viewer] | None = ...,
         agora_room: Global___AgoraRoom | None = ...,
+        room_events: _room_pb2.RoomEvents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agora_room", b"agora_room", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agora_room", b"agora_room", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "room_events", b"room_events", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_seat", b"agent_seat", "agora_room", b"agora_room", "auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout", "viewers", b"viewers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_seat", b"agent_seat", "agora_room", b"agora_room", "auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "room_events", b"room_events", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout", "viewers", b"viewers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

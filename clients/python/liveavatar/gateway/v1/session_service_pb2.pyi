@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from liveavatar.gateway.v1 import audio_pb2 as _audio_pb2
+from liveavatar.gateway.v1 import room_pb2 as _room_pb2
 from liveavatar.gateway.v1 import session_pb2 as _session_pb2
 from liveavatar.gateway.v1 import stream_pb2 as _stream_pb2
 import builtins as _builtins
@@ -233,6 +234,7 @@ class SessionCommand(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     PAUSE_FIELD_NUMBER: _builtins.int
     CONTINUE_SPEECH_FIELD_NUMBER: _builtins.int
+    SEND_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Echoed in the result; 1 to 128 characters. Required."""
     @_builtins.property
@@ -259,6 +261,10 @@ class SessionCommand(_message.Message):
     def continue_speech(self) -> Global___ContinueSpeech:
         """Continue after a pause."""
 
+    @_builtins.property
+    def send_data(self) -> _room_pb2.SendData:
+        """Send data to participants of the room."""
+
     def __init__(
         self,
         *,
@@ -269,12 +275,13 @@ class SessionCommand(_message.Message):
         end: Global___End | None = ...,
         pause: Global___Pause | None = ...,
         continue_speech: Global___ContinueSpeech | None = ...,
+        send_data: _room_pb2.SendData | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "continue_speech", b"continue_speech", "end", b"end", "interrupt", b"interrupt", "pause", b"pause", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "continue_speech", b"continue_speech", "end", b"end", "interrupt", b"interrupt", "pause", b"pause", "send_data", b"send_data", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "continue_speech", b"continue_speech", "end", b"end", "id", b"id", "interrupt", b"interrupt", "pause", b"pause", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "continue_speech", b"continue_speech", "end", b"end", "id", b"id", "interrupt", b"interrupt", "pause", b"pause", "send_data", b"send_data", "start_listening", b"start_listening", "stop_listening", b"stop_listening"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["interrupt", "start_listening", "stop_listening", "end", "pause", "continue_speech"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["interrupt", "start_listening", "stop_listening", "end", "pause", "continue_speech", "send_data"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -624,6 +631,15 @@ class SessionEvent(_message.Message):
     EXPIRY_CANCELLED_FIELD_NUMBER: _builtins.int
     SPEECH_PAUSED_FIELD_NUMBER: _builtins.int
     SPEECH_CONTINUED_FIELD_NUMBER: _builtins.int
+    ROOM_CONNECTED_FIELD_NUMBER: _builtins.int
+    ROOM_DISCONNECTED_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_JOINED_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_LEFT_FIELD_NUMBER: _builtins.int
+    MICROPHONE_CHANGED_FIELD_NUMBER: _builtins.int
+    AVATAR_TRACKS_CHANGED_FIELD_NUMBER: _builtins.int
+    VIEWERS_CHANGED_FIELD_NUMBER: _builtins.int
+    DATA_RECEIVED_FIELD_NUMBER: _builtins.int
+    DATA_DROPPED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the event, from 1 in each session, without holes."""
     @_builtins.property
@@ -686,6 +702,42 @@ class SessionEvent(_message.Message):
     def speech_continued(self) -> Global___SpeechContinued:
         """The pause is over."""
 
+    @_builtins.property
+    def room_connected(self) -> _room_pb2.RoomConnected:
+        """The gateway is in the room. This and the following events of the room need `SessionSpec.room_events`."""
+
+    @_builtins.property
+    def room_disconnected(self) -> _room_pb2.RoomDisconnected:
+        """The gateway is not in the room."""
+
+    @_builtins.property
+    def participant_joined(self) -> _room_pb2.ParticipantJoined:
+        """A participant joined the room."""
+
+    @_builtins.property
+    def participant_left(self) -> _room_pb2.ParticipantLeft:
+        """A participant left the room."""
+
+    @_builtins.property
+    def microphone_changed(self) -> _room_pb2.MicrophoneChanged:
+        """A participant published, muted, unmuted or withdrew its voice."""
+
+    @_builtins.property
+    def avatar_tracks_changed(self) -> _room_pb2.AvatarTracksChanged:
+        """An avatar published or withdrew its audio or video."""
+
+    @_builtins.property
+    def viewers_changed(self) -> _room_pb2.ViewersChanged:
+        """Somebody can see the avatar, or nobody can."""
+
+    @_builtins.property
+    def data_received(self) -> _room_pb2.DataReceived:
+        """A participant sent data."""
+
+    @_builtins.property
+    def data_dropped(self) -> _room_pb2.DataDropped:
+        """Data of participants was dropped."""
+
     def __init__(
         self,
         *,
@@ -705,12 +757,21 @@ class SessionEvent(_message.Message):
         expiry_cancelled: Global___SessionExpiryCancelled | None = ...,
         speech_paused: Global___SpeechPaused | None = ...,
         speech_continued: Global___SpeechContinued | None = ...,
+        room_connected: _room_pb2.RoomConnected | None = ...,
+        room_disconnected: _room_pb2.RoomDisconnected | None = ...,
+        participant_joined: _room_pb2.ParticipantJoined | None = ...,
+        participant_left: _room_pb2.ParticipantLeft | None = ...,
+        microphone_changed: _room_pb2.MicrophoneChanged | None = ...,
+        avatar_tracks_changed: _room_pb2.AvatarTracksChanged | None = ...,
+        viewers_changed: _room_pb2.ViewersChanged | None = ...,
+        data_received: _room_pb2.DataReceived | None = ...,
+        data_dropped: _room_pb2.DataDropped | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "speech_continued", b"speech_continued", "speech_paused", b"speech_paused", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "avatar_tracks_changed", b"avatar_tracks_changed", "data_dropped", b"data_dropped", "data_received", b"data_received", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "microphone_changed", b"microphone_changed", "notice", b"notice", "participant_joined", b"participant_joined", "participant_left", b"participant_left", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "room_connected", b"room_connected", "room_disconnected", b"room_disconnected", "rotated", b"rotated", "speech_continued", b"speech_continued", "speech_paused", b"speech_paused", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun", "viewers_changed", b"viewers_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "notice", b"notice", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "rotated", b"rotated", "sequence", b"sequence", "speech_continued", b"speech_continued", "speech_paused", b"speech_paused", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "avatar_tracks_changed", b"avatar_tracks_changed", "data_dropped", b"data_dropped", "data_received", b"data_received", "ended", b"ended", "event", b"event", "expiring", b"expiring", "expiry_cancelled", b"expiry_cancelled", "microphone_changed", b"microphone_changed", "notice", b"notice", "participant_joined", b"participant_joined", "participant_left", b"participant_left", "pose_changed", b"pose_changed", "reconnected", b"reconnected", "room_connected", b"room_connected", "room_disconnected", b"room_disconnected", "rotated", b"rotated", "sequence", b"sequence", "speech_continued", b"speech_continued", "speech_paused", b"speech_paused", "state_changed", b"state_changed", "time", b"time", "utterance_ended", b"utterance_ended", "utterance_started", b"utterance_started", "utterance_underrun", b"utterance_underrun", "viewers_changed", b"viewers_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated", "utterance_underrun", "expiry_cancelled", "speech_paused", "speech_continued"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "pose_changed", "utterance_started", "utterance_ended", "expiring", "notice", "ended", "reconnected", "adopted", "rotated", "utterance_underrun", "expiry_cancelled", "speech_paused", "speech_continued", "room_connected", "room_disconnected", "participant_joined", "participant_left", "microphone_changed", "avatar_tracks_changed", "viewers_changed", "data_received", "data_dropped"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -9,7 +9,7 @@ from typing import Self
 from liveavatar_gateway.core import messages as wire
 from liveavatar_gateway.core.abandonment import KEPT_FOREVER, Abandonment, AbandonmentConfig, Verdict
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.errors import GatewayError, SessionEnded
+from liveavatar_gateway.core.errors import AgentHosted, GatewayError, SessionEnded
 from liveavatar_gateway.core.events import (
     Adopted,
     Ended,
@@ -45,7 +45,15 @@ from liveavatar_gateway.core.speech.handover import SendGate
 from liveavatar_gateway.core.speech.pauses import PauseTimeout
 from liveavatar_gateway.core.speech.speech import Speech
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
-from liveavatar_gateway.core.states import SESSION_TRANSITIONS, EndReason, Pose, SessionState, end_reason_of, move
+from liveavatar_gateway.core.states import (
+    HOSTED_TRANSITIONS,
+    SESSION_TRANSITIONS,
+    EndReason,
+    Pose,
+    SessionState,
+    end_reason_of,
+    move,
+)
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
@@ -58,7 +66,8 @@ class Session:
     The owner calls the methods for inputs, calls `tick` after each input and at each deadline, and carries out the
     outputs of `drain`. Between two calls of `drain` it may publish the `reports` alone.
 
-    Invariant: the state follows `states.SESSION_TRANSITIONS`; every change is in `log`, which ends with `Ended`.
+    Invariant: the state follows `states.SESSION_TRANSITIONS`, or `states.HOSTED_TRANSITIONS` for an avatar that a
+    hosted agent drives without a socket; every change is in `log`, which ends with `Ended`.
     """
 
     def __init__(
@@ -70,8 +79,11 @@ class Session:
         utc_now: Callable[[], datetime],
         auto_rotate: bool = False,
         abandonment: AbandonmentConfig = KEPT_FOREVER,
+        has_socket: bool = True,
     ) -> None:
         self.id = id
+        self.has_socket = has_socket
+        """False when a hosted agent drives the avatar: no command can be sent, and no event is received."""
         self.config = config
         self.state = SessionState.CREATING
         self.pose = Pose.UNKNOWN
@@ -117,6 +129,7 @@ class Session:
         gap_s: float,
         auto_rotate: bool = False,
         abandonment: AbandonmentConfig = KEPT_FOREVER,
+        has_socket: bool = True,
     ) -> Self:
         """Continue a session that another process drove before; its socket is not open yet.
 
@@ -129,6 +142,7 @@ class Session:
             gap_s: Seconds without an owner.
             auto_rotate: True when a standby avatar takes over before the limit.
             abandonment: Limits of a session that nobody uses; they count anew.
+            has_socket: False when a hosted agent drives the avatar: its session goes on as it was.
         """
         session = cls(
             snapshot.id,
@@ -137,19 +151,26 @@ class Session:
             utc_now=utc_now,
             auto_rotate=auto_rotate,
             abandonment=abandonment,
+            has_socket=has_socket,
         )
         session.created_at = snapshot.created_at
         session.ready_at = snapshot.ready_at
         session.expires_at = snapshot.expires_at
         session.reconnect_count = snapshot.reconnect_count
         session.rotation_count = snapshot.rotation_count
-        session.state = SessionState.RECONNECTING
+        session.state = session._state_without_owner()
         session.log = EventLog(capacity=config.event_log_size, last_sequence=snapshot.last_sequence)
         session._lost_at_s = now_s - gap_s
         session._lifetime.restore(snapshot.expires_in_s, now_s)
         session.speech.restore(snapshot, now_s)
         session._emit(Adopted(gap_s))
         return session
+
+    def _state_without_owner(self) -> SessionState:
+        """Return the state in which another process left a session: a socket is lost, a hosted agent goes on."""
+        if self.has_socket:
+            return SessionState.RECONNECTING
+        return SessionState.CONNECTING if self.ready_at is None else SessionState.READY
 
     # --- start and end
 
@@ -178,6 +199,15 @@ class Session:
         self.last_command_at_s = now_s
         self.expires_at = expires_at
         self._lifetime.begin(max_duration_s, now_s, enforced=enforced)
+
+    def agent_started(self) -> None:
+        """Record that the hosted agent drives the avatar: its session is ready, and its pose stays unknown.
+
+        LiveAvatar reports nothing after the start of such a session.
+        """
+        if self.state is SessionState.CONNECTING:
+            self._move(SessionState.READY)
+            self.ready_at = self._utc_now()
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
         """Record an open command socket, whose avatar may not be ready yet.
@@ -333,9 +363,9 @@ class Session:
         """Open an utterance.
 
         Raises:
-            SessionEnded, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
+            SessionEnded, AgentHosted, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
         """
-        self._require_alive()
+        self.require_socket("StreamAudio")
         self._abandonment.note_activity()
         return self.speech.begin(utterance_id, audio_input)
 
@@ -355,9 +385,9 @@ class Session:
         """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
         Raises:
-            SessionEnded, UtteranceNotFound: Nothing was interrupted.
+            SessionEnded, AgentHosted, UtteranceNotFound: Nothing was interrupted.
         """
-        self._require_alive()
+        self.require_socket("interrupt")
         self._abandonment.note_activity()
         interrupt_id = self.speech.interrupt(utterance_id)
         self._collect()
@@ -367,9 +397,9 @@ class Session:
         """Pause speech; return the id of the `PauseAnswer` that follows. See `Pauses.pause`.
 
         Raises:
-            SessionEnded, UtteranceNotFound: Nothing was paused.
+            SessionEnded, AgentHosted, UtteranceNotFound: Nothing was paused.
         """
-        self._require_alive()
+        self.require_socket("pause")
         self._abandonment.note_activity()
         call_id = self.speech.pause(utterance_id, timeout, now_s)
         self._collect()
@@ -381,7 +411,7 @@ class Session:
         Raises:
             SessionEnded: The session is ending or has ended.
         """
-        self._require_alive()
+        self.require_socket("continue_speech")
         self._abandonment.note_activity()
         call_id = self.speech.continue_speech()
         self._collect()
@@ -393,7 +423,7 @@ class Session:
         Raises:
             SessionEnded: The session is ending or has ended.
         """
-        self._require_alive()
+        self.require_socket("start_listening")
         self._abandonment.note_activity()
         self._listening.want()
 
@@ -403,7 +433,7 @@ class Session:
         Raises:
             SessionEnded: The session is ending or has ended.
         """
-        self._require_alive()
+        self.require_socket("stop_listening")
         self._abandonment.note_activity()
         if self._listening.stop(self.pose) and self.state is not SessionState.RECONNECTING:
             self._outbox.append(wire.ListenStop(self._new_id()))
@@ -413,8 +443,8 @@ class Session:
         self._abandonment.note_activity()
 
     def keep_alive(self) -> bool:
-        """Make a keep-alive the next command; return False if the avatar is not ready to take it."""
-        if self.state is not SessionState.READY:
+        """Make a keep-alive the next command; return False if no socket is ready to take it."""
+        if not self.has_socket or self.state is not SessionState.READY:
             return False
         # An earlier one still waits if the socket is slow.
         if not any(isinstance(waiting, wire.KeepAlive) for waiting in self._outbox):
@@ -644,13 +674,25 @@ class Session:
         if self.pose is Pose.LISTENING and not self._listening.asked:
             self._outbox.append(wire.ListenStop(self._new_id()))
 
-    def _require_alive(self) -> None:
+    def require_socket(self, call: str) -> None:
+        """Refuse a call that cannot be carried out.
+
+        Args:
+            call: Name of the call, for its error.
+
+        Raises:
+            SessionEnded: The session is ending or has ended.
+            AgentHosted: A hosted agent drives the avatar.
+        """
         if self.over:
             reason = self.end_reason.value if self.end_reason else ""
             raise SessionEnded(self.id, reason, self.upstream_reason)
+        if not self.has_socket:
+            raise AgentHosted(self.id, call)
 
     def _move(self, following: SessionState) -> None:
-        previous, self.state = self.state, move(SESSION_TRANSITIONS, self.state, following)
+        table = SESSION_TRANSITIONS if self.has_socket else HOSTED_TRANSITIONS
+        previous, self.state = self.state, move(table, self.state, following)
         self._emit(StateChanged(following, previous))
 
     def _pose(self, pose: Pose) -> None:

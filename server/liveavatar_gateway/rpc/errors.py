@@ -41,6 +41,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.AudioGap: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
     e.AgentSeatTaken: grpc.StatusCode.FAILED_PRECONDITION,
+    e.AgentHosted: grpc.StatusCode.FAILED_PRECONDITION,
     e.RoomNotOwn: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamCreditsExhausted: grpc.StatusCode.FAILED_PRECONDITION,

@@ -18,6 +18,10 @@ MAX_ID_CHARS: Final = 128
 MAX_CHANNEL_CHARS: Final = 64
 MAX_AGORA_TOKEN_CHARS: Final = 4096
 MAX_VIEWERS: Final = 32
+MAX_VOICE_CHARS: Final = 64
+MAX_VARIABLES: Final = 32
+MAX_VARIABLE_NAME_CHARS: Final = 64
+MAX_VARIABLE_CHARS: Final = 1000
 _JOINERS: Final = {0x200C: None, 0x200D: None}
 """Marks that are not printable, and yet belong to words and emoji: U+200C and U+200D."""
 
@@ -164,6 +168,20 @@ _OWN: Final[Mapping[str, Bound]] = {
     "AgoraRoom.token": Text(MAX_AGORA_TOKEN_CHARS, printable=False),
     "AgoraRoom.channel": Text(MAX_CHANNEL_CHARS),
     "AgoraRoom.uid": _ID,
+    "ElevenLabsAgent.secret_id": _ID,
+    "ElevenLabsAgent.agent_id": _ID,
+    "ElevenLabsAgent.voice_id": _ID,
+    "ElevenLabsAgent.dynamic_variables": ByHandler("connectors.connector"),
+    "OpenAIRealtime.secret_id": _ID,
+    "OpenAIRealtime.context_id": _ID,
+    "OpenAIRealtime.voice": Text(MAX_VOICE_CHARS),
+    "OpenAIRealtime.model": _ID,
+    "GeminiRealtime.secret_id": _ID,
+    "GeminiRealtime.context_id": _ID,
+    "GeminiRealtime.voice": Text(MAX_VOICE_CHARS),
+    "GeminiRealtime.model": _ID,
+    "CartesiaAgent.secret_id": _ID,
+    "CartesiaAgent.agent_id": _ID,
     "GetSessionRequest.session_id": _ID,
     "ListSessionsRequest.page_token": _TOKEN,
     "ListSessionsRequest.states": Numbers(16),

@@ -8,7 +8,7 @@ from liveavatar.gateway.v1 import session_pb2
 from liveavatar_gateway.auth.auth_file import Rooms
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
-from liveavatar_gateway.rpc import mapping
+from liveavatar_gateway.rpc import connectors, mapping
 from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.spec import SessionSpec
@@ -82,6 +82,7 @@ class Wishes:
             agent_seat=own_rooms.agent_seat(message, field),
             agora_room=own_rooms.agora_room(message, field),
             viewers=own_rooms.viewers_of_spec(message, spec.livekit_room, field=field),
+            connector=connectors.connector(message, field),
         )
         allowed = self._tenants.avatars(tenant)
         if allowed is not None and spec.avatar.avatar_id not in allowed:

@@ -69,6 +69,7 @@ class SessionParts:
                 utc_now=utc_now,
                 auto_rotate=spec.auto_rotate,
                 abandonment=spec.abandonment,
+                has_socket=spec.connector is None,
             )
         else:
             core = restored.core

@@ -178,6 +178,7 @@ def restore(
         gap_s=0.0 if stored.seen_mono_s is None else max(0.0, now_mono_s - stored.seen_mono_s),
         auto_rotate=record.spec.auto_rotate,
         abandonment=record.spec.abandonment,
+        has_socket=record.spec.connector is None,
     )
     return RestoredSession(
         core=core,

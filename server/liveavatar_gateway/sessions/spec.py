@@ -7,6 +7,7 @@ from typing import Final
 
 from liveavatar_gateway.core.abandonment import AbandonmentConfig
 from liveavatar_gateway.rooms.access import AgoraRoom, Participant, Viewer
+from liveavatar_gateway.upstream.connectors import Connector
 from liveavatar_gateway.upstream.model import AvatarRequest
 
 LISTENER: Final = "liveavatar-gateway"
@@ -68,6 +69,8 @@ class SessionSpec:
     """Viewers that are given a token of their own; in `livekit_room` alone."""
     agora_room: AgoraRoom | None = None
     """Agora channel of the avatar; None for another kind of room. Without either, LiveAvatar creates a room."""
+    connector: Connector | None = None
+    """Hosted agent that drives the avatar, in a room of LiveAvatar's; None if the caller speaks."""
 
     @property
     def abandonment(self) -> AbandonmentConfig:
@@ -85,18 +88,21 @@ class SessionSpec:
 
         In a room of LiveAvatar's, the gateway and the caller's agent would have the same identity, and LiveKit
         would disconnect the earlier of the two. In `livekit_room` each has its own.
-        An Agora channel is out of reach.
+        An Agora channel is out of reach, and the seat beside a connector is the hosted agent's.
         """
-        if self.agora_room is not None:
+        if self.agora_room is not None or self.connector is not None:
             return False
         return self.livekit_room is not None or self.agent_seat is AgentSeat.GATEWAY
 
     @property
     def without_secrets(self) -> "SessionSpec":
-        """The spec for the registry. LiveAvatar needs the Agora token once, for the only avatar of its session."""
-        if self.agora_room is None:
-            return self
-        return replace(self, agora_room=replace(self.agora_room, token=""))
+        """The spec for the registry, without what LiveAvatar needs once, for the only avatar of such a session."""
+        agora, connector = self.agora_room, self.connector
+        return replace(
+            self,
+            agora_room=None if agora is None else replace(agora, token=""),
+            connector=None if connector is None else connector.without_secrets,
+        )
 
     def avatar_request(self, ordinal: int) -> AvatarRequest:
         """Return the request for one avatar of the session.
@@ -106,7 +112,9 @@ class SessionSpec:
                 identity of its own: plain, then with "-2", "-3" and so on.
         """
         if self.livekit_room is None:
-            return self.avatar if self.agora_room is None else replace(self.avatar, agora_room=self.agora_room)
+            if self.agora_room is None and self.connector is None:
+                return self.avatar
+            return replace(self.avatar, agora_room=self.agora_room, connector=self.connector)
         own = self.livekit_room
         identity = own.avatar_identity if ordinal == 1 else f"{own.avatar_identity}-{ordinal}"
         agent = own.agent_identity if self.agent_seat is AgentSeat.CALLER else ""

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from liveavatar_gateway.rooms.access import AgoraRoom, Participant
 from liveavatar_gateway.upstream.bounds import session_seconds
+from liveavatar_gateway.upstream.connectors import Connector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class AvatarRequest:
     """Place of the avatar in a room of the caller's own; None for a room that LiveAvatar makes."""
     agora_room: AgoraRoom | None = None
     """Place of the avatar in an Agora channel of the caller's own; None for a LiveKit room."""
+    connector: Connector | None = None
+    """Hosted agent that drives the avatar; None if the gateway does, over a command socket."""
 
     @property
     def has_own_room(self) -> bool:
@@ -46,7 +49,8 @@ class Started:
 
     session_id: str
     ws_url: str = field(repr=False)
-    """Address of the command socket. A bearer secret that never leaves the gateway."""
+    """Address of the command socket; empty if a hosted agent drives the avatar. A bearer secret that never leaves
+    the gateway."""
     room_url: str
     viewer_token: str = field(repr=False)
     agent_token: str = field(default="", repr=False)

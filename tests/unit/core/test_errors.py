@@ -28,6 +28,7 @@ EXAMPLES = [
     e.ReservationMismatch("r", "quality"),
     e.SessionEnded("s", "CALLER_ENDED", "WORD"),
     e.AgentSeatTaken("s"),
+    e.AgentHosted("s", "interrupt"),
     e.RoomNotOwn("s"),
     e.EventsCompacted(1, 5),
     e.RequestIdReused("r"),

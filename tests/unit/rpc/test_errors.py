@@ -78,6 +78,7 @@ EXAMPLES = {
         e.ReadyTimeout("not ready", timeout_s=20),
         e.UpstreamStalled("nothing came", utterance_id="u-1"),
         e.AgentSeatTaken("s-1"),
+        e.AgentHosted("s-1", "interrupt"),
         e.RoomNotOwn("s-1"),
         e.UtteranceIdle("u-1", 5.0),
         e.FirstMessageTimeout(10.0),

@@ -23,6 +23,7 @@ from liveavatar_gateway.sessions.record import (
 from liveavatar_gateway.sessions.restore import snapshot_of
 from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
 from liveavatar_gateway.sessions.utterance_record import UtteranceRecord, read_utterances
+from liveavatar_gateway.upstream.connectors import Connector, ConnectorKind
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -68,6 +69,19 @@ def test_the_token_of_an_agora_channel_is_not_stored_and_makes_no_other_spec():
     agora = AgoraRoom(app_id="app", channel="desk", uid="7", token="a-secret")
     record = Record(spec=replace(SPEC, livekit_room=None, agora_room=agora), created_at=AT)
     assert b"a-secret" not in orjson.dumps(record.payload())
+    assert Record.of(through_json(record.payload())) == record
+
+
+def test_the_variables_of_a_hosted_agent_are_not_stored_and_make_no_other_spec():
+    agent = Connector(
+        kind=ConnectorKind.ELEVENLABS_AGENT,
+        secret_id="7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22",
+        agent_id="a",
+        temperature=0.5,
+        dynamic_variables={"name": "Ann"},
+    )
+    record = Record(spec=replace(SPEC, livekit_room=None, connector=agent), created_at=AT)
+    assert b"Ann" not in orjson.dumps(record.payload())
     assert Record.of(through_json(record.payload())) == record
 
 

@@ -211,6 +211,12 @@ class AgentSeatTaken(CallerError):
     reason = "AGENT_SEAT_TAKEN"
 
 
+class AgentHosted(CallerError):
+    """Call that a session with a hosted agent cannot carry out: the agent of its connector hears and speaks."""
+
+    reason = "AGENT_HOSTED"
+
+
 class RoomNotOwn(CallerError):
     """Call that needs a session in a LiveKit room of the caller's own."""
 
@@ -560,6 +566,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         ReservationNotFound,
         ReservationMismatch,
         AgentSeatTaken,
+        AgentHosted,
         RoomNotOwn,
         SessionEnded,
         AttachSuperseded,

@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 from typing import TypedDict
 
+from liveavatar.gateway.connectors import Connector
 from liveavatar.gateway.model import (
     AgentSeat,
     AgoraRoom,
@@ -61,6 +62,9 @@ class SessionOptions:
     """Viewers that get a token of their own in `session.room.viewers`, at most 32; in `livekit_room` only."""
     agora_room: AgoraRoom | None = None
     """Agora channel in which the avatar appears, instead of a LiveKit room."""
+    connector: Connector | None = None
+    """Hosted agent that hears the user and speaks through the avatar, in a room that LiveAvatar creates. Calls to
+    speak or to listen are refused with `AgentHosted`. Default: you speak."""
 
     def to_proto(self) -> session_pb2.SessionSpec:
         """Return the gateway's message, without the fields that are None: the gateway's defaults apply to them.
@@ -93,6 +97,8 @@ class SessionOptions:
         spec.viewers.extend(viewer.to_proto() for viewer in self.viewers)
         if self.agora_room is not None:
             spec.agora_room.CopyFrom(self.agora_room.to_proto())
+        if self.connector is not None:
+            self.connector.add_to(spec)
         return spec
 
 
@@ -112,6 +118,7 @@ class SessionKeywords(TypedDict, total=False):
     agent_seat: AgentSeat | str | None
     viewers: Sequence[Viewer]
     agora_room: AgoraRoom | None
+    connector: Connector | None
 
 
 def session_options(avatar: str | SessionOptions, keywords: SessionKeywords) -> SessionOptions:

@@ -170,6 +170,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ROOM_NOT_OWN: _ErrorReason.ValueType  # 59
     """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+    ERROR_REASON_AGENT_HOSTED: _ErrorReason.ValueType  # 65
+    """FAILED_PRECONDITION + PreconditionFailure. A hosted agent drives the session's avatar, see `SessionSpec.connector`:
+    the session has no command socket, and the agent's seat of its room is the hosted agent's. `metadata.call` names the
+    call that is not possible.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal.
@@ -327,4 +332,9 @@ ERROR_REASON_AGENT_SEAT_TAKEN: ErrorReason.ValueType  # 58
 """
 ERROR_REASON_ROOM_NOT_OWN: ErrorReason.ValueType  # 59
 """FAILED_PRECONDITION + PreconditionFailure. The call needs a session in a `LiveKitRoom` of the caller's own."""
+ERROR_REASON_AGENT_HOSTED: ErrorReason.ValueType  # 65
+"""FAILED_PRECONDITION + PreconditionFailure. A hosted agent drives the session's avatar, see `SessionSpec.connector`:
+the session has no command socket, and the agent's seat of its room is the hosted agent's. `metadata.call` names the
+call that is not possible.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from liveavatar.gateway.v1 import connector_pb2 as _connector_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -127,6 +128,8 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """An operator suspended or removed the tenant of the session."""
     END_REASON_NO_VIEWERS: _EndReason.ValueType  # 12
     """Nobody could see the avatar in `livekit_room` for `viewer_absence_timeout`."""
+    END_REASON_AGENT_HUNG_UP: _EndReason.ValueType  # 15
+    """The hosted agent of the session's connector hung up, see `SessionSpec.connector`."""
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Reason for the end of a session."""
@@ -159,6 +162,8 @@ END_REASON_TENANT_SUSPENDED: EndReason.ValueType  # 11
 """An operator suspended or removed the tenant of the session."""
 END_REASON_NO_VIEWERS: EndReason.ValueType  # 12
 """Nobody could see the avatar in `livekit_room` for `viewer_absence_timeout`."""
+END_REASON_AGENT_HUNG_UP: EndReason.ValueType  # 15
+"""The hosted agent of the session's connector hung up, see `SessionSpec.connector`."""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _VideoQuality:
@@ -457,6 +462,10 @@ class SessionSpec(_message.Message):
     AGENT_SEAT_FIELD_NUMBER: _builtins.int
     VIEWERS_FIELD_NUMBER: _builtins.int
     AGORA_ROOM_FIELD_NUMBER: _builtins.int
+    ELEVENLABS_AGENT_FIELD_NUMBER: _builtins.int
+    OPENAI_REALTIME_FIELD_NUMBER: _builtins.int
+    GEMINI_REALTIME_FIELD_NUMBER: _builtins.int
+    CARTESIA_AGENT_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Id of the avatar, a UUID. Required; INVALID_FIELD when empty or not a UUID."""
     sandbox: _builtins.bool
@@ -524,6 +533,22 @@ class SessionSpec(_message.Message):
         `viewers`, `viewer_absence_timeout`, `agent_seat` CALLER, or `auto_rotate`: a fresh avatar would join with the same uid.
         """
 
+    @_builtins.property
+    def elevenlabs_agent(self) -> _connector_pb2.ElevenLabsAgent:
+        """Agent of ElevenLabs."""
+
+    @_builtins.property
+    def openai_realtime(self) -> _connector_pb2.OpenAIRealtime:
+        """Session of OpenAI Realtime."""
+
+    @_builtins.property
+    def gemini_realtime(self) -> _connector_pb2.GeminiRealtime:
+        """Session of Gemini Live."""
+
+    @_builtins.property
+    def cartesia_agent(self) -> _connector_pb2.CartesiaAgent:
+        """Agent of Cartesia."""
+
     def __init__(
         self,
         *,
@@ -540,12 +565,18 @@ class SessionSpec(_message.Message):
         agent_seat: Global___AgentSeat.ValueType = ...,
         viewers: _abc.Iterable[Global___Viewer] | None = ...,
         agora_room: Global___AgoraRoom | None = ...,
+        elevenlabs_agent: _connector_pb2.ElevenLabsAgent | None = ...,
+        openai_realtime: _connector_pb2.OpenAIRealtime | None = ...,
+        gemini_realtime: _connector_pb2.GeminiRealtime | None = ...,
+        cartesia_agent: _connector_pb2.CartesiaAgent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agora_room", b"agora_room", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agora_room", b"agora_room", "cartesia_agent", b"cartesia_agent", "connector", b"connector", "detach_grace", b"detach_grace", "elevenlabs_agent", b"elevenlabs_agent", "gemini_realtime", b"gemini_realtime", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "openai_realtime", b"openai_realtime", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_seat", b"agent_seat", "agora_room", b"agora_room", "auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout", "viewers", b"viewers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_seat", b"agent_seat", "agora_room", b"agora_room", "auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "cartesia_agent", b"cartesia_agent", "connector", b"connector", "detach_grace", b"detach_grace", "elevenlabs_agent", b"elevenlabs_agent", "gemini_realtime", b"gemini_realtime", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "openai_realtime", b"openai_realtime", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout", "viewers", b"viewers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_connector: _TypeAlias = _typing.Literal["elevenlabs_agent", "openai_realtime", "gemini_realtime", "cartesia_agent"]  # noqa: Y015
+    _WhichOneofArgType_connector: _TypeAlias = _typing.Literal["connector", b"connector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_connector) -> _WhichOneofReturnType_connector | None: ...
 
 Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
 
